@@ -1,0 +1,72 @@
+# The project's commands. Each one makes its own environment in .venv; all it needs is make and Python 3.11+.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+SYNCED := $(VENV)/.synced
+FOLDERS := $(shell find src domain ports application adapters contract_tests/suite -type d -not -name __pycache__)
+
+export UV_PROJECT_ENVIRONMENT := $(VENV)
+export UV_PYTHON := $(BIN)/python
+export UV_PYTHON_DOWNLOADS := never
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport VIRTUAL_ENV PYTHONPATH
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test check lint format bench clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(UV) ## run the example on every backend
+	@$(UV) sync --quiet --frozen --inexact --no-dev --extra redis --extra rabbitmq
+	@echo "==> the example"
+	@$(BIN)/python examples/example_new_consumer.py
+
+test: lint ## everything: lint, tests, contract, end to end, the wheel
+	@echo "==> every test"
+	@$(BIN)/pytest --quiet
+
+check: lint ## the fast part: lint, tests
+	@echo "==> tests"
+	@$(BIN)/pytest --quiet tests
+
+lint: $(SYNCED) ## ruff, mypy, the layers
+	@echo "==> ruff"
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@echo "==> mypy"
+	@$(BIN)/mypy
+	@echo "==> layers"
+	@$(BIN)/lint-imports --no-logo
+
+format: $(SYNCED) ## fix what ruff can fix
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: $(SYNCED) ## run the benchmarks
+	@$(BIN)/pytest benchmarks --benchmark-only
+
+clean: ## remove the environment and all that was built
+	@rm -rf $(VENV) build dist *.egg-info .benchmarks .hypothesis .*_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The package is installed as links to its files, so an edit needs nothing, and a file that came or went, which its
+# folder's date shows, needs a new set of links.
+$(SYNCED): pyproject.toml uv.lock $(FOLDERS) | $(UV)
+	@echo "==> installing what uv.lock names"
+	@$(UV) sync --quiet --frozen --all-extras --reinstall-package mindtrace-jobs
+	@touch $@
+
+$(UV):
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "No $(PYTHON) here: install Python 3.11 or newer, or name it, as in 'make test PYTHON=python3.12'."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1), and 3.11 is needed: name a newer one, as in 'make test PYTHON=python3.12'."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "$(PYTHON) cannot make environments: install its venv package (on Debian and Ubuntu, python3-venv)."; exit 1; }
+	@echo "==> making $(VENV) with $$($(PYTHON) --version), this once"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet 'uv>=0.8,<1'

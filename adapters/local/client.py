@@ -1,0 +1,120 @@
+"""The backend that needs nothing: queues in the memory of this process."""
+
+import threading
+import weakref
+from collections.abc import Sequence
+
+from ...domain.errors import Closed
+from ...domain.limits import check_name
+from ...domain.queue import Queue
+from ...ports import (
+    Capabilities,
+    DeadLetter,
+    Durability,
+    JobResult,
+    Lease,
+    Message,
+    OrchestratorBackend,
+    PublishOutcome,
+    QueueCounts,
+    Redelivery,
+)
+from .clock import Clock
+from .consumer_backend import LocalConsumerBackend
+from .namespace import Namespace, open_namespace
+from .store import QueueStore
+
+_CAPABILITIES = Capabilities(
+    stack=True,
+    priority=True,
+    dedupe=True,
+    results=True,
+    lease=Lease.TIMED,
+    redelivery=Redelivery.IN_ORDER,
+    durability=Durability.PROCESS,
+    delay_resolution_s=0.01,
+    counts_in_flight=True,
+)
+
+
+class LocalClient(OrchestratorBackend):
+    """Queues in the memory of this process, with every guarantee of the contract but durability.
+
+    Args:
+        namespace: Clients of the same name within this process share their queues, which last until the
+            last of them is closed or dropped. Without a name the queues are this client's own.
+        clock: What time it is; the machine's clock by default. Tests give a ``ManualClock``.
+
+    Raises:
+        InvalidName: the namespace breaks the rule for names.
+        ValueError: the namespace is open already, and runs on another clock.
+    """
+
+    def __init__(self, namespace: str | None = None, *, clock: Clock | None = None) -> None:
+        super().__init__()
+        if namespace is not None:
+            check_name("namespace", namespace)
+        self._namespace: Namespace | None = open_namespace(namespace, clock)
+        self._consumers: weakref.WeakSet[LocalConsumerBackend] = weakref.WeakSet()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_url(cls, url: str) -> "LocalClient":
+        """Make a client from ``memory://`` (private queues) or ``memory://namespace`` (shared ones)."""
+        return cls(url.removeprefix("memory://").rstrip("/") or None)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return _CAPABILITIES
+
+    def declare(self, queue: Queue) -> None:
+        self._open_namespace().declare(queue)
+
+    def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
+        return self._store(queue).publish(messages)
+
+    def open_consumer(
+        self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
+    ) -> LocalConsumerBackend:
+        consumer = LocalConsumerBackend(self._open_namespace(), queue, lease_s)
+        with self._lock:
+            self._consumers.add(consumer)
+        return consumer
+
+    def counts(self, queue: str) -> QueueCounts:
+        return self._store(queue).counts()
+
+    def purge(self, queue: str) -> int:
+        return self._store(queue).purge()
+
+    def delete(self, queue: str) -> None:
+        self._open_namespace().delete(queue)
+
+    def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+        return self._store(queue).dead_letters(limit, offset)
+
+    def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:
+        return self._store(queue).redrive(ids)
+
+    def discard(self, queue: str, ids: Sequence[str] | None = None) -> int:
+        return self._store(queue).discard(ids)
+
+    def result(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
+        return self._store(queue).result(job_id, timeout_s)
+
+    def close(self) -> None:
+        with self._lock:
+            self._namespace = None
+            consumers = list(self._consumers)
+            self._consumers.clear()
+        for consumer in consumers:
+            consumer.close()
+
+    def _open_namespace(self) -> Namespace:
+        namespace = self._namespace
+        if namespace is None:
+            raise Closed("this LocalClient is closed")
+        return namespace
+
+    def _store(self, queue: str) -> QueueStore:
+        return self._open_namespace().store(queue)

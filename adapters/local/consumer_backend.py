@@ -1,0 +1,59 @@
+"""A consumer's side of a queue in memory."""
+
+from collections.abc import Sequence
+
+from ...domain.errors import Closed, QueueNotFound
+from ...ports import ConsumerBackend, Delivery, Settled, Settlement, SettleOutcome
+from .namespace import Namespace
+from .store import QueueStore
+
+
+class LocalConsumerBackend(ConsumerBackend):
+    """Receives by condition variable: no polling, and a publish wakes it at once (RCV-1, RCV-2).
+
+    Made by :meth:`LocalClient.open_consumer`.
+    """
+
+    def __init__(self, namespace: Namespace, queue: str, lease_s: float) -> None:
+        super().__init__()
+        self._namespace = namespace
+        self._queue = queue
+        self._lease_s = lease_s
+        self._store = namespace.store(queue)
+        self._table = self._store.open_table(lease_s)
+
+    @property
+    def lease_s(self) -> float:
+        return self._lease_s
+
+    def receive(self, max_jobs: int, timeout_s: float) -> list[Delivery]:
+        try:
+            return self._store.receive(self._table, max_jobs, timeout_s)
+        except QueueNotFound:
+            self._follow_redeclared()
+            return self._store.receive(self._table, max_jobs, timeout_s)
+
+    def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
+        try:
+            return self._store.settle(self._table, settlements, take)
+        except QueueNotFound:
+            return Settled([SettleOutcome.LOST] * len(settlements), [])
+
+    def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
+        try:
+            return self._store.extend(self._table, receipts)
+        except QueueNotFound:
+            return [SettleOutcome.LOST] * len(receipts)
+
+    def interrupt(self) -> None:
+        self._store.interrupt(self._table)
+
+    def close(self) -> None:
+        self._store.close_table(self._table)
+
+    def _follow_redeclared(self) -> None:
+        """Serve the queue that was declared anew under the name of one that was deleted."""
+        store: QueueStore = self._namespace.store(self._queue)
+        if self._table.closed:
+            raise Closed(f"this consumer of queue {self._queue!r} is closed")
+        self._store, self._table = store, store.open_table(self._lease_s)

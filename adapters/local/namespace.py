@@ -1,0 +1,62 @@
+"""The queues that clients of one name share within this process."""
+
+import threading
+import weakref
+
+from ...domain.errors import QueueConflict, QueueNotFound
+from ...domain.queue import Queue
+from .clock import Clock, SystemClock
+from .store import QueueStore
+
+
+class Namespace:
+    """A set of queues by name. Lives as long as a client of it does."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self._stores: dict[str, QueueStore] = {}
+        self._lock = threading.Lock()
+
+    def declare(self, queue: Queue) -> None:
+        with self._lock:
+            store = self._stores.get(queue.name)
+            if store is None:
+                self._stores[queue.name] = QueueStore(queue, self.clock)
+            elif store.queue.kind is not queue.kind:
+                raise QueueConflict(
+                    f"queue {queue.name!r} exists as {store.queue.kind}, not {queue.kind}: "
+                    "declare it as it is, or delete it first"
+                )
+
+    def store(self, queue: str) -> QueueStore:
+        try:
+            return self._stores[queue]
+        except KeyError:
+            raise QueueNotFound(f"queue {queue!r}: not declared; register its schema first") from None
+
+    def delete(self, queue: str) -> None:
+        with self._lock:
+            store = self.store(queue)
+            del self._stores[queue]
+        store.delete()
+
+
+_shared: weakref.WeakValueDictionary[str, Namespace] = weakref.WeakValueDictionary()
+_shared_lock = threading.Lock()
+
+
+def open_namespace(name: str | None, clock: Clock | None) -> Namespace:
+    """Return the namespace that ``name`` stands for, or a private one.
+
+    Raises:
+        ValueError: the shared namespace exists already and runs on another clock.
+    """
+    if name is None:
+        return Namespace(clock or SystemClock())
+    with _shared_lock:
+        namespace = _shared.get(name)
+        if namespace is None:
+            namespace = _shared[name] = Namespace(clock or SystemClock())
+        elif clock is not None and clock is not namespace.clock:
+            raise ValueError(f"namespace {name!r} is open already, and runs on another clock")
+        return namespace

@@ -1,0 +1,105 @@
+"""In which order the jobs that are ready leave a queue (ORD-1 to ORD-4)."""
+
+from collections import deque
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Protocol
+
+from ...domain.limits import MAX_PRIORITY
+from ...domain.queue import QueueKind
+from ...ports import Failure
+
+
+@dataclass(slots=True, eq=False)
+class StoredJob:
+    """A job and all that changes about it."""
+
+    id: str
+    body: bytes
+    priority: int
+    place: int = 0
+    """Its place in the order of arrival; a job that was retried or delayed arrives anew when due."""
+    attempt: int = 1
+    number: int = 0
+    crashes: int = 0
+    lease_ends: float = 0.0
+    history: tuple[Failure, ...] = ()
+
+
+class Order(Protocol):
+    """The ready jobs of one queue."""
+
+    def __len__(self) -> int: ...
+
+    def add(self, job: StoredJob) -> None:
+        """Let a job join that has just become ready, in the order of ``place``."""
+
+    def give_back(self, job: StoredJob) -> None:
+        """Let a job return to where it stood: before all that were behind it (ORD-4)."""
+
+    def pop(self) -> StoredJob:
+        """Take the next job.
+
+        Raises:
+            IndexError: none is ready.
+        """
+
+
+class FifoOrder:
+    """Oldest first."""
+
+    # What came back was ahead of everything that is still waiting, so it is served first; among
+    # themselves those few keep their places by a heap. All else costs one deque operation.
+    newest_first = False
+
+    def __init__(self) -> None:
+        self._waiting: deque[StoredJob] = deque()
+        self._returned: list[tuple[int, StoredJob]] = []
+        self._pop_waiting = self._waiting.pop if self.newest_first else self._waiting.popleft
+        self.add = self._waiting.append
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._returned)
+
+    def give_back(self, job: StoredJob) -> None:
+        heappush(self._returned, (-job.place if self.newest_first else job.place, job))
+
+    def pop(self) -> StoredJob:
+        if self._returned:
+            return heappop(self._returned)[1]
+        return self._pop_waiting()
+
+
+class StackOrder(FifoOrder):
+    """Newest first."""
+
+    newest_first = True
+
+
+class PriorityOrder:
+    """Highest priority first, oldest first within one."""
+
+    def __init__(self) -> None:
+        self._levels = [FifoOrder() for _ in range(MAX_PRIORITY + 1)]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._levels))
+
+    def add(self, job: StoredJob) -> None:
+        self._levels[job.priority].add(job)
+
+    def give_back(self, job: StoredJob) -> None:
+        self._levels[job.priority].give_back(job)
+
+    def pop(self) -> StoredJob:
+        for level in reversed(self._levels):
+            if level:
+                return level.pop()
+        raise IndexError("no job is ready")
+
+
+ORDERS: dict[QueueKind, type[FifoOrder] | type[PriorityOrder]] = {
+    QueueKind.FIFO: FifoOrder,
+    QueueKind.STACK: StackOrder,
+    QueueKind.PRIORITY: PriorityOrder,
+}

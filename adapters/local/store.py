@@ -1,0 +1,389 @@
+"""One queue in memory: every state that a job can be in, and every step between them, under one lock.
+
+A job is *waiting* (in ``_order`` when ready, in ``_delayed`` before), *leased* (in the ``held`` of one
+consumer's lease table) or *dead*. ``_live`` knows the waiting and the leased by id.
+"""
+
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from heapq import heappop, heappush
+from itertools import islice
+from math import inf
+
+from ...domain.errors import Closed, QueueNotFound
+from ...domain.queue import Queue
+from ...ports import (
+    Ack,
+    Dead,
+    DeadLetter,
+    Delivery,
+    Failure,
+    JobResult,
+    Message,
+    PublishOutcome,
+    PublishStatus,
+    QueueCounts,
+    ResultStatus,
+    Retry,
+    Settled,
+    Settlement,
+    SettleOutcome,
+)
+from .clock import Clock
+from .order import ORDERS, Order, StoredJob
+
+_MAX_HISTORY = 10
+_REMEMBERED_ENDS = 10_000
+"""Of how many ended jobs without a result the end is remembered, for those who ask late."""
+
+_DONE = JobResult(ResultStatus.DONE)
+
+
+class LeaseTable:
+    """What one consumer holds, in the order in which the leases run out."""
+
+    def __init__(self, name: str, lease_s: float) -> None:
+        self.name = name
+        self.lease_s = lease_s
+        self.held: dict[str, StoredJob] = {}
+        self.lost: set[str] = set()
+        self.granted = 0
+        self.interrupted = False
+        self.closed = False
+
+    def why_not_held(self, receipt: str) -> SettleOutcome:
+        """Tell a receipt that was settled from one that was lost, or never granted to this consumer."""
+        name, _, number = receipt.rpartition(".")
+        granted = name == self.name and number.isdecimal() and 0 < int(number) <= self.granted
+        return SettleOutcome.ALREADY if granted and receipt not in self.lost else SettleOutcome.LOST
+
+
+class QueueStore:
+    """One queue: thread-safe, and all its methods but ``receive`` and ``result`` return at once."""
+
+    def __init__(self, queue: Queue, clock: Clock) -> None:
+        self.queue = queue
+        self._clock = clock
+        lock = threading.Lock()
+        self._changed = clock.condition(lock)
+        """Notified when a receiver may find a job, or must plan its waking anew."""
+        self._ended = clock.condition(lock)
+        """Notified when a job has ended, for those who wait for results."""
+        self._receivers_waiting = 0
+        self._result_waiters = 0
+        self._order: Order = ORDERS[queue.kind]()
+        self._delayed: list[tuple[float, int, StoredJob]] = []
+        self._live: dict[str, StoredJob] = {}
+        self._tables: dict[str, LeaseTable] = {}
+        self._next_expiry = inf
+        """No lease runs out before this; it may be too early, never too late."""
+        self._dead: dict[str, tuple[StoredJob, DeadLetter]] = {}
+        # A plain dict is slow to find its first item once many before it were deleted.
+        self._results: OrderedDict[str, tuple[float, JobResult]] = OrderedDict()
+        self._ended_ids: OrderedDict[str, None] = OrderedDict()
+        self._places = itertools.count(1)
+        self._table_numbers = itertools.count(1)
+        self._deleted = False
+
+    # -- publishing -------------------------------------------------------------------------------
+
+    def publish(self, messages: Sequence[Message]) -> list[PublishOutcome]:
+        with self._changed:
+            self._check_not_deleted()
+            now = self._clock.now()
+            return [PublishOutcome(message.id, self._admit(message, now)) for message in messages]
+
+    def _admit(self, message: Message, now: float) -> PublishStatus:
+        if message.id in self._live or message.id in self._dead:
+            return PublishStatus.DUPLICATE
+        job = StoredJob(message.id, message.body, message.priority)
+        self._live[job.id] = job
+        self._make_ready(job, message.delay_s, now)
+        return PublishStatus.ACCEPTED
+
+    def _make_ready(self, job: StoredJob, delay_s: float, now: float) -> None:
+        job.place = next(self._places)
+        if delay_s <= 0:
+            self._order.add(job)
+            if self._receivers_waiting:
+                self._changed.notify()
+            return
+        due = now + delay_s
+        if due < self._next_event() and self._receivers_waiting:
+            self._changed.notify_all()
+        heappush(self._delayed, (due, job.place, job))
+
+    # -- delivering -------------------------------------------------------------------------------
+
+    def open_table(self, lease_s: float) -> LeaseTable:
+        with self._changed:
+            self._check_not_deleted()
+            table = LeaseTable(f"{self.queue.name}-{next(self._table_numbers)}", lease_s)
+            self._tables[table.name] = table
+            return table
+
+    def receive(self, table: LeaseTable, max_jobs: int, timeout_s: float) -> list[Delivery]:
+        with self._changed:
+            give_up = self._clock.now() + timeout_s
+            while True:
+                now = self._check_open(table)
+                deliveries = self._take(table, max_jobs, now)
+                if deliveries:
+                    return deliveries
+                if table.interrupted or now >= give_up:
+                    table.interrupted = False
+                    self._pass_on()
+                    return []
+                self._wait(min(give_up, self._next_event()) - now)
+
+    def _wait(self, timeout_s: float) -> None:
+        self._receivers_waiting += 1
+        try:
+            self._clock.wait(self._changed, timeout_s)
+        except BaseException:  # such as KeyboardInterrupt
+            self._pass_on()
+            raise
+        finally:
+            self._receivers_waiting -= 1
+
+    def _pass_on(self) -> None:
+        """Wake another receiver: the one that leaves may have eaten a wake-up meant for any (RCV-2)."""
+        if self._receivers_waiting:
+            self._changed.notify()
+
+    def _take(self, table: LeaseTable, max_jobs: int, now: float) -> list[Delivery]:
+        self._sweep(now)
+        count = min(max_jobs, len(self._order))
+        if count <= 0:
+            return []
+        lease_ends = now + table.lease_s
+        if lease_ends < self._next_expiry:
+            if lease_ends < self._next_event() and self._receivers_waiting:
+                self._changed.notify_all()
+            self._next_expiry = lease_ends
+        pop, held = self._order.pop, table.held
+        deliveries = []
+        for granted in range(table.granted + 1, table.granted + 1 + count):
+            job = pop()
+            job.number += 1
+            job.lease_ends = lease_ends
+            receipt = f"{table.name}.{granted}"
+            held[receipt] = job
+            deliveries.append(
+                Delivery(job.id, job.body, receipt, job.attempt, job.number, job.crashes, table.lease_s)
+            )
+        table.granted += count
+        return deliveries
+
+    def _sweep(self, now: float) -> None:
+        """Make ready what is due and what was leased too long (DLY-1, LSE-2)."""
+        delayed = self._delayed
+        while delayed and delayed[0][0] <= now:
+            job = heappop(delayed)[2]
+            job.place = next(self._places)
+            self._order.add(job)
+        if now >= self._next_expiry:
+            for table in self._tables.values():
+                self._expire(table, now)
+            self._next_expiry = min(map(_first_expiry, self._tables.values()), default=inf)
+
+    def _expire(self, table: LeaseTable, now: float) -> None:
+        expired = list(itertools.takewhile(lambda held: held[1].lease_ends <= now, table.held.items()))
+        for receipt, job in expired:
+            del table.held[receipt]
+            table.lost.add(receipt)
+            job.crashes += 1
+            self._order.give_back(job)
+
+    def _next_event(self) -> float:
+        """When a job may become ready without anyone's doing."""
+        return min(self._delayed[0][0], self._next_expiry) if self._delayed else self._next_expiry
+
+    def interrupt(self, table: LeaseTable) -> None:
+        with self._changed:
+            table.interrupted = True
+            self._changed.notify_all()
+
+    def close_table(self, table: LeaseTable) -> None:
+        with self._changed:
+            if table.closed:
+                return
+            table.closed = True
+            self._tables.pop(table.name, None)
+            for job in table.held.values():
+                self._order.give_back(job)
+            table.held.clear()
+            self._changed.notify_all()
+
+    # -- settling ---------------------------------------------------------------------------------
+
+    def settle(self, table: LeaseTable, settlements: Sequence[Settlement], take: int) -> Settled:
+        with self._changed:
+            now = self._check_open(table)
+            self._sweep(now)
+            outcomes = [self._settle_one(table, settlement, now) for settlement in settlements]
+            if self._result_waiters:
+                self._ended.notify_all()
+            return Settled(outcomes, self._take(table, take, now) if take else [])
+
+    def _settle_one(self, table: LeaseTable, settlement: Settlement, now: float) -> SettleOutcome:
+        job = table.held.pop(settlement.receipt, None)
+        if job is None:
+            return table.why_not_held(settlement.receipt)
+        if isinstance(settlement, Ack):
+            self._end(job, settlement, now)
+        elif isinstance(settlement, Retry):
+            job.history = (*job.history, Failure(job.attempt, settlement.error))[-_MAX_HISTORY:]
+            job.attempt += 1
+            self._make_ready(job, settlement.delay_s, now)
+        elif isinstance(settlement, Dead):
+            self._bury(job, settlement, now)
+        else:
+            self._order.give_back(job)
+            self._pass_on()
+        return SettleOutcome.OK
+
+    def _end(self, job: StoredJob, ack: Ack, now: float) -> None:
+        del self._live[job.id]
+        if ack.result is not None:
+            self._forget_expired_results(now)
+            self._results[job.id] = (now + ack.result_ttl_s, JobResult(ResultStatus.DONE, ack.result))
+            self._results.move_to_end(job.id)
+            return
+        self._ended_ids[job.id] = None
+        if len(self._ended_ids) > _REMEMBERED_ENDS:
+            self._ended_ids.popitem(last=False)
+
+    def _bury(self, job: StoredJob, dead: Dead, now: float) -> None:
+        del self._live[job.id]
+        letter = DeadLetter(
+            id=job.id,
+            body=job.body,
+            reason=dead.reason,
+            error=dead.error,
+            attempt=job.attempt,
+            crashes=job.crashes,
+            died_at=datetime.fromtimestamp(now, UTC),
+            history=job.history,
+        )
+        self._dead[job.id] = (job, letter)
+
+    def extend(self, table: LeaseTable, receipts: Sequence[str]) -> list[SettleOutcome]:
+        with self._changed:
+            now = self._check_open(table)
+            self._sweep(now)
+            return [self._extend_one(table, receipt, now) for receipt in receipts]
+
+    def _extend_one(self, table: LeaseTable, receipt: str, now: float) -> SettleOutcome:
+        job = table.held.pop(receipt, None)
+        if job is None:
+            return table.why_not_held(receipt)
+        job.lease_ends = now + table.lease_s
+        table.held[receipt] = job  # at the end: held is ordered by lease_ends
+        return SettleOutcome.OK
+
+    # -- looking and tending ----------------------------------------------------------------------
+
+    def counts(self) -> QueueCounts:
+        with self._changed:
+            self._check_not_deleted()
+            self._sweep(self._clock.now())
+            in_flight = sum(len(table.held) for table in self._tables.values())
+            return QueueCounts(len(self._order), len(self._delayed), in_flight, len(self._dead))
+
+    def purge(self) -> int:
+        with self._changed:
+            self._check_not_deleted()
+            self._sweep(self._clock.now())
+            leased = {job.id: job for table in self._tables.values() for job in table.held.values()}
+            purged = len(self._live) - len(leased)
+            self._live = leased
+            self._order = ORDERS[self.queue.kind]()
+            self._delayed.clear()
+            return purged
+
+    def delete(self) -> None:
+        with self._changed:
+            self._deleted = True
+            for table in self._tables.values():
+                table.lost.update(table.held)
+                table.held.clear()
+            self._changed.notify_all()
+            self._ended.notify_all()
+
+    def dead_letters(self, limit: int, offset: int) -> list[DeadLetter]:
+        with self._changed:
+            self._check_not_deleted()
+            return [letter for _, letter in islice(self._dead.values(), offset, offset + limit)]
+
+    def redrive(self, ids: Sequence[str] | None) -> int:
+        with self._changed:
+            self._check_not_deleted()
+            now = self._clock.now()
+            jobs = self._take_dead(ids)
+            for job in jobs:
+                fresh = StoredJob(job.id, job.body, job.priority, number=job.number)
+                self._live[fresh.id] = fresh
+                self._make_ready(fresh, 0, now)
+            return len(jobs)
+
+    def discard(self, ids: Sequence[str] | None) -> int:
+        with self._changed:
+            self._check_not_deleted()
+            return len(self._take_dead(ids))
+
+    def _take_dead(self, ids: Iterable[str] | None) -> list[StoredJob]:
+        wanted = list(self._dead) if ids is None else [id_ for id_ in dict.fromkeys(ids) if id_ in self._dead]
+        return [self._dead.pop(id_)[0] for id_ in wanted]
+
+    # -- results ----------------------------------------------------------------------------------
+
+    def result(self, job_id: str, timeout_s: float) -> JobResult | None:
+        with self._ended:
+            give_up = self._clock.now() + timeout_s
+            while True:
+                self._check_not_deleted()
+                now = self._clock.now()
+                found = self._find_result(job_id, now)
+                if found is not None or now >= give_up:
+                    return found
+                self._result_waiters += 1
+                try:
+                    self._clock.wait(self._ended, give_up - now)
+                finally:
+                    self._result_waiters -= 1
+
+    def _find_result(self, job_id: str, now: float) -> JobResult | None:
+        if job_id in self._live:
+            return None
+        if job_id in self._dead:
+            return JobResult(ResultStatus.FAILED, error=self._dead[job_id][1].error)
+        expires, result = self._results.get(job_id, (now, None))
+        if expires > now:
+            return result
+        return _DONE if job_id in self._ended_ids else None
+
+    def _forget_expired_results(self, now: float) -> None:
+        # Results of one queue are mostly kept equally long, so the first to be stored expires first.
+        while self._results and next(iter(self._results.values()))[0] <= now:
+            self._results.popitem(last=False)
+
+    # -- state ------------------------------------------------------------------------------------
+
+    def _check_open(self, table: LeaseTable) -> float:
+        """Return the time, unless the consumer or its queue is gone."""
+        if table.closed:
+            raise Closed(f"this consumer of queue {self.queue.name!r} is closed")
+        self._check_not_deleted()
+        return self._clock.now()
+
+    def _check_not_deleted(self) -> None:
+        if self._deleted:
+            raise QueueNotFound(f"queue {self.queue.name!r}: deleted meanwhile")
+
+
+def _first_expiry(table: LeaseTable) -> float:
+    return next(iter(table.held.values())).lease_ends if table.held else inf

@@ -1,0 +1,228 @@
+"""What a program that runs jobs derives from."""
+
+import inspect
+import logging
+import sys
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from ..domain import Job, RetryPolicy
+from ..domain.errors import AlreadyConnected, HandlerMissing, InvalidInput, NotConnected, UsageError
+from ..domain.limits import check_int, check_name, check_seconds
+from ..ports import ConsumerBackend
+from ..ports.base import MindtraceABC
+from .detection import detect_consumer_backend
+from .execution import Executor
+from .loop import ConsumeLoop, ConsumeStats
+from .orchestrator import Orchestrator
+from .patience import Patience, forever, one_poll, while_any
+from .shutdown import stopping_on_signals
+
+_MAX_PREFETCH = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    """All that a consumer has only while it is connected."""
+
+    backend: ConsumerBackend
+    loop: ConsumeLoop
+    poll_timeout_s: float
+    count_waiting: Callable[[], int]
+
+
+class Consumer(MindtraceABC):
+    """Runs the jobs of one schema: derive from it, define ``run``, connect, consume.
+
+    ``run`` may return the schema's output (an instance or a dict) or None, raise any exception to have the
+    job tried again by the retry policy, raise ``RetryLater`` to choose when, or ``Reject`` to have it
+    dead-lettered at once. A job may run more than once, after a crash or a lost lease: make ``run``
+    idempotent.
+
+    Args:
+        job_type_name: The name of the schema, and so of the queue.
+
+    Raises:
+        HandlerMissing: the class doesn't define ``run``.
+        InvalidName: the name breaks the rule for names.
+    """
+
+    logger: logging.Logger
+    retry: ClassVar[RetryPolicy | None] = None
+    """The retry policy of this consumer, in place of the schema's."""
+
+    _queue_name: str | None = None
+    _connection: "_Connection | None" = None
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
+        """Refuse a class without a usable ``run``, in words, where Python would name abstract methods."""
+        if getattr(cls.run, "__isabstractmethod__", False):
+            raise HandlerMissing(f"{cls.__name__} has no handler: define run(self, job)")
+        if inspect.iscoroutinefunction(cls.run):
+            raise HandlerMissing(f"{cls.__name__}.run is async: define it as a plain function")
+        return super().__new__(cls)
+
+    def __init__(self, job_type_name: str) -> None:
+        super().__init__()
+        self._queue_name = check_name("job type name", job_type_name)
+
+    @abstractmethod
+    def run(self, job: Job[Any]) -> Any:
+        """Do the work of ``job``; its ``payload`` is the schema's input model, validated."""
+
+    def connect(
+        self,
+        orchestrator: Orchestrator,
+        *,
+        lease_s: float = 30.0,
+        prefetch: int | None = None,
+        poll_timeout_s: float = 5.0,
+    ) -> None:
+        """Open the right consumer backend for the orchestrator's backend.
+
+        Args:
+            orchestrator: Where the schema is registered.
+            lease_s: Seconds after which a job of a consumer that died goes to another; a heartbeat extends
+                it while a handler runs, however long.
+            prefetch: How many jobs to take at once; None adapts it to how long jobs take.
+            poll_timeout_s: Seconds that one wait for a job may last. A publish ends it at once.
+
+        Raises:
+            AlreadyConnected: this consumer is connected.
+            SchemaNotRegistered: the orchestrator, and this process, know no schema of this name.
+            InvalidJob: a setting is out of range.
+        """
+        if self._queue_name is None:
+            raise UsageError(f"{type(self).__name__}.__init__ must call super().__init__(job_type_name)")
+        if self._connection is not None:
+            raise AlreadyConnected(f"consumer of {self._queue_name!r} is connected: close() it first")
+        if not isinstance(orchestrator, Orchestrator):
+            raise InvalidInput(f"connect({orchestrator!r:.80}): give an Orchestrator")
+        if check_seconds("lease_s", lease_s) == 0:
+            raise InvalidInput("lease_s 0: must be more than 0 seconds")
+        if prefetch is not None:
+            check_int("prefetch", prefetch, 1, _MAX_PREFETCH)
+        check_seconds("poll_timeout_s", poll_timeout_s)
+        schema, queue = orchestrator.registration_for_consumer(self._queue_name)
+        backend = detect_consumer_backend(
+            orchestrator.backend, queue.name, lease_s=lease_s, prefetch=prefetch
+        )
+        executor = Executor(
+            schema=schema,
+            handler=self.run,
+            policy=self.retry or schema.retry,
+            keep_results=orchestrator.backend.capabilities.results,
+            max_body_bytes=orchestrator.max_body_bytes,
+            logger=self.logger,
+        )
+        self._connection = _Connection(
+            backend=backend,
+            loop=ConsumeLoop(backend, executor, prefetch=prefetch, logger=self.logger),
+            poll_timeout_s=poll_timeout_s,
+            count_waiting=partial(orchestrator.count_queue_messages, queue.name),
+        )
+
+    @property
+    def consumer_backend(self) -> ConsumerBackend:
+        """The consumer backend that :meth:`connect` chose.
+
+        Raises:
+            NotConnected: there is none yet.
+        """
+        return self._connected().backend
+
+    @property
+    def stats(self) -> ConsumeStats:
+        """What became of the deliveries since ``connect``.
+
+        Raises:
+            NotConnected: this consumer isn't connected.
+        """
+        return self._connected().loop.stats
+
+    @property
+    def lease_lost(self) -> bool:
+        """Whether the job that runs now is no longer this consumer's: its work may be done twice (LSE-4).
+
+        A handler that runs long may look at it between steps, and give up.
+        """
+        return self._connection is not None and self._connection.loop.current_is_lost
+
+    def consume(self, num_messages: int | None = None, *, block: bool = False) -> int:
+        """Run jobs until stopped, or until ``num_messages`` deliveries were attempted.
+
+        In the main thread, SIGINT and SIGTERM stop it gracefully: the job that runs is finished, the rest
+        in hand is released. A second signal raises KeyboardInterrupt.
+
+        Args:
+            num_messages: How many deliveries to attempt, 0 or more, whatever becomes of them; the same on
+                every backend. None runs until stopped.
+            block: With ``num_messages``: wait for them however long it takes. By default this returns early
+                once a whole ``poll_timeout_s`` has passed without a job.
+
+        Returns:
+            How many deliveries were attempted.
+
+        Raises:
+            NotConnected: this consumer isn't connected.
+            InvalidJob: ``num_messages`` is negative or no integer.
+            QueueNotFound: the queue was deleted.
+        """
+        connection = self._connected()
+        if num_messages is not None:
+            check_int("num_messages", num_messages, 0, sys.maxsize)
+        patience = forever if num_messages is None or block else one_poll
+        return self._run_loop(connection, num_messages, patience(connection.poll_timeout_s))
+
+    def consume_until_empty(self) -> int:
+        """Run jobs until none waits to be delivered, neither ready nor delayed, nor to be retried.
+
+        Returns:
+            How many deliveries were attempted.
+
+        Raises:
+            NotConnected: this consumer isn't connected.
+            QueueNotFound: the queue was deleted.
+        """
+        connection = self._connected()
+        patience = while_any(connection.poll_timeout_s, connection.count_waiting)
+        return self._run_loop(connection, None, patience)
+
+    def stop(self) -> None:
+        """Make ``consume`` return after the job that is running; from any thread.
+
+        Called when none runs, it makes the next return at once.
+
+        Raises:
+            NotConnected: this consumer isn't connected.
+        """
+        self._connected().loop.stop()
+
+    def close(self) -> None:
+        """Disconnect, and release what is in hand; again is a no-op. It can be connected again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.backend.close()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> bool | None:
+        """Disconnect."""
+        self.close()
+        return super().__exit__(exc_type, exc_val, exc_tb)
+
+    def _connected(self) -> _Connection:
+        if self._connection is None:
+            raise NotConnected(f"consumer of {self._queue_name!r}: call connect(orchestrator) first")
+        return self._connection
+
+    def _run_loop(self, connection: _Connection, limit: int | None, patience: Patience) -> int:
+        with stopping_on_signals(connection.loop.stop):
+            return connection.loop.run(limit, patience)

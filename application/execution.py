@@ -1,0 +1,76 @@
+"""The execution of one delivery, as one straight pipe: decode, validate, run, validate the output, settle."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from logging import Logger
+from typing import Any
+
+from ..domain import Job, JobSchema, Reject, RetryLater, RetryPolicy
+from ..domain.envelope import decode, encode_model
+from ..domain.limits import truncate_error
+from ..domain.reasons import DeadReason
+from ..domain.schema import validate_model
+from ..ports import Ack, Dead, Delivery, Retry, Settlement
+
+Handler = Callable[[Job[Any]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """Turns deliveries into settlements; never raises for what a job or its handler does.
+
+    Args:
+        schema: What the jobs must be.
+        handler: What runs them.
+        policy: When a failed job runs again, and when it is given up.
+        keep_results: Whether the backend keeps what the handler returns.
+        max_body_bytes: The largest body that is looked at.
+        logger: Where failures are told.
+    """
+
+    schema: JobSchema[Any, Any]
+    handler: Handler
+    policy: RetryPolicy
+    keep_results: bool
+    max_body_bytes: int
+    logger: Logger
+
+    def execute(self, delivery: Delivery) -> Settlement:
+        """Run one delivery, and say how it is to be settled.
+
+        A ``BaseException`` that is no ``Exception``, such as KeyboardInterrupt, passes through.
+        """
+        receipt = delivery.receipt
+        if delivery.crashes >= self.policy.max_deliveries:
+            error = f"{delivery.crashes} deliveries ended without a settlement: does the job kill its worker?"
+            return self._dead(delivery, DeadReason.CRASHES, error)
+        try:
+            job = decode(delivery.body, self.schema, attempt=delivery.attempt, max_bytes=self.max_body_bytes)
+        except Exception as error:  # a validator of the user's model may raise anything
+            return self._dead(delivery, DeadReason.MALFORMED, f"{type(error).__name__}: {error}")
+        try:
+            result = self._encode(self.handler(job))
+        except RetryLater as signal:
+            return self._retry(delivery, job, signal.delay_s, signal.reason)
+        except Reject as signal:
+            return self._dead(delivery, DeadReason.REJECTED, signal.reason)
+        except Exception as error:
+            self.logger.warning("job %s: attempt %d failed", job.id, job.attempt, exc_info=True)
+            delay_s = self.policy.delay_s(job.attempt)
+            return self._retry(delivery, job, delay_s, f"{type(error).__name__}: {error}")
+        return Ack(receipt, result, self.schema.result_ttl_s)
+
+    def _encode(self, output: Any) -> bytes | None:
+        if output is None:
+            return None
+        valid = validate_model("result", self.schema.output, output)
+        return encode_model("result", valid) if self.keep_results else None
+
+    def _retry(self, delivery: Delivery, job: Job[Any], delay_s: float, error: str) -> Settlement:
+        if job.attempt >= (job.max_attempts or self.policy.max_attempts):
+            return self._dead(delivery, DeadReason.ATTEMPTS, error)
+        return Retry(delivery.receipt, delay_s, truncate_error(error))
+
+    def _dead(self, delivery: Delivery, reason: DeadReason, error: str) -> Settlement:
+        self.logger.error("job %s is dead: %s: %s", delivery.id, reason, truncate_error(error))
+        return Dead(delivery.receipt, reason, truncate_error(error))

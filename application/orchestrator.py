@@ -1,0 +1,335 @@
+"""What a program that has jobs to give away works with."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from ..domain import Job, JobSchema, Queue, QueueKind, job_from_schema
+from ..domain.envelope import decode, decode_model, encode
+from ..domain.errors import (
+    InvalidInput,
+    InvalidJob,
+    JobFailed,
+    JobsError,
+    PublishUnknown,
+    QueueNotFound,
+    ResultNotReady,
+    SchemaMismatch,
+    SchemaNotRegistered,
+)
+from ..domain.job import utcnow
+from ..domain.limits import MAX_BODY_BYTES, check_name, check_seconds
+from ..domain.reasons import DeadReason
+from ..domain.schema import validate_model
+from ..ports import (
+    Ack,
+    Dead,
+    DeadLetter,
+    Delivery,
+    Message,
+    OrchestratorBackend,
+    PublishOutcome,
+    PublishStatus,
+    QueueCounts,
+    ResultStatus,
+    Settlement,
+)
+from ..ports.base import Mindtrace
+from .detection import detect_backend
+from .registry import Registration, SchemaRegistry
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+Work = Job[Any] | BaseModel | Mapping[str, Any]
+"""What can be published: a job, an instance of the schema's input model, or a dict that validates as one."""
+
+
+class Orchestrator(Mindtrace):
+    """Manages the queues of one backend: registers schemas, publishes, counts, tends the dead letters.
+
+    Safe to share between threads. Every method may raise ``BackendUnavailable`` when the broker can't be
+    reached, and ``Closed`` after :meth:`close`.
+
+    Args:
+        backend: A backend, such as ``LocalClient()``, or a URL, such as ``"memory://"``. A backend made of
+            a URL is closed with this orchestrator; one that was handed over is its owner's to close.
+        max_body_bytes: The largest encoded job that is published or looked at, in bytes.
+
+    Raises:
+        UnknownBackend: ``backend`` is neither.
+        AdapterNotInstalled: the URL's adapter lacks a library; the message says what to install.
+    """
+
+    logger: logging.Logger
+
+    def __init__(self, backend: OrchestratorBackend | str, *, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+        super().__init__()
+        self.backend = detect_backend(backend)
+        self.max_body_bytes = max_body_bytes
+        self._owns_backend = isinstance(backend, str)
+        self._registry = SchemaRegistry()
+
+    # -- schemas ----------------------------------------------------------------------------------
+
+    def register(self, schema: JobSchema[Any, Any], queue_type: QueueKind | str = QueueKind.FIFO) -> str:
+        """Declare the queue that carries jobs of ``schema``; again changes nothing (ADM-1).
+
+        Args:
+            schema: The kind of job; the queue has its name.
+            queue_type: ``"fifo"``, ``"stack"`` (newest first) or ``"priority"``.
+
+        Returns:
+            The queue's name.
+
+        Raises:
+            SchemaConflict: another schema of this name is registered.
+            QueueConflict: the queue exists with another type.
+            UnsupportedCapability: the backend has no queues of this type.
+            InvalidInput: there is no such type, or ``schema`` is no schema.
+        """
+        if not isinstance(schema, JobSchema):
+            raise InvalidInput(f"register({schema!r:.80}): give a JobSchema")
+        registration = Registration(schema, Queue(schema.name, QueueKind.parse(queue_type)))
+        self._registry.check(registration)
+        self.backend.declare(registration.queue)
+        self._registry.add(registration)
+        return registration.queue.name
+
+    def registration_for_consumer(self, queue_name: str) -> Registration:
+        """Return what a consumer of ``queue_name`` needs to know, with its queue declared.
+
+        Raises:
+            SchemaNotRegistered: no schema of this name is known in this process (SEC-1).
+        """
+        registration = self._registry.find_known(queue_name)
+        if registration is None:
+            names = ", ".join(map(repr, self._registry.names())) or "none"
+            raise SchemaNotRegistered(
+                f"no schema {queue_name!r} is registered: call orchestrator.register(schema) before "
+                f"connecting a consumer to it; registered: {names}"
+            )
+        if self._registry.find(queue_name) is None:
+            self.register(registration.schema, registration.queue.kind)
+        return registration
+
+    # -- publishing -------------------------------------------------------------------------------
+
+    def publish(
+        self, queue_name: str, job: Work, *, priority: int | None = None, delay_s: float | None = None
+    ) -> str:
+        """Publish one job, and return once the broker has confirmed it (PUB-1).
+
+        Args:
+            queue_name: A queue that :meth:`register` returned.
+            job: A job, an instance of the schema's input model, or a dict that validates as one.
+            priority: 0 to 9, higher first, on a priority queue; in place of the job's own.
+            delay_s: Seconds before it may run, by the broker's clock; in place of the job's ``not_before``.
+
+        Returns:
+            The job's id (PUB-2). Publishing an id that is still live changes nothing and returns it as well.
+
+        Raises:
+            QueueNotFound: nothing was registered under this name, or the queue was deleted (PUB-3).
+            InvalidPayload: the input doesn't fit the schema (PUB-6).
+            SchemaMismatch: the job is of another schema.
+            InvalidJob: priority or delay is out of range, or a priority was given for another queue type.
+            BodyTooLarge: the encoded job is over ``max_body_bytes``.
+            PublishUnknown: the connection broke before the confirm (PUB-4).
+        """
+        message = self._message(self._registered(queue_name), job, priority, delay_s)
+        outcome = self.backend.publish(queue_name, [message])[0]
+        if outcome.status in (PublishStatus.ACCEPTED, PublishStatus.DUPLICATE):
+            return outcome.id
+        if outcome.status is PublishStatus.UNKNOWN:
+            raise PublishUnknown(
+                f"job {outcome.id} may or may not be in queue {queue_name!r}: the connection broke before "
+                "the confirm; publish the same job again, under the same id"
+            ) from outcome.error
+        raise outcome.error or JobsError(f"job {outcome.id} was rejected by the backend")
+
+    def publish_batch(
+        self,
+        queue_name: str,
+        jobs: Iterable[Work],
+        *,
+        priority: int | None = None,
+        delay_s: float | None = None,
+    ) -> list[PublishOutcome]:
+        """Publish many jobs, in order, and answer for each, in order (PUB-4).
+
+        All are validated before the first is sent. One that doesn't validate is answered ``REJECTED`` with
+        its error and costs no other. The arguments are those of :meth:`publish`.
+
+        Returns:
+            One outcome a job: ``ACCEPTED``, ``DUPLICATE``, ``REJECTED`` or ``UNKNOWN``.
+
+        Raises:
+            QueueNotFound: nothing was registered under this name, or the queue was deleted (PUB-3).
+        """
+        registration = self._registered(queue_name)
+        prepared = [self._message_or_rejection(registration, job, priority, delay_s) for job in jobs]
+        messages = [item for item in prepared if isinstance(item, Message)]
+        answers = self.backend.publish(queue_name, messages) if messages else []
+        if len(messages) == len(prepared):
+            return answers
+        remaining = iter(answers)
+        outcomes = [next(remaining) if isinstance(item, Message) else item for item in prepared]
+        self.logger.warning(
+            "queue %s: %d of %d jobs of a batch were rejected",
+            queue_name,
+            len(outcomes) - len(answers),
+            len(outcomes),
+        )
+        return outcomes
+
+    def _message_or_rejection(
+        self, registration: Registration, job: Work, priority: int | None, delay_s: float | None
+    ) -> Message | PublishOutcome:
+        try:
+            return self._message(registration, job, priority, delay_s)
+        except InvalidInput as error:
+            return PublishOutcome(job.id if isinstance(job, Job) else "", PublishStatus.REJECTED, error)
+
+    def _message(
+        self, registration: Registration, work: Work, priority: int | None, delay_s: float | None
+    ) -> Message:
+        schema, queue = registration
+        if not isinstance(work, Job):
+            job = job_from_schema(schema, work, priority=priority or 0)
+        elif work.schema_name != schema.name:
+            raise SchemaMismatch(
+                f"job {work.id} is of schema {work.schema_name!r}; "
+                f"queue {queue.name!r} carries {schema.name!r}"
+            )
+        elif not isinstance(work.payload, schema.input):
+            payload = validate_model("payload", schema.input, work.payload)
+            job = replace(work, payload=payload, priority=work.priority if priority is None else priority)
+        else:
+            job = work if priority is None else replace(work, priority=priority)
+        if job.priority and queue.kind is not QueueKind.PRIORITY:
+            raise InvalidJob(
+                f"priority {job.priority}: queue {queue.name!r} is {queue.kind}; "
+                'register its schema with queue_type="priority"'
+            )
+        delay = 0.0
+        if delay_s is not None:
+            delay = check_seconds("delay_s", delay_s)
+            job = replace(job, not_before=utcnow() + timedelta(seconds=delay) if delay else None)
+        elif job.not_before is not None:
+            delay = check_seconds("not_before", max(0.0, (job.not_before - utcnow()).total_seconds()))
+        return Message(job.id, encode(job, schema, max_bytes=self.max_body_bytes), job.priority, delay)
+
+    def _registered(self, queue_name: str) -> Registration:
+        registration = self._registry.find(check_name("queue name", queue_name))
+        if registration is None:
+            names = ", ".join(map(repr, self._registry.names())) or "none"
+            raise QueueNotFound(
+                f"queue {queue_name!r}: register its schema with this orchestrator first; registered: {names}"
+            )
+        return registration
+
+    # -- receiving by hand ------------------------------------------------------------------------
+
+    def receive_message(self, queue_name: str) -> Job[Any] | None:
+        """Take one job off the queue, without waiting: at most once, done as soon as it is returned.
+
+        Work that must not be lost belongs to a ``Consumer``. A body that can't be decoded is dead-lettered
+        and passed over (RCV-4).
+
+        Returns:
+            The next job, or None where none is ready.
+
+        Raises:
+            QueueNotFound: nothing was registered under this name, or the queue was deleted.
+        """
+        schema = self._registered(queue_name).schema
+        with self.backend.open_consumer(queue_name, prefetch=1) as consumer:
+            while deliveries := consumer.receive(1, 0.0):
+                job, settlement = self._accept(deliveries[0], schema)
+                consumer.settle([settlement])
+                if job is not None:
+                    return job
+        return None
+
+    def _accept(self, delivery: Delivery, schema: JobSchema[Any, Any]) -> tuple[Job[Any] | None, Settlement]:
+        try:
+            job = decode(delivery.body, schema, attempt=delivery.attempt, max_bytes=self.max_body_bytes)
+        except InvalidInput as error:
+            return None, Dead(delivery.receipt, DeadReason.MALFORMED, str(error))
+        return job, Ack(delivery.receipt)
+
+    # -- results ----------------------------------------------------------------------------------
+
+    def result(self, queue_name: str, job_id: str, *, timeout_s: float = 0.0) -> Any:
+        """Return what the handler of a job returned, waiting up to ``timeout_s`` seconds for it (RES-1).
+
+        Returns:
+            An instance of the schema's output model, or None where the handler returned None.
+
+        Raises:
+            JobFailed: the job is dead; the message is its last error.
+            ResultNotReady: it hasn't ended by then, isn't known, or its result is kept no longer.
+            UnsupportedCapability: the backend keeps no results.
+            QueueNotFound: nothing was registered under this name, or the queue was deleted.
+        """
+        schema = self._registered(queue_name).schema
+        check_name("job id", job_id)
+        found = self.backend.result(queue_name, job_id, timeout_s=check_seconds("timeout_s", timeout_s))
+        if found is None:
+            raise ResultNotReady(f"job {job_id}: no result within {timeout_s:g} s")
+        if found.status is ResultStatus.FAILED:
+            raise JobFailed(found.error)
+        if found.body is None:
+            return None
+        return decode_model(f"result of job {job_id}", schema.output, found.body)
+
+    # -- looking and tending ----------------------------------------------------------------------
+
+    def count_queue_messages(self, queue_name: str) -> int:
+        """Count the jobs that wait to be delivered: ready or delayed (CNT-1)."""
+        return self.counts(queue_name).waiting
+
+    def counts(self, queue_name: str) -> QueueCounts:
+        """Count the jobs by state: ready, delayed, in flight, dead (CNT-1)."""
+        return self.backend.counts(check_name("queue name", queue_name))
+
+    def clean_queue(self, queue_name: str) -> int:
+        """Drop every job that waits, ready or delayed, and say how many (ADM-2)."""
+        return self.backend.purge(check_name("queue name", queue_name))
+
+    def delete_queue(self, queue_name: str) -> None:
+        """Remove the queue and every trace of it: jobs, dead letters, results, registration (ADM-3)."""
+        self.backend.delete(check_name("queue name", queue_name))
+        self._registry.drop(queue_name)
+
+    def dead_letters(self, queue_name: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+        """List the jobs that were given up, oldest first, without disturbing them (DLQ-1)."""
+        return self.backend.dead_letters(check_name("queue name", queue_name), limit=limit, offset=offset)
+
+    def redrive(self, queue_name: str, job_ids: Sequence[str] | None = None) -> int:
+        """Make dead jobs ready again with fresh budgets, all or those named; say how many (DLQ-2)."""
+        return self.backend.redrive(check_name("queue name", queue_name), job_ids)
+
+    def discard(self, queue_name: str, job_ids: Sequence[str] | None = None) -> int:
+        """Drop dead jobs for good, all or those named; say how many (DLQ-3)."""
+        return self.backend.discard(check_name("queue name", queue_name), job_ids)
+
+    def close(self) -> None:
+        """Close the backend if this orchestrator made it of a URL; again is a no-op (CON-2)."""
+        if self._owns_backend:
+            self.backend.close()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> bool | None:
+        """Close."""
+        self.close()
+        return super().__exit__(exc_type, exc_val, exc_tb)

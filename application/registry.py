@@ -1,0 +1,66 @@
+"""Which schema travels in which queue."""
+
+from typing import Any, NamedTuple
+
+from ..domain import JobSchema, Queue
+from ..domain.errors import SchemaConflict
+
+
+class Registration(NamedTuple):
+    """A schema and the queue that carries it."""
+
+    schema: JobSchema[Any, Any]
+    queue: Queue
+
+
+_known: dict[str, Registration] = {}
+
+
+class SchemaRegistry:
+    """The schemas of one orchestrator, by the name of their queue.
+
+    What was registered anywhere in this process is remembered besides, so that a consumer can be connected
+    to a second orchestrator without registering its schema again. A schema is a definition, like a class;
+    no broker and no job is shared this way.
+    """
+
+    def __init__(self) -> None:
+        self._registrations: dict[str, Registration] = {}
+
+    def check(self, registration: Registration) -> None:
+        """Refuse a second schema for one queue.
+
+        Raises:
+            SchemaConflict: the queue carries jobs of other models.
+        """
+        schema = registration.schema
+        present = self._registrations.get(registration.queue.name)
+        if present is None:
+            return
+        if (present.schema.input, present.schema.output) != (schema.input, schema.output):
+            raise SchemaConflict(
+                f"queue {registration.queue.name!r} carries jobs of {present.schema.input.__name__} -> "
+                f"{present.schema.output.__name__}, not {schema.input.__name__} -> {schema.output.__name__}: "
+                "give the other schema a name of its own"
+            )
+
+    def add(self, registration: Registration) -> None:
+        """Remember ``registration``, in place of an earlier one of its queue."""
+        self._registrations[registration.queue.name] = registration
+        _known[registration.queue.name] = registration
+
+    def find(self, queue: str) -> Registration | None:
+        """Return what was registered here for ``queue``."""
+        return self._registrations.get(queue)
+
+    def find_known(self, queue: str) -> Registration | None:
+        """Return what was registered for ``queue`` here, or else last anywhere in this process."""
+        return self._registrations.get(queue) or _known.get(queue)
+
+    def drop(self, queue: str) -> None:
+        """Forget ``queue`` here."""
+        self._registrations.pop(queue, None)
+
+    def names(self) -> list[str]:
+        """The names of the queues registered here, sorted."""
+        return sorted(self._registrations)

@@ -1,0 +1,25 @@
+"""Pure domain: jobs, schemas, queues, retry policy, the envelope and the errors. No clock, no I/O.
+
+May import the standard library and pydantic, nothing else.
+"""
+
+from .job import Job, new_job_id
+from .queue import Queue, QueueKind
+from .retry import RetryPolicy
+from .schema import JobInput, JobOutput, JobSchema, job_from_schema
+from .signals import HandlerSignal, Reject, RetryLater
+
+__all__ = [
+    "HandlerSignal",
+    "Job",
+    "JobInput",
+    "JobOutput",
+    "JobSchema",
+    "Queue",
+    "QueueKind",
+    "Reject",
+    "RetryLater",
+    "RetryPolicy",
+    "job_from_schema",
+    "new_job_id",
+]

@@ -1,0 +1,90 @@
+"""One unit of work."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Generic, TypeVar
+
+from .errors import InvalidJob
+from .limits import (
+    MAX_ATTEMPTS,
+    MAX_HEADER_CHARS,
+    MAX_HEADERS,
+    MAX_PRIORITY,
+    check_int,
+    check_name,
+)
+
+InT = TypeVar("InT")
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+def new_job_id() -> str:
+    """Return a fresh random id: 32 hexadecimal digits, 128 bits."""
+    return os.urandom(16).hex()
+
+
+def utcnow() -> datetime:
+    """Return the present moment, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(Generic[InT]):
+    """One unit of work, immutable. :func:`job_from_schema` makes one, and validates its payload.
+
+    Raises:
+        InvalidName: the id or the schema's name breaks the rule for names.
+        InvalidJob: priority, attempt, budget, times or headers are out of range.
+    """
+
+    schema_name: str
+    """The schema that its payload fits."""
+    payload: InT
+    """The schema's input model, validated."""
+    id: str = field(default_factory=new_job_id)
+    """What names the job on every backend, in its result and in its dead letter (PUB-2)."""
+    priority: int = 0
+    """0 to 9, higher is served first; more than 0 only on a priority queue (ORD-3)."""
+    created_at: datetime = field(default_factory=utcnow)
+    """When the publisher made the job, by the publisher's clock."""
+    not_before: datetime | None = None
+    """When the job becomes due; None is at once (DLY-1)."""
+    attempt: int = 1
+    """Which attempt this is, from 1; it rises with each retry (SET-2)."""
+    max_attempts: int | None = None
+    """The error budget of this job; None leaves it to the schema's policy (RTY-1)."""
+    headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
+    """Strings that travel with the job, such as a trace context: at most 32 of 1,024 characters each."""
+
+    def __post_init__(self) -> None:
+        check_name("job id", self.id)
+        check_name("schema name", self.schema_name)
+        check_int("priority", self.priority, 0, MAX_PRIORITY)
+        check_int("attempt", self.attempt, 1, MAX_ATTEMPTS)
+        if self.max_attempts is not None:
+            check_int("max_attempts", self.max_attempts, 1, MAX_ATTEMPTS)
+        _check_moment("created_at", self.created_at)
+        if self.not_before is not None:
+            _check_moment("not_before", self.not_before)
+        if self.headers is not NO_HEADERS:
+            object.__setattr__(self, "headers", _checked_headers(self.headers))
+
+
+def _check_moment(what: str, moment: object) -> None:
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise InvalidJob(f"{what} {moment!r}: must be a datetime with a time zone")
+
+
+def _checked_headers(headers: object) -> Mapping[str, str]:
+    if not isinstance(headers, Mapping) or len(headers) > MAX_HEADERS:
+        raise InvalidJob(f"headers: must be a mapping of at most {MAX_HEADERS} strings to strings")
+    for key, value in headers.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise InvalidJob(f"header {key!r}: it and its value must be strings")
+        if len(key) > MAX_HEADER_CHARS or len(value) > MAX_HEADER_CHARS:
+            raise InvalidJob(f"header {key[:40]!r}: longer than {MAX_HEADER_CHARS} characters")
+    return MappingProxyType(dict(headers))

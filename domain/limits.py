@@ -1,0 +1,70 @@
+"""The bounds of every value that crosses the wire, and the checks that enforce them."""
+
+import math
+import re
+
+from .errors import InvalidJob, InvalidName
+
+MAX_BODY_BYTES = 1024 * 1024
+MAX_DEPTH = 64
+"""How deep arrays and objects may nest in an envelope."""
+MAX_DIGITS = 200
+"""The longest run of digits in a number."""
+MAX_PRIORITY = 9
+MAX_HEADERS = 32
+MAX_HEADER_CHARS = 1024
+MAX_ERROR_CHARS = 2048
+"""Errors stored with a job are cut to this length, so that a traceback can't fill a broker."""
+MAX_DELAY_S = 366 * 86_400.0
+"""The longest delay of a publish or a retry: one year."""
+MAX_ATTEMPTS = 1_000_000
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def check_name(what: str, value: object) -> str:
+    """Return ``value`` if it may name a queue, a schema or a job.
+
+    Raises:
+        InvalidName: it is not 1 to 128 characters of ``A-Z a-z 0-9 . _ -``.
+    """
+    if isinstance(value, str):
+        plain = value.isascii() and value.isalnum() and len(value) <= 128  # what most ids are, and cheaper
+        if plain or _NAME.fullmatch(value):
+            return value
+    raise InvalidName(f"{what} {_shown(value)}: use 1 to 128 characters of A-Z a-z 0-9 . _ -")
+
+
+def check_int(what: str, value: object, low: int, high: int) -> int:
+    """Return ``value`` if it is an integer (and no bool) from ``low`` to ``high``.
+
+    Raises:
+        InvalidJob: it isn't.
+    """
+    if type(value) is int and low <= value <= high:
+        return value
+    raise InvalidJob(f"{what} {_shown(value)}: must be an integer from {low} to {high}")
+
+
+def check_seconds(what: str, value: object, *, high: float = MAX_DELAY_S) -> float:
+    """Return ``value`` as a float if it is a finite number of seconds from 0 to ``high``.
+
+    Raises:
+        InvalidJob: it isn't.
+    """
+    if (type(value) is float or type(value) is int) and 0 <= value <= high:
+        return float(value)
+    bound = "0 or more" if math.isinf(high) else f"from 0 to {high:g}"
+    raise InvalidJob(f"{what} {_shown(value)}: must be seconds, {bound}")
+
+
+def truncate_error(text: str) -> str:
+    """Cut ``text`` to what may be stored with a job, keeping its end, where the cause stands."""
+    if len(text) <= MAX_ERROR_CHARS:
+        return text
+    return "…" + text[1 - MAX_ERROR_CHARS :]
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,45 @@
+"""A queue as its users name it: a name and the order in which it serves."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .errors import InvalidInput
+from .limits import check_name
+
+
+class QueueKind(StrEnum):
+    """In which order a queue serves undisturbed jobs (ORD-1 to ORD-3)."""
+
+    FIFO = "fifo"
+    STACK = "stack"
+    PRIORITY = "priority"
+
+    @classmethod
+    def parse(cls, value: "QueueKind | str") -> "QueueKind":
+        """Return the kind that ``value`` names.
+
+        Raises:
+            InvalidInput: no kind has that name.
+        """
+        try:
+            return cls(value)
+        except ValueError:
+            kinds = ", ".join(cls)
+            raise InvalidInput(f"queue type {value!r}: must be one of {kinds}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The name and kind of a queue.
+
+    Raises:
+        InvalidName: the name isn't 1 to 128 characters of ``A-Z a-z 0-9 . _ -``.
+        InvalidInput: the kind is none of ``fifo``, ``stack``, ``priority``.
+    """
+
+    name: str
+    kind: QueueKind = QueueKind.FIFO
+
+    def __post_init__(self) -> None:
+        check_name("queue name", self.name)
+        object.__setattr__(self, "kind", QueueKind.parse(self.kind))

@@ -1,0 +1,181 @@
+"""What a kind of job takes and gives, and how a job is made of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+
+from .errors import InvalidPayload, InvalidSchema
+from .job import NO_HEADERS, Job, new_job_id
+from .limits import check_name, check_seconds
+from .retry import RetryPolicy
+
+
+class JobInput(BaseModel):
+    """Base of the models that describe what a job takes. Immutable; NaN and infinity are refused."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class JobOutput(BaseModel):
+    """Base of the models that describe what a job gives back. Immutable; NaN and infinity are refused."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+InModelT = TypeVar("InModelT", bound=BaseModel)
+OutModelT = TypeVar("OutModelT", bound=BaseModel)
+
+
+@dataclass(frozen=True, init=False)
+class JobSchema(Generic[InModelT, OutModelT]):
+    """A kind of job: its name, the model of its input and the model of its output.
+
+    Args:
+        name: Names the schema, and by default its queue.
+        input: The model of the payload: a class, or an instance, whose class is taken.
+        output: The model of the result, likewise; by default one without fields.
+        retry: When a failed job runs again, and when it is given up.
+        result_ttl_s: How many seconds a result is kept, more than 0.
+        input_schema: Another name for ``input``.
+        output_schema: Another name for ``output``.
+
+    Raises:
+        InvalidName: the name isn't 1 to 128 characters of ``A-Z a-z 0-9 . _ -``.
+        InvalidSchema: a model is missing, given twice, no pydantic model, or can't survive the way
+            through JSON and back.
+        InvalidJob: ``result_ttl_s`` is out of range.
+    """
+
+    name: str
+    input: type[InModelT]
+    output: type[OutModelT]
+    retry: RetryPolicy
+    result_ttl_s: float
+
+    def __init__(
+        self,
+        name: str,
+        input: type[InModelT] | InModelT | None = None,  # noqa: A002 - the name that the API promises
+        output: type[OutModelT] | OutModelT | None = None,
+        *,
+        retry: RetryPolicy | None = None,
+        result_ttl_s: float = 3600.0,
+        input_schema: type[InModelT] | InModelT | None = None,
+        output_schema: type[OutModelT] | OutModelT | None = None,
+    ) -> None:
+        check_name("schema name", name)
+        input_model = _model_class(name, "input", input, input_schema)
+        if input_model is None:
+            raise InvalidSchema(f"schema {name!r}: input is missing; give a JobInput class")
+        fields = {
+            "name": name,
+            "input": input_model,
+            "output": _model_class(name, "output", output, output_schema) or JobOutput,
+            "retry": retry or RetryPolicy(),
+            "result_ttl_s": check_seconds("result_ttl_s", result_ttl_s),
+        }
+        for field, value in fields.items():
+            object.__setattr__(self, field, value)
+
+
+def job_from_schema(
+    schema: JobSchema[InModelT, Any],
+    input_data: InModelT | Mapping[str, Any],
+    *,
+    id: str | None = None,  # noqa: A002 - the field's name
+    priority: int = 0,
+    not_before: datetime | None = None,
+    max_attempts: int | None = None,
+    headers: Mapping[str, str] = NO_HEADERS,
+) -> Job[InModelT]:
+    """Make a job of ``schema``, with its payload validated.
+
+    Args:
+        schema: The kind of job.
+        input_data: An instance of the schema's input model, or a mapping that validates as one.
+        id: The job's id, for those who want to publish it more than once to the same effect (PUB-5);
+            random by default.
+        priority: 0 to 9, higher is served first.
+        not_before: When the job becomes due; at once by default.
+        max_attempts: This job's error budget, in place of the policy's.
+        headers: Strings that travel with the job.
+
+    Raises:
+        InvalidPayload: ``input_data`` doesn't fit the schema's input model (PUB-6).
+        InvalidName: the id breaks the rule for names.
+        InvalidJob: another field is out of range.
+    """
+    return Job(
+        schema_name=schema.name,
+        payload=validate_model("payload", schema.input, input_data),
+        id=new_job_id() if id is None else id,
+        priority=priority,
+        not_before=not_before,
+        max_attempts=max_attempts,
+        headers=headers,
+    )
+
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def validate_model(what: str, model: type[ModelT], data: object) -> ModelT:
+    """Return ``data`` as an instance of ``model``; an instance of it is returned as it is.
+
+    Raises:
+        InvalidPayload: ``data`` is of another model, or doesn't validate; ``what`` opens the message.
+    """
+    if isinstance(data, model):
+        return data
+    if not isinstance(data, Mapping):
+        raise InvalidPayload(f"{what}: expected {model.__name__} or a dict, got {type(data).__name__}")
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise InvalidPayload(f"{what}: {describe(error)}") from error
+
+
+def describe(error: ValidationError) -> str:
+    """Say in one line which fields of which model are wrong, without the values, which may be secret."""
+    problems = [
+        f"{'.'.join(map(str, problem['loc'])) or 'value'}: {problem['msg']}"
+        for problem in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    shown = "; ".join(problems[:5])
+    more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+    return f"doesn't fit {error.title} ({shown}{more})"
+
+
+def _model_class(schema: str, role: str, given: object, alias: object) -> type[Any] | None:
+    if given is not None and alias is not None:
+        raise InvalidSchema(f"schema {schema!r}: give {role} or {role}_schema, not both")
+    model = given if given is not None else alias
+    if isinstance(model, BaseModel):
+        model = type(model)
+    if model is None:
+        return None
+    if not isinstance(model, type) or not issubclass(model, BaseModel) or model is BaseModel:
+        raise InvalidSchema(f"schema {schema!r}: {role} must be a pydantic model class, got {model!r}")
+    _check_survives_json(schema, role, model)
+    return model
+
+
+def _check_survives_json(schema: str, role: str, model: type[BaseModel]) -> None:
+    """Refuse a model that loses a field between publisher and handler, where it would only fail late."""
+    if issubclass(model, RootModel):
+        raise InvalidSchema(f"schema {schema!r}: {role} {model.__name__} is a RootModel; give named fields")
+    for name, field in model.model_fields.items():
+        if field.exclude and field.is_required():
+            raise InvalidSchema(
+                f"schema {schema!r}: {role} field {name!r} is required but excluded from serialization, "
+                "so no consumer would ever see it"
+            )
+        alias = field.validation_alias or name
+        if not isinstance(alias, str) or alias != (field.serialization_alias or name):
+            raise InvalidSchema(
+                f"schema {schema!r}: {role} field {name!r} is written as "
+                f"{field.serialization_alias or name!r} but read as {alias!r}; give it one alias"
+            )

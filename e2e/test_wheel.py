@@ -1,0 +1,94 @@
+"""What ships: the wheel, built by way of the sdist and installed where this tree is out of reach."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+import venv
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+pytestmark = pytest.mark.timeout(300)
+
+ROOT = Path(__file__).parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+# Where each folder's files belong in the wheel, subfolders and all, so that a package which pyproject.toml
+# forgets to list is missed.
+SHIPPED = {
+    "src/mindtrace/jobs": "mindtrace/jobs",
+    "domain": "mindtrace/jobs/domain",
+    "ports": "mindtrace/jobs/ports",
+    "application": "mindtrace/jobs/application",
+    "adapters": "mindtrace/jobs/adapters",
+    "contract_tests/suite": "mindtrace/jobs/contract",
+}
+
+REPORT = """
+import json, sys
+from importlib.metadata import entry_points, version
+
+import mindtrace.jobs
+
+(memory,) = entry_points(group="mindtrace.jobs.adapters", name="memory")
+memory.load()
+print(json.dumps({
+    "file": mindtrace.jobs.__file__,
+    "version": version("mindtrace-jobs"),
+    "optional": sorted({"redis", "pika", "hypothesis", "pytest"} & sys.modules.keys()),
+}))
+"""
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Run a command that must succeed, away from this process's import path, and return what it printed."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    result = subprocess.run(command, cwd=cwd, env=env, capture_output=True, encoding="utf-8")
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built in isolation from an sdist that was built in isolation."""
+    dist = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--outdir", dist, ROOT, cwd=dist)
+    assert len(list(dist.glob("*.tar.gz"))) == 1
+    (wheel,) = dist.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a clean environment with the wheel in it, and none of its extras."""
+    home = tmp_path_factory.mktemp("clean")
+    venv.create(home, with_pip=True)
+    python = home / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", wheel, cwd=home)
+    return python
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    expected = {
+        f"{target}/{path.relative_to(ROOT / folder).as_posix()}"
+        for folder, target in SHIPPED.items()
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in {".py", ".lua"} or path.name == "py.typed"
+    }
+    with ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    metadata = {name for name in names if name.split("/")[0].endswith(".dist-info")}
+
+    assert names - metadata == expected
+    assert any(name.endswith("/licenses/LICENSE") for name in metadata)
+
+
+def test_the_wheel_works_alone_and_imports_no_optional_library(installed: Path, tmp_path: Path) -> None:
+    report = json.loads(run(installed, "-I", "-c", REPORT, cwd=tmp_path))
+
+    assert Path(report["file"]).is_relative_to(installed.parents[1])
+    assert report["version"] == PYPROJECT["project"]["version"]
+    assert report["optional"] == []

@@ -1,0 +1,93 @@
+"""The same schema and the same consumer on every backend.
+
+A backend whose server isn't there is reported with the way to start one. The exit code is 0 if and only if
+the local backend, which needs no server, did its work.
+"""
+
+import sys
+from collections.abc import Callable
+
+from mindtrace.jobs import (
+    Consumer,
+    Job,
+    JobInput,
+    JobOutput,
+    JobSchema,
+    JobsError,
+    LocalClient,
+    Orchestrator,
+    OrchestratorBackend,
+)
+
+JOBS = 3
+
+
+class MyJobInput(JobInput):
+    x: float = 0.0
+    y: float = 0.0
+
+
+class MyJobOutput(JobOutput):
+    total: float = 0.0
+
+
+class MyConsumer(Consumer):
+    def run(self, job: Job[MyJobInput]) -> MyJobOutput:
+        return MyJobOutput(total=job.payload.x + job.payload.y)
+
+
+def local() -> OrchestratorBackend:
+    return LocalClient()
+
+
+def redis() -> OrchestratorBackend:
+    from mindtrace.jobs import RedisClient
+
+    return RedisClient(host="localhost", port=6379, db=0)
+
+
+def rabbitmq() -> OrchestratorBackend:
+    from mindtrace.jobs import RabbitMQClient
+
+    return RabbitMQClient(host="localhost", port=5672, username="guest", password="guest")
+
+
+BACKENDS: list[tuple[str, Callable[[], OrchestratorBackend], str]] = [
+    ("Local", local, ""),
+    ("Redis", redis, "start one with: redis-server"),
+    ("RabbitMQ", rabbitmq, "start one with: rabbitmq-server"),
+]
+
+
+def work_on(make_backend: Callable[[], OrchestratorBackend]) -> str:
+    """Publish a few jobs and run them; return the name of the consumer backend that was chosen."""
+    schema = JobSchema(name="my_jobs", input=MyJobInput, output=MyJobOutput)
+    with make_backend() as backend:
+        orchestrator = Orchestrator(backend)
+        queue = orchestrator.register(schema)
+        orchestrator.publish_batch(queue, [MyJobInput(x=i, y=0.5) for i in range(JOBS)])
+        with MyConsumer("my_jobs") as consumer:
+            consumer.connect(orchestrator)
+            done = consumer.consume(num_messages=JOBS)
+            if done != JOBS:
+                raise JobsError(f"only {done} of {JOBS} jobs came back")
+            return type(consumer.consumer_backend).__name__
+
+
+def main() -> int:
+    local_works = False
+    for name, make_backend, mend in BACKENDS:
+        try:
+            chosen = work_on(make_backend)
+        except ImportError as error:  # the adapter, or the library it needs, isn't installed
+            print(f"✗ {name}: not available - {error}")
+        except JobsError as error:
+            print(f"✗ {name}: failed - {error}" + (f"; {mend}" if mend else ""))
+        else:
+            local_works = local_works or name == "Local"
+            print(f"✓ {name}: success - Created {chosen}")
+    return 0 if local_works else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

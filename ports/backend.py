@@ -1,0 +1,110 @@
+"""The port that an orchestrator needs of a broker."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from types import TracebackType
+
+from ..domain.queue import Queue
+from .base import MindtraceABC
+from .capabilities import Capabilities
+from .consumer import ConsumerBackend
+from .values import DeadLetter, JobResult, Message, PublishOutcome, QueueCounts
+
+
+class OrchestratorBackend(MindtraceABC):
+    """A broker, as an orchestrator sees it. Every method may be called from any thread.
+
+    Each method may raise ``BackendUnavailable`` when the broker can't be reached, and ``Closed`` after
+    :meth:`close`; each that names a queue raises ``QueueNotFound`` when it isn't declared, and nothing is
+    then created (PUB-3). A broken connection is survived: the next call reconnects (CON-1).
+    """
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What this backend can do, known without asking the broker."""
+
+    @abstractmethod
+    def declare(self, queue: Queue) -> None:
+        """Create ``queue``, or find it as it is: declaring again changes nothing (ADM-1).
+
+        Raises:
+            QueueConflict: it exists with another kind.
+            UnsupportedCapability: the backend has no queues of this kind.
+        """
+
+    @abstractmethod
+    def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
+        """Put ``messages`` into ``queue``, in order, and answer for each, in order (PUB-1, PUB-4).
+
+        ``ACCEPTED`` is said only of what the broker confirmed and consumers can see. A broken connection
+        raises nothing once anything was sent: it answers ``UNKNOWN`` for what it left open.
+        """
+
+    @abstractmethod
+    def open_consumer(
+        self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
+    ) -> ConsumerBackend:
+        """Open what a consumer of ``queue`` needs.
+
+        Args:
+            queue: A declared queue.
+            lease_s: How long, in seconds, a delivery is leased before it must be settled or extended;
+                without meaning where the connection holds the lease.
+            prefetch: The most deliveries that the broker may push ahead of ``receive``, for brokers that
+                push; None leaves it to the adapter.
+        """
+
+    @abstractmethod
+    def counts(self, queue: str) -> QueueCounts:
+        """Count the jobs of ``queue`` by state (CNT-1)."""
+
+    @abstractmethod
+    def purge(self, queue: str) -> int:
+        """Drop every job that waits, ready or delayed, and say how many (ADM-2)."""
+
+    @abstractmethod
+    def delete(self, queue: str) -> None:
+        """Remove ``queue`` and every trace: jobs, dead letters, results. Receipts become LOST (ADM-3)."""
+
+    @abstractmethod
+    def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+        """List dead letters, oldest first, without disturbing them (DLQ-1)."""
+
+    @abstractmethod
+    def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:
+        """Make dead jobs ready again with fresh budgets, each exactly once; say how many (DLQ-2).
+
+        Args:
+            queue: Their queue; they join it as if published now, under their old ids.
+            ids: Which; None is all. Ids that aren't dead are passed over.
+        """
+
+    @abstractmethod
+    def discard(self, queue: str, ids: Sequence[str] | None = None) -> int:
+        """Drop dead jobs for good, and say how many (DLQ-3); ``ids`` as in :meth:`redrive`."""
+
+    @abstractmethod
+    def result(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
+        """Say how a job ended, waiting up to ``timeout_s`` seconds for it to end (RES-1).
+
+        Returns:
+            None where it hasn't ended by then, isn't known, or its result is kept no longer.
+
+        Raises:
+            UnsupportedCapability: results aren't supported.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close this backend and every consumer opened from it; again is a no-op (CON-2)."""
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> bool | None:
+        """Close."""
+        self.close()
+        return super().__exit__(exc_type, exc_val, exc_tb)

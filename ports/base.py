@@ -1,0 +1,73 @@
+"""The one place that decides what the base classes are.
+
+Where ``mindtrace-core`` is installed (it needs Python 3.12), they are its ``Mindtrace`` and ``MindtraceABC``.
+Elsewhere they are the light stand-ins below, with the same surface: ``logger``, ``config``, ``name``,
+``unique_name`` on class and instance, and the context manager.
+"""
+
+import logging
+import os
+from abc import ABC
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+ValueT = TypeVar("ValueT")
+
+
+class _PerClass(Generic[ValueT]):
+    """A value computed from the class, readable on the class and on its instances."""
+
+    def __init__(self, compute: Callable[[type], ValueT]) -> None:
+        self._compute = compute
+
+    def __get__(self, instance: object, owner: type) -> ValueT:
+        return self._compute(owner)
+
+
+class LightMindtrace:
+    """Stand-in for ``mindtrace.core.Mindtrace``."""
+
+    logger: _PerClass[logging.Logger] = _PerClass(
+        lambda cls: logging.getLogger(f"{cls.__module__}.{cls.__name__}")
+    )
+    config: _PerClass[Mapping[str, str]] = _PerClass(
+        lambda cls: {key: value for key, value in os.environ.items() if key.startswith("MINDTRACE_")}
+    )
+    name: _PerClass[str] = _PerClass(lambda cls: cls.__name__)
+    unique_name: _PerClass[str] = _PerClass(lambda cls: f"{cls.__module__}.{cls.__name__}")
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> bool | None:
+        return None
+
+
+class LightMindtraceABC(LightMindtrace, ABC):
+    """Stand-in for ``mindtrace.core.MindtraceABC``."""
+
+
+def _core_is_installed() -> bool:
+    try:
+        return find_spec("mindtrace.core") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+if TYPE_CHECKING or not _core_is_installed():
+    Mindtrace = LightMindtrace
+    MindtraceABC = LightMindtraceABC
+else:
+    from mindtrace.core import Mindtrace, MindtraceABC
+
+__all__ = ["LightMindtrace", "LightMindtraceABC", "Mindtrace", "MindtraceABC"]

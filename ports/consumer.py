@@ -1,0 +1,66 @@
+"""The port that a consumer needs of a broker."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from types import TracebackType
+
+from .base import MindtraceABC
+from .values import Delivery, Settled, Settlement, SettleOutcome
+
+
+class ConsumerBackend(MindtraceABC):
+    """One consumer's side of one queue.
+
+    ``receive`` and ``settle`` are called from one thread at a time, the consumer's; ``extend``, ``settle``
+    with ``take=0``, ``interrupt`` and ``close`` may come from another meanwhile.
+    """
+
+    @property
+    @abstractmethod
+    def lease_s(self) -> float | None:
+        """How long a delivery is leased, in seconds; None where the connection holds it."""
+
+    @abstractmethod
+    def receive(self, max_jobs: int, timeout_s: float) -> list[Delivery]:
+        """Lease up to ``max_jobs`` jobs, waiting up to ``timeout_s`` seconds for the first (RCV-1).
+
+        A publish, a job that becomes due and a lease that runs out each wake it (RCV-2, DLY-2, LSE-1).
+
+        Returns:
+            An empty list after the timeout or an :meth:`interrupt`.
+
+        Raises:
+            QueueNotFound: the queue was deleted.
+            BackendUnavailable: the connection broke; what was in flight is LOST, and the next call
+                reconnects (CON-1).
+        """
+
+    @abstractmethod
+    def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
+        """Settle deliveries and lease up to ``take`` further jobs, in one round trip, without waiting.
+
+        Each settlement is answered, in order: ``OK``, ``ALREADY`` or ``LOST``; only ``OK`` changed anything
+        (SET-1, LSE-4).
+        """
+
+    @abstractmethod
+    def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
+        """Lease each delivery for another ``lease_s`` from now, and answer for each, in order (LSE-3)."""
+
+    @abstractmethod
+    def interrupt(self) -> None:
+        """Make a blocked :meth:`receive` return empty at once, or else the next one. From any thread."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what is still leased, and end; again is a no-op. A blocked ``receive`` raises Closed."""
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> bool | None:
+        """Close."""
+        self.close()
+        return super().__exit__(exc_type, exc_val, exc_tb)

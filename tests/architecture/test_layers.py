@@ -1,0 +1,97 @@
+"""The layers hold, and an import against them is caught under its contract's name."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from pathlib import Path
+
+import grimp
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT = ROOT / "pyproject.toml"
+PACKAGE_DIRS = tomllib.loads(PYPROJECT.read_text("utf-8"))["tool"]["setuptools"]["package-dir"]
+
+INWARD = "The layers point inward"
+NO_APPLICATION = "An adapter never imports the application"
+NO_SIBLING = "An adapter never imports a sibling"
+NO_FACADE = "No layer imports the façade"
+NO_LIBRARY = "The core needs no library but pydantic"
+ONLY_BASE = "Only the base classes import mindtrace-core"
+NO_FOLDER = "Nothing is imported by its folder's name"
+
+
+def lint_imports(*, path: Path | None = None) -> str:
+    """Return import-linter's report on the installed package, or on the one found first under `path`."""
+    env = os.environ | {"COLUMNS": "200", "PYTHONUTF8": "1"} | ({"PYTHONPATH": str(path)} if path else {})
+    command = Path(sysconfig.get_path("scripts"), "lint-imports")
+    result = subprocess.run(
+        [command, "--no-cache", "--no-logo", PYPROJECT],
+        cwd=path or ROOT,
+        env=env,
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert (result.returncode == 0) == (" 0 broken" in result.stdout), result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of the package, laid out as it is installed."""
+    for package, folder in PACKAGE_DIRS.items():
+        target = tmp_path.joinpath(*package.split("."))
+        target.mkdir(parents=True, exist_ok=True)
+        for source in (ROOT / folder).glob("*.py"):
+            shutil.copy(source, target)
+    return tmp_path
+
+
+def test_every_contract_is_kept() -> None:
+    assert " 0 broken" in lint_imports()
+
+
+def test_the_copy_that_the_next_tests_spoil_is_clean(tree: Path) -> None:
+    assert " 0 broken" in lint_imports(path=tree)
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported", "contract"),
+    [
+        ("domain", "mindtrace.jobs.ports", INWARD),
+        ("ports", "mindtrace.jobs.application", INWARD),
+        ("application", "mindtrace.jobs.adapters.local", INWARD),
+        ("contract", "mindtrace.jobs.adapters.local", INWARD),
+        ("adapters.local", "mindtrace.jobs.contract", INWARD),
+        ("adapters.local", "mindtrace.jobs.application", NO_APPLICATION),
+        ("adapters.local", "mindtrace.jobs.adapters.sibling", NO_SIBLING),
+        ("domain", "mindtrace.jobs", NO_FACADE),
+        ("adapters.local", "mindtrace.jobs", NO_FACADE),
+        ("domain", "redis", NO_LIBRARY),
+        ("application", "pika", NO_LIBRARY),
+        ("application", "mindtrace.core", ONLY_BASE),
+        ("adapters.local", "domain", NO_FOLDER),
+    ],
+)
+def test_a_wrong_import_is_caught(tree: Path, importer: str, imported: str, contract: str) -> None:
+    layer = tree / "mindtrace" / "jobs"
+    layer.joinpath("adapters", "sibling.py").touch()
+    layer.joinpath(*importer.split("."), "planted.py").write_text(f"import {imported}\n", "utf-8")
+
+    report = lint_imports(path=tree)
+
+    assert f"{contract} BROKEN" in report
+    assert f"mindtrace.jobs.{importer}.planted -> {imported}" in report
+
+
+@pytest.mark.parametrize("layer", ["domain", "ports", "application"])
+def test_the_core_imports_only_the_standard_library_and_pydantic(layer: str) -> None:
+    graph = grimp.build_graph("mindtrace.jobs", include_external_packages=True, cache_dir=None)
+
+    imported = graph.find_modules_directly_imported_by(f"mindtrace.jobs.{layer}", as_package=True)
+    outside = {name for name in imported if not name.startswith("mindtrace.")}
+
+    assert outside - sys.stdlib_module_names <= {"pydantic", "pydantic_core"}
