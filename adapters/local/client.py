@@ -4,7 +4,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 
-from ...domain.errors import Closed
+from ...domain.errors import Closed, InvalidName
 from ...domain.limits import check_name
 from ...domain.queue import Queue
 from ...ports import (
@@ -60,8 +60,15 @@ class LocalClient(OrchestratorBackend):
 
     @classmethod
     def from_url(cls, url: str) -> "LocalClient":
-        """Make a client from ``memory://`` (private queues) or ``memory://namespace`` (shared ones)."""
-        return cls(url.removeprefix("memory://").rstrip("/") or None)
+        """Make a client from ``memory://`` (private queues) or ``memory://namespace`` (shared ones).
+
+        Raises:
+            InvalidName: what follows breaks the rule for names.
+        """
+        try:
+            return cls(url.removeprefix("memory://").rstrip("/") or None)
+        except InvalidName:  # whose message shows the value: in a URL that may be a password (SEC-3)
+            raise InvalidName("memory:// namespace: use 1 to 128 characters of A-Z a-z 0-9 . _ -") from None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -76,8 +83,8 @@ class LocalClient(OrchestratorBackend):
     def open_consumer(
         self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
     ) -> LocalConsumerBackend:
-        consumer = LocalConsumerBackend(self._open_namespace(), queue, lease_s)
-        with self._lock:
+        with self._lock:  # so that `close` can't miss it
+            consumer = LocalConsumerBackend(self._open_namespace(), queue, lease_s)
             self._consumers.add(consumer)
         return consumer
 

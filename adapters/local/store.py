@@ -41,6 +41,9 @@ _REMEMBERED_ENDS = 10_000
 
 _DONE = JobResult(ResultStatus.DONE)
 
+_table_numbers = itertools.count(1)
+"""Of this process, so that no receipt is given out again by a queue that was declared anew."""
+
 
 class LeaseTable:
     """What one consumer holds, in the order in which the leases run out."""
@@ -85,7 +88,6 @@ class QueueStore:
         self._results: OrderedDict[str, tuple[float, JobResult]] = OrderedDict()
         self._ended_ids: OrderedDict[str, None] = OrderedDict()
         self._places = itertools.count(1)
-        self._table_numbers = itertools.count(1)
         self._deleted = False
 
     # -- publishing -------------------------------------------------------------------------------
@@ -101,6 +103,9 @@ class QueueStore:
             return PublishStatus.DUPLICATE
         job = StoredJob(message.id, message.body, message.priority)
         self._live[job.id] = job
+        # What became of an earlier job of this id is no answer to a question for this one.
+        self._results.pop(job.id, None)
+        self._ended_ids.pop(job.id, None)
         self._make_ready(job, message.delay_s, now)
         return PublishStatus.ACCEPTED
 
@@ -121,7 +126,7 @@ class QueueStore:
     def open_table(self, lease_s: float) -> LeaseTable:
         with self._changed:
             self._check_not_deleted()
-            table = LeaseTable(f"{self.queue.name}-{next(self._table_numbers)}", lease_s)
+            table = LeaseTable(f"{self.queue.name}-{next(_table_numbers)}", lease_s)
             self._tables[table.name] = table
             return table
 

@@ -1,0 +1,259 @@
+"""The bench on which an adapter is tried: fresh namespaces, queues, time, threads, properties."""
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.strategies import SearchStrategy
+
+from ..domain import Queue, QueueKind
+from ..ports import (
+    Ack,
+    Capabilities,
+    ConsumerBackend,
+    Delivery,
+    Message,
+    OrchestratorBackend,
+    PublishOutcome,
+    PublishStatus,
+    QueueCounts,
+    Settlement,
+    SettleOutcome,
+)
+from .harness import Harness
+from .profiles import Profile
+
+ValueT = TypeVar("ValueT")
+
+LONG_LEASE_S = 600.0
+"""A lease that never runs out during a check."""
+_STEP_S = 0.02
+
+_names = itertools.count(1)
+
+
+@dataclass(slots=True)
+class Rig:
+    """One queue of one backend, with the calls that checks make most."""
+
+    bench: "Bench"
+    backend: OrchestratorBackend
+    queue: str
+
+    def message(self, id_: str, *, priority: int = 0, delay_s: float = 0.0) -> Message:
+        """A message whose body tells whose it is."""
+        return Message(id_, b'{"body of":"%b"}' % id_.encode(), priority, delay_s)
+
+    def publish(self, *ids: str, priority: int = 0, delay_s: float = 0.0) -> list[PublishOutcome]:
+        """Publish a message for each id, as one batch, and demand that all are accepted."""
+        messages = [self.message(id_, priority=priority, delay_s=delay_s) for id_ in ids]
+        outcomes = self.backend.publish(self.queue, messages)
+        assert [outcome.status for outcome in outcomes] == [PublishStatus.ACCEPTED] * len(ids)
+        return outcomes
+
+    def consumer(self, *, lease_s: float = LONG_LEASE_S) -> ConsumerBackend:
+        """Open a consumer whose lease lasts longer than any check."""
+        return self.backend.open_consumer(self.queue, lease_s=lease_s)
+
+    def receive(
+        self, consumer: ConsumerBackend, max_jobs: int = 1, *, timeout_s: float | None = None
+    ) -> list[Delivery]:
+        """Receive what should be there: waits as long as the harness's bound, for a slow broker."""
+        wait_s = self.bench.harness.bound_s if timeout_s is None else timeout_s
+        return self.bench.awaited(lambda: consumer.receive(max_jobs, wait_s), within_s=wait_s + 10)
+
+    def receive_one(self, consumer: ConsumerBackend) -> Delivery:
+        """Receive one job that should be there."""
+        deliveries = self.receive(consumer)
+        assert len(deliveries) == 1, "a job should be ready, and none came"
+        return deliveries[0]
+
+    def receive_nothing(self, consumer: ConsumerBackend) -> None:
+        """Demand that no job is ready."""
+        deliveries = consumer.receive(10, 0.0)
+        assert not deliveries, f"nothing should be ready, and these came: {_ids(deliveries)}"
+
+    def drain(self, consumer: ConsumerBackend, count: int) -> list[str]:
+        """Receive and ack ``count`` jobs one by one, and return their ids in the order of delivery."""
+        ids = []
+        for _ in range(count):
+            delivery = self.receive_one(consumer)
+            ids.append(delivery.id)
+            assert self.settle(consumer, Ack(delivery.receipt)) is SettleOutcome.OK
+        return ids
+
+    def settle(self, consumer: ConsumerBackend, settlement: Settlement) -> SettleOutcome:
+        """Settle one delivery."""
+        return consumer.settle([settlement]).outcomes[0]
+
+    def counts(self) -> QueueCounts:
+        """Count the queue's jobs."""
+        return self.backend.counts(self.queue)
+
+    def expect_counts(self, *, ready: int = 0, delayed: int = 0, in_flight: int = 0, dead: int = 0) -> None:
+        """Demand these counts; those in flight only where the backend can tell."""
+        known = self.backend.capabilities.counts_in_flight
+        expected = QueueCounts(ready, delayed, in_flight if known else None, dead)
+
+        def agree() -> None:
+            counts = self.counts()
+            assert counts == expected, f"{counts}, not {expected}"
+
+        self.bench.retried(agree)
+
+
+@dataclass(slots=True)
+class Bench:
+    """One adapter under one profile."""
+
+    harness: Harness
+    profile: Profile
+    seed: int | None = None
+    examples: int = 0
+    """How many examples of properties were run so far."""
+    _capabilities: list[Capabilities] = field(default_factory=list)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the adapter declares."""
+        if not self._capabilities:
+            with self.namespace() as namespace, self.harness.make(namespace) as backend:
+                self._capabilities.append(backend.capabilities)
+        return self._capabilities[0]
+
+    # -- fresh ground -----------------------------------------------------------------------------
+
+    @contextmanager
+    def namespace(self) -> Iterator[str]:
+        """A name that no other check uses; destroyed in the end."""
+        name = f"contract-{os.getpid()}-{next(_names)}"
+        try:
+            yield name
+        finally:
+            self.harness.destroy(name)
+
+    @contextmanager
+    def backends(self, count: int) -> Iterator[list[OrchestratorBackend]]:
+        """Several clients of one fresh namespace."""
+        with self.namespace() as namespace, ExitStack() as stack:
+            yield [stack.enter_context(self.harness.make(namespace)) for _ in range(count)]
+
+    @contextmanager
+    def rig(self, kind: QueueKind = QueueKind.FIFO, *, name: str = "jobs") -> Iterator[Rig]:
+        """A fresh queue of a fresh client in a fresh namespace."""
+        with self.backends(1) as (backend,):
+            yield self.rig_on(backend, kind, name=name)
+
+    def rig_on(
+        self, backend: OrchestratorBackend, kind: QueueKind = QueueKind.FIFO, *, name: str = "jobs"
+    ) -> Rig:
+        """A queue of ``backend``, declared if it wasn't."""
+        backend.declare(Queue(name, kind))
+        return Rig(self, backend, name)
+
+    # -- time -------------------------------------------------------------------------------------
+
+    def live(self, seconds: float) -> None:
+        """Let the broker's time and real time pass together, so that threads can act meanwhile."""
+        if not self.harness.virtual_time:
+            self.harness.advance(seconds)
+            return
+        while seconds > 0:
+            time.sleep(min(_STEP_S, seconds))
+            self.harness.advance(min(_STEP_S, seconds))
+            seconds -= _STEP_S
+
+    def awaited(self, call: Callable[[], ValueT], *, within_s: float | None = None) -> ValueT:
+        """Make a call that may block, while time passes; demand that it returns within the bound."""
+        if not self.harness.virtual_time:
+            return call()
+        future = self.start(call)
+        return self.finish(future, within_s=within_s)
+
+    def start(self, call: Callable[[], ValueT]) -> "Future[ValueT]":
+        """Make a call on a thread of its own, which doesn't outlive the process."""
+        future: Future[ValueT] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(call())
+            except BaseException as error:
+                future.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        return future
+
+    def finish(self, future: "Future[ValueT]", *, within_s: float | None = None) -> ValueT:
+        """Return what a started call returned, letting time pass until then."""
+        bound_s = self.harness.bound_s if within_s is None else within_s
+        give_up = time.monotonic() + bound_s
+        while not future.done():
+            assert time.monotonic() < give_up, f"a call should have returned within {bound_s:g} s"
+            self.live(_STEP_S)
+        return future.result()
+
+    def failure_of(self, call: Callable[[], object]) -> BaseException | None:
+        """Return what a call raises, or None, letting time pass until then."""
+        return self.failure(self.start(call))
+
+    def failure(self, future: "Future[Any]") -> BaseException | None:
+        """Return what a started call raised, or None, letting time pass until then."""
+        try:
+            self.finish(future)
+        except Exception as error:
+            return error
+        return None
+
+    def retried(self, check: Callable[[], None]) -> None:
+        """Make a check that must hold within the bound: a broker may need a moment to show what it did."""
+        give_up = time.monotonic() + (0 if self.harness.virtual_time else self.harness.bound_s)
+        while True:
+            try:
+                return check()
+            except AssertionError:
+                if time.monotonic() >= give_up:
+                    raise
+            time.sleep(_STEP_S)
+
+    # -- properties -------------------------------------------------------------------------------
+
+    def settings(self, examples: int, **more: Any) -> settings:
+        """The Hypothesis settings of this profile."""
+        return settings(
+            max_examples=examples,
+            derandomize=self.profile.derandomize and self.seed is None,
+            deadline=None,
+            database=None,
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+            phases=[phase for phase in Phase if phase is not Phase.explain],
+            **more,
+        )
+
+    def seeded(self, test: Any) -> Any:
+        """Fix the random numbers of a property or a state machine, where a seed was asked for."""
+        return test if self.seed is None else seed(self.seed)(test)
+
+    def property(self, **strategies: SearchStrategy[Any]) -> Callable[[Callable[..., None]], None]:
+        """Run the decorated function at once, as a property of values drawn from ``strategies``."""
+
+        def run(body: Callable[..., None]) -> None:
+            def example(**values: Any) -> None:
+                self.examples += 1
+                body(**values)
+
+            test = given(**strategies)(example)
+            self.seeded(self.settings(self.profile.property_examples)(test))()
+
+        return run
+
+
+def _ids(deliveries: Sequence[Delivery]) -> list[str]:
+    return [delivery.id for delivery in deliveries]

@@ -1,0 +1,136 @@
+"""CON: connections that break, clients that close, and namespaces that never meet."""
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+from ...domain import Queue
+from ...domain.errors import Closed
+from ...ports import Ack, Lease, Message, OrchestratorBackend, PublishStatus, SettleOutcome
+from ..app import Numbers, Recorder, app_on
+from ..bench import Bench
+from ..registry import check
+from ..violation import demand
+from .receiving import blocked_receive
+
+
+@check("CON-1")
+def every_call_survives_a_cut_connection(bench: Bench) -> None:
+    """After a cut each call works again, without anyone's doing, and the account adds up."""
+    harness = bench.harness
+    with bench.rig() as rig:
+        harness.sever(rig.backend)
+        outcomes = rig.backend.publish(rig.queue, [rig.message("a"), rig.message("b")])
+        for published in outcomes:
+            if published.status is PublishStatus.UNKNOWN:
+                (again,) = rig.backend.publish(rig.queue, [rig.message(published.id)])
+                assert again.status in (PublishStatus.ACCEPTED, PublishStatus.DUPLICATE)
+        harness.sever(rig.backend)
+        consumer = rig.consumer()
+        harness.sever(rig.backend)
+        held = rig.receive_one(consumer)
+        harness.sever(rig.backend)
+        expected = SettleOutcome.LOST if bench.capabilities.lease is Lease.CONNECTION else SettleOutcome.OK
+        outcome = rig.settle(consumer, Ack(held.receipt))
+        demand("CON-1", outcome is expected, f"what was in flight was answered {outcome}")
+        harness.sever(rig.backend)
+        left = 1 if expected is SettleOutcome.OK else 2
+        rig.expect_counts(ready=left)
+        harness.sever(rig.backend)
+        rig.drain(consumer, left)
+        harness.sever(rig.backend)
+        rig.backend.declare(Queue(rig.queue))
+        harness.sever(rig.backend)
+        assert rig.backend.dead_letters(rig.queue) == []
+        harness.sever(rig.backend)
+        assert rig.backend.purge(rig.queue) == 0
+
+
+@check("CON-1")
+def a_blocked_receiver_survives_a_cut(bench: Bench) -> None:
+    """A receiver that was cut off while it waited is neither deaf nor dead: the application goes on."""
+    with app_on(bench) as app, Recorder() as consumer:
+        consumer.connect(app.orchestrator, poll_timeout_s=300.0)
+        consuming = bench.start(lambda: consumer.consume(1, block=True))
+        time.sleep(0.1)
+        bench.harness.sever(app.backend)
+        job_id = app.publish(Numbers())
+        assert bench.finish(consuming) == 1
+        assert consumer.ids == [job_id]
+
+
+@check("CON-2")
+def closing_is_final_and_repeatable(bench: Bench) -> None:
+    """Close may be called again; any other call then raises Closed; a blocked receiver is ended by it."""
+    calls: list[Callable[[OrchestratorBackend], object]] = [
+        lambda backend: backend.declare(Queue("jobs")),
+        lambda backend: backend.publish("jobs", [Message("a", b"{}")]),
+        lambda backend: backend.open_consumer("jobs"),
+        lambda backend: backend.counts("jobs"),
+        lambda backend: backend.purge("jobs"),
+        lambda backend: backend.delete("jobs"),
+        lambda backend: backend.dead_letters("jobs"),
+    ]
+    with bench.backends(1) as (backend,):
+        rig = bench.rig_on(backend)
+        closed, idle, blocked = rig.consumer(), rig.consumer(), rig.consumer()
+        closed.close()
+        closed.close()
+        waiting = bench.start(blocked_receive(blocked))
+        time.sleep(0.05)
+        backend.close()
+        backend.close()
+        assert isinstance(bench.failure(waiting), Closed)
+        for call in calls:
+            assert isinstance(bench.failure_of(partial(call, backend)), Closed)
+        for consumer in (closed, idle):
+            assert isinstance(bench.failure_of(blocked_receive(consumer)), Closed)
+            consumer.close()
+
+
+@check("CON-2")
+def closing_leaves_no_thread(bench: Bench) -> None:
+    """However often clients are opened, used and closed, no thread is left."""
+
+    def use() -> None:
+        with bench.rig() as rig:
+            rig.publish("job")
+            rig.drain(rig.consumer(), 1)
+
+    def one_thread_more_at_most() -> None:
+        demand(
+            "CON-2",
+            threading.active_count() <= before,
+            f"{threading.active_count() - before} threads are left",
+        )
+
+    use()
+    before = threading.active_count()
+    for _ in range(5):
+        use()
+    bench.retried(one_thread_more_at_most)
+
+
+@check("CON-2")
+def namespaces_never_meet(bench: Bench) -> None:
+    """A queue of the same name in another namespace is another queue."""
+    with bench.rig() as mine, bench.rig() as other:
+        mine.publish("job", "dead")
+        other.expect_counts()
+        other.publish("job")
+        assert other.backend.purge(other.queue) == 1
+        mine.expect_counts(ready=2)
+        other.backend.delete(other.queue)
+        assert mine.drain(mine.consumer(), 2) == ["job", "dead"]
+
+
+@check("CON-2")
+def a_destroyed_namespace_is_empty(bench: Bench) -> None:
+    """What a harness destroys is gone: the next of the same name starts with nothing."""
+    with bench.namespace() as namespace:
+        with bench.harness.make(namespace) as backend:
+            bench.rig_on(backend).publish("job")
+        bench.harness.destroy(namespace)
+        with bench.harness.make(namespace) as backend:
+            bench.rig_on(backend).expect_counts()

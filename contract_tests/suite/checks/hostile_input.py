@@ -1,0 +1,142 @@
+"""SEC: bodies from strangers, and secrets."""
+
+import json
+import logging
+import pickle
+import traceback
+from typing import Any
+
+from hypothesis import strategies as st
+
+from ...domain.errors import JobsError
+from ...domain.reasons import DeadReason
+from ..app import QUEUE, Numbers, Recorder, app_on
+from ..bench import Bench
+from ..registry import check
+from ..violation import demand
+
+
+def _envelope(**changes: Any) -> bytes:
+    fields = {"v": 1, "id": "bad", "schema": QUEUE, "created_at": 0, "payload": {"x": 1.0}}
+    return json.dumps(fields | changes).encode()
+
+
+_PAYLOAD = b'{"v":1,"id":"bad","schema":"sums","created_at":0,"payload":%b}'
+
+_NASTY = st.sampled_from(
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"7",
+        b'"text"',
+        b"{",
+        b"\xff\xfe",
+        b'{"v":1}',
+        _envelope(v=2),
+        _envelope(v="1"),
+        _envelope(id="no such id!"),
+        _envelope(id=None),
+        _envelope(schema="another"),
+        _envelope(schema=["sums"]),
+        _envelope(created_at="yesterday"),
+        _envelope(created_at=1e300),
+        _envelope(priority=11),
+        _envelope(priority=True),
+        _envelope(max_attempts=0),
+        _envelope(headers={"a": 1}),
+        _envelope(headers=[]),
+        _envelope(unknown=1),
+        _envelope(payload=[1]),
+        _envelope(payload={"x": "one"}),
+        _envelope(payload={"x": None}),
+        _PAYLOAD % b'{"x":NaN}',
+        _PAYLOAD % b'{"x":Infinity}',
+        _PAYLOAD % b'{"x":1e999}',
+        _PAYLOAD % (b'{"x":' + b"9" * 5000 + b"}"),
+        _PAYLOAD % b'{"x":1,"x":2}',
+        _PAYLOAD % b'{"x":1,"\\u0078":2}',
+        _PAYLOAD % (b'{"deep":' + b"[" * 100 + b"]" * 100 + b"}"),
+        _PAYLOAD % (b'{"deep":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}"),
+        b"[" * 200_000,
+        _PAYLOAD % (b'{"note":"' + b"x" * 2_000_000 + b'"}'),
+        _envelope().replace(b'"v": 1', b'"v": 1, "v": 1'),
+        b"\xef\xbb\xbf" + _envelope(),
+        _envelope() + b"{}",
+    ]
+)
+
+
+@check("SEC-2", "RCV-4")
+def no_body_breaks_a_consumer(bench: Bench) -> None:
+    """Bodies that are no UTF-8, too deep, too large, ambiguous or of the wrong shape end as dead letters."""
+
+    @bench.property(bodies=st.lists(st.one_of(_NASTY, st.binary(max_size=200)), min_size=1, max_size=5))
+    def _(bodies: list[bytes]) -> None:
+        with app_on(bench) as app:
+            for number, body in enumerate(bodies):
+                app.publish_raw(f"bad-{number}", body)
+            good = app.publish(Numbers(x=1, note='{"x":NaN} 1e999 :::: {{{{'))
+            consumer = app.consume(Recorder(), len(bodies) + 1)
+            demand("RCV-4", consumer.ids == [good], f"{consumer.ids} ran, expected {good} only")
+            letters = app.orchestrator.dead_letters(QUEUE)
+            found = [(letter.id, letter.body, letter.reason) for letter in letters]
+            expected = [(f"bad-{number}", body, DeadReason.MALFORMED) for number, body in enumerate(bodies)]
+            demand("RCV-4", found == expected, f"the dead letters are {[letter.id for letter in letters]}")
+
+
+class _Trap:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_sprung.append, (True,))
+
+
+_sprung: list[bool] = []
+
+
+@check("SEC-1")
+def nothing_is_unpickled_or_imported(bench: Bench) -> None:
+    """A pickle, and an envelope that names code to run or a schema nobody registered, are dead letters."""
+    traps = [
+        pickle.dumps(_Trap()),
+        _envelope(schema="os.system"),
+        _envelope(payload={"py/object": "os.system", "x": "!!python/object/apply:os.system"}),
+        b"cos\nsystem\n(S'true'\ntR.",
+    ]
+    with app_on(bench) as app:
+        for number, body in enumerate(traps):
+            app.publish_raw(f"trap-{number}", body)
+        consumer = app.consume(Recorder(), len(traps))
+        demand("SEC-1", not _sprung, "a pickle was loaded")
+        demand("SEC-1", consumer.jobs == [], "a job of an unknown kind was run")
+        assert app.orchestrator.counts(QUEUE).dead == len(traps)
+
+
+@check("SEC-3")
+def secrets_stay_secret(bench: Bench) -> None:
+    """What the harness connects with appears in no repr, no log record, no error and no traceback."""
+    records: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(self.format(record))
+
+    root, collector = logging.getLogger(), Collector()
+    level = root.level
+    root.addHandler(collector)
+    root.setLevel(logging.DEBUG)
+    try:
+        with bench.rig() as rig:
+            rig.publish("job")
+            consumer = rig.consumer()
+            rig.drain(consumer, 1)
+            records += [repr(rig.backend), repr(consumer), str(rig.backend), repr(vars(rig.backend))]
+            try:
+                rig.backend.counts("nowhere")
+            except JobsError as error:
+                records += [repr(error), *traceback.format_exception(error)]
+    finally:
+        root.removeHandler(collector)
+        root.setLevel(level)
+    for secret in bench.harness.secrets:
+        leaks = [record for record in records if secret in record]
+        demand("SEC-3", not leaks, f"a secret stands in {leaks[:1]!r:.200}")

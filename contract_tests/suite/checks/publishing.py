@@ -1,0 +1,191 @@
+"""PUB: what publishing promises."""
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import strategies as st
+
+from ...domain import Job, Queue, QueueKind
+from ...domain.errors import InvalidInput, QueueNotFound, SchemaMismatch
+from ...ports import Ack, Dead, Message, OrchestratorBackend, PublishStatus
+from ..app import QUEUE, Numbers, Recorder, app_on
+from ..bench import Bench
+from ..registry import check, refusal
+from ..violation import demand
+
+
+@check("PUB-1")
+def a_published_job_is_visible_at_once(bench: Bench) -> None:
+    """Once publish has returned, another client counts the job and its consumer receives it."""
+    with bench.backends(2) as (publisher, other):
+        publisher.declare(Queue("jobs"))
+        publisher.publish("jobs", [Message("a", b'{"n":1}')])
+        assert other.counts("jobs").waiting == 1
+        (delivery,) = other.open_consumer("jobs").receive(1, bench.harness.bound_s)
+        assert (delivery.id, delivery.body) == ("a", b'{"n":1}')
+        assert (delivery.attempt, delivery.number, delivery.crashes) == (1, 1, 0)
+
+
+@check("PUB-2")
+def the_id_is_the_jobs_own(bench: Bench) -> None:
+    """The id that publish returns is that of the job that the handler sees."""
+    with app_on(bench) as app:
+        returned = [
+            app.publish(Numbers(x=1)),
+            app.publish(Job(schema_name=QUEUE, payload=Numbers(), id="mine")),
+        ]
+        assert returned[1] == "mine"
+        assert app.consume(Recorder(), 2).ids == returned
+
+
+@check("PUB-3")
+def an_undeclared_queue_is_refused(bench: Bench) -> None:
+    """Every call that names an undeclared queue raises QueueNotFound, and creates nothing."""
+    calls: list[Callable[[OrchestratorBackend], object]] = [
+        lambda backend: backend.publish("nowhere", [Message("a", b"{}")]),
+        lambda backend: backend.open_consumer("nowhere"),
+        lambda backend: backend.counts("nowhere"),
+        lambda backend: backend.purge("nowhere"),
+        lambda backend: backend.delete("nowhere"),
+        lambda backend: backend.dead_letters("nowhere"),
+        lambda backend: backend.redrive("nowhere"),
+        lambda backend: backend.discard("nowhere"),
+    ]
+    with bench.backends(1) as (backend,):
+        for call in [*calls, *calls]:  # twice: the first may not create what the second would find
+            try:
+                call(backend)
+            except QueueNotFound:
+                continue
+            raise AssertionError("a call that names an undeclared queue didn't raise QueueNotFound")
+
+
+@check("PUB-4")
+def a_batch_is_answered_item_by_item_in_order(bench: Bench) -> None:
+    """Each message of a batch gets its own outcome, in order, and each that is accepted is there."""
+
+    @bench.property(size=st.integers(0, 60))
+    def _(size: int) -> None:
+        with bench.rig() as rig:
+            ids = [f"job-{n}" for n in range(size)]
+            outcomes = rig.publish(*ids)
+            demand("PUB-4", [outcome.id for outcome in outcomes] == ids, "outcomes aren't in order")
+            rig.expect_counts(ready=size)
+
+
+@check("PUB-4")
+def a_large_batch_is_whole(bench: Bench) -> None:
+    """A batch of 3,000 messages of 1 KiB is accepted, and every one of them is delivered."""
+    with bench.rig() as rig:
+        ids = [f"job-{n}" for n in range(3000)]
+        padding = b'{"pad":"%b"}' % (b"x" * 1000)
+        outcomes = rig.backend.publish(rig.queue, [Message(id_, padding) for id_ in ids])
+        assert {outcome.status for outcome in outcomes} == {PublishStatus.ACCEPTED}
+        consumer, received = rig.consumer(), list[str]()
+        while len(received) < len(ids):
+            deliveries = rig.receive(consumer, 500)
+            assert deliveries, f"only {len(received)} of {len(ids)} came"
+            received += [delivery.id for delivery in deliveries]
+            consumer.settle([Ack(delivery.receipt) for delivery in deliveries])
+        assert received == ids
+
+
+@check("PUB-4", "PUB-6")
+def an_invalid_item_costs_no_other(bench: Bench) -> None:
+    """All items of a batch are validated first: the bad are rejected with their error, the good are sent."""
+    good, bad = st.just({"x": 1.0}), st.sampled_from([{"x": "one"}, {"y": None}, "text", None])
+
+    @bench.property(items=st.lists(st.one_of(good, bad), max_size=12))
+    def _(items: list[Any]) -> None:
+        with app_on(bench) as app:
+            outcomes = app.orchestrator.publish_batch(QUEUE, items)
+            accepted = [outcome.status is PublishStatus.ACCEPTED for outcome in outcomes]
+            demand("PUB-4", accepted == [item == {"x": 1.0} for item in items], f"{items} gave {accepted}")
+            errors = [outcome.error for outcome in outcomes if outcome.status is PublishStatus.REJECTED]
+            demand("PUB-4", all(isinstance(error, InvalidInput) for error in errors), f"errors are {errors}")
+            waiting = app.orchestrator.count_queue_messages(QUEUE)
+            demand("PUB-4", waiting == sum(accepted), f"{waiting} jobs wait")
+
+
+@check("PUB-5", needs="dedupe")
+def a_live_id_is_published_once(bench: Bench) -> None:
+    """An id that is ready, delayed, in flight or dead is answered DUPLICATE, within a batch as across."""
+
+    @bench.property(ids=st.lists(st.sampled_from("abcd"), min_size=1, max_size=8))
+    def _(ids: list[str]) -> None:
+        with bench.rig() as rig:
+            seen: set[str] = set()
+            for id_, outcome in zip(
+                ids, rig.backend.publish(rig.queue, [rig.message(id_) for id_ in ids]), strict=True
+            ):
+                expected = PublishStatus.DUPLICATE if id_ in seen else PublishStatus.ACCEPTED
+                demand("PUB-5", outcome.status is expected, f"{id_} of {ids} was {outcome.status}")
+                seen.add(id_)
+            rig.expect_counts(ready=len(seen))
+
+
+@check("PUB-5", needs="dedupe")
+def a_duplicate_changes_nothing_in_any_state(bench: Bench) -> None:
+    """Whatever state a job is in, publishing its id again leaves it, its body and its place alone."""
+    with bench.rig() as rig:
+        rig.publish("flying", "dead", "ready")
+        rig.publish("delayed", delay_s=3600)
+        consumer = rig.consumer()
+        (flying, dead) = (rig.receive_one(consumer), rig.receive_one(consumer))
+        rig.settle(consumer, Dead(dead.receipt, "rejected", "no good"))
+        again = [Message(id_, b'{"another":"body"}') for id_ in ("flying", "dead", "ready", "delayed")]
+        for outcome in rig.backend.publish(rig.queue, again):
+            demand("PUB-5", outcome.status is PublishStatus.DUPLICATE, f"live {outcome.id}: {outcome.status}")
+        rig.expect_counts(ready=1, delayed=1, in_flight=1, dead=1)
+        assert rig.receive_one(consumer).body == rig.message("ready").body
+        assert rig.settle(consumer, Ack(flying.receipt))
+
+
+@refusal("dedupe")
+def a_second_publish_is_a_second_job(bench: Bench) -> None:
+    """Without dedupe, publishing an id twice is answered truly: twice accepted, and twice delivered."""
+    with bench.rig() as rig:
+        rig.publish("a")
+        rig.publish("a")
+        rig.expect_counts(ready=2)
+
+
+@check("PUB-6")
+def what_breaks_a_rule_is_never_sent(bench: Bench) -> None:
+    """A bad payload, priority, delay, name, schema or size raises a typed error, and no job appears."""
+    with app_on(bench) as app:
+        publish = app.orchestrator.publish
+        refused: list[tuple[type[Exception], Callable[[], object]]] = [
+            (InvalidInput, lambda: publish(QUEUE, {"x": "one"})),
+            (InvalidInput, lambda: publish(QUEUE, 7)),  # type: ignore[arg-type]
+            (InvalidInput, lambda: publish(QUEUE, Numbers(), priority=11)),
+            (InvalidInput, lambda: publish(QUEUE, Numbers(), priority=1)),  # on a fifo queue
+            (InvalidInput, lambda: publish(QUEUE, Numbers(), delay_s=-1)),
+            (InvalidInput, lambda: publish(QUEUE, Numbers(), delay_s=float("nan"))),
+            (InvalidInput, lambda: publish("no such name!", Numbers())),
+            (InvalidInput, lambda: publish(QUEUE, Numbers(note="x" * 5_000_000))),
+            (InvalidInput, lambda: publish(QUEUE, Job(schema_name=QUEUE, payload=Numbers(), id="a b"))),
+            (SchemaMismatch, lambda: publish(QUEUE, Job(schema_name="other", payload=Numbers()))),
+            (QueueNotFound, lambda: publish("nowhere", Numbers())),
+        ]
+        for number, (expected, call) in enumerate(refused):
+            try:
+                call()
+            except expected:
+                continue
+            raise AssertionError(f"case {number} was not refused with {expected.__name__}")
+        assert app.orchestrator.count_queue_messages(QUEUE) == 0
+
+
+@check("PUB-6")
+def an_unknown_kind_is_refused(bench: Bench) -> None:
+    """A queue name or kind that breaks the rules never reaches the broker."""
+    for name, kind in [("", "fifo"), ("a/b", "fifo"), ("x" * 129, "fifo"), ("jobs", "lifo")]:
+        try:
+            Queue(name, kind)  # type: ignore[arg-type]
+        except InvalidInput:
+            continue
+        raise AssertionError(f"queue {name!r} of kind {kind!r} was not refused")
+    with bench.backends(1) as (backend,):
+        backend.declare(Queue("x" * 128, QueueKind.FIFO))
+        backend.declare(Queue("A-z_0.9", QueueKind.FIFO))

@@ -1,0 +1,161 @@
+"""RTY: what becomes of a job that fails; the application's part, on this backend."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from ...domain import Job, Reject, RetryLater, RetryPolicy
+from ...domain.reasons import DeadReason
+from ..app import QUEUE, Numbers, Recorder, app_on
+from ..bench import Bench
+from ..registry import check
+from ..violation import demand
+
+
+def _fail(job: Job[Any]) -> None:
+    raise ValueError(f"attempt {job.attempt} failed")
+
+
+@check("RTY-1")
+def an_exhausted_error_budget_is_death(bench: Bench) -> None:
+    """A job is tried as often as its policy, or its own budget, says; then it is dead, with its history."""
+
+    @bench.property(policy=st.integers(1, 4), own=st.none() | st.integers(1, 4))
+    def _(policy: int, own: int | None) -> None:
+        with app_on(bench, retry=RetryPolicy(max_attempts=policy, base_delay_s=0)) as app:
+            job = Job(schema_name=QUEUE, payload=Numbers(), max_attempts=own)
+            app.publish(job)
+            budget = own or policy
+            consumer = app.consume(Recorder(_fail), budget)
+            attempts = [job.attempt for job in consumer.jobs]
+            demand("RTY-1", attempts == list(range(1, budget + 1)), f"the attempts were {attempts}")
+            (letter,) = app.orchestrator.dead_letters(QUEUE)
+            demand("RTY-1", letter.reason == DeadReason.ATTEMPTS, f"the reason is {letter.reason!r}")
+            demand("SET-3", letter.error == f"ValueError: attempt {budget} failed", f"error {letter.error!r}")
+            demand("SET-3", len(letter.history) == budget - 1, f"the history is {letter.history}")
+            demand("I9", app.orchestrator.count_queue_messages(QUEUE) == 0, "jobs are left")
+
+
+@check("RTY-1")
+def a_failed_job_backs_off(bench: Bench) -> None:
+    """A failed job waits in the broker, for no longer than the policy's bound."""
+    policy = RetryPolicy(max_attempts=2, base_delay_s=2.0)
+    with app_on(bench, retry=policy) as app:
+        for _ in range(8):  # with full jitter, some delays are long enough to be seen
+            app.publish(Numbers())
+        app.consume(Recorder(_fail), 8)
+        demand("RTY-1", app.orchestrator.counts(QUEUE).delayed > 0, "no job is delayed after a failure")
+        bench.harness.advance(policy.longest_delay_s(1) + bench.capabilities.delay_resolution_s)
+        consumer = app.consume(Recorder(), 8)
+        assert {job.attempt for job in consumer.jobs} == {2}
+
+
+@check("RTY-1")
+def backoff_doubles_to_its_cap(bench: Bench) -> None:
+    """A delay is drawn from 0 to a bound that doubles with every attempt, up to the cap."""
+
+    @bench.property(attempt=st.integers(1, 10_000), base=st.floats(0, 100), cap=st.floats(0, 1000))
+    def _(attempt: int, base: float, cap: float) -> None:
+        policy = RetryPolicy(base_delay_s=base, max_delay_s=cap)
+        longest = policy.longest_delay_s(attempt)
+        demand("RTY-1", longest == min(cap, base * 2 ** min(attempt - 1, 64)), f"the bound is {longest}")
+        demand("RTY-1", 0 <= policy.delay_s(attempt) <= longest, "the delay is out of bounds")
+        demand(
+            "RTY-1",
+            policy.delay_s(attempt, 0.0) == 0 and policy.delay_s(attempt, 1.0) == longest,
+            "no jitter",
+        )
+
+
+@check("RTY-1")
+def a_consumers_policy_overrides_the_schemas(bench: Bench) -> None:
+    """A consumer that has a policy of its own follows that."""
+    with app_on(bench, retry=RetryPolicy(max_attempts=5, base_delay_s=0)) as app:
+        app.publish(Numbers())
+        app.consume(Recorder(_fail, retry=RetryPolicy(max_attempts=1)), 1)
+        assert app.orchestrator.counts(QUEUE).dead == 1
+
+
+@check("RTY-1")
+def a_failure_costs_its_own_job_only(bench: Bench) -> None:
+    """Jobs before and after one that fails are done."""
+    with app_on(bench, retry=RetryPolicy(max_attempts=1)) as app:
+        ids = [app.publish(Numbers(x=n)) for n in range(5)]
+
+        def handler(job: Job[Numbers]) -> None:
+            if job.id == ids[2]:
+                raise ZeroDivisionError
+
+        consumer = app.consume(Recorder(handler), 5)
+        assert consumer.ids == ids
+        assert [letter.id for letter in app.orchestrator.dead_letters(QUEUE)] == [ids[2]]
+
+
+@check("RTY-2")
+def a_handler_may_choose_when_to_retry(bench: Bench) -> None:
+    """RetryLater makes the job ready after its own delay, with an attempt spent."""
+    soon_s = bench.capabilities.delay_resolution_s + 0.5
+    with app_on(bench) as app:
+        app.publish(Numbers())
+
+        def later(_job: object) -> None:
+            raise RetryLater(soon_s, "not yet")
+
+        app.consume(Recorder(later), 1)
+        counts = app.orchestrator.counts(QUEUE)
+        demand("RTY-2", (counts.delayed, counts.ready) == (1, 0), f"the counts are {counts}")
+        bench.harness.advance(soon_s + bench.capabilities.delay_resolution_s)
+        (job,) = app.consume(Recorder(), 1).jobs
+        demand("RTY-2", job.attempt == 2, f"the attempt is {job.attempt}")
+
+
+@check("RTY-2")
+def a_handler_may_reject(bench: Bench) -> None:
+    """Reject makes the job dead at once, with its reason, whatever attempts are left."""
+    with app_on(bench) as app:
+        job_id = app.publish(Numbers())
+
+        def reject(_job: object) -> None:
+            raise Reject("a broken image")
+
+        app.consume(Recorder(reject), 1)
+        (letter,) = app.orchestrator.dead_letters(QUEUE)
+        found = (letter.id, letter.reason, letter.error)
+        demand("RTY-2", found == (job_id, DeadReason.REJECTED, "a broken image"), f"the letter is {found}")
+
+
+@check("RTY-3")
+def a_job_that_kills_its_worker_ends_dead(bench: Bench) -> None:
+    """Once its crash budget is spent, a job is dead with that reason, and isn't run again."""
+    harness = bench.harness
+    policy = RetryPolicy(max_attempts=5, base_delay_s=0, max_deliveries=3)
+    with app_on(bench, retry=policy) as app:
+        job_id = app.publish(Numbers())
+        for _ in range(3):
+            doomed = app.backend.open_consumer(QUEUE, lease_s=harness.lease_s)
+            assert doomed.receive(1, harness.bound_s)
+            harness.crash(doomed)
+            harness.advance(harness.redelivery_s(harness.lease_s))
+        consumer = app.consume(Recorder(), 1)
+        demand("RTY-3", consumer.jobs == [], "a job was run though its crash budget was spent")
+        (letter,) = app.orchestrator.dead_letters(QUEUE)
+        found = (letter.id, letter.reason, letter.crashes, letter.attempt)
+        demand("RTY-3", found == (job_id, DeadReason.CRASHES, 3, 1), f"the letter is {found}")
+
+
+@check("RTY-3")
+def the_two_budgets_are_counted_apart(bench: Bench) -> None:
+    """Crashes spend no attempts, failures no crash budget."""
+    harness = bench.harness
+    policy = RetryPolicy(max_attempts=2, base_delay_s=0, max_deliveries=2)
+    with app_on(bench, retry=policy) as app:
+        app.publish(Numbers())
+        doomed = app.backend.open_consumer(QUEUE, lease_s=harness.lease_s)
+        assert doomed.receive(1, harness.bound_s)
+        harness.crash(doomed)
+        harness.advance(harness.redelivery_s(harness.lease_s))
+        consumer = app.consume(Recorder(_fail), 2)
+        attempts = [job.attempt for job in consumer.jobs]
+        demand("RTY-3", attempts == [1, 2], f"the attempts were {attempts}")
+        (letter,) = app.orchestrator.dead_letters(QUEUE)
+        demand("RTY-3", letter.reason == DeadReason.ATTEMPTS, f"the reason is {letter.reason!r}")

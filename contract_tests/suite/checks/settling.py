@@ -1,0 +1,156 @@
+"""SET: how a delivery ends."""
+
+from hypothesis import strategies as st
+
+from ...ports import Ack, Dead, Release, Retry, Settlement, SettleOutcome
+from ..bench import Bench
+from ..registry import check
+from ..violation import demand
+
+
+@check("SET-1")
+def an_ack_ends_the_job_once(bench: Bench) -> None:
+    """An acked job is gone for good, and every further settlement of its receipt answers ALREADY."""
+    with bench.rig() as rig:
+        rig.publish("job")
+        consumer = rig.consumer()
+        receipt = rig.receive_one(consumer).receipt
+        assert rig.settle(consumer, Ack(receipt)) is SettleOutcome.OK
+        rig.expect_counts()
+        for again in (
+            Ack(receipt),
+            Retry(receipt, 0.0, "late"),
+            Dead(receipt, "rejected", ""),
+            Release(receipt),
+        ):
+            outcome = rig.settle(consumer, again)
+            demand(
+                "SET-1", outcome is SettleOutcome.ALREADY, f"{type(again).__name__} after an ack: {outcome}"
+            )
+        rig.receive_nothing(consumer)
+        rig.expect_counts()
+
+
+@check("SET-1")
+def a_batch_of_settlements_is_answered_in_order(bench: Bench) -> None:
+    """Each settlement of a batch has its own answer and its own effect, a receipt named twice included."""
+    with bench.rig() as rig:
+        rig.publish("acked", "dead", "retried", "released", "kept")
+        consumer = rig.consumer()
+        held = {delivery.id: delivery.receipt for _ in range(5) for delivery in rig.receive(consumer)}
+        batch: list[Settlement] = [
+            Ack(held["acked"]),
+            Dead(held["dead"], "rejected", "no good"),
+            Retry(held["retried"], 3600.0, "later"),
+            Ack(held["acked"]),
+            Release(held["released"]),
+        ]
+        outcomes = consumer.settle(batch).outcomes
+        expected = [SettleOutcome.OK] * 3 + [SettleOutcome.ALREADY, SettleOutcome.OK]
+        demand("SET-1", outcomes == expected, f"the answers were {outcomes}")
+        rig.expect_counts(ready=1, delayed=1, in_flight=1, dead=1)
+
+
+@check("SET-1")
+def settling_and_taking_is_one_step(bench: Bench) -> None:
+    """Settle can take the next jobs as well: at most as many as asked for, none where none was asked for."""
+
+    @bench.property(published=st.integers(1, 8), take=st.integers(0, 8))
+    def _(published: int, take: int) -> None:
+        with bench.rig() as rig:
+            rig.publish(*[f"job-{n}" for n in range(published)])
+            consumer = rig.consumer()
+            first = rig.receive_one(consumer)
+            answer = consumer.settle([Ack(first.receipt)], take=take)
+            came = [delivery.id for delivery in answer.deliveries]
+            demand("SET-1", answer.outcomes == [SettleOutcome.OK], f"the answer was {answer.outcomes}")
+            demand("RCV-1", len(came) <= take, f"{len(came)} came where {take} were asked for")
+            rest = rig.drain(consumer, published - 1 - len(came))
+            expected = [f"job-{n}" for n in range(1, published)]
+            demand("ORD-1", came + rest == expected, f"{came + rest} came, expected {expected}")
+
+
+@check("SET-2")
+def a_retry_spends_an_attempt(bench: Bench) -> None:
+    """Each retry makes the job ready again with attempt + 1, after its delay and not before."""
+    soon_s = bench.capabilities.delay_resolution_s + 0.2
+
+    @bench.property(delays=st.lists(st.sampled_from([0.0, soon_s]), min_size=1, max_size=4))
+    def _(delays: list[float]) -> None:
+        with bench.rig() as rig:
+            rig.publish("job")
+            consumer = rig.consumer()
+            for attempt, delay_s in enumerate(delays, 1):
+                delivery = rig.receive_one(consumer)
+                demand("SET-2", delivery.attempt == attempt, f"attempt {delivery.attempt} came as {attempt}")
+                demand("SET-2", delivery.number == attempt, f"delivery {delivery.number} came as {attempt}")
+                demand("RTY-3", delivery.crashes == 0, "a retry was counted as a crash")
+                sent = bench.harness.now()
+                assert rig.settle(consumer, Retry(delivery.receipt, delay_s, "again")) is SettleOutcome.OK
+                if delay_s:
+                    came = consumer.receive(1, 0.0)
+                    early_s = sent + delay_s - bench.harness.now()
+                    demand("SET-2", not came or early_s <= 0, f"it came {early_s:.3f} s early")
+                    assert not came
+                    bench.harness.advance(soon_s)
+            assert rig.receive_one(consumer).attempt == len(delays) + 1
+
+
+@check("SET-3")
+def a_dead_job_is_kept_whole(bench: Bench) -> None:
+    """A dead letter has the body, the reason, the error, the attempt, the crashes and the history."""
+    harness = bench.harness
+    with bench.rig() as rig:
+        rig.publish("job")
+        doomed = rig.consumer(lease_s=harness.lease_s)
+        rig.receive_one(doomed)
+        harness.crash(doomed)
+        harness.advance(harness.redelivery_s(harness.lease_s))
+        consumer = rig.consumer()
+        for attempt in range(1, 15):
+            receipt = rig.receive_one(consumer).receipt
+            assert rig.settle(consumer, Retry(receipt, 0.0, f"error {attempt}")) is SettleOutcome.OK
+        receipt = rig.receive_one(consumer).receipt
+        error = "ünïcode \x00 \N{SKULL}"
+        assert rig.settle(consumer, Dead(receipt, "rejected", error)) is SettleOutcome.OK
+        rig.expect_counts(dead=1)
+        rig.receive_nothing(consumer)
+        (letter,) = rig.backend.dead_letters(rig.queue)
+        found = (letter.id, letter.body, letter.reason, letter.error, letter.attempt, letter.crashes)
+        expected = ("job", rig.message("job").body, "rejected", error, 15, 1)
+        demand("SET-3", found == expected, f"the letter holds {found}")
+        history = [(failure.attempt, failure.error) for failure in letter.history]
+        kept = [(attempt, f"error {attempt}") for attempt in range(5, 15)]
+        demand("SET-3", history == kept, f"the history is {history}")
+        demand("SET-3", letter.died_at.tzinfo is not None, "the time of death has no time zone")
+
+
+@check("SET-4")
+def a_release_spends_nothing(bench: Bench) -> None:
+    """Released jobs are back at once, with neither an attempt nor a crash counted."""
+
+    @bench.property(releases=st.integers(1, 6))
+    def _(releases: int) -> None:
+        with bench.rig() as rig:
+            rig.publish("job")
+            consumer, other = rig.consumer(), rig.consumer()
+            for _ in range(releases):
+                assert rig.settle(consumer, Release(rig.receive_one(consumer).receipt)) is SettleOutcome.OK
+            delivery = rig.receive_one(other)
+            spent = (delivery.attempt, delivery.crashes)
+            demand("SET-4", spent == (1, 0), f"attempt and crashes are {spent} after {releases} releases")
+
+
+@check("SET-4")
+def closing_a_consumer_releases_what_it_holds(bench: Bench) -> None:
+    """A consumer that closes in good order gives its jobs back at once, as by release."""
+    with bench.rig() as rig:
+        rig.publish("a", "b")
+        consumer = rig.consumer()
+        rig.receive(consumer)
+        rig.receive(consumer)
+        consumer.close()
+        heir = rig.consumer()
+        came = [rig.receive_one(heir), rig.receive_one(heir)]
+        spent = {(delivery.attempt, delivery.crashes) for delivery in came}
+        demand("SET-4", spent == {(1, 0)}, f"attempts and crashes are {spent}")

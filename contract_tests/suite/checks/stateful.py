@@ -1,0 +1,329 @@
+"""An adapter and the model, side by side, through whatever Hypothesis thinks of."""
+
+import sys
+from contextlib import ExitStack
+
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from ...domain import Queue, QueueKind
+from ...domain.errors import QueueConflict
+from ...ports import (
+    Ack,
+    Capabilities,
+    ConsumerBackend,
+    Dead,
+    Lease,
+    Message,
+    PublishStatus,
+    Release,
+    Retry,
+    Settlement,
+)
+from ..bench import LONG_LEASE_S, Bench
+from ..model import Model, ModelJob, State
+from ..registry import check
+from ..violation import demand
+
+_NAME = "jobs"
+_FAR_S = 86_400.0
+_CONSUMERS = 3
+_MANY = 8
+"""How many jobs there must be before a queue is wiped: wiped too often, nothing interesting builds up."""
+
+COUNTS = st.integers(1, 4)
+PRIORITIES = st.integers(0, 9)
+
+
+@check("I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9")
+def the_adapter_and_the_model_agree(bench: Bench) -> None:
+    """Whatever is done to a queue, by whoever dies on the way, its account adds up."""
+    profile = bench.profile
+    settings = bench.settings(profile.machine_examples, stateful_step_count=profile.machine_steps)
+    # Hypothesis makes the instances, so what they need hangs on a class of their own.
+    machine = type("QueueMachine", (QueueMachine,), {"bench": bench})
+    run_state_machine_as_test(bench.seeded(machine), settings=settings)
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """One queue, two clients, three consumers that live, and those that die on the way."""
+
+    bench: Bench
+
+    def __init__(self) -> None:
+        super().__init__()
+        bench = self.bench
+        bench.examples += 1
+        self.stack = ExitStack()
+        self.backend, self.other = self.stack.enter_context(bench.backends(2))
+        self.capabilities: Capabilities = bench.capabilities
+        self.resolution_s = self.capabilities.delay_resolution_s
+        self.soon_s = self.resolution_s + 0.3
+        self.consumers: list[tuple[ConsumerBackend, list[str]]] = []
+        self.published = 0
+        self.model: Model
+
+    @initialize(kind=st.sampled_from(QueueKind))
+    def declare(self, kind: QueueKind) -> None:
+        """Start with a queue of a kind that the adapter has."""
+        able = {QueueKind.STACK: self.capabilities.stack, QueueKind.PRIORITY: self.capabilities.priority}
+        self.kind = kind if able.get(kind, True) else QueueKind.FIFO
+        self.backend.declare(Queue(_NAME, self.kind))
+        self.model = Model(self.kind, self.capabilities.redelivery)
+        self.consumers = [(self.open(LONG_LEASE_S), []) for _ in range(_CONSUMERS)]
+
+    # -- publishing -------------------------------------------------------------------------------
+
+    @rule(count=COUNTS, priority=PRIORITIES, delay=st.sampled_from(["none", "none", "soon", "far"]))
+    def publish(self, count: int, priority: int, delay: str) -> None:
+        """Publish one, or a batch."""
+        delay_s = {"none": 0.0, "soon": self.soon_s, "far": _FAR_S}[delay]
+        messages = []
+        for _ in range(count):
+            self.published += 1
+            id_ = f"job-{self.published}"
+            level = priority if self.kind is QueueKind.PRIORITY else 0
+            messages.append(Message(id_, b'{"id":"%b"}' % id_.encode(), level, delay_s))
+        now = self.bench.harness.now()
+        outcomes = self.backend.publish(_NAME, messages)
+        demand("PUB-4", len(outcomes) == count, f"{len(outcomes)} outcomes for {count} messages")
+        for message, outcome in zip(messages, outcomes, strict=True):
+            accepted = outcome.status is PublishStatus.ACCEPTED
+            demand("PUB-1", accepted, f"publishing {message.id} was answered {outcome.status}")
+            demand("PUB-2", outcome.id == message.id, f"{message.id} was answered as {outcome.id}")
+            self.model.publish(message, now)
+
+    def live(self) -> list[ModelJob]:
+        """The jobs that are not done and not gone."""
+        return self.model.in_state(State.READY, State.DELAYED, State.IN_FLIGHT, State.DEAD)
+
+    @precondition(lambda self: self.capabilities.dedupe and self.live())
+    @rule(data=st.data())
+    def publish_again(self, data: st.DataObject) -> None:
+        """Publish an id that is still live, through the other client."""
+        job = data.draw(st.sampled_from(self.live()))
+        (outcome,) = self.other.publish(_NAME, [job.message])
+        demand("PUB-5", outcome.status is PublishStatus.DUPLICATE, f"live {job.id} was {outcome.status}")
+
+    # -- delivering -------------------------------------------------------------------------------
+
+    def open(self, lease_s: float) -> ConsumerBackend:
+        """Open a consumer on the second client."""
+        return self.other.open_consumer(_NAME, lease_s=lease_s)
+
+    @precondition(lambda self: self.live())
+    @rule(data=st.data(), max_jobs=COUNTS)
+    def receive(self, data: st.DataObject, max_jobs: int) -> None:
+        """A consumer takes what is ready."""
+        consumer, receipts = data.draw(st.sampled_from(self.consumers))
+        receipts.extend(self.take(consumer, max_jobs))
+
+    def take(self, consumer: ConsumerBackend, max_jobs: int) -> list[str]:
+        """Receive, hold that against the model, and return the receipts."""
+        harness = self.bench.harness
+        expected = self.model.surely_ready(harness.now(), self.resolution_s)
+        deliveries = consumer.receive(max_jobs, harness.bound_s if expected else 0.0)
+        self.model.receive(deliveries, max_jobs, harness.now())
+        demand("I1", deliveries or not expected, f"none came while {[job.id for job in expected]} were ready")
+        return [delivery.receipt for delivery in deliveries]
+
+    # -- settling ---------------------------------------------------------------------------------
+
+    def holders(self) -> list[tuple[ConsumerBackend, list[str]]]:
+        """The consumers that ever held a job."""
+        return [(consumer, receipts) for consumer, receipts in self.consumers if receipts]
+
+    @precondition(lambda self: self.holders())
+    @rule(data=st.data(), max_jobs=st.integers(0, 3))
+    def settle(self, data: st.DataObject, max_jobs: int) -> None:
+        """Settle some of what one consumer ever held, in one batch, and take more in the same step."""
+        consumer, receipts = data.draw(st.sampled_from(self.holders()))
+        chosen = data.draw(st.lists(st.sampled_from(receipts), min_size=1, max_size=4, unique=True))
+        settlements = [data.draw(self.settlements(receipt)) for receipt in chosen]
+        now = self.bench.harness.now()
+        answer = consumer.settle(settlements, take=max_jobs)
+        demand("SET-1", len(answer.outcomes) == len(chosen), f"{len(answer.outcomes)} answers")
+        for settlement, outcome in zip(settlements, answer.outcomes, strict=True):
+            self.model.settle(settlement, outcome, now)
+        self.model.receive(answer.deliveries, max_jobs, self.bench.harness.now())
+        receipts.extend(delivery.receipt for delivery in answer.deliveries)
+
+    def settlements(self, receipt: str) -> st.SearchStrategy[Settlement]:
+        """Any way in which a delivery can end."""
+        delays = st.sampled_from([0.0, self.soon_s, _FAR_S])
+        return st.one_of(
+            st.just(Ack(receipt)),
+            delays.map(lambda delay_s: Retry(receipt, delay_s, f"error of {receipt}")),
+            st.just(Dead(receipt, "rejected", f"last error of {receipt}")),
+            st.just(Release(receipt)),
+        )
+
+    @precondition(lambda self: self.model.in_state(State.READY))
+    @rule(data=st.data(), max_jobs=COUNTS)
+    def work(self, data: st.DataObject, max_jobs: int) -> None:
+        """A consumer takes what is ready and settles it at once, all in the same way."""
+        consumer, receipts = data.draw(st.sampled_from(self.consumers))
+        taken = self.take(consumer, max_jobs)
+        receipts.extend(taken)
+        template = data.draw(self.settlements(""))
+        settlements: list[Settlement] = [template._replace(receipt=receipt) for receipt in taken]
+        now = self.bench.harness.now()
+        for settlement, outcome in zip(settlements, consumer.settle(settlements).outcomes, strict=True):
+            self.model.settle(settlement, outcome, now)
+
+    @precondition(lambda self: self.holders())
+    @rule(data=st.data())
+    def extend(self, data: st.DataObject) -> None:
+        """Extend all that one consumer ever held."""
+        consumer, receipts = data.draw(st.sampled_from(self.holders()))
+        outcomes = consumer.extend(receipts)
+        demand(
+            "LSE-3", len(outcomes) == len(receipts), f"{len(outcomes)} answers for {len(receipts)} receipts"
+        )
+        for receipt, outcome in zip(receipts, outcomes, strict=True):
+            self.model.extend(receipt, outcome)
+
+    # -- dying ------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.model.in_state(State.READY))
+    @rule(max_jobs=COUNTS, how=st.sampled_from(["crash", "expire", "close"]))
+    def leave_with_jobs_in_hand(self, max_jobs: int, how: str) -> None:
+        """A consumer dies with jobs in hand, is too slow to settle them, or closes before it does."""
+        if how == "expire" and self.capabilities.lease is Lease.CONNECTION:
+            how = "crash"
+        harness = self.bench.harness
+        consumer = self.open(LONG_LEASE_S if how == "close" else harness.lease_s)
+        receipts = self.take(consumer, max_jobs)
+        if how == "close":
+            consumer.close()
+            for job in self.model.held(receipts):
+                self.model.come_back(job)
+            return
+        if how == "crash":
+            harness.crash(consumer)
+        harness.advance(harness.redelivery_s(harness.lease_s))
+        for job in self.model.held(receipts):
+            self.model.lose(job)
+        if how == "expire":
+            self.settle_too_late(consumer, receipts)
+            consumer.close()
+
+    def settle_too_late(self, consumer: ConsumerBackend, receipts: list[str]) -> None:
+        """Extend and ack what is no longer the consumer's."""
+        for receipt, outcome in zip(receipts, consumer.extend(receipts), strict=True):
+            self.model.extend(receipt, outcome)
+        acks: list[Settlement] = [Ack(receipt) for receipt in receipts]
+        now = self.bench.harness.now()
+        for settlement, outcome in zip(acks, consumer.settle(acks).outcomes, strict=True):
+            self.model.settle(settlement, outcome, now)
+
+    @precondition(lambda self: len(self.live()) > 1)
+    @rule()
+    def sever(self) -> None:
+        """The connections of both clients break."""
+        for backend in (self.backend, self.other):
+            self.bench.harness.sever(backend)
+        if self.capabilities.lease is Lease.CONNECTION:
+            for _, receipts in self.consumers:
+                for job in self.model.held(receipts):
+                    self.model.lose(job)
+
+    # -- time -------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.model.in_state(State.DELAYED))
+    @rule()
+    def let_time_pass(self) -> None:
+        """What was to be due soon is due."""
+        self.bench.harness.advance(self.soon_s + self.resolution_s)
+        self.model.pass_delays(self.bench.harness.now(), self.resolution_s)
+
+    # -- tending ----------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.model.in_state(State.DEAD))
+    @rule(data=st.data(), all_of_them=st.booleans(), discard=st.booleans())
+    def tend_the_dead(self, data: st.DataObject, all_of_them: bool, discard: bool) -> None:
+        """Redrive or discard some dead letters, or all; an unknown id is passed over."""
+        dead = self.model.in_state(State.DEAD)
+        chosen = dead if all_of_them else data.draw(st.lists(st.sampled_from(dead), min_size=1))
+        ids = None if all_of_them else ["unknown", *(job.id for job in chosen)]
+        unique = {job.id: job for job in chosen}.values()
+        tended = (self.backend.discard if discard else self.backend.redrive)(_NAME, ids)
+        demand("DLQ-3" if discard else "DLQ-2", tended == len(unique), f"{tended} of {len(unique)}")
+        (self.model.drop if discard else self.model.redrive)(unique)
+
+    @precondition(lambda self: len(self.live()) > _MANY)
+    @rule(delete=st.booleans())
+    def wipe(self, delete: bool) -> None:
+        """Purge what waits; or delete the queue, and start over under the same name."""
+        if delete:
+            self.backend.delete(_NAME)
+            self.model.delete()
+            self.backend.declare(Queue(_NAME, self.kind))
+            return
+        waiting = self.model.in_state(State.READY, State.DELAYED)
+        purged = self.backend.purge(_NAME)
+        demand("ADM-2", purged == len(waiting), f"{purged} were purged, expected {len(waiting)}")
+        self.model.drop(waiting)
+
+    @precondition(lambda self: len(self.live()) > 1)
+    @rule(kind=st.sampled_from(QueueKind))
+    def declare_again(self, kind: QueueKind) -> None:
+        """Declare the queue as it is, or as another kind, which must be refused."""
+        able = {QueueKind.STACK: self.capabilities.stack, QueueKind.PRIORITY: self.capabilities.priority}
+        if not able.get(kind, True):
+            return
+        try:
+            self.other.declare(Queue(_NAME, kind))
+        except QueueConflict:
+            demand("ADM-1", kind is not self.kind, "declaring it again as it is raised")
+        else:
+            demand("ADM-1", kind is self.kind, f"a {self.kind} queue could be declared as {kind}")
+
+    # -- always -----------------------------------------------------------------------------------
+
+    @invariant()
+    def counts_and_dead_letters_agree(self) -> None:
+        """The counts and the listing of the dead are the model's."""
+        if not hasattr(self, "model"):
+            return
+        self.bench.retried(self.check_counts)
+        self.bench.retried(lambda: self.model.check_dead(self.other.dead_letters(_NAME, limit=1000)))
+
+    def check_counts(self) -> None:
+        """Hold the broker's counts against the model's."""
+        before = self.bench.harness.now()
+        counts = self.backend.counts(_NAME)
+        self.model.check_counts(counts, before, self.bench.harness.now(), self.resolution_s)
+
+    def teardown(self) -> None:
+        """Heal everything, and demand that every job ends (I8); then clean up."""
+        try:
+            if hasattr(self, "model") and sys.exc_info()[0] is None:
+                self.heal_and_finish()
+        finally:
+            self.stack.close()
+
+    def heal_and_finish(self) -> None:
+        """Release and drain everything: each job ends exactly once."""
+        harness = self.bench.harness
+        for consumer, receipts in self.consumers:
+            for job in self.model.held(receipts):
+                self.model.come_back(job)
+            consumer.close()
+        harness.advance(self.soon_s + self.resolution_s)
+        self.model.pass_delays(harness.now(), self.resolution_s)
+        consumer = self.open(LONG_LEASE_S)
+        while self.model.surely_ready(harness.now(), self.resolution_s):
+            for receipt in self.take(consumer, 10):
+                ack = Ack(receipt)
+                self.model.settle(ack, consumer.settle([ack]).outcomes[0], harness.now())
+        left = consumer.receive(10, 0.0)
+        demand("SET-1", not left, f"{[delivery.id for delivery in left]} came when all was done")
+        self.counts_and_dead_letters_agree()

@@ -1,0 +1,56 @@
+"""What the author of an adapter tells the suite."""
+
+import time
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from ..ports import ConsumerBackend, OrchestratorBackend
+
+
+class Harness(ABC):
+    """How to make, break and clean up one adapter. Four methods are required; the rest has defaults."""
+
+    lease_s: ClassVar[float] = 0.5
+    """The shortest lease, in seconds, that the adapter keeps reliably on a busy machine."""
+
+    bound_s: ClassVar[float] = 5.0
+    """How long, in seconds, what should happen at once may take on a busy machine."""
+
+    secrets: ClassVar[tuple[str, ...]] = ()
+    """Passwords that :meth:`make` connects with, which must show up nowhere (SEC-3)."""
+
+    virtual_time: ClassVar[bool] = False
+    """Whether the broker's clock stands still but for :meth:`advance`."""
+
+    @classmethod
+    def backend_name(cls) -> str:
+        """What reports call the adapter: the class's name without ``Harness``."""
+        return cls.__name__.removesuffix("Harness")
+
+    @abstractmethod
+    def make(self, namespace: str) -> OrchestratorBackend:
+        """Connect a new client to ``namespace``; two clients of one namespace share its queues."""
+
+    @abstractmethod
+    def crash(self, consumer: ConsumerBackend) -> None:
+        """Let ``consumer`` die as SIGKILL would: without settling, releasing or closing anything."""
+
+    @abstractmethod
+    def sever(self, backend: OrchestratorBackend) -> None:
+        """Break every connection of ``backend`` and of its consumers, without telling them."""
+
+    @abstractmethod
+    def destroy(self, namespace: str) -> None:
+        """Remove all that is left of ``namespace``; nobody is connected to it any more."""
+
+    def advance(self, seconds: float) -> None:
+        """Let ``seconds`` pass on the broker's clock: by waiting, or by moving a clock that stands still."""
+        time.sleep(seconds)
+
+    def now(self) -> float:
+        """Seconds on a clock that runs as the broker's does."""
+        return time.monotonic()
+
+    def redelivery_s(self, lease_s: float) -> float:
+        """Seconds after a crash by which the jobs of a consumer that leased for ``lease_s`` are back."""
+        return lease_s + 0.2

@@ -1,0 +1,52 @@
+"""The suite as pytest sees it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from .bench import Bench
+from .harness import Harness
+from .profiles import PROFILES
+from .registry import Check, all_checks
+from .run import run_check
+
+PROPERTY = "mindtrace.jobs.contract"
+"""Under which name a test's result travels in its pytest report."""
+
+
+def contract_suite(harness: type[Harness]) -> dict[str, Any]:
+    """Make a pytest function of every check, for the adapter that ``harness`` makes.
+
+    In the module of your tests: ``globals().update(contract_suite(MyHarness))``.
+    """
+    tests: dict[str, Any] = {"contract_bench": _bench_fixture(harness)}
+    for check in all_checks():
+        if check.name in tests:
+            raise RuntimeError(f"two checks are named {check.name}")
+        tests[check.name] = _as_test(check, harness)
+    return tests
+
+
+def _bench_fixture(harness: type[Harness]) -> Any:
+    @pytest.fixture(scope="module", name="contract_bench")
+    def contract_bench(request: pytest.FixtureRequest) -> Bench:
+        config = request.config
+        return Bench(
+            harness(), PROFILES[config.getoption("contract_profile")], config.getoption("contract_seed")
+        )
+
+    return contract_bench
+
+
+def _as_test(check: Check, harness: type[Harness]) -> Callable[..., None]:
+    def test(contract_bench: Bench, request: pytest.FixtureRequest) -> None:
+        result, error = run_check(contract_bench, check)
+        capabilities = contract_bench.capabilities
+        request.node.user_properties.append((PROPERTY, (harness.backend_name(), capabilities, result)))
+        if error is not None:
+            raise error
+
+    test.__name__ = check.name
+    test.__doc__ = check.sentence
+    return test

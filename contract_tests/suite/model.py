@@ -1,0 +1,278 @@
+"""The specification as a program: one queue whose jobs have a state and nothing else.
+
+Written apart from every adapter, and to be read: it keeps no order of its own and no clock. It is told what
+an adapter did, and says which clause that breaks.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from ..domain import QueueKind
+from ..ports import (
+    Ack,
+    Dead,
+    DeadLetter,
+    Delivery,
+    Message,
+    QueueCounts,
+    Redelivery,
+    Release,
+    Retry,
+    Settlement,
+    SettleOutcome,
+)
+from .violation import demand
+
+
+class State(Enum):
+    """Where a job is."""
+
+    READY = auto()
+    DELAYED = auto()
+    IN_FLIGHT = auto()
+    DEAD = auto()
+    DONE = auto()
+    GONE = auto()
+    """Purged, discarded, or deleted with its queue."""
+
+
+class Standing(Enum):
+    """What the contract says of a job's place in the order."""
+
+    UNDISTURBED = auto()
+    """Delivered never, or once: it keeps its place (ORD-1 to ORD-3)."""
+    RETURNED = auto()
+    """Came back by release or a lost lease: before those that were behind it (ORD-4)."""
+    LOOSE = auto()
+    """Was delayed, retried or redriven: anywhere."""
+
+
+@dataclass(slots=True)
+class ModelJob:
+    """One job."""
+
+    message: Message
+    index: int
+    """Its place in the order of publishing."""
+    state: State
+    due: float = 0.0
+    """The earliest moment at which a delayed job may be delivered."""
+    standing: Standing = Standing.UNDISTURBED
+    attempt: int = 1
+    crashes: int = 0
+    receipt: str = ""
+    errors: tuple[str, ...] = ()
+    reason: str = ""
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.message.id
+
+
+class Model:
+    """One queue, as the contract has it."""
+
+    def __init__(self, kind: QueueKind, redelivery: Redelivery) -> None:
+        self.kind = kind
+        self._redelivery = redelivery
+        self.jobs: dict[str, ModelJob] = {}
+        self.settled: set[str] = set()
+        """Receipts that settled their job."""
+        self.lost: set[str] = set()
+        """Receipts whose lease was lost."""
+        self.forgotten: set[str] = set()
+        """Receipts that settled a job of a queue that was deleted since."""
+
+    # -- what is there ----------------------------------------------------------------------------
+
+    def in_state(self, *states: State) -> list[ModelJob]:
+        """The jobs in any of ``states``, in the order of publishing."""
+        return [job for job in self.jobs.values() if job.state in states]
+
+    def surely_ready(self, now: float, resolution_s: float) -> list[ModelJob]:
+        """The jobs that must be ready by ``now``."""
+        due = [job for job in self.in_state(State.DELAYED) if job.due + resolution_s <= now]
+        return self.in_state(State.READY) + due
+
+    def held(self, receipts: Iterable[str]) -> list[ModelJob]:
+        """The jobs in flight under ``receipts``."""
+        wanted = set(receipts)
+        return [job for job in self.in_state(State.IN_FLIGHT) if job.receipt in wanted]
+
+    # -- what happens -----------------------------------------------------------------------------
+
+    def publish(self, message: Message, now: float) -> None:
+        """A message was accepted, sent no earlier than ``now``."""
+        delayed = message.delay_s > 0
+        self.jobs[message.id] = ModelJob(
+            message=message,
+            index=len(self.jobs),
+            state=State.DELAYED if delayed else State.READY,
+            due=now + message.delay_s,
+            standing=Standing.LOOSE if delayed else Standing.UNDISTURBED,
+        )
+
+    def receive(self, deliveries: Sequence[Delivery], max_jobs: int, now: float) -> None:
+        """``deliveries`` were received, no later than ``now``."""
+        demand(
+            "RCV-1", len(deliveries) <= max_jobs, f"{len(deliveries)} came where {max_jobs} were asked for"
+        )
+        for delivery in deliveries:
+            self._deliver(delivery, now)
+
+    def _deliver(self, delivery: Delivery, now: float) -> None:
+        job = self.jobs.get(delivery.id)
+        demand("I2", job is not None, f"job {delivery.id!r} came, and was never published")
+        assert job is not None
+        demand("I3", job.state is not State.IN_FLIGHT, f"job {job.id} came while its lease held")
+        demand("SET-1", job.state is not State.DONE, f"job {job.id} came after it was done")
+        demand("ADM-3", job.state is not State.GONE, f"job {job.id} came after it was purged or deleted")
+        demand("SET-3", job.state is not State.DEAD, f"job {job.id} came while it was dead")
+        if job.state is State.DELAYED:
+            demand("DLY-1", now >= job.due, f"job {job.id} came {job.due - now:.3f} s early")
+        demand("I2", delivery.body == job.message.body, f"job {job.id} came with another body")
+        demand("I6", delivery.attempt == job.attempt, f"attempt {delivery.attempt}, expected {job.attempt}")
+        demand(
+            "RTY-3", delivery.crashes == job.crashes, f"crashes {delivery.crashes}, expected {job.crashes}"
+        )
+        known = self.settled | self.lost | self.forgotten
+        fresh = delivery.receipt not in known and not self.held([delivery.receipt])
+        demand("LSE-4", fresh, f"receipt {delivery.receipt} was given out twice")
+        self._check_order(job)
+        job.state, job.receipt = State.IN_FLIGHT, delivery.receipt
+
+    def _check_order(self, job: ModelJob) -> None:
+        """No ready job that must come before ``job`` may be left behind."""
+        if job.standing is Standing.LOOSE:
+            return
+        clause = {QueueKind.FIFO: "ORD-1", QueueKind.STACK: "ORD-2", QueueKind.PRIORITY: "ORD-3"}[self.kind]
+        for other in self.in_state(State.READY):
+            if other is job or self._place(other) > self._place(job):
+                continue
+            if other.standing is Standing.UNDISTURBED and job.standing is Standing.UNDISTURBED:
+                demand(clause, False, f"job {job.id} came before job {other.id}")
+            if other.standing is Standing.RETURNED and self._comes_first(other, job):
+                demand("ORD-4", False, f"job {job.id} came before job {other.id}, which had come back")
+
+    def _comes_first(self, returned: ModelJob, other: ModelJob) -> bool:
+        """Whether a returned job must come before one that was behind it."""
+        if self._redelivery is Redelivery.IN_ORDER:
+            return True
+        return self._redelivery is Redelivery.HEAD and other.standing is Standing.UNDISTURBED
+
+    def _place(self, job: ModelJob) -> tuple[int, int]:
+        if self.kind is QueueKind.STACK:
+            return (0, -job.index)
+        return (-job.message.priority if self.kind is QueueKind.PRIORITY else 0, job.index)
+
+    def settle(self, settlement: Settlement, outcome: SettleOutcome, now: float) -> None:
+        """A settlement was answered; it was sent no earlier than ``now``."""
+        receipt = settlement.receipt
+        if receipt in self.forgotten:
+            demand("ADM-3", outcome is not SettleOutcome.OK, "a receipt of a deleted queue was answered ok")
+            return
+        if receipt in self.settled:
+            demand("SET-1", outcome is SettleOutcome.ALREADY, f"a second settlement was answered {outcome}")
+            return
+        if receipt in self.lost:
+            demand("LSE-4", outcome is SettleOutcome.LOST, f"a stale receipt was answered {outcome}")
+            return
+        (job,) = self.held([receipt])
+        demand("SET-1", outcome is SettleOutcome.OK, f"settling job {job.id} was answered {outcome}")
+        self.settled.add(receipt)
+        match settlement:
+            case Ack():
+                job.state = State.DONE
+            case Retry(_, delay_s, error):
+                job.attempt += 1
+                job.errors += (error,)
+                job.standing = Standing.LOOSE
+                job.state = State.DELAYED if delay_s > 0 else State.READY
+                job.due = now + delay_s
+            case Dead(_, reason, error):
+                job.state = State.DEAD
+                job.reason = reason
+                job.errors += (error,)
+            case Release():
+                self.come_back(job)
+
+    def extend(self, receipt: str, outcome: SettleOutcome) -> None:
+        """An extension was answered."""
+        if receipt in self.lost:
+            demand(
+                "LSE-4", outcome is SettleOutcome.LOST, f"extending a stale receipt was answered {outcome}"
+            )
+        elif receipt in self.settled | self.forgotten:
+            demand("LSE-4", outcome is not SettleOutcome.OK, "extending a settled receipt was answered ok")
+        else:
+            demand("LSE-3", outcome is SettleOutcome.OK, f"extending a held lease was answered {outcome}")
+
+    def lose(self, job: ModelJob) -> None:
+        """The lease of ``job`` was lost: its consumer died, was cut off, or was too slow."""
+        self.lost.add(job.receipt)
+        job.crashes += 1
+        self.come_back(job)
+
+    def come_back(self, job: ModelJob) -> None:
+        """``job`` is ready again without having spent an attempt."""
+        job.state = State.READY
+        if job.standing is Standing.UNDISTURBED:
+            job.standing = Standing.RETURNED
+
+    def pass_delays(self, now: float, resolution_s: float) -> None:
+        """What must be due by ``now`` is ready."""
+        for job in self.surely_ready(now, resolution_s):
+            job.state = State.READY
+
+    def redrive(self, jobs: Iterable[ModelJob]) -> None:
+        """Dead ``jobs`` were redriven."""
+        for job in jobs:
+            job.state, job.standing = State.READY, Standing.LOOSE
+            job.attempt, job.crashes, job.errors = 1, 0, ()
+
+    def drop(self, jobs: Iterable[ModelJob]) -> None:
+        """``jobs`` were purged, discarded or deleted."""
+        for job in jobs:
+            if job.state is State.IN_FLIGHT:
+                self.lost.add(job.receipt)
+            job.state = State.GONE
+
+    def delete(self) -> None:
+        """The queue was deleted."""
+        self.drop(job for job in self.jobs.values() if job.state is not State.DONE)
+        self.forgotten |= self.settled
+        self.settled.clear()
+
+    # -- what must be seen ------------------------------------------------------------------------
+
+    def check_counts(self, counts: QueueCounts, before: float, after: float, resolution_s: float) -> None:
+        """``counts`` were read between ``before`` and ``after``."""
+        ready = len(self.surely_ready(before, resolution_s))
+        maybe = sum(job.due <= after for job in self.in_state(State.DELAYED))
+        waiting = len(self.in_state(State.READY, State.DELAYED))
+        in_flight = len(self.in_state(State.IN_FLIGHT))
+        dead = len(self.in_state(State.DEAD))
+        demand("I9", counts.waiting == waiting, f"{counts.waiting} wait, expected {waiting}")
+        most_ready = max(ready, len(self.in_state(State.READY)) + maybe)
+        demand("I9", ready <= counts.ready <= most_ready, f"{counts.ready} ready, expected {ready}")
+        demand("I9", counts.dead == dead, f"{counts.dead} dead, expected {dead}")
+        if counts.in_flight is not None:
+            demand("I9", counts.in_flight == in_flight, f"{counts.in_flight} in flight, expected {in_flight}")
+
+    def check_dead(self, letters: Sequence[DeadLetter]) -> None:
+        """``letters`` are all that was listed."""
+        expected = {job.id: job for job in self.in_state(State.DEAD)}
+        listed = [letter.id for letter in letters]
+        demand(
+            "DLQ-1", sorted(listed) == sorted(expected), f"{listed} were listed, expected {list(expected)}"
+        )
+        for letter in letters:
+            job = expected[letter.id]
+            demand("SET-3", letter.body == job.message.body, f"dead job {job.id} has another body")
+            demand("SET-3", letter.reason == job.reason, f"dead job {job.id}: reason {letter.reason!r}")
+            history = (*(failure.error for failure in letter.history), letter.error)
+            kept = job.errors[-len(history) :]
+            demand("SET-3", history == kept, f"dead job {job.id}: history {history}, expected {kept}")
+            demand("SET-3", letter.attempt == job.attempt, f"dead job {job.id}: attempt {letter.attempt}")

@@ -1,0 +1,70 @@
+"""What pytest learns when ``mindtrace-jobs`` is installed: the suite's options, and its report."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_PROPERTY = "mindtrace.jobs.contract"
+_PROFILES = ("quick", "ci", "random", "thorough")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the suite's options."""
+    group = parser.getgroup("contract", "mindtrace-jobs contract suite")
+    group.addoption(
+        "--contract-profile",
+        dest="contract_profile",
+        choices=_PROFILES,
+        default="ci",
+        help="how hard the contract suite tries (default: ci)",
+    )
+    group.addoption(
+        "--contract-seed",
+        dest="contract_seed",
+        type=int,
+        default=None,
+        help="fix the random numbers of the contract suite's properties",
+    )
+    group.addoption(
+        "--contract-report",
+        dest="contract_report",
+        type=Path,
+        default=None,
+        help="write what came of every clause, for each backend, to this JSON file",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect results where a report was asked for."""
+    path: Path | None = config.getoption("contract_report")
+    if path is not None:
+        config.pluginmanager.register(
+            _Reporter(path, config.getoption("contract_profile")), "contract-report"
+        )
+
+
+class _Reporter:
+    def __init__(self, path: Path, profile: str) -> None:
+        self._path = path
+        self._profile = profile
+        self._backends: dict[str, dict[str, Any]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call":
+            return
+        properties: list[tuple[str, Any]] = report.user_properties
+        for name, value in properties:
+            if name == _PROPERTY:
+                backend, capabilities, result = value
+                entry = self._backends.setdefault(
+                    backend, {"capabilities": asdict(capabilities), "checks": []}
+                )
+                entry["checks"].append(result.as_json())
+
+    def pytest_sessionfinish(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        document = {"profile": self._profile, "backends": self._backends}
+        self._path.write_text(json.dumps(document, indent=1) + "\n", "utf-8")

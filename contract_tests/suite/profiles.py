@@ -1,0 +1,27 @@
+"""How hard the suite tries."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How many examples the properties and the state machine run, and whether they are the same each time."""
+
+    name: str
+    property_examples: int
+    machine_examples: int
+    machine_steps: int
+    derandomize: bool
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile("quick", property_examples=10, machine_examples=30, machine_steps=30, derandomize=True),
+        Profile("ci", property_examples=50, machine_examples=300, machine_steps=50, derandomize=True),
+        Profile("random", property_examples=50, machine_examples=300, machine_steps=50, derandomize=False),
+        Profile(
+            "thorough", property_examples=500, machine_examples=5000, machine_steps=80, derandomize=False
+        ),
+    )
+}

@@ -1,0 +1,93 @@
+"""The checks of the suite, each with the clauses that it proves."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Literal
+
+from ..ports import Capabilities
+from .bench import Bench
+from .clauses import CLAUSES
+
+Feature = Literal["stack", "priority", "dedupe", "results"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check: a function that raises AssertionError where the adapter breaks one of its clauses."""
+
+    clauses: tuple[str, ...]
+    run: Callable[[Bench], None]
+    needs: Feature | None = None
+    """The capability without which the clause doesn't apply; its refusal is then checked instead."""
+
+    @property
+    def name(self) -> str:
+        """The clauses and what is checked, as a pytest function is named."""
+        clauses = "_".join(clause.replace("-", "") for clause in self.clauses)
+        return f"test_{clauses}_{self.run.__name__}"
+
+    @property
+    def sentence(self) -> str:
+        """What is checked, in a sentence."""
+        return inspect.getdoc(self.run) or ""
+
+
+_checks: list[Check] = []
+_refusals: dict[Feature, Callable[[Bench], None]] = {}
+
+_MODULES = (
+    "publishing",
+    "order",
+    "receiving",
+    "leases",
+    "settling",
+    "retries",
+    "delays",
+    "dead_letters",
+    "administration",
+    "results",
+    "connections",
+    "hostile_input",
+    "stateful",
+)
+
+
+def check(
+    *clauses: str, needs: Feature | None = None
+) -> Callable[[Callable[[Bench], None]], Callable[[Bench], None]]:
+    """Register the decorated function as a check of ``clauses``."""
+    unknown = [clause for clause in clauses if clause not in CLAUSES]
+    if unknown or not clauses:
+        raise ValueError(f"a check names clauses of the contract, not {unknown}")
+
+    def register(run: Callable[[Bench], None]) -> Callable[[Bench], None]:
+        _checks.append(Check(clauses, run, needs))
+        return run
+
+    return register
+
+
+def refusal(feature: Feature) -> Callable[[Callable[[Bench], None]], Callable[[Bench], None]]:
+    """Register the decorated function as what must hold where ``feature`` is declared off."""
+
+    def register(run: Callable[[Bench], None]) -> Callable[[Bench], None]:
+        _refusals[feature] = run
+        return run
+
+    return register
+
+
+def all_checks() -> list[Check]:
+    """Every check of the suite, in the contract's order."""
+    for module in _MODULES:
+        import_module(f"{__package__}.checks.{module}")
+    return list(_checks)
+
+
+def applicable(check: Check, capabilities: Capabilities) -> tuple[Callable[[Bench], None], bool]:
+    """Return what is to be run for ``check``, and whether that is the refusal of what isn't supported."""
+    if check.needs is None or getattr(capabilities, check.needs):
+        return check.run, False
+    return _refusals[check.needs], True

@@ -1,0 +1,73 @@
+"""Running the suite without pytest, and the record of a run."""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+
+from .bench import Bench
+from .harness import Harness
+from .profiles import PROFILES
+from .registry import Check, all_checks, applicable
+from .violation import ContractViolation
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of one check."""
+
+    check: str
+    clauses: tuple[str, ...]
+    refusal: bool
+    """Whether the refusal of an unsupported capability was checked in place of the clause."""
+    broken: str | None
+    """The clause that was broken, None where the check passed."""
+    error: str | None
+    examples: int
+    """How many examples of properties it took: all of the profile's, or as many as the failure needed."""
+    seconds: float
+
+    def as_json(self) -> dict[str, object]:
+        """The result as a JSON object."""
+        return asdict(self)
+
+
+def run_check(bench: Bench, check: Check) -> tuple[Result, BaseException | None]:
+    """Run one check on ``bench``; return its result, and what it raised."""
+    examples, began = bench.examples, time.perf_counter()
+    run, refused = applicable(check, bench.capabilities)
+    error: BaseException | None = None
+    try:
+        run(bench)
+    except Exception as raised:
+        error = raised
+    broken = None
+    if error is not None:
+        broken = error.clause if isinstance(error, ContractViolation) else check.clauses[0]
+    result = Result(
+        check=check.name,
+        clauses=check.clauses,
+        refusal=refused,
+        broken=broken,
+        error=None if error is None else f"{type(error).__name__}: {error}",
+        examples=bench.examples - examples,
+        seconds=round(time.perf_counter() - began, 3),
+    )
+    return result, error
+
+
+def run_contract(
+    harness: Harness, *, profile: str = "ci", seed: int | None = None, clauses: Iterable[str] | None = None
+) -> Iterator[Result]:
+    """Run the suite against the adapter of ``harness``, one result after the other.
+
+    Args:
+        harness: The adapter.
+        profile: A name of ``PROFILES``: how hard to try.
+        seed: Fixes the random numbers of properties; without it they are as the profile says.
+        clauses: Only the checks that prove one of these; all by default.
+    """
+    bench = Bench(harness, PROFILES[profile], seed)
+    wanted = None if clauses is None else set(clauses)
+    for check in all_checks():
+        if wanted is None or wanted.intersection(check.clauses):
+            yield run_check(bench, check)[0]
