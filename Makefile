@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 SYNCED := $(VENV)/.synced
+REPORT := build/contract.json
 FOLDERS := $(shell find src domain ports application adapters contract_tests/suite -type d -not -name __pycache__)
 
 export UV_PROJECT_ENVIRONMENT := $(VENV)
@@ -15,7 +16,7 @@ unexport VIRTUAL_ENV PYTHONPATH
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check lint format bench clean
+.PHONY: help demo test check lint format docs bench clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +28,9 @@ demo: $(UV) ## run the example on every backend
 
 test: lint ## everything: lint, tests, contract, end to end, the wheel
 	@echo "==> every test"
-	@$(BIN)/pytest --quiet
+	@$(BIN)/pytest --quiet --contract-report $(REPORT)
+	@echo "==> docs/capabilities.md is what the contract suite found"
+	@$(BIN)/python -m mindtrace.jobs.contract.matrix $(REPORT) --check docs/capabilities.md
 
 check: lint ## the fast part: lint, tests
 	@echo "==> tests"
@@ -45,6 +48,10 @@ lint: $(SYNCED) ## ruff, mypy, the layers
 format: $(SYNCED) ## fix what ruff can fix
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+docs: $(SYNCED) ## generate docs/capabilities.md from a run of the contract suite
+	@$(BIN)/pytest --quiet contract_tests --contract-report $(REPORT)
+	@$(BIN)/python -m mindtrace.jobs.contract.matrix $(REPORT) > docs/capabilities.md
 
 bench: $(SYNCED) ## run the benchmarks
 	@$(BIN)/pytest benchmarks --benchmark-only

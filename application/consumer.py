@@ -60,7 +60,7 @@ class Consumer(MindtraceABC):
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
         """Refuse a class without a usable ``run``, in words, where Python would name abstract methods."""
-        if getattr(cls.run, "__isabstractmethod__", False):
+        if getattr(cls.run, "__isabstractmethod__", False) or not callable(cls.run):
             raise HandlerMissing(f"{cls.__name__} has no handler: define run(self, job)")
         if inspect.iscoroutinefunction(cls.run):
             raise HandlerMissing(f"{cls.__name__}.run is async: define it as a plain function")
@@ -107,6 +107,8 @@ class Consumer(MindtraceABC):
         if prefetch is not None:
             check_int("prefetch", prefetch, 1, _MAX_PREFETCH)
         check_seconds("poll_timeout_s", poll_timeout_s)
+        if self.retry is not None and not isinstance(self.retry, RetryPolicy):
+            raise InvalidInput(f"{type(self).__name__}.retry {self.retry!r:.80}: must be a RetryPolicy")
         schema, queue = orchestrator.registration_for_consumer(self._queue_name)
         backend = detect_consumer_backend(
             orchestrator.backend, queue.name, lease_s=lease_s, prefetch=prefetch
@@ -145,6 +147,15 @@ class Consumer(MindtraceABC):
         return self._connected().loop.stats
 
     @property
+    def stopped(self) -> bool:
+        """Whether the last ``consume`` ended because it was stopped, by :meth:`stop` or a signal.
+
+        Raises:
+            NotConnected: this consumer isn't connected.
+        """
+        return self._connected().loop.stopped
+
+    @property
     def lease_lost(self) -> bool:
         """Whether the job that runs now is no longer this consumer's: its work may be done twice (LSE-4).
 
@@ -171,6 +182,8 @@ class Consumer(MindtraceABC):
             NotConnected: this consumer isn't connected.
             InvalidJob: ``num_messages`` is negative or no integer.
             QueueNotFound: the queue was deleted.
+            Closed: this consumer, or the backend, was closed meanwhile.
+            UsageError: this consumer is consuming already, in another thread or around this call.
         """
         connection = self._connected()
         if num_messages is not None:

@@ -4,6 +4,7 @@ Adapters join through the entry point group ``mindtrace.jobs.adapters``: the ent
 value a callable that makes a backend of a URL. Nothing is imported before its scheme is asked for.
 """
 
+import re
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 
@@ -11,6 +12,7 @@ from ..domain.errors import AdapterNotInstalled, UnknownBackend
 from ..ports import ConsumerBackend, OrchestratorBackend
 
 GROUP = "mindtrace.jobs.adapters"
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
 
 def detect_backend(backend: object) -> OrchestratorBackend:
@@ -25,11 +27,14 @@ def detect_backend(backend: object) -> OrchestratorBackend:
     registered = entry_points(group=GROUP)
     if not isinstance(backend, str):
         shown = backend.__name__ if isinstance(backend, type) else type(backend).__name__
-        hint = f"give an instance: {shown}(…)" if isinstance(backend, type) else _known(registered)
-        raise UnknownBackend(f"{shown} is not a backend, which derives from OrchestratorBackend; {hint}")
+        if isinstance(backend, type) and issubclass(backend, OrchestratorBackend):
+            raise UnknownBackend(f"{shown} is a class: give an instance, {shown}(…)")
+        raise UnknownBackend(
+            f"{shown} is not a backend, which derives from OrchestratorBackend; {_known(registered)}"
+        )
     # Only the scheme is ever shown: the rest of a URL may hold a password (SEC-3).
     scheme, separator, _ = backend.partition("://")
-    if not separator:
+    if not separator or not _SCHEME.fullmatch(scheme):
         raise UnknownBackend(f"a backend URL starts with a scheme, such as memory://; {_known(registered)}")
     for entry in registered:
         if entry.name == scheme:

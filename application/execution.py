@@ -7,6 +7,7 @@ from typing import Any
 
 from ..domain import Job, JobSchema, Reject, RetryLater, RetryPolicy
 from ..domain.envelope import decode, encode_model
+from ..domain.errors import BodyTooLarge
 from ..domain.limits import truncate_error
 from ..domain.reasons import DeadReason
 from ..domain.schema import validate_model
@@ -38,33 +39,41 @@ class Executor:
     def execute(self, delivery: Delivery) -> Settlement:
         """Run one delivery, and say how it is to be settled.
 
-        A ``BaseException`` that is no ``Exception``, such as KeyboardInterrupt, passes through.
+        SystemExit is a failure like any other. What else is no ``Exception``, such as KeyboardInterrupt,
+        passes through.
         """
-        receipt = delivery.receipt
         if delivery.crashes >= self.policy.max_deliveries:
             error = f"{delivery.crashes} deliveries ended without a settlement: does the job kill its worker?"
             return self._dead(delivery, DeadReason.CRASHES, error)
         try:
             job = decode(delivery.body, self.schema, attempt=delivery.attempt, max_bytes=self.max_body_bytes)
         except Exception as error:  # a validator of the user's model may raise anything
-            return self._dead(delivery, DeadReason.MALFORMED, f"{type(error).__name__}: {error}")
+            return self._dead(delivery, DeadReason.MALFORMED, _described(error))
+        try:
+            return self._run(delivery, job)
+        except (Exception, SystemExit) as error:  # a job that calls sys.exit() shan't end its worker
+            self.logger.warning("job %s: attempt %d failed", job.id, job.attempt, exc_info=True)
+            return self._retry(delivery, job, self.policy.delay_s(job.attempt), _described(error))
+
+    def _run(self, delivery: Delivery, job: Job[Any]) -> Settlement:
         try:
             result = self._encode(self.handler(job))
         except RetryLater as signal:
             return self._retry(delivery, job, signal.delay_s, signal.reason)
         except Reject as signal:
             return self._dead(delivery, DeadReason.REJECTED, signal.reason)
-        except Exception as error:
-            self.logger.warning("job %s: attempt %d failed", job.id, job.attempt, exc_info=True)
-            delay_s = self.policy.delay_s(job.attempt)
-            return self._retry(delivery, job, delay_s, f"{type(error).__name__}: {error}")
-        return Ack(receipt, result, self.schema.result_ttl_s)
+        return Ack(delivery.receipt, result, self.schema.result_ttl_s)
 
     def _encode(self, output: Any) -> bytes | None:
         if output is None:
             return None
         valid = validate_model("result", self.schema.output, output)
-        return encode_model("result", valid) if self.keep_results else None
+        if not self.keep_results:
+            return None
+        result = encode_model("result", valid)
+        if len(result) > self.max_body_bytes:
+            raise BodyTooLarge(f"result of {len(result):,} bytes: the limit is {self.max_body_bytes:,} bytes")
+        return result
 
     def _retry(self, delivery: Delivery, job: Job[Any], delay_s: float, error: str) -> Settlement:
         if job.attempt >= (job.max_attempts or self.policy.max_attempts):
@@ -74,3 +83,11 @@ class Executor:
     def _dead(self, delivery: Delivery, reason: DeadReason, error: str) -> Settlement:
         self.logger.error("job %s is dead: %s: %s", delivery.id, reason, truncate_error(error))
         return Dead(delivery.receipt, reason, truncate_error(error))
+
+
+def _described(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # the handler's own exception class may be broken, too
+        text = "its message can't be shown"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

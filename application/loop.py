@@ -6,7 +6,7 @@ from logging import Logger
 from time import monotonic
 
 from ..domain import RetryPolicy
-from ..domain.errors import BackendUnavailable, JobsError
+from ..domain.errors import BackendUnavailable, JobsError, UsageError
 from ..ports import (
     Ack,
     ConsumerBackend,
@@ -14,8 +14,6 @@ from ..ports import (
     Delivery,
     Release,
     Retry,
-    Settlement,
-    SettleOutcome,
 )
 from .batching import BatchSizer
 from .execution import Executor
@@ -48,15 +46,18 @@ class ConsumeLoop:
     def __init__(
         self, backend: ConsumerBackend, executor: Executor, *, prefetch: int | None, logger: Logger
     ) -> None:
-        self._attempted = 0
-        self._lost = 0
-        self._settled: dict[type[Settlement], int] = {Ack: 0, Retry: 0, Dead: 0, Release: 0}
         self._backend = backend
         self._executor = executor
         self._logger = logger
         self._hand = Hand(backend, logger)
         self._sizer = BatchSizer(prefetch)
+        self._attempted = 0
+        self._suspects = False
+        """Whether the job that ran last was with a consumer before that died: it may have killed it."""
         self._stopping = threading.Event()
+        self._running = threading.Lock()
+        self.stopped = False
+        """Whether the last :meth:`run` ended because it was stopped."""
 
     @property
     def current_is_lost(self) -> bool:
@@ -66,14 +67,14 @@ class ConsumeLoop:
     @property
     def stats(self) -> ConsumeStats:
         """What became of the deliveries so far."""
-        settled = self._settled
+        settled = self._hand.settled
         return ConsumeStats(
             attempted=self._attempted,
             done=settled[Ack],
             retried=settled[Retry],
             dead=settled[Dead],
-            lost=self._lost,
-            released=settled[Release] + self._hand.given_back,
+            lost=self._hand.lost,
+            released=settled[Release],
         )
 
     def stop(self) -> None:
@@ -92,16 +93,21 @@ class ConsumeLoop:
         Raises:
             QueueNotFound: the queue was deleted.
             Closed: the consumer backend was closed.
+            UsageError: it is running already.
         """
+        if not self._running.acquire(blocking=False):
+            raise UsageError("this consumer is consuming already: give each thread a consumer of its own")
         start = self._attempted
         try:
-            with Keeper(self._hand, self._backend.lease_s, self._logger):
-                try:
+            try:
+                with Keeper(self._hand, self._backend.lease_s, self._logger):
                     self._feed(None if limit is None else start + limit, patience)
-                finally:
-                    self._release_all()
+            finally:  # with the keeper gone, so that nothing is released twice
+                self._give_back_all()
         finally:
+            self.stopped = self._stopping.is_set()
             self._stopping.clear()
+            self._running.release()
         return self._attempted - start
 
     def _feed(self, stop_at: int | None, patience: Patience) -> None:
@@ -118,7 +124,7 @@ class ConsumeLoop:
                 batch = self._work_through(batch, stop_at)
 
     def _next_size(self, stop_at: int | None) -> int:
-        size = self._sizer.size
+        size = 1 if self._suspects else self._sizer.size
         return size if stop_at is None else min(size, stop_at - self._attempted)
 
     def _receive(self, size: int, timeout_s: float) -> list[Delivery]:
@@ -142,52 +148,33 @@ class ConsumeLoop:
         """Execute ``batch``, settle it, and return the next one, taken in the same round trip."""
         hand, execute, stopping = self._hand, self._executor.execute, self._stopping
         hand.take(batch)
-        settlements: list[Settlement] = []
         began = flushed = monotonic()
         executed = 0
         try:
             while not stopping.is_set() and (delivery := hand.start_next()) is not None:
+                if delivery.crashes:
+                    self._isolate(delivery)
                 executed += 1
-                settlements.append(execute(delivery))
-                if monotonic() - flushed >= _FLUSH_S and hand.has_waiting:
-                    pending, settlements = settlements, []
-                    self._settle(pending, take=0)
+                hand.finish(execute(delivery))
+                self._suspects = delivery.crashes > 0
+                if hand.has_waiting and monotonic() - flushed >= _FLUSH_S:
+                    hand.settle()
                     flushed = monotonic()
-        except BaseException:
-            self._settle(settlements, take=0)
-            raise
         finally:
             self._attempted += executed
         if executed:
             self._sizer.record(executed, monotonic() - began)
-        take = 0 if self._stopping.is_set() else self._next_size(stop_at)
-        return self._settle(settlements, take=take)
+        return hand.settle(take=0 if stopping.is_set() else self._next_size(stop_at))
 
-    def _settle(self, settlements: list[Settlement], *, take: int) -> list[Delivery]:
-        try:
-            answer = self._backend.settle(settlements, take=take)
-        except BackendUnavailable as error:
-            # They come back when their leases end, and run again: at least once.
-            self._logger.warning("%d settlements lost with the connection: %s", len(settlements), error)
-            self._lost += len(settlements)
-            self._hand.drain()
-            return []
-        self._hand.drop(settlements)
-        for settlement, outcome in zip(settlements, answer.outcomes, strict=True):
-            if outcome is SettleOutcome.LOST:
-                self._lost += 1
-                self._logger.warning("lease %s was lost before it was settled", settlement.receipt)
-            else:
-                self._settled[type(settlement)] += 1
-        return answer.deliveries
+    def _isolate(self, delivery: Delivery) -> None:
+        """Have nothing in hand besides a job that may kill its consumer, so that it drags no other along."""
+        self._logger.info(
+            "job %s was with %d consumers that died: it runs alone", delivery.id, delivery.crashes
+        )
+        self._hand.give_back_waiting()
 
-    def _release_all(self) -> None:
-        releases = [Release(receipt) for receipt in self._hand.drain()]
-        if not releases:
-            return
+    def _give_back_all(self) -> None:
         try:
-            answer = self._backend.settle(releases)
+            self._hand.give_back_all()
         except JobsError as error:
-            self._logger.warning("%d jobs not released; their leases will run out: %s", len(releases), error)
-            return
-        self._settled[Release] += answer.outcomes.count(SettleOutcome.OK)
+            self._logger.warning("jobs in hand weren't released; their leases will run out: %s", error)

@@ -23,7 +23,7 @@ from ..domain.errors import (
     SchemaNotRegistered,
 )
 from ..domain.job import utcnow
-from ..domain.limits import MAX_BODY_BYTES, check_name, check_seconds
+from ..domain.limits import MAX_BODY_BYTES, check_int, check_name, check_seconds
 from ..domain.reasons import DeadReason
 from ..domain.schema import validate_model
 from ..ports import (
@@ -44,6 +44,8 @@ from .detection import detect_backend
 from .registry import Registration, SchemaRegistry
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+
+_MAX_LISTED = 2**31 - 1
 
 Work = Job[Any] | BaseModel | Mapping[str, Any]
 """What can be published: a job, an instance of the schema's input model, or a dict that validates as one."""
@@ -200,7 +202,7 @@ class Orchestrator(Mindtrace):
     ) -> Message:
         schema, queue = registration
         if not isinstance(work, Job):
-            job = job_from_schema(schema, work, priority=priority or 0)
+            job = job_from_schema(schema, work, priority=0 if priority is None else priority)
         elif work.schema_name != schema.name:
             raise SchemaMismatch(
                 f"job {work.id} is of schema {work.schema_name!r}; "
@@ -309,15 +311,17 @@ class Orchestrator(Mindtrace):
 
     def dead_letters(self, queue_name: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         """List the jobs that were given up, oldest first, without disturbing them (DLQ-1)."""
+        check_int("limit", limit, 0, _MAX_LISTED)
+        check_int("offset", offset, 0, _MAX_LISTED)
         return self.backend.dead_letters(check_name("queue name", queue_name), limit=limit, offset=offset)
 
     def redrive(self, queue_name: str, job_ids: Sequence[str] | None = None) -> int:
         """Make dead jobs ready again with fresh budgets, all or those named; say how many (DLQ-2)."""
-        return self.backend.redrive(check_name("queue name", queue_name), job_ids)
+        return self.backend.redrive(check_name("queue name", queue_name), _checked_ids(job_ids))
 
     def discard(self, queue_name: str, job_ids: Sequence[str] | None = None) -> int:
         """Drop dead jobs for good, all or those named; say how many (DLQ-3)."""
-        return self.backend.discard(check_name("queue name", queue_name), job_ids)
+        return self.backend.discard(check_name("queue name", queue_name), _checked_ids(job_ids))
 
     def close(self) -> None:
         """Close the backend if this orchestrator made it of a URL; again is a no-op (CON-2)."""
@@ -333,3 +337,12 @@ class Orchestrator(Mindtrace):
         """Close."""
         self.close()
         return super().__exit__(exc_type, exc_val, exc_tb)
+
+
+def _checked_ids(ids: Sequence[str] | None) -> list[str] | None:
+    """Refuse a lone string, which would pass for the ids of one letter each that it consists of."""
+    if ids is None:
+        return None
+    if isinstance(ids, str):
+        raise InvalidInput(f"job ids {ids!r:.140}: give a list of ids")
+    return [check_name("job id", id_) for id_ in ids]

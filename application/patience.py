@@ -2,21 +2,29 @@
 
 from collections.abc import Callable
 
+from ..domain.errors import BackendUnavailable
+
 Patience = Callable[[float | None], float | None]
 """Called with the seconds that were just waited in vain, or None where the last wait found something or there
 was none yet. Returns how many seconds to wait next, or None to give up."""
 
+_SHORTEST_S = 0.01
+
 
 def forever(poll_timeout_s: float) -> Patience:
-    """Never give up."""
-    return lambda _waited_s: poll_timeout_s
+    """Never give up; and never spin, however short a poll was asked for."""
+    wait_s = max(poll_timeout_s, _SHORTEST_S)
+    return lambda _waited_s: wait_s
 
 
 def one_poll(poll_timeout_s: float) -> Patience:
     """Give up once a whole poll has passed without a job."""
+    remaining_s = poll_timeout_s
 
     def patience(waited_s: float | None) -> float | None:
-        remaining_s = poll_timeout_s - (waited_s or 0.0)
+        nonlocal remaining_s
+        # A wait may end early, by an interrupt that came too late for the run before or by rounding.
+        remaining_s = poll_timeout_s if waited_s is None else remaining_s - waited_s
         return remaining_s if waited_s is None or remaining_s > 0 else None
 
     return patience
@@ -28,6 +36,9 @@ def while_any(poll_timeout_s: float, count_waiting: Callable[[], int]) -> Patien
     def patience(waited_s: float | None) -> float | None:
         if waited_s is None:
             return 0.0
-        return poll_timeout_s if count_waiting() else None
+        try:
+            return poll_timeout_s if count_waiting() else None
+        except BackendUnavailable:  # what receives next rides it out (CON-1)
+            return poll_timeout_s
 
     return patience

@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from .errors import InvalidInput, InvalidPayload, MalformedBody
 from .job import NO_HEADERS, Job
 from .json_guard import check_bounds, parse_object
-from .limits import MAX_BODY_BYTES
+from .limits import MAX_BODY_BYTES, check_name
 from .schema import InModelT, JobSchema, describe
 
 VERSION = 1
@@ -65,14 +65,16 @@ def encode_model(what: str, model: BaseModel) -> bytes:
 
     Raises:
         InvalidPayload: it holds what JSON can't carry, such as NaN.
+        MalformedBody: it nests deeper than 64 levels, or has a number of more than 200 digits.
     """
     serializer = type(model).__pydantic_serializer__
     try:
         text = serializer.to_json(model, by_alias=True)
         if b"null" in text or _N in text or _I in text:
-            # pydantic writes NaN as null unless told otherwise, and a null may well be accepted later on.
-            text = to_json(serializer.to_python(model, mode="json", by_alias=True))
-            _refuse_non_finite(what, text)
+            # pydantic writes NaN as null unless told otherwise, and a null may well be accepted later on. In
+            # its Python form, NaN is still itself wherever it stands, even in a field that is typed Any.
+            plain = serializer.to_python(model, by_alias=True)
+            _refuse_non_finite(what, to_json(plain, bytes_mode="base64", serialize_unknown=True))
     except (PydanticSerializationError, UnicodeEncodeError) as error:
         raise InvalidPayload(f"{what}: can't be written as JSON: {error}") from error
     return text
@@ -106,7 +108,14 @@ def open_envelope(body: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> Envelope:
         MalformedBody: it isn't an envelope of this version within the bounds of SEC-2.
     """
     fields = _read_fields(body, max_bytes)
-    return Envelope(fields["id"], fields["schema"], fields["payload"])
+    try:
+        return Envelope(
+            check_name("job id", fields["id"]),
+            check_name("schema name", fields["schema"]),
+            fields["payload"],
+        )
+    except InvalidInput as error:
+        raise MalformedBody(f"envelope: {error}") from error
 
 
 def decode(
@@ -172,7 +181,8 @@ def _moment(what: str, seconds: object) -> datetime:
 
 def _refuse_non_finite(what: str, text: bytes) -> None:
     """Raise if ``text`` has a bare NaN or Infinity; the same words inside a string are fine."""
+    check_bounds(text, max_bytes=len(text))
     try:
-        parse_object(b'{"value":%b}' % text, max_bytes=len(text) + 16)
-    except MalformedBody as error:
+        from_json(text, allow_inf_nan=False)
+    except ValueError as error:
         raise InvalidPayload(f"{what}: NaN and infinity can't be written as JSON") from error

@@ -1,10 +1,9 @@
 """One unit of work."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from .errors import InvalidJob
@@ -19,7 +18,36 @@ from .limits import (
 
 InT = TypeVar("InT")
 
-NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+
+class Headers(Mapping[str, str]):
+    """Strings by name; immutable, so that a job can be hashed, copied and sent to another process."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Mapping[str, str]) -> None:
+        self._items = dict(items)
+
+    def __getitem__(self, name: str) -> str:
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._items.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._items)
+
+
+NO_HEADERS: Mapping[str, str] = Headers({})
 
 
 def new_job_id() -> str:
@@ -75,8 +103,12 @@ class Job(Generic[InT]):
 
 
 def _check_moment(what: str, moment: object) -> None:
-    if not isinstance(moment, datetime) or moment.tzinfo is None:
-        raise InvalidJob(f"{what} {moment!r}: must be a datetime with a time zone")
+    if type(moment) is datetime and moment.tzinfo is UTC and _EARLIEST.year <= moment.year < _LATEST.year:
+        return  # what most are, and cheaper
+    if not isinstance(moment, datetime) or moment.utcoffset() is None:
+        raise InvalidJob(f"{what} {moment!r:.80}: must be a datetime with a time zone")
+    if not _EARLIEST <= moment < _LATEST:  # within a day of a datetime's ends, seconds can't be read back
+        raise InvalidJob(f"{what} {moment}: must be from {_EARLIEST:%Y} to {_LATEST.year - 1}")
 
 
 def _checked_headers(headers: object) -> Mapping[str, str]:
@@ -84,7 +116,11 @@ def _checked_headers(headers: object) -> Mapping[str, str]:
         raise InvalidJob(f"headers: must be a mapping of at most {MAX_HEADERS} strings to strings")
     for key, value in headers.items():
         if not isinstance(key, str) or not isinstance(value, str):
-            raise InvalidJob(f"header {key!r}: it and its value must be strings")
+            raise InvalidJob(f"header {key!r:.80}: it and its value must be strings")
         if len(key) > MAX_HEADER_CHARS or len(value) > MAX_HEADER_CHARS:
             raise InvalidJob(f"header {key[:40]!r}: longer than {MAX_HEADER_CHARS} characters")
-    return MappingProxyType(dict(headers))
+        try:
+            f"{key}{value}".encode()
+        except UnicodeEncodeError:
+            raise InvalidJob(f"header {key!r:.80}: it or its value holds half a surrogate pair") from None
+    return Headers(headers)

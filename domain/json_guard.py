@@ -14,7 +14,10 @@ from pydantic_core import from_json
 from .errors import BodyTooLarge, MalformedBody
 from .limits import MAX_BODY_BYTES, MAX_DEPTH, MAX_DIGITS
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+# A string that never ends is taken to the end of the body: to look for its close anew from every quote in it
+# would take time by the square of its length.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS + 1))
 
 
@@ -70,11 +73,11 @@ def _skeleton(body: bytes) -> bytes:
 
 def _depth(skeleton: bytes) -> int:
     depth = deepest = 0
-    for byte in skeleton:
+    for byte in skeleton.translate(None, _NO_BRACKETS):
         if byte in b"{[":
             depth += 1
             deepest = max(deepest, depth)
-        elif byte in b"}]":
+        else:
             depth -= 1
     return deepest
 

@@ -59,7 +59,11 @@ def check_seconds(what: str, value: object, *, high: float = MAX_DELAY_S) -> flo
 
 
 def truncate_error(text: str) -> str:
-    """Cut ``text`` to what may be stored with a job, keeping its end, where the cause stands."""
+    """Cut ``text`` to what may be stored with a job, keeping its end, where the cause stands.
+
+    What UTF-8 can't carry, such as a file's name that wasn't UTF-8, is escaped.
+    """
+    text = text.encode(errors="backslashreplace").decode()
     if len(text) <= MAX_ERROR_CHARS:
         return text
     return "…" + text[1 - MAX_ERROR_CHARS :]

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
-from .errors import InvalidPayload, InvalidSchema
+from .errors import InvalidJob, InvalidPayload, InvalidSchema
 from .job import NO_HEADERS, Job, new_job_id
 from .limits import check_name, check_seconds
 from .retry import RetryPolicy
@@ -45,7 +45,7 @@ class JobSchema(Generic[InModelT, OutModelT]):
     Raises:
         InvalidName: the name isn't 1 to 128 characters of ``A-Z a-z 0-9 . _ -``.
         InvalidSchema: a model is missing, given twice, no pydantic model, or can't survive the way
-            through JSON and back.
+            through JSON and back; or ``retry`` is no ``RetryPolicy``.
         InvalidJob: ``result_ttl_s`` is out of range.
     """
 
@@ -70,12 +70,16 @@ class JobSchema(Generic[InModelT, OutModelT]):
         input_model = _model_class(name, "input", input, input_schema)
         if input_model is None:
             raise InvalidSchema(f"schema {name!r}: input is missing; give a JobInput class")
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise InvalidSchema(f"schema {name!r}: retry must be a RetryPolicy, got {retry!r:.80}")
+        if check_seconds("result_ttl_s", result_ttl_s) == 0:
+            raise InvalidJob("result_ttl_s 0: must be more than 0 seconds")
         fields = {
             "name": name,
             "input": input_model,
             "output": _model_class(name, "output", output, output_schema) or JobOutput,
             "retry": retry or RetryPolicy(),
-            "result_ttl_s": check_seconds("result_ttl_s", result_ttl_s),
+            "result_ttl_s": float(result_ttl_s),
         }
         for field, value in fields.items():
             object.__setattr__(self, field, value)

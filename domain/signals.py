@@ -22,7 +22,7 @@ class RetryLater(HandlerSignal):
 
     def __init__(self, delay_s: float, reason: str = "the handler asked to retry later") -> None:
         self.delay_s = check_seconds("delay_s", delay_s)
-        self.reason = reason
+        self.reason = str(reason)
         super().__init__(reason)
 
 
@@ -34,5 +34,5 @@ class Reject(HandlerSignal):
     """
 
     def __init__(self, reason: str = "rejected by the handler") -> None:
-        self.reason = reason
+        self.reason = str(reason)
         super().__init__(reason)

@@ -47,7 +47,7 @@ class LocalClient(OrchestratorBackend):
 
     Raises:
         InvalidName: the namespace breaks the rule for names.
-        ValueError: the namespace is open already, and runs on another clock.
+        InvalidInput: the namespace is open already, and runs on another clock.
     """
 
     def __init__(self, namespace: str | None = None, *, clock: Clock | None = None) -> None:

@@ -2,21 +2,18 @@
 
 import threading
 import time
-import weakref
+from dataclasses import dataclass
 from typing import Protocol
 
 
 class Clock(Protocol):
-    """What a queue needs of time: the moment, and conditions on which a thread can wait for a later one."""
+    """What a queue needs of time: the moment, and a way for a thread to wait for a later one."""
 
     def now(self) -> float:
         """Seconds since 1970; never goes back."""
 
-    def condition(self, lock: threading.Lock) -> threading.Condition:
-        """A condition on ``lock`` for :meth:`wait`."""
-
-    def wait(self, condition: threading.Condition, timeout_s: float) -> None:
-        """Wait on ``condition``, which is held, until notified or ``timeout_s`` has passed on this clock."""
+    def wait_until(self, moment_s: float, condition: threading.Condition) -> None:
+        """Wait on ``condition``, which is held, until it is notified or ``moment_s`` has come."""
 
 
 class SystemClock:
@@ -28,11 +25,8 @@ class SystemClock:
     def now(self) -> float:
         return self._offset_s + time.monotonic()
 
-    def condition(self, lock: threading.Lock) -> threading.Condition:
-        return threading.Condition(lock)
-
-    def wait(self, condition: threading.Condition, timeout_s: float) -> None:
-        condition.wait(min(timeout_s, threading.TIMEOUT_MAX))
+    def wait_until(self, moment_s: float, condition: threading.Condition) -> None:
+        condition.wait(min(moment_s - self.now(), threading.TIMEOUT_MAX))
 
 
 class ManualClock:
@@ -40,26 +34,39 @@ class ManualClock:
 
     def __init__(self, start_s: float = 1_700_000_000.0) -> None:
         self._now_s = start_s
-        self._conditions: weakref.WeakSet[threading.Condition] = weakref.WeakSet()
+        self._waits: set[_Wait] = set()
+        self._lock = threading.Lock()
 
     def now(self) -> float:
         return self._now_s
 
     def advance(self, seconds: float) -> None:
-        """Move on by ``seconds``, 0 or more, and wake every thread whose moment has come."""
+        """Move on by ``seconds``, 0 or more, and wake the threads whose moment has come, and no others."""
         if seconds < 0:
             raise ValueError(f"advance({seconds!r}): time can't go back")
-        self._now_s += seconds
-        for condition in list(self._conditions):
+        with self._lock:
+            self._now_s += seconds
+            due = {wait.condition for wait in self._waits if wait.moment_s <= self._now_s}
+        for condition in due:
             with condition:
                 condition.notify_all()
 
-    def condition(self, lock: threading.Lock) -> threading.Condition:
-        # Registered here and not in `wait`: a waiter holds the lock from reading the time until it waits,
-        # so `advance`, which needs that lock, can't slip in between unseen.
-        condition = threading.Condition(lock)
-        self._conditions.add(condition)
-        return condition
+    def wait_until(self, moment_s: float, condition: threading.Condition) -> None:
+        wait = _Wait(moment_s, condition)
+        with self._lock:  # so that `advance` either has moved the clock by now, or sees this wait
+            if moment_s <= self._now_s:
+                return
+            self._waits.add(wait)
+        try:
+            condition.wait()
+        finally:
+            with self._lock:
+                self._waits.discard(wait)
 
-    def wait(self, condition: threading.Condition, timeout_s: float) -> None:
-        condition.wait()
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Wait:
+    """A thread that waits, and until when."""
+
+    moment_s: float
+    condition: threading.Condition

@@ -3,7 +3,7 @@
 import threading
 import weakref
 
-from ...domain.errors import QueueConflict, QueueNotFound
+from ...domain.errors import InvalidInput, QueueConflict, QueueNotFound
 from ...domain.queue import Queue
 from .clock import Clock, SystemClock
 from .store import QueueStore
@@ -49,7 +49,7 @@ def open_namespace(name: str | None, clock: Clock | None) -> Namespace:
     """Return the namespace that ``name`` stands for, or a private one.
 
     Raises:
-        ValueError: the shared namespace exists already and runs on another clock.
+        InvalidInput: the shared namespace exists already and runs on another clock.
     """
     if name is None:
         return Namespace(clock or SystemClock())
@@ -58,5 +58,5 @@ def open_namespace(name: str | None, clock: Clock | None) -> Namespace:
         if namespace is None:
             namespace = _shared[name] = Namespace(clock or SystemClock())
         elif clock is not None and clock is not namespace.clock:
-            raise ValueError(f"namespace {name!r} is open already, and runs on another clock")
+            raise InvalidInput(f"namespace {name!r} is open already, and runs on another clock")
         return namespace

@@ -71,9 +71,9 @@ class QueueStore:
         self.queue = queue
         self._clock = clock
         lock = threading.Lock()
-        self._changed = clock.condition(lock)
+        self._changed = threading.Condition(lock)
         """Notified when a receiver may find a job, or must plan its waking anew."""
-        self._ended = clock.condition(lock)
+        self._ended = threading.Condition(lock)
         """Notified when a job has ended, for those who wait for results."""
         self._receivers_waiting = 0
         self._result_waiters = 0
@@ -142,12 +142,12 @@ class QueueStore:
                     table.interrupted = False
                     self._pass_on()
                     return []
-                self._wait(min(give_up, self._next_event()) - now)
+                self._wait_until(min(give_up, self._next_event()))
 
-    def _wait(self, timeout_s: float) -> None:
+    def _wait_until(self, moment_s: float) -> None:
         self._receivers_waiting += 1
         try:
-            self._clock.wait(self._changed, timeout_s)
+            self._clock.wait_until(moment_s, self._changed)
         except BaseException:  # such as KeyboardInterrupt
             self._pass_on()
             raise
@@ -357,7 +357,7 @@ class QueueStore:
                     return found
                 self._result_waiters += 1
                 try:
-                    self._clock.wait(self._ended, give_up - now)
+                    self._clock.wait_until(give_up, self._ended)
                 finally:
                     self._result_waiters -= 1
 

@@ -1,0 +1,18 @@
+"""What ships, built once for all tests."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from .environments import ROOT, run
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built in isolation from an sdist that was built in isolation."""
+    dist = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--outdir", dist, ROOT, cwd=dist)
+    assert len(list(dist.glob("*.tar.gz"))) == 1
+    (wheel,) = dist.glob("*.whl")
+    return wheel

@@ -1,0 +1,242 @@
+"""What is in hand: leases are kept while a handler runs, lost ones told, and nothing waits behind a slow job.
+
+The broker's clock stands still here until a test moves it; the heartbeat runs in real time.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mindtrace.jobs import Consumer, Orchestrator
+from mindtrace.jobs.adapters.local import ManualClock
+from mindtrace.jobs.ports import Ack, SettleOutcome
+
+MakeConsumer = Callable[..., Consumer]
+LEASE_S = 0.12
+
+
+@pytest.fixture
+def heartbeat(line: Any, eventually: Any) -> Callable[[], None]:
+    """Wait until a heartbeat that began after now is over."""
+
+    def wait() -> None:
+        begun = line.calls["extend"]
+        eventually(lambda: line.calls["extend"] >= begun + 2)
+
+    return wait
+
+
+@pytest.mark.parametrize(("prefetch", "beats"), [(1, 6), (3, 3)])
+def test_a_heartbeat_keeps_the_lease_however_long_a_handler_runs(
+    far: Orchestrator,
+    clock: ManualClock,
+    make_consumer: MakeConsumer,
+    heartbeat: Any,
+    prefetch: int,
+    beats: int,
+) -> None:
+    """Leases later, the job and those behind it are still this consumer's alone (LSE-3, RCV-3)."""
+    far.publish_batch("points", [{"x": n} for n in range(prefetch)])
+    seen: list[float] = []
+
+    def slow(job: Any) -> None:
+        seen.append(job.payload.x)
+        for _ in range(beats if job.payload.x == 0 else 0):
+            clock.advance(LEASE_S / 2)
+            heartbeat()
+            assert far.counts("points").ready == 0
+
+    consumer = make_consumer(slow, to=far, lease_s=LEASE_S, prefetch=prefetch)
+    consumer.consume(prefetch)
+
+    assert seen == list(range(prefetch))
+    assert (consumer.stats.done, consumer.stats.lost) == (prefetch, 0)
+
+
+def test_a_heartbeat_that_fails_is_tried_again_before_the_lease_ends(
+    far: Orchestrator, clock: ManualClock, line: Any, make_consumer: MakeConsumer, heartbeat: Any
+) -> None:
+    """A moment's outage costs no lease (LSE-3)."""
+    far.publish("points", {})
+
+    def slow(job: Any) -> None:
+        clock.advance(0.9 * LEASE_S)
+        line.breaks["extend"] = 1
+        heartbeat()
+        clock.advance(0.9 * LEASE_S)
+
+    consumer = make_consumer(slow, to=far, lease_s=LEASE_S)
+    consumer.consume(1)
+
+    assert (consumer.stats.done, consumer.stats.lost) == (1, 0)
+
+
+def test_a_lost_lease_is_told_to_the_handler_and_counted(
+    far: Orchestrator, clock: ManualClock, make_consumer: MakeConsumer, eventually: Any
+) -> None:
+    """The ack under the stale receipt changes nothing, and the job runs again (LSE-2, LSE-4)."""
+    far.publish("points", {})
+    told: list[bool] = []
+
+    def pause(job: Any) -> None:
+        told.append(consumer.lease_lost)
+        clock.advance(10 * LEASE_S)
+        eventually(lambda: consumer.lease_lost)
+        told.append(consumer.lease_lost)
+
+    consumer = make_consumer(pause, to=far, lease_s=LEASE_S)
+    assert consumer.consume(1) == 1
+
+    assert told == [False, True]
+    assert (consumer.stats.attempted, consumer.stats.lost, consumer.stats.done) == (1, 1, 0)
+    again: list[tuple[int, bool]] = []
+    other = make_consumer(lambda job: again.append((job.attempt, other.lease_lost)), to=far)
+    other.consume(1)
+    assert again == [(1, False)]
+    assert other.stats.done == 1
+
+
+def test_a_job_that_was_lost_while_it_waited_is_not_started(
+    far: Orchestrator, clock: ManualClock, make_consumer: MakeConsumer, eventually: Any
+) -> None:
+    """It is known to be someone else's by now (RCV-3)."""
+    far.publish_batch("points", [{"x": 1}, {"x": 2}])
+    seen: list[float] = []
+
+    def pause(job: Any) -> None:
+        seen.append(job.payload.x)
+        if len(seen) == 1:
+            clock.advance(10 * LEASE_S)
+            eventually(lambda: consumer.lease_lost)
+            # From here on they are another consumer's.
+            other = far.backend.open_consumer("points")
+            taken.extend(other.receive(2, 0))
+
+    taken: list[Any] = []
+    consumer = make_consumer(pause, to=far, lease_s=LEASE_S, prefetch=2, poll_timeout_s=0)
+
+    assert consumer.consume(2) == 1
+    assert seen == [1]
+    assert [delivery.crashes for delivery in taken] == [1, 1]
+
+
+def test_jobs_behind_a_slow_one_are_given_to_another_consumer(
+    orchestrator: Orchestrator, make_consumer: MakeConsumer, background: Any
+) -> None:
+    """Within about a second, in order, and without spending an attempt (SET-4)."""
+    orchestrator.publish_batch("points", [{"x": n} for n in range(4)])
+    running, finish = threading.Event(), threading.Event()
+
+    def slow(job: Any) -> None:
+        running.set()
+        finish.wait()
+
+    consumer = make_consumer(slow, prefetch=4)
+    consuming = background(consumer.consume)
+    running.wait()
+    seen: list[tuple[float, int]] = []
+    other = make_consumer(lambda job: seen.append((job.payload.x, job.attempt)))
+    assert other.consume(3) == 3
+    consumer.stop()
+    finish.set()
+
+    assert consuming.result() == 1
+    assert seen == [(1, 1), (2, 1), (3, 1)]
+    assert (consumer.stats.done, consumer.stats.released) == (1, 3)
+
+
+def test_given_back_jobs_do_not_count_and_are_fetched_again(
+    far: Orchestrator, make_consumer: MakeConsumer, eventually: Any
+) -> None:
+    """``num_messages`` is met exactly, though what was taken at first was given back (SET-4)."""
+    far.publish_batch("points", [{"x": n} for n in range(5)])
+    seen: list[float] = []
+
+    def slow_at_first(job: Any) -> None:
+        seen.append(job.payload.x)
+        if len(seen) == 1:
+            eventually(lambda: far.counts("points").ready == 4)
+
+    consumer = make_consumer(slow_at_first, to=far, prefetch=3)
+
+    assert consumer.consume(3) == 3
+    assert seen == [0, 1, 2]
+    assert consumer.stats.released == 2
+
+
+def test_jobs_that_could_not_be_given_back_are_not_run_on_top(
+    far: Orchestrator, line: Any, clock: ManualClock, make_consumer: MakeConsumer, eventually: Any
+) -> None:
+    """They come back when their leases end, and ``num_messages`` stays met exactly (LSE-1)."""
+    far.publish_batch("points", [{"x": n} for n in range(6)])
+    seen: list[float] = []
+
+    def slow_at_first(job: Any) -> None:
+        seen.append(job.payload.x)
+        if len(seen) == 1:
+            line.breaks["settle"] = 1
+            eventually(lambda: line.calls["settle"])
+
+    consumer = make_consumer(slow_at_first, to=far, prefetch=3)
+
+    assert consumer.consume(3) == 3
+    assert seen == [0, 3, 4]
+    assert far.counts("points").in_flight == 2
+    clock.advance(30)
+    assert consumer.consume_until_empty() == 3
+    assert seen == [0, 3, 4, 1, 2, 5]
+
+
+def test_a_crash_is_counted_and_a_release_is_not(
+    far: Orchestrator, clock: ManualClock, make_consumer: MakeConsumer
+) -> None:
+    """Five deliveries that end without a settlement are the end of a job; nothing else is (RTY-3)."""
+    far.publish("points", {})
+    for _ in range(5):
+        far.backend.open_consumer("points", lease_s=1).receive(1, 0)
+        clock.advance(1)
+        released = far.backend.open_consumer("points")
+        released.receive(1, 0)
+        released.close()
+
+    consumer = make_consumer(to=far)
+    consumer.consume(1)
+
+    (letter,) = far.dead_letters("points")
+    assert (letter.reason, letter.crashes, letter.attempt) == ("crash budget exhausted", 5, 1)
+    assert far.redrive("points") == 1
+    consumer.consume(1)
+    assert consumer.stats.done == 1
+
+
+def test_a_consumer_that_ends_leaves_no_thread(
+    orchestrator: Orchestrator, make_consumer: MakeConsumer
+) -> None:
+    """The heartbeat's thread ends with the call that needed it (CON-2)."""
+    during: list[int] = []
+    orchestrator.publish("points", {})
+    before = threading.active_count()
+
+    make_consumer(lambda job: during.append(threading.active_count())).consume(1)
+
+    assert during == [before + 1]
+    assert threading.active_count() == before
+
+
+def test_a_receipt_is_good_for_one_settlement(
+    orchestrator: Orchestrator, make_consumer: MakeConsumer
+) -> None:
+    """A handler's job that another settled meanwhile is not counted as lost (SET-1)."""
+    orchestrator.publish("points", {})
+    store = orchestrator.backend._store("points")
+
+    def settle_behind_its_back(job: Any) -> None:
+        ((receipt, _),) = next(iter(store._tables.values())).held.items()
+        assert consumer.consumer_backend.settle([Ack(receipt)]).outcomes == [SettleOutcome.OK]
+
+    consumer = make_consumer(settle_behind_its_back)
+    consumer.consume(1)
+
+    assert (consumer.stats.done, consumer.stats.lost) == (1, 0)

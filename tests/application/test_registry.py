@@ -1,0 +1,149 @@
+"""Which schema travels in which queue, for one orchestrator and for several."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mindtrace.jobs import Consumer, JobInput, JobSchema, LocalClient, Orchestrator, RetryPolicy
+from mindtrace.jobs.domain.errors import QueueConflict, QueueNotFound, SchemaConflict, SchemaNotRegistered
+
+
+class Note(JobInput):
+    text: str = ""
+
+
+def test_registering_names_the_queue(client: LocalClient, schema: Any) -> None:
+    """The queue has its schema's name, and is there at once."""
+    orchestrator = Orchestrator(client)
+
+    assert orchestrator.register(schema) == "points"
+    assert orchestrator.count_queue_messages("points") == 0
+
+
+def test_registering_again_changes_nothing(orchestrator: Orchestrator, schema: Any) -> None:
+    """An equal schema is no conflict, and what waits stays (ADM-1)."""
+    orchestrator.publish("points", {})
+
+    orchestrator.register(JobSchema("points", schema.input, schema.output))
+
+    assert orchestrator.count_queue_messages("points") == 1
+
+
+def test_the_latest_policy_counts(orchestrator: Orchestrator, schema: Any, make_consumer: Any) -> None:
+    """Registering the same models with another retry policy replaces it (RTY-1)."""
+    once = JobSchema("points", schema.input, schema.output, retry=RetryPolicy(max_attempts=1))
+    orchestrator.register(once)
+    orchestrator.publish("points", {})
+
+    assert make_consumer(lambda job: 1 / 0).consume_until_empty() == 1
+
+
+def test_a_refused_registration_leaves_the_first(orchestrator: Orchestrator, schema: Any) -> None:
+    """Neither another model nor another type of queue takes its place."""
+    with pytest.raises(SchemaConflict):
+        orchestrator.register(JobSchema("points", Note))
+    with pytest.raises(QueueConflict):
+        orchestrator.register(schema, "stack")
+
+    orchestrator.publish("points", {"x": 1})
+    assert orchestrator.receive_message("points").payload == schema.input(x=1)
+
+
+def test_two_orchestrators_of_two_backends_share_nothing(orchestrator: Orchestrator, schema: Any) -> None:
+    """One's jobs are not the other's, and a name may mean another schema there (CON-2)."""
+    with Orchestrator("memory://") as other:
+        other.register(JobSchema("points", Note))
+        orchestrator.publish("points", {"x": 1})
+
+        assert other.count_queue_messages("points") == 0
+        other.publish("points", {"text": "hello"})
+        assert other.receive_message("points").payload == Note(text="hello")
+
+
+def test_two_orchestrators_of_one_backend_share_its_queues(
+    client: LocalClient, orchestrator: Orchestrator, schema: Any
+) -> None:
+    """Each registers the schema; then what one publishes the other receives."""
+    other = Orchestrator(client)
+    with pytest.raises(QueueNotFound, match="registered: none"):
+        other.publish("points", {})
+
+    other.register(schema)
+    orchestrator.publish("points", {"x": 1})
+
+    assert other.receive_message("points").payload.x == 1
+
+
+def test_a_consumer_knows_a_schema_that_was_registered_elsewhere(
+    orchestrator: Orchestrator, make_consumer: Callable[..., Consumer]
+) -> None:
+    """The seed's second example connects its consumer to a fresh orchestrator without registering again."""
+    with Orchestrator("memory://") as fresh:
+        consumer = make_consumer(to=fresh)
+        fresh.publish("points", {})
+        orchestrator.publish("points", {})
+
+        assert consumer.consume_until_empty() == 1
+        assert orchestrator.count_queue_messages("points") == 1
+
+
+def test_a_queue_that_was_deleted_is_gone_for_all(
+    client: LocalClient, orchestrator: Orchestrator, schema: Any
+) -> None:
+    """The orchestrator that deleted it forgets the schema; another is told that there is no queue (ADM-3)."""
+    other = Orchestrator(client)
+    other.register(schema)
+    orchestrator.publish("points", {})
+
+    orchestrator.delete_queue("points")
+
+    with pytest.raises(QueueNotFound, match="register its schema"):
+        orchestrator.publish("points", {})
+    with pytest.raises(QueueNotFound, match="not declared"):
+        other.publish("points", {})
+    other.register(schema, "stack")
+    assert other.count_queue_messages("points") == 0
+
+
+def test_an_unknown_schema_is_named_with_those_that_are_known(orchestrator: Orchestrator) -> None:
+    """The message tells a typing error from a missing call (SEC-1)."""
+
+    class Typo(Consumer):
+        def run(self, job: Any) -> None: ...
+
+    with pytest.raises(SchemaNotRegistered, match=r"no schema 'point' .*; registered: 'points'"):
+        Typo("point").connect(orchestrator)
+
+
+def test_cleaning_and_counting(orchestrator: Orchestrator, make_consumer: Callable[..., Consumer]) -> None:
+    """A purge drops what waits and says how many; the dead stay (ADM-2, CNT-1)."""
+    orchestrator.publish_batch("points", [{"x": n} for n in range(5)])
+    consumer = make_consumer(lambda job: 1 / 0, policy=RetryPolicy(max_attempts=1))
+    consumer.consume(1)
+    orchestrator.publish("points", {}, delay_s=60)
+
+    assert orchestrator.counts("points").waiting == orchestrator.count_queue_messages("points") == 5
+    assert orchestrator.clean_queue("points") == 5
+    assert orchestrator.clean_queue("points") == 0
+    assert orchestrator.counts("points").dead == 1
+
+
+def test_dead_letters_can_be_looked_at_redriven_and_discarded(
+    orchestrator: Orchestrator, make_consumer: Callable[..., Consumer]
+) -> None:
+    """All or those that are named, once each, with fresh budgets (DLQ-1, DLQ-2, DLQ-3)."""
+    ids = [orchestrator.publish("points", {"x": n}) for n in range(4)]
+    failing = make_consumer(lambda job: 1 / 0)
+    failing.consume_until_empty()
+
+    assert [letter.id for letter in orchestrator.dead_letters("points")] == ids
+    assert [letter.id for letter in orchestrator.dead_letters("points", limit=2, offset=1)] == ids[1:3]
+    assert orchestrator.redrive("points", [ids[0], ids[0], "unknown"]) == 1
+    assert orchestrator.discard("points", ids[1:2]) == 1
+
+    attempts: list[int] = []
+    make_consumer(lambda job: attempts.append(job.attempt)).consume_until_empty()
+    assert attempts == [1]
+    assert orchestrator.redrive("points") == 2
+    assert orchestrator.discard("points") == 0

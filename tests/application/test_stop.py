@@ -1,0 +1,220 @@
+"""Stopping: the job that runs is finished, the rest in hand is given back, nothing is lost."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mindtrace.jobs import Consumer, Orchestrator
+
+MakeConsumer = Callable[..., Consumer]
+
+
+def test_stop_before_consume_makes_the_next_return_at_once(
+    orchestrator: Orchestrator, make_consumer: MakeConsumer
+) -> None:
+    """Once: the one after it works again."""
+    orchestrator.publish("points", {})
+    consumer = make_consumer()
+
+    consumer.stop()
+
+    assert consumer.consume() == 0
+    assert consumer.consume(1) == 1
+
+
+def test_stop_from_a_thread_ends_a_blocked_consume(
+    make_consumer: MakeConsumer, background: Any, until_blocked: Any
+) -> None:
+    """At once, however long the poll."""
+    consumer = make_consumer(poll_timeout_s=3600)
+    consuming = background(consumer.consume)
+    until_blocked()
+
+    consumer.stop()
+
+    assert consuming.result() == 0
+
+
+def test_a_stopped_consumer_waits_as_ever_afterwards(
+    orchestrator: Orchestrator, make_consumer: MakeConsumer, background: Any, until_blocked: Any
+) -> None:
+    """An interruption that is left over from the stop shortens nothing."""
+    consumer = make_consumer(poll_timeout_s=3600)
+    consumer.stop()
+    consumer.consume()
+    consuming = background(consumer.consume, 1)
+    until_blocked()
+
+    orchestrator.publish("points", {})
+
+    assert consuming.result() == 1
+
+
+@pytest.mark.parametrize("prefetch", [1, 5])
+def test_stop_inside_a_handler_finishes_that_job_and_gives_the_rest_back(
+    orchestrator: Orchestrator, make_consumer: MakeConsumer, prefetch: int
+) -> None:
+    """In order, and without spending an attempt (SET-4, ORD-4)."""
+    orchestrator.publish_batch("points", [{"x": n} for n in range(5)])
+
+    def stop_at_1(job: Any) -> None:
+        if job.payload.x == 1:
+            consumer.stop()
+
+    consumer = make_consumer(stop_at_1, prefetch=prefetch)
+
+    assert consumer.consume() == 2
+    assert (consumer.stats.done, consumer.stats.released) == (2, 3 if prefetch == 5 else 0)
+    assert orchestrator.counts("points").in_flight == 0
+    seen: list[tuple[float, int]] = []
+    make_consumer(lambda job: seen.append((job.payload.x, job.attempt))).consume_until_empty()
+    assert seen == [(2, 1), (3, 1), (4, 1)]
+
+
+def test_stop_from_a_thread_waits_for_the_job_that_runs(
+    orchestrator: Orchestrator, make_consumer: MakeConsumer, background: Any
+) -> None:
+    """``consume`` returns after it, not in the middle."""
+    orchestrator.publish_batch("points", [{}, {}])
+    running, finish = threading.Event(), threading.Event()
+
+    def wait(job: Any) -> None:
+        running.set()
+        finish.wait()
+
+    consumer = make_consumer(wait, prefetch=2)
+    consuming = background(consumer.consume)
+    running.wait()
+    consumer.stop()
+    assert not consuming.done()
+    finish.set()
+
+    assert consuming.result() == 1
+    assert consumer.stats.done == 1
+
+
+def test_a_stop_during_a_settle_gives_back_what_came_with_its_answer(
+    far: Orchestrator, line: Any, make_consumer: MakeConsumer
+) -> None:
+    """Jobs taken in that round trip aren't started and aren't lost (SET-4)."""
+    far.publish_batch("points", [{"x": n} for n in range(4)])
+    consumer = make_consumer(to=far, prefetch=2)
+    line.before["settle"] = lambda: line.calls["settle"] or consumer.stop()
+
+    assert consumer.consume() == 2
+
+    assert (consumer.stats.done, consumer.stats.released) == (2, 2)
+    counts = far.counts("points")
+    assert (counts.ready, counts.in_flight) == (2, 0)
+    assert make_consumer(to=far).consume_until_empty() == 2
+
+
+# -- signals --------------------------------------------------------------------------------------
+
+
+def test_the_programs_own_signal_handling_is_left_alone(
+    orchestrator: Orchestrator, make_consumer: MakeConsumer, background: Any
+) -> None:
+    """Defaults are put back, a handler of the program's own stays, and other threads touch nothing."""
+    orchestrator.publish_batch("points", [{}, {}])
+    during: list[object] = []
+    consumer = make_consumer(lambda job: during.append(signal.getsignal(signal.SIGTERM)))
+    before = signal.getsignal(signal.SIGTERM)
+
+    background(consumer.consume, 1).result()
+    assert during.pop() is before
+    own = lambda number, frame: None  # noqa: E731
+    signal.signal(signal.SIGTERM, own)
+    try:
+        consumer.consume(1)
+        assert during.pop() is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    orchestrator.publish("points", {})
+    consumer.consume(1)
+    assert during.pop() not in (before, own)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+WORKER = """
+import threading, time
+from mindtrace.jobs import *
+
+orchestrator = Orchestrator(LocalClient())
+orchestrator.register(JobSchema("points", JobInput))
+
+class Worker(Consumer):
+    def run(self, job):
+        print("running", flush=True)
+        {work}
+
+worker = Worker("points")
+worker.connect(orchestrator, prefetch=5, poll_timeout_s=3600)
+orchestrator.publish_batch("points", [{{}}] * {jobs})
+{before}
+try:
+    print("attempted", worker.consume())
+except KeyboardInterrupt:
+    print("interrupted")
+counts = orchestrator.counts("points")
+print("ready", counts.ready, "in flight", counts.in_flight)
+"""
+
+UNTIL_STOPPED = "self._connection.loop._stopping.wait(10)"
+FOR_EVER = f"{UNTIL_STOPPED}; print('stopping', flush=True); threading.Event().wait()"
+SAY_BLOCKED = """
+store = orchestrator.backend._store("points")
+def watch():
+    while not store._receivers_waiting: time.sleep(0.001)
+    print("blocked", flush=True)
+threading.Thread(target=watch).start()
+"""
+
+
+def run_worker(*signals: int, jobs: int = 5, work: str = "pass", before: str = "") -> tuple[int, list[str]]:
+    """Run a worker in a process of its own, and answer each of its first lines with a signal."""
+    source = WORKER.format(jobs=jobs, work=work, before=before)
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(source)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    ) as process:
+        try:
+            output = ""
+            for number in signals:
+                output += process.stdout.readline()
+                process.send_signal(number)
+            output += process.communicate(timeout=20)[0]
+        finally:
+            process.kill()
+    return process.returncode, output.splitlines()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_gracefully(number: int) -> None:
+    """The job that runs is finished, the four behind it are given back, and the program goes on (SET-4)."""
+    assert run_worker(number, work=UNTIL_STOPPED) == (0, ["running", "attempted 1", "ready 4 in flight 0"])
+
+
+def test_a_signal_stops_a_consumer_that_waits_for_jobs() -> None:
+    """It doesn't wait out its poll."""
+    assert run_worker(signal.SIGTERM, jobs=0, before=SAY_BLOCKED) == (
+        0,
+        ["blocked", "attempted 0", "ready 0 in flight 0"],
+    )
+
+
+def test_a_second_signal_interrupts_the_handler() -> None:
+    """Whoever can't wait gets KeyboardInterrupt, and even that loses no job (SET-4)."""
+    assert run_worker(signal.SIGINT, signal.SIGTERM, work=FOR_EVER) == (
+        0,
+        ["running", "stopping", "interrupted", "ready 5 in flight 0"],
+    )

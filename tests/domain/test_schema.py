@@ -1,0 +1,196 @@
+"""A schema takes classes, instances and aliases, and refuses what can't make the journey."""
+
+from typing import Any
+
+import pytest
+from pydantic import AliasChoices, BaseModel, Field, RootModel, ValidationError
+
+from mindtrace.jobs import Job, JobInput, JobOutput, JobSchema, RetryPolicy, job_from_schema
+from mindtrace.jobs.domain.errors import InvalidJob, InvalidName, InvalidPayload, InvalidSchema
+from mindtrace.jobs.domain.schema import validate_model
+
+
+class Point(JobInput):
+    x: float = 0.0
+    y: float = 0.0
+
+
+class Total(JobOutput):
+    total: float = 0.0
+
+
+class Strict(JobInput):
+    name: str
+    count: int
+
+
+SCHEMA = JobSchema(name="points", input=Point, output=Total)
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        {"input": Point, "output": Total},
+        {"input": Point(), "output": Total()},
+        {"input": Point(x=7.0), "output": Total},
+        {"input_schema": Point, "output_schema": Total},
+        {"input_schema": Point(), "output": Total()},
+    ],
+)
+def test_a_model_may_be_a_class_or_an_instance_under_either_name(models: dict[str, Any]) -> None:
+    """All these are the same schema."""
+    assert JobSchema(name="points", **models) == SCHEMA
+    assert JobSchema("points", **models) == SCHEMA
+
+
+def test_the_output_may_be_left_out() -> None:
+    """Then a result has no fields."""
+    assert JobSchema("points", Point).output is JobOutput
+
+
+def test_any_pydantic_model_will_do() -> None:
+    """``JobInput`` is a convenience: the frozen model that refuses NaN."""
+
+    class Plain(BaseModel):
+        x: float
+
+    assert job_from_schema(JobSchema("plain", Plain), {"x": 1}).payload == Plain(x=1)
+
+
+def test_a_schema_cannot_be_changed() -> None:
+    """It is shared between threads and orchestrators."""
+    with pytest.raises(AttributeError):
+        SCHEMA.name = "other"
+
+
+def test_inputs_and_outputs_are_frozen_and_finite() -> None:
+    """A payload can't change after it was validated, and JSON has no NaN."""
+    with pytest.raises(ValidationError):
+        Point().x = 1.0
+    with pytest.raises(ValidationError):
+        Point(x=float("nan"))
+    with pytest.raises(ValidationError):
+        Total(total=float("inf"))
+
+
+class Rooted(RootModel[list[int]]):
+    pass
+
+
+class Hidden(JobInput):
+    secret: str = Field(exclude=True)
+
+
+class TwoNames(JobInput):
+    x: int = Field(serialization_alias="ex")
+
+
+class ManyNames(JobInput):
+    x: int = Field(validation_alias=AliasChoices("ex", "why"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        ({}, "schema 'points': input is missing"),
+        ({"output": Total}, "schema 'points': input is missing"),
+        ({"input": Point, "input_schema": Point}, "give input or input_schema, not both"),
+        ({"input": Point, "output": Total, "output_schema": Total}, "give output or output_schema, not both"),
+        ({"input": dict}, "input must be a pydantic model class, got <class 'dict'>"),
+        ({"input": {"x": 1.0}}, "input must be a pydantic model class, got {'x': 1.0}"),
+        ({"input": BaseModel}, "input must be a pydantic model class"),
+        ({"input": Point, "output": "Total"}, "output must be a pydantic model class, got 'Total'"),
+        ({"input": Rooted}, "input Rooted is a RootModel"),
+        ({"input": Hidden}, "input field 'secret' is required but excluded from serialization"),
+        ({"input": TwoNames}, "input field 'x' is written as 'ex' but read as 'x'"),
+        ({"input": ManyNames}, "input field 'x' is written as 'x' but read as AliasChoices"),
+        ({"input": Point, "retry": 5}, "schema 'points': retry must be a RetryPolicy, got 5"),
+    ],
+)
+def test_a_schema_that_could_only_fail_later_is_refused(arguments: dict[str, Any], rule: str) -> None:
+    """The message names the schema, the role and what is wrong with it."""
+    with pytest.raises(InvalidSchema) as raised:
+        JobSchema(name="points", **arguments)
+
+    assert rule in str(raised.value)
+
+
+def test_one_alias_for_both_directions_is_fine() -> None:
+    """Such a field is published and read under its alias."""
+
+    class Aliased(JobInput):
+        x: int = Field(alias="ex")
+
+    assert job_from_schema(JobSchema("aliased", Aliased), {"ex": 3}).payload.x == 3
+
+
+@pytest.mark.parametrize("ttl_s", [0, -1, float("nan"), "1"])
+def test_a_result_must_be_kept_for_a_while(ttl_s: Any) -> None:
+    """A result's time to live is a positive number of seconds (RES-1)."""
+    with pytest.raises(InvalidJob, match=rf"result_ttl_s {ttl_s!r}: must be"):
+        JobSchema("points", Point, result_ttl_s=ttl_s)
+
+
+def test_a_bad_name_is_refused() -> None:
+    """A schema's name becomes its queue's, so the same rule holds (PUB-6)."""
+    with pytest.raises(InvalidName, match="schema name 'my jobs': use 1 to 128 characters"):
+        JobSchema("my jobs", Point)
+
+
+@pytest.mark.parametrize("data", [Point(x=1.5, y=2.5), {"x": 1.5, "y": 2.5}, {"x": "1.5", "y": 2.5}])
+def test_a_job_is_made_of_a_model_or_a_dict(data: Any) -> None:
+    """Its payload is the schema's input model, validated."""
+    made = job_from_schema(SCHEMA, data, id="a", priority=3, max_attempts=2, headers={"trace": "1"})
+
+    assert isinstance(made, Job)
+    assert made.payload == Point(x=1.5, y=2.5)
+    assert (made.schema_name, made.id, made.priority, made.max_attempts) == ("points", "a", 3, 2)
+    assert made.headers == {"trace": "1"}
+
+
+@pytest.mark.parametrize(
+    ("data", "rule"),
+    [
+        ({"x": "one"}, r"doesn't fit Point \(x: Input should be a valid number"),
+        ({"x": float("nan")}, r"x: Input should be a finite number"),
+        (Total(), "expected Point or a dict, got Total"),
+        (Point, "expected Point or a dict, got ModelMetaclass"),
+        (None, "expected Point or a dict, got NoneType"),
+        ([("x", 1.0)], "expected Point or a dict, got list"),
+        ('{"x": 1.0}', "expected Point or a dict, got str"),
+    ],
+)
+def test_an_input_of_the_wrong_shape_is_refused(data: Any, rule: str) -> None:
+    """The message names the field or the type, and what was expected (PUB-6)."""
+    with pytest.raises(InvalidPayload, match=f"payload: .*{rule}"):
+        job_from_schema(SCHEMA, data)
+
+
+def test_a_refusal_names_every_field_but_no_value() -> None:
+    """A payload may hold secrets, so its values stay out of messages (SEC-3)."""
+    with pytest.raises(InvalidPayload) as raised:
+        job_from_schema(JobSchema("strict", Strict), {"count": "hunter2"})
+
+    message = str(raised.value)
+    assert message.startswith("payload: doesn't fit Strict (")
+    assert "name: Field required" in message
+    assert "count: Input should be a valid integer" in message
+    assert "hunter2" not in message
+
+
+def test_a_refusal_of_many_fields_stays_short() -> None:
+    """Five problems are told, the rest counted."""
+
+    class Wide(JobInput):
+        values: list[int]
+
+    with pytest.raises(InvalidPayload, match=r"; and 95 more\)$"):
+        validate_model("payload", Wide, {"values": ["no"] * 100})
+
+
+def test_a_schema_keeps_its_retry_policy() -> None:
+    """Without one of its own, it has the default (RTY-1)."""
+    policy = RetryPolicy(max_attempts=9)
+
+    assert JobSchema("points", Point, retry=policy).retry is policy
+    assert JobSchema("points", Point).retry == RetryPolicy()

@@ -1,0 +1,116 @@
+"""The public names: what is there, what is fetched when it is asked for, and what importing costs."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import mindtrace.jobs
+from mindtrace.jobs import AdapterNotInstalled, adapters
+
+CORE = find_spec("mindtrace.core") is not None
+
+LAZY = {
+    "RedisClient": "redis",
+    "RedisConsumerBackend": "redis",
+    "RabbitMQClient": "rabbitmq",
+    "RabbitMQConsumerBackend": "rabbitmq",
+}
+
+
+def fresh_import(statement: str) -> set[str]:
+    """Run an import in a fresh interpreter, and return the modules that are then loaded."""
+    report = f"import json, sys; {statement}; print(json.dumps(sorted(sys.modules)))"
+    printed = subprocess.run([sys.executable, "-c", report], capture_output=True, check=True).stdout
+    return set(json.loads(printed))
+
+
+def test_every_public_name_is_there() -> None:
+    """``__all__`` is what the package offers without any extra."""
+    assert [name for name in mindtrace.jobs.__all__ if not hasattr(mindtrace.jobs, name)] == []
+    assert len(set(mindtrace.jobs.__all__)) == len(mindtrace.jobs.__all__)
+
+
+def test_the_names_of_the_seed_are_public() -> None:
+    """Whoever follows the description finds them all."""
+    local = "Orchestrator LocalClient Consumer JobSchema JobInput JobOutput Job job_from_schema"
+
+    assert {*local.split(), "LocalConsumerBackend"} <= set(mindtrace.jobs.__all__)
+
+
+def test_another_name_is_no_attribute() -> None:
+    """In the words that Python uses itself."""
+    with pytest.raises(AttributeError, match=r"module 'mindtrace.jobs' has no attribute 'NoSuchClient'"):
+        mindtrace.jobs.NoSuchClient  # noqa: B018
+
+
+@pytest.fixture
+def adapter_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installation whose adapters are what a test puts there."""
+    monkeypatch.setattr(adapters, "__path__", [str(tmp_path)])
+    for adapter in set(LAZY.values()):
+        monkeypatch.delitem(sys.modules, f"mindtrace.jobs.adapters.{adapter}", raising=False)
+        monkeypatch.delattr(adapters, adapter, raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "adapter"), LAZY.items())
+def test_a_client_is_imported_when_it_is_asked_for(adapter_folder: Path, name: str, adapter: str) -> None:
+    """By attribute or by ``from … import``."""
+    adapter_folder.joinpath(f"{adapter}.py").write_text(f"class {name}: pass")
+
+    assert getattr(mindtrace.jobs, name).__module__ == f"mindtrace.jobs.adapters.{adapter}"
+
+
+@pytest.mark.parametrize(("name", "adapter"), LAZY.items())
+def test_a_library_that_is_missing_is_named_with_its_extra(
+    adapter_folder: Path, name: str, adapter: str
+) -> None:
+    """The message is the command that mends it, and ``except ImportError`` catches it."""
+    adapter_folder.joinpath(f"{adapter}.py").write_text("import nosuchlibrary")
+
+    with pytest.raises(AdapterNotInstalled) as raised:
+        getattr(mindtrace.jobs, name)
+
+    assert str(raised.value) == f"{name} needs nosuchlibrary: pip install 'mindtrace-jobs[{adapter}]'"
+    assert (raised.value.name, isinstance(raised.value, ImportError)) == ("nosuchlibrary", True)
+
+
+@pytest.mark.parametrize(("name", "adapter"), LAZY.items())
+def test_an_adapter_that_this_release_lacks_is_said_to_be_missing(
+    adapter_folder: Path, name: str, adapter: str
+) -> None:
+    """No extra would bring it."""
+    with pytest.raises(
+        AdapterNotInstalled, match=f"{name}: the {adapter} adapter isn't available yet in release"
+    ):
+        getattr(mindtrace.jobs, name)
+
+
+def test_importing_it_imports_no_optional_library() -> None:
+    """Whether or not they are installed: an extra is paid for by those who use it."""
+    optional = {"redis", "pika", "hypothesis", "pytest", "testcontainers", "mindtrace.jobs.contract"}
+
+    assert fresh_import("import mindtrace.jobs") & optional == set()
+
+
+@pytest.mark.skipif(CORE, reason="mindtrace-core brings libraries of its own")
+def test_importing_it_needs_pydantic_and_nothing_else() -> None:
+    """Of all that is installed, only what pydantic's models load themselves."""
+    model = "import pydantic; type('Model', (pydantic.BaseModel,), {})"
+    ours = fresh_import("import mindtrace.jobs") - fresh_import(model)
+    roots = {name.partition(".")[0] for name in ours if not name.startswith("_")}
+
+    assert roots - sys.stdlib_module_names - {"mindtrace", "pydantic"} == set()
+
+
+def test_importing_it_imports_no_adapter_but_local() -> None:
+    """An adapter costs nothing before it is used."""
+    ours = {
+        name for name in fresh_import("import mindtrace.jobs") if name.startswith("mindtrace.jobs.adapters.")
+    }
+
+    assert {name.split(".")[3] for name in ours} == {"local"}
