@@ -22,7 +22,6 @@ _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
 
-
 class Headers(Mapping[str, str]):
     """Strings by name; immutable, so that a job can be hashed, copied and sent to another process."""
 

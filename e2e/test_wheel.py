@@ -1,19 +1,16 @@
 """What ships: the wheel, built by way of the sdist and installed where this tree is out of reach."""
 
 import json
-import os
-import subprocess
-import sys
 import tomllib
-import venv
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 
+from .environments import ROOT, make_environment, run
+
 pytestmark = pytest.mark.timeout(300)
 
-ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 # Where each folder's files belong in the wheel, subfolders and all, so that a package which pyproject.toml
@@ -43,32 +40,11 @@ print(json.dumps({
 """
 
 
-def run(*command: str | Path, cwd: Path) -> str:
-    """Run a command that must succeed, away from this process's import path, and return what it printed."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    result = subprocess.run(command, cwd=cwd, env=env, capture_output=True, encoding="utf-8")
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built in isolation from an sdist that was built in isolation."""
-    dist = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--outdir", dist, ROOT, cwd=dist)
-    assert len(list(dist.glob("*.tar.gz"))) == 1
-    (wheel,) = dist.glob("*.whl")
-    return wheel
-
-
 @pytest.fixture(scope="session")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of a clean environment with the wheel in it, and none of its extras."""
     home = tmp_path_factory.mktemp("clean")
-    venv.create(home, with_pip=True)
-    python = home / "bin" / "python"
-    run(python, "-m", "pip", "install", "--quiet", wheel, cwd=home)
-    return python
+    return make_environment(home, wheel)
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:

@@ -65,9 +65,8 @@ class Rig:
     def receive(
         self, consumer: ConsumerBackend, max_jobs: int = 1, *, timeout_s: float | None = None
     ) -> list[Delivery]:
-        """Receive what should be there: waits as long as the harness's bound, for a slow broker."""
-        wait_s = self.bench.harness.bound_s if timeout_s is None else timeout_s
-        return self.bench.awaited(lambda: consumer.receive(max_jobs, wait_s), within_s=wait_s + 10)
+        """Receive what should be there."""
+        return self.bench.receive(consumer, max_jobs, timeout_s=timeout_s)
 
     def receive_one(self, consumer: ConsumerBackend) -> Delivery:
         """Receive one job that should be there."""
@@ -117,7 +116,9 @@ class Bench:
     profile: Profile
     seed: int | None = None
     examples: int = 0
-    """How many examples of properties were run so far."""
+    """How many examples of properties were run so far; of one that failed, up to the first that did."""
+    failed: bool = False
+    """Whether the check that runs has found an example that fails."""
     _capabilities: list[Capabilities] = field(default_factory=list)
 
     @property
@@ -169,6 +170,17 @@ class Bench:
             time.sleep(min(_STEP_S, seconds))
             self.harness.advance(min(_STEP_S, seconds))
             seconds -= _STEP_S
+
+    def receive(
+        self, consumer: ConsumerBackend, max_jobs: int = 1, *, timeout_s: float | None = None
+    ) -> list[Delivery]:
+        """Receive what should be there: waits as long as the harness's bound, for a slow broker."""
+        wait_s = self.harness.bound_s if timeout_s is None else timeout_s
+        if self.harness.virtual_time and (ready := consumer.receive(max_jobs, 0.0)):
+            return ready  # where time stands still, waiting takes a thread
+        return self.awaited(
+            lambda: consumer.receive(max_jobs, wait_s), within_s=wait_s + self.harness.bound_s
+        )
 
     def awaited(self, call: Callable[[], ValueT], *, within_s: float | None = None) -> ValueT:
         """Make a call that may block, while time passes; demand that it returns within the bound."""
@@ -226,6 +238,7 @@ class Bench:
 
     def settings(self, examples: int, **more: Any) -> settings:
         """The Hypothesis settings of this profile."""
+        unwanted = {Phase.explain} if self.profile.shrink else {Phase.explain, Phase.shrink}
         return settings(
             max_examples=examples,
             derandomize=self.profile.derandomize and self.seed is None,
@@ -233,7 +246,7 @@ class Bench:
             database=None,
             report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),
-            phases=[phase for phase in Phase if phase is not Phase.explain],
+            phases=[phase for phase in Phase if phase not in unwanted],
             **more,
         )
 
@@ -241,13 +254,26 @@ class Bench:
         """Fix the random numbers of a property or a state machine, where a seed was asked for."""
         return test if self.seed is None else seed(self.seed)(test)
 
+    @contextmanager
+    def example(self) -> Iterator[None]:
+        """Count an example, unless one has failed: what comes then repeats it, or makes it smaller."""
+        self.examples += not self.failed
+        try:
+            yield
+        except Exception:
+            self.failed = True
+            raise
+
     def property(self, **strategies: SearchStrategy[Any]) -> Callable[[Callable[..., None]], None]:
         """Run the decorated function at once, as a property of values drawn from ``strategies``."""
 
         def run(body: Callable[..., None]) -> None:
+            __tracebackhide__ = True
+
             def example(**values: Any) -> None:
-                self.examples += 1
-                body(**values)
+                __tracebackhide__ = True
+                with self.example():
+                    body(**values)
 
             test = given(**strategies)(example)
             self.seeded(self.settings(self.profile.property_examples)(test))()

@@ -2,7 +2,6 @@
 
 import time
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 from ..ports import ConsumerBackend, OrchestratorBackend
 
@@ -10,16 +9,16 @@ from ..ports import ConsumerBackend, OrchestratorBackend
 class Harness(ABC):
     """How to make, break and clean up one adapter. Four methods are required; the rest has defaults."""
 
-    lease_s: ClassVar[float] = 0.5
+    lease_s: float = 0.5
     """The shortest lease, in seconds, that the adapter keeps reliably on a busy machine."""
 
-    bound_s: ClassVar[float] = 5.0
+    bound_s: float = 5.0
     """How long, in seconds, what should happen at once may take on a busy machine."""
 
-    secrets: ClassVar[tuple[str, ...]] = ()
+    secrets: tuple[str, ...] = ()
     """Passwords that :meth:`make` connects with, which must show up nowhere (SEC-3)."""
 
-    virtual_time: ClassVar[bool] = False
+    virtual_time: bool = False
     """Whether the broker's clock stands still but for :meth:`advance`."""
 
     @classmethod
@@ -42,6 +41,9 @@ class Harness(ABC):
     @abstractmethod
     def destroy(self, namespace: str) -> None:
         """Remove all that is left of ``namespace``; nobody is connected to it any more."""
+
+    def close(self) -> None:  # noqa: B027 - most harnesses hold nothing
+        """Give back what the harness itself holds, such as a server that it started: the suite is done."""
 
     def advance(self, seconds: float) -> None:
         """Let ``seconds`` pass on the broker's clock: by waiting, or by moving a clock that stands still."""

@@ -1,6 +1,9 @@
 """The suite as pytest sees it."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -12,7 +15,7 @@ from .registry import Check, all_checks
 from .run import run_check
 
 PROPERTY = "mindtrace.jobs.contract"
-"""Under which name a test's result travels in its pytest report."""
+"""Under which name a test's result travels in its pytest report: as JSON, which pytest-xdist can carry."""
 
 
 def contract_suite(harness: type[Harness]) -> dict[str, Any]:
@@ -30,20 +33,26 @@ def contract_suite(harness: type[Harness]) -> dict[str, Any]:
 
 def _bench_fixture(harness: type[Harness]) -> Any:
     @pytest.fixture(scope="module", name="contract_bench")
-    def contract_bench(request: pytest.FixtureRequest) -> Bench:
+    def contract_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
         config = request.config
-        return Bench(
-            harness(), PROFILES[config.getoption("contract_profile")], config.getoption("contract_seed")
-        )
+        with closing(harness()) as made:
+            yield Bench(
+                made, PROFILES[config.getoption("contract_profile")], config.getoption("contract_seed")
+            )
 
     return contract_bench
 
 
 def _as_test(check: Check, harness: type[Harness]) -> Callable[..., None]:
     def test(contract_bench: Bench, request: pytest.FixtureRequest) -> None:
+        __tracebackhide__ = True
         result, error = run_check(contract_bench, check)
-        capabilities = contract_bench.capabilities
-        request.node.user_properties.append((PROPERTY, (harness.backend_name(), capabilities, result)))
+        told = {
+            "backend": harness.backend_name(),
+            "capabilities": asdict(contract_bench.capabilities),
+            "result": result.as_json(),
+        }
+        request.node.user_properties.append((PROPERTY, json.dumps(told)))
         if error is not None:
             raise error
 

@@ -64,6 +64,8 @@ class ModelJob:
     receipt: str = ""
     errors: tuple[str, ...] = ()
     reason: str = ""
+    died: int = 0
+    """Its place in the order of dying."""
 
     @property
     def id(self) -> str:
@@ -78,6 +80,7 @@ class Model:
         self.kind = kind
         self._redelivery = redelivery
         self.jobs: dict[str, ModelJob] = {}
+        self._deaths = 0
         self.settled: set[str] = set()
         """Receipts that settled their job."""
         self.lost: set[str] = set()
@@ -193,7 +196,8 @@ class Model:
                 job.due = now + delay_s
             case Dead(_, reason, error):
                 job.state = State.DEAD
-                job.reason = reason
+                self._deaths += 1
+                job.reason, job.died = reason, self._deaths
                 job.errors += (error,)
             case Release():
                 self.come_back(job)
@@ -263,16 +267,15 @@ class Model:
 
     def check_dead(self, letters: Sequence[DeadLetter]) -> None:
         """``letters`` are all that was listed."""
-        expected = {job.id: job for job in self.in_state(State.DEAD)}
+        dead = sorted(self.in_state(State.DEAD), key=lambda job: job.died)
+        expected = {job.id: job for job in dead}
         listed = [letter.id for letter in letters]
-        demand(
-            "DLQ-1", sorted(listed) == sorted(expected), f"{listed} were listed, expected {list(expected)}"
-        )
+        demand("DLQ-1", listed == list(expected), f"{listed} were listed, expected {list(expected)}")
         for letter in letters:
             job = expected[letter.id]
             demand("SET-3", letter.body == job.message.body, f"dead job {job.id} has another body")
             demand("SET-3", letter.reason == job.reason, f"dead job {job.id}: reason {letter.reason!r}")
             history = (*(failure.error for failure in letter.history), letter.error)
-            kept = job.errors[-len(history) :]
+            kept = job.errors[-11:]
             demand("SET-3", history == kept, f"dead job {job.id}: history {history}, expected {kept}")
             demand("SET-3", letter.attempt == job.attempt, f"dead job {job.id}: attempt {letter.attempt}")

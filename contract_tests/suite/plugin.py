@@ -1,7 +1,6 @@
 """What pytest learns when ``mindtrace-jobs`` is installed: the suite's options, and its report."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Collect results where a report was asked for."""
     path: Path | None = config.getoption("contract_report")
-    if path is not None:
+    if path is not None and not hasattr(config, "workerinput"):  # of pytest-xdist: the controller reports
         config.pluginmanager.register(
             _Reporter(path, config.getoption("contract_profile")), "contract-report"
         )
@@ -58,11 +57,11 @@ class _Reporter:
         properties: list[tuple[str, Any]] = report.user_properties
         for name, value in properties:
             if name == _PROPERTY:
-                backend, capabilities, result = value
+                told = json.loads(value)
                 entry = self._backends.setdefault(
-                    backend, {"capabilities": asdict(capabilities), "checks": []}
+                    told["backend"], {"capabilities": told["capabilities"], "checks": []}
                 )
-                entry["checks"].append(result.as_json())
+                entry["checks"].append(told["result"])
 
     def pytest_sessionfinish(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,18 +10,49 @@ class Profile:
     name: str
     property_examples: int
     machine_examples: int
+    waited_examples: int
+    """As ``machine_examples``, for a broker whose time must be waited for: an example then takes seconds."""
     machine_steps: int
     derandomize: bool
+    shrink: bool = True
+    """Whether an example that failed is made as small as it can be, or shown as it was found."""
 
 
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("quick", property_examples=10, machine_examples=30, machine_steps=30, derandomize=True),
-        Profile("ci", property_examples=50, machine_examples=300, machine_steps=50, derandomize=True),
-        Profile("random", property_examples=50, machine_examples=300, machine_steps=50, derandomize=False),
         Profile(
-            "thorough", property_examples=500, machine_examples=5000, machine_steps=80, derandomize=False
+            "quick",
+            property_examples=10,
+            machine_examples=30,
+            waited_examples=10,
+            machine_steps=30,
+            derandomize=True,
+            shrink=False,
+        ),
+        Profile(
+            "ci",
+            property_examples=50,
+            machine_examples=300,
+            waited_examples=50,
+            machine_steps=50,
+            derandomize=True,
+        ),
+        Profile(
+            "random",
+            property_examples=50,
+            machine_examples=300,
+            waited_examples=50,
+            machine_steps=50,
+            derandomize=False,
+        ),
+        Profile(
+            "thorough",
+            property_examples=500,
+            machine_examples=5000,
+            waited_examples=1000,
+            machine_steps=80,
+            derandomize=False,
         ),
     )
 }

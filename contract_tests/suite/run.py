@@ -33,7 +33,8 @@ class Result:
 
 def run_check(bench: Bench, check: Check) -> tuple[Result, BaseException | None]:
     """Run one check on ``bench``; return its result, and what it raised."""
-    examples, began = bench.examples, time.perf_counter()
+    __tracebackhide__ = True
+    examples, began, bench.failed = bench.examples, time.perf_counter(), False
     run, refused = applicable(check, bench.capabilities)
     error: BaseException | None = None
     try:

@@ -18,5 +18,6 @@ class ContractViolation(AssertionError):
 
 def demand(clause: str, holds: object, found: str) -> None:
     """Raise ContractViolation unless ``holds`` is true."""
+    __tracebackhide__ = True  # of pytest: what is of interest is the check that demands
     if not holds:
         raise ContractViolation(clause, found)

@@ -1,8 +1,12 @@
 """CNT and ADM: counting, declaring, purging, deleting."""
 
+import threading
+import time
+from functools import partial
+
 from ...domain import Queue, QueueKind
 from ...domain.errors import QueueConflict, QueueNotFound
-from ...ports import Ack, Dead, Release, Retry, SettleOutcome
+from ...ports import Ack, ConsumerBackend, Dead, Release, Retry, SettleOutcome
 from ..app import QUEUE, Numbers, app_on
 from ..bench import Bench
 from ..registry import check
@@ -38,7 +42,7 @@ def count_queue_messages_is_what_waits(bench: Bench) -> None:
             app.publish(Numbers())
         app.publish(Numbers(), delay_s=3600)
         consumer = app.backend.open_consumer(QUEUE)
-        assert consumer.receive(1, bench.harness.bound_s)
+        assert bench.receive(consumer)
         bench.retried(lambda: _same(app.orchestrator.count_queue_messages(QUEUE), 3))
 
 
@@ -63,6 +67,26 @@ def declaring_again_changes_nothing(bench: Bench) -> None:
                 continue
             raise AssertionError(f"a fifo queue could be declared as {kind}")
         assert rig.receive_one(rig.consumer()).id == "job"
+
+
+@check("ADM-1")
+def a_name_is_taken_literally(bench: Bench) -> None:
+    """Names that differ in a character, in case, or by what an adapter might append are different queues."""
+    names = ["jobs", "Jobs", "jobs.1", "jobs-1", "jobs_1", "jobs.dead", "jobs.delayed", "jobs.results"]
+    names += [".", "..", "-", "x" * 127 + "y", "x" * 127 + "z"]
+    with bench.backends(1) as (backend,):
+        rigs = [bench.rig_on(backend, name=name) for name in names]
+        for number, rig in enumerate(rigs):
+            rig.publish(f"ready-{number}", f"dead-{number}")
+            rig.publish(f"delayed-{number}", delay_s=3600)
+        for number, rig in enumerate(rigs):
+            consumer = rig.consumer()
+            ready, dead = rig.receive_one(consumer), rig.receive_one(consumer)
+            found = (ready.id, dead.id)
+            demand("ADM-1", found == (f"ready-{number}", f"dead-{number}"), f"{rig.queue} served {found}")
+            rig.settle(consumer, Dead(dead.receipt, "rejected", "no good"))
+        for rig in rigs:
+            rig.expect_counts(in_flight=1, delayed=1, dead=1)
 
 
 @check("ADM-2")
@@ -124,21 +148,25 @@ def a_purge_racing_a_receive_resurrects_nothing(bench: Bench) -> None:
         with bench.rig() as rig:
             jobs = 60
             rig.publish(*[f"job-{n}" for n in range(jobs)])
-            consumer = rig.consumer()
-
-            def drain(consumer=consumer) -> int:  # type: ignore[no-untyped-def]
-                came = 0
-                while deliveries := consumer.receive(3, 0.0):
-                    came += len(deliveries)
-                    consumer.settle([Ack(delivery.receipt) for delivery in deliveries])
-                return came
-
-            racing = bench.start(drain)
+            consumer, begun = rig.consumer(), threading.Event()
+            racing = bench.start(partial(_drain, consumer, begun))
+            begun.wait(bench.harness.bound_s)
             purged = rig.backend.purge(rig.queue)
-            received = bench.finish(racing, within_s=30)
-            received += drain()
+            received = bench.finish(racing, within_s=30) + _drain(consumer, begun)
             demand("ADM-3", purged + received == jobs, f"{purged} purged, {received} received, of {jobs}")
             rig.expect_counts()
+
+
+def _drain(consumer: ConsumerBackend, begun: threading.Event) -> int:
+    """Ack all there is, in no hurry, and count it."""
+    came = 0
+    while deliveries := consumer.receive(3, 0.0):
+        begun.set()
+        came += len(deliveries)
+        time.sleep(0.001)
+        outcomes = consumer.settle([Ack(delivery.receipt) for delivery in deliveries]).outcomes
+        demand("ADM-3", set(outcomes) == {SettleOutcome.OK}, f"of what was in flight, {outcomes}")
+    return came
 
 
 @check("ADM-3")

@@ -96,6 +96,32 @@ def extending_keeps_the_job(bench: Bench) -> None:
         assert rig.settle(holder, Ack(held.receipt)) is SettleOutcome.OK
 
 
+@check("LSE-2", "LSE-3")
+def extending_one_keeps_no_other(bench: Bench) -> None:
+    """Of several jobs that a consumer holds, those come back whose leases it doesn't extend."""
+    harness = bench.harness
+    if bench.capabilities.lease is Lease.CONNECTION:
+        an_expired_lease_frees_the_job(bench)
+        return
+
+    @bench.property(kept=st.sets(st.integers(0, 3)))
+    def _(kept: set[int]) -> None:
+        with bench.rig() as rig:
+            rig.publish(*[f"job-{n}" for n in range(4)])
+            holder, heir = rig.consumer(lease_s=harness.lease_s * 2), rig.consumer()
+            held = [rig.receive_one(holder) for _ in range(4)]
+            extended = [held[n].receipt for n in sorted(kept)]
+            harness.advance(harness.lease_s)
+            assert holder.extend(extended) == [SettleOutcome.OK] * len(extended)
+            harness.advance(harness.redelivery_s(harness.lease_s))
+            came = {rig.receive_one(heir).id for _ in range(4 - len(kept))}
+            rig.receive_nothing(heir)
+            expected = {f"job-{n}" for n in range(4) if n not in kept}
+            demand("LSE-2", came == expected, f"{came} came back, expected {expected}")
+            outcomes = holder.settle([Ack(receipt) for receipt in extended]).outcomes
+            demand("LSE-3", set(outcomes) <= {SettleOutcome.OK}, f"what was extended was answered {outcomes}")
+
+
 @check("LSE-3")
 def a_long_handler_keeps_its_job(bench: Bench) -> None:
     """The application extends by itself while a handler runs for several leases."""
@@ -155,6 +181,7 @@ def _severed_receipts_are_lost(bench: Bench) -> None:
         stale = rig.receive_one(consumer).receipt
         bench.harness.sever(rig.backend)
         again = rig.receive_one(rig.consumer())
+        demand("LSE-4", consumer.extend([stale]) == [SettleOutcome.LOST], "a late extension wasn't LOST")
         outcome = rig.settle(consumer, Ack(stale))
         demand("LSE-4", outcome is SettleOutcome.LOST, f"a late settlement was answered {outcome}")
         assert again.crashes == 1

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from ...domain import Job, Queue, QueueKind
 from ...domain.errors import InvalidInput, QueueNotFound, SchemaMismatch
-from ...ports import Ack, Dead, Message, OrchestratorBackend, PublishStatus
+from ...domain.limits import MAX_BODY_BYTES
+from ...ports import Ack, Dead, Message, OrchestratorBackend, PublishStatus, Retry
 from ..app import QUEUE, Numbers, Recorder, app_on
 from ..bench import Bench
 from ..registry import check, refusal
@@ -21,9 +22,53 @@ def a_published_job_is_visible_at_once(bench: Bench) -> None:
         publisher.declare(Queue("jobs"))
         publisher.publish("jobs", [Message("a", b'{"n":1}')])
         assert other.counts("jobs").waiting == 1
-        (delivery,) = other.open_consumer("jobs").receive(1, bench.harness.bound_s)
+        (delivery,) = bench.receive(other.open_consumer("jobs"))
         assert (delivery.id, delivery.body) == ("a", b'{"n":1}')
         assert (delivery.attempt, delivery.number, delivery.crashes) == (1, 1, 0)
+
+
+@check("PUB-1")
+def equal_jobs_are_as_many_jobs(bench: Bench) -> None:
+    """Jobs that differ in nothing but their ids are told apart, in whatever state they are."""
+    with bench.rig() as rig:
+        rig.backend.publish(rig.queue, [Message(id_, b"{}") for id_ in "abcd"])
+        rig.backend.publish(rig.queue, [Message("e", b"{}")])
+        rig.expect_counts(ready=5)
+        consumer = rig.consumer()
+        held = [rig.receive_one(consumer) for _ in range(4)]
+        assert {delivery.body for delivery in held} == {b"{}"}
+        rig.settle(consumer, Ack(held[0].receipt))
+        rig.settle(consumer, Dead(held[1].receipt, "rejected", "no good"))
+        rig.settle(consumer, Retry(held[2].receipt, 3600.0, "later"))
+        rig.expect_counts(ready=1, delayed=1, in_flight=1, dead=1)
+
+
+@check("PUB-1")
+def a_body_arrives_as_it_was(bench: Bench) -> None:
+    """An empty body, one of every byte and one as large as is allowed come out as they went in."""
+    every_byte = bytes(range(256))
+    bodies = {"empty": b"", "bytes": every_byte, "large": every_byte * (MAX_BODY_BYTES // len(every_byte))}
+    with bench.rig() as rig:
+        rig.backend.publish(rig.queue, [Message(id_, body) for id_, body in bodies.items()])
+        consumer = rig.consumer()
+        for id_, body in bodies.items():
+            assert rig.receive_one(consumer).body == body, f"the {id_} body was changed"
+
+
+@check("PUB-2")
+def an_id_is_kept_to_the_end(bench: Bench) -> None:
+    """Any id that is allowed is that of the outcome, the delivery and the dead letter, and is no other's."""
+    ids = ["a", "A", ".", "..", "-", "a.b", "a-b", "a_b", "x" * 127 + "y", "x" * 127 + "z"]
+    with bench.rig() as rig:
+        assert [outcome.id for outcome in rig.publish(*ids)] == ids
+        consumer = rig.consumer()
+        for id_ in ids:
+            delivery = rig.receive_one(consumer)
+            demand("PUB-2", delivery.id == id_, f"{id_} came as {delivery.id}")
+            demand("PUB-2", delivery.body == rig.message(id_).body, f"{id_} came with another's body")
+            rig.settle(consumer, Dead(delivery.receipt, "rejected", "no good"))
+        letters = [letter.id for letter in rig.backend.dead_letters(rig.queue)]
+        demand("PUB-2", letters == ids, f"the dead letters are {letters}")
 
 
 @check("PUB-2")

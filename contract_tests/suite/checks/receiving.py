@@ -26,7 +26,7 @@ def at_most_max_jobs_come(bench: Bench) -> None:
         with bench.rig() as rig:
             rig.publish(*[f"job-{n}" for n in range(published)])
             timeout_s = bench.harness.bound_s if published else 0.0
-            came = rig.consumer().receive(asked, timeout_s)
+            came = bench.receive(rig.consumer(), asked, timeout_s=timeout_s)
             demand("RCV-1", len(came) <= asked, f"{len(came)} came where {asked} were asked for")
             demand("RCV-1", bool(came) == bool(published), f"{len(came)} came where {published} wait")
 

@@ -133,7 +133,7 @@ def a_failure_is_stored_with_the_death(bench: Bench) -> None:
         assert rig.backend.result(rig.queue, "job") is None
         assert rig.settle(consumer, Dead(held.receipt, "rejected", "no good")) is SettleOutcome.OK
         found = rig.backend.result(rig.queue, "job")
-        demand("RES-1", found == JobResult(ResultStatus.FAILED, None, "no good"), f"the result is {found}")
+        demand("RES-2", found == JobResult(ResultStatus.FAILED, None, "no good"), f"the result is {found}")
 
 
 @refusal("results")

@@ -133,7 +133,7 @@ def a_job_that_kills_its_worker_ends_dead(bench: Bench) -> None:
         job_id = app.publish(Numbers())
         for _ in range(3):
             doomed = app.backend.open_consumer(QUEUE, lease_s=harness.lease_s)
-            assert doomed.receive(1, harness.bound_s)
+            assert bench.receive(doomed)
             harness.crash(doomed)
             harness.advance(harness.redelivery_s(harness.lease_s))
         consumer = app.consume(Recorder(), 1)
@@ -151,7 +151,7 @@ def the_two_budgets_are_counted_apart(bench: Bench) -> None:
     with app_on(bench, retry=policy) as app:
         app.publish(Numbers())
         doomed = app.backend.open_consumer(QUEUE, lease_s=harness.lease_s)
-        assert doomed.receive(1, harness.bound_s)
+        assert bench.receive(doomed)
         harness.crash(doomed)
         harness.advance(harness.redelivery_s(harness.lease_s))
         consumer = app.consume(Recorder(_fail), 2)

@@ -141,6 +141,23 @@ def a_release_spends_nothing(bench: Bench) -> None:
             demand("SET-4", spent == (1, 0), f"attempt and crashes are {spent} after {releases} releases")
 
 
+@check("SET-4", "RTY-1")
+def no_broker_limits_deliveries(bench: Bench) -> None:
+    """A job may come back as often as its consumers decide: a broker's own limit must not cut that short."""
+    times = 25
+    with bench.rig() as rig:
+        rig.publish("job")
+        consumer = rig.consumer()
+        for _ in range(times):
+            assert rig.settle(consumer, Release(rig.receive_one(consumer).receipt)) is SettleOutcome.OK
+        for _ in range(times):
+            receipt = rig.receive_one(consumer).receipt
+            assert rig.settle(consumer, Retry(receipt, 0.0, "again")) is SettleOutcome.OK
+        last = rig.receive_one(consumer)
+        found = (last.attempt, last.number, last.crashes)
+        assert found == (times + 1, 2 * times + 1, 0), f"attempt, delivery and crashes are {found}"
+
+
 @check("SET-4")
 def closing_a_consumer_releases_what_it_holds(bench: Bench) -> None:
     """A consumer that closes in good order gives its jobs back at once, as by release."""

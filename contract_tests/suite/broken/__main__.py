@@ -1,0 +1,32 @@
+"""Print which check catches which fault, as a table in Markdown."""
+
+import logging
+import sys
+from contextlib import closing
+from importlib import import_module
+
+from ..harness import Harness
+from . import faults_of, hunt
+
+
+def main(harness_name: str) -> int:
+    """Try every fault on the adapter of the harness that ``module:Class`` names; return how many got away."""
+    module, _, name = harness_name.partition(":")
+    make: type[Harness] = getattr(import_module(module), name)
+    logging.lastResort = None  # what handlers raise on purpose is no news
+    escaped = 0
+    print("| fault | clause | caught by | examples |")
+    print("|---|---|---|---|")
+    with closing(make()) as harness:
+        for fault in faults_of(harness):
+            for clause, result in hunt(harness, fault).items():
+                escaped += result is None
+                caught = f"`{result.check}` | {result.examples or 1}" if result else "**nothing** |"
+                print(f"| **{fault.name}**: {fault.sentence} | {clause} | {caught} |", flush=True)
+    return escaped
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(f"usage: python -m {__package__} module:Class")
+    sys.exit(main(sys.argv[1]) > 0)

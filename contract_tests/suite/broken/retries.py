@@ -1,0 +1,132 @@
+"""Faults of retries and delays."""
+
+from collections.abc import Callable, Sequence
+from math import ceil
+
+from ...ports import Delivery, Message, PublishOutcome
+from .catalogue import breaks
+from .memory import Copying
+from .publishing import accepted
+from .sound import BrokenBackend, BrokenConsumer, Sound
+
+
+@breaks("RTY-3")
+class CountsNoCrashes(Sound):
+    """A job that kills its worker comes back for ever, as in dramatiq#383."""
+
+    def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
+        return [delivery._replace(crashes=0) for delivery in deliveries]
+
+
+@breaks("RTY-3")
+class CountsARetryAsACrash(Sound):
+    """Every delivery but the first spends crash budget, as the broker counts deliveries."""
+
+    def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
+        return [delivery._replace(crashes=delivery.number - 1) for delivery in deliveries]
+
+
+@breaks("RTY-3")
+class ACrashSpendsAnAttempt(Sound):
+    """There is one budget: a crash counts as a failed attempt too."""
+
+    def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
+        return [each._replace(attempt=each.attempt + each.crashes) for each in deliveries]
+
+
+@breaks("RTY-3")
+class ACrashResetsTheAttempts(Sound):
+    """Attempts are kept in the consumer's memory: after a crash the first begins again."""
+
+    def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
+        return [each._replace(attempt=1) if each.crashes else each for each in deliveries]
+
+
+@breaks("DLY-1")
+class IsEarly(Sound):
+    """A delay is cut to whole seconds."""
+
+    def outgoing(self, client: BrokenBackend, message: Message) -> Message:
+        return message._replace(delay_s=float(int(message.delay_s)))
+
+
+@breaks("DLY-2")
+class IsLate(Sound):
+    """What is due is looked for every ten seconds."""
+
+    def outgoing(self, client: BrokenBackend, message: Message) -> Message:
+        return message._replace(delay_s=ceil(message.delay_s / 10) * 10.0)
+
+
+@breaks("DLY-3")
+class DelaysAreAQueue(Sound):
+    """A delayed job blocks those published after it that are due sooner."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self._last_due = 0.0
+
+    def outgoing(self, client: BrokenBackend, message: Message) -> Message:
+        if not message.delay_s:
+            return message
+        self._last_due = max(self._last_due, self.now() + message.delay_s)
+        return message._replace(delay_s=self._last_due - self.now())
+
+
+@breaks("DLY-3")
+class HoldsDelayedJobsInTheConsumer(Sound):
+    """A delayed job is delivered at once, and waits in its consumer's memory, as in celery#6760."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self._due: dict[str, float] = {}
+        self._held: list[Delivery] = []
+
+    def outgoing(self, client: BrokenBackend, message: Message) -> Message:
+        self._due[message.id] = self.now() + message.delay_s
+        return message._replace(delay_s=0.0)
+
+    def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
+        everything = self._held + deliveries
+        due = [each for each in everything if self._due[each.id] <= self.now()]
+        self._held = [each for each in everything if self._due[each.id] > self.now()]
+        return due
+
+
+@breaks("DLY-3")
+class HoldsDelayedJobsInThePublisher(Sound):
+    """A delayed job waits in its publisher's memory, and is sent with the first publish after it is due."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self._held: list[tuple[float, Message]] = []
+
+    def publish(self, client: BrokenBackend, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
+        held = [(self.now() + each.delay_s, each._replace(delay_s=0.0)) for each in messages]
+        everything = self._held + held
+        due = [message for moment, message in everything if moment <= self.now()]
+        self._held = [(moment, message) for moment, message in everything if moment > self.now()]
+        super().publish(client, queue, due)
+        return accepted(messages)
+
+
+@breaks("RCV-3")
+class DelaysTwice(Copying):
+    """Two workers move the same job when it is due, and it is delivered twice, as in dramatiq#431."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self._delayed: set[str] = set()
+
+    def outgoing(self, client: BrokenBackend, message: Message) -> Message:
+        if message.delay_s:
+            self._delayed.add(message.id)
+        return message
+
+    def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
+        came = super().incoming(consumer, deliveries)
+        for delivery in came:
+            if delivery.id in self._delayed:
+                self._delayed.remove(delivery.id)
+                self.put_copy(consumer.client, consumer.queue, Message(delivery.id, delivery.body))
+        return came

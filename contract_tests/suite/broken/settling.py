@@ -1,0 +1,161 @@
+"""Faults of settling."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ...ports import (
+    Ack,
+    Dead,
+    DeadLetter,
+    Delivery,
+    Release,
+    Retry,
+    Settled,
+    Settlement,
+    SettleOutcome,
+)
+from .catalogue import breaks
+from .memory import Remembering
+from .sound import BrokenBackend, BrokenConsumer, Sound
+
+
+@breaks("SET-1")
+class AckedJobsComeBack(Sound):
+    """An ack is answered well and has no effect: the job is delivered again."""
+
+    def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
+        return Release(settlement.receipt) if isinstance(settlement, Ack) else settlement
+
+
+@breaks("SET-1")
+class ASecondAckIsOk(Sound):
+    """Settling again is answered as if it had taken effect."""
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        outcomes, taken = super().settle(consumer, settlements, take)
+        ok = {SettleOutcome.ALREADY: SettleOutcome.OK}
+        return Settled([ok.get(outcome, outcome) for outcome in outcomes], taken)
+
+
+@breaks("SET-1")
+class AStaleReceiptEndsTheBatch(Sound):
+    """Of a batch of settlements, those behind one that isn't OK are not looked at."""
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        outcomes: list[SettleOutcome] = []
+        for settlement in settlements:
+            outcomes += super().settle(consumer, [settlement], 0).outcomes
+            if outcomes[-1] is not SettleOutcome.OK:
+                break
+        rest = [SettleOutcome.LOST] * (len(settlements) - len(outcomes))
+        return Settled(outcomes + rest, super().settle(consumer, [], take).deliveries)
+
+
+@breaks("SET-1")
+class SettlesByKind(Sound):
+    """A batch of settlements is sorted by what they do, and so are its answers."""
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        return super().settle(consumer, sorted(settlements, key=lambda each: type(each).__name__), take)
+
+
+@breaks("SET-2", "RTY-2")
+class RetriesAtOnce(Sound):
+    """The delay of a retry is ignored."""
+
+    def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
+        return settlement._replace(delay_s=0.0) if isinstance(settlement, Retry) else settlement
+
+
+@breaks("SET-2", "RTY-1", "I6")
+class CountsNoAttempts(Sound):
+    """A retry puts the job back as it was published: every attempt is the first."""
+
+    def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
+        return [delivery._replace(attempt=1) for delivery in deliveries]
+
+
+class Listing(Sound):
+    """Lists dead letters otherwise than they are."""
+
+    def show(self, letter: DeadLetter) -> DeadLetter:
+        """What becomes of a letter."""
+        return letter
+
+    def dead_letters(self, client: BrokenBackend, queue: str, limit: int, offset: int) -> list[DeadLetter]:
+        return [self.show(letter) for letter in super().dead_letters(client, queue, limit, offset)]
+
+
+@breaks("SET-3")
+class DropsTheReason(Listing):
+    """A dead letter doesn't say why the job was given up."""
+
+    def show(self, letter: DeadLetter) -> DeadLetter:
+        return replace(letter, reason="")
+
+
+@breaks("SET-3")
+class DropsTheBody(Listing):
+    """A dead letter has no body."""
+
+    def show(self, letter: DeadLetter) -> DeadLetter:
+        return replace(letter, body=b"")
+
+
+@breaks("SET-3")
+class DropsTheHistory(Listing):
+    """A dead letter knows its last error only."""
+
+    def show(self, letter: DeadLetter) -> DeadLetter:
+        return replace(letter, history=())
+
+
+@breaks("SET-3")
+class TheDeadVanish(Sound):
+    """A job that is given up is dropped: there are no dead letters."""
+
+    def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
+        return Ack(settlement.receipt) if isinstance(settlement, Dead) else settlement
+
+
+@breaks("SET-4")
+class AReleaseSpendsAnAttempt(Sound):
+    """A release is a retry without delay."""
+
+    def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
+        return Retry(settlement.receipt, 0.0, "released") if isinstance(settlement, Release) else settlement
+
+
+@breaks("SET-4")
+class AReleaseCountsAsACrash(Remembering):
+    """Whatever is given back counts against the crash budget, as the broker counts deliveries."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self._released: list[str] = []
+
+    def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
+        came = super().incoming(consumer, deliveries)
+        return [each._replace(crashes=each.crashes + self._released.count(each.id)) for each in came]
+
+    def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
+        if isinstance(settlement, Release) and settlement.receipt in self.delivered:
+            self._released.append(self.delivered[settlement.receipt].id)
+        return settlement
+
+
+@breaks("SET-4")
+class HasADeliveryLimit(Sound):
+    """The broker drops a job at its twentieth redelivery, whatever ended those before."""
+
+    def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
+        consumer.inner.settle([Ack(each.receipt) for each in deliveries if each.number > 20])
+        return [each for each in deliveries if each.number <= 20]
+
+
+@breaks("SET-4", "I1")
+class CloseKeepsTheJobs(Sound):
+    """A consumer that closes gives nothing back."""
+
+    def close_consumer(self, consumer: BrokenConsumer) -> None:
+        pass

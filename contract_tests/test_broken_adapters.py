@@ -1,0 +1,70 @@
+"""The suite's own test: it fails every broken adapter by the clauses it breaks, and passes a sound one."""
+
+from pathlib import Path
+
+import pytest
+
+from mindtrace.jobs.contract import CLAUSES, run_contract
+from mindtrace.jobs.contract.broken import FAULTS, SOUND, BrokenHarness, Fault, faults_of, hunt
+from mindtrace.jobs.contract.broken.catalogue import everywhere
+from mindtrace.jobs.contract.broken.sound import Sound
+from mindtrace.jobs.contract.registry import all_checks
+
+from .harnesses import LocalHarness
+
+TABLE = Path(__file__).parents[1] / "docs" / "broken_adapters.md"
+
+
+class ImpatientHarness(LocalHarness):
+    """What a broken adapter doesn't do within a second, it never does."""
+
+    bound_s = 1.0
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_fault_is_caught_by_each_clause_that_it_breaks(fault: Fault) -> None:
+    escaped = [clause for clause, result in hunt(ImpatientHarness(), fault).items() if result is None]
+
+    assert not escaped, f"{fault.name}: {fault.sentence} The checks of {escaped} don't find it"
+
+
+def test_wrapping_an_adapter_breaks_nothing() -> None:
+    results = run_contract(BrokenHarness(LocalHarness(), SOUND), profile="quick")
+
+    assert [result for result in results if result.broken] == []
+
+
+def test_what_is_no_fault_is_not_caught() -> None:
+    assert hunt(ImpatientHarness(), Fault(Sound, ("PUB-1", "SET-1"), everywhere)) == {
+        "PUB-1": None,
+        "SET-1": None,
+    }
+
+
+def test_every_clause_has_a_check() -> None:
+    assert {clause for check in all_checks() for clause in check.clauses} == set(CLAUSES)
+
+
+def test_every_fault_names_clauses_of_the_contract_and_itself_but_once() -> None:
+    assert {clause for fault in FAULTS for clause in fault.clauses} <= set(CLAUSES)
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS)
+
+
+def test_every_fault_says_what_is_wrong_in_a_sentence_of_its_own() -> None:
+    assert all(fault.sentence.endswith(".") for fault in FAULTS)
+    assert len({fault.sentence for fault in FAULTS}) == len(FAULTS)
+
+
+def test_the_local_adapter_can_have_every_fault() -> None:
+    assert faults_of(LocalHarness()) == FAULTS
+
+
+def test_the_table_in_the_documentation_has_every_fault() -> None:
+    """Made by ``python -m mindtrace.jobs.contract.broken contract_tests.harnesses:LocalHarness``."""
+    rows = [
+        line.split(" | ")[:2] for line in TABLE.read_text("utf-8").splitlines() if line.startswith("| **")
+    ]
+
+    assert rows == [
+        [f"| **{fault.name}**: {fault.sentence}", clause] for fault in FAULTS for clause in fault.clauses
+    ]
