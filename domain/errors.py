@@ -94,6 +94,14 @@ class BackendUnavailable(BackendError, ConnectionError):
     """The broker can't be reached, or the connection broke before the call was sent."""
 
 
+class AccessDenied(BackendError):
+    """The broker refuses the credentials, or they don't permit what was asked."""
+
+
+class BrokerUnsuitable(BackendError):
+    """The broker is too old, or set up so that it would lose jobs; the message says what to change."""
+
+
 class PublishUnknown(BackendUnavailable):
     """The connection broke before the confirm came: the job may or may not be in the queue (PUB-4).
 

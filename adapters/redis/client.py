@@ -1,0 +1,389 @@
+"""The backend for a Redis server."""
+
+import json
+import secrets
+import threading
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import islice
+from time import monotonic
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from pydantic import SecretStr
+
+from ...domain.errors import BackendError, Closed, InvalidInput, QueueConflict
+from ...domain.limits import check_name
+from ...domain.queue import Queue
+from ...ports import (
+    Capabilities,
+    DeadLetter,
+    Durability,
+    Failure,
+    JobResult,
+    Lease,
+    Message,
+    OrchestratorBackend,
+    PublishOutcome,
+    PublishStatus,
+    QueueCounts,
+    Redelivery,
+    ResultStatus,
+)
+from .consumer_backend import RedisConsumerBackend
+from .keys import QueueKeys
+from .link import Argument, Link, OutOfReach, RefusedByServer, make_driver
+from .refusals import naming_queue, refusing_queue
+from .scripts import COUNTS, DECLARE, DELETE, LETTERS, PUBLISH, PURGE, RESULT, UNBURY
+
+_LAYOUT = "1"
+_CHUNK_JOBS = 500
+"""The most messages of one call, so that the server is never busy with one caller for long."""
+_CHUNK_BYTES = 4 * 1024 * 1024
+_KEEP_MS = 600_000
+"""How long the answer to a publish is kept for the case that it was lost."""
+
+
+class RedisClient(OrchestratorBackend):
+    """Queues in a Redis server, version 7 or newer.
+
+    It connects when it is first used, and reconnects by itself.
+
+    Args:
+        host: The server's host name.
+        port: Its port.
+        db: The number of its database.
+        username: Whom to connect as; needs a password.
+        password: The password; shown nowhere.
+        namespace: Clients of the same namespace share their queues.
+        ssl: Encrypt the connection, and verify the server's certificate.
+        ssl_ca_certs: A file of certificates to verify it against; the system's by default.
+        durability: What the server is set up to survive; declared in the capabilities, not changed by this.
+        sweep_s: The longest, in seconds, that an idle consumer waits before it asks the server by itself: by
+            then at the latest it finds what a consumer that died has left.
+        patience_s: How many seconds a call tries to reach the server before it fails.
+
+    Raises:
+        InvalidName: the namespace breaks the rule for names.
+    """
+
+    def __init__(
+        self,
+        host: str = "localhost",
+        port: int = 6379,
+        db: int = 0,
+        *,
+        username: str | None = None,
+        password: str | SecretStr | None = None,
+        namespace: str = "default",
+        ssl: bool = False,
+        ssl_ca_certs: str | None = None,
+        durability: Durability = Durability.NONE,
+        sweep_s: float = 5.0,
+        patience_s: float = 5.0,
+    ) -> None:
+        super().__init__()
+        check_name("namespace", namespace)
+        settings: dict[str, Any] = {
+            "host": host,
+            "port": port,
+            "db": db,
+            "username": username,
+            "password": password.get_secret_value() if isinstance(password, SecretStr) else password,
+            "client_name": f"mindtrace-jobs-{secrets.token_hex(4)}",
+            "socket_connect_timeout": min(patience_s, 5.0),
+        }
+        if ssl:
+            settings |= {"ssl": True, "ssl_ca_certs": ssl_ca_certs}
+        self._client_name: str = settings["client_name"]
+        self._link = Link(
+            f"{host}:{port}",
+            make_driver(socket_timeout=max(patience_s, 1.0), **settings),
+            make_driver(socket_timeout=sweep_s + 10.0, **settings),
+            patience_s=patience_s,
+            logger=self.logger,
+        )
+        self._namespace = namespace
+        self._durability = Durability(durability)
+        self._sweep_s = sweep_s
+        self._publishers: dict[str, _Publisher] = {}
+        self._consumers: weakref.WeakSet[RedisConsumerBackend] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @classmethod
+    def from_url(cls, url: str) -> "RedisClient":
+        """Make a client from ``redis://[user[:password]@]host[:port][/db][?namespace=…]``, or ``rediss://``.
+
+        Raises:
+            InvalidInput: the URL can't be understood.
+        """
+        parts = urlsplit(url)
+        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        namespace, ca_certs = query.pop("namespace", "default"), query.pop("ssl_ca_certs", None)
+        if query:
+            raise InvalidInput(
+                f"a Redis URL takes no {', '.join(sorted(query))}; it takes namespace, ssl_ca_certs"
+            )
+        database = parts.path.strip("/")
+        try:
+            port = parts.port or 6379
+            db = int(database or 0)
+        except ValueError:
+            raise InvalidInput("a Redis URL is redis://[user[:password]@]host[:port][/db]") from None
+        return cls(
+            parts.hostname or "localhost",
+            port,
+            db,
+            username=unquote(parts.username) if parts.username else None,
+            password=unquote(parts.password) if parts.password else None,
+            namespace=namespace,
+            ssl=parts.scheme == "rediss",
+            ssl_ca_certs=ca_certs,
+        )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            stack=True,
+            priority=True,
+            dedupe=True,
+            results=True,
+            lease=Lease.TIMED,
+            redelivery=Redelivery.HEAD,
+            durability=self._durability,
+            delay_resolution_s=0.05,
+            counts_in_flight=True,
+        )
+
+    def declare(self, queue: Queue) -> None:
+        keys = self._keys(queue.name)
+        with naming_queue(queue.name, self._link):
+            kind, layout = self._link.run(DECLARE, keys.for_declare(), [queue.kind, _LAYOUT])
+        if kind.decode() != queue.kind:
+            raise QueueConflict(
+                f"queue {queue.name!r} exists as {kind.decode()}, not {queue.kind}: "
+                "declare it as it is, or delete it first"
+            )
+        if layout.decode() != _LAYOUT:
+            raise QueueConflict(
+                f"queue {queue.name!r} was made by another release: its layout is {layout.decode()}, "
+                f"this one knows {_LAYOUT}"
+            )
+
+    def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
+        with self._lock:
+            self._check_open()
+            publisher = self._publishers.get(queue)
+            if publisher is None:
+                publisher = self._publishers[queue] = _Publisher(self._link, self._keys(queue))
+        return publisher.publish(messages)
+
+    def open_consumer(
+        self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
+    ) -> RedisConsumerBackend:
+        self.counts(queue)  # raises QueueNotFound
+        consumer = RedisConsumerBackend(self._link, self._keys(queue), lease_s=lease_s, sweep_s=self._sweep_s)
+        with self._lock:
+            self._consumers.add(consumer)
+        return consumer
+
+    def counts(self, queue: str) -> QueueCounts:
+        keys = self._keys(queue)
+        with naming_queue(queue, self._link):
+            return QueueCounts(*self._link.run(COUNTS, keys.for_counts(), []))
+
+    def purge(self, queue: str) -> int:
+        keys, waiting, purged = self._keys(queue), self.counts(queue).waiting, 0
+        with naming_queue(queue, self._link):
+            # What is published meanwhile may be dropped as well; what was there when it began always is.
+            while purged < waiting:
+                dropped: int = self._link.run(PURGE, keys.for_purge(), [_CHUNK_JOBS])
+                if not dropped:
+                    break
+                purged += dropped
+        return purged
+
+    def delete(self, queue: str) -> None:
+        keys = self._keys(queue)
+        with naming_queue(queue, self._link):
+            self._link.run(DELETE, keys.for_delete(), [])
+
+    def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+        keys = self._keys(queue)
+        with naming_queue(queue, self._link):
+            columns = self._link.run(LETTERS, keys.for_letters(), [offset, limit])
+        return [_letter(*row) for row in zip(*columns, strict=True)]
+
+    def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:
+        return self._unbury("redrive", queue, ids)
+
+    def discard(self, queue: str, ids: Sequence[str] | None = None) -> int:
+        return self._unbury("discard", queue, ids)
+
+    def _unbury(self, how: str, queue: str, ids: Sequence[str] | None) -> int:
+        keys, upto = self._keys(queue), ""
+        count = 0
+        taken: int
+        with naming_queue(queue, self._link):
+            if ids is not None:
+                for chunk in _chunks(dict.fromkeys(ids), _CHUNK_JOBS):
+                    taken, _ = self._link.run(UNBURY, keys.for_unbury(), [how, "", _CHUNK_JOBS, *chunk])
+                    count += taken
+                return count
+            while True:  # up to the last death of when it began: those that come meanwhile stay
+                taken, last = self._link.run(UNBURY, keys.for_unbury(), [how, upto, _CHUNK_JOBS, "*"])
+                upto = last.decode()
+                count += taken
+                if taken < _CHUNK_JOBS:
+                    return count
+
+    def result(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
+        keys = self._keys(queue)
+        give_up = monotonic() + timeout_s
+        while True:
+            wait_s = min(self._sweep_s, give_up - monotonic())
+            with naming_queue(queue, self._link):
+                announced_ms = round(wait_s * 1000) + 1000 if wait_s > 0 else 0
+                answer = self._link.run(RESULT, keys.for_result(), [job_id, announced_ms])
+            if answer[0] == b"done":
+                return JobResult(ResultStatus.DONE, answer[1] or None)
+            if answer[0] == b"failed":
+                return JobResult(ResultStatus.FAILED, error=json.loads(answer[1])[1])
+            if wait_s <= 0:
+                return None
+            self._link.wait([(keys.rwake, answer[1].decode())], wait_s)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            consumers, publishers = list(self._consumers), list(self._publishers.values())
+        for consumer in consumers:
+            consumer.close()
+        for publisher in publishers:
+            publisher.close()
+        self._link.close()
+
+    def _keys(self, queue: str) -> QueueKeys:
+        self._check_open()
+        return QueueKeys(self._namespace, queue)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed("this RedisClient is closed")
+
+
+class _Publisher:
+    """Publishes into one queue, one request after the other, and keeps track of those left open."""
+
+    def __init__(self, link: Link, keys: QueueKeys) -> None:
+        self._link = link
+        self._keys = keys
+        self._client = secrets.token_hex(8)
+        self._names = keys.for_publish(self._client)
+        self._requests = 0
+        self._open: tuple[str, list[str]] | None = None
+        """The request whose answer never came, and the ids that it held."""
+        self._settled: set[str] = set()
+        """Ids that were answered UNKNOWN, and turned out to be in the queue (PUB-5)."""
+        self._lock = threading.Lock()
+
+    def publish(self, messages: Sequence[Message]) -> list[PublishOutcome]:
+        outcomes: list[PublishOutcome] = []
+        with self._lock:
+            for chunk in _bounded(messages):
+                outcomes += self._publish_chunk(chunk)
+        return outcomes
+
+    def _publish_chunk(self, messages: list[Message]) -> list[PublishOutcome]:
+        try:
+            self._resolve_open()
+        except OutOfReach as out:
+            return self._answer(messages, PublishStatus.UNKNOWN, self._link.unavailable(out))
+        known = {message.id for message in messages if message.id in self._settled}
+        fresh = [message for message in messages if message.id not in known]
+        answers = iter(self._send(fresh) if fresh else [])
+        duplicate = PublishStatus.DUPLICATE
+        return [
+            PublishOutcome(message.id, duplicate) if message.id in known else next(answers)
+            for message in messages
+        ]
+
+    def _send(self, messages: list[Message]) -> list[PublishOutcome]:
+        self._requests += 1
+        arguments: list[Argument] = [str(self._requests), _KEEP_MS]
+        for message in messages:
+            arguments += [message.id, message.body, message.priority, round(message.delay_s * 1000)]
+        try:
+            with refusing_queue(self._keys.queue):
+                answer: bytes = self._link.run(PUBLISH, self._names, arguments)
+        except OutOfReach as out:
+            self._open = (str(self._requests), [message.id for message in messages])
+            return self._answer(messages, PublishStatus.UNKNOWN, self._link.unavailable(out))
+        except RefusedByServer as error:
+            full = str(error).startswith(("OOM", "command not allowed when used memory"))
+            why = BackendError(f"Redis is out of memory, nothing was published: {error}") if full else error
+            return self._answer(messages, PublishStatus.REJECTED, why)
+        return [
+            PublishOutcome(message.id, PublishStatus.ACCEPTED if said == "a" else PublishStatus.DUPLICATE)
+            for message, said in zip(messages, answer.decode(), strict=True)
+        ]
+
+    def _answer(
+        self, messages: list[Message], status: PublishStatus, error: BackendError
+    ) -> list[PublishOutcome]:
+        return [PublishOutcome(message.id, status, error) for message in messages]
+
+    def _resolve_open(self) -> None:
+        """Find out what became of the request whose answer never came, before another takes its place."""
+        if self._open is None:
+            return
+        request, ids = self._open
+        answer = self._link.command("GET", self._keys.last(self._client)) or b""
+        last, _, said = answer.decode().partition(":")
+        if last == request:
+            self._settled.update(id_ for id_, what in zip(ids, said, strict=True) if what == "a")
+        self._open = None
+
+    def close(self) -> None:
+        with suppress(BackendError, OutOfReach, Closed):  # else it expires
+            self._link.command("UNLINK", self._keys.last(self._client))
+
+
+def _letter(id_: bytes, body: bytes, info: bytes, letter: bytes, history: bytes | None) -> DeadLetter:
+    attempt, _, crashes = map(int, info.split(b":"))
+    reason, error, died_ms = json.loads(letter)
+    return DeadLetter(
+        id=id_.decode(),
+        body=body,
+        reason=reason,
+        error=error,
+        attempt=attempt,
+        crashes=crashes,
+        died_at=datetime.fromtimestamp(died_ms / 1000, UTC),
+        history=tuple(Failure(tried, failed) for tried, failed in json.loads(history or b"[]")),
+    )
+
+
+def _bounded(messages: Iterable[Message]) -> Iterator[list[Message]]:
+    """Cut a batch into chunks that are bounded in number and size."""
+    chunk: list[Message] = []
+    size = 0
+    for message in messages:
+        if chunk and (len(chunk) >= _CHUNK_JOBS or size + len(message.body) > _CHUNK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(message)
+        size += len(message.body)
+    if chunk:
+        yield chunk
+
+
+def _chunks(items: Iterable[str], size: int) -> Iterator[list[str]]:
+    remaining = iter(items)
+    while chunk := list(islice(remaining, size)):
+        yield chunk

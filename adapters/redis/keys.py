@@ -1,0 +1,178 @@
+"""Every key that a queue has in Redis: the one place that names them.
+
+All keys of a queue share one hash tag, so that a cluster keeps them in one slot and a script may touch them
+together. ``<q>`` below is ``mtj:{<namespace>/<queue>}``.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class QueueKeys:
+    """The keys of one queue."""
+
+    namespace: str
+    queue: str
+
+    def _key(self, name: str) -> str:
+        return f"mtj:{{{self.namespace}/{self.queue}}}:{name}"
+
+    @property
+    def meta(self) -> str:
+        """Hash: kind, layout, place (the last given, on a priority queue), deaths, rwait (until when, ms)."""
+        return self._key("meta")
+
+    @property
+    def body(self) -> str:
+        """Hash: id -> envelope, of every job that is live or dead."""
+        return self._key("body")
+
+    @property
+    def state(self) -> str:
+        """Hash: id -> packed record of a job that something has happened to (``common.lua``)."""
+        return self._key("state")
+
+    @property
+    def ready(self) -> str:
+        """List of ids, head first; on a priority queue a sorted set by priority and place."""
+        return self._key("ready")
+
+    @property
+    def run(self) -> str:
+        """Sorted set: id -> when its lease ends, ms."""
+        return self._key("run")
+
+    @property
+    def delay(self) -> str:
+        """Sorted set: id -> when it is due, ms."""
+        return self._key("delay")
+
+    @property
+    def dead(self) -> str:
+        """Sorted set: id -> the number of its death."""
+        return self._key("dead")
+
+    @property
+    def letter(self) -> str:
+        """Hash: id of a dead job -> JSON [reason, error, died_ms]."""
+        return self._key("letter")
+
+    @property
+    def history(self) -> str:
+        """Hash: id of a job that failed -> JSON [[attempt, error], …], the last 10."""
+        return self._key("history")
+
+    @property
+    def result(self) -> str:
+        """Hash: id -> when it expires (ms, a big-endian double) and the encoded output."""
+        return self._key("result")
+
+    @property
+    def expiry(self) -> str:
+        """Sorted set: id of a result -> when it expires, ms."""
+        return self._key("expiry")
+
+    @property
+    def ended(self) -> str:
+        """List of the ids that were acked last without a result, at most 10,000."""
+        return self._key("ended")
+
+    @property
+    def wake(self) -> str:
+        """Stream of one entry: a new one tells waiting consumers to ask again."""
+        return self._key("wake")
+
+    @property
+    def rwake(self) -> str:
+        """Stream of one entry: a new one tells those who wait for results to ask again."""
+        return self._key("rwake")
+
+    def last(self, client: str) -> str:
+        """String: the last request of one publisher or consumer, and its answer. Expires."""
+        return self._key(f"last:{client}")
+
+    def interrupt(self, consumer: str) -> str:
+        """Stream: an entry ends the wait of one consumer. Expires."""
+        return self._key(f"interrupt:{consumer}")
+
+    # -- what each script takes, in its order -----------------------------------------------------
+
+    def for_publish(self, client: str) -> list[str]:
+        """The keys of ``publish.lua``."""
+        return [self.meta, self.body, self.state, self.ready, self.delay, self.wake, self.last(client)]
+
+    def for_exchange(self, consumer: str) -> list[str]:
+        """The keys of ``exchange.lua``."""
+        return [
+            self.meta,
+            self.body,
+            self.state,
+            self.ready,
+            self.run,
+            self.delay,
+            self.dead,
+            self.letter,
+            self.history,
+            self.result,
+            self.expiry,
+            self.ended,
+            self.wake,
+            self.rwake,
+            self.last(consumer),
+        ]
+
+    def for_extend(self) -> list[str]:
+        """The keys of ``extend.lua``."""
+        return [self.meta, self.state, self.run]
+
+    def for_declare(self) -> list[str]:
+        """The keys of ``declare.lua``."""
+        return [self.meta, self.wake]
+
+    def for_counts(self) -> list[str]:
+        """The keys of ``counts.lua``."""
+        return [self.meta, self.ready, self.run, self.delay, self.dead]
+
+    def for_purge(self) -> list[str]:
+        """The keys of ``purge.lua``."""
+        return [self.meta, self.body, self.state, self.history, self.ready, self.run, self.delay]
+
+    def for_delete(self) -> list[str]:
+        """The keys of ``delete.lua``."""
+        return [
+            self.meta,
+            self.wake,
+            self.rwake,
+            self.body,
+            self.state,
+            self.ready,
+            self.run,
+            self.delay,
+            self.dead,
+            self.letter,
+            self.history,
+            self.result,
+            self.expiry,
+            self.ended,
+        ]
+
+    def for_letters(self) -> list[str]:
+        """The keys of ``letters.lua``."""
+        return [self.meta, self.body, self.state, self.dead, self.letter, self.history]
+
+    def for_unbury(self) -> list[str]:
+        """The keys of ``unbury.lua``."""
+        return [
+            self.meta,
+            self.body,
+            self.state,
+            self.ready,
+            self.dead,
+            self.letter,
+            self.history,
+            self.wake,
+        ]
+
+    def for_result(self) -> list[str]:
+        """The keys of ``result.lua``."""
+        return [self.meta, self.body, self.result, self.letter, self.ended, self.rwake]

@@ -1,0 +1,188 @@
+"""The way to the server: connections, retries, and the one seam where the driver's errors become ours."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any
+
+from redis import Redis
+from redis import exceptions as driver
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ...domain import RetryPolicy
+from ...domain.errors import AccessDenied, BackendError, BackendUnavailable, BrokerUnsuitable, Closed
+from .scripts import Script
+
+_OLDEST = (7, 0)
+_BACKOFF = RetryPolicy(base_delay_s=0.05, max_delay_s=2.0)
+_PASSING = (
+    driver.ConnectionError,
+    driver.TimeoutError,
+    driver.ReadOnlyError,
+    driver.MasterDownError,
+    driver.ClusterDownError,
+    driver.TryAgainError,
+    OSError,
+)
+"""What comes of a server that will be there again, or has a successor."""
+_DENIED = (driver.AuthenticationError, driver.AuthorizationError, driver.NoPermissionError)
+
+Argument = str | bytes | int
+
+
+class OutOfReach(Exception):
+    """The server can't be reached, or broke the connection: the command may or may not have run."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
+class Link:
+    """Connections to one server, shared by a client and its consumers.
+
+    The driver's own retries are off: it can't know which commands may run twice. Here every script may, since
+    each that must not be applied twice carries a request number and is answered as before.
+
+    Args:
+        address: What to call the server in messages; no credentials.
+        commands: A driver whose calls are short.
+        waits: A driver whose calls may block.
+        patience_s: Seconds to keep trying before a call fails.
+        logger: Where an outage is told: once when it begins, once when it ends.
+    """
+
+    def __init__(
+        self, address: str, commands: Redis, waits: Redis, *, patience_s: float, logger: logging.Logger
+    ) -> None:
+        self._address = address
+        self._commands = commands
+        self._waits = waits
+        self._patience_s = patience_s
+        self._logger = logger
+        self._checked = False
+        self._out = False
+        self._closing = threading.Event()
+
+    def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """Run a script, and try again until it answers or patience ends.
+
+        Raises:
+            OutOfReach: the server couldn't be reached for as long as patience lasts.
+            BackendError: the server refused.
+            Closed: the link was closed.
+        """
+        return self._persist(lambda: self._evaluate(script, keys, arguments))
+
+    def command(self, *words: Argument) -> Any:
+        """Run a command that may run twice; otherwise as :meth:`run`."""
+        return self._persist(lambda: _execute(self._commands, *words))
+
+    def wait(self, streams: Sequence[tuple[str, str]], seconds: float) -> None:
+        """Wait for a new entry in any of ``streams``, given with the last id seen; an error just ends it."""
+        block_ms = max(1, round(seconds * 1000))  # 0 would be for ever
+        names = [name for name, _ in streams]
+        ids = [last for _, last in streams]
+        try:
+            _execute(self._waits, "XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", *names, *ids)
+        except (
+            driver.ConnectionError,
+            driver.TimeoutError,
+            driver.ResponseError,
+            OSError,
+            ValueError,
+        ) as error:
+            # The call that follows finds out what is the matter, and deals with it.
+            self._logger.debug("a wait ended early: %s", type(error).__name__)
+
+    def close(self) -> None:
+        """Drop every connection; calls under way and to come raise Closed."""
+        self._closing.set()
+        for pool in (self._commands.connection_pool, self._waits.connection_pool):
+            pool.disconnect(inuse_connections=True)
+
+    def _evaluate(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        try:
+            return _execute(self._commands, "EVALSHA", script.sha, len(keys), *keys, *arguments)
+        except driver.NoScriptError:  # the server's script cache is empty: it was restarted or flushed
+            return _execute(self._commands, "EVAL", script.text, len(keys), *keys, *arguments)
+
+    def _persist(self, call: Any) -> Any:
+        give_up = monotonic() + self._patience_s
+        tries = 0
+        while True:
+            if self._closing.is_set():
+                raise Closed("this RedisClient is closed")
+            try:
+                if not self._checked:
+                    self._check_server()
+                answer = call()
+            except Exception as error:
+                if isinstance(error, _DENIED) or not isinstance(error, _PASSING):
+                    raise self._translated(error) from error
+                tries += 1
+                self._tell_out(error)
+                delay_s = _BACKOFF.delay_s(tries)
+                if monotonic() + delay_s >= give_up:
+                    raise OutOfReach(error) from error
+                self._closing.wait(delay_s)
+            else:
+                self._tell_back()
+                return answer
+
+    def unavailable(self, out: OutOfReach) -> BackendUnavailable:
+        """What to tell the caller of an outage."""
+        return BackendUnavailable(
+            f"no Redis answers at {self._address} ({type(out.error).__name__}: {out.error}); "
+            "is it running? Start one with: redis-server"
+        )
+
+    def _translated(self, error: Exception) -> Exception:
+        text = str(error)
+        if isinstance(error, _DENIED) or text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
+            return AccessDenied(f"Redis at {self._address} denies access: {text}")
+        if isinstance(error, driver.RedisError):
+            return RefusedByServer(text)
+        return error
+
+    def _tell_out(self, error: Exception) -> None:
+        self._checked = False  # whoever answers next may be another server
+        if not self._out:
+            self._out = True
+            self._logger.warning("Redis at %s is out of reach, trying again: %s", self._address, error)
+
+    def _tell_back(self) -> None:
+        if self._out:
+            self._out = False
+            self._logger.warning("Redis at %s is back", self._address)
+
+    def _check_server(self) -> None:
+        """Refuse a server that is too old, or that would drop jobs when its memory is full."""
+        about = self._commands.info("server") | self._commands.info("memory")
+        version = tuple(int(part) for part in str(about["redis_version"]).split(".")[:2])
+        if version < _OLDEST and "valkey_version" not in about:
+            raise BrokerUnsuitable(
+                f"Redis {about['redis_version']} at {self._address}: version {_OLDEST[0]} or newer is needed"
+            )
+        policy = str(about.get("maxmemory_policy", "noeviction"))
+        if int(about.get("maxmemory", 0)) and policy.startswith("allkeys"):
+            raise BrokerUnsuitable(
+                f"Redis at {self._address} would drop jobs when its memory is full: its maxmemory-policy is "
+                f"{policy}; set it to noeviction, with CONFIG SET and in its configuration file"
+            )
+        self._checked = True
+
+
+class RefusedByServer(BackendError):
+    """The server answered with an error; the message is its own."""
+
+
+def _execute(redis: Redis, *words: Argument) -> Any:
+    return redis.execute_command(*words)  # type: ignore[no-untyped-call]
+
+
+def make_driver(**settings: Any) -> Redis:
+    """A driver that neither retries by itself nor decodes what it reads."""
+    return Redis(retry=Retry(NoBackoff(), 0), decode_responses=False, health_check_interval=0, **settings)

@@ -1,0 +1,81 @@
+-- Shared by the scripts that move jobs; put in front of each.
+--
+-- A job's record in `state` is packed: priority, attempt, crashes, deliveries, place, and behind them the token
+-- of its lease while it is leased. A job that nothing happened to yet has no record. Times are milliseconds by
+-- the server's clock.
+
+local FORMAT = '>I1I4I4I4d'
+local RECORD = 21
+local LEVEL = 281474976710656 -- 2^48: a priority queue's score is (9 - priority) * LEVEL + place
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function unpack_state(record)
+  local priority, attempt, crashes, number, place = struct.unpack(FORMAT, record)
+  return { priority = priority, attempt = attempt, crashes = crashes, number = number, place = place,
+           token = string.sub(record, RECORD + 1) }
+end
+
+local function pack_state(job)
+  return struct.pack(FORMAT, job.priority, job.attempt, job.crashes, job.number, job.place) .. job.token
+end
+
+local function fresh_state(priority)
+  return { priority = priority, attempt = 1, crashes = 0, number = 0, place = 0, token = '' }
+end
+
+-- What most jobs are when they are delivered: nothing happened to them before. Saves packing and unpacking.
+local FIRST_DELIVERY = struct.pack(FORMAT, 0, 1, 0, 1, 0)
+
+local function score_of(job)
+  return (9 - job.priority) * LEVEL + job.place
+end
+
+-- Makes ids ready in the order given, behind what waits. O(1) each; O(log n) on a priority queue.
+local function make_ready(kind, meta, ready, ids, states)
+  if kind ~= 'priority' then
+    redis.call('RPUSH', ready, unpack(ids))
+    return
+  end
+  local place = redis.call('HINCRBY', meta, 'place', #ids) - #ids
+  local scores = {}
+  for i, id in ipairs(ids) do
+    states[i].place = place + i
+    scores[2 * i - 1] = score_of(states[i])
+    scores[2 * i] = id
+  end
+  redis.call('ZADD', ready, unpack(scores))
+end
+
+-- Puts ids back where they stood: before what was behind them. O(1) each; O(log n) on a priority queue.
+local function give_back(kind, ready, ids, states)
+  if kind == 'priority' then
+    local scores = {}
+    for i, id in ipairs(ids) do
+      scores[2 * i - 1] = score_of(states[i])
+      scores[2 * i] = id
+    end
+    redis.call('ZADD', ready, unpack(scores))
+    return
+  end
+  local command = kind == 'stack' and 'RPUSH' or 'LPUSH'
+  for i = #ids, 1, -1 do
+    redis.call(command, ready, ids[i])
+  end
+end
+
+local function ready_count(kind, ready)
+  return redis.call(kind == 'priority' and 'ZCARD' or 'LLEN', ready)
+end
+
+-- Wakes every consumer that waits: what it reads consumes nothing, so one that dies swallows no wake-up.
+local function wake_up(wake)
+  redis.call('XADD', wake, 'MAXLEN', 1, '*', 'w', 1)
+end
+
+local function first_score(zset)
+  return tonumber(redis.call('ZRANGE', zset, 0, 0, 'WITHSCORES')[2])
+end

@@ -1,0 +1,19 @@
+#!lua flags=no-writes,allow-oom
+-- Counts the jobs by state (CNT-1): what is due counts as ready, and so does what was leased too long.
+-- KEYS  meta ready run delay dead
+-- Return {ready, delayed, in flight, dead}
+-- Error  NOQUEUE
+-- Cost  O(log n)
+
+local meta, ready, run, delay, dead = unpack(KEYS)
+local kind = redis.call('HGET', meta, 'kind')
+if not kind then return redis.error_reply('NOQUEUE') end
+local now = now_ms()
+local due = redis.call('ZCOUNT', delay, '-inf', now)
+local expired = redis.call('ZCOUNT', run, '-inf', now)
+return {
+  ready_count(kind, ready) + due + expired,
+  redis.call('ZCARD', delay) - due,
+  redis.call('ZCARD', run) - expired,
+  redis.call('ZCARD', dead),
+}

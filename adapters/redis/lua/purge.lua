@@ -1,0 +1,40 @@
+#!lua flags=allow-oom
+-- Drops jobs that wait, ready or delayed, up to a number (ADM-2); called until none is left.
+-- KEYS  meta body state history ready run delay
+-- ARGV  the most to drop
+-- Return how many were dropped
+-- Error  NOQUEUE
+-- Cost  O(log n) a job
+
+local meta, body, state, history, ready, run, delay = unpack(KEYS)
+local kind = redis.call('HGET', meta, 'kind')
+if not kind then return redis.error_reply('NOQUEUE') end
+local most = tonumber(ARGV[1])
+
+local function forget(ids)
+  redis.call('HDEL', body, unpack(ids))
+  redis.call('HDEL', state, unpack(ids))
+  redis.call('HDEL', history, unpack(ids))
+  return #ids
+end
+
+local ids = {}
+if kind == 'priority' then
+  local popped = redis.call('ZPOPMIN', ready, most)
+  for i = 1, #popped, 2 do ids[#ids + 1] = popped[i] end
+else
+  ids = redis.call('LPOP', ready, most) or {}
+end
+if #ids > 0 then return forget(ids) end
+ids = redis.call('ZRANGE', delay, 0, most - 1)
+if #ids > 0 then
+  redis.call('ZREM', delay, unpack(ids))
+  return forget(ids)
+end
+-- A lease that has run out counts as ready, so it is purged as such.
+ids = redis.call('ZRANGE', run, '-inf', now_ms(), 'BYSCORE', 'LIMIT', 0, most)
+if #ids > 0 then
+  redis.call('ZREM', run, unpack(ids))
+  return forget(ids)
+end
+return 0

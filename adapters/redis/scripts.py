@@ -1,0 +1,32 @@
+"""The Lua scripts, as the server is to run them."""
+
+from dataclasses import dataclass
+from hashlib import sha1
+from importlib.resources import files
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One script: its text, and the digest by which the server knows it."""
+
+    text: str
+    sha: str
+
+
+def _load(name: str) -> Script:
+    folder = files(__package__) / "lua"
+    shebang, _, own = (folder / f"{name}.lua").read_text("utf-8").partition("\n")
+    text = f"{shebang}\n{(folder / 'common.lua').read_text('utf-8')}\n{own}"
+    return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+PUBLISH = _load("publish")
+EXCHANGE = _load("exchange")
+EXTEND = _load("extend")
+DECLARE = _load("declare")
+COUNTS = _load("counts")
+PURGE = _load("purge")
+DELETE = _load("delete")
+LETTERS = _load("letters")
+UNBURY = _load("unbury")
+RESULT = _load("result")
