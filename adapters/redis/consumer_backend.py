@@ -29,6 +29,9 @@ _KEEP_MS = 600_000
 """How long the answer to a request is kept for the case that it was lost."""
 
 
+_FIRST_DELIVERY = (1, 1, 0)
+"""Attempt, number and crashes of a job that nothing happened to before."""
+
 _Held = tuple[str, str]
 """The id of a job, and the token of its lease."""
 
@@ -45,7 +48,7 @@ class RedisConsumerBackend(ConsumerBackend):
         self._keys = keys
         self._lease_s = lease_s
         self._sweep_s = sweep_s
-        self._consumer = secrets.token_hex(8)
+        self._consumer = secrets.token_urlsafe(8)
         self._names = keys.for_exchange(self._consumer)
         self._lock = threading.RLock()  # a request number must not overtake another
         self._requests = 0
@@ -147,7 +150,7 @@ class RedisConsumerBackend(ConsumerBackend):
                 lease_ms,
                 _KEEP_MS + lease_ms,
                 min(take, _MAX_BATCH),
-                *batch.arguments(),
+                *batch.arguments,
             ]
             try:
                 with naming_queue(self._keys.queue, self._link):
@@ -169,17 +172,17 @@ class RedisConsumerBackend(ConsumerBackend):
         self, request: int, ids: list[bytes], bodies: list[bytes | None], infos: list[bytes]
     ) -> list[Delivery]:
         deliveries = []
-        consumer, held, lease_s = self._consumer, self._held, self._lease_s
-        token = f"{consumer}:{request}:"
+        held, lease_s, granted = self._held, self._lease_s, self._granted
+        receipt_start, token_start = f"{self._consumer}.", f"{self._consumer}:{request}:"
         for place, (raw_id, body, info) in enumerate(zip(ids, bodies, infos, strict=True), 1):
             if body is None:  # deleted since, where this is an answer repeated
                 continue
-            self._granted += 1
-            receipt = f"{consumer}.{self._granted}"
+            receipt = f"{receipt_start}{granted + place}"
             id_ = raw_id.decode()
-            held[receipt] = (id_, f"{token}{place}")
-            attempt, number, crashes = map(int, info.split(b":")) if info else (1, 1, 0)
+            held[receipt] = (id_, f"{token_start}{place}")
+            attempt, number, crashes = map(int, info.split(b":")) if info else _FIRST_DELIVERY
             deliveries.append(Delivery(id_, body, receipt, attempt, number, crashes, lease_s))
+        self._granted = granted + len(ids)
         return deliveries
 
     def _lose(self, receipt: str) -> SettleOutcome:
@@ -215,38 +218,36 @@ class _Batch:
         why_not_held: Callable[[str], SettleOutcome],
     ) -> None:
         self.outcomes = [SettleOutcome.OK] * len(settlements)
-        self._acks: list[tuple[int, str]] = []
-        self._others: list[tuple[int, str]] = []
-        self._ack_arguments: list[Argument] = []
-        self._other_arguments: list[Argument] = []
+        self._acked: list[int] = []
+        self._otherwise: list[int] = []
+        self._settlements = settlements
+        acks: list[Argument] = []
+        others: list[Argument] = []
         for place, settlement in enumerate(settlements):
-            receipt = settlement.receipt
-            job = held.pop(receipt, None)
+            job = held.pop(settlement.receipt, None)
             if job is None:
-                self.outcomes[place] = why_not_held(receipt)
-            elif isinstance(settlement, Ack) and settlement.result is None:
-                self._acks.append((place, receipt))
-                self._ack_arguments += job
+                self.outcomes[place] = why_not_held(settlement.receipt)
+            elif type(settlement) is Ack and settlement.result is None:
+                self._acked.append(place)
+                acks += job
             else:
-                self._others.append((place, receipt))
-                self._other_arguments += _operation(settlement, job)
-
-    def arguments(self) -> list[Argument]:
+                self._otherwise.append(place)
+                others += _operation(settlement, job)
+        self.arguments: list[Argument] = [len(self._acked), *acks, *others]
         """What the script is to be told."""
-        return [len(self._acks), *self._ack_arguments, *self._other_arguments]
 
     def receipts(self) -> list[str]:
-        """The receipts that are sent."""
-        return [receipt for _, receipt in (*self._acks, *self._others)]
+        """The receipts that are sent, in the order of the arguments."""
+        return [self._settlements[place].receipt for place in (*self._acked, *self._otherwise)]
 
     def answer(self, answers: bytes) -> Iterator[str]:
         """Take the script's answers; yield the receipts that were lost."""
         if b"0" not in answers:
             return
-        for (place, receipt), kept in zip([*self._acks, *self._others], answers.decode(), strict=True):
+        for place, kept in zip((*self._acked, *self._otherwise), answers.decode(), strict=True):
             if kept == "0":
                 self.outcomes[place] = SettleOutcome.LOST
-                yield receipt
+                yield self._settlements[place].receipt
 
 
 def _operation(settlement: Settlement, job: _Held) -> tuple[Argument, ...]:

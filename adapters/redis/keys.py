@@ -29,7 +29,7 @@ class QueueKeys:
 
     @property
     def state(self) -> str:
-        """Hash: id -> packed record of a job that something has happened to (``common.lua``)."""
+        """Hash: id -> packed record of a job that something has happened to (``common.lua``); and ballast."""
         return self._key("state")
 
     @property
@@ -39,7 +39,7 @@ class QueueKeys:
 
     @property
     def run(self) -> str:
-        """Sorted set: id -> when its lease ends, ms."""
+        """Sorted set: id -> when its lease ends, ms; and ballast, which never ends (``declare.lua``)."""
         return self._key("run")
 
     @property
@@ -127,7 +127,7 @@ class QueueKeys:
 
     def for_declare(self) -> list[str]:
         """The keys of ``declare.lua``."""
-        return [self.meta, self.wake]
+        return [self.meta, self.state, self.run, self.wake]
 
     def for_counts(self) -> list[str]:
         """The keys of ``counts.lua``."""

@@ -76,6 +76,8 @@ local function wake_up(wake)
   redis.call('XADD', wake, 'MAXLEN', 1, '*', 'w', 1)
 end
 
+-- When the first of a sorted set of moments is, or nil.
 local function first_score(zset)
-  return tonumber(redis.call('ZRANGE', zset, 0, 0, 'WITHSCORES')[2])
+  local score = tonumber(redis.call('ZRANGE', zset, 0, 0, 'WITHSCORES')[2])
+  return score ~= math.huge and score or nil
 end

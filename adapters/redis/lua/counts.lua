@@ -14,6 +14,6 @@ local expired = redis.call('ZCOUNT', run, '-inf', now)
 return {
   ready_count(kind, ready) + due + expired,
   redis.call('ZCARD', delay) - due,
-  redis.call('ZCARD', run) - expired,
+  redis.call('ZCOUNT', run, '(' .. now, '(+inf'),
   redis.call('ZCARD', dead),
 }

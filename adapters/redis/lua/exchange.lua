@@ -84,18 +84,22 @@ if settled > 0 then
   for i = 1, acks do ids[i] = ARGV[5 + 2 * i] end
   for i = acks + 1, settled do ids[i] = ARGV[OTHERS + 5 * (i - acks - 1) + 1] end
   local records = redis.call('HMGET', state, unpack(ids))
-  local over, done, silent, returned, returned_states = {}, {}, {}, {}, {}
+  local over, done, returned, returned_states = {}, {}, {}, {}
+  local sub, silent = string.sub, 0
   for i = 1, acks do
     local record = records[i]
-    if record and string.sub(record, RECORD + 1) == ARGV[6 + 2 * i] then
+    if record and sub(record, RECORD + 1) == ARGV[6 + 2 * i] then
       outcomes[i] = '1'
-      local id = ids[i]
-      over[#over + 1] = id
-      done[#done + 1] = id
-      silent[#silent + 1] = id
+      silent = silent + 1
+      done[silent] = ids[i]
+      over[silent] = ids[i]
     else
       outcomes[i] = '0'
     end
+  end
+  if silent > 0 then
+    redis.call('LPUSH', ended, unpack(done))
+    redis.call('LTRIM', ended, 0, KEPT_ENDS - 1)
   end
   for i = acks + 1, settled do
     local id, record = ids[i], records[i]
@@ -147,10 +151,6 @@ if settled > 0 then
     redis.call('HDEL', state, unpack(done))
     redis.call('HDEL', body, unpack(done))
     if redis.call('EXISTS', history) == 1 then redis.call('HDEL', history, unpack(done)) end
-  end
-  if #silent > 0 then
-    redis.call('LPUSH', ended, unpack(silent))
-    redis.call('LTRIM', ended, 0, KEPT_ENDS - 1)
   end
   if #returned > 0 then
     give_back(kind, ready, returned, returned_states)

@@ -1,0 +1,283 @@
+"""Redis, side by side in one run: this project, a bare Lua script as the limit, and taskiq on streams.
+
+Run it with ``make bench-redis``. Figures of different runs or machines are not to be compared; ratios are.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from redis import Redis
+
+from mindtrace.jobs import (
+    Consumer,
+    Job,
+    JobInput,
+    JobOutput,
+    JobSchema,
+    Orchestrator,
+    RedisClient,
+    job_from_schema,
+)
+from mindtrace.jobs.adapters.redis.keys import QueueKeys
+from mindtrace.jobs.domain.envelope import encode
+from mindtrace.jobs.ports import Ack, Message
+
+URL = os.environ.get("MINDTRACE_JOBS_TEST_REDIS", "redis://localhost:6379/0")
+NAMESPACE = "bench"
+ROUNDS = 5
+JOBS = 20_000
+BATCH = 100
+PEER = Path(__file__).parent / "peers" / "drain_taskiq.py"
+
+# What any such queue must do at least: take the ids, take the bodies, remember the leases; and end the last batch.
+BARE_DRAIN = """
+local done = {}
+for i = 3, #ARGV do done[#done + 1] = ARGV[i] end
+if #done > 0 then
+  redis.call('ZREM', KEYS[3], unpack(done))
+  redis.call('HDEL', KEYS[2], unpack(done))
+end
+local ids = redis.call('LPOP', KEYS[1], ARGV[1])
+if not ids then return {{}, {}} end
+local leases = {}
+for i, id in ipairs(ids) do leases[2 * i - 1] = ARGV[2]; leases[2 * i] = id end
+redis.call('ZADD', KEYS[3], unpack(leases))
+return {ids, redis.call('HMGET', KEYS[2], unpack(ids))}
+"""
+BARE_PUBLISH = """
+local ids = {}
+for i = 1, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
+redis.call('HSET', KEYS[2], unpack(ARGV))
+redis.call('RPUSH', KEYS[1], unpack(ids))
+return #ids
+"""
+
+
+class Pair(JobInput):
+    x: float
+    y: float
+
+
+class Nothing(JobOutput):
+    pass
+
+
+class Idle(Consumer):
+    def run(self, job: Job[Pair]) -> None:
+        pass
+
+
+SCHEMA = JobSchema("bench", Pair, Nothing)
+PAIR = Pair(x=1.5, y=2.5)
+
+
+def timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+class Bare:
+    """The limit: two scripts and nothing else."""
+
+    def __init__(self, server: Redis) -> None:
+        self.server = server
+        self.keys = [f"{{bare}}:{name}" for name in ("ready", "body", "run")]
+        self.publish_sha = server.script_load(BARE_PUBLISH)
+        self.drain_sha = server.script_load(BARE_DRAIN)
+
+    def publish(self, messages: list[Message], batch: int) -> None:
+        for start in range(0, len(messages), batch):
+            words = [word for message in messages[start : start + batch] for word in message[:2]]
+            self.server.evalsha(self.publish_sha, 3, *self.keys, *words)
+
+    def drain(self, batch: int) -> None:
+        done: list[bytes] = []
+        while True:
+            ids, _ = self.server.evalsha(self.drain_sha, 3, *self.keys, batch, 1, *done)  # type: ignore[misc]
+            if not ids:
+                return
+            done = ids
+
+    def clear(self) -> None:
+        self.server.unlink(*self.keys)
+
+
+def messages(count: int) -> list[Message]:
+    jobs = [job_from_schema(SCHEMA, PAIR) for _ in range(count)]
+    return [Message(job.id, encode(job, SCHEMA)) for job in jobs]
+
+
+def drain_port(backend: RedisClient, batch: int) -> None:
+    """Drain through the port alone: what the adapter can do, without decoding or running anything."""
+    with backend.open_consumer("bench") as consumer:
+        deliveries = consumer.receive(batch, 1.0)
+        while deliveries:
+            deliveries = consumer.settle(
+                [Ack(delivery.receipt) for delivery in deliveries], take=batch
+            ).deliveries
+
+
+def drain_application(orchestrator: Orchestrator, prefetch: int | None, count: int) -> None:
+    with Idle("bench") as consumer:
+        consumer.connect(orchestrator, prefetch=prefetch)
+        if consumer.consume(count) != count:
+            raise RuntimeError("not every job came")
+
+
+def latency_ms(orchestrator: Orchestrator, count: int = 200) -> list[float]:
+    """From the publish call to the handler's start on an idle worker, in this process."""
+    started: list[float] = []
+
+    class Stamp(Consumer):
+        def run(self, job: Job[Pair]) -> None:
+            started.append(time.perf_counter())
+
+    latencies = []
+    with Stamp("bench") as consumer:
+        consumer.connect(orchestrator)
+        working = threading.Thread(target=lambda: consumer.consume(count, block=True))
+        working.start()
+        for number in range(count):
+            time.sleep(0.01)
+            sent = time.perf_counter()
+            orchestrator.publish("bench", PAIR)
+            while len(started) <= number:
+                time.sleep(0.0001)
+            latencies.append((started[-1] - sent) * 1000)
+        working.join()
+    return sorted(latencies)
+
+
+def one_round(orchestrator: Orchestrator, backend: RedisClient, bare: Bare) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    batch_of_jobs = messages(JOBS)
+    figures["bare publish, batches of 100"] = JOBS / timed(lambda: bare.publish(batch_of_jobs, BATCH))
+    figures["bare drain, batches of 100"] = JOBS / timed(lambda: bare.drain(BATCH))
+    bare.clear()
+
+    def publish_port() -> None:
+        for start in range(0, JOBS, BATCH):
+            backend.publish("bench", batch_of_jobs[start : start + BATCH])
+
+    figures["port publish, batches of 100"] = JOBS / timed(publish_port)
+    figures["port drain, batches of 100"] = JOBS / timed(lambda: drain_port(backend, BATCH))
+    inputs = [PAIR] * JOBS
+    figures["publish_batch, all at once"] = JOBS / timed(lambda: orchestrator.publish_batch("bench", inputs))
+    figures["consume, adaptive"] = JOBS / timed(lambda: drain_application(orchestrator, None, JOBS))
+    orchestrator.publish_batch("bench", inputs)
+    figures["consume, prefetch 100"] = JOBS / timed(lambda: drain_application(orchestrator, 100, JOBS))
+
+    singles = messages(2000)
+    sha = bare.server.script_load("return 1")
+    names = QueueKeys(NAMESPACE, "bench").for_publish("0123456789abcdef")
+
+    def bare_singles() -> None:
+        for message in singles:
+            bare.server.evalsha(sha, len(names), *names, "1", 600_000, *message[:2], 0, 0)
+
+    def port_singles() -> None:
+        for message in singles:
+            backend.publish("bench", [message])
+
+    figures["bare EVALSHA, one by one"] = len(singles) / timed(bare_singles)
+    figures["port publish, one by one"] = len(singles) / timed(port_singles)
+    orchestrator.clean_queue("bench")
+    figures["publish, one by one"] = 2000 / timed(
+        lambda: [orchestrator.publish("bench", PAIR) for _ in range(2000)]
+    )
+    orchestrator.clean_queue("bench")
+    latencies = latency_ms(orchestrator)
+    figures["latency p50, ms"], figures["latency p99, ms"] = latencies[100], latencies[197]
+    return figures
+
+
+def taskiq(python: str) -> dict[str, float]:
+    done = subprocess.run([python, PEER, URL, "5000"], capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return {
+        "taskiq drain": found["drain_per_s"],
+        "taskiq publish": found["publish_per_s"],
+        "taskiq latency p50, ms": found["latency_p50_ms"],
+        "taskiq latency p99, ms": found["latency_p99_ms"],
+    }
+
+
+def backlog(orchestrator: Orchestrator, backend: RedisClient, sizes: tuple[int, ...]) -> dict[int, float]:
+    """The rate of draining 10,000 jobs through the port, by how many wait; and the memory of one that waits."""
+    rates: dict[int, list[float]] = {size: [] for size in sizes}
+    for size in sizes:
+        while (waiting := orchestrator.count_queue_messages("bench")) < size:
+            backend.publish("bench", messages(min(50_000, size - waiting)))
+        for _ in range(ROUNDS):
+            with backend.open_consumer("bench") as consumer:
+                began, taken = time.perf_counter(), 0
+                deliveries = consumer.receive(BATCH, 1.0)
+                while taken < 10_000 - BATCH:
+                    taken += len(deliveries)
+                    acks = [Ack(delivery.receipt) for delivery in deliveries]
+                    deliveries = consumer.settle(acks, take=BATCH).deliveries
+                rates[size].append(taken / (time.perf_counter() - began))
+            backend.publish("bench", messages(size - orchestrator.count_queue_messages("bench")))
+    return {size: median(found) for size, found in rates.items()}
+
+
+def memory_per_job(orchestrator: Orchestrator, backend: RedisClient, server: Redis) -> float:
+    """Bytes per waiting job besides its body, by MEMORY USAGE."""
+    orchestrator.clean_queue("bench")
+    waiting = messages(10_000)
+    backend.publish("bench", waiting)
+    keys = QueueKeys(NAMESPACE, "bench")
+    used = sum(server.memory_usage(key, samples=0) or 0 for key in (keys.body, keys.ready, keys.state))
+    return (used - sum(len(message.body) for message in waiting)) / len(waiting)
+
+
+def main() -> int:
+    python = sys.argv[1] if len(sys.argv) > 1 else None
+    server = Redis.from_url(URL)
+    backend = RedisClient.from_url(URL + f"?namespace={NAMESPACE}")
+    orchestrator = Orchestrator(backend)
+    orchestrator.register(SCHEMA)
+    orchestrator.clean_queue("bench")
+    bare = Bare(server)
+    rounds: list[dict[str, Any]] = []
+    for number in range(ROUNDS):
+        figures = one_round(orchestrator, backend, bare) | (taskiq(python) if python else {})
+        rounds.append(figures)
+        print(f"round {number + 1} of {ROUNDS}", file=sys.stderr)
+    medians = {name: median(found[name] for found in rounds) for name in rounds[0]}
+    for name, value in medians.items():
+        print(f"{name:32} {value:12,.2f}" if "ms" in name else f"{name:32} {value:12,.0f}/s")
+
+    def ratio(name: str, of: str) -> None:
+        print(f"{name} / {of}: {median(found[name] / found[of] for found in rounds):.2f}")
+
+    print()
+    ratio("port drain, batches of 100", "bare drain, batches of 100")
+    ratio("port publish, batches of 100", "bare publish, batches of 100")
+    ratio("port publish, one by one", "bare EVALSHA, one by one")
+    ratio("publish, one by one", "bare EVALSHA, one by one")
+    if python:
+        ratio("consume, adaptive", "taskiq drain")
+        ratio("latency p50, ms", "taskiq latency p50, ms")
+    print(f"memory of a waiting job: its body and {memory_per_job(orchestrator, backend, server):.0f} bytes")
+    orchestrator.clean_queue("bench")
+    if "--backlog" in sys.argv:
+        rates = backlog(orchestrator, backend, (10_000, 1_000_000))
+        for size, rate in rates.items():
+            print(f"drain at a backlog of {size:>9,}: {rate:,.0f}/s")
+    orchestrator.delete_queue("bench")
+    backend.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
