@@ -37,7 +37,7 @@ JOBS = 20_000
 BATCH = 100
 PEER = Path(__file__).parent / "peers" / "drain_taskiq.py"
 
-# What any such queue must do at least: take the ids, take the bodies, remember the leases; and end the last batch.
+# What any such queue must do at least: end the last batch, take ids and bodies, and remember the leases.
 BARE_DRAIN = """
 local done = {}
 for i = 3, #ARGV do done[#done + 1] = ARGV[i] end
@@ -212,7 +212,7 @@ def taskiq(python: str) -> dict[str, float]:
 
 
 def backlog(orchestrator: Orchestrator, backend: RedisClient, sizes: tuple[int, ...]) -> dict[int, float]:
-    """The rate of draining 10,000 jobs through the port, by how many wait; and the memory of one that waits."""
+    """The rate of draining 10,000 jobs through the port, by how many wait."""
     rates: dict[int, list[float]] = {size: [] for size in sizes}
     for size in sizes:
         while (waiting := orchestrator.count_queue_messages("bench")) < size:

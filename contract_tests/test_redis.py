@@ -1,25 +1,30 @@
 """The contract, on a real Redis."""
 
-import os
+import re
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
 
-from redis import Redis, ResponseError
+import pytest
+from redis import ResponseError
 
+from brokers.fixtures import StartRedis
+from brokers.redis_server import Address
 from mindtrace.jobs import ConsumerBackend, OrchestratorBackend
-from mindtrace.jobs.adapters.redis import RedisClient
-from mindtrace.jobs.contract import Harness, contract_suite
-
-URL = os.environ.get("MINDTRACE_JOBS_TEST_REDIS", "redis://localhost:6379/0")
+from mindtrace.jobs.adapters.redis import scripts
+from mindtrace.jobs.contract import Harness, contract_suite, run_contract
 
 
 class RedisHarness(Harness):
     lease_s = 0.3
+    address: ClassVar[Address]
 
     def __init__(self) -> None:
-        self.admin = Redis.from_url(URL)
+        self.admin = self.address.admin()
 
     def make(self, namespace: str) -> OrchestratorBackend:
-        return RedisClient(namespace=namespace, sweep_s=0.5)
+        return self.address.client(namespace, sweep_s=0.5)
 
     def crash(self, consumer: ConsumerBackend) -> None:
         """Nothing to do: a consumer that is never heard of again is dead."""
@@ -36,4 +41,45 @@ class RedisHarness(Harness):
             self.admin.unlink(*keys)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def find_redis(redis_address: Address) -> None:
+    RedisHarness.address = redis_address
+
+
 globals().update(contract_suite(RedisHarness))
+
+
+# -- least privilege ------------------------------------------------------------------------------
+
+ALL_SCRIPTS = [value for value in vars(scripts).values() if isinstance(value, scripts.Script)]
+GUIDE = Path(__file__).parents[1] / "docs" / "redis.md"
+PASSWORD = "a-long-password"  # as in the guide
+CLAUSES = {
+    *("PUB-1", "PUB-3", "PUB-5", "ORD-2", "ORD-3", "LSE-3", "LSE-4", "SET-1", "SET-2", "SET-4", "DLY-2"),
+    *("DLQ-1", "DLQ-2", "DLQ-3", "CNT-1", "ADM-1", "ADM-2", "ADM-3", "RES-1", "CON-1", "CON-2", "SEC-3"),
+}
+"""What takes every script through every one of its commands."""
+
+
+def test_a_user_with_no_more_than_the_documented_privileges_is_enough(private_redis: StartRedis) -> None:
+    (rule,) = re.findall(r"^ACL SETUSER .*$", GUIDE.read_text("utf-8"), re.MULTILINE)
+    server = private_redis()
+
+    class LeastPrivilegeHarness(RedisHarness):
+        address = replace(server.address, username="mindtrace", password=PASSWORD)
+        secrets = (PASSWORD,)
+
+        def __init__(self) -> None:
+            self.admin = server.admin()
+
+    with server.admin() as admin:
+        admin.execute_command(*rule.split())
+        results = list(run_contract(LeastPrivilegeHarness(), profile="quick", clauses=CLAUSES))
+        broken = [f"{result.check}: {result.error}" for result in results if result.broken]
+        assert not broken
+
+        loaded = admin.script_exists(*(script.sha for script in ALL_SCRIPTS))
+        assert all(loaded), "a script was never run, so nobody knows what it needs"
+        used = {name.removeprefix("cmdstat_") for name in admin.info("commandstats")}
+        granted = {word[1:] for word in rule.split() if word.startswith("+")}
+        assert granted <= used, "more is granted than is needed"

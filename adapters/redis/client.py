@@ -34,7 +34,7 @@ from ...ports import (
 )
 from .consumer_backend import RedisConsumerBackend
 from .keys import QueueKeys
-from .link import Argument, Link, OutOfReach, RefusedByServer, make_driver
+from .link import Argument, Link, OutOfReach, RefusedByServer, make_driver, make_sentinel
 from .refusals import naming_queue, refusing_queue
 from .scripts import COUNTS, DECLARE, DELETE, LETTERS, PUBLISH, PURGE, RESULT, UNBURY
 
@@ -60,6 +60,8 @@ class RedisClient(OrchestratorBackend):
         namespace: Clients of the same namespace share their queues.
         ssl: Encrypt the connection, and verify the server's certificate.
         ssl_ca_certs: A file of certificates to verify it against; the system's by default.
+        sentinels: Host and port of each Sentinel that is to say where the server is; in place of ``host``.
+        sentinel_service: What the Sentinels call the server.
         durability: What the server is set up to survive; declared in the capabilities, not changed by this.
         sweep_s: The longest, in seconds, that an idle consumer waits before it asks the server by itself: by
             then at the latest it finds what a consumer that died has left.
@@ -80,27 +82,36 @@ class RedisClient(OrchestratorBackend):
         namespace: str = "default",
         ssl: bool = False,
         ssl_ca_certs: str | None = None,
+        sentinels: Sequence[tuple[str, int]] = (),
+        sentinel_service: str = "mymaster",
         durability: Durability = Durability.NONE,
         sweep_s: float = 5.0,
         patience_s: float = 5.0,
     ) -> None:
         super().__init__()
         check_name("namespace", namespace)
-        settings: dict[str, Any] = {
-            "host": host,
-            "port": port,
+        # Half of it, so that a connection that fell silent is given up in time to try another.
+        timeout_s = max(patience_s / 2, 0.5)
+        transport: dict[str, Any] = {"socket_connect_timeout": min(timeout_s, 5.0)}
+        if ssl:
+            transport |= {"ssl": True, "ssl_check_hostname": True, "ssl_ca_certs": ssl_ca_certs}
+        self._client_name = f"mindtrace-jobs-{secrets.token_hex(4)}"
+        settings = transport | {
             "db": db,
             "username": username,
             "password": password.get_secret_value() if isinstance(password, SecretStr) else password,
-            "client_name": f"mindtrace-jobs-{secrets.token_hex(4)}",
-            "socket_connect_timeout": min(patience_s, 5.0),
+            "client_name": self._client_name,
         }
-        if ssl:
-            settings |= {"ssl": True, "ssl_ca_certs": ssl_ca_certs}
-        self._client_name: str = settings["client_name"]
+        if sentinels:
+            address = f"Sentinel's {sentinel_service!r}"
+            settings["service"] = sentinel_service
+            settings["sentinel"] = make_sentinel(sentinels, socket_timeout=timeout_s, **transport)
+        else:
+            address = f"{host}:{port}"
+            settings |= {"host": host, "port": port}
         self._link = Link(
-            f"{host}:{port}",
-            make_driver(socket_timeout=max(patience_s, 1.0), **settings),
+            address,
+            make_driver(socket_timeout=timeout_s, **settings),
             make_driver(socket_timeout=sweep_s + 10.0, **settings),
             patience_s=patience_s,
             logger=self.logger,
@@ -115,33 +126,50 @@ class RedisClient(OrchestratorBackend):
 
     @classmethod
     def from_url(cls, url: str) -> "RedisClient":
-        """Make a client from ``redis://[user[:password]@]host[:port][/db][?namespace=…]``, or ``rediss://``.
+        """Make a client from ``redis://[user[:password]@]host[:port][/db][?namespace=…]``.
+
+        ``rediss://`` encrypts, and its query may name ``ssl_ca_certs``.
+        ``redis+sentinel://[user[:password]@]host[:port],…/service[/db]`` asks Sentinels.
 
         Raises:
             InvalidInput: the URL can't be understood.
         """
-        parts = urlsplit(url)
+        scheme, _, rest = url.partition("://")
+        by_sentinel = scheme == "redis+sentinel"
+        try:
+            parts = urlsplit(f"//{rest}")
+            who, _, where = parts.netloc.rpartition("@")
+            username, _, password = map(unquote, who.partition(":"))
+            path = parts.path.strip("/").split("/")
+            service = unquote(path.pop(0)) if by_sentinel else ""
+            (database,) = path or [""]
+            db = int(database or 0)
+            addresses = [_address(each, 26379 if by_sentinel else 6379) for each in where.split(",")]
+            if by_sentinel == (service == "") or (len(addresses) > 1 and not by_sentinel):
+                raise ValueError
+        except ValueError:  # whose message may show the password
+            raise InvalidInput(
+                "a Redis URL is redis://[user[:password]@]host[:port][/db] or "
+                "redis+sentinel://[user[:password]@]host[:port],host[:port]/service[/db]"
+            ) from None
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         namespace, ca_certs = query.pop("namespace", "default"), query.pop("ssl_ca_certs", None)
         if query:
             raise InvalidInput(
                 f"a Redis URL takes no {', '.join(sorted(query))}; it takes namespace, ssl_ca_certs"
             )
-        database = parts.path.strip("/")
-        try:
-            port = parts.port or 6379
-            db = int(database or 0)
-        except ValueError:
-            raise InvalidInput("a Redis URL is redis://[user[:password]@]host[:port][/db]") from None
+        host, port = addresses[0]
         return cls(
-            parts.hostname or "localhost",
+            host,
             port,
             db,
-            username=unquote(parts.username) if parts.username else None,
-            password=unquote(parts.password) if parts.password else None,
+            username=username or None,
+            password=password or None,
             namespace=namespace,
-            ssl=parts.scheme == "rediss",
+            ssl=scheme == "rediss",
             ssl_ca_certs=ca_certs,
+            sentinels=addresses if by_sentinel else (),
+            sentinel_service=service,
         )
 
     @property
@@ -160,8 +188,9 @@ class RedisClient(OrchestratorBackend):
 
     def declare(self, queue: Queue) -> None:
         keys = self._keys(queue.name)
+        arguments = [queue.kind, _LAYOUT]
         with naming_queue(queue.name, self._link):
-            kind, layout = self._link.run(DECLARE, keys.for_declare(), [queue.kind, _LAYOUT])
+            kind, layout = self._link.run(DECLARE, keys.for_declare(), arguments)
         if kind.decode() != queue.kind:
             raise QueueConflict(
                 f"queue {queue.name!r} exists as {kind.decode()}, not {queue.kind}: "
@@ -172,6 +201,7 @@ class RedisClient(OrchestratorBackend):
                 f"queue {queue.name!r} was made by another release: its layout is {layout.decode()}, "
                 f"this one knows {_LAYOUT}"
             )
+        self._link.stand(DECLARE, keys.for_declare(), arguments)
 
     def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
         with self._lock:
@@ -208,6 +238,7 @@ class RedisClient(OrchestratorBackend):
 
     def delete(self, queue: str) -> None:
         keys = self._keys(queue)
+        self._link.fall(keys.for_declare())
         with naming_queue(queue, self._link):
             self._link.run(DELETE, keys.for_delete(), [])
 
@@ -306,6 +337,7 @@ class _Publisher:
             return self._answer(messages, PublishStatus.UNKNOWN, self._link.unavailable(out))
         known = {message.id for message in messages if message.id in self._settled}
         fresh = [message for message in messages if message.id not in known]
+        self._settled -= known  # answered now; the next publish of such an id is a new one
         answers = iter(self._send(fresh) if fresh else [])
         duplicate = PublishStatus.DUPLICATE
         return [
@@ -352,6 +384,11 @@ class _Publisher:
     def close(self) -> None:
         with suppress(BackendError, OutOfReach, Closed):  # else it expires
             self._link.command("UNLINK", self._keys.last(self._client))
+
+
+def _address(text: str, default_port: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    return parts.hostname or "localhost", parts.port or default_port
 
 
 def _letter(id_: bytes, body: bytes, info: bytes, letter: bytes, history: bytes | None) -> DeadLetter:

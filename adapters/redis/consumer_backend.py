@@ -74,7 +74,10 @@ class RedisConsumerBackend(ConsumerBackend):
                 return []
             wait_s = min(remaining_s, self._sweep_s, exchanged.next_event_s)
             interrupt = self._keys.interrupt(self._consumer)
-            self._link.wait([(self._keys.wake, exchanged.wake_id), (interrupt, "0-0")], wait_s)
+            streams = [(self._keys.wake, exchanged.wake_id), (interrupt, "0-0")]
+            if not self._link.wait(streams, wait_s) and wait_s == remaining_s:
+                self._interrupted.clear()
+                return []  # nothing came up to the very end, so there is nothing to ask for
 
     def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
         outcomes: list[SettleOutcome] = []

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Sequence
+from math import ceil
 from time import monotonic
 from typing import Any
 
@@ -10,13 +11,23 @@ from redis import Redis
 from redis import exceptions as driver
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from ...domain import RetryPolicy
-from ...domain.errors import AccessDenied, BackendError, BackendUnavailable, BrokerUnsuitable, Closed
+from ...domain.errors import (
+    AccessDenied,
+    BackendError,
+    BackendUnavailable,
+    BrokerUnsuitable,
+    Closed,
+    JobsError,
+)
 from .scripts import Script
 
 _OLDEST = (7, 0)
 _BACKOFF = RetryPolicy(base_delay_s=0.05, max_delay_s=2.0)
+_PAUSE_S = 0.05
+"""How long to wait instead where waiting isn't possible."""
 _PASSING = (
     driver.ConnectionError,
     driver.TimeoutError,
@@ -63,6 +74,9 @@ class Link:
         self._patience_s = patience_s
         self._logger = logger
         self._checked = False
+        self._server: str | None = None
+        """The run id of the server that was met last: another after a restart or a failover."""
+        self._standing: dict[Sequence[str], tuple[Script, Sequence[Argument]]] = {}
         self._out = False
         self._closing = threading.Event()
 
@@ -76,17 +90,31 @@ class Link:
         """
         return self._persist(lambda: self._evaluate(script, keys, arguments))
 
+    def stand(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> None:
+        """Run a script again, before all else, in a server that was restarted or took another's place."""
+        self._standing[tuple(keys)] = (script, arguments)
+
+    def fall(self, keys: Sequence[str]) -> None:
+        """Run no script again for these keys."""
+        self._standing.pop(tuple(keys), None)
+
     def command(self, *words: Argument) -> Any:
         """Run a command that may run twice; otherwise as :meth:`run`."""
         return self._persist(lambda: _execute(self._commands, *words))
 
-    def wait(self, streams: Sequence[tuple[str, str]], seconds: float) -> None:
-        """Wait for a new entry in any of ``streams``, given with the last id seen; an error just ends it."""
-        block_ms = max(1, round(seconds * 1000))  # 0 would be for ever
+    def wait(self, streams: Sequence[tuple[str, str]], seconds: float) -> bool:
+        """Wait for a new entry in any of ``streams``, given with the last id seen.
+
+        Returns:
+            False where none came; True where one did, or an error ended the wait.
+        """
+        block_ms = max(1, ceil(seconds * 1000))  # 0 would be for ever
         names = [name for name, _ in streams]
         ids = [last for _, last in streams]
         try:
-            _execute(self._waits, "XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", *names, *ids)
+            came = _execute(self._waits, "XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", *names, *ids)
+        except _DENIED as error:
+            raise self._translated(error) from error
         except (
             driver.ConnectionError,
             driver.TimeoutError,
@@ -96,12 +124,17 @@ class Link:
         ) as error:
             # The call that follows finds out what is the matter, and deals with it.
             self._logger.debug("a wait ended early: %s", type(error).__name__)
+            self._closing.wait(min(seconds, _PAUSE_S))  # should every wait fail, this is no storm
+            return True
+        return bool(came)
 
     def close(self) -> None:
         """Drop every connection; calls under way and to come raise Closed."""
         self._closing.set()
         for pool in (self._commands.connection_pool, self._waits.connection_pool):
             pool.disconnect(inuse_connections=True)
+            if isinstance(pool, SentinelConnectionPool):
+                pool.sentinel_manager.close()
 
     def _evaluate(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         try:
@@ -112,6 +145,7 @@ class Link:
     def _persist(self, call: Any) -> Any:
         give_up = monotonic() + self._patience_s
         tries = 0
+        looked_again = False
         while True:
             if self._closing.is_set():
                 raise Closed("this RedisClient is closed")
@@ -119,7 +153,12 @@ class Link:
                 if not self._checked:
                     self._check_server()
                 answer = call()
+            except JobsError:
+                raise
             except Exception as error:
+                if str(error).startswith("NOQUEUE") and not looked_again:
+                    looked_again, self._checked = True, False  # may be gone with the server that had it
+                    continue
                 if isinstance(error, _DENIED) or not isinstance(error, _PASSING):
                     raise self._translated(error) from error
                 tries += 1
@@ -149,6 +188,8 @@ class Link:
 
     def _tell_out(self, error: Exception) -> None:
         self._checked = False  # whoever answers next may be another server
+        if isinstance(error, driver.ReadOnlyError):  # demoted: its successor may have its name by now
+            self._commands.connection_pool.disconnect(inuse_connections=False)
         if not self._out:
             self._out = True
             self._logger.warning("Redis at %s is out of reach, trying again: %s", self._address, error)
@@ -159,7 +200,7 @@ class Link:
             self._logger.warning("Redis at %s is back", self._address)
 
     def _check_server(self) -> None:
-        """Refuse a server that is too old, or that would drop jobs when its memory is full."""
+        """Refuse a server that is too old, or would drop jobs when full; give a new one what stands."""
         about = self._commands.info("server") | self._commands.info("memory")
         version = tuple(int(part) for part in str(about["redis_version"]).split(".")[:2])
         if version < _OLDEST and "valkey_version" not in about:
@@ -172,6 +213,10 @@ class Link:
                 f"Redis at {self._address} would drop jobs when its memory is full: its maxmemory-policy is "
                 f"{policy}; set it to noeviction, with CONFIG SET and in its configuration file"
             )
+        if self._server not in (None, about["run_id"]):
+            for keys, (script, arguments) in list(self._standing.items()):
+                self._evaluate(script, keys, arguments)
+        self._server = about["run_id"]
         self._checked = True
 
 
@@ -183,6 +228,15 @@ def _execute(redis: Redis, *words: Argument) -> Any:
     return redis.execute_command(*words)  # type: ignore[no-untyped-call]
 
 
-def make_driver(**settings: Any) -> Redis:
+def make_driver(sentinel: Sentinel | None = None, service: str = "", **settings: Any) -> Redis:
     """A driver that neither retries by itself nor decodes what it reads."""
-    return Redis(retry=Retry(NoBackoff(), 0), decode_responses=False, health_check_interval=0, **settings)
+    settings |= {"retry": Retry(NoBackoff(), 0), "decode_responses": False, "health_check_interval": 0}
+    if sentinel is None:
+        return Redis(**settings)
+    driver_of_master: Redis = sentinel.master_for(service, **settings)  # type: ignore[no-untyped-call]
+    return driver_of_master
+
+
+def make_sentinel(addresses: Sequence[tuple[str, int]], **settings: Any) -> Sentinel:
+    """A driver that asks Sentinels where the master is, each once."""
+    return Sentinel(addresses, sentinel_kwargs={"retry": Retry(NoBackoff(), 0), **settings})  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
 """Drain rate and idle latency of taskiq on Redis streams, in one worker process; prints a JSON object.
 
-Its receiver runs in this process, as `taskiq worker` runs it, so that the clock of publisher and worker is one.
+Its receiver runs in this process, as `taskiq worker` runs it, so that both sides have one clock.
 """
 
 import asyncio

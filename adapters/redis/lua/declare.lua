@@ -1,5 +1,5 @@
-#!lua
--- Creates a queue, or finds it as it is (ADM-1).
+#!lua flags=allow-oom
+-- Creates a queue, or finds it as it is (ADM-1); also when memory is short, for a worker that comes to drain it.
 -- KEYS  meta state run wake
 -- ARGV  kind, layout version
 -- Return the queue's kind and layout version as they are

@@ -7,7 +7,7 @@
 -- Return {now, next event, wake id, outcomes, ids, bodies, infos}: outcomes a string of 1 and 0, in the order of
 --         ARGV; next event (-1 for none) and wake id only where nothing was taken; an info is
 --         attempt:number:crashes, or empty for a first delivery
--- Error  NOQUEUE
+-- Error  NOQUEUE, STALE
 -- Cost  O(1) a job for ready, O(log n) for leases, delays and priorities; at most 500 due and 500 expired a call
 
 local meta, body, state, ready, run, delay, dead, letter, history, result, expiry, ended, wake, rwake, last =
@@ -44,6 +44,10 @@ if before and string.sub(before, 1, #request + 1) == request .. '|' then
     infos[#infos + 1] = fields[i + 1]
   end
   return answer(fields[2], ids, infos)
+end
+-- Late: its sender gave it up, or was answered on another connection, and has gone on since.
+if before and tonumber(string.match(before, '^%d+')) > tonumber(request) then
+  return redis.error_reply('STALE')
 end
 
 -- What is due, and what was leased too long.
@@ -210,12 +214,10 @@ end
 if must_plan or (must_wake and (#ids == 0 or ready_count(kind, ready) > 0)) then wake_up(wake) end
 
 local outcome = table.concat(outcomes)
-if settled > 0 or #ids > 0 then
-  local record = { request, outcome }
-  for i, id in ipairs(ids) do
-    record[#record + 1] = id
-    record[#record + 1] = infos[i]
-  end
-  redis.call('SET', last, table.concat(record, '|'), 'PX', keep_ms)
+local record = { request, outcome }
+for i, id in ipairs(ids) do
+  record[#record + 1] = id
+  record[#record + 1] = infos[i]
 end
+redis.call('SET', last, table.concat(record, '|'), 'PX', keep_ms)
 return answer(outcome, ids, infos)

@@ -3,7 +3,7 @@
 -- KEYS  meta body state ready delay wake last
 -- ARGV  request, keep_ms, then id, body, priority, delay_ms of each message
 -- Return a string: 'a' accepted or 'd' duplicate, for each message
--- Error  NOQUEUE
+-- Error  NOQUEUE, STALE
 -- Cost  O(1) a message; O(log n) where it is delayed, or on a priority queue
 
 local meta, body, state, ready, delay, wake, last = unpack(KEYS)
@@ -15,6 +15,10 @@ local request = ARGV[1] .. ':'
 local before = redis.call('GET', last)
 if before and string.sub(before, 1, #request) == request then
   return string.sub(before, #request + 1)
+end
+-- Late: its sender gave it up, and has gone on since.
+if before and tonumber(string.match(before, '^%d+')) > tonumber(ARGV[1]) then
+  return redis.error_reply('STALE')
 end
 
 local ids = {}

@@ -1,0 +1,833 @@
+"""What Redis, its network and the workers can suffer, and how the account of all jobs stands afterwards.
+
+One test for each kind of fault. Where a worker is killed or stopped, it is a process, as a user runs it.
+"""
+
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from redis import Redis
+from redis.exceptions import RedisError
+
+from brokers.account import Account, Record, Totals
+from brokers.fixtures import StartRedis
+from brokers.proxy import Proxy, Spoil
+from brokers.redis_server import PrivateRedis, free_port
+from mindtrace.jobs import (
+    Consumer,
+    Job,
+    JobInput,
+    JobOutput,
+    JobSchema,
+    LocalClient,
+    Orchestrator,
+    PublishStatus,
+    QueueCounts,
+    RetryPolicy,
+    job_from_schema,
+)
+from mindtrace.jobs.adapters.redis import RedisClient
+from mindtrace.jobs.adapters.redis.keys import QueueKeys
+from mindtrace.jobs.adapters.redis.scripts import EXCHANGE, PUBLISH
+from mindtrace.jobs.domain import Queue
+from mindtrace.jobs.domain.errors import (
+    AccessDenied,
+    BackendError,
+    BackendUnavailable,
+    BrokerUnsuitable,
+)
+from mindtrace.jobs.ports import Ack, Message, SettleOutcome
+
+WORKER = Path(__file__).with_name("worker.py")
+QUEUE = "squares"
+
+
+class Numbered(JobInput):
+    number: int
+    note: str = ""
+
+
+class Square(JobOutput):
+    square: int
+
+
+SCHEMA = JobSchema(QUEUE, Numbered, Square, retry=RetryPolicy(max_deliveries=20))
+
+
+def eventually(condition: Callable[[], bool], within_s: float, what: str) -> None:
+    give_up = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < give_up, f"not within {within_s:g} s: {what}"
+        time.sleep(0.01)
+
+
+# -- workers --------------------------------------------------------------------------------------
+
+
+class WorkerProcess:
+    """``worker.py``, as a user starts it."""
+
+    def __init__(self, url: str, record: Record, **options: float) -> None:
+        words = [sys.executable, str(WORKER), url, str(record.path)]
+        for name, value in options.items():
+            words += [f"--{name.replace('_', '-')}", str(value)]
+        self._process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.pid = self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def send(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it with SIGKILL; a no-op where it has ended."""
+        self._process.kill()
+        self._process.communicate()
+
+    def end(self) -> dict[str, int]:
+        """Stop it with SIGTERM, as a supervisor does, and return the account that it gives."""
+        self._process.send_signal(signal.SIGTERM)
+        out, err = self._process.communicate(timeout=15)
+        assert self._process.returncode == 0, err.decode()
+        stats: dict[str, int] = json.loads(out)
+        return stats
+
+
+class Squarer(Consumer):
+    """The same worker on a thread of this process."""
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(QUEUE)
+        self._descriptor = record.writer()
+        self._thread = threading.Thread(target=self._consume, daemon=True)
+        self.error: BaseException | None = None
+
+    def run(self, job: Job[Numbered]) -> Square:
+        Record.write(self._descriptor, job.id)
+        time.sleep(0.001)
+        return Square(square=job.payload.number**2)
+
+    def _consume(self) -> None:
+        try:
+            self.consume()
+        except BaseException as error:
+            self.error = error
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: Any) -> None:
+        self.stop()
+        self._thread.join(10)
+        assert not self._thread.is_alive(), "the consumer doesn't stop"
+        self.close()
+        os.close(self._descriptor)
+        assert self.error is None, repr(self.error)
+
+
+@dataclass
+class Trial:
+    """One server, one queue, the producer's side of it, and the account of what becomes of its jobs."""
+
+    server: PrivateRedis
+    backend: RedisClient
+    record: Record
+    stack: ExitStack
+    account: Account = field(default_factory=Account)
+    asked_again: int = 0
+
+    def __post_init__(self) -> None:
+        self.orchestrator = Orchestrator(self.backend)
+        self.orchestrator.register(SCHEMA)
+        self._leases: set[tuple[str, float]] = set()
+
+    def jobs(self, count: int) -> list[Job[Numbered]]:
+        return [job_from_schema(SCHEMA, Numbered(number=number)) for number in range(count)]
+
+    def publish(self, jobs: list[Job[Numbered]]) -> None:
+        """Publish ``jobs``, and again what was left open, until all are confirmed."""
+        left = jobs
+        while left:
+            self.account.unconfirmed.update(job.id for job in left)
+            outcomes = self.orchestrator.publish_batch(QUEUE, left)
+            unknown = {outcome.id for outcome in outcomes if outcome.status is PublishStatus.UNKNOWN}
+            rejected = [outcome for outcome in outcomes if outcome.status is PublishStatus.REJECTED]
+            assert not rejected, rejected[0].error
+            confirmed = {outcome.id for outcome in outcomes} - unknown
+            self.account.confirmed |= confirmed
+            self.account.unconfirmed -= confirmed
+            left = [job for job in left if job.id in unknown]
+            self.asked_again += bool(left)
+
+    def start_worker(self, **options: float) -> WorkerProcess:
+        """Start a worker process, and wait until it works."""
+        before = len(self.record)
+        worker = WorkerProcess(self.server.url, self.record, **options)
+        self.stack.callback(worker.kill)
+        eventually(lambda: worker.has_ended or len(self.record) > before, 15, "a worker starts to work")
+        assert not worker.has_ended, worker.end()
+        return worker
+
+    def worker(self, orchestrator: Orchestrator | None = None, **options: Any) -> Squarer:
+        """A worker on a thread, for ``with``."""
+        worker = Squarer(self.record)
+        worker.connect(orchestrator or self.orchestrator, **options)
+        return worker
+
+    def note_fault(self) -> int:
+        """Remember what is in hand now, apart from what was at an earlier fault and still waits."""
+        with self.server.admin() as admin:
+            pairs = admin.zrangebyscore(QueueKeys("default", QUEUE).run, 0, "(+inf", withscores=True)
+        leases = {(id_.decode(), deadline) for id_, deadline in pairs}
+        fresh = {id_ for id_, _ in leases - self._leases}
+        self._leases |= leases
+        self.account.at_fault.append(fresh)
+        return len(fresh)
+
+    def expect_drained(self, within_s: float) -> None:
+        empty = QueueCounts(0, 0, 0, 0)
+        eventually(lambda: self.backend.counts(QUEUE) == empty, within_s, "every job is done")
+
+    def check(self) -> Totals:
+        return self.account.check(self.backend, QUEUE, self.record)
+
+
+@pytest.fixture
+def trial_on(tmp_path: Path) -> Iterator[Callable[..., Trial]]:
+    with ExitStack() as stack:
+
+        def start(server: PrivateRedis, backend: RedisClient | None = None, **options: Any) -> Trial:
+            client = stack.enter_context(backend or server.client(**options))
+            return Trial(server, client, Record(tmp_path / "record"), stack)
+
+        yield start
+
+
+TrialOn = Callable[..., Trial]
+
+
+# -- workers that die or sleep --------------------------------------------------------------------
+
+
+def test_killing_workers_loses_no_job_and_repeats_only_what_was_in_hand(
+    private_redis: StartRedis, trial_on: TrialOn
+) -> None:
+    lease_s, seed = 2.0, random.randrange(10**6)
+    chance = random.Random(seed)
+    trial = trial_on(private_redis())
+    trial.publish(trial.jobs(3000))
+    in_hand = 0
+
+    for _ in range(8):
+        worker = trial.start_worker(lease_s=lease_s)
+        time.sleep(chance.uniform(0, 0.35))
+        worker.kill()
+        in_hand += trial.note_fault()
+    killed_at = time.monotonic()
+    assert len(trial.record) < 3000, "the kills came too late to tell anything"
+    last = trial.start_worker(lease_s=lease_s)
+    trial.expect_drained(within_s=lease_s + 5 - (time.monotonic() - killed_at))
+    took_s = time.monotonic() - killed_at
+
+    totals = trial.check()
+    print(f"seed {seed}: {totals}, in hand at the kills: {in_hand}, done {took_s:.1f} s after the last")
+    assert totals.done == 3000
+    assert totals.ran_again <= in_hand
+    assert last.end()["lost"] == 0
+
+
+def test_a_worker_that_slept_past_its_lease_is_told_so_and_another_did_its_jobs(
+    private_redis: StartRedis, trial_on: TrialOn
+) -> None:
+    trial = trial_on(private_redis())
+    trial.publish(trial.jobs(30))
+    sleeper = trial.start_worker(lease_s=1.0, job_s=0.1, prefetch=4)
+    sleeper.send(signal.SIGSTOP)
+    in_hand = trial.note_fault()
+    assert 1 <= in_hand <= 4
+
+    other = trial.start_worker(lease_s=1.0, job_s=0.1, prefetch=4)
+    trial.expect_drained(within_s=15)
+    sleeper.send(signal.SIGCONT)
+    time.sleep(0.5)
+
+    mine, others = sleeper.end(), other.end()
+    done_by_other = {run.job_id for run in trial.record.runs() if run.pid == other.pid}
+    assert trial.account.at_fault[0] <= done_by_other
+    assert mine["lost"] >= 1
+    assert mine["done"] + others["done"] == 30
+    assert others["lost"] == 0
+    assert trial.check().done == 30
+
+
+# -- a broker that dies ---------------------------------------------------------------------------
+
+
+@contextmanager
+def producing(trial: Trial, pause_s: float = 0.005) -> Iterator[None]:
+    """Publish small batches all the time, each again until it is confirmed."""
+    over, errors = threading.Event(), []
+
+    def produce() -> None:
+        try:
+            while not over.wait(pause_s):
+                trial.publish(trial.jobs(5))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=produce, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(15)
+    assert not errors, repr(errors[0])
+    assert not thread.is_alive(), "the producer hangs"
+
+
+def test_what_was_confirmed_survives_the_death_of_a_broker_that_syncs(
+    private_redis: StartRedis, trial_on: TrialOn
+) -> None:
+    server = private_redis(appendonly="yes", appendfsync="always")
+    lease_s = 6.0
+    trial = trial_on(server, patience_s=1.0)
+
+    with trial.worker(lease_s=lease_s) as worker:
+        with producing(trial):
+            for outage_s in (0.2, 2.5):  # within the patience of a call, and beyond it
+                before = len(trial.record)
+                eventually(partial(_longer_than, trial.record, before + 100), 15, "jobs run")
+                server.kill()
+                time.sleep(outage_s)
+                server.start()
+                trial.note_fault()
+            before = len(trial.record)
+            eventually(partial(_longer_than, trial.record, before + 100), 15, "jobs run again")
+        trial.expect_drained(within_s=lease_s + 5)
+        stats = worker.stats
+
+    totals = trial.check()
+    print(totals, stats)
+    assert not trial.account.unconfirmed
+    assert totals.done == totals.confirmed >= 300
+
+
+def _longer_than(record: Record, lines: int) -> bool:
+    return len(record) > lines
+
+
+def test_graceful_restarts_leak_no_thread_and_no_descriptor(
+    private_redis: StartRedis, trial_on: TrialOn
+) -> None:
+    server = private_redis(appendonly="yes")
+    trial = trial_on(server)
+    seen = []
+
+    with trial.worker():
+        for _ in range(10):
+            server.restart()
+            trial.publish(trial.jobs(1))
+            trial.expect_drained(within_s=10)
+            seen.append((threading.active_count(), len(list(Path("/dev/fd").iterdir()))))
+
+    assert trial.check().done == 10
+    assert {threads for threads, _ in seen} == {seen[0][0]}, seen
+    # A pool has as many connections as were ever used at once; a leak would show with each restart.
+    assert max(descriptors for _, descriptors in seen) <= seen[0][1] + 2, seen
+
+
+def test_a_broker_that_kept_nothing_is_given_its_queues_again(
+    private_redis: StartRedis, trial_on: TrialOn
+) -> None:
+    server = private_redis()
+    trial = trial_on(server)
+
+    with trial.worker():
+        trial.publish(trial.jobs(5))
+        trial.expect_drained(within_s=10)
+        server.kill()
+        server.start()
+        jobs = trial.jobs(5)
+        trial.publish(jobs)
+        eventually(lambda: len(trial.record) == 10, 10, "the worker goes on")
+        trial.expect_drained(within_s=10)
+
+
+def test_an_outage_is_told_once_and_not_once_for_every_try(
+    private_redis: StartRedis, trial_on: TrialOn, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = private_redis(appendonly="yes")
+    trial = trial_on(server, patience_s=0.5)
+
+    with caplog.at_level(logging.INFO), trial.worker():
+        time.sleep(0.2)
+        server.kill()
+        time.sleep(3)
+        server.start()
+        trial.publish(trial.jobs(1))
+        trial.expect_drained(within_s=15)
+
+    told = [record.getMessage() for record in caplog.records]
+    assert 2 <= len(told) <= 6, told
+
+
+# -- commands and memory that are taken away ------------------------------------------------------
+
+
+def kill_clients(admin: Redis) -> None:
+    admin.client_kill_filter(_type="normal", skipme=True)
+
+
+def flush_scripts(admin: Redis) -> None:
+    admin.script_flush()
+
+
+@contextmanager
+def disturbing(server: PrivateRedis, how: Callable[[Redis], None], every_s: float) -> Iterator[list[int]]:
+    """Disturb the server again and again; yields the number of times so far, in a list."""
+    over, times = threading.Event(), [0]
+
+    def disturb() -> None:
+        with server.admin() as admin:
+            while not over.wait(every_s):
+                how(admin)
+                times[0] += 1
+
+    thread = threading.Thread(target=disturb, daemon=True)
+    thread.start()
+    try:
+        yield times
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("how", [kill_clients, flush_scripts])
+@pytest.mark.parametrize("patience_s", [5.0, 0.01])
+def test_cut_connections_and_flushed_scripts_lose_nothing_and_repeat_nothing(
+    private_redis: StartRedis, trial_on: TrialOn, how: Callable[[Redis], None], patience_s: float
+) -> None:
+    server = private_redis()
+    trial = trial_on(server)
+    jobs = trial.jobs(4000)
+
+    with server.client(patience_s=patience_s) as publisher:
+        worker = trial.worker()
+        trial.orchestrator = Orchestrator(publisher)  # with little patience it answers UNKNOWN at times
+        trial.orchestrator.register(SCHEMA)
+        with worker, disturbing(server, how, every_s=0.005) as times:
+            for start in range(0, 4000, 20):
+                trial.publish(jobs[start : start + 20])
+            trial.expect_drained(within_s=20)
+            stats = worker.stats
+
+    totals = trial.check()
+    print(f"{times[0]} times: {totals}, {stats}, {trial.asked_again} publishes answered UNKNOWN")
+    assert times[0] >= 50
+    assert totals.ran_again == 0
+
+
+def test_a_full_broker_refuses_publishers_and_still_serves_workers(
+    private_redis: StartRedis, trial_on: TrialOn
+) -> None:
+    server = private_redis(maxmemory="8mb", maxmemory_policy="noeviction")
+    trial = trial_on(server)
+    payloads = [Numbered(number=number, note="x" * 1000) for number in range(12_000)]
+
+    def publish_one_by_one() -> None:
+        for payload in payloads:  # a few still fit, once the buffers of the batch are free
+            trial.account.confirmed.add(trial.orchestrator.publish(QUEUE, payload))
+
+    outcomes = trial.orchestrator.publish_batch(QUEUE, payloads)
+    trial.account.confirmed = {outcome.id for outcome in outcomes if outcome.status is PublishStatus.ACCEPTED}
+    refused = [outcome for outcome in outcomes if outcome.status is PublishStatus.REJECTED]
+
+    assert len(refused) + len(trial.account.confirmed) == 12_000
+    assert len(trial.account.confirmed) >= 500
+    assert isinstance(refused[0].error, BackendError)
+    assert "out of memory, nothing was published" in str(refused[0].error)
+    with pytest.raises(BackendError, match="out of memory"):
+        publish_one_by_one()
+    assert trial.backend.counts(QUEUE).ready == len(trial.account.confirmed)
+
+    worker = trial.start_worker(job_s=0)  # it registers its schema while the memory is full
+    trial.expect_drained(within_s=20)
+    trial.publish(trial.jobs(10))
+    trial.expect_drained(within_s=10)
+    assert worker.end()["lost"] == 0
+    assert trial.check().done == len(trial.account.confirmed)
+
+
+# -- servers that can't be used -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-random"])
+def test_a_server_that_would_evict_jobs_is_refused_with_the_mend(
+    private_redis: StartRedis, policy: str
+) -> None:
+    server = private_redis(maxmemory="100mb", maxmemory_policy=policy)
+
+    with server.client() as backend:
+        with pytest.raises(BrokerUnsuitable, match=f"is {policy}; set it to noeviction"):
+            Orchestrator(backend).register(SCHEMA)
+        with server.admin() as admin:
+            assert admin.dbsize() == 0
+            admin.config_set("maxmemory-policy", "noeviction")
+        Orchestrator(backend).register(SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("maxmemory", "policy"), [("0", "allkeys-lru"), ("100mb", "noeviction"), ("100mb", "volatile-lru")]
+)
+def test_a_server_that_evicts_no_job_is_used(private_redis: StartRedis, maxmemory: str, policy: str) -> None:
+    with private_redis(maxmemory=maxmemory, maxmemory_policy=policy).client() as backend:
+        Orchestrator(backend).register(SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "who", [{"password": "a-wrong-one"}, {"username": "x", "password": "a-wrong-one"}, {}]
+)
+def test_a_wrong_password_is_denied_at_once_and_shown_nowhere(
+    private_redis: StartRedis, who: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = private_redis(requirepass="the-right-one")
+    began = time.monotonic()
+
+    backend = RedisClient(server.address.host, server.address.port, **who)
+    with backend, caplog.at_level(logging.DEBUG), pytest.raises(AccessDenied) as denied:
+        Orchestrator(backend).register(SCHEMA)
+
+    assert time.monotonic() - began < 2
+    shown = f"{denied.value} {denied.value.__cause__!r} {backend!r} {vars(backend)} {caplog.text}"
+    assert "a-wrong-one" not in shown
+    assert "the-right-one" not in shown
+
+
+def test_a_user_who_may_not_wait_is_told_so_in_place_of_a_storm_of_requests(
+    private_redis: StartRedis,
+) -> None:
+    server = private_redis()
+    with server.admin() as admin:
+        admin.execute_command("ACL", "SETUSER", "deaf", "on", ">secret", "~*", "+@all", "-xread")
+    with server.client(username="deaf", password="secret") as backend:
+        backend.declare(Queue("jobs"))
+        with pytest.raises(AccessDenied, match="xread"):
+            backend.open_consumer("jobs").receive(1, 2.0)
+
+
+@pytest.mark.parametrize("patience_s", [0.5, 2.0])
+def test_a_server_that_is_not_there_is_told_within_patience_and_how_to_start_one(patience_s: float) -> None:
+    port = free_port()
+    with RedisClient("127.0.0.1", port, password="a-secret", patience_s=patience_s) as backend:
+        orchestrator = Orchestrator(backend)
+        began = time.monotonic()
+        with pytest.raises(BackendUnavailable) as error:
+            orchestrator.register(SCHEMA)
+        took_s = time.monotonic() - began
+
+    assert took_s < patience_s + 0.5
+    assert f"127.0.0.1:{port}" in str(error.value)
+    assert "redis-server" in str(error.value)
+    assert "a-secret" not in str(error.value)
+
+
+def test_backends_are_tried_in_turn_and_one_without_a_server_only_costs_its_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class MyConsumer(Consumer):
+        def run(self, job: Job[Any]) -> None: ...
+
+    backends = [
+        ("Redis", RedisClient(host="localhost", port=free_port(), db=0, patience_s=0.5)),
+        ("Local", LocalClient()),
+    ]
+    for name, backend in backends:
+        try:
+            orchestrator = Orchestrator(backend)
+            orchestrator.register(SCHEMA)
+            orchestrator.publish(QUEUE, Numbered(number=1))
+            consumer = MyConsumer(QUEUE)
+            consumer.connect(orchestrator)
+            print(f"✓ {name} backend: {type(consumer.consumer_backend).__name__}")
+            consumer.consume(num_messages=1)
+        except Exception as e:
+            print(f"✗ {name} backend failed: {e}")
+        backend.close()
+
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("✗ Redis backend failed: no Redis answers at localhost:")
+    assert second == "✓ Local backend: LocalConsumerBackend"
+
+
+# -- a network that spoils connections ------------------------------------------------------------
+
+
+@dataclass
+class Line:
+    """A client of ours behind a proxy, with a queue, on a server that knows the scripts already."""
+
+    proxy: Proxy
+    backend: RedisClient
+
+    def publish(self, *ids: str) -> list[PublishStatus]:
+        messages = [Message(id_, b"{}") for id_ in ids]
+        return [outcome.status for outcome in self.backend.publish("jobs", messages)]
+
+
+@pytest.fixture
+def line(private_redis: StartRedis) -> Iterator[Line]:
+    server = private_redis()
+    with server.client("warm") as warm:
+        warm.declare(Queue("jobs"))
+        warm.publish("jobs", [Message("job", b"{}")])
+        warm.open_consumer("jobs").receive(1, 0)
+    proxy = Proxy(server.address.host, server.address.port)
+    with proxy, RedisClient("127.0.0.1", proxy.port, patience_s=1.0) as backend:
+        backend.declare(Queue("jobs"))
+        yield Line(proxy, backend)
+
+
+@pytest.mark.parametrize("how", [Spoil.CUT, Spoil.SILENCE])
+def test_a_publish_whose_reply_is_lost_is_sent_again_and_counts_once(line: Line, how: Spoil) -> None:
+    line.proxy.spoil_next(PUBLISH.sha.encode(), how)
+
+    assert line.publish("a", "b") == [PublishStatus.ACCEPTED] * 2
+    assert line.proxy.spoiled == 1
+    assert line.backend.counts("jobs") == QueueCounts(2, 0, 0, 0)
+
+
+@pytest.mark.parametrize("how", [Spoil.CUT, Spoil.SILENCE])
+def test_a_publish_that_never_hears_back_is_unknown_and_known_when_it_is_repeated(
+    line: Line, how: Spoil
+) -> None:
+    line.proxy.spoil_next(PUBLISH.sha.encode(), how, times=100)
+    assert line.publish("a", "b") == [PublishStatus.UNKNOWN] * 2
+    line.proxy.forgive()
+
+    consumer = line.backend.open_consumer("jobs")  # another worker is faster than the repetition
+    consumer.settle([Ack(delivery.receipt) for delivery in consumer.receive(1, 0)])
+
+    assert line.publish("a", "b", "c") == [PublishStatus.DUPLICATE] * 2 + [PublishStatus.ACCEPTED]
+    assert line.backend.counts("jobs") == QueueCounts(2, 0, 0, 0)
+    assert line.publish("a") == [PublishStatus.ACCEPTED], "done long since, and published anew"
+
+
+def test_a_publish_that_arrives_after_it_was_given_up_changes_nothing(line: Line) -> None:
+    line.proxy.spoil_next(PUBLISH.sha.encode(), Spoil.HOLD, times=100)
+    assert line.publish("a") == [PublishStatus.UNKNOWN]
+    line.proxy.forgive()
+
+    assert line.publish("a") == [PublishStatus.ACCEPTED]
+    consumer = line.backend.open_consumer("jobs")
+    consumer.settle([Ack(delivery.receipt) for delivery in consumer.receive(1, 0)])
+    line.proxy.release()
+    time.sleep(0.3)
+
+    assert line.backend.counts("jobs") == QueueCounts(0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("how", [Spoil.CUT, Spoil.SILENCE])
+def test_a_delivery_whose_reply_is_lost_is_delivered_once(line: Line, how: Spoil) -> None:
+    line.publish("a", "b", "c")
+    consumer = line.backend.open_consumer("jobs")
+    line.proxy.spoil_next(EXCHANGE.sha.encode(), how)
+
+    first = consumer.receive(2, 0)
+    assert [(delivery.id, delivery.number) for delivery in first] == [("a", 1), ("b", 1)]
+    assert line.backend.counts("jobs") == QueueCounts(1, 0, 2, 0)
+
+    line.proxy.spoil_next(EXCHANGE.sha.encode(), how)
+    outcomes, second = consumer.settle([Ack(delivery.receipt) for delivery in first], take=2)
+    assert outcomes == [SettleOutcome.OK] * 2
+    assert [delivery.id for delivery in second] == ["c"]
+    assert line.proxy.spoiled == 2
+    assert line.backend.counts("jobs") == QueueCounts(0, 0, 1, 0)
+
+
+def test_a_request_for_jobs_that_arrives_after_it_was_given_up_takes_none(line: Line) -> None:
+    line.publish("a", "b")
+    consumer = line.backend.open_consumer("jobs")
+    line.proxy.spoil_next(EXCHANGE.sha.encode(), Spoil.HOLD, times=100)
+    with pytest.raises(BackendUnavailable):
+        consumer.receive(1, 0)
+    line.proxy.forgive()
+
+    (delivery,) = consumer.receive(1, 0)
+    line.proxy.release()
+    time.sleep(0.3)
+
+    assert delivery.id == "a"
+    assert line.backend.counts("jobs") == QueueCounts(1, 0, 1, 0)
+    assert consumer.settle([Ack(delivery.receipt)]).outcomes == [SettleOutcome.OK]
+
+
+def test_a_silent_server_costs_no_more_than_patience(line: Line) -> None:
+    line.proxy.spoil_next(b"", Spoil.SILENCE, times=100)
+    began = time.monotonic()
+    with pytest.raises(BackendUnavailable):
+        line.backend.counts("jobs")
+    assert time.monotonic() - began < 2.5
+
+
+# -- what an idle worker costs --------------------------------------------------------------------
+
+
+def sent_by_clients(admin: Redis) -> int:
+    """How many commands clients have sent; those inside scripts count as the script."""
+    stats = admin.info("commandstats")
+    return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval", "xread"))
+
+
+def test_an_idle_worker_sends_a_handful_of_commands_a_minute_and_wakes_at_once(
+    private_redis: StartRedis, trial_on: TrialOn
+) -> None:
+    trial = trial_on(private_redis())
+    window_s = 10.5
+
+    with trial.server.admin() as admin, trial.worker():
+        trial.publish(trial.jobs(1))
+        trial.expect_drained(within_s=5)
+        time.sleep(0.2)
+        before = sent_by_clients(admin)
+        time.sleep(window_s)
+        sent = sent_by_clients(admin) - before
+
+        latencies = []
+        for _ in range(20):
+            time.sleep(0.02)
+            lines, began = len(trial.record), time.monotonic()
+            trial.publish(trial.jobs(1))
+            eventually(partial(_longer_than, trial.record, lines), 5, "the worker wakes")
+            latencies.append(time.monotonic() - began)
+
+    print(f"{sent} commands in {window_s} s; woken after {sorted(latencies)[10] * 1000:.0f} ms (median)")
+    assert sent * 60 / window_s <= 30
+    assert sorted(latencies)[10] < 0.1
+
+
+# -- a server that another takes the place of -----------------------------------------------------
+
+
+def role(server: PrivateRedis) -> str:
+    with suppress(RedisError), server.admin() as admin:
+        return str(admin.info("replication")["role"])
+    return "none"
+
+
+def test_workers_and_publishers_follow_a_failover(private_redis: StartRedis, trial_on: TrialOn) -> None:
+    def is_followed() -> bool:
+        with second.admin() as replica:
+            return replica.info("replication")["master_link_status"] == "up"
+
+    def hands_over() -> bool:
+        with suppress(RedisError):  # the Sentinel doesn't know the replica yet
+            admin.execute_command("SENTINEL", "FAILOVER", "jobs")
+            return True
+        return False
+
+    first = private_redis()
+    second = private_redis(config=f"replicaof 127.0.0.1 {first.address.port}\n")
+    eventually(is_followed, 15, "the replica follows")
+    time.sleep(1.1)  # until the first server tells of it
+    sentinel = private_redis(
+        sentinel=True, config=f"sentinel monitor jobs 127.0.0.1 {first.address.port} 1\n"
+    )
+    host, port = sentinel.address.host, sentinel.address.port
+    trial = trial_on(first, backend=RedisClient.from_url(f"redis+sentinel://{host}:{port}/jobs/0"))
+
+    with (
+        sentinel.admin() as admin,
+        RedisClient(sentinels=[(host, port)], sentinel_service="jobs") as workers,
+        trial.worker(orchestrator=Orchestrator(workers)) as worker,
+    ):
+        trial.publish(trial.jobs(50))
+        trial.expect_drained(within_s=10)
+        eventually(hands_over, 15, "the Sentinel has a successor")
+        eventually(lambda: (role(first), role(second)) == ("slave", "master"), 15, "the replica takes over")
+        trial.publish(trial.jobs(50))
+        trial.expect_drained(within_s=10)
+        assert worker.stats.done == 100
+
+    assert trial.check().done == 100
+
+
+# -- the first steps ------------------------------------------------------------------------------
+
+EXAMPLE_1 = """\
+from mindtrace.jobs import Orchestrator, LocalClient, Consumer, JobSchema, JobInput
+
+local_backend = LocalClient()
+orchestrator = Orchestrator(local_backend)
+
+schema = JobSchema(name="my_jobs", input=MyJobInput(), output=MyJobOutput())
+orchestrator.register(schema)
+
+class MyConsumer(Consumer):
+    def run(self, job):
+        print(f"Processing job {job.id} with LOCAL backend")
+
+consumer = MyConsumer("my_jobs")
+consumer.connect(orchestrator)
+consumer.consume(num_messages=5)
+"""
+EXAMPLE_2 = """\
+from mindtrace.jobs import RedisClient
+
+redis_backend = RedisClient(host="localhost", port=6379, db=0)
+orchestrator = Orchestrator(redis_backend)
+
+consumer = MyConsumer("my_jobs")
+consumer.connect(orchestrator)
+consumer.consume(num_messages=5)
+"""
+MODELS = """\
+from mindtrace.jobs import JobOutput, JobInput
+
+class MyJobInput(JobInput):
+    x: float = 0.0
+
+class MyJobOutput(JobOutput):
+    total: float = 0.0
+"""
+
+
+@pytest.mark.parametrize("waiting", [0, 5])
+def test_the_second_example_works_after_the_first_and_ends(private_redis: StartRedis, waiting: int) -> None:
+    class MyJobInput(JobInput):
+        x: float = 0.0
+
+    server = private_redis()
+    schema = JobSchema(name="my_jobs", input=MyJobInput)
+    with server.client() as backend:
+        orchestrator = Orchestrator(backend)
+        orchestrator.register(schema)
+        ids = [orchestrator.publish("my_jobs", MyJobInput(x=number)) for number in range(waiting)]
+
+        port = str(server.address.port)
+        script = f"{MODELS}\n{EXAMPLE_1}\n{EXAMPLE_2.replace('6379', port)}"
+        ended = subprocess.run(
+            [sys.executable, "-W", "error", "-c", script], capture_output=True, encoding="utf-8", timeout=30
+        )
+
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stderr == ""
+        assert ended.stdout.splitlines() == [f"Processing job {id_} with LOCAL backend" for id_ in ids]
+        assert backend.counts("my_jobs") == QueueCounts(0, 0, 0, 0)

@@ -1,0 +1,1 @@
+"""Real brokers for the tests that need one: found, or started, and stopped again."""

@@ -1,0 +1,41 @@
+"""The brokers as pytest fixtures; the ``conftest.py`` at the root names this module."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from .redis_server import Address, NoRedis, PrivateRedis, shared_redis
+
+StartRedis = Callable[..., PrivateRedis]
+
+
+@pytest.fixture(scope="session")
+def redis_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
+    """A Redis that all tests share: each keeps to a namespace of its own, and leaves the server as it is.
+
+    Where there is none, the tests that need it fail: a guarantee that nobody tried is none.
+    """
+    with ExitStack() as stack:
+        try:
+            address = stack.enter_context(shared_redis(tmp_path_factory.mktemp("redis")))
+        except NoRedis as error:
+            pytest.fail(str(error), pytrace=False)
+        yield address
+
+
+@pytest.fixture
+def private_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartRedis]:
+    """Start servers of one's own, to break: ``private_redis(appendonly="yes")``."""
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> PrivateRedis:
+            try:
+                server = PrivateRedis(tmp_path_factory.mktemp("redis"), **options)
+            except NoRedis as error:
+                pytest.fail(str(error), pytrace=False)
+            stack.callback(server.kill)
+            return server.start()
+
+        yield start

@@ -1,0 +1,153 @@
+"""A TCP proxy that spoils connections, as networks do."""
+
+import socket
+import struct
+import threading
+from contextlib import suppress
+from enum import Enum
+from types import TracebackType
+from typing import Self
+
+_CHUNK = 65536
+
+
+class Spoil(Enum):
+    """What becomes of a connection from the request on that a rule fits."""
+
+    CUT = "the server runs the request; its reply is cut off after a few bytes by a reset"
+    SILENCE = "the server runs the request; nothing it answers arrives any more, and nothing is closed"
+    HOLD = "the request doesn't reach the server before release()"
+
+
+class Proxy:
+    """Forwards to one server, from a port of its own."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._lock = threading.Lock()
+        self._rules: list[tuple[bytes, Spoil]] = []
+        self._connections: list[_Connection] = []
+        self._threads: list[threading.Thread] = []
+        self.spoiled = 0
+        """How many connections a rule was applied to."""
+        self._run(self._accept)
+
+    def spoil_next(self, needle: bytes, how: Spoil, *, times: int = 1) -> None:
+        """Spoil the connection of each of the next requests that contain ``needle``."""
+        with self._lock:
+            self._rules += [(needle, how)] * times
+
+    def forgive(self) -> None:
+        """Spoil no further connection."""
+        with self._lock:
+            self._rules.clear()
+
+    def release(self) -> None:
+        """Send on what is held, however long ago its client gave up."""
+        for connection in list(self._connections):
+            connection.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in list(self._connections):
+            connection.end()
+        for thread in list(self._threads):
+            thread.join()
+        for connection in list(self._connections):
+            connection.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection(self._target)
+            except OSError:
+                client.close()
+                continue
+            connection = _Connection(client, server)
+            self._connections.append(connection)
+            self._run(self._upwards, connection)
+            self._run(connection.downwards)
+
+    def _upwards(self, connection: "_Connection") -> None:
+        while data := connection.read(connection.client):
+            with self._lock:
+                for rule in self._rules:
+                    if rule[0] in data:
+                        self._rules.remove(rule)
+                        connection.spoil = rule[1]
+                        self.spoiled += 1
+                        break
+            connection.send_up(data)
+        if connection.spoil is None:
+            connection.end()
+
+    def _run(self, target: object, *arguments: object) -> None:
+        thread = threading.Thread(target=target, args=arguments, daemon=True)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+
+class _Connection:
+    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+        self.client = client
+        self.server = server
+        self.spoil: Spoil | None = None
+        self._held: list[bytes] = []
+
+    def read(self, end: socket.socket) -> bytes:
+        try:
+            return end.recv(_CHUNK)
+        except OSError:
+            return b""
+
+    def send_up(self, data: bytes) -> None:
+        if self.spoil is Spoil.HOLD:
+            self._held.append(data)
+        else:
+            with suppress(OSError):
+                self.server.sendall(data)
+
+    def release(self) -> None:
+        self.spoil = Spoil.SILENCE
+        held, self._held = self._held, []
+        for data in held:
+            with suppress(OSError):
+                self.server.sendall(data)
+
+    def downwards(self) -> None:
+        while data := self.read(self.server):
+            with suppress(OSError):
+                if self.spoil is Spoil.CUT:
+                    self.client.sendall(data[:5])
+                    # With this option a close sends a reset in place of an orderly end.
+                    self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    self.end()
+                    self.client.close()
+                elif self.spoil is None:
+                    self.client.sendall(data)
+        self.end()
+
+    def end(self) -> None:
+        for half in (self.client, self.server):
+            with suppress(OSError):
+                half.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.client.close()
+        self.server.close()
