@@ -345,8 +345,14 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
     ),
 }
 
-ELSEWHERE = {errors.JobsError, errors.BackendError, errors.AdapterNotInstalled}
-"""The first two are caught, never raised themselves; the third needs a broken installation."""
+ELSEWHERE = {
+    errors.JobsError,
+    errors.BackendError,
+    errors.AdapterNotInstalled,
+    errors.AccessDenied,
+    errors.BrokerUnsuitable,
+}
+"""Two are caught, never raised themselves; one needs a broken installation, and two need a broker."""
 
 
 @pytest.mark.parametrize(("error", "message", "provoke"), REFUSALS.values(), ids=REFUSALS.keys())
