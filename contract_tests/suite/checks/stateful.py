@@ -197,8 +197,8 @@ class QueueMachine(RuleBasedStateMachine):
     # -- dying ------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.model.in_state(State.READY))
-    @rule(max_jobs=COUNTS, how=st.sampled_from(["crash", "expire", "close"]))
-    def leave_with_jobs_in_hand(self, max_jobs: int, how: str) -> None:
+    @rule(max_jobs=COUNTS, how=st.sampled_from(["crash", "expire", "close"]), extend=st.booleans())
+    def leave_with_jobs_in_hand(self, max_jobs: int, how: str, extend: bool) -> None:
         """A consumer dies with jobs in hand, is too slow to settle them, or closes before it does."""
         if how == "expire" and self.capabilities.lease is Lease.CONNECTION:
             how = "crash"
@@ -216,13 +216,14 @@ class QueueMachine(RuleBasedStateMachine):
         for job in self.model.held(receipts):
             self.model.lose(job)
         if how == "expire":
-            self.settle_too_late(consumer, receipts)
+            self.settle_too_late(consumer, receipts, extend)
             consumer.close()
 
-    def settle_too_late(self, consumer: ConsumerBackend, receipts: list[str]) -> None:
-        """Extend and ack what is no longer the consumer's."""
-        for receipt, outcome in zip(receipts, consumer.extend(receipts), strict=True):
-            self.model.extend(receipt, outcome)
+    def settle_too_late(self, consumer: ConsumerBackend, receipts: list[str], extend: bool) -> None:
+        """Ack what is no longer the consumer's, with or without trying to extend it first."""
+        if extend:
+            for receipt, outcome in zip(receipts, consumer.extend(receipts), strict=True):
+                self.model.extend(receipt, outcome)
         acks: list[Settlement] = [Ack(receipt) for receipt in receipts]
         now = self.bench.harness.now()
         for settlement, outcome in zip(acks, consumer.settle(acks).outcomes, strict=True):
