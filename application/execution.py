@@ -13,6 +13,8 @@ from ..domain.reasons import DeadReason
 from ..domain.schema import validate_model
 from ..ports import Ack, Dead, Delivery, Retry, Settlement
 
+_MEANT_FOR_THE_WORKER = (KeyboardInterrupt, GeneratorExit)
+
 Handler = Callable[[Job[Any]], Any]
 
 
@@ -39,19 +41,23 @@ class Executor:
     def execute(self, delivery: Delivery) -> Settlement:
         """Run one delivery, and say how it is to be settled.
 
-        SystemExit is a failure like any other. What else is no ``Exception``, such as KeyboardInterrupt,
-        passes through.
+        Only KeyboardInterrupt and GeneratorExit pass through: whatever else a handler raises, SystemExit and
+        CancelledError included, is its own failure, and must not end one worker after the other.
         """
         if delivery.crashes >= self.policy.max_deliveries:
             error = f"{delivery.crashes} deliveries ended without a settlement: does the job kill its worker?"
             return self._dead(delivery, DeadReason.CRASHES, error)
         try:
             job = decode(delivery.body, self.schema, attempt=delivery.attempt, max_bytes=self.max_body_bytes)
-        except Exception as error:  # a validator of the user's model may raise anything
+        except _MEANT_FOR_THE_WORKER:
+            raise
+        except BaseException as error:  # a validator of the user's model may raise anything
             return self._dead(delivery, DeadReason.MALFORMED, _described(error))
         try:
             return self._run(delivery, job)
-        except (Exception, SystemExit) as error:  # a job that calls sys.exit() shan't end its worker
+        except _MEANT_FOR_THE_WORKER:
+            raise
+        except BaseException as error:
             self.logger.warning("job %s: attempt %d failed", job.id, job.attempt, exc_info=True)
             return self._retry(delivery, job, self.policy.delay_s(job.attempt), _described(error))
 

@@ -172,8 +172,11 @@ class Orchestrator(Mindtrace):
 
         Raises:
             QueueNotFound: nothing was registered under this name, or the queue was deleted (PUB-3).
+            InvalidInput: ``jobs`` is a single job.
         """
         registration = self._registered(queue_name)
+        if isinstance(jobs, str | bytes | Mapping | BaseModel | Job):
+            raise InvalidInput(f"publish_batch: give a list of jobs, not one {type(jobs).__name__}")
         prepared = [self._message_or_rejection(registration, job, priority, delay_s) for job in jobs]
         messages = [item for item in prepared if isinstance(item, Message)]
         answers = self.backend.publish(queue_name, messages) if messages else []
@@ -261,8 +264,8 @@ class Orchestrator(Mindtrace):
     def _accept(self, delivery: Delivery, schema: JobSchema[Any, Any]) -> tuple[Job[Any] | None, Settlement]:
         try:
             job = decode(delivery.body, schema, attempt=delivery.attempt, max_bytes=self.max_body_bytes)
-        except InvalidInput as error:
-            return None, Dead(delivery.receipt, DeadReason.MALFORMED, str(error))
+        except Exception as error:  # a validator of the user's model may raise anything
+            return None, Dead(delivery.receipt, DeadReason.MALFORMED, f"{type(error).__name__}: {error}")
         return job, Ack(delivery.receipt)
 
     # -- results ----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """One delivery, one straight pipe: decode, validate, run, validate the output, settle."""
 
 import logging
+from asyncio import CancelledError
 from collections.abc import Callable
 from typing import Any
 
@@ -122,6 +123,7 @@ class NoBase(Reject):
         (KeyError("x"), "KeyError: 'x'"),
         (AssertionError(), "AssertionError"),
         (SystemExit(2), "SystemExit: 2"),
+        (CancelledError(), "CancelledError"),
         (ExceptionGroup("two", [ValueError(), TypeError()]), "ExceptionGroup: two (2 sub-exceptions)"),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), "UnicodeDecodeError: 'utf-8' codec"),
         (FileNotFoundError("caf\udce9.txt"), r"FileNotFoundError: caf\udce9.txt"),

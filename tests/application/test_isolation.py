@@ -24,7 +24,7 @@ from mindtrace.jobs.domain.reasons import DeadReason
 MakeConsumer = Callable[..., Consumer]
 
 
-class WorkerDied(BaseException):
+class WorkerDied(KeyboardInterrupt):
     """Ends a consumer in the midst of a job, as a crash does."""
 
 

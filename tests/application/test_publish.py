@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from mindtrace.jobs import Job, JobSchema, LocalClient, Orchestrator, PublishStatus, job_from_schema
+from mindtrace.jobs import (
+    Job,
+    JobInput,
+    JobSchema,
+    LocalClient,
+    Orchestrator,
+    PublishStatus,
+    job_from_schema,
+)
 from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.domain.errors import (
     BackendUnavailable,
@@ -187,3 +195,11 @@ def test_a_lost_confirm_of_a_batch_is_answered_item_by_item(far: Orchestrator, l
 
     assert [outcome.status.value for outcome in outcomes] == ["unknown", "rejected", "unknown"]
     assert isinstance(outcomes[0].error, BackendUnavailable)
+
+
+@pytest.mark.parametrize("one", [{"x": 1}, "x", JobInput(), Job(schema_name="points", payload={"x": 1})])
+def test_a_batch_of_a_single_job_is_refused(orchestrator: Orchestrator, one: Any) -> None:
+    """It would be taken apart into its fields or letters."""
+    with pytest.raises(InvalidInput, match="publish_batch: give a list of jobs, not one"):
+        orchestrator.publish_batch("points", one)
+    assert orchestrator.count_queue_messages("points") == 0

@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
+from pydantic import field_validator
 
-from mindtrace.jobs import LocalClient, Orchestrator
+from mindtrace.jobs import JobInput, JobSchema, LocalClient, Orchestrator
 from mindtrace.jobs.domain.errors import QueueNotFound
 from mindtrace.jobs.ports import Message
 
@@ -55,3 +56,27 @@ def test_it_leaves_nothing_behind(client: LocalClient, orchestrator: Orchestrato
 
     assert {job.result().payload.x for job in jobs} == set(range(100))
     assert not client._store("points")._tables
+
+
+def test_a_body_whose_validator_breaks_is_passed_over(client: LocalClient) -> None:
+    """Whatever a model's own validator raises, the job behind is reached (RCV-4)."""
+
+    class Fussy(JobInput):
+        x: int = 0
+
+        @field_validator("x")
+        @classmethod
+        def look_up(cls, x: int) -> int:
+            return {0: 0}[x] if armed else x
+
+    armed = False
+    orchestrator = Orchestrator(client)
+    orchestrator.register(JobSchema("fussy", Fussy))
+    orchestrator.publish_batch("fussy", [{"x": 1}, {"x": 0}])
+    armed = True
+
+    job = orchestrator.receive_message("fussy")
+
+    assert job is not None
+    assert job.payload.x == 0
+    assert [letter.error for letter in orchestrator.dead_letters("fussy")] == ["KeyError: 1"]

@@ -48,6 +48,8 @@ def an_idle_wait_costs_no_cpu(bench: Bench) -> None:
     """A receiver that waits doesn't spin."""
     with bench.rig() as rig:
         consumer = rig.consumer()
+        consumer.interrupt()  # of which nothing may be left
+        assert consumer.receive(1, 0.0) == []
 
         def receive() -> float:
             began = time.thread_time()

@@ -91,6 +91,23 @@ def an_output_that_does_not_fit_is_a_failure(bench: Bench) -> None:
 
 
 @check("RES-1", needs="results")
+def an_id_used_again_forgets_its_former_result(bench: Bench) -> None:
+    """The result of a job is its own, and not that of one that had its id before."""
+    with app_on(bench) as app:
+        job = Job(schema_name=QUEUE, payload=Numbers(x=1, y=2), id="daily")
+        app.publish(job)
+        app.consume(Recorder(), 1)
+        assert app.orchestrator.result(QUEUE, "daily") == Total(total=3)
+        app.publish(job)
+        ask = partial(app.orchestrator.result, QUEUE, "daily")
+        demand(
+            "RES-1", isinstance(bench.failure_of(ask), ResultNotReady), "it answers before it has run again"
+        )
+        app.consume(Recorder(lambda _job: None), 1)
+        demand("RES-1", app.orchestrator.result(QUEUE, "daily") is None, "it answers with the former result")
+
+
+@check("RES-1", needs="results")
 def a_result_is_kept_for_its_time(bench: Bench) -> None:
     """A result can be read, any number of times, until its time is over."""
     with app_on(bench, result_ttl_s=2.0) as app:
