@@ -831,3 +831,40 @@ def test_the_second_example_works_after_the_first_and_ends(private_redis: StartR
         assert ended.stderr == ""
         assert ended.stdout.splitlines() == [f"Processing job {id_} with LOCAL backend" for id_ in ids]
         assert backend.counts("my_jobs") == QueueCounts(0, 0, 0, 0)
+
+
+FORKS = """
+import os, sys
+from mindtrace.jobs import JobInput, JobOutput, JobSchema, Orchestrator, RedisClient
+from mindtrace.jobs.domain.errors import Closed
+
+backend = RedisClient(port=int(sys.argv[1]))
+orchestrator = Orchestrator(backend)
+orchestrator.register(JobSchema("forked", JobInput, JobOutput))
+orchestrator.publish("forked", {})
+consumer = backend.open_consumer("forked")
+for _ in range(4):
+    if os.fork() == 0:
+        orchestrator.publish("forked", {})
+        try:
+            consumer.receive(1, 0.0)
+        except Closed:
+            os._exit(0)
+        os._exit(1)
+for _ in range(4):
+    assert os.wait()[1] == 0
+orchestrator.publish("forked", {})
+print(orchestrator.count_queue_messages("forked"), len(consumer.receive(10, 1.0)))
+"""
+
+
+def test_a_client_that_was_forked_is_another_client(private_redis: StartRedis) -> None:
+    """No publish of a child is taken for its parent's, and no child shares a consumer (PUB-1, RCV-3)."""
+    server = private_redis()
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKS, str(server.address.port)],
+        capture_output=True,
+        text=True,
+    )
+
+    assert (done.stdout, done.stderr) == ("6 6\n", "")

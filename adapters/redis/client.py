@@ -1,6 +1,7 @@
 """The backend for a Redis server."""
 
 import json
+import os
 import secrets
 import threading
 import weakref
@@ -44,6 +45,8 @@ _CHUNK_JOBS = 500
 _CHUNK_BYTES = 4 * 1024 * 1024
 _KEEP_MS = 600_000
 """How long the answer to a publish is kept for the case that it was lost."""
+_RETRIED_S = 60.0
+"""How long after an answer was lost a publish of the same id counts as a retry of it."""
 
 
 class RedisClient(OrchestratorBackend):
@@ -123,6 +126,7 @@ class RedisClient(OrchestratorBackend):
         self._consumers: weakref.WeakSet[RedisConsumerBackend] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._closed = False
+        self._pid = os.getpid()
 
     @classmethod
     def from_url(cls, url: str) -> "RedisClient":
@@ -204,8 +208,8 @@ class RedisClient(OrchestratorBackend):
         self._link.stand(DECLARE, keys.for_declare(), arguments)
 
     def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
+        self._check_open()
         with self._lock:
-            self._check_open()
             publisher = self._publishers.get(queue)
             if publisher is None:
                 publisher = self._publishers[queue] = _Publisher(self._link, self._keys(queue))
@@ -304,8 +308,17 @@ class RedisClient(OrchestratorBackend):
         return QueueKeys(self._namespace, queue)
 
     def _check_open(self) -> None:
+        if os.getpid() != self._pid:
+            self._start_anew()
         if self._closed:
             raise Closed("this RedisClient is closed")
+
+    def _start_anew(self) -> None:
+        """After a fork: be another client, or the server would take this one's requests for the parent's."""
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._publishers = {}
+        self._consumers = weakref.WeakSet()
 
 
 class _Publisher:
@@ -319,8 +332,8 @@ class _Publisher:
         self._requests = 0
         self._open: tuple[str, list[str]] | None = None
         """The request whose answer never came, and the ids that it held."""
-        self._settled: set[str] = set()
-        """Ids that were answered UNKNOWN, and turned out to be in the queue (PUB-5)."""
+        self._settled: dict[str, float] = {}
+        """Ids that were answered UNKNOWN but are in the queue (PUB-5), and until when that is of interest."""
         self._lock = threading.Lock()
 
     def publish(self, messages: Sequence[Message]) -> list[PublishOutcome]:
@@ -335,9 +348,11 @@ class _Publisher:
             self._resolve_open()
         except OutOfReach as out:
             return self._answer(messages, PublishStatus.UNKNOWN, self._link.unavailable(out))
-        known = {message.id for message in messages if message.id in self._settled}
+        now = monotonic()
+        self._settled = {id_: until for id_, until in self._settled.items() if until > now}
+        # Answered now; the next publish of such an id is a new one.
+        known = {message.id for message in messages if self._settled.pop(message.id, None)}
         fresh = [message for message in messages if message.id not in known]
-        self._settled -= known  # answered now; the next publish of such an id is a new one
         answers = iter(self._send(fresh) if fresh else [])
         duplicate = PublishStatus.DUPLICATE
         return [
@@ -378,7 +393,8 @@ class _Publisher:
         answer = self._link.command("GET", self._keys.last(self._client)) or b""
         last, _, said = answer.decode().partition(":")
         if last == request:
-            self._settled.update(id_ for id_, what in zip(ids, said, strict=True) if what == "a")
+            until = monotonic() + _RETRIED_S
+            self._settled.update((id_, until) for id_, what in zip(ids, said, strict=True) if what == "a")
         self._open = None
 
     def close(self) -> None:

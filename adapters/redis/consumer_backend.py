@@ -1,12 +1,13 @@
 """A consumer's side of a queue in Redis."""
 
+import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import NamedTuple
 
-from ...domain.errors import BackendUnavailable, Closed, JobsError, QueueNotFound
+from ...domain.errors import Closed, JobsError, QueueNotFound
 from ...ports import (
     Ack,
     ConsumerBackend,
@@ -56,7 +57,9 @@ class RedisConsumerBackend(ConsumerBackend):
         self._held: dict[str, _Held] = {}
         self._lost: set[str] = set()
         self._interrupted = threading.Event()
+        self._interrupts_seen = "0-0"
         self._closed = False
+        self._pid = os.getpid()
 
     @property
     def lease_s(self) -> float:
@@ -74,8 +77,10 @@ class RedisConsumerBackend(ConsumerBackend):
                 return []
             wait_s = min(remaining_s, self._sweep_s, exchanged.next_event_s)
             interrupt = self._keys.interrupt(self._consumer)
-            streams = [(self._keys.wake, exchanged.wake_id), (interrupt, "0-0")]
-            if not self._link.wait(streams, wait_s) and wait_s == remaining_s:
+            streams = [(self._keys.wake, exchanged.wake_id), (interrupt, self._interrupts_seen)]
+            news = self._link.wait(streams, wait_s)
+            self._interrupts_seen = news.get(interrupt, self._interrupts_seen)
+            if not news and wait_s == remaining_s:
                 self._interrupted.clear()
                 return []  # nothing came up to the very end, so there is nothing to ask for
 
@@ -97,8 +102,7 @@ class RedisConsumerBackend(ConsumerBackend):
 
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
         self._check_open()
-        held = {receipt: self._held[receipt] for receipt in receipts if receipt in self._held}
-        known = list(held.items())
+        known = [(receipt, job) for receipt in receipts if (job := self._held.get(receipt)) is not None]
         for start in range(0, len(known), _MAX_BATCH):
             chunk = known[start : start + _MAX_BATCH]
             arguments: list[Argument] = [round(self._lease_s * 1000)]
@@ -109,9 +113,10 @@ class RedisConsumerBackend(ConsumerBackend):
                     answer: bytes = self._link.run(EXTEND, self._keys.for_extend(), arguments)
             except QueueNotFound:
                 answer = b"0" * len(chunk)
-            for (receipt, _), kept in zip(chunk, answer.decode(), strict=True):
-                if kept == "0":
-                    self._lose(receipt)
+            with self._lock:
+                for (receipt, _), kept in zip(chunk, answer.decode(), strict=True):
+                    if kept == "0" and receipt in self._held:  # else it was settled meanwhile
+                        self._lose(receipt)
         return [
             SettleOutcome.OK if receipt in self._held else self._why_not_held(receipt) for receipt in receipts
         ]
@@ -126,9 +131,10 @@ class RedisConsumerBackend(ConsumerBackend):
         try:
             self.settle([Release(receipt) for receipt in list(self._held)])
             self._link.command("UNLINK", self._keys.last(self._consumer))
-        except JobsError as error:
+        except (JobsError, OutOfReach) as error:
             self.logger.warning("a consumer closed without releasing its jobs: %s", error)
-        self._closed = True
+        finally:
+            self._closed = True
         self._end_wait()
 
     def _end_wait(self) -> None:
@@ -158,7 +164,7 @@ class RedisConsumerBackend(ConsumerBackend):
             try:
                 with naming_queue(self._keys.queue, self._link):
                     answer = self._link.run(EXCHANGE, self._names, arguments)
-            except BackendUnavailable:
+            except BaseException:
                 self._lost.update(batch.receipts())  # settled or not: nobody can tell any more
                 raise
             now, event, wake, answers, ids, bodies, infos = answer
@@ -200,6 +206,8 @@ class RedisConsumerBackend(ConsumerBackend):
         return SettleOutcome.ALREADY if granted and receipt not in self._lost else SettleOutcome.LOST
 
     def _check_open(self) -> None:
+        if os.getpid() != self._pid:
+            raise Closed(f"this consumer of queue {self._keys.queue!r} belongs to another process")
         if self._closed:
             raise Closed(f"this consumer of queue {self._keys.queue!r} is closed")
 

@@ -99,7 +99,17 @@ class QueueKeys:
 
     def for_publish(self, client: str) -> list[str]:
         """The keys of ``publish.lua``."""
-        return [self.meta, self.body, self.state, self.ready, self.delay, self.wake, self.last(client)]
+        return [
+            self.meta,
+            self.body,
+            self.state,
+            self.ready,
+            self.delay,
+            self.wake,
+            self.result,
+            self.expiry,
+            self.last(client),
+        ]
 
     def for_exchange(self, consumer: str) -> list[str]:
         """The keys of ``exchange.lua``."""

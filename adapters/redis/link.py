@@ -38,6 +38,8 @@ _PASSING = (
     OSError,
 )
 """What comes of a server that will be there again, or has a successor."""
+_PASSING_REFUSALS = ("NOREPLICAS", "MISCONF", "BUSY ")
+"""How a server begins that refuses for now: too few replicas, no disk to save to, a script that runs long."""
 _DENIED = (driver.AuthenticationError, driver.AuthorizationError, driver.NoPermissionError)
 
 Argument = str | bytes | int
@@ -102,11 +104,11 @@ class Link:
         """Run a command that may run twice; otherwise as :meth:`run`."""
         return self._persist(lambda: _execute(self._commands, *words))
 
-    def wait(self, streams: Sequence[tuple[str, str]], seconds: float) -> bool:
+    def wait(self, streams: Sequence[tuple[str, str]], seconds: float) -> dict[str, str]:
         """Wait for a new entry in any of ``streams``, given with the last id seen.
 
         Returns:
-            False where none came; True where one did, or an error ended the wait.
+            The ids of what came, by stream; where an error ended the wait, those that were given.
         """
         block_ms = max(1, ceil(seconds * 1000))  # 0 would be for ever
         names = [name for name, _ in streams]
@@ -125,8 +127,10 @@ class Link:
             # The call that follows finds out what is the matter, and deals with it.
             self._logger.debug("a wait ended early: %s", type(error).__name__)
             self._closing.wait(min(seconds, _PAUSE_S))  # should every wait fail, this is no storm
-            return True
-        return bool(came)
+            return dict(streams)
+        # By stream: a list of pairs in the old protocol, a mapping in the new one.
+        pairs = came.items() if isinstance(came, dict) else came or ()
+        return {name.decode(): entries[-1][0].decode() for name, entries in pairs}
 
     def close(self) -> None:
         """Drop every connection; calls under way and to come raise Closed."""
@@ -159,7 +163,8 @@ class Link:
                 if str(error).startswith("NOQUEUE") and not looked_again:
                     looked_again, self._checked = True, False  # may be gone with the server that had it
                     continue
-                if isinstance(error, _DENIED) or not isinstance(error, _PASSING):
+                passing = isinstance(error, _PASSING) or str(error).startswith(_PASSING_REFUSALS)
+                if isinstance(error, _DENIED) or not passing:
                     raise self._translated(error) from error
                 tries += 1
                 self._tell_out(error)

@@ -1,12 +1,12 @@
 #!lua
 -- Puts messages into a queue, each once (PUB-1, PUB-4, PUB-5). May not run when memory is short.
--- KEYS  meta body state ready delay wake last
+-- KEYS  meta body state ready delay wake result expiry last
 -- ARGV  request, keep_ms, then id, body, priority, delay_ms of each message
 -- Return a string: 'a' accepted or 'd' duplicate, for each message
 -- Error  NOQUEUE, STALE
 -- Cost  O(1) a message; O(log n) where it is delayed, or on a priority queue
 
-local meta, body, state, ready, delay, wake, last = unpack(KEYS)
+local meta, body, state, ready, delay, wake, result, expiry, last = unpack(KEYS)
 local kind = redis.call('HGET', meta, 'kind')
 if not kind then return redis.error_reply('NOQUEUE') end
 
@@ -54,6 +54,10 @@ for i, id in ipairs(ids) do
 end
 
 if #bodies > 0 then redis.call('HSET', body, unpack(bodies)) end
+if #bodies > 0 and redis.call('EXISTS', result) == 1 then -- of an earlier job of the same id
+  redis.call('HDEL', result, unpack(ids))
+  redis.call('ZREM', expiry, unpack(ids))
+end
 if #records > 0 then redis.call('HSET', state, unpack(records)) end
 local must_wake = false
 if #now_ready > 0 then
