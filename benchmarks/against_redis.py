@@ -1,6 +1,7 @@
 """Redis, side by side in one run: this project, a bare Lua script as the limit, and taskiq on streams.
 
-Run it with ``make bench-redis``. Figures of different runs or machines are not to be compared; ratios are.
+Run it as ``python benchmarks/against_redis.py [a Python that has taskiq-redis] [--backlog]``. Figures of
+different runs or machines are not to be compared; ratios are.
 """
 
 import json
