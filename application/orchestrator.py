@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -42,8 +42,6 @@ from ..ports import (
 from ..ports.base import Mindtrace
 from .detection import detect_backend
 from .registry import Registration, SchemaRegistry
-
-ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _MAX_LISTED = 2**31 - 1
 
