@@ -5,6 +5,7 @@ May import the standard library and pydantic, nothing else.
 
 from .job import Job, new_job_id
 from .queue import Queue, QueueKind
+from .reporting import Progress, progress
 from .retry import RetryPolicy
 from .schema import JobInput, JobOutput, JobSchema, job_from_schema
 from .signals import HandlerSignal, Reject, RetryLater
@@ -15,6 +16,7 @@ __all__ = [
     "JobInput",
     "JobOutput",
     "JobSchema",
+    "Progress",
     "Queue",
     "QueueKind",
     "Reject",
@@ -22,4 +24,5 @@ __all__ = [
     "RetryPolicy",
     "job_from_schema",
     "new_job_id",
+    "progress",
 ]

@@ -15,6 +15,7 @@ from .limits import (
     check_int,
     check_name,
 )
+from .reporting import progress
 
 InT = TypeVar("InT")
 
@@ -99,6 +100,10 @@ class Job(Generic[InT]):
             _check_moment("not_before", self.not_before)
         if self.headers is not NO_HEADERS:
             object.__setattr__(self, "headers", _checked_headers(self.headers))
+
+    def progress(self, done: float, total: float | None = None) -> None:
+        """Say from within its handler how far this job has come: see :func:`~.reporting.progress`."""
+        progress(done, total)
 
 
 def _check_moment(what: str, moment: object) -> None:

@@ -3,6 +3,7 @@
 from .backend import OrchestratorBackend
 from .capabilities import Capabilities, Durability, Lease, Redelivery
 from .consumer import ConsumerBackend
+from .findings import Finding, Verdict
 from .values import (
     Ack,
     Dead,
@@ -31,6 +32,7 @@ __all__ = [
     "Delivery",
     "Durability",
     "Failure",
+    "Finding",
     "JobResult",
     "Lease",
     "Message",
@@ -45,4 +47,5 @@ __all__ = [
     "SettleOutcome",
     "Settled",
     "Settlement",
+    "Verdict",
 ]

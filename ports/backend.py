@@ -4,11 +4,16 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
 
+from ..domain.errors import BackendUnavailable, JobsError, QueueNotFound, UnsupportedCapability
 from ..domain.queue import Queue
+from ..domain.reporting import Progress
 from .base import MindtraceABC
 from .capabilities import Capabilities
 from .consumer import ConsumerBackend
+from .findings import Finding, good, wrong
 from .values import DeadLetter, JobResult, Message, PublishOutcome, QueueCounts
+
+_NEVER_DECLARED = "mindtrace-jobs.never-declared"
 
 
 class OrchestratorBackend(MindtraceABC):
@@ -94,6 +99,41 @@ class OrchestratorBackend(MindtraceABC):
         Raises:
             UnsupportedCapability: results aren't supported.
         """
+
+    # -- what a backend may do besides ------------------------------------------------------------
+
+    def queues(self) -> list[Queue]:
+        """List the declared queues, by name.
+
+        Raises:
+            UnsupportedCapability: the broker can't be asked for them.
+        """
+        raise UnsupportedCapability("this backend can't list its queues: name them")
+
+    def progress(self, queue: str, ids: Sequence[str] | None = None) -> dict[str, Progress]:
+        """Say how far the jobs that run now have come, by id, as far as they told.
+
+        Args:
+            queue: Their queue.
+            ids: Which; None is all.
+        """
+        return {}
+
+    def diagnose(self) -> list[Finding]:
+        """Look whether the broker is there, and set up to keep what it promises; change nothing.
+
+        What is amiss is a finding, never an error. An adapter adds what it knows of its broker, if the first
+        finding, whether it can be reached at all, is good.
+        """
+        try:
+            self.counts(_NEVER_DECLARED)
+        except QueueNotFound:
+            pass
+        except BackendUnavailable as error:
+            return [wrong("reachable", str(error), "start the broker, or correct the host and port")]
+        except JobsError as error:
+            return [wrong("reachable", str(error), "change what the message names")]
+        return [good("reachable", "the broker answers")]
 
     @abstractmethod
     def close(self) -> None:

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
 
+from ..domain.reporting import Progress
 from .base import MindtraceABC
 from .values import Delivery, Settled, Settlement, SettleOutcome
 
@@ -50,6 +51,13 @@ class ConsumerBackend(MindtraceABC):
     @abstractmethod
     def interrupt(self) -> None:
         """Make a blocked :meth:`receive` return empty at once, or else the next one. From any thread."""
+
+    def report(self, receipt: str, progress: Progress) -> None:
+        """Keep how far a delivery in hand has come, until it is settled, where the backend can.
+
+        From the thread that runs the handler, a few times a second at most. A receipt that isn't held any
+        more changes nothing.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from ...domain.errors import Closed, InvalidName
 from ...domain.limits import check_name
 from ...domain.queue import Queue
+from ...domain.reporting import Progress
 from ...ports import (
     Capabilities,
     DeadLetter,
     Durability,
+    Finding,
     JobResult,
     Lease,
     Message,
@@ -19,6 +21,7 @@ from ...ports import (
     QueueCounts,
     Redelivery,
 )
+from ...ports.findings import doubtful
 from .clock import Clock
 from .consumer_backend import LocalConsumerBackend
 from .namespace import Namespace, open_namespace
@@ -108,6 +111,22 @@ class LocalClient(OrchestratorBackend):
 
     def result(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
         return self._store(queue).result(job_id, timeout_s)
+
+    def queues(self) -> list[Queue]:
+        return self._open_namespace().queues()
+
+    def progress(self, queue: str, ids: Sequence[str] | None = None) -> dict[str, Progress]:
+        return self._store(queue).progress(ids)
+
+    def diagnose(self) -> list[Finding]:
+        return [
+            *super().diagnose(),
+            doubtful(
+                "durability",
+                "jobs live in the memory of this process: no other sees them, and they end with it",
+                "use sqlite:///jobs.db, redis:// or amqp:// where that isn't meant",
+            ),
+        ]
 
     def close(self) -> None:
         with self._lock:

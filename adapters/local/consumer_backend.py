@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ...domain.errors import Closed, QueueNotFound
+from ...domain.reporting import Progress
 from ...ports import ConsumerBackend, Delivery, Settled, Settlement, SettleOutcome
 from .namespace import Namespace
 from .store import QueueStore
@@ -44,6 +45,9 @@ class LocalConsumerBackend(ConsumerBackend):
             return self._store.extend(self._table, receipts)
         except QueueNotFound:
             return [SettleOutcome.LOST] * len(receipts)
+
+    def report(self, receipt: str, progress: Progress) -> None:
+        self._store.report(self._table, receipt, progress)
 
     def interrupt(self) -> None:
         self._store.interrupt(self._table)

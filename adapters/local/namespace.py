@@ -28,6 +28,10 @@ class Namespace:
                     "declare it as it is, or delete it first"
                 )
 
+    def queues(self) -> list[Queue]:
+        with self._lock:
+            return [self._stores[name].queue for name in sorted(self._stores)]
+
     def store(self, queue: str) -> QueueStore:
         try:
             return self._stores[queue]

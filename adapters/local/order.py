@@ -7,6 +7,7 @@ from typing import Protocol
 
 from ...domain.limits import MAX_PRIORITY
 from ...domain.queue import QueueKind
+from ...domain.reporting import Progress
 from ...ports import Failure
 
 
@@ -24,6 +25,8 @@ class StoredJob:
     crashes: int = 0
     lease_ends: float = 0.0
     history: tuple[Failure, ...] = ()
+    progress: Progress | None = None
+    """How far the delivery that is leased has come, as it told itself."""
 
 
 class Order(Protocol):

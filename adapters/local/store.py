@@ -15,6 +15,7 @@ from math import inf
 
 from ...domain.errors import Closed, QueueNotFound
 from ...domain.queue import Queue
+from ...domain.reporting import Progress
 from ...ports import (
     Ack,
     Dead,
@@ -174,6 +175,7 @@ class QueueStore:
         for granted in range(table.granted + 1, table.granted + 1 + count):
             job = pop()
             job.number += 1
+            job.progress = None
             job.lease_ends = lease_ends
             receipt = f"{table.name}.{granted}"
             held[receipt] = job
@@ -290,7 +292,20 @@ class QueueStore:
         table.held[receipt] = job  # at the end: held is ordered by lease_ends
         return SettleOutcome.OK
 
+    def report(self, table: LeaseTable, receipt: str, progress: Progress) -> None:
+        with self._changed:
+            if (job := table.held.get(receipt)) is not None:
+                job.progress = progress
+
     # -- looking and tending ----------------------------------------------------------------------
+
+    def progress(self, ids: Iterable[str] | None) -> dict[str, Progress]:
+        with self._changed:
+            self._check_not_deleted()
+            self._sweep(self._clock.now())
+            running = (job for table in self._tables.values() for job in table.held.values())
+            told = {job.id: job.progress for job in running if job.progress is not None}
+        return told if ids is None else {id_: told[id_] for id_ in ids if id_ in told}
 
     def counts(self) -> QueueCounts:
         with self._changed:

@@ -16,22 +16,26 @@ from mindtrace.jobs.domain import (
     JobInput,
     JobOutput,
     JobSchema,
+    Progress,
     Queue,
     QueueKind,
     Reject,
     RetryLater,
     RetryPolicy,
     job_from_schema,
+    progress,
 )
 from mindtrace.jobs.domain.errors import AdapterNotInstalled, JobsError
 from mindtrace.jobs.ports import (
     Capabilities,
     ConsumerBackend,
     DeadLetter,
+    Finding,
     OrchestratorBackend,
     PublishOutcome,
     PublishStatus,
     QueueCounts,
+    Verdict,
 )
 
 __version__ = version("mindtrace-jobs")
@@ -49,6 +53,7 @@ __all__ = [
     "Consumer",
     "ConsumerBackend",
     "DeadLetter",
+    "Finding",
     "HandlerSignal",
     "Job",
     "JobInput",
@@ -59,6 +64,7 @@ __all__ = [
     "LocalConsumerBackend",
     "Orchestrator",
     "OrchestratorBackend",
+    "Progress",
     "PublishOutcome",
     "PublishStatus",
     "Queue",
@@ -67,7 +73,9 @@ __all__ = [
     "Reject",
     "RetryLater",
     "RetryPolicy",
+    "Verdict",
     "job_from_schema",
+    "progress",
 ]
 
 if not TYPE_CHECKING:
