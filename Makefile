@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 SYNCED := $(VENV)/.synced
 REPORT := build/contract.json
-FOLDERS := $(shell find src domain ports application adapters contract_tests/suite -type d -not -name __pycache__)
+FOLDERS := $(shell find src domain ports application adapters cli contract_tests/suite -type d -not -name __pycache__)
 
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 export UV_PYTHON := $(BIN)/python

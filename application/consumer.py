@@ -10,11 +10,12 @@ from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-from ..domain import Job, RetryPolicy
+from ..domain import Job, JobSchema, QueueKind, RetryPolicy
 from ..domain.errors import AlreadyConnected, HandlerMissing, InvalidInput, NotConnected, UsageError
 from ..domain.limits import check_int, check_name, check_seconds
 from ..ports import ConsumerBackend
 from ..ports.base import MindtraceABC
+from .coroutines import CoroutineHandler
 from .detection import detect_consumer_backend
 from .execution import Executor
 from .loop import ConsumeLoop, ConsumeStats
@@ -31,6 +32,7 @@ class _Connection:
 
     backend: ConsumerBackend
     loop: ConsumeLoop
+    end_handler: Callable[[], None]
     poll_timeout_s: float
     count_waiting: Callable[[], int]
 
@@ -41,17 +43,22 @@ class Consumer(MindtraceABC):
     ``run`` may return the schema's output (an instance or a dict) or None, raise any exception to have the
     job tried again by the retry policy, raise ``RetryLater`` to choose when, or ``Reject`` to have it
     dead-lettered at once. A job may run more than once, after a crash or a lost lease: make ``run``
-    idempotent.
+    idempotent. It may be an ``async def``: its consumer runs one job at a time then, too.
 
     Args:
-        job_type_name: The name of the schema, and so of the queue.
+        job_type_name: The name of the schema, and so of the queue; by default that of the class's ``schema``.
 
     Raises:
         HandlerMissing: the class doesn't define ``run``.
         InvalidName: the name breaks the rule for names.
+        InvalidInput: there is no name, or ``schema`` is no schema, or has another name.
     """
 
     logger: logging.Logger
+    schema: ClassVar[JobSchema[Any, Any] | None] = None
+    """The schema of the jobs, registered by ``connect``; None leaves it to the program to register one."""
+    queue_type: ClassVar[QueueKind | str] = QueueKind.FIFO
+    """How the queue of ``schema`` serves: ``"fifo"``, ``"stack"`` or ``"priority"``."""
     retry: ClassVar[RetryPolicy | None] = None
     """The retry policy of this consumer, in place of the schema's."""
 
@@ -62,17 +69,37 @@ class Consumer(MindtraceABC):
         """Refuse a class without a usable ``run``, in words, where Python would name abstract methods."""
         if getattr(cls.run, "__isabstractmethod__", False) or not callable(cls.run):
             raise HandlerMissing(f"{cls.__name__} has no handler: define run(self, job)")
-        if inspect.iscoroutinefunction(cls.run):
-            raise HandlerMissing(f"{cls.__name__}.run is async: define it as a plain function")
+        if inspect.isasyncgenfunction(cls.run) or inspect.isgeneratorfunction(cls.run):
+            raise HandlerMissing(f"{cls.__name__}.run is a generator: return the result, without yield")
         return super().__new__(cls)
 
-    def __init__(self, job_type_name: str) -> None:
+    def __init__(self, job_type_name: str | None = None) -> None:
         super().__init__()
+        cls, schema = type(self).__name__, self.schema
+        if schema is not None and not isinstance(schema, JobSchema):
+            raise InvalidInput(f"{cls}.schema {schema!r:.80}: must be a JobSchema")
+        if job_type_name is None:
+            if schema is None:
+                raise InvalidInput(f"{cls}: give the name of its jobs, or the class a schema = JobSchema(…)")
+            job_type_name = schema.name
+        elif schema is not None and schema.name != job_type_name:
+            raise InvalidInput(f"{cls}({job_type_name!r:.140}): its schema is named {schema.name!r}")
         self._queue_name = check_name("job type name", job_type_name)
 
     @abstractmethod
     def run(self, job: Job[Any]) -> Any:
         """Do the work of ``job``; its ``payload`` is the schema's input model, validated."""
+
+    @property
+    def queue_name(self) -> str:
+        """The queue whose jobs this runs.
+
+        Raises:
+            UsageError: a subclass's ``__init__`` doesn't call this class's.
+        """
+        if self._queue_name is None:
+            raise UsageError(f"{type(self).__name__}.__init__ must call super().__init__(job_type_name)")
+        return self._queue_name
 
     def connect(
         self,
@@ -96,10 +123,9 @@ class Consumer(MindtraceABC):
             SchemaNotRegistered: the orchestrator, and this process, know no schema of this name.
             InvalidJob: a setting is out of range.
         """
-        if self._queue_name is None:
-            raise UsageError(f"{type(self).__name__}.__init__ must call super().__init__(job_type_name)")
+        name = self.queue_name
         if self._connection is not None:
-            raise AlreadyConnected(f"consumer of {self._queue_name!r} is connected: close() it first")
+            raise AlreadyConnected(f"consumer of {name!r} is connected: close() it first")
         if not isinstance(orchestrator, Orchestrator):
             raise InvalidInput(f"connect({orchestrator!r:.80}): give an Orchestrator")
         if check_seconds("lease_s", lease_s) == 0:
@@ -109,21 +135,34 @@ class Consumer(MindtraceABC):
         check_seconds("poll_timeout_s", poll_timeout_s)
         if self.retry is not None and not isinstance(self.retry, RetryPolicy):
             raise InvalidInput(f"{type(self).__name__}.retry {self.retry!r:.80}: must be a RetryPolicy")
-        schema, queue = orchestrator.registration_for_consumer(self._queue_name)
+        if self.schema is not None:
+            orchestrator.register(self.schema, self.queue_type)
+        schema, queue = orchestrator.registration_for_consumer(name)
         backend = detect_consumer_backend(
             orchestrator.backend, queue.name, lease_s=lease_s, prefetch=prefetch
         )
+        handler = CoroutineHandler(self.run) if inspect.iscoroutinefunction(self.run) else self.run
         executor = Executor(
             schema=schema,
-            handler=self.run,
+            handler=handler,
             policy=self.retry or schema.retry,
             keep_results=orchestrator.backend.capabilities.results,
             max_body_bytes=orchestrator.max_body_bytes,
             logger=self.logger,
+            observer=orchestrator.observer,
+        )
+        loop = ConsumeLoop(
+            queue.name,
+            backend,
+            executor,
+            prefetch=prefetch,
+            logger=self.logger,
+            observer=orchestrator.observer,
         )
         self._connection = _Connection(
             backend=backend,
-            loop=ConsumeLoop(backend, executor, prefetch=prefetch, logger=self.logger),
+            loop=loop,
+            end_handler=handler.close if isinstance(handler, CoroutineHandler) else _nothing,
             poll_timeout_s=poll_timeout_s,
             count_waiting=partial(orchestrator.count_queue_messages, queue.name),
         )
@@ -238,4 +277,11 @@ class Consumer(MindtraceABC):
 
     def _run_loop(self, connection: _Connection, limit: int | None, patience: Patience) -> int:
         with stopping_on_signals(connection.loop.stop):
-            return connection.loop.run(limit, patience)
+            try:
+                return connection.loop.run(limit, patience)
+            finally:
+                connection.end_handler()
+
+
+def _nothing() -> None:
+    """A plain handler leaves nothing to be ended."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from logging import Logger
+from time import perf_counter
 from typing import Any
 
 from ..domain import Job, JobSchema, Reject, RetryLater, RetryPolicy
@@ -11,7 +12,7 @@ from ..domain.errors import BodyTooLarge
 from ..domain.limits import truncate_error
 from ..domain.reasons import DeadReason
 from ..domain.schema import validate_model
-from ..ports import Ack, Dead, Delivery, Retry, Settlement
+from ..ports import Ack, Attempt, Dead, Delivery, Observer, Outcome, Retry, Settlement
 
 _MEANT_FOR_THE_WORKER = (KeyboardInterrupt, GeneratorExit)
 
@@ -29,6 +30,7 @@ class Executor:
         keep_results: Whether the backend keeps what the handler returns.
         max_body_bytes: The largest body that is looked at.
         logger: Where failures are told.
+        observer: Who hears of each attempt, if anyone.
     """
 
     schema: JobSchema[Any, Any]
@@ -37,6 +39,7 @@ class Executor:
     keep_results: bool
     max_body_bytes: int
     logger: Logger
+    observer: Observer | None = None
 
     def execute(self, delivery: Delivery) -> Settlement:
         """Run one delivery, and say how it is to be settled.
@@ -44,6 +47,14 @@ class Executor:
         Only KeyboardInterrupt and GeneratorExit pass through: whatever else a handler raises, SystemExit and
         CancelledError included, is its own failure, and must not end one worker after the other.
         """
+        if self.observer is None:
+            return self._execute(delivery)
+        began_s = perf_counter()
+        settlement = self._execute(delivery)
+        self.observer.ended(_attempt(self.schema.name, delivery, settlement, perf_counter() - began_s))
+        return settlement
+
+    def _execute(self, delivery: Delivery) -> Settlement:
         if delivery.crashes >= self.policy.max_deliveries:
             error = f"{delivery.crashes} deliveries ended without a settlement: does the job kill its worker?"
             return self._dead(delivery, DeadReason.CRASHES, error)
@@ -53,6 +64,8 @@ class Executor:
             raise
         except BaseException as error:  # a validator of the user's model may raise anything
             return self._dead(delivery, DeadReason.MALFORMED, _described(error))
+        if self.observer is not None:
+            self.observer.started(self.schema.name, job)
         try:
             return self._run(delivery, job)
         except _MEANT_FOR_THE_WORKER:
@@ -89,6 +102,13 @@ class Executor:
     def _dead(self, delivery: Delivery, reason: DeadReason, error: str) -> Settlement:
         self.logger.error("job %s is dead: %s: %s", delivery.id, reason, truncate_error(error))
         return Dead(delivery.receipt, reason, truncate_error(error))
+
+
+def _attempt(queue: str, delivery: Delivery, settlement: Settlement, duration_s: float) -> Attempt:
+    if isinstance(settlement, Retry | Dead):
+        outcome = Outcome.RETRIED if isinstance(settlement, Retry) else Outcome.DEAD
+        return Attempt(queue, delivery.id, delivery.attempt, outcome, duration_s, settlement.error)
+    return Attempt(queue, delivery.id, delivery.attempt, Outcome.DONE, duration_s)
 
 
 def _described(error: BaseException) -> str:

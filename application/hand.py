@@ -84,6 +84,10 @@ class Hand:
         current = self._current
         return current is not None and current.receipt in self._lost
 
+    def current(self) -> Delivery | None:
+        """The job that runs now, unless it is lost."""
+        return None if self.current_is_lost else self._current
+
     def settle(self, *, take: int = 0) -> list[Delivery]:
         """Settle all that is done, and return up to ``take`` further jobs, leased in the same round trip.
 

@@ -7,11 +7,13 @@ from time import monotonic
 
 from ..domain import RetryPolicy
 from ..domain.errors import BackendUnavailable, JobsError, UsageError
+from ..domain.reporting import listening
 from ..ports import (
     Ack,
     ConsumerBackend,
     Dead,
     Delivery,
+    Observer,
     Release,
     Retry,
 )
@@ -19,6 +21,7 @@ from .batching import BatchSizer
 from .execution import Executor
 from .hand import Hand, Keeper
 from .patience import Patience
+from .reporting import ProgressReporter
 
 _FLUSH_S = 0.05
 """The longest that a settlement waits for others to share its round trip."""
@@ -44,10 +47,19 @@ class ConsumeLoop:
     """Feeds deliveries of one backend to one executor, on the thread that calls :meth:`run`."""
 
     def __init__(
-        self, backend: ConsumerBackend, executor: Executor, *, prefetch: int | None, logger: Logger
+        self,
+        queue: str,
+        backend: ConsumerBackend,
+        executor: Executor,
+        *,
+        prefetch: int | None,
+        logger: Logger,
+        observer: Observer | None = None,
     ) -> None:
+        self._queue = queue
         self._backend = backend
         self._executor = executor
+        self._observer = observer
         self._logger = logger
         self._hand = Hand(backend, logger)
         self._sizer = BatchSizer(prefetch)
@@ -100,7 +112,8 @@ class ConsumeLoop:
         start = self._attempted
         try:
             try:
-                with Keeper(self._hand, self._backend.lease_s, self._logger):
+                reporter = ProgressReporter(self._backend, self._hand.current, self._logger)
+                with Keeper(self._hand, self._backend.lease_s, self._logger), listening(reporter):
                     self._feed(None if limit is None else start + limit, patience)
             finally:  # with the keeper gone, so that nothing is released twice
                 self._give_back_all()
@@ -122,6 +135,7 @@ class ConsumeLoop:
             waited_s = None if batch else monotonic() - began
             while batch:
                 batch = self._work_through(batch, stop_at)
+                self._tell_polled(batch)
 
     def _next_size(self, stop_at: int | None) -> int:
         size = 1 if self._suspects else self._sizer.size
@@ -142,7 +156,12 @@ class ConsumeLoop:
             else:
                 if tries:
                     self._logger.warning("backend is back after %d tries", tries)
+                self._tell_polled(batch)
                 return batch
+
+    def _tell_polled(self, batch: list[Delivery]) -> None:
+        if self._observer is not None:
+            self._observer.polled(self._queue, len(batch))
 
     def _work_through(self, batch: list[Delivery], stop_at: int | None) -> list[Delivery]:
         """Execute ``batch``, settle it, and return the next one, taken in the same round trip."""

@@ -2,14 +2,15 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
-from ..domain import Job, JobSchema, Queue, QueueKind, job_from_schema
+from ..domain import Job, JobSchema, Progress, Queue, QueueKind, job_from_schema
 from ..domain.envelope import decode, decode_model, encode
 from ..domain.errors import (
     InvalidInput,
@@ -21,9 +22,10 @@ from ..domain.errors import (
     ResultNotReady,
     SchemaMismatch,
     SchemaNotRegistered,
+    UnsupportedCapability,
 )
-from ..domain.job import utcnow
-from ..domain.limits import MAX_BODY_BYTES, check_int, check_name, check_seconds
+from ..domain.job import NO_HEADERS, utcnow
+from ..domain.limits import MAX_BODY_BYTES, MAX_HEADERS, check_int, check_name, check_seconds
 from ..domain.reasons import DeadReason
 from ..domain.schema import validate_model
 from ..ports import (
@@ -32,6 +34,7 @@ from ..ports import (
     DeadLetter,
     Delivery,
     Message,
+    Observer,
     OrchestratorBackend,
     PublishOutcome,
     PublishStatus,
@@ -41,9 +44,17 @@ from ..ports import (
 )
 from ..ports.base import Mindtrace
 from .detection import detect_backend
+from .observing import Observers
 from .registry import Registration, SchemaRegistry
 
 _MAX_LISTED = 2**31 - 1
+
+
+class Anything(BaseModel):
+    """What a job takes or gives where nobody said: any JSON object."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
 
 Work = Job[Any] | BaseModel | Mapping[str, Any]
 """What can be published: a job, an instance of the schema's input model, or a dict that validates as one."""
@@ -59,6 +70,7 @@ class Orchestrator(Mindtrace):
         backend: A backend, such as ``LocalClient()``, or a URL, such as ``"memory://"``. A backend made of
             a URL is closed with this orchestrator; one that was handed over is its owner's to close.
         max_body_bytes: The largest encoded job that is published or looked at, in bytes.
+        observers: Who hears of what is published, and of the work of the consumers connected to this.
 
     Raises:
         UnknownBackend: ``backend`` is neither.
@@ -67,10 +79,17 @@ class Orchestrator(Mindtrace):
 
     logger: logging.Logger
 
-    def __init__(self, backend: OrchestratorBackend | str, *, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(
+        self,
+        backend: OrchestratorBackend | str,
+        *,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        observers: Sequence[Observer] = (),
+    ) -> None:
         super().__init__()
         self.backend = detect_backend(backend)
         self.max_body_bytes = max_body_bytes
+        self.observer: Observer | None = Observers(observers, self.logger) if observers else None
         self._owns_backend = isinstance(backend, str)
         self._registry = SchemaRegistry()
 
@@ -111,13 +130,47 @@ class Orchestrator(Mindtrace):
             names = ", ".join(map(repr, self._registry.names())) or "none"
             raise SchemaNotRegistered(
                 f"no schema {queue_name!r} is registered: call orchestrator.register(schema) before "
-                f"connecting a consumer to it; registered: {names}"
+                f"connecting a consumer to it, or give its class a schema; registered: {names}"
             )
         if self._registry.find(queue_name) is None:
             self.register(registration.schema, registration.queue.kind)
         return registration
 
+    def adopt(self, queue_name: str) -> None:
+        """Work with a declared queue whose schema isn't known here: any JSON object passes for its payload.
+
+        Its consumers validate what is published, and dead-letter what doesn't fit.
+
+        Raises:
+            QueueNotFound: it isn't declared; nothing is created.
+        """
+        self.backend.counts(check_name("queue name", queue_name))
+        if self._registry.find(queue_name) is not None:
+            return
+        try:
+            kinds = {queue.name: queue.kind for queue in self.backend.queues()}
+        except UnsupportedCapability:
+            kinds = {}
+        queue = Queue(queue_name, kinds.get(queue_name, QueueKind.FIFO))
+        self._registry.add_here(Registration(JobSchema(queue_name, Anything, Anything), queue))
+
     # -- publishing -------------------------------------------------------------------------------
+
+    def job(
+        self,
+        queue_name: str,
+        data: BaseModel | Mapping[str, Any],
+        *,
+        id: str | None = None,  # noqa: A002 - the field's name
+    ) -> Job[Any]:
+        """Make a job of a registered queue's schema, to be published under an ``id`` of the caller's choice.
+
+        Raises:
+            QueueNotFound: nothing was registered under this name.
+            InvalidPayload: the input doesn't fit the schema.
+            InvalidName: the id breaks the rule for names.
+        """
+        return job_from_schema(self._registered(queue_name).schema, data, id=id)
 
     def publish(
         self, queue_name: str, job: Work, *, priority: int | None = None, delay_s: float | None = None
@@ -141,8 +194,18 @@ class Orchestrator(Mindtrace):
             BodyTooLarge: the encoded job is over ``max_body_bytes``.
             PublishUnknown: the connection broke before the confirm (PUB-4).
         """
-        message = self._message(self._registered(queue_name), job, priority, delay_s)
-        outcome = self.backend.publish(queue_name, [message])[0]
+        registration = self._registered(queue_name)
+        with self._publishing(queue_name, 1) as headers:
+            message = self._message(registration, job, priority, delay_s, headers)
+            outcome = self.backend.publish(queue_name, [message])[0]
+            return self._confirmed(queue_name, outcome)
+
+    def _publishing(self, queue_name: str, count: int) -> AbstractContextManager[Mapping[str, str]]:
+        return (
+            nullcontext(NO_HEADERS) if self.observer is None else self.observer.publishing(queue_name, count)
+        )
+
+    def _confirmed(self, queue_name: str, outcome: PublishOutcome) -> str:
         if outcome.status in (PublishStatus.ACCEPTED, PublishStatus.DUPLICATE):
             return outcome.id
         if outcome.status is PublishStatus.UNKNOWN:
@@ -175,9 +238,13 @@ class Orchestrator(Mindtrace):
         registration = self._registered(queue_name)
         if isinstance(jobs, str | bytes | Mapping | BaseModel | Job):
             raise InvalidInput(f"publish_batch: give a list of jobs, not one {type(jobs).__name__}")
-        prepared = [self._message_or_rejection(registration, job, priority, delay_s) for job in jobs]
-        messages = [item for item in prepared if isinstance(item, Message)]
-        answers = self.backend.publish(queue_name, messages) if messages else []
+        jobs = list(jobs)
+        with self._publishing(queue_name, len(jobs)) as headers:
+            prepared = [
+                self._message_or_rejection(registration, job, priority, delay_s, headers) for job in jobs
+            ]
+            messages = [item for item in prepared if isinstance(item, Message)]
+            answers = self.backend.publish(queue_name, messages) if messages else []
         if len(messages) == len(prepared):
             return answers
         remaining = iter(answers)
@@ -191,15 +258,25 @@ class Orchestrator(Mindtrace):
         return outcomes
 
     def _message_or_rejection(
-        self, registration: Registration, job: Work, priority: int | None, delay_s: float | None
+        self,
+        registration: Registration,
+        job: Work,
+        priority: int | None,
+        delay_s: float | None,
+        headers: Mapping[str, str],
     ) -> Message | PublishOutcome:
         try:
-            return self._message(registration, job, priority, delay_s)
+            return self._message(registration, job, priority, delay_s, headers)
         except InvalidInput as error:
             return PublishOutcome(job.id if isinstance(job, Job) else "", PublishStatus.REJECTED, error)
 
     def _message(
-        self, registration: Registration, work: Work, priority: int | None, delay_s: float | None
+        self,
+        registration: Registration,
+        work: Work,
+        priority: int | None,
+        delay_s: float | None,
+        headers: Mapping[str, str],
     ) -> Message:
         schema, queue = registration
         if not isinstance(work, Job):
@@ -214,6 +291,8 @@ class Orchestrator(Mindtrace):
             job = replace(work, payload=payload, priority=work.priority if priority is None else priority)
         else:
             job = work if priority is None else replace(work, priority=priority)
+        if headers and len(headers.keys() | job.headers.keys()) <= MAX_HEADERS:
+            job = replace(job, headers={**headers, **job.headers})
         if job.priority and queue.kind is not QueueKind.PRIORITY:
             raise InvalidJob(
                 f"priority {job.priority}: queue {queue.name!r} is {queue.kind}; "
@@ -300,6 +379,18 @@ class Orchestrator(Mindtrace):
     def counts(self, queue_name: str) -> QueueCounts:
         """Count the jobs by state: ready, delayed, in flight, dead (CNT-1)."""
         return self.backend.counts(check_name("queue name", queue_name))
+
+    def queues(self) -> list[Queue]:
+        """List the declared queues of the backend, by name.
+
+        Raises:
+            UnsupportedCapability: the broker can't be asked for them.
+        """
+        return self.backend.queues()
+
+    def progress(self, queue_name: str, job_ids: Sequence[str] | None = None) -> dict[str, Progress]:
+        """Say how far the jobs that run now have come, by id: all or those named, as far as they told."""
+        return self.backend.progress(check_name("queue name", queue_name), _checked_ids(job_ids))
 
     def clean_queue(self, queue_name: str) -> int:
         """Drop every job that waits, ready or delayed, and say how many (ADM-2)."""

@@ -46,8 +46,12 @@ class SchemaRegistry:
 
     def add(self, registration: Registration) -> None:
         """Remember ``registration``, in place of an earlier one of its queue."""
-        self._registrations[registration.queue.name] = registration
+        self.add_here(registration)
         _known[registration.queue.name] = registration
+
+    def add_here(self, registration: Registration) -> None:
+        """Likewise, but for no other orchestrator of this process."""
+        self._registrations[registration.queue.name] = registration
 
     def find(self, queue: str) -> Registration | None:
         """Return what was registered here for ``queue``."""

@@ -21,6 +21,7 @@ SHIPPED = {
     "ports": "mindtrace/jobs/ports",
     "application": "mindtrace/jobs/application",
     "adapters": "mindtrace/jobs/adapters",
+    "cli": "mindtrace/jobs/cli",
     "contract_tests/suite": "mindtrace/jobs/contract",
 }
 

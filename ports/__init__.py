@@ -4,6 +4,7 @@ from .backend import OrchestratorBackend
 from .capabilities import Capabilities, Durability, Lease, Redelivery
 from .consumer import ConsumerBackend
 from .findings import Finding, Verdict
+from .observer import Attempt, Observer, Outcome
 from .values import (
     Ack,
     Dead,
@@ -25,6 +26,7 @@ from .values import (
 
 __all__ = [
     "Ack",
+    "Attempt",
     "Capabilities",
     "ConsumerBackend",
     "Dead",
@@ -36,7 +38,9 @@ __all__ = [
     "JobResult",
     "Lease",
     "Message",
+    "Observer",
     "OrchestratorBackend",
+    "Outcome",
     "PublishOutcome",
     "PublishStatus",
     "QueueCounts",

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
 
-from ..domain.errors import BackendUnavailable, JobsError, QueueNotFound, UnsupportedCapability
+from ..domain.errors import AccessDenied, BackendUnavailable, JobsError, QueueNotFound, UnsupportedCapability
 from ..domain.queue import Queue
 from ..domain.reporting import Progress
 from .base import MindtraceABC
@@ -131,8 +131,10 @@ class OrchestratorBackend(MindtraceABC):
             pass
         except BackendUnavailable as error:
             return [wrong("reachable", str(error), "start the broker, or correct the host and port")]
+        except AccessDenied as error:
+            return [wrong("access", str(error), "correct the user and the password, or what the user may do")]
         except JobsError as error:
-            return [wrong("reachable", str(error), "change what the message names")]
+            return [wrong("broker", str(error), "change what the message names")]
         return [good("reachable", "the broker answers")]
 
     @abstractmethod

@@ -18,11 +18,13 @@ from pydantic import SecretStr
 from ...domain.errors import BackendError, Closed, InvalidInput, QueueConflict
 from ...domain.limits import check_name
 from ...domain.queue import Queue
+from ...domain.reporting import Progress
 from ...ports import (
     Capabilities,
     DeadLetter,
     Durability,
     Failure,
+    Finding,
     JobResult,
     Lease,
     Message,
@@ -32,10 +34,13 @@ from ...ports import (
     QueueCounts,
     Redelivery,
     ResultStatus,
+    Verdict,
 )
 from .consumer_backend import RedisConsumerBackend
+from .diagnosis import diagnose
 from .keys import QueueKeys
 from .link import Argument, Link, OutOfReach, RefusedByServer, make_driver, make_sentinel
+from .looking import list_queues, read_progress
 from .refusals import naming_queue, refusing_queue
 from .scripts import COUNTS, DECLARE, DELETE, LETTERS, PUBLISH, PURGE, RESULT, UNBURY
 
@@ -119,6 +124,7 @@ class RedisClient(OrchestratorBackend):
             patience_s=patience_s,
             logger=self.logger,
         )
+        self._address = f"redis{'s' if ssl else ''}://{'' if sentinels else host}"
         self._namespace = namespace
         self._durability = Durability(durability)
         self._sweep_s = sweep_s
@@ -245,6 +251,7 @@ class RedisClient(OrchestratorBackend):
         self._link.fall(keys.for_declare())
         with naming_queue(queue, self._link):
             self._link.run(DELETE, keys.for_delete(), [])
+            self._link.command("UNLINK", keys.progress)
 
     def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         keys = self._keys(queue)
@@ -290,6 +297,19 @@ class RedisClient(OrchestratorBackend):
             if wait_s <= 0:
                 return None
             self._link.wait([(keys.rwake, answer[1].decode())], wait_s)
+
+    def queues(self) -> list[Queue]:
+        self._check_open()
+        return list_queues(self._link, self._namespace)
+
+    def progress(self, queue: str, ids: Sequence[str] | None = None) -> dict[str, Progress]:
+        return read_progress(self._link, self._keys(queue), ids)
+
+    def diagnose(self) -> list[Finding]:
+        findings = super().diagnose()
+        if any(finding.verdict is Verdict.WRONG for finding in findings):
+            return findings
+        return findings + diagnose(self._link, self._namespace, self._durability, _LAYOUT, self._address)
 
     def close(self) -> None:
         with self._lock:

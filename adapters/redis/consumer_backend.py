@@ -8,6 +8,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from ...domain.errors import Closed, JobsError, QueueNotFound
+from ...domain.reporting import Progress
 from ...ports import (
     Ack,
     ConsumerBackend,
@@ -21,6 +22,7 @@ from ...ports import (
 )
 from .keys import QueueKeys
 from .link import Argument, Link, OutOfReach
+from .looking import write_progress
 from .refusals import naming_queue
 from .scripts import EXCHANGE, EXTEND
 
@@ -120,6 +122,11 @@ class RedisConsumerBackend(ConsumerBackend):
         return [
             SettleOutcome.OK if receipt in self._held else self._why_not_held(receipt) for receipt in receipts
         ]
+
+    def report(self, receipt: str, progress: Progress) -> None:
+        held = self._held.get(receipt)
+        if held is not None:
+            write_progress(self._link, self._keys, held[0], progress)
 
     def interrupt(self) -> None:
         self._interrupted.set()

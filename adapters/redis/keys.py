@@ -87,6 +87,11 @@ class QueueKeys:
         """Stream of one entry: a new one tells those who wait for results to ask again."""
         return self._key("rwake")
 
+    @property
+    def progress(self) -> str:
+        """Hash: id -> JSON [done, total], of jobs that told how far they are. Expires."""
+        return self._key("progress")
+
     def last(self, client: str) -> str:
         """String: the last request of one publisher or consumer, and its answer. Expires."""
         return self._key(f"last:{client}")

@@ -27,9 +27,9 @@ class NoHandler(Consumer):
     pass
 
 
-class AsyncHandler(Consumer):
-    async def run(self, job: Job[Any]) -> None:
-        pass
+class GeneratorHandler(Consumer):
+    def run(self, job: Job[Any]) -> Any:
+        yield job
 
 
 class NoFunction(Consumer):
@@ -202,10 +202,10 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
         "NoHandler has no handler: define run(self, job)",
         lambda w: NoHandler("points"),
     ),
-    "a run that is async": (
+    "a run that is a generator": (
         errors.HandlerMissing,
-        "AsyncHandler.run is async: define it as a plain function",
-        lambda w: AsyncHandler("points"),
+        "GeneratorHandler.run is a generator: return the result, without yield",
+        lambda w: GeneratorHandler("points"),
     ),
     "a run that is no function": (
         errors.HandlerMissing,

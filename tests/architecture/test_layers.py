@@ -19,6 +19,8 @@ INWARD = "The layers point inward"
 NO_APPLICATION = "An adapter never imports the application"
 NO_SIBLING = "An adapter never imports a sibling"
 NO_FACADE = "No layer imports the façade"
+BY_APPLICATION = "The command line reaches brokers through the application"
+ONLY_CLI = "Nothing but the command line imports its libraries"
 NO_LIBRARY = "The core needs no library but pydantic"
 ONLY_BASE = "Only the base classes import mindtrace-core"
 NO_FOLDER = "Nothing is imported by its folder's name"
@@ -70,7 +72,16 @@ def test_the_copy_that_the_next_tests_spoil_is_clean(tree: Path) -> None:
         ("adapters.local", "mindtrace.jobs.adapters.sibling", NO_SIBLING),
         ("domain", "mindtrace.jobs", NO_FACADE),
         ("adapters.local", "mindtrace.jobs", NO_FACADE),
+        ("cli", "mindtrace.jobs", NO_FACADE),
+        ("application", "mindtrace.jobs.cli", INWARD),
+        ("adapters.local", "mindtrace.jobs.cli", INWARD),
+        ("contract", "mindtrace.jobs.cli", INWARD),
+        ("cli", "mindtrace.jobs.adapters.local", BY_APPLICATION),
+        ("application", "click", ONLY_CLI),
+        ("adapters.local", "rich", ONLY_CLI),
+        ("ports", "pydantic_settings", ONLY_CLI),
         ("domain", "redis", NO_LIBRARY),
+        ("application", "prometheus_client", NO_LIBRARY),
         ("application", "pika", NO_LIBRARY),
         ("application", "mindtrace.core", ONLY_BASE),
         ("adapters.local", "domain", NO_FOLDER),

@@ -93,6 +93,7 @@ def test_an_adapter_that_this_release_lacks_is_said_to_be_missing(
 def test_importing_it_imports_no_optional_library() -> None:
     """Whether or not they are installed: an extra is paid for by those who use it."""
     optional = {"redis", "pika", "hypothesis", "pytest", "testcontainers", "mindtrace.jobs.contract"}
+    optional |= {"click", "rich", "pydantic_settings", "prometheus_client", "opentelemetry"}
 
     assert fresh_import("import mindtrace.jobs") & optional == set()
 

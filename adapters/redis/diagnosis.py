@@ -1,0 +1,255 @@
+"""What a server's own account of itself says about the jobs in it."""
+
+import time
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
+from typing import Any
+
+from ...domain.errors import AccessDenied, JobsError
+from ...ports import Durability, Finding
+from ...ports.findings import doubtful, good, wrong
+from .keys import QueueKeys
+from .link import Link, OutOfReach
+from .looking import list_queues
+from .scripts import DENIED
+
+_SKEW_S = 5.0
+_NEARLY = 0.9
+_ORDER = (
+    Durability.PROCESS,
+    Durability.NONE,
+    Durability.SNAPSHOT,
+    Durability.EVERY_SECOND,
+    Durability.FSYNC,
+    Durability.REPLICATED,
+)
+_NEEDED = (
+    "INFO",
+    "EVAL x 0",
+    "EVALSHA x 0",
+    "XREAD COUNT 1 BLOCK 1 STREAMS KEY 0",
+    "TIME",
+    "GET KEY",
+    "SET KEY x",
+    "UNLINK KEY",
+    "PEXPIRE KEY 1",
+    "PTTL KEY",
+    "PERSIST KEY",
+    "EXISTS KEY",
+    "HGET KEY x",
+    "HSET KEY x x",
+    "HSETNX KEY x x",
+    "HMGET KEY x",
+    "HDEL KEY x",
+    "HEXISTS KEY x",
+    "HINCRBY KEY x 1",
+    "LLEN KEY",
+    "LPOP KEY",
+    "RPOP KEY",
+    "LPUSH KEY x",
+    "RPUSH KEY x",
+    "LTRIM KEY 0 0",
+    "LPOS KEY x",
+    "ZADD KEY 1 x",
+    "ZCARD KEY",
+    "ZCOUNT KEY 0 1",
+    "ZRANGE KEY 0 1",
+    "ZREM KEY x",
+    "ZPOPMIN KEY",
+    "ZMSCORE KEY x",
+    "XADD KEY * x x",
+    "XREVRANGE KEY + -",
+)
+"""The commands of a worker and a publisher; the same as in the line of ``docs/redis.md``."""
+
+
+def diagnose(link: Link, namespace: str, declared: Durability, layout: str, address: str) -> list[Finding]:
+    """Look at a server that can be reached, as far as the user may.
+
+    Args:
+        link: The way to it.
+        namespace: Whose queues to look at.
+        declared: What the client says that the server survives.
+        layout: The layout of queues that this release knows.
+        address: ``redis://host`` or ``rediss://host``, for what can be seen from outside.
+    """
+    findings: list[Finding] = []
+    try:
+        before_s = time.time()
+        seconds, micros = link.command("TIME")
+        after_s = time.time()
+        info: Mapping[str, Any] = link.command("INFO")
+        settings = _Settings(link)
+        findings += _server(info, address)
+        findings += _memory(info)
+        findings += _persistence(info, settings, declared)
+        findings.append(_clock(seconds + micros / 1e6, before_s, after_s))
+        findings += _clients(info, settings)
+        findings.append(_permissions(link, namespace))
+        findings += _queues(link, namespace, layout)
+    except OutOfReach as out:
+        findings.append(wrong("reachable", str(link.unavailable(out)), "look at the server's log"))
+    except JobsError as error:
+        findings.append(wrong("access", str(error), "grant the line of docs/redis.md, Privileges"))
+    return findings
+
+
+class _Settings:
+    """Settings of the server, where the user may read them."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def read(self, name: str) -> str | None:
+        try:
+            answer = self._link.command("CONFIG", "GET", name)
+        except JobsError:
+            return None
+        return next((str(_text(value)) for key, value in _pairs(answer) if _text(key) == name), None)
+
+
+def _server(info: Mapping[str, Any], address: str) -> Iterator[Finding]:
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    version = info.get("valkey_version", info.get("redis_version"))
+    yield good("version", f"{name} {version}")
+    if info.get("cluster_enabled"):
+        yield wrong("cluster", "this is a node of a Redis Cluster", "use a server of its own, or Sentinel")
+    if info.get("role") not in (None, "master"):
+        yield wrong("role", "this is a replica: it takes no jobs", "connect to its master, or by Sentinel")
+    scheme, _, host = address.partition("://")
+    if scheme == "redis" and not _is_loopback(host):
+        yield doubtful(
+            "encryption", f"jobs and password travel to {host} in plain text", "use rediss://, with TLS"
+        )
+
+
+def _memory(info: Mapping[str, Any]) -> Iterator[Finding]:
+    limit, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    mend = "CONFIG SET maxmemory-policy noeviction, and in its configuration file"
+    if policy.startswith("allkeys"):
+        yield wrong("eviction", f"maxmemory-policy {policy} drops jobs once a maxmemory is reached", mend)
+    elif policy.startswith("volatile"):
+        yield doubtful("eviction", f"maxmemory-policy {policy} may drop results before their time", mend)
+    else:
+        yield good("eviction", policy)
+    if not limit:
+        yield doubtful(
+            "memory",
+            "no maxmemory: when the machine's memory is full, the server is killed",
+            "CONFIG SET maxmemory, below what the machine has: publishers are then refused, workers go on",
+        )
+    elif used >= _NEARLY * limit:
+        yield wrong(
+            "memory", f"{used / limit:.0%} of maxmemory are used", "raise maxmemory, or drain the queues"
+        )
+    else:
+        yield good("memory", f"{used / limit:.0%} of maxmemory are used")
+
+
+def _persistence(info: Mapping[str, Any], settings: _Settings, declared: Durability) -> Iterator[Finding]:
+    if info.get("rdb_last_bgsave_status") == "err" or info.get("aof_last_write_status") == "err":
+        yield wrong("disk", "the last write to disk failed", "look at the server's log: is the disk full?")
+    found = _durability(info, settings)
+    if found is None:
+        yield doubtful("persistence", "appendfsync and save can't be read", "grant +config|get for this look")
+        return
+    if _ORDER.index(found) < _ORDER.index(declared):
+        yield wrong(
+            "persistence",
+            f"the client declares durability {declared.value!r}, the server keeps {found.value!r}",
+            "CONFIG SET appendonly yes, and appendfsync as docs/redis.md says; or declare what there is",
+        )
+    elif found in (Durability.NONE, Durability.SNAPSHOT):
+        lost = "every job" if found is Durability.NONE else "what came since its last snapshot"
+        yield doubtful(
+            "persistence",
+            f"durability is {found.value!r}: if the server dies, {lost} is lost",
+            "CONFIG SET appendonly yes, and in its configuration file",
+        )
+    else:
+        yield good("persistence", f"durability is {found.value!r}")
+
+
+def _durability(info: Mapping[str, Any], settings: _Settings) -> Durability | None:
+    if info.get("aof_enabled"):
+        fsync = settings.read("appendfsync")
+        kept = {"always": Durability.FSYNC, "everysec": Durability.EVERY_SECOND, "no": Durability.SNAPSHOT}
+        return None if fsync is None else kept[fsync]
+    save = settings.read("save")
+    if save is None:
+        return None
+    return Durability.SNAPSHOT if save else Durability.NONE
+
+
+def _clock(server_s: float, before_s: float, after_s: float) -> Finding:
+    skew_s = max(before_s - server_s, server_s - after_s, 0.0)
+    if skew_s > _SKEW_S:
+        return doubtful(
+            "clock",
+            f"the clocks of the server and of this machine are {skew_s:,.0f} s apart: a job with not_before "
+            "is early or late by as much",
+            "run NTP on both",
+        )
+    return good("clock", "agrees with this machine's")
+
+
+def _clients(info: Mapping[str, Any], settings: _Settings) -> Iterator[Finding]:
+    limit, connected = int(info.get("maxclients", 0)), int(info.get("connected_clients", 0))
+    if limit and connected >= _NEARLY * limit:
+        yield wrong("clients", f"{connected:,} of {limit:,} connections are taken", "CONFIG SET maxclients")
+    timeout = settings.read("timeout")
+    if timeout not in (None, "0") and int(timeout or 0) < 60:
+        yield doubtful(
+            "timeout",
+            f"the server closes connections that are idle for {timeout} s: they are made anew each time",
+            "CONFIG SET timeout 0, or some minutes",
+        )
+
+
+def _permissions(link: Link, namespace: str) -> Finding:
+    key = QueueKeys(namespace, "mindtrace-jobs.never-declared").meta
+    try:
+        denied = sorted(word.decode().lower() for word in link.run(DENIED, [key], list(_NEEDED)))
+    except AccessDenied as error:
+        return wrong("permissions", str(error), "grant the line of docs/redis.md, Privileges")
+    if denied:
+        return wrong(
+            "permissions",
+            f"the user may not use {', '.join(denied)} on the keys of namespace {namespace!r}",
+            f"ACL SETUSER … ~mtj:* {' '.join(f'+{word}' for word in denied)}",
+        )
+    return good("permissions", "the user may do all that is needed")
+
+
+def _queues(link: Link, namespace: str, layout: str) -> Iterator[Finding]:
+    try:
+        queues = list_queues(link, namespace)
+    except AccessDenied:
+        yield doubtful("queues", "the user may not list them", "grant +scan for this look")
+        return
+    for queue in queues:
+        found = _text(link.command("HGET", QueueKeys(namespace, queue.name).meta, "layout"))
+        if found != layout:
+            yield wrong(
+                "layout",
+                f"queue {queue.name!r} has layout {found}, of another release; this one knows {layout}",
+                "drain it with the release that made it, then delete it",
+            )
+    yield good("queues", f"{len(queues)} in namespace {namespace!r}")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host in ("", "localhost") or ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _pairs(answer: Any) -> Iterator[tuple[Any, Any]]:
+    """Items of a mapping, however the protocol writes it."""
+    return iter(answer.items()) if isinstance(answer, dict) else zip(answer[::2], answer[1::2], strict=True)
+
+
+def _text(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,61 @@
+"""Signals as messages: they are waited for, and handled where nothing else is under way."""
+
+import os
+import select
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+WAKE = 0
+"""No signal: something else has happened that is to be looked at."""
+
+
+class Inbox:
+    """Collects signals, and what other threads post, for the main thread to wait for.
+
+    Args:
+        signals: Those to collect, in place of what they do otherwise, for as long as the context lasts.
+    """
+
+    def __init__(self, signals: Sequence[int] = (signal.SIGINT, signal.SIGTERM)) -> None:
+        self._signals = tuple(signals)
+        self._previous: dict[int, Any] = {}
+        self._read, self._write = os.pipe()
+        for descriptor in (self._read, self._write):
+            os.set_blocking(descriptor, False)
+        self._previous_wakeup = -1
+
+    def __enter__(self) -> Self:
+        # Python's own handler writes the signal's number into the pipe; ours only has to be there.
+        self._previous_wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        for number in self._signals:
+            self._previous[number] = signal.signal(number, _do_nothing)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._previous_wakeup)
+        os.close(self._read)
+        os.close(self._write)
+
+    def post(self, number: int = WAKE) -> None:
+        """Put a signal's number in, as if it had come; from any thread."""
+        with suppress(BlockingIOError, OSError):  # full: the reader is awake; closed: it is gone
+            os.write(self._write, bytes([number]))
+
+    def wait(self, timeout_s: float) -> list[int]:
+        """Return what came since, waiting up to ``timeout_s`` seconds for the first."""
+        readable, _, _ = select.select([self._read], [], [], max(0.0, timeout_s))
+        return list(os.read(self._read, 4096)) if readable else []
+
+
+def _do_nothing(number: int, frame: object) -> None:
+    """Leave it to the pipe."""

@@ -1,0 +1,192 @@
+"""One process of a worker: consumers on threads, until told to stop."""
+
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from logging import Logger
+from time import monotonic, time
+
+from ..domain.errors import JobsError
+from .consumer import Consumer
+from .health import HealthFile, Pulse
+from .inbox import WAKE, Inbox
+from .orchestrator import Orchestrator
+
+_TICK_S = 1.0
+_CLOSE_S = 5.0
+"""How long giving back what is in hand may take, before the process ends without."""
+
+MakeConsumer = Callable[[], Consumer]
+
+
+class Ending(Enum):
+    """How the work ended."""
+
+    FINISHED = "finished"
+    """Each consumer ended by itself."""
+    STOPPED = "stopped"
+    """As asked, after the jobs that ran."""
+    CUT_SHORT = "cut short"
+    """With a handler still running; its job was given back. The process must end, and the thread with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """How a worker process works."""
+
+    threads: int = 1
+    """Consumers of each kind."""
+    lease_s: float = 30.0
+    prefetch: int | None = None
+    poll_timeout_s: float = 5.0
+    grace_s: float = 30.0
+    """How many seconds, after the first signal, a handler may take to end."""
+    burst: bool = False
+    """End once no job waits."""
+
+
+class Worker:
+    """Runs the consumers of one process, each on a thread of its own.
+
+    The first SIGINT or SIGTERM stops it gracefully: jobs that run are finished, for ``grace_s`` at most. A
+    second one, or the end of that time, gives back at once what is in hand, without an attempt spent (SET-4).
+
+    Args:
+        orchestrator: Where to connect them.
+        makers: What makes a consumer of each kind.
+        settings: How to work.
+        inbox: Where signals arrive.
+        logger: Where it tells what it does.
+        pulse: Who observes the polls, if a health file is to be kept.
+        health: The file to keep.
+    """
+
+    def __init__(
+        self,
+        orchestrator: Orchestrator,
+        makers: Sequence[MakeConsumer],
+        settings: WorkerSettings,
+        inbox: Inbox,
+        logger: Logger,
+        *,
+        pulse: Pulse | None = None,
+        health: HealthFile | None = None,
+    ) -> None:
+        self._orchestrator = orchestrator
+        self._makers = [make for make in makers for _ in range(settings.threads)]
+        self._settings = settings
+        self._inbox = inbox
+        self._logger = logger
+        self._pulse = pulse
+        self._health = health
+        self._consumers: list[Consumer] = []
+        self._threads: list[threading.Thread] = []
+        self._failures: list[Exception] = []
+        self._deadline_s: float | None = None
+
+    def run(self) -> Ending:
+        """Work until each consumer has ended, or a signal has stopped them.
+
+        Raises:
+            JobsError: a consumer can't be made or connected, or its queue was deleted.
+        """
+        try:
+            self._connect()
+            self._start()
+            ended = self._attend()
+        finally:
+            self._close()
+        if self._failures:
+            raise self._failures[0]
+        if not ended:
+            return Ending.CUT_SHORT
+        return Ending.FINISHED if self._deadline_s is None else Ending.STOPPED
+
+    def _connect(self) -> None:
+        settings = self._settings
+        for make in self._makers:
+            consumer = make()
+            consumer.connect(
+                self._orchestrator,
+                lease_s=settings.lease_s,
+                prefetch=settings.prefetch,
+                poll_timeout_s=settings.poll_timeout_s,
+            )
+            self._consumers.append(consumer)
+        if self._health is not None:
+            self._health.write(time())
+
+    def _start(self) -> None:
+        queues = ", ".join(dict.fromkeys(consumer.queue_name for consumer in self._consumers))
+        self._logger.info("working on %s, %d at a time", queues, len(self._consumers))
+        for number, consumer in enumerate(self._consumers):
+            name = f"{consumer.queue_name}-{number % self._settings.threads}"
+            self._threads.append(
+                threading.Thread(target=self._consume, args=(consumer,), name=name, daemon=True)
+            )
+        for thread in self._threads:
+            thread.start()
+
+    def _consume(self, consumer: Consumer) -> None:
+        try:
+            if self._settings.burst:
+                consumer.consume_until_empty()
+            else:
+                consumer.consume()
+        except Exception as error:
+            self._failures.append(error)
+            if not isinstance(error, JobsError):
+                self._logger.exception("a consumer of %s failed", consumer.queue_name)
+        finally:
+            self._inbox.post(WAKE)
+
+    def _attend(self) -> bool:
+        """Wait for the threads, and for signals; return whether all have ended."""
+        while any(thread.is_alive() for thread in self._threads):
+            wait_s = _TICK_S
+            if self._deadline_s is not None:
+                wait_s = min(wait_s, self._deadline_s - monotonic())
+                if wait_s <= 0:
+                    self._logger.warning("still running after the grace period: stopping at once")
+                    return False
+            for number in self._inbox.wait(wait_s):
+                if number == WAKE:
+                    continue
+                if self._deadline_s is not None:
+                    self._logger.warning("%s again: stopping at once", signal.Signals(number).name)
+                    return False
+                self._stop(signal.Signals(number).name)
+            if self._failures and self._deadline_s is None:
+                self._stop("a failure")
+            self._tell_health()
+        return True
+
+    def _stop(self, why: str) -> None:
+        grace_s = self._settings.grace_s
+        self._logger.info("%s: finishing the jobs that run, for %g s at most", why, grace_s)
+        self._deadline_s = monotonic() + grace_s
+        for consumer in self._consumers:
+            consumer.stop()
+
+    def _tell_health(self) -> None:
+        if self._health is not None and self._pulse is not None:
+            moment_s = self._pulse.oldest_s()
+            if moment_s is not None:
+                self._health.write(moment_s)
+
+    def _close(self) -> None:
+        """Give back what is in hand; side by side, so that a broker that is away delays the end only once."""
+        closing = [threading.Thread(target=_close, args=(each,), daemon=True) for each in self._consumers]
+        for thread in closing:
+            thread.start()
+        give_up_s = monotonic() + _CLOSE_S
+        for thread in closing:
+            thread.join(max(0.0, give_up_s - monotonic()))
+
+
+def _close(consumer: Consumer) -> None:
+    with suppress(JobsError):
+        consumer.close()

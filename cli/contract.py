@@ -1,0 +1,72 @@
+"""``mindtrace-jobs contract``: the contract suite against an adapter."""
+
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from .app import json_option, wants_json
+from .errors import BadUsage, Exit, NotInstalled
+from .loading import load
+from .output import print_json, stdout
+from .settings import add_to_path
+
+_PROFILES = ("quick", "ci", "random", "thorough")
+
+
+@click.command()
+@click.argument("harness", metavar="module:Harness")
+@click.option(
+    "--profile", type=click.Choice(_PROFILES), default="quick", show_default=True, help="How hard to try."
+)
+@click.option(
+    "--clause", "clauses", multiple=True, help="Only this clause, such as LSE-4; may be given again."
+)
+@click.option("--seed", type=int, help="Fix the random numbers.")
+@click.option(
+    "--app-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=".",
+    help="Where modules are imported from.  [default: the working folder]",
+)
+@json_option
+def contract(
+    harness: str, profile: str, clauses: tuple[str, ...], seed: int | None, app_dir: Path, as_json: bool
+) -> int:
+    """Run the contract suite against the adapter of a harness, and exit with 1 where a clause is broken.
+
+    docs/adding_a_backend.md says how to write a harness.
+    """
+    add_to_path(app_dir)
+    try:
+        from ..contract import CLAUSES, Harness, run_contract
+    except ModuleNotFoundError as error:
+        raise NotInstalled(f"contract needs {error.name}: pip install 'mindtrace-jobs[contract]'") from error
+    if unknown := [clause for clause in clauses if clause not in CLAUSES]:
+        raise BadUsage(f"no clause {', '.join(unknown)}; there are: {', '.join(CLAUSES)}")
+    found = load(harness, "Harness")
+    if not isinstance(found, type) or not issubclass(found, Harness):
+        raise BadUsage(f"{harness} is no Harness: derive it from mindtrace.jobs.contract.Harness")
+    with closing(found()) as made:
+        results = run_contract(made, profile=profile, seed=seed, clauses=clauses or None)
+        return _report(results, wants_json(as_json))
+
+
+def _report(results: Iterable[Any], as_json: bool) -> int:
+    console, passed, broken = stdout(), 0, 0
+    for result in results:
+        passed, broken = passed + (result.broken is None), broken + (result.broken is not None)
+        if as_json:
+            print_json(result.as_json())
+        elif result.broken is None:
+            how = "refused, as declared" if result.refusal else "holds"
+            console.print(f"[green]✓[/] {escape(result.check)}: {how} ({result.seconds:.1f} s)")
+        else:
+            console.print(f"[red]✗[/] {escape(result.check)}: {escape(result.broken)} is broken")
+            console.print(f"  {escape(result.error or '')}")
+    if not as_json:
+        console.print(f"{passed} checks passed, {broken} failed")
+    return Exit.OK if not broken else Exit.NO

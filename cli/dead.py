@@ -1,0 +1,151 @@
+"""``mindtrace-jobs dead``: the jobs that were given up."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from ..application.letters import find_letter, payload_of
+from ..ports import DeadLetter
+from .app import backend_option, confirm, json_option, opened, settings_of, wants_json, yes_option
+from .errors import BadUsage, Exit
+from .output import print_json, stdout, table
+
+
+@click.group()
+def dead() -> None:
+    """Look at the jobs that were given up, run them again, or drop them."""
+
+
+@dead.command("list")
+@click.argument("queue")
+@click.option("--limit", type=click.IntRange(0), default=100, show_default=True)
+@click.option("--offset", type=click.IntRange(0), default=0, show_default=True)
+@json_option
+@backend_option
+def list_(queue: str, limit: int, offset: int, as_json: bool, backend: str | None, app_dir: Path) -> int:
+    """List the dead jobs of QUEUE, oldest first."""
+    with opened(settings_of(backend, app_dir)) as orchestrator:
+        letters = orchestrator.dead_letters(queue, limit=limit, offset=offset)
+        count = orchestrator.counts(queue).dead
+    if wants_json(as_json):
+        print_json([_plain(letter) for letter in letters])
+        return Exit.OK
+    rows = [
+        (
+            letter.id,
+            f"{letter.died_at:%Y-%m-%d %H:%M:%S}",
+            letter.reason,
+            letter.attempt,
+            _short(letter.error),
+        )
+        for letter in letters
+    ]
+    if rows:
+        stdout().print(table(("id", "died (UTC)", "reason", "attempt", "error"), rows, right=("attempt",)))
+    stdout().print(f"{len(letters):,} of {count:,} dead jobs")
+    return Exit.OK
+
+
+@dead.command()
+@click.argument("queue")
+@click.argument("job_id")
+@json_option
+@backend_option
+def show(queue: str, job_id: str, as_json: bool, backend: str | None, app_dir: Path) -> int:
+    """Show one dead job, whole: its payload, its errors, its history."""
+    with opened(settings_of(backend, app_dir)) as orchestrator:
+        letter = find_letter(orchestrator, queue, job_id)
+    if wants_json(as_json):
+        print_json(_plain(letter))
+        return Exit.OK
+    console = stdout()
+    console.print(
+        f"[bold]{escape(letter.id)}[/] {escape(letter.reason)}, {letter.died_at:%Y-%m-%d %H:%M:%S} UTC"
+    )
+    console.print(f"payload   {escape(str(payload_of(letter)))}")
+    for failure in letter.history:
+        console.print(f"attempt {failure.attempt} {escape(failure.error)}")
+    console.print(f"attempt {letter.attempt} {escape(letter.error)}")
+    if letter.crashes:
+        console.print(f"crashes   {letter.crashes}")
+    return Exit.OK
+
+
+@dead.command()
+@click.argument("queue")
+@click.argument("job_ids", nargs=-1, metavar="[ID]...")
+@click.option("--all", "all_", is_flag=True, help="Every dead job of the queue.")
+@json_option
+@backend_option
+def redrive(
+    queue: str, job_ids: tuple[str, ...], all_: bool, as_json: bool, backend: str | None, app_dir: Path
+) -> int:
+    """Make dead jobs ready again, with fresh budgets: those named, or --all."""
+    ids = _chosen(job_ids, all_)
+    with opened(settings_of(backend, app_dir)) as orchestrator:
+        count = orchestrator.redrive(queue, ids)
+    return _counted("redriven", count, ids, as_json)
+
+
+@dead.command()
+@click.argument("queue")
+@click.argument("job_ids", nargs=-1, metavar="[ID]...")
+@click.option("--all", "all_", is_flag=True, help="Every dead job of the queue.")
+@yes_option
+@json_option
+@backend_option
+def discard(
+    queue: str,
+    job_ids: tuple[str, ...],
+    all_: bool,
+    yes: bool,
+    as_json: bool,
+    backend: str | None,
+    app_dir: Path,
+) -> int:
+    """Drop dead jobs for good: those named, or --all."""
+    ids = _chosen(job_ids, all_)
+    with opened(settings_of(backend, app_dir)) as orchestrator:
+        count = orchestrator.counts(queue).dead if ids is None else len(ids)
+        confirm(f"Drop {count:,} dead jobs of {queue} for good?", yes)
+        count = orchestrator.discard(queue, ids)
+    return _counted("discarded", count, ids, as_json)
+
+
+def _chosen(job_ids: tuple[str, ...], all_: bool) -> list[str] | None:
+    if bool(job_ids) == all_:
+        raise BadUsage("name the ids of dead jobs, or give --all; mindtrace-jobs dead list shows them")
+    return None if all_ else list(job_ids)
+
+
+def _counted(what: str, count: int, ids: list[str] | None, as_json: bool) -> int:
+    """Answer with the count; where ids were named, all of them had to be dead."""
+    if wants_json(as_json):
+        print_json({what: count})
+    else:
+        stdout().print(f"{what} {count:,} jobs" + (f" of {len(ids):,} named" if ids else ""))
+    return Exit.OK if ids is None or count == len(set(ids)) else Exit.NOT_FOUND
+
+
+def _plain(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "id": letter.id,
+        "reason": letter.reason,
+        "error": letter.error,
+        "attempt": letter.attempt,
+        "crashes": letter.crashes,
+        "died_at": letter.died_at.isoformat(),
+        "history": [{"attempt": failure.attempt, "error": failure.error} for failure in letter.history],
+        "payload": payload_of(letter),
+    }
+
+
+def _moment(letter: DeadLetter) -> str:
+    return f"{letter.died_at:%Y-%m-%d %H:%M:%S}"
+
+
+def _short(text: str) -> str:
+    line = text.splitlines()[0] if text else ""
+    return line if len(line) <= 100 else line[:99] + "…"

@@ -1,0 +1,72 @@
+"""``mindtrace-jobs doctor``: what is wrong, and how to mend it."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.markup import escape
+
+from ..application.doctor import examine
+from ..application.worker import MakeConsumer, WorkerSettings
+from ..domain.errors import JobsError
+from ..ports import Finding, Verdict
+from ..ports.findings import good, wrong
+from .app import backend_option, json_option, settings_of, wants_json
+from .errors import Exit
+from .loading import load_maker
+from .output import print_json, stdout
+from .settings import Settings, masked
+
+_MARKS = {Verdict.GOOD: "[green]✓[/]", Verdict.DOUBTFUL: "[yellow]![/]", Verdict.WRONG: "[red]✗[/]"}
+
+
+@click.command()
+@click.argument("consumers", nargs=-1, metavar="[module:ConsumerClass]...")
+@json_option
+@backend_option
+def doctor(consumers: tuple[str, ...], as_json: bool, backend: str | None, app_dir: Path) -> int:
+    """Look for what is wrong with the broker, its settings and the consumers; change nothing.
+
+    Each line has a verdict and, where one is needed, a mend. Exits with 1 if anything is wrong.
+    """
+    settings = settings_of(backend, app_dir, consumers=consumers or None)
+    url = settings.backend.get_secret_value()
+    findings, makers = _check_consumers(settings)
+    findings += _check_files(settings)
+    how = WorkerSettings(threads=settings.threads, lease_s=settings.lease_s, poll_timeout_s=settings.poll_s)
+    findings += examine(url, makers, how)
+    if wants_json(as_json):
+        print_json([asdict(finding) for finding in findings])
+    else:
+        console = stdout()
+        console.print(f"backend {escape(masked(url))}")
+        for finding in findings:
+            console.print(f"{_MARKS[finding.verdict]} {escape(f'{finding.subject}: {finding.what}')}")
+            if finding.mend:
+                console.print(f"    → {escape(finding.mend)}")
+    return Exit.NO if any(finding.verdict is Verdict.WRONG for finding in findings) else Exit.OK
+
+
+def _check_consumers(settings: Settings) -> tuple[list[Finding], list[MakeConsumer]]:
+    findings, makers = [], []
+    for target in settings.consumers:
+        try:
+            make = load_maker(target)
+            make()
+        except JobsError as error:
+            findings.append(wrong("consumer", str(error), "correct the name, or what the message says"))
+        else:
+            makers.append(make)
+            findings.append(good("consumer", target))
+    return findings, makers
+
+
+def _check_files(settings: Settings) -> list[Finding]:
+    path = settings.health_file
+    if path is None:
+        return []
+    if os.access(path if path.exists() else path.parent, os.W_OK):
+        return [good("health file", str(path))]
+    mend = f"let the worker's user write into {path.parent}, or name another with health_file"
+    return [wrong("health file", f"{path} can't be written", mend)]

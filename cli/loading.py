@@ -1,0 +1,98 @@
+"""From ``module:Name`` on the command line to the object that it names."""
+
+import traceback
+from importlib import import_module
+from typing import Any
+
+from ..application import Consumer
+from ..application.worker import MakeConsumer
+from ..domain import JobSchema
+from .errors import BadUsage
+
+
+def load(target: str, what: str) -> Any:
+    """Import what ``target`` names; ``what`` says in messages what that should be.
+
+    Raises:
+        BadUsage: there is no such module or name in it, or importing it fails.
+    """
+    module_name, separator, name = target.partition(":")
+    if not separator or not module_name or not name:
+        raise BadUsage(f"{target!r}: write module:{what}, such as tasks:{what}")
+    try:
+        found: Any = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise BadUsage(
+                f"no module {error.name!r} is found from here: run the command in the folder that holds it, "
+                "or name that folder with --app-dir"
+            ) from None
+        raise BadUsage(_failed(module_name, error)) from error
+    except Exception as error:  # whatever the module does when it is imported
+        raise BadUsage(_failed(module_name, error)) from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            candidates = ", ".join(_candidates(found)) or "none"
+            raise BadUsage(f"module {module_name!r} has no {name!r}; consumers in it: {candidates}")
+        found = getattr(found, part)
+    return found
+
+
+def load_maker(target: str) -> MakeConsumer:
+    """Return what makes the consumer that ``target`` names: its class, or a function.
+
+    Raises:
+        BadUsage: it is neither.
+    """
+    found = load(target, "ConsumerClass")
+    if isinstance(found, Consumer):
+        cls = type(found).__name__
+        raise BadUsage(f"{target} is an instance: name its class, {cls}; each thread makes one of its own")
+    if isinstance(found, type) and not issubclass(found, Consumer):
+        raise BadUsage(f"{target} is no Consumer: derive {found.__name__} from mindtrace.jobs.Consumer")
+    if not callable(found):
+        raise BadUsage(
+            f"{target} is a {type(found).__name__}: name a Consumer class, or a function that makes one"
+        )
+
+    def make() -> Consumer:
+        try:
+            consumer = found()
+        except TypeError as error:
+            raise BadUsage(f"{target}() fails: {error}; a worker calls it without arguments") from error
+        if not isinstance(consumer, Consumer):
+            raise BadUsage(f"{target} made a {type(consumer).__name__}, which is no Consumer")
+        return consumer
+
+    return make
+
+
+def load_schema(target: str) -> tuple[JobSchema[Any, Any], str]:
+    """Return the schema that ``target`` names, itself or by its consumer, and its type of queue.
+
+    Raises:
+        BadUsage: it names neither.
+    """
+    found = load(target, "ConsumerClass")
+    if isinstance(found, JobSchema):
+        return found, "fifo"
+    if isinstance(found, type) and issubclass(found, Consumer) and found.schema is not None:
+        return found.schema, found.queue_type
+    raise BadUsage(f"{target} is neither a JobSchema nor a Consumer class with a schema")
+
+
+def _candidates(module: Any) -> list[str]:
+    return [
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, Consumer) and value is not Consumer
+    ]
+
+
+def _failed(module: str, error: Exception) -> str:
+    """Say where in the user's code an import failed: the last frame that isn't the import machinery's."""
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename
+    ]
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if len(frames) > 1 else ""
+    return f"module {module!r} can't be imported{where}: {type(error).__name__}: {error}"

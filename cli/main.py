@@ -1,0 +1,62 @@
+"""The group of commands, and the one place where an error becomes words and an exit code."""
+
+import os
+import sys
+import traceback
+
+import click
+
+from ..domain.errors import JobsError
+from .contract import contract
+from .dead import dead
+from .doctor import doctor
+from .errors import Exit, exit_code
+from .health import health
+from .output import fail
+from .publish import publish
+from .queues import purge, queues
+from .results import result
+from .worker import worker
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="mindtrace-jobs", prog_name="mindtrace-jobs")
+@click.option("--json", "as_json", is_flag=True, help="Answer as JSON, for scripts; of any command.")
+def commands(as_json: bool) -> None:
+    r"""Run workers, publish jobs, and look after queues.
+
+    \b
+    Exit codes: 0 done; 1 the answer is no; 2 bad usage; 3 the broker is out of reach or refuses;
+    4 no such queue, job or result; 5 an extra isn't installed; 130 stopped at once.
+    """
+
+
+for _command in (worker, publish, queues, dead, result, purge, doctor, health, contract):
+    commands.add_command(_command)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command, and return its exit code."""
+    try:
+        answer = commands.main(arguments, prog_name="mindtrace-jobs", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return int(Exit.USAGE)
+    except click.Abort:
+        return fail("stopped before anything was done", Exit.AT_ONCE)
+    except KeyboardInterrupt:
+        return int(Exit.AT_ONCE)
+    except JobsError as error:
+        return fail(str(error), exit_code(error))
+    except BrokenPipeError:  # such as `| head`: the reader has what it wants
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(Exit.OK)
+    except Exception:
+        traceback.print_exc()
+        return fail("this was not foreseen: please report it, with the lines above", Exit.BUG)
+    return int(answer or Exit.OK)
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    sys.exit(run())

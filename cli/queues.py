@@ -1,0 +1,125 @@
+"""``mindtrace-jobs queues`` and ``purge``: what waits, and dropping it."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import click
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+
+from ..application.watching import QueueView, watch
+from .app import backend_option, confirm, json_option, opened, settings_of, wants_json, yes_option
+from .errors import Exit
+from .output import print_json, stdout, table
+
+_COLUMNS = ("queue", "type", "ready", "in flight", "delayed", "dead")
+_JOBS_SHOWN = 10
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[QUEUE]...")
+@click.option(
+    "--watch", "watching", is_flag=True, help="Go on until Ctrl-C, with rates and the progress of jobs."
+)
+@click.option(
+    "--every", "every_s", type=click.FloatRange(0.05), default=1.0, help="Seconds between two looks."
+)
+@json_option
+@backend_option
+def queues(
+    names: tuple[str, ...], watching: bool, every_s: float, as_json: bool, backend: str | None, app_dir: Path
+) -> int:
+    """Show the queues, all or those named: how many jobs are ready, in flight, delayed and dead.
+
+    The rate that --watch shows is that of the jobs that are neither dead nor done: below 0 the queue drains.
+    """
+    with opened(settings_of(backend, app_dir)) as orchestrator:
+        looks = watch(orchestrator, names)
+        if not watching:
+            _show(next(looks), wants_json(as_json))
+            return Exit.OK
+        with suppress(KeyboardInterrupt):
+            if wants_json(as_json) or not stdout().is_terminal:
+                for views in _paced(looks, every_s):
+                    _show(views, wants_json(as_json))
+            else:
+                _live(looks, every_s)
+    return Exit.OK
+
+
+@click.command()
+@click.argument("queue")
+@yes_option
+@json_option
+@backend_option
+def purge(queue: str, yes: bool, as_json: bool, backend: str | None, app_dir: Path) -> int:
+    """Drop every job of QUEUE that waits, ready or delayed; not those in flight or dead."""
+    with opened(settings_of(backend, app_dir)) as orchestrator:
+        waiting = orchestrator.count_queue_messages(queue)
+        confirm(f"Drop {waiting:,} jobs of {queue} for good?", yes)
+        purged = orchestrator.clean_queue(queue)
+    if wants_json(as_json):
+        print_json({"purged": purged})
+    else:
+        stdout().print(f"dropped {purged:,} jobs")
+    return Exit.OK
+
+
+def _paced(looks: Iterator[list[QueueView]], every_s: float) -> Iterator[list[QueueView]]:
+    due_s = monotonic()
+    for views in looks:
+        yield views
+        due_s += every_s
+        sleep(max(0.0, due_s - monotonic()))
+
+
+def _live(looks: Iterator[list[QueueView]], every_s: float) -> None:
+    with Live(console=stdout(), auto_refresh=False) as live:
+        for views in _paced(looks, every_s):
+            live.update(_rendered(views, rates=True), refresh=True)
+
+
+def _show(views: list[QueueView], as_json: bool) -> None:
+    if as_json:
+        print_json([_plain(view) for view in views])
+        return
+    stdout().print(_rendered(views, rates=any(view.rate is not None for view in views)))
+
+
+def _rendered(views: list[QueueView], *, rates: bool) -> RenderableType:
+    if not views:
+        return "no queues are declared here: a worker declares those of its consumers"
+    columns = (*_COLUMNS, "jobs/s") if rates else _COLUMNS
+    rows = [
+        (
+            view.name,
+            view.kind,
+            view.counts.ready,
+            view.counts.in_flight,
+            view.counts.delayed,
+            view.counts.dead,
+            *([None if view.rate is None else f"{view.rate:+.1f}"] if rates else []),
+        )
+        for view in views
+    ]
+    lines = [
+        escape(f"  {view.name}/{job_id}: {progress}")
+        for view in views
+        for job_id, progress in list(view.progress.items())[:_JOBS_SHOWN]
+    ]
+    return Group(table(columns, rows, right=columns[2:]), *lines)
+
+
+def _plain(view: QueueView) -> dict[str, Any]:
+    return {
+        "queue": view.name,
+        "type": view.kind,
+        **asdict(view.counts),
+        "rate": None if view.rate is None else round(view.rate, 3),
+        "progress": {job_id: asdict(progress) for job_id, progress in view.progress.items()},
+    }

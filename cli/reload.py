@@ -1,0 +1,37 @@
+"""Starting a worker's processes anew when its code changes."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..application.inbox import Inbox
+from ..application.supervision import RELOAD
+from .errors import NotInstalled
+
+
+@contextmanager
+def reloading(folder: Path, inbox: Inbox) -> Iterator[None]:
+    """Post to ``inbox`` whenever a .py file below ``folder`` changes.
+
+    Raises:
+        NotInstalled: the extra ``reload`` is missing.
+    """
+    try:
+        from watchfiles import PythonFilter, watch
+    except ModuleNotFoundError as error:
+        message = f"--reload needs {error.name}: pip install 'mindtrace-jobs[reload]'"
+        raise NotInstalled(message) from error
+    done = threading.Event()
+
+    def follow() -> None:
+        for _ in watch(folder, watch_filter=PythonFilter(), stop_event=done, raise_interrupt=False):
+            inbox.post(RELOAD)
+
+    thread = threading.Thread(target=follow, name="mindtrace-jobs-reload", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

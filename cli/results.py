@@ -1,0 +1,39 @@
+"""``mindtrace-jobs result``: how a job ended."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..application.awaiting import await_result
+from ..domain import Progress
+from .app import backend_option, json_option, opened, settings_of, wants_json
+from .errors import Exit
+from .output import print_json, stderr
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--queue", help="The job's queue.  [default: all are asked]")
+@click.option(
+    "--wait", "wait_s", type=click.FloatRange(0), default=0.0, help="Seconds to wait for the job to end."
+)
+@json_option
+@backend_option
+def result(
+    job_id: str, queue: str | None, wait_s: float, as_json: bool, backend: str | None, app_dir: Path
+) -> int:
+    """Print what the handler of a job returned, as JSON; a job that returned nothing answers null.
+
+    While it waits, a terminal shows the progress that the job tells. A job that is dead exits with 1.
+    """
+    with opened(settings_of(backend, app_dir)) as orchestrator, stderr().status("waiting") as status:
+        if not wait_s:
+            status.stop()
+
+        def show(progress: Progress) -> None:
+            status.update(f"running: {progress}")
+
+        value: Any = await_result(orchestrator, job_id, queue, timeout_s=wait_s, on_progress=show)
+    print_json({"id": job_id, "result": value} if wants_json(as_json) else value)
+    return Exit.OK

@@ -1,0 +1,110 @@
+"""What can be configured: by option, else by environment, else in ``pyproject.toml``, else as below."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    PyprojectTomlConfigSettingsSource,
+    SettingsConfigDict,
+)
+from pydantic_settings.exceptions import SettingsError
+
+from .errors import BadUsage
+
+DEFAULT_BACKEND = "sqlite:///mindtrace-jobs.db"
+"""A file in the working folder, so that two terminals work together with nothing started."""
+PREFIX = "MINDTRACE_JOBS_"
+TABLE = "tool.mindtrace-jobs"
+
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class Settings(BaseSettings):
+    """The settings of every command. Times are in seconds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        pyproject_toml_table_header=tuple(TABLE.split(".")),
+        extra="forbid",
+        frozen=True,
+        env_ignore_empty=True,
+    )
+
+    backend: SecretStr = SecretStr(DEFAULT_BACKEND)
+    consumers: Annotated[tuple[str, ...], NoDecode] = ()
+    processes: int = Field(1, ge=1, le=1024)
+    threads: int = Field(1, ge=1, le=1024)
+    grace_s: float = Field(30.0, ge=0, le=86_400)
+    lease_s: float = Field(30.0, gt=0, le=86_400)
+    poll_s: float = Field(5.0, gt=0, le=3600)
+    prefetch: int | None = Field(None, ge=1, le=10_000)
+    log_format: LogFormat = "text"
+    log_level: LogLevel = "info"
+    health_file: Path | None = None
+    metrics_port: int | None = Field(None, ge=1, le=65_535)
+    tracing: bool = False
+
+    @field_validator("consumers", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """A list, or in the environment their names with spaces or commas between."""
+        return value.replace(",", " ").split() if isinstance(value, str) else value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Options before the environment before ``pyproject.toml``."""
+        return init_settings, env_settings, PyprojectTomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(**options: Any) -> Settings:
+    """Return the settings, with those ``options`` that aren't None in place of what is configured.
+
+    Raises:
+        BadUsage: one is unknown or out of range; the message names it, and never its value.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if isinstance(given.get("backend"), str):
+        given["backend"] = SecretStr(given["backend"])
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_context=False, include_input=False)
+        )
+        raise BadUsage(
+            f"settings: {problems}. They come from options, {PREFIX}… variables, and [{TABLE}] of "
+            "pyproject.toml in the working folder"
+        ) from None
+    except (SettingsError, ValueError) as error:  # such as a pyproject.toml that is no TOML
+        raise BadUsage(f"pyproject.toml: {error}") from None
+
+
+def masked(url: str) -> str:
+    """Return ``url`` without what may be secret: who connects, and the query."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        return "the backend"
+    who, at, where = rest.rpartition("@")
+    return f"{scheme}://{'***@' if at and who else ''}{where.partition('?')[0]}"
+
+
+def add_to_path(folder: Path) -> None:
+    """Let modules be imported from ``folder``, as ``python -m`` does with the working folder."""
+    path = str(folder.resolve())
+    if path not in sys.path:
+        sys.path.insert(0, path)

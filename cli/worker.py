@@ -1,0 +1,126 @@
+"""``mindtrace-jobs worker``: consumers in processes under supervision."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..application.health import HealthFile, oldest
+from ..application.inbox import Inbox
+from ..application.supervision import SIGNALS, Supervisor
+from .app import backend_option, settings_of
+from .errors import BadUsage, Exit
+from .logs import WORKER, configure
+from .process import Plan, WorkerProcess
+from .settings import Settings, masked
+
+_HOPELESS = frozenset({Exit.USAGE, Exit.BROKER, Exit.NOT_FOUND, Exit.NOT_INSTALLED})
+"""How a process ends that was given a command which can't work; its message is enough."""
+
+
+@click.command()
+@click.argument("consumers", nargs=-1, metavar="[module:ConsumerClass]...")
+@backend_option
+@click.option("-p", "--processes", type=int, help="How many processes.  [default: 1]")
+@click.option("-t", "--threads", type=int, help="Consumers of each kind in each process.  [default: 1]")
+@click.option(
+    "--grace", "grace_s", type=float, help="Seconds that a job may go on after SIGTERM.  [default: 30]"
+)
+@click.option(
+    "--lease", "lease_s", type=float, help="Seconds until a dead worker's jobs come back.  [default: 30]"
+)
+@click.option("--poll", "poll_s", type=float, help="Seconds that one wait for jobs may last.  [default: 5]")
+@click.option("--prefetch", type=int, help="Jobs taken at once.  [default: adapts]")
+@click.option("--burst", is_flag=True, help="End once no job waits, neither ready nor delayed.")
+@click.option(
+    "--reload", is_flag=True, help="Start anew when a .py file of the app dir changes (extra: reload)."
+)
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="[default: text]")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
+@click.option(
+    "--health-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file whose date is when every consumer had last fetched or polled.",
+)
+@click.option("--metrics-port", type=int, help="Serve Prometheus metrics on this port (extra: metrics).")
+@click.option("--tracing", is_flag=True, default=None, help="Send OpenTelemetry spans (extra: tracing).")
+def worker(
+    consumers: tuple[str, ...], backend: str | None, app_dir: Path, burst: bool, reload: bool, **options: Any
+) -> int:
+    """Run consumers, each a class with a schema, or a function that makes one.
+
+    SIGTERM or Ctrl-C stops gracefully: jobs that run are finished, for --grace seconds at most. A second one
+    stops at once; what was in hand is given back, without an attempt spent. SIGUSR1 starts processes anew.
+    """
+    settings = settings_of(backend, app_dir, consumers=consumers or None, **options)
+    if not settings.consumers:
+        raise BadUsage("which consumers? Name them, as in: mindtrace-jobs worker tasks:MyConsumer")
+    configure(settings.log_format, settings.log_level)
+    with ExitStack() as stack:
+        inbox = stack.enter_context(Inbox(SIGNALS))
+        if reload:
+            from .reload import reloading
+
+            stack.enter_context(reloading(app_dir, inbox))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mindtrace-jobs-")))
+        environment = stack.enter_context(_metrics(settings, folder))
+        return _supervise(settings, app_dir, burst, inbox, folder, environment)
+
+
+def _supervise(
+    settings: Settings, app_dir: Path, burst: bool, inbox: Inbox, folder: Path, environment: dict[str, str]
+) -> int:
+    beats = [HealthFile(folder / f"{number}.beat") for number in range(settings.processes)]
+
+    def start(number: int) -> WorkerProcess:
+        plan = Plan.of(settings, app_dir=app_dir.resolve(), burst=burst, beat_file=beats[number].path)
+        return WorkerProcess(plan, beats[number], environment)
+
+    def tell_health() -> None:
+        moment_s = oldest(beats)
+        if settings.health_file is not None and moment_s is not None:
+            try:
+                HealthFile(settings.health_file).write(moment_s)
+            except OSError as error:
+                WORKER.error("the health file isn't written: %s", error)
+
+    if settings.health_file is not None:
+        _check_writable(settings.health_file)
+    WORKER.info(
+        "%s on %s; %d processes, %d threads each",
+        ", ".join(settings.consumers),
+        masked(settings.backend.get_secret_value()),
+        settings.processes,
+        settings.threads,
+    )
+    supervisor = Supervisor(
+        start,
+        settings.processes,
+        grace_s=settings.grace_s,
+        inbox=inbox,
+        logger=WORKER,
+        hopeless=lambda code: code in _HOPELESS,
+        on_tick=tell_health,
+    )
+    return supervisor.run()
+
+
+@contextmanager
+def _metrics(settings: Settings, folder: Path) -> Iterator[dict[str, str]]:
+    """Serve metrics if they are asked for; yields what the processes need in their environment."""
+    if settings.metrics_port is None:
+        yield {}
+        return
+    from .metrics import serving
+
+    with serving(settings, folder / "metrics") as environment:
+        yield environment
+
+
+def _check_writable(path: Path) -> None:
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise BadUsage(f"the health file {path} can't be written: name another with --health-file")

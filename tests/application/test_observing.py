@@ -1,0 +1,156 @@
+"""Who watches the work sees all of it, and can harm none of it."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from mindtrace.jobs import Consumer, Job, LocalClient, Orchestrator, Reject, RetryLater, job_from_schema
+from mindtrace.jobs.application.joblog import JobLog
+from mindtrace.jobs.domain.errors import QueueNotFound
+from mindtrace.jobs.ports import Attempt, Observer, Outcome
+
+MakeConsumer = Callable[..., Consumer]
+
+
+class Recording(Observer):
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    @contextmanager
+    def publishing(self, queue: str, count: int) -> Iterator[Mapping[str, str]]:
+        self.seen.append(("publishing", queue, count))
+        yield {"traceparent": "00-1-2-01"}
+
+    def polled(self, queue: str, received: int) -> None:
+        self.seen.append(("polled", queue, received))
+
+    def started(self, queue: str, job: Job[Any]) -> None:
+        self.seen.append(("started", queue, job.headers.get("traceparent")))
+
+    def ended(self, attempt: Attempt) -> None:
+        self.seen.append(attempt)
+
+
+class Broken(Observer):
+    @contextmanager
+    def publishing(self, queue: str, count: int) -> Iterator[Mapping[str, str]]:
+        yield {"broken": "yes"}
+        raise ZeroDivisionError
+
+    def polled(self, queue: str, received: int) -> None:
+        raise ZeroDivisionError
+
+    def started(self, queue: str, job: Job[Any]) -> None:
+        raise ZeroDivisionError
+
+    def ended(self, attempt: Attempt) -> None:
+        raise ZeroDivisionError
+
+
+def watched(client: LocalClient, schema: Any, *observers: Observer) -> Orchestrator:
+    orchestrator = Orchestrator(client, observers=observers)
+    orchestrator.register(schema)
+    return orchestrator
+
+
+def test_each_attempt_is_seen_from_its_publish_to_its_end(
+    client: LocalClient, schema: Any, make_consumer: MakeConsumer
+) -> None:
+    observer = Recording()
+    orchestrator = watched(client, schema, observer)
+    job_id = orchestrator.publish("points", {"x": 1})
+    make_consumer(lambda job: None, to=orchestrator, poll_timeout_s=0.01).consume(1)
+
+    publishing, polled, started, attempt, *_ = observer.seen
+    assert publishing == ("publishing", "points", 1)
+    assert polled == ("polled", "points", 1)
+    assert started == ("started", "points", "00-1-2-01")
+    assert attempt[:4] == ("points", job_id, 1, Outcome.DONE)
+    assert attempt.duration_s >= 0
+
+
+@pytest.mark.parametrize(
+    ("raised", "outcome", "error"),
+    [
+        (ValueError("no"), Outcome.RETRIED, "ValueError: no"),
+        (RetryLater(1, "busy"), Outcome.RETRIED, "busy"),
+        (Reject("bad"), Outcome.DEAD, "bad"),
+    ],
+)
+def test_an_attempt_that_fails_is_seen_with_its_error(
+    client: LocalClient,
+    schema: Any,
+    make_consumer: MakeConsumer,
+    raised: Exception,
+    outcome: Outcome,
+    error: str,
+) -> None:
+    observer = Recording()
+    orchestrator = watched(client, schema, observer)
+    orchestrator.publish("points", {"x": 1})
+
+    def work(job: Job[Any]) -> None:
+        raise raised
+
+    make_consumer(work, to=orchestrator, poll_timeout_s=0.01).consume(1)
+
+    (attempt,) = [seen for seen in observer.seen if isinstance(seen, Attempt)]
+    assert (attempt.outcome, attempt.error) == (outcome, error)
+
+
+def test_one_that_fails_harms_neither_the_work_nor_the_others(
+    client: LocalClient, schema: Any, make_consumer: MakeConsumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged, each time."""
+    observer = Recording()
+    orchestrator = watched(client, schema, Broken(), observer)
+    job_id = orchestrator.publish("points", {"x": 1})
+    make_consumer(lambda job: {"total": 2}, to=orchestrator, poll_timeout_s=0.01).consume(1)
+
+    assert orchestrator.result("points", job_id).total == 2
+    assert any(isinstance(seen, Attempt) for seen in observer.seen)
+    assert "Broken failed" in caplog.text
+    assert "an observer failed" in caplog.text
+
+
+def test_an_error_of_the_publish_goes_its_way(client: LocalClient, schema: Any) -> None:
+    orchestrator = watched(client, schema, Recording())
+    orchestrator.delete_queue("points")
+    client.close()
+    with pytest.raises(QueueNotFound):
+        orchestrator.publish("points", {"x": 1})
+
+
+def test_headers_of_the_job_are_kept(client: LocalClient, schema: Any, make_consumer: MakeConsumer) -> None:
+    """Also where there are so many that none can be added."""
+    orchestrator = watched(client, schema, Recording())
+    full = {f"h{n}": "x" for n in range(32)}
+    orchestrator.publish("points", job_from_schema(schema, {}, headers={"traceparent": "mine"}))
+    orchestrator.publish("points", job_from_schema(schema, {}, headers=full))
+    seen: list[Any] = []
+    make_consumer(lambda job: seen.append(dict(job.headers)), to=orchestrator, poll_timeout_s=0.01).consume(2)
+
+    assert seen == [{"traceparent": "mine"}, full]
+
+
+def test_the_job_log_is_one_line_an_attempt(
+    client: LocalClient, schema: Any, make_consumer: MakeConsumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With id, queue, attempt, duration and outcome, for people and as fields."""
+    caplog.set_level(logging.INFO, "tests.joblog")
+    orchestrator = watched(client, schema, JobLog(logging.getLogger("tests.joblog")))
+    job_id = orchestrator.publish("points", {"x": 1})
+    make_consumer(lambda job: None, to=orchestrator, poll_timeout_s=0.01).consume(1)
+
+    (record,) = [record for record in caplog.records if record.name == "tests.joblog"]
+    assert record.getMessage().startswith(f"job {job_id} of points: done in 0.0")
+    assert record.job | {"duration_s": 0} == {  # type: ignore[attr-defined]
+        "id": job_id,
+        "queue": "points",
+        "attempt": 1,
+        "duration_s": 0,
+        "outcome": "done",
+    }

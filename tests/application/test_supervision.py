@@ -1,0 +1,201 @@
+"""Processes under supervision, here made of plain objects: who is started, told, killed, and when."""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from mindtrace.jobs.application import supervision
+from mindtrace.jobs.application.inbox import WAKE, Inbox
+from mindtrace.jobs.application.supervision import RELOAD, SIGNALS, Supervisor
+
+USAGE = 2
+
+
+class FakeProcess:
+    """A process that ends when a test says so, or as it does on a signal."""
+
+    def __init__(self, pid: int, inbox: Inbox, *, ready: bool = True, stubborn: bool = False) -> None:
+        self.pid = pid
+        self.ready = ready
+        self.stubborn = stubborn
+        self.signals: list[int] = []
+        self.code: int | None = None
+        self._inbox = inbox
+
+    def poll(self) -> int | None:
+        return self.code
+
+    def end(self, code: int) -> None:
+        self.code = code
+        self._inbox.post(WAKE)
+
+    def send_signal(self, number: int, /) -> None:
+        self.signals.append(number)
+        if number == signal.SIGKILL:
+            self.end(-signal.SIGKILL)
+        elif not self.stubborn:
+            self.end(0)
+
+
+class World:
+    """A supervisor on a thread, and every process that it has started."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self.inbox = inbox
+        self.started: list[FakeProcess] = []
+        self.slots: list[int] = []
+        self.options: dict[str, bool] = {}
+        self.code: int | None = None
+
+    def run(self, slots: int, **options: bool) -> threading.Thread:
+        self.options = options
+        supervisor = Supervisor(
+            self._start,
+            slots,
+            grace_s=0.05,
+            inbox=self.inbox,
+            logger=logging.getLogger("tests.supervisor"),
+            hopeless=lambda code: code == USAGE,
+            on_tick=lambda: None,
+        )
+
+        def supervise() -> None:
+            self.code = supervisor.run()
+
+        thread = threading.Thread(target=supervise, daemon=True)
+        thread.start()
+        return thread
+
+    def _start(self, slot: int) -> FakeProcess:
+        process = FakeProcess(100 + len(self.started), self.inbox, **self.options)
+        self.slots.append(slot)
+        self.started.append(process)
+        return process
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr(supervision, "_MARGIN_S", 0.05)
+    with Inbox(SIGNALS) as inbox:
+        yield World(inbox)
+
+
+def wait(thread: threading.Thread) -> None:
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+Eventually = Callable[[Callable[[], object]], None]
+
+
+def test_a_signal_is_passed_on_and_the_end_of_all_awaited(world: World, eventually: Eventually) -> None:
+    running = world.run(2)
+    eventually(lambda: len(world.started) == 2)
+    world.inbox.post(signal.SIGINT)
+    wait(running)
+
+    assert [process.signals for process in world.started] == [[signal.SIGTERM]] * 2
+    assert world.slots == [0, 1]
+    assert world.code == 0
+
+
+def test_all_that_finish_by_themselves_end_it(world: World, eventually: Eventually) -> None:
+    """As in a burst; none is started anew."""
+    running = world.run(2)
+    eventually(lambda: len(world.started) == 2)
+    for process in world.started:
+        process.end(0)
+    wait(running)
+
+    assert (len(world.started), world.code) == (2, 0)
+
+
+def test_one_that_dies_is_started_anew_later_and_later(world: World, eventually: Eventually) -> None:
+    """After one second, then two."""
+    running = world.run(1)
+    eventually(lambda: len(world.started) == 1)
+    time.sleep(0.1)
+    gaps = []
+    for count in (2, 3):
+        world.started[-1].end(-signal.SIGSEGV)
+        died_s = time.monotonic()
+        eventually(lambda count=count: len(world.started) == count)
+        gaps.append(time.monotonic() - died_s)
+    world.inbox.post(signal.SIGTERM)
+    wait(running)
+
+    assert 1 <= gaps[0] < 2 <= gaps[1] < 3
+    assert world.slots == [0, 0, 0]
+    assert world.code == 0
+
+
+def test_a_command_that_cannot_work_is_given_up_at_once(world: World, eventually: Eventually) -> None:
+    """With its own exit code, and before a second process has said the same."""
+    running = world.run(3, ready=False)
+    eventually(lambda: len(world.started) == 1)
+    world.started[0].end(USAGE)
+    wait(running)
+
+    assert (len(world.started), world.code) == (1, USAGE)
+
+
+def test_what_worked_once_is_not_given_up(world: World, eventually: Eventually) -> None:
+    """Such as a module that is being edited."""
+    running = world.run(1)
+    eventually(lambda: len(world.started) == 1)
+    time.sleep(0.1)
+    world.started[0].end(USAGE)
+    eventually(lambda: len(world.started) == 2)
+    world.inbox.post(signal.SIGTERM)
+    wait(running)
+
+
+def test_a_second_signal_is_passed_on_too_and_whoever_stays_is_killed(
+    world: World, eventually: Eventually
+) -> None:
+    running = world.run(1, stubborn=True)
+    eventually(lambda: len(world.started) == 1)
+    world.inbox.post(signal.SIGTERM)
+    world.inbox.post(signal.SIGTERM)
+    wait(running)
+
+    assert world.started[0].signals == [signal.SIGTERM, signal.SIGTERM, signal.SIGKILL]
+    assert world.code == 128 + signal.SIGKILL
+
+
+def test_one_that_is_told_before_it_can_listen_ends_well(world: World, eventually: Eventually) -> None:
+    """By the signal itself: it had nothing in hand."""
+    running = world.run(1, ready=False, stubborn=True)
+    eventually(lambda: len(world.started) == 1)
+    world.inbox.post(signal.SIGTERM)
+    eventually(lambda: world.started[0].signals)
+    world.started[0].end(-signal.SIGTERM)
+    wait(running)
+
+    assert world.code == 0
+
+
+def test_a_reload_stops_one_after_the_other_and_starts_each_anew(
+    world: World, eventually: Eventually
+) -> None:
+    """The second only once the first one's successor works."""
+    running = world.run(2)
+    eventually(lambda: len(world.started) == 2)
+    world.options["ready"] = False
+    world.inbox.post(RELOAD)
+    eventually(lambda: len(world.started) == 3)
+    time.sleep(0.1)
+    assert world.started[1].signals == []
+
+    world.started[2].ready = True
+    world.inbox.post(WAKE)
+    eventually(lambda: len(world.started) == 4)
+    world.inbox.post(signal.SIGTERM)
+    wait(running)
+
+    assert world.slots == [0, 1, 0, 1]
+    assert world.code == 0

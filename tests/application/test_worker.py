@@ -1,0 +1,200 @@
+"""One process of a worker: consumers on threads, stopped gracefully, or at once with nothing lost."""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mindtrace.jobs import Consumer, Job, JobSchema, Orchestrator, QueueKind
+from mindtrace.jobs.application.health import HealthFile, Pulse, oldest
+from mindtrace.jobs.application.inbox import Inbox
+from mindtrace.jobs.application.worker import Ending, Worker, WorkerSettings
+from mindtrace.jobs.domain.errors import InvalidInput, QueueNotFound, SchemaNotRegistered
+
+LOGGER = logging.getLogger("tests.worker")
+MakeWorker = Callable[..., Worker]
+
+
+@pytest.fixture
+def inbox() -> Iterator[Inbox]:
+    with Inbox() as inbox:
+        yield inbox
+
+
+@pytest.fixture
+def make_worker(orchestrator: Orchestrator, inbox: Inbox) -> MakeWorker:
+    """A worker whose consumers run a function."""
+
+    def make(handler: Callable[[Job[Any]], Any], *, name: str = "points", **settings: Any) -> Worker:
+        class FunctionConsumer(Consumer):
+            def run(self, job: Job[Any]) -> Any:
+                return handler(job)
+
+        observers = {key: settings.pop(key) for key in ("pulse", "health") if key in settings}
+        how = WorkerSettings(**({"poll_timeout_s": 0.05} | settings))
+        return Worker(orchestrator, [lambda: FunctionConsumer(name)], how, inbox, LOGGER, **observers)
+
+    return make
+
+
+def test_a_burst_ends_once_no_job_waits(make_worker: MakeWorker, orchestrator: Orchestrator) -> None:
+    """Its threads share the work, each with a consumer of its own."""
+    orchestrator.publish_batch("points", [{"x": n} for n in range(20)])
+    both = threading.Barrier(2, timeout=10)
+    ran: set[str] = set()
+
+    def work(job: Job[Any]) -> None:
+        if len(ran) < 2:
+            ran.add(threading.current_thread().name)
+            both.wait()
+
+    assert make_worker(work, threads=2, burst=True, prefetch=1).run() is Ending.FINISHED
+    assert ran == {"points-0", "points-1"}
+    assert orchestrator.counts("points").waiting == 0
+
+
+def test_a_signal_stops_it_after_the_jobs_that_run(
+    make_worker: MakeWorker, orchestrator: Orchestrator, inbox: Inbox
+) -> None:
+    """The rest is given back."""
+    ids = [outcome.id for outcome in orchestrator.publish_batch("points", [{"x": n} for n in range(3)])]
+
+    def work(job: Job[Any]) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(0.1)
+
+    assert make_worker(work, prefetch=3).run() is Ending.STOPPED
+    assert orchestrator.result("points", ids[0]) is None
+    assert orchestrator.counts("points").ready == 2
+
+
+@pytest.mark.parametrize(("signals", "grace_s"), [(1, 0.05), (2, 60.0)], ids=["grace ends", "second signal"])
+def test_a_handler_that_does_not_end_is_left_and_its_job_given_back(
+    make_worker: MakeWorker, orchestrator: Orchestrator, inbox: Inbox, signals: int, grace_s: float
+) -> None:
+    """At once, without an attempt spent (SET-4)."""
+    orchestrator.publish("points", {"x": 1})
+    hangs = threading.Event()
+
+    def work(job: Job[Any]) -> None:
+        for _ in range(signals):
+            inbox.post(signal.SIGTERM)
+        hangs.wait(20)
+
+    worker = make_worker(work, grace_s=grace_s)
+    assert worker.run() is Ending.CUT_SHORT
+    try:
+        assert orchestrator.counts("points").ready == 1
+        with orchestrator.backend.open_consumer("points") as consumer:
+            (delivery,) = consumer.receive(1, 0)
+        assert (delivery.attempt, delivery.crashes) == (1, 0)
+    finally:
+        hangs.set()
+        for thread in worker._threads:
+            thread.join()
+
+
+def test_a_consumer_that_fails_stops_the_others(make_worker: MakeWorker, orchestrator: Orchestrator) -> None:
+    """And says why: here its queue was deleted."""
+    orchestrator.publish("points", {"x": 1})
+
+    def work(job: Job[Any]) -> None:
+        orchestrator.delete_queue("points")
+
+    with pytest.raises(QueueNotFound):
+        make_worker(work, threads=2).run()
+
+
+def test_what_cannot_be_connected_raises(make_worker: MakeWorker) -> None:
+    with pytest.raises(SchemaNotRegistered, match="or give its class a schema"):
+        make_worker(lambda job: None, name="nobody").run()
+
+
+def test_its_health_is_when_the_slowest_consumer_polled_last(
+    make_worker: MakeWorker,
+    orchestrator: Orchestrator,
+    client: Any,
+    schema: Any,
+    inbox: Inbox,
+    tmp_path: Path,
+) -> None:
+    """A handler that hangs makes it old, whatever other consumers do."""
+    pulse, health = Pulse(2), HealthFile(tmp_path / "health")
+    observed = Orchestrator(client, observers=[pulse])
+    observed.register(schema)
+    observed.publish("points", {"x": 1})
+    hung_since_s: list[float] = []
+    seen_s: list[float | None] = []
+
+    class Hanging(Consumer):
+        def run(self, job: Job[Any]) -> None:
+            hung_since_s.append(time.time())
+            time.sleep(2.5)
+            seen_s.append(health.read())
+            inbox.post(signal.SIGTERM)
+
+    settings = WorkerSettings(threads=2, poll_timeout_s=0.05)
+    make = lambda: Hanging("points")  # noqa: E731
+    worker = Worker(observed, [make], settings, inbox, LOGGER, pulse=pulse, health=health)
+
+    assert worker.run() is Ending.STOPPED
+    assert seen_s[0] is not None
+    assert seen_s[0] <= hung_since_s[0] + 0.01
+
+
+def test_the_health_of_several_is_that_of_the_worst(tmp_path: Path) -> None:
+    """And unknown while one has never been well."""
+    files = [HealthFile(tmp_path / name) for name in "ab"]
+    files[0].write(1000.0)
+    assert oldest(files) is None
+
+    files[1].write(2000.0)
+    assert oldest(files) == 1000.0
+
+    files[0].remove()
+    assert oldest(files) is None
+
+
+def test_a_pulse_is_unknown_before_all_have_polled() -> None:
+    pulse = Pulse(2)
+    pulse.polled("points", 0)
+    assert pulse.oldest_s() is None
+
+
+# -- a consumer that brings its schema ------------------------------------------------------------
+
+
+def test_a_consumer_registers_the_schema_of_its_class(client: Any, schema: JobSchema[Any, Any]) -> None:
+    """With the queue's type; its name needs no repeating."""
+
+    class Stacked(Consumer):
+        queue_type = QueueKind.STACK
+
+        def run(self, job: Job[Any]) -> None: ...
+
+    Stacked.schema = schema
+    with Stacked() as consumer:
+        consumer.connect(Orchestrator(client))
+
+        assert consumer.queue_name == "points"
+        assert [queue.kind for queue in client.queues()] == ["stack"]
+
+
+def test_a_name_that_is_not_its_schemas_is_refused(schema: JobSchema[Any, Any]) -> None:
+    class Named(Consumer):
+        def run(self, job: Job[Any]) -> None: ...
+
+    Named.schema = schema
+    with pytest.raises(InvalidInput, match="its schema is named 'points'"):
+        Named("others")
+    Named.schema = None
+    with pytest.raises(InvalidInput, match="or the class a schema"):
+        Named()
+    Named.schema = "points"  # type: ignore[assignment]
+    with pytest.raises(InvalidInput, match="must be a JobSchema"):
+        Named()

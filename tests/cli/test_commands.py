@@ -1,0 +1,231 @@
+"""What each command answers, to people and as JSON, and with which exit code."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mindtrace.jobs import Consumer, Job, Orchestrator, Reject
+
+from .conftest import Command
+
+
+@pytest.fixture
+def inspect(command: Command, orchestrator: Orchestrator) -> Orchestrator:
+    """With the queue ``inspect`` declared by its schema."""
+    assert command("publish", "inspect", "--json", '{"path": "a"}', "--schema", "tasks:Inspector").code == 0
+    orchestrator.clean_queue("inspect")
+    orchestrator.adopt("inspect")
+    return orchestrator
+
+
+def work(orchestrator: Orchestrator, handler: Any, jobs: int = 1) -> None:
+    class Handler(Consumer):
+        def run(self, job: Job[Any]) -> Any:
+            return handler(job)
+
+    with Handler("inspect") as consumer:
+        consumer.connect(orchestrator, poll_timeout_s=0.01)
+        consumer.consume(jobs)
+
+
+def reject(job: Job[Any]) -> None:
+    raise Reject("no such image")
+
+
+# -- publish --------------------------------------------------------------------------------------
+
+
+def test_publish_prints_the_id(command: Command, inspect: Orchestrator) -> None:
+    """Which can be chosen."""
+    answer = command("publish", "inspect", "--json", '{"path": "a.png"}', "--id", "a-1")
+    assert (answer.code, answer.out) == (0, "a-1\n")
+    assert command("--json", "publish", "inspect", "--json", "{}", "--id", "a-2").json == {"id": "a-2"}
+    assert inspect.counts("inspect").ready == 2
+
+
+def test_publish_keeps_a_job_back(command: Command, inspect: Orchestrator) -> None:
+    assert command("publish", "inspect", "--json", "{}", "--delay", "60").code == 0
+    assert inspect.counts("inspect").delayed == 1
+
+
+def test_publish_takes_a_priority_where_there_are_any(command: Command, orchestrator: Orchestrator) -> None:
+    """With the schema or without."""
+    words = ("publish", "urgent", "--json", '{"path": "a"}')
+    first = command(*words, "--schema", "tasks:Urgent", "--priority", "3")
+    assert first.code == 0
+    assert command(*words, "--priority", "9").code == 0
+    assert command(*words, "--priority", "10").code == 2
+
+
+def test_publish_takes_a_file_of_many_jobs(command: Command, inspect: Orchestrator, folder: Path) -> None:
+    """A line each; what is wrong in one is told with its number, and costs no other."""
+    lines = [f'{{"path": "{n}"}}' for n in range(1200)]
+    folder.joinpath("jobs.jsonl").write_text("\n".join([*lines, "", "{oops", "[1]"]) + "\n", "utf-8")
+    answer = command("publish", "inspect", "--file", "jobs.jsonl")
+
+    assert answer.code == 1
+    assert answer.out.startswith("published 1,200 of 1,202 jobs in ")
+    assert "line 1202: rejected: not JSON" in answer.err
+    assert "line 1203: rejected: not a JSON object but an array" in answer.err
+    assert inspect.counts("inspect").ready == 1200
+
+
+def test_publish_validates_a_file_where_the_schema_is_given(
+    command: Command, inspect: Orchestrator, folder: Path
+) -> None:
+    folder.joinpath("jobs.jsonl").write_text('{"path": "a"}\n{"path": 7}\n', "utf-8")
+    answer = command("--json", "publish", "inspect", "--file", "jobs.jsonl", "--schema", "tasks:Inspector")
+
+    assert answer.code == 1
+    told = answer.json
+    assert (told["accepted"], told["rejected"], told["bad"][0]["number"]) == (1, 1, 2)
+    assert "path: Input should be a valid string" in told["bad"][0]["error"]
+
+
+# -- queues, purge --------------------------------------------------------------------------------
+
+
+def test_queues_counts_the_jobs_by_state(command: Command, inspect: Orchestrator) -> None:
+    inspect.publish("inspect", {"path": "a"}, delay_s=60)
+    inspect.publish("inspect", {"path": "b"})
+
+    assert command("queues").out.split("\n")[1].split() == ["inspect", "fifo", "1", "0", "1", "0"]
+    assert command("queues", "inspect", "--json").json == [
+        {
+            "queue": "inspect",
+            "type": "fifo",
+            "ready": 1,
+            "in_flight": 0,
+            "delayed": 1,
+            "dead": 0,
+            "rate": None,
+            "progress": {},
+        }
+    ]
+
+
+def test_queues_says_so_where_there_are_none(command: Command) -> None:
+    answer = command("queues")
+    assert answer.code == 0
+    assert "no queues are declared here" in answer.out
+    assert command("queues", "--json").json == []
+
+
+def test_queues_shows_the_progress_of_jobs(command: Command, inspect: Orchestrator) -> None:
+    seen: list[Any] = []
+
+    def handler(job: Job[Any]) -> None:
+        job.progress(1, 4)
+        seen.append(command("queues").out)
+
+    job_id = inspect.publish("inspect", {"path": "a"})
+    work(inspect, handler)
+
+    assert f"inspect/{job_id}: 1/4 (25%)" in seen[0]
+
+
+def test_purge_drops_what_waits(command: Command, inspect: Orchestrator) -> None:
+    inspect.publish_batch("inspect", [{"path": "a"}] * 3)
+
+    assert command("purge", "inspect").code == 2, "nobody was asked"
+    assert command("purge", "inspect", "--yes").out == "dropped 3 jobs\n"
+    assert command("purge", "inspect", "--yes", "--json").json == {"purged": 0}
+
+
+# -- dead -----------------------------------------------------------------------------------------
+
+
+def test_dead_jobs_are_listed_shown_redriven_and_discarded(command: Command, inspect: Orchestrator) -> None:
+    ids = [outcome.id for outcome in inspect.publish_batch("inspect", [{"path": "[red]a"}] * 3)]
+    work(inspect, reject, 3)
+
+    listed = command("dead", "list", "inspect", "--limit", "2").out
+    assert ids[0] in listed
+    assert "no such image" in listed
+    assert "2 of 3 dead jobs" in listed
+    assert [letter["id"] for letter in command("dead", "list", "inspect", "--json").json] == ids
+
+    shown = command("dead", "show", "inspect", ids[1]).out
+    assert "{'path': '[red]a'}" in shown
+    assert command("dead", "show", "inspect", ids[1], "--json").json["payload"] == {"path": "[red]a"}
+
+    assert command("dead", "redrive", "inspect", ids[0]).out == "redriven 1 jobs of 1 named\n"
+    assert command("dead", "discard", "inspect", ids[1], "--yes", "--json").json == {"discarded": 1}
+    assert command("dead", "redrive", "inspect", "--all").out == "redriven 1 jobs\n"
+    assert inspect.counts("inspect").dead == 0
+
+
+def test_a_job_that_is_not_dead_is_not_found(command: Command, inspect: Orchestrator) -> None:
+    assert command("dead", "show", "inspect", "nobody").code == 4
+    assert command("dead", "redrive", "inspect", "nobody").code == 4
+    assert command("dead", "discard", "inspect", "nobody", "--yes").code == 4
+
+
+def test_redrive_and_discard_want_ids_or_all(command: Command, inspect: Orchestrator) -> None:
+    for action in ("redrive", "discard"):
+        assert command("dead", action, "inspect").code == 2
+        assert command("dead", action, "inspect", "--all", "a").code == 2
+
+
+# -- result ---------------------------------------------------------------------------------------
+
+
+def test_result_prints_what_the_handler_returned(command: Command, inspect: Orchestrator) -> None:
+    job_id = inspect.publish("inspect", {"path": "a"})
+    assert command("result", job_id).code == 4
+    work(inspect, lambda job: {"count": 3})
+
+    assert command("result", job_id).json == {"count": 3}
+    assert command("result", job_id, "--queue", "inspect", "--json").json == {
+        "id": job_id,
+        "result": {"count": 3},
+    }
+
+
+def test_result_of_a_dead_job_is_its_error(command: Command, inspect: Orchestrator) -> None:
+    job_id = inspect.publish("inspect", {"path": "a"})
+    work(inspect, reject)
+    answer = command("result", job_id)
+
+    assert (answer.code, answer.err) == (1, "error: no such image\n")
+
+
+# -- health, contract -----------------------------------------------------------------------------
+
+
+def test_health_is_a_date_held_against_the_clock(command: Command, folder: Path) -> None:
+    folder.joinpath("health").touch()
+
+    assert command("health", "health").code == 0
+    assert command("health", "health", "--within", "0").code == 1
+    assert command("health", "nobody").code == 1
+    assert command("health", "nobody", "--json").json == {"healthy": False, "age_s": None}
+
+
+HARNESS = """
+from mindtrace.jobs.contract import Harness
+from mindtrace.jobs import LocalClient
+
+class Sound(Harness):
+    def make(self, namespace): return LocalClient(namespace)
+    def crash(self, consumer): pass
+    def sever(self, backend): pass
+    def destroy(self, namespace): pass
+
+class Deaf(Sound):
+    def make(self, namespace):
+        client = LocalClient(namespace)
+        client.purge = lambda queue: 0
+        return client
+"""
+
+
+def test_contract_runs_the_suite_against_a_harness(command: Command, folder: Path) -> None:
+    folder.joinpath("harness.py").write_text(HARNESS, "utf-8")
+    sound = command("contract", "harness:Sound", "--clause", "ADM-1")
+    deaf = command("contract", "harness:Deaf", "--clause", "ADM-2", "--json")
+
+    assert (sound.code, "holds" in sound.out, "0 failed" in sound.out) == (0, True, True)
+    assert deaf.code == 1
+    assert '"broken": "ADM-2"' in deaf.out

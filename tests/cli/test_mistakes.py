@@ -1,0 +1,157 @@
+"""Every mistake of a newcomer: one paragraph that says the mend, an exit code, no traceback, no secret."""
+
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mindtrace.jobs.application import detection
+from mindtrace.jobs.cli.main import run
+
+from .conftest import Command
+
+MISTAKES: dict[str, tuple[list[str], int, str]] = {
+    "an unknown scheme": (
+        ["queues", "-b", "rediss3://a:swordfish@b"],
+        2,
+        "no adapter for rediss3://",
+    ),
+    "no URL": (["queues", "-b", "localhost:6379"], 2, "a backend URL starts with a scheme"),
+    "a URL with a password that can't be read": (
+        ["queues", "-b", "redis://:sword/fish@host:x/0"],
+        2,
+        "a Redis URL is redis://",
+    ),
+    "no server": (
+        ["queues", "-b", "redis://:swordfish@127.0.0.1:1/0"],
+        3,
+        "no Redis answers at 127.0.0.1:1",
+    ),
+    "queues of one process": (["queues", "-b", "memory://"], 2, "no two commands can share them"),
+    "an unknown queue": (["purge", "inspekt", "--yes"], 4, "queue 'inspekt': not declared"),
+    "an impossible name of a queue": (["purge", "no queue", "--yes"], 2, "use 1 to 128 characters"),
+    "bad JSON": (["publish", "inspect", "--json", "{path: 1}"], 2, "not JSON: key must be a string"),
+    "JSON that is no object": (["publish", "inspect", "--json", "[1]"], 2, "not a JSON object but an array"),
+    "neither a job nor a file": (["publish", "inspect"], 2, "give either --json"),
+    "a job and a file": (["publish", "q", "--json", "{}", "--file", "tasks.py"], 2, "give either --json"),
+    "an id for many": (["publish", "q", "--file", "tasks.py", "--id", "1"], 2, "--id names one job"),
+    "a file that isn't there": (["publish", "q", "--file", "nobody"], 2, "No such file or directory"),
+    "a payload that doesn't fit": (
+        ["publish", "inspect", "--json", '{"path": 7}', "--schema", "tasks:Inspector"],
+        2,
+        "payload: doesn't fit Image (path: Input should be a valid string)",
+    ),
+    "a schema of another queue": (
+        ["publish", "other", "--json", "{}", "--schema", "tasks:Inspector"],
+        2,
+        "tasks:Inspector is the schema of queue 'inspect', not 'other'",
+    ),
+    "what is no schema": (
+        ["publish", "q", "--json", "{}", "--schema", "tasks:number"],
+        2,
+        "is neither",
+    ),
+    "an id that is none": (["result", "no id"], 2, "use 1 to 128 characters"),
+    "no consumers": (["worker"], 2, "which consumers?"),
+    "an impossible number": (
+        ["worker", "tasks:Inspector", "-p", "0"],
+        2,
+        "processes: Input should",
+    ),
+    "a word for a number": (["worker", "tasks:Inspector", "-p", "many"], 2, "'many' is not a valid integer"),
+    "an unknown command": (["wrok"], 2, "No such command 'wrok'"),
+    "an unknown option": (["queues", "--wacht"], 2, "No such option"),
+    "a health file in no folder": (
+        ["worker", "tasks:Inspector", "--health-file", "nowhere/health"],
+        2,
+        "the health file nowhere/health can't be written",
+    ),
+    "an unknown clause": (["contract", "tasks:number", "--clause", "LSE-99"], 2, "no clause LSE-99"),
+    "what is no harness": (["contract", "tasks:Inspector"], 2, "tasks:Inspector is no Harness"),
+}
+
+
+@pytest.mark.parametrize(("words", "code", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_paragraph(command: Command, words: list[str], code: int, message: str) -> None:
+    """The fixture looks for tracebacks and secrets."""
+    answer = command(*words)
+
+    assert answer.code == code
+    assert message in answer.err
+    assert answer.out == ""
+    assert "fish" not in answer.err
+
+
+LOADING: dict[str, tuple[str, str]] = {
+    "no module": ("taks:Inspector", "no module 'taks' is found from here"),
+    "no submodule": ("tasks.sub:Inspector", "no module 'tasks.sub' is found from here"),
+    "no name": ("tasks", "'tasks': write module:ConsumerClass, such as tasks:ConsumerClass"),
+    "no such class": (
+        "tasks:Inspektor",
+        "module 'tasks' has no 'Inspektor'; consumers in it: Inspector",
+    ),
+    "an instance": ("tasks:inspector", "tasks:inspector is an instance: name its class, Inspector"),
+    "no consumer": ("tasks:NoConsumer", "derive NoConsumer from mindtrace.jobs.Consumer"),
+    "a number": ("tasks:number", "tasks:number is a int: name a Consumer class"),
+    "no schema": ("tasks:Nameless", "Nameless: give the name of its jobs, or the class a schema"),
+    "arguments": ("tasks:Choosy", "a worker calls it without arguments"),
+    "a function that makes none": ("tasks:make_nothing", "made a int, which is no Consumer"),
+    "a module that fails": ("broken:A", "line 2: ZeroDivisionError"),
+    "a module that lacks another": ("lacking:A", "ModuleNotFoundError: No module named 'nosuchlibrary'"),
+    "a module with a slip": ("slip:A", "SyntaxError"),
+}
+
+
+@pytest.mark.parametrize(("target", "message"), LOADING.values(), ids=LOADING)
+def test_a_consumer_that_cannot_be_loaded_is_a_finding(
+    command: Command, folder: Path, target: str, message: str
+) -> None:
+    """Of the doctor, in the words that a worker uses."""
+    folder.joinpath("broken.py").write_text("a = 0\nb = 1 / a\n", "utf-8")
+    folder.joinpath("lacking.py").write_text("import nosuchlibrary\n", "utf-8")
+    folder.joinpath("slip.py").write_text("def f(:\n", "utf-8")
+    answer = command("doctor", target)
+
+    assert answer.code == 1
+    assert message in answer.out.replace(f"({folder}/broken.py, line 2)", "line 2")
+
+
+def test_a_class_or_a_function_is_loaded(command: Command) -> None:
+    assert command("doctor", "tasks:Inspector", "tasks:make_inspector", "tasks:Urgent").code == 0
+
+
+def test_an_extra_that_is_missing_is_named(
+    command: Command, monkeypatch: pytest.MonkeyPatch, orchestrator: Any
+) -> None:
+    """By the command that installs it."""
+    entry = EntryPoint("lacking", "nosuchlibrary:Client [lacking]", detection.GROUP)
+    monkeypatch.setattr(detection, "entry_points", lambda group: [entry])
+    answer = command("queues", "-b", "lacking://host")
+
+    assert answer.code == 5
+    assert "lacking:// needs nosuchlibrary: pip install" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("option", "library", "extra"),
+    [(["--reload"], "watchfiles", "reload"), (["--metrics-port", "1"], "prometheus_client", "metrics")],
+)
+def test_an_extra_of_the_worker_that_is_missing_is_named(
+    command: Command, monkeypatch: pytest.MonkeyPatch, option: list[str], library: str, extra: str
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, library, None)
+    answer = command("worker", "tasks:Inspector", *option)
+
+    assert answer.code == 5
+    assert f"pip install 'mindtrace-jobs[{extra}]'" in answer.err
+
+
+def test_what_was_not_foreseen_shows_itself_whole(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With the traceback, and its own exit code."""
+    monkeypatch.setattr("mindtrace.jobs.cli.queues.watch", lambda *_: 1 / 0)
+
+    assert run(["queues"]) == 70
+    assert "ZeroDivisionError" in capfd.readouterr().err

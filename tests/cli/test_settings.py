@@ -1,0 +1,92 @@
+"""Where settings come from, and that none that is secret is ever shown."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from mindtrace.jobs.cli.errors import BadUsage
+from mindtrace.jobs.cli.logs import JsonFormatter
+from mindtrace.jobs.cli.settings import DEFAULT_BACKEND, load_settings, masked
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MINDTRACE_JOBS_BACKEND", raising=False)
+
+
+def write(text: str) -> None:
+    Path("pyproject.toml").write_text(text, "utf-8")
+
+
+def test_by_default_the_queues_are_a_file_of_the_working_folder() -> None:
+    assert load_settings().backend.get_secret_value() == DEFAULT_BACKEND == "sqlite:///mindtrace-jobs.db"
+
+
+def test_options_go_before_the_environment_and_that_before_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write('[tool.mindtrace-jobs]\nprocesses = 2\nthreads = 2\ngrace_s = 2\nconsumers = ["tasks:A"]\n')
+    monkeypatch.setenv("MINDTRACE_JOBS_THREADS", "3")
+    monkeypatch.setenv("MINDTRACE_JOBS_GRACE_S", "3")
+    settings = load_settings(grace_s=4, lease_s=None)
+
+    assert (settings.processes, settings.threads, settings.grace_s, settings.lease_s) == (2, 3, 4, 30)
+    assert settings.consumers == ("tasks:A",)
+
+
+def test_consumers_of_the_environment_are_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINDTRACE_JOBS_CONSUMERS", "tasks:A, tasks:B")
+    assert load_settings().consumers == ("tasks:A", "tasks:B")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[tool.mindtrace-jobs]\nprocesess = 2\n", "procesess: Extra inputs are not permitted"),
+        ("[tool.mindtrace-jobs]\nprocesses = 0\n", "processes: Input should be greater than or equal to 1"),
+        ("[tool.mindtrace-jobs\n", "pyproject.toml: "),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_named(text: str, message: str) -> None:
+    write(text)
+    with pytest.raises(BadUsage, match=message):
+        load_settings()
+
+
+def test_a_setting_that_makes_no_sense_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    write('[tool.mindtrace-jobs]\nbackend = ["redis://:swordfish@host"]\n')
+    with pytest.raises(BadUsage) as raised:
+        load_settings()
+    assert "swordfish" not in str(raised.value)
+    assert "swordfish" not in repr(load_settings(backend="redis://:swordfish@host"))
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://localhost:6379/0", "redis://localhost:6379/0"),
+        ("redis://:swordfish@host/0", "redis://***@host/0"),
+        ("redis://user:sw@rd/fi?sh@host/0", "redis://***@host/0"),
+        ("redis://host/0?password=swordfish", "redis://host/0"),
+        ("redis+sentinel://u:swordfish@a:1,b:2/m/0", "redis+sentinel://***@a:1,b:2/m/0"),
+        ("sqlite:///jobs.db", "sqlite:///jobs.db"),
+        ("swordfish", "the backend"),
+        ("sword fish://x", "the backend"),
+    ],
+)
+def test_a_url_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:
+    assert masked(url) == shown
+
+
+def test_a_structured_line_is_one_object() -> None:
+    """With the fields of the job, and a traceback in one string."""
+    record = logging.LogRecord("a", logging.INFO, "f", 1, "job %s\nended", ("1",), None)
+    record.job = {"id": "1", "queue": "inspect"}
+    line = JsonFormatter().format(record)
+
+    assert "\n" not in line
+    told = json.loads(line)
+    assert (told["level"], told["message"], told["job"]["queue"]) == ("info", "job 1\nended", "inspect")
