@@ -11,9 +11,10 @@ from redis import ResponseError
 
 from brokers.fixtures import StartRedis
 from brokers.redis_server import Address
-from mindtrace.jobs import ConsumerBackend, OrchestratorBackend
-from mindtrace.jobs.adapters.redis import scripts
+from mindtrace.jobs import ConsumerBackend, OrchestratorBackend, Progress, Queue, Verdict
+from mindtrace.jobs.adapters.redis import RedisClient, scripts
 from mindtrace.jobs.contract import Harness, contract_suite, run_contract
+from mindtrace.jobs.ports import Message
 
 
 class RedisHarness(Harness):
@@ -61,6 +62,19 @@ CLAUSES = {
 """What takes every script through every one of its commands."""
 
 
+def _look_at(client: RedisClient) -> None:
+    """What the command line does besides the contract: lists queues, shows progress, diagnoses."""
+    client.declare(Queue("looks"))
+    client.publish("looks", [Message("1", b"{}")])
+    with client.open_consumer("looks") as consumer:
+        (delivery,) = consumer.receive(1, 0)
+        consumer.report(delivery.receipt, Progress(1, 2))
+        assert client.progress("looks") == {"1": Progress(1, 2)}
+    assert client.queues() == [Queue("looks")]
+    wrong = [finding for finding in client.diagnose() if finding.verdict is Verdict.WRONG]
+    assert not wrong
+
+
 def test_a_user_with_no_more_than_the_documented_privileges_is_enough(private_redis: StartRedis) -> None:
     (rule,) = re.findall(r"^ACL SETUSER .*$", GUIDE.read_text("utf-8"), re.MULTILINE)
     server = private_redis()
@@ -77,6 +91,8 @@ def test_a_user_with_no_more_than_the_documented_privileges_is_enough(private_re
         results = list(run_contract(LeastPrivilegeHarness(), profile="quick", clauses=CLAUSES))
         broken = [f"{result.check}: {result.error}" for result in results if result.broken]
         assert not broken
+        with LeastPrivilegeHarness.address.client() as client:
+            _look_at(client)
 
         loaded = admin.script_exists(*(script.sha for script in ALL_SCRIPTS))
         assert all(loaded), "a script was never run, so nobody knows what it needs"

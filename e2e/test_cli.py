@@ -1,0 +1,478 @@
+"""The real command, in a pseudo-terminal and as a pipe, on a real broker."""
+
+import http.server
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brokers.fixtures import StartRedis
+from brokers.redis_server import PrivateRedis, free_port
+from mindtrace.jobs import Orchestrator
+
+COMMAND = str(Path(sysconfig.get_path("scripts"), "mindtrace-jobs"))
+PATIENCE_S = 20.0
+IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+
+TASKS = """
+import os, time
+from mindtrace.jobs import Consumer, JobInput, JobOutput, JobSchema
+
+VERSION = 1
+
+class Nap(JobInput):
+    seconds: float = 0.0
+    steps: int = 1
+
+class Slept(JobOutput):
+    pid: int
+    version: int
+
+class Sleeper(Consumer):
+    schema = JobSchema(name="naps", input=Nap, output=Slept)
+
+    def run(self, job):
+        for step in range(job.payload.steps):
+            time.sleep(job.payload.seconds / job.payload.steps)
+            job.progress(step + 1, job.payload.steps)
+        return Slept(pid=os.getpid(), version=VERSION)
+
+class AsyncSleeper(Sleeper):
+    schema = JobSchema(name="async-naps", input=Nap, output=Slept)
+
+    async def run(self, job):
+        return super().run(job)
+
+class Crasher(Consumer):
+    schema = JobSchema(name="crashes", input=Nap)
+
+    def run(self, job):
+        os.kill(os.getpid(), 9)
+"""
+
+
+class Running:
+    """A command that was started, and what it has printed so far."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.text = ""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for chunk in iter(lambda: self.process.stdout.read1(), b""):  # type: ignore[union-attr]
+            self.text += chunk.decode(errors="replace")
+
+    def wait_for(self, pattern: str, *, count: int = 1) -> re.Match[str]:
+        """Wait until it has printed ``pattern`` so many times."""
+        give_up = time.monotonic() + PATIENCE_S
+        while len(found := list(re.finditer(pattern, self.text))) < count:
+            assert time.monotonic() < give_up, f"{pattern!r} never came:\n{self.text}"
+            assert self.process.poll() is None or self._reader.is_alive() or found, self.text
+            time.sleep(0.02)
+        return found[-1]
+
+    def type(self, keys: str) -> None:
+        """Type on its terminal."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(keys.encode())
+        self.process.stdin.flush()
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def ends(self) -> int:
+        """Wait for its end, and return its exit code."""
+        code = self.process.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
+        return code
+
+
+class Shell:
+    """Runs commands in a folder, on a broker."""
+
+    def __init__(self, folder: Path, server: PrivateRedis, stack: ExitStack) -> None:
+        self.folder = folder
+        self.server = server
+        self._stack = stack
+        unwanted = ("MINDTRACE_JOBS_", "NO_COLOR", "FORCE_COLOR", "TTY_", "OTEL_", "PYTHON")
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+        self.env |= {"MINDTRACE_JOBS_BACKEND": server.url, "TERM": "xterm", "COLUMNS": "120"}
+
+    def start(self, *words: str, terminal: bool = False) -> Running:
+        line = [sys.executable, "-c", IN_A_TERMINAL, COMMAND, *words] if terminal else [COMMAND, *words]
+        process = subprocess.Popen(
+            line,
+            cwd=self.folder,
+            env=self.env,
+            stdin=subprocess.PIPE if terminal else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        self._stack.callback(_end, process)
+        return Running(process)
+
+    def run(self, *words: str, code: int = 0) -> str:
+        """Run a command as a pipe that must end with ``code``; return what it printed on stdout."""
+        done = subprocess.run(
+            [COMMAND, *words],
+            cwd=self.folder,
+            env=self.env,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=60,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+        assert "\x1b" not in done.stdout + done.stderr, "a pipe got colours"
+        return done.stdout
+
+    def publish(self, queue: str = "naps", consumer: str = "Sleeper", **payload: Any) -> str:
+        words = ("publish", queue, "--json", json.dumps(payload), "--schema", f"tasks:{consumer}")
+        return self.run(*words).strip()
+
+    def counts(self, queue: str = "naps") -> dict[str, int]:
+        (view,) = json.loads(self.run("queues", queue, "--json"))
+        return {state: view[state] for state in ("ready", "in_flight", "delayed", "dead")}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
+
+
+@pytest.fixture
+def shell(tmp_path: Path, private_redis: StartRedis) -> Iterator[Shell]:
+    tmp_path.joinpath("tasks.py").write_text(TASKS, "utf-8")
+    with ExitStack() as stack:
+        yield Shell(tmp_path, private_redis(requirepass="swordfish"), stack)
+
+
+def eventually(condition: Callable[[], object], what: str = "it never came true") -> None:
+    give_up = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < give_up, what
+        time.sleep(0.05)
+
+
+def children_of(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(word) for word in path.read_text("ascii").split()] if path.exists() else []
+
+
+# -- as a pipe ------------------------------------------------------------------------------------
+
+
+def test_from_a_file_to_a_drained_queue(shell: Shell) -> None:
+    """Publish many, work them off in a burst of two processes, look at what came of them."""
+    shell.folder.joinpath("jobs.jsonl").write_text('{"seconds": 0.01}\n' * 200, "utf-8")
+    published = shell.run("publish", "naps", "--file", "jobs.jsonl", "--schema", "tasks:Sleeper")
+    job_id = shell.publish(seconds=0)
+    assert re.fullmatch(r"published 200 of 200 jobs in [\d.]+ s, [\d,]+ a second\n", published)
+    assert shell.counts() == {"ready": 201, "in_flight": 0, "delayed": 0, "dead": 0}
+
+    worker = shell.start("worker", "tasks:Sleeper", "-p", "2", "-t", "2", "--burst", "--log-format", "json")
+    assert worker.ends() == 0
+
+    lines = [json.loads(line) for line in worker.text.splitlines()]
+    jobs = [line["job"] for line in lines if "job" in line]
+    assert len(jobs) == 201
+    assert len({line["pid"] for line in lines if "job" in line}) == 2
+    assert jobs[0].keys() == {"id", "queue", "attempt", "duration_s", "outcome"}
+    assert shell.counts() == {"ready": 0, "in_flight": 0, "delayed": 0, "dead": 0}
+    assert json.loads(shell.run("result", job_id))["version"] == 1
+
+
+def test_an_async_consumer_and_another_share_a_worker(shell: Shell) -> None:
+    first, second = shell.publish(), shell.publish("async-naps", "AsyncSleeper")
+    assert shell.start("worker", "tasks:Sleeper", "tasks:AsyncSleeper", "--burst").ends() == 0
+    assert json.loads(shell.run("result", first)) == json.loads(shell.run("result", second))
+
+
+def test_consumers_and_numbers_come_from_pyproject(shell: Shell) -> None:
+    shell.folder.joinpath("pyproject.toml").write_text(
+        '[tool.mindtrace-jobs]\nconsumers = ["tasks:Sleeper"]\nprocesses = 2\nthreads = 3\n', "utf-8"
+    )
+    worker = shell.start("worker")
+    worker.wait_for("working on naps, 3 at a time", count=2)
+    worker.signal(signal.SIGTERM)
+    assert worker.ends() == 0
+
+
+def test_a_mistake_in_the_real_command_is_one_line(shell: Shell) -> None:
+    """A worker tells it once, however many processes it was to have."""
+    worker = shell.start("worker", "tasks:Nobody", "-p", "4", "--log-level", "warning")
+    assert worker.ends() == 2
+    assert worker.text == (
+        "error: module 'tasks' has no 'Nobody'; consumers in it: Sleeper, AsyncSleeper, Crasher\n"
+    )
+    shell.env["MINDTRACE_JOBS_BACKEND"] = "redis://:swordfish@127.0.0.1:1/0"
+    worker = shell.start("worker", "tasks:Sleeper", "--log-level", "error")
+    assert worker.ends() == 3
+    assert "error: no Redis answers at 127.0.0.1:1" in worker.text
+    assert "swordfish" not in worker.text
+
+
+def test_a_reader_that_has_enough_ends_the_command_quietly(shell: Shell) -> None:
+    shell.publish()
+    line = f"{COMMAND} queues --json --watch --every 0.05 | head -n 2"
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=shell.folder, env=shell.env, capture_output=True, encoding="utf-8", timeout=30
+    )
+    assert len(done.stdout.splitlines()) == 2
+    assert done.stderr == ""
+
+
+def test_no_secret_is_seen_in_the_list_of_processes(shell: Shell) -> None:
+    """Given by the environment, it is handed on to the processes where nobody can look."""
+    worker = shell.start("worker", "tasks:Sleeper")
+    worker.wait_for("working on")
+    (child,) = children_of(worker.process.pid)
+    for pid in (worker.process.pid, child):
+        assert b"swordfish" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    assert "swordfish" not in worker.text
+
+
+# -- stopping, dying, reloading -------------------------------------------------------------------
+
+
+def test_sigterm_lets_the_job_that_runs_end(shell: Shell) -> None:
+    job_id = shell.publish(seconds=1.5)
+    shell.publish(seconds=1.5)
+    worker = shell.start("worker", "tasks:Sleeper", "--prefetch", "2")
+    worker.wait_for("working on")
+    eventually(lambda: shell.counts()["in_flight"] == 2)
+    worker.signal(signal.SIGTERM)
+
+    assert worker.ends() == 0
+    assert json.loads(shell.run("result", job_id))["version"] == 1
+    assert shell.counts() == {"ready": 1, "in_flight": 0, "delayed": 0, "dead": 0}
+
+
+@pytest.mark.parametrize("how", ["grace ends", "second signal"])
+def test_a_job_that_does_not_end_is_given_back_at_once(shell: Shell, how: str) -> None:
+    """With no attempt spent, so that another worker has it next."""
+    shell.publish(seconds=60)
+    worker = shell.start("worker", "tasks:Sleeper", "--grace", "0.5" if how == "grace ends" else "60")
+    eventually(lambda: shell.counts()["in_flight"] == 1)
+    began = time.monotonic()
+    worker.signal(signal.SIGTERM)
+    if how == "second signal":
+        worker.wait_for("finishing the jobs that run")
+        worker.signal(signal.SIGTERM)
+
+    assert worker.ends() == 130
+    assert time.monotonic() - began < 10
+    assert shell.counts() == {"ready": 1, "in_flight": 0, "delayed": 0, "dead": 0}
+    with shell.server.client() as client, client.open_consumer("naps") as consumer:
+        (delivery,) = consumer.receive(1, 0)
+        assert (delivery.attempt, delivery.crashes) == (1, 0)
+
+
+def test_a_process_that_dies_is_replaced_and_its_job_run_again(shell: Shell) -> None:
+    job_id = shell.publish(seconds=3)
+    worker = shell.start("worker", "tasks:Sleeper", "--lease", "2")
+    eventually(lambda: shell.counts()["in_flight"] == 1)
+    (child,) = children_of(worker.process.pid)
+    os.kill(child, signal.SIGKILL)
+    worker.wait_for(rf"process {child} died of SIGKILL; another starts in 1 s")
+
+    answer = json.loads(shell.run("result", job_id, "--wait", "20"))
+    assert answer["pid"] != child
+
+
+def test_a_job_that_kills_its_worker_does_not_end_the_others(shell: Shell) -> None:
+    """The supervisor goes on, later and later."""
+    shell.publish("crashes", "Crasher")
+    worker = shell.start("worker", "tasks:Crasher", "--lease", "0.5")
+    worker.wait_for(r"died of SIGKILL; another starts in 1 s")
+    worker.wait_for(r"died of SIGKILL; another starts in 2 s")
+    worker.signal(signal.SIGTERM)
+    assert worker.ends() == 0
+
+
+def test_processes_do_not_outlive_their_supervisor(shell: Shell) -> None:
+    """However it died; the job that runs is finished first."""
+    job_id = shell.publish(seconds=1)
+    worker = shell.start("worker", "tasks:Sleeper")
+    eventually(lambda: shell.counts()["in_flight"] == 1)
+    (child,) = children_of(worker.process.pid)
+    worker.signal(signal.SIGKILL)
+    worker.process.wait()
+
+    eventually(lambda: not Path(f"/proc/{child}/exe").exists(), "an orphan is left")
+    assert json.loads(shell.run("result", job_id))["version"] == 1
+
+
+def test_a_change_of_the_code_is_reloaded(shell: Shell) -> None:
+    """In development; a slip is survived until it is mended."""
+    worker = shell.start("worker", "tasks:Sleeper", "--reload")
+    worker.wait_for("working on")
+    tasks = shell.folder / "tasks.py"
+    tasks.write_text("def (\n", "utf-8")
+    worker.wait_for("SyntaxError")
+    tasks.write_text(TASKS.replace("VERSION = 1", "VERSION = 2"), "utf-8")
+    worker.wait_for("working on", count=2)
+
+    job_id = shell.publish()
+    assert json.loads(shell.run("result", job_id, "--wait", "10"))["version"] == 2
+
+
+def test_the_health_file_grows_old_when_a_handler_hangs(shell: Shell) -> None:
+    worker = shell.start("worker", "tasks:Sleeper", "--poll", "0.5", "-p", "2", "--health-file", "health")
+    worker.wait_for("working on", count=2)
+    time.sleep(3)
+    shell.run("health", "health", "--within", "3")
+    shell.publish(seconds=60)
+    time.sleep(5)
+
+    assert "not well" in shell.run("health", "health", "--within", "3", code=1)
+
+
+# -- metrics and traces ---------------------------------------------------------------------------
+
+
+def test_metrics_of_all_processes_are_served_as_one(shell: Shell) -> None:
+    for _ in range(10):
+        shell.publish()
+    port = free_port()
+    worker = shell.start("worker", "tasks:Sleeper", "-p", "2", "--metrics-port", str(port))
+    worker.wait_for(": done in", count=10)
+
+    def scraped() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
+            text: str = response.read().decode()
+            return text
+
+    labels = 'messaging_destination_name="naps",messaging_system="redis"'
+    eventually(lambda: f"messaging_client_consumed_messages_total{{{labels}}} 10.0" in scraped())
+    text = scraped()
+    assert f'messaging_process_duration_seconds_count{{{labels},outcome="done"}} 10.0' in text
+    assert 'mindtrace_jobs_queue_jobs{messaging_destination_name="naps",state="ready"} 0.0' in text
+
+
+def test_spans_are_sent_where_the_environment_says(shell: Shell) -> None:
+    bodies: list[bytes] = []
+
+    class Collector(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        shell.env["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{collector.server_port}"
+        shell.publish()
+        assert shell.start("worker", "tasks:Sleeper", "--burst", "--tracing").ends() == 0
+        collector.shutdown()
+
+    assert b"process naps" in b"".join(bodies)
+
+
+# -- on a terminal --------------------------------------------------------------------------------
+
+
+def test_a_terminal_has_colours_and_a_bar(shell: Shell) -> None:
+    shell.folder.joinpath("jobs.jsonl").write_text("{}\n" * 5000, "utf-8")
+    publish = shell.start(
+        "publish", "naps", "--file", "jobs.jsonl", "--schema", "tasks:Sleeper", terminal=True
+    )
+    assert publish.ends() == 0
+    assert "\x1b[" in publish.text
+    assert "publishing" in publish.text
+    assert re.search(r"5,000 jobs.*/s", publish.text)
+
+    mistake = shell.start("queues", "nobody", terminal=True)
+    assert mistake.ends() == 4
+    assert "\x1b[1;31merror\x1b[0m: queue 'nobody': not declared" in mistake.text
+
+
+def test_watching_shows_rates_and_progress_until_ctrl_c(shell: Shell) -> None:
+    shell.publish(seconds=60, steps=60)
+    watching = shell.start("queues", "--watch", "--every", "0.2", terminal=True)
+    watching.wait_for("jobs/s")
+    shell.start("worker", "tasks:Sleeper", "--grace", "0")
+    watching.wait_for(r"naps/[0-9a-f]{32}: 2/60 \(3%\)")
+    watching.type("\x03")
+    assert watching.ends() == 0
+    assert "Traceback" not in watching.text
+
+
+def test_ctrl_c_on_the_terminal_stops_a_worker_gracefully(shell: Shell) -> None:
+    """It reaches the supervisor alone, so that one is one."""
+    job_id = shell.publish(seconds=1.5)
+    worker = shell.start("worker", "tasks:Sleeper", "-p", "2", terminal=True)
+    worker.wait_for("working on", count=2)
+    eventually(lambda: shell.counts()["in_flight"] == 1)
+    worker.type("\x03")
+
+    assert worker.ends() == 0
+    assert "again" not in worker.text
+    assert json.loads(shell.run("result", job_id))["version"] == 1
+
+
+def test_ctrl_c_twice_stops_it_at_once(shell: Shell) -> None:
+    shell.publish(seconds=60)
+    worker = shell.start("worker", "tasks:Sleeper", terminal=True)
+    eventually(lambda: shell.counts()["in_flight"] == 1)
+    worker.type("\x03")
+    worker.wait_for("finishing the jobs that run")
+    worker.type("\x03")
+
+    assert worker.ends() == 130
+    assert shell.counts()["ready"] == 1
+
+
+def test_waiting_for_a_result_shows_its_progress(shell: Shell) -> None:
+    job_id = shell.publish(seconds=3, steps=3)
+    shell.start("worker", "tasks:Sleeper")
+    waiting = shell.start("result", job_id, "--wait", "20", terminal=True)
+
+    assert waiting.ends() == 0
+    assert re.search(r"running: [12]/3", waiting.text)
+    assert '"version": 1' in waiting.text
+
+
+def test_a_question_is_asked_before_jobs_are_dropped(shell: Shell) -> None:
+    shell.publish()
+    no = shell.start("purge", "naps", terminal=True)
+    no.wait_for(r"Drop 1 jobs of naps for good\? \[y/N\]")
+    no.type("n\n")
+    assert no.ends() == 130
+    yes = shell.start("purge", "naps", terminal=True)
+    yes.wait_for(r"\[y/N\]")
+    yes.type("y\n")
+    assert yes.ends() == 0
+    assert "dropped 1 jobs" in yes.text
+
+
+def test_the_command_and_the_library_work_together(shell: Shell) -> None:
+    """What one publishes the other reads."""
+    job_id = shell.publish(seconds=0)
+    with shell.server.client() as client:
+        orchestrator = Orchestrator(client)
+        orchestrator.adopt("naps")
+        assert orchestrator.receive_message("naps").id == job_id  # type: ignore[union-attr]
