@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..domain.errors import AdapterNotInstalled, JobsError
+from ..domain.errors import AdapterNotInstalled, JobsError, UnsupportedCapability
 from ..ports import Finding, OrchestratorBackend, Verdict
 from ..ports.findings import doubtful, good, wrong
 from .detection import detect_backend
@@ -49,9 +49,14 @@ def _check_consumer(backend: OrchestratorBackend, make: MakeConsumer) -> Finding
     try:
         consumer = make()
         name = consumer.queue_name
-        declared = {queue.name: queue.kind for queue in backend.queues()}
     except JobsError as error:
         return wrong("consumer", str(error), "change what the message names")
+    try:
+        declared = {queue.name: queue.kind for queue in backend.queues()}
+    except UnsupportedCapability:
+        return good("queue", f"{name}: this backend can't say of which type it is")
+    except JobsError as error:
+        return doubtful("queue", f"{name}: {error}", "let the user list the queues")
     return _drift(name, declared.get(name), consumer.queue_type if consumer.schema else None)
 
 

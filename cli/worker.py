@@ -91,7 +91,7 @@ def _supervise(
     if settings.health_file is not None:
         _check_writable(settings.health_file)
     WORKER.info(
-        "%s on %s; %d processes, %d threads each",
+        "%s on %s; processes: %d, threads each: %d",
         ", ".join(settings.consumers),
         masked(settings.backend.get_secret_value()),
         settings.processes,

@@ -1,0 +1,36 @@
+"""Metrics are named by the semantic conventions for messaging, and count what happened."""
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from mindtrace.jobs.adapters.telemetry.prometheus import PrometheusObserver
+
+from .conftest import Work
+
+QUEUE = {"messaging_system": "memory", "messaging_destination_name": "halves"}
+
+
+def test_jobs_sent_and_consumed_are_counted_and_attempts_timed(work: Work) -> None:
+    registry = CollectorRegistry()
+    work(PrometheusObserver("memory", registry=registry))
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(name, QUEUE | labels)
+
+    assert value("messaging_client_sent_messages_total") == 1
+    assert value("messaging_client_consumed_messages_total") == 2
+    assert value("messaging_process_duration_seconds_count", outcome="retried") == 1
+    assert value("messaging_process_duration_seconds_count", outcome="done") == 1
+    publish = {"messaging_operation_name": "publish", "error_type": ""}
+    assert value("messaging_client_operation_duration_seconds_count", **publish) == 1
+
+
+def test_a_publish_that_fails_is_timed_with_its_error() -> None:
+    registry = CollectorRegistry()
+    observer = PrometheusObserver("memory", registry=registry)
+    with pytest.raises(ZeroDivisionError), observer.publishing("halves", 1):
+        raise ZeroDivisionError
+
+    labels = {"messaging_operation_name": "publish", "error_type": "ZeroDivisionError"}
+    name = "messaging_client_operation_duration_seconds_count"
+    assert registry.get_sample_value(name, QUEUE | labels) == 1
