@@ -168,8 +168,7 @@ class Worker:
         grace_s = self._settings.grace_s
         self._logger.info("%s: finishing the jobs that run, for %g s at most", why, grace_s)
         self._deadline_s = monotonic() + grace_s
-        for consumer in self._consumers:
-            consumer.stop()
+        self._side_by_side(Consumer.stop)  # without waiting: a second signal must be heard
 
     def _tell_health(self) -> None:
         if self._health is not None and self._pulse is not None:
@@ -178,15 +177,20 @@ class Worker:
                 self._health.write(moment_s)
 
     def _close(self) -> None:
-        """Give back what is in hand; side by side, so that a broker that is away delays the end only once."""
-        closing = [threading.Thread(target=_close, args=(each,), daemon=True) for each in self._consumers]
-        for thread in closing:
-            thread.start()
+        """Give back what is in hand."""
+        closing = self._side_by_side(Consumer.close)
         give_up_s = monotonic() + _CLOSE_S
         for thread in closing:
             thread.join(max(0.0, give_up_s - monotonic()))
 
+    def _side_by_side(self, act: Callable[[Consumer], None]) -> list[threading.Thread]:
+        """Act on all consumers at once, so that a broker that is away delays them only once."""
 
-def _close(consumer: Consumer) -> None:
-    with suppress(JobsError):
-        consumer.close()
+        def run(consumer: Consumer) -> None:
+            with suppress(JobsError):
+                act(consumer)
+
+        threads = [threading.Thread(target=run, args=(each,), daemon=True) for each in self._consumers]
+        for thread in threads:
+            thread.start()
+        return threads

@@ -89,7 +89,12 @@ def prepare(orchestrator: Orchestrator, queue: str, schema: str | None) -> None:
         QueueNotFound: no schema was given, and nobody has declared the queue.
     """
     if schema is None:
-        orchestrator.adopt(queue)
+        try:
+            orchestrator.adopt(queue)
+        except QueueNotFound as error:
+            raise QueueNotFound(
+                f"queue {queue!r}: not declared; name its schema with --schema module:Name, or start a worker"
+            ) from error
         return
     found, queue_type = load_schema(schema)
     if found.name != queue:

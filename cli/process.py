@@ -1,7 +1,7 @@
 """One process of a worker, from both ends: what its supervisor starts, and what then runs in it.
 
-The plan travels over the process's standard input, so that a URL's password is in no list of processes and
-in no environment. The pipe stays open: its end says that the supervisor is gone, and stops the process.
+The plan travels over the process's standard input, so that a URL's password is in no list of processes. The
+pipe stays open: its end says that the supervisor is gone, and stops the process.
 """
 
 import logging
