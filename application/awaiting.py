@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ..domain import Progress
+from ..domain import Progress, Queue
 from ..domain.errors import InvalidInput, ResultNotReady, UnsupportedCapability
 from ..domain.limits import check_name
 from .orchestrator import Orchestrator
@@ -39,29 +39,30 @@ def await_result(
         InvalidInput: the id is none, or no queue was named and the backend can't list them.
     """
     check_name("job id", job_id)
-    queues = [queue] if queue is not None else _all_queues(orchestrator)
-    for name in queues:
-        orchestrator.adopt(name)
+    found = [queue] if queue is not None else _all_queues(orchestrator)
+    for each in found:
+        orchestrator.adopt(each)
+    queues = [each.name if isinstance(each, Queue) else each for each in found]
     give_up_s = monotonic() + timeout_s
     while True:
         remaining_s = max(0.0, give_up_s - monotonic())
         for name in queues:
             wait_s = min(_LOOK_S, remaining_s) if len(queues) == 1 else 0.0
             try:
-                found = orchestrator.result(name, job_id, timeout_s=wait_s)
+                value = orchestrator.result(name, job_id, timeout_s=wait_s)
             except ResultNotReady:
                 for progress in orchestrator.progress(name, [job_id]).values():
                     on_progress(progress)
             else:
-                return found.model_dump(mode="json") if isinstance(found, BaseModel) else found
+                return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
         if not remaining_s:
             raise ResultNotReady(f"job {job_id}: not known, not ended within {timeout_s:g} s, or long ago")
         if len(queues) != 1:
             sleep(min(_LOOK_S, remaining_s))
 
 
-def _all_queues(orchestrator: Orchestrator) -> list[str]:
+def _all_queues(orchestrator: Orchestrator) -> list[Queue]:
     try:
-        return [queue.name for queue in orchestrator.queues()]
+        return orchestrator.queues()
     except UnsupportedCapability as error:
         raise InvalidInput(f"{error} (--queue)") from error

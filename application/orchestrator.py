@@ -136,23 +136,29 @@ class Orchestrator(Mindtrace):
             self.register(registration.schema, registration.queue.kind)
         return registration
 
-    def adopt(self, queue_name: str) -> None:
+    def adopt(self, queue: str | Queue) -> None:
         """Work with a declared queue whose schema isn't known here: any JSON object passes for its payload.
 
         Its consumers validate what is published, and dead-letter what doesn't fit.
 
+        Args:
+            queue: The queue, or its name, by which the backend is asked for its kind.
+
         Raises:
             QueueNotFound: it isn't declared; nothing is created.
         """
-        self.backend.counts(check_name("queue name", queue_name))
-        if self._registry.find(queue_name) is not None:
-            return
+        name = queue.name if isinstance(queue, Queue) else check_name("queue name", queue)
+        self.backend.counts(name)
+        if self._registry.find(name) is None:
+            found = queue if isinstance(queue, Queue) else self._found(name)
+            self._registry.add_here(Registration(JobSchema(name, Anything, Anything), found))
+
+    def _found(self, queue_name: str) -> Queue:
         try:
-            kinds = {queue.name: queue.kind for queue in self.backend.queues()}
-        except UnsupportedCapability:
-            kinds = {}
-        queue = Queue(queue_name, kinds.get(queue_name, QueueKind.FIFO))
-        self._registry.add_here(Registration(JobSchema(queue_name, Anything, Anything), queue))
+            queues = self.backend.queues()
+        except UnsupportedCapability:  # then only a job with a priority is refused that might have passed
+            queues = []
+        return next((queue for queue in queues if queue.name == queue_name), Queue(queue_name))
 
     # -- publishing -------------------------------------------------------------------------------
 

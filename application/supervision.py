@@ -179,10 +179,9 @@ class Supervisor:
             if self._stopping:
                 # One that was told before it could listen ends by the signal itself, and had nothing in hand.
                 self._exit_code = self._exit_code or (0 if code == -signal.SIGTERM else _positive(code))
-            elif code == 0:
+            elif code == 0 or slot.told:
                 self._proven = True
-                slot.finished = slot not in self._reloading
-                slot.start_at_s = 0.0
+                slot.finished = not slot.told
             elif not self._proven and self._hopeless(code):
                 self._exit_code, self._kill_at_s = _positive(code), monotonic()
             else:

@@ -37,9 +37,10 @@ def watch(orchestrator: Orchestrator, names: Sequence[str]) -> Iterator[list[Que
         InvalidInput: none was named, and the backend can't list its queues.
     """
     before: dict[str, tuple[float, int]] = {}
+    named = _queues(orchestrator, names) if names else None
     while True:
         views = []
-        for name, kind in _queues(orchestrator, names).items():
+        for name, kind in (named or _queues(orchestrator, names)).items():
             counts, now = orchestrator.counts(name), monotonic()
             view = QueueView(name, kind, counts, orchestrator.progress(name), None)
             if name in before:

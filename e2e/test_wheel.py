@@ -1,6 +1,7 @@
 """What ships: the wheel, built by way of the sdist and installed where this tree is out of reach."""
 
 import json
+import subprocess
 import tomllib
 from pathlib import Path
 from zipfile import ZipFile
@@ -36,7 +37,9 @@ memory.load()
 print(json.dumps({
     "file": mindtrace.jobs.__file__,
     "version": version("mindtrace-jobs"),
-    "optional": sorted({"redis", "pika", "hypothesis", "pytest"} & sys.modules.keys()),
+    "optional": sorted(
+        {"redis", "pika", "hypothesis", "pytest", "click", "rich", "pydantic_settings"} & sys.modules.keys()
+    ),
 }))
 """
 
@@ -69,3 +72,18 @@ def test_the_wheel_works_alone_and_imports_no_optional_library(installed: Path, 
     assert Path(report["file"]).is_relative_to(installed.parents[1])
     assert report["version"] == PYPROJECT["project"]["version"]
     assert report["optional"] == []
+
+
+def test_the_command_comes_with_it_and_says_what_a_backend_lacks(installed: Path, tmp_path: Path) -> None:
+    """Nothing else was installed: the message is the command that mends it."""
+    command = installed.with_name("mindtrace-jobs")
+    answer = subprocess.run(
+        [command, "queues", "--backend", "redis://:swordfish@localhost"],
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+    )
+
+    assert run(command, "--version", cwd=tmp_path).endswith(f"version {PYPROJECT['project']['version']}\n")
+    assert answer.returncode == 5
+    assert answer.stderr == "error: redis:// needs redis: pip install 'mindtrace-jobs[redis]'\n"

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -18,10 +19,13 @@ USAGE = 2
 class FakeProcess:
     """A process that ends when a test says so, or as it does on a signal."""
 
-    def __init__(self, pid: int, inbox: Inbox, *, ready: bool = True, stubborn: bool = False) -> None:
+    def __init__(
+        self, pid: int, inbox: Inbox, *, ready: bool = True, stubborn: bool = False, ends_with: int = 0
+    ) -> None:
         self.pid = pid
         self.ready = ready
         self.stubborn = stubborn
+        self.ends_with = ends_with
         self.signals: list[int] = []
         self.code: int | None = None
         self._inbox = inbox
@@ -38,7 +42,7 @@ class FakeProcess:
         if number == signal.SIGKILL:
             self.end(-signal.SIGKILL)
         elif not self.stubborn:
-            self.end(0)
+            self.end(self.ends_with)
 
 
 class World:
@@ -48,10 +52,10 @@ class World:
         self.inbox = inbox
         self.started: list[FakeProcess] = []
         self.slots: list[int] = []
-        self.options: dict[str, bool] = {}
+        self.options: dict[str, Any] = {}
         self.code: int | None = None
 
-    def run(self, slots: int, **options: bool) -> threading.Thread:
+    def run(self, slots: int, **options: Any) -> threading.Thread:
         self.options = options
         supervisor = Supervisor(
             self._start,
@@ -198,4 +202,19 @@ def test_a_reload_stops_one_after_the_other_and_starts_each_anew(
     wait(running)
 
     assert world.slots == [0, 1, 0, 1]
+    assert world.code == 0
+
+
+def test_one_that_is_cut_short_by_a_reload_has_not_died(world: World, eventually: Eventually) -> None:
+    """Its successor starts at once."""
+    running = world.run(1, ends_with=130)
+    eventually(lambda: len(world.started) == 1)
+    began_s = time.monotonic()
+    world.inbox.post(RELOAD)
+    eventually(lambda: len(world.started) == 2)
+    assert time.monotonic() - began_s < 1
+    world.started[-1].ends_with = 0
+    world.inbox.post(signal.SIGTERM)
+    wait(running)
+
     assert world.code == 0
