@@ -1,5 +1,6 @@
 """The group of commands, and the one place where an error becomes words and an exit code."""
 
+import logging
 import os
 import sys
 import traceback
@@ -37,6 +38,8 @@ for _command in (worker, publish, queues, dead, result, purge, doctor, health, c
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command, and return its exit code."""
+    # A command says itself what went wrong; without this, the library's warnings would be printed as well.
+    logging.getLogger("mindtrace.jobs").addHandler(logging.NullHandler())
     try:
         answer = commands.main(arguments, prog_name="mindtrace-jobs", standalone_mode=False)
     except click.ClickException as error:

@@ -68,6 +68,8 @@ def worker(
             stack.enter_context(reloading(app_dir, inbox))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mindtrace-jobs-")))
         environment = stack.enter_context(_metrics(settings, folder))
+        if reload:  # bytecode is told from its source by the second, and one may edit faster than that
+            environment["PYTHONDONTWRITEBYTECODE"] = "1"
         return _supervise(settings, app_dir, burst, inbox, folder, environment)
 
 

@@ -227,6 +227,9 @@ def test_a_mistake_in_the_real_command_is_one_line(shell: Shell) -> None:
         "error: module 'tasks' has no 'Nobody'; consumers in it: Sleeper, AsyncSleeper, Crasher\n"
     )
     shell.env["MINDTRACE_JOBS_BACKEND"] = "redis://:swordfish@127.0.0.1:1/0"
+    queues = shell.start("queues")
+    assert queues.ends() == 3
+    assert queues.text.startswith("error: no Redis answers at 127.0.0.1:1")
     worker = shell.start("worker", "tasks:Sleeper", "--log-level", "error")
     assert worker.ends() == 3
     assert "error: no Redis answers at 127.0.0.1:1" in worker.text

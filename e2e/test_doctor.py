@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from brokers.fixtures import StartRedis
-from brokers.redis_server import PrivateRedis
+from brokers.redis_server import PrivateRedis, free_port
 from mindtrace.jobs import Finding, Orchestrator, Queue, QueueKind, Verdict
 from mindtrace.jobs.adapters.redis import diagnosis, link
 from mindtrace.jobs.cli.main import run
@@ -139,7 +139,7 @@ def test_a_misconfiguration_is_found(
 
 def test_a_node_of_a_cluster_is_found(ask: Ask, private_redis: StartRedis) -> None:
     """It may serve, until the first slot moves."""
-    server = private_redis(cluster_enabled="yes", maxmemory="100mb")
+    server = private_redis(cluster_enabled="yes", cluster_port=free_port(), maxmemory="100mb")
     with server.admin() as admin:
         admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         give_up = time.monotonic() + 10

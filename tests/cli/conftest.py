@@ -1,6 +1,7 @@
 """The command line in this process, on queues that all commands of a test share."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
@@ -128,6 +129,8 @@ def command(
 ) -> Command:
     """Run a command, and return its exit code and what it printed."""
     monkeypatch.setenv("MINDTRACE_JOBS_BACKEND", URL)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # a worker configures its own
+    monkeypatch.setattr(logging.getLogger(), "level", logging.WARNING)
 
     def call(*words: str) -> Answer:
         code = run(list(words))
