@@ -43,12 +43,16 @@ class Inbox:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._previous_wakeup)
-        os.close(self._read)
-        os.close(self._write)
+        read, write = self._read, self._write
+        self._read = (
+            self._write
+        ) = -1  # a thread that posts late must not write into what gets the number next
+        os.close(read)
+        os.close(write)
 
     def post(self, number: int = WAKE) -> None:
         """Put a signal's number in, as if it had come; from any thread."""
-        with suppress(BlockingIOError, OSError):  # full: the reader is awake; closed: it is gone
+        with suppress(OSError):  # full: the reader has enough to wake for; closed: it is gone
             os.write(self._write, bytes([number]))
 
     def wait(self, timeout_s: float) -> list[int]:
