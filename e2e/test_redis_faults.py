@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +30,7 @@ from brokers.proxy import Proxy, Spoil
 from brokers.redis_server import PrivateRedis, free_port
 from mindtrace.jobs import (
     Consumer,
+    ConsumerBackend,
     Job,
     JobInput,
     JobOutput,
@@ -49,8 +51,9 @@ from mindtrace.jobs.domain.errors import (
     BackendError,
     BackendUnavailable,
     BrokerUnsuitable,
+    Closed,
 )
-from mindtrace.jobs.ports import Ack, Message, SettleOutcome
+from mindtrace.jobs.ports import Ack, Delivery, Message, Retry, Settlement, SettleOutcome
 
 WORKER = Path(__file__).with_name("worker.py")
 QUEUE = "squares"
@@ -251,6 +254,24 @@ def test_killing_workers_loses_no_job_and_repeats_only_what_was_in_hand(
     assert totals.done == 3000
     assert totals.ran_again <= in_hand
     assert last.end()["lost"] == 0
+
+
+def test_a_worker_that_is_killed_while_it_waits_takes_no_job_along(
+    private_redis: StartRedis, trial_on: TrialOn
+) -> None:
+    """What is published right after goes to another worker at once, not after a lease (RCV-2, LSE-1)."""
+    trial = trial_on(private_redis())
+    trial.publish(trial.jobs(1))
+    trial.start_worker(lease_s=60.0)
+    for _ in range(3):
+        with trial.server.admin() as admin:
+            trial.publish(trial.jobs(20))
+            doomed = trial.start_worker(lease_s=60.0, job_s=0.05)
+            trial.expect_drained(within_s=10)
+            eventually(lambda: admin.info("clients")["blocked_clients"] == 2, 5, "both wait")
+        doomed.kill()
+        trial.publish(trial.jobs(1))
+        trial.expect_drained(within_s=2)
 
 
 def test_a_worker_that_slept_past_its_lease_is_told_so_and_another_did_its_jobs(
@@ -586,6 +607,20 @@ class Line:
 
     proxy: Proxy
     backend: RedisClient
+    server: PrivateRedis
+
+    @contextmanager
+    def waiting(self, consumer: ConsumerBackend, max_jobs: int = 1) -> Iterator["Future[list[Delivery]]"]:
+        """Receive on another thread, and go on once that waits at the server, or at the proxy."""
+        spoiled = self.proxy.spoiled
+        with ThreadPoolExecutor(1) as thread, self.server.admin() as admin:
+            received = thread.submit(consumer.receive, max_jobs, 10.0)
+            eventually(
+                lambda: self.proxy.spoiled > spoiled or admin.info("clients")["blocked_clients"] == 1,
+                5,
+                "the consumer waits",
+            )
+            yield received
 
     def publish(self, *ids: str) -> list[PublishStatus]:
         messages = [Message(id_, b"{}") for id_ in ids]
@@ -600,9 +635,9 @@ def line(private_redis: StartRedis) -> Iterator[Line]:
         warm.publish("jobs", [Message("job", b"{}")])
         warm.open_consumer("jobs").receive(1, 0)
     proxy = Proxy(server.address.host, server.address.port)
-    with proxy, RedisClient("127.0.0.1", proxy.port, patience_s=1.0) as backend:
+    with proxy, RedisClient("127.0.0.1", proxy.port, patience_s=1.0, sweep_s=0.5) as backend:
         backend.declare(Queue("jobs"))
-        yield Line(proxy, backend)
+        yield Line(proxy, backend, server)
 
 
 @pytest.mark.parametrize("how", [Spoil.CUT, Spoil.SILENCE])
@@ -677,6 +712,83 @@ def test_a_request_for_jobs_that_arrives_after_it_was_given_up_takes_none(line: 
     assert delivery.id == "a"
     assert line.backend.counts("jobs") == QueueCounts(1, 0, 1, 0)
     assert consumer.settle([Ack(delivery.receipt)]).outcomes == [SettleOutcome.OK]
+
+
+@pytest.mark.parametrize("how", [Spoil.CUT, Spoil.TRUNCATE, Spoil.SILENCE])
+def test_a_delivery_that_ends_a_wait_and_whose_reply_is_lost_is_delivered_once(
+    line: Line, how: Spoil
+) -> None:
+    """Whether the connection breaks before, between or within the two replies (LSE-1, CON-1)."""
+    consumer = line.backend.open_consumer("jobs")
+    line.proxy.spoil_next(b"XREAD", how)
+    with line.waiting(consumer, max_jobs=2) as received:
+        line.publish("a", "b")
+        deliveries = received.result(5)
+
+    assert [(delivery.id, delivery.number) for delivery in deliveries] == [("a", 1), ("b", 1)]
+    assert line.proxy.spoiled == 1
+    assert line.backend.counts("jobs") == QueueCounts(0, 0, 2, 0)
+    acks = [Ack(delivery.receipt) for delivery in deliveries]
+    assert consumer.settle(acks).outcomes == [SettleOutcome.OK] * 2
+
+
+def test_a_consumer_that_closes_while_it_waits_takes_nothing(line: Line) -> None:
+    """Jobs that are published at that very moment stay, or come back at once (CON-2, SET-4)."""
+    chance = random.Random(4)
+    for number in range(40):
+        consumer = line.backend.open_consumer("jobs")
+        with line.waiting(consumer) as received, ThreadPoolExecutor(1) as thread:
+            published = thread.submit(line.publish, f"job-{number}")
+            time.sleep(chance.uniform(0, 0.002))
+            consumer.close()
+            published.result()
+            assert received.exception() is None or isinstance(received.exception(), Closed)
+        assert line.backend.counts("jobs") == QueueCounts(1, 0, 0, 0)
+        assert line.backend.purge("jobs") == 1
+    line.backend.close()
+    with line.server.admin() as admin:
+        assert set(admin.scan_iter("mtj:{default/*")).isdisjoint(admin.scan_iter("*:last:*"))
+        assert set(admin.scan_iter("mtj:{default/*")).isdisjoint(admin.scan_iter("*:interrupt:*"))
+
+
+def test_a_wait_that_reaches_the_server_after_its_consumer_closed_takes_nothing(line: Line) -> None:
+    consumer = line.backend.open_consumer("jobs")
+    line.proxy.spoil_next(b"XREAD", Spoil.HOLD)
+    with line.waiting(consumer) as received:
+        consumer.close()
+        line.publish("a")
+        line.proxy.release()
+        assert isinstance(received.exception(5), Closed)
+    time.sleep(0.3)
+
+    assert line.backend.counts("jobs") == QueueCounts(1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("settlement", [Ack, partial(Retry, delay_s=0.0, error="once more")])
+def test_a_consumer_that_settles_while_it_waits_is_woken_all_the_same(
+    line: Line, settlement: Callable[[str], Settlement]
+) -> None:
+    """The settlement overtakes the request that waits, which then has to be made anew (RCV-2)."""
+    line.publish("a")
+    consumer = line.backend.open_consumer("jobs")
+    (held,) = consumer.receive(1, 0)
+    with line.waiting(consumer) as received:
+        assert consumer.settle([settlement(held.receipt)]).outcomes == [SettleOutcome.OK]
+        line.publish("b")
+        (delivery,) = received.result(2)
+
+    assert delivery.id == ("b" if settlement is Ack else "a")
+    assert consumer.settle([Ack(delivery.receipt)]).outcomes == [SettleOutcome.OK]
+
+
+def test_an_interrupt_ends_a_wait_and_takes_nothing(line: Line) -> None:
+    consumer = line.backend.open_consumer("jobs")
+    for _ in range(3):
+        with line.waiting(consumer) as received:
+            consumer.interrupt()
+            assert received.result(2) == []
+    line.publish("a")
+    assert [delivery.id for delivery in consumer.receive(1, 5.0)] == ["a"]
 
 
 def test_a_silent_server_costs_no_more_than_patience(line: Line) -> None:

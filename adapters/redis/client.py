@@ -115,7 +115,7 @@ class RedisClient(OrchestratorBackend):
         self._link = Link(
             address,
             make_driver(socket_timeout=timeout_s, **settings),
-            make_driver(socket_timeout=sweep_s + 10.0, **settings),
+            make_driver(socket_timeout=sweep_s + timeout_s, **settings),
             patience_s=patience_s,
             logger=self.logger,
         )
@@ -399,7 +399,7 @@ class _Publisher:
 
     def close(self) -> None:
         with suppress(BackendError, OutOfReach, Closed):  # else it expires
-            self._link.command("UNLINK", self._keys.last(self._client))
+            self._link.forget_requests(self._keys.last(self._client))
 
 
 def _address(text: str, default_port: int) -> tuple[str, int]:
