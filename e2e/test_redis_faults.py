@@ -42,9 +42,9 @@ from mindtrace.jobs import (
     RetryPolicy,
     job_from_schema,
 )
-from mindtrace.jobs.adapters.redis import RedisClient
+from mindtrace.jobs.adapters.redis import RedisClient, scripts
 from mindtrace.jobs.adapters.redis.keys import QueueKeys
-from mindtrace.jobs.adapters.redis.scripts import EXCHANGE, PUBLISH
+from mindtrace.jobs.adapters.redis.scripts import DELETE, EXCHANGE, PUBLISH, PURGE, UNBURY, Script
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import (
     AccessDenied,
@@ -52,8 +52,9 @@ from mindtrace.jobs.domain.errors import (
     BackendUnavailable,
     BrokerUnsuitable,
     Closed,
+    QueueNotFound,
 )
-from mindtrace.jobs.ports import Ack, Delivery, Message, Retry, Settlement, SettleOutcome
+from mindtrace.jobs.ports import Ack, Dead, Delivery, Message, Retry, Settlement, SettleOutcome
 
 WORKER = Path(__file__).with_name("worker.py")
 QUEUE = "squares"
@@ -630,10 +631,10 @@ class Line:
 @pytest.fixture
 def line(private_redis: StartRedis) -> Iterator[Line]:
     server = private_redis()
-    with server.client("warm") as warm:
-        warm.declare(Queue("jobs"))
-        warm.publish("jobs", [Message("job", b"{}")])
-        warm.open_consumer("jobs").receive(1, 0)
+    with server.admin() as admin:
+        for script in vars(scripts).values():
+            if isinstance(script, scripts.Script):
+                admin.script_load(script.text)
     proxy = Proxy(server.address.host, server.address.port)
     with proxy, RedisClient("127.0.0.1", proxy.port, patience_s=1.0, sweep_s=0.5) as backend:
         backend.declare(Queue("jobs"))
@@ -677,6 +678,84 @@ def test_a_publish_that_arrives_after_it_was_given_up_changes_nothing(line: Line
     time.sleep(0.3)
 
     assert line.backend.counts("jobs") == QueueCounts(0, 0, 0, 0)
+
+
+def test_of_a_large_batch_each_message_is_answered_though_the_queue_is_deleted_meanwhile(line: Line) -> None:
+    """The first 500 were confirmed, and the rest is known not to be in the queue (PUB-4)."""
+    line.proxy.spoil_next(b"job-600", Spoil.HOLD)
+    with ThreadPoolExecutor(1) as thread, line.server.client() as other:
+        answered = thread.submit(line.publish, *[f"job-{number}" for number in range(1200)])
+        eventually(lambda: line.proxy.spoiled == 1, 5, "the second part is held")
+        other.delete("jobs")
+        statuses = answered.result()
+
+    assert statuses == [PublishStatus.ACCEPTED] * 500 + [PublishStatus.REJECTED] * 700
+    with pytest.raises(QueueNotFound):
+        line.publish("a")
+
+
+def test_of_a_large_batch_what_was_confirmed_before_an_outage_is_known(line: Line) -> None:
+    """What comes after it is unknown, and costs the patience of one call (PUB-4)."""
+    line.proxy.spoil_next(b"job-600", Spoil.SILENCE, times=100)
+    began = time.monotonic()
+    statuses = line.publish(*[f"job-{number}" for number in range(3000)])
+
+    assert statuses == [PublishStatus.ACCEPTED] * 500 + [PublishStatus.UNKNOWN] * 2500
+    assert time.monotonic() - began < 2.5
+    line.proxy.forgive()
+    again = line.publish(*[f"job-{number}" for number in range(500, 3000)])
+    assert again == [PublishStatus.DUPLICATE] * 500 + [PublishStatus.ACCEPTED] * 2000
+    assert line.backend.counts("jobs") == QueueCounts(3000, 0, 0, 0)
+
+
+def test_a_publish_is_unknown_where_memory_ran_out_after_its_reply_was_lost(line: Line) -> None:
+    """The refusal is of the repetition: the first try may have been, and was, carried out (PUB-1, PUB-4)."""
+    line.proxy.spoil_next(PUBLISH.sha.encode(), Spoil.SILENCE)
+    with ThreadPoolExecutor(1) as thread, line.server.admin() as admin:
+        answered = thread.submit(line.publish, "a")
+        eventually(lambda: admin.hlen(QueueKeys("default", "jobs").body) == 1, 5, "it is in the queue")
+        admin.config_set("maxmemory", 1)
+        assert answered.result() == [PublishStatus.UNKNOWN]
+        admin.config_set("maxmemory", 0)
+        assert line.publish("a") == [PublishStatus.DUPLICATE]
+
+
+@pytest.mark.parametrize("how", [Spoil.CUT, Spoil.SILENCE])
+@pytest.mark.parametrize(
+    ("script", "call", "answer", "counts"),
+    [
+        (UNBURY, lambda backend: backend.redrive("jobs"), 3, QueueCounts(5, 0, 0, 0)),
+        (UNBURY, lambda backend: backend.redrive("jobs", ["a", "b"]), 2, QueueCounts(4, 0, 0, 1)),
+        (UNBURY, lambda backend: backend.discard("jobs"), 3, QueueCounts(2, 0, 0, 0)),
+        (UNBURY, lambda backend: backend.discard("jobs", ["c", "d"]), 1, QueueCounts(2, 0, 0, 2)),
+        (PURGE, lambda backend: backend.purge("jobs"), 2, QueueCounts(0, 0, 0, 3)),
+        (DELETE, lambda backend: backend.delete("jobs"), None, None),
+    ],
+    ids=["redrive all", "redrive some", "discard all", "discard some", "purge", "delete"],
+)
+def test_an_operation_whose_reply_is_lost_is_answered_as_if_it_had_come(
+    line: Line,
+    how: Spoil,
+    script: Script,
+    call: Callable[[RedisClient], int | None],
+    answer: int | None,
+    counts: QueueCounts | None,
+) -> None:
+    """It says what it did, and did it once (DLQ-2, DLQ-3, ADM-2, ADM-3, CON-1)."""
+    line.publish("a", "b", "c")
+    consumer = line.backend.open_consumer("jobs")
+    deliveries = consumer.receive(3, 0)
+    consumer.settle([Dead(delivery.receipt, "rejected", "no") for delivery in deliveries])
+    line.publish("d", "e")
+    line.proxy.spoil_next(script.sha.encode(), how)
+
+    assert call(line.backend) == answer
+    assert line.proxy.spoiled == 1
+    if counts is not None:
+        assert line.backend.counts("jobs") == counts
+    else:
+        with pytest.raises(QueueNotFound):
+            line.backend.counts("jobs")
 
 
 @pytest.mark.parametrize("how", [Spoil.CUT, Spoil.SILENCE])

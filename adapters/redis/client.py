@@ -6,7 +6,7 @@ import secrets
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
 from time import monotonic
@@ -15,7 +15,14 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import SecretStr
 
-from ...domain.errors import BackendError, Closed, InvalidInput, QueueConflict
+from ...domain.errors import (
+    BackendError,
+    Closed,
+    InvalidInput,
+    JobsError,
+    QueueConflict,
+    QueueNotFound,
+)
 from ...domain.limits import check_name
 from ...domain.queue import Queue
 from ...ports import (
@@ -37,14 +44,14 @@ from .consumer_backend import RedisConsumerBackend
 from .keys import QueueKeys
 from .link import Argument, Link, OutOfReach, RefusedByServer, make_driver, make_sentinel
 from .refusals import naming_queue, refusing_queue
-from .scripts import COUNTS, DECLARE, DELETE, LETTERS, PUBLISH, PURGE, RESULT, UNBURY
+from .scripts import COUNTS, DECLARE, DELETE, LETTERS, PUBLISH, PURGE, RESULT, UNBURY, Script
 
 _LAYOUT = "1"
 _CHUNK_JOBS = 500
 """The most messages of one call, so that the server is never busy with one caller for long."""
 _CHUNK_BYTES = 4 * 1024 * 1024
 _KEEP_MS = 600_000
-"""How long the answer to a publish is kept for the case that it was lost."""
+"""How long an answer is kept for the case that it was lost."""
 _RETRIED_S = 60.0
 """How long after an answer was lost a publish of the same id counts as a retry of it."""
 
@@ -231,10 +238,10 @@ class RedisClient(OrchestratorBackend):
 
     def purge(self, queue: str) -> int:
         keys, waiting, purged = self._keys(queue), self.counts(queue).waiting, 0
-        with naming_queue(queue, self._link):
+        with self._operation(keys) as operation:
             # What is published meanwhile may be dropped as well; what was there when it began always is.
             while purged < waiting:
-                dropped: int = self._link.run(PURGE, keys.for_purge(), [_CHUNK_JOBS])
+                dropped: int = operation.run(PURGE, keys.for_purge(operation.id), [_CHUNK_JOBS])
                 if not dropped:
                     break
                 purged += dropped
@@ -243,8 +250,8 @@ class RedisClient(OrchestratorBackend):
     def delete(self, queue: str) -> None:
         keys = self._keys(queue)
         self._link.fall(keys.for_declare())
-        with naming_queue(queue, self._link):
-            self._link.run(DELETE, keys.for_delete(), [])
+        with self._operation(keys) as operation:
+            operation.run(DELETE, keys.for_delete(operation.id), [])
 
     def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         keys = self._keys(queue)
@@ -259,21 +266,29 @@ class RedisClient(OrchestratorBackend):
         return self._unbury("discard", queue, ids)
 
     def _unbury(self, how: str, queue: str, ids: Sequence[str] | None) -> int:
-        keys, upto = self._keys(queue), ""
-        count = 0
-        taken: int
-        with naming_queue(queue, self._link):
+        keys, upto, count = self._keys(queue), "", 0
+        with self._operation(keys) as operation:
+            names = keys.for_unbury(operation.id)
             if ids is not None:
                 for chunk in _chunks(dict.fromkeys(ids), _CHUNK_JOBS):
-                    taken, _ = self._link.run(UNBURY, keys.for_unbury(), [how, "", _CHUNK_JOBS, *chunk])
-                    count += taken
+                    taken, _ = operation.run(UNBURY, names, [how, "", _CHUNK_JOBS, *chunk]).split()
+                    count += int(taken)
                 return count
             while True:  # up to the last death of when it began: those that come meanwhile stay
-                taken, last = self._link.run(UNBURY, keys.for_unbury(), [how, upto, _CHUNK_JOBS, "*"])
+                taken, last = operation.run(UNBURY, names, [how, upto, _CHUNK_JOBS, "*"]).split()
                 upto = last.decode()
-                count += taken
-                if taken < _CHUNK_JOBS:
+                count += int(taken)
+                if int(taken) < _CHUNK_JOBS:
                     return count
+
+    @contextmanager
+    def _operation(self, keys: QueueKeys) -> Iterator["_Operation"]:
+        """Requests that are each carried out once, however often they are sent; and what refuses them."""
+        operation = _Operation(self._link)
+        with naming_queue(keys.queue, self._link):
+            yield operation
+        with suppress(BackendError, OutOfReach, Closed):  # else it expires
+            self._link.forget_requests(keys.last(operation.id))
 
     def result(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
         keys = self._keys(queue)
@@ -321,6 +336,19 @@ class RedisClient(OrchestratorBackend):
         self._consumers = weakref.WeakSet()
 
 
+class _Operation:
+    """Some requests, one after the other, that are numbered like those of a publisher."""
+
+    def __init__(self, link: Link) -> None:
+        self.id = secrets.token_hex(8)
+        self._link = link
+        self._requests = 0
+
+    def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        self._requests += 1
+        return self._link.run(script, keys, [self._requests, _KEEP_MS, *arguments])
+
+
 class _Publisher:
     """Publishes into one queue, one request after the other, and keeps track of those left open."""
 
@@ -338,9 +366,21 @@ class _Publisher:
 
     def publish(self, messages: Sequence[Message]) -> list[PublishOutcome]:
         outcomes: list[PublishOutcome] = []
+        failure: JobsError | None = None
         with self._lock:
             for chunk in _bounded(messages):
-                outcomes += self._publish_chunk(chunk)
+                try:
+                    if failure is None:
+                        outcomes += self._publish_chunk(chunk)
+                        failure = _outage(outcomes[-len(chunk) :])
+                        continue
+                except JobsError as error:
+                    if not outcomes:
+                        raise
+                    failure = error  # told by message, or those before would be left without an answer
+                gone = isinstance(failure, QueueNotFound)
+                status = PublishStatus.REJECTED if gone else PublishStatus.UNKNOWN
+                outcomes += self._answer(chunk, status, failure)
         return outcomes
 
     def _publish_chunk(self, messages: list[Message]) -> list[PublishOutcome]:
@@ -372,6 +412,9 @@ class _Publisher:
             self._open = (str(self._requests), [message.id for message in messages])
             return self._answer(messages, PublishStatus.UNKNOWN, self._link.unavailable(out))
         except RefusedByServer as error:
+            if error.may_have_run:
+                self._open = (str(self._requests), [message.id for message in messages])
+                return self._answer(messages, PublishStatus.UNKNOWN, error)
             full = str(error).startswith(("OOM", "command not allowed when used memory"))
             why = BackendError(f"Redis is out of memory, nothing was published: {error}") if full else error
             return self._answer(messages, PublishStatus.REJECTED, why)
@@ -381,7 +424,7 @@ class _Publisher:
         ]
 
     def _answer(
-        self, messages: list[Message], status: PublishStatus, error: BackendError
+        self, messages: list[Message], status: PublishStatus, error: JobsError
     ) -> list[PublishOutcome]:
         return [PublishOutcome(message.id, status, error) for message in messages]
 
@@ -391,7 +434,7 @@ class _Publisher:
             return
         request, ids = self._open
         answer = self._link.command("GET", self._keys.last(self._client)) or b""
-        last, _, said = answer.decode().partition(":")
+        last, _, said = answer.decode().partition("|")
         if last == request:
             until = monotonic() + _RETRIED_S
             self._settled.update((id_, until) for id_, what in zip(ids, said, strict=True) if what == "a")
@@ -400,6 +443,11 @@ class _Publisher:
     def close(self) -> None:
         with suppress(BackendError, OutOfReach, Closed):  # else it expires
             self._link.forget_requests(self._keys.last(self._client))
+
+
+def _outage(outcomes: Iterable[PublishOutcome]) -> JobsError | None:
+    """What left messages open, so that it is no use to send more."""
+    return next((each.error for each in outcomes if each.status is PublishStatus.UNKNOWN), None)
 
 
 def _address(text: str, default_port: int) -> tuple[str, int]:

@@ -88,7 +88,7 @@ class QueueKeys:
         return self._key("rwake")
 
     def last(self, client: str) -> str:
-        """String: the last request of one publisher or consumer, and its answer. Expires."""
+        """String: number|answer of the last request of one publisher, consumer or operation. Expires."""
         return self._key(f"last:{client}")
 
     def interrupt(self, consumer: str) -> str:
@@ -143,13 +143,23 @@ class QueueKeys:
         """The keys of ``counts.lua``."""
         return [self.meta, self.ready, self.run, self.delay, self.dead]
 
-    def for_purge(self) -> list[str]:
+    def for_purge(self, operation: str) -> list[str]:
         """The keys of ``purge.lua``."""
-        return [self.meta, self.body, self.state, self.history, self.ready, self.run, self.delay]
+        return [
+            self.meta,
+            self.body,
+            self.state,
+            self.history,
+            self.ready,
+            self.run,
+            self.delay,
+            self.last(operation),
+        ]
 
-    def for_delete(self) -> list[str]:
+    def for_delete(self, operation: str) -> list[str]:
         """The keys of ``delete.lua``."""
         return [
+            self.last(operation),
             self.meta,
             self.wake,
             self.rwake,
@@ -170,7 +180,7 @@ class QueueKeys:
         """The keys of ``letters.lua``."""
         return [self.meta, self.body, self.state, self.dead, self.letter, self.history]
 
-    def for_unbury(self) -> list[str]:
+    def for_unbury(self, operation: str) -> list[str]:
         """The keys of ``unbury.lua``."""
         return [
             self.meta,
@@ -181,6 +191,7 @@ class QueueKeys:
             self.letter,
             self.history,
             self.wake,
+            self.last(operation),
         ]
 
     def for_result(self) -> list[str]:

@@ -194,7 +194,7 @@ class Link:
                     continue
                 passing = isinstance(error, _PASSING) or str(error).startswith(_PASSING_REFUSALS)
                 if isinstance(error, _DENIED) or not passing:
-                    raise self._translated(error) from error
+                    raise self._translated(error, tries > 0) from error
                 tries += 1
                 self._tell_out(error)
                 delay_s = _BACKOFF.delay_s(tries)
@@ -212,12 +212,12 @@ class Link:
             "is it running? Start one with: redis-server"
         )
 
-    def _translated(self, error: Exception) -> Exception:
+    def _translated(self, error: Exception, may_have_run: bool = False) -> Exception:
         text = str(error)
         if isinstance(error, _DENIED) or text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
             return AccessDenied(f"Redis at {self._address} denies access: {text}")
         if isinstance(error, driver.RedisError):
-            return RefusedByServer(text)
+            return RefusedByServer(text, may_have_run)
         return error
 
     def _tell_out(self, error: Exception) -> None:
@@ -256,7 +256,16 @@ class Link:
 
 
 class RefusedByServer(BackendError):
-    """The server answered with an error; the message is its own."""
+    """The server answered with an error; the message is its own.
+
+    Args:
+        text: The message.
+        may_have_run: Whether the command was sent before, and that answer lost.
+    """
+
+    def __init__(self, text: str, may_have_run: bool) -> None:
+        self.may_have_run = may_have_run
+        super().__init__(text)
 
 
 def _execute(redis: Redis, *words: Argument) -> Any:

@@ -71,6 +71,22 @@ local function ready_count(kind, ready)
   return redis.call(kind == 'priority' and 'ZCARD' or 'LLEN', ready)
 end
 
+-- A request that must not be applied twice is numbered by its sender, and `last` keeps the number and the answer of
+-- the sender's last one. Sent again because the answer was lost, it is answered as before: returns that answer.
+-- Late, it is STALE: its sender gave it up, or was answered on another connection, and has gone on since; returns
+-- nil, true.
+local function answered_before(last, request)
+  local before = redis.call('GET', last)
+  if not before then return nil, false end
+  local number = string.match(before, '^%d+')
+  if number == request then return string.sub(before, #number + 2), false end
+  return nil, tonumber(number) > tonumber(request)
+end
+
+local function remember(last, request, answer, keep_ms)
+  redis.call('SET', last, request .. '|' .. answer, 'PX', keep_ms)
+end
+
 -- Wakes every consumer that waits: what it reads consumes nothing, so one that dies swallows no wake-up.
 local function wake_up(wake)
   redis.call('XADD', wake, 'MAXLEN', 1, '*', 'w', 1)

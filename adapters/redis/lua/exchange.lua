@@ -34,20 +34,17 @@ local function answer(outcomes, ids, infos)
   return { now, event, newest and newest[1] or '0-0', outcomes, ids, bodies, infos }
 end
 
--- Sent again because the answer was lost: answer as before. A record is request|outcomes|id|info|id|info...
-local before = redis.call('GET', last)
-if before and string.sub(before, 1, #request + 1) == request .. '|' then
+-- What is remembered of an answer: outcomes|id|info|id|info...
+local before, stale = answered_before(last, request)
+if stale then return redis.error_reply('STALE') end
+if before then
   local fields, ids, infos = {}, {}, {}
   for field in string.gmatch(before .. '|', '([^|]*)|') do fields[#fields + 1] = field end
-  for i = 3, #fields - 1, 2 do
+  for i = 2, #fields - 1, 2 do
     ids[#ids + 1] = fields[i]
     infos[#infos + 1] = fields[i + 1]
   end
-  return answer(fields[2], ids, infos)
-end
--- Late: its sender gave it up, or was answered on another connection, and has gone on since.
-if before and tonumber(string.match(before, '^%d+')) > tonumber(request) then
-  return redis.error_reply('STALE')
+  return answer(fields[1], ids, infos)
 end
 
 -- What is due, and what was leased too long.
@@ -160,10 +157,10 @@ if settled > 0 then
     give_back(kind, ready, returned, returned_states)
     must_wake = true
   end
-  local stale = redis.call('ZRANGE', expiry, '-inf', now, 'BYSCORE', 'LIMIT', 0, SWEPT)
-  if #stale > 0 then
-    redis.call('ZREM', expiry, unpack(stale))
-    redis.call('HDEL', result, unpack(stale))
+  local outdated = redis.call('ZRANGE', expiry, '-inf', now, 'BYSCORE', 'LIMIT', 0, SWEPT)
+  if #outdated > 0 then
+    redis.call('ZREM', expiry, unpack(outdated))
+    redis.call('HDEL', result, unpack(outdated))
   end
   if #over > 0 and waited_until and waited_until > now then
     redis.call('XADD', rwake, 'MAXLEN', 1, '*', 'w', 1)
@@ -214,10 +211,10 @@ end
 if must_plan or (must_wake and (#ids == 0 or ready_count(kind, ready) > 0)) then wake_up(wake) end
 
 local outcome = table.concat(outcomes)
-local record = { request, outcome }
+local record = { outcome }
 for i, id in ipairs(ids) do
   record[#record + 1] = id
   record[#record + 1] = infos[i]
 end
-redis.call('SET', last, table.concat(record, '|'), 'PX', keep_ms)
+remember(last, request, table.concat(record, '|'), keep_ms)
 return answer(outcome, ids, infos)
