@@ -3,6 +3,7 @@
 from .backend import OrchestratorBackend
 from .capabilities import Capabilities, Durability, Lease, Redelivery
 from .consumer import ConsumerBackend
+from .receipts import Receipts
 from .values import (
     Ack,
     Dead,
@@ -38,6 +39,7 @@ __all__ = [
     "PublishOutcome",
     "PublishStatus",
     "QueueCounts",
+    "Receipts",
     "Redelivery",
     "Release",
     "ResultStatus",

@@ -13,8 +13,6 @@ from time import monotonic
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from pydantic import SecretStr
-
 from ...domain.errors import (
     BackendError,
     Closed,
@@ -23,7 +21,7 @@ from ...domain.errors import (
     QueueConflict,
     QueueNotFound,
 )
-from ...domain.limits import check_name
+from ...domain.limits import check_int, check_name
 from ...domain.queue import Queue
 from ...ports import (
     Capabilities,
@@ -45,8 +43,20 @@ from .keys import QueueKeys
 from .link import Argument, Link, OutOfReach, RefusedByServer, make_driver, make_sentinel
 from .refusals import naming_queue, refusing_queue
 from .scripts import COUNTS, DECLARE, DELETE, LETTERS, PUBLISH, PURGE, RESULT, UNBURY, Script
+from .settings import (
+    Password,
+    check_address,
+    check_credentials,
+    check_duration,
+    check_sentinels,
+    check_tls,
+    is_loopback,
+    parsed_durability,
+    plain_password,
+)
 
 _LAYOUT = "1"
+_MAX_DB = 65_535
 _CHUNK_JOBS = 500
 """The most messages of one call, so that the server is never busy with one caller for long."""
 _CHUNK_BYTES = 4 * 1024 * 1024
@@ -72,13 +82,14 @@ class RedisClient(OrchestratorBackend):
         ssl_ca_certs: A file of certificates to verify it against; the system's by default.
         sentinels: Host and port of each Sentinel that is to say where the server is; in place of ``host``.
         sentinel_service: What the Sentinels call the server.
+        sentinel_password: The Sentinels' own password, where they have one; shown nowhere.
         durability: What the server is set up to survive; declared in the capabilities, not changed by this.
         sweep_s: The longest, in seconds, that an idle consumer waits before it asks the server by itself: by
             then at the latest it finds what a consumer that died has left.
         patience_s: How many seconds a call tries to reach the server before it fails.
 
     Raises:
-        InvalidName: the namespace breaks the rule for names.
+        InvalidInput: a setting is out of range or of the wrong type; the message says which.
     """
 
     def __init__(
@@ -88,18 +99,26 @@ class RedisClient(OrchestratorBackend):
         db: int = 0,
         *,
         username: str | None = None,
-        password: str | SecretStr | None = None,
+        password: Password = None,
         namespace: str = "default",
         ssl: bool = False,
         ssl_ca_certs: str | None = None,
         sentinels: Sequence[tuple[str, int]] = (),
         sentinel_service: str = "mymaster",
+        sentinel_password: Password = None,
         durability: Durability = Durability.NONE,
         sweep_s: float = 5.0,
         patience_s: float = 5.0,
     ) -> None:
         super().__init__()
         check_name("namespace", namespace)
+        check_address("host", host, port)
+        check_int("db", db, 0, _MAX_DB)
+        check_credentials(username, password)
+        check_tls(ssl, ssl_ca_certs)
+        check_sentinels(sentinels, sentinel_service, sentinel_password)
+        check_duration("sweep_s", sweep_s)
+        check_duration("patience_s", patience_s)
         # Half of it, so that a connection that fell silent is given up in time to try another.
         timeout_s = max(patience_s / 2, 0.5)
         transport: dict[str, Any] = {"socket_connect_timeout": min(timeout_s, 5.0)}
@@ -109,16 +128,22 @@ class RedisClient(OrchestratorBackend):
         settings = transport | {
             "db": db,
             "username": username,
-            "password": password.get_secret_value() if isinstance(password, SecretStr) else password,
+            "password": plain_password("password", password),
             "client_name": self._client_name,
         }
         if sentinels:
             address = f"Sentinel's {sentinel_service!r}"
             settings["service"] = sentinel_service
-            settings["sentinel"] = make_sentinel(sentinels, socket_timeout=timeout_s, **transport)
+            settings["sentinel"] = make_sentinel(
+                sentinels,
+                password=plain_password("sentinel_password", sentinel_password),
+                socket_timeout=timeout_s,
+                **transport,
+            )
         else:
             address = f"{host}:{port}"
             settings |= {"host": host, "port": port}
+        self._warn_of_plaintext(address, ssl, [host for host, _ in sentinels] or [host])
         self._link = Link(
             address,
             make_driver(socket_timeout=timeout_s, **settings),
@@ -127,7 +152,7 @@ class RedisClient(OrchestratorBackend):
             logger=self.logger,
         )
         self._namespace = namespace
-        self._durability = Durability(durability)
+        self._durability = parsed_durability(durability)
         self._sweep_s = sweep_s
         self._publishers: dict[str, _Publisher] = {}
         self._consumers: weakref.WeakSet[RedisConsumerBackend] = weakref.WeakSet()
@@ -135,12 +160,21 @@ class RedisClient(OrchestratorBackend):
         self._closed = False
         self._pid = os.getpid()
 
+    def _warn_of_plaintext(self, address: str, ssl: bool, hosts: Sequence[str]) -> None:
+        if not ssl and not all(map(is_loopback, hosts)):
+            self.logger.warning(
+                "the connection to Redis at %s isn't encrypted: anyone on the way can change jobs, "
+                "and read the password; use ssl=True or a rediss:// URL",
+                address,
+            )
+
     @classmethod
     def from_url(cls, url: str) -> "RedisClient":
         """Make a client from ``redis://[user[:password]@]host[:port][/db][?namespace=…]``.
 
         ``rediss://`` encrypts, and its query may name ``ssl_ca_certs``.
-        ``redis+sentinel://[user[:password]@]host[:port],…/service[/db]`` asks Sentinels.
+        ``redis+sentinel://[user[:password]@]host[:port],…/service[/db]`` asks Sentinels; its query may name
+        their ``sentinel_password``.
 
         Raises:
             InvalidInput: the URL can't be understood.
@@ -165,9 +199,11 @@ class RedisClient(OrchestratorBackend):
             ) from None
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         namespace, ca_certs = query.pop("namespace", "default"), query.pop("ssl_ca_certs", None)
+        sentinel_password = query.pop("sentinel_password", None) if by_sentinel else None
         if query:
             raise InvalidInput(
-                f"a Redis URL takes no {', '.join(sorted(query))}; it takes namespace, ssl_ca_certs"
+                f"a Redis URL takes no {', '.join(sorted(query))}; it takes namespace, ssl_ca_certs and, "
+                "for Sentinels, sentinel_password"
             )
         host, port = addresses[0]
         return cls(
@@ -180,7 +216,8 @@ class RedisClient(OrchestratorBackend):
             ssl=scheme == "rediss",
             ssl_ca_certs=ca_certs,
             sentinels=addresses if by_sentinel else (),
-            sentinel_service=service,
+            sentinel_service=service or "mymaster",
+            sentinel_password=sentinel_password,
         )
 
     @property
@@ -452,7 +489,7 @@ def _outage(outcomes: Iterable[PublishOutcome]) -> JobsError | None:
 
 def _address(text: str, default_port: int) -> tuple[str, int]:
     parts = urlsplit(f"//{text}")
-    return parts.hostname or "localhost", parts.port or default_port
+    return parts.hostname or "localhost", default_port if parts.port is None else parts.port
 
 
 def _letter(id_: bytes, body: bytes, info: bytes, letter: bytes, history: bytes | None) -> DeadLetter:

@@ -15,6 +15,7 @@ from ...ports import (
     ConsumerBackend,
     Dead,
     Delivery,
+    Receipts,
     Release,
     Retry,
     Settled,
@@ -62,9 +63,8 @@ class RedisConsumerBackend(ConsumerBackend):
         self._lock = threading.RLock()  # what is held, and the numbers of requests
         self._receiving = threading.RLock()
         self._requests = 0
-        self._granted = 0
+        self._receipts = Receipts(self._consumer)
         self._held: dict[str, _Held] = {}
-        self._lost: set[str] = set()
         self._idle: _Idle | None = None
         self._interrupted = threading.Event()
         self._interrupts_seen = "0-0"
@@ -128,9 +128,8 @@ class RedisConsumerBackend(ConsumerBackend):
                 for (receipt, _), kept in zip(chunk, answer.decode(), strict=True):
                     if kept == "0" and receipt in self._held:  # else it was settled meanwhile
                         self._lose(receipt)
-        return [
-            SettleOutcome.OK if receipt in self._held else self._why_not_held(receipt) for receipt in receipts
-        ]
+        why_not = self._receipts.why_not_held
+        return [SettleOutcome.OK if receipt in self._held else why_not(receipt) for receipt in receipts]
 
     def interrupt(self) -> None:
         self._interrupted.set()
@@ -168,13 +167,13 @@ class RedisConsumerBackend(ConsumerBackend):
 
     def _exchange(self, settlements: Sequence[Settlement], take: int) -> Settled:
         with self._lock:
-            batch = _Batch(settlements, self._held, self._why_not_held)
+            batch = _Batch(settlements, self._held, self._receipts.why_not_held)
             request = self._next_request(take, batch.arguments)
             try:
                 with naming_queue(self._keys.queue, self._link):
                     answer = self._link.run(*request)
             except BaseException:
-                self._lost.update(batch.receipts())  # settled or not: nobody can tell any more
+                self._receipts.lose(batch.receipts())  # settled or not: nobody can tell any more
                 raise
             outcomes, deliveries = self._understood(self._requests, take, answer)
             for receipt in batch.answer(outcomes):
@@ -246,7 +245,7 @@ class RedisConsumerBackend(ConsumerBackend):
         self, request: int, ids: list[bytes], bodies: list[bytes | None], infos: list[bytes]
     ) -> list[Delivery]:
         deliveries = []
-        held, lease_s, granted = self._held, self._lease_s, self._granted
+        held, lease_s, granted = self._held, self._lease_s, self._receipts.granted
         receipt_start, token_start = f"{self._consumer}.", f"{self._consumer}:{request}:"
         for place, (raw_id, body, info) in enumerate(zip(ids, bodies, infos, strict=True), 1):
             if body is None:  # deleted since, where this is an answer repeated
@@ -256,19 +255,13 @@ class RedisConsumerBackend(ConsumerBackend):
             held[receipt] = (id_, f"{token_start}{place}")
             attempt, number, crashes = map(int, info.split(b":")) if info else _FIRST_DELIVERY
             deliveries.append(Delivery(id_, body, receipt, attempt, number, crashes, lease_s))
-        self._granted = granted + len(ids)
+        self._receipts.granted = granted + len(ids)
         return deliveries
 
     def _lose(self, receipt: str) -> SettleOutcome:
         self._held.pop(receipt, None)
-        self._lost.add(receipt)
+        self._receipts.lose([receipt])
         return SettleOutcome.LOST
-
-    def _why_not_held(self, receipt: str) -> SettleOutcome:
-        """Tell a receipt that was settled from one that was lost, or never granted to this consumer."""
-        name, _, number = receipt.rpartition(".")
-        granted = name == self._consumer and number.isdecimal() and 0 < int(number) <= self._granted
-        return SettleOutcome.ALREADY if granted and receipt not in self._lost else SettleOutcome.LOST
 
     def _check_open(self) -> None:
         if os.getpid() != self._pid:

@@ -153,6 +153,7 @@ class QueueKeys:
             self.ready,
             self.run,
             self.delay,
+            self.ended,
             self.last(operation),
         ]
 
@@ -190,6 +191,7 @@ class QueueKeys:
             self.dead,
             self.letter,
             self.history,
+            self.ended,
             self.wake,
             self.last(operation),
         ]

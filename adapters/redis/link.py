@@ -11,7 +11,7 @@ from redis import Redis
 from redis import exceptions as driver
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelConnectionPool
+from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
 from ...domain import RetryPolicy
 from ...domain.errors import (
@@ -208,7 +208,7 @@ class Link:
     def unavailable(self, out: OutOfReach) -> BackendUnavailable:
         """What to tell the caller of an outage."""
         return BackendUnavailable(
-            f"no Redis answers at {self._address} ({type(out.error).__name__}: {out.error}); "
+            f"no Redis answers at {self._address} ({_described(out.error)}); "
             "is it running? Start one with: redis-server"
         )
 
@@ -227,7 +227,9 @@ class Link:
             self._commands.connection_pool.disconnect(inuse_connections=False)
         if not self._out:
             self._out = True
-            self._logger.warning("Redis at %s is out of reach, trying again: %s", self._address, error)
+            self._logger.warning(
+                "Redis at %s is out of reach, trying again: %s", self._address, _described(error)
+            )
 
     def _tell_back(self) -> None:
         if self._out:
@@ -266,6 +268,13 @@ class RefusedByServer(BackendError):
     def __init__(self, text: str, may_have_run: bool) -> None:
         self.may_have_run = may_have_run
         super().__init__(text)
+
+
+def _described(error: Exception) -> str:
+    if isinstance(error, MasterNotFoundError):  # whose own message is a page long
+        denied = "Authentication" in str(error)
+        return "a Sentinel wants another sentinel_password" if denied else "no Sentinel names a server"
+    return f"{type(error).__name__}: {error}"
 
 
 def _execute(redis: Redis, *words: Argument) -> Any:

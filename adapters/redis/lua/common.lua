@@ -92,6 +92,22 @@ local function wake_up(wake)
   redis.call('XADD', wake, 'MAXLEN', 1, '*', 'w', 1)
 end
 
+-- Forgets that jobs of these ids ended, in an earlier life of theirs. O(length of `ended`), and so only for what is
+-- done seldom.
+local function forget_ends(ended, ids)
+  local gone, kept = {}, {}
+  for _, id in ipairs(ids) do gone[id] = true end
+  local all = redis.call('LRANGE', ended, 0, -1)
+  for _, id in ipairs(all) do
+    if not gone[id] then kept[#kept + 1] = id end
+  end
+  if #kept == #all then return end
+  redis.call('UNLINK', ended)
+  for i = 1, #kept, 1000 do
+    redis.call('RPUSH', ended, unpack(kept, i, math.min(i + 999, #kept)))
+  end
+end
+
 -- When the first of a sorted set of moments is, or nil.
 local function first_score(zset)
   local score = tonumber(redis.call('ZRANGE', zset, 0, 0, 'WITHSCORES')[2])

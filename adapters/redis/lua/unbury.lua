@@ -1,13 +1,14 @@
 #!lua flags=allow-oom
 -- Redrives dead jobs with fresh budgets, each once (DLQ-2), or discards them (DLQ-3).
--- KEYS  meta body state ready dead letter history wake last
+-- KEYS  meta body state ready dead letter history ended wake last
 -- ARGV  request, keep_ms, 'redrive' or 'discard', the last death to include, the most to take, then ids ('*' alone
 --         for all)
 -- Return a string: how many, and the number of the last death
 -- Error  NOQUEUE, STALE
--- Cost  O(log n) a job
+-- Cost  O(log n) a job; to discard, a look through the last 10,000 that ended as well
 
-local meta, body, state, ready, dead, letter, history, wake, last = unpack(KEYS)
+local meta, body, state, ready, dead, letter, history, ended, wake, last =
+  unpack(KEYS)
 local about = redis.call('HMGET', meta, 'kind', 'deaths')
 local kind = about[1]
 if not kind then return redis.error_reply('NOQUEUE') end
@@ -37,6 +38,7 @@ redis.call('HDEL', history, unpack(ids))
 if how == 'discard' then
   redis.call('HDEL', state, unpack(ids))
   redis.call('HDEL', body, unpack(ids))
+  forget_ends(ended, ids)
   return answer
 end
 local states, records = {}, {}
