@@ -973,9 +973,9 @@ def test_sentinels_that_have_a_password_are_asked_with_it(private_redis: StartRe
     ) as backend:
         backend.declare(Queue("jobs"))
         assert backend.counts("jobs") == QueueCounts(0, 0, 0, 0)
-    with RedisClient.from_url(f"redis+sentinel://{address}/jobs") as backend:
-        with pytest.raises(BackendUnavailable, match="a Sentinel wants another sentinel_password"):
-            backend.declare(Queue("jobs"))
+    refusal = pytest.raises(BackendUnavailable, match="a Sentinel wants another sentinel_password")
+    with RedisClient.from_url(f"redis+sentinel://{address}/jobs") as backend, refusal:
+        backend.declare(Queue("jobs"))
 
 
 # -- the first steps ------------------------------------------------------------------------------
