@@ -57,6 +57,9 @@ class Hand:
     def start_next(self) -> Delivery | None:
         """Take the next job to run, passing over those lost while they waited, or None where none is left."""
         self._current = None
+        now = monotonic()
+        if self._waiting and self._may_be_over(now):
+            self._make_sure(now)
         while True:
             try:
                 delivery = self._waiting.popleft()
@@ -65,7 +68,7 @@ class Hand:
             if delivery.receipt not in self._lost:
                 break
             self._unsettled.pop(delivery.receipt, None)
-        self._started_s = monotonic()  # first: the keeper reads it once there is a current job
+        self._started_s = now  # first: the keeper reads it once there is a current job
         self._current = delivery
         return delivery
 
@@ -142,6 +145,24 @@ class Hand:
         if lease_s is not None and self._unsettled and now - self._extended_s >= lease_s / 3:
             self._extend(list(self._unsettled))
             self._extended_s = now  # last: what failed is tried again at the next tick
+
+    def _may_be_over(self, now: float) -> bool:
+        lease_s = self._backend.lease_s
+        return lease_s is not None and now - self._extended_s >= lease_s
+
+    def _make_sure(self, now: float) -> None:
+        """Ask whose the jobs that wait are: this process stood still, the keeper too, for a whole lease."""
+        try:
+            self._extend(list(self._unsettled))
+            self._extended_s = now
+        except BackendUnavailable as error:
+            passed_over = [delivery.receipt for delivery in _drained(self._waiting)]
+            self._forget(passed_over)
+            self._logger.warning(
+                "%d jobs aren't started: their leases may be over, and nobody answers: %s",
+                len(passed_over),
+                error,
+            )
 
     def _extend(self, receipts: list[str]) -> None:
         try:

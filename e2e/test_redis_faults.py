@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +30,7 @@ from brokers.proxy import Proxy, Spoil
 from brokers.redis_server import PrivateRedis, free_port
 from mindtrace.jobs import (
     Consumer,
+    ConsumerBackend,
     Job,
     JobInput,
     JobOutput,
@@ -40,17 +42,19 @@ from mindtrace.jobs import (
     RetryPolicy,
     job_from_schema,
 )
-from mindtrace.jobs.adapters.redis import RedisClient
+from mindtrace.jobs.adapters.redis import RedisClient, scripts
 from mindtrace.jobs.adapters.redis.keys import QueueKeys
-from mindtrace.jobs.adapters.redis.scripts import EXCHANGE, PUBLISH
+from mindtrace.jobs.adapters.redis.scripts import DELETE, EXCHANGE, PUBLISH, PURGE, UNBURY, Script
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import (
     AccessDenied,
     BackendError,
     BackendUnavailable,
     BrokerUnsuitable,
+    Closed,
+    QueueNotFound,
 )
-from mindtrace.jobs.ports import Ack, Message, SettleOutcome
+from mindtrace.jobs.ports import Ack, Dead, Delivery, Message, Retry, Settlement, SettleOutcome
 
 WORKER = Path(__file__).with_name("worker.py")
 QUEUE = "squares"
@@ -253,6 +257,24 @@ def test_killing_workers_loses_no_job_and_repeats_only_what_was_in_hand(
     assert last.end()["lost"] == 0
 
 
+def test_a_worker_that_is_killed_while_it_waits_takes_no_job_along(
+    private_redis: StartRedis, trial_on: TrialOn
+) -> None:
+    """What is published right after goes to another worker at once, not after a lease (RCV-2, LSE-1)."""
+    trial = trial_on(private_redis())
+    trial.publish(trial.jobs(1))
+    trial.start_worker(lease_s=60.0)
+    for _ in range(3):
+        with trial.server.admin() as admin:
+            trial.publish(trial.jobs(20))
+            doomed = trial.start_worker(lease_s=60.0, job_s=0.05)
+            trial.expect_drained(within_s=10)
+            eventually(lambda: admin.info("clients")["blocked_clients"] == 2, 5, "both wait")
+        doomed.kill()
+        trial.publish(trial.jobs(1))
+        trial.expect_drained(within_s=2)
+
+
 def test_a_worker_that_slept_past_its_lease_is_told_so_and_another_did_its_jobs(
     private_redis: StartRedis, trial_on: TrialOn
 ) -> None:
@@ -274,7 +296,9 @@ def test_a_worker_that_slept_past_its_lease_is_told_so_and_another_did_its_jobs(
     assert mine["lost"] >= 1
     assert mine["done"] + others["done"] == 30
     assert others["lost"] == 0
-    assert trial.check().done == 30
+    totals = trial.check()
+    assert totals.done == 30
+    assert totals.ran_again <= 1, "it started what was no longer its own"
 
 
 # -- a broker that dies ---------------------------------------------------------------------------
@@ -586,6 +610,20 @@ class Line:
 
     proxy: Proxy
     backend: RedisClient
+    server: PrivateRedis
+
+    @contextmanager
+    def waiting(self, consumer: ConsumerBackend, max_jobs: int = 1) -> Iterator["Future[list[Delivery]]"]:
+        """Receive on another thread, and go on once that waits at the server, or at the proxy."""
+        spoiled = self.proxy.spoiled
+        with ThreadPoolExecutor(1) as thread, self.server.admin() as admin:
+            received = thread.submit(consumer.receive, max_jobs, 10.0)
+            eventually(
+                lambda: self.proxy.spoiled > spoiled or admin.info("clients")["blocked_clients"] == 1,
+                5,
+                "the consumer waits",
+            )
+            yield received
 
     def publish(self, *ids: str) -> list[PublishStatus]:
         messages = [Message(id_, b"{}") for id_ in ids]
@@ -595,14 +633,14 @@ class Line:
 @pytest.fixture
 def line(private_redis: StartRedis) -> Iterator[Line]:
     server = private_redis()
-    with server.client("warm") as warm:
-        warm.declare(Queue("jobs"))
-        warm.publish("jobs", [Message("job", b"{}")])
-        warm.open_consumer("jobs").receive(1, 0)
+    with server.admin() as admin:
+        for script in vars(scripts).values():
+            if isinstance(script, scripts.Script):
+                admin.script_load(script.text)
     proxy = Proxy(server.address.host, server.address.port)
-    with proxy, RedisClient("127.0.0.1", proxy.port, patience_s=1.0) as backend:
+    with proxy, RedisClient("127.0.0.1", proxy.port, patience_s=1.0, sweep_s=0.5) as backend:
         backend.declare(Queue("jobs"))
-        yield Line(proxy, backend)
+        yield Line(proxy, backend, server)
 
 
 @pytest.mark.parametrize("how", [Spoil.CUT, Spoil.SILENCE])
@@ -644,6 +682,84 @@ def test_a_publish_that_arrives_after_it_was_given_up_changes_nothing(line: Line
     assert line.backend.counts("jobs") == QueueCounts(0, 0, 0, 0)
 
 
+def test_of_a_large_batch_each_message_is_answered_though_the_queue_is_deleted_meanwhile(line: Line) -> None:
+    """The first 500 were confirmed, and the rest is known not to be in the queue (PUB-4)."""
+    line.proxy.spoil_next(b"job-600", Spoil.HOLD)
+    with ThreadPoolExecutor(1) as thread, line.server.client() as other:
+        answered = thread.submit(line.publish, *[f"job-{number}" for number in range(1200)])
+        eventually(lambda: line.proxy.spoiled == 1, 5, "the second part is held")
+        other.delete("jobs")
+        statuses = answered.result()
+
+    assert statuses == [PublishStatus.ACCEPTED] * 500 + [PublishStatus.REJECTED] * 700
+    with pytest.raises(QueueNotFound):
+        line.publish("a")
+
+
+def test_of_a_large_batch_what_was_confirmed_before_an_outage_is_known(line: Line) -> None:
+    """What comes after it is unknown, and costs the patience of one call (PUB-4)."""
+    line.proxy.spoil_next(b"job-600", Spoil.SILENCE, times=100)
+    began = time.monotonic()
+    statuses = line.publish(*[f"job-{number}" for number in range(3000)])
+
+    assert statuses == [PublishStatus.ACCEPTED] * 500 + [PublishStatus.UNKNOWN] * 2500
+    assert time.monotonic() - began < 2.5
+    line.proxy.forgive()
+    again = line.publish(*[f"job-{number}" for number in range(500, 3000)])
+    assert again == [PublishStatus.DUPLICATE] * 500 + [PublishStatus.ACCEPTED] * 2000
+    assert line.backend.counts("jobs") == QueueCounts(3000, 0, 0, 0)
+
+
+def test_a_publish_is_unknown_where_memory_ran_out_after_its_reply_was_lost(line: Line) -> None:
+    """The refusal is of the repetition: the first try may have been, and was, carried out (PUB-1, PUB-4)."""
+    line.proxy.spoil_next(PUBLISH.sha.encode(), Spoil.SILENCE)
+    with ThreadPoolExecutor(1) as thread, line.server.admin() as admin:
+        answered = thread.submit(line.publish, "a")
+        eventually(lambda: admin.hlen(QueueKeys("default", "jobs").body) == 1, 5, "it is in the queue")
+        admin.config_set("maxmemory", 1)
+        assert answered.result() == [PublishStatus.UNKNOWN]
+        admin.config_set("maxmemory", 0)
+        assert line.publish("a") == [PublishStatus.DUPLICATE]
+
+
+@pytest.mark.parametrize("how", [Spoil.CUT, Spoil.SILENCE])
+@pytest.mark.parametrize(
+    ("script", "call", "answer", "counts"),
+    [
+        (UNBURY, lambda backend: backend.redrive("jobs"), 3, QueueCounts(5, 0, 0, 0)),
+        (UNBURY, lambda backend: backend.redrive("jobs", ["a", "b"]), 2, QueueCounts(4, 0, 0, 1)),
+        (UNBURY, lambda backend: backend.discard("jobs"), 3, QueueCounts(2, 0, 0, 0)),
+        (UNBURY, lambda backend: backend.discard("jobs", ["c", "d"]), 1, QueueCounts(2, 0, 0, 2)),
+        (PURGE, lambda backend: backend.purge("jobs"), 2, QueueCounts(0, 0, 0, 3)),
+        (DELETE, lambda backend: backend.delete("jobs"), None, None),
+    ],
+    ids=["redrive all", "redrive some", "discard all", "discard some", "purge", "delete"],
+)
+def test_an_operation_whose_reply_is_lost_is_answered_as_if_it_had_come(
+    line: Line,
+    how: Spoil,
+    script: Script,
+    call: Callable[[RedisClient], int | None],
+    answer: int | None,
+    counts: QueueCounts | None,
+) -> None:
+    """It says what it did, and did it once (DLQ-2, DLQ-3, ADM-2, ADM-3, CON-1)."""
+    line.publish("a", "b", "c")
+    consumer = line.backend.open_consumer("jobs")
+    deliveries = consumer.receive(3, 0)
+    consumer.settle([Dead(delivery.receipt, "rejected", "no") for delivery in deliveries])
+    line.publish("d", "e")
+    line.proxy.spoil_next(script.sha.encode(), how)
+
+    assert call(line.backend) == answer
+    assert line.proxy.spoiled == 1
+    if counts is not None:
+        assert line.backend.counts("jobs") == counts
+    else:
+        with pytest.raises(QueueNotFound):
+            line.backend.counts("jobs")
+
+
 @pytest.mark.parametrize("how", [Spoil.CUT, Spoil.SILENCE])
 def test_a_delivery_whose_reply_is_lost_is_delivered_once(line: Line, how: Spoil) -> None:
     line.publish("a", "b", "c")
@@ -677,6 +793,83 @@ def test_a_request_for_jobs_that_arrives_after_it_was_given_up_takes_none(line: 
     assert delivery.id == "a"
     assert line.backend.counts("jobs") == QueueCounts(1, 0, 1, 0)
     assert consumer.settle([Ack(delivery.receipt)]).outcomes == [SettleOutcome.OK]
+
+
+@pytest.mark.parametrize("how", [Spoil.CUT, Spoil.TRUNCATE, Spoil.SILENCE])
+def test_a_delivery_that_ends_a_wait_and_whose_reply_is_lost_is_delivered_once(
+    line: Line, how: Spoil
+) -> None:
+    """Whether the connection breaks before, between or within the two replies (LSE-1, CON-1)."""
+    consumer = line.backend.open_consumer("jobs")
+    line.proxy.spoil_next(b"XREAD", how)
+    with line.waiting(consumer, max_jobs=2) as received:
+        line.publish("a", "b")
+        deliveries = received.result(5)
+
+    assert [(delivery.id, delivery.number) for delivery in deliveries] == [("a", 1), ("b", 1)]
+    assert line.proxy.spoiled == 1
+    assert line.backend.counts("jobs") == QueueCounts(0, 0, 2, 0)
+    acks = [Ack(delivery.receipt) for delivery in deliveries]
+    assert consumer.settle(acks).outcomes == [SettleOutcome.OK] * 2
+
+
+def test_a_consumer_that_closes_while_it_waits_takes_nothing(line: Line) -> None:
+    """Jobs that are published at that very moment stay, or come back at once (CON-2, SET-4)."""
+    chance = random.Random(4)
+    for number in range(40):
+        consumer = line.backend.open_consumer("jobs")
+        with line.waiting(consumer) as received, ThreadPoolExecutor(1) as thread:
+            published = thread.submit(line.publish, f"job-{number}")
+            time.sleep(chance.uniform(0, 0.002))
+            consumer.close()
+            published.result()
+            assert received.exception() is None or isinstance(received.exception(), Closed)
+        assert line.backend.counts("jobs") == QueueCounts(1, 0, 0, 0)
+        assert line.backend.purge("jobs") == 1
+    line.backend.close()
+    with line.server.admin() as admin:
+        assert set(admin.scan_iter("mtj:{default/*")).isdisjoint(admin.scan_iter("*:last:*"))
+        assert set(admin.scan_iter("mtj:{default/*")).isdisjoint(admin.scan_iter("*:interrupt:*"))
+
+
+def test_a_wait_that_reaches_the_server_after_its_consumer_closed_takes_nothing(line: Line) -> None:
+    consumer = line.backend.open_consumer("jobs")
+    line.proxy.spoil_next(b"XREAD", Spoil.HOLD)
+    with line.waiting(consumer) as received:
+        consumer.close()
+        line.publish("a")
+        line.proxy.release()
+        assert isinstance(received.exception(5), Closed)
+    time.sleep(0.3)
+
+    assert line.backend.counts("jobs") == QueueCounts(1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("settlement", [Ack, partial(Retry, delay_s=0.0, error="once more")])
+def test_a_consumer_that_settles_while_it_waits_is_woken_all_the_same(
+    line: Line, settlement: Callable[[str], Settlement]
+) -> None:
+    """The settlement overtakes the request that waits, which then has to be made anew (RCV-2)."""
+    line.publish("a")
+    consumer = line.backend.open_consumer("jobs")
+    (held,) = consumer.receive(1, 0)
+    with line.waiting(consumer) as received:
+        assert consumer.settle([settlement(held.receipt)]).outcomes == [SettleOutcome.OK]
+        line.publish("b")
+        (delivery,) = received.result(2)
+
+    assert delivery.id == ("b" if settlement is Ack else "a")
+    assert consumer.settle([Ack(delivery.receipt)]).outcomes == [SettleOutcome.OK]
+
+
+def test_an_interrupt_ends_a_wait_and_takes_nothing(line: Line) -> None:
+    consumer = line.backend.open_consumer("jobs")
+    for _ in range(3):
+        with line.waiting(consumer) as received:
+            consumer.interrupt()
+            assert received.result(2) == []
+    line.publish("a")
+    assert [delivery.id for delivery in consumer.receive(1, 5.0)] == ["a"]
 
 
 def test_a_silent_server_costs_no_more_than_patience(line: Line) -> None:
@@ -767,6 +960,22 @@ def test_workers_and_publishers_follow_a_failover(private_redis: StartRedis, tri
         assert worker.stats.done == 100
 
     assert trial.check().done == 100
+
+
+def test_sentinels_that_have_a_password_are_asked_with_it(private_redis: StartRedis) -> None:
+    server = private_redis()
+    config = f"sentinel monitor jobs 127.0.0.1 {server.address.port} 1\n"
+    sentinel = private_redis(sentinel=True, config=config, requirepass="a secret&more")
+    address = f"{sentinel.address.host}:{sentinel.address.port}"
+
+    with RedisClient.from_url(
+        f"redis+sentinel://{address}/jobs?sentinel_password=a%20secret%26more"
+    ) as backend:
+        backend.declare(Queue("jobs"))
+        assert backend.counts("jobs") == QueueCounts(0, 0, 0, 0)
+    refusal = pytest.raises(BackendUnavailable, match="a Sentinel wants another sentinel_password")
+    with RedisClient.from_url(f"redis+sentinel://{address}/jobs") as backend, refusal:
+        backend.declare(Queue("jobs"))
 
 
 # -- the first steps ------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from .capabilities import Capabilities, Durability, Lease, Redelivery
 from .consumer import ConsumerBackend
 from .findings import Finding, Verdict
 from .observer import Attempt, Observer, Outcome
+from .receipts import Receipts
 from .values import (
     Ack,
     Dead,
@@ -44,6 +45,7 @@ __all__ = [
     "PublishOutcome",
     "PublishStatus",
     "QueueCounts",
+    "Receipts",
     "Redelivery",
     "Release",
     "ResultStatus",

@@ -27,6 +27,7 @@ from ...ports import (
     PublishOutcome,
     PublishStatus,
     QueueCounts,
+    Receipts,
     ResultStatus,
     Retry,
     Settled,
@@ -53,16 +54,9 @@ class LeaseTable:
         self.name = name
         self.lease_s = lease_s
         self.held: dict[str, StoredJob] = {}
-        self.lost: set[str] = set()
-        self.granted = 0
+        self.receipts = Receipts(name)
         self.interrupted = False
         self.closed = False
-
-    def why_not_held(self, receipt: str) -> SettleOutcome:
-        """Tell a receipt that was settled from one that was lost, or never granted to this consumer."""
-        name, _, number = receipt.rpartition(".")
-        granted = name == self.name and number.isdecimal() and 0 < int(number) <= self.granted
-        return SettleOutcome.ALREADY if granted and receipt not in self.lost else SettleOutcome.LOST
 
 
 class QueueStore:
@@ -170,9 +164,9 @@ class QueueStore:
             if lease_ends < self._next_event() and self._receivers_waiting:
                 self._changed.notify_all()
             self._next_expiry = lease_ends
-        pop, held = self._order.pop, table.held
+        pop, held, receipts = self._order.pop, table.held, table.receipts
         deliveries = []
-        for granted in range(table.granted + 1, table.granted + 1 + count):
+        for granted in range(receipts.granted + 1, receipts.granted + 1 + count):
             job = pop()
             job.number += 1
             job.progress = None
@@ -182,7 +176,7 @@ class QueueStore:
             deliveries.append(
                 Delivery(job.id, job.body, receipt, job.attempt, job.number, job.crashes, table.lease_s)
             )
-        table.granted += count
+        receipts.granted += count
         return deliveries
 
     def _sweep(self, now: float) -> None:
@@ -199,9 +193,9 @@ class QueueStore:
 
     def _expire(self, table: LeaseTable, now: float) -> None:
         expired = list(itertools.takewhile(lambda held: held[1].lease_ends <= now, table.held.items()))
+        table.receipts.lose(receipt for receipt, _ in expired)
         for receipt, job in expired:
             del table.held[receipt]
-            table.lost.add(receipt)
             job.crashes += 1
             self._order.give_back(job)
 
@@ -239,7 +233,7 @@ class QueueStore:
     def _settle_one(self, table: LeaseTable, settlement: Settlement, now: float) -> SettleOutcome:
         job = table.held.pop(settlement.receipt, None)
         if job is None:
-            return table.why_not_held(settlement.receipt)
+            return table.receipts.why_not_held(settlement.receipt)
         if isinstance(settlement, Ack):
             self._end(job, settlement, now)
         elif isinstance(settlement, Retry):
@@ -287,7 +281,7 @@ class QueueStore:
     def _extend_one(self, table: LeaseTable, receipt: str, now: float) -> SettleOutcome:
         job = table.held.pop(receipt, None)
         if job is None:
-            return table.why_not_held(receipt)
+            return table.receipts.why_not_held(receipt)
         job.lease_ends = now + table.lease_s
         table.held[receipt] = job  # at the end: held is ordered by lease_ends
         return SettleOutcome.OK
@@ -329,7 +323,7 @@ class QueueStore:
         with self._changed:
             self._deleted = True
             for table in self._tables.values():
-                table.lost.update(table.held)
+                table.receipts.lose(table.held)
                 table.held.clear()
             self._changed.notify_all()
             self._ended.notify_all()

@@ -6,17 +6,22 @@ import secrets
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
 from time import monotonic
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from pydantic import SecretStr
-
-from ...domain.errors import BackendError, Closed, InvalidInput, QueueConflict
-from ...domain.limits import check_name
+from ...domain.errors import (
+    BackendError,
+    Closed,
+    InvalidInput,
+    JobsError,
+    QueueConflict,
+    QueueNotFound,
+)
+from ...domain.limits import check_int, check_name
 from ...domain.queue import Queue
 from ...domain.reporting import Progress
 from ...ports import (
@@ -42,14 +47,26 @@ from .keys import QueueKeys
 from .link import Argument, Link, OutOfReach, RefusedByServer, make_driver, make_sentinel
 from .looking import list_queues, read_progress
 from .refusals import naming_queue, refusing_queue
-from .scripts import COUNTS, DECLARE, DELETE, LETTERS, PUBLISH, PURGE, RESULT, UNBURY
+from .scripts import COUNTS, DECLARE, DELETE, LETTERS, PUBLISH, PURGE, RESULT, UNBURY, Script
+from .settings import (
+    Password,
+    check_address,
+    check_credentials,
+    check_duration,
+    check_sentinels,
+    check_tls,
+    is_loopback,
+    parsed_durability,
+    plain_password,
+)
 
 _LAYOUT = "1"
+_MAX_DB = 65_535
 _CHUNK_JOBS = 500
 """The most messages of one call, so that the server is never busy with one caller for long."""
 _CHUNK_BYTES = 4 * 1024 * 1024
 _KEEP_MS = 600_000
-"""How long the answer to a publish is kept for the case that it was lost."""
+"""How long an answer is kept for the case that it was lost."""
 _RETRIED_S = 60.0
 """How long after an answer was lost a publish of the same id counts as a retry of it."""
 
@@ -70,13 +87,14 @@ class RedisClient(OrchestratorBackend):
         ssl_ca_certs: A file of certificates to verify it against; the system's by default.
         sentinels: Host and port of each Sentinel that is to say where the server is; in place of ``host``.
         sentinel_service: What the Sentinels call the server.
+        sentinel_password: The Sentinels' own password, where they have one; shown nowhere.
         durability: What the server is set up to survive; declared in the capabilities, not changed by this.
         sweep_s: The longest, in seconds, that an idle consumer waits before it asks the server by itself: by
             then at the latest it finds what a consumer that died has left.
         patience_s: How many seconds a call tries to reach the server before it fails.
 
     Raises:
-        InvalidName: the namespace breaks the rule for names.
+        InvalidInput: a setting is out of range or of the wrong type; the message says which.
     """
 
     def __init__(
@@ -86,18 +104,26 @@ class RedisClient(OrchestratorBackend):
         db: int = 0,
         *,
         username: str | None = None,
-        password: str | SecretStr | None = None,
+        password: Password = None,
         namespace: str = "default",
         ssl: bool = False,
         ssl_ca_certs: str | None = None,
         sentinels: Sequence[tuple[str, int]] = (),
         sentinel_service: str = "mymaster",
+        sentinel_password: Password = None,
         durability: Durability = Durability.NONE,
         sweep_s: float = 5.0,
         patience_s: float = 5.0,
     ) -> None:
         super().__init__()
         check_name("namespace", namespace)
+        check_address("host", host, port)
+        check_int("db", db, 0, _MAX_DB)
+        check_credentials(username, password)
+        check_tls(ssl, ssl_ca_certs)
+        check_sentinels(sentinels, sentinel_service, sentinel_password)
+        check_duration("sweep_s", sweep_s)
+        check_duration("patience_s", patience_s)
         # Half of it, so that a connection that fell silent is given up in time to try another.
         timeout_s = max(patience_s / 2, 0.5)
         transport: dict[str, Any] = {"socket_connect_timeout": min(timeout_s, 5.0)}
@@ -107,26 +133,32 @@ class RedisClient(OrchestratorBackend):
         settings = transport | {
             "db": db,
             "username": username,
-            "password": password.get_secret_value() if isinstance(password, SecretStr) else password,
+            "password": plain_password("password", password),
             "client_name": self._client_name,
         }
         if sentinels:
             address = f"Sentinel's {sentinel_service!r}"
             settings["service"] = sentinel_service
-            settings["sentinel"] = make_sentinel(sentinels, socket_timeout=timeout_s, **transport)
+            settings["sentinel"] = make_sentinel(
+                sentinels,
+                password=plain_password("sentinel_password", sentinel_password),
+                socket_timeout=timeout_s,
+                **transport,
+            )
         else:
             address = f"{host}:{port}"
             settings |= {"host": host, "port": port}
+        self._warn_of_plaintext(address, ssl, [host for host, _ in sentinels] or [host])
         self._link = Link(
             address,
             make_driver(socket_timeout=timeout_s, **settings),
-            make_driver(socket_timeout=sweep_s + 10.0, **settings),
+            make_driver(socket_timeout=sweep_s + timeout_s, **settings),
             patience_s=patience_s,
             logger=self.logger,
         )
         self._address = f"redis{'s' if ssl else ''}://{'' if sentinels else host}"
         self._namespace = namespace
-        self._durability = Durability(durability)
+        self._durability = parsed_durability(durability)
         self._sweep_s = sweep_s
         self._publishers: dict[str, _Publisher] = {}
         self._consumers: weakref.WeakSet[RedisConsumerBackend] = weakref.WeakSet()
@@ -134,12 +166,21 @@ class RedisClient(OrchestratorBackend):
         self._closed = False
         self._pid = os.getpid()
 
+    def _warn_of_plaintext(self, address: str, ssl: bool, hosts: Sequence[str]) -> None:
+        if not ssl and not all(map(is_loopback, hosts)):
+            self.logger.warning(
+                "the connection to Redis at %s isn't encrypted: anyone on the way can change jobs, "
+                "and read the password; use ssl=True or a rediss:// URL",
+                address,
+            )
+
     @classmethod
     def from_url(cls, url: str) -> "RedisClient":
         """Make a client from ``redis://[user[:password]@]host[:port][/db][?namespace=…]``.
 
         ``rediss://`` encrypts, and its query may name ``ssl_ca_certs``.
-        ``redis+sentinel://[user[:password]@]host[:port],…/service[/db]`` asks Sentinels.
+        ``redis+sentinel://[user[:password]@]host[:port],…/service[/db]`` asks Sentinels; its query may name
+        their ``sentinel_password``.
 
         Raises:
             InvalidInput: the URL can't be understood.
@@ -164,9 +205,11 @@ class RedisClient(OrchestratorBackend):
             ) from None
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         namespace, ca_certs = query.pop("namespace", "default"), query.pop("ssl_ca_certs", None)
+        sentinel_password = query.pop("sentinel_password", None) if by_sentinel else None
         if query:
             raise InvalidInput(
-                f"a Redis URL takes no {', '.join(sorted(query))}; it takes namespace, ssl_ca_certs"
+                f"a Redis URL takes no {', '.join(sorted(query))}; it takes namespace, ssl_ca_certs and, "
+                "for Sentinels, sentinel_password"
             )
         host, port = addresses[0]
         return cls(
@@ -179,7 +222,8 @@ class RedisClient(OrchestratorBackend):
             ssl=scheme == "rediss",
             ssl_ca_certs=ca_certs,
             sentinels=addresses if by_sentinel else (),
-            sentinel_service=service,
+            sentinel_service=service or "mymaster",
+            sentinel_password=sentinel_password,
         )
 
     @property
@@ -237,10 +281,10 @@ class RedisClient(OrchestratorBackend):
 
     def purge(self, queue: str) -> int:
         keys, waiting, purged = self._keys(queue), self.counts(queue).waiting, 0
-        with naming_queue(queue, self._link):
+        with self._operation(keys) as operation:
             # What is published meanwhile may be dropped as well; what was there when it began always is.
             while purged < waiting:
-                dropped: int = self._link.run(PURGE, keys.for_purge(), [_CHUNK_JOBS])
+                dropped: int = operation.run(PURGE, keys.for_purge(operation.id), [_CHUNK_JOBS])
                 if not dropped:
                     break
                 purged += dropped
@@ -249,8 +293,9 @@ class RedisClient(OrchestratorBackend):
     def delete(self, queue: str) -> None:
         keys = self._keys(queue)
         self._link.fall(keys.for_declare())
+        with self._operation(keys) as operation:
+            operation.run(DELETE, keys.for_delete(operation.id), [])
         with naming_queue(queue, self._link):
-            self._link.run(DELETE, keys.for_delete(), [])
             self._link.command("UNLINK", keys.progress)
 
     def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
@@ -266,21 +311,29 @@ class RedisClient(OrchestratorBackend):
         return self._unbury("discard", queue, ids)
 
     def _unbury(self, how: str, queue: str, ids: Sequence[str] | None) -> int:
-        keys, upto = self._keys(queue), ""
-        count = 0
-        taken: int
-        with naming_queue(queue, self._link):
+        keys, upto, count = self._keys(queue), "", 0
+        with self._operation(keys) as operation:
+            names = keys.for_unbury(operation.id)
             if ids is not None:
                 for chunk in _chunks(dict.fromkeys(ids), _CHUNK_JOBS):
-                    taken, _ = self._link.run(UNBURY, keys.for_unbury(), [how, "", _CHUNK_JOBS, *chunk])
-                    count += taken
+                    taken, _ = operation.run(UNBURY, names, [how, "", _CHUNK_JOBS, *chunk]).split()
+                    count += int(taken)
                 return count
             while True:  # up to the last death of when it began: those that come meanwhile stay
-                taken, last = self._link.run(UNBURY, keys.for_unbury(), [how, upto, _CHUNK_JOBS, "*"])
+                taken, last = operation.run(UNBURY, names, [how, upto, _CHUNK_JOBS, "*"]).split()
                 upto = last.decode()
-                count += taken
-                if taken < _CHUNK_JOBS:
+                count += int(taken)
+                if int(taken) < _CHUNK_JOBS:
                     return count
+
+    @contextmanager
+    def _operation(self, keys: QueueKeys) -> Iterator["_Operation"]:
+        """Requests that are each carried out once, however often they are sent; and what refuses them."""
+        operation = _Operation(self._link)
+        with naming_queue(keys.queue, self._link):
+            yield operation
+        with suppress(BackendError, OutOfReach, Closed):  # else it expires
+            self._link.forget_requests(keys.last(operation.id))
 
     def result(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
         keys = self._keys(queue)
@@ -341,6 +394,19 @@ class RedisClient(OrchestratorBackend):
         self._consumers = weakref.WeakSet()
 
 
+class _Operation:
+    """Some requests, one after the other, that are numbered like those of a publisher."""
+
+    def __init__(self, link: Link) -> None:
+        self.id = secrets.token_hex(8)
+        self._link = link
+        self._requests = 0
+
+    def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        self._requests += 1
+        return self._link.run(script, keys, [self._requests, _KEEP_MS, *arguments])
+
+
 class _Publisher:
     """Publishes into one queue, one request after the other, and keeps track of those left open."""
 
@@ -358,9 +424,21 @@ class _Publisher:
 
     def publish(self, messages: Sequence[Message]) -> list[PublishOutcome]:
         outcomes: list[PublishOutcome] = []
+        failure: JobsError | None = None
         with self._lock:
             for chunk in _bounded(messages):
-                outcomes += self._publish_chunk(chunk)
+                try:
+                    if failure is None:
+                        outcomes += self._publish_chunk(chunk)
+                        failure = _outage(outcomes[-len(chunk) :])
+                        continue
+                except JobsError as error:
+                    if not outcomes:
+                        raise
+                    failure = error  # told by message, or those before would be left without an answer
+                gone = isinstance(failure, QueueNotFound)
+                status = PublishStatus.REJECTED if gone else PublishStatus.UNKNOWN
+                outcomes += self._answer(chunk, status, failure)
         return outcomes
 
     def _publish_chunk(self, messages: list[Message]) -> list[PublishOutcome]:
@@ -392,6 +470,9 @@ class _Publisher:
             self._open = (str(self._requests), [message.id for message in messages])
             return self._answer(messages, PublishStatus.UNKNOWN, self._link.unavailable(out))
         except RefusedByServer as error:
+            if error.may_have_run:
+                self._open = (str(self._requests), [message.id for message in messages])
+                return self._answer(messages, PublishStatus.UNKNOWN, error)
             full = str(error).startswith(("OOM", "command not allowed when used memory"))
             why = BackendError(f"Redis is out of memory, nothing was published: {error}") if full else error
             return self._answer(messages, PublishStatus.REJECTED, why)
@@ -401,7 +482,7 @@ class _Publisher:
         ]
 
     def _answer(
-        self, messages: list[Message], status: PublishStatus, error: BackendError
+        self, messages: list[Message], status: PublishStatus, error: JobsError
     ) -> list[PublishOutcome]:
         return [PublishOutcome(message.id, status, error) for message in messages]
 
@@ -411,7 +492,7 @@ class _Publisher:
             return
         request, ids = self._open
         answer = self._link.command("GET", self._keys.last(self._client)) or b""
-        last, _, said = answer.decode().partition(":")
+        last, _, said = answer.decode().partition("|")
         if last == request:
             until = monotonic() + _RETRIED_S
             self._settled.update((id_, until) for id_, what in zip(ids, said, strict=True) if what == "a")
@@ -419,12 +500,17 @@ class _Publisher:
 
     def close(self) -> None:
         with suppress(BackendError, OutOfReach, Closed):  # else it expires
-            self._link.command("UNLINK", self._keys.last(self._client))
+            self._link.forget_requests(self._keys.last(self._client))
+
+
+def _outage(outcomes: Iterable[PublishOutcome]) -> JobsError | None:
+    """What left messages open, so that it is no use to send more."""
+    return next((each.error for each in outcomes if each.status is PublishStatus.UNKNOWN), None)
 
 
 def _address(text: str, default_port: int) -> tuple[str, int]:
     parts = urlsplit(f"//{text}")
-    return parts.hostname or "localhost", parts.port or default_port
+    return parts.hostname or "localhost", default_port if parts.port is None else parts.port
 
 
 def _letter(id_: bytes, body: bytes, info: bytes, letter: bytes, history: bytes | None) -> DeadLetter:

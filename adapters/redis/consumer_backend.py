@@ -4,8 +4,10 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from math import inf
 from time import monotonic
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...domain.errors import Closed, JobsError, QueueNotFound
 from ...domain.reporting import Progress
@@ -14,6 +16,7 @@ from ...ports import (
     ConsumerBackend,
     Dead,
     Delivery,
+    Receipts,
     Release,
     Retry,
     Settled,
@@ -21,7 +24,7 @@ from ...ports import (
     SettleOutcome,
 )
 from .keys import QueueKeys
-from .link import Argument, Link, OutOfReach
+from .link import Argument, Call, Link, OutOfReach, RefusedByServer
 from .looking import write_progress
 from .refusals import naming_queue
 from .scripts import EXCHANGE, EXTEND
@@ -30,17 +33,23 @@ _MAX_BATCH = 1000
 """The most jobs or settlements of one call: a script can't take many thousands of arguments at once."""
 _KEEP_MS = 600_000
 """How long the answer to a request is kept for the case that it was lost."""
-
-
+_ENDING_S = 2.0
+"""How long ``close`` waits for a ``receive`` on another thread to end."""
+_NO_SETTLEMENTS = (0,)
+"""How a request tells that it settles nothing."""
 _FIRST_DELIVERY = (1, 1, 0)
 """Attempt, number and crashes of a job that nothing happened to before."""
 
 _Held = tuple[str, str]
-"""The id of a job, and the token of its lease."""
+"""The id of a job, and the token of its lease, which is that of all that were taken together."""
 
 
 class RedisConsumerBackend(ConsumerBackend):
     """Receives with one round trip a batch, and waits on a stream: a publish wakes it at once (RCV-2).
+
+    What it wants once it is woken goes to the server together with the wait, so that a publish and the
+    delivery of the job are one trip apart. That makes a request which is under way for as long as the wait
+    lasts: another of this consumer's that overtakes it makes it STALE, and it takes nothing any more.
 
     Made by :meth:`RedisClient.open_consumer`.
     """
@@ -53,11 +62,12 @@ class RedisConsumerBackend(ConsumerBackend):
         self._sweep_s = sweep_s
         self._consumer = secrets.token_urlsafe(8)
         self._names = keys.for_exchange(self._consumer)
-        self._lock = threading.RLock()  # a request number must not overtake another
+        self._lock = threading.RLock()  # what is held, and the numbers of requests
+        self._receiving = threading.RLock()
         self._requests = 0
-        self._granted = 0
+        self._receipts = Receipts(self._consumer)
         self._held: dict[str, _Held] = {}
-        self._lost: set[str] = set()
+        self._idle: _Idle | None = None
         self._interrupted = threading.Event()
         self._interrupts_seen = "0-0"
         self._closed = False
@@ -69,37 +79,38 @@ class RedisConsumerBackend(ConsumerBackend):
 
     def receive(self, max_jobs: int, timeout_s: float) -> list[Delivery]:
         give_up = monotonic() + timeout_s
-        while True:
-            exchanged = self._exchange([], max_jobs)
-            if exchanged.deliveries:
-                return exchanged.deliveries
-            remaining_s = give_up - monotonic()
-            if self._interrupted.is_set() or remaining_s <= 0:
-                self._interrupted.clear()
-                return []
-            wait_s = min(remaining_s, self._sweep_s, exchanged.next_event_s)
-            interrupt = self._keys.interrupt(self._consumer)
-            streams = [(self._keys.wake, exchanged.wake_id), (interrupt, self._interrupts_seen)]
-            news = self._link.wait(streams, wait_s)
-            self._interrupts_seen = news.get(interrupt, self._interrupts_seen)
-            if not news and wait_s == remaining_s:
-                self._interrupted.clear()
-                return []  # nothing came up to the very end, so there is nothing to ask for
+        with self._receiving:  # `close` waits for it
+            while True:
+                now, idle = monotonic(), self._idle
+                wait_s = min(give_up - now, self._sweep_s, idle.until - now) if idle else 0.0
+                if idle is None or wait_s <= 0 or self._interrupted.is_set():
+                    deliveries = self._take(max_jobs)
+                else:
+                    deliveries = self._wait_and_take(idle.wake_id, wait_s, max_jobs)
+                if deliveries:
+                    return deliveries
+                if self._interrupted.is_set() or monotonic() >= give_up:
+                    self._interrupted.clear()
+                    return []
 
     def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
+        with self._lock:
+            self._check_open()
+            return self._settle(settlements, take)
+
+    def _settle(self, settlements: Sequence[Settlement], take: int) -> Settled:
         outcomes: list[SettleOutcome] = []
         deliveries: list[Delivery] = []
-        with self._lock:
-            for start in range(0, max(1, len(settlements)), _MAX_BATCH):
-                chunk = settlements[start : start + _MAX_BATCH]
-                is_last = start + _MAX_BATCH >= len(settlements)
-                try:
-                    exchanged = self._exchange(chunk, take if is_last else 0)
-                except QueueNotFound:  # deleted: every receipt of it is lost (ADM-3)
-                    outcomes += [self._lose(settlement.receipt) for settlement in chunk]
-                    continue
-                outcomes += exchanged.outcomes
-                deliveries += exchanged.deliveries
+        for start in range(0, max(1, len(settlements)), _MAX_BATCH):
+            chunk = settlements[start : start + _MAX_BATCH]
+            is_last = start + _MAX_BATCH >= len(settlements)
+            try:
+                exchanged = self._exchange(chunk, take if is_last else 0)
+            except QueueNotFound:  # deleted: every receipt of it is lost (ADM-3)
+                outcomes += [self._lose(settlement.receipt) for settlement in chunk]
+                continue
+            outcomes += exchanged.outcomes
+            deliveries += exchanged.deliveries
         return Settled(outcomes, deliveries)
 
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
@@ -119,9 +130,8 @@ class RedisConsumerBackend(ConsumerBackend):
                 for (receipt, _), kept in zip(chunk, answer.decode(), strict=True):
                     if kept == "0" and receipt in self._held:  # else it was settled meanwhile
                         self._lose(receipt)
-        return [
-            SettleOutcome.OK if receipt in self._held else self._why_not_held(receipt) for receipt in receipts
-        ]
+        why_not = self._receipts.why_not_held
+        return [SettleOutcome.OK if receipt in self._held else why_not(receipt) for receipt in receipts]
 
     def report(self, receipt: str, progress: Progress) -> None:
         held = self._held.get(receipt)
@@ -133,16 +143,24 @@ class RedisConsumerBackend(ConsumerBackend):
         self._end_wait()
 
     def close(self) -> None:
-        if self._closed:
-            return
-        try:
-            self.settle([Release(receipt) for receipt in list(self._held)])
-            self._link.command("UNLINK", self._keys.last(self._consumer))
-        except (JobsError, OutOfReach) as error:
-            self.logger.warning("a consumer closed without releasing its jobs: %s", error)
-        finally:
-            self._closed = True
+        if os.getpid() != self._pid:
+            return  # what is held is the parent's
+        with self._lock:
+            if self._closed:
+                return
+            try:
+                # Also makes STALE what waits at the server, and would take jobs for nobody.
+                self._settle([Release(receipt) for receipt in list(self._held)], 0)
+            except JobsError as error:
+                self.logger.warning("a consumer closed without releasing its jobs: %s", error)
+                return
+            finally:
+                self._closed = True
         self._end_wait()
+        if self._receiving.acquire(timeout=_ENDING_S):
+            with suppress(JobsError, OutOfReach):  # else they expire
+                self._link.forget_requests(self._names[-1], self._keys.interrupt(self._consumer))
+            self._receiving.release()
 
     def _end_wait(self) -> None:
         key = self._keys.interrupt(self._consumer)
@@ -154,63 +172,106 @@ class RedisConsumerBackend(ConsumerBackend):
 
     # -- one round trip ---------------------------------------------------------------------------
 
-    def _exchange(self, settlements: Sequence[Settlement], take: int) -> "_Exchanged":
+    def _exchange(self, settlements: Sequence[Settlement], take: int) -> Settled:
+        with self._lock:
+            batch = _Batch(settlements, self._held, self._receipts.why_not_held)
+            request = self._next_request(take, batch.arguments)
+            try:
+                with naming_queue(self._keys.queue, self._link):
+                    answer = self._link.run(*request)
+            except BaseException:
+                self._receipts.lose(batch.receipts())  # settled or not: nobody can tell any more
+                raise
+            outcomes, deliveries = self._understood(self._requests, take, answer)
+            for receipt in batch.answer(outcomes):
+                self._lose(receipt)
+            return Settled(batch.outcomes, deliveries)
+
+    def _take(self, take: int) -> list[Delivery]:
         with self._lock:
             self._check_open()
-            self._requests += 1
-            batch = _Batch(settlements, self._held, self._why_not_held)
-            lease_ms = round(self._lease_s * 1000)
-            arguments: list[Argument] = [
+            return self._exchange([], take).deliveries
+
+    def _wait_and_take(self, wake_id: str, wait_s: float, take: int) -> list[Delivery]:
+        with self._lock:
+            self._check_open()
+            request = self._next_request(take, _NO_SETTLEMENTS)
+            number = self._requests
+        interrupt = self._keys.interrupt(self._consumer)
+        streams = [(self._keys.wake, wake_id), (interrupt, self._interrupts_seen)]
+        news, answer = self._link.wait(streams, wait_s, request)
+        self._interrupts_seen = news.get(interrupt, self._interrupts_seen)
+        with self._lock:
+            if answer is None:
+                self._check_open()
+                answer = self._asked_again(request)
+            if answer is None:
+                return []
+            _, deliveries = self._understood(number, take, answer)
+            if self._closed and deliveries:  # taken just before
+                with suppress(JobsError):  # then their leases run out
+                    self._settle([Release(delivery.receipt) for delivery in deliveries], 0)
+            self._check_open()
+            return deliveries
+
+    def _asked_again(self, request: Call) -> Any:
+        """Repeat a request whose answer didn't come: what it took is answered again, or it takes now."""
+        self._idle = None
+        try:
+            with naming_queue(self._keys.queue, self._link):
+                return self._link.run(*request)
+        except RefusedByServer as error:
+            if str(error).startswith("STALE"):  # another has overtaken it, so it took nothing
+                return None
+            raise
+
+    def _next_request(self, take: int, settlements: Sequence[Argument]) -> Call:
+        self._requests += 1
+        lease_ms = round(self._lease_s * 1000)
+        return (
+            EXCHANGE,
+            self._names,
+            [
                 self._requests,
                 self._consumer,
                 lease_ms,
                 _KEEP_MS + lease_ms,
                 min(take, _MAX_BATCH),
-                *batch.arguments,
-            ]
-            try:
-                with naming_queue(self._keys.queue, self._link):
-                    answer = self._link.run(EXCHANGE, self._names, arguments)
-            except BaseException:
-                self._lost.update(batch.receipts())  # settled or not: nobody can tell any more
-                raise
-            now, event, wake, answers, ids, bodies, infos = answer
-            for receipt in batch.answer(answers):
-                self._lose(receipt)
-            return _Exchanged(
-                batch.outcomes,
-                self._deliveries(self._requests, ids, bodies, infos),
-                wake.decode(),
-                max(0.0, (event - now) / 1000) if event >= 0 else self._sweep_s,
-            )
+                *settlements,
+            ],
+        )
+
+    def _understood(self, request: int, take: int, answer: Any) -> tuple[bytes, list[Delivery]]:
+        now, event, wake, outcomes, ids, bodies, infos = answer
+        if take:
+            until = monotonic() + (event - now) / 1000 if event >= 0 else inf
+            self._idle = None if ids else _Idle(wake.decode(), until)
+        return outcomes, self._deliveries(request, ids, bodies, infos)
 
     def _deliveries(
         self, request: int, ids: list[bytes], bodies: list[bytes | None], infos: list[bytes]
     ) -> list[Delivery]:
         deliveries = []
-        held, lease_s, granted = self._held, self._lease_s, self._granted
-        receipt_start, token_start = f"{self._consumer}.", f"{self._consumer}:{request}:"
-        for place, (raw_id, body, info) in enumerate(zip(ids, bodies, infos, strict=True), 1):
+        held, lease_s, granted = self._held, self._lease_s, self._receipts.granted
+        receipt_start, token = f"{self._consumer}.", f"{self._consumer}:{request}"
+        infos = infos or [b""] * len(ids)
+        new = tuple.__new__
+        for number, (raw_id, body, info) in enumerate(zip(ids, bodies, infos, strict=True), granted + 1):
             if body is None:  # deleted since, where this is an answer repeated
                 continue
-            receipt = f"{receipt_start}{granted + place}"
+            receipt = f"{receipt_start}{number}"
             id_ = raw_id.decode()
-            held[receipt] = (id_, f"{token_start}{place}")
-            attempt, number, crashes = map(int, info.split(b":")) if info else _FIRST_DELIVERY
-            deliveries.append(Delivery(id_, body, receipt, attempt, number, crashes, lease_s))
-        self._granted = granted + len(ids)
+            held[receipt] = (id_, token)
+            attempt, times, crashes = map(int, info.split(b":")) if info else _FIRST_DELIVERY
+            # A third of what Delivery(...) costs, which is most of what a delivery costs here.
+            deliveries.append(new(Delivery, (id_, body, receipt, attempt, times, crashes, lease_s)))
+        self._receipts.granted = granted + len(ids)
         return deliveries
 
     def _lose(self, receipt: str) -> SettleOutcome:
         self._held.pop(receipt, None)
-        self._lost.add(receipt)
+        self._receipts.lose([receipt])
         return SettleOutcome.LOST
-
-    def _why_not_held(self, receipt: str) -> SettleOutcome:
-        """Tell a receipt that was settled from one that was lost, or never granted to this consumer."""
-        name, _, number = receipt.rpartition(".")
-        granted = name == self._consumer and number.isdecimal() and 0 < int(number) <= self._granted
-        return SettleOutcome.ALREADY if granted and receipt not in self._lost else SettleOutcome.LOST
 
     def _check_open(self) -> None:
         if os.getpid() != self._pid:
@@ -219,11 +280,13 @@ class RedisConsumerBackend(ConsumerBackend):
             raise Closed(f"this consumer of queue {self._keys.queue!r} is closed")
 
 
-class _Exchanged(NamedTuple):
-    outcomes: list[SettleOutcome]
-    deliveries: list[Delivery]
+class _Idle(NamedTuple):
+    """The server had nothing: a wait from then on misses nothing, whenever it begins."""
+
     wake_id: str
-    next_event_s: float
+    """The last wake-up before that."""
+    until: float
+    """When something may become ready without a wake-up, by the monotonic clock."""
 
 
 class _Batch:
@@ -239,20 +302,28 @@ class _Batch:
         self._acked: list[int] = []
         self._otherwise: list[int] = []
         self._settlements = settlements
-        acks: list[Argument] = []
+        runs: list[tuple[str, list[str]]] = []
         others: list[Argument] = []
+        token_of_run, ids = "", list[str]()
         for place, settlement in enumerate(settlements):
             job = held.pop(settlement.receipt, None)
             if job is None:
                 self.outcomes[place] = why_not_held(settlement.receipt)
             elif type(settlement) is Ack and settlement.result is None:
                 self._acked.append(place)
-                acks += job
+                id_, token = job
+                if token != token_of_run:
+                    token_of_run, ids = token, []
+                    runs.append((token, ids))
+                ids.append(id_)
             else:
                 self._otherwise.append(place)
                 others += _operation(settlement, job)
-        self.arguments: list[Argument] = [len(self._acked), *acks, *others]
+        self.arguments: list[Argument] = [len(runs)]
         """What the script is to be told."""
+        for token, ids in runs:
+            self.arguments += (token, ",".join(ids))
+        self.arguments += others
 
     def receipts(self) -> list[str]:
         """The receipts that are sent, in the order of the arguments."""

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from typing import Any
 
 from ...domain.errors import AccessDenied, JobsError
@@ -12,6 +11,7 @@ from .keys import QueueKeys
 from .link import Link, OutOfReach
 from .looking import list_queues
 from .scripts import DENIED
+from .settings import is_loopback
 
 _SKEW_S = 5.0
 _NEARLY = 0.9
@@ -50,6 +50,7 @@ _NEEDED = (
     "RPUSH KEY x",
     "LTRIM KEY 0 0",
     "LPOS KEY x",
+    "LRANGE KEY 0 0",
     "ZADD KEY 1 x",
     "ZCARD KEY",
     "ZCOUNT KEY 0 1",
@@ -117,7 +118,7 @@ def _server(info: Mapping[str, Any], address: str) -> Iterator[Finding]:
     if info.get("role") not in (None, "master"):
         yield wrong("role", "this is a replica: it takes no jobs", "connect to its master, or by Sentinel")
     scheme, _, host = address.partition("://")
-    if scheme == "redis" and not _is_loopback(host):
+    if scheme == "redis" and host and not is_loopback(host):
         yield doubtful(
             "encryption", f"jobs and password travel to {host} in plain text", "use rediss://, with TLS"
         )
@@ -237,13 +238,6 @@ def _queues(link: Link, namespace: str, layout: str) -> Iterator[Finding]:
                 "drain it with the release that made it, then delete it",
             )
     yield good("queues", f"{len(queues)} in namespace {namespace!r}")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host in ("", "localhost") or ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _pairs(answer: Any) -> Iterator[tuple[Any, Any]]:

@@ -93,7 +93,7 @@ class QueueKeys:
         return self._key("progress")
 
     def last(self, client: str) -> str:
-        """String: the last request of one publisher or consumer, and its answer. Expires."""
+        """String: number|answer of the last request of one publisher, consumer or operation. Expires."""
         return self._key(f"last:{client}")
 
     def interrupt(self, consumer: str) -> str:
@@ -148,13 +148,24 @@ class QueueKeys:
         """The keys of ``counts.lua``."""
         return [self.meta, self.ready, self.run, self.delay, self.dead]
 
-    def for_purge(self) -> list[str]:
+    def for_purge(self, operation: str) -> list[str]:
         """The keys of ``purge.lua``."""
-        return [self.meta, self.body, self.state, self.history, self.ready, self.run, self.delay]
+        return [
+            self.meta,
+            self.body,
+            self.state,
+            self.history,
+            self.ready,
+            self.run,
+            self.delay,
+            self.ended,
+            self.last(operation),
+        ]
 
-    def for_delete(self) -> list[str]:
+    def for_delete(self, operation: str) -> list[str]:
         """The keys of ``delete.lua``."""
         return [
+            self.last(operation),
             self.meta,
             self.wake,
             self.rwake,
@@ -175,7 +186,7 @@ class QueueKeys:
         """The keys of ``letters.lua``."""
         return [self.meta, self.body, self.state, self.dead, self.letter, self.history]
 
-    def for_unbury(self) -> list[str]:
+    def for_unbury(self, operation: str) -> list[str]:
         """The keys of ``unbury.lua``."""
         return [
             self.meta,
@@ -185,7 +196,9 @@ class QueueKeys:
             self.dead,
             self.letter,
             self.history,
+            self.ended,
             self.wake,
+            self.last(operation),
         ]
 
     def for_result(self) -> list[str]:

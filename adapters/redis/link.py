@@ -11,7 +11,7 @@ from redis import Redis
 from redis import exceptions as driver
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelConnectionPool
+from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
 from ...domain import RetryPolicy
 from ...domain.errors import (
@@ -43,6 +43,8 @@ _PASSING_REFUSALS = ("NOREPLICAS", "MISCONF", "BUSY ")
 _DENIED = (driver.AuthenticationError, driver.AuthorizationError, driver.NoPermissionError)
 
 Argument = str | bytes | int
+Call = tuple[Script, Sequence[str], Sequence[Argument]]
+"""A script, its keys, its arguments."""
 
 
 class OutOfReach(Exception):
@@ -80,6 +82,8 @@ class Link:
         """The run id of the server that was met last: another after a restart or a failover."""
         self._standing: dict[Sequence[str], tuple[Script, Sequence[Argument]]] = {}
         self._out = False
+        self._broke = False
+        """Whether ever a call broke off: what it sent may be on its way still, however late it is."""
         self._closing = threading.Event()
 
     def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
@@ -104,17 +108,39 @@ class Link:
         """Run a command that may run twice; otherwise as :meth:`run`."""
         return self._persist(lambda: _execute(self._commands, *words))
 
-    def wait(self, streams: Sequence[tuple[str, str]], seconds: float) -> dict[str, str]:
+    def forget_requests(self, *keys: str) -> None:
+        """Remove what turns away requests that come late, unless one may come: then it expires by itself."""
+        if not self._broke:
+            self.command("UNLINK", *keys)
+
+    def wait(
+        self, streams: Sequence[tuple[str, str]], seconds: float, then: Call | None = None
+    ) -> tuple[dict[str, str], Any]:
         """Wait for a new entry in any of ``streams``, given with the last id seen.
 
+        Args:
+            streams: Their names, and of each the last id seen.
+            seconds: How long to wait at most.
+            then: What to run as soon as the wait is over. It is sent along with the wait, so that the server
+                runs it at that very moment, and the entry and the answer arrive together.
+
         Returns:
-            The ids of what came, by stream; where an error ended the wait, those that were given.
+            The ids of what came, by stream; where an error ended the wait, those that were given. And the
+            answer of ``then``, or None where none came: it may or may not have run, and :meth:`run` is to
+            run it again.
         """
         block_ms = max(1, ceil(seconds * 1000))  # 0 would be for ever
         names = [name for name, _ in streams]
         ids = [last for _, last in streams]
+        pipeline = self._waits.pipeline(transaction=False)
+        _execute(pipeline, "XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", *names, *ids)
+        if then is not None:
+            script, keys, arguments = then
+            _execute(pipeline, "EVALSHA", script.sha, len(keys), *keys, *arguments)
         try:
-            came = _execute(self._waits, "XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", *names, *ids)
+            came, *answers = pipeline.execute(raise_on_error=False)
+            if isinstance(came, Exception):
+                raise came
         except _DENIED as error:
             raise self._translated(error) from error
         except (
@@ -126,11 +152,14 @@ class Link:
         ) as error:
             # The call that follows finds out what is the matter, and deals with it.
             self._logger.debug("a wait ended early: %s", type(error).__name__)
+            self._broke = True
             self._closing.wait(min(seconds, _PAUSE_S))  # should every wait fail, this is no storm
-            return dict(streams)
+            return dict(streams), None
         # By stream: a list of pairs in the old protocol, a mapping in the new one.
         pairs = came.items() if isinstance(came, dict) else came or ()
-        return {name.decode(): entries[-1][0].decode() for name, entries in pairs}
+        news = {name.decode(): entries[-1][0].decode() for name, entries in pairs}
+        answered = answers and not isinstance(answers[0], Exception)
+        return news, answers[0] if answered else None
 
     def close(self) -> None:
         """Drop every connection; calls under way and to come raise Closed."""
@@ -165,7 +194,7 @@ class Link:
                     continue
                 passing = isinstance(error, _PASSING) or str(error).startswith(_PASSING_REFUSALS)
                 if isinstance(error, _DENIED) or not passing:
-                    raise self._translated(error) from error
+                    raise self._translated(error, tries > 0) from error
                 tries += 1
                 self._tell_out(error)
                 delay_s = _BACKOFF.delay_s(tries)
@@ -179,25 +208,28 @@ class Link:
     def unavailable(self, out: OutOfReach) -> BackendUnavailable:
         """What to tell the caller of an outage."""
         return BackendUnavailable(
-            f"no Redis answers at {self._address} ({type(out.error).__name__}: {out.error}); "
+            f"no Redis answers at {self._address} ({_described(out.error)}); "
             "is it running? Start one with: redis-server"
         )
 
-    def _translated(self, error: Exception) -> Exception:
+    def _translated(self, error: Exception, may_have_run: bool = False) -> Exception:
         text = str(error)
         if isinstance(error, _DENIED) or text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
             return AccessDenied(f"Redis at {self._address} denies access: {text}")
         if isinstance(error, driver.RedisError):
-            return RefusedByServer(text)
+            return RefusedByServer(text, may_have_run)
         return error
 
     def _tell_out(self, error: Exception) -> None:
+        self._broke = True
         self._checked = False  # whoever answers next may be another server
         if isinstance(error, driver.ReadOnlyError):  # demoted: its successor may have its name by now
             self._commands.connection_pool.disconnect(inuse_connections=False)
         if not self._out:
             self._out = True
-            self._logger.warning("Redis at %s is out of reach, trying again: %s", self._address, error)
+            self._logger.warning(
+                "Redis at %s is out of reach, trying again: %s", self._address, _described(error)
+            )
 
     def _tell_back(self) -> None:
         if self._out:
@@ -226,7 +258,23 @@ class Link:
 
 
 class RefusedByServer(BackendError):
-    """The server answered with an error; the message is its own."""
+    """The server answered with an error; the message is its own.
+
+    Args:
+        text: The message.
+        may_have_run: Whether the command was sent before, and that answer lost.
+    """
+
+    def __init__(self, text: str, may_have_run: bool) -> None:
+        self.may_have_run = may_have_run
+        super().__init__(text)
+
+
+def _described(error: Exception) -> str:
+    if isinstance(error, MasterNotFoundError):  # whose own message is a page long
+        denied = "Authentication" in str(error)
+        return "a Sentinel wants another sentinel_password" if denied else "no Sentinel names a server"
+    return f"{type(error).__name__}: {error}"
 
 
 def _execute(redis: Redis, *words: Argument) -> Any:

@@ -147,6 +147,12 @@ class Bench:
             yield [stack.enter_context(self.harness.make(namespace)) for _ in range(count)]
 
     @contextmanager
+    def rigs(self, count: int) -> Iterator[list[Rig]]:
+        """Several fresh queues of a fresh client, which wait together."""
+        with self.backends(1) as (backend,):
+            yield [self.rig_on(backend, name=f"jobs-{number}") for number in range(count)]
+
+    @contextmanager
     def rig(self, kind: QueueKind = QueueKind.FIFO, *, name: str = "jobs") -> Iterator[Rig]:
         """A fresh queue of a fresh client in a fresh namespace."""
         with self.backends(1) as (backend,):
@@ -266,7 +272,19 @@ class Bench:
 
     def property(self, **strategies: SearchStrategy[Any]) -> Callable[[Callable[..., None]], None]:
         """Run the decorated function at once, as a property of values drawn from ``strategies``."""
+        return self._property(self.profile.property_examples, strategies)
 
+    def waited_property(self, **strategies: SearchStrategy[Any]) -> Callable[[Callable[..., None]], None]:
+        """As :meth:`property`, of one whose every example lets time pass: try several cases in each."""
+        profile = self.profile
+        examples = (
+            profile.property_examples if self.harness.virtual_time else profile.waited_property_examples
+        )
+        return self._property(examples, strategies)
+
+    def _property(
+        self, examples: int, strategies: dict[str, SearchStrategy[Any]]
+    ) -> Callable[[Callable[..., None]], None]:
         def run(body: Callable[..., None]) -> None:
             __tracebackhide__ = True
 
@@ -276,7 +294,7 @@ class Bench:
                     body(**values)
 
             test = given(**strategies)(example)
-            self.seeded(self.settings(self.profile.property_examples)(test))()
+            self.seeded(self.settings(examples)(test))()
 
         return run
 

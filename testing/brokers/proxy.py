@@ -15,6 +15,7 @@ class Spoil(Enum):
     """What becomes of a connection from the request on that a rule fits."""
 
     CUT = "the server runs the request; its reply is cut off after a few bytes by a reset"
+    TRUNCATE = "the server runs the request; its reply is cut off before the last few bytes by a reset"
     SILENCE = "the server runs the request; nothing it answers arrives any more, and nothing is closed"
     HOLD = "the request doesn't reach the server before release()"
 
@@ -133,8 +134,8 @@ class _Connection:
     def downwards(self) -> None:
         while data := self.read(self.server):
             with suppress(OSError):
-                if self.spoil is Spoil.CUT:
-                    self.client.sendall(data[:5])
+                if self.spoil in (Spoil.CUT, Spoil.TRUNCATE):
+                    self.client.sendall(data[:5] if self.spoil is Spoil.CUT else data[:-5])
                     # With this option a close sends a reset in place of an orderly end.
                     self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     self.end()

@@ -4,6 +4,7 @@ The broker's clock stands still here until a test moves it; the heartbeat runs i
 """
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -96,6 +97,53 @@ def test_a_lost_lease_is_told_to_the_handler_and_counted(
     other.consume(1)
     assert again == [(1, False)]
     assert other.stats.done == 1
+
+
+@pytest.fixture
+def stand_still(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> Callable[..., None]:
+    """Let time pass at once, as for a process that was stopped: no heartbeat comes in between."""
+    passed_s = 0.0
+
+    def stop(seconds: float, broker_s: float) -> None:
+        nonlocal passed_s
+        passed_s += seconds
+        clock.advance(broker_s)
+
+    monkeypatch.setattr("mindtrace.jobs.application.hand.monotonic", lambda: time.monotonic() + passed_s)
+    return stop
+
+
+@pytest.mark.parametrize(
+    ("broker_s", "line_breaks", "run"),
+    [(61.0, 0, [1]), (59.0, 0, [1, 2, 3]), (61.0, 1, [1])],
+    ids=["lost", "kept", "nobody answers"],
+)
+def test_a_worker_that_stood_still_for_a_lease_starts_only_what_is_still_its_own(
+    far: Orchestrator,
+    line: Any,
+    make_consumer: MakeConsumer,
+    stand_still: Callable[..., None],
+    broker_s: float,
+    line_breaks: int,
+    run: list[float],
+) -> None:
+    """It asks before it starts what waited, for the broker's clock decides (LSE-5, RCV-3)."""
+    far.publish_batch("points", [{"x": 1}, {"x": 2}, {"x": 3}])
+    seen: list[float] = []
+
+    def stopped(job: Any) -> None:
+        seen.append(job.payload.x)
+        if len(seen) == 1:
+            line.breaks["extend"] = line_breaks
+            stand_still(61.0, broker_s)
+            others.extend(far.backend.open_consumer("points").receive(3, 0))
+
+    others: list[Any] = []
+    consumer = make_consumer(stopped, to=far, lease_s=60.0, prefetch=3, poll_timeout_s=0)
+    consumer.consume(3)
+
+    assert seen == run
+    assert len(others) == (3 if broker_s > 60 else 0)
 
 
 def test_a_job_that_was_lost_while_it_waited_is_not_started(

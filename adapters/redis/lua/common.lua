@@ -71,9 +71,41 @@ local function ready_count(kind, ready)
   return redis.call(kind == 'priority' and 'ZCARD' or 'LLEN', ready)
 end
 
+-- A request that must not be applied twice is numbered by its sender, and `last` keeps the number and the answer of
+-- the sender's last one. Sent again because the answer was lost, it is answered as before: returns that answer.
+-- Late, it is STALE: its sender gave it up, or was answered on another connection, and has gone on since; returns
+-- nil, true.
+local function answered_before(last, request)
+  local before = redis.call('GET', last)
+  if not before then return nil, false end
+  local number = string.match(before, '^%d+')
+  if number == request then return string.sub(before, #number + 2), false end
+  return nil, tonumber(number) > tonumber(request)
+end
+
+local function remember(last, request, answer, keep_ms)
+  redis.call('SET', last, request .. '|' .. answer, 'PX', keep_ms)
+end
+
 -- Wakes every consumer that waits: what it reads consumes nothing, so one that dies swallows no wake-up.
 local function wake_up(wake)
   redis.call('XADD', wake, 'MAXLEN', 1, '*', 'w', 1)
+end
+
+-- Forgets that jobs of these ids ended, in an earlier life of theirs. O(length of `ended`), and so only for what is
+-- done seldom.
+local function forget_ends(ended, ids)
+  local gone, kept = {}, {}
+  for _, id in ipairs(ids) do gone[id] = true end
+  local all = redis.call('LRANGE', ended, 0, -1)
+  for _, id in ipairs(all) do
+    if not gone[id] then kept[#kept + 1] = id end
+  end
+  if #kept == #all then return end
+  redis.call('UNLINK', ended)
+  for i = 1, #kept, 1000 do
+    redis.call('RPUSH', ended, unpack(kept, i, math.min(i + 999, #kept)))
+  end
 end
 
 -- When the first of a sorted set of moments is, or nil.

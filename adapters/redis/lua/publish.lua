@@ -10,16 +10,9 @@ local meta, body, state, ready, delay, wake, result, expiry, last = unpack(KEYS)
 local kind = redis.call('HGET', meta, 'kind')
 if not kind then return redis.error_reply('NOQUEUE') end
 
--- Sent again because the answer was lost: answer as before.
-local request = ARGV[1] .. ':'
-local before = redis.call('GET', last)
-if before and string.sub(before, 1, #request) == request then
-  return string.sub(before, #request + 1)
-end
--- Late: its sender gave it up, and has gone on since.
-if before and tonumber(string.match(before, '^%d+')) > tonumber(ARGV[1]) then
-  return redis.error_reply('STALE')
-end
+local before, stale = answered_before(last, ARGV[1])
+if stale then return redis.error_reply('STALE') end
+if before then return before end
 
 local ids = {}
 for i = 3, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
@@ -72,5 +65,5 @@ end
 if must_wake then wake_up(wake) end
 
 local answer = table.concat(answers)
-redis.call('SET', last, request .. answer, 'PX', ARGV[2])
+remember(last, ARGV[1], answer, ARGV[2])
 return answer

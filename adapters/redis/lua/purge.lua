@@ -1,20 +1,25 @@
 #!lua flags=allow-oom
 -- Drops jobs that wait, ready or delayed, up to a number (ADM-2); called until none is left.
--- KEYS  meta body state history ready run delay
--- ARGV  the most to drop
+-- KEYS  meta body state history ready run delay ended last
+-- ARGV  request, keep_ms, the most to drop
 -- Return how many were dropped
--- Error  NOQUEUE
--- Cost  O(log n) a job
+-- Error  NOQUEUE, STALE
+-- Cost  O(log n) a job, and a look through the last 10,000 that ended
 
-local meta, body, state, history, ready, run, delay = unpack(KEYS)
+local meta, body, state, history, ready, run, delay, ended, last = unpack(KEYS)
 local kind = redis.call('HGET', meta, 'kind')
 if not kind then return redis.error_reply('NOQUEUE') end
-local most = tonumber(ARGV[1])
+local before, stale = answered_before(last, ARGV[1])
+if stale then return redis.error_reply('STALE') end
+if before then return tonumber(before) end
+local most = tonumber(ARGV[3])
 
 local function forget(ids)
   redis.call('HDEL', body, unpack(ids))
   redis.call('HDEL', state, unpack(ids))
   redis.call('HDEL', history, unpack(ids))
+  forget_ends(ended, ids)
+  remember(last, ARGV[1], #ids, ARGV[2])
   return #ids
 end
 

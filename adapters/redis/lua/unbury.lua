@@ -1,37 +1,45 @@
 #!lua flags=allow-oom
 -- Redrives dead jobs with fresh budgets, each once (DLQ-2), or discards them (DLQ-3).
--- KEYS  meta body state ready dead letter history wake
--- ARGV  'redrive' or 'discard', the last death to include, the most to take, then ids ('*' alone for all)
--- Return {how many, the number of the last death}
--- Error  NOQUEUE
--- Cost  O(log n) a job
+-- KEYS  meta body state ready dead letter history ended wake last
+-- ARGV  request, keep_ms, 'redrive' or 'discard', the last death to include, the most to take, then ids ('*' alone
+--         for all)
+-- Return a string: how many, and the number of the last death
+-- Error  NOQUEUE, STALE
+-- Cost  O(log n) a job; to discard, a look through the last 10,000 that ended as well
 
-local meta, body, state, ready, dead, letter, history, wake = unpack(KEYS)
+local meta, body, state, ready, dead, letter, history, ended, wake, last =
+  unpack(KEYS)
 local about = redis.call('HMGET', meta, 'kind', 'deaths')
 local kind = about[1]
 if not kind then return redis.error_reply('NOQUEUE') end
-local deaths = about[2] or '0'
-local upto = ARGV[2] == '' and deaths or ARGV[2]
+local before, stale = answered_before(last, ARGV[1])
+if stale then return redis.error_reply('STALE') end
+if before then return before end
+local how, upto, most = ARGV[3], ARGV[4], ARGV[5]
+if upto == '' then upto = about[2] or '0' end
 
 local ids = {}
-if ARGV[4] == '*' then
-  ids = redis.call('ZRANGE', dead, '-inf', upto, 'BYSCORE', 'LIMIT', 0, ARGV[3])
+if ARGV[6] == '*' then
+  ids = redis.call('ZRANGE', dead, '-inf', upto, 'BYSCORE', 'LIMIT', 0, most)
 else
   local wanted = {}
-  for i = 4, #ARGV do wanted[#wanted + 1] = ARGV[i] end
+  for i = 6, #ARGV do wanted[#wanted + 1] = ARGV[i] end
   for i, score in ipairs(redis.call('ZMSCORE', dead, unpack(wanted))) do
     if score then ids[#ids + 1] = wanted[i] end
   end
 end
-if #ids == 0 then return { 0, upto } end
+local answer = #ids .. ' ' .. upto
+remember(last, ARGV[1], answer, ARGV[2])
+if #ids == 0 then return answer end
 
 redis.call('ZREM', dead, unpack(ids))
 redis.call('HDEL', letter, unpack(ids))
 redis.call('HDEL', history, unpack(ids))
-if ARGV[1] == 'discard' then
+if how == 'discard' then
   redis.call('HDEL', state, unpack(ids))
   redis.call('HDEL', body, unpack(ids))
-  return { #ids, upto }
+  forget_ends(ended, ids)
+  return answer
 end
 local states, records = {}, {}
 for i, record in ipairs(redis.call('HMGET', state, unpack(ids))) do
@@ -47,4 +55,4 @@ for i, id in ipairs(ids) do
 end
 redis.call('HSET', state, unpack(records))
 if must_wake then wake_up(wake) end
-return { #ids, upto }
+return answer

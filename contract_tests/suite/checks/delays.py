@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ...domain import Job
 from ...domain.job import utcnow
 from ..app import QUEUE, Numbers, app_on
-from ..bench import Bench
+from ..bench import Bench, Rig
 from ..registry import check
 from ..violation import demand
 from .receiving import blocked_receive
@@ -17,27 +17,45 @@ from .receiving import blocked_receive
 def nothing_is_early_and_nothing_blocks(bench: Bench) -> None:
     """Jobs of mixed delays, published in any order, come once, when they are due, each by its own time."""
     step_s = bench.capabilities.delay_resolution_s + 0.2
+    steps = st.lists(st.sampled_from([0, 1, 2, 4]), min_size=1, max_size=6)
 
-    @bench.property(steps=st.lists(st.sampled_from([0, 1, 2, 4]), min_size=1, max_size=6))
-    def _(steps: list[int]) -> None:
-        with bench.rig() as rig:
-            due: dict[str, float] = {}
-            for number, step in enumerate(steps):
-                due[f"job-{number}"] = bench.harness.now() + step * step_s
-                rig.publish(f"job-{number}", delay_s=step * step_s)
-            consumer, came = rig.consumer(), set[str]()
-            for _ in range(max(steps) + 2):
-                asked = bench.harness.now()
-                for delivery in consumer.receive(len(steps), 0.0):
-                    early_s = due[delivery.id] - bench.harness.now()
-                    demand("DLY-1", early_s <= 0, f"{delivery.id} came {early_s:.3f} s early")
-                    demand("RCV-3", delivery.id not in came, f"{delivery.id} came twice")
-                    came.add(delivery.id)
-                latest = asked - bench.capabilities.delay_resolution_s - step_s
-                late = [id_ for id_, moment in due.items() if moment < latest and id_ not in came]
-                demand("DLY-3", not late, f"{late} should have come")
+    @bench.waited_property(queues=st.lists(steps, min_size=1, max_size=4))
+    def _(queues: list[list[int]]) -> None:
+        with bench.rigs(len(queues)) as rigs:
+            lines = [_Delayed(rig, step_s, steps) for rig, steps in zip(rigs, queues, strict=True)]
+            for _ in range(max(map(max, queues)) + 2):
+                for line in lines:
+                    line.look()
                 bench.harness.advance(step_s)
-            demand("DLY-2", came == due.keys(), f"only {sorted(came)} of {sorted(due)} came")
+            for line in lines:
+                demand("DLY-2", line.came == line.due.keys(), f"only {line.came} of {line.due.keys()} came")
+
+
+class _Delayed:
+    """A queue with jobs that are each due after a number of steps, and what came of it."""
+
+    def __init__(self, rig: Rig, step_s: float, steps: list[int]) -> None:
+        self.due: dict[str, float] = {}
+        """When each job is due at the earliest."""
+        self.came: set[str] = set()
+        self._rig = rig
+        self._tolerated_s = rig.backend.capabilities.delay_resolution_s + step_s
+        self._consumer = rig.consumer()
+        for number, step in enumerate(steps):
+            self.due[f"job-{number}"] = rig.bench.harness.now() + step * step_s
+            rig.publish(f"job-{number}", delay_s=step * step_s)
+
+    def look(self) -> None:
+        now = self._rig.bench.harness.now
+        asked = now()
+        for delivery in self._consumer.receive(len(self.due), 0.0):
+            early_s = self.due[delivery.id] - now()
+            demand("DLY-1", early_s <= 0, f"{delivery.id} came {early_s:.3f} s early")
+            demand("RCV-3", delivery.id not in self.came, f"{delivery.id} came twice")
+            self.came.add(delivery.id)
+        latest = asked - self._tolerated_s
+        late = [id_ for id_, moment in self.due.items() if moment < latest and id_ not in self.came]
+        demand("DLY-3", not late, f"{late} should have come")
 
 
 @check("DLY-2")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ...domain.errors import QueueNotFound
 from ...ports import Ack, Dead, Lease, Release, Retry, Settlement, SettleOutcome
 from ..app import QUEUE, Numbers, Recorder, Total, app_on
-from ..bench import Bench
+from ..bench import Bench, Rig
 from ..registry import check
 from ..violation import demand
 from .receiving import blocked_receive
@@ -21,22 +21,31 @@ def a_dead_consumer_loses_no_job(bench: Bench) -> None:
     """However many jobs a consumer held when it died, each comes back once, and says so."""
     harness = bench.harness
 
-    @bench.property(published=st.integers(1, 8), taken=st.integers(1, 8))
-    def _(published: int, taken: int) -> None:
-        with bench.rig() as rig:
-            rig.publish(*[f"job-{n}" for n in range(published)])
-            doomed = rig.consumer(lease_s=harness.lease_s)
-            held = {delivery.id for delivery in rig.receive(doomed, taken)}
-            harness.crash(doomed)
+    numbers = st.integers(1, 8)
+
+    @bench.waited_property(queues=st.lists(st.tuples(numbers, numbers), min_size=1, max_size=4))
+    def _(queues: list[tuple[int, int]]) -> None:
+        with bench.rigs(len(queues)) as rigs:
+            held: list[set[str]] = []
+            for rig, (published, taken) in zip(rigs, queues, strict=True):
+                rig.publish(*[f"job-{n}" for n in range(published)])
+                doomed = rig.consumer(lease_s=harness.lease_s)
+                held.append({delivery.id for delivery in rig.receive(doomed, taken)})
+                harness.crash(doomed)
             harness.advance(harness.redelivery_s(harness.lease_s))
-            heir, crashes = rig.consumer(), dict[str, int]()
-            for _ in range(published):
-                delivery = rig.receive_one(heir)
-                crashes[delivery.id] = delivery.crashes
-                assert rig.settle(heir, Ack(delivery.receipt)) is SettleOutcome.OK
-            demand("LSE-1", len(crashes) == published, f"{len(crashes)} of {published} came")
-            for id_, count in crashes.items():
-                demand("RTY-3", count == (id_ in held), f"{id_} tells of {count} crashes")
+            for rig, (published, _), lost in zip(rigs, queues, held, strict=True):
+                _expect_inherited(rig, published, lost)
+
+
+def _expect_inherited(rig: Rig, published: int, lost: set[str]) -> None:
+    heir, crashes = rig.consumer(), dict[str, int]()
+    for _ in range(published):
+        delivery = rig.receive_one(heir)
+        crashes[delivery.id] = delivery.crashes
+        assert rig.settle(heir, Ack(delivery.receipt)) is SettleOutcome.OK
+    demand("LSE-1", len(crashes) == published, f"{len(crashes)} of {published} came")
+    for id_, count in crashes.items():
+        demand("RTY-3", count == (id_ in lost), f"{id_} tells of {count} crashes")
 
 
 @check("LSE-1")
@@ -104,22 +113,31 @@ def extending_one_keeps_no_other(bench: Bench) -> None:
         an_expired_lease_frees_the_job(bench)
         return
 
-    @bench.property(kept=st.sets(st.integers(0, 3)))
-    def _(kept: set[int]) -> None:
-        with bench.rig() as rig:
-            rig.publish(*[f"job-{n}" for n in range(4)])
-            holder, heir = rig.consumer(lease_s=harness.lease_s * 2), rig.consumer()
-            held = [rig.receive_one(holder) for _ in range(4)]
-            extended = [held[n].receipt for n in sorted(kept)]
+    @bench.waited_property(queues=st.lists(st.sets(st.integers(0, 3)), min_size=1, max_size=3))
+    def _(queues: list[set[int]]) -> None:
+        with bench.rigs(len(queues)) as rigs:
+            holders, receipts = [], []
+            for rig, kept in zip(rigs, queues, strict=True):
+                rig.publish(*[f"job-{n}" for n in range(4)])
+                holders.append(rig.consumer(lease_s=harness.lease_s * 2))
+                held = [rig.receive_one(holders[-1]) for _ in range(4)]
+                receipts.append([held[n].receipt for n in sorted(kept)])
             harness.advance(harness.lease_s)
-            assert holder.extend(extended) == [SettleOutcome.OK] * len(extended)
+            for holder, extended in zip(holders, receipts, strict=True):
+                assert holder.extend(extended) == [SettleOutcome.OK] * len(extended)
             harness.advance(harness.redelivery_s(harness.lease_s))
-            came = {rig.receive_one(heir).id for _ in range(4 - len(kept))}
-            rig.receive_nothing(heir)
-            expected = {f"job-{n}" for n in range(4) if n not in kept}
-            demand("LSE-2", came == expected, f"{came} came back, expected {expected}")
-            outcomes = holder.settle([Ack(receipt) for receipt in extended]).outcomes
-            demand("LSE-3", set(outcomes) <= {SettleOutcome.OK}, f"what was extended was answered {outcomes}")
+            for rig, kept, holder, extended in zip(rigs, queues, holders, receipts, strict=True):
+                _expect_back(rig, {f"job-{n}" for n in range(4) if n not in kept})
+                outcomes = holder.settle([Ack(receipt) for receipt in extended]).outcomes
+                kept_all = set(outcomes) <= {SettleOutcome.OK}
+                demand("LSE-3", kept_all, f"what was extended was answered {outcomes}")
+
+
+def _expect_back(rig: Rig, expected: set[str]) -> None:
+    heir = rig.consumer()
+    came = {rig.receive_one(heir).id for _ in expected}
+    rig.receive_nothing(heir)
+    demand("LSE-2", came == expected, f"{came} came back, expected {expected}")
 
 
 @check("LSE-3")

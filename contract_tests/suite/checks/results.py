@@ -69,6 +69,23 @@ def a_dead_job_answers_with_its_error(bench: Bench) -> None:
 
 
 @check("RES-1", needs="results")
+def an_earlier_life_answers_nothing(bench: Bench) -> None:
+    """A job that ended, was published again and then purged or discarded has no result."""
+    with bench.rig() as rig:
+        consumer = rig.consumer()
+        for body in (None, b'{"total":1}'):
+            rig.publish("purged", "discarded")
+            first, second = rig.receive_one(consumer), rig.receive_one(consumer)
+            consumer.settle([Ack(first.receipt, body), Ack(second.receipt, body)])
+            rig.publish("discarded", "purged")
+            rig.settle(consumer, Dead(rig.receive_one(consumer).receipt, "rejected", "no good"))
+            assert (rig.backend.discard(rig.queue), rig.backend.purge(rig.queue)) == (1, 1)
+            for id_ in ("purged", "discarded"):
+                found = rig.backend.result(rig.queue, id_)
+                demand("RES-1", found is None, f"{id_} is said to have ended: {found}")
+
+
+@check("RES-1", needs="results")
 def a_handler_that_returns_nothing_is_done(bench: Bench) -> None:
     """The result of a job whose handler returned None is None, and its waiter doesn't wait on."""
     with app_on(bench) as app:

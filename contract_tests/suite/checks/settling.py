@@ -75,7 +75,7 @@ def a_retry_spends_an_attempt(bench: Bench) -> None:
     """Each retry makes the job ready again with attempt + 1, after its delay and not before."""
     soon_s = bench.capabilities.delay_resolution_s + 0.2
 
-    @bench.property(delays=st.lists(st.sampled_from([0.0, soon_s]), min_size=1, max_size=4))
+    @bench.waited_property(delays=st.lists(st.sampled_from([0.0, soon_s]), min_size=1, max_size=4))
     def _(delays: list[float]) -> None:
         with bench.rig() as rig:
             rig.publish("job")

@@ -48,7 +48,7 @@ PRIORITIES = st.integers(0, 9)
 def the_adapter_and_the_model_agree(bench: Bench) -> None:
     """Whatever is done to a queue, by whoever dies on the way, its account adds up."""
     profile = bench.profile
-    examples = profile.machine_examples if bench.harness.virtual_time else profile.waited_examples
+    examples = profile.machine_examples if bench.harness.virtual_time else profile.waited_machine_examples
     settings = bench.settings(examples, stateful_step_count=profile.machine_steps)
     # Hypothesis makes the instances, so what they need hangs on a class of their own.
     machine = type("QueueMachine", (QueueMachine,), {"bench": bench})

@@ -1,0 +1,107 @@
+"""What a Redis client is told is checked before anything connects."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from mindtrace.jobs import RedisClient
+from mindtrace.jobs.domain.errors import InvalidInput
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"host": ""}, "host ''"),
+        ({"host": None}, "host None"),
+        ({"host": "redis://server"}, "host 'redis://server'"),
+        ({"port": "abc"}, "host's port 'abc': must be an integer from 1 to 65535"),
+        ({"port": "6379"}, "host's port '6379'"),
+        ({"port": 0}, "host's port 0"),
+        ({"port": 65536}, "host's port 65536"),
+        ({"db": -1}, "db -1"),
+        ({"db": True}, "db True"),
+        ({"username": "jobs"}, "username 'jobs': needs a password"),
+        ({"username": 1, "password": SECRET}, "username: must be a text, not int"),
+        ({"password": SECRET.encode()}, "password: must be a text or a SecretStr, not bytes"),
+        ({"ssl": 1}, "ssl 1: must be True or False"),
+        ({"ssl_ca_certs": "ca.pem"}, "only with ssl=True"),
+        ({"ssl": True, "ssl_ca_certs": "/nowhere/ca.pem"}, "'/nowhere/ca.pem': there is no such file"),
+        ({"sentinels": "s1:26379"}, "give a list of (host, port)"),
+        ({"sentinels": ["s1:26379"]}, "'s1:26379' isn't (host, port)"),
+        ({"sentinels": [("s1", "26379")]}, "sentinel's port '26379'"),
+        ({"sentinels": [("s1", 26379)], "sentinel_service": ""}, "sentinel_service ''"),
+        ({"sentinel_password": SECRET}, "sentinel_password is of use only with sentinels"),
+        ({"sentinels": [("s1", 26379)], "sentinel_password": 1}, "sentinel_password: must be a text"),
+        ({"durability": "always"}, "durability 'always': must be one of 'process', 'none', 'snapshot'"),
+        ({"sweep_s": 0}, "sweep_s 0: must be more than 0 seconds"),
+        ({"sweep_s": -1}, "sweep_s -1: must be seconds"),
+        ({"patience_s": "5"}, "patience_s '5': must be seconds"),
+        ({"patience_s": float("nan")}, "patience_s nan"),
+        ({"namespace": "a b"}, "namespace 'a b'"),
+    ],
+    ids=str,
+)
+def test_a_setting_that_can_not_work_is_refused_in_words(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        RedisClient(**settings)
+
+    assert words in str(refused.value)
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hunter2@server:abc",
+        "redis://:hunter2@server:0",
+        "redis://:hunter2@server/zero",
+        "redis://:hunter2@server/-1",
+        "redis://:hunter2@one,two",
+        "redis://:hunter2@server?sentinel_password=hunter2",
+        "redis://:hunter2@server?ssl_ca_certs=ca.pem",
+        "redis://:hunter2@server?timeout=hunter2",
+        "redis+sentinel://:hunter2@s1",
+    ],
+)
+def test_a_url_that_can_not_be_understood_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        RedisClient.from_url(url)
+
+    assert SECRET not in str(refused.value)
+
+
+def test_a_certificate_file_is_taken_where_it_exists(tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    path.touch()
+    RedisClient(ssl=True, ssl_ca_certs=str(path)).close()
+    RedisClient.from_url(f"rediss://server?ssl_ca_certs={path}").close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        ({"host": "localhost"}, False),
+        ({"host": "127.0.0.2"}, False),
+        ({"host": "::1"}, False),
+        ({"host": "redis.example"}, True),
+        ({"host": "10.0.0.1", "username": "jobs", "password": SecretStr(SECRET)}, True),
+        ({"host": "redis.example", "ssl": True}, False),
+        ({"sentinels": [("localhost", 26379), ("s2.example", 26379)]}, True),
+        ({"sentinels": [("localhost", 26379)]}, False),
+    ],
+    ids=str,
+)
+def test_plaintext_over_a_network_is_warned_of(
+    caplog: pytest.LogCaptureFixture, settings: dict[str, Any], warned: bool
+) -> None:
+    """Once, when the client is made, and without a secret (SEC-3)."""
+    with caplog.at_level(logging.WARNING):
+        RedisClient(**settings).close()
+
+    assert ["isn't encrypted" in record.getMessage() for record in caplog.records] == [True] * warned
+    assert SECRET not in caplog.text
