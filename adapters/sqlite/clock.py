@@ -55,7 +55,8 @@ def set_clock(db: sqlite3.Connection) -> FileClock:
     clock = read_clock(db)
     if clock is not None:  # another process was faster
         return clock
-    base_us = max(time.time_ns() // 1000, _last_moment(db)) - since_boot_us()
+    # The last change was made before this start of the machine, so at least its count has passed since.
+    base_us = max(time.time_ns() // 1000 - since_boot_us(), _last_moment(db))
     if db.execute("UPDATE file SET boot = ?, base = ?", (boot_id(), base_us)).rowcount == 0:
         db.execute("INSERT INTO file (boot, base, ticket) VALUES (?, ?, 0)", (boot_id(), base_us))
     return FileClock(base_us)
