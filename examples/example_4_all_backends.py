@@ -55,4 +55,5 @@ def test_all_backends() -> None:
 
 
 if __name__ == "__main__":
-    test_all_backends()
+    with folder:
+        test_all_backends()

@@ -22,7 +22,7 @@ from mindtrace.jobs import (
 )
 
 JOBS = 3
-FOLDER = tempfile.TemporaryDirectory()  # removed at exit, as this is a demonstration
+FOLDER = tempfile.TemporaryDirectory()  # elsewhere, a file that is to last
 
 
 class MyJobInput(JobInput):
@@ -96,6 +96,7 @@ def main() -> int:
         else:
             missing.discard(name)
             print(f"✓ {name}: success - Created {chosen}")
+    FOLDER.cleanup()
     return 1 if missing else 0
 
 

@@ -9,7 +9,7 @@ from time import monotonic
 from ...domain.errors import Closed, JobsError, QueueNotFound
 from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
 from .bells import LOOK_S, READY, Waiter, make_waiter
-from .delivering import Held, Outlook, extend, outlook, sweep, take
+from .delivering import Held, Outlook, Taken, extend, outlook, sweep, take
 from .session import FileSettings, Session
 from .settling import settle
 from .step import QueueLink, Step
@@ -116,16 +116,17 @@ class SQLiteConsumerBackend(ConsumerBackend):
     def close(self) -> None:
         if self._closed or os.getpid() != self._pid:  # what a parent process holds stays with it
             return
-        try:
-            if self._held:
-                self.settle([Release(receipt) for receipt in list(self._held)])
-        except JobsError as error:
-            self.logger.warning("a consumer closed without releasing its jobs: %s", error)
-        finally:
-            self._closed = True
-            self._session.close()
-            if self._waiter is not None:
-                self._waiter.close()
+        with self._lock:  # so that nothing is leased between the release and the end
+            try:
+                if self._held:
+                    self.settle([Release(receipt) for receipt in list(self._held)])
+            except JobsError as error:
+                self.logger.warning("a consumer closed without releasing its jobs: %s", error)
+            finally:
+                self._closed = True
+                self._session.close()
+        if self._waiter is not None:
+            self._waiter.close()
 
     # -- one transaction --------------------------------------------------------------------------
 
@@ -137,14 +138,14 @@ class SQLiteConsumerBackend(ConsumerBackend):
                 if (held := self._held.get(settlement.receipt)) is not None:
                     known.setdefault(settlement.receipt, (held, settlement))
 
-            def work(step: Step) -> tuple[dict[str, bool], list[tuple[Held, Delivery]]]:
+            def work(step: Step) -> tuple[dict[str, bool], list[Taken]]:
                 sweep(step)
-                settled = {receipt: settle(step, *pair) for receipt, pair in known.items()}
+                settled = settle(step, known)
                 return settled, take(step, min(count, _MAX_BATCH), self._lease_s)
 
             settled, taken = self._link.change(work)
             outcomes = [self._outcome(settlement.receipt, settled) for settlement in settlements]
-            return Settled(outcomes, [self._grant(*pair) for pair in taken])
+            return Settled(outcomes, [self._grant(each) for each in taken])
 
     def _outcome(self, receipt: str, settled: dict[str, bool]) -> SettleOutcome:
         """The answer for a receipt, and a repetition's, by which receipts were settled or else were lost."""
@@ -152,11 +153,12 @@ class SQLiteConsumerBackend(ConsumerBackend):
             return self._why_not_held(receipt)
         return SettleOutcome.OK if settled.get(receipt) else self._lose(receipt)
 
-    def _grant(self, held: Held, delivery: Delivery) -> Delivery:
+    def _grant(self, taken: Taken) -> Delivery:
         self._granted += 1
         receipt = f"{self._name}.{self._granted}"
+        held, body, attempt, crashes = taken
         self._held[receipt] = held
-        return delivery._replace(receipt=receipt)
+        return Delivery(held.id, body, receipt, attempt, held.number, crashes, self._lease_s)
 
     def _lose(self, receipt: str) -> SettleOutcome:
         self._held.pop(receipt, None)

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-from ...ports import Delivery
 from .step import Step
 
 _SWEPT = 500
@@ -17,6 +16,15 @@ class Held(NamedTuple):
     ends: int
     rank: int
     id: str
+
+
+class Taken(NamedTuple):
+    """A job that was leased just now; as a delivery it lacks its receipt."""
+
+    held: Held
+    body: bytes
+    attempt: int
+    crashes: int
 
 
 class Outlook(NamedTuple):
@@ -68,8 +76,8 @@ def sweep(step: Step) -> None:
         step.put([(rank, seq) for _, seq, _, rank in expired])
 
 
-def take(step: Step, count: int, lease_s: float) -> list[tuple[Held, Delivery]]:
-    """Lease up to ``count`` jobs, those that stand first; their deliveries have no receipt yet."""
+def take(step: Step, count: int, lease_s: float) -> list[Taken]:
+    """Lease up to ``count`` jobs, those that stand first."""
     if count <= 0 or not step.ready:
         return []
     ends = step.now + round(lease_s * 1_000_000)
@@ -87,10 +95,7 @@ def take(step: Step, count: int, lease_s: float) -> list[tuple[Held, Delivery]]:
     step.ready -= len(rows)
     step.leased += len(rows)
     return [
-        (
-            Held(seq, number, ends, rank, id_),
-            Delivery(id_, body, "", attempt, number, crashes, lease_s),
-        )
+        Taken(Held(seq, number, ends, rank, id_), body, attempt, crashes)
         for rank, seq, id_, body, attempt, number, crashes in rows
     ]
 

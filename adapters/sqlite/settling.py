@@ -1,6 +1,7 @@
 """Ending deliveries."""
 
 import json
+from collections.abc import Mapping
 from math import ceil
 
 from ...ports import Ack, Dead, Retry, Settlement
@@ -14,39 +15,55 @@ _EXPIRED_RESULTS = 100
 """The most expired results that are dropped for each that is stored; more than one, so that they grow few."""
 
 
-def settle(step: Step, held: Held, settlement: Settlement) -> bool:
-    """End a delivery as ``settlement`` says; answer whether it was still leased (LSE-4)."""
+def settle(step: Step, batch: Mapping[str, tuple[Held, Settlement]]) -> dict[str, bool]:
+    """End deliveries, given by receipt, as their settlements say; answer which were still leased (LSE-4)."""
+    settled = {receipt: _end_lease(step, held) for receipt, (held, _) in batch.items()}
+    done: list[Held] = []
+    silent: list[Held] = []
+    for receipt, (held, settlement) in batch.items():
+        if not settled[receipt]:
+            continue
+        if isinstance(settlement, Ack):
+            done.append(held)
+            if settlement.result is None:
+                silent.append(held)
+            else:
+                _keep_result(step, held, settlement.result, settlement.result_ttl_s)
+        elif isinstance(settlement, Retry):
+            _retry(step, held, settlement)
+        elif isinstance(settlement, Dead):
+            _bury(step, held, settlement)
+        else:
+            step.db.execute("UPDATE job SET number = ? WHERE seq = ?", (held.number, held.seq))
+            step.put([(held.rank, held.seq)])
+    if done:
+        step.has_ended = True
+        step.db.executemany("DELETE FROM job WHERE seq = ?", [(held.seq,) for held in done])
+        _remember(step, silent)
+    return settled
+
+
+def _end_lease(step: Step, held: Held) -> bool:
     if held.ends <= step.now:  # lost, even if nobody has taken it back yet
         return False
     ended = step.db.execute(
         "DELETE FROM lease WHERE queue = ? AND ends = ? AND seq = ? AND number = ?",
         (step.key, held.ends, held.seq, held.number),
     ).rowcount
-    if not ended:
-        return False
-    step.leased -= 1
-    if isinstance(settlement, Ack):
-        _finish(step, held, settlement)
-    elif isinstance(settlement, Retry):
-        _retry(step, held, settlement)
-    elif isinstance(settlement, Dead):
-        _bury(step, held, settlement)
-    else:
-        step.db.execute("UPDATE job SET number = ? WHERE seq = ?", (held.number, held.seq))
-        step.put([(held.rank, held.seq)])
-    return True
+    step.leased -= ended
+    return ended == 1
 
 
-def _finish(step: Step, held: Held, ack: Ack) -> None:
-    step.has_ended = True
-    step.db.execute("DELETE FROM job WHERE seq = ?", (held.seq,))
-    if ack.result is None:
-        step.db.execute(
-            "INSERT OR REPLACE INTO ended (queue, slot, id) VALUES (?, ?, ?)",
-            (step.key, step.ended % REMEMBERED_ENDS, held.id),
-        )
-        step.ended += 1
-        return
+def _remember(step: Step, done: list[Held]) -> None:
+    """Remember of jobs without a result that they ended."""
+    step.db.executemany(
+        "INSERT OR REPLACE INTO ended (queue, slot, id) VALUES (?, ?, ?)",
+        [(step.key, (step.ended + n) % REMEMBERED_ENDS, held.id) for n, held in enumerate(done)],
+    )
+    step.ended += len(done)
+
+
+def _keep_result(step: Step, held: Held, result: bytes, ttl_s: float) -> None:
     step.db.execute(
         "DELETE FROM result WHERE seq IN"
         " (SELECT seq FROM result WHERE queue = ? AND expires <= ? ORDER BY expires LIMIT ?)",
@@ -54,7 +71,7 @@ def _finish(step: Step, held: Held, ack: Ack) -> None:
     )
     step.db.execute(
         "INSERT OR REPLACE INTO result (seq, queue, id, expires, body) VALUES (?, ?, ?, ?, ?)",
-        (held.seq, step.key, held.id, step.now + ceil(ack.result_ttl_s * 1_000_000), ack.result),
+        (held.seq, step.key, held.id, step.now + ceil(ttl_s * 1_000_000), result),
     )
 
 
