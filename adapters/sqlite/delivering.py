@@ -48,7 +48,7 @@ def outlook(step: Step) -> Outlook:
 def sweep(step: Step) -> None:
     """Make ready what is due, and what was leased too long (DLY-1, LSE-2)."""
     due = step.db.execute(
-        "SELECT due, seq, priority FROM delay JOIN job USING (seq)"
+        "SELECT due, seq, priority FROM delay CROSS JOIN job USING (seq)"
         " WHERE delay.queue = ? AND due <= ? ORDER BY due, seq LIMIT ?",
         (step.key, step.now, _SWEPT),
     ).fetchall()
@@ -81,8 +81,9 @@ def take(step: Step, count: int, lease_s: float) -> list[Taken]:
     if count <= 0 or not step.ready:
         return []
     ends = step.now + round(lease_s * 1_000_000)
+    # CROSS is the word by which SQLite keeps this order of the two, whatever it thinks of their sizes.
     rows = step.db.execute(
-        "SELECT rank, seq, id, body, attempt, number + 1, crashes FROM ready JOIN job USING (seq)"
+        "SELECT rank, seq, id, body, attempt, number + 1, crashes FROM ready CROSS JOIN job USING (seq)"
         " WHERE ready.queue = ? ORDER BY rank LIMIT ?",
         (step.key, count),
     ).fetchall()

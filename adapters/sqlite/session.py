@@ -185,6 +185,7 @@ class Session:
             raise BrokerUnsuitable(f"{path}: its file system can't hold a log that processes share; move it")
         for name, value in (
             ("synchronous", settings.synchronous),
+            ("fullfsync", int(settings.synchronous == "FULL")),  # without it a Mac doesn't sync
             ("cache_size", -_CACHE_KIB),
             ("wal_autocheckpoint", _CHECKPOINT_PAGES),
             ("journal_size_limit", _LOG_LIMIT),

@@ -117,7 +117,7 @@ def drop_orphans(db: sqlite3.Connection) -> int:
 def dead_letters(step: Step, limit: int, offset: int) -> list[DeadLetter]:
     """List dead letters, oldest first (DLQ-1)."""
     rows = step.db.execute(
-        "SELECT id, body, reason, error, attempt, crashes, died, history FROM dead JOIN job USING (seq)"
+        "SELECT id, body, reason, error, attempt, crashes, died, history FROM dead CROSS JOIN job USING (seq)"
         " WHERE dead.queue = ? ORDER BY death LIMIT ? OFFSET ?",
         (step.key, limit, offset),
     )
@@ -149,7 +149,7 @@ def oldest_dead(step: Step, upto: int) -> list[int]:
 
 def named_dead(step: Step, ids: Sequence[str]) -> list[int]:
     """The seqs of those of ``ids`` that are dead."""
-    query = "SELECT seq FROM job JOIN dead USING (seq) WHERE job.queue = ? AND id = ?"
+    query = "SELECT seq FROM job CROSS JOIN dead USING (seq) WHERE job.queue = ? AND id = ?"
     rows = [step.db.execute(query, (step.key, id_)).fetchone() for id_ in ids]
     return [row[0] for row in rows if row]
 
