@@ -238,30 +238,32 @@ def test_a_producer_that_is_killed_leaves_whole_batches_and_every_one_that_was_c
         assert trial.backend.purge(QUEUE) == len(there)
 
 
-def test_many_processes_that_open_a_new_file_at_once_all_succeed(tmp_path: Path) -> None:
-    path, go = tmp_path / "new.db", tmp_path / "go"
-    source = f"""
-import pathlib, time
+OPENER = """
+import os, sys, time
 from mindtrace.jobs.adapters.sqlite import SQLiteClient
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.ports import Message
-import os
-while not pathlib.Path({str(go)!r}).exists():
-    time.sleep(0.001)
-with SQLiteClient({str(path)!r}) as client:
-    client.declare(Queue("jobs"))
-    client.publish("jobs", [Message(str(os.getpid()), b"{{}}")])
+folder = sys.argv[1]
+while not os.path.exists(folder + "/go"):
+    pass
+for number in range(20):
+    with SQLiteClient(f"{folder}/{number}.db") as client:
+        client.declare(Queue("jobs"))
+        client.publish("jobs", [Message(str(os.getpid()), b"{}")])
 """
-    processes = [
-        subprocess.Popen([sys.executable, "-c", source], stderr=subprocess.PIPE, text=True) for _ in range(8)
-    ]
-    time.sleep(1.5)
-    go.touch()
-    errors = [process.communicate(timeout=30)[1] for process in processes]
 
-    assert errors == [""] * 8
-    with SQLiteClient(path) as client:
-        assert client.counts("jobs") == QueueCounts(8, 0, 0, 0)
+
+def test_many_processes_that_open_a_new_file_at_once_all_succeed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OPENER, tmp_path]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(6)]
+    time.sleep(1.5)
+    (tmp_path / "go").touch()
+    errors = [process.communicate(timeout=60)[1] for process in processes]
+
+    assert errors == [""] * 6
+    for number in range(20):
+        with SQLiteClient(tmp_path / f"{number}.db") as client:
+            assert client.counts("jobs") == QueueCounts(6, 0, 0, 0)
 
 
 def seconds_to_wake(backend: SQLiteClient) -> float:

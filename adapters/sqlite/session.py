@@ -179,7 +179,9 @@ class Session:
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         settings, path = self._settings, str(self._settings.path)
+        db.execute("BEGIN")  # so that another process that makes the tables just now is seen as done or not
         current = is_current(db, path)
+        db.execute("COMMIT")
         ((mode,),) = db.execute("PRAGMA journal_mode = WAL").fetchall()
         if mode != "wal":
             raise BrokerUnsuitable(f"{path}: its file system can't hold a log that processes share; move it")
