@@ -8,7 +8,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from ...domain.errors import BackendUnavailable, Closed, InvalidInput
+from ...domain.errors import BackendError, BackendUnavailable, Closed, InvalidInput
 from ...domain.limits import check_name
 from ...domain.queue import Queue
 from ...ports import (
@@ -137,7 +137,9 @@ class SQLiteClient(OrchestratorBackend):
         for chunk in _bounded(messages):
             try:
                 statuses = link.change(lambda step, chunk=chunk: publish(step, chunk))  # type: ignore[misc]
-            except BackendUnavailable as error:
+            except BackendError as error:
+                if not (outcomes or isinstance(error, BackendUnavailable)):
+                    raise  # the queue or the file is at fault, and nothing was sent yet
                 open_ = isinstance(error, CommitUnknown)
                 status = PublishStatus.UNKNOWN if open_ else PublishStatus.REJECTED
                 outcomes += [PublishOutcome(message.id, status, error) for message in chunk]

@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 from mindtrace.jobs import Orchestrator, PublishStatus, Queue, QueueCounts, SQLiteClient
 from mindtrace.jobs.adapters.sqlite import client as client_module
 from mindtrace.jobs.adapters.sqlite import settling, tending
-from mindtrace.jobs.domain.errors import InvalidInput, InvalidName
+from mindtrace.jobs.domain.errors import InvalidInput, InvalidName, QueueNotFound
 from mindtrace.jobs.ports import Ack, Dead, Durability, Message, Release, Retry, SettleOutcome
 
 TABLES = ("ready", "delay", "lease", "dead", "job", "result", "ended")
@@ -147,6 +147,26 @@ def test_a_large_batch_takes_several_transactions_and_keeps_its_order(
     ]
     with client.open_consumer("points") as consumer:
         assert [delivery.id for delivery in consumer.receive(99, 0.0)] == [each.id for each in messages]
+
+
+def test_a_large_batch_whose_queue_is_deleted_on_the_way_is_answered_to_its_end(
+    client: SQLiteClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is raised once anything was sent (PUB-4)."""
+    monkeypatch.setattr(client_module, "_CHUNK_JOBS", 2)
+
+    class Deleting(list[Message]):
+        def __iter__(self) -> Iterator[Message]:
+            for number, message in enumerate(super().__iter__()):
+                if number == 4:
+                    client.delete("points")
+                yield message
+
+    outcomes = client.publish("points", Deleting(Message(f"job-{n}", b"{}") for n in range(6)))
+
+    assert [outcome.status for outcome in outcomes[:2]] == [PublishStatus.ACCEPTED] * 2
+    assert [outcome.status for outcome in outcomes[-2:]] == [PublishStatus.REJECTED] * 2
+    assert isinstance(outcomes[-1].error, QueueNotFound)
 
 
 # -- what goes ------------------------------------------------------------------------------------
