@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from time import monotonic
 
 from ...domain.errors import Closed, JobsError, QueueNotFound
-from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
+from ...ports import ConsumerBackend, Delivery, Receipts, Release, Settled, Settlement, SettleOutcome
 from .bells import LOOK_S, READY, Waiter, make_waiter
 from .delivering import Held, Outlook, Taken, extend, outlook, sweep, take
 from .session import FileSettings, Session
@@ -30,11 +30,9 @@ class SQLiteConsumerBackend(ConsumerBackend):
         self._link = QueueLink(self._session, settings, namespace, queue)
         self._folder = settings.bells
         self._lease_s = lease_s
-        self._name = secrets.token_urlsafe(8)
+        self._receipts = Receipts(secrets.token_urlsafe(8))
         self._lock = threading.RLock()  # what is held is as the file has it
-        self._granted = 0
         self._held: dict[str, Held] = {}
-        self._lost: set[str] = set()
         self._waiter: Waiter | None = None
         self._waits_for: int | None = None
         self._interrupted = threading.Event()
@@ -99,7 +97,7 @@ class SQLiteConsumerBackend(ConsumerBackend):
                 else:
                     self._held[receipt] = held
             return [
-                SettleOutcome.OK if receipt in self._held else self._why_not_held(receipt)
+                SettleOutcome.OK if receipt in self._held else self._receipts.why_not_held(receipt)
                 for receipt in receipts
             ]
 
@@ -150,26 +148,20 @@ class SQLiteConsumerBackend(ConsumerBackend):
     def _outcome(self, receipt: str, settled: dict[str, bool]) -> SettleOutcome:
         """The answer for a receipt, and a repetition's, by which receipts were settled or else were lost."""
         if self._held.pop(receipt, None) is None:
-            return self._why_not_held(receipt)
+            return self._receipts.why_not_held(receipt)
         return SettleOutcome.OK if settled.get(receipt) else self._lose(receipt)
 
     def _grant(self, taken: Taken) -> Delivery:
-        self._granted += 1
-        receipt = f"{self._name}.{self._granted}"
+        self._receipts.granted += 1
+        receipt = f"{self._receipts.name}.{self._receipts.granted}"
         held, body, attempt, crashes = taken
         self._held[receipt] = held
         return Delivery(held.id, body, receipt, attempt, held.number, crashes, self._lease_s)
 
     def _lose(self, receipt: str) -> SettleOutcome:
         self._held.pop(receipt, None)
-        self._lost.add(receipt)
+        self._receipts.lose([receipt])
         return SettleOutcome.LOST
-
-    def _why_not_held(self, receipt: str) -> SettleOutcome:
-        """Tell a receipt that was settled from one that was lost, or never granted to this consumer."""
-        name, _, number = receipt.rpartition(".")
-        granted = name == self._name and number.isdecimal() and 0 < int(number) <= self._granted
-        return SettleOutcome.ALREADY if granted and receipt not in self._lost else SettleOutcome.LOST
 
     def _check_open(self) -> None:
         if os.getpid() != self._pid:

@@ -79,6 +79,12 @@ def purge(step: Step) -> int:
 
 
 def _drop(step: Step, seqs: list[int]) -> int:
+    """Drop jobs, and what is remembered of an earlier end under the id of one (RES-1)."""
+    step.db.execute(
+        "DELETE FROM ended WHERE queue = ?"
+        " AND id IN (SELECT id FROM job WHERE seq IN (SELECT value FROM json_each(?)))",
+        (step.key, json.dumps(seqs)),
+    )
     step.db.executemany("DELETE FROM job WHERE seq = ?", [(seq,) for seq in seqs])
     return len(seqs)
 
