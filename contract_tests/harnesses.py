@@ -1,7 +1,14 @@
 """How to make, break and clean up each of the project's own adapters."""
 
+import shutil
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
 from mindtrace.jobs import ConsumerBackend, LocalClient, OrchestratorBackend
 from mindtrace.jobs.adapters.local import ManualClock
+from mindtrace.jobs.adapters.sqlite import SQLiteClient
 from mindtrace.jobs.contract import Harness
 
 
@@ -39,3 +46,37 @@ class LocalHarness(Harness):
     def now(self) -> float:
         """The clock's time."""
         return self.clock.now()
+
+
+class SQLiteHarness(Harness):
+    """Queues in one file, with a namespace for each check."""
+
+    lease_s = 0.3
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="mindtrace-jobs-"))
+        self.path = self.folder / "jobs.db"
+
+    def make(self, namespace: str) -> OrchestratorBackend:
+        """Open the file once more, with connections of its own."""
+        return SQLiteClient(self.path, namespace=namespace)
+
+    def crash(self, consumer: ConsumerBackend) -> None:
+        """Nothing to do: one that is never heard of again is dead. The end-to-end tests truly kill some."""
+
+    def sever(self, backend: OrchestratorBackend) -> None:
+        """Nothing to do: there is no connection that could break."""
+
+    def destroy(self, namespace: str) -> None:
+        """Delete every queue of the namespace, as a user would."""
+        if not self.path.exists():
+            return
+        with closing(sqlite3.connect(self.path)) as db:
+            rows = db.execute("SELECT name FROM queue WHERE namespace = ?", (namespace,)).fetchall()
+        with SQLiteClient(self.path, namespace=namespace) as client:
+            for (name,) in rows:
+                client.delete(name)
+
+    def close(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder)

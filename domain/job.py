@@ -1,6 +1,7 @@
 """One unit of work."""
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -51,8 +52,11 @@ NO_HEADERS: Mapping[str, str] = Headers({})
 
 
 def new_job_id() -> str:
-    """Return a fresh random id: 32 hexadecimal digits, 128 bits."""
-    return os.urandom(16).hex()
+    """Return a fresh id: 32 hexadecimal digits, 12 for the milliseconds since 1970 and 20 at random.
+
+    Jobs made one after the other are thus neighbours in an index of ids, however large that is (ADR 15).
+    """
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
 
 
 def utcnow() -> datetime:

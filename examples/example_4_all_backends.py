@@ -1,7 +1,9 @@
 """One schema and one consumer on every backend in turn; a backend that isn't there fails on its own line."""
 
 import importlib
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from mindtrace.jobs import Consumer, Job, JobInput, JobOutput, JobSchema, Orchestrator
@@ -20,6 +22,7 @@ class MyConsumer(Consumer):
         print(f"Processing job {job.id}")
 
 
+folder = tempfile.TemporaryDirectory()
 schema = JobSchema(name="my_jobs", input=MyJobInput(), output=MyJobOutput())
 
 
@@ -31,6 +34,7 @@ def client(name: str, **settings: Any) -> Callable[[], Any]:
 def test_all_backends() -> None:
     backends = [
         ("Local", client("LocalClient")),
+        ("SQLite", client("SQLiteClient", path=Path(folder.name) / "jobs.db")),
         ("Redis", client("RedisClient", host="localhost", port=6379, db=0)),
         ("RabbitMQ", client("RabbitMQClient", host="localhost", username="guest", password="guest")),
     ]
@@ -51,4 +55,5 @@ def test_all_backends() -> None:
 
 
 if __name__ == "__main__":
-    test_all_backends()
+    with folder:
+        test_all_backends()

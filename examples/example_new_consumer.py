@@ -1,11 +1,13 @@
 """The same schema and the same consumer on every backend.
 
 A backend whose server isn't there is reported with the way to start one. The exit code is 0 if and only if
-the local backend, which needs no server, did its work.
+the backends that need no server, Local and SQLite, did their work.
 """
 
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 from mindtrace.jobs import (
     Consumer,
@@ -20,6 +22,7 @@ from mindtrace.jobs import (
 )
 
 JOBS = 3
+FOLDER = tempfile.TemporaryDirectory()  # elsewhere, a file that is to last
 
 
 class MyJobInput(JobInput):
@@ -40,6 +43,12 @@ def local() -> OrchestratorBackend:
     return LocalClient()
 
 
+def sqlite() -> OrchestratorBackend:
+    from mindtrace.jobs import SQLiteClient
+
+    return SQLiteClient(Path(FOLDER.name) / "jobs.db")
+
+
 def redis() -> OrchestratorBackend:
     from mindtrace.jobs import RedisClient
 
@@ -54,6 +63,7 @@ def rabbitmq() -> OrchestratorBackend:
 
 BACKENDS: list[tuple[str, Callable[[], OrchestratorBackend], str]] = [
     ("Local", local, ""),
+    ("SQLite", sqlite, ""),
     ("Redis", redis, "start one with: redis-server"),
     ("RabbitMQ", rabbitmq, "start one with: rabbitmq-server"),
 ]
@@ -75,7 +85,7 @@ def work_on(make_backend: Callable[[], OrchestratorBackend]) -> str:
 
 
 def main() -> int:
-    local_works = False
+    missing = {"Local", "SQLite"}
     for name, make_backend, mend in BACKENDS:
         try:
             chosen = work_on(make_backend)
@@ -84,9 +94,10 @@ def main() -> int:
         except JobsError as error:
             print(f"✗ {name}: failed - {error}" + (f"; {mend}" if mend else ""))
         else:
-            local_works = local_works or name == "Local"
+            missing.discard(name)
             print(f"✓ {name}: success - Created {chosen}")
-    return 0 if local_works else 1
+    FOLDER.cleanup()
+    return 1 if missing else 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """The backend that needs nothing: queues in the memory of this process."""
 
+import re
 import threading
 import weakref
 from collections.abc import Sequence
+from os import PathLike
 
 from ...domain.errors import Closed, InvalidName
 from ...domain.limits import check_name
@@ -40,6 +42,9 @@ _CAPABILITIES = Capabilities(
 )
 
 
+_PATH = re.compile(r"[/\\]|\.(db|sqlite3?)$")
+
+
 class LocalClient(OrchestratorBackend):
     """Queues in the memory of this process, with every guarantee of the contract but durability.
 
@@ -49,13 +54,14 @@ class LocalClient(OrchestratorBackend):
         clock: What time it is; the machine's clock by default. Tests give a ``ManualClock``.
 
     Raises:
-        InvalidName: the namespace breaks the rule for names.
+        InvalidName: the namespace breaks the rule for names, or is a path, in which nothing would last.
         InvalidInput: the namespace is open already, and runs on another clock.
     """
 
     def __init__(self, namespace: str | None = None, *, clock: Clock | None = None) -> None:
         super().__init__()
         if namespace is not None:
+            _refuse_path(namespace)
             check_name("namespace", namespace)
         self._namespace: Namespace | None = open_namespace(namespace, clock)
         self._consumers: weakref.WeakSet[LocalConsumerBackend] = weakref.WeakSet()
@@ -144,3 +150,12 @@ class LocalClient(OrchestratorBackend):
 
     def _store(self, queue: str) -> QueueStore:
         return self._open_namespace().store(queue)
+
+
+def _refuse_path(namespace: object) -> None:
+    """Refuse what is meant as a file: its jobs would be gone with the process, and nobody told."""
+    if isinstance(namespace, str | PathLike) and _PATH.search(name := str(namespace)):
+        raise InvalidName(
+            f"LocalClient keeps its queues in memory, and {name!r} is a path: for queues that last in a file "
+            f"use SQLiteClient({name!r}), or the URL sqlite:///{name}"
+        )

@@ -3,6 +3,7 @@
 from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -36,11 +37,20 @@ def test_a_job_has_an_id_of_its_own_and_modest_defaults() -> None:
 
 
 def test_ids_are_32_hexadecimal_digits_and_never_repeat() -> None:
-    """128 random bits name a job on every backend."""
+    """They name a job on every backend."""
     ids = {new_job_id() for _ in range(1000)}
 
     assert len(ids) == 1000
     assert all(len(id_) == 32 and int(id_, 16) >= 0 for id_ in ids)
+
+
+def test_ids_made_later_sort_later() -> None:
+    """To the millisecond: an index of ids grows at its end."""
+    with mock.patch("time.time_ns", side_effect=[n * 1_000_000 for n in (1, 2, 1_700_000_000_000)]):
+        ids = [new_job_id() for _ in range(3)]
+
+    assert ids == sorted(ids)
+    assert ids[-1].startswith(f"{1_700_000_000_000:012x}")
 
 
 def test_a_job_cannot_be_changed() -> None:

@@ -1,7 +1,7 @@
 """A job queue with the same guarantees on every backend.
 
-The names below are the public interface. Those of Redis and RabbitMQ are imported when first asked for, so
-that nothing but pydantic need be installed.
+The names below are the public interface. Those of SQLite, Redis and RabbitMQ are imported when first asked
+for, so that nothing but pydantic need be installed.
 """
 
 from importlib import import_module
@@ -41,6 +41,8 @@ from mindtrace.jobs.ports import (
 __version__ = version("mindtrace-jobs")
 
 _ON_DEMAND = {
+    "SQLiteClient": "sqlite",
+    "SQLiteConsumerBackend": "sqlite",
     "RedisClient": "redis",
     "RedisConsumerBackend": "redis",
     "RabbitMQClient": "rabbitmq",
@@ -90,6 +92,8 @@ if not TYPE_CHECKING:
         except ModuleNotFoundError as error:
             if error.name == module:
                 message = f"{name}: the {adapter} adapter isn't available yet in release {__version__}"
+            elif adapter == "sqlite":
+                message = f"{name} needs {error.name}, a part of Python that this one was built without"
             else:
                 message = f"{name} needs {error.name}: pip install 'mindtrace-jobs[{adapter}]'"
             raise AdapterNotInstalled(message, name=error.name) from error

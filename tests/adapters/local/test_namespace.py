@@ -3,6 +3,7 @@
 import gc
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -162,3 +163,10 @@ def test_no_consumer_outlives_its_client_by_a_race(background: Any) -> None:
         client.close()
         assert opening.exception() is None or isinstance(opening.exception(), Closed)
         assert not store._tables
+
+
+@pytest.mark.parametrize("path", ["jobs.db", "jobs.sqlite3", "/var/lib/jobs", Path("jobs.db")])
+def test_a_path_is_refused_with_the_client_that_keeps_queues_in_a_file(path: object) -> None:
+    """Or its jobs would be gone with the process, and nobody would have been told."""
+    with pytest.raises(InvalidName, match=r"is a path: .* use SQLiteClient\('"):
+        LocalClient(path)  # type: ignore[arg-type]

@@ -1,0 +1,262 @@
+"""The backend for a file."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from time import monotonic, sleep
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from ...domain.errors import BackendError, BackendUnavailable, Closed, InvalidInput
+from ...domain.limits import check_name
+from ...domain.queue import Queue
+from ...ports import (
+    Capabilities,
+    DeadLetter,
+    Durability,
+    JobResult,
+    Lease,
+    Message,
+    OrchestratorBackend,
+    PublishOutcome,
+    PublishStatus,
+    QueueCounts,
+    Redelivery,
+)
+from . import tending
+from .bells import ENDED, LOOK_S, READY, Waiter, make_waiter, remove_bells, ring
+from .consumer_backend import SQLiteConsumerBackend
+from .publishing import publish
+from .refusals import CommitUnknown
+from .session import FileSettings, Session
+from .step import QueueLink, Step
+
+_SYNCHRONOUS = {Durability.FSYNC: "FULL", Durability.SNAPSHOT: "NORMAL"}
+_CHUNK_JOBS = 5000
+"""The most messages of one transaction, so that nobody waits for long behind it."""
+_CHUNK_BYTES = 8 * 1024 * 1024
+_BREATH_S = 0.002
+"""How long one who drops many jobs pauses between two transactions, for others to have their turn."""
+
+Tend = Callable[[Step, list[int]], int]
+"""What is done with dead jobs, given by their seqs; answers how many they are."""
+
+
+class SQLiteClient(OrchestratorBackend):
+    """Queues in a file, shared by all processes of one machine that name it; they last.
+
+    It opens the file when it is first used, and makes it where there is none.
+
+    Args:
+        path: The file; its folder must exist, and be on a disk of this machine.
+        namespace: Clients of the same file and namespace share their queues.
+        durability: ``FSYNC``, so that what was confirmed survives a power cut; or ``SNAPSHOT``, which is
+            faster: a power cut may then take what was confirmed since SQLite's last checkpoint. What kills
+            processes takes nothing, either way.
+        patience_s: How many seconds a call waits for its turn before it fails.
+
+    Raises:
+        InvalidName: the namespace breaks the rule for names.
+        InvalidInput: the path names no file, or the durability is none of the two.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        namespace: str = "default",
+        durability: Durability | str = Durability.FSYNC,
+        patience_s: float = 5.0,
+    ) -> None:
+        super().__init__()
+        check_name("namespace", namespace)
+        name = os.fspath(path)
+        if not name or name.startswith(":memory:") or "\0" in name:
+            raise InvalidInput(f"path {name!r}: name a file, or use LocalClient for queues in memory")
+        if durability not in _SYNCHRONOUS:
+            choice = " or ".join(repr(str(each)) for each in _SYNCHRONOUS)
+            raise InvalidInput(f"durability {durability!r}: a file has {choice}")
+        self._durability = Durability(durability)
+        self._settings = FileSettings(Path(name).resolve(), _SYNCHRONOUS[self._durability], patience_s)
+        self._namespace = namespace
+        self._session = Session(self._settings, "this SQLiteClient")
+        self._consumers: list[SQLiteConsumerBackend] = []
+        self._waiters: set[Waiter] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._pid = os.getpid()
+
+    @classmethod
+    def from_url(cls, url: str) -> "SQLiteClient":
+        """Make a client from ``sqlite:///relative/path`` or ``sqlite:////absolute/path``.
+
+        A query may name ``namespace`` and ``durability``: ``sqlite:///jobs.db?durability=snapshot``.
+
+        Raises:
+            InvalidInput: the URL can't be understood.
+        """
+        parts = urlsplit(url)
+        path = unquote(parts.path.removeprefix("/"))
+        if parts.netloc or not path:
+            raise InvalidInput(
+                "a SQLite URL has three slashes before a relative path and four before an absolute one: "
+                "sqlite:///jobs.db, sqlite:////var/lib/jobs.db"
+            )
+        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        namespace, durability = query.pop("namespace", "default"), query.pop("durability", Durability.FSYNC)
+        if query:
+            raise InvalidInput(
+                f"a SQLite URL takes no {', '.join(sorted(query))}; it takes namespace, durability"
+            )
+        return cls(path, namespace=namespace, durability=durability)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            stack=True,
+            priority=True,
+            dedupe=True,
+            results=True,
+            lease=Lease.TIMED,
+            redelivery=Redelivery.IN_ORDER,
+            durability=self._durability,
+            delay_resolution_s=0.05,
+            counts_in_flight=True,
+        )
+
+    def declare(self, queue: Queue) -> None:
+        session = self._own_session()
+        session.write(lambda db, _clock: tending.declare(db, self._namespace, queue))
+        session.write(lambda db, _clock: tending.drop_orphans(db))
+
+    def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
+        link, outcomes = self._link(queue), list[PublishOutcome]()
+        if not messages:
+            link.look(tending.counts)  # raises QueueNotFound
+        for chunk in _bounded(messages):
+            try:
+                statuses = link.change(lambda step, chunk=chunk: publish(step, chunk))  # type: ignore[misc]
+            except BackendError as error:
+                if not (outcomes or isinstance(error, BackendUnavailable)):
+                    raise  # the queue or the file is at fault, and nothing was sent yet
+                open_ = isinstance(error, CommitUnknown)
+                status = PublishStatus.UNKNOWN if open_ else PublishStatus.REJECTED
+                outcomes += [PublishOutcome(message.id, status, error) for message in chunk]
+            else:
+                outcomes += [
+                    PublishOutcome(message.id, status)
+                    for message, status in zip(chunk, statuses, strict=True)
+                ]
+        return outcomes
+
+    def open_consumer(
+        self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
+    ) -> SQLiteConsumerBackend:
+        self.counts(queue)  # raises QueueNotFound
+        consumer = SQLiteConsumerBackend(self._settings, self._namespace, queue, lease_s)
+        with self._lock:  # so that `close` can't miss it
+            if self._closed:
+                raise Closed("this SQLiteClient is closed")
+            self._consumers = [*(each for each in self._consumers if not each.is_closed), consumer]
+        return consumer
+
+    def counts(self, queue: str) -> QueueCounts:
+        return self._link(queue).look(tending.counts)
+
+    def purge(self, queue: str) -> int:
+        link, waiting, purged = self._link(queue), self.counts(queue).waiting, 0
+        # What is published meanwhile may be dropped as well; what was there when it began always is.
+        while purged < waiting:
+            dropped = link.change(tending.purge)
+            if not dropped:
+                break
+            purged += dropped
+            sleep(_BREATH_S if purged < waiting else 0)
+        return purged
+
+    def delete(self, queue: str) -> None:
+        key, bells = self._link(queue).change(tending.orphan), self._settings.bells
+        for what in (READY, ENDED):
+            ring(bells, key, what)
+        while self._own_session().write(lambda db, _clock: tending.drop_orphans(db)):
+            sleep(_BREATH_S)
+        remove_bells(bells, key)
+
+    def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+        return self._link(queue).look(lambda step: tending.dead_letters(step, limit, offset))
+
+    def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:
+        return self._unbury(queue, ids, tending.redrive)
+
+    def discard(self, queue: str, ids: Sequence[str] | None = None) -> int:
+        return self._unbury(queue, ids, tending.discard)
+
+    def _unbury(self, queue: str, ids: Sequence[str] | None, tend: Tend) -> int:
+        link, count = self._link(queue), 0
+        if ids is not None:
+            wanted = list(dict.fromkeys(ids))
+            for start in range(0, len(wanted), tending.CHUNK):
+                chunk = wanted[start : start + tending.CHUNK]
+                count += link.change(lambda step, chunk=chunk: tend(step, tending.named_dead(step, chunk)))  # type: ignore[misc]
+            return count
+        upto = link.look(tending.last_death)  # those who die meanwhile stay
+        while tended := link.change(lambda step: tend(step, tending.oldest_dead(step, upto))):
+            count += tended
+        return count
+
+    def result(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
+        link, give_up = self._link(queue), monotonic() + timeout_s
+        key, found = link.look(lambda step: tending.result(step, job_id))
+        if found is not None or timeout_s <= 0:
+            return found
+        waiter = make_waiter(self._settings.bells, key, ENDED)
+        with self._lock:
+            self._waiters.add(waiter)
+        try:
+            while True:
+                _, found = link.look(lambda step: tending.result(step, job_id))
+                remaining_s = give_up - monotonic()
+                if found is not None or remaining_s <= 0:
+                    return found
+                waiter.wait(min(remaining_s, LOOK_S))
+        finally:
+            with self._lock:
+                self._waiters.discard(waiter)
+            waiter.close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            consumers, waiters = list(self._consumers), list(self._waiters)
+            self._consumers.clear()
+        for consumer in consumers:
+            consumer.close()
+        self._session.close()
+        for waiter in waiters:
+            waiter.wake()
+
+    def _link(self, queue: str) -> QueueLink:
+        return QueueLink(self._own_session(), self._settings, self._namespace, queue)
+
+    def _own_session(self) -> Session:
+        if os.getpid() != self._pid:  # after a fork: the parent's consumers are the parent's
+            self._pid = os.getpid()
+            self._lock = threading.Lock()
+            self._consumers = []
+            self._waiters = set()
+        return self._session
+
+
+def _bounded(messages: Sequence[Message]) -> Iterator[list[Message]]:
+    """Cut messages into chunks that are bounded in number and in bytes."""
+    chunk: list[Message] = []
+    size = 0
+    for message in messages:
+        if chunk and (len(chunk) >= _CHUNK_JOBS or size + len(message.body) > _CHUNK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(message)
+        size += len(message.body)
+    if chunk:
+        yield chunk

@@ -1,0 +1,170 @@
+"""A consumer's side of a queue in a file."""
+
+import os
+import secrets
+import threading
+from collections.abc import Sequence
+from time import monotonic
+
+from ...domain.errors import Closed, JobsError, QueueNotFound
+from ...ports import ConsumerBackend, Delivery, Receipts, Release, Settled, Settlement, SettleOutcome
+from .bells import LOOK_S, READY, Waiter, make_waiter
+from .delivering import Held, Outlook, Taken, extend, outlook, sweep, take
+from .session import FileSettings, Session
+from .settling import settle
+from .step import QueueLink, Step
+
+_MAX_BATCH = 1000
+"""The most jobs that one transaction leases, so that nobody waits for long behind it."""
+
+
+class SQLiteConsumerBackend(ConsumerBackend):
+    """Receives with one transaction a batch, and waits for a bell: a publish wakes it at once (RCV-2).
+
+    Made by :meth:`SQLiteClient.open_consumer`.
+    """
+
+    def __init__(self, settings: FileSettings, namespace: str, queue: str, lease_s: float) -> None:
+        super().__init__()
+        self._session = Session(settings, f"this consumer of queue {queue!r}")
+        self._link = QueueLink(self._session, settings, namespace, queue)
+        self._folder = settings.bells
+        self._lease_s = lease_s
+        self._receipts = Receipts(secrets.token_urlsafe(8))
+        self._lock = threading.RLock()  # what is held is as the file has it
+        self._held: dict[str, Held] = {}
+        self._waiter: Waiter | None = None
+        self._waits_for: int | None = None
+        self._interrupted = threading.Event()
+        self._closed = False
+        self._pid = os.getpid()
+
+    @property
+    def lease_s(self) -> float:
+        return self._lease_s
+
+    def receive(self, max_jobs: int, timeout_s: float) -> list[Delivery]:
+        give_up = monotonic() + timeout_s
+        while True:
+            self._check_open()
+            found = self._link.look(outlook)
+            if found.is_ready and (deliveries := self._exchange([], max_jobs).deliveries):
+                return deliveries
+            remaining_s = give_up - monotonic()
+            if self._interrupted.is_set() or remaining_s <= 0:
+                self._interrupted.clear()
+                return []
+            if not found.is_ready:
+                self._wait(found, remaining_s)
+
+    def _wait(self, found: Outlook, remaining_s: float) -> None:
+        if self._waiter is None or self._waits_for != found.queue:
+            self._listen(found.queue)  # and look once more: it may have rung meanwhile
+            return
+        next_s = LOOK_S if found.next_event_s is None else found.next_event_s
+        self._waiter.wait(min(remaining_s, next_s, LOOK_S))
+
+    def _listen(self, queue: int) -> None:
+        former, self._waiter = self._waiter, make_waiter(self._folder, queue, READY)
+        self._waits_for = queue
+        if former is not None:
+            former.close()
+        if self._closed:  # meanwhile, so that nobody else will
+            self._waiter.close()
+
+    def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
+        try:
+            return self._exchange(settlements, take)
+        except QueueNotFound:  # deleted: every receipt of it is lost (ADM-3)
+            with self._lock:
+                return Settled([self._outcome(settlement.receipt, {}) for settlement in settlements], [])
+
+    def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
+        with self._lock:
+            self._check_open()
+            known = {receipt: held for receipt in receipts if (held := self._held.get(receipt)) is not None}
+
+            def work(step: Step) -> dict[str, Held | None]:
+                return {receipt: extend(step, held, self._lease_s) for receipt, held in known.items()}
+
+            try:
+                extended = self._link.change(work)
+            except QueueNotFound:
+                extended = dict.fromkeys(known)
+            for receipt, held in extended.items():
+                if held is None:
+                    self._lose(receipt)
+                else:
+                    self._held[receipt] = held
+            return [
+                SettleOutcome.OK if receipt in self._held else self._receipts.why_not_held(receipt)
+                for receipt in receipts
+            ]
+
+    def interrupt(self) -> None:
+        self._interrupted.set()
+        if (waiter := self._waiter) is not None:
+            waiter.wake()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    def close(self) -> None:
+        if self._closed or os.getpid() != self._pid:  # what a parent process holds stays with it
+            return
+        with self._lock:  # so that nothing is leased between the release and the end
+            try:
+                if self._held:
+                    self.settle([Release(receipt) for receipt in list(self._held)])
+            except JobsError as error:
+                self.logger.warning("a consumer closed without releasing its jobs: %s", error)
+            finally:
+                self._closed = True
+                self._session.close()
+        if self._waiter is not None:
+            self._waiter.close()
+
+    # -- one transaction --------------------------------------------------------------------------
+
+    def _exchange(self, settlements: Sequence[Settlement], count: int) -> Settled:
+        with self._lock:
+            self._check_open()
+            known: dict[str, tuple[Held, Settlement]] = {}
+            for settlement in settlements:
+                if (held := self._held.get(settlement.receipt)) is not None:
+                    known.setdefault(settlement.receipt, (held, settlement))
+
+            def work(step: Step) -> tuple[dict[str, bool], list[Taken]]:
+                sweep(step)
+                settled = settle(step, known)
+                return settled, take(step, min(count, _MAX_BATCH), self._lease_s)
+
+            settled, taken = self._link.change(work)
+            outcomes = [self._outcome(settlement.receipt, settled) for settlement in settlements]
+            return Settled(outcomes, [self._grant(each) for each in taken])
+
+    def _outcome(self, receipt: str, settled: dict[str, bool]) -> SettleOutcome:
+        """The answer for a receipt, and a repetition's, by which receipts were settled or else were lost."""
+        if self._held.pop(receipt, None) is None:
+            return self._receipts.why_not_held(receipt)
+        return SettleOutcome.OK if settled.get(receipt) else self._lose(receipt)
+
+    def _grant(self, taken: Taken) -> Delivery:
+        self._receipts.granted += 1
+        receipt = f"{self._receipts.name}.{self._receipts.granted}"
+        held, body, attempt, crashes = taken
+        self._held[receipt] = held
+        return Delivery(held.id, body, receipt, attempt, held.number, crashes, self._lease_s)
+
+    def _lose(self, receipt: str) -> SettleOutcome:
+        self._held.pop(receipt, None)
+        self._receipts.lose([receipt])
+        return SettleOutcome.LOST
+
+    def _check_open(self) -> None:
+        if os.getpid() != self._pid:
+            raise Closed(f"this consumer of queue {self._link.queue!r} belongs to another process")
+        if self._closed:
+            raise Closed(f"this consumer of queue {self._link.queue!r} is closed")

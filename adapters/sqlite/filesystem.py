@@ -1,0 +1,43 @@
+"""Where a file lies: SQLite's log is shared memory, which machines can't share."""
+
+import re
+from pathlib import Path
+
+from ...domain.errors import BrokerUnsuitable
+
+_MOUNTS = Path("/proc/self/mountinfo")
+_NETWORK = re.compile(
+    r"nfs\d?|cifs|smb\d?|smbfs|ncpfs|afs|ceph|lustre|gpfs|glusterfs|beegfs|pvfs2"
+    r"|fuse\.(sshfs|ceph|ceph-fuse|glusterfs|s3fs|rclone|smbnetfs|davfs.*|juicefs|gcsfuse|goofys|mfs)"
+)
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+
+
+def refuse_network_share(path: Path, mounts: Path = _MOUNTS) -> None:
+    """Refuse a file on a file system that other machines share, where the system says what it is.
+
+    Raises:
+        BrokerUnsuitable: it is such a one.
+    """
+    kind = filesystem_of(path, mounts)
+    if kind is not None and _NETWORK.fullmatch(kind):
+        raise BrokerUnsuitable(
+            f"{path} is on a network share ({kind}), where SQLite's locks and log can't be relied on: put it "
+            "on a local disk, or use a server such as Redis where several machines work together"
+        )
+
+
+def filesystem_of(path: Path, mounts: Path = _MOUNTS) -> str | None:
+    """The type of the file system of ``path``, such as ``ext4``; None where the system doesn't say."""
+    try:
+        lines = mounts.read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return None
+    found: tuple[int, str] | None = None
+    for line in lines:
+        # … mount point … - type source options; what was mounted last over a point hides the others.
+        before, _, after = line.partition(" - ")
+        point = Path(_ESCAPED.sub(lambda octal: chr(int(octal[1], 8)), before.split()[4]))
+        if path.is_relative_to(point) and (found is None or len(point.parts) >= found[0]):
+            found = (len(point.parts), after.split()[0])
+    return None if found is None else found[1]

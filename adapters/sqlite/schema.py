@@ -1,0 +1,94 @@
+"""The tables, and how a file of an earlier release becomes one of this.
+
+A live job has one row in ``job``, which nothing changes on the straight way from publish to ack, and one row
+in the table of the state that it is in: ``ready``, ``delay``, ``lease`` or ``dead``. Each of the first three
+is one B-tree in the order in which it is read, so that the next job, what is due and what was leased too long
+are found at its beginning, however many wait. Moments are microseconds by the file's clock.
+"""
+
+import sqlite3
+
+from ...domain.errors import BrokerUnsuitable
+
+APPLICATION_ID = 0x4D544A51  # "MTJQ"
+OLDEST_SQLITE = (3, 35, 0)
+"""The first with RETURNING."""
+
+_FIRST = (
+    # One row. `boot` and `base`: see clock.py. `ticket`: the last number given out to a job or to a place.
+    "CREATE TABLE file (boot TEXT NOT NULL, base INTEGER NOT NULL, ticket INTEGER NOT NULL)",
+    # Keys are never used again, so that nothing of a deleted queue can belong to its successor. A queue that
+    # is being deleted has no namespace any more. `ended` counts the jobs that ended without a result.
+    """CREATE TABLE queue (
+        key INTEGER PRIMARY KEY AUTOINCREMENT, namespace TEXT, name TEXT NOT NULL, kind TEXT NOT NULL,
+        ready INTEGER NOT NULL DEFAULT 0, delayed INTEGER NOT NULL DEFAULT 0,
+        leased INTEGER NOT NULL DEFAULT 0, dead INTEGER NOT NULL DEFAULT 0,
+        ended INTEGER NOT NULL DEFAULT 0, moment INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (namespace, name))""",
+    """CREATE TABLE job (
+        seq INTEGER PRIMARY KEY, queue INTEGER NOT NULL, id TEXT NOT NULL, priority INTEGER NOT NULL,
+        attempt INTEGER NOT NULL DEFAULT 1, number INTEGER NOT NULL DEFAULT 0,
+        crashes INTEGER NOT NULL DEFAULT 0, history TEXT, body BLOB NOT NULL)""",
+    "CREATE UNIQUE INDEX job_id ON job (queue, id)",
+    # `rank` is the place in the queue's order, smallest first; a job that comes back keeps it (ORD-4).
+    """CREATE TABLE ready (
+        queue INTEGER NOT NULL, rank INTEGER NOT NULL, seq INTEGER NOT NULL,
+        PRIMARY KEY (queue, rank)) WITHOUT ROWID""",
+    """CREATE TABLE delay (
+        queue INTEGER NOT NULL, due INTEGER NOT NULL, seq INTEGER NOT NULL,
+        PRIMARY KEY (queue, due, seq)) WITHOUT ROWID""",
+    # A receipt stands for a job and the number of its delivery: no two deliveries share both (LSE-4).
+    """CREATE TABLE lease (
+        queue INTEGER NOT NULL, ends INTEGER NOT NULL, seq INTEGER NOT NULL, number INTEGER NOT NULL,
+        rank INTEGER NOT NULL, PRIMARY KEY (queue, ends, seq)) WITHOUT ROWID""",
+    """CREATE TABLE dead (
+        death INTEGER PRIMARY KEY AUTOINCREMENT, queue INTEGER NOT NULL, seq INTEGER NOT NULL,
+        reason TEXT NOT NULL, error TEXT NOT NULL, died INTEGER NOT NULL)""",
+    "CREATE INDEX dead_queue ON dead (queue)",
+    "CREATE UNIQUE INDEX dead_job ON dead (seq)",
+    """CREATE TABLE result (
+        seq INTEGER PRIMARY KEY, queue INTEGER NOT NULL, id TEXT NOT NULL, expires INTEGER NOT NULL,
+        body BLOB NOT NULL)""",
+    "CREATE UNIQUE INDEX result_id ON result (queue, id)",
+    "CREATE INDEX result_expires ON result (queue, expires)",
+    # A ring: the last jobs of a queue that ended without a result.
+    """CREATE TABLE ended (
+        queue INTEGER NOT NULL, slot INTEGER NOT NULL, id TEXT NOT NULL,
+        PRIMARY KEY (queue, slot)) WITHOUT ROWID""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+"""What makes each version of the one before it; a new file goes through all."""
+
+
+def is_current(db: sqlite3.Connection, path: str) -> bool:
+    """Tell whether the file has this release's tables, or has yet to be given them.
+
+    Raises:
+        BrokerUnsuitable: it is another application's, or a newer release's.
+    """
+    ((application,),) = db.execute("PRAGMA application_id").fetchall()
+    ((version,),) = db.execute("PRAGMA user_version").fetchall()
+    if application != APPLICATION_ID:
+        ((tables,),) = db.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        if tables or application or version:
+            raise BrokerUnsuitable(f"{path} is another application's database: name a file of its own")
+        return False
+    if version > len(MIGRATIONS):
+        raise BrokerUnsuitable(
+            f"{path} was made by a newer release: its tables are of version {version}, and this release "
+            f"knows {len(MIGRATIONS)}; upgrade mindtrace-jobs"
+        )
+    return bool(version == len(MIGRATIONS))
+
+
+def migrate(db: sqlite3.Connection, path: str) -> None:
+    """Bring the file's tables to this release's version, in the transaction that is under way."""
+    if is_current(db, path):  # another process was faster
+        return
+    ((version,),) = db.execute("PRAGMA user_version").fetchall()
+    for statements in MIGRATIONS[version:]:
+        for statement in statements:
+            db.execute(statement)
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")

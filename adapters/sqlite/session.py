@@ -1,0 +1,224 @@
+"""The way to the file: a connection, transactions on it, and what stands in their way."""
+
+import os
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from ...domain.errors import BackendUnavailable, BrokerUnsuitable, Closed
+from .clock import FileClock, read_clock, set_clock
+from .filesystem import refuse_network_share
+from .refusals import CommitUnknown, is_busy, leaves_open, translated
+from .schema import OLDEST_SQLITE, is_current, migrate
+
+AnswerT = TypeVar("AnswerT")
+Step = Callable[[sqlite3.Connection, FileClock], AnswerT]
+"""What is done in one transaction. It may be run again where that failed: it changes nothing but the file."""
+
+_CACHE_KIB = 8192
+_CHECKPOINT_PAGES = 2000
+_LOG_LIMIT = 64 * 1024 * 1024
+"""The most bytes that the log may keep on the disk once all of it is in the file."""
+_LOG_CHECKED = 256
+"""After how many commits the log's size is looked at."""
+_PAUSE_S = (0.0002, 0.005)
+"""The shortest and the longest pause before a transaction is tried again."""
+
+_inherited: list[sqlite3.Connection] = []
+"""Connections of the process that this one was forked from: to close one here would disturb it there."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSettings:
+    """Which file, and how it is used."""
+
+    path: Path
+    synchronous: str
+    """What SQLite calls it: FULL or NORMAL."""
+    patience_s: float
+    """How long a transaction waits for its turn."""
+
+    @property
+    def bells(self) -> Path:
+        """The folder of its bells."""
+        return Path(f"{self.path}-bells")
+
+
+class Session:
+    """One connection to the file, made when it is first used; any thread may call, one at a time.
+
+    Args:
+        settings: The file.
+        owner: Who says that it is closed once it is.
+    """
+
+    def __init__(self, settings: FileSettings, owner: str) -> None:
+        self._settings = settings
+        self._owner = owner
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._clock = FileClock(0)
+        self._inode = (0, 0)
+        self._commits = 0
+        self._closed = False
+        self._pid = os.getpid()
+
+    def write(self, step: Step[AnswerT]) -> AnswerT:
+        """Run a step in a transaction that no other process writes beside; it is whole, or nothing is.
+
+        Raises:
+            BackendUnavailable: others kept the file busy for as long as patience lasts, or the disk failed.
+            DiskFull: there is no room; nothing was done.
+            CommitUnknown: the disk failed just when the transaction was to be made safe.
+            BackendError: the file can't be used; the kind of error and its message say why.
+            Closed: the session was closed.
+        """
+        return self._run("BEGIN IMMEDIATE", step)
+
+    def read(self, step: Step[AnswerT]) -> AnswerT:
+        """Run a step that changes nothing, on the file as it is at one moment; otherwise as :meth:`write`."""
+        return self._run("BEGIN", step)
+
+    def close(self) -> None:
+        """Close the connection; calls to come raise Closed."""
+        self._leave_parent()
+        with self._lock:
+            self._closed = True
+            self._drop()
+
+    def _run(self, begin: str, step: Step[AnswerT]) -> AnswerT:
+        self._leave_parent()
+        give_up = time.monotonic() + self._settings.patience_s
+        tries = 0
+        with self._lock:
+            while True:
+                if self._closed:
+                    raise Closed(f"{self._owner} is closed")
+                try:
+                    return self._transact(self._connected(), begin, step)
+                except sqlite3.Error as error:
+                    if not is_busy(error):
+                        self._drop()
+                        raise translated(error, self._settings.path) from error
+                    if time.monotonic() >= give_up:
+                        raise self._kept_busy() from error
+                tries += 1
+                shortest_s, longest_s = _PAUSE_S
+                time.sleep(random.uniform(shortest_s, min(longest_s, shortest_s * 2**tries)))  # noqa: S311
+
+    def _transact(self, db: sqlite3.Connection, begin: str, step: Step[AnswerT]) -> AnswerT:
+        db.execute(begin)
+        try:
+            answer = step(db, self._clock)
+            try:
+                db.execute("COMMIT")
+            except sqlite3.Error as error:
+                if leaves_open(error):
+                    self._drop()
+                    raise CommitUnknown(
+                        f"the disk of {self._settings.path} failed at a commit, done or not: {error}"
+                    ) from error
+                raise
+        except BaseException:
+            if self._connection is db and db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        self._bound_log(db)
+        return answer
+
+    def _kept_busy(self) -> BackendUnavailable:
+        return BackendUnavailable(
+            f"{self._settings.path} was kept busy by others for {self._settings.patience_s:g} s: "
+            "does one of them hang in a transaction?"
+        )
+
+    def _bound_log(self, db: sqlite3.Connection) -> None:
+        """Begin the log anew where readers have kept others from it for long."""
+        self._commits += 1
+        if self._commits % _LOG_CHECKED:
+            return
+        log = Path(f"{self._settings.path}-wal")
+        try:
+            if log.stat().st_size > _LOG_LIMIT:
+                db.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+        except (OSError, sqlite3.Error):  # the next time, then: what was committed is safe as it is
+            return
+
+    # -- the connection ---------------------------------------------------------------------------
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is not None and self._inode != self._found_inode():
+            self._drop()  # the file was removed or replaced: what is written to it now, nobody would find
+        if self._connection is None:
+            self._connection = self._connect()
+            self._inode = self._found_inode()
+        return self._connection
+
+    def _connect(self) -> sqlite3.Connection:
+        settings = self._settings
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            oldest = ".".join(map(str, OLDEST_SQLITE))
+            raise BrokerUnsuitable(
+                f"SQLite {sqlite3.sqlite_version}: this Python has one that is too old, {oldest} is needed"
+            )
+        refuse_network_share(settings.path)
+        db = sqlite3.connect(
+            settings.path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        try:
+            self._prepare(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        settings, path = self._settings, str(self._settings.path)
+        db.execute("BEGIN")  # so that another process that makes the tables just now is seen as done or not
+        current = is_current(db, path)
+        db.execute("COMMIT")
+        ((mode,),) = db.execute("PRAGMA journal_mode = WAL").fetchall()
+        if mode != "wal":
+            raise BrokerUnsuitable(f"{path}: its file system can't hold a log that processes share; move it")
+        for name, value in (
+            ("synchronous", settings.synchronous),
+            ("fullfsync", int(settings.synchronous == "FULL")),  # without it a Mac doesn't sync
+            ("cache_size", -_CACHE_KIB),
+            ("wal_autocheckpoint", _CHECKPOINT_PAGES),
+            ("journal_size_limit", _LOG_LIMIT),
+        ):
+            db.execute(f"PRAGMA {name} = {value}").fetchall()
+        clock = read_clock(db) if current else None
+        if clock is None:
+            db.execute("BEGIN IMMEDIATE")
+            migrate(db, path)
+            clock = set_clock(db)
+            db.execute("COMMIT")
+        self._clock = clock
+
+    def _found_inode(self) -> tuple[int, int]:
+        try:
+            found = self._settings.path.stat()
+        except OSError:
+            return (0, 0)
+        return (found.st_dev, found.st_ino)
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _leave_parent(self) -> None:
+        """After a fork: leave the connection to the process that made it, and make another."""
+        if os.getpid() == self._pid:
+            return
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        if self._connection is not None:
+            _inherited.append(self._connection)
+            self._connection = None

@@ -1,0 +1,505 @@
+"""What a file, its disk and the processes that share it can suffer, and how the account stands afterwards.
+
+One test for each kind of fault. Where a worker is killed or stopped, it is a process, as a user runs it.
+"""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from brokers.account import Account, Record, Totals
+from mindtrace.jobs import (
+    Job,
+    JobInput,
+    JobOutput,
+    JobSchema,
+    Orchestrator,
+    PublishStatus,
+    Queue,
+    QueueCounts,
+    RetryPolicy,
+    job_from_schema,
+)
+from mindtrace.jobs.adapters.sqlite import DiskFull, SQLiteClient
+from mindtrace.jobs.adapters.sqlite.bells import LOOK_S
+from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable, QueueNotFound
+from mindtrace.jobs.ports import Ack, Message
+
+WORKER = Path(__file__).with_name("worker.py")
+QUEUE = "squares"
+LEASES = "SELECT id, lease.number FROM lease JOIN job USING (seq)"
+
+
+class Numbered(JobInput):
+    number: int
+    note: str = ""
+
+
+class Square(JobOutput):
+    square: int
+
+
+SCHEMA = JobSchema(QUEUE, Numbered, Square, retry=RetryPolicy(max_deliveries=20))
+
+
+def eventually(condition: Callable[[], bool], within_s: float, what: str) -> None:
+    give_up = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < give_up, f"not within {within_s:g} s: {what}"
+        time.sleep(0.01)
+
+
+class WorkerProcess:
+    """``worker.py``, as a user starts it."""
+
+    def __init__(self, url: str, record: Record, **options: float) -> None:
+        words = [sys.executable, str(WORKER), url, str(record.path)]
+        for name, value in options.items():
+            words += [f"--{name.replace('_', '-')}", str(value)]
+        self._process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.pid = self._process.pid
+
+    def send(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it with SIGKILL; a no-op where it has ended."""
+        self._process.kill()
+        self._process.communicate()
+
+    def end(self) -> dict[str, int]:
+        """Stop it with SIGTERM, as a supervisor does, and return the account that it gives."""
+        self._process.send_signal(signal.SIGTERM)
+        out, err = self._process.communicate(timeout=15)
+        assert self._process.returncode == 0, err.decode()
+        stats: dict[str, int] = json.loads(out)
+        return stats
+
+
+class Trial:
+    """One file, one queue, the producer's side of it, and the account of what becomes of its jobs."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.path = folder / "jobs.db"
+        self.url = f"sqlite:///{self.path}"
+        self.record = Record(folder / "record")
+        self.account = Account()
+        self.stack = stack
+        self.backend = stack.enter_context(SQLiteClient(self.path))
+        self.orchestrator = Orchestrator(self.backend)
+        self.orchestrator.register(SCHEMA)
+        self._seen: set[tuple[str, int]] = set()
+
+    def jobs(self, count: int) -> list[Job[Numbered]]:
+        return [job_from_schema(SCHEMA, Numbered(number=number)) for number in range(count)]
+
+    def publish(self, jobs: list[Job[Numbered]]) -> None:
+        outcomes = self.orchestrator.publish_batch(QUEUE, jobs)
+        assert {outcome.status for outcome in outcomes} == {PublishStatus.ACCEPTED}
+        self.account.confirmed |= {outcome.id for outcome in outcomes}
+
+    def start_workers(self, count: int, **options: float) -> list[WorkerProcess]:
+        """Start worker processes, and wait until each has run a job."""
+        workers = [WorkerProcess(self.url, self.record, **options) for _ in range(count)]
+        for worker in workers:
+            self.stack.callback(worker.kill)
+        pids = {worker.pid for worker in workers}
+        eventually(
+            lambda: pids <= {run.pid for run in self.record.runs()} or self.is_drained,
+            20,
+            "each worker works",
+        )
+        return workers
+
+    @property
+    def is_drained(self) -> bool:
+        return self.backend.counts(QUEUE) == QueueCounts(0, 0, 0, 0)
+
+    def note_fault(self) -> int:
+        """Remember what is in hand of workers that are all dead now; return how many jobs that are."""
+        leases = set(self.ask(LEASES))
+        fresh = leases - self._seen
+        self._seen |= leases
+        self.account.at_fault.append({id_ for id_, _ in fresh})
+        return len(fresh)
+
+    def ask(self, query: str) -> list[tuple[str, int]]:
+        """Ask the file, as it is."""
+        with closing(sqlite3.connect(self.path)) as db:
+            return db.execute(query).fetchall()
+
+    def check(self) -> Totals:
+        """Demand that the account adds up, that the file is sound and its counts are what it holds."""
+        assert self.ask("PRAGMA integrity_check") == [("ok",)]
+        found = self.ask("SELECT (SELECT count(*) FROM ready), ready FROM queue")
+        found += self.ask("SELECT (SELECT count(*) FROM delay), delayed FROM queue")
+        found += self.ask("SELECT (SELECT count(*) FROM lease), leased FROM queue")
+        found += self.ask("SELECT (SELECT count(*) FROM dead), dead FROM queue")
+        assert all(there == counted for there, counted in found), found
+        return self.account.check(self.backend, QUEUE, self.record)
+
+
+@pytest.fixture
+def trial(tmp_path: Path) -> Iterator[Trial]:
+    with ExitStack() as stack:
+        yield Trial(tmp_path, stack)
+
+
+# -- processes that die or sleep ------------------------------------------------------------------
+
+
+def test_killing_four_workers_at_random_loses_no_job_and_repeats_only_what_was_in_hand(trial: Trial) -> None:
+    lease_s, seed = 2.0, random.randrange(10**6)
+    chance = random.Random(seed)
+    trial.publish(trial.jobs(3000))
+    in_hand = kills = 0
+
+    while len(trial.record) < 2500 and kills < 24:
+        workers = trial.start_workers(4, lease_s=lease_s)
+        chance.shuffle(workers)
+        for worker in workers:  # each at a moment of its own, beside those that are still at work
+            time.sleep(chance.uniform(0, 0.04))
+            worker.kill()
+            kills += 1
+        in_hand += trial.note_fault()
+    killed_at = time.monotonic()
+    assert not trial.is_drained, "the kills came too late to tell anything"
+    assert kills >= 8
+    last = trial.start_workers(4, lease_s=lease_s)
+    eventually(lambda: trial.is_drained, lease_s + 15, "every job is done")
+    took_s = time.monotonic() - killed_at
+
+    totals = trial.check()
+    print(f"seed {seed}: {totals}, {kills} kills, {in_hand} in hand, done {took_s:.1f} s after the last")
+    assert totals.done == 3000
+    assert totals.ran_again <= in_hand
+    assert sum(worker.end()["lost"] for worker in last) == 0
+
+
+def test_a_worker_that_slept_past_its_lease_is_told_so_and_another_did_its_jobs(trial: Trial) -> None:
+    trial.publish(trial.jobs(30))
+    (sleeper,) = trial.start_workers(1, lease_s=1.0, job_s=0.1, prefetch=4)
+    eventually(lambda: bool(trial.ask(LEASES)), 5, "jobs are in hand")
+    sleeper.send(signal.SIGSTOP)
+    assert 1 <= trial.note_fault() <= 4
+
+    (other,) = trial.start_workers(1, lease_s=1.0, job_s=0.1, prefetch=4)
+    eventually(lambda: trial.is_drained, 15, "the other does all")
+    sleeper.send(signal.SIGCONT)
+    time.sleep(0.5)
+
+    mine, others = sleeper.end(), other.end()
+    assert mine["lost"] >= 1
+    assert mine["done"] + others["done"] == 30
+    assert others["lost"] == 0
+    assert trial.check().done == 30
+
+
+PRODUCER = """
+import sys
+from mindtrace.jobs.adapters.sqlite import SQLiteClient
+from mindtrace.jobs.ports import Message
+client = SQLiteClient(sys.argv[1])
+for batch in range(10**6):
+    client.publish("squares", [Message(f"{batch}-{n}", b"{}") for n in range(50)])
+    print(batch, flush=True)
+"""
+
+
+def test_a_producer_that_is_killed_leaves_whole_batches_and_every_one_that_was_confirmed(
+    trial: Trial,
+) -> None:
+    for _ in range(5):
+        command = [sys.executable, "-c", PRODUCER, trial.path]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as producer:
+            assert producer.stdout is not None
+            producer.stdout.readline()
+            time.sleep(random.uniform(0, 0.1))
+            producer.kill()
+            confirmed = 1 + len(producer.stdout.read().splitlines())
+        there = trial.ask("SELECT id, 1 FROM job")
+        batches = {id_.partition("-")[0] for id_, _ in there}
+        assert len(there) == 50 * len(batches), "a batch is there in part"
+        assert confirmed <= len(batches) <= confirmed + 1
+        assert trial.backend.purge(QUEUE) == len(there)
+
+
+OPENER = """
+import os, sys, time
+from mindtrace.jobs.adapters.sqlite import SQLiteClient
+from mindtrace.jobs.domain import Queue
+from mindtrace.jobs.ports import Message
+folder = sys.argv[1]
+while not os.path.exists(folder + "/go"):
+    pass
+for number in range(20):
+    with SQLiteClient(f"{folder}/{number}.db") as client:
+        client.declare(Queue("jobs"))
+        client.publish("jobs", [Message(str(os.getpid()), b"{}")])
+"""
+
+
+def test_many_processes_that_open_a_new_file_at_once_all_succeed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OPENER, tmp_path]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(6)]
+    time.sleep(1.5)
+    (tmp_path / "go").touch()
+    errors = [process.communicate(timeout=60)[1] for process in processes]
+
+    assert errors == [""] * 6
+    for number in range(20):
+        with SQLiteClient(tmp_path / f"{number}.db") as client:
+            assert client.counts("jobs") == QueueCounts(6, 0, 0, 0)
+
+
+def seconds_to_wake(backend: SQLiteClient) -> float:
+    """How long a consumer that waits sleeps on after a publish."""
+    woken: list[float] = []
+    with backend.open_consumer(QUEUE) as consumer:
+
+        def wait() -> None:
+            (delivery,) = consumer.receive(1, 10.0)
+            woken.append(time.monotonic())
+            consumer.settle([Ack(delivery.receipt)])
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        time.sleep(0.1)
+        published = time.monotonic()
+        backend.publish(QUEUE, [Message(f"job-{published}", b"{}")])
+        waiting.join()
+    return woken[0] - published
+
+
+def test_a_waiter_that_is_killed_swallows_no_wake_up_and_leaves_nothing_that_grows(trial: Trial) -> None:
+    bells = Path(f"{trial.path}-bells")
+    trial.publish(trial.jobs(2))
+    for _ in range(3):
+        workers = [WorkerProcess(trial.url, trial.record) for _ in range(2)]
+        for worker in workers:
+            trial.stack.callback(worker.kill)
+        eventually(lambda: trial.is_drained, 10, "the workers have nothing to do, and wait")
+        time.sleep(0.1)
+        for worker in workers:
+            worker.kill()
+
+        took_s = min(seconds_to_wake(trial.backend) for _ in range(3))
+        assert took_s < LOOK_S / 2, "the ring was lost: only a look by itself found the job"
+        assert len(list(bells.iterdir())) == 1
+
+
+# -- forks ----------------------------------------------------------------------------------------
+
+
+def in_a_fork(work: Callable[[], object]) -> str:
+    """Do ``work`` in a forked process that ends as Python ends, and return what it returned, as text."""
+    source, sink = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            answer = repr(work())
+        except BaseException as error:
+            answer = f"{type(error).__name__}: {error}"
+        os.write(sink, answer.encode())
+        os._exit(0)
+    os.close(sink)
+    with os.fdopen(source, "rb") as pipe:
+        answer = pipe.read().decode()
+    os.waitpid(child, 0)
+    return answer
+
+
+def test_a_forked_process_has_connections_of_its_own_and_leaves_its_parents_alone(trial: Trial) -> None:
+    trial.backend.publish(QUEUE, [Message("a", b"{}"), Message("b", b"{}")])
+    consumer = trial.backend.open_consumer(QUEUE)
+    (held,) = consumer.receive(1, 1.0)
+
+    def publish_and_close() -> str:
+        status = trial.backend.publish(QUEUE, [Message("c", b"{}")])[0].status
+        consumer.close()
+        trial.backend.close()
+        return str(status)
+
+    assert in_a_fork(publish_and_close) == "'accepted'"
+    assert in_a_fork(lambda: consumer.receive(1, 0.0)).startswith("Closed: ")
+    assert trial.backend.counts(QUEUE) == QueueCounts(2, 0, 1, 0)
+    assert consumer.settle([Ack(held.receipt)]).outcomes == ["ok"]
+    assert trial.ask("PRAGMA integrity_check") == [("ok",)]
+
+
+# -- files that are in the way, or gone -----------------------------------------------------------
+
+
+def test_a_process_that_hangs_in_a_transaction_is_waited_for_and_then_told_of(trial: Trial) -> None:
+    trial.publish(trial.jobs(50))
+    (worker,) = trial.start_workers(1, job_s=0.01)
+    with closing(sqlite3.connect(trial.path, isolation_level=None)) as hanging:
+        hanging.execute("BEGIN IMMEDIATE")
+        with SQLiteClient(trial.path, patience_s=0.3) as impatient:
+            (outcome,) = impatient.publish(QUEUE, [Message("late", b"{}")])
+            assert outcome.status is PublishStatus.REJECTED
+            assert isinstance(outcome.error, BackendUnavailable)
+            assert "kept busy by others" in str(outcome.error)
+            assert impatient.counts(QUEUE).dead == 0, "readers wait for nobody"
+        time.sleep(1.0)
+    eventually(lambda: trial.is_drained, 15, "the worker goes on")
+    assert worker.end()["lost"] == 0
+    assert trial.check().done == 50
+
+
+def test_a_file_that_is_removed_while_it_is_open_takes_no_job_with_it_unseen(trial: Trial) -> None:
+    consumer = trial.backend.open_consumer(QUEUE)
+    for file in trial.path.parent.glob("jobs.db*"):
+        if file.is_file():
+            file.unlink()
+
+    with pytest.raises(QueueNotFound):
+        trial.backend.publish(QUEUE, [Message("a", b"{}")])
+    with pytest.raises(QueueNotFound):
+        consumer.receive(1, 0.0)
+    trial.backend.declare(Queue(QUEUE))
+    trial.backend.publish(QUEUE, [Message("a", b"{}")])
+    assert [delivery.id for delivery in consumer.receive(1, 0.0)] == ["a"]
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter, as pytest's own are not."""
+    folder = Path(tempfile.mkdtemp())
+    yield folder
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def test_what_may_not_be_written_is_refused_with_the_mend(open_folder: Path) -> None:
+    folder, path = open_folder, open_folder / "jobs.db"
+    with SQLiteClient(path) as client:
+        client.declare(Queue(QUEUE))
+
+    def use(name: str) -> object:
+        if os.geteuid() == 0:
+            os.setuid(65534)  # nobody: nothing is denied to root
+        with SQLiteClient(folder / name) as client:
+            return client.publish(QUEUE, [Message("a", b"{}")])
+
+    path.chmod(0o444)
+    folder.chmod(0o777)
+    read_only_file = in_a_fork(lambda: use("jobs.db"))
+    path.chmod(0o666)
+    folder.chmod(0o555)
+    read_only_folder = in_a_fork(lambda: use("jobs.db"))
+    no_file_in_a_read_only_folder = in_a_fork(lambda: use("other.db"))
+
+    for answer in (read_only_file, read_only_folder, no_file_in_a_read_only_folder):
+        assert answer.startswith(f"{AccessDenied.__name__}: "), answer
+        assert "let this user write the file and its folder" in answer
+
+
+# -- a disk without room --------------------------------------------------------------------------
+
+
+def fill(client: SQLiteClient) -> tuple[list[str], str]:
+    """Publish until no more is taken; return what was confirmed, and the error."""
+    confirmed: list[str] = []
+    for number in range(2000):
+        (outcome,) = client.publish(QUEUE, [Message(f"job-{number}", b'"' + b"x" * 20_000 + b'"')])
+        if outcome.status is PublishStatus.ACCEPTED:
+            confirmed.append(outcome.id)
+        else:
+            return confirmed, f"{outcome.status} {type(outcome.error).__name__}: {outcome.error}"
+    raise AssertionError("it never was full")
+
+
+def test_a_full_file_takes_no_more_loses_nothing_and_is_drained(trial: Trial) -> None:
+    backend = trial.backend
+    backend.counts(QUEUE)
+    connection = backend._session._connection
+    assert connection is not None
+    connection.execute("PRAGMA max_page_count = 300").fetchall()
+
+    confirmed, error = fill(backend)
+
+    assert error.startswith(f"rejected {DiskFull.__name__}: no room for {trial.path} to grow")
+    assert len(confirmed) > 10
+    assert backend.counts(QUEUE).ready == len(confirmed)
+    with backend.open_consumer(QUEUE) as consumer:
+        deliveries = consumer.receive(1000, 0.0)
+        assert [delivery.id for delivery in deliveries] == confirmed
+        consumer.settle([Ack(delivery.receipt) for delivery in deliveries])
+    assert backend.publish(QUEUE, [Message("after", b"{}")])[0].status is PublishStatus.ACCEPTED
+
+
+def test_a_disk_that_refuses_to_write_takes_no_more_and_loses_nothing(trial: Trial) -> None:
+    """As its quota does: the limit is the kernel's, on the size of a file."""
+
+    def fill_up() -> object:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000))
+        with SQLiteClient(trial.path) as client:
+            return fill(client)
+
+    confirmed, error = eval(in_a_fork(fill_up))
+
+    assert error.startswith(("rejected DiskFull", "rejected BackendUnavailable")), error
+    assert len(confirmed) > 10
+    assert trial.ask("PRAGMA integrity_check") == [("ok",)]
+    with trial.backend.open_consumer(QUEUE) as consumer:
+        assert [delivery.id for delivery in consumer.receive(1000, 0.0)] == confirmed
+
+
+# -- what goes on for long ------------------------------------------------------------------------
+
+
+def test_dropping_many_jobs_keeps_nobody_waiting_for_long(trial: Trial) -> None:
+    for start in range(0, 100_000, 5000):
+        trial.backend.publish(QUEUE, [Message(f"job-{start + n}", b"{}") for n in range(5000)])
+    longest_s = 0.0
+    with SQLiteClient(trial.path) as other:
+        other.declare(Queue("other"))
+        purging = threading.Thread(target=lambda: trial.backend.purge(QUEUE))
+        purging.start()
+        number = 0
+        while purging.is_alive():
+            began = time.monotonic()
+            other.publish("other", [Message(f"job-{number}", b"{}")])
+            longest_s, number = max(longest_s, time.monotonic() - began), number + 1
+        purging.join()
+
+    print(f"the longest of {number} publishes beside a purge of 100,000 jobs took {longest_s * 1000:.0f} ms")
+    assert number > 5
+    assert longest_s < 1.0
+    assert trial.backend.counts(QUEUE) == QueueCounts(0, 0, 0, 0)
+
+
+def test_the_log_stays_small_beside_a_reader_that_never_ends(trial: Trial) -> None:
+    """While a reader keeps the log from beginning anew it grows; once it is gone the log shrinks again."""
+    log = Path(f"{trial.path}-wal")
+    body = b'"' + b"x" * 50_000 + b'"'
+    with closing(sqlite3.connect(trial.path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM job").fetchall()
+        for number in range(40):
+            trial.backend.publish(QUEUE, [Message(f"job-{number}-{n}", body) for n in range(40)])
+    assert log.stat().st_size > 64 * 1024 * 1024
+
+    with trial.backend.open_consumer(QUEUE) as consumer:
+        deliveries = consumer.receive(40, 0.0)
+        while deliveries:
+            deliveries = consumer.settle([Ack(each.receipt) for each in deliveries], take=40).deliveries
+    for number in range(300):
+        trial.backend.publish(QUEUE, [Message(f"small-{number}", b"{}")])
+
+    assert log.stat().st_size <= 64 * 1024 * 1024

@@ -1,0 +1,115 @@
+"""Waking those who wait."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mindtrace.jobs import SQLiteClient
+from mindtrace.jobs.adapters.sqlite import bells, consumer_backend
+from mindtrace.jobs.adapters.sqlite.bells import BellWaiter, PollingWaiter, make_waiter, remove_bells, ring
+from mindtrace.jobs.ports import Message
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "bells"
+
+
+def seconds(call: Callable[[], object]) -> float:
+    began = time.monotonic()
+    call()
+    return time.monotonic() - began
+
+
+def test_a_ring_wakes_all_who_wait_and_each_but_once(folder: Path) -> None:
+    """However many rang before they waited."""
+    waiters = [BellWaiter(folder, 1, "ready") for _ in range(3)]
+    for _ in range(5):
+        ring(folder, 1, "ready")
+
+    for waiter in waiters:
+        assert seconds(lambda waiter=waiter: waiter.wait(5.0)) < 1.0  # type: ignore[misc]
+        assert seconds(lambda waiter=waiter: waiter.wait(0.1)) >= 0.1  # type: ignore[misc]
+    ring(folder, 1, "ready")
+    for waiter in waiters:
+        assert seconds(lambda waiter=waiter: waiter.wait(5.0)) < 1.0  # type: ignore[misc]
+        waiter.close()
+
+
+def test_another_queues_bell_and_another_purpose_wake_nobody(folder: Path) -> None:
+    """Each has a FIFO of its own."""
+    waiter = BellWaiter(folder, 1, "ready")
+    others = [BellWaiter(folder, 2, "ready"), BellWaiter(folder, 1, "ended")]
+    waiter.wait(0.0)
+    ring(folder, 2, "ready")
+    ring(folder, 1, "ended")
+
+    assert seconds(lambda: waiter.wait(0.1)) >= 0.1
+    for each in (waiter, *others):
+        each.close()
+
+
+def test_a_bell_that_nobody_waits_for_can_be_rung_for_ever(folder: Path) -> None:
+    """It neither fills up nor blocks, and one that was never made isn't made by it."""
+    ring(folder, 1, "ready")
+    assert not folder.exists()
+    BellWaiter(folder, 1, "ready").close()
+    for _ in range(70_000):
+        ring(folder, 1, "ready")
+
+
+@pytest.mark.parametrize("kind", ["bell", "polling"])
+def test_a_wait_can_be_ended_from_another_thread(folder: Path, kind: str) -> None:
+    """Also before it begins; and a waiter that is closed waits no more."""
+    waiter = BellWaiter(folder, 1, "ready") if kind == "bell" else PollingWaiter()
+    threading.Timer(0.1, waiter.wake).start()
+    assert seconds(lambda: waiter.wait(5.0)) < 2.0
+    waiter.wake()
+    assert seconds(lambda: waiter.wait(5.0)) < 2.0
+    threading.Timer(0.1, waiter.close).start()
+    assert seconds(lambda: waiter.wait(5.0)) < 2.0
+    waiter.close()
+    waiter.wake()
+
+
+def test_where_no_bell_can_be_it_is_waited_for_a_moment_at_a_time(folder: Path) -> None:
+    """As where a file is in its place, or the system knows no FIFOs."""
+    folder.mkdir()
+    (folder / "1-ready").write_text("a file")
+
+    assert isinstance(make_waiter(folder, 1, "ready"), PollingWaiter)
+
+
+def test_without_bells_a_consumer_finds_jobs_all_the_same(
+    client: SQLiteClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After its next look."""
+    monkeypatch.setattr(consumer_backend, "make_waiter", lambda *_: PollingWaiter())
+    with client.open_consumer("points") as consumer:
+        threading.Timer(0.2, lambda: client.publish("points", [Message("job", b"{}")])).start()
+
+        assert [delivery.id for delivery in consumer.receive(1, 5.0)] == ["job"]
+
+
+def test_a_ring_that_was_lost_is_made_good_by_a_look(
+    client: SQLiteClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a publisher is killed between its commit and its ring (RCV-2)."""
+    monkeypatch.setattr("mindtrace.jobs.adapters.sqlite.step.ring", lambda *_: None)
+    with client.open_consumer("points") as consumer:
+        threading.Timer(0.2, lambda: client.publish("points", [Message("job", b"{}")])).start()
+
+        assert seconds(lambda: consumer.receive(1, 5.0)) < 0.2 + 4 * bells.LOOK_S
+
+
+def test_bells_go_with_their_queue(folder: Path) -> None:
+    """So that none is left of queues that are gone."""
+    for queue in (1, 2):
+        BellWaiter(folder, queue, "ready").close()
+    remove_bells(folder, 1)
+    remove_bells(folder, 1)
+
+    assert [bell.name for bell in folder.iterdir()] == ["2-ready"]
