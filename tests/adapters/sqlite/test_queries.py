@@ -79,6 +79,8 @@ def test_no_query_reads_a_table_from_end_to_end_or_sorts(
                 continue  # one row, or once when the file is opened
             plan = db.execute(f"EXPLAIN QUERY PLAN {query}", [None] * query.count("?")).fetchall()
             steps = [step[3] for step in plan]
-            wasteful = [step for step in steps if step.startswith("SCAN") or "TEMP B-TREE" in step]
+            # What json_each goes through is no table, but the list that the query was given.
+            own = [step for step in steps if "json_each" not in step]
+            wasteful = [step for step in own if step.startswith("SCAN") or "TEMP B-TREE" in step]
             assert not wasteful, f"{query}: {steps}"
         db.close()
