@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,6 +38,8 @@ NAMESPACE = "bench"
 ROUNDS = 5
 JOBS = 20_000
 BATCH = 100
+SLICE = 100
+DRAIN_BATCHES = (100, 250, 500)
 PEER = Path(__file__).parent / "peers" / "drain_taskiq.py"
 
 # What any such queue must do at least: end the last batch, take ids and bodies, and remember the leases.
@@ -161,40 +165,45 @@ def latency_ms(orchestrator: Orchestrator, count: int = 200) -> list[float]:
 def one_round(orchestrator: Orchestrator, backend: RedisClient, bare: Bare) -> dict[str, float]:
     figures: dict[str, float] = {}
     batch_of_jobs = messages(JOBS)
-    figures["bare publish, batches of 100"] = JOBS / timed(lambda: bare.publish(batch_of_jobs, BATCH))
-    figures["bare drain, batches of 100"] = JOBS / timed(lambda: bare.drain(BATCH))
-    bare.clear()
 
     def publish_port() -> None:
         for start in range(0, JOBS, BATCH):
             backend.publish("bench", batch_of_jobs[start : start + BATCH])
 
-    figures["port publish, batches of 100"] = JOBS / timed(publish_port)
-    figures["port drain, batches of 100"] = JOBS / timed(lambda: drain_port(backend, BATCH))
+    for batch in DRAIN_BATCHES:
+        figures["bare publish, batches of 100"] = JOBS / timed(lambda: bare.publish(batch_of_jobs, BATCH))
+        figures[f"bare drain, batches of {batch}"] = JOBS / timed(partial(bare.drain, batch))
+        bare.clear()
+        figures["port publish, batches of 100"] = JOBS / timed(publish_port)
+        figures[f"port drain, batches of {batch}"] = JOBS / timed(partial(drain_port, backend, batch))
     inputs = [PAIR] * JOBS
     figures["publish_batch, all at once"] = JOBS / timed(lambda: orchestrator.publish_batch("bench", inputs))
     figures["consume, adaptive"] = JOBS / timed(lambda: drain_application(orchestrator, None, JOBS))
     orchestrator.publish_batch("bench", inputs)
     figures["consume, prefetch 100"] = JOBS / timed(lambda: drain_application(orchestrator, 100, JOBS))
 
-    singles = messages(2000)
+    singles = iter(messages(2000))
     sha = bare.server.script_load("return 1")
     names = QueueKeys(NAMESPACE, "bench").for_publish("0123456789abcdef")
 
     def bare_singles() -> None:
-        for message in singles:
+        for message in islice(singles, SLICE):
             bare.server.evalsha(sha, len(names), *names, "1", 600_000, *message[:2], 0, 0)
 
     def port_singles() -> None:
-        for message in singles:
+        for message in islice(singles, SLICE):
             backend.publish("bench", [message])
 
-    figures["bare EVALSHA, one by one"] = len(singles) / timed(bare_singles)
-    figures["port publish, one by one"] = len(singles) / timed(port_singles)
-    orchestrator.clean_queue("bench")
-    figures["publish, one by one"] = 2000 / timed(
-        lambda: [orchestrator.publish("bench", PAIR) for _ in range(2000)]
-    )
+    def singles_of_all() -> None:
+        for _ in range(SLICE):
+            orchestrator.publish("bench", PAIR)
+
+    # In short slices by turns: how long the machine takes to wake a process is half of a round trip, and changes.
+    slices = [
+        [SLICE / timed(work) for work in (bare_singles, port_singles, singles_of_all)] for _ in range(10)
+    ]
+    names_of_slices = ("bare EVALSHA, one by one", "port publish, one by one", "publish, one by one")
+    figures |= dict(zip(names_of_slices, map(median, zip(*slices, strict=True)), strict=True))
     orchestrator.clean_queue("bench")
     latencies = latency_ms(orchestrator)
     figures["latency p50, ms"], figures["latency p99, ms"] = latencies[100], latencies[197]
@@ -262,7 +271,8 @@ def main() -> int:
         print(f"{name} / {of}: {median(found[name] / found[of] for found in rounds):.2f}")
 
     print()
-    ratio("port drain, batches of 100", "bare drain, batches of 100")
+    for batch in DRAIN_BATCHES:
+        ratio(f"port drain, batches of {batch}", f"bare drain, batches of {batch}")
     ratio("port publish, batches of 100", "bare publish, batches of 100")
     ratio("port publish, one by one", "bare EVALSHA, one by one")
     ratio("publish, one by one", "bare EVALSHA, one by one")

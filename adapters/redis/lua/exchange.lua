@@ -1,19 +1,20 @@
 #!lua flags=allow-oom
 -- Settles what a consumer has done, and leases it the next jobs: one step, one round trip (SET, RCV, LSE, RES).
 -- KEYS  meta body state ready run delay dead letter history result expiry ended wake rwake last
--- ARGV  request, consumer, lease_ms, keep_ms, take, number of plain acks, then id, token of each, then op, id,
---         token, text, number of every other settlement:
+-- ARGV  request, consumer, lease_ms, keep_ms, take, number of runs of plain acks, then token and ids of each (as
+--         id,id...: one argument is parsed sooner than hundreds), then op, id, token, text, number of every other
+--         settlement:
 --         'a' ack: result, ttl_ms · 'r' retry: error, delay_ms · 'd' and the reason: error, - · 'l' release
 -- Return {now, next event, wake id, outcomes, ids, bodies, infos}: outcomes a string of 1 and 0, in the order of
 --         ARGV; next event (-1 for none) and wake id only where nothing was taken; an info is
---         attempt:number:crashes, or empty for a first delivery
+--         attempt:number:crashes, or empty for a first delivery; no infos where all are first deliveries. The
+--         token of each lease is consumer:request
 -- Error  NOQUEUE, STALE
 -- Cost  O(1) a job for ready, O(log n) for leases, delays and priorities; at most 500 due and 500 expired a call
 
 local meta, body, state, ready, run, delay, dead, letter, history, result, expiry, ended, wake, rwake, last =
   unpack(KEYS)
 local request, consumer, lease_ms, keep_ms, take = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
-local acks = tonumber(ARGV[6])
 local SWEPT, KEPT_HISTORY, KEPT_ENDS = 500, 10, 10000
 
 local about = redis.call('HMGET', meta, 'kind', 'rwait')
@@ -34,17 +35,18 @@ local function answer(outcomes, ids, infos)
   return { now, event, newest and newest[1] or '0-0', outcomes, ids, bodies, infos }
 end
 
--- What is remembered of an answer: outcomes|id|info|id|info...
+-- What is remembered of an answer: outcomes|id,id...|info,info...
+local function split(list)
+  local items = {}
+  if list == '' then return items end
+  for item in string.gmatch(list .. ',', '([^,]*),') do items[#items + 1] = item end
+  return items
+end
 local before, stale = answered_before(last, request)
 if stale then return redis.error_reply('STALE') end
 if before then
-  local fields, ids, infos = {}, {}, {}
-  for field in string.gmatch(before .. '|', '([^|]*)|') do fields[#fields + 1] = field end
-  for i = 2, #fields - 1, 2 do
-    ids[#ids + 1] = fields[i]
-    infos[#infos + 1] = fields[i + 1]
-  end
-  return answer(fields[1], ids, infos)
+  local outcomes, ids, infos = string.match(before, '^([^|]*)|([^|]*)|([^|]*)$')
+  return answer(outcomes, split(ids), split(infos))
 end
 
 -- What is due, and what was leased too long.
@@ -76,20 +78,29 @@ if #expired > 0 then
 end
 
 -- Settlements. Each is checked against its lease's token before anything is written for it.
-local OTHERS = 7 + 2 * acks
-local settled = acks + (#ARGV - OTHERS + 1) / 5
+local settled_ids, tokens, firsts, acks, others = {}, {}, {}, 0, 7
+for _ = 1, tonumber(ARGV[6]) do
+  local token = ARGV[others]
+  local first = FIRST_DELIVERY .. token
+  for id in string.gmatch(ARGV[others + 1], '[^,]+') do
+    acks = acks + 1
+    settled_ids[acks] = id
+    tokens[acks], firsts[acks] = token, first
+  end
+  others = others + 2
+end
+local settled = acks + (#ARGV - others + 1) / 5
 local outcomes = {}
 local must_wake, must_plan = false, false
 if settled > 0 then
-  local ids = {}
-  for i = 1, acks do ids[i] = ARGV[5 + 2 * i] end
-  for i = acks + 1, settled do ids[i] = ARGV[OTHERS + 5 * (i - acks - 1) + 1] end
+  local ids = settled_ids
+  for i = acks + 1, settled do ids[i] = ARGV[others + 5 * (i - acks - 1) + 1] end
   local records = redis.call('HMGET', state, unpack(ids))
   local over, done, returned, returned_states = {}, {}, {}, {}
   local sub, silent = string.sub, 0
   for i = 1, acks do
     local record = records[i]
-    if record and sub(record, RECORD + 1) == ARGV[6 + 2 * i] then
+    if record == firsts[i] or record and sub(record, RECORD + 1) == tokens[i] then
       outcomes[i] = '1'
       silent = silent + 1
       done[silent] = ids[i]
@@ -104,7 +115,7 @@ if settled > 0 then
   end
   for i = acks + 1, settled do
     local id, record = ids[i], records[i]
-    local at = OTHERS + 5 * (i - acks - 1)
+    local at = others + 5 * (i - acks - 1)
     local op, token, text, number = ARGV[at], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4])
     if not record or string.sub(record, RECORD + 1) ~= token then
       outcomes[i] = '0'
@@ -169,7 +180,7 @@ if settled > 0 then
 end
 
 -- The next jobs.
-local ids, infos = {}, {}
+local ids, infos, all_first = {}, {}, true
 local count = math.min(take, ready_count(kind, ready))
 if count > 0 then
   local places = {}
@@ -183,7 +194,8 @@ if count > 0 then
     ids = redis.call(kind == 'stack' and 'RPOP' or 'LPOP', ready, count)
   end
   local records, leases = {}, {}
-  local token = consumer .. ':' .. request .. ':'
+  local token = consumer .. ':' .. request
+  local first, lease_ends = FIRST_DELIVERY .. token, string.format('%.0f', now + lease_ms)
   for i, record in ipairs(redis.call('HMGET', state, unpack(ids))) do
     if record or places[i] then
       local job = record and unpack_state(record) or fresh_state(0)
@@ -192,16 +204,17 @@ if count > 0 then
         job.place = places[i] % LEVEL
       end
       job.number = job.number + 1
-      job.token = token .. i
+      job.token = token
       record = pack_state(job)
       infos[i] = job.attempt .. ':' .. job.number .. ':' .. job.crashes
+      all_first = false
     else
-      record = FIRST_DELIVERY .. token .. i
+      record = first
       infos[i] = ''
     end
     records[2 * i - 1] = ids[i]
     records[2 * i] = record
-    leases[2 * i - 1] = now + lease_ms
+    leases[2 * i - 1] = lease_ends
     leases[2 * i] = ids[i]
   end
   redis.call('HSET', state, unpack(records))
@@ -211,10 +224,6 @@ end
 if must_plan or (must_wake and (#ids == 0 or ready_count(kind, ready) > 0)) then wake_up(wake) end
 
 local outcome = table.concat(outcomes)
-local record = { outcome }
-for i, id in ipairs(ids) do
-  record[#record + 1] = id
-  record[#record + 1] = infos[i]
-end
-remember(last, request, table.concat(record, '|'), keep_ms)
+if all_first then infos = {} end
+remember(last, request, outcome .. '|' .. table.concat(ids, ',') .. '|' .. table.concat(infos, ','), keep_ms)
 return answer(outcome, ids, infos)
