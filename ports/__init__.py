@@ -4,6 +4,7 @@ from .backend import OrchestratorBackend
 from .capabilities import Capabilities, Durability, Lease, Redelivery
 from .consumer import ConsumerBackend
 from .receipts import Receipts
+from .results import EndedJob, ResultStore
 from .values import (
     Ack,
     Dead,
@@ -31,6 +32,7 @@ __all__ = [
     "DeadLetter",
     "Delivery",
     "Durability",
+    "EndedJob",
     "Failure",
     "JobResult",
     "Lease",
@@ -43,6 +45,7 @@ __all__ = [
     "Redelivery",
     "Release",
     "ResultStatus",
+    "ResultStore",
     "Retry",
     "SettleOutcome",
     "Settled",
