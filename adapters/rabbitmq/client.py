@@ -39,7 +39,7 @@ from .admin import Admin, not_declared
 from .consumer_backend import RabbitMQConsumerBackend
 from .letters import DeadLetters, Letter
 from .link import Link
-from .message import Past, dead_letter, fresh_properties, moved_properties
+from .message import dead_letter, fresh_properties, revived_properties
 from .outbox import Outbox, Parcel, Sent
 from .publisher import Fate
 from .topology import DELAY_UNIT_S, Names
@@ -295,10 +295,7 @@ class RabbitMQClient(OrchestratorBackend):
         def revive(letters: list[Letter]) -> list[Letter]:
             if self._results is not None:
                 self._results.forget(queue, [_id(letter) for letter in letters])
-            parcels = [
-                Parcel(moved_properties(_id(letter), kind, letter.properties.priority, Past()), letter.body)
-                for letter in letters
-            ]
+            parcels = [Parcel(revived_properties(letter.properties, kind), letter.body) for letter in letters]
             sent = lines.outbox.send(names, parcels)
             return [letter for letter, one in zip(letters, sent, strict=True) if one.fate is Fate.CONFIRMED]
 

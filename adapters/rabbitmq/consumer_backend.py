@@ -31,7 +31,7 @@ from .link import Link
 from .message import Death, Past, dead_properties, moved_properties, past_of
 from .outbox import Outbox, Parcel
 from .publisher import Fate
-from .topology import Names
+from .topology import Names, priority_of
 from .wire import LineBroken, LineClosed
 
 _GRACE_S = 0.25
@@ -130,6 +130,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         ready: int = self._link.persist(partial(intake.ask, intake.count))
         if not ready and (give_up <= monotonic() or self._interrupted):
             return []
+        intake.deleted = False  # an earlier one: the queue exists
         try:
             intake.ask(partial(intake.want, max(0, max_jobs - len(intake.arrivals))), self._link.patience_s)
             return self._collect(max_jobs, ready, give_up)
@@ -340,16 +341,17 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             case Retry(_, delay_s, error):
                 return self._moved(job, job.past.failed(error), delay_s=delay_s)
             case Dead(_, reason, error):
-                death = Death(reason, error, round(time() * 1000))
-                properties = dead_properties(job.id, job.arrival.properties.priority, job.past, death)
-                return Parcel(properties, job.arrival.body, dead=True)
+                death = Death(reason, error, round(time() * 1000), self._priority(job))
+                return Parcel(dead_properties(job.id, job.past, death), job.arrival.body, dead=True)
             case _:
                 return self._moved(job, job.past, returned=True)
 
     def _moved(self, job: _Held, past: Past, *, returned: bool = False, delay_s: float = 0.0) -> Parcel:
-        rank = job.arrival.properties.priority
-        properties = moved_properties(job.id, self._kind, rank, past, returned=returned)
+        properties = moved_properties(job.id, self._kind, self._priority(job), past, returned=returned)
         return Parcel(properties, job.arrival.body, delay_s)
+
+    def _priority(self, job: _Held) -> int:
+        return priority_of(self._kind, job.arrival.properties.priority)
 
     def _give_back_all(self) -> None:
         intake = self._intake

@@ -13,7 +13,7 @@ from pika import BasicProperties
 
 from ...domain import QueueKind
 from ...ports import DeadLetter, Failure
-from .topology import fresh_rank, priority_of, returned_rank
+from .topology import fresh_rank, returned_rank
 
 HEADER = "mindtrace-job"
 _HISTORY = 10
@@ -45,6 +45,8 @@ class Death(NamedTuple):
     reason: str
     error: str
     died_ms: int
+    priority: int
+    """The job's; as the message's own it would let letters overtake each other."""
 
 
 def fresh_properties(job_id: str, priority: int) -> BasicProperties:
@@ -54,25 +56,22 @@ def fresh_properties(job_id: str, priority: int) -> BasicProperties:
 
 
 def moved_properties(
-    job_id: str, kind: QueueKind, rank: int | None, past: Past, *, returned: bool = False
+    job_id: str, kind: QueueKind, priority: int, past: Past, *, returned: bool = False
 ) -> BasicProperties:
     """The properties of a job that is put back: at the end, or before the others."""
     place = returned_rank if returned else fresh_rank
     return BasicProperties(
         message_id=job_id,
         delivery_mode=_PERSISTENT,
-        priority=place(kind, priority_of(kind, rank)),
+        priority=place(kind, priority),
         headers={HEADER: _encoded(past)},
     )
 
 
-def dead_properties(job_id: str, rank: int | None, past: Past, death: Death) -> BasicProperties:
+def dead_properties(job_id: str, past: Past, death: Death) -> BasicProperties:
     """The properties of a dead letter."""
     return BasicProperties(
-        message_id=job_id,
-        delivery_mode=_PERSISTENT,
-        priority=rank,
-        headers={HEADER: _encoded(past, death)},
+        message_id=job_id, delivery_mode=_PERSISTENT, headers={HEADER: _encoded(past, death)}
     )
 
 
@@ -87,6 +86,16 @@ def past_of(properties: BasicProperties) -> Past:
     if not crashes:
         return past
     return past._replace(number=past.number + crashes, crashes=past.crashes + crashes)
+
+
+def revived_properties(properties: BasicProperties, kind: QueueKind) -> BasicProperties:
+    """The properties of a dead letter's job that begins anew (DLQ-2)."""
+    _, death = _decoded(properties.headers or {})
+    return BasicProperties(
+        message_id=properties.message_id,
+        delivery_mode=_PERSISTENT,
+        priority=fresh_rank(kind, death.priority),
+    )
 
 
 def dead_letter(properties: BasicProperties, body: bytes) -> DeadLetter:
@@ -105,7 +114,7 @@ def dead_letter(properties: BasicProperties, body: bytes) -> DeadLetter:
 
 
 _NO_PAST = Past()
-_NO_DEATH = Death("", "", 0)
+_NO_DEATH = Death("", "", 0, 0)
 
 
 def _encoded(past: Past, death: Death | None = None) -> bytes:
@@ -126,7 +135,7 @@ def _decoded(headers: dict[str, Any]) -> tuple[Past, Death]:
         past = Past(int(attempt), int(number), int(crashes), tuple((int(n), str(e)) for n, e in history))
         if not death:
             return past, _NO_DEATH
-        reason, error, died_ms = death
-        return past, Death(str(reason), str(error), int(died_ms))
+        reason, error, died_ms, priority = death
+        return past, Death(str(reason), str(error), int(died_ms), int(priority))
     except (KeyError, ValueError, TypeError):
         return _NO_PAST, _NO_DEATH
