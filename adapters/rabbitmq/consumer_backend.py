@@ -3,7 +3,6 @@
 import os
 import secrets
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from time import monotonic, time
@@ -18,6 +17,7 @@ from ...ports import (
     Delivery,
     EndedJob,
     JobResult,
+    Receipts,
     ResultStatus,
     ResultStore,
     Retry,
@@ -36,8 +36,6 @@ from .wire import LineBroken, LineClosed
 
 _GRACE_S = 0.25
 """How long to wait for jobs that the broker just counted; another consumer may have been quicker."""
-_REMEMBERED = 10_000
-"""How many receipts that were lost are told from those that settled their job."""
 
 
 _FAILURE_TTL_S = 7 * 86_400.0
@@ -85,11 +83,9 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         self._on_close = on_close
         self._arrived = threading.Condition()
         self._intake = Intake(link, names, self._arrived)
-        self._consumer = secrets.token_urlsafe(8)
+        self._receipts = Receipts(secrets.token_urlsafe(8))
         self._settling = threading.RLock()
-        self._granted = 0
         self._held: dict[str, _Held] = {}
-        self._lost: OrderedDict[str, None] = OrderedDict()
         self._interrupted = False
         self._closing = False
         self._closed = False
@@ -167,7 +163,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
     def _accept(self, max_jobs: int) -> list[Delivery]:
         deliveries: list[Delivery] = []
         returned: list[_Held] = []
-        held = self._held
+        held, receipts = self._held, self._receipts
         for arrival in self._arrivals(max_jobs):
             past = past_of(arrival.properties)
             past = past._replace(number=past.number + 1)
@@ -175,8 +171,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             if arrival.redelivered and self._kind is QueueKind.PRIORITY:
                 returned.append(job)
                 continue
-            self._granted += 1
-            receipt = f"{self._consumer}.{self._granted}"
+            receipts.granted += 1
+            receipt = f"{receipts.name}.{receipts.granted}"
             held[receipt] = job
             deliveries.append(
                 Delivery(job.id, arrival.body, receipt, past.attempt, past.number, past.crashes, None)
@@ -217,7 +213,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             for place, settlement in enumerate(settlements):
                 job = self._held.pop(settlement.receipt, None)
                 if job is None:
-                    outcomes[place] = self._why_not_held(settlement.receipt)
+                    outcomes[place] = self._receipts.why_not_held(settlement.receipt)
                     continue
                 if job.arrival.generation != self._intake.generation:
                     outcomes[place] = self._lose(settlement.receipt)
@@ -372,20 +368,12 @@ class RabbitMQConsumerBackend(ConsumerBackend):
     def _still_held(self, receipt: str) -> SettleOutcome:
         job = self._held.get(receipt)
         if job is None:
-            return self._why_not_held(receipt)
+            return self._receipts.why_not_held(receipt)
         return SettleOutcome.OK if job.arrival.generation == self._intake.generation else SettleOutcome.LOST
 
     def _lose(self, receipt: str) -> SettleOutcome:
-        self._lost[receipt] = None
-        if len(self._lost) > _REMEMBERED:
-            self._lost.popitem(last=False)
+        self._receipts.lose([receipt])
         return SettleOutcome.LOST
-
-    def _why_not_held(self, receipt: str) -> SettleOutcome:
-        """Tell a receipt that was settled from one that was lost, or never granted to this consumer."""
-        name, _, number = receipt.rpartition(".")
-        granted = name == self._consumer and number.isdecimal() and 0 < int(number) <= self._granted
-        return SettleOutcome.ALREADY if granted and receipt not in self._lost else SettleOutcome.LOST
 
     def _check_open(self) -> None:
         if os.getpid() != self._pid:
