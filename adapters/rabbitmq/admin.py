@@ -42,7 +42,7 @@ class Admin:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._line = Line(link.io, link.servers)
+        self._line = Line(link.heart, link.servers)
         self._heights: dict[str, int] = {}
         """How many levels a queue is known to have."""
 

@@ -38,6 +38,8 @@ _GRACE_S = 0.25
 """How long to wait for jobs that the broker just counted; another consumer may have been quicker."""
 
 
+_MOMENT_S = 0.005
+"""How long to let jobs come before asking how many are ready."""
 _FAILURE_TTL_S = 7 * 86_400.0
 """How long it is remembered that a job died, for whoever waits for its result."""
 _UNNAMED = "unnamed"
@@ -81,8 +83,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         self._results = results
         self._prefetch = prefetch
         self._on_close = on_close
-        self._arrived = threading.Condition()
-        self._intake = Intake(link, names, self._arrived)
+        self._intake = Intake(link, names)
         self._receipts = Receipts(secrets.token_urlsafe(8))
         self._settling = threading.RLock()
         self._held: dict[str, _Held] = {}
@@ -111,14 +112,12 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                 return deliveries
 
     def interrupt(self) -> None:
-        with self._arrived:
-            self._interrupted = True
-            self._arrived.notify_all()
+        self._interrupted = True
+        self._intake.io.wake()
 
     def _take_interrupt(self) -> bool:
-        with self._arrived:
-            interrupted, self._interrupted = self._interrupted, False
-            return interrupted
+        interrupted, self._interrupted = self._interrupted, False
+        return interrupted
 
     def _receive(self, max_jobs: int, give_up: float) -> list[Delivery]:
         """Receive once; empty as well where the connection broke meanwhile."""
@@ -138,19 +137,16 @@ class RabbitMQConsumerBackend(ConsumerBackend):
 
     def _collect(self, max_jobs: int, ready: int, give_up: float) -> list[Delivery]:
         """Wait for what the broker is about to send, ``ready`` by its own count, and take it in hand."""
-        intake, arrived, generation = self._intake, self._arrived, self._intake.generation
+        intake, generation = self._intake, self._intake.generation
 
         def over() -> bool:
             return self._interrupted or self._closing or intake.generation != generation
 
         soon = monotonic() + _GRACE_S
-        with arrived:
-            intake.enough = 1
-            first_by = max(give_up, soon) if ready else give_up
-            arrived.wait_for(lambda: intake.arrivals or over(), max(0.0, first_by - monotonic()))
-            intake.enough = enough = min(max_jobs, ready)
-            if len(intake.arrivals) < enough:
-                arrived.wait_for(lambda: len(intake.arrivals) >= enough or over(), _GRACE_S)
+        first_by = max(give_up, soon) if ready else give_up
+        intake.io.wait(lambda: intake.arrivals or over(), first_by - monotonic())
+        enough = min(max_jobs, ready)
+        intake.io.wait(lambda: len(intake.arrivals) >= enough or over(), _GRACE_S)
         if intake.deleted:
             intake.deleted = False
             raise not_declared(self._names.queue)
@@ -198,7 +194,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         """
         counted = [job._replace(past=job.past._replace(crashes=job.past.crashes + 1)) for job in returned]
         parcels = [self._moved(job, job.past, returned=True) for job in counted]
-        self._settle_all([], [(place, job.arrival) for place, job in enumerate(counted)], parcels, None)
+        self._settle_all([], [(place, job.arrival) for place, job in enumerate(counted)], parcels, 0)
 
     # -- settling ---------------------------------------------------------------------------------
 
@@ -224,7 +220,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                 else:
                     moves.append((place, job.arrival))
                     parcels.append(self._parcel(settlement, job))
-            lost, ready = self._settle_all(acks, moves, parcels, take or None)
+            lost, ready = self._settle_all(acks, moves, parcels, take)
             for place in lost:
                 outcomes[place] = self._lose(settlements[place].receipt)
                 del jobs[place]
@@ -263,9 +259,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
     def close(self) -> None:
         if self._closed:
             return
-        with self._arrived:
-            self._closing = True
-            self._arrived.notify_all()
+        self._closing = True
+        self._intake.io.wake()
         try:
             with self._settling:
                 self._give_back_all()
@@ -277,7 +272,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             self._on_close(self)
 
     def _settle_all(
-        self, acks: list["_Placed"], moves: list["_Placed"], parcels: list[Parcel], take: int | None
+        self, acks: list["_Placed"], moves: list["_Placed"], parcels: list[Parcel], take: int
     ) -> tuple[list[int], int | None]:
         """Acknowledge, after the broker has confirmed what is to be put elsewhere.
 
@@ -286,7 +281,6 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         Returns:
             The places of what was lost, and how many jobs are ready; None where the broker wasn't heard.
         """
-        intake = self._intake
         done, returns, lost = list(acks), list[Arrival](), list[int]()
         if moves:
             if not self._is_alive():
@@ -297,16 +291,35 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                 else:
                     returns.append(arrival)
                     lost.append(place)
-        if not done and not returns and take is None:
+        if not done and not returns and not take:
             return lost, None
-        more = None if take is None else max(0, take - len(intake.arrivals))
-        arrivals = [arrival for _, arrival in done]
+        ready = self._acknowledge([arrival for _, arrival in done], returns, take)
+        return lost if ready is not None else [*lost, *(place for place, _ in done)], ready
+
+    def _acknowledge(self, done: list[Arrival], returns: list[Arrival], take: int) -> int | None:
+        """Have the broker forget what is done, deliver ``returns`` again, and send up to ``take`` jobs.
+
+        Returns:
+            How many jobs arrived or are ready; None where the broker wasn't heard.
+        """
+        intake = self._intake
+        left = len(intake.arrivals)
         try:
-            ready: int = intake.ask(partial(intake.finish, arrivals, returns, more), self._link.patience_s)
+            said = intake.begin(partial(intake.finish, done, returns, max(0, take - left) if take else None))
+            if take > left and self._all_arrive(take):
+                return take  # which shows that the broker has heard the rest, so it needn't be asked
+            ready: int = intake.ask(intake.count, self._link.patience_s)
+            said.result()
         except (LineBroken, LineClosed) as broken:
             self.logger.debug("settlements lost: %s", broken)
-            return [*lost, *(place for place, _ in done)], None
-        return lost, ready
+            return None
+        return ready
+
+    def _all_arrive(self, count: int) -> bool:
+        """Whether so many jobs are here in a moment, which is what happens as long as enough are ready."""
+        intake, generation = self._intake, self._intake.generation
+        intake.io.wait(lambda: len(intake.arrivals) >= count or intake.generation != generation, _MOMENT_S)
+        return len(intake.arrivals) >= count
 
     def _sent(self, parcels: list[Parcel]) -> list[Fate]:
         try:
@@ -363,7 +376,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         self._held.clear()
         if jobs:
             parcels = [self._moved(job, job.past, returned=True) for job in jobs]
-            self._settle_all([], [(place, job.arrival) for place, job in enumerate(jobs)], parcels, None)
+            self._settle_all([], [(place, job.arrival) for place, job in enumerate(jobs)], parcels, 0)
 
     def _still_held(self, receipt: str) -> SettleOutcome:
         job = self._held.get(receipt)

@@ -1,7 +1,6 @@
 """The line that jobs come in by: credit for what is asked for, and no more."""
 
 import secrets
-import threading
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -53,20 +52,15 @@ class Intake(Line):
     others' reach, with a consumer that is busy; and none is marked as with a consumer that died which it
     never reached.
 
-    Args:
-        arrived: Notified when enough jobs have arrived, and when none will.
     """
 
-    def __init__(self, link: Link, names: Names, arrived: threading.Condition) -> None:
-        super().__init__(link.io, link.servers)
+    def __init__(self, link: Link, names: Names) -> None:
+        super().__init__(link.heart, link.servers)
         self._names = names
-        self._arrived = arrived
         self._unsettled: OrderedDict[int, Subscription] = OrderedDict()
         """By delivery tag, in the order of delivery."""
         self._subscription: Subscription | None = None
         self.arrivals: deque[Arrival] = deque()
-        self.enough = 1
-        """How many arrivals the consumer waits for."""
         self.generation = 0
         """Which channel this is: what came on an earlier one is lost."""
         self.deleted = False
@@ -78,7 +72,7 @@ class Intake(Line):
         subscription = self._subscription
         return subscription is not None and subscription.credit > 0
 
-    # -- what a consumer asks, on the I/O thread --------------------------------------------------
+    # -- what a consumer asks, in the loop --------------------------------------------------
 
     def count(self, channel: Channel, answer: Answer) -> None:
         """Answer with how many jobs arrived or are ready: proof as well that channel and queue live."""
@@ -101,9 +95,10 @@ class Intake(Line):
         channel: Channel,
         answer: Answer,
     ) -> None:
-        """Acknowledge ``acks``, have ``returns`` delivered again, and answer as :meth:`count` does.
+        """Acknowledge ``acks``, have ``returns`` delivered again, and answer once that is said.
 
-        ``more`` further jobs may come then; None leaves that as it is.
+        ``more`` further jobs may come then; None leaves that as it is. That it was heard is shown by an
+        answer to what is asked next, or by the arrival of all that may come.
         """
         settled = [*acks, *returns]
         if any(arrival.generation != self.generation for arrival in settled):
@@ -118,7 +113,7 @@ class Intake(Line):
             del self._unsettled[arrival.tag]
         for arrival in settled:
             arrival.subscription.unsettled -= 1
-        self.count(channel, answer)
+        answer(None)
 
     def _align(self, channel: Channel, more: int, freed: int, answer: Answer | None = None) -> bool:
         """Make the broker's credit ``more``, say whether that took a word, and answer to the last."""
@@ -162,12 +157,10 @@ class Intake(Line):
         channel.basic_consume(self._names.life, lambda *_: None, callback=ready)
 
     def on_broken(self, error: BaseException) -> None:
-        with self._arrived:
-            self.generation += 1
-            self._subscription = None
-            self._unsettled.clear()
-            self.arrivals.clear()
-            self._arrived.notify_all()
+        self.generation += 1
+        self._subscription = None
+        self._unsettled.clear()
+        self.arrivals.clear()
 
     def _on_deleted(self, channel: Channel) -> None:
         self.deleted = True
@@ -185,11 +178,8 @@ class Intake(Line):
         tag: int = method.delivery_tag
         arrival = Arrival(subscription, self.generation, tag, method.redelivered, properties, body)
         self._unsettled[tag] = subscription
-        with self._arrived:
-            subscription.unsettled += 1
-            self.arrivals.append(arrival)
-            if len(self.arrivals) >= self.enough:
-                self._arrived.notify_all()
+        subscription.unsettled += 1
+        self.arrivals.append(arrival)
 
 
 def _then(answer: Answer | None) -> Answer:

@@ -71,7 +71,7 @@ class DeadLetters:
             at_once: How many to have in hand unsettled; 0 is all.
         """
         with self._one_at_a_time:
-            line = _Reader(self._link.io, self._link.servers)
+            line = _Reader(self._link.heart, self._link.servers)
             try:
                 self._lock(line, names)
                 yield Reading(self._link, line, names, count(), at_once)

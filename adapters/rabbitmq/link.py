@@ -10,7 +10,7 @@ from pika import ConnectionParameters, exceptions
 
 from ...domain import RetryPolicy
 from ...domain.errors import AccessDenied, BackendError, BackendUnavailable, Closed
-from .wire import Io, LineBroken, LineClosed
+from .wire import Heart, LineBroken, LineClosed
 
 _BACKOFF = RetryPolicy(base_delay_s=0.05, max_delay_s=2.0)
 _DENIED = (
@@ -50,7 +50,7 @@ _REFUSALS: dict[int, type[BackendError]] = {
 
 
 class Link:
-    """What the lines of one client share: the I/O thread, the servers, patience, and the log of outages.
+    """What the lines of one client share: the heart, the servers, patience, and the log of outages.
 
     Args:
         servers: Whom to connect to; the first that answers.
@@ -67,7 +67,7 @@ class Link:
         patience_s: float,
         logger: logging.Logger,
     ) -> None:
-        self.io = Io()
+        self.heart = Heart(logger)
         self.servers = servers
         self.patience_s = patience_s
         self._address = address
@@ -133,9 +133,9 @@ class Link:
         )
 
     def close(self) -> None:
-        """End the I/O thread; calls under way and to come raise Closed."""
+        """Stop the heart; calls under way and to come raise Closed."""
         self._closing.set()
-        self.io.close()
+        self.heart.stop()
 
     def stop_trying(self) -> None:
         """Let no call try again."""

@@ -39,7 +39,7 @@ class Outbox:
     def __init__(self, link: Link, admin: Admin) -> None:
         self._link = link
         self._admin = admin
-        self._publisher = Publisher(link.io, link.servers)
+        self._publisher = Publisher(link.heart, link.servers)
 
     def send(self, names: Names, parcels: Sequence[Parcel]) -> list[Sent]:
         """Put ``parcels`` into the queue, in order, and say what became of each.

@@ -11,12 +11,14 @@ from pika import BasicProperties, ConnectionParameters
 from pika.channel import Channel
 from pika.spec import Basic
 
-from .wire import Answer, Io, Line, LineClosed
+from .wire import Answer, Heart, Line, LineClosed
 
 _WINDOW = 2000
 """How many messages may be under way at once, so that a slow server isn't buried."""
 _SLICE = 200
-"""How many are sent before the I/O thread looks at what else there is: confirms, heartbeats."""
+"""How many are sent before the loop looks at what else there is: confirms, heartbeats."""
+_DROP_S = 1.0
+"""How long it may take until a dropped connection is noticed."""
 
 
 class Post(NamedTuple):
@@ -67,8 +69,8 @@ class _Batch:
 class Publisher(Line):
     """The line that messages leave by: every one mandatory, every one confirmed (PUB-1)."""
 
-    def __init__(self, io: Io, servers: Sequence[ConnectionParameters]) -> None:
-        super().__init__(io, servers)
+    def __init__(self, heart: Heart, servers: Sequence[ConnectionParameters]) -> None:
+        super().__init__(heart, servers)
         self._queued: list[_Batch] = []
         """What isn't sent yet, or not wholly."""
         self._under_way: OrderedDict[int, tuple[_Batch, int]] = OrderedDict()
@@ -97,13 +99,11 @@ class Publisher(Line):
             done(None)
 
         self.ask(start, timeout_s)
-        try:
-            batch.decided.result(timeout_s)
-        except TimeoutError:
+        if not self.io.wait(batch.decided.done, timeout_s):
             self._give_up(batch)
         return batch.fates
 
-    # -- on the I/O thread ------------------------------------------------------------------------
+    # -- in the loop ------------------------------------------------------------------------
 
     def on_channel(self, channel: Channel, ready: Answer) -> None:
         self._last_tag = 0
@@ -138,8 +138,7 @@ class Publisher(Line):
             if batch.sent == len(batch.posts):
                 del self._queued[0]
             channel.basic_publish(exchange, routing_key, body, properties, mandatory=True)
-        with suppress(LineClosed):
-            self._io.call(self._pump)
+        self.io.loop.add_callback_threadsafe(self._pump)
 
     def _on_return(
         self, _channel: Channel, method: Basic.Return, properties: BasicProperties, _body: bytes
@@ -169,8 +168,6 @@ class Publisher(Line):
         batch.decide(place, fate)
 
     def _give_up(self, batch: _Batch) -> None:
-        given_up: Future[None] = Future()
-
         def give_up() -> None:
             if batch in self._queued:
                 self._queued.remove(batch)
@@ -178,9 +175,7 @@ class Publisher(Line):
                 self._drop()  # which decides, once it is noticed
             else:
                 batch.end()
-            given_up.set_result(None)
 
         with suppress(LineClosed):
-            self._io.call(give_up)
-            given_up.result()
-            batch.decided.result()
+            self.io.run(give_up)
+            self.io.wait(batch.decided.done, _DROP_S)

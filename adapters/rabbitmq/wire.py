@@ -1,8 +1,8 @@
-"""The thread that does a client's I/O, and the lines to the server that it serves.
+"""Lines to the server, and who does their I/O.
 
-pika's connections may be touched by their own thread only. So all that speaks AMQP runs there, in short
-callbacks; every other thread hands over what is to be done, and waits for the answer. No handler runs there,
-so that heartbeats go on however long a job takes.
+A connection of pika's may be touched by one thread at a time. So all that speaks AMQP runs in short callbacks
+of its loop, and the loop is run by whoever waits for an answer, or by a thread for that purpose where nobody
+does. No handler runs there.
 """
 
 import logging
@@ -11,11 +11,18 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 from pika import ConnectionParameters, SelectConnection
 from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
+
+_BEAT_S = 0.2
+"""How often the heart serves a line that nobody waits for; far below any heartbeat of the protocol."""
+_BEAT_TURNS = 4
+_CLOSE_S = 2.0
+"""How long the server may take to say goodbye."""
 
 Answer = Callable[[Any], None]
 Act = Callable[[Channel, Answer], None]
@@ -42,52 +49,148 @@ class LineClosed(Exception):
 
 
 class Io:
-    """The I/O thread of one client."""
+    """The I/O of one line: whoever waits for it does it, and where nobody waits, the heart does.
+
+    A thread of its own would cost two changes of threads a round trip, which is as much as the round trip.
+    But no connection may be served by two at once: so one thread at a time has the loop, and the others wait
+    for what they want, or for their turn.
+    """
 
     def __init__(self) -> None:
         self.loop = IOLoop()
+        self.loop.activate_poller()
+        self._turns = threading.Condition()
+        self._taken = False
         self._closed = False
+
+    def run(self, function: Callable[[], object]) -> None:
+        """Run ``function`` where the loop is: here and now, or else in the thread that has it, soon.
+
+        Raises:
+            LineClosed: the loop has ended.
+        """
+        with self._turns:
+            if self._closed:
+                raise LineClosed
+            if self._taken:
+                self.loop.add_callback_threadsafe(function)
+                return
+            self._taken = True
+        try:
+            function()
+        finally:
+            self._give_up_turn()
+
+    def wait(self, over: Callable[[], object], timeout_s: float) -> bool:
+        """Do I/O, or let another do it, until ``over`` or the timeout; say whether it is over."""
+        give_up = monotonic() + timeout_s
+        while True:
+            with self._turns:
+                if over():
+                    return True
+                left_s = give_up - monotonic()
+                if left_s <= 0 or self._closed:
+                    return False
+                if self._taken:
+                    self._turns.wait(left_s)
+                    continue
+                self._taken = True
+            try:
+                self.loop.process_timeouts()
+                if not over():
+                    self._poll(left_s)
+            finally:
+                self._give_up_turn()
+
+    def wake(self) -> None:
+        """Have those who wait look again whether it is over."""
+        with self._turns:
+            self._turns.notify_all()
+            if self._taken:
+                self.loop.add_callback_threadsafe(_nothing)
+
+    def beat(self) -> None:
+        """Do what I/O there is, unless somebody is at it."""
+        with self._turns:
+            if self._taken or self._closed:
+                return
+            self._taken = True
+        try:
+            for _ in range(_BEAT_TURNS):
+                self._poll(0.0)
+                self.loop.process_timeouts()
+        finally:
+            self._give_up_turn()
+
+    def close(self) -> None:
+        """End it: whoever waits is told, and what is to be run from now on isn't."""
+        self.wake()
+        with self._turns:
+            self._closed = True
+            self._turns.wait_for(lambda: not self._taken, _CLOSE_S)
+            if not self._taken:
+                self.loop.close()
+
+    def _poll(self, seconds: float) -> None:
+        alarm = self.loop.call_later(seconds, _nothing)
+        self.loop.poll()
+        self.loop.remove_timeout(alarm)
+
+    def _give_up_turn(self) -> None:
+        with self._turns:
+            self._taken = False
+            self._turns.notify_all()
+
+
+class Heart:
+    """Serves lines that nobody waits for, so that heartbeats go on however long a job takes."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._served: set[Io] = set()
         self._lock = threading.Lock()
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mindtrace-jobs-rabbitmq", daemon=True)
         self._thread.start()
 
-    def call(self, function: Callable[[], object]) -> None:
-        """Run ``function`` on the thread, soon.
-
-        Raises:
-            LineClosed: the thread has ended.
-        """
+    def serve(self, io: Io) -> None:
+        """Begin with ``io``."""
         with self._lock:
-            if self._closed:
-                raise LineClosed
-            self.loop.add_callback_threadsafe(function)
+            self._served.add(io)
 
-    def close(self) -> None:
+    def leave(self, io: Io) -> None:
+        """Cease with ``io``."""
+        with self._lock:
+            self._served.discard(io)
+
+    def stop(self) -> None:
         """End the thread."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            self.loop.add_callback_threadsafe(self.loop.stop)
+        self._over.set()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
     def _run(self) -> None:
-        try:
-            self.loop.start()
-        finally:
-            self.loop.close()
+        while not self._over.wait(_BEAT_S):
+            with self._lock:
+                served = list(self._served)
+            for io in served:
+                try:
+                    io.beat()
+                except Exception:  # a fault of ours must not stop the other lines' heartbeats
+                    self._logger.exception("a connection to RabbitMQ couldn't be served")
 
 
 class Line:
     """One connection with one channel, made when it is first needed and again after it broke.
 
-    Subclasses add what the channel is for. Methods whose names begin with ``on_`` run on the I/O thread.
+    Subclasses add what the channel is for. Methods whose names begin with ``on_`` run in the loop.
     """
 
-    def __init__(self, io: Io, servers: Sequence[ConnectionParameters]) -> None:
-        self._io = io
+    def __init__(self, heart: Heart, servers: Sequence[ConnectionParameters]) -> None:
+        self._heart = heart
         self._servers = servers
+        self.io = Io()
+        heart.serve(self.io)
         self._connection: SelectConnection | None = None
         self._channel: Channel | None = None
         self._opening = False
@@ -114,30 +217,39 @@ class Line:
             LineBroken: it broke meanwhile, or the server closed the channel: see its cause.
             LineClosed: the line is closed.
         """
-        answer: Future[Any] = Future()
-        self._io.call(lambda: self._begin(act, answer))
-        try:
-            return answer.result(timeout_s)
-        except TimeoutError as error:
+        answer = self.begin(act)
+        if not self.io.wait(answer.done, timeout_s):
             answer.cancel()  # where it wasn't begun, it never is
             self.abandon()
-            raise LineBroken(TimeoutError(f"no answer within {timeout_s:g} s")) from error
+            raise LineBroken(TimeoutError(f"no answer within {timeout_s:g} s"))
+        return answer.result()
+
+    def begin(self, act: Act) -> "Future[Any]":
+        """Have ``act`` speak to the server, and don't wait for the answer; otherwise as :meth:`ask`.
+
+        What is begun later is said later.
+        """
+        answer: Future[Any] = Future()
+        self.io.run(lambda: self._begin(act, answer))
+        return answer
 
     def abandon(self) -> None:
         """Drop the connection without a word."""
         with suppress(LineClosed):
-            self._io.call(self._drop)
+            self.io.run(self._drop)
 
-    def close(self, timeout_s: float = 2.0) -> None:
-        """Close the connection, politely where the server answers in time."""
+    def close(self) -> None:
+        """Close the connection, politely where the server answers in time; again is a no-op."""
         closed: Future[None] = Future()
-        try:
-            self._io.call(lambda: self._close(closed))
-            closed.result(timeout_s)
-        except (TimeoutError, LineClosed):
-            self.abandon()
+        with suppress(LineClosed):
+            self.io.run(lambda: self._close(closed))
+            if not self.io.wait(closed.done, _CLOSE_S):
+                self.abandon()
+                self.io.wait(closed.done, _CLOSE_S)
+        self._heart.leave(self.io)
+        self.io.close()
 
-    # -- for subclasses, on the I/O thread --------------------------------------------------------
+    # -- for subclasses, in the loop --------------------------------------------------------
 
     def on_channel(self, channel: Channel, ready: Answer) -> None:
         """Set up a new channel, and call ``ready``."""
@@ -184,9 +296,7 @@ class Line:
         if self._connection is not None:
             self._open_channel(self._connection)
             return
-        SelectConnection.create_connection(
-            self._servers, on_done=self._connected, custom_ioloop=self._io.loop
-        )
+        SelectConnection.create_connection(self._servers, on_done=self._connected, custom_ioloop=self.io.loop)
 
     def _connected(self, outcome: Any) -> None:
         if isinstance(outcome, BaseException):
@@ -279,3 +389,7 @@ def _root(error: BaseException) -> BaseException:
     while inner := getattr(error, "exception", None) or (getattr(error, "exceptions", None) or [None])[-1]:
         error = inner
     return error
+
+
+def _nothing() -> None:
+    pass
