@@ -22,6 +22,7 @@ class ResultStore(MindtraceABC):
 
     A store and a broker can't be changed in one step. Adapters store a result once its job is settled and
     never before (RES-2), so that a worker killed in between leaves a job that is done and has no result.
+    They name a queue so that no other of theirs is called the same, whichever namespace it is in (CON-2).
     """
 
     @abstractmethod

@@ -17,6 +17,7 @@ from ...domain.errors import (
     Closed,
     InvalidInput,
     InvalidName,
+    JobsError,
     QueueNotFound,
     UnsupportedCapability,
 )
@@ -78,7 +79,8 @@ class RabbitMQClient(OrchestratorBackend):
         ssl_ca_certs: A file of certificates to verify it against; the system's by default.
         prefetch: How many jobs a consumer takes at once unless it says otherwise; None adapts it to how long
             jobs take.
-        results: Where results are kept, which RabbitMQ can't; without it they are unsupported.
+        results: Where results are kept, which RabbitMQ can't; without it they are unsupported. It is closed
+            with this client.
         heartbeat_s: How often, in seconds, each side shows that it lives. A worker that was cut off without a
             word loses its jobs after about two of them.
         patience_s: How many seconds a call tries to reach the server before it fails.
@@ -219,10 +221,12 @@ class RabbitMQClient(OrchestratorBackend):
         return self._open().admin.purge(self._names(queue))
 
     def delete(self, queue: str) -> None:
-        self._open().admin.delete(self._names(queue))
-        self._kinds.pop(queue, None)
-        if self._results is not None:
-            self._results.forget(queue)
+        names, admin = self._names(queue), self._open().admin
+        try:
+            admin.delete(names)
+            self._kinds.pop(queue, None)
+        finally:  # also of a queue that is gone: where the store was away, delete it once more
+            self._forget(names)
 
     # -- jobs -------------------------------------------------------------------------------------
 
@@ -230,8 +234,10 @@ class RabbitMQClient(OrchestratorBackend):
         names, outbox = self._names(queue), self._open().outbox
         if not messages:
             outbox.require(names)
-        if self._results is not None:
-            self._results.forget(queue, [message.id for message in messages])
+        try:
+            self._forget(names, [message.id for message in messages])
+        except JobsError as error:  # which matters only to an id that is used again
+            self.logger.warning("earlier results of %d jobs aren't forgotten: %s", len(messages), error)
         outcomes: list[PublishOutcome] = []
         for chunk in _bounded(messages):
             parcels = [
@@ -275,7 +281,12 @@ class RabbitMQClient(OrchestratorBackend):
             )
         names, admin = self._names(queue), self._open().admin
         admin.count(names.work, queue)
-        return self._results.get(queue, job_id, timeout_s=timeout_s)
+        return self._results.get(names.results, job_id, timeout_s=timeout_s)
+
+    def _forget(self, names: Names, ids: Sequence[str] | None = None) -> None:
+        """Forget how jobs of these ids ended in an earlier life, or how all ended that the queue had."""
+        if self._results is not None and ids != []:
+            self._results.forget(names.results, ids)
 
     # -- dead letters -----------------------------------------------------------------------------
 
@@ -293,8 +304,7 @@ class RabbitMQClient(OrchestratorBackend):
         kind = lines.admin.kind_of(names, self._kinds.get(queue))
 
         def revive(letters: list[Letter]) -> list[Letter]:
-            if self._results is not None:
-                self._results.forget(queue, [_id(letter) for letter in letters])
+            self._forget(names, [_id(letter) for letter in letters])
             parcels = [Parcel(revived_properties(letter.properties, kind), letter.body) for letter in letters]
             sent = lines.outbox.send(names, parcels)
             return [letter for letter, one in zip(letters, sent, strict=True) if one.fate is Fate.CONFIRMED]
@@ -303,8 +313,7 @@ class RabbitMQClient(OrchestratorBackend):
 
     def discard(self, queue: str, ids: Sequence[str] | None = None) -> int:
         def forget(letters: list[Letter]) -> list[Letter]:
-            if self._results is not None:
-                self._results.forget(queue, [_id(letter) for letter in letters])
+            self._forget(self._names(queue), [_id(letter) for letter in letters])
             return letters
 
         return self._remove(queue, ids, forget)

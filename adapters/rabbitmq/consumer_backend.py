@@ -248,7 +248,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                     pass
         try:
             if ended:
-                self._results.put(self._names.queue, ended)
+                self._results.put(self._names.results, ended)
         except JobsError as error:
             self.logger.warning("the results of %d jobs that ended are lost: %s", len(ended), error)
 

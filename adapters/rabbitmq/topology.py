@@ -47,6 +47,8 @@ class Names:
         self.life = f"{self.work}:life"
         self.due = f"{self.work}:due"
         self.reading = f"{self.work}:reading"
+        self.results = f"{namespace}/{queue}"
+        """What a store of results calls the queue, so that namespaces don't meet there either (CON-2)."""
 
     def delay(self, level: int) -> str:
         """The name of a level's queue, and of its exchange."""

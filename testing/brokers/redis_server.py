@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.connection import parse_url
 from redis.retry import Retry
 
-from mindtrace.jobs.adapters.redis import RedisClient
+from mindtrace.jobs.adapters.redis import RedisClient, RedisResultStore
 
 VARIABLE = "MINDTRACE_JOBS_TEST_REDIS"
 HOW_TO_GET_ONE = (
@@ -65,6 +65,11 @@ class Address:
         """Connect a client of ours."""
         who = {"username": self.username, "password": self.password, "ssl": self.ssl}
         return RedisClient(self.host, self.port, self.db, namespace=namespace, **(who | options))
+
+    def results(self, namespace: str = "default", **options: Any) -> RedisResultStore:
+        """Connect a store of ours for another broker's results."""
+        who = {"username": self.username, "password": self.password, "ssl": self.ssl}
+        return RedisResultStore(self.host, self.port, self.db, namespace=namespace, **(who | options))
 
     def admin(self) -> Redis:
         """Connect a plain driver, to look and to disturb."""

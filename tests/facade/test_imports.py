@@ -16,6 +16,7 @@ CORE = find_spec("mindtrace.core") is not None
 LAZY = {
     "RedisClient": "redis",
     "RedisConsumerBackend": "redis",
+    "RedisResultStore": "redis",
     "RabbitMQClient": "rabbitmq",
     "RabbitMQConsumerBackend": "rabbitmq",
 }

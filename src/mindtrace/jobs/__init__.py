@@ -32,6 +32,7 @@ from mindtrace.jobs.ports import (
     PublishOutcome,
     PublishStatus,
     QueueCounts,
+    ResultStore,
 )
 
 __version__ = version("mindtrace-jobs")
@@ -39,6 +40,7 @@ __version__ = version("mindtrace-jobs")
 _ON_DEMAND = {
     "RedisClient": "redis",
     "RedisConsumerBackend": "redis",
+    "RedisResultStore": "redis",
     "RabbitMQClient": "rabbitmq",
     "RabbitMQConsumerBackend": "rabbitmq",
 }
@@ -65,6 +67,7 @@ __all__ = [
     "QueueCounts",
     "QueueKind",
     "Reject",
+    "ResultStore",
     "RetryLater",
     "RetryPolicy",
     "job_from_schema",
