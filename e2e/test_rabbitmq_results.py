@@ -3,6 +3,7 @@
 import logging
 import secrets
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 
@@ -149,3 +150,19 @@ def test_namespaces_of_one_store_never_meet(
         assert one.result(queue, "job") == JobResult(ResultStatus.DONE, b"{}")
         two.delete(queue)
         assert one.result(queue, "job") == JobResult(ResultStatus.DONE, b"{}")
+
+
+def test_a_url_pairs_them(
+    clean: Address, private_redis: StartRedis, schema: JobSchema[Number, Square]
+) -> None:
+    """As a command line gives it, with a password that has to be encoded."""
+    redis = private_redis(requirepass="p@ss/word&more")
+    url = f"{clean.url}?prefetch=5&results={quote(f'{redis.url}?namespace=results', safe='')}"
+    with Orchestrator(url) as orchestrator:
+        orchestrator.register(schema)
+        job_id = orchestrator.publish(schema.name, Number(number=7))
+        consume(orchestrator, schema.name, 1)
+        assert orchestrator.result(schema.name, job_id) == Square(square=49)
+    with redis.admin() as admin:
+        keys = list(admin.scan_iter("mtj:*"))
+    assert {key.partition(b"}")[0] for key in keys} == {f"mtj:{{results/default/{schema.name}".encode()}

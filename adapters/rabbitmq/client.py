@@ -145,11 +145,12 @@ class RabbitMQClient(OrchestratorBackend):
         self._pid = os.getpid()
 
     @classmethod
-    def from_url(cls, url: str) -> "RabbitMQClient":
+    def from_url(cls, url: str, *, results: ResultStore | None = None) -> "RabbitMQClient":
         """Make a client from ``amqp://[user[:password]@]host[:port][,host[:port]…][/vhost][?…]``.
 
         ``amqps://`` encrypts. The query may name ``namespace``, ``prefetch`` (a number, or ``adaptive``),
-        ``heartbeat_s`` and, with ``amqps://``, ``ssl_ca_certs``.
+        ``heartbeat_s`` and, with ``amqps://``, ``ssl_ca_certs``. ``Orchestrator(url)`` takes ``results``
+        besides, the URL of a store.
 
         Raises:
             InvalidInput: the URL can't be understood.
@@ -185,6 +186,7 @@ class RabbitMQClient(OrchestratorBackend):
             ssl=encrypted,
             ssl_ca_certs=ca_certs,
             prefetch=prefetch,
+            results=results,
             heartbeat_s=heartbeat_s,
         )
 

@@ -58,7 +58,7 @@ class Address:
     @property
     def url(self) -> str:
         """The address as a URL."""
-        who = f"{quote(self.username or '')}:{quote(self.password)}@" if self.password else ""
+        who = f"{quote(self.username or '')}:{quote(self.password, safe='')}@" if self.password else ""
         return f"redis{'s' if self.ssl else ''}://{who}{self.host}:{self.port}/{self.db}"
 
     def client(self, namespace: str = "default", **options: Any) -> RedisClient:
