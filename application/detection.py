@@ -2,16 +2,23 @@
 
 Adapters join through the entry point group ``mindtrace.jobs.adapters``: the entry's name is a URL scheme, its
 value a callable that makes a backend of a URL. Nothing is imported before its scheme is asked for.
+
+One that takes ``results=`` is given the store that its URL names under that word, by a URL as well, whose
+schemes are those of the group ``mindtrace.jobs.results``: so no adapter need know another.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
+from inspect import signature
+from typing import Any
+from urllib.parse import unquote
 
 from ..domain.errors import AdapterNotInstalled, UnknownBackend
-from ..ports import ConsumerBackend, OrchestratorBackend
+from ..ports import ConsumerBackend, OrchestratorBackend, ResultStore
 
 GROUP = "mindtrace.jobs.adapters"
+RESULTS_GROUP = "mindtrace.jobs.results"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
 
@@ -32,9 +39,8 @@ def detect_backend(backend: object) -> OrchestratorBackend:
         raise UnknownBackend(
             f"{shown} is not a backend, which derives from OrchestratorBackend; {_known(registered)}"
         )
-    # Only the scheme is ever shown: the rest of a URL may hold a password (SEC-3).
-    scheme, separator, _ = backend.partition("://")
-    if not separator or not _SCHEME.fullmatch(scheme):
+    scheme = _scheme(backend)
+    if scheme is None:
         raise UnknownBackend(f"a backend URL starts with a scheme, such as memory://; {_known(registered)}")
     for entry in registered:
         if entry.name == scheme:
@@ -56,21 +62,56 @@ def detect_consumer_backend(
     return backend.open_consumer(queue, lease_s=lease_s, prefetch=prefetch)
 
 
+def _scheme(url: str) -> str | None:
+    """The scheme of a URL: all of it that is ever shown, as the rest may hold a password (SEC-3)."""
+    scheme, separator, _ = url.partition("://")
+    return scheme if separator and _SCHEME.fullmatch(scheme) else None
+
+
 def _open(entry: EntryPoint, url: str) -> OrchestratorBackend:
+    make = _load(entry)
+    rest, results = _without_results(url)
+    if results is not None and "results" in signature(make).parameters:
+        backend = make(rest, results=_open_store(results))
+    else:
+        backend = make(url)
+    if not isinstance(backend, OrchestratorBackend):
+        raise UnknownBackend(
+            f"adapter {entry.value!r} made a {type(backend).__name__}, which is no OrchestratorBackend"
+        )
+    return backend
+
+
+def _open_store(url: str) -> ResultStore:
+    registered = entry_points(group=RESULTS_GROUP)
+    scheme = _scheme(url)
+    for entry in registered:
+        if entry.name == scheme:
+            store: ResultStore = _load(entry)(url)
+            return store
+    what = "results= wants a URL" if scheme is None else f"no store of results for {scheme}:// is installed"
+    raise UnknownBackend(f"{what}; {_known(registered)}")
+
+
+def _without_results(url: str) -> tuple[str, str | None]:
+    """Take ``results=`` out of a URL's query."""
+    base, _, query = url.partition("?")
+    words = query.split("&")
+    rest = "&".join(word for word in words if not word.startswith("results="))
+    results = [unquote(word.removeprefix("results=")) for word in words if word.startswith("results=")]
+    return f"{base}?{rest}" if rest else base, results[-1] if results else None
+
+
+def _load(entry: EntryPoint) -> Callable[..., Any]:
     try:
-        make = entry.load()
+        make: Callable[..., Any] = entry.load()
     except ImportError as error:
         distribution = entry.dist.name if entry.dist is not None else entry.module
         wanted = f"{distribution}[{','.join(entry.extras)}]" if entry.extras else distribution
         raise AdapterNotInstalled(
             f"{entry.name}:// needs {error.name or error}: pip install '{wanted}'", name=error.name
         ) from error
-    backend = make(url)
-    if not isinstance(backend, OrchestratorBackend):
-        raise UnknownBackend(
-            f"adapter {entry.value!r} made a {type(backend).__name__}, which is no OrchestratorBackend"
-        )
-    return backend
+    return make
 
 
 def _known(registered: Iterable[EntryPoint]) -> str:

@@ -62,7 +62,7 @@ class ConsumeLoop:
         self._observer = observer
         self._logger = logger
         self._hand = Hand(backend, logger)
-        self._sizer = BatchSizer(prefetch)
+        self._sizer = BatchSizer(backend.prefetch if prefetch is None else prefetch)
         self._attempted = 0
         self._suspects = False
         """Whether the job that ran last was with a consumer before that died: it may have killed it."""

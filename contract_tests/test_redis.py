@@ -14,7 +14,7 @@ from brokers.redis_server import Address
 from mindtrace.jobs import ConsumerBackend, OrchestratorBackend, Progress, Queue, Verdict
 from mindtrace.jobs.adapters.redis import RedisClient, scripts
 from mindtrace.jobs.contract import Harness, contract_suite, run_contract
-from mindtrace.jobs.ports import Message
+from mindtrace.jobs.ports import EndedJob, JobResult, Message, ResultStatus
 
 
 class RedisHarness(Harness):
@@ -93,6 +93,13 @@ def test_a_user_with_no_more_than_the_documented_privileges_is_enough(private_re
         assert not broken
         with LeastPrivilegeHarness.address.client() as client:
             _look_at(client)
+
+        with LeastPrivilegeHarness.address.results("other") as store:
+            store.put("squares", [EndedJob("job", JobResult(ResultStatus.DONE, b"{}"), 60.0)])
+            assert store.get("squares", "job", timeout_s=0.1) is not None
+            store.forget("squares", ["job"])
+            assert store.get("squares", "job", timeout_s=0.1) is None
+            store.forget("squares")
 
         loaded = admin.script_exists(*(script.sha for script in ALL_SCRIPTS))
         assert all(loaded), "a script was never run, so nobody knows what it needs"

@@ -6,6 +6,7 @@ from .consumer import ConsumerBackend
 from .findings import Finding, Verdict
 from .observer import Attempt, Observer, Outcome
 from .receipts import Receipts
+from .results import EndedJob, ResultStore
 from .values import (
     Ack,
     Dead,
@@ -34,6 +35,7 @@ __all__ = [
     "DeadLetter",
     "Delivery",
     "Durability",
+    "EndedJob",
     "Failure",
     "Finding",
     "JobResult",
@@ -49,6 +51,7 @@ __all__ = [
     "Redelivery",
     "Release",
     "ResultStatus",
+    "ResultStore",
     "Retry",
     "SettleOutcome",
     "Settled",

@@ -21,6 +21,11 @@ class ConsumerBackend(MindtraceABC):
     def lease_s(self) -> float | None:
         """How long a delivery is leased, in seconds; None where the connection holds it."""
 
+    @property
+    def prefetch(self) -> int | None:
+        """How many jobs to take at once where the consumer doesn't say; None adapts it to their length."""
+        return None
+
     @abstractmethod
     def receive(self, max_jobs: int, timeout_s: float) -> list[Delivery]:
         """Lease up to ``max_jobs`` jobs, waiting up to ``timeout_s`` seconds for the first (RCV-1).

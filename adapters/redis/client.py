@@ -8,20 +8,17 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from itertools import islice
 from time import monotonic
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from ...domain.errors import (
     BackendError,
     Closed,
-    InvalidInput,
     JobsError,
     QueueConflict,
     QueueNotFound,
 )
-from ...domain.limits import check_int, check_name
+from ...domain.limits import check_name
 from ...domain.queue import Queue
 from ...domain.reporting import Progress
 from ...ports import (
@@ -41,30 +38,18 @@ from ...ports import (
     ResultStatus,
     Verdict,
 )
+from .chunks import CHUNK_JOBS, in_chunks
 from .consumer_backend import RedisConsumerBackend
 from .diagnosis import diagnose
 from .keys import QueueKeys
-from .link import Argument, Link, OutOfReach, RefusedByServer, make_driver, make_sentinel
+from .link import Argument, Link, OutOfReach, RefusedByServer
 from .looking import list_queues, read_progress
 from .refusals import naming_queue, refusing_queue
 from .scripts import COUNTS, DECLARE, DELETE, LETTERS, PUBLISH, PURGE, RESULT, UNBURY, Script
-from .settings import (
-    Password,
-    check_address,
-    check_credentials,
-    check_duration,
-    check_sentinels,
-    check_tls,
-    is_loopback,
-    parsed_durability,
-    plain_password,
-)
+from .server import Server, parsed_url
+from .settings import Password, parsed_durability
 
 _LAYOUT = "1"
-_MAX_DB = 65_535
-_CHUNK_JOBS = 500
-"""The most messages of one call, so that the server is never busy with one caller for long."""
-_CHUNK_BYTES = 4 * 1024 * 1024
 _KEEP_MS = 600_000
 """How long an answer is kept for the case that it was lost."""
 _RETRIED_S = 60.0
@@ -117,44 +102,21 @@ class RedisClient(OrchestratorBackend):
     ) -> None:
         super().__init__()
         check_name("namespace", namespace)
-        check_address("host", host, port)
-        check_int("db", db, 0, _MAX_DB)
-        check_credentials(username, password)
-        check_tls(ssl, ssl_ca_certs)
-        check_sentinels(sentinels, sentinel_service, sentinel_password)
-        check_duration("sweep_s", sweep_s)
-        check_duration("patience_s", patience_s)
-        # Half of it, so that a connection that fell silent is given up in time to try another.
-        timeout_s = max(patience_s / 2, 0.5)
-        transport: dict[str, Any] = {"socket_connect_timeout": min(timeout_s, 5.0)}
-        if ssl:
-            transport |= {"ssl": True, "ssl_check_hostname": True, "ssl_ca_certs": ssl_ca_certs}
+        server = Server(
+            host=host,
+            port=port,
+            db=db,
+            username=username,
+            password=password,
+            ssl=ssl,
+            ssl_ca_certs=ssl_ca_certs,
+            sentinels=sentinels,
+            sentinel_service=sentinel_service,
+            sentinel_password=sentinel_password,
+        )
         self._client_name = f"mindtrace-jobs-{secrets.token_hex(4)}"
-        settings = transport | {
-            "db": db,
-            "username": username,
-            "password": plain_password("password", password),
-            "client_name": self._client_name,
-        }
-        if sentinels:
-            address = f"Sentinel's {sentinel_service!r}"
-            settings["service"] = sentinel_service
-            settings["sentinel"] = make_sentinel(
-                sentinels,
-                password=plain_password("sentinel_password", sentinel_password),
-                socket_timeout=timeout_s,
-                **transport,
-            )
-        else:
-            address = f"{host}:{port}"
-            settings |= {"host": host, "port": port}
-        self._warn_of_plaintext(address, ssl, [host for host, _ in sentinels] or [host])
-        self._link = Link(
-            address,
-            make_driver(socket_timeout=timeout_s, **settings),
-            make_driver(socket_timeout=sweep_s + timeout_s, **settings),
-            patience_s=patience_s,
-            logger=self.logger,
+        self._link = server.link(
+            "RedisClient", self._client_name, sweep_s=sweep_s, patience_s=patience_s, logger=self.logger
         )
         self._address = f"redis{'s' if ssl else ''}://{'' if sentinels else host}"
         self._namespace = namespace
@@ -165,14 +127,6 @@ class RedisClient(OrchestratorBackend):
         self._lock = threading.Lock()
         self._closed = False
         self._pid = os.getpid()
-
-    def _warn_of_plaintext(self, address: str, ssl: bool, hosts: Sequence[str]) -> None:
-        if not ssl and not all(map(is_loopback, hosts)):
-            self.logger.warning(
-                "the connection to Redis at %s isn't encrypted: anyone on the way can change jobs, "
-                "and read the password; use ssl=True or a rediss:// URL",
-                address,
-            )
 
     @classmethod
     def from_url(cls, url: str) -> "RedisClient":
@@ -185,46 +139,7 @@ class RedisClient(OrchestratorBackend):
         Raises:
             InvalidInput: the URL can't be understood.
         """
-        scheme, _, rest = url.partition("://")
-        by_sentinel = scheme == "redis+sentinel"
-        try:
-            parts = urlsplit(f"//{rest}")
-            who, _, where = parts.netloc.rpartition("@")
-            username, _, password = map(unquote, who.partition(":"))
-            path = parts.path.strip("/").split("/")
-            service = unquote(path.pop(0)) if by_sentinel else ""
-            (database,) = path or [""]
-            db = int(database or 0)
-            addresses = [_address(each, 26379 if by_sentinel else 6379) for each in where.split(",")]
-            if by_sentinel == (service == "") or (len(addresses) > 1 and not by_sentinel):
-                raise ValueError
-        except ValueError:  # whose message may show the password
-            raise InvalidInput(
-                "a Redis URL is redis://[user[:password]@]host[:port][/db] or "
-                "redis+sentinel://[user[:password]@]host[:port],host[:port]/service[/db]"
-            ) from None
-        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        namespace, ca_certs = query.pop("namespace", "default"), query.pop("ssl_ca_certs", None)
-        sentinel_password = query.pop("sentinel_password", None) if by_sentinel else None
-        if query:
-            raise InvalidInput(
-                f"a Redis URL takes no {', '.join(sorted(query))}; it takes namespace, ssl_ca_certs and, "
-                "for Sentinels, sentinel_password"
-            )
-        host, port = addresses[0]
-        return cls(
-            host,
-            port,
-            db,
-            username=username or None,
-            password=password or None,
-            namespace=namespace,
-            ssl=scheme == "rediss",
-            ssl_ca_certs=ca_certs,
-            sentinels=addresses if by_sentinel else (),
-            sentinel_service=service or "mymaster",
-            sentinel_password=sentinel_password,
-        )
+        return cls(**parsed_url(url))
 
     @property
     def capabilities(self) -> Capabilities:
@@ -284,7 +199,7 @@ class RedisClient(OrchestratorBackend):
         with self._operation(keys) as operation:
             # What is published meanwhile may be dropped as well; what was there when it began always is.
             while purged < waiting:
-                dropped: int = operation.run(PURGE, keys.for_purge(operation.id), [_CHUNK_JOBS])
+                dropped: int = operation.run(PURGE, keys.for_purge(operation.id), [CHUNK_JOBS])
                 if not dropped:
                     break
                 purged += dropped
@@ -315,15 +230,15 @@ class RedisClient(OrchestratorBackend):
         with self._operation(keys) as operation:
             names = keys.for_unbury(operation.id)
             if ids is not None:
-                for chunk in _chunks(dict.fromkeys(ids), _CHUNK_JOBS):
-                    taken, _ = operation.run(UNBURY, names, [how, "", _CHUNK_JOBS, *chunk]).split()
+                for chunk in in_chunks(dict.fromkeys(ids)):
+                    taken, _ = operation.run(UNBURY, names, [how, "", CHUNK_JOBS, *chunk]).split()
                     count += int(taken)
                 return count
             while True:  # up to the last death of when it began: those that come meanwhile stay
-                taken, last = operation.run(UNBURY, names, [how, upto, _CHUNK_JOBS, "*"]).split()
+                taken, last = operation.run(UNBURY, names, [how, upto, CHUNK_JOBS, "*"]).split()
                 upto = last.decode()
                 count += int(taken)
-                if int(taken) < _CHUNK_JOBS:
+                if int(taken) < CHUNK_JOBS:
                     return count
 
     @contextmanager
@@ -426,7 +341,7 @@ class _Publisher:
         outcomes: list[PublishOutcome] = []
         failure: JobsError | None = None
         with self._lock:
-            for chunk in _bounded(messages):
+            for chunk in in_chunks(messages, lambda message: len(message.body)):
                 try:
                     if failure is None:
                         outcomes += self._publish_chunk(chunk)
@@ -508,11 +423,6 @@ def _outage(outcomes: Iterable[PublishOutcome]) -> JobsError | None:
     return next((each.error for each in outcomes if each.status is PublishStatus.UNKNOWN), None)
 
 
-def _address(text: str, default_port: int) -> tuple[str, int]:
-    parts = urlsplit(f"//{text}")
-    return parts.hostname or "localhost", default_port if parts.port is None else parts.port
-
-
 def _letter(id_: bytes, body: bytes, info: bytes, letter: bytes, history: bytes | None) -> DeadLetter:
     attempt, _, crashes = map(int, info.split(b":"))
     reason, error, died_ms = json.loads(letter)
@@ -526,23 +436,3 @@ def _letter(id_: bytes, body: bytes, info: bytes, letter: bytes, history: bytes 
         died_at=datetime.fromtimestamp(died_ms / 1000, UTC),
         history=tuple(Failure(tried, failed) for tried, failed in json.loads(history or b"[]")),
     )
-
-
-def _bounded(messages: Iterable[Message]) -> Iterator[list[Message]]:
-    """Cut a batch into chunks that are bounded in number and size."""
-    chunk: list[Message] = []
-    size = 0
-    for message in messages:
-        if chunk and (len(chunk) >= _CHUNK_JOBS or size + len(message.body) > _CHUNK_BYTES):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(message)
-        size += len(message.body)
-    if chunk:
-        yield chunk
-
-
-def _chunks(items: Iterable[str], size: int) -> Iterator[list[str]]:
-    remaining = iter(items)
-    while chunk := list(islice(remaining, size)):
-        yield chunk

@@ -1,4 +1,4 @@
-"""Every key that a queue has in Redis: the one place that names them.
+"""Every key that a queue, or a store of results, has in Redis: the one place that names them.
 
 All keys of a queue share one hash tag, so that a cluster keeps them in one slot and a script may touch them
 together. ``<q>`` below is ``mtj:{<namespace>/<queue>}``.
@@ -204,3 +204,34 @@ class QueueKeys:
     def for_result(self) -> list[str]:
         """The keys of ``result.lua``."""
         return [self.meta, self.body, self.result, self.letter, self.ended, self.rwake]
+
+
+@dataclass(frozen=True, slots=True)
+class ResultKeys:
+    """The keys of a store for the results of one queue, which is another broker's. All of them expire."""
+
+    namespace: str
+    queue: str
+    """What the broker's adapter calls it: with a namespace of its own, and a slash."""
+
+    def _key(self, name: str) -> str:
+        return f"mtj:{{{self.namespace}/{self.queue}}}:{name}"
+
+    @property
+    def kept(self) -> str:
+        """Hash: id -> how the job ended, one letter, and the encoded output or the error."""
+        return self._key("kept")
+
+    @property
+    def until(self) -> str:
+        """Sorted set: id -> until when its result is kept, ms."""
+        return self._key("kept-until")
+
+    @property
+    def wake(self) -> str:
+        """Stream of one entry: a new one tells those who wait for results to ask again."""
+        return self._key("kept-wake")
+
+    def for_each(self) -> list[str]:
+        """The keys of ``put_results.lua``, ``get_result.lua`` and ``forget_results.lua``."""
+        return [self.kept, self.until, self.wake]

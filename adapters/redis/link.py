@@ -65,16 +65,25 @@ class Link:
         address: What to call the server in messages; no credentials.
         commands: A driver whose calls are short.
         waits: A driver whose calls may block.
+        owner: What to call, in messages, the object that closes it.
         patience_s: Seconds to keep trying before a call fails.
         logger: Where an outage is told: once when it begins, once when it ends.
     """
 
     def __init__(
-        self, address: str, commands: Redis, waits: Redis, *, patience_s: float, logger: logging.Logger
+        self,
+        address: str,
+        commands: Redis,
+        waits: Redis,
+        *,
+        owner: str,
+        patience_s: float,
+        logger: logging.Logger,
     ) -> None:
         self._address = address
         self._commands = commands
         self._waits = waits
+        self._owner = owner
         self._patience_s = patience_s
         self._logger = logger
         self._checked = False
@@ -181,7 +190,7 @@ class Link:
         looked_again = False
         while True:
             if self._closing.is_set():
-                raise Closed("this RedisClient is closed")
+                raise Closed(f"this {self._owner} is closed")
             try:
                 if not self._checked:
                     self._check_server()
@@ -237,7 +246,7 @@ class Link:
             self._logger.warning("Redis at %s is back", self._address)
 
     def _check_server(self) -> None:
-        """Refuse a server that is too old, or would drop jobs when full; give a new one what stands."""
+        """Refuse a server that is too old, or would drop things when full; give a new one what stands."""
         about = self._commands.info("server") | self._commands.info("memory")
         version = tuple(int(part) for part in str(about["redis_version"]).split(".")[:2])
         if version < _OLDEST and "valkey_version" not in about:
@@ -247,8 +256,9 @@ class Link:
         policy = str(about.get("maxmemory_policy", "noeviction"))
         if int(about.get("maxmemory", 0)) and policy.startswith("allkeys"):
             raise BrokerUnsuitable(
-                f"Redis at {self._address} would drop jobs when its memory is full: its maxmemory-policy is "
-                f"{policy}; set it to noeviction, with CONFIG SET and in its configuration file"
+                f"Redis at {self._address} would drop jobs and results when its memory is full: its "
+                f"maxmemory-policy is {policy}; set it to noeviction, with CONFIG SET and in its "
+                "configuration file"
             )
         if self._server not in (None, about["run_id"]):
             for keys, (script, arguments) in list(self._standing.items()):

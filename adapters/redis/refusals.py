@@ -19,10 +19,16 @@ def refusing_queue(queue: str) -> Iterator[None]:
 
 
 @contextmanager
-def naming_queue(queue: str, link: Link) -> Iterator[None]:
-    """Likewise, and turn an outage into BackendUnavailable."""
+def telling_outage(link: Link) -> Iterator[None]:
+    """Turn an outage into BackendUnavailable."""
     try:
-        with refusing_queue(queue):
-            yield
+        yield
     except OutOfReach as out:
         raise link.unavailable(out) from out.error
+
+
+@contextmanager
+def naming_queue(queue: str, link: Link) -> Iterator[None]:
+    """Both: of a missing queue, and of an outage."""
+    with telling_outage(link), refusing_queue(queue):
+        yield

@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.connection import parse_url
 from redis.retry import Retry
 
-from mindtrace.jobs.adapters.redis import RedisClient
+from mindtrace.jobs.adapters.redis import RedisClient, RedisResultStore
 
 VARIABLE = "MINDTRACE_JOBS_TEST_REDIS"
 HOW_TO_GET_ONE = (
@@ -58,13 +58,18 @@ class Address:
     @property
     def url(self) -> str:
         """The address as a URL."""
-        who = f"{quote(self.username or '')}:{quote(self.password)}@" if self.password else ""
+        who = f"{quote(self.username or '')}:{quote(self.password, safe='')}@" if self.password else ""
         return f"redis{'s' if self.ssl else ''}://{who}{self.host}:{self.port}/{self.db}"
 
     def client(self, namespace: str = "default", **options: Any) -> RedisClient:
         """Connect a client of ours."""
         who = {"username": self.username, "password": self.password, "ssl": self.ssl}
         return RedisClient(self.host, self.port, self.db, namespace=namespace, **(who | options))
+
+    def results(self, namespace: str = "default", **options: Any) -> RedisResultStore:
+        """Connect a store of ours for another broker's results."""
+        who = {"username": self.username, "password": self.password, "ssl": self.ssl}
+        return RedisResultStore(self.host, self.port, self.db, namespace=namespace, **(who | options))
 
     def admin(self) -> Redis:
         """Connect a plain driver, to look and to disturb."""

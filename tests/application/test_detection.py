@@ -24,11 +24,11 @@ Install = Callable[..., None]
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Install a third party's distribution ``acme-jobs`` with one adapter, as pip would."""
 
-    def install(source: str, entry: str) -> None:
+    def install(source: str, entry: str, more: str = "") -> None:
         info = tmp_path / "acme_jobs-1.0.dist-info"
         info.mkdir()
         info.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: acme-jobs\nVersion: 1.0\n")
-        info.joinpath("entry_points.txt").write_text(f"[mindtrace.jobs.adapters]\n{entry}\n")
+        info.joinpath("entry_points.txt").write_text(f"[mindtrace.jobs.adapters]\n{entry}\n{more}")
         tmp_path.joinpath("acme_jobs.py").write_text(source)
         monkeypatch.delitem(sys.modules, "acme_jobs", raising=False)
         monkeypatch.syspath_prepend(tmp_path)
@@ -68,14 +68,17 @@ def test_a_class_instead_of_an_instance_is_told_so() -> None:
 @pytest.mark.parametrize(
     ("backend", "message"),
     [
-        (7, "int is not a backend, which derives from OrchestratorBackend; registered: memory://"),
+        (7, "int is not a backend, which derives from OrchestratorBackend; registered: amqp://"),
         (None, "NoneType is not a backend"),
         (int, "int is not a backend"),
         (b"memory://", "bytes is not a backend"),
-        ("", "a backend URL starts with a scheme, such as memory://; registered: memory://"),
+        ("", "a backend URL starts with a scheme, such as memory://; registered: amqp://"),
         ("localhost:6379", "a backend URL starts with a scheme"),
         ("://x", "a backend URL starts with a scheme"),
-        ("nosuch://x", "no adapter for nosuch:// is installed; registered: memory://"),
+        (
+            "nosuch://x",
+            "no adapter for nosuch:// is installed; registered: amqp://, amqps://, memory://, redis",
+        ),
     ],
 )
 def test_what_is_no_backend_is_refused(backend: Any, message: str) -> None:
@@ -101,7 +104,7 @@ def test_a_third_partys_scheme_is_found(install: Install) -> None:
         "acme = acme_jobs:make",
     )
 
-    with pytest.raises(UnknownBackend, match="registered: acme://, memory://"):
+    with pytest.raises(UnknownBackend, match="registered: acme://, amqp://, amqps://, memory://"):
         Orchestrator("nosuch://")
     assert "acme_jobs" not in sys.modules
 
@@ -154,6 +157,89 @@ def test_a_password_is_never_shown(install: Install, url: str) -> None:
         Orchestrator(url)
 
     assert "hunter2" not in "".join(traceback.format_exception(raised.value))
+
+
+STORE = (
+    "from mindtrace.jobs import LocalClient, ResultStore\n"
+    "class Store(ResultStore):\n"
+    "    def __init__(self, url): self.url = url\n"
+    "    def put(self, queue, ended): pass\n"
+    "    def get(self, queue, job_id, *, timeout_s=0.0): return None\n"
+    "    def forget(self, queue, ids=None): pass\n"
+    "    def close(self): pass\n"
+    "class Pair(LocalClient): pass\n"
+    "def make(url, *, results=None):\n"
+    "    pair = Pair()\n"
+    "    pair.said, pair.results = url, results\n"
+    "    return pair\n"
+)
+STORE_ENTRY = "[mindtrace.jobs.results]\nacme = acme_jobs:Store\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "said", "store"),
+    [
+        ("acme://host?results=acme://there", "acme://host", "acme://there"),
+        (
+            "acme://host?a=1&results=acme%3A%2F%2Fu%3Ap%2540s%40there%3Fc%3D1%26d&b=2",
+            "acme://host?a=1&b=2",
+            None,
+        ),
+        ("acme://host?a=1", "acme://host?a=1", ""),
+    ],
+)
+def test_a_url_names_the_store_of_its_results(
+    install: Install, url: str, said: str, store: str | None
+) -> None:
+    """By a URL of its own; an adapter is given both, and need know no other."""
+    install(STORE, "acme = acme_jobs:make", more=STORE_ENTRY)
+
+    backend: Any = Orchestrator(url).backend
+
+    assert backend.said == said
+    wanted = "acme://u:p%40s@there?c=1&d" if store is None else store
+    assert ("" if backend.results is None else backend.results.url) == wanted
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        (
+            "nosuch://:hunter2@host",
+            "no store of results for nosuch:// is installed; registered: acme://, redis",
+        ),
+        ("hunter2", "results= wants a URL; registered: acme://, redis"),
+        ("", "results= wants a URL; registered: acme://, redis"),
+    ],
+)
+def test_a_store_that_is_not_there_is_named_without_its_password(
+    install: Install, results: str, message: str
+) -> None:
+    """With those that are (SEC-3)."""
+    install(STORE, "acme = acme_jobs:make", more=STORE_ENTRY)
+
+    with pytest.raises(UnknownBackend) as raised:
+        Orchestrator(f"acme://host?results={results}")
+
+    assert message in str(raised.value)
+    assert "hunter2" not in "".join(traceback.format_exception(raised.value))
+
+
+def test_an_adapter_that_takes_no_store_reads_its_url_as_it_is(install: Install) -> None:
+    """What it does with the word is its own affair."""
+    install(
+        "from mindtrace.jobs import LocalClient\n"
+        "class AcmeClient(LocalClient): pass\n"
+        "def make(url):\n"
+        "    client = AcmeClient()\n"
+        "    client.said = url\n"
+        "    return client\n",
+        "acme = acme_jobs:make",
+    )
+
+    backend: Any = Orchestrator("acme://host?results=nosuch://x").backend
+
+    assert backend.said == "acme://host?results=nosuch://x"
 
 
 def test_a_backend_made_of_a_url_is_closed_with_its_orchestrator(schema: Any) -> None:

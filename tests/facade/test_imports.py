@@ -18,6 +18,7 @@ LAZY = {
     "SQLiteConsumerBackend": "sqlite",
     "RedisClient": "redis",
     "RedisConsumerBackend": "redis",
+    "RedisResultStore": "redis",
     "RabbitMQClient": "rabbitmq",
     "RabbitMQConsumerBackend": "rabbitmq",
 }

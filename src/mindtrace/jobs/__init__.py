@@ -35,6 +35,7 @@ from mindtrace.jobs.ports import (
     PublishOutcome,
     PublishStatus,
     QueueCounts,
+    ResultStore,
     Verdict,
 )
 
@@ -45,6 +46,7 @@ _ON_DEMAND = {
     "SQLiteConsumerBackend": "sqlite",
     "RedisClient": "redis",
     "RedisConsumerBackend": "redis",
+    "RedisResultStore": "redis",
     "RabbitMQClient": "rabbitmq",
     "RabbitMQConsumerBackend": "rabbitmq",
 }
@@ -73,6 +75,7 @@ __all__ = [
     "QueueCounts",
     "QueueKind",
     "Reject",
+    "ResultStore",
     "RetryLater",
     "RetryPolicy",
     "Verdict",

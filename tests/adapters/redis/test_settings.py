@@ -1,4 +1,4 @@
-"""What a Redis client is told is checked before anything connects."""
+"""What a Redis client, or a store of results, is told is checked before anything connects."""
 
 import logging
 from pathlib import Path
@@ -7,10 +7,19 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from mindtrace.jobs import RedisClient
+from mindtrace.jobs import RedisClient, RedisResultStore
 from mindtrace.jobs.domain.errors import InvalidInput
 
 SECRET = "hunter2"
+
+Connecting = type[RedisClient] | type[RedisResultStore]
+
+
+@pytest.fixture(params=[RedisClient, RedisResultStore])
+def connecting(request: pytest.FixtureRequest) -> Connecting:
+    """Each class that connects to a Redis."""
+    which: Connecting = request.param
+    return which
 
 
 @pytest.mark.parametrize(
@@ -37,7 +46,6 @@ SECRET = "hunter2"
         ({"sentinels": [("s1", 26379)], "sentinel_service": ""}, "sentinel_service ''"),
         ({"sentinel_password": SECRET}, "sentinel_password is of use only with sentinels"),
         ({"sentinels": [("s1", 26379)], "sentinel_password": 1}, "sentinel_password: must be a text"),
-        ({"durability": "always"}, "durability 'always': must be one of 'process', 'none', 'snapshot'"),
         ({"sweep_s": 0}, "sweep_s 0: must be more than 0 seconds"),
         ({"sweep_s": -1}, "sweep_s -1: must be seconds"),
         ({"patience_s": "5"}, "patience_s '5': must be seconds"),
@@ -46,12 +54,19 @@ SECRET = "hunter2"
     ],
     ids=str,
 )
-def test_a_setting_that_can_not_work_is_refused_in_words(settings: dict[str, Any], words: str) -> None:
+def test_a_setting_that_can_not_work_is_refused_in_words(
+    connecting: Connecting, settings: dict[str, Any], words: str
+) -> None:
     with pytest.raises(InvalidInput) as refused:
-        RedisClient(**settings)
+        connecting(**settings)
 
     assert words in str(refused.value)
     assert SECRET not in str(refused.value)
+
+
+def test_a_durability_that_there_is_not_is_refused_in_words() -> None:
+    with pytest.raises(InvalidInput, match="durability 'always': must be one of 'process', 'none', "):
+        RedisClient(durability="always")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -68,18 +83,20 @@ def test_a_setting_that_can_not_work_is_refused_in_words(settings: dict[str, Any
         "redis+sentinel://:hunter2@s1",
     ],
 )
-def test_a_url_that_can_not_be_understood_is_refused_without_its_password(url: str) -> None:
+def test_a_url_that_can_not_be_understood_is_refused_without_its_password(
+    connecting: Connecting, url: str
+) -> None:
     with pytest.raises(InvalidInput) as refused:
-        RedisClient.from_url(url)
+        connecting.from_url(url)
 
     assert SECRET not in str(refused.value)
 
 
-def test_a_certificate_file_is_taken_where_it_exists(tmp_path: Path) -> None:
+def test_a_certificate_file_is_taken_where_it_exists(connecting: Connecting, tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
     path.touch()
-    RedisClient(ssl=True, ssl_ca_certs=str(path)).close()
-    RedisClient.from_url(f"rediss://server?ssl_ca_certs={path}").close()
+    connecting(ssl=True, ssl_ca_certs=str(path)).close()
+    connecting.from_url(f"rediss://server?ssl_ca_certs={path}").close()
 
 
 @pytest.mark.parametrize(
@@ -97,11 +114,11 @@ def test_a_certificate_file_is_taken_where_it_exists(tmp_path: Path) -> None:
     ids=str,
 )
 def test_plaintext_over_a_network_is_warned_of(
-    caplog: pytest.LogCaptureFixture, settings: dict[str, Any], warned: bool
+    connecting: Connecting, caplog: pytest.LogCaptureFixture, settings: dict[str, Any], warned: bool
 ) -> None:
     """Once, when the client is made, and without a secret (SEC-3)."""
     with caplog.at_level(logging.WARNING):
-        RedisClient(**settings).close()
+        connecting(**settings).close()
 
     assert ["isn't encrypted" in record.getMessage() for record in caplog.records] == [True] * warned
     assert SECRET not in caplog.text

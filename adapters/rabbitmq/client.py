@@ -1,0 +1,447 @@
+"""The backend for a RabbitMQ server."""
+
+import os
+import ssl as tls
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from pika import ConnectionParameters, PlainCredentials, SSLOptions
+from pydantic import SecretStr
+
+from ...domain import Queue, QueueKind
+from ...domain.errors import (
+    BackendError,
+    Closed,
+    InvalidInput,
+    InvalidName,
+    JobsError,
+    QueueNotFound,
+    UnsupportedCapability,
+)
+from ...domain.limits import check_name
+from ...ports import (
+    Capabilities,
+    DeadLetter,
+    Durability,
+    JobResult,
+    Lease,
+    Message,
+    OrchestratorBackend,
+    PublishOutcome,
+    PublishStatus,
+    QueueCounts,
+    Redelivery,
+    ResultStore,
+)
+from .admin import Admin, not_declared
+from .consumer_backend import RabbitMQConsumerBackend
+from .letters import DeadLetters, Letter
+from .link import Link
+from .message import dead_letter, fresh_properties, revived_properties
+from .outbox import Outbox, Parcel, Sent
+from .publisher import Fate
+from .topology import DELAY_UNIT_S, Names
+
+_LONGEST_NAMESPACE = 96
+"""RabbitMQ's names have 255 characters at most, and the queue's own may have 128."""
+_CHUNK = 200
+"""How many dead letters are moved at a time."""
+_CHUNK_JOBS = 2000
+"""The most messages that are sent before their confirms are waited for."""
+_CHUNK_BYTES = 8 * 1024 * 1024
+_STATUS = {
+    Fate.CONFIRMED: PublishStatus.ACCEPTED,
+    Fate.UNKNOWN: PublishStatus.UNKNOWN,
+    Fate.UNROUTABLE: PublishStatus.REJECTED,
+    Fate.REFUSED: PublishStatus.REJECTED,
+    Fate.UNSENT: PublishStatus.REJECTED,
+}
+
+
+class RabbitMQClient(OrchestratorBackend):
+    """Queues in a RabbitMQ server, version 4.0 or newer.
+
+    It connects when it is first used, and reconnects by itself. One thread does its I/O; it has one
+    connection to publish, one to administer, and one for each consumer.
+
+    Args:
+        host: The server's host name.
+        port: Its port.
+        username: Whom to connect as.
+        password: The password; shown nowhere.
+        vhost: The virtual host.
+        namespace: Clients of the same namespace and virtual host share their queues.
+        hosts: Host and port of each node of a cluster, tried in turn; in place of ``host``.
+        ssl: Encrypt the connection, and verify the server's certificate.
+        ssl_ca_certs: A file of certificates to verify it against; the system's by default.
+        prefetch: How many jobs a consumer takes at once unless it says otherwise; None adapts it to how long
+            jobs take.
+        results: Where results are kept, which RabbitMQ can't; without it they are unsupported. It is closed
+            with this client.
+        heartbeat_s: How often, in seconds, each side shows that it lives. A worker that was cut off without a
+            word loses its jobs after about two of them.
+        patience_s: How many seconds a call tries to reach the server before it fails.
+
+    Raises:
+        InvalidName: the namespace breaks the rule for names, or is longer than 96 characters.
+        InvalidInput: another setting can't be used.
+    """
+
+    def __init__(
+        self,
+        host: str = "localhost",
+        port: int = 5672,
+        username: str = "guest",
+        password: str | SecretStr = "guest",  # noqa: S107 - RabbitMQ's own, which it takes from localhost only
+        *,
+        vhost: str = "/",
+        namespace: str = "default",
+        hosts: Sequence[tuple[str, int]] = (),
+        ssl: bool = False,
+        ssl_ca_certs: str | None = None,
+        prefetch: int | None = 1,
+        results: ResultStore | None = None,
+        heartbeat_s: int = 15,
+        patience_s: float = 5.0,
+    ) -> None:
+        super().__init__()
+        check_name("namespace", namespace)
+        if len(namespace) > _LONGEST_NAMESPACE:
+            raise InvalidName(
+                f"namespace {namespace!r}: RabbitMQ leaves room for {_LONGEST_NAMESPACE} characters"
+            )
+        addresses = list(hosts) or [(host, port)]
+        self._make_link = partial(
+            Link,
+            [
+                _parameters(
+                    address,
+                    username,
+                    password.get_secret_value() if isinstance(password, SecretStr) else password,
+                    vhost=vhost,
+                    ca_certs=ssl_ca_certs,
+                    encrypted=ssl,
+                    heartbeat_s=heartbeat_s,
+                    patience_s=patience_s,
+                )
+                for address in addresses
+            ],
+            ", ".join(f"{name}:{number}" for name, number in addresses),
+            patience_s=patience_s,
+            logger=self.logger,
+        )
+        self._namespace = namespace
+        self._default_prefetch = prefetch
+        self._results = results
+        self._kinds: dict[str, QueueKind] = {}
+        self._consumers: set[RabbitMQConsumerBackend] = set()
+        """Those that are open: each has a connection, and jobs that only its end gives back."""
+        self._lock = threading.Lock()
+        self._lines: _Lines | None = None
+        self._closed = False
+        self._pid = os.getpid()
+
+    @classmethod
+    def from_url(cls, url: str, *, results: ResultStore | None = None) -> "RabbitMQClient":
+        """Make a client from ``amqp://[user[:password]@]host[:port][,host[:port]…][/vhost][?…]``.
+
+        ``amqps://`` encrypts. The query may name ``namespace``, ``prefetch`` (a number, or ``adaptive``),
+        ``heartbeat_s`` and, with ``amqps://``, ``ssl_ca_certs``. ``Orchestrator(url)`` takes ``results``
+        besides, the URL of a store.
+
+        Raises:
+            InvalidInput: the URL can't be understood.
+        """
+        scheme, _, rest = url.partition("://")
+        encrypted = scheme == "amqps"
+        try:
+            parts = urlsplit(f"//{rest}")
+            who, _, where = parts.netloc.rpartition("@")
+            username, _, password = map(unquote, who.partition(":"))
+            addresses = [_address(each, 5671 if encrypted else 5672) for each in where.split(",")]
+            query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+            asked = query.pop("prefetch", "1")
+            prefetch = None if asked == "adaptive" else int(asked)
+            heartbeat_s = int(query.pop("heartbeat_s", "15"))
+        except ValueError:  # whose message may show the password
+            raise InvalidInput(
+                "a RabbitMQ URL is amqp://[user[:password]@]host[:port][,host[:port]][/vhost]"
+                "[?prefetch=…&heartbeat_s=…]"
+            ) from None
+        namespace, ca_certs = query.pop("namespace", "default"), query.pop("ssl_ca_certs", None)
+        if query:
+            raise InvalidInput(
+                f"a RabbitMQ URL takes no {', '.join(sorted(query))}; "
+                "it takes namespace, prefetch, heartbeat_s, ssl_ca_certs"
+            )
+        return cls(
+            username=username or "guest",
+            password=password or "guest",
+            vhost=unquote(parts.path.removeprefix("/")) or "/",
+            namespace=namespace,
+            hosts=addresses,
+            ssl=encrypted,
+            ssl_ca_certs=ca_certs,
+            prefetch=prefetch,
+            results=results,
+            heartbeat_s=heartbeat_s,
+        )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            stack=False,
+            priority=True,
+            dedupe=False,
+            results=self._results is not None,
+            lease=Lease.CONNECTION,
+            redelivery=Redelivery.NEAR_HEAD,
+            durability=Durability.FSYNC,
+            delay_resolution_s=2 * DELAY_UNIT_S,
+            counts_in_flight=False,
+        )
+
+    # -- queues -----------------------------------------------------------------------------------
+
+    def declare(self, queue: Queue) -> None:
+        names, lines = self._names(queue.name), self._open()
+        self.capabilities.require_kind(queue)
+        lines.admin.declare(names, queue)
+        self._kinds[queue.name] = queue.kind
+
+    def counts(self, queue: str) -> QueueCounts:
+        names, admin = self._names(queue), self._open().admin
+        ready = admin.count(names.work, queue)
+        return QueueCounts(
+            ready=ready, delayed=admin.delayed(names), in_flight=None, dead=admin.count(names.dead, queue)
+        )
+
+    def purge(self, queue: str) -> int:
+        return self._open().admin.purge(self._names(queue))
+
+    def delete(self, queue: str) -> None:
+        names, admin = self._names(queue), self._open().admin
+        try:
+            admin.delete(names)
+            self._kinds.pop(queue, None)
+        finally:  # also of a queue that is gone: where the store was away, delete it once more
+            self._forget(names)
+
+    # -- jobs -------------------------------------------------------------------------------------
+
+    def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
+        names, outbox = self._names(queue), self._open().outbox
+        if not messages:
+            outbox.require(names)
+        try:
+            self._forget(names, [message.id for message in messages])
+        except JobsError as error:  # which matters only to an id that is used again
+            self.logger.warning("earlier results of %d jobs aren't forgotten: %s", len(messages), error)
+        outcomes: list[PublishOutcome] = []
+        for chunk in _bounded(messages):
+            parcels = [
+                Parcel(fresh_properties(message.id, message.priority), message.body, message.delay_s)
+                for message in chunk
+            ]
+            try:
+                sent = outbox.send(names, parcels)
+            except BackendError as error:
+                if not outcomes:
+                    raise
+                sent = [Sent(Fate.UNSENT, error)] * len(chunk)
+            outcomes += map(_outcome, chunk, sent)
+        if messages and all(isinstance(outcome.error, QueueNotFound) for outcome in outcomes):
+            raise not_declared(queue)
+        return outcomes
+
+    def open_consumer(
+        self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
+    ) -> RabbitMQConsumerBackend:
+        names, lines = self._names(queue), self._open()
+        kind = self._kinds[queue] = lines.admin.kind_of(names, self._kinds.get(queue))
+        consumer = RabbitMQConsumerBackend(
+            lines.link,
+            names,
+            kind,
+            lines.outbox,
+            results=self._results,
+            prefetch=self._default_prefetch if prefetch is None else prefetch,
+            on_close=self._consumers.discard,
+        )
+        with self._lock:
+            self._consumers.add(consumer)
+        return consumer
+
+    def result(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
+        if self._results is None:
+            raise UnsupportedCapability(
+                "RabbitMQ keeps no results: give its client a store for them, as in "
+                "RabbitMQClient(results=RedisResultStore(...))"
+            )
+        names, admin = self._names(queue), self._open().admin
+        admin.count(names.work, queue)
+        return self._results.get(names.results, job_id, timeout_s=timeout_s)
+
+    def _forget(self, names: Names, ids: Sequence[str] | None = None) -> None:
+        """Forget how jobs of these ids ended in an earlier life, or how all ended that the queue had."""
+        if self._results is not None and ids != []:
+            self._results.forget(names.results, ids)
+
+    # -- dead letters -----------------------------------------------------------------------------
+
+    def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+        lines, names = self._open(), self._names(queue)
+        count = partial(lines.admin.count, names.dead, queue)
+        if not count():
+            return []
+        with lines.letters.reading(names, count) as reading:
+            window = [letter for place, letter in enumerate(reading) if offset <= place < offset + limit]
+        return [dead_letter(letter.properties, letter.body) for letter in window]
+
+    def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:
+        lines, names = self._open(), self._names(queue)
+        kind = lines.admin.kind_of(names, self._kinds.get(queue))
+
+        def revive(letters: list[Letter]) -> list[Letter]:
+            self._forget(names, [_id(letter) for letter in letters])
+            parcels = [Parcel(revived_properties(letter.properties, kind), letter.body) for letter in letters]
+            sent = lines.outbox.send(names, parcels)
+            return [letter for letter, one in zip(letters, sent, strict=True) if one.fate is Fate.CONFIRMED]
+
+        return self._remove(queue, ids, revive)
+
+    def discard(self, queue: str, ids: Sequence[str] | None = None) -> int:
+        def forget(letters: list[Letter]) -> list[Letter]:
+            self._forget(self._names(queue), [_id(letter) for letter in letters])
+            return letters
+
+        return self._remove(queue, ids, forget)
+
+    def _remove(
+        self, queue: str, ids: Sequence[str] | None, handle: Callable[[list[Letter]], list[Letter]]
+    ) -> int:
+        """Take out letters that ``handle`` has dealt with, in bounded chunks; say how many."""
+        lines, names = self._open(), self._names(queue)
+        count = partial(lines.admin.count, names.dead, queue)
+        wanted = None if ids is None else set(ids)
+        if not count() or wanted == set():
+            return 0
+        removed = 0
+        # Whoever wants some has to see all of them; whoever wants all can have them bit by bit.
+        with lines.letters.reading(names, count, at_once=_CHUNK if wanted is None else 0) as reading:
+            for chunk in _chunks(letter for letter in reading if wanted is None or _id(letter) in wanted):
+                handled = handle(chunk)
+                reading.drop(handled)
+                removed += len(handled)
+        return removed
+
+    # -- lines ------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            consumers, lines = list(self._consumers), self._lines
+        for consumer in consumers:
+            consumer.close()
+        if lines is not None and self._pid == os.getpid():
+            lines.close()
+        if self._results is not None:
+            self._results.close()
+
+    def _names(self, queue: str) -> Names:
+        return Names(self._namespace, queue)
+
+    def _open(self) -> "_Lines":
+        if os.getpid() != self._pid:
+            # After a fork, which takes no thread along.
+            self._pid = os.getpid()
+            self._lock = threading.Lock()
+            self._lines = None
+            self._consumers = set()
+        with self._lock:
+            if self._closed:
+                raise Closed("this RabbitMQClient is closed")
+            if self._lines is None:
+                self._lines = _Lines(self._make_link())
+            return self._lines
+
+
+class _Lines:
+    """What one process has open to the server."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.admin = Admin(link)
+        self.outbox = Outbox(link, self.admin)
+        self.letters = DeadLetters(link)
+
+    def close(self) -> None:
+        self.link.stop_trying()
+        self.admin.close()
+        self.outbox.close()
+        self.link.close()
+
+
+def _outcome(message: Message, sent: Sent) -> PublishOutcome:
+    return PublishOutcome(message.id, _STATUS[sent.fate], sent.error)
+
+
+def _id(letter: Letter) -> str:
+    return letter.properties.message_id or ""
+
+
+def _address(text: str, default_port: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    return parts.hostname or "localhost", parts.port or default_port
+
+
+def _parameters(
+    address: tuple[str, int],
+    username: str,
+    password: str,
+    *,
+    vhost: str,
+    encrypted: bool,
+    ca_certs: str | None,
+    heartbeat_s: int,
+    patience_s: float,
+) -> ConnectionParameters:
+    host, port = address
+    timeout_s = max(0.5, patience_s / 2)  # so that there is time to try another
+    context = tls.create_default_context(cafile=ca_certs) if encrypted else None
+    return ConnectionParameters(
+        host=host,
+        port=port,
+        virtual_host=vhost,
+        credentials=PlainCredentials(username, password, erase_on_connect=False),
+        heartbeat=heartbeat_s,
+        socket_timeout=timeout_s,
+        stack_timeout=timeout_s,
+        ssl_options=None if context is None else SSLOptions(context, host),
+        client_properties={"connection_name": f"mindtrace-jobs {os.getpid()}"},
+    )
+
+
+def _bounded(messages: Iterable[Message]) -> Iterator[list[Message]]:
+    """Cut a batch into chunks that are bounded in number and size."""
+    chunk: list[Message] = []
+    size = 0
+    for message in messages:
+        if chunk and (len(chunk) >= _CHUNK_JOBS or size + len(message.body) > _CHUNK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(message)
+        size += len(message.body)
+    if chunk:
+        yield chunk
+
+
+def _chunks(letters: Iterable[Letter]) -> Iterator[list[Letter]]:
+    remaining = iter(letters)
+    while chunk := list(islice(remaining, _CHUNK)):
+        yield chunk

@@ -1,0 +1,395 @@
+"""A consumer's side of a queue in RabbitMQ."""
+
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from time import monotonic, time
+from typing import NamedTuple
+
+from ...domain import QueueKind
+from ...domain.errors import Closed, JobsError, QueueNotFound
+from ...ports import (
+    Ack,
+    ConsumerBackend,
+    Dead,
+    Delivery,
+    EndedJob,
+    JobResult,
+    Receipts,
+    ResultStatus,
+    ResultStore,
+    Retry,
+    Settled,
+    Settlement,
+    SettleOutcome,
+)
+from .admin import naming_queue, not_declared
+from .intake import Arrival, Intake
+from .link import Link
+from .message import Death, Past, dead_properties, moved_properties, past_of
+from .outbox import Outbox, Parcel
+from .publisher import Fate
+from .topology import Names, priority_of
+from .wire import LineBroken, LineClosed
+
+_GRACE_S = 0.25
+"""How long to wait for jobs that the broker just counted; another consumer may have been quicker."""
+
+
+_MOMENT_S = 0.005
+"""How long to let jobs come before asking how many are ready."""
+_FAILURE_TTL_S = 7 * 86_400.0
+"""How long it is remembered that a job died, for whoever waits for its result."""
+_UNNAMED = "unnamed"
+"""The id of a message that somebody else put into the queue without one."""
+
+_Placed = tuple[int, Arrival]
+"""An arrival, and the place of its settlement."""
+
+
+class _Held(NamedTuple):
+    """A job in hand, and what it takes to put it elsewhere."""
+
+    arrival: Arrival
+    id: str
+    past: Past
+    """What it has behind it, this delivery included."""
+
+
+class RabbitMQConsumerBackend(ConsumerBackend):
+    """Receives what it asked for over a connection of its own, which is the lease (LSE-1).
+
+    Made by :meth:`RabbitMQClient.open_consumer`.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        names: Names,
+        kind: QueueKind,
+        outbox: Outbox,
+        *,
+        results: ResultStore | None,
+        prefetch: int | None,
+        on_close: Callable[["RabbitMQConsumerBackend"], None],
+    ) -> None:
+        super().__init__()
+        self._link = link
+        self._names = names
+        self._kind = kind
+        self._outbox = outbox
+        self._results = results
+        self._prefetch = prefetch
+        self._on_close = on_close
+        self._intake = Intake(link, names)
+        self._receipts = Receipts(secrets.token_urlsafe(8))
+        self._settling = threading.RLock()
+        self._held: dict[str, _Held] = {}
+        self._interrupted = False
+        self._closing = False
+        self._closed = False
+        self._pid = os.getpid()
+
+    @property
+    def lease_s(self) -> None:
+        return None
+
+    @property
+    def prefetch(self) -> int | None:
+        return self._prefetch
+
+    # -- receiving --------------------------------------------------------------------------------
+
+    def receive(self, max_jobs: int, timeout_s: float) -> list[Delivery]:
+        give_up = monotonic() + timeout_s
+        while True:
+            self._check_open()
+            with naming_queue(self._names.queue):
+                deliveries = self._receive(max_jobs, give_up)
+            if deliveries or self._take_interrupt() or monotonic() >= give_up:
+                return deliveries
+
+    def interrupt(self) -> None:
+        self._interrupted = True
+        self._intake.io.wake()
+
+    def _take_interrupt(self) -> bool:
+        interrupted, self._interrupted = self._interrupted, False
+        return interrupted
+
+    def _receive(self, max_jobs: int, give_up: float) -> list[Delivery]:
+        """Receive once; empty as well where the connection broke meanwhile."""
+        intake = self._intake
+        ready: int = self._link.persist(partial(intake.ask, intake.count))
+        if not ready and (give_up <= monotonic() or self._interrupted):
+            return []
+        intake.deleted = False  # an earlier one: the queue exists
+        try:
+            intake.ask(partial(intake.want, max(0, max_jobs - len(intake.arrivals))), self._link.patience_s)
+            return self._collect(max_jobs, ready, give_up)
+        except (LineBroken, LineClosed) as broken:
+            self._check_open()
+            if isinstance(broken, LineBroken):
+                self._link.refuse(broken)
+            return []
+
+    def _collect(self, max_jobs: int, ready: int, give_up: float) -> list[Delivery]:
+        """Wait for what the broker is about to send, ``ready`` by its own count, and take it in hand."""
+        intake, generation = self._intake, self._intake.generation
+
+        def over() -> bool:
+            return self._interrupted or self._closing or intake.generation != generation
+
+        soon = monotonic() + _GRACE_S
+        first_by = max(give_up, soon) if ready else give_up
+        intake.io.wait(lambda: intake.arrivals or over(), first_by - monotonic())
+        enough = min(max_jobs, ready)
+        intake.io.wait(lambda: len(intake.arrivals) >= enough or over(), _GRACE_S)
+        if intake.deleted:
+            intake.deleted = False
+            raise not_declared(self._names.queue)
+        if intake.has_credit:
+            intake.ask(partial(intake.want, 0), self._link.patience_s)
+        with self._settling:
+            self._check_open()
+            return self._accept(max_jobs)
+
+    def _accept(self, max_jobs: int) -> list[Delivery]:
+        deliveries: list[Delivery] = []
+        returned: list[_Held] = []
+        held, receipts = self._held, self._receipts
+        for arrival in self._arrivals(max_jobs):
+            past = past_of(arrival.properties)
+            past = past._replace(number=past.number + 1)
+            job = _Held(arrival, arrival.properties.message_id or _UNNAMED, past)
+            if arrival.redelivered and self._kind is QueueKind.PRIORITY:
+                returned.append(job)
+                continue
+            receipts.granted += 1
+            receipt = f"{receipts.name}.{receipts.granted}"
+            held[receipt] = job
+            deliveries.append(
+                Delivery(job.id, arrival.body, receipt, past.attempt, past.number, past.crashes, None)
+            )
+        if returned:
+            self._recount(returned)
+        return deliveries
+
+    def _arrivals(self, most: int | None = None) -> Iterator[Arrival]:
+        arrivals = self._intake.arrivals
+        while most is None or most > 0:
+            try:
+                yield arrivals.popleft()
+            except IndexError:  # none is left, or the connection broke this moment
+                return
+            if most is not None:
+                most -= 1
+
+    def _recount(self, returned: list[_Held]) -> None:
+        """Put jobs that came back by themselves where they were, with the crash counted (RTY-3).
+
+        A quorum queue counts by itself; the queues for priorities can't.
+        """
+        counted = [job._replace(past=job.past._replace(crashes=job.past.crashes + 1)) for job in returned]
+        parcels = [self._moved(job, job.past, returned=True) for job in counted]
+        self._settle_all([], [(place, job.arrival) for place, job in enumerate(counted)], parcels, 0)
+
+    # -- settling ---------------------------------------------------------------------------------
+
+    def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
+        with self._settling:
+            self._check_open()
+            outcomes = [SettleOutcome.OK] * len(settlements)
+            acks: list[_Placed] = []
+            moves: list[_Placed] = []
+            parcels: list[Parcel] = []
+            jobs: dict[int, _Held] = {}
+            for place, settlement in enumerate(settlements):
+                job = self._held.pop(settlement.receipt, None)
+                if job is None:
+                    outcomes[place] = self._receipts.why_not_held(settlement.receipt)
+                    continue
+                if job.arrival.generation != self._intake.generation:
+                    outcomes[place] = self._lose(settlement.receipt)
+                    continue
+                jobs[place] = job
+                if type(settlement) is Ack:
+                    acks.append((place, job.arrival))
+                else:
+                    moves.append((place, job.arrival))
+                    parcels.append(self._parcel(settlement, job))
+            lost, ready = self._settle_all(acks, moves, parcels, take)
+            for place in lost:
+                outcomes[place] = self._lose(settlements[place].receipt)
+                del jobs[place]
+            self._store_results(settlements, jobs)
+            if not take or ready is None:
+                return Settled(outcomes, [])
+            try:
+                return Settled(outcomes, self._collect(take, ready, 0.0))
+            except (LineBroken, LineClosed, QueueNotFound):
+                return Settled(outcomes, [])
+
+    def _store_results(self, settlements: Sequence[Settlement], jobs: dict[int, _Held]) -> None:
+        """Keep how settled jobs ended: after the broker knows, never before (RES-2)."""
+        if self._results is None:
+            return
+        ended = []
+        for place, job in jobs.items():
+            match settlements[place]:
+                case Ack(_, result, ttl_s):
+                    ended.append(EndedJob(job.id, JobResult(ResultStatus.DONE, result), ttl_s))
+                case Dead(_, _, error):
+                    failed = JobResult(ResultStatus.FAILED, error=error)
+                    ended.append(EndedJob(job.id, failed, _FAILURE_TTL_S))
+                case _:
+                    pass
+        try:
+            if ended:
+                self._results.put(self._names.results, ended)
+        except JobsError as error:
+            self.logger.warning("the results of %d jobs that ended are lost: %s", len(ended), error)
+
+    def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
+        self._check_open()
+        return [self._still_held(receipt) for receipt in receipts]
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closing = True
+        self._intake.io.wake()
+        try:
+            with self._settling:
+                self._give_back_all()
+        except (JobsError, LineBroken, LineClosed) as error:
+            self.logger.warning("a consumer closed without releasing its jobs: %s", error)
+        finally:
+            self._closed = True
+            self._intake.close()
+            self._on_close(self)
+
+    def _settle_all(
+        self, acks: list["_Placed"], moves: list["_Placed"], parcels: list[Parcel], take: int
+    ) -> tuple[list[int], int | None]:
+        """Acknowledge, after the broker has confirmed what is to be put elsewhere.
+
+        In that order a death in between leaves a job twice, and never loses it.
+
+        Returns:
+            The places of what was lost, and how many jobs are ready; None where the broker wasn't heard.
+        """
+        done, returns, lost = list(acks), list[Arrival](), list[int]()
+        if moves:
+            if not self._is_alive():
+                return [place for place, _ in (*acks, *moves)], None
+            for (place, arrival), fate in zip(moves, self._sent(parcels), strict=True):
+                if fate is Fate.CONFIRMED:
+                    done.append((place, arrival))
+                else:
+                    returns.append(arrival)
+                    lost.append(place)
+        if not done and not returns and not take:
+            return lost, None
+        ready = self._acknowledge([arrival for _, arrival in done], returns, take)
+        return lost if ready is not None else [*lost, *(place for place, _ in done)], ready
+
+    def _acknowledge(self, done: list[Arrival], returns: list[Arrival], take: int) -> int | None:
+        """Have the broker forget what is done, deliver ``returns`` again, and send up to ``take`` jobs.
+
+        Returns:
+            How many jobs arrived or are ready; None where the broker wasn't heard.
+        """
+        intake = self._intake
+        left = len(intake.arrivals)
+        try:
+            said = intake.begin(partial(intake.finish, done, returns, max(0, take - left) if take else None))
+            if take > left and self._all_arrive(take):
+                return take  # which shows that the broker has heard the rest, so it needn't be asked
+            ready: int = intake.ask(intake.count, self._link.patience_s)
+            said.result()
+        except (LineBroken, LineClosed) as broken:
+            self.logger.debug("settlements lost: %s", broken)
+            return None
+        return ready
+
+    def _all_arrive(self, count: int) -> bool:
+        """Whether so many jobs are here in a moment, which is what happens as long as enough are ready."""
+        intake, generation = self._intake, self._intake.generation
+        intake.io.wait(lambda: len(intake.arrivals) >= count or intake.generation != generation, _MOMENT_S)
+        return len(intake.arrivals) >= count
+
+    def _sent(self, parcels: list[Parcel]) -> list[Fate]:
+        try:
+            sent = self._outbox.send(self._names, parcels)
+        except JobsError as error:
+            self.logger.warning("%d jobs couldn't be moved and are delivered again: %s", len(parcels), error)
+            return [Fate.UNSENT] * len(parcels)
+        failures = [one for one in sent if one.fate is not Fate.CONFIRMED]
+        if failures:
+            self.logger.warning(
+                "%d jobs couldn't be moved and are delivered again: %s", len(failures), failures[0].error
+            )
+        return [one.fate for one in sent]
+
+    def _is_alive(self) -> bool:
+        """Whether what is in hand still is, and its queue exists."""
+        intake = self._intake
+        if not intake.is_open:
+            return False
+        try:
+            intake.ask(intake.count, self._link.patience_s)
+        except (LineBroken, LineClosed):
+            return False
+        return True
+
+    def _parcel(self, settlement: Settlement, job: _Held) -> Parcel:
+        match settlement:
+            case Retry(_, delay_s, error):
+                return self._moved(job, job.past.failed(error), delay_s=delay_s)
+            case Dead(_, reason, error):
+                death = Death(reason, error, round(time() * 1000), self._priority(job))
+                return Parcel(dead_properties(job.id, job.past, death), job.arrival.body, dead=True)
+            case _:
+                return self._moved(job, job.past, returned=True)
+
+    def _moved(self, job: _Held, past: Past, *, returned: bool = False, delay_s: float = 0.0) -> Parcel:
+        properties = moved_properties(job.id, self._kind, self._priority(job), past, returned=returned)
+        return Parcel(properties, job.arrival.body, delay_s)
+
+    def _priority(self, job: _Held) -> int:
+        return priority_of(self._kind, job.arrival.properties.priority)
+
+    def _give_back_all(self) -> None:
+        intake = self._intake
+        if not intake.is_open:
+            return  # then it is given back already
+        if intake.has_credit:
+            intake.ask(partial(intake.want, 0), self._link.patience_s)
+        jobs = [job for job in self._held.values() if job.arrival.generation == intake.generation]
+        jobs += [
+            _Held(arrival, arrival.properties.message_id or _UNNAMED, past_of(arrival.properties))
+            for arrival in self._arrivals()
+        ]
+        self._held.clear()
+        if jobs:
+            parcels = [self._moved(job, job.past, returned=True) for job in jobs]
+            self._settle_all([], [(place, job.arrival) for place, job in enumerate(jobs)], parcels, 0)
+
+    def _still_held(self, receipt: str) -> SettleOutcome:
+        job = self._held.get(receipt)
+        if job is None:
+            return self._receipts.why_not_held(receipt)
+        return SettleOutcome.OK if job.arrival.generation == self._intake.generation else SettleOutcome.LOST
+
+    def _lose(self, receipt: str) -> SettleOutcome:
+        self._receipts.lose([receipt])
+        return SettleOutcome.LOST
+
+    def _check_open(self) -> None:
+        if os.getpid() != self._pid:
+            raise Closed(f"this consumer of queue {self._names.queue!r} belongs to another process")
+        if self._closing:
+            raise Closed(f"this consumer of queue {self._names.queue!r} is closed")

@@ -1,0 +1,190 @@
+"""The line that jobs come in by: credit for what is asked for, and no more."""
+
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+from pika import BasicProperties
+from pika.channel import Channel
+from pika.exceptions import ConnectionWrongStateError
+from pika.spec import Basic
+
+from .link import Link
+from .topology import Names
+from .wire import Answer, Line
+
+
+@dataclass(slots=True)
+class Subscription:
+    """A standing order for as many unsettled jobs as its prefetch says."""
+
+    tag: str
+    prefetch: int
+    unsettled: int = 0
+
+    @property
+    def credit(self) -> int:
+        """How many more the broker may send."""
+        return self.prefetch - self.unsettled
+
+
+class Arrival(NamedTuple):
+    """A job as it came."""
+
+    subscription: Subscription
+    generation: int
+    tag: int
+    redelivered: bool
+    properties: BasicProperties
+    body: bytes
+
+
+class Intake(Line):
+    """The line that jobs come in by, and are acknowledged on.
+
+    The broker pushes, and a consumer asks. So the broker gets credit for what was asked for and no more: a
+    subscription's prefetch is how many unsettled jobs the consumer wants of it, and where the consumer wants
+    less than the credit that is left, the subscription is cancelled. Hence no job waits, uncounted and out of
+    others' reach, with a consumer that is busy; and none is marked as with a consumer that died which it
+    never reached.
+
+    """
+
+    def __init__(self, link: Link, names: Names) -> None:
+        super().__init__(link.heart, link.servers)
+        self._names = names
+        self._unsettled: OrderedDict[int, Subscription] = OrderedDict()
+        """By delivery tag, in the order of delivery."""
+        self._subscription: Subscription | None = None
+        self.arrivals: deque[Arrival] = deque()
+        self.generation = 0
+        """Which channel this is: what came on an earlier one is lost."""
+        self.deleted = False
+        """Whether the broker told of the queue's deletion since somebody looked."""
+
+    @property
+    def has_credit(self) -> bool:
+        """Whether jobs may still come."""
+        subscription = self._subscription
+        return subscription is not None and subscription.credit > 0
+
+    # -- what a consumer asks, in the loop --------------------------------------------------
+
+    def count(self, channel: Channel, answer: Answer) -> None:
+        """Answer with how many jobs arrived or are ready: proof as well that channel and queue live."""
+
+        def counted(frame: Any) -> None:
+            answer(len(self.arrivals) + frame.method.message_count)
+
+        channel.queue_declare(self._names.work, passive=True, callback=counted)
+
+    def want(self, more: int, channel: Channel, answer: Answer) -> None:
+        """Let ``more`` jobs come, and answer once the broker knows."""
+        if not self._align(channel, more, freed=0, answer=answer):
+            answer(None)
+
+    def finish(
+        self,
+        acks: Sequence[Arrival],
+        returns: Sequence[Arrival],
+        more: int | None,
+        channel: Channel,
+        answer: Answer,
+    ) -> None:
+        """Acknowledge ``acks``, have ``returns`` delivered again, and answer once that is said.
+
+        ``more`` further jobs may come then; None leaves that as it is. That it was heard is shown by an
+        answer to what is asked next, or by the arrival of all that may come.
+        """
+        settled = [*acks, *returns]
+        if any(arrival.generation != self.generation for arrival in settled):
+            raise ConnectionWrongStateError("the channel that they came by is gone")
+        freed = sum(arrival.subscription is self._subscription for arrival in settled)
+        if more is None:
+            more = self._subscription.credit if self._subscription else 0
+        self._align(channel, more, freed)
+        self._acknowledge(channel, acks)
+        for arrival in returns:
+            channel.basic_nack(arrival.tag, requeue=True)
+            del self._unsettled[arrival.tag]
+        for arrival in settled:
+            arrival.subscription.unsettled -= 1
+        answer(None)
+
+    def _align(self, channel: Channel, more: int, freed: int, answer: Answer | None = None) -> bool:
+        """Make the broker's credit ``more``, say whether that took a word, and answer to the last."""
+        present = self._subscription
+        if (present.credit + freed if present else 0) == more:
+            return False
+        if present is not None:
+            channel.basic_cancel(present.tag, callback=_then(None if more else answer))
+            # What is under way already pika would send back, and the broker would count that as a crash.
+            channel._cancelled.discard(present.tag)
+            self._subscription = None
+        if more:
+            self._subscription = subscription = Subscription(f"jobs-{secrets.token_hex(4)}", more)
+            channel.basic_qos(prefetch_count=more, callback=_then(None))
+            channel.basic_consume(
+                self._names.work,
+                partial(self._on_arrival, subscription),
+                consumer_tag=subscription.tag,
+                callback=_then(answer),
+            )
+        return True
+
+    def _acknowledge(self, channel: Channel, acks: Sequence[Arrival]) -> None:
+        """One word for all up to the first that isn't acknowledged; one for each of the rest."""
+        tags = {arrival.tag for arrival in acks}
+        last = 0
+        while tags and (first := next(iter(self._unsettled))) in tags:
+            del self._unsettled[first]
+            tags.discard(first)
+            last = first
+        if last:
+            channel.basic_ack(last, multiple=True)
+        for tag in sorted(tags):
+            del self._unsettled[tag]
+            channel.basic_ack(tag)
+
+    # -- what the broker says ---------------------------------------------------------------------
+
+    def on_channel(self, channel: Channel, ready: Answer) -> None:
+        channel.add_on_cancel_callback(lambda _frame: self._on_deleted(channel))
+        channel.basic_consume(self._names.life, lambda *_: None, callback=ready)
+
+    def on_broken(self, error: BaseException) -> None:
+        self.generation += 1
+        self._subscription = None
+        self._unsettled.clear()
+        self.arrivals.clear()
+
+    def _on_deleted(self, channel: Channel) -> None:
+        self.deleted = True
+        with suppress(Exception):  # it is closing already
+            channel.close()
+
+    def _on_arrival(
+        self,
+        subscription: Subscription,
+        _channel: Channel,
+        method: Basic.Deliver,
+        properties: BasicProperties,
+        body: bytes,
+    ) -> None:
+        tag: int = method.delivery_tag
+        arrival = Arrival(subscription, self.generation, tag, method.redelivered, properties, body)
+        self._unsettled[tag] = subscription
+        subscription.unsettled += 1
+        self.arrivals.append(arrival)
+
+
+def _then(answer: Answer | None) -> Answer:
+    return answer if answer is not None else _ignore
+
+
+def _ignore(_frame: object) -> None:
+    pass

@@ -1,0 +1,130 @@
+"""Going through the dead letters: a look that disturbs nothing, or a way out for some."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from queue import Empty, SimpleQueue
+from time import monotonic, sleep
+from typing import NamedTuple
+
+from pika import BasicProperties
+from pika.channel import Channel
+from pika.spec import Basic
+
+from ...domain.errors import BackendUnavailable
+from .link import Link, Locked
+from .topology import Names
+from .wire import Answer, Line, LineBroken
+
+_STEP_S = 0.05
+_AT_ONCE = 500
+
+
+class Letter(NamedTuple):
+    """A dead letter in hand."""
+
+    tag: int
+    properties: BasicProperties
+    body: bytes
+
+
+class _Reader(Line):
+    """The line that dead letters are read by; whatever isn't settled when it closes is back in its place."""
+
+    def read(
+        self, part: str, at_once: int, letters: "SimpleQueue[Letter]", channel: Channel, answer: Answer
+    ) -> None:
+        def on_letter(
+            _channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes
+        ) -> None:
+            letters.put(Letter(method.delivery_tag, properties, body))
+
+        channel.basic_qos(prefetch_count=at_once, callback=lambda _: None)
+        channel.basic_consume(part, on_letter, callback=answer)
+
+    def drop(self, tags: list[int], channel: Channel, answer: Answer) -> None:
+        for tag in tags:
+            channel.basic_ack(tag)
+        channel.basic_qos(prefetch_count=1, callback=answer)
+
+
+class DeadLetters:
+    """The dead letters of one client's queues.
+
+    Reading takes every letter out of the queue for a moment, as there is no other way to see one, and puts
+    all of them back in their order. So that two readers don't take letters from each other's sight, a reader
+    holds a queue of its own, which no other can declare meanwhile.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._one_at_a_time = threading.Lock()
+
+    @contextmanager
+    def reading(self, names: Names, count: Callable[[], int], *, at_once: int = 0) -> Iterator["Reading"]:
+        """Go through the letters that are there now, oldest first.
+
+        Args:
+            names: The queue.
+            count: Says how many there are.
+            at_once: How many to have in hand unsettled; 0 is all.
+        """
+        with self._one_at_a_time:
+            line = _Reader(self._link.heart, self._link.servers)
+            try:
+                self._lock(line, names)
+                yield Reading(self._link, line, names, count(), at_once)
+            finally:
+                line.close()
+
+    def _lock(self, line: _Reader, names: Names) -> None:
+        def act(channel: Channel, answer: Answer) -> None:
+            channel.queue_declare(names.reading, exclusive=True, auto_delete=True, callback=answer)
+
+        give_up = monotonic() + self._link.patience_s
+        while True:
+            try:
+                self._link.persist(partial(line.ask, act))
+                return
+            except Locked as error:
+                if monotonic() >= give_up:
+                    raise BackendUnavailable(
+                        f"queue {names.queue!r}: somebody else is going through its dead letters"
+                    ) from error
+            sleep(_STEP_S)
+
+
+class Reading:
+    """One way through the dead letters of a queue."""
+
+    def __init__(self, link: Link, line: _Reader, names: Names, count: int, at_once: int) -> None:
+        self._link = link
+        self._line = line
+        self._names = names
+        self._count = count
+        self._at_once = at_once
+
+    def __iter__(self) -> Iterator[Letter]:
+        if not self._count:
+            return
+        letters: SimpleQueue[Letter] = SimpleQueue()
+        self._ask(partial(self._line.read, self._names.dead, self._at_once, letters))
+        for _ in range(self._count):
+            try:
+                yield letters.get(timeout=self._link.patience_s)
+            except Empty:
+                raise BackendUnavailable(
+                    f"queue {self._names.queue!r}: RabbitMQ stopped sending its dead letters"
+                ) from None
+
+    def drop(self, letters: list[Letter]) -> None:
+        """Remove letters for good."""
+        self._ask(partial(self._line.drop, [letter.tag for letter in letters]))
+
+    def _ask(self, act: Callable[[Channel, Answer], None]) -> None:
+        try:
+            self._line.ask(act, self._link.patience_s)
+        except LineBroken as broken:
+            self._link.refuse(broken)
+            raise self._link.unavailable(broken) from broken.cause

@@ -1,0 +1,141 @@
+"""A job as an AMQP message, and back.
+
+A job that nothing happened to is its body and its id. What happened to it since travels in one header, as
+JSON: the broker counts deliveries, but can't tell a release from a crash, and counts from 0 after a retry.
+"""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from pika import BasicProperties
+
+from ...domain import QueueKind
+from ...ports import DeadLetter, Failure
+from .topology import fresh_rank, returned_rank
+
+HEADER = "mindtrace-job"
+_HISTORY = 10
+_HEADER_BYTES = 96 * 1024
+"""What surely fits into one frame beside the other properties."""
+_PERSISTENT = 2
+
+
+class Past(NamedTuple):
+    """What a job has behind it."""
+
+    attempt: int = 1
+    number: int = 0
+    """How often it was delivered."""
+    crashes: int = 0
+    history: tuple[tuple[int, str], ...] = ()
+    """Its failed attempts, with their errors; the last ones."""
+
+    def failed(self, error: str) -> "Past":
+        """The same after its present attempt failed."""
+        return self._replace(
+            attempt=self.attempt + 1, history=(*self.history, (self.attempt, error))[-_HISTORY:]
+        )
+
+
+class Death(NamedTuple):
+    """What a dead letter has besides."""
+
+    reason: str
+    error: str
+    died_ms: int
+    priority: int
+    """The job's; as the message's own it would let letters overtake each other."""
+
+
+def fresh_properties(job_id: str, priority: int) -> BasicProperties:
+    """The properties of a job that is published; only queues for priorities take one above 0."""
+    rank = fresh_rank(QueueKind.PRIORITY, priority) if priority else None
+    return BasicProperties(message_id=job_id, delivery_mode=_PERSISTENT, priority=rank)
+
+
+def moved_properties(
+    job_id: str, kind: QueueKind, priority: int, past: Past, *, returned: bool = False
+) -> BasicProperties:
+    """The properties of a job that is put back: at the end, or before the others."""
+    place = returned_rank if returned else fresh_rank
+    return BasicProperties(
+        message_id=job_id,
+        delivery_mode=_PERSISTENT,
+        priority=place(kind, priority),
+        headers={HEADER: _encoded(past)},
+    )
+
+
+def dead_properties(job_id: str, past: Past, death: Death) -> BasicProperties:
+    """The properties of a dead letter."""
+    return BasicProperties(
+        message_id=job_id, delivery_mode=_PERSISTENT, headers={HEADER: _encoded(past, death)}
+    )
+
+
+def past_of(properties: BasicProperties) -> Past:
+    """What a delivered job has behind it, this delivery apart."""
+    headers: dict[str, Any] | None = properties.headers
+    if not headers:
+        return _NO_PAST
+    past = _decoded(headers)[0] if HEADER in headers else _NO_PAST
+    # What is counted here came back by itself: whoever gives a job back on purpose publishes it anew.
+    crashes = headers.get("x-delivery-count", 0)
+    if not crashes:
+        return past
+    return past._replace(number=past.number + crashes, crashes=past.crashes + crashes)
+
+
+def revived_properties(properties: BasicProperties, kind: QueueKind) -> BasicProperties:
+    """The properties of a dead letter's job that begins anew (DLQ-2)."""
+    _, death = _decoded(properties.headers or {})
+    return BasicProperties(
+        message_id=properties.message_id,
+        delivery_mode=_PERSISTENT,
+        priority=fresh_rank(kind, death.priority),
+    )
+
+
+def dead_letter(properties: BasicProperties, body: bytes) -> DeadLetter:
+    """A dead letter as the port has it."""
+    past, death = _decoded(properties.headers or {})
+    return DeadLetter(
+        id=properties.message_id or "",
+        body=body,
+        reason=death.reason,
+        error=death.error,
+        attempt=past.attempt,
+        crashes=past.crashes,
+        died_at=datetime.fromtimestamp(death.died_ms / 1000, UTC),
+        history=tuple(Failure(attempt, error) for attempt, error in past.history),
+    )
+
+
+_NO_PAST = Past()
+_NO_DEATH = Death("", "", 0, 0)
+
+
+def _encoded(past: Past, death: Death | None = None) -> bytes:
+    """As JSON; where it would be too large, without its oldest errors."""
+    history: Sequence[tuple[int, str]] = past.history
+    while True:
+        fields = [past.attempt, past.number, past.crashes, history, *(death or ())]
+        encoded = json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace")
+        if len(encoded) <= _HEADER_BYTES or not history:
+            return encoded
+        history = history[1:]
+
+
+def _decoded(headers: dict[str, Any]) -> tuple[Past, Death]:
+    """What :func:`_encoded` wrote; of a message that isn't ours, nothing."""
+    try:
+        attempt, number, crashes, history, *death = json.loads(headers[HEADER])
+        past = Past(int(attempt), int(number), int(crashes), tuple((int(n), str(e)) for n, e in history))
+        if not death:
+            return past, _NO_DEATH
+        reason, error, died_ms, priority = death
+        return past, Death(str(reason), str(error), int(died_ms), int(priority))
+    except (KeyError, ValueError, TypeError):
+        return _NO_PAST, _NO_DEATH

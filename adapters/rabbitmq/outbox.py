@@ -1,0 +1,124 @@
+"""What leaves for the broker, from publishers and from consumers: addressed, sent, and sent again."""
+
+from collections.abc import Sequence
+from time import monotonic
+from typing import NamedTuple
+
+from pika import BasicProperties
+
+from ...domain.errors import BackendError, BackendUnavailable
+from .admin import Admin, not_declared
+from .link import Link
+from .publisher import Fate, Post, Publisher
+from .topology import Names, delay_of
+from .wire import LineBroken
+
+
+class Parcel(NamedTuple):
+    """A job, or a dead letter, that is to be put somewhere in its queue."""
+
+    properties: BasicProperties
+    body: bytes
+    delay_s: float = 0.0
+    dead: bool = False
+
+
+class Sent(NamedTuple):
+    """What became of a parcel."""
+
+    fate: Fate
+    error: BackendError | None = None
+
+
+_CONFIRMED = Sent(Fate.CONFIRMED)
+
+
+class Outbox:
+    """The client's one way to publish; any thread may use it."""
+
+    def __init__(self, link: Link, admin: Admin) -> None:
+        self._link = link
+        self._admin = admin
+        self._publisher = Publisher(link.heart, link.servers)
+
+    def send(self, names: Names, parcels: Sequence[Parcel]) -> list[Sent]:
+        """Put ``parcels`` into the queue, in order, and say what became of each.
+
+        What never left is tried again for as long as patience lasts; what may have arrived isn't.
+
+        Raises:
+            QueueNotFound: some are to wait, and the queue doesn't exist; nothing was sent.
+            BackendUnavailable: likewise, and the server couldn't be asked.
+            AccessDenied: the server refuses this user.
+            Closed: the client was closed.
+        """
+        posts = self._addressed(names, parcels)
+        sent = [Sent(Fate.UNSENT)] * len(posts)
+        unsent = list(range(len(posts)))
+        give_up = monotonic() + self._link.patience_s
+        failure: BackendError | None = None
+
+        def attempt(timeout_s: float) -> None:
+            nonlocal unsent
+            fates = self._publisher.send([posts[place] for place in unsent], timeout_s)
+            for place, fate in zip(unsent, fates, strict=True):
+                sent[place] = self._told(names, fate)
+            unsent = [place for place in unsent if sent[place].fate is Fate.UNSENT]
+            if unsent and self._publisher.blocked is None:
+                raise LineBroken(ConnectionError("the connection broke before all was sent"))
+
+        try:
+            self._link.persist(attempt, patience_s=max(0.0, give_up - monotonic()))
+        except BackendUnavailable as error:
+            failure = error
+        if unsent:
+            why = failure or self._blocked()
+            for place in unsent:
+                sent[place] = Sent(Fate.UNSENT, why)
+        return sent
+
+    def require(self, names: Names) -> None:
+        """Raise QueueNotFound where the queue doesn't exist."""
+        self._admin.count(names.work, names.queue)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._publisher.close()
+
+    def _addressed(self, names: Names, parcels: Sequence[Parcel]) -> list[Post]:
+        delays = [delay_of(parcel.delay_s) if parcel.delay_s > 0 else None for parcel in parcels]
+        if levels := [delay.level for delay in delays if delay is not None]:
+            self._admin.make_ladder(names, max(levels))
+        posts = []
+        for parcel, delay in zip(parcels, delays, strict=True):
+            if delay is not None:
+                address = (names.delay(delay.level), delay.key)
+            else:
+                address = ("", names.dead if parcel.dead else names.work)
+            posts.append(Post(*address, parcel.properties, parcel.body))
+        return posts
+
+    def _told(self, names: Names, fate: Fate) -> Sent:
+        match fate:
+            case Fate.CONFIRMED:
+                return _CONFIRMED
+            case Fate.UNROUTABLE:
+                return Sent(fate, not_declared(names.queue))
+            case Fate.REFUSED:
+                return Sent(fate, BackendError("RabbitMQ refused to keep it: is its disk or a queue full?"))
+            case Fate.UNKNOWN:
+                blocked = (
+                    f" while it takes no messages ({reason})" if (reason := self._publisher.blocked) else ""
+                )
+                return Sent(
+                    fate,
+                    BackendUnavailable(f"the connection to RabbitMQ broke before the confirm{blocked}"),
+                )
+            case Fate.UNSENT:
+                return Sent(fate)
+
+    def _blocked(self) -> BackendError:
+        return BackendUnavailable(
+            f"RabbitMQ takes no messages at present ({self._publisher.blocked}): nothing was published; "
+            "give it memory or disk space, or let consumers catch up"
+        )

@@ -1,0 +1,181 @@
+"""Publishing with confirms: many messages under way at once, and the fate of each."""
+
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from enum import Enum, auto
+from typing import Any, NamedTuple
+
+from pika import BasicProperties, ConnectionParameters
+from pika.channel import Channel
+from pika.spec import Basic
+
+from .wire import Answer, Heart, Line, LineClosed
+
+_WINDOW = 2000
+"""How many messages may be under way at once, so that a slow server isn't buried."""
+_SLICE = 200
+"""How many are sent before the loop looks at what else there is: confirms, heartbeats."""
+_DROP_S = 1.0
+"""How long it may take until a dropped connection is noticed."""
+
+
+class Post(NamedTuple):
+    """A message, and where to."""
+
+    exchange: str
+    routing_key: str
+    properties: BasicProperties
+    body: bytes
+
+
+class Fate(Enum):
+    """What became of a message."""
+
+    UNSENT = auto()
+    """It never left."""
+    CONFIRMED = auto()
+    UNROUTABLE = auto()
+    """There is no queue that it belongs into."""
+    REFUSED = auto()
+    """The server couldn't keep it."""
+    UNKNOWN = auto()
+    """It was sent, and the line broke before the confirm."""
+
+
+class _Batch:
+    """Messages that one call wants sent."""
+
+    def __init__(self, posts: Sequence[Post]) -> None:
+        self.posts = posts
+        self.fates = [Fate.UNSENT] * len(posts)
+        self.sent = 0
+        self.open = len(posts)
+        self.decided: Future[None] = Future()
+
+    def decide(self, place: int, fate: Fate) -> None:
+        self.fates[place] = fate
+        self.open -= 1
+        if not self.open and not self.decided.done():
+            self.decided.set_result(None)
+
+    def end(self) -> None:
+        """Nothing more will be heard."""
+        if not self.decided.done():
+            self.decided.set_result(None)
+
+
+class Publisher(Line):
+    """The line that messages leave by: every one mandatory, every one confirmed (PUB-1)."""
+
+    def __init__(self, heart: Heart, servers: Sequence[ConnectionParameters]) -> None:
+        super().__init__(heart, servers)
+        self._queued: list[_Batch] = []
+        """What isn't sent yet, or not wholly."""
+        self._under_way: OrderedDict[int, tuple[_Batch, int]] = OrderedDict()
+        """What isn't confirmed yet, by delivery tag."""
+        self._last_tag = 0
+        self._returned: Counter[tuple[str, str, str | None]] = Counter()
+        """What came back and isn't confirmed yet: the confirm of a message follows its return."""
+
+    def send(self, posts: Sequence[Post], timeout_s: float) -> list[Fate]:
+        """Publish, and wait until the fate of each is known, or the line broke, or time is up.
+
+        Messages of one call arrive in their order. After a timeout the connection is dropped, so that
+        nothing that was given up arrives later.
+
+        Raises:
+            Unreachable: no connection could be made, nothing was sent.
+            LineClosed: the line is closed.
+        """
+        if not posts:
+            return []
+        batch = _Batch(posts)
+
+        def start(_channel: Channel, done: Answer) -> None:
+            self._queued.append(batch)
+            self._pump()
+            done(None)
+
+        self.ask(start, timeout_s)
+        if not self.io.wait(batch.decided.done, timeout_s):
+            self._give_up(batch)
+        return batch.fates
+
+    # -- in the loop ------------------------------------------------------------------------
+
+    def on_channel(self, channel: Channel, ready: Answer) -> None:
+        self._last_tag = 0
+        channel.add_on_return_callback(self._on_return)
+        channel.confirm_delivery(self._on_confirm, callback=ready)
+
+    def on_broken(self, error: BaseException) -> None:
+        under_way, self._under_way = self._under_way, OrderedDict()
+        queued, self._queued = self._queued, []
+        self._returned.clear()
+        for batch, place in under_way.values():
+            batch.decide(place, Fate.UNKNOWN)
+        for batch in [batch for batch, _ in under_way.values()] + queued:
+            batch.end()
+
+    def on_blocked_changed(self) -> None:
+        self._pump()
+
+    def _pump(self) -> None:
+        """Send what may be sent now."""
+        channel = self._channel
+        if channel is None or not channel.is_open or self.blocked is not None:
+            return
+        for _ in range(_SLICE):
+            if not self._queued or len(self._under_way) >= _WINDOW:
+                return
+            batch = self._queued[0]
+            exchange, routing_key, properties, body = batch.posts[batch.sent]
+            self._last_tag += 1
+            self._under_way[self._last_tag] = (batch, batch.sent)
+            batch.sent += 1
+            if batch.sent == len(batch.posts):
+                del self._queued[0]
+            channel.basic_publish(exchange, routing_key, body, properties, mandatory=True)
+        self.io.loop.add_callback_threadsafe(self._pump)
+
+    def _on_return(
+        self, _channel: Channel, method: Basic.Return, properties: BasicProperties, _body: bytes
+    ) -> None:
+        self._returned[method.exchange, method.routing_key, properties.message_id] += 1
+
+    def _on_confirm(self, frame: Any) -> None:
+        confirm = frame.method
+        fate = Fate.CONFIRMED if isinstance(confirm, Basic.Ack) else Fate.REFUSED
+        if confirm.multiple:
+            while self._under_way and next(iter(self._under_way)) <= confirm.delivery_tag:
+                self._decide(self._under_way.popitem(last=False)[1], fate)
+        elif (one := self._under_way.pop(confirm.delivery_tag, None)) is not None:
+            self._decide(one, fate)
+        if self._queued:
+            self._pump()
+
+    def _decide(self, one: tuple[_Batch, int], fate: Fate) -> None:
+        batch, place = one
+        if self._returned:
+            post = batch.posts[place]
+            address = (post.exchange, post.routing_key, post.properties.message_id)
+            if self._returned[address]:
+                self._returned[address] -= 1
+                fate = Fate.UNROUTABLE
+            self._returned += Counter()  # drops what is down to 0
+        batch.decide(place, fate)
+
+    def _give_up(self, batch: _Batch) -> None:
+        def give_up() -> None:
+            if batch in self._queued:
+                self._queued.remove(batch)
+            if batch.sent and batch.open:
+                self._drop()  # which decides, once it is noticed
+            else:
+                batch.end()
+
+        with suppress(LineClosed):
+            self.io.run(give_up)
+            self.io.wait(batch.decided.done, _DROP_S)

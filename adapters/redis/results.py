@@ -1,0 +1,141 @@
+"""A store in Redis for the results of a broker that keeps none itself."""
+
+import secrets
+from collections.abc import Sequence
+from time import monotonic
+
+from ...domain.limits import check_name
+from ...ports import EndedJob, JobResult, ResultStatus, ResultStore
+from .chunks import in_chunks
+from .keys import ResultKeys
+from .link import Argument
+from .refusals import telling_outage
+from .scripts import FORGET_RESULTS, GET_RESULT, PUT_RESULTS
+from .server import Server, parsed_url
+from .settings import Password
+
+_DONE, _DONE_WITHOUT, _FAILED = b"d", b"n", b"f"
+"""How a record begins, of a job that is done and gave something back, or nothing; and of one that is dead."""
+
+
+class RedisResultStore(ResultStore):
+    """Keeps the results of a broker that can't, in a Redis server, version 7 or newer.
+
+    Give it to one client, which closes it. It connects when it is first used, and reconnects by itself; a
+    process that was forked uses connections of its own.
+
+    Args:
+        host: The server's host name.
+        port: Its port.
+        db: The number of its database.
+        username: Whom to connect as; needs a password.
+        password: The password; shown nowhere.
+        namespace: Stores of the same namespace share their results.
+        ssl: Encrypt the connection, and verify the server's certificate.
+        ssl_ca_certs: A file of certificates to verify it against; the system's by default.
+        sentinels: Host and port of each Sentinel that is to say where the server is; in place of ``host``.
+        sentinel_service: What the Sentinels call the server.
+        sentinel_password: The Sentinels' own password, where they have one; shown nowhere.
+        sweep_s: The longest, in seconds, that one who waits for a result doesn't ask the server by itself.
+        patience_s: How many seconds a call tries to reach the server before it fails. Workers wait for that
+            as well, so it is short.
+
+    Raises:
+        InvalidInput: a setting is out of range or of the wrong type; the message says which.
+    """
+
+    def __init__(
+        self,
+        host: str = "localhost",
+        port: int = 6379,
+        db: int = 0,
+        *,
+        username: str | None = None,
+        password: Password = None,
+        namespace: str = "default",
+        ssl: bool = False,
+        ssl_ca_certs: str | None = None,
+        sentinels: Sequence[tuple[str, int]] = (),
+        sentinel_service: str = "mymaster",
+        sentinel_password: Password = None,
+        sweep_s: float = 5.0,
+        patience_s: float = 2.0,
+    ) -> None:
+        super().__init__()
+        server = Server(
+            host=host,
+            port=port,
+            db=db,
+            username=username,
+            password=password,
+            ssl=ssl,
+            ssl_ca_certs=ssl_ca_certs,
+            sentinels=sentinels,
+            sentinel_service=sentinel_service,
+            sentinel_password=sentinel_password,
+        )
+        self._namespace = check_name("namespace", namespace)
+        self._sweep_s = sweep_s
+        self._client_name = f"mindtrace-jobs-results-{secrets.token_hex(4)}"
+        self._link = server.link(
+            "RedisResultStore", self._client_name, sweep_s=sweep_s, patience_s=patience_s, logger=self.logger
+        )
+
+    @classmethod
+    def from_url(cls, url: str) -> "RedisResultStore":
+        """Make a store from a URL, as :meth:`RedisClient.from_url` makes a client.
+
+        Raises:
+            InvalidInput: the URL can't be understood.
+        """
+        return cls(**parsed_url(url))
+
+    def put(self, queue: str, ended: Sequence[EndedJob]) -> None:
+        keys = self._keys(queue)
+        records = [(job.id, round(job.ttl_s * 1000), _packed(job.result)) for job in ended]
+        with telling_outage(self._link):
+            for chunk in in_chunks(records, lambda record: len(record[2])):
+                arguments: list[Argument] = [argument for record in chunk for argument in record]
+                self._link.run(PUT_RESULTS, keys, arguments)
+
+    def get(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
+        keys = self._keys(queue)
+        *_, wake = keys
+        give_up = monotonic() + timeout_s
+        while True:
+            with telling_outage(self._link):
+                record, newest = self._link.run(GET_RESULT, keys, [job_id])
+            if record is not None:
+                return _unpacked(record)
+            wait_s = min(self._sweep_s, give_up - monotonic())
+            if wait_s <= 0:
+                return None
+            self._link.wait([(wake, newest.decode())], wait_s)
+
+    def forget(self, queue: str, ids: Sequence[str] | None = None) -> None:
+        keys = self._keys(queue)
+        with telling_outage(self._link):
+            if ids is None:
+                self._link.run(FORGET_RESULTS, keys, [])
+                return
+            for chunk in in_chunks(ids):
+                self._link.run(FORGET_RESULTS, keys, chunk)
+
+    def close(self) -> None:
+        self._link.close()
+
+    def _keys(self, queue: str) -> list[str]:
+        return ResultKeys(self._namespace, queue).for_each()
+
+
+def _packed(result: JobResult) -> bytes:
+    if result.status is ResultStatus.FAILED:
+        return _FAILED + (result.error or "").encode()
+    return _DONE_WITHOUT if result.body is None else _DONE + result.body
+
+
+def _unpacked(record: bytes) -> JobResult:
+    how, said = record[:1], record[1:]
+    if how == _FAILED:
+        return JobResult(ResultStatus.FAILED, error=said.decode())
+    return JobResult(ResultStatus.DONE, said if how == _DONE else None)

@@ -1,0 +1,603 @@
+"""What RabbitMQ, its network and the workers can suffer, and how the account of all jobs stands afterwards.
+
+One test for each kind of fault. Where a worker is killed or stopped, it is a process, as a user runs it.
+"""
+
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brokers.account import Record
+from brokers.fixtures import StartRabbitMQ
+from brokers.proxy import Proxy, Spoil
+from brokers.rabbitmq_server import PrivateRabbitMQ
+from brokers.redis_server import free_port
+from mindtrace.jobs import (
+    Consumer,
+    ConsumerBackend,
+    Job,
+    JobInput,
+    JobSchema,
+    Orchestrator,
+    PublishStatus,
+    RabbitMQClient,
+    RetryPolicy,
+    job_from_schema,
+)
+from mindtrace.jobs.adapters.rabbitmq.topology import Names
+from mindtrace.jobs.domain import Queue, QueueKind
+from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable, QueueConflict
+from mindtrace.jobs.ports import Ack, Dead, Delivery, Message, Release, Retry, SettleOutcome
+
+WORKER = Path(__file__).with_name("worker.py")
+QUEUE = "squares"
+
+
+class Numbered(JobInput):
+    number: int
+    note: str = ""
+
+
+SCHEMA = JobSchema(QUEUE, Numbered, retry=RetryPolicy(max_deliveries=20))
+
+
+def eventually(condition: Callable[[], bool], within_s: float, what: str) -> None:
+    give_up = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < give_up, f"not within {within_s:g} s: {what}"
+        time.sleep(0.01)
+
+
+class Trial:
+    """One node, one queue, the producer's side of it, and what ran and was finished."""
+
+    def __init__(self, server: PrivateRabbitMQ, folder: Path, **options: Any) -> None:
+        self.server = server
+        self.backend = server.client(**options)
+        self.orchestrator = Orchestrator(self.backend)
+        self.orchestrator.register(SCHEMA)
+        self.started = Record(folder / "started")
+        self.finished = Record(folder / "finished")
+        self.confirmed: set[str] = set()
+        self.open: set[str] = set()
+        self.workers: list[subprocess.Popen[bytes]] = []
+
+    def publish(self, count: int) -> None:
+        """Publish jobs, and note which were confirmed and which were left open."""
+        jobs = [job_from_schema(SCHEMA, Numbered(number=number)) for number in range(count)]
+        for outcome in self.orchestrator.publish_batch(QUEUE, jobs):
+            if outcome.status is PublishStatus.ACCEPTED:
+                self.confirmed.add(outcome.id)
+            else:
+                self.open.add(outcome.id)
+
+    def start_worker(self, **options: float) -> "subprocess.Popen[bytes]":
+        """Start a worker process, and wait until it works."""
+        url = f"{self.server.address.url}?heartbeat_s=2"
+        words = [sys.executable, str(WORKER), url, str(self.started.path)]
+        words += ["--finished", str(self.finished.path)]
+        for name, value in options.items():
+            words += [f"--{name.replace('_', '-')}", str(value)]
+        before = len(self.started)
+        worker = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.workers.append(worker)
+        eventually(lambda: len(self.started) > before, 15, "a worker starts to work")
+        return worker
+
+    def stop(self, worker: "subprocess.Popen[bytes]") -> dict[str, int]:
+        """Stop a worker with SIGTERM, and return the account that it gives."""
+        worker.send_signal(signal.SIGTERM)
+        out, err = worker.communicate(timeout=20)
+        assert worker.returncode == 0, err.decode()
+        stats: dict[str, int] = json.loads(out)
+        return stats
+
+    def expect_finished(self, within_s: float) -> None:
+        """Wait until every confirmed job was finished, and nothing is left."""
+        eventually(lambda: self.confirmed <= self.done(), within_s, "every confirmed job is done")
+        eventually(lambda: self.backend.counts(QUEUE).waiting == 0, 5, "the queue is empty")
+        assert self.backend.counts(QUEUE).dead == 0
+        strange = {run.job_id for run in self.started.runs()} - self.confirmed - self.open
+        assert not strange, f"{len(strange)} jobs ran that were never published"
+
+    def done(self) -> set[str]:
+        return {run.job_id for run in self.finished.runs()}
+
+    def ran_again(self) -> int:
+        """How often jobs ran beyond once."""
+        return sum(times - 1 for times in Counter(run.job_id for run in self.started.runs()).values())
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+            worker.communicate()
+        self.backend.close()
+
+
+TrialOn = Callable[..., Trial]
+
+
+@pytest.fixture
+def trial_on(tmp_path: Path) -> Iterator[TrialOn]:
+    trials: list[Trial] = []
+
+    def start(server: PrivateRabbitMQ, **options: Any) -> Trial:
+        trials.append(Trial(server, tmp_path, **options))
+        return trials[-1]
+
+    yield start
+    for trial in trials:
+        trial.close()
+
+
+class Finisher(Consumer):
+    """A worker on a thread of this process, that writes down what it did."""
+
+    def __init__(self, trial: Trial, work: Callable[[], object] = lambda: time.sleep(0.001)) -> None:
+        super().__init__(QUEUE)
+        self._trial = trial
+        self._descriptors = (trial.started.writer(), trial.finished.writer())
+        self._work = work
+
+    def run(self, job: Job[Numbered]) -> None:
+        started, finished = self._descriptors
+        Record.write(started, job.id)
+        self._work()
+        Record.write(finished, job.id)
+
+    def close(self) -> None:
+        super().close()
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+
+
+@contextmanager
+def consuming(
+    trial: Trial, work: Callable[[], object] = lambda: time.sleep(0.001), **options: Any
+) -> Iterator[Finisher]:
+    worker = Finisher(trial, work)
+    worker.connect(trial.orchestrator, **options)
+    errors: list[BaseException] = []
+
+    def consume() -> None:
+        try:
+            worker.consume()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=consume, daemon=True)
+    thread.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        thread.join(15)
+        alive = thread.is_alive()
+        worker.close()
+    assert not alive, "the consumer doesn't stop"
+    assert not errors, repr(errors[0])
+
+
+# -- workers that die, sleep or are busy ----------------------------------------------------------
+
+
+def test_killing_workers_loses_no_job_and_repeats_only_what_was_in_hand(
+    private_rabbitmq: StartRabbitMQ, trial_on: TrialOn
+) -> None:
+    """Each kill gives what was in hand to the next worker at once; nothing waits for a lease (LSE-1)."""
+    prefetch, kills, seed = 20, 8, random.randrange(10**6)
+    chance = random.Random(seed)
+    trial = trial_on(private_rabbitmq())
+    trial.publish(3000)
+    for _ in range(kills):
+        worker = trial.start_worker(prefetch=prefetch)
+        time.sleep(chance.uniform(0, 0.25))
+        worker.kill()
+    killed_at = time.monotonic()
+    assert len(trial.finished) < 3000, "the kills came too late to tell anything"
+    last = trial.start_worker(prefetch=prefetch)
+    redelivered_s = time.monotonic() - killed_at
+    trial.expect_finished(within_s=30)
+    print(
+        f"seed {seed}: {len(trial.done())} done, {trial.ran_again()} ran again, at most {kills * prefetch} "
+        f"in hand at the kills; done {time.monotonic() - killed_at:.1f} s after the last, the next worker "
+        f"worked after {redelivered_s:.1f} s"
+    )
+    assert len(trial.confirmed) == 3000
+    assert trial.ran_again() <= kills * prefetch
+    assert trial.stop(last)["lost"] == 0
+
+
+def test_a_worker_that_slept_is_told_so_and_another_did_its_jobs(
+    private_rabbitmq: StartRabbitMQ, trial_on: TrialOn
+) -> None:
+    """A worker that is silent for longer than its heartbeats loses its jobs, and its settlements (LSE-4)."""
+    trial = trial_on(private_rabbitmq())
+    trial.publish(20)
+    sleeper = trial.start_worker(prefetch=2, job_s=0.1)
+    sleeper.send_signal(signal.SIGSTOP)
+    other = trial.start_worker(prefetch=2, job_s=0.1)
+    trial.expect_finished(within_s=30)
+    sleeper.send_signal(signal.SIGCONT)
+    time.sleep(1.0)
+    mine, others = trial.stop(sleeper), trial.stop(other)
+    assert mine["lost"] >= 1
+    assert others["lost"] == 0
+    assert mine["done"] + others["done"] == 20
+    assert trial.ran_again() <= 2
+
+
+def test_a_long_job_starves_no_heartbeat(private_rabbitmq: StartRabbitMQ, trial_on: TrialOn) -> None:
+    """A handler that computes for three times the heartbeat keeps its connection, and its job (LSE-3)."""
+    trial = trial_on(private_rabbitmq(), heartbeat_s=2)
+    trial.publish(2)
+
+    def compute() -> None:
+        until = time.monotonic() + 6.0
+        while time.monotonic() < until:
+            sum(range(10_000))
+
+    with consuming(trial, compute) as worker:
+        trial.expect_finished(within_s=30)
+        eventually(lambda: worker.stats.done == 2, 5, "both are settled")
+        assert worker.stats.lost == 0
+    assert trial.ran_again() == 0
+
+
+# -- a broker that goes away ----------------------------------------------------------------------
+
+
+@contextmanager
+def producing(trial: Trial) -> Iterator[None]:
+    """Publish small batches all the time."""
+    over, errors = threading.Event(), list[BaseException]()
+
+    def produce() -> None:
+        while not over.wait(0.005):
+            try:
+                trial.publish(5)
+            except BackendUnavailable:  # nothing of it was sent
+                pass
+            except BaseException as error:
+                errors.append(error)
+                return
+
+    thread = threading.Thread(target=produce, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(20)
+    assert not errors, repr(errors[0])
+    assert not thread.is_alive(), "the producer hangs"
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_what_was_confirmed_survives_the_end_of_a_broker(
+    private_rabbitmq: StartRabbitMQ, trial_on: TrialOn, how: str
+) -> None:
+    """Confirmed jobs are in the log of a quorum queue, on disk: a killed node has them when it is back."""
+    server = private_rabbitmq()
+    trial = trial_on(server, patience_s=1.0)
+    # Up to half a second after its declaration, RabbitMQ forgets a quorum queue when it is killed: its Raft
+    # library writes the names of new groups down no sooner (rabbitmq-server's issue 15725 shows the signs).
+    time.sleep(2)
+    with consuming(trial, prefetch=5) as worker:
+        with producing(trial):
+            before = len(trial.finished)
+            eventually(lambda: len(trial.finished) > before + 100, 20, "jobs run")
+            getattr(server, how)()
+            time.sleep(1.5)  # beyond the patience of a call
+            server.start()
+            before = len(trial.finished)
+            eventually(lambda: len(trial.finished) > before + 100, 40, "jobs run again")
+        trial.expect_finished(within_s=20)
+        print(f"{how}: {len(trial.confirmed)} confirmed, {len(trial.open)} open, {worker.stats}")
+    assert trial.ran_again() <= 5
+
+
+def test_cut_connections_lose_nothing(private_rabbitmq: StartRabbitMQ, trial_on: TrialOn) -> None:
+    """``rabbitmqctl close_all_connections``, again and again, costs reruns of what was in hand at most."""
+    server = private_rabbitmq()
+    trial = trial_on(server)
+    cuts = 4
+    with consuming(trial, prefetch=5) as worker:
+        with producing(trial):
+            for _ in range(cuts):
+                before = len(trial.finished)
+                eventually(lambda before=before: len(trial.finished) > before + 50, 20, "jobs run")  # type: ignore[misc]
+                server.control("close_all_connections", "a test")
+        trial.expect_finished(within_s=20)
+        print(f"{len(trial.confirmed)} confirmed, {len(trial.open)} open, {worker.stats}")
+    assert trial.ran_again() <= cuts * 5
+
+
+def test_an_outage_is_told_once(
+    private_rabbitmq: StartRabbitMQ, trial_on: TrialOn, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An outage is one warning from the backend and one from the consumer, however often it is tried."""
+    server = private_rabbitmq()
+    trial = trial_on(server, patience_s=0.5)
+    trial.publish(1)
+    with consuming(trial):
+        trial.expect_finished(within_s=10)
+        time.sleep(0.2)
+        with caplog.at_level(logging.WARNING):
+            server.stop()
+            time.sleep(3)
+            server.start()
+            trial.publish(1)
+            trial.expect_finished(within_s=30)
+    told = [record.getMessage() for record in caplog.records]
+    assert sum("out of reach" in line for line in told) <= 2, told
+    assert sum("backend unavailable" in line for line in told) <= 1, told
+
+
+def test_graceful_restarts_leak_nothing(private_rabbitmq: StartRabbitMQ, trial_on: TrialOn) -> None:
+    """However often clients and consumers come and go, no thread and no descriptor is left (CON-2)."""
+    server = private_rabbitmq()
+    trial = trial_on(server)
+
+    def use() -> None:
+        with server.client() as client, client.open_consumer(QUEUE) as consumer:
+            client.publish(QUEUE, [Message("a", b"{}", delay_s=0.0)])
+            (delivery,) = consumer.receive(1, 5.0)
+            assert consumer.settle([Ack(delivery.receipt)]).outcomes == [SettleOutcome.OK]
+
+    def held() -> tuple[int, int]:
+        return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+
+    use()
+    before = held()
+    for _ in range(20):
+        use()
+    eventually(lambda: held() <= before, 5, f"{held()} threads and descriptors are no more than {before}")
+    assert trial.backend.counts(QUEUE).ready == 0
+
+
+# -- a broker that is full ------------------------------------------------------------------------
+
+
+def test_a_full_broker_refuses_publishers_within_their_patience_and_still_serves_workers(
+    private_rabbitmq: StartRabbitMQ, trial_on: TrialOn
+) -> None:
+    """Under a memory alarm a publish fails, typed, in time; a consumer goes on; then all is as before."""
+    server = private_rabbitmq()
+    trial = trial_on(server, patience_s=1.0)
+    trial.publish(50)
+    server.control("set_vm_memory_high_watermark", "absolute", "1MB")
+    time.sleep(1.0)
+
+    for _ in range(2):  # the broker tells a connection once that has published; the second knows
+        began = time.monotonic()
+        outcomes = trial.backend.publish(QUEUE, [Message("late", b"{}")])
+        took_s = time.monotonic() - began
+        assert outcomes[0].status in (PublishStatus.UNKNOWN, PublishStatus.REJECTED)
+        assert isinstance(outcomes[0].error, BackendUnavailable)
+        assert took_s < 5.0
+    with consuming(trial, prefetch=5):
+        trial.expect_finished(within_s=20)
+
+    server.control("set_vm_memory_high_watermark", "0.6")
+    eventually(
+        lambda: trial.backend.publish(QUEUE, [Message("after", b"{}")])[0].status is PublishStatus.ACCEPTED,
+        15,
+        "publishing works again",
+    )
+
+
+# -- a network that lies --------------------------------------------------------------------------
+
+
+def test_a_confirm_that_never_comes_is_unknown_within_patience(private_rabbitmq: StartRabbitMQ) -> None:
+    """A publish whose confirm is swallowed answers UNKNOWN, and what is published next arrives (PUB-4)."""
+    server = private_rabbitmq()
+    with (
+        Proxy(server.address.host, server.address.port) as proxy,
+        RabbitMQClient("127.0.0.1", proxy.port, patience_s=1.0) as client,
+    ):
+        client.declare(Queue(QUEUE))
+        client.publish(QUEUE, [Message("before", b"{}")])
+        for how in (Spoil.SILENCE, Spoil.CUT):
+            proxy.spoil_next(b"swallowed", how)
+            began = time.monotonic()
+            (outcome,) = client.publish(QUEUE, [Message(f"swallowed-{how.name}", b"{}")])
+            assert outcome.status is PublishStatus.UNKNOWN
+            assert isinstance(outcome.error, BackendUnavailable)
+            assert time.monotonic() - began < 4.0
+        (outcome,) = client.publish(QUEUE, [Message("after", b"{}")])
+        assert outcome.status is PublishStatus.ACCEPTED
+        assert client.counts(QUEUE).ready == 4
+
+
+# -- mistakes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("patience_s", [0.5, 2.0])
+def test_a_server_that_is_not_there_is_told_within_patience(patience_s: float) -> None:
+    """The message names the address and how to start one."""
+    began = time.monotonic()
+    with (
+        RabbitMQClient("127.0.0.1", free_port(), patience_s=patience_s) as client,
+        pytest.raises(BackendUnavailable, match=r"127\.0\.0\.1:.*rabbitmq-server"),
+    ):
+        client.declare(Queue(QUEUE))
+    assert time.monotonic() - began < patience_s + 1.5
+
+
+def test_a_wrong_password_is_denied_at_once_and_shown_nowhere(private_rabbitmq: StartRabbitMQ) -> None:
+    """So is a virtual host that doesn't exist (SEC-3)."""
+    server = private_rabbitmq()
+    wrong = {"password": {"password": "not-the-word"}, "vhost": {"vhost": "nowhere"}}
+    for what, settings in wrong.items():
+        began = time.monotonic()
+        with (
+            RabbitMQClient("127.0.0.1", server.address.port, **settings) as client,
+            pytest.raises(AccessDenied) as denied,
+        ):
+            client.declare(Queue(QUEUE))
+        assert time.monotonic() - began < 3, what
+        assert "not-the-word" not in str(denied.value)
+        assert "nowhere" in str(denied.value) or what == "password"
+
+
+def test_a_queue_that_exists_otherwise_is_a_conflict_that_names_the_difference(
+    private_rabbitmq: StartRabbitMQ,
+) -> None:
+    """Made by somebody else, or by another release, with other arguments (ADM-1)."""
+    server = private_rabbitmq()
+    names = Names("default", QUEUE)
+    with server.address.driver() as driver, server.client() as client:
+        driver.channel().queue_declare(
+            names.work, durable=True, arguments={"x-queue-type": "quorum", "x-delivery-limit": 3}
+        )
+        with pytest.raises(QueueConflict, match="x-delivery-limit"):
+            client.declare(Queue(QUEUE))
+
+
+# -- the dead -------------------------------------------------------------------------------------
+
+
+def test_dead_letters_survive_many_listings_and_a_reader_that_dies(private_rabbitmq: StartRabbitMQ) -> None:
+    """Listing 25 times, also from several threads, changes neither their number nor their order (DLQ-1)."""
+    server = private_rabbitmq()
+    with server.client() as client:
+        client.declare(Queue(QUEUE))
+        ids = [f"job-{number}" for number in range(30)]
+        client.publish(QUEUE, [Message(id_, b"{}") for id_ in ids])
+        with client.open_consumer(QUEUE) as consumer:
+            held = consumer.receive(30, 5.0)
+            consumer.settle([Dead(delivery.receipt, "rejected", "no good") for delivery in held])
+        for turn in range(25):
+            limit = 1 + turn % 7
+            assert [letter.id for letter in client.dead_letters(QUEUE, limit=limit, offset=3)] == ids[
+                3 : 3 + limit
+            ]
+        server.control("close_all_connections", "a test")
+        with server.client() as other:
+            listed: list[list[str]] = []
+            threads = [
+                threading.Thread(
+                    target=lambda backend=backend: listed.append(  # type: ignore[misc]
+                        [letter.id for letter in backend.dead_letters(QUEUE)]
+                    )
+                )
+                for backend in (client, other, client)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(20)
+            assert listed == [ids] * 3
+        server.restart()
+        assert [letter.id for letter in client.dead_letters(QUEUE)] == ids
+        assert client.redrive(QUEUE, ids[:10]) == 10
+        assert client.discard(QUEUE) == 20
+
+
+# -- priorities -----------------------------------------------------------------------------------
+
+
+def receive(consumer: ConsumerBackend, count: int) -> list[Delivery]:
+    """Receive so many: one call may bring fewer."""
+    came: list[Delivery] = []
+    while len(came) < count:
+        some = consumer.receive(count - len(came), 5.0)
+        assert some, f"{len(came)} came, of {count}"
+        came += some
+    return came
+
+
+def test_a_job_for_priorities_counts_each_crash_and_keeps_its_rank(private_rabbitmq: StartRabbitMQ) -> None:
+    """Where the broker doesn't count deliveries, the adapter does (RTY-3, ORD-4)."""
+    server = private_rabbitmq()
+    with server.client() as client:
+        client.declare(Queue(QUEUE, QueueKind.PRIORITY))
+        client.publish(
+            QUEUE, [Message("poison", b"{}", 5), Message("same", b"{}", 5), Message("high", b"{}", 6)]
+        )
+        for crashes in range(3):
+            with server.client() as other:
+                consumer = other.open_consumer(QUEUE)
+                first, second = receive(consumer, 2)
+                assert (first.id, second.id, second.crashes) == ("high", "poison", crashes)
+                assert consumer.settle([Release(first.receipt)]).outcomes == [SettleOutcome.OK]
+                consumer._intake.abandon()
+                eventually(lambda: client.counts(QUEUE).ready == 3, 5, "the broker noticed")
+        with client.open_consumer(QUEUE) as consumer:
+            came = receive(consumer, 2) + receive(consumer, 1)
+            assert [delivery.id for delivery in came] == ["high", "poison", "same"]
+            consumer.settle([Retry(delivery.receipt, 0.0, "no") for delivery in came])
+
+
+# -- the seed's example ---------------------------------------------------------------------------
+
+
+class MyJobInput(JobInput):
+    data: str
+    param: int
+
+
+class MyConsumer(Consumer):
+    ran = 0
+
+    def run(self, job: Job[MyJobInput]) -> None:
+        type(self).ran += 1
+
+
+def test_the_third_example_works(private_rabbitmq: StartRabbitMQ) -> None:
+    """With a user of one's own, and the default prefetch of one."""
+    server = private_rabbitmq()
+    server.control("add_user", "user", "password")
+    server.control("set_permissions", "user", ".*", ".*", ".*")
+    schema = JobSchema(name="my_jobs", input=MyJobInput)
+    rabbitmq_backend = RabbitMQClient(
+        host="localhost", port=server.address.port, username="user", password="password"
+    )
+    with rabbitmq_backend:
+        orchestrator = Orchestrator(rabbitmq_backend)
+        orchestrator.register(schema)
+        for number in range(5):
+            orchestrator.publish("my_jobs", MyJobInput(data="hello", param=number))
+
+        consumer = MyConsumer("my_jobs")
+        consumer.connect(orchestrator)
+        assert type(consumer.consumer_backend).__name__ == "RabbitMQConsumerBackend"
+        assert consumer.consumer_backend.prefetch == 1
+        consumer.consume(num_messages=5)
+        assert MyConsumer.ran == 5
+        assert orchestrator.count_queue_messages("my_jobs") == 0
+
+
+def test_a_client_that_was_forked_is_another_client(private_rabbitmq: StartRabbitMQ) -> None:
+    """A child publishes over connections of its own, and leaves its parent's alone."""
+    server = private_rabbitmq()
+    with server.client() as client:
+        client.declare(Queue(QUEUE))
+        client.publish(QUEUE, [Message("parent", b"{}")])
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                client.publish(QUEUE, [Message("child", b"{}")])
+                client.close()
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        client.publish(QUEUE, [Message("parent again", b"{}")])
+        assert client.counts(QUEUE).ready == 3
