@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 SYNCED := $(VENV)/.synced
 REPORT := build/contract.json
+# What takes time in the tests with brokers is waiting: for leases, delays, restarts. So files run side by side.
+WORKERS ?= 3
 FOLDERS := $(shell find src domain ports application adapters cli contract_tests/suite -type d -not -name __pycache__)
 
 export UV_PROJECT_ENVIRONMENT := $(VENV)
@@ -27,8 +29,10 @@ demo: $(UV) ## run the example on every backend
 	@$(BIN)/python examples/example_new_consumer.py
 
 test: lint ## everything: lint, tests, contract, end to end, the wheel
-	@echo "==> every test"
-	@$(BIN)/pytest --quiet --contract-report $(REPORT)
+	@echo "==> tests"
+	@$(BIN)/pytest --quiet tests
+	@echo "==> the contract on every backend, end to end, the wheel"
+	@$(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadfile --contract-report $(REPORT) contract_tests e2e
 	@echo "==> docs/capabilities.md is what the contract suite found"
 	@$(BIN)/python -m mindtrace.jobs.contract.matrix $(REPORT) --check docs/capabilities.md
 
