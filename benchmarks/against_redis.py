@@ -221,23 +221,34 @@ def taskiq(python: str) -> dict[str, float]:
     }
 
 
-def backlog(orchestrator: Orchestrator, backend: RedisClient, sizes: tuple[int, ...]) -> dict[int, float]:
-    """The rate of draining 10,000 jobs through the port, by how many wait."""
-    rates: dict[int, list[float]] = {size: [] for size in sizes}
-    for size in sizes:
+def backlog(
+    orchestrator: Orchestrator, backend: RedisClient, sizes: tuple[int, ...]
+) -> dict[int, tuple[float, float]]:
+    """The rates of a worker and of the port alone at draining 10,000 jobs, by how many wait."""
+
+    def fill(size: int) -> None:
         while (waiting := orchestrator.count_queue_messages("bench")) < size:
             backend.publish("bench", messages(min(50_000, size - waiting)))
+
+    def drain_part() -> None:
+        with backend.open_consumer("bench") as consumer:
+            deliveries, taken = consumer.receive(BATCH, 1.0), BATCH
+            while taken < 10_000:
+                acks = [Ack(delivery.receipt) for delivery in deliveries]
+                deliveries = consumer.settle(acks, take=BATCH).deliveries
+                taken += len(deliveries)
+            consumer.settle([Ack(delivery.receipt) for delivery in deliveries])
+
+    rates: dict[int, tuple[float, float]] = {}
+    for size in sizes:
+        workers, ports = [], []
         for _ in range(ROUNDS):
-            with backend.open_consumer("bench") as consumer:
-                began, taken = time.perf_counter(), 0
-                deliveries = consumer.receive(BATCH, 1.0)
-                while taken < 10_000 - BATCH:
-                    taken += len(deliveries)
-                    acks = [Ack(delivery.receipt) for delivery in deliveries]
-                    deliveries = consumer.settle(acks, take=BATCH).deliveries
-                rates[size].append(taken / (time.perf_counter() - began))
-            backend.publish("bench", messages(size - orchestrator.count_queue_messages("bench")))
-    return {size: median(found) for size, found in rates.items()}
+            fill(size)
+            workers.append(10_000 / timed(lambda: drain_application(orchestrator, None, 10_000)))
+            fill(size)
+            ports.append(10_000 / timed(drain_part))
+        rates[size] = median(workers), median(ports)
+    return rates
 
 
 def memory_per_job(orchestrator: Orchestrator, backend: RedisClient, server: Redis) -> float:
@@ -283,8 +294,8 @@ def main() -> int:
     orchestrator.clean_queue("bench")
     if "--backlog" in sys.argv:
         rates = backlog(orchestrator, backend, (10_000, 1_000_000))
-        for size, rate in rates.items():
-            print(f"drain at a backlog of {size:>9,}: {rate:,.0f}/s")
+        for size, (worker, port) in rates.items():
+            print(f"at a backlog of {size:>9,}: a worker drains {worker:,.0f}/s, the port {port:,.0f}/s")
     orchestrator.delete_queue("bench")
     backend.close()
     return 0
