@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from ...domain.errors import BackendError, BackendUnavailable, Closed, InvalidInput
 from ...domain.limits import check_name
 from ...domain.queue import Queue
+from ...domain.reporting import Progress
 from ...ports import (
     Capabilities,
     DeadLetter,
@@ -27,6 +28,7 @@ from ...ports import (
 from . import tending
 from .bells import ENDED, LOOK_S, READY, Waiter, make_waiter, remove_bells, ring
 from .consumer_backend import SQLiteConsumerBackend
+from .looking import list_queues, read_progress
 from .publishing import publish
 from .refusals import CommitUnknown
 from .session import FileSettings, Session
@@ -157,7 +159,7 @@ class SQLiteClient(OrchestratorBackend):
         consumer = SQLiteConsumerBackend(self._settings, self._namespace, queue, lease_s)
         with self._lock:  # so that `close` can't miss it
             if self._closed:
-                raise Closed("this SQLiteClient is closed")
+                raise self._is_closed()
             self._consumers = [*(each for each in self._consumers if not each.is_closed), consumer]
         return consumer
 
@@ -225,6 +227,14 @@ class SQLiteClient(OrchestratorBackend):
                 self._waiters.discard(waiter)
             waiter.close()
 
+    def queues(self) -> list[Queue]:
+        if self._closed:
+            raise self._is_closed()
+        return list_queues(self._settings, self._namespace)
+
+    def progress(self, queue: str, ids: Sequence[str] | None = None) -> dict[str, Progress]:
+        return self._link(queue).look(lambda step: read_progress(step, ids))
+
     def close(self) -> None:
         with self._lock:
             self._closed = True
@@ -235,6 +245,9 @@ class SQLiteClient(OrchestratorBackend):
         self._session.close()
         for waiter in waiters:
             waiter.wake()
+
+    def _is_closed(self) -> Closed:
+        return Closed("this SQLiteClient is closed")
 
     def _link(self, queue: str) -> QueueLink:
         return QueueLink(self._own_session(), self._settings, self._namespace, queue)

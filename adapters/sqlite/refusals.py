@@ -34,8 +34,13 @@ def leaves_open(error: sqlite3.Error) -> bool:
 
 
 def translated(error: sqlite3.Error, path: Path) -> BackendError:
-    """Return what to tell the caller of an error that no waiting mends."""
+    """Return what to tell the caller of an error that no more waiting mends."""
     code = _code(error)
+    if code in _BUSY:
+        return BackendUnavailable(
+            f"{path} was kept busy by others for longer than patience lasts: does one of them hang in a "
+            "transaction?"
+        )
     if code in _DENIED:
         return AccessDenied(
             f"{path} can't be written ({error}): let this user write the file and its folder, as SQLite "
