@@ -403,10 +403,13 @@ def test_what_may_not_be_written_is_refused_with_the_mend(open_folder: Path) -> 
     folder.chmod(0o555)
     read_only_folder = in_a_fork(lambda: use("jobs.db"))
     no_file_in_a_read_only_folder = in_a_fork(lambda: use("other.db"))
+    folder.chmod(0o644)
+    folder_that_none_may_enter = in_a_fork(lambda: use("jobs.db"))
 
     for answer in (read_only_file, read_only_folder, no_file_in_a_read_only_folder):
         assert answer.startswith(f"{AccessDenied.__name__}: "), answer
         assert "let this user write the file and its folder" in answer
+    assert folder_that_none_may_enter.startswith(f"{AccessDenied.__name__}: "), folder_that_none_may_enter
 
 
 # -- a disk without room --------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from ...ports import (
     Capabilities,
     DeadLetter,
     Durability,
+    Finding,
     JobResult,
     Lease,
     Message,
@@ -28,6 +29,7 @@ from ...ports import (
 from . import tending
 from .bells import ENDED, LOOK_S, READY, Waiter, make_waiter, remove_bells, ring
 from .consumer_backend import SQLiteConsumerBackend
+from .diagnosis import diagnose
 from .looking import list_queues, read_progress
 from .publishing import publish
 from .refusals import CommitUnknown
@@ -234,6 +236,11 @@ class SQLiteClient(OrchestratorBackend):
 
     def progress(self, queue: str, ids: Sequence[str] | None = None) -> dict[str, Progress]:
         return self._link(queue).look(lambda step: read_progress(step, ids))
+
+    def diagnose(self) -> list[Finding]:
+        if self._closed:
+            return super().diagnose()
+        return diagnose(self._settings, self._namespace, self._durability)
 
     def close(self) -> None:
         with self._lock:

@@ -1,6 +1,7 @@
 """Looking at a file: which queues there are, and how far their jobs have come."""
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -35,7 +36,7 @@ def peek(settings: FileSettings) -> Iterator[sqlite3.Connection]:
 
 def is_missing(path: Path) -> bool:
     """Tell whether the file is yet to be made, in a folder that is there."""
-    return path.parent.is_dir() and not path.exists()
+    return os.access(path.parent, os.X_OK) and path.parent.is_dir() and not path.exists()
 
 
 def list_queues(settings: FileSettings, namespace: str) -> list[Queue]:

@@ -22,7 +22,7 @@ Step = Callable[[sqlite3.Connection, FileClock], AnswerT]
 
 _CACHE_KIB = 8192
 _CHECKPOINT_PAGES = 2000
-_LOG_LIMIT = 64 * 1024 * 1024
+LOG_LIMIT = 64 * 1024 * 1024
 """The most bytes that the log may keep on the disk once all of it is in the file."""
 _LOG_CHECKED = 256
 """After how many commits the log's size is looked at."""
@@ -152,7 +152,7 @@ class Session:
             return
         log = Path(f"{self._settings.path}-wal")
         try:
-            if log.stat().st_size > _LOG_LIMIT:
+            if log.stat().st_size > LOG_LIMIT:
                 db.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
         except (OSError, sqlite3.Error):  # the next time, then: what was committed is safe as it is
             return
@@ -193,7 +193,7 @@ class Session:
             ("fullfsync", int(settings.synchronous == "FULL")),  # without it a Mac doesn't sync
             ("cache_size", -_CACHE_KIB),
             ("wal_autocheckpoint", _CHECKPOINT_PAGES),
-            ("journal_size_limit", _LOG_LIMIT),
+            ("journal_size_limit", LOG_LIMIT),
         ):
             db.execute(f"PRAGMA {name} = {value}").fetchall()
         clock = read_clock(db) if current else None
