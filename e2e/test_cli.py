@@ -11,7 +11,7 @@ import sysconfig
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ import pytest
 from brokers.fixtures import StartRedis
 from brokers.redis_server import PrivateRedis, free_port
 from mindtrace.jobs import Orchestrator
+
+from .workers import eventually
 
 COMMAND = str(Path(sysconfig.get_path("scripts"), "mindtrace-jobs"))
 PATIENCE_S = 20.0
@@ -102,15 +104,15 @@ class Running:
 
 
 class Shell:
-    """Runs commands in a folder, on a broker."""
+    """Runs commands in a folder, on the backend that its environment names, or else on the default."""
 
-    def __init__(self, folder: Path, server: PrivateRedis, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, **variables: str) -> None:
+        folder.joinpath("tasks.py").write_text(TASKS, "utf-8")
         self.folder = folder
-        self.server = server
         self._stack = stack
         unwanted = ("MINDTRACE_JOBS_", "NO_COLOR", "FORCE_COLOR", "TTY_", "OTEL_", "PYTHON")
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
-        self.env |= {"MINDTRACE_JOBS_BACKEND": server.url, "TERM": "xterm", "COLUMNS": "120"}
+        self.env |= {"TERM": "xterm", "COLUMNS": "120", **variables}
 
     def start(self, *words: str, terminal: bool = False) -> Running:
         line = [sys.executable, "-c", IN_A_TERMINAL, COMMAND, *words] if terminal else [COMMAND, *words]
@@ -162,22 +164,55 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture
-def shell(tmp_path: Path, private_redis: StartRedis) -> Iterator[Shell]:
-    tmp_path.joinpath("tasks.py").write_text(TASKS, "utf-8")
+def server(private_redis: StartRedis) -> PrivateRedis:
+    return private_redis(requirepass="swordfish")
+
+
+@pytest.fixture
+def shell(tmp_path: Path, server: PrivateRedis) -> Iterator[Shell]:
+    """On a broker."""
     with ExitStack() as stack:
-        yield Shell(tmp_path, private_redis(requirepass="swordfish"), stack)
+        yield Shell(tmp_path, stack, MINDTRACE_JOBS_BACKEND=server.url)
 
 
-def eventually(condition: Callable[[], object], what: str = "it never came true") -> None:
-    give_up = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < give_up, what
-        time.sleep(0.05)
+@pytest.fixture
+def bare_shell(tmp_path: Path) -> Iterator[Shell]:
+    """Where nothing was installed but the package, nothing started and nothing configured."""
+    with ExitStack() as stack:
+        yield Shell(tmp_path, stack)
 
 
 def children_of(pid: int) -> list[int]:
     path = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(word) for word in path.read_text("ascii").split()] if path.exists() else []
+
+
+# -- with nothing configured ----------------------------------------------------------------------
+
+
+def test_two_terminals_work_together_with_nothing_started(bare_shell: Shell) -> None:
+    """On a file in the working folder, which the first that publishes or works makes."""
+    shell = bare_shell
+    assert "no queues are declared here" in shell.run("queues")
+    shell.run("doctor", "tasks:Sleeper")
+    assert not shell.folder.joinpath("mindtrace-jobs.db").exists()
+
+    worker = shell.start("worker", "tasks:Sleeper", "-p", "2", terminal=True)
+    worker.wait_for("tasks:Sleeper on sqlite:///mindtrace-jobs.db")
+    worker.wait_for("working on naps", count=2)
+    watching = shell.start("queues", "--watch", "--every", "0.2", terminal=True)
+    watching.wait_for("jobs/s")
+    job_id = shell.run("publish", "naps", "--json", '{"seconds": 3, "steps": 6}').strip()
+    watching.wait_for(rf"naps/{job_id}: [1-6]/6")
+
+    assert json.loads(shell.run("result", job_id, "--wait", "20"))["pid"] in children_of(
+        children_of(worker.process.pid)[0]
+    )
+    assert shell.counts() == {"ready": 0, "in_flight": 0, "delayed": 0, "dead": 0}
+    for running in (watching, worker):
+        running.type("\x03")
+        assert running.ends() == 0
+    shell.run("doctor", "tasks:Sleeper")
 
 
 # -- as a pipe ------------------------------------------------------------------------------------
@@ -264,7 +299,7 @@ def test_sigterm_lets_the_job_that_runs_end(shell: Shell) -> None:
     shell.publish(seconds=1.5)
     worker = shell.start("worker", "tasks:Sleeper", "--prefetch", "2")
     worker.wait_for("working on")
-    eventually(lambda: shell.counts()["in_flight"] == 2)
+    eventually(lambda: shell.counts()["in_flight"] == 2, PATIENCE_S, "it is in hand")
     worker.signal(signal.SIGTERM)
 
     assert worker.ends() == 0
@@ -273,11 +308,11 @@ def test_sigterm_lets_the_job_that_runs_end(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("how", ["grace ends", "second signal"])
-def test_a_job_that_does_not_end_is_given_back_at_once(shell: Shell, how: str) -> None:
+def test_a_job_that_does_not_end_is_given_back_at_once(shell: Shell, server: PrivateRedis, how: str) -> None:
     """With no attempt spent, so that another worker has it next."""
     shell.publish(seconds=60)
     worker = shell.start("worker", "tasks:Sleeper", "--grace", "0.5" if how == "grace ends" else "60")
-    eventually(lambda: shell.counts()["in_flight"] == 1)
+    eventually(lambda: shell.counts()["in_flight"] == 1, PATIENCE_S, "it is in hand")
     began = time.monotonic()
     worker.signal(signal.SIGTERM)
     if how == "second signal":
@@ -287,7 +322,7 @@ def test_a_job_that_does_not_end_is_given_back_at_once(shell: Shell, how: str) -
     assert worker.ends() == 130
     assert time.monotonic() - began < 10
     assert shell.counts() == {"ready": 1, "in_flight": 0, "delayed": 0, "dead": 0}
-    with shell.server.client() as client, client.open_consumer("naps") as consumer:
+    with server.client() as client, client.open_consumer("naps") as consumer:
         (delivery,) = consumer.receive(1, 0)
         assert (delivery.attempt, delivery.crashes) == (1, 0)
 
@@ -295,7 +330,7 @@ def test_a_job_that_does_not_end_is_given_back_at_once(shell: Shell, how: str) -
 def test_a_process_that_dies_is_replaced_and_its_job_run_again(shell: Shell) -> None:
     job_id = shell.publish(seconds=3)
     worker = shell.start("worker", "tasks:Sleeper", "--lease", "2")
-    eventually(lambda: shell.counts()["in_flight"] == 1)
+    eventually(lambda: shell.counts()["in_flight"] == 1, PATIENCE_S, "it is in hand")
     (child,) = children_of(worker.process.pid)
     os.kill(child, signal.SIGKILL)
     worker.wait_for(rf"process {child} died of SIGKILL; another starts in 1 s")
@@ -318,12 +353,12 @@ def test_processes_do_not_outlive_their_supervisor(shell: Shell) -> None:
     """However it died; the job that runs is finished first."""
     job_id = shell.publish(seconds=1)
     worker = shell.start("worker", "tasks:Sleeper")
-    eventually(lambda: shell.counts()["in_flight"] == 1)
+    eventually(lambda: shell.counts()["in_flight"] == 1, PATIENCE_S, "it is in hand")
     (child,) = children_of(worker.process.pid)
     worker.signal(signal.SIGKILL)
     worker.process.wait()
 
-    eventually(lambda: not Path(f"/proc/{child}/exe").exists(), "an orphan is left")
+    eventually(lambda: not Path(f"/proc/{child}/exe").exists(), PATIENCE_S, "no orphan is left")
     assert json.loads(shell.run("result", job_id))["version"] == 1
 
 
@@ -368,7 +403,8 @@ def test_metrics_of_all_processes_are_served_as_one(shell: Shell) -> None:
             return text
 
     labels = 'messaging_destination_name="naps",messaging_system="redis"'
-    eventually(lambda: f"messaging_client_consumed_messages_total{{{labels}}} 10.0" in scraped())
+    consumed = f"messaging_client_consumed_messages_total{{{labels}}} 10.0"
+    eventually(lambda: consumed in scraped(), PATIENCE_S, "all are counted")
     text = scraped()
     assert f'messaging_process_duration_seconds_count{{{labels},outcome="done"}} 10.0' in text
     assert 'mindtrace_jobs_queue_jobs{messaging_destination_name="naps",state="ready"} 0.0' in text
@@ -429,7 +465,7 @@ def test_ctrl_c_on_the_terminal_stops_a_worker_gracefully(shell: Shell) -> None:
     job_id = shell.publish(seconds=1.5)
     worker = shell.start("worker", "tasks:Sleeper", "-p", "2", terminal=True)
     worker.wait_for("working on", count=2)
-    eventually(lambda: shell.counts()["in_flight"] == 1)
+    eventually(lambda: shell.counts()["in_flight"] == 1, PATIENCE_S, "it is in hand")
     worker.type("\x03")
 
     assert worker.ends() == 0
@@ -440,7 +476,7 @@ def test_ctrl_c_on_the_terminal_stops_a_worker_gracefully(shell: Shell) -> None:
 def test_ctrl_c_twice_stops_it_at_once(shell: Shell) -> None:
     shell.publish(seconds=60)
     worker = shell.start("worker", "tasks:Sleeper", terminal=True)
-    eventually(lambda: shell.counts()["in_flight"] == 1)
+    eventually(lambda: shell.counts()["in_flight"] == 1, PATIENCE_S, "it is in hand")
     worker.type("\x03")
     worker.wait_for("finishing the jobs that run")
     worker.type("\x03")
@@ -472,10 +508,10 @@ def test_a_question_is_asked_before_jobs_are_dropped(shell: Shell) -> None:
     assert "dropped 1 jobs" in yes.text
 
 
-def test_the_command_and_the_library_work_together(shell: Shell) -> None:
+def test_the_command_and_the_library_work_together(shell: Shell, server: PrivateRedis) -> None:
     """What one publishes the other reads."""
     job_id = shell.publish(seconds=0)
-    with shell.server.client() as client:
+    with server.client() as client:
         orchestrator = Orchestrator(client)
         orchestrator.adopt("naps")
         assert orchestrator.receive_message("naps").id == job_id  # type: ignore[union-attr]

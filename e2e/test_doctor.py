@@ -1,4 +1,7 @@
-"""The doctor finds what is wrong with a real Redis: each fault is planted in a server of its own."""
+"""The doctor finds what is wrong with a real broker: each fault is planted in one of its own.
+
+Those of a SQLite file are planted in ``tests/adapters/sqlite/test_diagnosis.py``.
+"""
 
 import json
 import shutil
@@ -12,7 +15,7 @@ import pytest
 
 from brokers.fixtures import StartRedis
 from brokers.redis_server import PrivateRedis, free_port
-from mindtrace.jobs import Finding, Orchestrator, Queue, QueueKind, Verdict
+from mindtrace.jobs import Finding, Orchestrator, Queue, QueueKind, SQLiteClient, Verdict
 from mindtrace.jobs.adapters.redis import diagnosis, link
 from mindtrace.jobs.cli.main import run
 from mindtrace.jobs.ports import Durability
@@ -270,6 +273,29 @@ def test_a_health_file_that_cannot_be_written_is_found(
 ) -> None:
     monkeypatch.setenv("MINDTRACE_JOBS_HEALTH_FILE", "/nowhere/health")
     assert ask(private_redis(**SOUND).url)["health file"]["verdict"] == WRONG
+
+
+# -- a file ---------------------------------------------------------------------------------------
+
+
+def test_before_the_first_job_the_default_file_is_well_and_is_not_made(ask: Ask, tmp_path: Path) -> None:
+    findings = ask("sqlite:///mindtrace-jobs.db", "tasks:Inspector")
+
+    assert WRONG not in {finding["verdict"] for finding in findings.values()}
+    assert findings["queue"]["what"] == "inspect: not declared yet; a worker declares it"
+    assert {file.name for file in tmp_path.iterdir()} <= {"tasks.py", "__pycache__"}
+
+
+def test_what_is_wrong_with_a_file_is_found(ask: Ask, tmp_path: Path) -> None:
+    """Its queue that drifted, the weaker durability that was asked for, and a place where it can't be."""
+    with SQLiteClient(tmp_path / "jobs.db") as client:
+        client.declare(Queue("inspect", QueueKind.STACK))
+    findings = ask("sqlite:///jobs.db?durability=snapshot", "tasks:Inspector")
+
+    assert findings["queue"]["what"] == "inspect exists as stack, but its consumer says fifo"
+    assert findings["durability"]["verdict"] == DOUBTFUL
+    assert ask("sqlite:////nowhere/jobs.db")["reachable"]["verdict"] == WRONG
+    assert "sqlite:////var/lib/jobs.db" in ask("sqlite://jobs.db")["url"]["what"]
 
 
 # -- what the command line asks of Redis besides --------------------------------------------------

@@ -3,7 +3,6 @@
 One test for each kind of fault. Where a worker is killed or stopped, it is a process, as a user runs it.
 """
 
-import json
 import logging
 import os
 import random
@@ -33,13 +32,11 @@ from mindtrace.jobs import (
     ConsumerBackend,
     Job,
     JobInput,
-    JobOutput,
     JobSchema,
     LocalClient,
     Orchestrator,
     PublishStatus,
     QueueCounts,
-    RetryPolicy,
     job_from_schema,
 )
 from mindtrace.jobs.adapters.redis import RedisClient, scripts
@@ -56,61 +53,13 @@ from mindtrace.jobs.domain.errors import (
 )
 from mindtrace.jobs.ports import Ack, Dead, Delivery, Message, Retry, Settlement, SettleOutcome
 
-WORKER = Path(__file__).with_name("worker.py")
-QUEUE = "squares"
+from .worker import SCHEMA, Numbered, Square
+from .workers import WorkerProcess, eventually
 
-
-class Numbered(JobInput):
-    number: int
-    note: str = ""
-
-
-class Square(JobOutput):
-    square: int
-
-
-SCHEMA = JobSchema(QUEUE, Numbered, Square, retry=RetryPolicy(max_deliveries=20))
-
-
-def eventually(condition: Callable[[], bool], within_s: float, what: str) -> None:
-    give_up = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < give_up, f"not within {within_s:g} s: {what}"
-        time.sleep(0.01)
+QUEUE = SCHEMA.name
 
 
 # -- workers --------------------------------------------------------------------------------------
-
-
-class WorkerProcess:
-    """``worker.py``, as a user starts it."""
-
-    def __init__(self, url: str, record: Record, **options: float) -> None:
-        words = [sys.executable, str(WORKER), url, str(record.path)]
-        for name, value in options.items():
-            words += [f"--{name.replace('_', '-')}", str(value)]
-        self._process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.pid = self._process.pid
-
-    @property
-    def has_ended(self) -> bool:
-        return self._process.poll() is not None
-
-    def send(self, number: int) -> None:
-        self._process.send_signal(number)
-
-    def kill(self) -> None:
-        """End it with SIGKILL; a no-op where it has ended."""
-        self._process.kill()
-        self._process.communicate()
-
-    def end(self) -> dict[str, int]:
-        """Stop it with SIGTERM, as a supervisor does, and return the account that it gives."""
-        self._process.send_signal(signal.SIGTERM)
-        out, err = self._process.communicate(timeout=15)
-        assert self._process.returncode == 0, err.decode()
-        stats: dict[str, int] = json.loads(out)
-        return stats
 
 
 class Squarer(Consumer):

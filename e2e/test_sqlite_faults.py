@@ -3,7 +3,6 @@
 One test for each kind of fault. Where a worker is killed or stopped, it is a process, as a user runs it.
 """
 
-import json
 import os
 import random
 import resource
@@ -24,14 +23,10 @@ import pytest
 from brokers.account import Account, Record, Totals
 from mindtrace.jobs import (
     Job,
-    JobInput,
-    JobOutput,
-    JobSchema,
     Orchestrator,
     PublishStatus,
     Queue,
     QueueCounts,
-    RetryPolicy,
     job_from_schema,
 )
 from mindtrace.jobs.adapters.sqlite import DiskFull, SQLiteClient
@@ -39,55 +34,11 @@ from mindtrace.jobs.adapters.sqlite.bells import LOOK_S
 from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable, QueueNotFound
 from mindtrace.jobs.ports import Ack, Message
 
-WORKER = Path(__file__).with_name("worker.py")
-QUEUE = "squares"
+from .worker import SCHEMA, Numbered
+from .workers import WorkerProcess, eventually
+
+QUEUE = SCHEMA.name
 LEASES = "SELECT id, lease.number FROM lease JOIN job USING (seq)"
-
-
-class Numbered(JobInput):
-    number: int
-    note: str = ""
-
-
-class Square(JobOutput):
-    square: int
-
-
-SCHEMA = JobSchema(QUEUE, Numbered, Square, retry=RetryPolicy(max_deliveries=20))
-
-
-def eventually(condition: Callable[[], bool], within_s: float, what: str) -> None:
-    give_up = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < give_up, f"not within {within_s:g} s: {what}"
-        time.sleep(0.01)
-
-
-class WorkerProcess:
-    """``worker.py``, as a user starts it."""
-
-    def __init__(self, url: str, record: Record, **options: float) -> None:
-        words = [sys.executable, str(WORKER), url, str(record.path)]
-        for name, value in options.items():
-            words += [f"--{name.replace('_', '-')}", str(value)]
-        self._process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.pid = self._process.pid
-
-    def send(self, number: int) -> None:
-        self._process.send_signal(number)
-
-    def kill(self) -> None:
-        """End it with SIGKILL; a no-op where it has ended."""
-        self._process.kill()
-        self._process.communicate()
-
-    def end(self) -> dict[str, int]:
-        """Stop it with SIGTERM, as a supervisor does, and return the account that it gives."""
-        self._process.send_signal(signal.SIGTERM)
-        out, err = self._process.communicate(timeout=15)
-        assert self._process.returncode == 0, err.decode()
-        stats: dict[str, int] = json.loads(out)
-        return stats
 
 
 class Trial:
@@ -403,10 +354,13 @@ def test_what_may_not_be_written_is_refused_with_the_mend(open_folder: Path) -> 
     folder.chmod(0o555)
     read_only_folder = in_a_fork(lambda: use("jobs.db"))
     no_file_in_a_read_only_folder = in_a_fork(lambda: use("other.db"))
+    folder.chmod(0o644)
+    folder_that_none_may_enter = in_a_fork(lambda: use("jobs.db"))
 
     for answer in (read_only_file, read_only_folder, no_file_in_a_read_only_folder):
         assert answer.startswith(f"{AccessDenied.__name__}: "), answer
         assert "let this user write the file and its folder" in answer
+    assert folder_that_none_may_enter.startswith(f"{AccessDenied.__name__}: "), folder_that_none_may_enter
 
 
 # -- a disk without room --------------------------------------------------------------------------

@@ -11,10 +11,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from ...domain.errors import BackendError, BackendUnavailable, Closed, InvalidInput
 from ...domain.limits import check_name
 from ...domain.queue import Queue
+from ...domain.reporting import Progress
 from ...ports import (
     Capabilities,
     DeadLetter,
     Durability,
+    Finding,
     JobResult,
     Lease,
     Message,
@@ -27,6 +29,8 @@ from ...ports import (
 from . import tending
 from .bells import ENDED, LOOK_S, READY, Waiter, make_waiter, remove_bells, ring
 from .consumer_backend import SQLiteConsumerBackend
+from .diagnosis import diagnose
+from .looking import list_queues, read_progress
 from .publishing import publish
 from .refusals import CommitUnknown
 from .session import FileSettings, Session
@@ -157,7 +161,7 @@ class SQLiteClient(OrchestratorBackend):
         consumer = SQLiteConsumerBackend(self._settings, self._namespace, queue, lease_s)
         with self._lock:  # so that `close` can't miss it
             if self._closed:
-                raise Closed("this SQLiteClient is closed")
+                raise self._is_closed()
             self._consumers = [*(each for each in self._consumers if not each.is_closed), consumer]
         return consumer
 
@@ -225,6 +229,19 @@ class SQLiteClient(OrchestratorBackend):
                 self._waiters.discard(waiter)
             waiter.close()
 
+    def queues(self) -> list[Queue]:
+        if self._closed:
+            raise self._is_closed()
+        return list_queues(self._settings, self._namespace)
+
+    def progress(self, queue: str, ids: Sequence[str] | None = None) -> dict[str, Progress]:
+        return self._link(queue).look(lambda step: read_progress(step, ids))
+
+    def diagnose(self) -> list[Finding]:
+        if self._closed:
+            return super().diagnose()
+        return diagnose(self._settings, self._namespace, self._durability)
+
     def close(self) -> None:
         with self._lock:
             self._closed = True
@@ -235,6 +252,9 @@ class SQLiteClient(OrchestratorBackend):
         self._session.close()
         for waiter in waiters:
             waiter.wake()
+
+    def _is_closed(self) -> Closed:
+        return Closed("this SQLiteClient is closed")
 
     def _link(self, queue: str) -> QueueLink:
         return QueueLink(self._own_session(), self._settings, self._namespace, queue)

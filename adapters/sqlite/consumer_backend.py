@@ -4,12 +4,15 @@ import os
 import secrets
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from time import monotonic
 
 from ...domain.errors import Closed, JobsError, QueueNotFound
+from ...domain.reporting import Progress
 from ...ports import ConsumerBackend, Delivery, Receipts, Release, Settled, Settlement, SettleOutcome
 from .bells import LOOK_S, READY, Waiter, make_waiter
 from .delivering import Held, Outlook, Taken, extend, outlook, sweep, take
+from .looking import write_progress
 from .session import FileSettings, Session
 from .settling import settle
 from .step import QueueLink, Step
@@ -100,6 +103,15 @@ class SQLiteConsumerBackend(ConsumerBackend):
                 SettleOutcome.OK if receipt in self._held else self._receipts.why_not_held(receipt)
                 for receipt in receipts
             ]
+
+    def report(self, receipt: str, progress: Progress) -> None:
+        with self._lock:
+            held = self._held.get(receipt)
+            if held is None:
+                return
+            self._check_open()
+            with suppress(QueueNotFound):  # deleted: the receipt is lost
+                self._link.change(lambda step: write_progress(step, held, progress))
 
     def interrupt(self) -> None:
         self._interrupted.set()

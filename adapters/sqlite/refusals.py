@@ -34,8 +34,13 @@ def leaves_open(error: sqlite3.Error) -> bool:
 
 
 def translated(error: sqlite3.Error, path: Path) -> BackendError:
-    """Return what to tell the caller of an error that no waiting mends."""
+    """Return what to tell the caller of an error that no more waiting mends."""
     code = _code(error)
+    if code in _BUSY:
+        return BackendUnavailable(
+            f"{path} was kept busy by others for longer than patience lasts: does one of them hang in a "
+            "transaction?"
+        )
     if code in _DENIED:
         return AccessDenied(
             f"{path} can't be written ({error}): let this user write the file and its folder, as SQLite "
@@ -48,21 +53,29 @@ def translated(error: sqlite3.Error, path: Path) -> BackendError:
     if code == sqlite3.SQLITE_NOTADB:
         return BrokerUnsuitable(f"{path} is no SQLite database, and is left as it is: name another file")
     if code == sqlite3.SQLITE_CORRUPT:
-        return FileDamaged(
-            f"{path} is damaged ({error}): stop all that use it, then save what can be read with "
-            f"sqlite3 '{path}' .recover | sqlite3 NEW_FILE"
-        )
+        return damaged(path, str(error))
     if code == sqlite3.SQLITE_IOERR:
         name = getattr(error, "sqlite_errorname", "")
         return BackendUnavailable(f"the disk of {path} failed, nothing was done ({error}, {name})")
     return BackendError(f"{path}: {error}")
 
 
+def damaged(path: Path, what: str) -> FileDamaged:
+    """Return what to tell of a file in which ``what`` was found."""
+    return FileDamaged(
+        f"{path} is damaged ({what}): stop all that use it, then save what can be read with "
+        f"sqlite3 '{path}' .recover | sqlite3 NEW_FILE"
+    )
+
+
 def _cannot_open(error: sqlite3.Error, path: Path) -> BackendError:
-    if path.is_dir():
-        return BrokerUnsuitable(f"{path} is a folder: name a file in it")
-    if not path.parent.is_dir():
-        return BackendUnavailable(f"no folder {path.parent} for {path.name}: create it")
+    try:
+        if path.is_dir():
+            return BrokerUnsuitable(f"{path} is a folder: name a file in it")
+        if not path.parent.is_dir():
+            return BackendUnavailable(f"no folder {path.parent} for {path.name}: create it")
+    except PermissionError:
+        return AccessDenied(f"{path} can't be opened: let this user enter the folders above it")
     if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.R_OK | os.W_OK)):
         return AccessDenied(f"{path} can't be opened: let this user write the file and its folder")
     return BackendUnavailable(f"{path} can't be opened ({error})")

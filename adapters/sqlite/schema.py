@@ -57,12 +57,17 @@ _FIRST = (
         PRIMARY KEY (queue, slot)) WITHOUT ROWID""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+_SECOND = (
+    # How far the job in hand has come, as far as its handler told: it goes with the lease.
+    "ALTER TABLE lease ADD COLUMN progress TEXT",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)
 """What makes each version of the one before it; a new file goes through all."""
 
 
-def is_current(db: sqlite3.Connection, path: str) -> bool:
-    """Tell whether the file has this release's tables, or has yet to be given them.
+def version_of(db: sqlite3.Connection, path: str) -> int:
+    """The version of the file's tables; 0 where it has yet to be given any.
 
     Raises:
         BrokerUnsuitable: it is another application's, or a newer release's.
@@ -73,20 +78,25 @@ def is_current(db: sqlite3.Connection, path: str) -> bool:
         ((tables,),) = db.execute("SELECT count(*) FROM sqlite_master").fetchall()
         if tables or application or version:
             raise BrokerUnsuitable(f"{path} is another application's database: name a file of its own")
-        return False
+        return 0
     if version > len(MIGRATIONS):
         raise BrokerUnsuitable(
             f"{path} was made by a newer release: its tables are of version {version}, and this release "
             f"knows {len(MIGRATIONS)}; upgrade mindtrace-jobs"
         )
-    return bool(version == len(MIGRATIONS))
+    return int(version)
+
+
+def is_current(db: sqlite3.Connection, path: str) -> bool:
+    """Tell whether the file has this release's tables; errors as of :func:`version_of`."""
+    return version_of(db, path) == len(MIGRATIONS)
 
 
 def migrate(db: sqlite3.Connection, path: str) -> None:
     """Bring the file's tables to this release's version, in the transaction that is under way."""
-    if is_current(db, path):  # another process was faster
+    version = version_of(db, path)
+    if version == len(MIGRATIONS):  # another process was faster
         return
-    ((version,),) = db.execute("PRAGMA user_version").fetchall()
     for statements in MIGRATIONS[version:]:
         for statement in statements:
             db.execute(statement)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ...domain.errors import BackendUnavailable, BrokerUnsuitable, Closed
+from ...domain.errors import BrokerUnsuitable, Closed
 from .clock import FileClock, read_clock, set_clock
 from .filesystem import refuse_network_share
 from .refusals import CommitUnknown, is_busy, leaves_open, translated
@@ -22,7 +22,7 @@ Step = Callable[[sqlite3.Connection, FileClock], AnswerT]
 
 _CACHE_KIB = 8192
 _CHECKPOINT_PAGES = 2000
-_LOG_LIMIT = 64 * 1024 * 1024
+LOG_LIMIT = 64 * 1024 * 1024
 """The most bytes that the log may keep on the disk once all of it is in the file."""
 _LOG_CHECKED = 256
 """After how many commits the log's size is looked at."""
@@ -47,6 +47,20 @@ class FileSettings:
     def bells(self) -> Path:
         """The folder of its bells."""
         return Path(f"{self.path}-bells")
+
+
+def check_suitable(path: Path) -> None:
+    """Refuse a file that had better not be opened here.
+
+    Raises:
+        BrokerUnsuitable: this Python's SQLite is too old, or the file is on a network share.
+    """
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        oldest = ".".join(map(str, OLDEST_SQLITE))
+        raise BrokerUnsuitable(
+            f"SQLite {sqlite3.sqlite_version}: this Python has one that is too old, {oldest} is needed"
+        )
+    refuse_network_share(path)
 
 
 class Session:
@@ -106,7 +120,7 @@ class Session:
                         self._drop()
                         raise translated(error, self._settings.path) from error
                     if time.monotonic() >= give_up:
-                        raise self._kept_busy() from error
+                        raise translated(error, self._settings.path) from error
                 tries += 1
                 shortest_s, longest_s = _PAUSE_S
                 time.sleep(random.uniform(shortest_s, min(longest_s, shortest_s * 2**tries)))  # noqa: S311
@@ -131,12 +145,6 @@ class Session:
         self._bound_log(db)
         return answer
 
-    def _kept_busy(self) -> BackendUnavailable:
-        return BackendUnavailable(
-            f"{self._settings.path} was kept busy by others for {self._settings.patience_s:g} s: "
-            "does one of them hang in a transaction?"
-        )
-
     def _bound_log(self, db: sqlite3.Connection) -> None:
         """Begin the log anew where readers have kept others from it for long."""
         self._commits += 1
@@ -144,7 +152,7 @@ class Session:
             return
         log = Path(f"{self._settings.path}-wal")
         try:
-            if log.stat().st_size > _LOG_LIMIT:
+            if log.stat().st_size > LOG_LIMIT:
                 db.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
         except (OSError, sqlite3.Error):  # the next time, then: what was committed is safe as it is
             return
@@ -161,12 +169,7 @@ class Session:
 
     def _connect(self) -> sqlite3.Connection:
         settings = self._settings
-        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-            oldest = ".".join(map(str, OLDEST_SQLITE))
-            raise BrokerUnsuitable(
-                f"SQLite {sqlite3.sqlite_version}: this Python has one that is too old, {oldest} is needed"
-            )
-        refuse_network_share(settings.path)
+        check_suitable(settings.path)
         db = sqlite3.connect(
             settings.path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256
         )
@@ -190,7 +193,7 @@ class Session:
             ("fullfsync", int(settings.synchronous == "FULL")),  # without it a Mac doesn't sync
             ("cache_size", -_CACHE_KIB),
             ("wal_autocheckpoint", _CHECKPOINT_PAGES),
-            ("journal_size_limit", _LOG_LIMIT),
+            ("journal_size_limit", LOG_LIMIT),
         ):
             db.execute(f"PRAGMA {name} = {value}").fetchall()
         clock = read_clock(db) if current else None

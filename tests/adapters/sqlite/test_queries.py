@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from mindtrace.jobs import Queue, QueueKind, SQLiteClient
+from mindtrace.jobs import Progress, Queue, QueueKind, SQLiteClient
 from mindtrace.jobs.ports import Ack, Dead, Message, Release, Retry
 
 
@@ -18,6 +18,8 @@ def live_through_everything(client: SQLiteClient, queue: str) -> None:
     with client.open_consumer(queue) as consumer:
         held = consumer.receive(7, 0.1)
         consumer.extend([each.receipt for each in held])
+        consumer.report(held[0].receipt, Progress(1, 2))
+        assert client.progress(queue) == {held[0].id: Progress(1, 2)}
         kinds = [
             lambda receipt: Ack(receipt),
             lambda receipt: Ack(receipt, b"7"),
@@ -34,6 +36,7 @@ def live_through_everything(client: SQLiteClient, queue: str) -> None:
     client.redrive(queue)
     client.discard(queue)
     client.counts(queue)
+    client.queues()
     client.purge(queue)
 
 

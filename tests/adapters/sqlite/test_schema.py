@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mindtrace.jobs import Queue, QueueCounts, SQLiteClient
+from mindtrace.jobs import Progress, Queue, QueueCounts, SQLiteClient
 from mindtrace.jobs.adapters.sqlite import schema
 from mindtrace.jobs.domain.errors import BackendError, BrokerUnsuitable
-from mindtrace.jobs.ports import Message
+from mindtrace.jobs.ports import Ack, Message, SettleOutcome
 
 
 def change(path: Path, *statements: str) -> None:
@@ -79,7 +79,30 @@ def test_a_file_of_an_earlier_release_is_brought_up_to_date_with_its_jobs(
 
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT n FROM more").fetchall() == [(7,)]
-        assert db.execute("PRAGMA user_version").fetchall() == [(2,)]
+        assert db.execute("PRAGMA user_version").fetchall() == [(len(later),)]
+
+
+def test_a_file_of_the_first_version_keeps_its_queues_and_the_jobs_in_hand(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a worker of the earlier release goes on beside the new one."""
+    with SQLiteClient(path) as old, SQLiteClient(path) as new:
+        with monkeypatch.context() as patch:
+            patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+            old.declare(Queue("points"))
+            old.publish("points", [Message("job", b"{}"), Message("other", b"{}")])
+            worker = old.open_consumer("points")
+            held, _ = worker.receive(2, 0.0)
+        assert new.queues() == [Queue("points")]
+        with closing(sqlite3.connect(path)) as db:
+            assert db.execute("PRAGMA user_version").fetchall() == [(1,)], "it was only looked at"
+
+        assert new.counts("points") == QueueCounts(0, 0, 2, 0)
+        assert new.progress("points") == {}
+        worker.report(held.receipt, Progress(1, 2))
+        assert new.progress("points") == {"job": Progress(1, 2)}
+        assert worker.settle([Ack(held.receipt)]).outcomes == [SettleOutcome.OK]
+        assert new.counts("points") == QueueCounts(0, 0, 1, 0)
 
 
 def test_a_step_to_a_later_release_that_fails_leaves_the_file_as_it_was(

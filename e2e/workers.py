@@ -1,0 +1,58 @@
+"""Worker processes, as a user starts them, and waiting for what they do."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from brokers.account import Record
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+def eventually(condition: Callable[[], object], within_s: float, what: str) -> None:
+    """Wait until ``condition`` holds, or fail with ``what`` should have come true."""
+    give_up = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < give_up, f"not within {within_s:g} s: {what}"
+        time.sleep(0.01)
+
+
+class WorkerProcess:
+    """``worker.py``, as a user starts it.
+
+    Args:
+        url: The backend.
+        record: Where it writes down every execution.
+        options: Its options, such as ``lease_s``.
+    """
+
+    def __init__(self, url: str, record: Record, **options: float) -> None:
+        words = [sys.executable, str(WORKER), url, str(record.path)]
+        for name, value in options.items():
+            words += [f"--{name.replace('_', '-')}", str(value)]
+        self._process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.pid = self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def send(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it with SIGKILL; a no-op where it has ended."""
+        self._process.kill()
+        self._process.communicate()
+
+    def end(self) -> dict[str, int]:
+        """Stop it with SIGTERM, as a supervisor does, and return the account that it gives."""
+        self._process.send_signal(signal.SIGTERM)
+        out, err = self._process.communicate(timeout=15)
+        assert self._process.returncode == 0, err.decode()
+        stats: dict[str, int] = json.loads(out)
+        return stats
