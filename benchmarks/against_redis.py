@@ -198,7 +198,7 @@ def one_round(orchestrator: Orchestrator, backend: RedisClient, bare: Bare) -> d
         for _ in range(SLICE):
             orchestrator.publish("bench", PAIR)
 
-    # In short slices by turns: how long the machine takes to wake a process is half of a round trip, and changes.
+    # In short slices by turns: how long the machine takes to wake a process is half of a round trip.
     slices = [
         [SLICE / timed(work) for work in (bare_singles, port_singles, singles_of_all)] for _ in range(10)
     ]

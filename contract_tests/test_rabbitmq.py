@@ -13,6 +13,10 @@ from mindtrace.jobs.contract import Harness, contract_suite
 from mindtrace.jobs.domain.errors import QueueNotFound
 
 
+# The state machine waits for real delays and real brokers: a minute and a half on a machine that is idle.
+pytestmark = pytest.mark.timeout(300)
+
+
 class RabbitMQHarness(Harness):
     address: ClassVar[Address]
 

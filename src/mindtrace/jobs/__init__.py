@@ -80,8 +80,5 @@ if not TYPE_CHECKING:
         try:
             return getattr(import_module(module), name)
         except ModuleNotFoundError as error:
-            if error.name == module:
-                message = f"{name}: the {adapter} adapter isn't available yet in release {__version__}"
-            else:
-                message = f"{name} needs {error.name}: pip install 'mindtrace-jobs[{adapter}]'"
+            message = f"{name} needs {error.name}: pip install 'mindtrace-jobs[{adapter}]'"
             raise AdapterNotInstalled(message, name=error.name) from error
