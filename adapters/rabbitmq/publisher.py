@@ -78,6 +78,8 @@ class Publisher(Line):
         self._last_tag = 0
         self._returned: Counter[tuple[str, str, str | None]] = Counter()
         """What came back and isn't confirmed yet: the confirm of a message follows its return."""
+        self.broken_by: BaseException | None = None
+        """What ended the channel that was there last."""
 
     def send(self, posts: Sequence[Post], timeout_s: float) -> list[Fate]:
         """Publish, and wait until the fate of each is known, or the line broke, or time is up.
@@ -112,6 +114,7 @@ class Publisher(Line):
         channel.confirm_delivery(self._on_confirm, callback=ready)
 
     def on_broken(self, error: BaseException) -> None:
+        self.broken_by = error
         under_way, self._under_way = self._under_way, OrderedDict()
         queued, self._queued = self._queued, []
         self._returned.clear()
