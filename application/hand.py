@@ -137,12 +137,14 @@ class Hand:
         self.settle()
 
     def tend(self) -> None:
-        """Clear the way around a slow job, and extend the leases that are a third gone."""
+        """Clear the way around a slow job, and extend the leases that are a third gone (LSE-3, LSE-4)."""
         now = monotonic()
         if self._current is not None and now - self._started_s >= _TICK_S:
             self.give_back_waiting()
         lease_s = self._backend.lease_s
-        if lease_s is not None and self._unsettled and now - self._extended_s >= lease_s / 3:
+        # Where the connection is the lease, asking costs nothing, and tells whether it still stands.
+        every_s = 0.0 if lease_s is None else lease_s / 3
+        if self._unsettled and now - self._extended_s >= every_s:
             self._extend(list(self._unsettled))
             self._extended_s = now  # last: what failed is tried again at the next tick
 

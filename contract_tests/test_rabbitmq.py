@@ -1,19 +1,30 @@
 """The contract, on a real RabbitMQ."""
 
+import re
 import secrets
+import shlex
 import socket
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from pika.exceptions import ChannelClosedByBroker
 from redis import ResponseError
 
 from brokers import redis_server
+from brokers.fixtures import StartRabbitMQ
 from brokers.rabbitmq_server import Address
 from mindtrace.jobs import ConsumerBackend, OrchestratorBackend, RabbitMQClient
 from mindtrace.jobs.adapters.rabbitmq.wire import Line
 from mindtrace.jobs.contract import Harness, contract_suite, run_contract
-from mindtrace.jobs.domain.errors import QueueNotFound
+from mindtrace.jobs.domain import Queue
+from mindtrace.jobs.domain.errors import AccessDenied, QueueNotFound
+from mindtrace.jobs.ports import Message
+
+# The state machine waits for real delays and real brokers: a minute and a half on a machine that is idle.
+pytestmark = pytest.mark.timeout(300)
 
 
 class RabbitMQHarness(Harness):
@@ -103,3 +114,61 @@ def test_results_are_kept_in_redis(redis_address: redis_server.Address) -> None:
     assert clauses <= proved
     assert list(harness.admin.scan_iter(f"mtj:{{{harness.namespace}/*", count=1000)) == []
     harness.admin.close()
+
+
+# -- least privilege ------------------------------------------------------------------------------
+
+GUIDE = Path(__file__).parents[1] / "docs" / "rabbitmq.md"
+USER, PASSWORD = "mindtrace", "a-long-password"  # as in the guide
+CLAUSES = {
+    *("PUB-1", "PUB-3", "ORD-1", "LSE-1", "LSE-4", "SET-1", "SET-2", "SET-4", "DLY-2", "DLQ-1", "DLQ-2"),
+    *("DLQ-3", "CNT-1", "ADM-1", "ADM-2", "ADM-3", "CON-1", "SEC-3"),
+}
+"""What takes every part of a queue through all that is done with it."""
+
+
+def test_a_user_with_no_more_than_the_documented_permissions_is_enough(
+    private_rabbitmq: StartRabbitMQ,
+) -> None:
+    lines = re.findall(r"^rabbitmqctl (.*)$", GUIDE.read_text("utf-8"), re.MULTILINE)
+    add_user, permit = map(shlex.split, lines)
+    server = private_rabbitmq()
+    server.control(*add_user)
+    server.control(*permit)
+
+    class LeastPrivilegeHarness(RabbitMQHarness):
+        address = replace(server.address, username=USER, password=PASSWORD)
+        secrets = (PASSWORD,)
+
+    results = list(run_contract(LeastPrivilegeHarness(), profile="quick", clauses=CLAUSES))
+    broken = [f"{result.check}: {result.error}" for result in results if result.broken]
+    assert not broken
+
+    # Without any one of them, not even the simplest use works: none is more than is needed.
+    *words, configure, write, read = permit
+    full = (configure, write, read)
+    narrower = [("^$", write, read), (configure, "^mtj:", read), (configure, r"^amq\.default$", read)]
+    for patterns in [*narrower, (configure, write, "^$")]:
+        server.control(*words, *patterns)
+        with (
+            LeastPrivilegeHarness.address.client(f"t{secrets.token_hex(4)}") as client,
+            pytest.raises(AccessDenied),
+        ):
+            _use_everything(client)
+    server.control(*words, *full)
+    with server.address.driver() as driver:
+        driver.channel().queue_declare("somebody-elses")
+    with LeastPrivilegeHarness.address.driver() as driver, pytest.raises(ChannelClosedByBroker):
+        driver.channel().basic_get("somebody-elses")
+    with LeastPrivilegeHarness.address.driver() as driver, pytest.raises(ChannelClosedByBroker):
+        driver.channel().queue_delete("somebody-elses")
+
+
+def _use_everything(client: RabbitMQClient) -> None:
+    client.declare(Queue("jobs"))
+    outcomes = client.publish("jobs", [Message("now", b"{}"), Message("later", b"{}", delay_s=0.1)])
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error
+    with client.open_consumer("jobs") as consumer:
+        consumer.receive(1, 1.0)

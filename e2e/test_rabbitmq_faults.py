@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from mindtrace.jobs import (
 )
 from mindtrace.jobs.adapters.rabbitmq.topology import Names
 from mindtrace.jobs.domain import Queue, QueueKind
-from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable, QueueConflict
+from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable, QueueConflict, QueueNotFound
 from mindtrace.jobs.ports import Ack, Dead, Delivery, Message, Release, Retry, SettleOutcome
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -130,6 +130,26 @@ class Trial:
 TrialOn = Callable[..., Trial]
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbitMQ]:
+    """One node for the tests that don't break theirs: it takes as long to start as most of them run."""
+    node = PrivateRabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
+    try:
+        yield node.start()
+    finally:
+        node.kill()
+
+
+@pytest.fixture
+def server(shared: PrivateRabbitMQ) -> Iterator[PrivateRabbitMQ]:
+    """The node that is shared, without a queue that another test left."""
+    yield shared
+    with shared.client() as client:
+        for name in (QUEUE, "my_jobs"):
+            with suppress(QueueNotFound):
+                client.delete(name)
+
+
 @pytest.fixture
 def trial_on(tmp_path: Path) -> Iterator[TrialOn]:
     trials: list[Trial] = []
@@ -195,12 +215,12 @@ def consuming(
 
 
 def test_killing_workers_loses_no_job_and_repeats_only_what_was_in_hand(
-    private_rabbitmq: StartRabbitMQ, trial_on: TrialOn
+    server: PrivateRabbitMQ, trial_on: TrialOn
 ) -> None:
     """Each kill gives what was in hand to the next worker at once; nothing waits for a lease (LSE-1)."""
     prefetch, kills, seed = 20, 8, random.randrange(10**6)
     chance = random.Random(seed)
-    trial = trial_on(private_rabbitmq())
+    trial = trial_on(server)
     trial.publish(3000)
     for _ in range(kills):
         worker = trial.start_worker(prefetch=prefetch)
@@ -222,10 +242,10 @@ def test_killing_workers_loses_no_job_and_repeats_only_what_was_in_hand(
 
 
 def test_a_worker_that_slept_is_told_so_and_another_did_its_jobs(
-    private_rabbitmq: StartRabbitMQ, trial_on: TrialOn
+    server: PrivateRabbitMQ, trial_on: TrialOn
 ) -> None:
     """A worker that is silent for longer than its heartbeats loses its jobs, and its settlements (LSE-4)."""
-    trial = trial_on(private_rabbitmq())
+    trial = trial_on(server)
     trial.publish(20)
     sleeper = trial.start_worker(prefetch=2, job_s=0.1)
     sleeper.send_signal(signal.SIGSTOP)
@@ -240,9 +260,9 @@ def test_a_worker_that_slept_is_told_so_and_another_did_its_jobs(
     assert trial.ran_again() <= 2
 
 
-def test_a_long_job_starves_no_heartbeat(private_rabbitmq: StartRabbitMQ, trial_on: TrialOn) -> None:
+def test_a_long_job_starves_no_heartbeat(server: PrivateRabbitMQ, trial_on: TrialOn) -> None:
     """A handler that computes for three times the heartbeat keeps its connection, and its job (LSE-3)."""
-    trial = trial_on(private_rabbitmq(), heartbeat_s=2)
+    trial = trial_on(server, heartbeat_s=2)
     trial.publish(2)
 
     def compute() -> None:
@@ -310,9 +330,8 @@ def test_what_was_confirmed_survives_the_end_of_a_broker(
     assert trial.ran_again() <= 5
 
 
-def test_cut_connections_lose_nothing(private_rabbitmq: StartRabbitMQ, trial_on: TrialOn) -> None:
+def test_cut_connections_lose_nothing(server: PrivateRabbitMQ, trial_on: TrialOn) -> None:
     """``rabbitmqctl close_all_connections``, again and again, costs reruns of what was in hand at most."""
-    server = private_rabbitmq()
     trial = trial_on(server)
     cuts = 4
     with consuming(trial, prefetch=5) as worker:
@@ -347,9 +366,8 @@ def test_an_outage_is_told_once(
     assert sum("backend unavailable" in line for line in told) <= 1, told
 
 
-def test_graceful_restarts_leak_nothing(private_rabbitmq: StartRabbitMQ, trial_on: TrialOn) -> None:
+def test_graceful_restarts_leak_nothing(server: PrivateRabbitMQ, trial_on: TrialOn) -> None:
     """However often clients and consumers come and go, no thread and no descriptor is left (CON-2)."""
-    server = private_rabbitmq()
     trial = trial_on(server)
 
     def use() -> None:
@@ -403,9 +421,8 @@ def test_a_full_broker_refuses_publishers_within_their_patience_and_still_serves
 # -- a network that lies --------------------------------------------------------------------------
 
 
-def test_a_confirm_that_never_comes_is_unknown_within_patience(private_rabbitmq: StartRabbitMQ) -> None:
+def test_a_confirm_that_never_comes_is_unknown_within_patience(server: PrivateRabbitMQ) -> None:
     """A publish whose confirm is swallowed answers UNKNOWN, and what is published next arrives (PUB-4)."""
-    server = private_rabbitmq()
     with (
         Proxy(server.address.host, server.address.port) as proxy,
         RabbitMQClient("127.0.0.1", proxy.port, patience_s=1.0) as client,
@@ -439,9 +456,8 @@ def test_a_server_that_is_not_there_is_told_within_patience(patience_s: float) -
     assert time.monotonic() - began < patience_s + 1.5
 
 
-def test_a_wrong_password_is_denied_at_once_and_shown_nowhere(private_rabbitmq: StartRabbitMQ) -> None:
+def test_a_wrong_password_is_denied_at_once_and_shown_nowhere(server: PrivateRabbitMQ) -> None:
     """So is a virtual host that doesn't exist (SEC-3)."""
-    server = private_rabbitmq()
     wrong = {"password": {"password": "not-the-word"}, "vhost": {"vhost": "nowhere"}}
     for what, settings in wrong.items():
         began = time.monotonic()
@@ -456,10 +472,9 @@ def test_a_wrong_password_is_denied_at_once_and_shown_nowhere(private_rabbitmq: 
 
 
 def test_a_queue_that_exists_otherwise_is_a_conflict_that_names_the_difference(
-    private_rabbitmq: StartRabbitMQ,
+    server: PrivateRabbitMQ,
 ) -> None:
     """Made by somebody else, or by another release, with other arguments (ADM-1)."""
-    server = private_rabbitmq()
     names = Names("default", QUEUE)
     with server.address.driver() as driver, server.client() as client:
         driver.channel().queue_declare(
@@ -522,9 +537,8 @@ def receive(consumer: ConsumerBackend, count: int) -> list[Delivery]:
     return came
 
 
-def test_a_job_for_priorities_counts_each_crash_and_keeps_its_rank(private_rabbitmq: StartRabbitMQ) -> None:
+def test_a_job_for_priorities_counts_each_crash_and_keeps_its_rank(server: PrivateRabbitMQ) -> None:
     """Where the broker doesn't count deliveries, the adapter does (RTY-3, ORD-4)."""
-    server = private_rabbitmq()
     with server.client() as client:
         client.declare(Queue(QUEUE, QueueKind.PRIORITY))
         client.publish(
@@ -559,9 +573,8 @@ class MyConsumer(Consumer):
         type(self).ran += 1
 
 
-def test_the_third_example_works(private_rabbitmq: StartRabbitMQ) -> None:
+def test_the_third_example_works(server: PrivateRabbitMQ) -> None:
     """With a user of one's own, and the default prefetch of one."""
-    server = private_rabbitmq()
     server.control("add_user", "user", "password")
     server.control("set_permissions", "user", ".*", ".*", ".*")
     schema = JobSchema(name="my_jobs", input=MyJobInput)
@@ -583,9 +596,8 @@ def test_the_third_example_works(private_rabbitmq: StartRabbitMQ) -> None:
         assert orchestrator.count_queue_messages("my_jobs") == 0
 
 
-def test_a_client_that_was_forked_is_another_client(private_rabbitmq: StartRabbitMQ) -> None:
+def test_a_client_that_was_forked_is_another_client(server: PrivateRabbitMQ) -> None:
     """A child publishes over connections of its own, and leaves its parent's alone."""
-    server = private_rabbitmq()
     with server.client() as client:
         client.declare(Queue(QUEUE))
         client.publish(QUEUE, [Message("parent", b"{}")])

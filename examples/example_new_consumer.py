@@ -61,11 +61,11 @@ def rabbitmq() -> OrchestratorBackend:
     return RabbitMQClient(host="localhost", port=5672, username="guest", password="guest")
 
 
-BACKENDS: list[tuple[str, Callable[[], OrchestratorBackend], str]] = [
-    ("Local", local, ""),
-    ("SQLite", sqlite, ""),
-    ("Redis", redis, "start one with: redis-server"),
-    ("RabbitMQ", rabbitmq, "start one with: rabbitmq-server"),
+BACKENDS: list[tuple[str, Callable[[], OrchestratorBackend]]] = [
+    ("Local", local),
+    ("SQLite", sqlite),
+    ("Redis", redis),
+    ("RabbitMQ", rabbitmq),
 ]
 
 
@@ -86,13 +86,13 @@ def work_on(make_backend: Callable[[], OrchestratorBackend]) -> str:
 
 def main() -> int:
     missing = {"Local", "SQLite"}
-    for name, make_backend, mend in BACKENDS:
+    for name, make_backend in BACKENDS:
         try:
             chosen = work_on(make_backend)
         except ImportError as error:  # the adapter, or the library it needs, isn't installed
             print(f"✗ {name}: not available - {error}")
         except JobsError as error:
-            print(f"✗ {name}: failed - {error}" + (f"; {mend}" if mend else ""))
+            print(f"✗ {name}: failed - {error}")
         else:
             missing.discard(name)
             print(f"✓ {name}: success - Created {chosen}")

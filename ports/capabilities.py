@@ -63,6 +63,13 @@ class Capabilities:
     """How late, in seconds, a delayed job may become ready without load (DLY-2)."""
     counts_in_flight: bool
     """Whether ``QueueCounts.in_flight`` is known (CNT-1)."""
+    priority_durability: Durability | None = None
+    """That of priority queues, where it is another; None where it is the same."""
+
+    def durability_of(self, kind: QueueKind) -> Durability:
+        """What survives of a queue of this kind."""
+        other = self.priority_durability if kind is QueueKind.PRIORITY else None
+        return other or self.durability
 
     def require_kind(self, queue: Queue) -> None:
         """Refuse a queue of a kind that the backend can't serve.

@@ -1,27 +1,21 @@
 """The backend for a RabbitMQ server."""
 
 import os
-import ssl as tls
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from urllib.parse import parse_qs, unquote, urlsplit
 
-from pika import ConnectionParameters, PlainCredentials, SSLOptions
 from pydantic import SecretStr
 
 from ...domain import Queue, QueueKind
 from ...domain.errors import (
     BackendError,
     Closed,
-    InvalidInput,
-    InvalidName,
     JobsError,
     QueueNotFound,
     UnsupportedCapability,
 )
-from ...domain.limits import check_name
 from ...ports import (
     Capabilities,
     DeadLetter,
@@ -40,13 +34,20 @@ from .admin import Admin, not_declared
 from .consumer_backend import RabbitMQConsumerBackend
 from .letters import DeadLetters, Letter
 from .link import Link
-from .message import dead_letter, fresh_properties, revived_properties
+from .message import dead_letter, fresh_properties, id_of, revived_properties
 from .outbox import Outbox, Parcel, Sent
 from .publisher import Fate
+from .settings import (
+    Settings,
+    check_settings,
+    checked_addresses,
+    checked_namespace,
+    checked_prefetch,
+    parsed_url,
+    secret,
+)
 from .topology import DELAY_UNIT_S, Names
 
-_LONGEST_NAMESPACE = 96
-"""RabbitMQ's names have 255 characters at most, and the queue's own may have 128."""
 _CHUNK = 200
 """How many dead letters are moved at a time."""
 _CHUNK_JOBS = 2000
@@ -64,8 +65,9 @@ _STATUS = {
 class RabbitMQClient(OrchestratorBackend):
     """Queues in a RabbitMQ server, version 4.0 or newer.
 
-    It connects when it is first used, and reconnects by itself. One thread does its I/O; it has one
-    connection to publish, one to administer, and one for each consumer.
+    It connects when it is first used, and reconnects by itself. It has one connection to publish, one to
+    administer, and one for each consumer; whoever waits for one does its I/O, and one thread keeps up the
+    heartbeats of those that nobody waits for.
 
     Args:
         host: The server's host name.
@@ -108,33 +110,29 @@ class RabbitMQClient(OrchestratorBackend):
         patience_s: float = 5.0,
     ) -> None:
         super().__init__()
-        check_name("namespace", namespace)
-        if len(namespace) > _LONGEST_NAMESPACE:
-            raise InvalidName(
-                f"namespace {namespace!r}: RabbitMQ leaves room for {_LONGEST_NAMESPACE} characters"
+        self._namespace = checked_namespace(namespace)
+        settings = check_settings(
+            Settings(
+                checked_addresses(host, port, hosts),
+                username,
+                secret(password),
+                vhost,
+                ssl,
+                ssl_ca_certs,
+                heartbeat_s,
+                patience_s,
             )
-        addresses = list(hosts) or [(host, port)]
-        self._make_link = partial(
-            Link,
-            [
-                _parameters(
-                    address,
-                    username,
-                    password.get_secret_value() if isinstance(password, SecretStr) else password,
-                    vhost=vhost,
-                    ca_certs=ssl_ca_certs,
-                    encrypted=ssl,
-                    heartbeat_s=heartbeat_s,
-                    patience_s=patience_s,
-                )
-                for address in addresses
-            ],
-            ", ".join(f"{name}:{number}" for name, number in addresses),
-            patience_s=patience_s,
-            logger=self.logger,
         )
-        self._namespace = namespace
-        self._default_prefetch = prefetch
+        if settings.is_exposed:
+            self.logger.warning(
+                "the connection to RabbitMQ at %s isn't encrypted: anyone on the way can change jobs, "
+                "and read the password; use ssl=True or an amqps:// URL",
+                settings.shown,
+            )
+        self._make_link = partial(
+            Link, settings.parameters(), settings.shown, patience_s=patience_s, logger=self.logger
+        )
+        self._default_prefetch = checked_prefetch(prefetch)
         self._results = results
         self._kinds: dict[str, QueueKind] = {}
         self._consumers: set[RabbitMQConsumerBackend] = set()
@@ -155,40 +153,7 @@ class RabbitMQClient(OrchestratorBackend):
         Raises:
             InvalidInput: the URL can't be understood.
         """
-        scheme, _, rest = url.partition("://")
-        encrypted = scheme == "amqps"
-        try:
-            parts = urlsplit(f"//{rest}")
-            who, _, where = parts.netloc.rpartition("@")
-            username, _, password = map(unquote, who.partition(":"))
-            addresses = [_address(each, 5671 if encrypted else 5672) for each in where.split(",")]
-            query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-            asked = query.pop("prefetch", "1")
-            prefetch = None if asked == "adaptive" else int(asked)
-            heartbeat_s = int(query.pop("heartbeat_s", "15"))
-        except ValueError:  # whose message may show the password
-            raise InvalidInput(
-                "a RabbitMQ URL is amqp://[user[:password]@]host[:port][,host[:port]][/vhost]"
-                "[?prefetch=…&heartbeat_s=…]"
-            ) from None
-        namespace, ca_certs = query.pop("namespace", "default"), query.pop("ssl_ca_certs", None)
-        if query:
-            raise InvalidInput(
-                f"a RabbitMQ URL takes no {', '.join(sorted(query))}; "
-                "it takes namespace, prefetch, heartbeat_s, ssl_ca_certs"
-            )
-        return cls(
-            username=username or "guest",
-            password=password or "guest",
-            vhost=unquote(parts.path.removeprefix("/")) or "/",
-            namespace=namespace,
-            hosts=addresses,
-            ssl=encrypted,
-            ssl_ca_certs=ca_certs,
-            prefetch=prefetch,
-            results=results,
-            heartbeat_s=heartbeat_s,
-        )
+        return cls(**parsed_url(url), results=results)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -202,6 +167,8 @@ class RabbitMQClient(OrchestratorBackend):
             durability=Durability.FSYNC,
             delay_resolution_s=2 * DELAY_UNIT_S,
             counts_in_flight=False,
+            # Such queues are classic ones, which are confirmed before the disk has them.
+            priority_durability=Durability.NONE,
         )
 
     # -- queues -----------------------------------------------------------------------------------
@@ -272,8 +239,11 @@ class RabbitMQClient(OrchestratorBackend):
             on_close=self._consumers.discard,
         )
         with self._lock:
-            self._consumers.add(consumer)
-        return consumer
+            if not self._closed:
+                self._consumers.add(consumer)
+                return consumer
+        consumer.close()
+        raise Closed("this RabbitMQClient is closed")
 
     def result(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
         if self._results is None:
@@ -298,7 +268,7 @@ class RabbitMQClient(OrchestratorBackend):
         if not count():
             return []
         with lines.letters.reading(names, count) as reading:
-            window = [letter for place, letter in enumerate(reading) if offset <= place < offset + limit]
+            window = list(islice(reading, offset, offset + limit))
         return [dead_letter(letter.properties, letter.body) for letter in window]
 
     def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:
@@ -341,6 +311,7 @@ class RabbitMQClient(OrchestratorBackend):
     # -- lines ------------------------------------------------------------------------------------
 
     def close(self) -> None:
+        self._notice_fork()
         with self._lock:
             if self._closed:
                 return
@@ -348,7 +319,7 @@ class RabbitMQClient(OrchestratorBackend):
             consumers, lines = list(self._consumers), self._lines
         for consumer in consumers:
             consumer.close()
-        if lines is not None and self._pid == os.getpid():
+        if lines is not None:
             lines.close()
         if self._results is not None:
             self._results.close()
@@ -357,18 +328,21 @@ class RabbitMQClient(OrchestratorBackend):
         return Names(self._namespace, queue)
 
     def _open(self) -> "_Lines":
-        if os.getpid() != self._pid:
-            # After a fork, which takes no thread along.
-            self._pid = os.getpid()
-            self._lock = threading.Lock()
-            self._lines = None
-            self._consumers = set()
+        self._notice_fork()
         with self._lock:
             if self._closed:
                 raise Closed("this RabbitMQClient is closed")
             if self._lines is None:
                 self._lines = _Lines(self._make_link())
             return self._lines
+
+    def _notice_fork(self) -> None:
+        """Begin anew in a child, whose parent goes on over the connections that are open."""
+        if os.getpid() != self._pid:
+            self._pid = os.getpid()
+            self._lock = threading.Lock()
+            self._lines = None
+            self._consumers = set()
 
 
 class _Lines:
@@ -392,39 +366,7 @@ def _outcome(message: Message, sent: Sent) -> PublishOutcome:
 
 
 def _id(letter: Letter) -> str:
-    return letter.properties.message_id or ""
-
-
-def _address(text: str, default_port: int) -> tuple[str, int]:
-    parts = urlsplit(f"//{text}")
-    return parts.hostname or "localhost", parts.port or default_port
-
-
-def _parameters(
-    address: tuple[str, int],
-    username: str,
-    password: str,
-    *,
-    vhost: str,
-    encrypted: bool,
-    ca_certs: str | None,
-    heartbeat_s: int,
-    patience_s: float,
-) -> ConnectionParameters:
-    host, port = address
-    timeout_s = max(0.5, patience_s / 2)  # so that there is time to try another
-    context = tls.create_default_context(cafile=ca_certs) if encrypted else None
-    return ConnectionParameters(
-        host=host,
-        port=port,
-        virtual_host=vhost,
-        credentials=PlainCredentials(username, password, erase_on_connect=False),
-        heartbeat=heartbeat_s,
-        socket_timeout=timeout_s,
-        stack_timeout=timeout_s,
-        ssl_options=None if context is None else SSLOptions(context, host),
-        client_properties={"connection_name": f"mindtrace-jobs {os.getpid()}"},
-    )
+    return id_of(letter.properties)
 
 
 def _bounded(messages: Iterable[Message]) -> Iterator[list[Message]]:

@@ -8,7 +8,7 @@ from functools import partial
 from time import monotonic, time
 from typing import NamedTuple
 
-from ...domain import QueueKind
+from ...domain import QueueKind, RetryPolicy
 from ...domain.errors import Closed, JobsError, QueueNotFound
 from ...ports import (
     Ack,
@@ -28,7 +28,7 @@ from ...ports import (
 from .admin import naming_queue, not_declared
 from .intake import Arrival, Intake
 from .link import Link
-from .message import Death, Past, dead_properties, moved_properties, past_of
+from .message import Death, Past, dead_properties, id_of, moved_properties, past_of
 from .outbox import Outbox, Parcel
 from .publisher import Fate
 from .topology import Names, priority_of
@@ -36,14 +36,10 @@ from .wire import LineBroken, LineClosed
 
 _GRACE_S = 0.25
 """How long to wait for jobs that the broker just counted; another consumer may have been quicker."""
-
-
-_MOMENT_S = 0.005
-"""How long to let jobs come before asking how many are ready."""
+_BACKOFF = RetryPolicy(base_delay_s=0.05, max_delay_s=2.0)
+"""Between connections that break one after the other, as soon as they are made."""
 _FAILURE_TTL_S = 7 * 86_400.0
 """How long it is remembered that a job died, for whoever waits for its result."""
-_UNNAMED = "unnamed"
-"""The id of a message that somebody else put into the queue without one."""
 
 _Placed = tuple[int, Arrival]
 """An arrival, and the place of its settlement."""
@@ -104,10 +100,15 @@ class RabbitMQConsumerBackend(ConsumerBackend):
 
     def receive(self, max_jobs: int, timeout_s: float) -> list[Delivery]:
         give_up = monotonic() + timeout_s
+        breaks = 0
         while True:
             self._check_open()
+            generation = self._intake.generation
             with naming_queue(self._names.queue):
                 deliveries = self._receive(max_jobs, give_up)
+            if not deliveries and self._intake.generation != generation and (breaks := breaks + 1) > 1:
+                pause_s = min(_BACKOFF.delay_s(breaks), give_up - monotonic())
+                self._intake.io.wait(lambda: self._interrupted or self._closing, pause_s)
             if deliveries or self._take_interrupt() or monotonic() >= give_up:
                 return deliveries
 
@@ -123,30 +124,35 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         """Receive once; empty as well where the connection broke meanwhile."""
         intake = self._intake
         ready: int = self._link.persist(partial(intake.ask, intake.count))
+        generation = intake.generation
         if not ready and (give_up <= monotonic() or self._interrupted):
             return []
         intake.deleted = False  # an earlier one: the queue exists
         try:
             intake.ask(partial(intake.want, max(0, max_jobs - len(intake.arrivals))), self._link.patience_s)
-            return self._collect(max_jobs, ready, give_up)
+            return self._collect(max_jobs, ready, give_up, generation)
         except (LineBroken, LineClosed) as broken:
             self._check_open()
             if isinstance(broken, LineBroken):
                 self._link.refuse(broken)
             return []
 
-    def _collect(self, max_jobs: int, ready: int, give_up: float) -> list[Delivery]:
-        """Wait for what the broker is about to send, ``ready`` by its own count, and take it in hand."""
-        intake, generation = self._intake, self._intake.generation
+    def _collect(self, max_jobs: int, ready: int, give_up: float, generation: int) -> list[Delivery]:
+        """Wait for what the broker is about to send, ``ready`` by its own count, and take it in hand.
+
+        Nothing more comes once ``generation`` is over.
+        """
+        intake = self._intake
 
         def over() -> bool:
             return self._interrupted or self._closing or intake.generation != generation
 
-        soon = monotonic() + _GRACE_S
-        first_by = max(give_up, soon) if ready else give_up
-        intake.io.wait(lambda: intake.arrivals or over(), first_by - monotonic())
         enough = min(max_jobs, ready)
-        intake.io.wait(lambda: len(intake.arrivals) >= enough or over(), _GRACE_S)
+        if not 0 < enough <= len(intake.arrivals):
+            soon = monotonic() + _GRACE_S
+            first_by = max(give_up, soon) if ready else give_up
+            intake.io.wait(lambda: intake.arrivals or over(), first_by - monotonic())
+            intake.io.wait(lambda: len(intake.arrivals) >= enough or over(), _GRACE_S)
         if intake.deleted:
             intake.deleted = False
             raise not_declared(self._names.queue)
@@ -163,7 +169,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         for arrival in self._arrivals(max_jobs):
             past = past_of(arrival.properties)
             past = past._replace(number=past.number + 1)
-            job = _Held(arrival, arrival.properties.message_id or _UNNAMED, past)
+            job = _Held(arrival, id_of(arrival.properties), past)
             if arrival.redelivered and self._kind is QueueKind.PRIORITY:
                 returned.append(job)
                 continue
@@ -201,6 +207,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
     def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
         with self._settling:
             self._check_open()
+            generation = self._intake.generation
             outcomes = [SettleOutcome.OK] * len(settlements)
             acks: list[_Placed] = []
             moves: list[_Placed] = []
@@ -211,7 +218,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                 if job is None:
                     outcomes[place] = self._receipts.why_not_held(settlement.receipt)
                     continue
-                if job.arrival.generation != self._intake.generation:
+                if job.arrival.generation != generation:
                     outcomes[place] = self._lose(settlement.receipt)
                     continue
                 jobs[place] = job
@@ -228,7 +235,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             if not take or ready is None:
                 return Settled(outcomes, [])
             try:
-                return Settled(outcomes, self._collect(take, ready, 0.0))
+                return Settled(outcomes, self._collect(take, ready, 0.0, generation))
             except (LineBroken, LineClosed, QueueNotFound):
                 return Settled(outcomes, [])
 
@@ -254,10 +261,14 @@ class RabbitMQConsumerBackend(ConsumerBackend):
 
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
         self._check_open()
+        self._intake.io.beat()  # a connection that broke may not have been looked at since
         return [self._still_held(receipt) for receipt in receipts]
 
     def close(self) -> None:
         if self._closed:
+            return
+        if os.getpid() != self._pid:  # a copy, over whose connection its owner speaks
+            self._closed = self._closing = True
             return
         self._closing = True
         self._intake.io.wake()
@@ -283,7 +294,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         """
         done, returns, lost = list(acks), list[Arrival](), list[int]()
         if moves:
-            if not self._is_alive():
+            if not self._is_alive(moves[0][1].generation):
                 return [place for place, _ in (*acks, *moves)], None
             for (place, arrival), fate in zip(moves, self._sent(parcels), strict=True):
                 if fate is Fate.CONFIRMED:
@@ -302,24 +313,18 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         Returns:
             How many jobs arrived or are ready; None where the broker wasn't heard.
         """
-        intake = self._intake
+        intake, generation = self._intake, self._intake.generation
         left = len(intake.arrivals)
+        more = max(0, take - left) if take else None
         try:
-            said = intake.begin(partial(intake.finish, done, returns, max(0, take - left) if take else None))
-            if take > left and self._all_arrive(take):
-                return take  # which shows that the broker has heard the rest, so it needn't be asked
+            if intake.finish(done, returns, more, enough=take if take > left else 0):
+                return take
             ready: int = intake.ask(intake.count, self._link.patience_s)
-            said.result()
         except (LineBroken, LineClosed) as broken:
             self.logger.debug("settlements lost: %s", broken)
             return None
-        return ready
-
-    def _all_arrive(self, count: int) -> bool:
-        """Whether so many jobs are here in a moment, which is what happens as long as enough are ready."""
-        intake, generation = self._intake, self._intake.generation
-        intake.io.wait(lambda: len(intake.arrivals) >= count or intake.generation != generation, _MOMENT_S)
-        return len(intake.arrivals) >= count
+        # On another channel the answer tells nothing of what was said on this one.
+        return ready if intake.generation == generation else None
 
     def _sent(self, parcels: list[Parcel]) -> list[Fate]:
         try:
@@ -334,8 +339,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             )
         return [one.fate for one in sent]
 
-    def _is_alive(self) -> bool:
-        """Whether what is in hand still is, and its queue exists."""
+    def _is_alive(self, generation: int) -> bool:
+        """Whether what came in this generation is still in hand, and its queue exists."""
         intake = self._intake
         if not intake.is_open:
             return False
@@ -343,7 +348,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             intake.ask(intake.count, self._link.patience_s)
         except (LineBroken, LineClosed):
             return False
-        return True
+        return intake.generation == generation
 
     def _parcel(self, settlement: Settlement, job: _Held) -> Parcel:
         match settlement:
@@ -370,7 +375,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             intake.ask(partial(intake.want, 0), self._link.patience_s)
         jobs = [job for job in self._held.values() if job.arrival.generation == intake.generation]
         jobs += [
-            _Held(arrival, arrival.properties.message_id or _UNNAMED, past_of(arrival.properties))
+            _Held(arrival, id_of(arrival.properties), past_of(arrival.properties))
             for arrival in self._arrivals()
         ]
         self._held.clear()

@@ -15,7 +15,10 @@ from pika.spec import Basic
 
 from .link import Link
 from .topology import Names
-from .wire import Answer, Line
+from .wire import Answer, Line, LineBroken
+
+_MOMENT_S = 0.005
+"""How long to let jobs come before asking how many are ready."""
 
 
 @dataclass(slots=True)
@@ -51,7 +54,6 @@ class Intake(Line):
     less than the credit that is left, the subscription is cancelled. Hence no job waits, uncounted and out of
     others' reach, with a consumer that is busy; and none is marked as with a consumer that died which it
     never reached.
-
     """
 
     def __init__(self, link: Link, names: Names) -> None:
@@ -88,32 +90,61 @@ class Intake(Line):
             answer(None)
 
     def finish(
-        self,
-        acks: Sequence[Arrival],
-        returns: Sequence[Arrival],
-        more: int | None,
-        channel: Channel,
-        answer: Answer,
-    ) -> None:
-        """Acknowledge ``acks``, have ``returns`` delivered again, and answer once that is said.
+        self, acks: Sequence[Arrival], returns: Sequence[Arrival], more: int | None, *, enough: int
+    ) -> bool:
+        """Acknowledge ``acks``, have ``returns`` delivered again, and let ``more`` further jobs come.
 
-        ``more`` further jobs may come then; None leaves that as it is. That it was heard is shown by an
-        answer to what is asked next, or by the arrival of all that may come.
+        Args:
+            acks: Jobs that are done.
+            returns: Jobs that aren't.
+            more: None leaves that as it is.
+            enough: Wait a moment for so many jobs to be here, some of them new; 0 waits for nothing.
+
+        Returns:
+            Whether they are: then the broker has heard all this, and needn't be asked.
+
+        Raises:
+            LineBroken: the channel that the jobs came by is gone.
+            LineClosed: the line is closed.
         """
-        settled = [*acks, *returns]
-        if any(arrival.generation != self.generation for arrival in settled):
-            raise ConnectionWrongStateError("the channel that they came by is gone")
-        freed = sum(arrival.subscription is self._subscription for arrival in settled)
+        faults: list[Exception] = []
+        generation = self.generation
+
+        def say() -> None:
+            try:
+                self._say(acks, returns, more)
+            except Exception as error:  # a channel that is closing, mostly
+                faults.append(error)
+
+        def over() -> bool:
+            return len(self.arrivals) >= enough or self.generation != generation or bool(faults)
+
+        self.io.wait(over, _MOMENT_S, first=say)
+        if faults:
+            raise LineBroken(faults[0])
+        return 0 < enough <= len(self.arrivals)
+
+    def _say(self, acks: Sequence[Arrival], returns: Sequence[Arrival], more: int | None) -> None:
+        channel, present = self._channel, self._subscription
+        freed = 0
+        for settled in (acks, returns):
+            for arrival in settled:
+                if arrival.generation != self.generation:
+                    raise ConnectionWrongStateError("the channel that they came by is gone")
+                freed += arrival.subscription is present
         if more is None:
-            more = self._subscription.credit if self._subscription else 0
+            more = present.credit if present else 0
+        if channel is None:
+            raise ConnectionWrongStateError("there is no channel")
         self._align(channel, more, freed)
         self._acknowledge(channel, acks)
         for arrival in returns:
             channel.basic_nack(arrival.tag, requeue=True)
             del self._unsettled[arrival.tag]
-        for arrival in settled:
-            arrival.subscription.unsettled -= 1
-        answer(None)
+        self._flush()
+        for settled in (acks, returns):
+            for arrival in settled:
+                arrival.subscription.unsettled -= 1
 
     def _align(self, channel: Channel, more: int, freed: int, answer: Answer | None = None) -> bool:
         """Make the broker's credit ``more``, say whether that took a word, and answer to the last."""
@@ -138,6 +169,10 @@ class Intake(Line):
 
     def _acknowledge(self, channel: Channel, acks: Sequence[Arrival]) -> None:
         """One word for all up to the first that isn't acknowledged; one for each of the rest."""
+        if len(acks) == 1:
+            del self._unsettled[acks[0].tag]
+            channel.basic_ack(acks[0].tag)
+            return
         tags = {arrival.tag for arrival in acks}
         last = 0
         while tags and (first := next(iter(self._unsettled))) in tags:

@@ -1,10 +1,10 @@
 """Going through the dead letters: a look that disturbs nothing, or a way out for some."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from queue import Empty, SimpleQueue
 from time import monotonic, sleep
 from typing import NamedTuple
 
@@ -18,7 +18,8 @@ from .topology import Names
 from .wire import Answer, Line, LineBroken
 
 _STEP_S = 0.05
-_AT_ONCE = 500
+_MOST_AT_ONCE = 65535
+"""The largest prefetch that AMQP has room for."""
 
 
 class Letter(NamedTuple):
@@ -32,21 +33,34 @@ class Letter(NamedTuple):
 class _Reader(Line):
     """The line that dead letters are read by; whatever isn't settled when it closes is back in its place."""
 
-    def read(
-        self, part: str, at_once: int, letters: "SimpleQueue[Letter]", channel: Channel, answer: Answer
-    ) -> None:
+    def __init__(self, link: Link) -> None:
+        super().__init__(link.heart, link.servers)
+        self.letters: deque[Letter] = deque()
+        self.broken: BaseException | None = None
+
+    def read(self, part: str, at_once: int, channel: Channel, answer: Answer) -> None:
         def on_letter(
             _channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes
         ) -> None:
-            letters.put(Letter(method.delivery_tag, properties, body))
+            self.letters.append(Letter(method.delivery_tag, properties, body))
 
-        channel.basic_qos(prefetch_count=at_once, callback=lambda _: None)
+        # One subscription has no more than so many in hand, and "without limit" is 2000 to a quorum queue.
+        channel.basic_qos(prefetch_count=min(at_once, _MOST_AT_ONCE), callback=lambda _: None)
+        for _ in range(0, at_once - _MOST_AT_ONCE, _MOST_AT_ONCE):
+            channel.basic_consume(part, on_letter, callback=lambda _: None)
         channel.basic_consume(part, on_letter, callback=answer)
 
     def drop(self, tags: list[int], channel: Channel, answer: Answer) -> None:
         for tag in tags:
             channel.basic_ack(tag)
         channel.basic_qos(prefetch_count=1, callback=answer)
+
+    def has_news(self) -> bool:
+        """Whether a letter is here, or none will come any more."""
+        return bool(self.letters) or self.broken is not None
+
+    def on_broken(self, error: BaseException) -> None:
+        self.broken = error
 
 
 class DeadLetters:
@@ -71,7 +85,7 @@ class DeadLetters:
             at_once: How many to have in hand unsettled; 0 is all.
         """
         with self._one_at_a_time:
-            line = _Reader(self._link.heart, self._link.servers)
+            line = _Reader(self._link)
             try:
                 self._lock(line, names)
                 yield Reading(self._link, line, names, count(), at_once)
@@ -86,6 +100,7 @@ class DeadLetters:
         while True:
             try:
                 self._link.persist(partial(line.ask, act))
+                line.broken = None  # what broke before had nothing in hand
                 return
             except Locked as error:
                 if monotonic() >= give_up:
@@ -108,23 +123,26 @@ class Reading:
     def __iter__(self) -> Iterator[Letter]:
         if not self._count:
             return
-        letters: SimpleQueue[Letter] = SimpleQueue()
-        self._ask(partial(self._line.read, self._names.dead, self._at_once, letters))
+        line = self._line
+        self._ask(partial(line.read, self._names.dead, self._at_once or self._count))
         for _ in range(self._count):
-            try:
-                yield letters.get(timeout=self._link.patience_s)
-            except Empty:
-                raise BackendUnavailable(
-                    f"queue {self._names.queue!r}: RabbitMQ stopped sending its dead letters"
-                ) from None
+            line.io.wait(line.has_news, self._link.patience_s)
+            if not line.letters:
+                raise self._unavailable(TimeoutError("no dead letter came"))
+            yield line.letters.popleft()
 
     def drop(self, letters: list[Letter]) -> None:
         """Remove letters for good."""
         self._ask(partial(self._line.drop, [letter.tag for letter in letters]))
 
     def _ask(self, act: Callable[[Channel, Answer], None]) -> None:
+        if self._line.broken is not None:  # another connection would know nothing of these letters
+            raise self._unavailable(self._line.broken)
         try:
             self._line.ask(act, self._link.patience_s)
         except LineBroken as broken:
             self._link.refuse(broken)
             raise self._link.unavailable(broken) from broken.cause
+
+    def _unavailable(self, why: BaseException) -> BackendUnavailable:
+        return self._link.unavailable(LineBroken(self._line.broken or why))

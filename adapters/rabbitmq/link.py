@@ -9,15 +9,12 @@ from typing import TypeVar
 from pika import ConnectionParameters, exceptions
 
 from ...domain import RetryPolicy
-from ...domain.errors import AccessDenied, BackendError, BackendUnavailable, Closed
-from .wire import Heart, LineBroken, LineClosed
+from ...domain.errors import AccessDenied, BackendError, BackendUnavailable, BrokerUnsuitable, Closed
+from .wire import Heart, LineBroken, LineClosed, Unfit
 
 _BACKOFF = RetryPolicy(base_delay_s=0.05, max_delay_s=2.0)
-_DENIED = (
-    exceptions.AuthenticationError,
-    exceptions.ProbableAuthenticationError,
-    exceptions.ProbableAccessDeniedError,
-)
+_PROBABLY_DENIED = (exceptions.ProbableAuthenticationError, exceptions.ProbableAccessDeniedError)
+"""What pika makes of a connection that ends while it is made, whether or not the server said why."""
 _ACCESS_REFUSED = 403
 _NOT_FOUND = 404
 _RESOURCE_LOCKED = 405
@@ -112,12 +109,9 @@ class Link:
     def refuse(self, broken: LineBroken) -> None:
         """Raise what the server meant, where it broke the line on purpose."""
         cause = broken.cause
-        if isinstance(cause, _DENIED):
-            raise AccessDenied(f"RabbitMQ at {self._address} denies access: {_said(cause)}") from cause
-        if isinstance(cause, exceptions.ConnectionClosed) and cause.reply_code in (
-            _ACCESS_REFUSED,
-            _NOT_ALLOWED,
-        ):
+        if isinstance(broken, Unfit):
+            raise BrokerUnsuitable(f"RabbitMQ at {self._address}: {cause}") from cause
+        if _denies(cause):
             raise AccessDenied(f"RabbitMQ at {self._address} denies access: {_said(cause)}") from cause
         if isinstance(cause, exceptions.ChannelClosedByBroker):
             if cause.reply_code == _ACCESS_REFUSED:
@@ -155,6 +149,15 @@ class Link:
         if self._out:
             self._out = False
             self._logger.warning("RabbitMQ at %s is back", self._address)
+
+
+def _denies(cause: BaseException) -> bool:
+    """Whether the server closed the connection because it doesn't want this user."""
+    if isinstance(cause, _PROBABLY_DENIED):
+        return any(f"({code})" in str(cause) for code in (_ACCESS_REFUSED, _NOT_ALLOWED))
+    if isinstance(cause, exceptions.ConnectionClosed):
+        return cause.reply_code in (_ACCESS_REFUSED, _NOT_ALLOWED)
+    return isinstance(cause, exceptions.AuthenticationError)
 
 
 def _said(cause: BaseException) -> str:

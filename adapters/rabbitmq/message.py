@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from pika import BasicProperties
 
 from ...domain import QueueKind
+from ...domain.limits import MAX_PRIORITY, truncate_error
 from ...ports import DeadLetter, Failure
 from .topology import fresh_rank, returned_rank
 
@@ -20,6 +21,11 @@ _HISTORY = 10
 _HEADER_BYTES = 96 * 1024
 """What surely fits into one frame beside the other properties."""
 _PERSISTENT = 2
+_UNNAMED = "unnamed"
+_MOST = 2**31
+"""More deliveries than any job has."""
+_LAST_MS = 253_402_300_799_000
+"""When the year 9999 ends."""
 
 
 class Past(NamedTuple):
@@ -34,9 +40,8 @@ class Past(NamedTuple):
 
     def failed(self, error: str) -> "Past":
         """The same after its present attempt failed."""
-        return self._replace(
-            attempt=self.attempt + 1, history=(*self.history, (self.attempt, error))[-_HISTORY:]
-        )
+        failures = (*self.history, (self.attempt, truncate_error(error)))
+        return self._replace(attempt=self.attempt + 1, history=failures[-_HISTORY:])
 
 
 class Death(NamedTuple):
@@ -70,9 +75,18 @@ def moved_properties(
 
 def dead_properties(job_id: str, past: Past, death: Death) -> BasicProperties:
     """The properties of a dead letter."""
+    death = death._replace(reason=truncate_error(death.reason), error=truncate_error(death.error))
     return BasicProperties(
         message_id=job_id, delivery_mode=_PERSISTENT, headers={HEADER: _encoded(past, death)}
     )
+
+
+def id_of(properties: BasicProperties) -> str:
+    """The job's id; of a message that somebody else put there, whatever may stand for it."""
+    name = properties.message_id
+    if isinstance(name, bytes):  # pika's answer to what isn't UTF-8
+        name = name.decode("ascii", "backslashreplace")
+    return name or _UNNAMED
 
 
 def past_of(properties: BasicProperties) -> Past:
@@ -83,7 +97,7 @@ def past_of(properties: BasicProperties) -> Past:
     past = _decoded(headers)[0] if HEADER in headers else _NO_PAST
     # What is counted here came back by itself: whoever gives a job back on purpose publishes it anew.
     crashes = headers.get("x-delivery-count", 0)
-    if not crashes:
+    if not isinstance(crashes, int) or not 0 < crashes < _MOST:  # pika has a subclass for some
         return past
     return past._replace(number=past.number + crashes, crashes=past.crashes + crashes)
 
@@ -92,7 +106,7 @@ def revived_properties(properties: BasicProperties, kind: QueueKind) -> BasicPro
     """The properties of a dead letter's job that begins anew (DLQ-2)."""
     _, death = _decoded(properties.headers or {})
     return BasicProperties(
-        message_id=properties.message_id,
+        message_id=id_of(properties),
         delivery_mode=_PERSISTENT,
         priority=fresh_rank(kind, death.priority),
     )
@@ -102,7 +116,7 @@ def dead_letter(properties: BasicProperties, body: bytes) -> DeadLetter:
     """A dead letter as the port has it."""
     past, death = _decoded(properties.headers or {})
     return DeadLetter(
-        id=properties.message_id or "",
+        id=id_of(properties),
         body=body,
         reason=death.reason,
         error=death.error,
@@ -132,10 +146,20 @@ def _decoded(headers: dict[str, Any]) -> tuple[Past, Death]:
     """What :func:`_encoded` wrote; of a message that isn't ours, nothing."""
     try:
         attempt, number, crashes, history, *death = json.loads(headers[HEADER])
-        past = Past(int(attempt), int(number), int(crashes), tuple((int(n), str(e)) for n, e in history))
+        failures = tuple((_whole(n, 1), str(error)) for n, error in history[-_HISTORY:])
+        past = Past(_whole(attempt, 1), _whole(number), _whole(crashes), failures)
         if not death:
             return past, _NO_DEATH
         reason, error, died_ms, priority = death
-        return past, Death(str(reason), str(error), int(died_ms), int(priority))
-    except (KeyError, ValueError, TypeError):
+        ended = Death(
+            str(reason), str(error), _whole(died_ms, most=_LAST_MS), _whole(priority, most=MAX_PRIORITY)
+        )
+    except (KeyError, ValueError, TypeError, RecursionError):
         return _NO_PAST, _NO_DEATH
+    return past, ended
+
+
+def _whole(value: object, least: int = 0, most: int = _MOST) -> int:
+    if type(value) is int and least <= value <= most:
+        return value
+    raise ValueError

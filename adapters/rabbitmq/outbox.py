@@ -107,15 +107,19 @@ class Outbox:
             case Fate.REFUSED:
                 return Sent(fate, BackendError("RabbitMQ refused to keep it: is its disk or a queue full?"))
             case Fate.UNKNOWN:
-                blocked = (
-                    f" while it takes no messages ({reason})" if (reason := self._publisher.blocked) else ""
-                )
-                return Sent(
-                    fate,
-                    BackendUnavailable(f"the connection to RabbitMQ broke before the confirm{blocked}"),
-                )
+                return Sent(fate, self._why_unknown())
             case Fate.UNSENT:
                 return Sent(fate)
+
+    def _why_unknown(self) -> BackendError:
+        if (cause := self._publisher.broken_by) is not None:
+            try:
+                self._link.refuse(LineBroken(cause))
+            except BackendError as refused:
+                return refused
+        reason = self._publisher.blocked
+        blocked = f" while it takes no messages ({reason})" if reason else ""
+        return BackendUnavailable(f"the connection to RabbitMQ broke before the confirm{blocked}")
 
     def _blocked(self) -> BackendError:
         return BackendUnavailable(

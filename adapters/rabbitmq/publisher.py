@@ -78,6 +78,8 @@ class Publisher(Line):
         self._last_tag = 0
         self._returned: Counter[tuple[str, str, str | None]] = Counter()
         """What came back and isn't confirmed yet: the confirm of a message follows its return."""
+        self.broken_by: BaseException | None = None
+        """What ended the channel that was there last."""
 
     def send(self, posts: Sequence[Post], timeout_s: float) -> list[Fate]:
         """Publish, and wait until the fate of each is known, or the line broke, or time is up.
@@ -92,11 +94,12 @@ class Publisher(Line):
         if not posts:
             return []
         batch = _Batch(posts)
+        self.io.beat()  # what is sent over a connection that broke since the last time would be UNKNOWN
 
         def start(_channel: Channel, done: Answer) -> None:
             self._queued.append(batch)
-            self._pump()
             done(None)
+            self._pump()
 
         self.ask(start, timeout_s)
         if not self.io.wait(batch.decided.done, timeout_s):
@@ -111,6 +114,7 @@ class Publisher(Line):
         channel.confirm_delivery(self._on_confirm, callback=ready)
 
     def on_broken(self, error: BaseException) -> None:
+        self.broken_by = error
         under_way, self._under_way = self._under_way, OrderedDict()
         queued, self._queued = self._queued, []
         self._returned.clear()
@@ -132,12 +136,14 @@ class Publisher(Line):
                 return
             batch = self._queued[0]
             exchange, routing_key, properties, body = batch.posts[batch.sent]
+            batch.fates[batch.sent] = Fate.UNKNOWN
+            # Before it is counted: where it can't be written, the tags of all that follows would be wrong.
+            channel.basic_publish(exchange, routing_key, body, properties, mandatory=True)
             self._last_tag += 1
             self._under_way[self._last_tag] = (batch, batch.sent)
             batch.sent += 1
             if batch.sent == len(batch.posts):
                 del self._queued[0]
-            channel.basic_publish(exchange, routing_key, body, properties, mandatory=True)
         self.io.loop.add_callback_threadsafe(self._pump)
 
     def _on_return(

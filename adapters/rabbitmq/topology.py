@@ -77,7 +77,7 @@ def returned_rank(kind: QueueKind, priority: int) -> int:
 
 def priority_of(kind: QueueKind, rank: int | None) -> int:
     """The job's priority, from the broker's."""
-    return (rank or 0) // 2 if kind is QueueKind.PRIORITY else 0
+    return min((rank or 0) // 2, MAX_PRIORITY) if kind is QueueKind.PRIORITY else 0
 
 
 DEAD_ARGUMENTS: Arguments = {"x-queue-type": "quorum", "x-delivery-limit": _ENDLESS}

@@ -6,16 +6,19 @@ does. No handler runs there.
 """
 
 import logging
+import re
 import socket
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from pika import ConnectionParameters, SelectConnection
 from pika.adapters.select_connection import IOLoop
+from pika.adapters.utils.connection_workflow import AMQPConnectorWrongState
 from pika.channel import Channel
 
 _BEAT_S = 0.2
@@ -23,6 +26,12 @@ _BEAT_S = 0.2
 _BEAT_TURNS = 4
 _CLOSE_S = 2.0
 """How long the server may take to say goodbye."""
+_FAULT_S = 0.05
+"""So that what fails each time doesn't do so without a pause."""
+_OLDEST = (4, 0)
+"""The first release whose quorum queues know priorities and count what comes back."""
+
+_LOGGER = logging.getLogger(__name__)
 
 Answer = Callable[[Any], None]
 Act = Callable[[Channel, Answer], None]
@@ -44,8 +53,23 @@ class Unreachable(LineBroken):
     """No connection could be made: nothing was sent."""
 
 
+class Unfit(LineBroken):
+    """The server can't keep what is promised of it; ``cause`` says why."""
+
+
 class LineClosed(Exception):
     """The line was closed by its owner."""
+
+
+class _Loop(IOLoop):  # type: ignore[misc]
+    """A loop whose poll ends when whoever waits gives up, for which pika would want an alarm each time."""
+
+    until = 0.0
+
+    def _get_remaining_interval(self) -> float:
+        left_s = max(0.0, self.until - monotonic())
+        next_s: float | None = super()._get_remaining_interval()
+        return left_s if next_s is None else min(left_s, next_s)
 
 
 class Io:
@@ -54,92 +78,160 @@ class Io:
     A thread of its own would cost two changes of threads a round trip, which is as much as the round trip.
     But no connection may be served by two at once: so one thread at a time has the loop, and the others wait
     for what they want, or for their turn.
+
+    Args:
+        on_fault: Called in the loop where something failed or was interrupted in it, so that nobody knows
+            any more what was written and read.
     """
 
-    def __init__(self) -> None:
-        self.loop = IOLoop()
+    def __init__(self, on_fault: Callable[[BaseException], None]) -> None:
+        self.loop = _Loop()
         self.loop.activate_poller()
+        self._on_fault = on_fault
+        # pika's own way to wake its loop takes a lock, which a signal's handler may not.
+        self._bell, self._button = socket.socketpair()
+        self._bell.setblocking(False)
+        self._button.setblocking(False)
+        self.loop.add_handler(self._bell.fileno(), self._hear, IOLoop.READ)
         self._turns = threading.Condition()
-        self._taken = False
-        self._closed = False
+        self._driver: int | None = None
+        """The thread that has the loop."""
+        self._others = 0
+        """How many wait for it."""
+        self._todo: deque[Callable[[], object]] = deque()
+        self.closed = False
+        self._ended = False
 
     def run(self, function: Callable[[], object]) -> None:
-        """Run ``function`` where the loop is: here and now, or else in the thread that has it, soon.
+        """Have ``function`` run in the loop: here and now, or else in the thread that has it, soon.
+
+        What is to be run later is run later.
 
         Raises:
             LineClosed: the loop has ended.
         """
-        with self._turns:
-            if self._closed:
-                raise LineClosed
-            if self._taken:
-                self.loop.add_callback_threadsafe(function)
-                return
-            self._taken = True
-        try:
-            function()
-        finally:
-            self._give_up_turn()
+        self.wait(lambda: True, 0.0, first=function)
 
-    def wait(self, over: Callable[[], object], timeout_s: float) -> bool:
-        """Do I/O, or let another do it, until ``over`` or the timeout; say whether it is over."""
+    def wait(
+        self, over: Callable[[], object], timeout_s: float, *, first: Callable[[], object] | None = None
+    ) -> bool:
+        """Do I/O, or let another do it, until ``over`` or the timeout; say whether it is over.
+
+        Args:
+            over: Asked again and again, in any thread.
+            timeout_s: How long to wait.
+            first: To be run in the loop before.
+
+        Raises:
+            LineClosed: there is something to be run, and the loop has ended.
+        """
         give_up = monotonic() + timeout_s
-        while True:
+        mine = False
+        try:
             with self._turns:
-                if over():
+                if first is not None:
+                    if self.closed:
+                        raise LineClosed
+                    self._todo.append(first)
+                    if self._driver is not None:
+                        self._ring()
+                elif over():
                     return True
-                left_s = give_up - monotonic()
-                if left_s <= 0 or self._closed:
-                    return False
-                if self._taken:
-                    self._turns.wait(left_s)
-                    continue
-                self._taken = True
-            try:
-                self.loop.process_timeouts()
-                if not over():
-                    self._poll(left_s)
-            finally:
-                self._give_up_turn()
+                while self._driver is not None:
+                    if over():
+                        return True
+                    left_s = give_up - monotonic()
+                    if left_s <= 0 or self.closed:
+                        return False
+                    self._others += 1
+                    try:
+                        self._turns.wait(left_s)
+                    finally:
+                        self._others -= 1
+                mine = True
+                self._driver = threading.get_ident()
+            return self._drive(over, give_up)
+        finally:
+            if mine:
+                self._leave()
 
     def wake(self) -> None:
-        """Have those who wait look again whether it is over."""
+        """Have those who wait look again whether it is over; a signal's handler may do so too."""
         with self._turns:
             self._turns.notify_all()
-            if self._taken:
-                self.loop.add_callback_threadsafe(_nothing)
+            if self._driver is not None:
+                self._ring()
 
-    def beat(self) -> None:
-        """Do what I/O there is, unless somebody is at it."""
+    def beat(self, turns: int = 1) -> None:
+        """Do what I/O there is, unless somebody is at it: up to so many turns of the loop."""
         with self._turns:
-            if self._taken or self._closed:
+            if self._driver is not None or self.closed:
                 return
-            self._taken = True
+            self._driver = threading.get_ident()
+        left = iter(range(turns))
         try:
-            for _ in range(_BEAT_TURNS):
-                self._poll(0.0)
-                self.loop.process_timeouts()
+            self._drive(lambda: next(left, None) is None, 0.0)
         finally:
-            self._give_up_turn()
+            self._leave()
 
     def close(self) -> None:
         """End it: whoever waits is told, and what is to be run from now on isn't."""
-        self.wake()
         with self._turns:
-            self._closed = True
-            self._turns.wait_for(lambda: not self._taken, _CLOSE_S)
-            if not self._taken:
-                self.loop.close()
+            self.closed = True
+            self.wake()
+            self._turns.wait_for(lambda: self._driver is None, _CLOSE_S)
+            if self._driver is None:
+                self._end()
 
-    def _poll(self, seconds: float) -> None:
-        alarm = self.loop.call_later(seconds, _nothing)
-        self.loop.poll()
-        self.loop.remove_timeout(alarm)
+    def _drive(self, over: Callable[[], object], give_up: float) -> bool:
+        """Serve the loop, as the one that has it, until ``over``."""
+        loop, todo = self.loop, self._todo
+        loop.until = give_up
+        while True:
+            try:
+                while todo:
+                    todo.popleft()()
+                loop.process_timeouts()
+                if over():
+                    return True
+                if self.closed or 0.0 < give_up <= monotonic():
+                    return False
+                if self._others:
+                    self._tell_others()
+                loop.poll()
+            except BaseException as error:
+                self._on_fault(error)
+                if not isinstance(error, Exception):
+                    raise
+                sleep(_FAULT_S)
 
-    def _give_up_turn(self) -> None:
+    def _leave(self) -> None:
+        """Give up the loop."""
         with self._turns:
-            self._taken = False
+            if self._driver == threading.get_ident():
+                self._driver = None
+                if self.closed:
+                    self._end()
+                self._turns.notify_all()
+
+    def _tell_others(self) -> None:
+        with self._turns:
             self._turns.notify_all()
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self.loop.close()
+            self._bell.close()
+            self._button.close()
+
+    def _ring(self) -> None:
+        with suppress(OSError):  # it is full of what wakes already, or closed
+            self._button.send(b"!")
+
+    def _hear(self, _fd: int, _events: int) -> None:
+        with suppress(BlockingIOError):
+            self._bell.recv(512)
 
 
 class Heart:
@@ -175,7 +267,7 @@ class Heart:
                 served = list(self._served)
             for io in served:
                 try:
-                    io.beat()
+                    io.beat(_BEAT_TURNS)
                 except Exception:  # a fault of ours must not stop the other lines' heartbeats
                     self._logger.exception("a connection to RabbitMQ couldn't be served")
 
@@ -189,12 +281,15 @@ class Line:
     def __init__(self, heart: Heart, servers: Sequence[ConnectionParameters]) -> None:
         self._heart = heart
         self._servers = servers
-        self.io = Io()
+        self.io = Io(self._on_fault)
         heart.serve(self.io)
+        self._attempt: Any = None
+        """What is under way to make a connection."""
         self._connection: SelectConnection | None = None
         self._channel: Channel | None = None
         self._opening = False
-        self._closed = False
+        self._closed: Future[None] | None = None
+        """Set once it is closed; done once the connection is."""
         self._backlog: list[tuple[Act, Future[Any]]] = []
         self._asked: set[Future[Any]] = set()
         self.blocked: str | None = None
@@ -217,21 +312,16 @@ class Line:
             LineBroken: it broke meanwhile, or the server closed the channel: see its cause.
             LineClosed: the line is closed.
         """
-        answer = self.begin(act)
-        if not self.io.wait(answer.done, timeout_s):
-            answer.cancel()  # where it wasn't begun, it never is
-            self.abandon()
-            raise LineBroken(TimeoutError(f"no answer within {timeout_s:g} s"))
-        return answer.result()
-
-    def begin(self, act: Act) -> "Future[Any]":
-        """Have ``act`` speak to the server, and don't wait for the answer; otherwise as :meth:`ask`.
-
-        What is begun later is said later.
-        """
         answer: Future[Any] = Future()
-        self.io.run(lambda: self._begin(act, answer))
-        return answer
+        try:
+            if self.io.wait(answer.done, timeout_s, first=lambda: self._begin(act, answer)):
+                return answer.result()
+        finally:
+            answer.cancel()  # where it wasn't begun, it never is
+        if self.io.closed:
+            raise LineClosed
+        self.abandon()
+        raise LineBroken(TimeoutError(f"no answer within {timeout_s:g} s"))
 
     def abandon(self) -> None:
         """Drop the connection without a word."""
@@ -242,8 +332,7 @@ class Line:
         """Close the connection, politely where the server answers in time; again is a no-op."""
         closed: Future[None] = Future()
         with suppress(LineClosed):
-            self.io.run(lambda: self._close(closed))
-            if not self.io.wait(closed.done, _CLOSE_S):
+            if not self.io.wait(closed.done, _CLOSE_S, first=lambda: self._close(closed)):
                 self.abandon()
                 self.io.wait(closed.done, _CLOSE_S)
         self._heart.leave(self.io)
@@ -261,11 +350,17 @@ class Line:
     def on_blocked_changed(self) -> None:
         """The server began or ceased to refuse messages."""
 
+    def _flush(self) -> None:
+        """Write now what pika would write in the next turn of the loop, for what the other side waits for."""
+        transport = self._connection._transport if self._connection is not None else None
+        if transport is not None and transport.get_write_buffer_size():
+            transport._on_socket_writable()
+
     # -- opening ----------------------------------------------------------------------------------
 
     def _begin(self, act: Act, answer: "Future[Any]") -> None:
-        if self._closed:
-            answer.set_exception(LineClosed())
+        if self._closed is not None:
+            _fail(answer, LineClosed())
         elif self._channel is not None:
             self._act(self._channel, act, answer)
         else:
@@ -286,8 +381,7 @@ class Line:
             act(channel, finish)
         except Exception as error:  # a channel that is closing, mostly
             self._asked.discard(answer)
-            if not answer.done():
-                answer.set_exception(LineBroken(error))
+            _fail(answer, LineBroken(error))
 
     def _open(self) -> None:
         if self._opening:
@@ -296,24 +390,32 @@ class Line:
         if self._connection is not None:
             self._open_channel(self._connection)
             return
-        SelectConnection.create_connection(self._servers, on_done=self._connected, custom_ioloop=self.io.loop)
+        self._attempt = SelectConnection.create_connection(
+            self._servers, on_done=self._connected, custom_ioloop=self.io.loop
+        )
 
     def _connected(self, outcome: Any) -> None:
+        self._attempt = None
         if isinstance(outcome, BaseException):
             self._opening = False
             self._fail_backlog(Unreachable(_root(outcome)))
+            self._gone()
             return
         connection: SelectConnection = outcome
-        if self._closed:
-            connection.close()
-            return
         self._connection = connection
         connection.add_on_close_callback(self._connection_closed)
         connection.add_on_connection_blocked_callback(
             lambda _connection, frame: self._set_blocked(frame.method.reason or "a resource alarm")
         )
         connection.add_on_connection_unblocked_callback(lambda _connection, _frame: self._set_blocked(None))
-        self._open_channel(connection)
+        unfit = _too_old(connection.server_properties or {})
+        if unfit is not None:
+            self._opening = False
+            self._fail_backlog(Unfit(unfit))
+        if unfit is not None or self._closed is not None:
+            connection.close()
+        else:
+            self._open_channel(connection)
 
     def _open_channel(self, connection: SelectConnection) -> None:
         def opened(channel: Channel) -> None:
@@ -344,8 +446,7 @@ class Line:
         broken = LineBroken(reason)
         asked, self._asked = self._asked, set()
         for answer in asked:
-            if not answer.done():
-                answer.set_exception(broken)
+            _fail(answer, broken)
         self._fail_backlog(broken)
 
     def _connection_closed(self, connection: SelectConnection, reason: Exception) -> None:
@@ -356,12 +457,12 @@ class Line:
             self._opening = False
             self._fail_backlog(LineBroken(reason))
         self._set_blocked(None)
+        self._gone()
 
     def _fail_backlog(self, error: Exception) -> None:
         backlog, self._backlog = self._backlog, []
         for _, answer in backlog:
-            if not answer.done():
-                answer.set_exception(error)
+            _fail(answer, error)
 
     def _set_blocked(self, reason: str | None) -> None:
         if reason != self.blocked:
@@ -370,18 +471,34 @@ class Line:
 
     def _drop(self) -> None:
         if self._connection is not None and (transport := self._connection._transport) is not None:
-            with suppress(OSError):  # it is closed already
+            with suppress(OSError, AttributeError):  # it is closed already
                 # As if the network did so: pika's own close waits for an answer, without end.
                 transport._sock.shutdown(socket.SHUT_RDWR)
 
+    def _on_fault(self, error: BaseException) -> None:
+        if isinstance(error, Exception):
+            _LOGGER.error("a connection to RabbitMQ is given up after a fault", exc_info=error)
+        self._drop()
+
     def _close(self, closed: "Future[None]") -> None:
-        self._closed = True
+        first, self._closed = self._closed is None, closed
         self._fail_backlog(LineClosed())
-        if self._connection is None or not self._connection.is_open:
-            closed.set_result(None)
-            return
-        self._connection.add_on_close_callback(lambda *_: closed.set_result(None))
-        self._connection.close()
+        if self._attempt is not None:
+            with suppress(AMQPConnectorWrongState):  # it was given up before
+                self._attempt.abort()
+        elif self._connection is None:
+            self._gone()
+        elif first and self._connection.is_open:
+            self._connection.close()
+
+    def _gone(self) -> None:
+        if self._closed is not None and not self._closed.done():
+            self._closed.set_result(None)
+
+
+def _fail(answer: "Future[Any]", error: Exception) -> None:
+    with suppress(InvalidStateError):  # it was given up
+        answer.set_exception(error)
 
 
 def _root(error: BaseException) -> BaseException:
@@ -391,5 +508,12 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
-def _nothing() -> None:
-    pass
+def _too_old(properties: Mapping[str, Any]) -> Exception | None:
+    """Why a server can't be used, from what it says of itself; what doesn't say is believed."""
+    said = properties.get("version", "")
+    version = said.decode("ascii", "replace") if isinstance(said, bytes) else str(said)
+    number = re.match(r"(\d+)\.(\d+)", version)
+    if number is None or (int(number[1]), int(number[2])) >= _OLDEST:
+        return None
+    product = properties.get("product", "it")
+    return RuntimeError(f"{product} {version} answers, and {_OLDEST[0]}.{_OLDEST[1]} or newer is needed")

@@ -37,6 +37,7 @@ _DECLARED = {
     "lease": "what keeps a job with its consumer",
     "redelivery": "where a job that came back stands",
     "durability": "what survives a crash of the broker",
+    "priority_durability": "the same of priority queues",
     "delay_resolution_s": "how late a delayed job may be, seconds",
     "counts_in_flight": "jobs in flight are counted",
 }
@@ -46,7 +47,7 @@ def render(report: Mapping[str, Any]) -> str:
     """Write the matrix of one report as Markdown."""
     backends: Mapping[str, Any] = report["backends"]
     declared = [
-        [text, *(_shown(backend["capabilities"][name]) for backend in backends.values())]
+        [text, *(_shown(_declared(backend["capabilities"], name)) for backend in backends.values())]
         for name, text in _DECLARED.items()
     ]
     found = [
@@ -62,6 +63,15 @@ def render(report: Mapping[str, Any]) -> str:
             "",
         ]
     )
+
+
+def _declared(capabilities: Mapping[str, object], name: str) -> object:
+    """What a backend declares; of its priority queues, where it has any, what they have of their own."""
+    if name != "priority_durability":
+        return capabilities[name]
+    if not capabilities["priority"]:
+        return "none are there"
+    return capabilities.get(name) or capabilities["durability"]
 
 
 def _shown(value: object) -> str:

@@ -28,6 +28,8 @@ class Line:
         self.calls: Counter[str] = Counter()
         self.before: dict[str, Callable[[], object]] = {}
         """What to do before a call, by the name of the method."""
+        self.is_the_lease = False
+        """Whether the broker gives no lease besides."""
 
     def carry(self, method: str) -> None:
         self.before.get(method, lambda: None)()
@@ -47,7 +49,7 @@ class LineConsumer(ConsumerBackend):
 
     @property
     def lease_s(self) -> float | None:
-        return self.inner.lease_s
+        return None if self.line.is_the_lease else self.inner.lease_s
 
     def receive(self, max_jobs: int, timeout_s: float) -> list[Delivery]:
         self.line.carry("receive")

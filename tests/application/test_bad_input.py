@@ -280,7 +280,7 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
     ),
     "a backend that is none": (
         errors.UnknownBackend,
-        "int is not a backend, which derives from OrchestratorBackend; registered: amqp://",
+        "int is not a backend, which derives from OrchestratorBackend; registered: ",
         lambda w: Orchestrator(7),
     ),
     "a list limit below zero": (

@@ -288,3 +288,23 @@ def test_a_receipt_is_good_for_one_settlement(
     consumer.consume(1)
 
     assert (consumer.stats.done, consumer.stats.lost) == (1, 0)
+
+
+def test_a_handler_is_told_that_the_connection_that_was_its_lease_is_gone(
+    far: Orchestrator, line: Any, clock: ManualClock, make_consumer: MakeConsumer, eventually: Any
+) -> None:
+    """Where nothing is to be extended, the heartbeat asks all the same, at each tick (LSE-4)."""
+    line.is_the_lease = True
+    far.publish("points", {})
+    told: list[bool] = []
+
+    def work(job: Any) -> None:
+        clock.advance(10 * LEASE_S)  # as the broker does with what a broken connection held
+        eventually(lambda: consumer.lease_lost)
+        told.append(consumer.lease_lost)
+
+    consumer = make_consumer(work, to=far, lease_s=LEASE_S)
+    consumer.consume(1)
+
+    assert told == [True]
+    assert consumer.stats.lost == 1

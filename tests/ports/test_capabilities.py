@@ -6,6 +6,7 @@ import pytest
 
 from mindtrace.jobs import Capabilities, LocalClient, Queue, QueueCounts, QueueKind
 from mindtrace.jobs.domain.errors import UnsupportedCapability
+from mindtrace.jobs.ports import Durability
 
 EVERYTHING = LocalClient().capabilities
 
@@ -29,6 +30,16 @@ def test_a_kind_that_is_not_supported_is_refused(kind: QueueKind, others: str) -
 
     assert str(raised.value) == f"queue 'points': this backend has no {kind} queues; it has: {others}"
     without.require_kind(Queue("points"))
+
+
+def test_priority_queues_may_survive_less() -> None:
+    """A backend may have to keep them in another way; without a word of their own they are as the others."""
+    weaker = replace(EVERYTHING, durability=Durability.FSYNC, priority_durability=Durability.NONE)
+
+    assert [weaker.durability_of(kind) for kind in QueueKind] == [
+        Durability.NONE if kind is QueueKind.PRIORITY else Durability.FSYNC for kind in QueueKind
+    ]
+    assert {EVERYTHING.durability_of(kind) for kind in QueueKind} == {EVERYTHING.durability}
 
 
 def test_results_that_are_not_kept_cannot_be_asked_for() -> None:

@@ -226,13 +226,12 @@ def the_handler_is_told(bench: Bench) -> None:
     """A handler whose job is no longer its own can see so, and its settlement counts as lost."""
     with app_on(bench) as app:
         app.publish(Numbers())
-        connected = bench.capabilities.lease is Lease.CONNECTION
 
         def handler(_job: object) -> None:
-            if connected:  # nothing asks while a handler runs: its settlement tells
+            if bench.capabilities.lease is Lease.CONNECTION:
                 bench.harness.sever(app.backend)
-                return
-            app.backend.delete(QUEUE)
+            else:
+                app.backend.delete(QUEUE)
             give_up = time.monotonic() + bench.harness.bound_s
             while not consumer.lease_lost:
                 demand("LSE-4", time.monotonic() < give_up, "the handler was never told")

@@ -93,9 +93,7 @@ if not TYPE_CHECKING:
         try:
             return getattr(import_module(module), name)
         except ModuleNotFoundError as error:
-            if error.name == module:
-                message = f"{name}: the {adapter} adapter isn't available yet in release {__version__}"
-            elif adapter == "sqlite":
+            if adapter == "sqlite":
                 message = f"{name} needs {error.name}, a part of Python that this one was built without"
             else:
                 message = f"{name} needs {error.name}: pip install 'mindtrace-jobs[{adapter}]'"

@@ -1,0 +1,208 @@
+"""What a client is told: checked before anything connects. No message shows a password (SEC-3)."""
+
+import os
+import ssl as tls
+from collections.abc import Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from pika import ConnectionParameters, PlainCredentials, SSLOptions
+from pydantic import SecretStr
+
+from ...domain.errors import InvalidInput, InvalidName
+from ...domain.limits import check_int, check_name, check_seconds
+
+_LONGEST_NAMESPACE = 96
+"""RabbitMQ's names have 255 bytes at most, of which the queue's own may take 128 and its parts' 9."""
+_LONGEST_HEARTBEAT_S = 3600
+_MOST_PREFETCH = 65535
+"""What AMQP has room for."""
+_PORT, _TLS_PORT = 5672, 5671
+_URL = "amqp://[user[:password]@]host[:port][,host[:port]…][/vhost][?namespace=…&prefetch=…&heartbeat_s=…]"
+_QUERY = ("namespace", "prefetch", "heartbeat_s", "ssl_ca_certs")
+
+Address = tuple[str, int]
+
+
+class Settings(NamedTuple):
+    """Everything that a connection is made with."""
+
+    addresses: list[Address]
+    username: str
+    password: SecretStr
+    vhost: str
+    ssl: bool
+    ca_certs: str | None
+    heartbeat_s: int
+    patience_s: float
+
+    @property
+    def shown(self) -> str:
+        """Where the servers are, for messages."""
+        return ", ".join(f"{host}:{port}" for host, port in self.addresses)
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether others than this machine can read what is sent."""
+        return not self.ssl and not all(_is_loopback(host) for host, _ in self.addresses)
+
+    def parameters(self) -> list[ConnectionParameters]:
+        """The same for the driver, one for each server."""
+        timeout_s = max(0.5, self.patience_s / 2)  # so that there is time to try another
+        context = tls.create_default_context(cafile=self.ca_certs) if self.ssl else None
+        return [
+            ConnectionParameters(
+                host=host,
+                port=port,
+                virtual_host=self.vhost,
+                credentials=PlainCredentials(
+                    self.username, self.password.get_secret_value(), erase_on_connect=False
+                ),
+                heartbeat=self.heartbeat_s,
+                socket_timeout=timeout_s,
+                stack_timeout=timeout_s,
+                ssl_options=None if context is None else SSLOptions(context, host),
+                client_properties={"connection_name": f"mindtrace-jobs {os.getpid()}"},
+            )
+            for host, port in self.addresses
+        ]
+
+
+def check_settings(settings: Settings) -> Settings:
+    """Return settings that can work.
+
+    Raises:
+        InvalidInput: one can't; the message says which, and what it must be.
+    """
+    for host, port in settings.addresses:
+        _check_address(host, port)
+    _check_text("username", settings.username)
+    _check_text("vhost", settings.vhost)
+    _check_tls(settings.ssl, settings.ca_certs)
+    check_int("heartbeat_s", settings.heartbeat_s, 1, _LONGEST_HEARTBEAT_S)
+    if check_seconds("patience_s", settings.patience_s) == 0:
+        raise InvalidInput("patience_s 0: must be more than 0 seconds")
+    return settings
+
+
+def checked_addresses(host: str, port: int, hosts: object) -> list[Address]:
+    """The servers to try, in turn.
+
+    Raises:
+        InvalidInput: ``hosts`` isn't a list of pairs.
+    """
+    if isinstance(hosts, str) or not isinstance(hosts, Sequence):
+        raise InvalidInput(f"hosts {hosts!r:.80}: give a list of (host, port)")
+    for pair in hosts:
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise InvalidInput(f"hosts: {pair!r:.80} isn't (host, port)")
+    return [(name, number) for name, number in hosts] or [(host, port)]
+
+
+def secret(password: object) -> SecretStr:
+    """The password, wrapped so that nothing shows it.
+
+    Raises:
+        InvalidInput: it is something else.
+    """
+    if isinstance(password, SecretStr):
+        return password
+    if isinstance(password, str):
+        return SecretStr(password)
+    raise InvalidInput(f"password: must be a text or a SecretStr, not {type(password).__name__}")
+
+
+def checked_namespace(namespace: str) -> str:
+    """A namespace that leaves room for the queues' names.
+
+    Raises:
+        InvalidName: it breaks the rule for names, or is too long.
+    """
+    check_name("namespace", namespace)
+    if len(namespace) > _LONGEST_NAMESPACE:
+        raise InvalidName(
+            f"namespace {namespace!r}: RabbitMQ leaves room for {_LONGEST_NAMESPACE} characters"
+        )
+    return namespace
+
+
+def checked_prefetch(prefetch: int | None) -> int | None:
+    """How many jobs to take at once, or None.
+
+    Raises:
+        InvalidInput: it is neither None nor 1 to 65535.
+    """
+    return None if prefetch is None else check_int("prefetch", prefetch, 1, _MOST_PREFETCH)
+
+
+def parsed_url(url: str) -> dict[str, Any]:
+    """A client's settings, from ``amqp://…`` or ``amqps://…``.
+
+    Raises:
+        InvalidInput: the URL can't be understood; the message doesn't repeat it.
+    """
+    scheme, _, rest = url.partition("://")
+    encrypted = scheme == "amqps"
+    try:
+        parts = urlsplit(f"//{rest}")
+        who, _, where = parts.netloc.rpartition("@")
+        username, _, password = map(unquote, who.partition(":"))
+        addresses = [_address(each, _TLS_PORT if encrypted else _PORT) for each in where.split(",")]
+        query = {
+            name: values[-1]
+            for name, values in parse_qs(parts.query, strict_parsing=bool(parts.query)).items()
+        }
+        asked = query.get("prefetch", "1")
+        prefetch = None if asked == "adaptive" else int(asked)
+        heartbeat_s = int(query.get("heartbeat_s", "15"))
+    except ValueError:  # whose message may show the password
+        raise InvalidInput(f"a RabbitMQ URL is {_URL}") from None
+    if unknown := sorted(query.keys() - set(_QUERY)):
+        raise InvalidInput(f"a RabbitMQ URL takes no {', '.join(unknown)}; it takes {', '.join(_QUERY)}")
+    return {
+        "username": username or "guest",
+        "password": password or "guest",
+        "vhost": unquote(parts.path.removeprefix("/")) or "/",
+        "namespace": query.get("namespace", "default"),
+        "hosts": addresses,
+        "ssl": encrypted,
+        "ssl_ca_certs": query.get("ssl_ca_certs"),
+        "prefetch": prefetch,
+        "heartbeat_s": heartbeat_s,
+    }
+
+
+def _address(text: str, default_port: int) -> Address:
+    parts = urlsplit(f"//{text}")
+    return parts.hostname or "localhost", default_port if parts.port is None else parts.port
+
+
+def _check_address(host: object, port: object) -> None:
+    if not isinstance(host, str) or not host or host != host.strip() or "/" in host:
+        raise InvalidInput(f"host {host!r:.80}: give a host's name or address, and nothing else")
+    check_int("host's port", port, 1, 65535)
+
+
+def _check_text(what: str, text: object) -> None:
+    if not isinstance(text, str) or not 0 < len(text.encode(errors="replace")) <= 255:
+        raise InvalidInput(f"{what} {text!r:.80}: must be a text of 1 to 255 bytes")
+
+
+def _check_tls(ssl: object, ca_certs: object) -> None:
+    if not isinstance(ssl, bool):
+        raise InvalidInput(f"ssl {ssl!r:.80}: must be True or False")
+    if ca_certs is None:
+        return
+    if not ssl:
+        raise InvalidInput("ssl_ca_certs is of use only with ssl=True, or in an amqps:// URL")
+    if not isinstance(ca_certs, str) or not Path(ca_certs).is_file():
+        raise InvalidInput(f"ssl_ca_certs {ca_certs!r:.200}: there is no such file")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

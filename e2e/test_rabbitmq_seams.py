@@ -1,0 +1,445 @@
+"""Connections to RabbitMQ that break, processes that fork, messages of others: at the worst moments."""
+
+import os
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pika.data
+import pytest
+from pika import BasicProperties
+
+from brokers.rabbitmq_server import PrivateRabbitMQ
+from mindtrace.jobs import ConsumerBackend, RabbitMQClient, RabbitMQConsumerBackend
+from mindtrace.jobs.adapters.rabbitmq import letters
+from mindtrace.jobs.adapters.rabbitmq.message import HEADER
+from mindtrace.jobs.adapters.rabbitmq.topology import Names
+from mindtrace.jobs.adapters.rabbitmq.wire import Io, Line, LineClosed
+from mindtrace.jobs.domain import Queue, QueueKind
+from mindtrace.jobs.domain.errors import BackendUnavailable, BrokerUnsuitable, Closed
+from mindtrace.jobs.ports import Ack, Dead, Message, PublishStatus, Release, Retry, Settlement, SettleOutcome
+
+QUEUE = "squares"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbitMQ]:
+    """One node for all: no test here breaks it."""
+    node = PrivateRabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
+    try:
+        yield node.start()
+    finally:
+        node.kill()
+
+
+@pytest.fixture
+def client(server: PrivateRabbitMQ) -> Iterator[RabbitMQClient]:
+    with server.client(f"t{time.monotonic_ns()}") as made:
+        made.declare(Queue(QUEUE))
+        yield made
+
+
+def cut(line: Line) -> None:
+    """Break a connection as a network does, and let the line notice."""
+    with suppress(AttributeError, OSError):
+        line._connection._transport._sock.shutdown(socket.SHUT_RDWR)
+    give_up = time.monotonic() + 2.0
+    while line._connection is not None and time.monotonic() < give_up:
+        line.io.beat()
+        time.sleep(0.001)
+
+
+class CutAt:
+    """Cuts a consumer's connection before or after the n-th word that is said over one of its lines."""
+
+    def __init__(self, line: Line, which: int, *, before: bool) -> None:
+        self.cuts = 0
+        self._left = which
+        for name in ("ask", "finish"):
+            if (say := getattr(line, name, None)) is not None:
+                setattr(line, name, self._spoilt(line, say, before))
+
+    def _spoilt(self, line: Line, say: Callable[..., Any], before: bool) -> Callable[..., Any]:
+        def spoilt(*args: Any, **options: Any) -> Any:
+            self._left -= 1
+            if self._left == 0 and before:
+                self.cuts += 1
+                cut(line)
+            answer = say(*args, **options)
+            if self._left == 0 and not before:
+                self.cuts += 1
+                cut(line)
+            return answer
+
+        return spoilt
+
+
+def drained(client: RabbitMQClient, quiet_s: float = 0.3) -> list[str]:
+    """Run whatever is left, and return its ids."""
+    ids = []
+    with client.open_consumer(QUEUE) as consumer:
+        while came := consumer.receive(10, quiet_s):
+            ids += [delivery.id for delivery in came]
+            assert set(consumer.settle([Ack(one.receipt) for one in came]).outcomes) == {SettleOutcome.OK}
+    return ids
+
+
+SETTLEMENTS: dict[str, Callable[[str], Settlement]] = {
+    "ack": Ack,
+    "retry": lambda receipt: Retry(receipt, 0.0, "no"),
+    "dead": lambda receipt: Dead(receipt, "rejected", "no"),
+    "release": Release,
+}
+
+
+@pytest.mark.parametrize("how", SETTLEMENTS)
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("kind", [QueueKind.FIFO, QueueKind.PRIORITY])
+def test_a_settlement_is_ok_only_where_the_broker_heard_it(
+    server: PrivateRabbitMQ, kind: QueueKind, before: bool, how: str
+) -> None:
+    """Whatever word of it the connection breaks at: what is OK comes no more, what is LOST comes (LSE-4)."""
+    with server.client(f"t{time.monotonic_ns()}") as client:
+        client.declare(Queue(QUEUE, kind))
+        step, spoilt = 0, True
+        while spoilt:
+            step += 1
+            client.publish(QUEUE, [Message(f"job-{n}", b"{}") for n in range(3)])
+            with client.open_consumer(QUEUE) as consumer:
+                assert isinstance(consumer, RabbitMQConsumerBackend)
+                (held,) = consumer.receive(1, 5.0)
+                saboteur = CutAt(consumer._intake, step, before=before)
+                settled = consumer.settle([SETTLEMENTS[how](held.receipt)], take=1)
+                spoilt = saboteur.cuts > 0
+                for delivery in settled.deliveries:
+                    consumer.settle([Ack(delivery.receipt)])
+            left = drained(client)
+            gone = 3 - len(settled.deliveries) - (how in ("ack", "dead"))
+            if settled.outcomes == [SettleOutcome.OK]:
+                assert held.id not in left or how in ("retry", "release")
+                assert len(left) <= gone + len(settled.deliveries)
+            else:
+                assert settled.outcomes == [SettleOutcome.LOST]
+                assert held.id in left or how == "dead", f"{held.id} was LOST, and came no more"
+            dead = [letter.id for letter in client.dead_letters(QUEUE)]
+            again = [delivery.id for delivery in settled.deliveries]
+            assert held.id in left + dead + again or how == "ack", f"{held.id} is lost at word {step}"
+            client.discard(QUEUE)
+        assert step > 1
+        client.delete(QUEUE)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_a_receiver_whose_connection_breaks_at_any_word_is_still_woken(
+    client: RabbitMQClient, before: bool
+) -> None:
+    """It has reconnected and asked again when the next job comes (RCV-2, CON-1)."""
+    for step in (1, 2):
+        with client.open_consumer(QUEUE) as consumer:
+            assert isinstance(consumer, RabbitMQConsumerBackend)
+            CutAt(consumer._intake, step, before=before)
+            came: list[str] = []
+            thread = threading.Thread(
+                target=lambda: came.extend(one.id for one in consumer.receive(1, 20.0)),  # noqa: B023
+            )
+            thread.start()
+            time.sleep(0.3)
+            client.publish(QUEUE, [Message(f"job-{step}", b"{}")])
+            thread.join(3.0)
+            alive = thread.is_alive()
+            consumer.interrupt()
+            thread.join(5.0)
+            assert not alive, f"asleep although a job came, after word {step}"
+            assert came == [f"job-{step}"]
+        drained(client)
+
+
+def test_a_connection_that_breaks_at_once_each_time_is_no_storm(client: RabbitMQClient) -> None:
+    """A receiver pauses longer and longer between connections that don't last (CON-1)."""
+    with client.open_consumer(QUEUE) as consumer:
+        assert isinstance(consumer, RabbitMQConsumerBackend)
+        intake, asked = consumer._intake, 0
+        ask = intake.ask
+
+        def doomed(*args: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            answer = ask(*args)
+            cut(intake)
+            return answer
+
+        intake.ask = doomed  # type: ignore[method-assign]
+        with suppress(BackendUnavailable):
+            consumer.receive(1, 2.0)
+        assert asked < 40
+        intake.ask = ask  # type: ignore[method-assign]
+
+
+def test_what_is_said_later_is_done_later() -> None:
+    """Also where the one before was left to a thread that has the loop and is about to leave it."""
+    order: list[int] = []
+    io = Io(lambda _error: None)
+    inside, leave = threading.Event(), threading.Event()
+
+    def last_look() -> bool:
+        inside.set()
+        return leave.wait(5)
+
+    driver = threading.Thread(target=lambda: io.wait(last_look, 5.0))
+    driver.start()
+    inside.wait(5)
+    io.run(lambda: order.append(1))
+    leave.set()
+    driver.join()
+    io.run(lambda: order.append(2))
+    assert order == [1, 2]
+    io.close()
+
+
+def test_closing_a_loop_ends_who_drives_it_and_who_waits() -> None:
+    """At once, and nothing stays open (CON-2)."""
+    io = Io(lambda _error: None)
+    took: list[float] = []
+
+    def wait() -> None:
+        began = time.monotonic()
+        assert not io.wait(lambda: False, 10.0)
+        took.append(time.monotonic() - began)
+
+    threads = [threading.Thread(target=wait) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.1)
+    io.close()
+    for thread in threads:
+        thread.join(2.0)
+    assert len(took) == 3
+    assert io._bell.fileno() == -1
+    with pytest.raises(LineClosed):
+        io.run(lambda: None)
+
+
+def test_an_interrupt_leaves_the_turn_to_others() -> None:
+    """A KeyboardInterrupt in the middle of the I/O breaks the connection, not the lock on it."""
+    faults: list[BaseException] = []
+    io = Io(faults.append)
+
+    def strike() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        io.run(strike)
+    assert [type(fault) for fault in faults] == [KeyboardInterrupt]
+    assert io.wait(lambda: True, 1.0)
+    assert io._driver is None
+    io.close()
+
+
+def test_a_fault_in_the_loop_is_nobody_elses() -> None:
+    """Whoever happens to serve the loop isn't hit by what another wanted done."""
+    faults: list[BaseException] = []
+    io = Io(faults.append)
+    io._todo.append(lambda: 1 / 0)
+    done: list[int] = []
+    io.wait(lambda: done, 1.0, first=lambda: done.append(1))
+    assert done == [1]
+    assert [type(fault) for fault in faults] == [ZeroDivisionError]
+    io.close()
+
+
+def test_a_signal_handler_may_interrupt_a_receiver(client: RabbitMQClient) -> None:
+    """However deep in the I/O the signal strikes, nothing is locked out (SET-4)."""
+    consumer = client.open_consumer(QUEUE)
+    before = signal.signal(signal.SIGALRM, lambda *_: consumer.interrupt())
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.0007)
+    try:
+        give_up = time.monotonic() + 1.5
+        while time.monotonic() < give_up:
+            consumer.receive(1, 5.0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    consumer.close()
+
+
+def test_a_child_leaves_its_parents_consumers_alone(client: RabbitMQClient) -> None:
+    """It may close what it inherited: the parent still holds its job (CON-2)."""
+    client.publish(QUEUE, [Message("job", b"{}")])
+    with client.open_consumer(QUEUE) as consumer:
+        (held,) = consumer.receive(1, 5.0)
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                consumer.close()
+                client.close()
+                try:
+                    client.publish(QUEUE, [Message("child", b"{}")])
+                except Closed:
+                    status = 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert consumer.settle([Ack(held.receipt)]).outcomes == [SettleOutcome.OK]
+    assert drained(client) == []
+
+
+def test_a_publish_after_a_cut_goes_over_a_new_connection(client: RabbitMQClient) -> None:
+    """Not over the one that is known to be gone to whoever looks: nothing is UNKNOWN then (PUB-1, CON-1)."""
+    for number in range(5):
+        publisher = client._open().outbox._publisher
+        client.publish(QUEUE, [Message(f"before-{number}", b"{}")])
+        publisher._connection._transport._sock.shutdown(socket.SHUT_RDWR)
+        (outcome,) = client.publish(QUEUE, [Message(f"after-{number}", b"{}")])
+        assert outcome.status is PublishStatus.ACCEPTED
+
+
+# -- messages of others ---------------------------------------------------------------------------
+
+
+def receive(consumer: ConsumerBackend, count: int) -> list[Any]:
+    came: list[Any] = []
+    while len(came) < count:
+        some = consumer.receive(count - len(came), 5.0)
+        assert some, f"{len(came)} came, of {count}"
+        came += some
+    return came
+
+
+@pytest.mark.parametrize("kind", [QueueKind.FIFO, QueueKind.PRIORITY])
+def test_what_others_put_into_a_queue_is_delivered_and_can_be_settled(
+    server: PrivateRabbitMQ, kind: QueueKind
+) -> None:
+    """Without an id, with any header and any priority; nothing of it stops a consumer (RCV-4)."""
+    strange: list[BasicProperties] = [
+        BasicProperties(),
+        BasicProperties(message_id=b"\xff\xfe", priority=255),
+        BasicProperties(headers={HEADER: b"not JSON", "x-delivery-count": "many"}),
+        BasicProperties(headers={HEADER: "[" * 50_000}),
+        BasicProperties(headers={HEADER: b"[Infinity,1,1,[]]", "x-delivery-count": -3}),
+        BasicProperties(headers={HEADER: {"a": [1, None, {"b": True}]}}),
+        BasicProperties(headers={HEADER: b'[1,1,0,[],"r","e",1e300,77]'}),
+        BasicProperties(headers={HEADER: b'[1,1,0,[],"r","e",999999999999999999,0]'}),
+    ]
+    namespace = f"t{time.monotonic_ns()}"
+    names = Names(namespace, QUEUE)
+    with server.address.driver() as driver, server.client(namespace) as client:
+        client.declare(Queue(QUEUE, kind))
+        channel = driver.channel()
+        channel.confirm_delivery()
+        for properties in strange:
+            channel.basic_publish("", names.work, b"x", properties)
+        with client.open_consumer(QUEUE) as consumer:
+            came = receive(consumer, len(strange))
+            assert all(type(one.id) is str and one.id and one.attempt == 1 for one in came)
+            for settle in (lambda receipt: Retry(receipt, 0.0, "no" * 10**6), Release):
+                assert set(consumer.settle([settle(one.receipt) for one in came]).outcomes) == {
+                    SettleOutcome.OK
+                }
+                came = receive(consumer, len(strange))
+            consumer.settle([Dead(one.receipt, "rejected", "e" * 10**6) for one in came])
+        for properties in strange:
+            channel.basic_publish("", names.dead, b"x", properties)
+        assert len(client.dead_letters(QUEUE)) == 2 * len(strange)
+        assert client.redrive(QUEUE) == 2 * len(strange)
+        client.delete(QUEUE)
+
+
+def test_many_dead_letters_are_listed_quickly_and_in_order(
+    client: RabbitMQClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than RabbitMQ sends at once by itself, and more than one subscription may have in hand (DLQ-1)."""
+    count = 3000
+    client.publish(QUEUE, [Message(f"job-{n}", b"x" * 2000) for n in range(count)])
+    with client.open_consumer(QUEUE) as consumer:
+        for _ in range(6):
+            came = receive(consumer, 500)
+            consumer.settle([Dead(one.receipt, "rejected", "no") for one in came])
+    began = time.monotonic()
+    listed = [letter.id for letter in client.dead_letters(QUEUE, limit=10**6)]
+    took_s = time.monotonic() - began
+    print(f"{count} dead letters listed in {took_s:.2f} s")
+    assert took_s < 3.0
+    assert listed == [f"job-{n}" for n in range(count)]
+    monkeypatch.setattr(letters, "_MOST_AT_ONCE", 1000)
+    assert {letter.id for letter in client.dead_letters(QUEUE, limit=count)} == {
+        f"job-{n}" for n in range(count)
+    }
+    assert client.discard(QUEUE, ["job-2999", "job-0", "job-1500"]) == 3
+
+
+# -- servers that are none ------------------------------------------------------------------------
+
+
+class Impostor:
+    """Answers a client's first words as a server does, and then goes away."""
+
+    def __init__(self, version: str | None) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._version = version
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                peer, _ = self._listener.accept()
+            except OSError:
+                return
+            with peer, suppress(OSError):
+                peer.recv(8)
+                peer.sendall(
+                    self._frame(10, 10, b"\x00\x09" + self._properties() + _long("PLAIN") + _long("en_US"))
+                )
+                peer.recv(4096)
+                if self._version is None:
+                    continue  # as a node that is shut down this moment
+                peer.sendall(self._frame(10, 30, struct.pack(">HIH", 0, 131072, 0)))
+                peer.recv(4096)
+                peer.sendall(self._frame(10, 41, b"\x00"))
+                peer.recv(4096)
+                peer.sendall(self._frame(10, 51, b""))
+                peer.recv(4096)
+
+    def _properties(self) -> bytes:
+        pieces: list[bytes] = []
+        pika.data.encode_table(pieces, {"product": "RabbitMQ", "version": self._version or "4.0.5"})
+        return b"".join(pieces)
+
+    def _frame(self, of: int, method: int, arguments: bytes) -> bytes:
+        payload = struct.pack(">HH", of, method) + arguments
+        return struct.pack(">BHI", 1, 0, len(payload)) + payload + b"\xce"
+
+
+def _long(text: str) -> bytes:
+    return struct.pack(">I", len(text)) + text.encode()
+
+
+def test_a_server_that_goes_away_while_a_connection_is_made_denies_nothing() -> None:
+    """It is an outage, which a worker rides out, and no matter of a password (CON-1)."""
+    impostor = Impostor(None)
+    with (
+        RabbitMQClient("127.0.0.1", impostor.port, patience_s=0.3) as client,
+        pytest.raises(BackendUnavailable),
+    ):
+        client.declare(Queue(QUEUE))
+    impostor.close()
+
+
+def test_a_server_that_is_too_old_is_told_so() -> None:
+    """At once, with its version and the one that is needed."""
+    impostor = Impostor("3.13.7")
+    with (
+        RabbitMQClient("127.0.0.1", impostor.port, patience_s=5.0) as client,
+        pytest.raises(BrokerUnsuitable, match=r"RabbitMQ 3\.13\.7 answers, and 4\.0 or newer is needed"),
+    ):
+        client.declare(Queue(QUEUE))
+    impostor.close()
