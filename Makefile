@@ -54,7 +54,7 @@ format: $(SYNCED) ## fix what ruff can fix
 	@$(BIN)/ruff format
 
 docs: $(SYNCED) ## generate docs/capabilities.md from a run of the contract suite
-	@$(BIN)/pytest --quiet contract_tests --contract-report $(REPORT)
+	@$(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadfile contract_tests --contract-report $(REPORT)
 	@$(BIN)/python -m mindtrace.jobs.contract.matrix $(REPORT) > docs/capabilities.md
 
 bench: $(SYNCED) ## run the benchmarks

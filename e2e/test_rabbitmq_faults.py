@@ -42,6 +42,8 @@ from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable, QueueConflict, QueueNotFound
 from mindtrace.jobs.ports import Ack, Dead, Delivery, Message, Release, Retry, SettleOutcome
 
+from .workers import eventually
+
 WORKER = Path(__file__).with_name("worker.py")
 QUEUE = "squares"
 
@@ -52,13 +54,6 @@ class Numbered(JobInput):
 
 
 SCHEMA = JobSchema(QUEUE, Numbered, retry=RetryPolicy(max_deliveries=20))
-
-
-def eventually(condition: Callable[[], bool], within_s: float, what: str) -> None:
-    give_up = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < give_up, f"not within {within_s:g} s: {what}"
-        time.sleep(0.01)
 
 
 class Trial:
