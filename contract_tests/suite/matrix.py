@@ -45,7 +45,8 @@ _DECLARED = {
 
 def render(report: Mapping[str, Any]) -> str:
     """Write the matrix of one report as Markdown."""
-    backends: Mapping[str, Any] = report["backends"]
+    # By name: where tests run side by side, the order of a report is that of their ends.
+    backends: Mapping[str, Any] = dict(sorted(report["backends"].items()))
     declared = [
         [text, *(_shown(_declared(backend["capabilities"], name)) for backend in backends.values())]
         for name, text in _DECLARED.items()
