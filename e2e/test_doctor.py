@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from brokers.fixtures import StartRedis
+from brokers.fixtures import StartRabbitMQ, StartRedis
 from brokers.redis_server import PrivateRedis, free_port
 from mindtrace.jobs import Finding, Orchestrator, Queue, QueueKind, SQLiteClient, Verdict
 from mindtrace.jobs.adapters.redis import diagnosis, link
@@ -356,3 +356,30 @@ def test_progress_is_seen_by_others_until_the_job_ends(private_redis: StartRedis
 def _subject(server: PrivateRedis, subject: str, **options: Any) -> Finding:
     with server.client(**options) as client:
         return next(finding for finding in client.diagnose() if finding.subject == subject)
+
+
+def test_what_is_wrong_with_a_rabbitmq_is_found(private_rabbitmq: StartRabbitMQ, ask: Ask) -> None:
+    """A user who may too little, a wrong password, a missing virtual host, a full memory, a dead node."""
+    server = private_rabbitmq()
+    url = f"{server.address.url}?heartbeat_s=5"
+    sound = ask(url)
+    assert {finding["verdict"] for finding in sound.values()} == {GOOD}
+    assert sound["server"]["what"].startswith("RabbitMQ 4")
+
+    server.control("add_user", "reader", "swordfish")
+    server.control("set_permissions", "reader", "^$", "^$", ".*")
+    of_reader = f"amqp://reader:swordfish@127.0.0.1:{server.address.port}/%2F"
+    denied = ask(of_reader)["permissions"]
+    assert denied["verdict"] == WRONG
+    assert "docs/rabbitmq.md" in denied["mend"]
+    assert ask(of_reader.replace("swordfish", "swordfish2"))["access"]["verdict"] == WRONG
+    assert ask(of_reader.replace("%2F", "nowhere"))["access"]["verdict"] == WRONG
+
+    server.control("set_vm_memory_high_watermark", "absolute", "1MB")
+    time.sleep(1.0)
+    full = ask(url)["publishing"]
+    assert full["verdict"] == WRONG
+    assert "memory" in full["what"]
+
+    server.kill()
+    assert ask(url)["reachable"]["verdict"] == WRONG

@@ -20,6 +20,7 @@ from ...ports import (
     Capabilities,
     DeadLetter,
     Durability,
+    Finding,
     JobResult,
     Lease,
     Message,
@@ -29,9 +30,11 @@ from ...ports import (
     QueueCounts,
     Redelivery,
     ResultStore,
+    Verdict,
 )
 from .admin import Admin, not_declared
 from .consumer_backend import RabbitMQConsumerBackend
+from .diagnosis import diagnose
 from .letters import DeadLetters, Letter
 from .link import Link
 from .message import dead_letter, fresh_properties, id_of, revived_properties
@@ -123,6 +126,7 @@ class RabbitMQClient(OrchestratorBackend):
                 patience_s,
             )
         )
+        self._is_exposed = settings.is_exposed
         if settings.is_exposed:
             self.logger.warning(
                 "the connection to RabbitMQ at %s isn't encrypted: anyone on the way can change jobs, "
@@ -307,6 +311,12 @@ class RabbitMQClient(OrchestratorBackend):
                 reading.drop(handled)
                 removed += len(handled)
         return removed
+
+    def diagnose(self) -> list[Finding]:
+        findings = super().diagnose()
+        if all(finding.verdict is Verdict.GOOD for finding in findings):
+            findings += diagnose(self._open().link, self._namespace, exposed=self._is_exposed)
+        return findings
 
     # -- lines ------------------------------------------------------------------------------------
 

@@ -292,6 +292,10 @@ class Line:
         """Set once it is closed; done once the connection is."""
         self._backlog: list[tuple[Act, Future[Any]]] = []
         self._asked: set[Future[Any]] = set()
+        self.server = ""
+        """What the server calls itself, once it has answered."""
+        self.last_blocked: str | None = None
+        """Why the server took no messages last, whatever became of the connection."""
         self.blocked: str | None = None
         """Why the server takes no messages at present, where it doesn't."""
 
@@ -408,7 +412,9 @@ class Line:
             lambda _connection, frame: self._set_blocked(frame.method.reason or "a resource alarm")
         )
         connection.add_on_connection_unblocked_callback(lambda _connection, _frame: self._set_blocked(None))
-        unfit = _too_old(connection.server_properties or {})
+        about = connection.server_properties or {}
+        self.server = f"{_text(about.get('product', 'it'))} {_text(about.get('version', ''))}".strip()
+        unfit = _too_old(about)
         if unfit is not None:
             self._opening = False
             self._fail_backlog(Unfit(unfit))
@@ -467,6 +473,7 @@ class Line:
     def _set_blocked(self, reason: str | None) -> None:
         if reason != self.blocked:
             self.blocked = reason
+            self.last_blocked = reason or self.last_blocked
             self.on_blocked_changed()
 
     def _drop(self) -> None:
@@ -508,12 +515,15 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
+def _text(said: object) -> str:
+    return said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+
+
 def _too_old(properties: Mapping[str, Any]) -> Exception | None:
     """Why a server can't be used, from what it says of itself; what doesn't say is believed."""
-    said = properties.get("version", "")
-    version = said.decode("ascii", "replace") if isinstance(said, bytes) else str(said)
+    version = _text(properties.get("version", ""))
     number = re.match(r"(\d+)\.(\d+)", version)
     if number is None or (int(number[1]), int(number[2])) >= _OLDEST:
         return None
-    product = properties.get("product", "it")
+    product = _text(properties.get("product", "it"))
     return RuntimeError(f"{product} {version} answers, and {_OLDEST[0]}.{_OLDEST[1]} or newer is needed")
