@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,9 @@ class Running:
         self._reader.start()
 
     def _read(self) -> None:
-        for chunk in iter(lambda: self.process.stdout.read1(), b""):  # type: ignore[union-attr]
-            self.text += chunk.decode(errors="replace")
+        with suppress(ValueError):  # closed under its hands, at the end of a test
+            for chunk in iter(lambda: self.process.stdout.read1(), b""):  # type: ignore[union-attr]
+                self.text += chunk.decode(errors="replace")
 
     def wait_for(self, pattern: str, *, count: int = 1) -> re.Match[str]:
         """Wait until it has printed ``pattern`` so many times."""
@@ -462,7 +463,7 @@ def test_watching_shows_rates_and_progress_until_ctrl_c(shell: Shell) -> None:
 
 def test_ctrl_c_on_the_terminal_stops_a_worker_gracefully(shell: Shell) -> None:
     """It reaches the supervisor alone, so that one is one."""
-    job_id = shell.publish(seconds=1.5)
+    job_id = shell.publish(seconds=6)  # longer than it takes a busy machine to look
     worker = shell.start("worker", "tasks:Sleeper", "-p", "2", terminal=True)
     worker.wait_for("working on", count=2)
     eventually(lambda: shell.counts()["in_flight"] == 1, PATIENCE_S, "it is in hand")

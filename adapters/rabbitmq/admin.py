@@ -9,7 +9,7 @@ from pika.channel import Channel
 
 from ...domain import Queue, QueueKind
 from ...domain.errors import QueueConflict, QueueNotFound
-from .link import Differs, Link, Missing
+from .link import Differs, Link, Locked, Missing
 from .topology import (
     DEAD_ARGUMENTS,
     LEVELS,
@@ -77,6 +77,24 @@ class Admin:
         with naming_queue(queue):
             count: int = self._ask(partial(_count, part))
         return count
+
+    def has_dead(self, names: Names) -> bool:
+        """Whether there may be dead letters, be it in the hands of somebody who is reading them."""
+
+        def count() -> int:
+            return self.count(names.dead, names.queue)
+
+        # Once more at the end: a reader that has just finished has put them back.
+        return count() > 0 or self._is_read(names) or count() > 0
+
+    def _is_read(self, names: Names) -> bool:
+        try:
+            self._ask(partial(_count, names.reading))
+        except Missing:
+            return False
+        except Locked:
+            pass
+        return True
 
     def delayed(self, names: Names) -> int:
         """How many jobs wait for their time."""

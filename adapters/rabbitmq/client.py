@@ -269,7 +269,7 @@ class RabbitMQClient(OrchestratorBackend):
     def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         lines, names = self._open(), self._names(queue)
         count = partial(lines.admin.count, names.dead, queue)
-        if not count():
+        if not lines.admin.has_dead(names):
             return []
         with lines.letters.reading(names, count) as reading:
             window = list(islice(reading, offset, offset + limit))
@@ -301,7 +301,7 @@ class RabbitMQClient(OrchestratorBackend):
         lines, names = self._open(), self._names(queue)
         count = partial(lines.admin.count, names.dead, queue)
         wanted = None if ids is None else set(ids)
-        if not count() or wanted == set():
+        if not lines.admin.has_dead(names) or wanted == set():
             return 0
         removed = 0
         # Whoever wants some has to see all of them; whoever wants all can have them bit by bit.
