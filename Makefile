@@ -7,7 +7,7 @@ UV := $(BIN)/uv
 SYNCED := $(VENV)/.synced
 REPORT := build/contract.json
 # What takes time in the tests with brokers is waiting: for leases, delays, restarts. So files run side by side.
-WORKERS ?= 3
+WORKERS ?= 2
 FOLDERS := $(shell find src domain ports application adapters cli contract_tests/suite -type d -not -name __pycache__)
 
 export UV_PROJECT_ENVIRONMENT := $(VENV)

@@ -51,7 +51,7 @@ class LocalHarness(Harness):
 class SQLiteHarness(Harness):
     """Queues in one file, with a namespace for each check."""
 
-    lease_s = 0.3
+    lease_s = 0.6  # a sync may take half of it, where the disk has other work
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="mindtrace-jobs-"))
