@@ -74,7 +74,7 @@ class Intake(Line):
         subscription = self._subscription
         return subscription is not None and subscription.credit > 0
 
-    # -- what a consumer asks, in the loop --------------------------------------------------
+    # -- what a consumer asks, in the loop ------------------------------------------------------------
 
     def count(self, channel: Channel, answer: Answer) -> None:
         """Answer with how many jobs arrived or are ready: proof as well that channel and queue live."""
@@ -185,7 +185,7 @@ class Intake(Line):
             del self._unsettled[tag]
             channel.basic_ack(tag)
 
-    # -- what the broker says ---------------------------------------------------------------------
+    # -- what the broker says -------------------------------------------------------------------------
 
     def on_channel(self, channel: Channel, ready: Answer) -> None:
         channel.add_on_cancel_callback(lambda _frame: self._on_deleted(channel))

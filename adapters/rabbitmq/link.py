@@ -72,12 +72,11 @@ class Link:
         self._closing = threading.Event()
         self._out = False
 
-    def persist(self, call: Callable[[float], AnswerT], *, patience_s: float | None = None) -> AnswerT:
+    def persist(self, call: Callable[[float], AnswerT]) -> AnswerT:
         """Make a call that may be made twice, again and again until it is answered or patience ends.
 
         Args:
             call: Given how many seconds it may take.
-            patience_s: How long to try; as long as all calls by default.
 
         Raises:
             BackendUnavailable: the server couldn't be reached for as long as patience lasts.
@@ -85,7 +84,7 @@ class Link:
             AccessDenied: it doesn't let this user do so.
             Closed: the client was closed.
         """
-        give_up = monotonic() + (self.patience_s if patience_s is None else patience_s)
+        give_up = monotonic() + self.patience_s
         tries = 0
         while True:
             if self._closing.is_set():

@@ -1,7 +1,6 @@
 """What leaves for the broker, from publishers and from consumers: addressed, sent, and sent again."""
 
 from collections.abc import Sequence
-from time import monotonic
 from typing import NamedTuple
 
 from pika import BasicProperties
@@ -55,7 +54,6 @@ class Outbox:
         posts = self._addressed(names, parcels)
         sent = [Sent(Fate.UNSENT)] * len(posts)
         unsent = list(range(len(posts)))
-        give_up = monotonic() + self._link.patience_s
         failure: BackendError | None = None
 
         def attempt(timeout_s: float) -> None:
@@ -68,7 +66,7 @@ class Outbox:
                 raise LineBroken(ConnectionError("the connection broke before all was sent"))
 
         try:
-            self._link.persist(attempt, patience_s=max(0.0, give_up - monotonic()))
+            self._link.persist(attempt)
         except BackendUnavailable as error:
             failure = error
         if unsent:

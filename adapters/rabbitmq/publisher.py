@@ -106,7 +106,7 @@ class Publisher(Line):
             self._give_up(batch)
         return batch.fates
 
-    # -- in the loop ------------------------------------------------------------------------
+    # -- in the loop ----------------------------------------------------------------------------------
 
     def on_channel(self, channel: Channel, ready: Answer) -> None:
         self._last_tag = 0

@@ -342,7 +342,7 @@ class Line:
         self._heart.leave(self.io)
         self.io.close()
 
-    # -- for subclasses, in the loop --------------------------------------------------------
+    # -- for subclasses, in the loop ------------------------------------------------------------------
 
     def on_channel(self, channel: Channel, ready: Answer) -> None:
         """Set up a new channel, and call ``ready``."""
@@ -360,7 +360,7 @@ class Line:
         if transport is not None and transport.get_write_buffer_size():
             transport._on_socket_writable()
 
-    # -- opening ----------------------------------------------------------------------------------
+    # -- opening --------------------------------------------------------------------------------------
 
     def _begin(self, act: Act, answer: "Future[Any]") -> None:
         if self._closed is not None:
@@ -441,7 +441,7 @@ class Line:
         for act, answer in backlog:
             self._act(channel, act, answer)
 
-    # -- breaking ---------------------------------------------------------------------------------
+    # -- breaking -------------------------------------------------------------------------------------
 
     def _channel_closed(self, channel: Channel, reason: Exception) -> None:
         if self._channel not in (None, channel):

@@ -280,7 +280,8 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
     ),
     "a backend that is none": (
         errors.UnknownBackend,
-        "int is not a backend, which derives from OrchestratorBackend; registered: ",
+        "int is not a backend, which derives from OrchestratorBackend; "
+        "registered: amqp://, amqps://, memory://, redis+sentinel://, redis://, rediss://, sqlite://",
         lambda w: Orchestrator(7),
     ),
     "a list limit below zero": (

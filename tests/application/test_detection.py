@@ -1,5 +1,6 @@
 """From an object or a URL to the backend it means, and from there to its consumer backend."""
 
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from mindtrace.jobs.domain.errors import (
 )
 
 Install = Callable[..., None]
+REGISTERED = "amqp://, amqps://, memory://, redis+sentinel://, redis://, rediss://, sqlite://"
 
 
 @pytest.fixture
@@ -68,14 +70,14 @@ def test_a_class_instead_of_an_instance_is_told_so() -> None:
 @pytest.mark.parametrize(
     ("backend", "message"),
     [
-        (7, "int is not a backend, which derives from OrchestratorBackend; registered: "),
+        (7, "int is not a backend, which derives from OrchestratorBackend; registered: " + REGISTERED),
         (None, "NoneType is not a backend"),
         (int, "int is not a backend"),
         (b"memory://", "bytes is not a backend"),
-        ("", "a backend URL starts with a scheme, such as memory://; registered: "),
+        ("", "a backend URL starts with a scheme, such as memory://; registered: " + REGISTERED),
         ("localhost:6379", "a backend URL starts with a scheme"),
         ("://x", "a backend URL starts with a scheme"),
-        ("nosuch://x", "no adapter for nosuch:// is installed; registered: "),
+        ("nosuch://x", "no adapter for nosuch:// is installed; registered: " + REGISTERED),
     ],
 )
 def test_what_is_no_backend_is_refused(backend: Any, message: str) -> None:
@@ -101,7 +103,7 @@ def test_a_third_partys_scheme_is_found(install: Install) -> None:
         "acme = acme_jobs:make",
     )
 
-    with pytest.raises(UnknownBackend, match=r"registered: acme://, .*memory://"):
+    with pytest.raises(UnknownBackend, match=re.escape(f"registered: acme://, {REGISTERED}")):
         Orchestrator("nosuch://")
     assert "acme_jobs" not in sys.modules
 
