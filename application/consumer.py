@@ -7,14 +7,13 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from ..domain import Job, JobSchema, QueueKind, RetryPolicy
 from ..domain.errors import AlreadyConnected, HandlerMissing, InvalidInput, NotConnected, UsageError
 from ..domain.limits import check_int, check_name, check_seconds
 from ..ports import ConsumerBackend
-from ..ports.base import MindtraceABC
+from ..ports.base import Closing
 from .coroutines import CoroutineHandler
 from .detection import detect_consumer_backend
 from .execution import Executor
@@ -37,7 +36,7 @@ class _Connection:
     count_waiting: Callable[[], int]
 
 
-class Consumer(MindtraceABC):
+class Consumer(Closing):
     """Runs the jobs of one schema: derive from it, define ``run``, connect, consume.
 
     ``run`` may return the schema's output (an instance or a dict) or None, raise any exception to have the
@@ -259,16 +258,6 @@ class Consumer(MindtraceABC):
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.backend.close()
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> bool | None:
-        """Disconnect."""
-        self.close()
-        return super().__exit__(exc_type, exc_val, exc_tb)
 
     def _connected(self) -> _Connection:
         if self._connection is None:

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
-from types import TracebackType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -42,7 +41,7 @@ from ..ports import (
     ResultStatus,
     Settlement,
 )
-from ..ports.base import Mindtrace
+from ..ports.base import Closing
 from .detection import detect_backend
 from .observing import Observers
 from .registry import Registration, SchemaRegistry
@@ -60,7 +59,7 @@ Work = Job[Any] | BaseModel | Mapping[str, Any]
 """What can be published: a job, an instance of the schema's input model, or a dict that validates as one."""
 
 
-class Orchestrator(Mindtrace):
+class Orchestrator(Closing):
     """Manages the queues of one backend: registers schemas, publishes, counts, tends the dead letters.
 
     Safe to share between threads. Every method may raise ``BackendUnavailable`` when the broker can't be
@@ -425,16 +424,6 @@ class Orchestrator(Mindtrace):
         """Close the backend if this orchestrator made it of a URL; again is a no-op (CON-2)."""
         if self._owns_backend:
             self.backend.close()
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> bool | None:
-        """Close."""
-        self.close()
-        return super().__exit__(exc_type, exc_val, exc_tb)
 
 
 def _checked_ids(ids: Sequence[str] | None) -> list[str] | None:

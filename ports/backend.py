@@ -2,12 +2,11 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from types import TracebackType
 
 from ..domain.errors import AccessDenied, BackendUnavailable, JobsError, QueueNotFound, UnsupportedCapability
 from ..domain.queue import Queue
 from ..domain.reporting import Progress
-from .base import MindtraceABC
+from .base import Closing
 from .capabilities import Capabilities
 from .consumer import ConsumerBackend
 from .findings import Finding, good, wrong
@@ -16,7 +15,7 @@ from .values import DeadLetter, JobResult, Message, PublishOutcome, QueueCounts
 _NEVER_DECLARED = "mindtrace-jobs.never-declared"
 
 
-class OrchestratorBackend(MindtraceABC):
+class OrchestratorBackend(Closing):
     """A broker, as an orchestrator sees it. Every method may be called from any thread.
 
     Each method may raise ``BackendUnavailable`` when the broker can't be reached, and ``Closed`` after
@@ -140,13 +139,3 @@ class OrchestratorBackend(MindtraceABC):
     @abstractmethod
     def close(self) -> None:
         """Close this backend and every consumer opened from it; again is a no-op (CON-2)."""
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> bool | None:
-        """Close."""
-        self.close()
-        return super().__exit__(exc_type, exc_val, exc_tb)

@@ -7,7 +7,7 @@ Elsewhere they are the light stand-ins below, with the same surface: ``logger``,
 
 import logging
 import os
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from types import TracebackType
@@ -70,4 +70,23 @@ if TYPE_CHECKING or not _core_is_installed():
 else:
     from mindtrace.core import Mindtrace, MindtraceABC
 
-__all__ = ["LightMindtrace", "LightMindtraceABC", "Mindtrace", "MindtraceABC"]
+
+class Closing(MindtraceABC):
+    """What is closed when its ``with`` block is left."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close it; again is a no-op."""
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> bool | None:
+        """Close it."""
+        self.close()
+        return super().__exit__(exc_type, exc_val, exc_tb)
+
+
+__all__ = ["Closing", "LightMindtrace", "LightMindtraceABC", "Mindtrace", "MindtraceABC"]

@@ -2,14 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from types import TracebackType
 
 from ..domain.reporting import Progress
-from .base import MindtraceABC
+from .base import Closing
 from .values import Delivery, Settled, Settlement, SettleOutcome
 
 
-class ConsumerBackend(MindtraceABC):
+class ConsumerBackend(Closing):
     """One consumer's side of one queue.
 
     ``receive`` and ``settle`` are called from one thread at a time, the consumer's; ``extend``, ``settle``
@@ -67,13 +66,3 @@ class ConsumerBackend(MindtraceABC):
     @abstractmethod
     def close(self) -> None:
         """Release what is still leased, and end; again is a no-op. A blocked ``receive`` raises Closed."""
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> bool | None:
-        """Close."""
-        self.close()
-        return super().__exit__(exc_type, exc_val, exc_tb)

@@ -2,10 +2,9 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from types import TracebackType
 from typing import NamedTuple
 
-from .base import MindtraceABC
+from .base import Closing
 from .values import JobResult
 
 
@@ -17,7 +16,7 @@ class EndedJob(NamedTuple):
     ttl_s: float
 
 
-class ResultStore(MindtraceABC):
+class ResultStore(Closing):
     """Keeps how jobs ended, beside a broker that has no place for it. Any thread may call any method.
 
     A store and a broker can't be changed in one step. Adapters store a result once its job is settled and
@@ -52,13 +51,3 @@ class ResultStore(MindtraceABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of the store; again is a no-op."""
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> bool | None:
-        """Close."""
-        self.close()
-        return super().__exit__(exc_type, exc_val, exc_tb)
