@@ -3,8 +3,6 @@
 import os
 import ssl as tls
 from collections.abc import Sequence
-from ipaddress import ip_address
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -12,7 +10,17 @@ from pika import ConnectionParameters, PlainCredentials, SSLOptions
 from pydantic import SecretStr
 
 from ...domain.errors import InvalidInput, InvalidName
-from ...domain.limits import check_int, check_name, check_seconds
+from ...domain.limits import check_int, check_name
+from ...ports.server import (
+    Address,
+    check_address,
+    check_duration,
+    check_pairs,
+    check_tls,
+    is_loopback,
+    parsed_address,
+    plain_password,
+)
 
 _LONGEST_NAMESPACE = 96
 """RabbitMQ's names have 255 bytes at most, of which the queue's own may take 128 and its parts' 9."""
@@ -22,8 +30,6 @@ _MOST_PREFETCH = 65535
 _PORT, _TLS_PORT = 5672, 5671
 _URL = "amqp://[user[:password]@]host[:port][,host[:port]…][/vhost][?namespace=…&prefetch=…&heartbeat_s=…]"
 _QUERY = ("namespace", "prefetch", "heartbeat_s", "ssl_ca_certs")
-
-Address = tuple[str, int]
 
 
 class Settings(NamedTuple):
@@ -46,7 +52,7 @@ class Settings(NamedTuple):
     @property
     def is_exposed(self) -> bool:
         """Whether others than this machine can read what is sent."""
-        return not self.ssl and not all(_is_loopback(host) for host, _ in self.addresses)
+        return not self.ssl and not all(is_loopback(host) for host, _ in self.addresses)
 
     def parameters(self) -> list[ConnectionParameters]:
         """The same for the driver, one for each server."""
@@ -77,27 +83,22 @@ def check_settings(settings: Settings) -> Settings:
         InvalidInput: one can't; the message says which, and what it must be.
     """
     for host, port in settings.addresses:
-        _check_address(host, port)
+        check_address("host", host, port)
     _check_text("username", settings.username)
     _check_text("vhost", settings.vhost)
-    _check_tls(settings.ssl, settings.ca_certs)
+    check_tls(settings.ssl, settings.ca_certs, url="an amqps:// URL")
     check_int("heartbeat_s", settings.heartbeat_s, 1, _LONGEST_HEARTBEAT_S)
-    if check_seconds("patience_s", settings.patience_s) == 0:
-        raise InvalidInput("patience_s 0: must be more than 0 seconds")
+    check_duration("patience_s", settings.patience_s)
     return settings
 
 
-def checked_addresses(host: str, port: int, hosts: object) -> list[Address]:
+def checked_addresses(host: str, port: int, hosts: Sequence[Address]) -> list[Address]:
     """The servers to try, in turn.
 
     Raises:
         InvalidInput: ``hosts`` isn't a list of pairs.
     """
-    if isinstance(hosts, str) or not isinstance(hosts, Sequence):
-        raise InvalidInput(f"hosts {hosts!r:.80}: give a list of (host, port)")
-    for pair in hosts:
-        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-            raise InvalidInput(f"hosts: {pair!r:.80} isn't (host, port)")
+    check_pairs("hosts", hosts)
     return [(name, number) for name, number in hosts] or [(host, port)]
 
 
@@ -107,11 +108,9 @@ def secret(password: object) -> SecretStr:
     Raises:
         InvalidInput: it is something else.
     """
-    if isinstance(password, SecretStr):
-        return password
-    if isinstance(password, str):
-        return SecretStr(password)
-    raise InvalidInput(f"password: must be a text or a SecretStr, not {type(password).__name__}")
+    if (plain := plain_password("password", password)) is None:
+        raise InvalidInput("password: must be a text or a SecretStr, not NoneType")
+    return SecretStr(plain)
 
 
 def checked_namespace(namespace: str) -> str:
@@ -149,7 +148,7 @@ def parsed_url(url: str) -> dict[str, Any]:
         parts = urlsplit(f"//{rest}")
         who, _, where = parts.netloc.rpartition("@")
         username, _, password = map(unquote, who.partition(":"))
-        addresses = [_address(each, _TLS_PORT if encrypted else _PORT) for each in where.split(",")]
+        addresses = [parsed_address(each, _TLS_PORT if encrypted else _PORT) for each in where.split(",")]
         query = {
             name: values[-1]
             for name, values in parse_qs(parts.query, strict_parsing=bool(parts.query)).items()
@@ -174,35 +173,6 @@ def parsed_url(url: str) -> dict[str, Any]:
     }
 
 
-def _address(text: str, default_port: int) -> Address:
-    parts = urlsplit(f"//{text}")
-    return parts.hostname or "localhost", default_port if parts.port is None else parts.port
-
-
-def _check_address(host: object, port: object) -> None:
-    if not isinstance(host, str) or not host or host != host.strip() or "/" in host:
-        raise InvalidInput(f"host {host!r:.80}: give a host's name or address, and nothing else")
-    check_int("host's port", port, 1, 65535)
-
-
 def _check_text(what: str, text: object) -> None:
     if not isinstance(text, str) or not 0 < len(text.encode(errors="replace")) <= 255:
         raise InvalidInput(f"{what} {text!r:.80}: must be a text of 1 to 255 bytes")
-
-
-def _check_tls(ssl: object, ca_certs: object) -> None:
-    if not isinstance(ssl, bool):
-        raise InvalidInput(f"ssl {ssl!r:.80}: must be True or False")
-    if ca_certs is None:
-        return
-    if not ssl:
-        raise InvalidInput("ssl_ca_certs is of use only with ssl=True, or in an amqps:// URL")
-    if not isinstance(ca_certs, str) or not Path(ca_certs).is_file():
-        raise InvalidInput(f"ssl_ca_certs {ca_certs!r:.200}: there is no such file")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

@@ -7,11 +7,11 @@ from typing import Any
 from ...domain.errors import AccessDenied, JobsError
 from ...ports import Durability, Finding
 from ...ports.findings import doubtful, good, wrong
+from ...ports.server import is_loopback
 from .keys import QueueKeys
 from .link import Link, OutOfReach
 from .looking import list_queues
 from .scripts import DENIED
-from .settings import is_loopback
 
 _SKEW_S = 5.0
 _NEARLY = 0.9

@@ -8,17 +8,16 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from ...domain.errors import InvalidInput
 from ...domain.limits import check_int
-from .link import Link, make_driver, make_sentinel
-from .settings import (
-    Password,
+from ...ports.server import (
     check_address,
-    check_credentials,
     check_duration,
-    check_sentinels,
     check_tls,
     is_loopback,
+    parsed_address,
     plain_password,
 )
+from .link import Link, make_driver, make_sentinel
+from .settings import Password, check_credentials, check_sentinels
 
 _MAX_DB = 65_535
 
@@ -46,7 +45,7 @@ class Server:
         check_address("host", self.host, self.port)
         check_int("db", self.db, 0, _MAX_DB)
         check_credentials(self.username, self.password)
-        check_tls(self.ssl, self.ssl_ca_certs)
+        check_tls(self.ssl, self.ssl_ca_certs, url="a rediss:// URL")
         check_sentinels(self.sentinels, self.sentinel_service, self.sentinel_password)
 
     def link(
@@ -141,7 +140,7 @@ def parsed_url(url: str) -> UrlSettings:
         service = unquote(path.pop(0)) if by_sentinel else ""
         (database,) = path or [""]
         db = int(database or 0)
-        addresses = [_address(each, 26379 if by_sentinel else 6379) for each in where.split(",")]
+        addresses = [parsed_address(each, 26379 if by_sentinel else 6379) for each in where.split(",")]
         if by_sentinel == (service == "") or (len(addresses) > 1 and not by_sentinel):
             raise ValueError
     except ValueError:  # whose message may show the password
@@ -171,8 +170,3 @@ def parsed_url(url: str) -> UrlSettings:
         sentinel_service=service or "mymaster",
         sentinel_password=sentinel_password,
     )
-
-
-def _address(text: str, default_port: int) -> tuple[str, int]:
-    parts = urlsplit(f"//{text}")
-    return parts.hostname or "localhost", default_port if parts.port is None else parts.port
