@@ -11,7 +11,8 @@ import pytest
 from redis import Redis
 
 from brokers.fixtures import StartRedis
-from brokers.redis_server import Address, free_port
+from brokers.private_server import free_port
+from brokers.redis_server import Address
 from mindtrace.jobs import RedisResultStore
 from mindtrace.jobs.domain.errors import AccessDenied, BackendError, BackendUnavailable, Closed
 from mindtrace.jobs.ports import EndedJob, JobResult, ResultStatus

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from brokers.fixtures import StartRedis
-from brokers.redis_server import PrivateRedis, free_port
+from brokers.private_server import free_port
+from brokers.redis_server import PrivateRedis
 from mindtrace.jobs import Orchestrator
 
 from .workers import eventually

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from brokers.fixtures import StartRabbitMQ, StartRedis
-from brokers.redis_server import PrivateRedis, free_port
+from brokers.private_server import free_port
+from brokers.redis_server import PrivateRedis
 from mindtrace.jobs import Finding, Orchestrator, Queue, QueueKind, SQLiteClient, Verdict
 from mindtrace.jobs.adapters.redis import diagnosis, link
 from mindtrace.jobs.cli.main import run

@@ -3,13 +3,10 @@
 One test for each kind of fault. Where a worker is killed or stopped, it is a process, as a user runs it.
 """
 
-import json
 import logging
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -22,9 +19,9 @@ import pytest
 
 from brokers.account import Record
 from brokers.fixtures import StartRabbitMQ
+from brokers.private_server import free_port
 from brokers.proxy import Proxy, Spoil
 from brokers.rabbitmq_server import PrivateRabbitMQ
-from brokers.redis_server import free_port
 from mindtrace.jobs import (
     Consumer,
     ConsumerBackend,
@@ -42,9 +39,8 @@ from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable, QueueConflict, QueueNotFound
 from mindtrace.jobs.ports import Ack, Dead, Delivery, Message, Release, Retry, SettleOutcome
 
-from .workers import eventually
+from .workers import WorkerProcess, eventually
 
-WORKER = Path(__file__).with_name("worker.py")
 QUEUE = "squares"
 
 
@@ -68,7 +64,7 @@ class Trial:
         self.finished = Record(folder / "finished")
         self.confirmed: set[str] = set()
         self.open: set[str] = set()
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.workers: list[WorkerProcess] = []
 
     def publish(self, count: int) -> None:
         """Publish jobs, and note which were confirmed and which were left open."""
@@ -79,26 +75,14 @@ class Trial:
             else:
                 self.open.add(outcome.id)
 
-    def start_worker(self, **options: float) -> "subprocess.Popen[bytes]":
+    def start_worker(self, **options: float) -> WorkerProcess:
         """Start a worker process, and wait until it works."""
         url = f"{self.server.address.url}?heartbeat_s=2"
-        words = [sys.executable, str(WORKER), url, str(self.started.path)]
-        words += ["--finished", str(self.finished.path)]
-        for name, value in options.items():
-            words += [f"--{name.replace('_', '-')}", str(value)]
         before = len(self.started)
-        worker = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        worker = WorkerProcess(url, self.started, finished=self.finished.path, **options)
         self.workers.append(worker)
         eventually(lambda: len(self.started) > before, 15, "a worker starts to work")
         return worker
-
-    def stop(self, worker: "subprocess.Popen[bytes]") -> dict[str, int]:
-        """Stop a worker with SIGTERM, and return the account that it gives."""
-        worker.send_signal(signal.SIGTERM)
-        out, err = worker.communicate(timeout=20)
-        assert worker.returncode == 0, err.decode()
-        stats: dict[str, int] = json.loads(out)
-        return stats
 
     def expect_finished(self, within_s: float) -> None:
         """Wait until every confirmed job was finished, and nothing is left."""
@@ -118,7 +102,6 @@ class Trial:
     def close(self) -> None:
         for worker in self.workers:
             worker.kill()
-            worker.communicate()
         self.backend.close()
 
 
@@ -233,7 +216,7 @@ def test_killing_workers_loses_no_job_and_repeats_only_what_was_in_hand(
     )
     assert len(trial.confirmed) == 3000
     assert trial.ran_again() <= kills * prefetch
-    assert trial.stop(last)["lost"] == 0
+    assert last.end()["lost"] == 0
 
 
 def test_a_worker_that_slept_is_told_so_and_another_did_its_jobs(
@@ -243,12 +226,12 @@ def test_a_worker_that_slept_is_told_so_and_another_did_its_jobs(
     trial = trial_on(server)
     trial.publish(20)
     sleeper = trial.start_worker(prefetch=2, job_s=0.1)
-    sleeper.send_signal(signal.SIGSTOP)
+    sleeper.send(signal.SIGSTOP)
     other = trial.start_worker(prefetch=2, job_s=0.1)
     trial.expect_finished(within_s=30)
-    sleeper.send_signal(signal.SIGCONT)
+    sleeper.send(signal.SIGCONT)
     time.sleep(1.0)
-    mine, others = trial.stop(sleeper), trial.stop(other)
+    mine, others = sleeper.end(), other.end()
     assert mine["lost"] >= 1
     assert others["lost"] == 0
     assert mine["done"] + others["done"] == 20

@@ -25,8 +25,9 @@ from redis.exceptions import RedisError
 
 from brokers.account import Account, Record, Totals
 from brokers.fixtures import StartRedis
+from brokers.private_server import free_port
 from brokers.proxy import Proxy, Spoil
-from brokers.redis_server import PrivateRedis, free_port
+from brokers.redis_server import PrivateRedis
 from mindtrace.jobs import (
     Consumer,
     ConsumerBackend,

@@ -30,7 +30,7 @@ class WorkerProcess:
         options: Its options, such as ``lease_s``.
     """
 
-    def __init__(self, url: str, record: Record, **options: float) -> None:
+    def __init__(self, url: str, record: Record, **options: float | Path) -> None:
         words = [sys.executable, str(WORKER), url, str(record.path)]
         for name, value in options.items():
             words += [f"--{name.replace('_', '-')}", str(value)]
@@ -52,7 +52,7 @@ class WorkerProcess:
     def end(self) -> dict[str, int]:
         """Stop it with SIGTERM, as a supervisor does, and return the account that it gives."""
         self._process.send_signal(signal.SIGTERM)
-        out, err = self._process.communicate(timeout=15)
+        out, err = self._process.communicate(timeout=20)
         assert self._process.returncode == 0, err.decode()
         stats: dict[str, int] = json.loads(out)
         return stats

@@ -3,13 +3,12 @@
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from pika.exceptions import AMQPError, ProbableAccessDeniedError, ProbableAuthen
 
 from mindtrace.jobs.adapters.rabbitmq import RabbitMQClient
 
-from .redis_server import free_port
+from .private_server import PrivateServer, free_port
 
 VARIABLE = "MINDTRACE_JOBS_TEST_RABBITMQ"
 HOW_TO_GET_ONE = (
@@ -90,7 +89,7 @@ class Address:
         return True
 
 
-class PrivateRabbitMQ:
+class PrivateRabbitMQ(PrivateServer):
     """A node of its own, on free ports, in a folder of its own; a test may do to it what it likes.
 
     Args:
@@ -103,7 +102,7 @@ class PrivateRabbitMQ:
     """
 
     def __init__(self, folder: Path, **settings: str | int) -> None:
-        self.folder = folder
+        super().__init__(folder, start_s=_START_S)
         self._scripts = _installed_scripts()
         self.address = Address("127.0.0.1", free_port())
         self._distribution_port = free_port()
@@ -113,26 +112,14 @@ class PrivateRabbitMQ:
         lines |= {name.replace("__", "."): str(value) for name, value in settings.items()}
         (folder / "rabbitmq.conf").write_text("".join(f"{key} = {value}\n" for key, value in lines.items()))
         (folder / "enabled_plugins").write_text("[].")
-        self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> "PrivateRabbitMQ":
-        """Start it, and wait until it answers."""
-        with (self.folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [str(self._scripts / "rabbitmq-server")],
-                env=self._environment(),
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        give_up = time.monotonic() + _START_S
-        while not self.address.answers():
-            if self._process.poll() is not None or time.monotonic() > give_up:
-                self.kill()
-                raise RuntimeError(f"rabbitmq-server didn't start: {self.log()[-2000:]}")
-            time.sleep(0.05)
-        return self
+    def command(self) -> list[str]:
+        """Its own start script, which leaves the user as it is."""
+        return [str(self._scripts / "rabbitmq-server")]
+
+    def answers(self) -> bool:
+        """Whether it serves."""
+        return self.address.answers()
 
     def client(self, namespace: str = "default", **options: Any) -> RabbitMQClient:
         """Connect a client of ours."""
@@ -142,7 +129,7 @@ class PrivateRabbitMQ:
         """Run ``rabbitmqctl``, and return what it prints."""
         done = subprocess.run(
             [str(self._scripts / "rabbitmqctl"), "--quiet", "--node", self._node, *words],
-            env=self._environment(),
+            env=self.environment(),
             capture_output=True,
             text=True,
             timeout=60,
@@ -152,32 +139,8 @@ class PrivateRabbitMQ:
             raise RuntimeError(f"rabbitmqctl {' '.join(words)}: {done.stdout}{done.stderr}")
         return done.stdout
 
-    def stop(self) -> None:
-        """Shut it down gracefully; a no-op where it doesn't run."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it as a power cut would end its process."""
-        self._end(signal.SIGKILL)
-
-    def restart(self) -> None:
-        """Shut it down gracefully and start it again, at the same address."""
-        self.stop()
-        self.start()
-
-    def pause(self) -> None:
-        """Make it silent without closing anything, until :meth:`resume`."""
-        self._signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it go on after :meth:`pause`."""
-        self._signal(signal.SIGCONT)
-
-    def log(self) -> str:
-        """What it wrote."""
-        return (self.folder / "server.log").read_text("utf-8", "replace")
-
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """Names, ports, folders and a cookie of its own."""
         folder = self.folder
         return {
             "PATH": os.environ["PATH"],
@@ -194,22 +157,6 @@ class PrivateRabbitMQ:
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-setcookie {self._cookie} +sbwt none +sbwtdcpu none",
             "RABBITMQ_CTL_ERL_ARGS": f"-setcookie {self._cookie}",
         }
-
-    def _signal(self, number: int) -> None:
-        if self._process is not None and self._process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
-
-    def _end(self, number: int) -> None:
-        self._signal(number)
-        self._signal(signal.SIGCONT)
-        if self._process is not None:
-            try:
-                self._process.wait(20)
-            except subprocess.TimeoutExpired:
-                self._signal(signal.SIGKILL)
-                self._process.wait()
-            self._process = None
 
 
 @contextmanager

@@ -2,9 +2,6 @@
 
 import os
 import shutil
-import signal
-import socket
-import subprocess
 import time
 import warnings
 from collections.abc import Iterator
@@ -21,6 +18,8 @@ from redis.connection import parse_url
 from redis.retry import Retry
 
 from mindtrace.jobs.adapters.redis import RedisClient, RedisResultStore
+
+from .private_server import PrivateServer, free_port
 
 VARIABLE = "MINDTRACE_JOBS_TEST_REDIS"
 HOW_TO_GET_ONE = (
@@ -95,7 +94,7 @@ class Address:
             return True
 
 
-class PrivateRedis:
+class PrivateRedis(PrivateServer):
     """A server of its own, on a free port, in a folder of its own; a test may do to it what it likes.
 
     Args:
@@ -118,7 +117,7 @@ class PrivateRedis:
         config: str | None = None,
         **options: str | int,
     ) -> None:
-        self.folder = folder
+        super().__init__(folder, start_s=_START_S)
         self._program = installed_program()
         self._requirepass = requirepass
         self._sentinel = sentinel
@@ -130,7 +129,6 @@ class PrivateRedis:
         if self._config is not None:
             self._config.write_text(config or "", "utf-8")
         self.address = Address("127.0.0.1", free_port(), password=requirepass)
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -145,63 +143,17 @@ class PrivateRedis:
         """Connect a plain driver, to look and to disturb."""
         return self.address.admin()
 
-    def start(self) -> "PrivateRedis":
-        """Start it, and wait until it answers and has loaded what it kept."""
+    def command(self) -> list[str]:
+        """The program, and what it is told."""
         fixed = {"bind": "127.0.0.1", "port": self.address.port, "dir": str(self.folder), "daemonize": "no"}
         words = [self._program, *([str(self._config)] if self._config else [])]
         for name, value in (fixed | self._options).items():
             words += [f"--{name}", str(value)]
-        if self._sentinel:
-            words.append("--sentinel")
-        with (self.folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(words, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        give_up = time.monotonic() + _START_S
-        while not self.address.answers():
-            if self._process.poll() is not None or time.monotonic() > give_up:
-                self.kill()
-                raise RuntimeError(f"{self._program} didn't start: {self.log()[-2000:]}")
-            time.sleep(0.01)
-        return self
+        return [*words, "--sentinel"] if self._sentinel else words
 
-    def stop(self) -> None:
-        """Shut it down gracefully; a no-op where it doesn't run."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it as a power cut would end its process."""
-        self._end(signal.SIGKILL)
-
-    def restart(self) -> None:
-        """Shut it down gracefully and start it again, at the same address."""
-        self.stop()
-        self.start()
-
-    def pause(self) -> None:
-        """Make it silent without closing anything, until :meth:`resume`."""
-        self._signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it go on after :meth:`pause`."""
-        self._signal(signal.SIGCONT)
-
-    def log(self) -> str:
-        """What it wrote."""
-        return (self.folder / "server.log").read_text("utf-8", "replace")
-
-    def _signal(self, number: int) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(number)
-
-    def _end(self, number: int) -> None:
-        self._signal(number)
-        self._signal(signal.SIGCONT)
-        if self._process is not None:
-            try:
-                self._process.wait(10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
+    def answers(self) -> bool:
+        """Whether it serves, with all that it kept loaded."""
+        return self.address.answers()
 
 
 @contextmanager
@@ -242,14 +194,6 @@ def installed_program() -> str:
         if path := shutil.which(name):
             return path
     raise NoRedis(HOW_TO_GET_ONE)
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -1,0 +1,108 @@
+"""A server that a test has to itself: started in a folder of its own, and ended in whatever way."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+_END_S = 20.0
+
+
+class PrivateServer(ABC):
+    """A process on a free port; a test may do to it what it likes.
+
+    Args:
+        folder: Where it keeps its files; must exist.
+        start_s: How many seconds it may take to start.
+    """
+
+    def __init__(self, folder: Path, *, start_s: float) -> None:
+        self.folder = folder
+        self._start_s = start_s
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """The program, and what it is told."""
+
+    @abstractmethod
+    def answers(self) -> bool:
+        """Whether it serves."""
+
+    def environment(self) -> dict[str, str] | None:
+        """What it finds in its environment; None for what is in ours."""
+        return None
+
+    def start(self) -> Self:
+        """Start it, and wait until it answers."""
+        words = self.command()
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                words,
+                env=self.environment(),
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # so that a signal reaches what a script has started
+            )
+        give_up = time.monotonic() + self._start_s
+        while not self.answers():
+            if self._process.poll() is not None or time.monotonic() > give_up:
+                self.kill()
+                raise RuntimeError(f"{words[0]} didn't start: {self.log()[-2000:]}")
+            time.sleep(0.01)
+        return self
+
+    def stop(self) -> None:
+        """Shut it down gracefully; a no-op where it doesn't run."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a power cut would end its process."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Shut it down gracefully and start it again, at the same address."""
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Make it silent without closing anything, until :meth:`resume`."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after :meth:`pause`."""
+        self._signal(signal.SIGCONT)
+
+    def log(self) -> str:
+        """What it wrote."""
+        return (self.folder / "server.log").read_text("utf-8", "replace")
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None and self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+
+    def _end(self, number: int) -> None:
+        self._signal(number)
+        self._signal(signal.SIGCONT)
+        if self._process is not None:
+            try:
+                self._process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                self._signal(signal.SIGKILL)
+                self._process.wait()
+            self._process = None
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
