@@ -11,11 +11,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from mindtrace.jobs import Consumer, Job, JobInput, JobOutput, JobSchema, Orchestrator, SQLiteClient
+from measuring import PAIR, SCHEMA, Idle, drain_application, latency_ms, timed
+from mindtrace.jobs import Orchestrator, SQLiteClient
 from mindtrace.jobs.domain import Queue, new_job_id
 from mindtrace.jobs.ports import Ack, ConsumerBackend, Message
 
@@ -28,53 +28,7 @@ BACKLOGS = (10_000, 1_000_000)
 PEER = Path(__file__).parent / "peers" / "drain_huey.py"
 
 
-class Pair(JobInput):
-    x: float
-    y: float
-
-
-class Nothing(JobOutput):
-    pass
-
-
-class Idle(Consumer):
-    def run(self, job: Job[Pair]) -> None:
-        pass
-
-
-SCHEMA = JobSchema("bench", Pair, Nothing)
-PAIR = Pair(x=1.5, y=2.5)
 BODY = b'{"v":1,"schema":"bench","payload":{"x":1.5,"y":2.5},"created_at":"2026-01-01T00:00:00Z"}'
-
-
-def timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def latencies_ms(orchestrator: Orchestrator, count: int = 200) -> list[float]:
-    """From the publish call to the handler's start on an idle worker, in this process."""
-    started: list[float] = []
-
-    class Stamp(Consumer):
-        def run(self, job: Job[Pair]) -> None:
-            started.append(time.perf_counter())
-
-    found = []
-    with Stamp("bench") as consumer:
-        consumer.connect(orchestrator)
-        working = threading.Thread(target=lambda: consumer.consume(count, block=True))
-        working.start()
-        for number in range(count):
-            time.sleep(0.01)
-            sent = time.perf_counter()
-            orchestrator.publish("bench", PAIR)
-            while len(started) <= number:
-                time.sleep(0.0001)
-            found.append((started[-1] - sent) * 1000)
-        working.join()
-    return sorted(found)
 
 
 def idle_cpu(orchestrator: Orchestrator, seconds: float = 5.0) -> float:
@@ -96,19 +50,12 @@ def one_round(orchestrator: Orchestrator) -> dict[str, float]:
     inputs = [PAIR] * JOBS
     figures: dict[str, float] = {}
     figures["publish_batch, all at once"] = JOBS / timed(lambda: orchestrator.publish_batch("bench", inputs))
-
-    def drain() -> None:
-        with Idle("bench") as consumer:
-            consumer.connect(orchestrator)
-            if consumer.consume(JOBS) != JOBS:
-                raise RuntimeError("not every job came")
-
-    figures["consume, adaptive"] = JOBS / timed(drain)
+    figures["consume, adaptive"] = JOBS / timed(lambda: drain_application(orchestrator, None, JOBS))
     figures["publish, one by one"] = SINGLES / timed(
         lambda: [orchestrator.publish("bench", PAIR) for _ in range(SINGLES)]
     )
     orchestrator.clean_queue("bench")
-    latencies = latencies_ms(orchestrator)
+    latencies = latency_ms(orchestrator)
     return figures | {"latency p50, ms": latencies[100], "latency p99, ms": latencies[197]}
 
 

@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,9 +18,9 @@ from typing import Any
 
 from pika import BasicProperties, BlockingConnection, SelectConnection, URLParameters
 
-from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, Orchestrator, RabbitMQClient, job_from_schema
-from mindtrace.jobs.domain.envelope import encode
-from mindtrace.jobs.ports import Ack, Message
+from measuring import PAIR, SCHEMA, drain_application, latency_ms, messages, timed
+from mindtrace.jobs import Orchestrator, RabbitMQClient
+from mindtrace.jobs.ports import Ack
 
 URL = os.environ.get("MINDTRACE_JOBS_TEST_RABBITMQ", "amqp://guest:guest@localhost:5672/%2F")
 NAMESPACE = "bench"
@@ -31,31 +30,6 @@ JOBS = 10_000
 SINGLES = 1000
 PEERS = Path(__file__).parent / "peers"
 PERSISTENT = BasicProperties(delivery_mode=2)
-
-
-class Pair(JobInput):
-    x: float
-    y: float
-
-
-class Idle(Consumer):
-    def run(self, job: Job[Pair]) -> None:
-        pass
-
-
-SCHEMA = JobSchema("bench", Pair)
-PAIR = Pair(x=1.5, y=2.5)
-
-
-def timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def messages(count: int) -> list[Message]:
-    jobs = [job_from_schema(SCHEMA, PAIR) for _ in range(count)]
-    return [Message(job.id, encode(job, SCHEMA)) for job in jobs]
 
 
 # -- bare pika ------------------------------------------------------------------------------------
@@ -153,37 +127,6 @@ def drain_port(backend: RabbitMQClient, batch: int) -> None:
         while deliveries:
             acks = [Ack(delivery.receipt) for delivery in deliveries]
             deliveries = consumer.settle(acks, take=batch).deliveries or consumer.receive(batch, 0.0)
-
-
-def drain_application(orchestrator: Orchestrator, prefetch: int | None, count: int) -> None:
-    with Idle("bench") as consumer:
-        consumer.connect(orchestrator, prefetch=prefetch)
-        if consumer.consume(count) != count:
-            raise RuntimeError("not every job came")
-
-
-def latency_ms(orchestrator: Orchestrator, count: int = 200) -> list[float]:
-    """From the publish call to the handler's start on an idle worker, in this process."""
-    started: list[float] = []
-
-    class Stamp(Consumer):
-        def run(self, job: Job[Pair]) -> None:
-            started.append(time.perf_counter())
-
-    latencies = []
-    with Stamp("bench") as consumer:
-        consumer.connect(orchestrator)
-        working = threading.Thread(target=lambda: consumer.consume(count, block=True))
-        working.start()
-        for number in range(count):
-            time.sleep(0.01)
-            sent = time.perf_counter()
-            orchestrator.publish("bench", PAIR)
-            while len(started) <= number:
-                time.sleep(0.0001)
-            latencies.append((started[-1] - sent) * 1000)
-        working.join()
-    return sorted(latencies)
 
 
 def one_round(orchestrator: Orchestrator, backend: RabbitMQClient) -> dict[str, float]:

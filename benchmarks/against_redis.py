@@ -8,9 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,18 +16,12 @@ from typing import Any
 
 from redis import Redis
 
+from measuring import PAIR, SCHEMA, drain_application, latency_ms, messages, timed
 from mindtrace.jobs import (
-    Consumer,
-    Job,
-    JobInput,
-    JobOutput,
-    JobSchema,
     Orchestrator,
     RedisClient,
-    job_from_schema,
 )
 from mindtrace.jobs.adapters.redis.keys import QueueKeys
-from mindtrace.jobs.domain.envelope import encode
 from mindtrace.jobs.ports import Ack, Message
 
 URL = os.environ.get("MINDTRACE_JOBS_TEST_REDIS", "redis://localhost:6379/0")
@@ -66,30 +57,6 @@ return #ids
 """
 
 
-class Pair(JobInput):
-    x: float
-    y: float
-
-
-class Nothing(JobOutput):
-    pass
-
-
-class Idle(Consumer):
-    def run(self, job: Job[Pair]) -> None:
-        pass
-
-
-SCHEMA = JobSchema("bench", Pair, Nothing)
-PAIR = Pair(x=1.5, y=2.5)
-
-
-def timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
 class Bare:
     """The limit: two scripts and nothing else."""
 
@@ -116,11 +83,6 @@ class Bare:
         self.server.unlink(*self.keys)
 
 
-def messages(count: int) -> list[Message]:
-    jobs = [job_from_schema(SCHEMA, PAIR) for _ in range(count)]
-    return [Message(job.id, encode(job, SCHEMA)) for job in jobs]
-
-
 def drain_port(backend: RedisClient, batch: int) -> None:
     """Drain through the port alone: what the adapter can do, without decoding or running anything."""
     with backend.open_consumer("bench") as consumer:
@@ -129,37 +91,6 @@ def drain_port(backend: RedisClient, batch: int) -> None:
             deliveries = consumer.settle(
                 [Ack(delivery.receipt) for delivery in deliveries], take=batch
             ).deliveries
-
-
-def drain_application(orchestrator: Orchestrator, prefetch: int | None, count: int) -> None:
-    with Idle("bench") as consumer:
-        consumer.connect(orchestrator, prefetch=prefetch)
-        if consumer.consume(count) != count:
-            raise RuntimeError("not every job came")
-
-
-def latency_ms(orchestrator: Orchestrator, count: int = 200) -> list[float]:
-    """From the publish call to the handler's start on an idle worker, in this process."""
-    started: list[float] = []
-
-    class Stamp(Consumer):
-        def run(self, job: Job[Pair]) -> None:
-            started.append(time.perf_counter())
-
-    latencies = []
-    with Stamp("bench") as consumer:
-        consumer.connect(orchestrator)
-        working = threading.Thread(target=lambda: consumer.consume(count, block=True))
-        working.start()
-        for number in range(count):
-            time.sleep(0.01)
-            sent = time.perf_counter()
-            orchestrator.publish("bench", PAIR)
-            while len(started) <= number:
-                time.sleep(0.0001)
-            latencies.append((started[-1] - sent) * 1000)
-        working.join()
-    return sorted(latencies)
 
 
 def one_round(orchestrator: Orchestrator, backend: RedisClient, bare: Bare) -> dict[str, float]:
