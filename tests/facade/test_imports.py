@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -51,13 +52,16 @@ def test_another_name_is_no_attribute() -> None:
 
 
 @pytest.fixture
-def adapter_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installation whose adapters are what a test puts there."""
+def adapter_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An installation whose adapters are what a test puts there, and not what is there after it."""
     monkeypatch.setattr(adapters, "__path__", [str(tmp_path)])
     for adapter in set(LAZY.values()):
         monkeypatch.delitem(sys.modules, f"mindtrace.jobs.adapters.{adapter}", raising=False)
         monkeypatch.delattr(adapters, adapter, raising=False)
-    return tmp_path
+    yield tmp_path
+    for adapter in set(LAZY.values()):
+        sys.modules.pop(f"mindtrace.jobs.adapters.{adapter}", None)
+        vars(adapters).pop(adapter, None)
 
 
 @pytest.mark.parametrize(("name", "adapter"), LAZY.items())
