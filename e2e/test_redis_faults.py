@@ -907,7 +907,7 @@ def test_workers_and_publishers_follow_a_failover(private_redis: StartRedis, tri
         eventually(lambda: (role(first), role(second)) == ("slave", "master"), 15, "the replica takes over")
         trial.publish(trial.jobs(50))
         trial.expect_drained(within_s=10)
-        assert worker.stats.done == 100
+        eventually(lambda: worker.stats.done == 100, 5, "the worker has read that all are settled")
 
     assert trial.check().done == 100
 
