@@ -18,10 +18,10 @@ unexport VIRTUAL_ENV PYTHONPATH
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check lint format docs bench clean
+.PHONY: help demo test test-docker check lint format docs bench clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(UV) ## run the example on every backend
 	@$(UV) sync --quiet --frozen --inexact --no-dev --extra redis --extra rabbitmq
@@ -52,6 +52,14 @@ lint: $(SYNCED) ## ruff, mypy, the layers
 format: $(SYNCED) ## fix what ruff can fix
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+test-docker: $(SYNCED) ## the contract on Redis and RabbitMQ in containers
+	@$(UV) sync --quiet --frozen --inexact --all-extras --group docker
+	@export TESTCONTAINERS_RYUK_DISABLED=true PYTHONPATH=testing && \
+	  redis=$$($(BIN)/python -m brokers.images redis) && rabbitmq=$$($(BIN)/python -m brokers.images rabbitmq) && \
+	  echo "==> the contract on $$redis and $$rabbitmq" && \
+	  MINDTRACE_JOBS_TEST_REDIS=docker://$$redis MINDTRACE_JOBS_TEST_RABBITMQ=docker://$$rabbitmq \
+	  $(BIN)/pytest --quiet --contract-profile quick contract_tests/test_redis.py contract_tests/test_rabbitmq.py
 
 docs: $(SYNCED) ## generate docs/capabilities.md from a run of the contract suite
 	@$(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadfile contract_tests --contract-report $(REPORT)

@@ -13,6 +13,10 @@ from typing import Self
 _END_S = 20.0
 
 
+class NoServer(Exception):
+    """There is no server, and no way to start one; the message says how to get one."""
+
+
 class PrivateServer(ABC):
     """A process on a free port; a test may do to it what it likes.
 

@@ -5,8 +5,6 @@ import secrets
 import shutil
 import socket
 import subprocess
-import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,23 +17,16 @@ from pika.exceptions import AMQPError, ProbableAccessDeniedError, ProbableAuthen
 
 from mindtrace.jobs.adapters.rabbitmq import RabbitMQClient
 
-from .private_server import PrivateServer, free_port
+from .chain import Chain
+from .private_server import NoServer, PrivateServer, free_port
 
-VARIABLE = "MINDTRACE_JOBS_TEST_RABBITMQ"
-HOW_TO_GET_ONE = (
-    f"No RabbitMQ for the tests. Set {VARIABLE} to the URL of one, or start one on localhost:5672, or "
-    "install one so that they can start it themselves (on Debian and Ubuntu: apt-get install "
-    "rabbitmq-server; on a Mac: brew install rabbitmq), or, where Docker runs: "
-    ".venv/bin/uv sync --inexact --all-extras --group docker"
+INSTALLING = (
+    "install one (on Debian and Ubuntu: apt-get install rabbitmq-server; on a Mac: brew install rabbitmq)"
 )
 _FOLDERS = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin")
 """Where the scripts are that don't change the user first, as those on Debian's PATH do."""
 _START_S = 60.0
 _DENIED = (ProbableAccessDeniedError, ProbableAuthenticationError)
-
-
-class NoRabbitMQ(Exception):
-    """There is no RabbitMQ, and no way to start one; the message says how to get one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +89,7 @@ class PrivateRabbitMQ(PrivateServer):
             underscores stand for a dot.
 
     Raises:
-        NoRabbitMQ: none is installed.
+        NoServer: none is installed.
     """
 
     def __init__(self, folder: Path, **settings: str | int) -> None:
@@ -160,38 +151,8 @@ class PrivateRabbitMQ(PrivateServer):
 
 
 @contextmanager
-def shared_rabbitmq(folder: Path) -> Iterator[Address]:
-    """Find a RabbitMQ, or start one in ``folder``; nothing may be changed in it but what is one's own.
-
-    Where its command line may be used, all happens in a virtual host made for the purpose.
-
-    Raises:
-        NoRabbitMQ: there is none; the message says how to get one.
-    """
-    if url := os.environ.get(VARIABLE):
-        address = Address.of(url)
-        if not address.answers():
-            raise NoRabbitMQ(f"{VARIABLE} is set, and no RabbitMQ answers there. {HOW_TO_GET_ONE}")
-        yield address
-        return
-    if (usual := Address()).answers():
-        with _own_vhost(usual) as address:
-            yield address
-        return
-    try:
-        server = PrivateRabbitMQ(folder).start()
-    except NoRabbitMQ:
-        with _in_docker() as address:
-            yield address
-        return
-    try:
-        yield server.address
-    finally:
-        server.kill()
-
-
-@contextmanager
 def _own_vhost(address: Address) -> Iterator[Address]:
+    """Make a virtual host for the purpose, where the server's command line may be used."""
     name = f"tests-{os.getpid()}-{secrets.token_hex(3)}"
 
     def control(*words: str) -> bool:
@@ -220,7 +181,7 @@ def _installed_scripts() -> Path:
     """The folder of a server's own scripts.
 
     Raises:
-        NoRabbitMQ: none is installed.
+        NoServer: none is installed.
     """
     folders = [Path(folder) for folder in _FOLDERS]
     if program := shutil.which("rabbitmq-server"):
@@ -228,26 +189,18 @@ def _installed_scripts() -> Path:
     for folder in folders:
         if (folder / "rabbitmq-server").exists():
             return folder
-    raise NoRabbitMQ(HOW_TO_GET_ONE)
+    raise NoServer(f"No RabbitMQ for a test to break: {INSTALLING}")
 
 
-@contextmanager
-def _in_docker() -> Iterator[Address]:
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            from testcontainers.core.container import DockerContainer
-
-            container = DockerContainer("rabbitmq:4").with_exposed_ports(5672)
-            container.start()
-    except Exception as error:  # not installed, or no Docker: its client raises all sorts of things
-        raise NoRabbitMQ(HOW_TO_GET_ONE) from error
-    try:
-        address = Address(container.get_container_host_ip(), int(container.get_exposed_port(5672)))
-        give_up = time.monotonic() + _START_S
-        while not address.answers():
-            if time.monotonic() > give_up:
-                raise NoRabbitMQ(f"a RabbitMQ was started in Docker and doesn't answer. {HOW_TO_GET_ONE}")
-            time.sleep(0.1)
-        yield address
-    finally:
-        container.stop()
+SHARED = Chain(
+    what="RabbitMQ",
+    variable="MINDTRACE_JOBS_TEST_RABBITMQ",
+    read=Address.of,
+    usual=Address(),
+    own_part=_own_vhost,
+    installed=PrivateRabbitMQ,
+    installing=INSTALLING,
+    image="rabbitmq:4",
+    start_s=_START_S,
+)
+"""Where the tests' RabbitMQ comes from."""

@@ -1,11 +1,6 @@
 """Redis servers: the one that tests share, and private ones that a test may break."""
 
-import os
 import shutil
-import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,20 +14,12 @@ from redis.retry import Retry
 
 from mindtrace.jobs.adapters.redis import RedisClient, RedisResultStore
 
-from .private_server import PrivateServer, free_port
+from .chain import Chain
+from .private_server import NoServer, PrivateServer, free_port
 
-VARIABLE = "MINDTRACE_JOBS_TEST_REDIS"
-HOW_TO_GET_ONE = (
-    f"No Redis for the tests. Set {VARIABLE} to the URL of one, or start one on localhost:6379, or install "
-    "one so that they can start it themselves (on Debian and Ubuntu: apt-get install redis-server; on a Mac: "
-    "brew install redis), or, where Docker runs: .venv/bin/uv sync --inexact --all-extras --group docker"
-)
+INSTALLING = "install one (on Debian and Ubuntu: apt-get install redis-server; on a Mac: brew install redis)"
 _PROGRAMS = ("redis-server", "valkey-server")
 _START_S = 10.0
-
-
-class NoRedis(Exception):
-    """There is no Redis, and no way to start one; the message says how to get one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +92,7 @@ class PrivateRedis(PrivateServer):
         options: Configuration, such as ``appendonly="yes"``; underscores stand for dashes.
 
     Raises:
-        NoRedis: none is installed.
+        NoServer: none is installed.
     """
 
     def __init__(
@@ -156,63 +143,26 @@ class PrivateRedis(PrivateServer):
         return self.address.answers()
 
 
-@contextmanager
-def shared_redis(folder: Path) -> Iterator[Address]:
-    """Find a Redis, or start one in ``folder``; nothing may be changed in it but keys of one's own.
-
-    Raises:
-        NoRedis: there is none; the message says how to get one.
-    """
-    if url := os.environ.get(VARIABLE):
-        address = Address.of(url)
-        if not address.answers():
-            raise NoRedis(f"{VARIABLE} is set, and no Redis answers there. {HOW_TO_GET_ONE}")
-        yield address
-        return
-    if (usual := Address()).answers():
-        yield usual
-        return
-    try:
-        server = PrivateRedis(folder).start()
-    except NoRedis:
-        with _in_docker() as address:
-            yield address
-        return
-    try:
-        yield server.address
-    finally:
-        server.kill()
-
-
 def installed_program() -> str:
     """The path of a server's program.
 
     Raises:
-        NoRedis: none is installed.
+        NoServer: none is installed.
     """
     for name in _PROGRAMS:
         if path := shutil.which(name):
             return path
-    raise NoRedis(HOW_TO_GET_ONE)
+    raise NoServer(f"No Redis for a test to break: {INSTALLING}")
 
 
-@contextmanager
-def _in_docker() -> Iterator[Address]:
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            from testcontainers.core.container import DockerContainer
-
-            container = DockerContainer("redis:8").with_exposed_ports(6379)
-            container.start()
-    except Exception as error:  # not installed, or no Docker: its client raises all sorts of things
-        raise NoRedis(HOW_TO_GET_ONE) from error
-    try:
-        address = Address(container.get_container_host_ip(), int(container.get_exposed_port(6379)))
-        give_up = time.monotonic() + 30
-        while not address.answers():
-            if time.monotonic() > give_up:
-                raise NoRedis(f"a Redis was started in Docker and doesn't answer. {HOW_TO_GET_ONE}")
-            time.sleep(0.05)
-        yield address
-    finally:
-        container.stop()
+SHARED = Chain(
+    what="Redis",
+    variable="MINDTRACE_JOBS_TEST_REDIS",
+    read=Address.of,
+    usual=Address(),
+    installed=PrivateRedis,
+    installing=INSTALLING,
+    image="redis:8",
+    start_s=30.0,
+)
+"""Where the tests' Redis comes from."""
