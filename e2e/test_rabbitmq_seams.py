@@ -443,3 +443,38 @@ def test_a_server_that_is_too_old_is_told_so() -> None:
     ):
         client.declare(Queue(QUEUE))
     impostor.close()
+
+
+# -- a queue that is deleted -----------------------------------------------------------------------
+
+
+def test_what_is_settled_when_its_queue_was_deleted_never_reaches_the_successor(
+    client: RabbitMQClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the channel of the deleted queue is slow to close, as over a network (ADM-3)."""
+    client.publish(QUEUE, [Message(id_, b"{}") for id_ in ("dead", "again", "back")])
+    with client.open_consumer(QUEUE) as consumer:
+        assert isinstance(consumer, RabbitMQConsumerBackend)
+        dead, again, back = receive_all(consumer, 3)
+        monkeypatch.setattr(consumer._intake._channel, "close", lambda: None)
+        client.delete(QUEUE)
+        client.declare(Queue(QUEUE))
+        give_up = time.monotonic() + 5.0
+        while not consumer._intake.deleted:
+            assert time.monotonic() < give_up, "the consumer isn't told of the deletion"
+            consumer.extend([])
+            time.sleep(0.001)
+        settlements = [Dead(dead, "rejected", "no"), Retry(again, 0.0, "no"), Release(back)]
+        assert consumer.settle(settlements).outcomes == [SettleOutcome.LOST] * 3
+    counts = client.counts(QUEUE)
+    assert (counts.waiting, counts.dead) == (0, 0)
+
+
+def receive_all(consumer: ConsumerBackend, count: int) -> list[str]:
+    """The receipts of so many jobs."""
+    receipts: list[str] = []
+    while len(receipts) < count:
+        came = consumer.receive(count - len(receipts), 5.0)
+        assert came
+        receipts += [delivery.receipt for delivery in came]
+    return receipts

@@ -192,6 +192,9 @@ class Intake(Line):
         channel.basic_consume(self._names.life, lambda *_: None, callback=ready)
 
     def on_broken(self, error: BaseException) -> None:
+        self._lose_all()
+
+    def _lose_all(self) -> None:
         self.generation += 1
         self._subscription = None
         self._unsettled.clear()
@@ -199,6 +202,7 @@ class Intake(Line):
 
     def _on_deleted(self, channel: Channel) -> None:
         self.deleted = True
+        self._lose_all()  # at once, or a successor could be taken for the queue until the channel is closed
         with suppress(Exception):  # it is closing already
             channel.close()
 
