@@ -8,6 +8,7 @@ SYNCED := $(VENV)/.synced
 REPORT := build/contract.json
 # What takes time in the tests with brokers is waiting: for leases, delays, restarts. So files run side by side.
 WORKERS ?= 2
+MINUTES ?= 10
 FOLDERS := $(shell find src domain ports application adapters cli contract_tests/suite -type d -not -name __pycache__)
 
 export UV_PROJECT_ENVIRONMENT := $(VENV)
@@ -18,7 +19,7 @@ unexport VIRTUAL_ENV PYTHONPATH
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-docker check lint format docs bench clean
+.PHONY: help demo test test-docker soak check lint format docs bench clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +61,9 @@ test-docker: $(SYNCED) ## the contract on Redis and RabbitMQ in containers
 	  echo "==> the contract on $$redis and $$rabbitmq" && \
 	  MINDTRACE_JOBS_TEST_REDIS=docker://$$redis MINDTRACE_JOBS_TEST_RABBITMQ=docker://$$rabbitmq \
 	  $(BIN)/pytest --quiet --contract-profile quick contract_tests/test_redis.py contract_tests/test_rabbitmq.py
+
+soak: $(SYNCED) ## minutes of work under faults: MINUTES=10 BACKENDS="sqlite redis rabbitmq" SEED=1
+	@PYTHONPATH=testing $(BIN)/python -m soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(BACKENDS)
 
 docs: $(SYNCED) ## generate docs/capabilities.md from a run of the contract suite
 	@$(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadfile contract_tests --contract-report $(REPORT)

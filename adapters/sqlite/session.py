@@ -108,7 +108,8 @@ class Session:
     def _run(self, begin: str, step: Step[AnswerT]) -> AnswerT:
         self._leave_parent()
         give_up = time.monotonic() + self._settings.patience_s
-        tries = 0
+        shortest_s, longest_s = _PAUSE_S
+        pause_s = shortest_s
         with self._lock:
             while True:
                 if self._closed:
@@ -121,9 +122,8 @@ class Session:
                         raise translated(error, self._settings.path) from error
                     if time.monotonic() >= give_up:
                         raise translated(error, self._settings.path) from error
-                tries += 1
-                shortest_s, longest_s = _PAUSE_S
-                time.sleep(random.uniform(shortest_s, min(longest_s, shortest_s * 2**tries)))  # noqa: S311
+                pause_s = min(longest_s, 2 * pause_s)
+                time.sleep(random.uniform(shortest_s, pause_s))  # noqa: S311
 
     def _transact(self, db: sqlite3.Connection, begin: str, step: Step[AnswerT]) -> AnswerT:
         db.execute(begin)

@@ -1,6 +1,7 @@
 """What stands in the way of a transaction, and what the caller is told."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,18 @@ def test_a_damaged_file_is_told_with_the_way_to_save_what_is_left(client: SQLite
     with SQLiteClient(path) as again, pytest.raises(FileDamaged, match=r"is damaged .* \.recover"):
         again.counts("points")
     assert path.read_bytes()[8192:8392] == b"\xff" * 200
+
+
+def test_a_file_that_stays_locked_is_told_of_however_often_it_was_tried(
+    client: SQLiteClient, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a process is stopped in the midst of a transaction."""
+    monkeypatch.setattr(session, "_PAUSE_S", (0.0, 0.0))
+    with closing(sqlite3.connect(path)) as other, SQLiteClient(path, patience_s=0.5) as waiting:
+        waiting.counts("points")
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(BackendUnavailable, match="locked"):
+            waiting.declare(Queue("more"))
 
 
 class FailingDisk(sqlite3.Connection):

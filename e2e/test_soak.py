@@ -1,0 +1,15 @@
+"""The soak, for some seconds, where no server has to be started: it runs, and finds nothing."""
+
+import os
+import subprocess
+import sys
+
+from .environments import ROOT
+
+
+def test_some_seconds_of_kills_and_stops_cost_no_job() -> None:
+    words = [sys.executable, "-m", "soak", "--minutes", "0.2", "sqlite"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "testing")}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nothing lost, nothing grew" in done.stdout

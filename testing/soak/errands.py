@@ -1,0 +1,47 @@
+"""The jobs of a soak: of all lengths, and with every way to end."""
+
+import random
+
+from mindtrace.jobs import JobInput, JobOutput, JobSchema, RetryPolicy
+
+LEASE_S = 4.0
+LONG_S = 6.0
+"""Beyond the lease, which has to be extended."""
+MAX_ATTEMPTS = 3
+
+
+class Errand(JobInput):
+    """What a job is to do."""
+
+    work_s: float
+    failures: int = 0
+    """How many of its attempts fail; all of them make it a dead letter."""
+    rejected: bool = False
+
+
+class Receipt(JobOutput):
+    """What is kept of a job."""
+
+    attempt: int
+
+
+SCHEMA = JobSchema(
+    "errands",
+    Errand,
+    Receipt,
+    # A soak kills more often than a life does, and none of its jobs is to blame.
+    retry=RetryPolicy(max_attempts=MAX_ATTEMPTS, base_delay_s=0.2, max_delay_s=2.0, max_deliveries=100),
+)
+
+
+def draw(chance: random.Random) -> Errand:
+    """Draw a job: most take no time, some a moment, a few longer than the lease; some fail."""
+    (longest_s,) = chance.choices((0.004, 0.3, LONG_S), (70, 29, 0.6))
+    work_s = LONG_S if longest_s == LONG_S else chance.uniform(0.0, longest_s)
+    (failures,) = chance.choices(range(MAX_ATTEMPTS + 1), (92, 4, 1, 1))
+    return Errand(work_s=work_s, failures=failures, rejected=chance.random() < 0.01)
+
+
+def draw_delay_s(chance: random.Random) -> float:
+    """Draw a delay; most jobs have none."""
+    return chance.uniform(0.1, 5.0) if chance.random() < 0.1 else 0.0

@@ -1,0 +1,54 @@
+"""A worker of a soak, as a user would write it: consumes until it is told to stop.
+
+python -m soak.worker URL STARTED FINISHED PREFETCH
+"""
+
+import faulthandler
+import signal
+import sys
+import time
+from pathlib import Path
+
+from brokers.account import Record
+from mindtrace.jobs import Consumer, Job, Orchestrator, Reject
+
+from .errands import LEASE_S, SCHEMA, Errand, Receipt
+
+
+class Runner(Consumer):
+    """Does what a job says, and writes down when it began and that it was done."""
+
+    schema = SCHEMA
+
+    def __init__(self, started: str, finished: str) -> None:
+        super().__init__()
+        self._is_up = False
+        self._started = Record(Path(started)).writer()
+        self._finished = Record(Path(finished)).writer()
+
+    def run(self, job: Job[Errand]) -> Receipt:
+        """Work, and end as the job says."""
+        if not self._is_up:
+            self._is_up = True
+            print("up", flush=True)
+        Record.write(self._started, job.id)
+        time.sleep(job.payload.work_s)
+        if job.payload.rejected:
+            raise Reject("as it was to be")
+        if job.attempt <= job.payload.failures:
+            raise RuntimeError("as it was to be")
+        Record.write(self._finished, job.id)
+        return Receipt(attempt=job.attempt)
+
+
+def main() -> None:
+    """Consume."""
+    faulthandler.register(signal.SIGUSR1)  # tells where it hangs
+    url, started, finished, prefetch = sys.argv[1:]
+    with Orchestrator(url) as orchestrator, Runner(started, finished) as runner:
+        runner.connect(orchestrator, lease_s=LEASE_S, prefetch=int(prefetch), poll_timeout_s=1.0)
+        runner.consume()
+
+
+if __name__ == "__main__":
+    main()

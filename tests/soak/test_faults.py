@@ -1,0 +1,18 @@
+"""A soak excuses a job from running once where a fault may have hit it, and nowhere else."""
+
+from brokers.account import Run
+from soak.faults import Fault
+from soak.stage import PREFETCH
+
+RUNS = [Run(pid, f"{pid}-{number}") for number in range(100) for pid in (1, 2)]
+
+
+def test_a_fault_excuses_only_what_its_victim_began_about_then() -> None:
+    hit = Fault("kill", frozenset({1}), after=100).in_hand(RUNS)
+    assert {"1-49", "1-50"} <= hit
+    assert not {"1-20", "1-80", "2-49", "2-50"} & hit
+    assert len(hit) == 3 * PREFETCH
+
+
+def test_a_fault_without_victims_excuses_nothing() -> None:
+    assert not Fault("terminate", frozenset(), after=100).in_hand(RUNS)
