@@ -11,6 +11,7 @@ from pathlib import Path
 
 from brokers.account import Record
 from mindtrace.jobs import Consumer, Job, Orchestrator, Reject
+from mindtrace.jobs.domain.errors import BackendUnavailable
 
 from .errands import LEASE_S, SCHEMA, Errand, Receipt
 
@@ -46,7 +47,12 @@ def main() -> None:
     faulthandler.register(signal.SIGUSR1)  # tells where it hangs
     url, started, finished, prefetch = sys.argv[1:]
     with Orchestrator(url) as orchestrator, Runner(started, finished) as runner:
-        runner.connect(orchestrator, lease_s=LEASE_S, prefetch=int(prefetch), poll_timeout_s=1.0)
+        while True:
+            try:
+                runner.connect(orchestrator, lease_s=LEASE_S, prefetch=int(prefetch), poll_timeout_s=1.0)
+                break
+            except BackendUnavailable:  # a supervisor would start it again
+                time.sleep(0.5)
         runner.consume()
 
 
