@@ -30,7 +30,9 @@ from .vitals import ALLOWED, Course, Vitals
 
 QUEUE = SCHEMA.name
 _MORTALS = 3
+_CONFIRMED = (PublishStatus.ACCEPTED, PublishStatus.DUPLICATE)
 _TICK_S = 0.05
+_START_S = 60.0
 _DRAIN_S = 120.0
 """How long what is left may take when the faults are over."""
 
@@ -66,8 +68,8 @@ class Soak:
 
     def run(self, seconds: float) -> list[str]:
         """Work, print how it goes, and return what is wrong at the end."""
-        began = time.monotonic()
-        next_sample, next_word = began + 2.0, began
+        self._wait_until_at_work()
+        next_sample = next_word = began = time.monotonic()
         with detect_backend(self._stage.url) as backend:
             while (now := time.monotonic()) < began + seconds:
                 self._trouble.turn()
@@ -86,6 +88,15 @@ class Soak:
             self._trouble.dismiss()
             return [*self._settle_account(backend), *self._judge()]
 
+    def _wait_until_at_work(self) -> None:
+        """Have those that are sampled begin: what a start takes is no growth."""
+        give_up = time.monotonic() + _START_S
+        while all(run.pid != self._trouble.steady.pid for run in self._stage.started.runs()):
+            self._publisher.has_ended()
+            if self._trouble.steady.has_ended() or time.monotonic() > give_up:
+                raise SoakFailed(f"the worker has run nothing in {_START_S:g} s")
+            time.sleep(_TICK_S)
+
     def _sample(self) -> None:
         for what, actor in (("publisher", self._publisher), ("worker", self._trouble.steady)):
             self._samples[what].append(Vitals.of(actor.pid))
@@ -103,17 +114,23 @@ class Soak:
 
     def _drain(self, backend: OrchestratorBackend) -> None:
         give_up = time.monotonic() + _DRAIN_S
-        while (counts := backend.counts(QUEUE)).waiting or counts.in_flight:
+        while (counts := backend.counts(QUEUE)).waiting or self._in_flight(backend, counts):
             if time.monotonic() > give_up:
                 raise SoakFailed(f"{_DRAIN_S:g} s after the last fault there are still {counts}")
             time.sleep(0.2)
 
+    def _in_flight(self, backend: OrchestratorBackend, counts: QueueCounts) -> int:
+        if counts.in_flight is not None:
+            return counts.in_flight
+        told = Told(backend, self._stage)
+        confirmed = (each.id for each in read(self._stage.ledger) if each.status in _CONFIRMED)
+        return sum(told.result(QUEUE, id_) is None for id_ in confirmed)
+
     def _settle_account(self, backend: OrchestratorBackend) -> list[str]:
         published, runs = read(self._stage.ledger), self._stage.started.runs()
-        accepted = (PublishStatus.ACCEPTED, PublishStatus.DUPLICATE)
         account = Account(
-            confirmed={each.id for each in published if each.status in accepted},
-            unconfirmed={each.id for each in published if each.status not in accepted},
+            confirmed={each.id for each in published if each.status in _CONFIRMED},
+            unconfirmed={each.id for each in published if each.status not in _CONFIRMED},
         )
         most = max(each.attempts for each in published)
         account.at_fault = [
