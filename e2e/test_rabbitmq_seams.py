@@ -219,7 +219,7 @@ def test_closing_a_loop_ends_who_drives_it_and_who_waits() -> None:
     for thread in threads:
         thread.join(2.0)
     assert len(took) == 3
-    assert io._bell.fileno() == -1
+    assert io.loop.is_closed
     with pytest.raises(LineClosed):
         io.run(lambda: None)
 

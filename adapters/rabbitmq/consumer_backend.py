@@ -167,18 +167,18 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         returned: list[_Held] = []
         held, receipts = self._held, self._receipts
         for arrival in self._arrivals(max_jobs):
-            past = past_of(arrival.properties)
-            past = past._replace(number=past.number + 1)
-            job = _Held(arrival, id_of(arrival.properties), past)
+            properties = arrival.properties
+            past = past_of(properties).delivered()
+            job_id = id_of(properties)
+            job = _Held(arrival, job_id, past)
             if arrival.redelivered and self._kind is QueueKind.PRIORITY:
                 returned.append(job)
                 continue
             receipts.granted += 1
             receipt = f"{receipts.name}.{receipts.granted}"
             held[receipt] = job
-            deliveries.append(
-                Delivery(job.id, arrival.body, receipt, past.attempt, past.number, past.crashes, None)
-            )
+            attempt, number, crashes, _ = past
+            deliveries.append(Delivery(job_id, arrival.body, receipt, attempt, number, crashes, None))
         if returned:
             self._recount(returned)
         return deliveries
@@ -231,7 +231,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             for place in lost:
                 outcomes[place] = self._lose(settlements[place].receipt)
                 del jobs[place]
-            self._store_results(settlements, jobs)
+            if self._results is not None:
+                self._store_results(self._results, settlements, jobs)
             if not take or ready is None:
                 return Settled(outcomes, [])
             try:
@@ -239,10 +240,10 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             except (LineBroken, LineClosed, QueueNotFound):
                 return Settled(outcomes, [])
 
-    def _store_results(self, settlements: Sequence[Settlement], jobs: dict[int, _Held]) -> None:
+    def _store_results(
+        self, results: ResultStore, settlements: Sequence[Settlement], jobs: dict[int, _Held]
+    ) -> None:
         """Keep how settled jobs ended: after the broker knows, never before (RES-2)."""
-        if self._results is None:
-            return
         ended = []
         for place, job in jobs.items():
             match settlements[place]:
@@ -255,7 +256,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                     pass
         try:
             if ended:
-                self._results.put(self._names.results, ended)
+                results.put(self._names.results, ended)
         except JobsError as error:
             self.logger.warning("the results of %d jobs that ended are lost: %s", len(ended), error)
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from pika import BasicProperties
 from pika.channel import Channel
 from pika.exceptions import ConnectionWrongStateError
-from pika.spec import Basic
 
 from .link import Link
 from .topology import Names
@@ -152,27 +151,23 @@ class Intake(Line):
         if (present.credit + freed if present else 0) == more:
             return False
         if present is not None:
-            channel.basic_cancel(present.tag, callback=_then(None if more else answer))
-            # What is under way already pika would send back, and the broker would count that as a crash.
-            channel._cancelled.discard(present.tag)
+            channel.connection.cancel(channel, present.tag, _then(None if more else answer))
             self._subscription = None
         if more:
             self._subscription = subscription = Subscription(f"jobs-{secrets.token_hex(4)}", more)
             channel.basic_qos(prefetch_count=more, callback=_then(None))
-            channel.basic_consume(
+            channel.connection.consume(
+                channel,
                 self._names.work,
+                subscription.tag,
                 partial(self._on_arrival, subscription),
-                consumer_tag=subscription.tag,
-                callback=_then(answer),
+                _then(answer),
             )
         return True
 
     def _acknowledge(self, channel: Channel, acks: Sequence[Arrival]) -> None:
         """One word for all up to the first that isn't acknowledged; one for each of the rest."""
-        if len(acks) == 1:
-            del self._unsettled[acks[0].tag]
-            channel.basic_ack(acks[0].tag)
-            return
+        acknowledge = channel.connection.acknowledge
         tags = {arrival.tag for arrival in acks}
         last = 0
         while tags and (first := next(iter(self._unsettled))) in tags:
@@ -180,10 +175,10 @@ class Intake(Line):
             tags.discard(first)
             last = first
         if last:
-            channel.basic_ack(last, multiple=True)
+            acknowledge(channel, last, multiple=True)
         for tag in sorted(tags):
             del self._unsettled[tag]
-            channel.basic_ack(tag)
+            acknowledge(channel, tag)
 
     # -- what the broker says -------------------------------------------------------------------------
 
@@ -209,16 +204,14 @@ class Intake(Line):
     def _on_arrival(
         self,
         subscription: Subscription,
-        _channel: Channel,
-        method: Basic.Deliver,
+        tag: int,
+        redelivered: bool,
         properties: BasicProperties,
         body: bytes,
     ) -> None:
-        tag: int = method.delivery_tag
-        arrival = Arrival(subscription, self.generation, tag, method.redelivered, properties, body)
         self._unsettled[tag] = subscription
         subscription.unsettled += 1
-        self.arrivals.append(arrival)
+        self.arrivals.append(Arrival(subscription, self.generation, tag, redelivered, properties, body))
 
 
 def _then(answer: Answer | None) -> Answer:

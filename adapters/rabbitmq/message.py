@@ -38,6 +38,10 @@ class Past(NamedTuple):
     history: tuple[tuple[int, str], ...] = ()
     """Its failed attempts, with their errors; the last ones."""
 
+    def delivered(self) -> "Past":
+        """The same with one more delivery."""
+        return _FIRST if self is _NO_PAST else self._replace(number=self.number + 1)
+
     def failed(self, error: str) -> "Past":
         """The same after its present attempt failed."""
         failures = (*self.history, (self.attempt, truncate_error(error)))
@@ -128,6 +132,7 @@ def dead_letter(properties: BasicProperties, body: bytes) -> DeadLetter:
 
 
 _NO_PAST = Past()
+_FIRST = Past(number=1)
 _NO_DEATH = Death("", "", 0, 0)
 
 

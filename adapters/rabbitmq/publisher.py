@@ -144,7 +144,7 @@ class Publisher(Line):
             batch.sent += 1
             if batch.sent == len(batch.posts):
                 del self._queued[0]
-        self.io.loop.add_callback_threadsafe(self._pump)
+        self.io.loop.add_callback(self._pump)
 
     def _on_return(
         self, _channel: Channel, method: Basic.Return, properties: BasicProperties, _body: bytes

@@ -7,7 +7,6 @@ does. No handler runs there.
 
 import logging
 import re
-import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +15,12 @@ from contextlib import suppress
 from time import monotonic, sleep
 from typing import Any
 
-from pika import ConnectionParameters, SelectConnection
-from pika.adapters.select_connection import IOLoop
+from pika import ConnectionParameters
 from pika.adapters.utils.connection_workflow import AMQPConnectorWrongState
 from pika.channel import Channel
+
+from .connection import Connection
+from .loop import Loop
 
 _BEAT_S = 0.2
 """How often the heart serves a line that nobody waits for; far below any heartbeat of the protocol."""
@@ -61,17 +62,6 @@ class LineClosed(Exception):
     """The line was closed by its owner."""
 
 
-class _Loop(IOLoop):  # type: ignore[misc]
-    """A loop whose poll ends when whoever waits gives up, for which pika would want an alarm each time."""
-
-    until = 0.0
-
-    def _get_remaining_interval(self) -> float:
-        left_s = max(0.0, self.until - monotonic())
-        next_s: float | None = super()._get_remaining_interval()
-        return left_s if next_s is None else min(left_s, next_s)
-
-
 class Io:
     """The I/O of one line: whoever waits for it does it, and where nobody waits, the heart does.
 
@@ -85,22 +75,16 @@ class Io:
     """
 
     def __init__(self, on_fault: Callable[[BaseException], None]) -> None:
-        self.loop = _Loop()
-        self.loop.activate_poller()
+        self.loop = Loop()
         self._on_fault = on_fault
-        # pika's own way to wake its loop takes a lock, which a signal's handler may not.
-        self._bell, self._button = socket.socketpair()
-        self._bell.setblocking(False)
-        self._button.setblocking(False)
-        self.loop.add_handler(self._bell.fileno(), self._hear, IOLoop.READ)
-        self._turns = threading.Condition()
+        self._lock = threading.RLock()
+        self._turns = threading.Condition(self._lock)
         self._driver: int | None = None
         """The thread that has the loop."""
         self._others = 0
         """How many wait for it."""
         self._todo: deque[Callable[[], object]] = deque()
         self.closed = False
-        self._ended = False
 
     def run(self, function: Callable[[], object]) -> None:
         """Have ``function`` run in the loop: here and now, or else in the thread that has it, soon.
@@ -128,13 +112,13 @@ class Io:
         give_up = monotonic() + timeout_s
         mine = False
         try:
-            with self._turns:
+            with self._lock:
                 if first is not None:
                     if self.closed:
                         raise LineClosed
                     self._todo.append(first)
                     if self._driver is not None:
-                        self._ring()
+                        self.loop.wake()
                 elif over():
                     return True
                 while self._driver is not None:
@@ -157,14 +141,14 @@ class Io:
 
     def wake(self) -> None:
         """Have those who wait look again whether it is over; a signal's handler may do so too."""
-        with self._turns:
+        with self._lock:
             self._turns.notify_all()
             if self._driver is not None:
-                self._ring()
+                self.loop.wake()
 
     def beat(self, turns: int = 1) -> None:
         """Do what I/O there is, unless somebody is at it: up to so many turns of the loop."""
-        with self._turns:
+        with self._lock:
             if self._driver is not None or self.closed:
                 return
             self._driver = threading.get_ident()
@@ -176,29 +160,27 @@ class Io:
 
     def close(self) -> None:
         """End it: whoever waits is told, and what is to be run from now on isn't."""
-        with self._turns:
+        with self._lock:
             self.closed = True
             self.wake()
             self._turns.wait_for(lambda: self._driver is None, _CLOSE_S)
             if self._driver is None:
-                self._end()
+                self.loop.close()
 
     def _drive(self, over: Callable[[], object], give_up: float) -> bool:
         """Serve the loop, as the one that has it, until ``over``."""
         loop, todo = self.loop, self._todo
-        loop.until = give_up
         while True:
             try:
                 while todo:
                     todo.popleft()()
-                loop.process_timeouts()
                 if over():
                     return True
                 if self.closed or 0.0 < give_up <= monotonic():
                     return False
                 if self._others:
                     self._tell_others()
-                loop.poll()
+                loop.turn(give_up)
             except BaseException as error:
                 self._on_fault(error)
                 if not isinstance(error, Exception):
@@ -207,31 +189,16 @@ class Io:
 
     def _leave(self) -> None:
         """Give up the loop."""
-        with self._turns:
-            if self._driver == threading.get_ident():
-                self._driver = None
-                if self.closed:
-                    self._end()
+        with self._lock:
+            self._driver = None
+            if self.closed:
+                self.loop.close()
+            if self._others or self.closed:
                 self._turns.notify_all()
 
     def _tell_others(self) -> None:
-        with self._turns:
+        with self._lock:
             self._turns.notify_all()
-
-    def _end(self) -> None:
-        if not self._ended:
-            self._ended = True
-            self.loop.close()
-            self._bell.close()
-            self._button.close()
-
-    def _ring(self) -> None:
-        with suppress(OSError):  # it is full of what wakes already, or closed
-            self._button.send(b"!")
-
-    def _hear(self, _fd: int, _events: int) -> None:
-        with suppress(BlockingIOError):
-            self._bell.recv(512)
 
 
 class Heart:
@@ -285,7 +252,7 @@ class Line:
         heart.serve(self.io)
         self._attempt: Any = None
         """What is under way to make a connection."""
-        self._connection: SelectConnection | None = None
+        self._connection: Connection | None = None
         self._channel: Channel | None = None
         self._opening = False
         self._closed: Future[None] | None = None
@@ -356,9 +323,8 @@ class Line:
 
     def _flush(self) -> None:
         """Write now what pika would write in the next turn of the loop, for what the other side waits for."""
-        transport = self._connection._transport if self._connection is not None else None
-        if transport is not None and transport.get_write_buffer_size():
-            transport._on_socket_writable()
+        if self._connection is not None:
+            self._connection.flush()
 
     # -- opening --------------------------------------------------------------------------------------
 
@@ -394,7 +360,7 @@ class Line:
         if self._connection is not None:
             self._open_channel(self._connection)
             return
-        self._attempt = SelectConnection.create_connection(
+        self._attempt = Connection.create_connection(
             self._servers, on_done=self._connected, custom_ioloop=self.io.loop
         )
 
@@ -405,7 +371,7 @@ class Line:
             self._fail_backlog(Unreachable(_root(outcome)))
             self._gone()
             return
-        connection: SelectConnection = outcome
+        connection: Connection = outcome
         self._connection = connection
         connection.add_on_close_callback(self._connection_closed)
         connection.add_on_connection_blocked_callback(
@@ -423,7 +389,7 @@ class Line:
         else:
             self._open_channel(connection)
 
-    def _open_channel(self, connection: SelectConnection) -> None:
+    def _open_channel(self, connection: Connection) -> None:
         def opened(channel: Channel) -> None:
             channel.add_on_close_callback(self._channel_closed)
             self.on_channel(channel, lambda _: self._ready(channel))
@@ -448,6 +414,8 @@ class Line:
             return
         self._channel = None
         self._opening = False
+        if self._connection is not None:
+            self._connection.forget_consumers()
         self.on_broken(reason)
         broken = LineBroken(reason)
         asked, self._asked = self._asked, set()
@@ -455,7 +423,7 @@ class Line:
             _fail(answer, broken)
         self._fail_backlog(broken)
 
-    def _connection_closed(self, connection: SelectConnection, reason: Exception) -> None:
+    def _connection_closed(self, connection: Connection, reason: Exception) -> None:
         if connection is not self._connection:
             return
         self._connection = None
@@ -477,10 +445,8 @@ class Line:
             self.on_blocked_changed()
 
     def _drop(self) -> None:
-        if self._connection is not None and (transport := self._connection._transport) is not None:
-            with suppress(OSError, AttributeError):  # it is closed already
-                # As if the network did so: pika's own close waits for an answer, without end.
-                transport._sock.shutdown(socket.SHUT_RDWR)
+        if self._connection is not None:
+            self._connection.drop()
 
     def _on_fault(self, error: BaseException) -> None:
         if isinstance(error, Exception):

@@ -1,0 +1,163 @@
+"""pika's connection, where its inner parts must be reached for: what costs most, and what has no door.
+
+Nothing else here touches what pika keeps to itself. Between a job's arrival and its acknowledgement the broker
+waits, so reading the one and writing the other is done in as few steps as the protocol allows.
+"""
+
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from struct import Struct
+from typing import Any
+
+from pika import BasicProperties, SelectConnection
+from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
+from pika.channel import Channel
+
+OnDelivery = Callable[[int, bool, BasicProperties, bytes], None]
+"""Told the delivery tag, whether it was delivered before, the properties and the body."""
+
+_READ_BYTES = 64 * 1024
+_DELIVER = Struct(">BHLHHB")
+"""A frame's kind, channel and size; the class and the method; the length of a consumer tag."""
+_TAG = Struct(">QB")
+"""A delivery tag, and whether it is a redelivery."""
+_HEADER = Struct(">BHLHHQ")
+"""A frame's kind, channel and size; the class; a weight; the size of the body."""
+_BODY = Struct(">BHL")
+"""A frame's kind, channel and size."""
+_ACK = Struct(">BHLHHQBB")
+"""A frame's kind, channel and size; the class and the method; a delivery tag; multiple; the frame's end."""
+_ACK_BYTES = 13
+_METHOD_KIND, _HEADER_KIND, _BODY_KIND = 1, 2, 3
+_BASIC, _DELIVERY, _ACKNOWLEDGE = 60, 60, 80
+_FRAME_END = 0xCE
+_AROUND = 8
+"""How much longer a frame is than what it carries."""
+
+
+class Connection(SelectConnection):  # type: ignore[misc]
+    """A connection that reads whole deliveries by itself, and leaves all else to pika.
+
+    A delivery that comes in pieces, or looks in any way unusual, is pika's as well: its consumer is told by
+    the same callback, whichever way it came.
+    """
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        self._consumers: dict[bytes, OnDelivery] = {}
+        super().__init__(*args, **settings)
+
+    def consume(
+        self, channel: Channel, queue: str, tag: str, on_delivery: OnDelivery, callback: Callable[[Any], None]
+    ) -> None:
+        """Begin to consume, under a tag that no other consumer of this connection has.
+
+        Args:
+            channel: One of this connection.
+            queue: Where from.
+            tag: The consumer's.
+            on_delivery: Called for every message.
+            callback: Called once the server has agreed.
+        """
+        self._consumers[tag.encode()] = on_delivery
+
+        def on_message(_channel: Channel, method: Any, properties: BasicProperties, body: bytes) -> None:
+            on_delivery(method.delivery_tag, method.redelivered, properties, body)
+
+        channel.basic_consume(queue, on_message, consumer_tag=tag, callback=callback)
+
+    def cancel(self, channel: Channel, tag: str, callback: Callable[[Any], None]) -> None:
+        """Cease to consume; what is under way already is delivered all the same.
+
+        pika would send that back, and the broker would count it as a crash.
+        """
+
+        def cancelled(frame: Any) -> None:
+            self._consumers.pop(tag.encode(), None)
+            callback(frame)
+
+        channel.basic_cancel(tag, callback=cancelled)
+        channel._cancelled.discard(tag)
+
+    def acknowledge(self, channel: Channel, tag: int, *, multiple: bool = False) -> None:
+        """Acknowledge a delivery, or all up to it.
+
+        Raises:
+            ChannelWrongStateError: the channel isn't open.
+        """
+        channel._raise_if_not_open()
+        ack = _ACK.pack(
+            _METHOD_KIND, channel.channel_number, _ACK_BYTES, _BASIC, _ACKNOWLEDGE, tag, multiple, _FRAME_END
+        )
+        self._output_marshaled_frames([ack])
+
+    def forget_consumers(self) -> None:
+        """Their channel is gone."""
+        self._consumers.clear()
+
+    def flush(self) -> None:
+        """Write now what would be written in the next turn of the loop, as the other side waits for it."""
+        transport = self._transport
+        if transport is not None and transport.get_write_buffer_size():
+            transport._on_socket_writable()
+
+    def drop(self) -> None:
+        """Break it, as if the network did so: pika's own close waits for an answer, without end."""
+        if (transport := self._transport) is not None:
+            with suppress(OSError, AttributeError):  # it is closed already
+                transport._sock.shutdown(socket.SHUT_RDWR)
+
+    # -- what pika calls --------------------------------------------------------------------------
+
+    def _proto_connection_made(self, transport: Any) -> None:
+        if type(transport) is _AsyncPlaintextTransport:
+            # It reads until nothing is left, which is one read too many whenever something comes. (With TLS
+            # it must: what was deciphered already shows nowhere else.)
+            transport._MAX_RECV_BYTES = _READ_BYTES
+            transport._MAX_CONSUME_BYTES = 1
+        super()._proto_connection_made(transport)
+
+    def _on_data_available(self, data_in: bytes) -> None:
+        if not self._frame_buffer:
+            at = self._read_deliveries(data_in)
+            if at == len(data_in):
+                return
+            data_in = data_in[at:]
+        super()._on_data_available(data_in)
+
+    def _read_deliveries(self, data: bytes) -> int:
+        """Read the whole deliveries that ``data`` begins with, and say where they end."""
+        at, end, consumers = 0, len(data), self._consumers
+        # The shortest delivery has a tag of one character, the default exchange and no properties.
+        while end - at > _DELIVER.size + _TAG.size + _HEADER.size + _AROUND:
+            kind, _, size, class_id, method_id, length = _DELIVER.unpack_from(data, at)
+            header = at + size + _AROUND
+            if kind != _METHOD_KIND or class_id != _BASIC or method_id != _DELIVERY:
+                break
+            tag_at = at + _DELIVER.size + length
+            on_delivery = consumers.get(data[tag_at - length : tag_at])
+            if on_delivery is None or end < header + _HEADER.size:
+                break
+            tag, redelivered = _TAG.unpack_from(data, tag_at)
+            kind, _, size, _, _, body_size = _HEADER.unpack_from(data, header)
+            body = header + size + _AROUND
+            if kind != _HEADER_KIND or end < body + bool(body_size) * (body_size + _AROUND):
+                break
+            after = body
+            content = b""
+            if body_size:
+                kind, _, size = _BODY.unpack_from(data, body)
+                after = body + body_size + _AROUND
+                if kind != _BODY_KIND or size != body_size:  # it comes in several frames
+                    break
+                content = data[after - 1 - body_size : after - 1]
+            if (
+                data[header - 1] != _FRAME_END
+                or data[body - 1] != _FRAME_END
+                or data[after - 1] != _FRAME_END
+            ):
+                break
+            properties = BasicProperties().decode(data, header + _HEADER.size)
+            on_delivery(tag, bool(redelivered & 1), properties, content)
+            at = after
+        return at

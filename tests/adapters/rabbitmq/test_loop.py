@@ -1,0 +1,135 @@
+"""The loop: what is due is done, by whoever turns it, and nothing is asked of the system twice."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from time import monotonic
+
+import pytest
+
+from mindtrace.jobs.adapters.rabbitmq.loop import Loop
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    here, there = socket.socketpair()
+    with here, there:
+        yield here, there
+
+
+def test_a_turn_ends_when_time_is_up(loop: Loop) -> None:
+    began = monotonic()
+    loop.turn(began + 0.05)
+    assert 0.04 < monotonic() - began < 1.0
+
+
+def test_it_may_be_told_to_wait_for_ever(loop: Loop) -> None:
+    loop.call_later(0.01, lambda: None)
+    loop.turn(float("inf"))
+
+
+def test_alarms_go_off_in_their_order_and_not_once_called_off(loop: Loop) -> None:
+    rung: list[str] = []
+    loop.call_later(0.02, lambda: rung.append("second"))
+    loop.call_later(0.01, lambda: rung.append("first"))
+    called_off = loop.call_later(0.0, lambda: rung.append("never"))
+    loop.remove_timeout(called_off)
+    loop.remove_timeout(called_off)
+    give_up = monotonic() + 5
+    while len(rung) < 2 and monotonic() < give_up:
+        loop.turn(give_up)
+    assert rung == ["first", "second"]
+
+
+def test_an_alarm_may_call_off_one_that_is_due_with_it(loop: Loop) -> None:
+    rung: list[str] = []
+    alarms: list[object] = []
+    loop.call_later(0.0, lambda: loop.remove_timeout(alarms[0]))
+    alarms.append(loop.call_later(0.0, lambda: rung.append("never")))
+    time.sleep(0.001)
+    loop.run_due()
+    loop.run_due()
+    assert rung == []
+
+
+def test_a_call_from_another_thread_ends_the_turn(loop: Loop) -> None:
+    called: list[int] = []
+    caller = threading.Timer(0.05, loop.add_callback, [lambda: called.append(threading.get_ident())])
+    caller.start()
+    began = monotonic()
+    while not called and monotonic() < began + 5:
+        loop.turn(began + 5)
+    caller.join()
+    assert called == [threading.get_ident()]
+
+
+def test_what_a_call_asks_for_waits_for_the_next_turn(loop: Loop) -> None:
+    called: list[str] = []
+
+    def again() -> None:
+        called.append("again")
+        loop.add_callback(again)
+
+    loop.add_callback(again)
+    loop.run_due()
+    assert called == ["again"]
+
+
+def test_a_file_is_watched_for_what_was_asked_last(
+    loop: Loop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    here, there = pair
+    seen: list[int] = []
+    loop.add_handler(here.fileno(), lambda _, events: seen.append(events), Loop.READ | Loop.WRITE)
+    loop.turn(monotonic())
+    loop.update_handler(here.fileno(), Loop.READ)
+    loop.turn(monotonic())
+    there.send(b"!")
+    loop.turn(monotonic() + 5)
+    loop.remove_handler(here.fileno())
+    loop.turn(monotonic())
+    assert seen == [Loop.WRITE, Loop.READ]
+
+
+def test_a_file_may_be_forgotten_by_what_was_called_before_it(
+    loop: Loop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """Both are ready; whichever comes first takes the other away."""
+    here, there = pair
+    seen: list[int] = []
+
+    def only(fd: int, _events: int) -> None:
+        seen.append(fd)
+        loop.remove_handler(there.fileno() if fd == here.fileno() else here.fileno())
+
+    loop.add_handler(here.fileno(), only, Loop.WRITE)
+    loop.add_handler(there.fileno(), only, Loop.WRITE)
+    loop.turn(monotonic())
+    assert len(seen) == 1
+
+
+def test_an_interest_that_comes_and_goes_costs_the_system_nothing(
+    loop: Loop, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, _ = pair
+    loop.add_handler(here.fileno(), lambda *_: None, Loop.READ)
+    loop.turn(monotonic())
+    monkeypatch.setattr(loop._selector, "modify", lambda *_: pytest.fail("nothing changed"))
+    loop.update_handler(here.fileno(), Loop.READ | Loop.WRITE)
+    loop.update_handler(here.fileno(), Loop.READ)
+    loop.turn(monotonic())
+
+
+def test_closed_it_holds_no_file(loop: Loop) -> None:
+    loop.close()
+    loop.close()
+    loop.wake()
+    assert loop.is_closed
