@@ -51,14 +51,17 @@ class Hand:
     def take(self, deliveries: list[Delivery]) -> None:
         """Add what was received just now."""
         self._extended_s = monotonic()
-        self._unsettled.update((delivery.receipt, delivery) for delivery in deliveries)
+        for delivery in deliveries:
+            self._unsettled[delivery.receipt] = delivery
         self._waiting.extend(deliveries)
 
     def start_next(self) -> Delivery | None:
         """Take the next job to run, passing over those lost while they waited, or None where none is left."""
         self._current = None
+        if not self._waiting:
+            return None
         now = monotonic()
-        if self._waiting and self._may_be_over(now):
+        if self._may_be_over(now):
             self._make_sure(now)
         while True:
             try:
@@ -98,7 +101,8 @@ class Hand:
         lease ends, and runs again.
         """
         with self._settling:
-            settlements = list(_drained(self._done))
+            # What is added meanwhile is for the next time.
+            settlements = [self._done.popleft() for _ in range(len(self._done))]
             if not settlements and not take:
                 return []
             try:
@@ -114,10 +118,11 @@ class Hand:
                 )
                 if not isinstance(error, BackendUnavailable):
                     raise
-                self._forget(delivery.receipt for delivery in _drained(self._waiting))
+                unstarted = list(_drained(self._waiting))
+                self._forget(unstarted)
                 return []
             finally:
-                self._forget(settlement.receipt for settlement in settlements)
+                self._forget(settlements)
             self._count(settlements, answer.outcomes)
             return answer.deliveries
 
@@ -158,7 +163,7 @@ class Hand:
             self._extend(list(self._unsettled))
             self._extended_s = now
         except BackendUnavailable as error:
-            passed_over = [delivery.receipt for delivery in _drained(self._waiting)]
+            passed_over = list(_drained(self._waiting))
             self._forget(passed_over)
             self._logger.warning(
                 "%d jobs aren't started: their leases may be over, and nobody answers: %s",
@@ -177,10 +182,10 @@ class Hand:
                 self._lost.add(receipt)
                 self._logger.warning("job %s: its lease was lost; another consumer may run it", delivery.id)
 
-    def _forget(self, receipts: Iterable[str]) -> None:
+    def _forget(self, jobs: Iterable[Delivery | Settlement]) -> None:
         forget = self._unsettled.pop
-        for receipt in receipts:
-            forget(receipt, None)
+        for job in jobs:
+            forget(job.receipt, None)
         if self._lost:
             self._lost.intersection_update(self._unsettled)
 

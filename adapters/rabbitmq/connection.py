@@ -1,7 +1,7 @@
 """pika's connection, where its inner parts must be reached for: what costs most, and what has no door.
 
-Nothing else here touches what pika keeps to itself. Between a job's arrival and its acknowledgement the broker
-waits, so reading the one and writing the other is done in as few steps as the protocol allows.
+Nothing else here touches what pika keeps to itself. Between a job's arrival and its acknowledgement the
+broker waits, so reading the one and writing the other is done in as few steps as the protocol allows.
 """
 
 import socket
