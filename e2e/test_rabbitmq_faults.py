@@ -384,6 +384,7 @@ def test_a_full_broker_refuses_publishers_within_their_patience_and_still_serves
         took_s = time.monotonic() - began
         assert outcomes[0].status in (PublishStatus.UNKNOWN, PublishStatus.REJECTED)
         assert isinstance(outcomes[0].error, BackendUnavailable)
+        assert "takes no messages" in str(outcomes[0].error)
         assert took_s < 5.0
     with consuming(trial, prefetch=5):
         trial.expect_finished(within_s=20)

@@ -115,7 +115,7 @@ class Outbox:
                 self._link.refuse(LineBroken(cause))
             except BackendError as refused:
                 return refused
-        reason = self._publisher.blocked
+        reason = self._publisher.blocked_when_broken
         blocked = f" while it takes no messages ({reason})" if reason else ""
         return BackendUnavailable(f"the connection to RabbitMQ broke before the confirm{blocked}")
 

@@ -80,6 +80,8 @@ class Publisher(Line):
         """What came back and isn't confirmed yet: the confirm of a message follows its return."""
         self.broken_by: BaseException | None = None
         """What ended the channel that was there last."""
+        self.blocked_when_broken: str | None = None
+        """Why the server took no messages then, where it didn't."""
 
     def send(self, posts: Sequence[Post], timeout_s: float) -> list[Fate]:
         """Publish, and wait until the fate of each is known, or the line broke, or time is up.
@@ -115,6 +117,7 @@ class Publisher(Line):
 
     def on_broken(self, error: BaseException) -> None:
         self.broken_by = error
+        self.blocked_when_broken = self.blocked
         under_way, self._under_way = self._under_way, OrderedDict()
         queued, self._queued = self._queued, []
         self._returned.clear()
