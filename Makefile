@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 SYNCED := $(VENV)/.synced
 REPORT := build/contract.json
+FAULTS := build/faults.json
 # What takes time in the tests with brokers is waiting: for leases, delays, restarts. So files run side by side.
 WORKERS ?= 2
 MINUTES ?= 10
@@ -19,7 +20,7 @@ unexport VIRTUAL_ENV PYTHONPATH
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-docker soak check lint format docs bench clean
+.PHONY: help demo test test-docker matrix soak check lint format docs bench clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +37,8 @@ test: lint ## everything: lint, tests, contract, end to end, the wheel
 	@$(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadfile --contract-report $(REPORT) contract_tests e2e
 	@echo "==> docs/capabilities.md is what the contract suite found"
 	@$(BIN)/python -m mindtrace.jobs.contract.matrix $(REPORT) --check docs/capabilities.md
+	@echo "==> docs/faults.md has the rows of the fault matrix"
+	@$(BIN)/python e2e/faults/report.py $(FAULTS) --check docs/faults.md
 
 check: lint ## the fast part: lint, tests
 	@echo "==> tests"
@@ -68,6 +71,10 @@ soak: $(SYNCED) ## minutes of work under faults: MINUTES=10 BACKENDS="sqlite red
 docs: $(SYNCED) ## generate docs/capabilities.md from a run of the contract suite
 	@$(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadfile contract_tests --contract-report $(REPORT)
 	@$(BIN)/python -m mindtrace.jobs.contract.matrix $(REPORT) > docs/capabilities.md
+
+matrix: $(SYNCED) ## run the fault matrix, and generate docs/faults.md from what it found
+	@$(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadfile e2e/faults
+	@$(BIN)/python e2e/faults/report.py $(FAULTS) > docs/faults.md
 
 bench: $(SYNCED) ## run the benchmarks
 	@$(BIN)/pytest benchmarks --benchmark-only

@@ -6,6 +6,13 @@ from pathlib import Path
 import pytest
 
 from .environments import ROOT, run
+from .faults.report import Gathering
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Gather what the fault matrix found where the run is told of it: not in the processes of xdist."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Gathering())
 
 
 @pytest.fixture(scope="session")

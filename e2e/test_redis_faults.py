@@ -1,12 +1,12 @@
 """What Redis, its network and the workers can suffer, and how the account of all jobs stands afterwards.
 
-One test for each kind of fault. Where a worker is killed or stopped, it is a process, as a user runs it.
+What several backends can suffer alike is tried in ``faults/``; here is what is Redis's own. Where a worker is
+killed, it is a process, as a user runs it.
 """
 
 import logging
 import os
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -46,9 +46,7 @@ from mindtrace.jobs.adapters.redis.scripts import DELETE, EXCHANGE, PUBLISH, PUR
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import (
     AccessDenied,
-    BackendError,
     BackendUnavailable,
-    BrokerUnsuitable,
     Closed,
     QueueNotFound,
 )
@@ -110,7 +108,6 @@ class Trial:
     def __post_init__(self) -> None:
         self.orchestrator = Orchestrator(self.backend)
         self.orchestrator.register(SCHEMA)
-        self._leases: set[tuple[str, float]] = set()
 
     def jobs(self, count: int) -> list[Job[Numbered]]:
         return [job_from_schema(SCHEMA, Numbered(number=number)) for number in range(count)]
@@ -145,16 +142,6 @@ class Trial:
         worker.connect(orchestrator or self.orchestrator, **options)
         return worker
 
-    def note_fault(self) -> int:
-        """Remember what is in hand now, apart from what was at an earlier fault and still waits."""
-        with self.server.admin() as admin:
-            pairs = admin.zrangebyscore(QueueKeys("default", QUEUE).run, 0, "(+inf", withscores=True)
-        leases = {(id_.decode(), deadline) for id_, deadline in pairs}
-        fresh = {id_ for id_, _ in leases - self._leases}
-        self._leases |= leases
-        self.account.at_fault.append(fresh)
-        return len(fresh)
-
     def expect_drained(self, within_s: float) -> None:
         empty = QueueCounts(0, 0, 0, 0)
         eventually(lambda: self.backend.counts(QUEUE) == empty, within_s, "every job is done")
@@ -180,33 +167,6 @@ TrialOn = Callable[..., Trial]
 # -- workers that die or sleep --------------------------------------------------------------------
 
 
-def test_killing_workers_loses_no_job_and_repeats_only_what_was_in_hand(
-    private_redis: StartRedis, trial_on: TrialOn
-) -> None:
-    lease_s, seed = 2.0, random.randrange(10**6)
-    chance = random.Random(seed)
-    trial = trial_on(private_redis())
-    trial.publish(trial.jobs(3000))
-    in_hand = 0
-
-    for _ in range(8):
-        worker = trial.start_worker(lease_s=lease_s)
-        time.sleep(chance.uniform(0, 0.35))
-        worker.kill()
-        in_hand += trial.note_fault()
-    killed_at = time.monotonic()
-    assert len(trial.record) < 3000, "the kills came too late to tell anything"
-    last = trial.start_worker(lease_s=lease_s)
-    trial.expect_drained(within_s=lease_s + 5 - (time.monotonic() - killed_at))
-    took_s = time.monotonic() - killed_at
-
-    totals = trial.check()
-    print(f"seed {seed}: {totals}, in hand at the kills: {in_hand}, done {took_s:.1f} s after the last")
-    assert totals.done == 3000
-    assert totals.ran_again <= in_hand
-    assert last.end()["lost"] == 0
-
-
 def test_a_worker_that_is_killed_while_it_waits_takes_no_job_along(
     private_redis: StartRedis, trial_on: TrialOn
 ) -> None:
@@ -225,107 +185,11 @@ def test_a_worker_that_is_killed_while_it_waits_takes_no_job_along(
         trial.expect_drained(within_s=2)
 
 
-def test_a_worker_that_slept_past_its_lease_is_told_so_and_another_did_its_jobs(
-    private_redis: StartRedis, trial_on: TrialOn
-) -> None:
-    trial = trial_on(private_redis())
-    trial.publish(trial.jobs(30))
-    sleeper = trial.start_worker(lease_s=1.0, job_s=0.1, prefetch=4)
-    sleeper.send(signal.SIGSTOP)
-    in_hand = trial.note_fault()
-    assert 1 <= in_hand <= 4
-
-    other = trial.start_worker(lease_s=1.0, job_s=0.1, prefetch=4)
-    trial.expect_drained(within_s=15)
-    sleeper.send(signal.SIGCONT)
-    time.sleep(0.5)
-
-    mine, others = sleeper.end(), other.end()
-    done_by_other = {run.job_id for run in trial.record.runs() if run.pid == other.pid}
-    assert trial.account.at_fault[0] <= done_by_other
-    assert mine["lost"] >= 1
-    assert mine["done"] + others["done"] == 30
-    assert others["lost"] == 0
-    totals = trial.check()
-    assert totals.done == 30
-    assert totals.ran_again <= 1, "it started what was no longer its own"
-
-
 # -- a broker that dies ---------------------------------------------------------------------------
-
-
-@contextmanager
-def producing(trial: Trial, pause_s: float = 0.005) -> Iterator[None]:
-    """Publish small batches all the time, each again until it is confirmed."""
-    over, errors = threading.Event(), []
-
-    def produce() -> None:
-        try:
-            while not over.wait(pause_s):
-                trial.publish(trial.jobs(5))
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=produce, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(15)
-    assert not errors, repr(errors[0])
-    assert not thread.is_alive(), "the producer hangs"
-
-
-def test_what_was_confirmed_survives_the_death_of_a_broker_that_syncs(
-    private_redis: StartRedis, trial_on: TrialOn
-) -> None:
-    server = private_redis(appendonly="yes", appendfsync="always")
-    lease_s = 6.0
-    trial = trial_on(server, patience_s=1.0)
-
-    with trial.worker(lease_s=lease_s) as worker:
-        with producing(trial):
-            for outage_s in (0.2, 2.5):  # within the patience of a call, and beyond it
-                before = len(trial.record)
-                eventually(partial(_longer_than, trial.record, before + 100), 15, "jobs run")
-                server.kill()
-                time.sleep(outage_s)
-                server.start()
-                trial.note_fault()
-            before = len(trial.record)
-            eventually(partial(_longer_than, trial.record, before + 100), 15, "jobs run again")
-        trial.expect_drained(within_s=lease_s + 5)
-        stats = worker.stats
-
-    totals = trial.check()
-    print(totals, stats)
-    assert not trial.account.unconfirmed
-    assert totals.done == totals.confirmed >= 300
 
 
 def _longer_than(record: Record, lines: int) -> bool:
     return len(record) > lines
-
-
-def test_graceful_restarts_leak_no_thread_and_no_descriptor(
-    private_redis: StartRedis, trial_on: TrialOn
-) -> None:
-    server = private_redis(appendonly="yes")
-    trial = trial_on(server)
-    seen = []
-
-    with trial.worker():
-        for _ in range(10):
-            server.restart()
-            trial.publish(trial.jobs(1))
-            trial.expect_drained(within_s=10)
-            seen.append((threading.active_count(), len(list(Path("/dev/fd").iterdir()))))
-
-    assert trial.check().done == 10
-    assert {threads for threads, _ in seen} == {seen[0][0]}, seen
-    # A pool has as many connections as were ever used at once; a leak would show with each restart.
-    assert max(descriptors for _, descriptors in seen) <= seen[0][1] + 2, seen
 
 
 def test_a_broker_that_kept_nothing_is_given_its_queues_again(
@@ -419,53 +283,7 @@ def test_cut_connections_and_flushed_scripts_lose_nothing_and_repeat_nothing(
     assert totals.ran_again == 0
 
 
-def test_a_full_broker_refuses_publishers_and_still_serves_workers(
-    private_redis: StartRedis, trial_on: TrialOn
-) -> None:
-    server = private_redis(maxmemory="8mb", maxmemory_policy="noeviction")
-    trial = trial_on(server)
-    payloads = [Numbered(number=number, note="x" * 1000) for number in range(12_000)]
-
-    def publish_one_by_one() -> None:
-        for payload in payloads:  # a few still fit, once the buffers of the batch are free
-            trial.account.confirmed.add(trial.orchestrator.publish(QUEUE, payload))
-
-    outcomes = trial.orchestrator.publish_batch(QUEUE, payloads)
-    trial.account.confirmed = {outcome.id for outcome in outcomes if outcome.status is PublishStatus.ACCEPTED}
-    refused = [outcome for outcome in outcomes if outcome.status is PublishStatus.REJECTED]
-
-    assert len(refused) + len(trial.account.confirmed) == 12_000
-    assert len(trial.account.confirmed) >= 500
-    assert isinstance(refused[0].error, BackendError)
-    assert "out of memory, nothing was published" in str(refused[0].error)
-    with pytest.raises(BackendError, match="out of memory"):
-        publish_one_by_one()
-    assert trial.backend.counts(QUEUE).ready == len(trial.account.confirmed)
-
-    worker = trial.start_worker(job_s=0)  # it registers its schema while the memory is full
-    trial.expect_drained(within_s=20)
-    trial.publish(trial.jobs(10))
-    trial.expect_drained(within_s=10)
-    assert worker.end()["lost"] == 0
-    assert trial.check().done == len(trial.account.confirmed)
-
-
 # -- servers that can't be used -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-random"])
-def test_a_server_that_would_evict_jobs_is_refused_with_the_mend(
-    private_redis: StartRedis, policy: str
-) -> None:
-    server = private_redis(maxmemory="100mb", maxmemory_policy=policy)
-
-    with server.client() as backend:
-        with pytest.raises(BrokerUnsuitable, match=f"is {policy}; set it to noeviction"):
-            Orchestrator(backend).register(SCHEMA)
-        with server.admin() as admin:
-            assert admin.dbsize() == 0
-            admin.config_set("maxmemory-policy", "noeviction")
-        Orchestrator(backend).register(SCHEMA)
 
 
 @pytest.mark.parametrize(

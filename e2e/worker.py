@@ -7,9 +7,22 @@ import argparse
 import dataclasses
 import json
 import os
+import signal
 import time
+from collections.abc import Callable, Sequence
 
-from mindtrace.jobs import Consumer, Job, JobInput, JobOutput, JobSchema, Orchestrator, RetryPolicy
+from mindtrace.jobs import (
+    Consumer,
+    ConsumerBackend,
+    Job,
+    JobInput,
+    JobOutput,
+    JobSchema,
+    Orchestrator,
+    Reject,
+    RetryPolicy,
+)
+from mindtrace.jobs.ports import Delivery, Settled, Settlement
 
 
 class Numbered(JobInput):
@@ -24,18 +37,72 @@ class Square(JobOutput):
 SCHEMA = JobSchema("squares", Numbered, Square, retry=RetryPolicy(max_deliveries=20))
 
 
+REJECTED = "reject me"
+POINTS = ("received", "mid-job", "effect done", "settled")
+
+Pass = Callable[[str], None]
+"""Told of each point that is passed."""
+
+
+def die_at(point: str | None, times: int) -> Pass:
+    """Kill this process, as the kernel does when memory is short, when it passes a point so many times."""
+    left = times
+
+    def passed(by: str) -> None:
+        nonlocal left
+        left -= by == point
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return passed
+
+
+def watch(backend: ConsumerBackend, passed: Pass) -> None:
+    """Tell when jobs were received or settled, before anybody else learns of it."""
+    receive, settle = backend.receive, backend.settle
+
+    def watched_receive(max_jobs: int, timeout_s: float) -> list[Delivery]:
+        if deliveries := receive(max_jobs, timeout_s):
+            passed("received")
+        return deliveries
+
+    def watched_settle(settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
+        settled = settle(settlements, take=take)
+        if settlements:
+            passed("settled")
+        if settled.deliveries:
+            passed("received")
+        return settled
+
+    backend.receive = watched_receive  # type: ignore[method-assign]
+    backend.settle = watched_settle  # type: ignore[method-assign]
+
+
 class Worker(Consumer):
-    def __init__(self, record: str, job_s: float, finished: str) -> None:
+    def __init__(self, record: str, job_s: float, finished: str, passed: Pass = lambda point: None) -> None:
         super().__init__("squares")
         self._record = os.open(record, os.O_WRONLY | os.O_APPEND)
         self._finished = os.open(finished, os.O_WRONLY | os.O_APPEND)
         self._job_s = job_s
+        self._passed = passed
 
     def run(self, job: Job[Numbered]) -> Square:
-        os.write(self._record, f"{os.getpid()} {job.id}\n".encode())
+        self.note_start(job)
+        if job.payload.note == REJECTED:
+            raise Reject("as it asked")
         time.sleep(self._job_s)
+        self._passed("mid-job")
         os.write(self._finished, f"{os.getpid()} {job.id}\n".encode())
+        self._passed("effect done")
         return Square(square=job.payload.number**2)
+
+    def note_start(self, job: Job[Numbered]) -> None:
+        os.write(self._record, f"{os.getpid()} {job.id}\n".encode())
+
+    def close(self) -> None:
+        super().close()
+        for descriptor in (self._record, self._finished):
+            os.close(descriptor)
 
 
 def main() -> None:
@@ -46,12 +113,16 @@ def main() -> None:
     parser.add_argument("--lease-s", type=float, default=30.0)
     parser.add_argument("--job-s", type=float, default=0.001, help="how long a job takes")
     parser.add_argument("--prefetch", type=int)
+    parser.add_argument("--die-at", choices=POINTS, help="kill this process when it passes that point")
+    parser.add_argument("--die-after", type=int, default=1, help="the how manieth time")
     options = parser.parse_args()
+    passed = die_at(options.die_at, options.die_after)
 
     orchestrator = Orchestrator(options.url)
     orchestrator.register(SCHEMA)
-    with Worker(options.record, options.job_s, options.finished) as worker:
+    with Worker(options.record, options.job_s, options.finished, passed) as worker:
         worker.connect(orchestrator, lease_s=options.lease_s, prefetch=options.prefetch)
+        watch(worker.consumer_backend, passed)
         worker.consume()
         print(json.dumps(dataclasses.asdict(worker.stats)))
     orchestrator.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 from brokers.account import Record
 
 WORKER = Path(__file__).with_name("worker.py")
+ASKEW = Path(__file__).with_name("askew.py")
 
 
 def eventually(condition: Callable[[], object], within_s: float, what: str) -> None:
@@ -27,11 +28,15 @@ class WorkerProcess:
     Args:
         url: The backend.
         record: Where it writes down every execution.
+        clock_off_s: How far its machine's calendar is off.
         options: Its options, such as ``lease_s``.
     """
 
-    def __init__(self, url: str, record: Record, **options: float | Path) -> None:
-        words = [sys.executable, str(WORKER), url, str(record.path)]
+    def __init__(
+        self, url: str, record: Record, *, clock_off_s: float = 0.0, **options: float | str | Path
+    ) -> None:
+        words = [sys.executable, *([str(ASKEW), str(clock_off_s)] if clock_off_s else [])]
+        words += [str(WORKER), url, str(record.path)]
         for name, value in options.items():
             words += [f"--{name.replace('_', '-')}", str(value)]
         self._process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

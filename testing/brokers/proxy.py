@@ -3,6 +3,7 @@
 import socket
 import struct
 import threading
+import time
 from contextlib import suppress
 from enum import Enum
 from types import TracebackType
@@ -21,10 +22,18 @@ class Spoil(Enum):
 
 
 class Proxy:
-    """Forwards to one server, from a port of its own."""
+    """Forwards to one server, from a port of its own.
 
-    def __init__(self, host: str, port: int) -> None:
+    Args:
+        host: Where the server is.
+        port: Its port.
+        delay_s: How long what is sent is under way, in either direction.
+        bytes_per_s: How much gets through in a second, in either direction; None for all.
+    """
+
+    def __init__(self, host: str, port: int, *, delay_s: float = 0.0, bytes_per_s: int | None = None) -> None:
         self._target = (host, port)
+        self._pace = _Pace(delay_s, bytes_per_s)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
@@ -80,7 +89,7 @@ class Proxy:
             except OSError:
                 client.close()
                 continue
-            connection = _Connection(client, server)
+            connection = _Connection(client, server, self._pace)
             self._connections.append(connection)
             self._run(self._upwards, connection)
             self._run(connection.downwards)
@@ -104,18 +113,34 @@ class Proxy:
         thread.start()
 
 
+class _Pace:
+    """How fast a connection is. What comes while something is under way follows it as one piece."""
+
+    def __init__(self, delay_s: float, bytes_per_s: int | None) -> None:
+        self._delay_s = delay_s
+        self._bytes_per_s = bytes_per_s
+        self.piece = _CHUNK if bytes_per_s is None else max(1, min(_CHUNK, bytes_per_s // 8))
+
+    def hold_up(self, data: bytes) -> None:
+        """Take the time that ``data`` takes."""
+        time.sleep(self._delay_s + len(data) / (self._bytes_per_s or float("inf")))
+
+
 class _Connection:
-    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+    def __init__(self, client: socket.socket, server: socket.socket, pace: _Pace) -> None:
         self.client = client
         self.server = server
+        self._pace = pace
         self.spoil: Spoil | None = None
         self._held: list[bytes] = []
 
     def read(self, end: socket.socket) -> bytes:
         try:
-            return end.recv(_CHUNK)
+            data = end.recv(self._pace.piece)
         except OSError:
             return b""
+        self._pace.hold_up(data)
+        return data
 
     def send_up(self, data: bytes) -> None:
         if self.spoil is Spoil.HOLD:

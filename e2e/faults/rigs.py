@@ -1,0 +1,338 @@
+"""The backends of the fault matrix, and what can be done to each: behind one small interface."""
+
+import os
+import sqlite3
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from brokers.account import Record
+from brokers.private_server import PrivateServer
+from brokers.proxy import Proxy
+from brokers.rabbitmq_server import PrivateRabbitMQ
+from brokers.redis_server import PrivateRedis
+from mindtrace.jobs import LocalClient, Orchestrator, OrchestratorBackend, RabbitMQClient, RedisClient
+from mindtrace.jobs.adapters.redis.scripts import EXCHANGE, PUBLISH
+from mindtrace.jobs.adapters.sqlite import SQLiteClient
+
+from ..worker import SCHEMA, Worker
+from ..workers import WorkerProcess, eventually
+
+
+class Working(Protocol):
+    """A worker that was started, be it a process or a thread."""
+
+    pid: int
+
+    @property
+    def has_ended(self) -> bool: ...
+
+    def kill(self) -> None: ...
+
+    def end(self) -> dict[str, int]: ...
+
+
+class Rig(ABC):
+    """A backend that a test has to itself.
+
+    Its tests share it, one after the other, each in a namespace of its own.
+    """
+
+    name: ClassVar[str]
+    lease_s: ClassVar[float] = 1.0
+    """How short a lease may be where a test has to wait for its end."""
+
+    @abstractmethod
+    def client(self, namespace: str) -> OrchestratorBackend:
+        """Connect a client that gives up soon: a producer."""
+
+    @abstractmethod
+    def worker(
+        self, namespace: str, started: Record, finished: Record, *, via: Proxy | None = None, **options: Any
+    ) -> Working:
+        """Start a worker, if need be by way of a proxy; ``options`` as those of ``worker.py``."""
+
+    def mend(self) -> None:  # noqa: B027 - a backend without a server needs no mending
+        """Make sure that it serves, whatever the last test left."""
+
+    def close(self) -> None:  # noqa: B027 - nor an end
+        """End it."""
+
+
+class ProcessRig(Rig):
+    """A backend that outlasts its processes: workers are some, and can be killed."""
+
+    @abstractmethod
+    def url(self, namespace: str, via: Proxy | None = None) -> str:
+        """How a process names it."""
+
+    @abstractmethod
+    def full(self, client: OrchestratorBackend) -> AbstractContextManager[None]:
+        """Leave it no room for anything that ``client`` publishes."""
+
+    def worker(
+        self, namespace: str, started: Record, finished: Record, *, via: Proxy | None = None, **options: Any
+    ) -> WorkerProcess:
+        return WorkerProcess(self.url(namespace, via), started, finished=finished.path, **options)
+
+
+class ServerRig(ProcessRig):
+    """A backend behind a server of its own, and a network."""
+
+    server: PrivateServer
+    settle_word: ClassVar[bytes]
+    """What a request that settles jobs contains."""
+    publish_word: ClassVar[bytes]
+    """What one that publishes them does."""
+
+    @abstractmethod
+    def cut(self) -> None:
+        """Close every connection at the server."""
+
+    def proxy(self, **pace: Any) -> Proxy:
+        """Put a proxy before it."""
+        return Proxy(self.host, self.port, **pace)
+
+    @property
+    @abstractmethod
+    def host(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def port(self) -> int: ...
+
+    @abstractmethod
+    def proxied(self, namespace: str, proxy: Proxy) -> OrchestratorBackend:
+        """Connect a client by way of a proxy."""
+
+    def restart(self) -> None:
+        """Shut the server down gracefully and start it again."""
+        self.server.restart()
+
+    def settle_in(self) -> None:
+        """Wait until a queue that was just declared would survive the death of the server."""
+
+    def mend(self) -> None:
+        if not self.server.answers():
+            self.server.kill()
+            self.server.start()
+
+    def close(self) -> None:
+        self.server.kill()
+
+
+# -- the four -------------------------------------------------------------------------------------
+
+
+class LocalRig(Rig):
+    """Queues in memory; its workers are threads."""
+
+    name = "Local"
+
+    def __init__(self, folder: Path) -> None:
+        del folder
+
+    def client(self, namespace: str) -> LocalClient:
+        return LocalClient(namespace)
+
+    def worker(
+        self, namespace: str, started: Record, finished: Record, *, via: Proxy | None = None, **options: Any
+    ) -> "ThreadWorker":
+        return ThreadWorker(self.client(namespace), started, finished, **options)
+
+
+class ThreadWorker:
+    """The worker of ``worker.py`` on a thread of this process."""
+
+    def __init__(
+        self,
+        client: LocalClient,
+        started: Record,
+        finished: Record,
+        *,
+        job_s: float = 0.001,
+        lease_s: float = 30.0,
+        prefetch: int | None = None,
+    ) -> None:
+        self.pid = os.getpid()
+        self._orchestrator = Orchestrator(client)
+        self._orchestrator.register(SCHEMA)
+        self._worker = Worker(str(started.path), job_s, str(finished.path))
+        self._worker.connect(self._orchestrator, lease_s=lease_s, prefetch=prefetch)
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._consume, daemon=True)
+        self._thread.start()
+
+    def _consume(self) -> None:
+        try:
+            self._worker.consume()
+        except BaseException as error:
+            self.error = error
+
+    @property
+    def has_ended(self) -> bool:
+        return not self._thread.is_alive()
+
+    def kill(self) -> None:
+        """Nothing kills a thread: it is told to stop, if it runs."""
+        if not self.has_ended:
+            self.end()
+
+    def end(self) -> dict[str, int]:
+        self._worker.stop()
+        self._thread.join(20)
+        assert self.has_ended, "the worker doesn't stop"
+        stats = self._worker.stats
+        self._worker.close()
+        self._orchestrator.close()
+        assert self.error is None, repr(self.error)
+        return {"done": stats.done, "lost": stats.lost}
+
+
+class SQLiteRig(ProcessRig):
+    """A file."""
+
+    name = "SQLite"
+    lease_s = 2.0  # a sync may take a good part of it, where the disk has other work
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "jobs.db"
+
+    def client(self, namespace: str) -> SQLiteClient:
+        return SQLiteClient(self._path, namespace=namespace)
+
+    def url(self, namespace: str, via: Proxy | None = None) -> str:
+        return f"sqlite:///{self._path}?namespace={namespace}"
+
+    @contextmanager
+    def full(self, client: OrchestratorBackend) -> Iterator[None]:
+        """As a quota on the file does, for this client alone."""
+        assert isinstance(client, SQLiteClient)
+        connection = client._session._connection
+        assert connection is not None
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        (most,) = connection.execute("PRAGMA max_page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+        try:
+            yield
+        finally:
+            with suppress(sqlite3.ProgrammingError):  # it was closed: the client took another after the error
+                connection.execute(f"PRAGMA max_page_count = {most}").fetchone()
+
+
+class RedisRig(ServerRig):
+    """A Redis that syncs each write."""
+
+    name = "Redis"
+    settle_word = EXCHANGE.sha.encode()
+    publish_word = PUBLISH.sha.encode()
+
+    def __init__(self, folder: Path) -> None:
+        self.server: PrivateRedis = PrivateRedis(folder, appendonly="yes", appendfsync="always")
+        self.server.start()
+
+    @property
+    def host(self) -> str:
+        return self.server.address.host
+
+    @property
+    def port(self) -> int:
+        return self.server.address.port
+
+    def client(self, namespace: str) -> RedisClient:
+        return self.server.client(namespace, patience_s=1.0)
+
+    def proxied(self, namespace: str, proxy: Proxy) -> RedisClient:
+        return RedisClient("127.0.0.1", proxy.port, namespace=namespace)
+
+    def url(self, namespace: str, via: Proxy | None = None) -> str:
+        return f"redis://127.0.0.1:{via.port if via else self.port}/0?namespace={namespace}"
+
+    def cut(self) -> None:
+        with self.server.admin() as admin:
+            admin.client_kill_filter(_type="normal", skipme=True)
+
+    def forget_scripts(self) -> None:
+        """Empty the cache of scripts, as an administrator or a failover does."""
+        with self.server.admin() as admin:
+            admin.script_flush()
+
+    @contextmanager
+    def full(self, client: OrchestratorBackend) -> Iterator[None]:
+        with self.configured(maxmemory="1mb"):
+            yield
+
+    @contextmanager
+    def configured(self, **settings: str) -> Iterator[None]:
+        """Change settings of the server for a while; underscores stand for dashes."""
+        names = {name.replace("_", "-"): value for name, value in settings.items()}
+        with self.server.admin() as admin:
+            before = {name: admin.config_get(name)[name] for name in names}
+            for name, value in names.items():
+                admin.config_set(name, value)
+            try:
+                yield
+            finally:
+                for name, value in before.items():
+                    admin.config_set(name, value)
+
+
+class RabbitMQRig(ServerRig):
+    """A RabbitMQ node; results aren't kept, so that the workers' record alone tells what is done."""
+
+    name = "RabbitMQ"
+    settle_word = b"\x00\x3c\x00\x50"  # Basic.Ack
+    publish_word = b"\x00\x3c\x00\x28"  # Basic.Publish
+
+    def __init__(self, folder: Path) -> None:
+        self.server: PrivateRabbitMQ = PrivateRabbitMQ(folder)
+        self.server.start()
+
+    @property
+    def host(self) -> str:
+        return self.server.address.host
+
+    @property
+    def port(self) -> int:
+        return self.server.address.port
+
+    def client(self, namespace: str) -> RabbitMQClient:
+        return self.server.client(namespace, patience_s=1.0)
+
+    def proxied(self, namespace: str, proxy: Proxy) -> RabbitMQClient:
+        return RabbitMQClient("127.0.0.1", proxy.port, namespace=namespace)
+
+    def url(self, namespace: str, via: Proxy | None = None) -> str:
+        who = f"{self.server.address.username}:{self.server.address.password}"
+        port = via.port if via else self.port
+        return f"amqp://{who}@127.0.0.1:{port}/%2F?namespace={namespace}&heartbeat_s=2"
+
+    def cut(self) -> None:
+        self.server.control("close_all_connections", "a test")
+
+    def restart(self) -> None:
+        """Shut down and start all but its virtual machine, which takes longer than RabbitMQ itself."""
+        self.server.control("eval", "rabbit:stop(), rabbit:start().")
+        eventually(self.server.answers, 30, "the node serves again")
+
+    def settle_in(self) -> None:
+        """Wait while RabbitMQ would forget it: its Raft library writes new groups down after about 0.5 s."""
+        time.sleep(2.0)
+
+    @contextmanager
+    def full(self, client: OrchestratorBackend) -> Iterator[None]:
+        self.server.control("set_vm_memory_high_watermark", "absolute", "1MB")
+        try:
+            eventually(
+                lambda: "memory" in self.server.control("eval", "rabbit_alarm:get_alarms()."), 10, "an alarm"
+            )
+            yield
+        finally:
+            self.server.control("set_vm_memory_high_watermark", "0.6")
+
+
+RIGS: dict[str, type[Rig]] = {rig.name: rig for rig in (LocalRig, SQLiteRig, RedisRig, RabbitMQRig)}
