@@ -15,7 +15,7 @@ class Fragile(Worker):
     retry = RetryPolicy(max_deliveries=2)
 
     def __init__(self) -> None:
-        super().__init__(os.environ["STARTED"], 0.01, os.environ["FINISHED"])
+        super().__init__(os.environ["STARTED"], 0.01, os.environ["FINISHED"], os.environ["RECEIVED"])
 
     def run(self, job: Job[Numbered]) -> Square:
         if job.payload.note != KILLER:

@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from mindtrace.jobs import (
     Consumer,
@@ -57,13 +58,17 @@ def die_at(point: str | None, times: int) -> Pass:
     return passed
 
 
-def watch(backend: ConsumerBackend, passed: Pass) -> None:
-    """Tell when jobs were received or settled, before anybody else learns of it."""
+def watch(backend: ConsumerBackend, received: int, passed: Pass) -> None:
+    """Write down what is received, and tell when jobs were received or settled, before anybody else knows."""
     receive, settle = backend.receive, backend.settle
+
+    def note(deliveries: list[Delivery]) -> None:
+        os.write(received, "".join(f"{os.getpid()} {one.id}\n" for one in deliveries).encode())
+        passed("received")
 
     def watched_receive(max_jobs: int, timeout_s: float) -> list[Delivery]:
         if deliveries := receive(max_jobs, timeout_s):
-            passed("received")
+            note(deliveries)
         return deliveries
 
     def watched_settle(settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
@@ -71,7 +76,7 @@ def watch(backend: ConsumerBackend, passed: Pass) -> None:
         if settlements:
             passed("settled")
         if settled.deliveries:
-            passed("received")
+            note(settled.deliveries)
         return settled
 
     backend.receive = watched_receive  # type: ignore[method-assign]
@@ -79,12 +84,24 @@ def watch(backend: ConsumerBackend, passed: Pass) -> None:
 
 
 class Worker(Consumer):
-    def __init__(self, record: str, job_s: float, finished: str, passed: Pass = lambda point: None) -> None:
+    def __init__(
+        self,
+        record: str,
+        job_s: float,
+        finished: str,
+        received: str = os.devnull,
+        passed: Pass = lambda point: None,
+    ) -> None:
         super().__init__("squares")
+        self._received = os.open(received, os.O_WRONLY | os.O_APPEND)
         self._record = os.open(record, os.O_WRONLY | os.O_APPEND)
         self._finished = os.open(finished, os.O_WRONLY | os.O_APPEND)
         self._job_s = job_s
         self._passed = passed
+
+    def connect(self, orchestrator: Orchestrator, **options: Any) -> None:
+        super().connect(orchestrator, **options)
+        watch(self.consumer_backend, self._received, self._passed)
 
     def run(self, job: Job[Numbered]) -> Square:
         self.note_start(job)
@@ -101,7 +118,7 @@ class Worker(Consumer):
 
     def close(self) -> None:
         super().close()
-        for descriptor in (self._record, self._finished):
+        for descriptor in (self._record, self._finished, self._received):
             os.close(descriptor)
 
 
@@ -110,6 +127,7 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("record", help="a file that gets a line for every execution")
     parser.add_argument("--finished", default=os.devnull, help="one that gets a line when it was done")
+    parser.add_argument("--received", default=os.devnull, help="one that gets a line for every delivery")
     parser.add_argument("--lease-s", type=float, default=30.0)
     parser.add_argument("--job-s", type=float, default=0.001, help="how long a job takes")
     parser.add_argument("--prefetch", type=int)
@@ -120,9 +138,8 @@ def main() -> None:
 
     orchestrator = Orchestrator(options.url)
     orchestrator.register(SCHEMA)
-    with Worker(options.record, options.job_s, options.finished, passed) as worker:
+    with Worker(options.record, options.job_s, options.finished, options.received, passed) as worker:
         worker.connect(orchestrator, lease_s=options.lease_s, prefetch=options.prefetch)
-        watch(worker.consumer_backend, passed)
         worker.consume()
         print(json.dumps(dataclasses.asdict(worker.stats)))
     orchestrator.close()

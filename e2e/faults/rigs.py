@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from brokers.account import Record
 from brokers.private_server import PrivateServer
@@ -21,6 +21,14 @@ from mindtrace.jobs.adapters.sqlite import SQLiteClient
 
 from ..worker import SCHEMA, Worker
 from ..workers import WorkerProcess, eventually
+
+
+class Books(NamedTuple):
+    """Where the workers of a trial write down what they do."""
+
+    received: Record
+    started: Record
+    finished: Record
 
 
 class Working(Protocol):
@@ -51,9 +59,7 @@ class Rig(ABC):
         """Connect a client that gives up soon: a producer."""
 
     @abstractmethod
-    def worker(
-        self, namespace: str, started: Record, finished: Record, *, via: Proxy | None = None, **options: Any
-    ) -> Working:
+    def worker(self, namespace: str, books: Books, *, via: Proxy | None = None, **options: Any) -> Working:
         """Start a worker, if need be by way of a proxy; ``options`` as those of ``worker.py``."""
 
     def mend(self) -> None:  # noqa: B027 - a backend without a server needs no mending
@@ -75,9 +81,10 @@ class ProcessRig(Rig):
         """Leave it no room for anything that ``client`` publishes."""
 
     def worker(
-        self, namespace: str, started: Record, finished: Record, *, via: Proxy | None = None, **options: Any
+        self, namespace: str, books: Books, *, via: Proxy | None = None, **options: Any
     ) -> WorkerProcess:
-        return WorkerProcess(self.url(namespace, via), started, finished=finished.path, **options)
+        records = {"finished": books.finished.path, "received": books.received.path}
+        return WorkerProcess(self.url(namespace, via), books.started, **records, **options)
 
 
 class ServerRig(ProcessRig):
@@ -140,9 +147,9 @@ class LocalRig(Rig):
         return LocalClient(namespace)
 
     def worker(
-        self, namespace: str, started: Record, finished: Record, *, via: Proxy | None = None, **options: Any
+        self, namespace: str, books: Books, *, via: Proxy | None = None, **options: Any
     ) -> "ThreadWorker":
-        return ThreadWorker(self.client(namespace), started, finished, **options)
+        return ThreadWorker(self.client(namespace), books, **options)
 
 
 class ThreadWorker:
@@ -151,8 +158,7 @@ class ThreadWorker:
     def __init__(
         self,
         client: LocalClient,
-        started: Record,
-        finished: Record,
+        books: Books,
         *,
         job_s: float = 0.001,
         lease_s: float = 30.0,
@@ -161,7 +167,9 @@ class ThreadWorker:
         self.pid = os.getpid()
         self._orchestrator = Orchestrator(client)
         self._orchestrator.register(SCHEMA)
-        self._worker = Worker(str(started.path), job_s, str(finished.path))
+        self._worker = Worker(
+            str(books.started.path), job_s, str(books.finished.path), str(books.received.path)
+        )
         self._worker.connect(self._orchestrator, lease_s=lease_s, prefetch=prefetch)
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._consume, daemon=True)

@@ -169,7 +169,8 @@ def supervised(trial: Trial) -> Iterator["subprocess.Popen[bytes]"]:
     url = trial.rig.url(trial.namespace)
     words = [str(COMMAND), "worker", "fragile:Fragile", "--app-dir", str(FOLDER), "--backend", url]
     words += ["--processes", "2", "--lease", str(trial.rig.lease_s), "--prefetch", "5"]
-    environment = os.environ | {"STARTED": str(trial.started.path), "FINISHED": str(trial.finished.path)}
+    records = {name.upper(): str(record.path) for name, record in trial.books._asdict().items()}
+    environment = os.environ | records
     with (trial.started.path.parent / "log").open("wb") as log:
         process = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
     try:
@@ -190,7 +191,8 @@ def test_a_job_that_kills_its_worker_ends_dead_and_the_workers_go_on(trial: Tria
         assert supervisor.poll() is None
     runs = trial.started.runs()
     killed = [run.pid for run in runs if run.job_id == killer.id]
-    trial.account.faults += [Fault(frozenset([pid]), len(runs), len(runs), in_hand=5) for pid in killed]
+    end = len(trial.received)
+    trial.account.faults += [Fault(frozenset([pid]), end, end, in_hand=5) for pid in killed]
     (letter,) = trial.backend.dead_letters(QUEUE)
     assert (letter.id, letter.reason) == (killer.id, "crash budget exhausted")
     assert len(killed) == 2

@@ -14,7 +14,7 @@ from mindtrace.jobs.domain.errors import BackendUnavailable, JobsError
 
 from ..worker import SCHEMA, Numbered
 from ..workers import eventually
-from .rigs import Rig, Working
+from .rigs import Books, Rig, Working
 
 QUEUE = SCHEMA.name
 
@@ -26,8 +26,8 @@ class Trial:
         self.rig = rig
         self.namespace = f"t{time.monotonic_ns()}"
         self.stack = stack
-        self.started = Record(folder / "started")
-        self.finished = Record(folder / "finished")
+        self.books = Books(*(Record(folder / name) for name in Books._fields))
+        self.received, self.started, self.finished = self.books
         self.account = Account()
         self.workers: list[Working] = []
         self.totals: Totals | None = None
@@ -107,7 +107,7 @@ class Trial:
 
     def start_worker(self, *, via: Proxy | None = None, **options: Any) -> Working:
         """Start a worker, and wait until it works; ``options`` as those of ``worker.py``."""
-        worker = self.rig.worker(self.namespace, self.started, self.finished, via=via, **options)
+        worker = self.rig.worker(self.namespace, self.books, via=via, **options)
         self.workers.append(worker)
         eventually(lambda: worker.has_ended or self._works(worker), 30, "a worker starts to work")
         return worker
@@ -123,10 +123,10 @@ class Trial:
     @contextmanager
     def harming(self, *workers: Working, in_hand: int) -> Iterator[None]:
         """Note that what happens within may make what ``workers`` have in hand run again."""
-        began = len(self.started)
+        began = len(self.received)
         yield
         pids = frozenset(worker.pid for worker in workers)
-        self.account.faults.append(Fault(pids, began, len(self.started), in_hand))
+        self.account.faults.append(Fault(pids, began, len(self.received), in_hand))
 
     def _end_workers(self) -> None:
         for worker in self.workers:
@@ -154,7 +154,8 @@ class Trial:
             self.start_worker(prefetch=1)
             self.expect_worked_off(within_s=20)
             self._end_workers()
-        totals = self.account.check(self.backend, QUEUE, self.started, self.finished, all_done=False)
+        records = (self.started, self.finished, self.received)
+        totals = self.account.check(self.backend, QUEUE, *records, all_done=False)
         assert (totals.live, totals.dead) == (0, dead), totals
         assert totals.done == totals.confirmed - dead - self.account.dropped
         self.totals = totals

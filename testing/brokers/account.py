@@ -47,21 +47,22 @@ class Record:
 
 
 class Fault(NamedTuple):
-    """Harm done to workers, and the part of a record in which that was: the window for what runs twice."""
+    """Harm done to workers, and the part of the record of what they received in which that was."""
 
     pids: frozenset[int]
     began: int
-    """How many executions there were before."""
+    """How many lines there were before."""
     ended: int
     """How many there were after."""
     in_hand: int
-    """How many jobs each of the workers may have started and not settled, at any one time."""
+    """How many jobs each of the workers may have received and not settled, at any one time."""
 
     def window(self, runs: list[Run]) -> set[str]:
         """The jobs that may have been in hand of a worker which was hit.
 
-        That is what it started last before, and what it started during the harm. Afterwards it may start
-        what it had received already: it learns only then that this is lost.
+        That is what it received last before, what it did during the harm, and, as it may be noted a moment
+        late, what it received next. A job needn't have been started to run twice: to give one back, RabbitMQ
+        is sent a copy before the original is acknowledged.
         """
         ids: set[str] = set()
         for pid in self.pids:
@@ -99,6 +100,7 @@ class Account:
         queue: str,
         record: Record,
         finished: Record | None = None,
+        received: Record | None = None,
         *,
         all_done: bool = True,
     ) -> "Totals":
@@ -113,6 +115,7 @@ class Account:
             record: Where every execution was written down before the work.
             finished: Where each was once the work was done. That tells what is done where a backend keeps
                 no results, once no job is left that could run again.
+            received: Where what each worker received was written down, for :attr:`faults`; else ``record``.
             all_done: Demand further that every confirmed job is done.
         """
         dead = {letter.id for letter in backend.dead_letters(queue, limit=10**6)} & self.confirmed
@@ -137,7 +140,8 @@ class Account:
         unrun = done - (runs.keys() if worked is None else worked)
         assert not unrun, f"{len(unrun)} jobs are said to be done and never ran: {_few(unrun)}"
         again = {id_: times - 1 for id_, times in runs.items() if times > 1}
-        windows = [*self.at_fault, *(fault.window(executions) for fault in self.faults)]
+        hands = executions if received is None else received.runs()
+        windows = [*self.at_fault, *(fault.window(hands) for fault in self.faults)]
         excused = Counter(id_ for in_hand in windows for id_ in in_hand)
         unexcused = {id_ for id_, times in again.items() if times > excused[id_]}
         assert not unexcused, f"{len(unexcused)} jobs ran again without a fault: {_few(unexcused)}"
