@@ -20,7 +20,6 @@ from brokers.account import Account, Totals
 from mindtrace.jobs import OrchestratorBackend, PublishStatus, QueueCounts
 from mindtrace.jobs.application.detection import detect_backend
 from mindtrace.jobs.domain.errors import BackendUnavailable
-from mindtrace.jobs.ports import JobResult, ResultStatus
 
 from .errands import SCHEMA
 from .faults import Troublemaker
@@ -31,29 +30,12 @@ from .vitals import ALLOWED, Course, Vitals
 QUEUE = SCHEMA.name
 _MORTALS = 3
 _CONFIRMED = (PublishStatus.ACCEPTED, PublishStatus.DUPLICATE)
+_ALL = 10**6
+"""More dead letters than a soak makes."""
 _TICK_S = 0.05
 _START_S = 60.0
 _DRAIN_S = 120.0
 """How long what is left may take when the faults are over."""
-
-
-class Told:
-    """How jobs ended by the word of their workers, in the place of a backend that keeps no results."""
-
-    def __init__(self, backend: OrchestratorBackend, stage: Stage) -> None:
-        self._counts = backend.counts(QUEUE)
-        self._done = {run.job_id for run in stage.finished.runs()}
-        self._dead = {letter.id for letter in backend.dead_letters(QUEUE, limit=2**31 - 1)}
-
-    def result(self, queue: str, job_id: str) -> JobResult | None:
-        """How it ended."""
-        if job_id in self._done:
-            return JobResult(ResultStatus.DONE)
-        return JobResult(ResultStatus.FAILED) if job_id in self._dead else None
-
-    def counts(self, queue: str) -> QueueCounts:
-        """What the broker says."""
-        return self._counts
 
 
 class Soak:
@@ -122,9 +104,9 @@ class Soak:
     def _in_flight(self, backend: OrchestratorBackend, counts: QueueCounts) -> int:
         if counts.in_flight is not None:
             return counts.in_flight
-        told = Told(backend, self._stage)
-        confirmed = (each.id for each in read(self._stage.ledger) if each.status in _CONFIRMED)
-        return sum(told.result(QUEUE, id_) is None for id_ in confirmed)
+        ended = {run.job_id for run in self._stage.finished.runs()}
+        ended |= {letter.id for letter in backend.dead_letters(QUEUE, limit=_ALL)}
+        return len({each.id for each in read(self._stage.ledger) if each.status in _CONFIRMED} - ended)
 
     def _settle_account(self, backend: OrchestratorBackend) -> list[str]:
         published, runs = read(self._stage.ledger), self._stage.started.runs()
@@ -138,9 +120,8 @@ class Soak:
         ]
         for fault in self._trouble.faults:
             account.at_fault += [fault.in_hand(runs)] * self._stage.runs_a_fault_may_cost
-        told = backend if backend.capabilities.results else Told(backend, self._stage)
         try:
-            totals = account.check(told, QUEUE, self._stage.started, all_done=False)  # type: ignore[arg-type]
+            totals = account.check(backend, QUEUE, self._stage.started, self._stage.finished, all_done=False)
         except AssertionError as error:
             return [str(error)]
         self._print(totals, account)
@@ -150,9 +131,9 @@ class Soak:
         kinds = Counter(fault.what for fault in self._trouble.faults)
         faults = ", ".join(f"{count} x {what}" for what, count in kinds.most_common()) or "none"
         print(
-            f"{self._name}: {totals.confirmed} confirmed, {totals.done} done, {totals.dead} dead, 0 lost, "
-            f"{totals.ran_again} runs beyond the first; {len(account.unconfirmed)} unconfirmed; "
-            f"faults: {faults}"
+            f"{self._name}: {totals.confirmed} confirmed, {totals.done} done, {totals.dead} dead, "
+            f"{totals.lost} lost, {totals.ran_again} runs beyond the first; "
+            f"{len(account.unconfirmed)} unconfirmed; faults: {faults}"
         )
 
     def _judge(self) -> list[str]:
