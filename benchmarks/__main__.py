@@ -1,0 +1,48 @@
+"""The command: ``python -m benchmarks run``, then ``python -m benchmarks report``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import machine, report
+from .brokers import BROKERS, private_brokers
+from .results import Results
+from .scenarios import backlog, field, memory, rabbitmq_limit, redis_limit
+
+RESULTS = Path("build/bench/results")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="measure, and write the results")
+    run.add_argument("--broker", action="append", choices=BROKERS, help="this one alone; may be given again")
+    run.add_argument("--rounds", type=int, default=1)
+    run.add_argument("--scale", type=float, default=0.5, help="how many jobs, 1 being all")
+    run.add_argument("--backlogs", type=int, nargs="+", default=[1_000, 10_000])
+    run.add_argument("--out", type=Path, default=RESULTS / "results.json")
+    tell = commands.add_parser("report", help="write the page of results")
+    tell.add_argument("results", type=Path, nargs="*", default=[RESULTS / "results.json"])
+    tell.add_argument("--page", type=Path, default=Path("docs/benchmarks.md"))
+    options = parser.parse_args()
+    if options.command == "report":
+        report.write([Results.read(path) for path in options.results], options.page)
+        return 0
+    names = tuple(options.broker or BROKERS)
+    with private_brokers(names) as urls:
+        results = Results(machine.describe(urls), options.rounds)
+        try:
+            field.measure(results, urls, options.rounds, options.scale)
+            redis_limit.measure(results, urls, options.rounds, options.scale)
+            rabbitmq_limit.measure(results, urls, options.rounds, options.scale)
+            memory.measure(results, urls, options.scale)
+            backlog.measure(results, urls, tuple(options.backlogs), options.rounds)
+        finally:
+            results.write(options.out)
+    for figure in results.figures:
+        print(f"{figure.broker:9} {figure.library:20} {figure.name:14} {figure.median:12,.2f} {figure.unit}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

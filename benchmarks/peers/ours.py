@@ -1,0 +1,65 @@
+"""This project, on each of its backends."""
+
+from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, Orchestrator
+
+from .. import job as jobs
+from ..peer import AT_LEAST_ONCE, PLACE, About, Peer
+
+
+class Work(JobInput):
+    """Which job to run, and what it is given."""
+
+    kind: str
+    x: float
+    y: float
+
+
+RUN = {"no_op": jobs.no_op, "wait": jobs.wait, "spin": jobs.spin}
+SETTINGS = {
+    "memory": "one thread in this process",
+    "sqlite": "one process on a file that is synced (WAL, synchronous=FULL)",
+    "redis": "one process, adaptive batches",
+    "rabbitmq": "one process, prefetch=adaptive (it is 1 by default); quorum queue, every publish confirmed",
+}
+EXTRAS = {"redis": ("redis", "hiredis"), "rabbitmq": ("pika",)}
+
+
+class Runner(Consumer):
+    schema = JobSchema(name=PLACE.queue or "bench", input=Work)
+
+    def run(self, job: Job[Work]) -> None:
+        payload = job.payload
+        RUN[payload.kind](payload.x, payload.y)
+
+
+class Measured(Peer):
+    about = About(
+        "this project",
+        AT_LEAST_ONCE,
+        SETTINGS[PLACE.broker],
+        ("mindtrace-jobs", "pydantic", *EXTRAS.get(PLACE.broker, ())),
+    )
+    in_process = PLACE.broker == "memory"
+    has_batches = True
+
+    def open(self) -> None:
+        url = PLACE.url + ("?prefetch=adaptive" if PLACE.broker == "rabbitmq" else "")
+        self.orchestrator = Orchestrator(url)
+        self.orchestrator.register(Runner.schema)
+
+    def send(self, kind: str) -> None:
+        self.orchestrator.publish(PLACE.queue, Work(kind=kind, x=jobs.X, y=jobs.Y))
+
+    def send_batch(self, kind: str, count: int) -> None:
+        inputs = [Work(kind=kind, x=jobs.X, y=jobs.Y) for _ in range(count)]
+        self.orchestrator.publish_batch(PLACE.queue, inputs)
+
+    def work(self) -> None:
+        if not self.in_process:
+            self.open()
+        with Runner(PLACE.queue) as consumer:
+            consumer.connect(self.orchestrator)
+            consumer.consume()
+
+    def close(self) -> None:
+        self.orchestrator.close()

@@ -1,0 +1,57 @@
+"""taskiq: taskiq-redis with streams, taskiq-aio-pika on RabbitMQ."""
+
+import sys
+
+from .. import job as jobs
+from ..peer import AT_LEAST_ONCE, PLACE, About, Peer
+
+if PLACE.broker == "redis":
+    from taskiq_redis import RedisStreamBroker
+
+    broker = RedisStreamBroker(PLACE.url, queue_name=PLACE.queue, consumer_group_name="bench")
+else:
+    from taskiq_aio_pika import AioPikaBroker, Queue
+
+    broker = AioPikaBroker(PLACE.url, qos=200, task_queues=[Queue(name=PLACE.queue)])
+
+
+@broker.task
+async def no_op(x: float, y: float) -> None:
+    jobs.no_op(x, y)
+
+
+@broker.task
+async def wait(x: float, y: float) -> None:
+    await jobs.wait_in_a_loop(x, y)
+
+
+@broker.task
+async def spin(x: float, y: float) -> None:
+    jobs.spin(x, y)
+
+
+TASKS = {"no_op": no_op, "wait": wait, "spin": spin}
+
+
+class Measured(Peer):
+    about = About(
+        "taskiq",
+        AT_LEAST_ONCE,
+        "streams, 100 at once, uvloop, --no-parse"
+        if PLACE.broker == "redis"
+        else "200 at once, uvloop, --no-parse; quorum queue, every publish confirmed",
+        ("taskiq", *(("taskiq-redis", "redis") if PLACE.broker == "redis" else ("taskiq-aio-pika", "aio-pika"))),
+    )
+    worker = [
+        *(sys.executable, "-m", "taskiq", "worker", "benchmarks.peers.taskiq:broker", "--workers", "1"),
+        *("--max-async-tasks", "100" if PLACE.broker == "redis" else "200", "--no-parse", "--log-level", "ERROR"),
+    ]
+
+    async def open(self) -> None:
+        await broker.startup()
+
+    async def send(self, kind: str) -> None:
+        await TASKS[kind].kiq(jobs.X, jobs.Y)
+
+    async def close(self) -> None:
+        await broker.shutdown()

@@ -1,0 +1,242 @@
+"""The page of results: tables, the ratios that were promised, and where the plots stand."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from .peer import AT_LEAST_ONCE
+from .results import Figure, Results, ratio
+
+OURS, INCUMBENT = "this project", "mindtrace-jobs 0.16"
+BROKERS = {"memory": "In memory", "sqlite": "SQLite", "redis": "Redis", "rabbitmq": "RabbitMQ"}
+COLUMNS = {
+    "publish": ("one by one", "jobs/s"),
+    "publish_batch": ("in a batch", "jobs/s"),
+    "drain": ("drain, no-op", "jobs/s"),
+    "drain_wait": ("drain, 1 ms", "jobs/s"),
+    "drain_spin": ("drain, CPU", "jobs/s"),
+    "latency_p50": ("latency p50", "ms"),
+    "latency_p99": ("p99", "ms"),
+    "start": ("start", "s"),
+    "memory": ("worker", "MiB"),
+    "idle_cpu": ("idle CPU", "%"),
+}
+INTRODUCTION = """# The field, side by side
+
+Written by `make bench-report` from the results of `make bench-full`. All figures of a broker are of one run: one
+machine, one server started for it alone, the same jobs, every library in turn, one round after the other. Each is the
+median of its rounds, each ratio the median of the rounds' ratios. Figures of other runs or machines are not to be
+compared with them; ratios are.
+
+A job carries two floats. *1 ms* sleeps, or awaits, for a millisecond, so that a library which runs many at once does more
+of them; *CPU* is a sum that takes a processor about a millisecond. Rates are from the beginning of the first job to
+the beginning of the last, in one worker process. *Latency* is from the publish call to the beginning of the handler, on
+an idle worker. *Start* is from starting a worker's process to its first job. Redis keeps nothing on disk, for all alike.
+"""
+
+
+def write(runs: list[Results], page: Path) -> None:
+    """Write the page for runs of different brokers."""
+    parts = [INTRODUCTION]
+    parts += [promised(run) for run in runs]
+    for run in runs:
+        for broker, title in BROKERS.items():
+            if any(one.broker == broker for one in run.subjects):
+                parts += [f"## {title}\n", field(run, broker), guarantees(run, broker)]
+                plot = page.parent / "benchmarks" / f"{broker}.png"
+                if plot.exists():
+                    parts.append(f"![{title}: publishing, draining, latency](benchmarks/{broker}.png)\n")
+                parts.append(limits(run, broker))
+    parts += [backlogs(run) for run in runs]
+    parts += [memory(run) for run in runs]
+    parts += [machine(run) for run in runs]
+    page.write_text("\n".join(part for part in parts if part), "utf-8")
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = list(head)
+    lines = [head, ["---", *("--:" for _ in head[1:])], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def shown(figure: Figure | None) -> str:
+    if figure is None:
+        return "–"
+    value = figure.median
+    if value >= 1000:
+        return f"{float(f'{value:.3g}'):,.0f}"
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def field(run: Results, broker: str) -> str:
+    libraries = [one.library for one in run.subjects if one.broker == broker]
+    names = [name for name in COLUMNS if any(run.find("field", broker, one, name) for one in libraries)]
+    head = ["", *(f"{COLUMNS[name][0]}, {COLUMNS[name][1]}" for name in names)]
+    rows = [[one, *(shown(run.find("field", broker, one, name)) for name in names)] for one in libraries]
+    return table(head, rows)
+
+
+def guarantees(run: Results, broker: str) -> str:
+    rows = [
+        [
+            one.library,
+            one.guarantee,
+            one.settings,
+            ", ".join(f"{name} {number}" for name, number in one.versions.items()) + f"; Python {one.python}",
+        ]
+        for one in run.subjects
+        if one.broker == broker
+    ]
+    return table(["", "a job runs", "settings", "versions"], rows)
+
+
+def limits(run: Results, broker: str) -> str:
+    found = [one for one in run.figures if one.scenario == "limit" and one.broker == broker]
+    rows = []
+    for one in found:
+        if one.library == "bare":
+            continue
+        bare = run.find("limit", broker, "bare", one.name) or run.find("limit", broker, "bare", "drain 250")
+        if one.name == "drain adaptive":
+            bare = run.find("limit", broker, "bare", "drain 250")
+        if bare is None:
+            bare = run.find("limit", broker, "bare", "drain 200")
+        rows.append([f"{one.library}, {one.name}", shown(one), shown(bare), f"{ratio(one, bare):.2f}"])
+    if not rows:
+        return ""
+    return "Against the bare client, in one process, by turns (batches in jobs):\n\n" + table(
+        ["", "jobs/s", "bare, jobs/s", "ratio"], rows
+    )
+
+
+def backlogs(run: Results) -> str:
+    found = [one for one in run.figures if one.scenario == "backlog"]
+    if not found:
+        return ""
+    sizes = sorted({int(one.name) for one in found})
+    brokers = list(dict.fromkeys(one.broker for one in found))
+    rows = [
+        [BROKERS[broker], *(shown(run.find("backlog", broker, OURS, str(size))) for size in sizes)]
+        for broker in brokers
+    ]
+    return "## By how many jobs wait\n\nThis project, jobs/s of a new consumer's first 900.\n\n" + table(
+        ["", *(f"{size:,}" for size in sizes)], rows
+    )
+
+
+def memory(run: Results) -> str:
+    found = [one for one in run.figures if one.scenario == "memory"]
+    if not found:
+        return ""
+    rows = [[one.library, shown(one)] for one in found]
+    return "## Memory of a waiting job\n\nIn Redis, by its own account.\n\n" + table(["", "bytes"], rows)
+
+
+def machine(run: Results) -> str:
+    lines = [f"- {name}: {value}" for name, value in run.machine.items()]
+    return "## Where it ran\n\n" + "\n".join([*lines, f"- rounds: {run.rounds}"]) + "\n"
+
+
+# -- what was promised ------------------------------------------------------------------------------
+
+
+def promised(run: Results) -> str:
+    """Each ratio that must hold, and whether it does."""
+    rows = [row for row in map(lambda check: check(run), CHECKS) if row is not None]
+    head = ["", "measured", "wanted", "met"]
+    return table(head, rows) if rows else ""
+
+
+def peers(run: Results, broker: str, name: str, *, at_least_once: bool = False) -> list[Figure]:
+    """The figures of all peers; those that do nothing, and the incumbent where at most once, apart."""
+    kept = [
+        one.library
+        for one in run.subjects
+        if one.broker == broker
+        and one.library != OURS
+        and not one.library.startswith("bare ")
+        and (not at_least_once or one.guarantee == AT_LEAST_ONCE)
+    ]
+    return [found for one in kept if (found := run.find("field", broker, one, name))]
+
+
+def against_best(
+    run: Results, broker: str, ours: str, theirs: list[Figure], wanted: float, what: str
+) -> list[str] | None:
+    mine = run.find("field", broker, OURS, ours)
+    if mine is None or not theirs:
+        return None
+    best = max(theirs, key=lambda one: one.median)
+    found = ratio(mine, best)
+    return [f"{what} ({best.library})", f"{found:.1f}", f"≥ {wanted:g}", "yes" if found >= wanted else "no"]
+
+
+def redis_drain(run: Results) -> list[str] | None:
+    theirs = peers(run, "redis", "drain", at_least_once=True)
+    return against_best(run, "redis", "drain", theirs, 15, "Redis: drain, of the best at-least-once peer")
+
+
+def redis_incumbent(run: Results) -> list[str] | None:
+    theirs = [one for one in peers(run, "redis", "drain") if one.library == INCUMBENT]
+    return against_best(run, "redis", "drain", theirs, 3, "Redis: drain, of the incumbent, at most once")
+
+
+def redis_batch(run: Results) -> list[str] | None:
+    theirs = peers(run, "redis", "publish") + peers(run, "redis", "publish_batch")
+    return against_best(run, "redis", "publish_batch", theirs, 4, "Redis: batch publish, of the best peer")
+
+
+def redis_limit(run: Results) -> list[str] | None:
+    mine, bare = (run.find("limit", "redis", one, "drain 250") for one in ("port", "bare"))
+    if mine is None or bare is None:
+        return None
+    found = ratio(mine, bare)
+    return [
+        "Redis: drain through the port, of the bare script (250 at once)",
+        f"{found:.2f}",
+        "≥ 0.5",
+        "yes" if found >= 0.5 else "no",
+    ]
+
+
+def rabbitmq_drain(run: Results) -> list[str] | None:
+    return against_best(
+        run, "rabbitmq", "drain", peers(run, "rabbitmq", "drain"), 4, "RabbitMQ: drain, of the best peer"
+    )
+
+
+def rabbitmq_batch(run: Results) -> list[str] | None:
+    theirs = peers(run, "rabbitmq", "publish") + peers(run, "rabbitmq", "publish_batch")
+    what = "RabbitMQ: confirmed batch publish, of the best peer"
+    return against_best(run, "rabbitmq", "publish_batch", theirs, 10, what)
+
+
+def local(run: Results) -> list[str] | None:
+    theirs = [one for one in peers(run, "memory", "drain") if one.library == INCUMBENT]
+    return against_best(run, "memory", "drain", theirs, 100, "Local: drain, of the incumbent's Local")
+
+
+def latency(broker: str, run: Results) -> list[str] | None:
+    mine = run.find("field", broker, OURS, "latency_p50")
+    theirs = peers(run, broker, "latency_p50")
+    if mine is None or not theirs:
+        return None
+    best = min(theirs, key=lambda one: one.median)
+    return [
+        f"{BROKERS[broker]}: idle latency p50, of the lowest peer's ({best.library})",
+        f"{ratio(mine, best):.2f}",
+        "< 1",
+        "yes" if mine.median < best.median else "no",
+    ]
+
+
+CHECKS = (
+    redis_drain,
+    redis_incumbent,
+    redis_batch,
+    redis_limit,
+    lambda run: latency("redis", run),
+    rabbitmq_drain,
+    rabbitmq_batch,
+    lambda run: latency("rabbitmq", run),
+    local,
+)

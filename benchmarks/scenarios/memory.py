@@ -1,0 +1,34 @@
+"""What a waiting job takes in the broker."""
+
+import sys
+
+from redis import Redis
+
+from ..contender import FIELD, running
+from ..results import Results
+
+JOBS = 5_000
+
+
+def measure(results: Results, urls: dict[str, str], scale: float = 1.0) -> None:
+    """On Redis, by its own account of its memory, before and after."""
+    jobs = int(JOBS * scale)
+    for contender in FIELD:
+        if contender.broker != "redis" or "redis" not in urls or not contender.installed:
+            continue
+        with running(contender, urls["redis"], f"bench-memory-{contender.peer.replace('_', '-')}") as one:
+            one.ask("publish", kind="no_op", count=20)
+            before = used(urls["redis"])
+            step = "publish_batch" if one.traits["has_batches"] else "publish"
+            one.ask(step, kind="no_op", count=jobs)
+            each = (used(urls["redis"]) - before) / jobs
+            results.introduce(one.subject)
+            results.add("memory", "redis", one.subject.library, "waiting job", "bytes", each)
+        with Redis.from_url(urls["redis"]) as server:
+            server.flushall()  # a server of our own
+        print(f"memory {contender.peer}", file=sys.stderr)
+
+
+def used(url: str) -> int:
+    with Redis.from_url(url) as server:
+        return server.info("memory")["used_memory_dataset"]
