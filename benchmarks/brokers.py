@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "testing"))
 
-from brokers.rabbitmq_server import PrivateRabbitMQ  # noqa: E402
-from brokers.redis_server import PrivateRedis  # noqa: E402
+from brokers.rabbitmq_server import PrivateRabbitMQ
+from brokers.redis_server import PrivateRedis
 
 BROKERS = ("memory", "sqlite", "redis", "rabbitmq")
 

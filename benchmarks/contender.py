@@ -37,7 +37,11 @@ class Contender:
 
     @property
     def python(self) -> str:
-        return sys.executable if self.environment is None else str(ENVIRONMENTS / self.environment / "bin/python")
+        return (
+            sys.executable
+            if self.environment is None
+            else str(ENVIRONMENTS / self.environment / "bin/python")
+        )
 
     @property
     def installed(self) -> bool:
@@ -77,13 +81,14 @@ class Running:
         self._folder = folder
         self._path = folder / "record"
         self.record = Record(self._path)
+        # Nothing else of this tree is to be seen: it has the incumbent's name.
+        (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
         self._environment = os.environ | {
             "BENCH_BROKER": contender.broker,
             "BENCH_URL": url,
             "BENCH_QUEUE": queue,
             "BENCH_RECORD": str(self._path),
-            "PYTHONPATH": str(ROOT),
-            "PYTHONDONTWRITEBYTECODE": "",
+            "PYTHONPATH": str(folder),
         }
         self._log = (folder / "log").open("wb")
         self._driver = self._start(

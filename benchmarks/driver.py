@@ -81,7 +81,10 @@ class Driver:
     async def serve(self) -> None:
         await self.call(self._peer.open)
         about = self._peer.about.with_versions()
-        traits = {name: getattr(self._peer, name) for name in ("worker", "in_process", "has_batches", "kinds", "wakes")}
+        traits = {
+            name: getattr(self._peer, name)
+            for name in ("worker", "in_process", "has_batches", "kinds", "wakes")
+        }
         answer({"about": asdict(about), **traits})
         for line in sys.stdin:
             order = json.loads(line)

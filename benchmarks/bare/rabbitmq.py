@@ -54,7 +54,9 @@ def publish(url: str, queue: str, bodies: Sequence[bytes], batch: int) -> float:
     return took[0]
 
 
-def consume(url: str, queue: str, prefetch: int, seen: Callable[[], object], stop_at: int | None = None) -> None:
+def consume(
+    url: str, queue: str, prefetch: int, seen: Callable[[], object], stop_at: int | None = None
+) -> None:
     """Take message after message, with one acknowledgement for half of what is prefetched, or for the last."""
 
     def use(connection: SelectConnection, channel: Any) -> None:

@@ -10,7 +10,9 @@ BODY = b'{"kind":"no_op","x":1.5,"y":2.5}'
 
 
 class Measured(Peer):
-    about = About("bare pika", "none", "SelectConnection, 1000 published and 256 prefetched at once", ("pika",))
+    about = About(
+        "bare pika", "none", "SelectConnection, 1000 published and 256 prefetched at once", ("pika",)
+    )
     has_batches = True
     kinds = ("no_op",)
 

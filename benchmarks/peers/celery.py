@@ -15,9 +15,7 @@ app.conf.update(
     task_ignore_result=True,
     worker_prefetch_multiplier=200,
     worker_detect_quorum_queues=True,
-    task_queues=[
-        Queue(PLACE.queue, queue_arguments={"x-queue-type": "quorum"} if RABBITMQ else None)
-    ],
+    task_queues=[Queue(PLACE.queue, queue_arguments={"x-queue-type": "quorum"} if RABBITMQ else None)],
     task_default_queue=PLACE.queue,
     broker_transport_options={"confirm_publish": True} if RABBITMQ else {},
     worker_enable_remote_control=False,

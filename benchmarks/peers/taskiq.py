@@ -40,11 +40,20 @@ class Measured(Peer):
         "streams, 100 at once, uvloop, --no-parse"
         if PLACE.broker == "redis"
         else "200 at once, uvloop, --no-parse; quorum queue, every publish confirmed",
-        ("taskiq", *(("taskiq-redis", "redis") if PLACE.broker == "redis" else ("taskiq-aio-pika", "aio-pika"))),
+        (
+            "taskiq",
+            *(("taskiq-redis", "redis") if PLACE.broker == "redis" else ("taskiq-aio-pika", "aio-pika")),
+        ),
     )
     worker = [
         *(sys.executable, "-m", "taskiq", "worker", "benchmarks.peers.taskiq:broker", "--workers", "1"),
-        *("--max-async-tasks", "100" if PLACE.broker == "redis" else "200", "--no-parse", "--log-level", "ERROR"),
+        *(
+            "--max-async-tasks",
+            "100" if PLACE.broker == "redis" else "200",
+            "--no-parse",
+            "--log-level",
+            "ERROR",
+        ),
     ]
 
     async def open(self) -> None:

@@ -22,7 +22,9 @@ def measure(results: Results, urls: dict[str, str], sizes: tuple[int, ...], roun
                     for number in range(rounds + 1):
                         while (missing := size - orchestrator.count_queue_messages(QUEUE)) > 0:
                             orchestrator.backend.publish(QUEUE, messages(min(CHUNK, missing)))
-                        took = timed(lambda: drain_application(orchestrator, None, DRAINED))  # noqa: B023
+                        took = timed(lambda: drain_application(orchestrator, None, DRAINED))
                         if number:  # the first shows them to the caches
-                            results.add("backlog", broker, "this project", f"{size}", "jobs/s", DRAINED / took)
+                            results.add(
+                                "backlog", broker, "this project", f"{size}", "jobs/s", DRAINED / took
+                            )
                 orchestrator.clean_queue(QUEUE)

@@ -26,7 +26,10 @@ def measure(results: Results, urls: dict[str, str], rounds: int, scale: float = 
             with running(contender, urls[contender.broker], queue) as one:
                 one_round(results, contender, one, scale)
             took = time.monotonic() - began
-            print(f"round {number + 1}/{rounds} {contender.broker} {contender.peer} {took:.1f} s", file=sys.stderr)
+            print(
+                f"round {number + 1}/{rounds} {contender.broker} {contender.peer} {took:.1f} s",
+                file=sys.stderr,
+            )
 
 
 def one_round(results: Results, contender: Contender, one: Running, scale: float) -> None:
@@ -67,7 +70,9 @@ def one_round(results: Results, contender: Contender, one: Running, scale: float
             note("memory", "MiB", one.worker_memory_mib)
             note("idle_cpu", "%", one.worker_cpu(IDLE_S) * 100)
         latencies = sorted(
-            one.ask("latency", before=published, count=max(10, int(LATENCIES * scale)), limit_s=LATENCY_LIMIT_S)
+            one.ask(
+                "latency", before=published, count=max(10, int(LATENCIES * scale)), limit_s=LATENCY_LIMIT_S
+            )
         )
         note("latency_p50", "ms", latencies[len(latencies) // 2])
         note("latency_p99", "ms", latencies[min(len(latencies) - 1, int(len(latencies) * 0.99))])

@@ -30,10 +30,18 @@ def measure(results: Results, urls: dict[str, str], rounds: int, scale: float = 
                 note("port", f"publish {batch}", count / timed(partial(publish_port, backend, jobs, batch)))
             note("bare", "drain 200", (count - 1) / rabbitmq.drain(url, BARE, count, 200))
             note("port", "drain 200", count / timed(partial(drain_port, backend, 200, count)))
-            note("application", "drain 200", count / timed(partial(drain_application, orchestrator, 200, count)))
+            note(
+                "application",
+                "drain 200",
+                count / timed(partial(drain_application, orchestrator, 200, count)),
+            )
             # What is left by the publishes above, one by one, each acknowledged before the next is sent.
             publish_port(backend, jobs[:singles], 1000)
             note("bare", "drain 1", singles / rabbitmq.blocking_drain(url, BARE, singles))
-            note("application", "drain 1", singles / timed(partial(drain_application, orchestrator, 1, singles)))
+            note(
+                "application",
+                "drain 1",
+                singles / timed(partial(drain_application, orchestrator, 1, singles)),
+            )
             orchestrator.clean_queue(QUEUE)
             rabbitmq.purge(url, BARE)

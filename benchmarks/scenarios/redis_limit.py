@@ -34,7 +34,11 @@ def measure(results: Results, urls: dict[str, str], rounds: int, scale: float = 
                 note("port", f"publish 100, drain {batch}", timed(partial(publish_port, backend, jobs, 100)))
                 note("port", f"drain {batch}", timed(partial(drain_port, backend, batch, len(jobs))))
             publish_port(backend, jobs, 1000)
-            note("application", "drain adaptive", timed(partial(drain_application, orchestrator, None, len(jobs))))
+            note(
+                "application",
+                "drain adaptive",
+                timed(partial(drain_application, orchestrator, None, len(jobs))),
+            )
             for library, seconds in one_by_one(bare, orchestrator).items():
                 note(library, "publish one by one", seconds, SLICE)
             orchestrator.clean_queue(QUEUE)
