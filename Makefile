@@ -10,6 +10,9 @@ FAULTS := build/faults.json
 # What takes time in the tests with brokers is waiting: for leases, delays, restarts. So files run side by side.
 WORKERS ?= 2
 MINUTES ?= 10
+BENCH := build/bench
+# Each library that is measured has an environment of its own: they don't agree on the versions of what they need.
+PEERS := $(patsubst benchmarks/environments/%.txt,$(BENCH)/%/.synced,$(wildcard benchmarks/environments/*.txt))
 FOLDERS := $(shell find src domain ports application adapters cli contract_tests/suite -type d -not -name __pycache__)
 
 export UV_PROJECT_ENVIRONMENT := $(VENV)
@@ -20,10 +23,10 @@ unexport VIRTUAL_ENV PYTHONPATH
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-docker matrix soak check lint format docs bench clean
+.PHONY: help demo test test-docker matrix soak check lint format docs bench bench-full bench-report clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(UV) ## run the example on every backend
 	@$(UV) sync --quiet --frozen --inexact --no-dev --extra redis --extra rabbitmq
@@ -76,8 +79,19 @@ matrix: $(SYNCED) ## run the fault matrix, and generate docs/faults.md from what
 	@$(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadfile e2e/faults
 	@$(BIN)/python e2e/faults/report.py $(FAULTS) > docs/faults.md
 
-bench: $(SYNCED) ## run the benchmarks
-	@$(BIN)/pytest benchmarks --benchmark-only
+bench: $(SYNCED) $(PEERS) ## measure the parts, and the field side by side, in a few minutes
+	@$(BIN)/pytest --quiet benchmarks/micro --benchmark-only
+	@$(BIN)/python -m benchmarks run --rounds 1 --scale 0.2 --out $(BENCH)/results/quick.json
+
+bench-full: $(SYNCED) $(PEERS) ## the same with medians of five, and backlogs of up to a million: half an hour
+	@for broker in memory sqlite redis rabbitmq; do \
+	  $(BIN)/python -m benchmarks run --broker $$broker --rounds 5 --scale 0.5 \
+	    --backlogs 1000 10000 100000 1000000 --out $(BENCH)/results/$$broker.json || exit 1; \
+	done
+
+bench-report: $(SYNCED) $(PEERS) ## write docs/benchmarks.md and its plots from the results of bench-full
+	@$(BENCH)/plots/bin/python -m benchmarks.plots $(BENCH)/results/redis.json $(BENCH)/results/rabbitmq.json
+	@$(BIN)/python -m benchmarks report $(foreach name,memory sqlite redis rabbitmq,$(BENCH)/results/$(name).json)
 
 clean: ## remove the environment and all that was built
 	@rm -rf $(VENV) build dist *.egg-info .benchmarks .hypothesis .*_cache
@@ -88,6 +102,16 @@ clean: ## remove the environment and all that was built
 $(SYNCED): pyproject.toml uv.lock $(FOLDERS) | $(UV)
 	@echo "==> installing what uv.lock names"
 	@$(UV) sync --quiet --frozen --all-extras --reinstall-package mindtrace-jobs
+	@touch $@
+
+# The incumbent needs a newer Python than the rest. Where none is installed it is left out, and the run says so.
+$(BENCH)/%/.synced: benchmarks/environments/%.txt | $(UV)
+	@echo "==> installing what benchmarks/environments/$*.txt names"
+	@if $(UV) venv --quiet --clear --python "$(if $(filter incumbent,$*),>=3.12,$(BIN)/python)" $(BENCH)/$*; then \
+	  $(UV) pip install --quiet --python $(BENCH)/$* --requirement $<; \
+	else \
+	  echo "no Python for $*: it is left out"; mkdir -p $(@D); \
+	fi
 	@touch $@
 
 $(UV):

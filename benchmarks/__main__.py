@@ -6,6 +6,7 @@ from pathlib import Path
 
 from . import machine, report
 from .brokers import BROKERS, private_brokers
+from .contender import FIELD, Contender
 from .results import Results
 from .scenarios import backlog, field, memory, rabbitmq_limit, redis_limit
 
@@ -17,6 +18,9 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="measure, and write the results")
     run.add_argument("--broker", action="append", choices=BROKERS, help="this one alone; may be given again")
+    run.add_argument(
+        "--peer", action="append", help="this one alone, as its module is named; may be given again"
+    )
     run.add_argument("--rounds", type=int, default=1)
     run.add_argument("--scale", type=float, default=0.5, help="how many jobs, 1 being all")
     run.add_argument("--backlogs", type=int, nargs="+", default=[1_000, 10_000])
@@ -29,19 +33,29 @@ def main() -> int:
         report.write([Results.read(path) for path in options.results], options.page)
         return 0
     names = tuple(options.broker or BROKERS)
+    taking_part = entered(names, options.peer)
     with private_brokers(names) as urls:
         results = Results(machine.describe(urls), options.rounds)
         try:
-            field.measure(results, urls, options.rounds, options.scale)
+            field.measure(results, taking_part, urls, options.rounds, options.scale)
             redis_limit.measure(results, urls, options.rounds, options.scale)
             rabbitmq_limit.measure(results, urls, options.rounds, options.scale)
-            memory.measure(results, urls, options.scale)
+            memory.measure(results, taking_part, urls, options.scale)
             backlog.measure(results, urls, tuple(options.backlogs), options.rounds)
         finally:
             results.write(options.out)
     for figure in results.figures:
         print(f"{figure.broker:9} {figure.library:20} {figure.name:14} {figure.median:12,.2f} {figure.unit}")
     return 0
+
+
+def entered(brokers: tuple[str, ...], peers: list[str] | None) -> list[Contender]:
+    """Who takes part; says who would, but isn't installed."""
+    asked = [one for one in FIELD if one.broker in brokers and (peers is None or one.peer in peers)]
+    for one in asked:
+        if not one.installed:
+            print(f"{one.peer} on {one.broker}: left out, it has no environment", file=sys.stderr)
+    return [one for one in asked if one.installed]
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any
 from .job import Record
 from .peer import Peer
 
+TRAITS = ("worker", "in_process", "has_batches", "kinds", "wakes")
 PAUSE_S = 0.01
 PATIENCE_S = 15.0
 

@@ -20,7 +20,7 @@ CAPACITY = 1 << 20
 
 
 class Record:
-    """When jobs began, by a clock that all processes of a machine share; in a file that they share as well."""
+    """When jobs began, by a clock that all processes of a machine share, in a file that they share."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():

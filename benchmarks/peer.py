@@ -73,7 +73,7 @@ class Peer(ABC):
     wakes = True
     """Whether its worker waits for jobs, so that it makes sense to ask how soon it sees one."""
 
-    def open(self) -> None:
+    def open(self) -> None:  # noqa: B027 - not every library needs it
         """Connect, and declare the queue."""
 
     @abstractmethod
@@ -88,5 +88,5 @@ class Peer(ABC):
         """Run jobs until the process is ended."""
         raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - not every library needs it
         """Disconnect."""

@@ -22,15 +22,16 @@ COLUMNS = {
 }
 INTRODUCTION = """# The field, side by side
 
-Written by `make bench-report` from the results of `make bench-full`. All figures of a broker are of one run: one
-machine, one server started for it alone, the same jobs, every library in turn, one round after the other. Each is the
-median of its rounds, each ratio the median of the rounds' ratios. Figures of other runs or machines are not to be
-compared with them; ratios are.
+Written by `make bench-report` from the results of `make bench-full`. All figures of a broker are of one
+run: one machine, one server started for it alone, the same jobs, every library in turn, one round after the
+other. Each is the median of its rounds, each ratio the median of the rounds' ratios. Figures of other runs
+or machines are not to be compared with them; ratios are.
 
-A job carries two floats. *1 ms* sleeps, or awaits, for a millisecond, so that a library which runs many at once does more
-of them; *CPU* is a sum that takes a processor about a millisecond. Rates are from the beginning of the first job to
-the beginning of the last, in one worker process. *Latency* is from the publish call to the beginning of the handler, on
-an idle worker. *Start* is from starting a worker's process to its first job. Redis keeps nothing on disk, for all alike.
+A job carries two floats. *1 ms* sleeps, or awaits, for a millisecond, so that a library which runs many at
+once does more of them; *CPU* is a sum that takes a processor about a millisecond. Rates are from the
+beginning of the first job to the beginning of the last, in one worker process. *Latency* is from the
+publish call to the beginning of the handler, on an idle worker. *Start* is from starting a worker's process
+to its first job. Redis keeps nothing on disk, for all alike.
 """
 
 
@@ -60,7 +61,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def shown(figure: Figure | None) -> str:
     if figure is None:
-        return "–"
+        return ""
     value = figure.median
     if value >= 1000:
         return f"{float(f'{value:.3g}'):,.0f}"
@@ -141,7 +142,7 @@ def machine(run: Results) -> str:
 
 def promised(run: Results) -> str:
     """Each ratio that must hold, and whether it does."""
-    rows = [row for row in map(lambda check: check(run), CHECKS) if row is not None]
+    rows = [row for check in CHECKS if (row := check(run)) is not None]
     head = ["", "measured", "wanted", "met"]
     return table(head, rows) if rows else ""
 

@@ -1,4 +1,4 @@
-"""A worker process for a library whose worker is a call rather than a command: ``python -m benchmarks.worker PEER``."""
+"""A worker process where a library has no command for it: ``python -m benchmarks.worker PEER``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The limit on RabbitMQ: pika's SelectConnection and nothing else, on a quorum queue, every publish confirmed."""
+"""The limit on RabbitMQ: pika's SelectConnection and nothing else; a quorum queue, publishes confirmed."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -57,7 +57,7 @@ def publish(url: str, queue: str, bodies: Sequence[bytes], batch: int) -> float:
 def consume(
     url: str, queue: str, prefetch: int, seen: Callable[[], object], stop_at: int | None = None
 ) -> None:
-    """Take message after message, with one acknowledgement for half of what is prefetched, or for the last."""
+    """Take message after message; one acknowledgement for half of what is prefetched, or for the last."""
 
     def use(connection: SelectConnection, channel: Any) -> None:
         every, count, acked = max(1, prefetch // 2), 0, 0

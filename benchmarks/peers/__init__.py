@@ -1,1 +1,1 @@
-"""One module a library: its application as its documentation writes it, and how it is published to and worked on."""
+"""One module a library: its application, as its documentation writes it, and its worker."""

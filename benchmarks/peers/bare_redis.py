@@ -12,9 +12,7 @@ BATCH = 256
 
 
 class Measured(Peer):
-    about = About(
-        "bare Lua", "none", "two scripts, 100 published and 256 taken at once", ("redis", "hiredis")
-    )
+    about = About("bare Lua", "none", "two scripts, 100 published, 256 taken at once", ("redis", "hiredis"))
     has_batches = True
     kinds = ("no_op",)
     wakes = False

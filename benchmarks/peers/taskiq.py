@@ -30,6 +30,8 @@ async def spin(x: float, y: float) -> None:
     jobs.spin(x, y)
 
 
+DRIVERS = {"redis": ("taskiq-redis", "redis"), "rabbitmq": ("taskiq-aio-pika", "aio-pika")}
+AT_ONCE = {"redis": "100", "rabbitmq": "200"}
 TASKS = {"no_op": no_op, "wait": wait, "spin": spin}
 
 
@@ -40,20 +42,11 @@ class Measured(Peer):
         "streams, 100 at once, uvloop, --no-parse"
         if PLACE.broker == "redis"
         else "200 at once, uvloop, --no-parse; quorum queue, every publish confirmed",
-        (
-            "taskiq",
-            *(("taskiq-redis", "redis") if PLACE.broker == "redis" else ("taskiq-aio-pika", "aio-pika")),
-        ),
+        ("taskiq", *DRIVERS[PLACE.broker]),
     )
     worker = [
         *(sys.executable, "-m", "taskiq", "worker", "benchmarks.peers.taskiq:broker", "--workers", "1"),
-        *(
-            "--max-async-tasks",
-            "100" if PLACE.broker == "redis" else "200",
-            "--no-parse",
-            "--log-level",
-            "ERROR",
-        ),
+        *("--max-async-tasks", AT_ONCE[PLACE.broker], "--no-parse", "--log-level", "ERROR"),
     ]
 
     async def open(self) -> None:

@@ -2,8 +2,9 @@
 
 import sys
 import time
+from collections.abc import Sequence
 
-from ..contender import FIELD, Contender, Running, running
+from ..contender import Contender, Running, running
 from ..results import Results
 
 WARM_UP = 20
@@ -12,24 +13,19 @@ LATENCY_LIMIT_S = 6.0
 IDLE_S = 1.0
 
 
-def measure(results: Results, urls: dict[str, str], rounds: int, scale: float = 1.0) -> None:
+def measure(
+    results: Results, field: Sequence[Contender], urls: dict[str, str], rounds: int, scale: float
+) -> None:
     """By turns: a round of all, then the next."""
     for number in range(rounds):
-        for contender in FIELD:
-            if contender.broker not in urls:
-                continue
-            if not contender.installed:
-                print(f"{contender.peer}: left out, no environment", file=sys.stderr)
-                continue
+        for contender in field:
             began = time.monotonic()
             queue = f"bench-{contender.peer.replace('_', '-')}-{number}"
             with running(contender, urls[contender.broker], queue) as one:
                 one_round(results, contender, one, scale)
             took = time.monotonic() - began
-            print(
-                f"round {number + 1}/{rounds} {contender.broker} {contender.peer} {took:.1f} s",
-                file=sys.stderr,
-            )
+            who = f"{contender.broker} {contender.peer}"
+            print(f"round {number + 1}/{rounds} {who} {took:.1f} s", file=sys.stderr)
 
 
 def one_round(results: Results, contender: Contender, one: Running, scale: float) -> None:

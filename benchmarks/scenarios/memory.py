@@ -1,20 +1,21 @@
 """What a waiting job takes in the broker."""
 
 import sys
+from collections.abc import Sequence
 
 from redis import Redis
 
-from ..contender import FIELD, running
+from ..contender import Contender, running
 from ..results import Results
 
 JOBS = 5_000
 
 
-def measure(results: Results, urls: dict[str, str], scale: float = 1.0) -> None:
+def measure(results: Results, field: Sequence[Contender], urls: dict[str, str], scale: float) -> None:
     """On Redis, by its own account of its memory, before and after."""
     jobs = int(JOBS * scale)
-    for contender in FIELD:
-        if contender.broker != "redis" or "redis" not in urls or not contender.installed:
+    for contender in field:
+        if contender.broker != "redis":
             continue
         with running(contender, urls["redis"], f"bench-memory-{contender.peer.replace('_', '-')}") as one:
             one.ask("publish", kind="no_op", count=20)

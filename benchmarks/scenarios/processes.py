@@ -4,7 +4,7 @@ Each round publishes the same jobs, each a sum in pure Python, and times how lon
 one of two take to drain them, in turn. The processes are up before the clock starts. What the machine
 itself gives is measured in the same round, by the bare sums in one process and in two. Run:
 
-    .venv/bin/python benchmarks/processes.py [--jobs 200] [--rounds 5]
+    .venv/bin/python benchmarks/scenarios/processes.py [--jobs 200] [--rounds 5]
 
 It starts a Redis of its own. On a machine that others use, each timing waits for a quiet moment; "cores" is
 how much of the machine the processes got while the clock ran, and says how far the moment stayed quiet.
@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "testing"))
 
 from brokers.redis_server import PrivateRedis  # noqa: E402
@@ -72,7 +72,7 @@ def wait_and_spin(jobs: int) -> None:
 
 def time_bare(processes: int, jobs: int) -> Timing:
     """Time ``jobs`` sums, shared between so many processes, without any queue."""
-    code = BARE.format(folder=str(ROOT / "benchmarks"), jobs=jobs // processes)
+    code = BARE.format(folder=str(Path(__file__).parent), jobs=jobs // processes)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     running = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(processes)]
     for process in running:
@@ -93,7 +93,7 @@ def time_bare(processes: int, jobs: int) -> Timing:
 
 def time_worker(server: PrivateRedis, processes: int, jobs: int) -> Timing:
     """Time from the first publish until ``jobs`` jobs are done by a worker of so many processes."""
-    words = ("worker", "processes:Spinner", "-p", str(processes), "--app-dir", str(ROOT / "benchmarks"))
+    words = ("worker", "processes:Spinner", "-p", str(processes), "--app-dir", str(Path(__file__).parent))
     with tempfile.NamedTemporaryFile("w+") as log, Orchestrator(server.url) as orchestrator:
         orchestrator.register(Spinner.schema)
         line = [COMMAND, *words, "--backend", server.url]
