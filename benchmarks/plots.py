@@ -30,12 +30,13 @@ def colour(library: str) -> str:
 def panel(axes: "plt.Axes", title: str, found: list[Figure], lowest_first: bool) -> None:
     found = sorted(found, key=lambda one: one.median, reverse=lowest_first)
     values = [one.median for one in found]
-    bars = axes.barh([one.library for one in found], values, color=[colour(one.library) for one in found])
+    axes.barh([one.library for one in found], values, color=[colour(one.library) for one in found])
     least = [one.median - min(one.values) for one in found]
     most = [max(one.values) - one.median for one in found]
     axes.errorbar(values, range(len(found)), xerr=[least, most], fmt="none", ecolor="#444444", elinewidth=0.8)
-    labels = [f" {value:,.0f}" if value >= 100 else f" {value:.2f}" for value in values]
-    axes.bar_label(bars, labels, fontsize=8, padding=10)
+    for place, one in enumerate(found):
+        label = f"{one.median:,.0f}" if one.median >= 100 else f"{one.median:.2f}"
+        axes.text(max(one.values) * 1.15, place, label, fontsize=8, va="center")
     axes.set_xscale("log")
     axes.set_xlim(right=max(max(one.values) for one in found) * 4)
     axes.set_title(title, fontsize=10, loc="left")

@@ -37,8 +37,8 @@ to its first job. Redis keeps nothing on disk, for all alike.
 
 def write(runs: list[Results], page: Path) -> None:
     """Write the page for runs of different brokers."""
-    parts = [INTRODUCTION]
-    parts += [promised(run) for run in runs]
+    rows = [row for run in runs for check in CHECKS if (row := check(run)) is not None]
+    parts = [INTRODUCTION, "## What was aimed at\n", table(["", "measured", "wanted", "met"], rows)]
     for run in runs:
         for broker, title in BROKERS.items():
             if any(one.broker == broker for one in run.subjects):
@@ -47,9 +47,7 @@ def write(runs: list[Results], page: Path) -> None:
                 if plot.exists():
                     parts.append(f"![{title}: publishing, draining, latency](benchmarks/{broker}.png)\n")
                 parts.append(limits(run, broker))
-    parts += [backlogs(run) for run in runs]
-    parts += [memory(run) for run in runs]
-    parts += [machine(run) for run in runs]
+    parts += [backlogs(runs), memory(runs), machine(runs)]
     page.write_text("\n".join(part for part in parts if part), "utf-8")
 
 
@@ -109,42 +107,36 @@ def limits(run: Results, broker: str) -> str:
     )
 
 
-def backlogs(run: Results) -> str:
-    found = [one for one in run.figures if one.scenario == "backlog"]
+def backlogs(runs: list[Results]) -> str:
+    found = [(run, one) for run in runs for one in run.figures if one.scenario == "backlog"]
     if not found:
         return ""
-    sizes = sorted({int(one.name) for one in found})
-    brokers = list(dict.fromkeys(one.broker for one in found))
+    sizes = sorted({int(one.name) for _, one in found})
+    where = dict.fromkeys((one.broker, number) for number, run in enumerate(runs) for one in run.figures)
     rows = [
-        [BROKERS[broker], *(shown(run.find("backlog", broker, OURS, str(size))) for size in sizes)]
-        for broker in brokers
+        [BROKERS[broker], *(shown(runs[number].find("backlog", broker, OURS, str(size))) for size in sizes)]
+        for broker, number in where
+        if runs[number].find("backlog", broker, OURS, str(sizes[0]))
     ]
-    return "## By how many jobs wait\n\nThis project, jobs/s of a new consumer's first 900.\n\n" + table(
-        ["", *(f"{size:,}" for size in sizes)], rows
-    )
+    told = "## By how many jobs wait\n\nThis project: jobs/s of a new consumer's first 900.\n\n"
+    return told + table(["", *(f"{size:,}" for size in sizes)], rows)
 
 
-def memory(run: Results) -> str:
-    found = [one for one in run.figures if one.scenario == "memory"]
-    if not found:
+def memory(runs: list[Results]) -> str:
+    rows = [[one.library, shown(one)] for run in runs for one in run.figures if one.scenario == "memory"]
+    if not rows:
         return ""
-    rows = [[one.library, shown(one)] for one in found]
     return "## Memory of a waiting job\n\nIn Redis, by its own account.\n\n" + table(["", "bytes"], rows)
 
 
-def machine(run: Results) -> str:
-    lines = [f"- {name}: {value}" for name, value in run.machine.items()]
-    return "## Where it ran\n\n" + "\n".join([*lines, f"- rounds: {run.rounds}"]) + "\n"
+def machine(runs: list[Results]) -> str:
+    found = {name: value for run in runs for name, value in run.machine.items()}
+    lines = [f"- {name}: {value}" for name, value in found.items()]
+    rounds = ", ".join(dict.fromkeys(str(run.rounds) for run in runs))
+    return "## Where it ran\n\n" + "\n".join([*lines, f"- rounds: {rounds}"]) + "\n"
 
 
-# -- what was promised ------------------------------------------------------------------------------
-
-
-def promised(run: Results) -> str:
-    """Each ratio that must hold, and whether it does."""
-    rows = [row for check in CHECKS if (row := check(run)) is not None]
-    head = ["", "measured", "wanted", "met"]
-    return table(head, rows) if rows else ""
+# -- what was aimed at, and whether it was met ---------------------------------------------------
 
 
 def peers(run: Results, broker: str, name: str, *, at_least_once: bool = False) -> list[Figure]:

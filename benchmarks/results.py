@@ -53,7 +53,7 @@ class Results:
         found.values.append(value)
 
     def introduce(self, subject: Subject) -> None:
-        if subject not in self.subjects:
+        if all((one.broker, one.library) != (subject.broker, subject.library) for one in self.subjects):
             self.subjects.append(subject)
 
     def find(self, scenario: str, broker: str, library: str, name: str) -> Figure | None:
@@ -73,7 +73,7 @@ class Results:
         return cls(
             found["machine"],
             found["rounds"],
-            [Subject(**one) for one in found["subjects"]],
+            list({(one["broker"], one["library"]): Subject(**one) for one in found["subjects"]}.values()),
             [Figure(**one) for one in found["figures"]],
         )
 

@@ -159,6 +159,22 @@ def test_a_receiver_whose_connection_breaks_at_any_word_is_still_woken(
         drained(client)
 
 
+def test_an_idle_consumer_asks_for_one_job_and_leaves_the_rest_to_others(client: RabbitMQClient) -> None:
+    """The first of a burst is run at once, without a word to the broker about the rest."""
+    burst = [Message(f"job-{number}", b"{}") for number in range(5)]
+    with client.open_consumer(QUEUE) as idle, client.open_consumer(QUEUE) as other:
+        publishing = threading.Timer(0.3, lambda: client.publish(QUEUE, burst))
+        publishing.start()
+        first = idle.receive(10, 10.0)
+        publishing.join()
+        rest = other.receive(10, 1.0)
+
+        assert [delivery.id for delivery in (*first, *rest)] == [message.id for message in burst]
+        assert len(first) == 1
+        assert set(idle.settle([Ack(first[0].receipt)]).outcomes) == {SettleOutcome.OK}
+        assert set(other.settle([Ack(each.receipt) for each in rest]).outcomes) == {SettleOutcome.OK}
+
+
 def test_a_connection_that_breaks_at_once_each_time_is_no_storm(client: RabbitMQClient) -> None:
     """A receiver pauses longer and longer between connections that don't last (CON-1)."""
     with client.open_consumer(QUEUE) as consumer:

@@ -129,7 +129,10 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             return []
         intake.deleted = False  # an earlier one: the queue exists
         try:
-            intake.ask(partial(intake.want, max(0, max_jobs - len(intake.arrivals))), self._link.patience_s)
+            # Where none is ready, the first that comes is run at once: credit for more would first have to be
+            # taken back. The rest of a burst comes with its settlement.
+            more = max(0, max_jobs - len(intake.arrivals)) if ready else 1
+            intake.ask(partial(intake.want, more), self._link.patience_s)
             return self._collect(max_jobs, ready, give_up, generation)
         except (LineBroken, LineClosed) as broken:
             self._check_open()
