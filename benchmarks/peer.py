@@ -15,6 +15,7 @@ from .job import KINDS
 
 AT_MOST_ONCE = "at most once"
 AT_LEAST_ONCE = "at least once"
+CONFIRMED = "every publish confirmed"
 FAILS_ON_CRASH = "a crash fails the job"
 
 

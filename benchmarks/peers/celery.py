@@ -6,7 +6,7 @@ from celery import Celery
 from kombu import Queue
 
 from .. import job as jobs
-from ..peer import AT_LEAST_ONCE, PLACE, About, Peer
+from ..peer import AT_LEAST_ONCE, CONFIRMED, PLACE, About, Peer
 
 RABBITMQ = PLACE.broker == "rabbitmq"
 app = Celery("bench", broker=PLACE.url)
@@ -28,7 +28,7 @@ class Measured(Peer):
         "Celery",
         AT_LEAST_ONCE,
         "solo pool, late acks, 200 prefetched, no results"
-        + ("; quorum queue, every publish confirmed" if RABBITMQ else ""),
+        + (f"; quorum queue, {CONFIRMED}" if RABBITMQ else ""),
         ("celery", "kombu", "amqp" if RABBITMQ else "redis"),
     )
     worker = [

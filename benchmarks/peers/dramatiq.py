@@ -11,7 +11,7 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 
 from .. import job as jobs
-from ..peer import AT_LEAST_ONCE, PLACE, About, Peer
+from ..peer import AT_LEAST_ONCE, CONFIRMED, PLACE, About, Peer
 
 if PLACE.broker == "redis":
     broker = RedisBroker(url=PLACE.url)
@@ -27,7 +27,7 @@ class Measured(Peer):
         "Dramatiq",
         AT_LEAST_ONCE,
         "one process of 8 threads, 200 prefetched"
-        + ("; classic queue, every publish confirmed" if PLACE.broker == "rabbitmq" else ""),
+        + (f"; classic queue, {CONFIRMED}" if PLACE.broker == "rabbitmq" else ""),
         ("dramatiq", "redis" if PLACE.broker == "redis" else "pika"),
     )
     worker = [

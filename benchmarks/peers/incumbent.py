@@ -38,7 +38,7 @@ class Measured(Peer):
         {
             "memory": "its Local backend, which keeps files",
             "redis": "one process, its default poll",
-            "rabbitmq": "one process, 200 prefetched; classic queue",
+            "rabbitmq": "one process, 200 prefetched; classic queue, publishes unconfirmed",
         }[PLACE.broker],
         ("mindtrace-jobs", "pydantic", "redis" if PLACE.broker != "rabbitmq" else "pika"),
     )

@@ -3,7 +3,7 @@
 import sys
 
 from .. import job as jobs
-from ..peer import AT_LEAST_ONCE, PLACE, About, Peer
+from ..peer import AT_LEAST_ONCE, CONFIRMED, PLACE, About, Peer
 
 if PLACE.broker == "redis":
     from taskiq_redis import RedisStreamBroker
@@ -41,7 +41,7 @@ class Measured(Peer):
         AT_LEAST_ONCE,
         "streams, 100 at once, uvloop, --no-parse"
         if PLACE.broker == "redis"
-        else "200 at once, uvloop, --no-parse; quorum queue, every publish confirmed",
+        else f"200 at once, uvloop, --no-parse; quorum queue, {CONFIRMED}",
         ("taskiq", *DRIVERS[PLACE.broker]),
     )
     worker = [
