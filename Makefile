@@ -13,6 +13,8 @@ MINUTES ?= 10
 BENCH := build/bench
 # Each library that is measured has an environment of its own: they don't agree on the versions of what they need.
 PEERS := $(patsubst benchmarks/environments/%.txt,$(BENCH)/%/.synced,$(wildcard benchmarks/environments/*.txt))
+MEASURE := $(BIN)/python -m benchmarks run --rounds 5 --scale 0.5 --backlogs 1000 10000 100000 1000000
+FULL := $(foreach name,local redis rabbitmq,$(BENCH)/results/$(name).json)
 FOLDERS := $(shell find src domain ports application adapters cli contract_tests/suite -type d -not -name __pycache__)
 
 export UV_PROJECT_ENVIRONMENT := $(VENV)
@@ -84,14 +86,13 @@ bench: $(SYNCED) $(PEERS) ## measure the parts, and the field side by side, in a
 	@$(BIN)/python -m benchmarks run --rounds 1 --scale 0.2 --out $(BENCH)/results/quick.json
 
 bench-full: $(SYNCED) $(PEERS) ## the same with medians of five, and backlogs of up to a million: half an hour
-	@for broker in memory sqlite redis rabbitmq; do \
-	  $(BIN)/python -m benchmarks run --broker $$broker --rounds 5 --scale 0.5 \
-	    --backlogs 1000 10000 100000 1000000 --out $(BENCH)/results/$$broker.json || exit 1; \
-	done
+	@$(MEASURE) --broker memory --broker sqlite --out $(BENCH)/results/local.json
+	@$(MEASURE) --broker redis --out $(BENCH)/results/redis.json
+	@$(MEASURE) --broker rabbitmq --out $(BENCH)/results/rabbitmq.json
 
 bench-report: $(SYNCED) $(PEERS) ## write docs/benchmarks.md and its plots from the results of bench-full
-	@$(BENCH)/plots/bin/python -m benchmarks.plots $(BENCH)/results/redis.json $(BENCH)/results/rabbitmq.json
-	@$(BIN)/python -m benchmarks report $(foreach name,memory sqlite redis rabbitmq,$(BENCH)/results/$(name).json)
+	@$(BENCH)/plots/bin/python -m benchmarks.plots $(FULL)
+	@$(BIN)/python -m benchmarks report $(FULL)
 
 clean: ## remove the environment and all that was built
 	@rm -rf $(VENV) build dist *.egg-info .benchmarks .hypothesis .*_cache

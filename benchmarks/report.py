@@ -31,7 +31,8 @@ A job carries two floats. *1 ms* sleeps, or awaits, for a millisecond, so that a
 once does more of them; *CPU* is a sum that takes a processor about a millisecond. Rates are from the
 beginning of the first job to the beginning of the last, in one worker process. *Latency* is from the
 publish call to the beginning of the handler, on an idle worker. *Start* is from starting a worker's process
-to its first job. Redis keeps nothing on disk, for all alike.
+to its first job. Redis keeps nothing on disk, for all alike. The
+plots' whiskers say how far the rounds lie apart.
 """
 
 
