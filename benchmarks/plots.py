@@ -7,6 +7,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import NullFormatter
 
 from .results import Figure, Results
 
@@ -38,6 +39,7 @@ def panel(axes: "plt.Axes", title: str, found: list[Figure], lowest_first: bool)
         label = f"{one.median:,.0f}" if one.median >= 100 else f"{one.median:.2f}"
         axes.text(max(one.values) * 1.15, place, label, fontsize=8, va="center")
     axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlim(right=max(max(one.values) for one in found) * 4)
     axes.set_title(title, fontsize=10, loc="left")
     axes.tick_params(labelsize=8)
