@@ -18,8 +18,11 @@ class Pair(JobInput):
 class Idle(Consumer):
     schema = JobSchema(QUEUE, Pair)
 
+    first = last = 0.0
+
     def run(self, job: Job[Pair]) -> None:
-        pass
+        self.last = time.perf_counter()
+        self.first = self.first or self.last
 
 
 PAIR = Pair(x=1.5, y=2.5)
@@ -62,8 +65,23 @@ def drain_port(backend: OrchestratorBackend, batch: int, count: int) -> None:
         raise RuntimeError("not every job came")
 
 
-def drain_application(orchestrator: Orchestrator, prefetch: int | None, count: int) -> None:
+def drain_port_one_by_one(backend: OrchestratorBackend, count: int) -> float:
+    """Seconds from the first job to the last, each settled before the next is taken."""
+    with backend.open_consumer(QUEUE) as consumer:
+        deliveries = consumer.receive(1, 1.0)
+        began = time.perf_counter()
+        for _ in range(count - 1):
+            ack = Ack(deliveries[0].receipt)
+            deliveries = consumer.settle([ack], take=1).deliveries or consumer.receive(1, 1.0)
+        took = time.perf_counter() - began
+        consumer.settle([Ack(deliveries[0].receipt)])
+    return took
+
+
+def drain_application(orchestrator: Orchestrator, prefetch: int | None, count: int) -> float:
+    """Seconds from the first job to the last, through a consumer."""
     with Idle(QUEUE) as consumer:
         consumer.connect(orchestrator, prefetch=prefetch)
         if consumer.consume(count) != count:
             raise RuntimeError("not every job came")
+        return consumer.last - consumer.first

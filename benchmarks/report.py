@@ -1,6 +1,7 @@
 """The page of results: tables, the ratios that were promised, and where the plots stand."""
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from .peer import AT_LEAST_ONCE, CONFIRMED
@@ -179,17 +180,12 @@ def redis_batch(run: Results) -> list[str] | None:
     return against_best(run, "redis", "publish_batch", theirs, 4, "Redis: batch publish, of the best peer")
 
 
-def redis_limit(run: Results) -> list[str] | None:
-    mine, bare = (run.find("limit", "redis", one, "drain 250") for one in ("port", "bare"))
+def limit(broker: str, library: str, name: str, wanted: float, what: str, run: Results) -> list[str] | None:
+    mine, bare = (run.find("limit", broker, one, name) for one in (library, "bare"))
     if mine is None or bare is None:
         return None
     found = ratio(mine, bare)
-    return [
-        "Redis: drain through the port, of the bare script (250 at once)",
-        f"{found:.2f}",
-        "≥ 0.5",
-        "yes" if found >= 0.5 else "no",
-    ]
+    return [what, f"{found:.2f}", f"≥ {wanted:g}", "yes" if found >= wanted else "no"]
 
 
 def rabbitmq_drain(run: Results) -> list[str] | None:
@@ -229,10 +225,25 @@ CHECKS = (
     redis_drain,
     redis_incumbent,
     redis_batch,
-    redis_limit,
-    lambda run: latency("redis", run),
+    partial(
+        limit,
+        "redis",
+        "port",
+        "drain 250",
+        0.5,
+        "Redis: drain through the port, of the bare script (250 at once)",
+    ),
+    partial(latency, "redis"),
     rabbitmq_drain,
     rabbitmq_batch,
-    lambda run: latency("rabbitmq", run),
+    partial(latency, "rabbitmq"),
+    partial(
+        limit,
+        "rabbitmq",
+        "application",
+        "drain 1",
+        1.0,
+        "RabbitMQ: a consumer with a prefetch of 1, of a bare BlockingConnection",
+    ),
     local,
 )

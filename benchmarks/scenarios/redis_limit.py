@@ -37,7 +37,7 @@ def measure(results: Results, urls: dict[str, str], rounds: int, scale: float = 
             note(
                 "application",
                 "drain adaptive",
-                timed(partial(drain_application, orchestrator, None, len(jobs))),
+                drain_application(orchestrator, None, len(jobs)),
             )
             for library, seconds in one_by_one(bare, orchestrator).items():
                 note(library, "publish one by one", seconds, SLICE)
