@@ -353,7 +353,7 @@ def test_a_job_that_kills_its_worker_does_not_end_the_others(shell: Shell) -> No
 
 def test_processes_do_not_outlive_their_supervisor(shell: Shell) -> None:
     """However it died; the job that runs is finished first."""
-    job_id = shell.publish(seconds=1)
+    job_id = shell.publish(seconds=5)  # each look is a command of its own, and takes a while
     worker = shell.start("worker", "tasks:Sleeper")
     eventually(lambda: shell.counts()["in_flight"] == 1, PATIENCE_S, "it is in hand")
     (child,) = children_of(worker.process.pid)

@@ -1,4 +1,4 @@
-"""streaq on Redis; the one peer with a call for a batch that is one round trip."""
+"""streaq on Redis; its batch is one round trip."""
 
 import sys
 from contextlib import AsyncExitStack

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from brokers.rabbitmq_server import NoRabbitMQ
-from brokers.redis_server import NoRedis
+from brokers.fixtures import failing_without
 
 from .report import PROPERTY
 from .rigs import RIGS, Rig
@@ -31,10 +30,8 @@ def rig(
     """The backend that the row is tried on."""
     name: str = request.param
     if name not in rigs:
-        try:
+        with failing_without():
             rigs[name] = RIGS[name](tmp_path_factory.mktemp(name))
-        except (NoRedis, NoRabbitMQ) as error:
-            pytest.fail(str(error), pytrace=False)
     rigs[name].mend()
     return rigs[name]
 

@@ -16,7 +16,7 @@ StartRabbitMQ = Callable[..., PrivateRabbitMQ]
 
 
 @contextmanager
-def _failing_without() -> Iterator[None]:
+def failing_without() -> Iterator[None]:
     """Where there is no server, the tests that need it fail: a guarantee that nobody tried is none."""
     try:
         yield
@@ -28,7 +28,7 @@ def _starter(
     kind: Callable[..., Any], folders: pytest.TempPathFactory, stack: ExitStack
 ) -> Callable[..., Any]:
     def start(**options: Any) -> Any:
-        with _failing_without():
+        with failing_without():
             server = kind(folders.mktemp("server"), **options)
         stack.callback(server.kill)
         return server.start()
@@ -39,7 +39,7 @@ def _starter(
 @pytest.fixture(scope="session")
 def redis_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis_server.Address]:
     """A Redis that all tests share: each keeps to a namespace of its own, and leaves the server as it is."""
-    with _failing_without(), redis_server.SHARED.find(tmp_path_factory.mktemp("redis")) as address:
+    with failing_without(), redis_server.SHARED.find(tmp_path_factory.mktemp("redis")) as address:
         yield address
 
 
@@ -53,7 +53,7 @@ def private_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartRed
 @pytest.fixture(scope="session")
 def rabbitmq_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq_server.Address]:
     """A RabbitMQ that all tests share, as they do the Redis."""
-    with _failing_without(), rabbitmq_server.SHARED.find(tmp_path_factory.mktemp("rabbitmq")) as address:
+    with failing_without(), rabbitmq_server.SHARED.find(tmp_path_factory.mktemp("rabbitmq")) as address:
         yield address
 
 
