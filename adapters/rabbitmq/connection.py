@@ -118,12 +118,18 @@ class Connection(SelectConnection):  # type: ignore[misc]
         super()._proto_connection_made(transport)
 
     def _on_data_available(self, data_in: bytes) -> None:
-        if not self._frame_buffer:
-            at = self._read_deliveries(data_in)
-            if at == len(data_in):
+        # As pika does, but that the short way is tried before each frame: of many deliveries at once the last
+        # is mostly cut, and pika's is that one, not all that come after it.
+        self._frame_buffer += data_in
+        while self._frame_buffer:
+            if at := self._read_deliveries(self._frame_buffer):
+                self._trim_frame_buffer(at)  # which counts it too, as a sign of life
+                continue
+            size, frame = self._read_frame()
+            if not frame:
                 return
-            data_in = data_in[at:]
-        super()._on_data_available(data_in)
+            self._trim_frame_buffer(size)
+            self._process_frame(frame)
 
     def _read_deliveries(self, data: bytes) -> int:
         """Read the whole deliveries that ``data`` begins with, and say where they end."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pika import BasicProperties, ConnectionParameters
 from pika.channel import Channel
 from pika.frame import Body, Header, Heartbeat, Method
+from pika.heartbeat import HeartbeatChecker
 from pika.spec import Basic
 
 from mindtrace.jobs.adapters.rabbitmq.connection import Connection
@@ -98,6 +99,7 @@ def test_a_stream_may_be_cut_anywhere(sent: list[tuple[Told, str, int, bool]], d
         for start, end in pairwise(cuts):
             stream.connection._on_data_available(written[start:end])
         assert stream.told == [told for told, *_ in sent]
+        assert stream.connection.bytes_received == len(written)
 
 
 def test_what_comes_whole_takes_the_short_way() -> None:
@@ -105,6 +107,28 @@ def test_what_comes_whole_takes_the_short_way() -> None:
     with streaming() as stream:
         stream.connection._on_data_available(b"".join(map(delivery, sent)))
         assert stream.told == sent
+        assert stream.by_pika == 0
+
+
+def test_only_what_is_cut_takes_the_long_way() -> None:
+    """And not all that comes after it, for as long as each read ends within a delivery."""
+    sent = [Told(number, False, f"id-{number}", None, b"{}" * 20) for number in range(1, 50)]
+    written = b"".join(map(delivery, sent))
+    with streaming() as stream:
+        for start in range(0, len(written), 1000):
+            stream.connection._on_data_available(written[start : start + 1000])
+        assert stream.told == sent
+        assert stream.by_pika <= len(written) // 1000
+
+
+def test_every_delivery_is_a_sign_of_life() -> None:
+    """Or the connection to a busy server, which sends no heartbeats then, would be taken for dead."""
+    with streaming() as stream:
+        heart = HeartbeatChecker(stream.connection, 10)
+        for number in range(1, 4):
+            stream.connection._on_data_available(delivery(Told(number, False, "id", None, b"{}")))
+            heart._check_heartbeat()
+            assert not heart.connection_is_idle
         assert stream.by_pika == 0
 
 
