@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
+from itertools import count
 from typing import Any
 
 import pika.data
@@ -215,6 +217,35 @@ def test_what_is_said_later_is_done_later() -> None:
     io.run(lambda: order.append(2))
     assert order == [1, 2]
     io.close()
+
+
+def test_what_comes_to_pass_while_another_looks_is_told_it() -> None:
+    """The answer comes just after it looked, and before it waits: who has the loop must not sleep on it."""
+    io = Io(lambda _error: None)
+    answered, looking = threading.Event(), threading.Event()
+    looks = count(1)
+
+    def answer() -> None:
+        looking.wait(5)
+        answered.set()
+
+    def look() -> bool:
+        seen = answered.is_set()
+        if next(looks) == 2:  # the last one before it waits
+            looking.set()
+            time.sleep(0.2)  # as long as it takes who has the loop to wait again
+        return seen
+
+    io.loop.call_later(0.05, answer)
+    driver = threading.Thread(target=lambda: io.wait(lambda: False, 5.0))
+    driver.start()
+    while io._driver is None:
+        time.sleep(0.001)
+    began = time.monotonic()
+    assert io.wait(look, 4.0)
+    assert time.monotonic() - began < 2.0
+    io.close()
+    driver.join()
 
 
 def test_closing_a_loop_ends_who_drives_it_and_who_waits() -> None:
@@ -484,6 +515,24 @@ def test_what_is_settled_when_its_queue_was_deleted_never_reaches_the_successor(
         assert consumer.settle(settlements).outcomes == [SettleOutcome.LOST] * 3
     counts = client.counts(QUEUE)
     assert (counts.waiting, counts.dead) == (0, 0)
+
+
+def test_what_a_deleted_queue_still_sends_is_nobodys(client: RabbitMQClient) -> None:
+    """What was under way when its end was told isn't taken for the successor's (ADM-3)."""
+    with client.open_consumer(QUEUE) as consumer:
+        assert isinstance(consumer, RabbitMQConsumerBackend)
+        intake = consumer._intake
+        intake.ask(partial(intake.want, 5), 5.0)
+        assert intake.has_credit
+        client.publish(QUEUE, [Message("late", b"{}")])
+        assert intake.io.wait(lambda: intake.deleted, 5.0, first=lambda: intake._on_deleted(intake._channel))
+        give_up = time.monotonic() + 5.0
+        while intake.is_open:
+            assert time.monotonic() < give_up
+            intake.io.beat()
+            assert not intake.arrivals
+        (receipt,) = receive_all(consumer, 1)  # the queue is still there, as the deletion is made up
+        consumer.settle([Ack(receipt)])
 
 
 def receive_all(consumer: ConsumerBackend, count: int) -> list[str]:

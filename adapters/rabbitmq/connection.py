@@ -92,7 +92,7 @@ class Connection(SelectConnection):  # type: ignore[misc]
         self._output_marshaled_frames([ack])
 
     def forget_consumers(self) -> None:
-        """Their channel is gone."""
+        """Their channel is gone, or going."""
         self._consumers.clear()
 
     def flush(self) -> None:

@@ -198,6 +198,7 @@ class Intake(Line):
     def _on_deleted(self, channel: Channel) -> None:
         self.deleted = True
         self._lose_all()  # at once, or a successor could be taken for the queue until the channel is closed
+        channel.connection.forget_consumers()  # what is under way belongs to nobody
         with suppress(Exception):  # it is closing already
             channel.close()
 

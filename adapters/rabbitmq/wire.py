@@ -121,17 +121,17 @@ class Io:
                         self.loop.wake()
                 elif over():
                     return True
-                while self._driver is not None:
-                    if over():
-                        return True
-                    left_s = give_up - monotonic()
-                    if left_s <= 0 or self.closed:
-                        return False
-                    self._others += 1
-                    try:
+                self._others += 1  # before it is asked: what comes to pass after that is told
+                try:
+                    while self._driver is not None:
+                        if over():
+                            return True
+                        left_s = give_up - monotonic()
+                        if left_s <= 0 or self.closed:
+                            return False
                         self._turns.wait(left_s)
-                    finally:
-                        self._others -= 1
+                finally:
+                    self._others -= 1
                 mine = True
                 self._driver = threading.get_ident()
             return self._drive(over, give_up)
