@@ -16,6 +16,7 @@ import pika.data
 import pytest
 from pika import BasicProperties
 
+from brokers.private_server import free_port
 from brokers.rabbitmq_server import PrivateRabbitMQ
 from mindtrace.jobs import ConsumerBackend, RabbitMQClient, RabbitMQConsumerBackend
 from mindtrace.jobs.adapters.rabbitmq import letters
@@ -269,6 +270,39 @@ def test_closing_a_loop_ends_who_drives_it_and_who_waits() -> None:
     assert io.loop.is_closed
     with pytest.raises(LineClosed):
         io.run(lambda: None)
+
+
+@pytest.mark.parametrize("ssl", [False, True])
+def test_a_client_closes_at_once_while_a_server_is_silent(ssl: bool) -> None:
+    """At whatever point of the opening; who waits for it is told (CON-2)."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = RabbitMQClient(hosts=[silent.getsockname()], ssl=ssl, patience_s=20.0)
+        told: list[BaseException] = []
+
+        def declare() -> None:
+            try:
+                client.declare(Queue(QUEUE))
+            except Closed as error:
+                told.append(error)
+
+        caller = threading.Thread(target=declare)
+        caller.start()
+        there, _ = silent.accept()
+        with there:
+            assert there.recv(1)  # so it waits for the answer
+            began = time.monotonic()
+            client.close()
+            assert time.monotonic() - began < 1.0
+            caller.join(5.0)
+    assert len(told) == 1
+
+
+def test_of_several_servers_the_first_that_answers_is_used(server: PrivateRabbitMQ) -> None:
+    """Whatever is wrong with those before it, be it that nobody knows their names."""
+    hosts = [("nobody.invalid", 5672), ("127.0.0.1", free_port()), ("127.0.0.1", server.address.port)]
+    with RabbitMQClient(hosts=hosts, namespace="several", patience_s=20.0) as client:
+        client.declare(Queue(QUEUE))
+        assert client.counts(QUEUE).waiting == 0
 
 
 def test_an_interrupt_leaves_the_turn_to_others() -> None:

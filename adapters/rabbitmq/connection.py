@@ -11,6 +11,7 @@ from struct import Struct
 from typing import Any
 
 from pika import BasicProperties, SelectConnection
+from pika.adapters.utils.connection_workflow import AMQPConnectorWrongState
 from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 from pika.channel import Channel
 
@@ -167,3 +168,15 @@ class Connection(SelectConnection):  # type: ignore[misc]
             on_delivery(tag, bool(redelivered & 1), properties, content)
             at = after
         return at
+
+
+def abort(attempt: Any) -> None:
+    """Give up making a connection, at whatever point that is.
+
+    Once the server has been asked to let us in, pika's own way stops half-way, at an assertion that never
+    holds there. What is left to do is to break off.
+    """
+    with suppress(AMQPConnectorWrongState, AssertionError):  # the former: it was given up before
+        attempt.abort()
+    if (connector := attempt._connector) is not None and (connection := connector._amqp_conn) is not None:
+        connection.drop()

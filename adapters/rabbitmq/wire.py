@@ -16,10 +16,9 @@ from time import monotonic, sleep
 from typing import Any
 
 from pika import ConnectionParameters
-from pika.adapters.utils.connection_workflow import AMQPConnectorWrongState
 from pika.channel import Channel
 
-from .connection import Connection
+from .connection import Connection, abort
 from .loop import Loop
 
 _BEAT_S = 0.2
@@ -252,6 +251,8 @@ class Line:
         heart.serve(self.io)
         self._attempt: Any = None
         """What is under way to make a connection."""
+        self._untried: deque[ConnectionParameters] = deque()
+        """The servers to try after that."""
         self._connection: Connection | None = None
         self._channel: Channel | None = None
         self._opening = False
@@ -360,13 +361,21 @@ class Line:
         if self._connection is not None:
             self._open_channel(self._connection)
             return
+        self._untried = deque(self._servers)
+        self._try_next()
+
+    def _try_next(self) -> None:
+        # One at a time: of several, pika tries no more once the name of one isn't known.
         self._attempt = Connection.create_connection(
-            self._servers, on_done=self._connected, custom_ioloop=self.io.loop
+            [self._untried.popleft()], on_done=self._connected, custom_ioloop=self.io.loop
         )
 
     def _connected(self, outcome: Any) -> None:
         self._attempt = None
         if isinstance(outcome, BaseException):
+            if self._untried and self._closed is None:
+                self._try_next()
+                return
             self._opening = False
             self._fail_backlog(Unreachable(_root(outcome)))
             self._gone()
@@ -457,8 +466,7 @@ class Line:
         first, self._closed = self._closed is None, closed
         self._fail_backlog(LineClosed())
         if self._attempt is not None:
-            with suppress(AMQPConnectorWrongState):  # it was given up before
-                self._attempt.abort()
+            abort(self._attempt)
         elif self._connection is None:
             self._gone()
         elif first and self._connection.is_open:
