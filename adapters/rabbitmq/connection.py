@@ -105,8 +105,9 @@ class Connection(SelectConnection):  # type: ignore[misc]
     def drop(self) -> None:
         """Break it, as if the network did so: pika's own close waits for an answer, without end."""
         if (transport := self._transport) is not None:
-            with suppress(OSError, AttributeError):  # it is closed already
-                transport._sock.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError, TypeError):  # it is closed already
+                # Not TLS's own, after which what is here already would be read as it came: enciphered.
+                socket.socket.shutdown(transport._sock, socket.SHUT_RDWR)
 
     # -- what pika calls --------------------------------------------------------------------------
 
