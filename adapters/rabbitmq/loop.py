@@ -37,7 +37,7 @@ class _Alarm:
 
     due: float
     number: int
-    callback: Callable[[], object] | None = field(compare=False)
+    callback: Callable[[], object] = field(compare=False)
 
 
 class Loop(AbstractSelectorIOLoop):  # type: ignore[misc]
@@ -91,14 +91,10 @@ class Loop(AbstractSelectorIOLoop):  # type: ignore[misc]
         for _ in range(len(calls)):
             calls.popleft()()
         alarms = self._alarms
-        if alarms and alarms[0].due <= (now := monotonic()):
-            due = []
+        if alarms:
+            now = monotonic()
             while alarms and alarms[0].due <= now:
-                due.append(heapq.heappop(alarms))
-            for alarm in due:
-                if (callback := alarm.callback) is not None:
-                    alarm.callback = None
-                    callback()
+                heapq.heappop(alarms).callback()
 
     def wake(self) -> None:
         """End the present turn, or the next, at once; a signal's handler may do so too."""
@@ -120,13 +116,14 @@ class Loop(AbstractSelectorIOLoop):  # type: ignore[misc]
 
     def remove_timeout(self, timeout_handle: Any) -> None:
         """Don't call it after all."""
-        timeout_handle.callback = None  # it may be about to be called
-        with suppress(ValueError):
+        with suppress(ValueError):  # it was called
             self._alarms.remove(timeout_handle)
             heapq.heapify(self._alarms)
 
     def add_handler(self, fd: int, handler: Handler, events: int) -> None:
         """Watch a file."""
+        if fd in self._watched:  # its number was another's, which was closed without a word
+            self.remove_handler(fd)
         self._watched[fd] = _Watch(handler, events)
         self._changed.add(fd)
 
@@ -161,13 +158,13 @@ class Loop(AbstractSelectorIOLoop):  # type: ignore[misc]
 
     def _tell_selector(self) -> None:
         told = self._selector.get_map()
-        for fd in self._changed:
+        while self._changed:
+            fd = self._changed.pop()  # before it is told: what can't be watched is a fault only once
             events = self._watched[fd].events
             if fd not in told:
                 self._selector.register(fd, events)
             elif told[fd].events != events:
                 self._selector.modify(fd, events)
-        self._changed.clear()
 
     def _hear(self, _fd: int, _events: int) -> None:
         with suppress(BlockingIOError):

@@ -60,6 +60,17 @@ def test_an_alarm_may_call_off_one_that_is_due_with_it(loop: Loop) -> None:
     assert rung == []
 
 
+def test_an_alarm_outlives_the_fault_of_one_that_is_due_with_it(loop: Loop) -> None:
+    rung: list[str] = []
+    loop.call_later(0.0, lambda: 1 / 0)
+    loop.call_later(0.0, lambda: rung.append("after it"))
+    time.sleep(0.001)
+    with pytest.raises(ZeroDivisionError):
+        loop.run_due()
+    loop.run_due()
+    assert rung == ["after it"]
+
+
 def test_a_call_from_another_thread_ends_the_turn(loop: Loop) -> None:
     called: list[int] = []
     caller = threading.Timer(0.05, loop.add_callback, [lambda: called.append(threading.get_ident())])
@@ -114,6 +125,35 @@ def test_a_file_may_be_forgotten_by_what_was_called_before_it(
     loop.add_handler(there.fileno(), only, Loop.WRITE)
     loop.turn(monotonic())
     assert len(seen) == 1
+
+
+def test_a_file_that_is_closed_already_is_a_fault_only_once(
+    loop: Loop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    here, _ = pair
+    loop.add_handler(here.fileno(), lambda *_: None, Loop.READ)
+    here.close()
+    with pytest.raises(OSError, match="descriptor"):
+        loop.turn(monotonic())
+    loop.turn(monotonic())
+
+
+def test_a_file_is_watched_though_its_number_was_anothers(
+    loop: Loop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """Which was closed, and nobody said so."""
+    here, there = pair
+    number = here.fileno()
+    loop.add_handler(number, lambda *_: None, Loop.READ)
+    loop.turn(monotonic())
+    here.close()
+    seen: list[int] = []
+    with socket.fromfd(there.fileno(), there.family, there.type) as other:
+        assert other.fileno() == number
+        loop.add_handler(number, lambda _, events: seen.append(events), Loop.READ)
+        loop.turn(monotonic() + 5)
+        loop.remove_handler(number)
+    assert seen == [Loop.READ]
 
 
 def test_an_interest_that_comes_and_goes_costs_the_system_nothing(
