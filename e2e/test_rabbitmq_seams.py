@@ -1,5 +1,6 @@
 """Connections to RabbitMQ that break, processes that fork, messages of others: at the worst moments."""
 
+import gc
 import os
 import signal
 import socket
@@ -295,6 +296,24 @@ def test_a_client_closes_at_once_while_a_server_is_silent(ssl: bool) -> None:
             assert time.monotonic() - began < 1.0
             caller.join(5.0)
     assert len(told) == 1
+
+
+def test_a_client_may_close_at_any_point_of_its_opening(server: PrivateRabbitMQ) -> None:
+    """And leaves no socket to the garbage collector, whose warning would be an error here (CON-2)."""
+
+    def declare(client: RabbitMQClient) -> None:
+        with suppress(Closed):
+            client.declare(Queue(QUEUE))
+
+    for tenths_of_ms in range(100):
+        client = server.client()
+        caller = threading.Thread(target=declare, args=[client])
+        caller.start()
+        time.sleep(tenths_of_ms / 10_000)
+        client.close()
+        caller.join(5.0)
+        assert not caller.is_alive()
+    gc.collect()
 
 
 def test_of_several_servers_the_first_that_answers_is_used(server: PrivateRabbitMQ) -> None:

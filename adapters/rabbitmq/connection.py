@@ -175,9 +175,10 @@ def abort(attempt: Any) -> None:
     """Give up making a connection, at whatever point that is.
 
     Once the server has been asked to let us in, pika's own way stops half-way, at an assertion that never
-    holds there. What is left to do is to break off.
+    holds there; this is what it does next.
     """
     with suppress(AMQPConnectorWrongState, AssertionError):  # the former: it was given up before
         attempt.abort()
-    if (connector := attempt._connector) is not None and (connection := connector._amqp_conn) is not None:
-        connection.drop()
+    connection = attempt._connector and attempt._connector._amqp_conn
+    if connection is not None and not connection.is_closing:
+        connection.close()
