@@ -16,8 +16,10 @@ from typing import Any
 import pika.data
 import pytest
 from pika import BasicProperties
+from pika.frame import Heartbeat
 
 from brokers.private_server import free_port
+from brokers.proxy import Proxy
 from brokers.rabbitmq_server import PrivateRabbitMQ
 from mindtrace.jobs import ConsumerBackend, RabbitMQClient, RabbitMQConsumerBackend
 from mindtrace.jobs.adapters.rabbitmq import letters
@@ -314,6 +316,25 @@ def test_a_client_may_close_at_any_point_of_its_opening(server: PrivateRabbitMQ)
         caller.join(5.0)
         assert not caller.is_alive()
     gc.collect()
+
+
+def test_what_was_said_before_a_connection_ended_hides_no_end(server: PrivateRabbitMQ) -> None:
+    """A sign of life, say: what is published next goes by a new connection, and its fate is known (PUB-1)."""
+    with (
+        Proxy(server.address.host, server.address.port) as proxy,
+        RabbitMQClient("127.0.0.1", proxy.port, namespace="ended") as client,
+    ):
+        client.declare(Queue(QUEUE))
+        client.publish(QUEUE, [Message("before", b"{}")])
+        publisher = client._open().outbox._publisher
+        publisher._heart.leave(publisher.io)  # which might notice it first
+        for connection in proxy._connections:
+            connection.client.sendall(Heartbeat().marshal())
+            connection.end()
+        time.sleep(0.1)
+        (outcome,) = client.publish(QUEUE, [Message("after", b"{}")])
+        assert outcome.status is PublishStatus.ACCEPTED
+        publisher._heart.serve(publisher.io)
 
 
 def test_of_several_servers_the_first_that_answers_is_used(server: PrivateRabbitMQ) -> None:

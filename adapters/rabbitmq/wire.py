@@ -145,8 +145,11 @@ class Io:
             if self._driver is not None:
                 self.loop.wake()
 
-    def beat(self, turns: int = 1) -> None:
-        """Do what I/O there is, unless somebody is at it: up to so many turns of the loop."""
+    def beat(self, turns: int = 2) -> None:
+        """Do what I/O there is, unless somebody is at it: up to so many turns of the loop.
+
+        In the first it reads what came, in the second that no more does.
+        """
         with self._lock:
             if self._driver is not None or self.closed:
                 return
