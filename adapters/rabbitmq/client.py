@@ -50,6 +50,7 @@ from .settings import (
     secret,
 )
 from .topology import DELAY_UNIT_S, Names
+from .wire import LineBroken
 
 _CHUNK = 200
 """How many dead letters are moved at a time."""
@@ -271,9 +272,12 @@ class RabbitMQClient(OrchestratorBackend):
         count = partial(lines.admin.count, names.dead, queue)
         if not lines.admin.has_dead(names):
             return []
-        with lines.letters.reading(names, count) as reading:
-            window = list(islice(reading, offset, offset + limit))
-        return [dead_letter(letter.properties, letter.body) for letter in window]
+
+        def look(_timeout_s: float) -> list[Letter]:
+            with lines.letters.reading(names, count) as reading:
+                return list(islice(reading, offset, offset + limit))
+
+        return [dead_letter(letter.properties, letter.body) for letter in lines.link.persist(look)]
 
     def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:
         lines, names = self._open(), self._names(queue)
@@ -305,11 +309,16 @@ class RabbitMQClient(OrchestratorBackend):
             return 0
         removed = 0
         # Whoever wants some has to see all of them; whoever wants all can have them bit by bit.
-        with lines.letters.reading(names, count, at_once=_CHUNK if wanted is None else 0) as reading:
-            for chunk in _chunks(letter for letter in reading if wanted is None or _id(letter) in wanted):
-                handled = handle(chunk)
-                reading.drop(handled)
-                removed += len(handled)
+        at_once = _CHUNK if wanted is None else 0
+        try:
+            with lines.letters.reading(names, count, at_once=at_once) as reading:
+                for chunk in _chunks(letter for letter in reading if wanted is None or _id(letter) in wanted):
+                    handled = handle(chunk)
+                    reading.drop(handled)
+                    removed += len(handled)
+        except LineBroken as broken:
+            lines.link.refuse(broken)
+            raise lines.link.unavailable(broken) from broken.cause
         return removed
 
     def diagnose(self) -> list[Finding]:

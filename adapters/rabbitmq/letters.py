@@ -111,7 +111,7 @@ class DeadLetters:
 
 
 class Reading:
-    """One way through the dead letters of a queue."""
+    """One way through the dead letters of a queue; where the connection breaks, LineBroken ends it."""
 
     def __init__(self, link: Link, line: _Reader, names: Names, count: int, at_once: int) -> None:
         self._link = link
@@ -128,7 +128,7 @@ class Reading:
         for _ in range(self._count):
             line.io.wait(line.has_news, self._link.patience_s)
             if not line.letters:
-                raise self._unavailable(TimeoutError("no dead letter came"))
+                raise LineBroken(line.broken or TimeoutError("no dead letter came"))
             yield line.letters.popleft()
 
     def drop(self, letters: list[Letter]) -> None:
@@ -137,12 +137,5 @@ class Reading:
 
     def _ask(self, act: Callable[[Channel, Answer], None]) -> None:
         if self._line.broken is not None:  # another connection would know nothing of these letters
-            raise self._unavailable(self._line.broken)
-        try:
-            self._line.ask(act, self._link.patience_s)
-        except LineBroken as broken:
-            self._link.refuse(broken)
-            raise self._link.unavailable(broken) from broken.cause
-
-    def _unavailable(self, why: BaseException) -> BackendUnavailable:
-        return self._link.unavailable(LineBroken(self._line.broken or why))
+            raise LineBroken(self._line.broken)
+        self._line.ask(act, self._link.patience_s)
