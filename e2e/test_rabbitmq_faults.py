@@ -246,7 +246,7 @@ def test_an_outage_is_told_once(
 ) -> None:
     """An outage is one warning from the backend and one from the consumer, however often it is tried."""
     server = private_rabbitmq()
-    trial = trial_on(server, patience_s=0.5)
+    trial = trial_on(server, patience_s=2.0)  # what a node that has just begun may take to confirm
     trial.publish(1)
     with consuming(trial):
         trial.expect_finished(within_s=10)
