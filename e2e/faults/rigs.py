@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from brokers.account import Record
-from brokers.private_server import PrivateServer
 from brokers.proxy import Proxy
 from brokers.rabbitmq_server import PrivateRabbitMQ
 from brokers.redis_server import PrivateRedis
@@ -90,7 +89,7 @@ class ProcessRig(Rig):
 class ServerRig(ProcessRig):
     """A backend behind a server of its own, and a network."""
 
-    server: PrivateServer
+    server: PrivateRedis | PrivateRabbitMQ
     settle_word: ClassVar[bytes]
     """What a request that settles jobs contains."""
     publish_word: ClassVar[bytes]
@@ -105,12 +104,15 @@ class ServerRig(ProcessRig):
         return Proxy(self.host, self.port, **pace)
 
     @property
-    @abstractmethod
-    def host(self) -> str: ...
+    def host(self) -> str:
+        return self.server.address.host
 
     @property
-    @abstractmethod
-    def port(self) -> int: ...
+    def port(self) -> int:
+        return self.server.address.port
+
+    def client(self, namespace: str) -> RedisClient | RabbitMQClient:
+        return self.server.client(namespace, patience_s=1.0)
 
     @abstractmethod
     def proxied(self, namespace: str, proxy: Proxy) -> OrchestratorBackend:
@@ -243,17 +245,6 @@ class RedisRig(ServerRig):
         self.server: PrivateRedis = PrivateRedis(folder, appendonly="yes", appendfsync="always")
         self.server.start()
 
-    @property
-    def host(self) -> str:
-        return self.server.address.host
-
-    @property
-    def port(self) -> int:
-        return self.server.address.port
-
-    def client(self, namespace: str) -> RedisClient:
-        return self.server.client(namespace, patience_s=1.0)
-
     def proxied(self, namespace: str, proxy: Proxy) -> RedisClient:
         return RedisClient("127.0.0.1", proxy.port, namespace=namespace)
 
@@ -299,17 +290,6 @@ class RabbitMQRig(ServerRig):
     def __init__(self, folder: Path) -> None:
         self.server: PrivateRabbitMQ = PrivateRabbitMQ(folder)
         self.server.start()
-
-    @property
-    def host(self) -> str:
-        return self.server.address.host
-
-    @property
-    def port(self) -> int:
-        return self.server.address.port
-
-    def client(self, namespace: str) -> RabbitMQClient:
-        return self.server.client(namespace, patience_s=1.0)
 
     def proxied(self, namespace: str, proxy: Proxy) -> RabbitMQClient:
         return RabbitMQClient("127.0.0.1", proxy.port, namespace=namespace)
