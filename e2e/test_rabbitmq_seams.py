@@ -30,6 +30,8 @@ from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.domain.errors import BackendUnavailable, BrokerUnsuitable, Closed
 from mindtrace.jobs.ports import Ack, Dead, Message, PublishStatus, Release, Retry, Settlement, SettleOutcome
 
+from .workers import eventually
+
 QUEUE = "squares"
 
 
@@ -469,6 +471,32 @@ def test_what_others_put_into_a_queue_is_delivered_and_can_be_settled(
         assert len(client.dead_letters(QUEUE)) == 2 * len(strange)
         assert client.redrive(QUEUE) == 2 * len(strange)
         client.delete(QUEUE)
+
+
+def test_a_listing_waits_for_what_a_reader_that_died_still_has_in_hand(
+    server: PrivateRabbitMQ, client: RabbitMQClient
+) -> None:
+    """The broker may let go of a reader's lock before it puts back its letters (DLQ-1)."""
+    ids = [f"job-{number}" for number in range(5)]
+    client.publish(QUEUE, [Message(id_, b"{}") for id_ in ids])
+    with client.open_consumer(QUEUE) as consumer:
+        consumer.settle([Dead(one.receipt, "rejected", "no") for one in receive(consumer, 5)])
+    died = server.address.driver()
+    died.channel().basic_consume(Names(client._namespace, QUEUE).dead, lambda *_: None)
+    eventually(
+        lambda: died.process_data_events(0) or client.counts(QUEUE).dead == 0, 10, "it has all of them"
+    )
+
+    with (
+        server.client(client._namespace, patience_s=0.3) as hasty,
+        pytest.raises(BackendUnavailable, match="somebody else is going through its dead letters"),
+    ):
+        hasty.discard(QUEUE)
+    end = threading.Timer(0.5, died.close)
+    end.start()
+    listed = [letter.id for letter in client.dead_letters(QUEUE)]
+    end.join()
+    assert listed == ids
 
 
 def test_many_dead_letters_are_listed_quickly_and_in_order(

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from pika.channel import Channel
 
 from ...domain import Queue, QueueKind
 from ...domain.errors import QueueConflict, QueueNotFound
-from .link import Differs, Link, Locked, Missing
+from .link import Differs, Link, Missing
 from .topology import (
     DEAD_ARGUMENTS,
     LEVELS,
@@ -35,6 +35,17 @@ def naming_queue(queue: str) -> Iterator[None]:
 def not_declared(queue: str) -> QueueNotFound:
     """The error for a queue that isn't there."""
     return QueueNotFound(f"queue {queue!r}: not declared; register its schema first")
+
+
+class DeadCount(NamedTuple):
+    """The dead letters of a queue at one moment, as its leader sees them.
+
+    The broker gives back what a reader had in hand in the same step in which it forgets the reader, be its
+    connection closed or broken; so the number is of all there are once nobody has any.
+    """
+
+    ready: int
+    some_in_hand: bool
 
 
 class Admin:
@@ -78,23 +89,11 @@ class Admin:
             count: int = self._ask(partial(_count, part))
         return count
 
-    def has_dead(self, names: Names) -> bool:
-        """Whether there may be dead letters, be it in the hands of somebody who is reading them."""
-
-        def count() -> int:
-            return self.count(names.dead, names.queue)
-
-        # Once more at the end: a reader that has just finished has put them back.
-        return count() > 0 or self._is_read(names) or count() > 0
-
-    def _is_read(self, names: Names) -> bool:
-        try:
-            self._ask(partial(_count, names.reading))
-        except Missing:
-            return False
-        except Locked:
-            pass
-        return True
+    def dead(self, names: Names) -> "DeadCount":
+        """How many dead letters are in their place, and whether somebody has others in hand."""
+        with naming_queue(names.queue):
+            count: DeadCount = self._ask(partial(_count_dead, names.dead))
+        return count
 
     def delayed(self, names: Names) -> int:
         """How many jobs wait for their time."""
@@ -161,6 +160,13 @@ class Admin:
 
 def _count(part: str, channel: Channel, answer: Answer) -> None:
     channel.queue_declare(part, passive=True, callback=lambda frame: answer(frame.method.message_count))
+
+
+def _count_dead(part: str, channel: Channel, answer: Answer) -> None:
+    def counted(frame: Any) -> None:
+        answer(DeadCount(frame.method.message_count, frame.method.consumer_count > 0))
+
+    channel.queue_declare(part, passive=True, callback=counted)
 
 
 def _purge(part: str, channel: Channel, answer: Answer) -> None:

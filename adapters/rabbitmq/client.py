@@ -188,7 +188,7 @@ class RabbitMQClient(OrchestratorBackend):
         names, admin = self._names(queue), self._open().admin
         ready = admin.count(names.work, queue)
         return QueueCounts(
-            ready=ready, delayed=admin.delayed(names), in_flight=None, dead=admin.count(names.dead, queue)
+            ready=ready, delayed=admin.delayed(names), in_flight=None, dead=admin.dead(names).ready
         )
 
     def purge(self, queue: str) -> int:
@@ -269,12 +269,11 @@ class RabbitMQClient(OrchestratorBackend):
 
     def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         lines, names = self._open(), self._names(queue)
-        count = partial(lines.admin.count, names.dead, queue)
-        if not lines.admin.has_dead(names):
+        if not any(lines.admin.dead(names)):
             return []
 
         def look(_timeout_s: float) -> list[Letter]:
-            with lines.letters.reading(names, count) as reading:
+            with lines.letters.reading(names) as reading:
                 return list(islice(reading, offset, offset + limit))
 
         return [dead_letter(letter.properties, letter.body) for letter in lines.link.persist(look)]
@@ -303,15 +302,14 @@ class RabbitMQClient(OrchestratorBackend):
     ) -> int:
         """Take out letters that ``handle`` has dealt with, in bounded chunks; say how many."""
         lines, names = self._open(), self._names(queue)
-        count = partial(lines.admin.count, names.dead, queue)
         wanted = None if ids is None else set(ids)
-        if not lines.admin.has_dead(names) or wanted == set():
+        if not any(lines.admin.dead(names)) or wanted == set():
             return 0
         removed = 0
         # Whoever wants some has to see all of them; whoever wants all can have them bit by bit.
         at_once = _CHUNK if wanted is None else 0
         try:
-            with lines.letters.reading(names, count, at_once=at_once) as reading:
+            with lines.letters.reading(names, at_once=at_once) as reading:
                 for chunk in _chunks(letter for letter in reading if wanted is None or _id(letter) in wanted):
                     handled = handle(chunk)
                     reading.drop(handled)
@@ -371,7 +369,7 @@ class _Lines:
         self.link = link
         self.admin = Admin(link)
         self.outbox = Outbox(link, self.admin)
-        self.letters = DeadLetters(link)
+        self.letters = DeadLetters(link, self.admin.dead)
 
     def close(self) -> None:
         self.link.stop_trying()

@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from time import monotonic, sleep
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from pika.channel import Channel
 from pika.spec import Basic
 
 from ...domain.errors import BackendUnavailable
+from .admin import DeadCount
 from .link import Link, Locked
 from .topology import Names
 from .wire import Answer, Line, LineBroken
@@ -68,45 +69,52 @@ class DeadLetters:
 
     Reading takes every letter out of the queue for a moment, as there is no other way to see one, and puts
     all of them back in their order. So that two readers don't take letters from each other's sight, a reader
-    holds a queue of its own, which no other can declare meanwhile.
+    holds a queue of its own, which no other can declare meanwhile. The broker may let go of that one before
+    it puts back what a reader had whose connection broke; so the next waits for both.
+
+    Args:
+        link: What the lines share.
+        count: Counts the letters of a queue.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, count: Callable[[Names], DeadCount]) -> None:
         self._link = link
+        self._count = count
         self._one_at_a_time = threading.Lock()
 
     @contextmanager
-    def reading(self, names: Names, count: Callable[[], int], *, at_once: int = 0) -> Iterator["Reading"]:
+    def reading(self, names: Names, *, at_once: int = 0) -> Iterator["Reading"]:
         """Go through the letters that are there now, oldest first.
 
         Args:
             names: The queue.
-            count: Says how many there are.
             at_once: How many to have in hand unsettled; 0 is all.
         """
         with self._one_at_a_time:
             line = _Reader(self._link)
             try:
-                self._lock(line, names)
-                yield Reading(self._link, line, names, count(), at_once)
+                yield Reading(self._link, line, names, self._lock(line, names), at_once)
             finally:
                 line.close()
 
-    def _lock(self, line: _Reader, names: Names) -> None:
+    def _lock(self, line: _Reader, names: Names) -> int:
+        """Keep others out, and say how many letters there are."""
+
         def act(channel: Channel, answer: Answer) -> None:
             channel.queue_declare(names.reading, exclusive=True, auto_delete=True, callback=answer)
 
         give_up = monotonic() + self._link.patience_s
         while True:
-            try:
+            with suppress(Locked):
                 self._link.persist(partial(line.ask, act))
                 line.broken = None  # what broke before had nothing in hand
-                return
-            except Locked as error:
-                if monotonic() >= give_up:
-                    raise BackendUnavailable(
-                        f"queue {names.queue!r}: somebody else is going through its dead letters"
-                    ) from error
+                count = self._count(names)
+                if not count.some_in_hand:
+                    return count.ready
+            if monotonic() >= give_up:
+                raise BackendUnavailable(
+                    f"queue {names.queue!r}: somebody else is going through its dead letters"
+                )
             sleep(_STEP_S)
 
 
