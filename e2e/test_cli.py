@@ -27,7 +27,11 @@ from .workers import eventually
 
 COMMAND = str(Path(sysconfig.get_path("scripts"), "mindtrace-jobs"))
 PATIENCE_S = 20.0
-IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+IN_A_TERMINAL = """
+import os, pty, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in a terminal, whatever ran these tests in the background
+sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))
+"""
 
 TASKS = """
 import os, time
