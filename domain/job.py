@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
@@ -21,7 +21,8 @@ from .reporting import progress
 InT = TypeVar("InT")
 
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-_LATEST = datetime(9999, 1, 1, tzinfo=UTC)
+LATEST = datetime(9999, 1, 1, tzinfo=UTC)
+"""What a job's times are before."""
 
 
 class Headers(Mapping[str, str]):
@@ -110,13 +111,50 @@ class Job(Generic[InT]):
         progress(done, total)
 
 
+(
+    _set_schema_name,
+    _set_payload,
+    _set_id,
+    _set_priority,
+    _set_created_at,
+    _set_not_before,
+    _set_attempt,
+    _set_max_attempts,
+    _set_headers,
+) = (getattr(Job, item.name).__set__ for item in fields(Job))
+
+
+def job_of_checked(
+    schema_name: str,
+    payload: InT,
+    id_: str,
+    priority: int,
+    created_at: datetime,
+    not_before: datetime | None,
+    attempt: int,
+    max_attempts: int | None,
+) -> Job[InT]:
+    """A job without headers, of values that are known to be in range: it costs a third of ``Job(...)``."""
+    job: Job[InT] = object.__new__(Job)
+    _set_schema_name(job, schema_name)
+    _set_payload(job, payload)
+    _set_id(job, id_)
+    _set_priority(job, priority)
+    _set_created_at(job, created_at)
+    _set_not_before(job, not_before)
+    _set_attempt(job, attempt)
+    _set_max_attempts(job, max_attempts)
+    _set_headers(job, NO_HEADERS)
+    return job
+
+
 def _check_moment(what: str, moment: object) -> None:
-    if type(moment) is datetime and moment.tzinfo is UTC and _EARLIEST.year <= moment.year < _LATEST.year:
+    if type(moment) is datetime and moment.tzinfo is UTC and _EARLIEST.year <= moment.year < LATEST.year:
         return  # what most are, and cheaper
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
         raise InvalidJob(f"{what} {moment!r:.80}: must be a datetime with a time zone")
-    if not _EARLIEST <= moment < _LATEST:  # within a day of a datetime's ends, seconds can't be read back
-        raise InvalidJob(f"{what} {moment}: must be from {_EARLIEST:%Y} to {_LATEST.year - 1}")
+    if not _EARLIEST <= moment < LATEST:  # within a day of a datetime's ends, seconds can't be read back
+        raise InvalidJob(f"{what} {moment}: must be from {_EARLIEST:%Y} to {LATEST.year - 1}")
 
 
 def _checked_headers(headers: object) -> Mapping[str, str]:

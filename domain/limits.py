@@ -19,7 +19,10 @@ MAX_DELAY_S = 366 * 86_400.0
 """The longest delay of a publish or a retry: one year."""
 MAX_ATTEMPTS = 1_000_000
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+NAME = "[A-Za-z0-9._-]{1,128}"
+"""What names a queue, a schema or a job, as a regular expression."""
+
+_NAME = re.compile(NAME)
 
 
 def check_name(what: str, value: object) -> str:

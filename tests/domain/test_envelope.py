@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, create_model, field_serializer, field_validator
+from pydantic import BaseModel, ConfigDict, create_model, field_serializer, field_validator
 
 from mindtrace.jobs import Job, JobInput, JobSchema, job_from_schema
 from mindtrace.jobs.domain.envelope import decode, decode_model, encode, encode_model, open_envelope
@@ -288,3 +288,40 @@ def test_a_validator_sees_the_payload_as_json() -> None:
     job = job_from_schema(schema, {"word": "hi"})
 
     assert decode(encode(job, schema), schema).payload.word == "HI"
+
+
+def test_a_model_that_is_built_when_it_is_first_used_is_read_as_any_other() -> None:
+    """Its schema isn't there when the first body comes."""
+
+    class Late(JobInput):
+        model_config = ConfigDict(defer_build=True)
+
+        x: float
+
+    schema = JobSchema("late", Late)
+    body = b'{"v":1,"id":"a","schema":"late","created_at":1.5,"payload":{"x":1.5}}'
+
+    assert [decode(body, schema).payload.x for _ in range(3)] == [1.5] * 3
+
+
+def test_what_most_bodies_are_is_read_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written by encode, of nested models, whatever their strings hold (ADR 24)."""
+
+    class Box(JobInput):
+        points: list[Point]
+        path: str
+        colour: Colour
+        due: datetime
+        size: Decimal | None = None
+
+    schema = JobSchema("boxes", Box)
+    box = Box(points=[Point(x=1.0), Point()], path='s3://IMG/":{é', colour=Colour.RED, due=datetime.now(UTC))
+    job = job_from_schema(schema, box, priority=3, max_attempts=5, not_before=datetime.now(UTC))
+    body = encode(job, schema)
+    monkeypatch.setattr("mindtrace.jobs.domain.envelope._read_fields", None)
+
+    read = decode(body, schema, attempt=2)
+
+    assert read == replace(job, attempt=2)
+    assert type(read.payload) is Box
+    assert read.headers == {}
