@@ -13,6 +13,7 @@ from pika.channel import Channel
 from pika.exceptions import ConnectionWrongStateError
 
 from .link import Link
+from .message import Past, id_of, past_of
 from .topology import Names
 from .wire import Answer, Line, LineBroken
 
@@ -41,8 +42,12 @@ class Arrival(NamedTuple):
     generation: int
     tag: int
     redelivered: bool
-    properties: BasicProperties
+    rank: int | None
+    """The priority that the broker has for it."""
     body: bytes
+    id: str
+    past: Past
+    """What the job has behind it, this delivery apart."""
 
 
 class Intake(Line):
@@ -212,7 +217,11 @@ class Intake(Line):
     ) -> None:
         self._unsettled[tag] = subscription
         subscription.unsettled += 1
-        self.arrivals.append(Arrival(subscription, self.generation, tag, redelivered, properties, body))
+        # All that takes time is done here, while more is on its way.
+        id_, past = id_of(properties), past_of(properties)
+        self.arrivals.append(
+            Arrival(subscription, self.generation, tag, redelivered, properties.priority, body, id_, past)
+        )
 
 
 def _then(answer: Answer | None) -> Answer:
