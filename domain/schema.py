@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from .errors import InvalidJob, InvalidPayload, InvalidSchema
-from .job import NO_HEADERS, Job, new_job_id
-from .limits import check_name, check_seconds
+from .job import NO_HEADERS, Job, job_of_checked, new_job_id, utcnow
+from .limits import MAX_PRIORITY, check_int, check_name, check_seconds
 from .retry import RetryPolicy
 
 
@@ -112,9 +112,13 @@ def job_from_schema(
         InvalidName: the id breaks the rule for names.
         InvalidJob: another field is out of range.
     """
+    payload = validate_model("payload", schema.input, input_data)
+    if id is None and not_before is None and max_attempts is None and headers is NO_HEADERS:  # as most are
+        check_int("priority", priority, 0, MAX_PRIORITY)
+        return job_of_checked(schema.name, payload, new_job_id(), priority, utcnow(), None, 1, None)
     return Job(
         schema_name=schema.name,
-        payload=validate_model("payload", schema.input, input_data),
+        payload=payload,
         id=new_job_id() if id is None else id,
         priority=priority,
         not_before=not_before,
