@@ -39,10 +39,11 @@ from ...ports import (
     Verdict,
 )
 from .chunks import CHUNK_JOBS, in_chunks
+from .connections import Argument
 from .consumer_backend import RedisConsumerBackend
 from .diagnosis import diagnose
 from .keys import QueueKeys
-from .link import Argument, Link, OutOfReach, RefusedByServer
+from .link import Link, OutOfReach, RefusedByServer
 from .looking import list_queues, read_progress
 from .refusals import naming_queue, refusing_queue
 from .scripts import COUNTS, DECLARE, DELETE, LETTERS, PUBLISH, PURGE, RESULT, UNBURY, Script
