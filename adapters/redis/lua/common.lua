@@ -34,12 +34,10 @@ local function score_of(job)
   return (9 - job.priority) * LEVEL + job.place
 end
 
--- Makes ids ready in the order given, behind what waits. O(1) each; O(log n) on a priority queue.
+-- Makes ids ready in the order given, behind what waits, and returns how many are ready then. O(1) each; O(log n) on
+-- a priority queue.
 local function make_ready(kind, meta, ready, ids, states)
-  if kind ~= 'priority' then
-    redis.call('RPUSH', ready, unpack(ids))
-    return
-  end
+  if kind ~= 'priority' then return redis.call('RPUSH', ready, unpack(ids)) end
   local place = redis.call('HINCRBY', meta, 'place', #ids) - #ids
   local scores = {}
   for i, id in ipairs(ids) do
@@ -48,6 +46,7 @@ local function make_ready(kind, meta, ready, ids, states)
     scores[2 * i] = id
   end
   redis.call('ZADD', ready, unpack(scores))
+  return redis.call('ZCARD', ready)
 end
 
 -- Puts ids back where they stood: before what was behind them. O(1) each; O(log n) on a priority queue.
