@@ -45,7 +45,7 @@ from .diagnosis import diagnose
 from .keys import QueueKeys
 from .link import Link, OutOfReach, RefusedByServer
 from .looking import list_queues, read_progress
-from .refusals import naming_queue, refusing_queue
+from .refusals import check_queue_exists, naming_queue
 from .scripts import COUNTS, DECLARE, DELETE, LETTERS, PUBLISH, PURGE, RESULT, UNBURY, Script
 from .server import Server, parsed_url
 from .settings import Password, parsed_durability
@@ -386,12 +386,12 @@ class _Publisher:
         bodies = [message.body for message in messages]
         arguments: list[Argument] = [str(self._requests), _KEEP_MS, ids, _plans(messages), *bodies]
         try:
-            with refusing_queue(self._keys.queue):
-                answer: bytes = self._link.run(PUBLISH, self._names, arguments)
+            answer: bytes = self._link.run(PUBLISH, self._names, arguments)
         except OutOfReach as out:
             self._open = (str(self._requests), [message.id for message in messages])
             return self._answer(messages, PublishStatus.UNKNOWN, self._link.unavailable(out))
         except RefusedByServer as error:
+            check_queue_exists(self._keys.queue, error)
             if error.may_have_run:
                 self._open = (str(self._requests), [message.id for message in messages])
                 return self._answer(messages, PublishStatus.UNKNOWN, error)
