@@ -1,4 +1,5 @@
--- Shared by the scripts that move jobs; put in front of each.
+-- Shared by the scripts that move jobs: of the parts, which blank lines set apart, those that a script uses are put in
+-- front of it.
 --
 -- A job's record in `state` is packed: priority, attempt, crashes, deliveries, place, and behind them the token
 -- of its lease while it is leased. A job that nothing happened to yet has no record. Times are milliseconds by
