@@ -22,9 +22,11 @@ for id in string.gmatch(ARGV[3], '[^,]+') do
   ids[count] = id
 end
 local priorities, delays, planned = {}, {}, 0
-for priority, delay_ms in string.gmatch(ARGV[4], '(%d+):(%d+)') do
-  planned = planned + 1
-  priorities[planned], delays[planned] = tonumber(priority), tonumber(delay_ms)
+if ARGV[4] ~= '' then
+  for priority, delay_ms in string.gmatch(ARGV[4], '(%d+):(%d+)') do
+    planned = planned + 1
+    priorities[planned], delays[planned] = tonumber(priority), tonumber(delay_ms)
+  end
 end
 local taken = redis.call('HMGET', body, unpack(ids))
 local seen, answers, bodies, stored = {}, {}, {}, 0
