@@ -15,10 +15,11 @@ def in_chunks(items: Iterable[ItemT], size_of: Callable[[ItemT], int] = lambda _
     chunk: list[ItemT] = []
     size = 0
     for item in items:
-        if chunk and (len(chunk) >= CHUNK_JOBS or size + size_of(item) > _CHUNK_BYTES):
+        added = size_of(item)
+        if chunk and (len(chunk) >= CHUNK_JOBS or size + added > _CHUNK_BYTES):
             yield chunk
             chunk, size = [], 0
         chunk.append(item)
-        size += size_of(item)
+        size += added
     if chunk:
         yield chunk

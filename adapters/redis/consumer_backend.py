@@ -23,8 +23,9 @@ from ...ports import (
     Settlement,
     SettleOutcome,
 )
+from .connections import Argument
 from .keys import QueueKeys
-from .link import Argument, Call, Link, OutOfReach, RefusedByServer
+from .link import Call, Link, OutOfReach, RefusedByServer
 from .looking import write_progress
 from .refusals import naming_queue
 from .scripts import EXCHANGE, EXTEND

@@ -106,7 +106,8 @@ class _Settings:
             answer = self._link.command("CONFIG", "GET", name)
         except JobsError:
             return None
-        return next((str(_text(value)) for key, value in _pairs(answer) if _text(key) == name), None)
+        pairs = zip(answer[::2], answer[1::2], strict=True)
+        return next((str(_text(value)) for key, value in pairs if _text(key) == name), None)
 
 
 def _server(info: Mapping[str, Any], address: str) -> Iterator[Finding]:
@@ -238,11 +239,6 @@ def _queues(link: Link, namespace: str, layout: str) -> Iterator[Finding]:
                 "drain it with the release that made it, then delete it",
             )
     yield good("queues", f"{len(queues)} in namespace {namespace!r}")
-
-
-def _pairs(answer: Any) -> Iterator[tuple[Any, Any]]:
-    """Items of a mapping, however the protocol writes it."""
-    return iter(answer.items()) if isinstance(answer, dict) else zip(answer[::2], answer[1::2], strict=True)
 
 
 def _text(value: Any) -> Any:

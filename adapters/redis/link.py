@@ -7,11 +7,8 @@ from math import ceil
 from time import monotonic
 from typing import Any
 
-from redis import Redis
 from redis import exceptions as driver
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
+from redis.sentinel import MasterNotFoundError
 
 from ...domain import RetryPolicy
 from ...domain.errors import (
@@ -22,6 +19,7 @@ from ...domain.errors import (
     Closed,
     JobsError,
 )
+from .connections import Argument, Command, Connections
 from .scripts import Script
 
 _OLDEST = (7, 0)
@@ -42,7 +40,6 @@ _PASSING_REFUSALS = ("NOREPLICAS", "MISCONF", "BUSY ")
 """How a server begins that refuses for now: too few replicas, no disk to save to, a script that runs long."""
 _DENIED = (driver.AuthenticationError, driver.AuthorizationError, driver.NoPermissionError)
 
-Argument = str | bytes | int
 Call = tuple[Script, Sequence[str], Sequence[Argument]]
 """A script, its keys, its arguments."""
 
@@ -63,8 +60,8 @@ class Link:
 
     Args:
         address: What to call the server in messages; no credentials.
-        commands: A driver whose calls are short.
-        waits: A driver whose calls may block.
+        commands: For calls that are short.
+        waits: For those that may block.
         owner: What to call, in messages, the object that closes it.
         patience_s: Seconds to keep trying before a call fails.
         logger: Where an outage is told: once when it begins, once when it ends.
@@ -73,8 +70,8 @@ class Link:
     def __init__(
         self,
         address: str,
-        commands: Redis,
-        waits: Redis,
+        commands: Connections,
+        waits: Connections,
         *,
         owner: str,
         patience_s: float,
@@ -115,7 +112,7 @@ class Link:
 
     def command(self, *words: Argument) -> Any:
         """Run a command that may run twice; otherwise as :meth:`run`."""
-        return self._persist(lambda: _execute(self._commands, *words))
+        return self._persist(lambda: self._commands.ask_parsed(*words))
 
     def forget_requests(self, *keys: str) -> None:
         """Remove what turns away requests that come late, unless one may come: then it expires by itself."""
@@ -141,13 +138,9 @@ class Link:
         block_ms = max(1, ceil(seconds * 1000))  # 0 would be for ever
         names = [name for name, _ in streams]
         ids = [last for _, last in streams]
-        pipeline = self._waits.pipeline(transaction=False)
-        _execute(pipeline, "XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", *names, *ids)
-        if then is not None:
-            script, keys, arguments = then
-            _execute(pipeline, "EVALSHA", script.sha, len(keys), *keys, *arguments)
+        wait: Command = ("XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", *names, *ids)
         try:
-            came, *answers = pipeline.execute(raise_on_error=False)
+            came, *answers = self._waits.ask(wait) if then is None else self._waits.ask(wait, _evalsha(*then))
             if isinstance(came, Exception):
                 raise came
         except _DENIED as error:
@@ -164,25 +157,23 @@ class Link:
             self._broke = True
             self._closing.wait(min(seconds, _PAUSE_S))  # should every wait fail, this is no storm
             return dict(streams), None
-        # By stream: a list of pairs in the old protocol, a mapping in the new one.
-        pairs = came.items() if isinstance(came, dict) else came or ()
-        news = {name.decode(): entries[-1][0].decode() for name, entries in pairs}
+        news = {name.decode(): entries[-1][0].decode() for name, entries in came or ()}
         answered = answers and not isinstance(answers[0], Exception)
         return news, answers[0] if answered else None
 
     def close(self) -> None:
         """Drop every connection; calls under way and to come raise Closed."""
         self._closing.set()
-        for pool in (self._commands.connection_pool, self._waits.connection_pool):
-            pool.disconnect(inuse_connections=True)
-            if isinstance(pool, SentinelConnectionPool):
-                pool.sentinel_manager.close()
+        self._commands.close()
+        self._waits.close()
 
     def _evaluate(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        try:
-            return _execute(self._commands, "EVALSHA", script.sha, len(keys), *keys, *arguments)
-        except driver.NoScriptError:  # the server's script cache is empty: it was restarted or flushed
-            return _execute(self._commands, "EVAL", script.text, len(keys), *keys, *arguments)
+        (answer,) = self._commands.ask(_evalsha(script, keys, arguments))
+        if isinstance(answer, driver.NoScriptError):  # the server was restarted, or its scripts flushed
+            (answer,) = self._commands.ask(("EVAL", script.text, len(keys), *keys, *arguments))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def _persist(self, call: Any) -> Any:
         give_up = monotonic() + self._patience_s
@@ -233,7 +224,7 @@ class Link:
         self._broke = True
         self._checked = False  # whoever answers next may be another server
         if isinstance(error, driver.ReadOnlyError):  # demoted: its successor may have its name by now
-            self._commands.connection_pool.disconnect(inuse_connections=False)
+            self._commands.drop_idle()
         if not self._out:
             self._out = True
             self._logger.warning(
@@ -247,7 +238,7 @@ class Link:
 
     def _check_server(self) -> None:
         """Refuse a server that is too old, or would drop things when full; give a new one what stands."""
-        about = self._commands.info("server") | self._commands.info("memory")
+        about = self._commands.ask_parsed("INFO", "server") | self._commands.ask_parsed("INFO", "memory")
         version = tuple(int(part) for part in str(about["redis_version"]).split(".")[:2])
         if version < _OLDEST and "valkey_version" not in about:
             raise BrokerUnsuitable(
@@ -287,19 +278,5 @@ def _described(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _execute(redis: Redis, *words: Argument) -> Any:
-    return redis.execute_command(*words)  # type: ignore[no-untyped-call]
-
-
-def make_driver(sentinel: Sentinel | None = None, service: str = "", **settings: Any) -> Redis:
-    """A driver that neither retries by itself nor decodes what it reads."""
-    settings |= {"retry": Retry(NoBackoff(), 0), "decode_responses": False, "health_check_interval": 0}
-    if sentinel is None:
-        return Redis(**settings)
-    driver_of_master: Redis = sentinel.master_for(service, **settings)  # type: ignore[no-untyped-call]
-    return driver_of_master
-
-
-def make_sentinel(addresses: Sequence[tuple[str, int]], **settings: Any) -> Sentinel:
-    """A driver that asks Sentinels where the master is, each once."""
-    return Sentinel(addresses, sentinel_kwargs={"retry": Retry(NoBackoff(), 0), **settings})  # type: ignore[no-untyped-call]
+def _evalsha(script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Command:
+    return ("EVALSHA", script.sha, len(keys), *keys, *arguments)

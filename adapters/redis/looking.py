@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from ...domain.queue import Queue
 from ...domain.reporting import Progress
@@ -61,10 +60,8 @@ def read_progress(link: Link, keys: QueueKeys, ids: Sequence[str] | None) -> dic
 
 def _told(link: Link, keys: QueueKeys, ids: Sequence[str] | None) -> dict[str, bytes]:
     if ids is None:
-        answer: Any = link.command("HGETALL", keys.progress)
-        # A mapping in the new protocol, a flat list in the old one.
-        pairs = answer.items() if isinstance(answer, dict) else zip(answer[::2], answer[1::2], strict=True)
-        return {id_.decode(): text for id_, text in pairs}
+        told = link.command("HGETALL", keys.progress)
+        return {id_.decode(): text for id_, text in told.items()}
     if not ids:
         return {}
     answers = link.command("HMGET", keys.progress, *ids)

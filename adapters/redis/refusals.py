@@ -7,15 +7,10 @@ from ...domain.errors import QueueNotFound
 from .link import Link, OutOfReach, RefusedByServer
 
 
-@contextmanager
-def refusing_queue(queue: str) -> Iterator[None]:
-    """Turn the scripts' error NOQUEUE into QueueNotFound."""
-    try:
-        yield
-    except RefusedByServer as error:
-        if str(error).startswith("NOQUEUE"):
-            raise QueueNotFound(f"queue {queue!r}: not declared; register its schema first") from None
-        raise
+def check_queue_exists(queue: str, refusal: RefusedByServer) -> None:
+    """Raise QueueNotFound where the scripts' error is NOQUEUE."""
+    if str(refusal).startswith("NOQUEUE"):
+        raise QueueNotFound(f"queue {queue!r}: not declared; register its schema first") from None
 
 
 @contextmanager
@@ -30,5 +25,9 @@ def telling_outage(link: Link) -> Iterator[None]:
 @contextmanager
 def naming_queue(queue: str, link: Link) -> Iterator[None]:
     """Both: of a missing queue, and of an outage."""
-    with telling_outage(link), refusing_queue(queue):
-        yield
+    with telling_outage(link):
+        try:
+            yield
+        except RefusedByServer as refusal:
+            check_queue_exists(queue, refusal)
+            raise

@@ -7,8 +7,8 @@ from time import monotonic
 from ...domain.limits import check_name
 from ...ports import EndedJob, JobResult, ResultStatus, ResultStore
 from .chunks import in_chunks
+from .connections import Argument
 from .keys import ResultKeys
-from .link import Argument
 from .refusals import telling_outage
 from .scripts import FORGET_RESULTS, GET_RESULT, PUT_RESULTS
 from .server import Server, parsed_url

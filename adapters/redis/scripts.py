@@ -1,5 +1,6 @@
 """The Lua scripts, as the server is to run them."""
 
+import re
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
@@ -16,8 +17,18 @@ class Script:
 def _load(name: str) -> Script:
     folder = files(__package__) / "lua"
     shebang, _, own = (folder / f"{name}.lua").read_text("utf-8").partition("\n")
-    text = f"{shebang}\n{(folder / 'common.lua').read_text('utf-8')}\n{own}"
+    text = f"{shebang}\n{_used((folder / 'common.lua').read_text('utf-8'), own)}{own}"
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _used(common: str, own: str) -> str:
+    """The parts of ``common`` that a script uses: all that it begins with is made anew each time it runs."""
+    text = ""
+    for part in reversed(common.split("\n\n")):  # a part uses only what stands before it
+        defined = re.findall(r"^local (?:function )?(\w+)", part, re.MULTILINE)
+        if any(re.search(rf"\b{name}\b", text + own) for name in defined):
+            text = f"{part}\n\n{text}"
+    return text
 
 
 PUBLISH = _load("publish")

@@ -16,7 +16,8 @@ from ...ports.server import (
     parsed_address,
     plain_password,
 )
-from .link import Link, make_driver, make_sentinel
+from .connections import make_connections, make_sentinel
+from .link import Link
 from .settings import Password, check_credentials, check_sentinels
 
 _MAX_DB = 65_535
@@ -71,8 +72,8 @@ class Server:
         self._warn_of_plaintext(logger)
         return Link(
             self._address,
-            make_driver(socket_timeout=timeout_s, **settings),
-            make_driver(socket_timeout=sweep_s + timeout_s, **settings),
+            make_connections(socket_timeout=timeout_s, **settings),
+            make_connections(socket_timeout=sweep_s + timeout_s, **settings),
             owner=owner,
             patience_s=patience_s,
             logger=logger,

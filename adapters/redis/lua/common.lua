@@ -1,4 +1,5 @@
--- Shared by the scripts that move jobs; put in front of each.
+-- Shared by the scripts that move jobs: of the parts, which blank lines set apart, those that a script uses are put in
+-- front of it.
 --
 -- A job's record in `state` is packed: priority, attempt, crashes, deliveries, place, and behind them the token
 -- of its lease while it is leased. A job that nothing happened to yet has no record. Times are milliseconds by
@@ -34,12 +35,10 @@ local function score_of(job)
   return (9 - job.priority) * LEVEL + job.place
 end
 
--- Makes ids ready in the order given, behind what waits. O(1) each; O(log n) on a priority queue.
+-- Makes ids ready in the order given, behind what waits, and returns how many are ready then. O(1) each; O(log n) on
+-- a priority queue.
 local function make_ready(kind, meta, ready, ids, states)
-  if kind ~= 'priority' then
-    redis.call('RPUSH', ready, unpack(ids))
-    return
-  end
+  if kind ~= 'priority' then return redis.call('RPUSH', ready, unpack(ids)) end
   local place = redis.call('HINCRBY', meta, 'place', #ids) - #ids
   local scores = {}
   for i, id in ipairs(ids) do
@@ -48,6 +47,7 @@ local function make_ready(kind, meta, ready, ids, states)
     scores[2 * i] = id
   end
   redis.call('ZADD', ready, unpack(scores))
+  return redis.call('ZCARD', ready)
 end
 
 -- Puts ids back where they stood: before what was behind them. O(1) each; O(log n) on a priority queue.

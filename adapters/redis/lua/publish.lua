@@ -1,7 +1,8 @@
 #!lua
 -- Puts messages into a queue, each once (PUB-1, PUB-4, PUB-5). May not run when memory is short.
 -- KEYS  meta body state ready delay wake result expiry last
--- ARGV  request, keep_ms, then id, body, priority, delay_ms of each message
+-- ARGV  request, keep_ms, ids (as id,id...: one argument is parsed sooner than hundreds), priority:delay_ms of each
+--         (likewise; empty where all are 0:0), then the bodies
 -- Return a string: 'a' accepted or 'd' duplicate, for each message
 -- Error  NOQUEUE, STALE
 -- Cost  O(1) a message; O(log n) where it is delayed, or on a priority queue
@@ -14,23 +15,35 @@ local before, stale = answered_before(last, ARGV[1])
 if stale then return redis.error_reply('STALE') end
 if before then return before end
 
-local ids = {}
-for i = 3, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
+local FIRST_BODY = 5
+local ids, count = {}, 0
+for id in string.gmatch(ARGV[3], '[^,]+') do
+  count = count + 1
+  ids[count] = id
+end
+local priorities, delays, planned = {}, {}, 0
+if ARGV[4] ~= '' then
+  for priority, delay_ms in string.gmatch(ARGV[4], '(%d+):(%d+)') do
+    planned = planned + 1
+    priorities[planned], delays[planned] = tonumber(priority), tonumber(delay_ms)
+  end
+end
 local taken = redis.call('HMGET', body, unpack(ids))
-local seen, answers, bodies = {}, {}, {}
-local now_ready, now_states = {}, {}
+local seen, answers, bodies, stored = {}, {}, {}, 0
+local now_ready, now_states, readied = {}, {}, 0
 local scores, records = {}, {}
 local now = nil
-for i, id in ipairs(ids) do
+for i = 1, count do
+  local id = ids[i]
   if taken[i] or seen[id] then
     answers[i] = 'd'
   else
-    local at = 3 + 4 * (i - 1)
-    local priority, delay_ms = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+    local priority, delay_ms = priorities[i] or 0, delays[i] or 0
     answers[i] = 'a'
     seen[id] = true
-    bodies[#bodies + 1] = id
-    bodies[#bodies + 1] = ARGV[at + 1]
+    bodies[stored + 1] = id
+    bodies[stored + 2] = ARGV[FIRST_BODY + i - 1]
+    stored = stored + 2
     if delay_ms > 0 then
       now = now or now_ms()
       scores[#scores + 1] = now + delay_ms
@@ -40,23 +53,21 @@ for i, id in ipairs(ids) do
         records[#records + 1] = pack_state(fresh_state(priority))
       end
     else
-      now_ready[#now_ready + 1] = id
-      now_states[#now_states + 1] = kind == 'priority' and fresh_state(priority) or false
+      readied = readied + 1
+      now_ready[readied] = id
+      now_states[readied] = kind == 'priority' and fresh_state(priority) or false
     end
   end
 end
 
-if #bodies > 0 then redis.call('HSET', body, unpack(bodies)) end
-if #bodies > 0 and redis.call('EXISTS', result) == 1 then -- of an earlier job of the same id
+if stored > 0 then redis.call('HSET', body, unpack(bodies)) end
+if stored > 0 and redis.call('EXISTS', result) == 1 then -- of an earlier job of the same id
   redis.call('HDEL', result, unpack(ids))
   redis.call('ZREM', expiry, unpack(ids))
 end
 if #records > 0 then redis.call('HSET', state, unpack(records)) end
 local must_wake = false
-if #now_ready > 0 then
-  must_wake = ready_count(kind, ready) == 0
-  make_ready(kind, meta, ready, now_ready, now_states)
-end
+if readied > 0 then must_wake = make_ready(kind, meta, ready, now_ready, now_states) == readied end
 if #scores > 0 then
   local first = first_score(delay)
   redis.call('ZADD', delay, unpack(scores))

@@ -1,0 +1,139 @@
+"""Connections to one server, used below the driver's commands."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hiredis import pack_command
+from redis import Redis
+from redis import exceptions as driver
+from redis.backoff import NoBackoff
+from redis.connection import Connection
+from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPool
+
+Argument = str | bytes | int
+Command = tuple[Argument, ...]
+"""Its name, and what follows it."""
+_Reader = Callable[[Connection], Any]
+
+
+class Connections:
+    """Sends each command once, and never reads an answer that another command was to have.
+
+    The driver's own commands promise the same, but a call spends most of its time in what else they can do.
+    Nor is its pool asked for each call: a connection that was made stays here for the next caller.
+
+    Args:
+        client: The driver, which makes the connections.
+    """
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+        self._pool = client.connection_pool
+        self._idle: list[Connection] = []
+        self._pid = os.getpid()
+
+    def ask(self, *commands: Command) -> list[Any]:
+        """Send commands in one go, and return what the server answers each: an error it answers isn't raised.
+
+        Raises:
+            ConnectionError, TimeoutError: the driver's: there is no connection, or it broke, and any of the
+                commands may or may not have run.
+        """
+        return self._talk(commands, _read)
+
+    def ask_parsed(self, *command: Argument) -> Any:
+        """Send one command, and return its answer as the driver presents it; otherwise as :meth:`ask`.
+
+        Raises:
+            ResponseError: the driver's: the server answered with an error.
+        """
+        (answer,) = self._talk([command], lambda connection: self._read_parsed(connection, command))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def drop_idle(self) -> None:
+        """Close those that nobody uses now."""
+        while (connection := self._next_idle()) is not None:
+            self._drop(connection)
+
+    def close(self) -> None:
+        """Close all, also under a call."""
+        self._pool.disconnect(inuse_connections=True)
+        if isinstance(self._pool, SentinelConnectionPool):
+            self._pool.sentinel_manager.close()
+
+    def _talk(self, commands: Sequence[Command], read: _Reader) -> list[Any]:
+        connection = self._take()
+        try:
+            packed = b"".join([pack_command(command) for command in commands])  # type: ignore[arg-type]
+            connection.send_packed_command([packed])  # type: ignore[no-untyped-call]
+            answers = [_answer(connection, read) for _ in commands]
+        except BaseException:  # an interrupt, too: what it didn't read would be the next command's answer
+            self._drop(connection)
+            raise
+        self._idle.append(connection)
+        return answers
+
+    def _read_parsed(self, connection: Connection, command: Command) -> Any:
+        return self._client.parse_response(connection, command[0])  # type: ignore[no-untyped-call]
+
+    def _take(self) -> Connection:
+        if self._pid != os.getpid():  # forked: these are the parent's
+            self._idle, self._pid = [], os.getpid()
+        while (connection := self._next_idle()) is not None:
+            if self._is_sound(connection):
+                return connection
+            self._drop(connection)
+        return self._pool.get_connection()
+
+    def _next_idle(self) -> Connection | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _is_sound(self, connection: Connection) -> bool:
+        """Whether it is open, with nothing left to read, and leads to the server that is master by now."""
+        try:
+            return bool(self._pool.owns_connection(connection)) and not connection.can_read()
+        except (driver.ConnectionError, driver.TimeoutError, OSError):
+            return False
+
+    def _drop(self, connection: Connection) -> None:
+        connection.disconnect()  # type: ignore[no-untyped-call]
+        self._pool.release(connection)
+
+
+def _read(connection: Connection) -> Any:
+    return connection.read_response()
+
+
+def _answer(connection: Connection, read: _Reader) -> Any:
+    try:
+        return read(connection)
+    except driver.ResponseError as error:
+        return error
+
+
+def make_connections(sentinel: Sentinel | None = None, service: str = "", **settings: Any) -> Connections:
+    """Connections that aren't retried, and decode nothing that is read.
+
+    They speak the older protocol: in the newer one a server may say things that nobody asked for.
+    """
+    settings |= {
+        "retry": Retry(NoBackoff(), 0),
+        "decode_responses": False,
+        "health_check_interval": 0,
+        "protocol": 2,
+    }
+    if sentinel is None:
+        return Connections(Redis(**settings))
+    return Connections(sentinel.master_for(service, **settings))  # type: ignore[no-untyped-call]
+
+
+def make_sentinel(addresses: Sequence[tuple[str, int]], **settings: Any) -> Sentinel:
+    """A driver that asks Sentinels where the master is, each once."""
+    return Sentinel(addresses, sentinel_kwargs={"retry": Retry(NoBackoff(), 0), **settings})  # type: ignore[no-untyped-call]

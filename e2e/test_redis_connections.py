@@ -1,0 +1,127 @@
+"""The seam to Redis: no command reads an answer that was another's, whatever became of that one."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import FrameType
+
+import pytest
+from redis.exceptions import ConnectionError as Broken
+from redis.exceptions import ResponseError
+
+from brokers.fixtures import StartRedis
+from brokers.proxy import Proxy, Spoil
+from brokers.redis_server import PrivateRedis
+from mindtrace.jobs.adapters.redis.connections import Connections, make_connections
+
+
+@pytest.fixture
+def server(private_redis: StartRedis) -> PrivateRedis:
+    return private_redis()
+
+
+@pytest.fixture
+def connections(server: PrivateRedis) -> Iterator[Connections]:
+    connections = make_connections(host=server.address.host, port=server.address.port, socket_timeout=5.0)
+    yield connections
+    connections.close()
+
+
+def client_id(connections: Connections) -> int:
+    (number,) = connections.ask(("CLIENT", "ID"))
+    assert isinstance(number, int)
+    return number
+
+
+def test_commands_are_answered_in_order_and_an_error_is_the_answer_of_its_own(
+    connections: Connections,
+) -> None:
+    before = client_id(connections)
+    first, error, last = connections.ask(("ECHO", "a"), ("INCR",), ("ECHO", "b"))
+
+    assert (first, last) == (b"a", b"b")
+    assert isinstance(error, ResponseError)
+    assert client_id(connections) == before
+
+
+def test_an_error_of_a_parsed_command_is_raised_and_its_connection_is_used_again(
+    connections: Connections,
+) -> None:
+    before = client_id(connections)
+    with pytest.raises(ResponseError):
+        connections.ask_parsed("INCR")
+
+    assert connections.ask_parsed("HGETALL", "nothing") == {}
+    assert client_id(connections) == before
+
+
+@pytest.mark.parametrize("how", [Spoil.CUT, Spoil.TRUNCATE])
+def test_an_answer_that_was_cut_off_is_nobody_elses_beginning(server: PrivateRedis, how: Spoil) -> None:
+    proxy = Proxy(server.address.host, server.address.port)
+    with proxy:
+        connections = make_connections(host="127.0.0.1", port=proxy.port, socket_timeout=5.0)
+        connections.ask(("SET", "long", "x" * 1000))
+        proxy.spoil_next(b"long", how)
+        with pytest.raises(Broken):
+            connections.ask(("ECHO", "a"), ("GET", "long"))
+
+        assert connections.ask(("ECHO", "b")) == [b"b"]
+        connections.close()
+
+
+def test_an_interrupt_leaves_no_answer_behind(connections: Connections) -> None:
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    connections.ask(("ECHO", "a"))
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            connections.ask(("BLPOP", "nothing", 0.5))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    time.sleep(0.5)
+
+    assert connections.ask(("ECHO", "b")) == [b"b"]
+
+
+def test_a_connection_that_the_server_closed_meanwhile_is_replaced_unseen(
+    server: PrivateRedis, connections: Connections
+) -> None:
+    before = client_id(connections)
+    with server.admin() as admin:
+        admin.client_kill_filter(_id=str(before))
+
+    assert client_id(connections) != before
+
+
+def test_idle_connections_that_are_dropped_are_replaced(connections: Connections) -> None:
+    before = client_id(connections)
+    connections.drop_idle()
+
+    assert client_id(connections) != before
+
+
+def test_callers_at_the_same_time_each_get_their_own_answers(connections: Connections) -> None:
+    def echoes(number: int) -> bool:
+        words = [f"{number}.{each}" for each in range(100)]
+        return all(connections.ask(("ECHO", word)) == [word.encode()] for word in words)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(echoes, range(8)))
+
+
+def test_a_forked_process_makes_connections_of_its_own(connections: Connections, tmp_path: Path) -> None:
+    before, told = client_id(connections), tmp_path / "id"
+    child = os.fork()
+    if child == 0:
+        told.write_text(str(client_id(connections)))
+        os._exit(0)
+    os.waitpid(child, 0)
+
+    assert int(told.read_text()) != before
+    assert client_id(connections) == before
