@@ -311,9 +311,10 @@ class Orchestrator(Closing):
             delay = check_seconds("not_before", max(0.0, (job.not_before - utcnow()).total_seconds()))
         return Message(job.id, encode(job, schema, max_bytes=self.max_body_bytes), job.priority, delay)
 
-    def _registered(self, queue_name: str) -> Registration:
-        registration = self._registry.find(check_name("queue name", queue_name))
+    def _registered(self, queue_name: object) -> Registration:
+        registration = self._registry.find(queue_name) if isinstance(queue_name, str) else None
         if registration is None:
+            check_name("queue name", queue_name)
             names = ", ".join(map(repr, self._registry.names())) or "none"
             raise QueueNotFound(
                 f"queue {queue_name!r}: register its schema with this orchestrator first; registered: {names}"

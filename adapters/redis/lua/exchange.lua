@@ -181,18 +181,17 @@ end
 
 -- The next jobs.
 local ids, infos, all_first = {}, {}, true
-local count = math.min(take, ready_count(kind, ready))
-if count > 0 then
-  local places = {}
-  if kind == 'priority' then
-    local popped = redis.call('ZPOPMIN', ready, count)
-    for i = 1, #popped, 2 do
-      ids[#ids + 1] = popped[i]
-      places[#ids] = tonumber(popped[i + 1])
-    end
-  else
-    ids = redis.call(kind == 'stack' and 'RPOP' or 'LPOP', ready, count)
+local places = {}
+if take > 0 and kind == 'priority' then
+  local popped = redis.call('ZPOPMIN', ready, take)
+  for i = 1, #popped, 2 do
+    ids[#ids + 1] = popped[i]
+    places[#ids] = tonumber(popped[i + 1])
   end
+elseif take > 0 then
+  ids = redis.call(kind == 'stack' and 'RPOP' or 'LPOP', ready, take) or ids
+end
+if #ids > 0 then
   local records, leases = {}, {}
   local token = consumer .. ':' .. request
   local first, lease_ends = FIRST_DELIVERY .. token, string.format('%.0f', now + lease_ms)
