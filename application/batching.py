@@ -2,7 +2,8 @@
 
 _TARGET_S = 0.05
 """How much work to take at once. It bounds what a crash makes run twice, and how late a result is seen."""
-_MAX_JOBS = 256
+_MAX_JOBS = 1000
+"""Where a broker must sync what is settled before it goes on, the wait for it costs so many little."""
 _MEMORY = 0.7
 """The weight of the past in the average; a few batches of another length change it."""
 

@@ -31,7 +31,9 @@ from .refusals import naming_queue
 from .scripts import EXCHANGE, EXTEND
 
 _MAX_BATCH = 1000
-"""The most jobs or settlements of one call: a script can't take many thousands of arguments at once."""
+"""The most settlements or extensions of one call: a script can't take many thousands of arguments at once."""
+_MAX_TAKE = 500
+"""The most jobs that one call takes, so that the server isn't busy with one consumer for long."""
 _KEEP_MS = 600_000
 """How long the answer to a request is kept for the case that it was lost."""
 _ENDING_S = 2.0
@@ -237,7 +239,7 @@ class RedisConsumerBackend(ConsumerBackend):
                 self._consumer,
                 lease_ms,
                 _KEEP_MS + lease_ms,
-                min(take, _MAX_BATCH),
+                min(take, _MAX_TAKE),
                 *settlements,
             ],
         )

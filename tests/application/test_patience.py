@@ -56,11 +56,11 @@ def test_batches_of_short_jobs_grow_to_a_bound() -> None:
     """Doubling from one, so that a first slow job comes alone."""
     sizer = BatchSizer()
     sizes = [sizer.size]
-    for _ in range(10):
+    for _ in range(12):
         sizer.record(sizer.size, sizer.size * 1e-6)
         sizes.append(sizer.size)
 
-    assert sizes == [1, 2, 4, 8, 16, 32, 64, 128, 256, 256, 256]
+    assert sizes == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 1000, 1000]
 
 
 def test_a_batch_holds_no_more_than_a_moments_work() -> None:
@@ -79,9 +79,9 @@ def test_a_sudden_change_is_believed_at_once() -> None:
     sizer = BatchSizer()
     for _ in range(20):
         sizer.record(sizer.size, 0.0)
-    assert sizer.size == 256
+    assert sizer.size == 1000
 
-    sizer.record(256, 256.0)
+    sizer.record(1000, 1000.0)
     assert sizer.size == 1
 
 
