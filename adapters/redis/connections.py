@@ -64,7 +64,8 @@ class Connections:
         """Close all, also under a call."""
         self._pool.disconnect(inuse_connections=True)
         if isinstance(self._pool, SentinelConnectionPool):
-            self._pool.sentinel_manager.close()
+            for sentinel in self._pool.sentinel_manager.sentinels:
+                sentinel.close()
 
     def _talk(self, commands: Sequence[Command], read: _Reader) -> list[Any]:
         connection = self._take()
