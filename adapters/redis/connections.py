@@ -5,13 +5,14 @@ import select
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hiredis import pack_command
 from redis import Redis
 from redis import exceptions as driver
 from redis.backoff import NoBackoff
 from redis.connection import Connection
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
+
+from hiredis import pack_command  # isort: skip - after redis, which who lacks both is told of
 
 Argument = str | bytes | int
 Command = tuple[Argument, ...]
