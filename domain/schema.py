@@ -175,6 +175,12 @@ def _check_survives_json(schema: str, role: str, model: type[BaseModel]) -> None
     """Refuse a model that loses a field between publisher and handler, where it would only fail late."""
     if issubclass(model, RootModel):
         raise InvalidSchema(f"schema {schema!r}: {role} {model.__name__} is a RootModel; give named fields")
+    model.model_rebuild(raise_errors=False)  # where it waits for its first use
+    if _holds_iterator(model.__pydantic_core_schema__):
+        raise InvalidSchema(
+            f"schema {schema!r}: {role} {model.__name__} holds an Iterable or a Generator, which can be read "
+            "only once; make it a list or a Sequence"
+        )
     for name, field in model.model_fields.items():
         if field.exclude and field.is_required():
             raise InvalidSchema(
@@ -187,3 +193,10 @@ def _check_survives_json(schema: str, role: str, model: type[BaseModel]) -> None
                 f"schema {schema!r}: {role} field {name!r} is written as "
                 f"{field.serialization_alias or name!r} but read as {alias!r}; give it one alias"
             )
+
+
+def _holds_iterator(schema: object) -> bool:
+    """Whether pydantic reads a part of a model bit by bit, as it is asked for."""
+    if isinstance(schema, dict):
+        return schema.get("type") == "generator" or any(map(_holds_iterator, schema.values()))
+    return isinstance(schema, list | tuple) and any(map(_holds_iterator, schema))

@@ -1,9 +1,10 @@
 """A schema takes classes, instances and aliases, and refuses what can't make the journey."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from pydantic import AliasChoices, BaseModel, Field, RootModel, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, ValidationError
 
 from mindtrace.jobs import Job, JobInput, JobOutput, JobSchema, RetryPolicy, job_from_schema
 from mindtrace.jobs.domain.errors import InvalidJob, InvalidName, InvalidPayload, InvalidSchema
@@ -73,6 +74,20 @@ def test_inputs_and_outputs_are_frozen_and_finite() -> None:
         Total(total=float("inf"))
 
 
+class Streamed(BaseModel):
+    """What a pydantic model reads once, an encoder would read away."""
+
+    items: dict[str, Iterable[int]]
+
+
+class StreamedLate(BaseModel):
+    """Built when it is first used."""
+
+    model_config = ConfigDict(defer_build=True)
+
+    inner: Streamed | None = None
+
+
 class Rooted(RootModel[list[int]]):
     pass
 
@@ -101,6 +116,8 @@ class ManyNames(JobInput):
         ({"input": BaseModel}, "input must be a pydantic model class"),
         ({"input": Point, "output": "Total"}, "output must be a pydantic model class, got 'Total'"),
         ({"input": Rooted}, "input Rooted is a RootModel"),
+        ({"input": Streamed}, "input Streamed holds an Iterable"),
+        ({"input": StreamedLate}, "input StreamedLate holds an Iterable"),
         ({"input": Hidden}, "input field 'secret' is required but excluded from serialization"),
         ({"input": TwoNames}, "input field 'x' is written as 'ex' but read as 'x'"),
         ({"input": ManyNames}, "input field 'x' is written as 'x' but read as AliasChoices"),
