@@ -21,6 +21,11 @@ class BatchSizer:
         self._average_s: float | None = None
 
     @property
+    def adapts(self) -> bool:
+        """Whether the size is this object's to choose."""
+        return self._fixed is None
+
+    @property
     def size(self) -> int:
         """How many jobs to take next."""
         return self._size

@@ -25,6 +25,8 @@ from .reporting import ProgressReporter
 
 _FLUSH_S = 0.05
 """The longest that a settlement waits for others to share its round trip."""
+_LATE_S = 0.25
+"""Five times what a batch is to take: its jobs are longer than those before, and others may have some."""
 _RECONNECT = RetryPolicy(base_delay_s=0.1, max_delay_s=10.0)
 
 
@@ -176,8 +178,11 @@ class ConsumeLoop:
                 executed += 1
                 hand.finish(execute(delivery))
                 self._suspects = delivery.crashes > 0
-                if hand.has_waiting and monotonic() - flushed >= _FLUSH_S:
-                    hand.settle()
+                if hand.has_waiting and (now := monotonic()) - flushed >= _FLUSH_S:
+                    if self._sizer.adapts and now - began >= _LATE_S:
+                        hand.give_back_waiting()
+                    else:
+                        hand.settle()
                     flushed = monotonic()
         finally:
             self._attempted += executed

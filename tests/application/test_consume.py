@@ -139,6 +139,27 @@ def test_a_publish_wakes_it_at_once(
 # -- consume_until_empty --------------------------------------------------------------------------
 
 
+def test_short_jobs_that_are_followed_by_long_ones_leave_some_to_others(
+    orchestrator: Orchestrator, make_consumer: MakeConsumer
+) -> None:
+    """A batch that takes far longer than was planned is cut short, and the rest keeps its order (ORD-1)."""
+    short, long = 3000, 100
+    orchestrator.publish_batch("points", [{"x": n} for n in range(short + long)])
+    seen: list[float] = []
+
+    def run(job: Any) -> None:
+        seen.append(job.payload.x)
+        if job.payload.x >= short:
+            time.sleep(0.01)
+
+    consumer = make_consumer(run, prefetch=None)
+    consumer.consume(short + long)
+
+    assert seen == list(range(short + long))
+    assert (consumer.stats.done, consumer.stats.lost) == (short + long, 0)
+    assert consumer.stats.released > 0
+
+
 def test_until_empty_runs_retries_and_delays_too(
     orchestrator: Orchestrator, make_consumer: MakeConsumer
 ) -> None:
