@@ -17,6 +17,8 @@ from hiredis import pack_command  # isort: skip - after redis, which who lacks b
 Argument = str | bytes | int
 Command = tuple[Argument, ...]
 """Its name, and what follows it."""
+_UNLIMITED = 2**31
+"""Each consumer that waits has one; newer drivers would allow 100."""
 _Reader = Callable[[Connection], Any]
 
 
@@ -110,10 +112,11 @@ class Connections:
 def _is_quiet(connection: Connection) -> bool:
     """Whether nothing came that nobody read, be it the end. The driver's own look takes longer."""
     socket: Any = connection._sock
-    if socket is None:
-        return False
     look = select.poll()
-    look.register(socket, select.POLLIN)
+    try:
+        look.register(socket, select.POLLIN)
+    except (TypeError, ValueError):  # none, or one that was closed
+        return False
     return not look.poll(0)
 
 
@@ -138,6 +141,7 @@ def make_connections(sentinel: Sentinel | None = None, service: str = "", **sett
         "decode_responses": False,
         "health_check_interval": 0,
         "protocol": 2,
+        "max_connections": _UNLIMITED,
     }
     if sentinel is None:
         return Connections(Redis(**settings))
