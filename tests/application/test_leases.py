@@ -147,7 +147,7 @@ def test_a_worker_that_stood_still_for_a_lease_starts_only_what_is_still_its_own
 
 
 def test_a_job_that_was_lost_while_it_waited_is_not_started(
-    far: Orchestrator, clock: ManualClock, make_consumer: MakeConsumer, eventually: Any
+    far: Orchestrator, clock: ManualClock, make_consumer: MakeConsumer, heartbeat: Any
 ) -> None:
     """It is known to be someone else's by now (RCV-3)."""
     far.publish_batch("points", [{"x": 1}, {"x": 2}])
@@ -157,7 +157,8 @@ def test_a_job_that_was_lost_while_it_waited_is_not_started(
         seen.append(job.payload.x)
         if len(seen) == 1:
             clock.advance(10 * LEASE_S)
-            eventually(lambda: consumer.lease_lost)
+            heartbeat()  # after which the loss of both is known
+            assert consumer.lease_lost
             # From here on they are another consumer's.
             other = far.backend.open_consumer("points")
             taken.extend(other.receive(2, 0))
