@@ -112,10 +112,12 @@ class Connections:
 def _is_quiet(connection: Connection) -> bool:
     """Whether nothing came that nobody read, be it the end. The driver's own look takes longer."""
     socket: Any = connection._sock
-    look = select.poll()
     try:
+        if not hasattr(select, "poll"):  # on Windows
+            return not connection.can_read()
+        look = select.poll()
         look.register(socket, select.POLLIN)
-    except (TypeError, ValueError):  # none, or one that was closed
+    except (TypeError, ValueError, OSError, driver.RedisError):  # there is none, or it was closed
         return False
     return not look.poll(0)
 
