@@ -45,6 +45,18 @@ def pytest_configure(config: pytest.Config) -> None:
         )
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let the checks of a long run take as long as they do, where the project's tests have a limit of time.
+
+    A limit that the command line gives stands.
+    """
+    is_long = config.getoption("contract_profile") == "thorough"
+    if is_long and config.pluginmanager.hasplugin("timeout") and config.getoption("timeout") is None:
+        for item in items:
+            if "contract_bench" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.timeout(0), append=False)
+
+
 class _Reporter:
     def __init__(self, path: Path, profile: str) -> None:
         self._path = path
