@@ -5,6 +5,7 @@ broker waits, so reading the one and writing the other is done in as few steps a
 """
 
 import socket
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from struct import Struct
@@ -15,10 +16,26 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorWrongState
 from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 from pika.channel import Channel
 
-OnDelivery = Callable[[int, bool, BasicProperties, bytes], None]
+from .frames import (
+    AROUND,
+    BASIC,
+    BODY,
+    DELIVER,
+    FRAME_END,
+    HEADER,
+    METHOD,
+    Properties,
+    ack_frame,
+    message_frames,
+    read_properties,
+)
+
+OnDelivery = Callable[[int, bool, Properties, bytes], None]
 """Told the delivery tag, whether it was delivered before, the properties and the body."""
 
 _READ_BYTES = 64 * 1024
+_WRITE_BYTES = 64 * 1024
+"""What is written at once: long enough that the call doesn't count, short enough to be cut without cost."""
 _DELIVER = Struct(">BHLHHB")
 """A frame's kind, channel and size; the class and the method; the length of a consumer tag."""
 _TAG = Struct(">QB")
@@ -27,14 +44,6 @@ _HEADER = Struct(">BHLHHQ")
 """A frame's kind, channel and size; the class; a weight; the size of the body."""
 _BODY = Struct(">BHL")
 """A frame's kind, channel and size."""
-_ACK = Struct(">BHLHHQBB")
-"""A frame's kind, channel and size; the class and the method; a delivery tag; multiple; the frame's end."""
-_ACK_BYTES = 13
-_METHOD_KIND, _HEADER_KIND, _BODY_KIND = 1, 2, 3
-_BASIC, _DELIVERY, _ACKNOWLEDGE = 60, 60, 80
-_FRAME_END = 0xCE
-_AROUND = 8
-"""How much longer a frame is than what it carries."""
 
 
 class Connection(SelectConnection):  # type: ignore[misc]
@@ -63,7 +72,7 @@ class Connection(SelectConnection):  # type: ignore[misc]
         self._consumers[tag.encode()] = on_delivery
 
         def on_message(_channel: Channel, method: Any, properties: BasicProperties, body: bytes) -> None:
-            on_delivery(method.delivery_tag, method.redelivered, properties, body)
+            on_delivery(method.delivery_tag, method.redelivered, Properties.of(properties), body)
 
         channel.basic_consume(queue, on_message, consumer_tag=tag, callback=callback)
 
@@ -87,19 +96,38 @@ class Connection(SelectConnection):  # type: ignore[misc]
             ChannelWrongStateError: the channel isn't open.
         """
         channel._raise_if_not_open()
-        ack = _ACK.pack(
-            _METHOD_KIND, channel.channel_number, _ACK_BYTES, _BASIC, _ACKNOWLEDGE, tag, multiple, _FRAME_END
+        self._output_marshaled_frames([ack_frame(channel.channel_number, tag, multiple=multiple)])
+
+    def publish(
+        self, channel: Channel, exchange: str, routing_key: str, properties: Properties, body: bytes
+    ) -> None:
+        """Publish a message that must be routed.
+
+        Raises:
+            ChannelWrongStateError: the channel isn't open.
+            ShortStringTooLong: a name or the id has more than 255 bytes; nothing was written.
+        """
+        channel._raise_if_not_open()
+        self._output_marshaled_frames(
+            [
+                message_frames(
+                    channel.channel_number, exchange, routing_key, properties, body, self._body_max_length
+                )
+            ]
         )
-        self._output_marshaled_frames([ack])
 
     def forget_consumers(self) -> None:
         """Their channel is gone, or going."""
         self._consumers.clear()
 
     def flush(self) -> None:
-        """Write now what would be written in the next turn of the loop, as the other side waits for it."""
+        """Write now what would be written in the next turn of the loop, as the other side waits for it.
+
+        pika would make a call, and thereby a packet, of each frame.
+        """
         transport = self._transport
         if transport is not None and transport.get_write_buffer_size():
+            _join(transport._tx_buffers)
             transport._on_socket_writable()
 
     def drop(self) -> None:
@@ -137,10 +165,10 @@ class Connection(SelectConnection):  # type: ignore[misc]
         """Read the whole deliveries that ``data`` begins with, and say where they end."""
         at, end, consumers = 0, len(data), self._consumers
         # The shortest delivery has a tag of one character, the default exchange and no properties.
-        while end - at > _DELIVER.size + _TAG.size + _HEADER.size + _AROUND:
+        while end - at > _DELIVER.size + _TAG.size + _HEADER.size + AROUND:
             kind, _, size, class_id, method_id, length = _DELIVER.unpack_from(data, at)
-            header = at + size + _AROUND
-            if kind != _METHOD_KIND or class_id != _BASIC or method_id != _DELIVERY:
+            header = at + size + AROUND
+            if kind != METHOD or class_id != BASIC or method_id != DELIVER:
                 break
             tag_at = at + _DELIVER.size + length
             on_delivery = consumers.get(data[tag_at - length : tag_at])
@@ -148,27 +176,38 @@ class Connection(SelectConnection):  # type: ignore[misc]
                 break
             tag, redelivered = _TAG.unpack_from(data, tag_at)
             kind, _, size, _, _, body_size = _HEADER.unpack_from(data, header)
-            body = header + size + _AROUND
-            if kind != _HEADER_KIND or end < body + bool(body_size) * (body_size + _AROUND):
+            body = header + size + AROUND
+            if kind != HEADER or end < body + bool(body_size) * (body_size + AROUND):
                 break
             after = body
             content = b""
             if body_size:
                 kind, _, size = _BODY.unpack_from(data, body)
-                after = body + body_size + _AROUND
-                if kind != _BODY_KIND or size != body_size:  # it comes in several frames
+                after = body + body_size + AROUND
+                if kind != BODY or size != body_size:  # it comes in several frames
                     break
                 content = data[after - 1 - body_size : after - 1]
-            if (
-                data[header - 1] != _FRAME_END
-                or data[body - 1] != _FRAME_END
-                or data[after - 1] != _FRAME_END
-            ):
+            if data[header - 1] != FRAME_END or data[body - 1] != FRAME_END or data[after - 1] != FRAME_END:
                 break
-            properties = BasicProperties().decode(data, header + _HEADER.size)
+            properties = read_properties(data, header + _HEADER.size, body - 1)
             on_delivery(tag, bool(redelivered & 1), properties, content)
             at = after
         return at
+
+
+def _join(buffers: deque[bytes]) -> None:
+    """Make few long pieces of many short ones."""
+    pieces: list[bytes] = []
+    size = 0
+    for _ in range(len(buffers)):
+        piece = buffers.popleft()
+        if pieces and size + len(piece) > _WRITE_BYTES:
+            buffers.append(b"".join(pieces))
+            pieces.clear()
+            size = 0
+        pieces.append(piece)
+        size += len(piece)
+    buffers.append(b"".join(pieces))
 
 
 def abort(attempt: Any) -> None:

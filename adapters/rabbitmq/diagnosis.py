@@ -4,12 +4,12 @@ import secrets
 from collections.abc import Iterator
 from functools import partial
 
-from pika import BasicProperties
 from pika.channel import Channel
 
 from ...domain.errors import BackendUnavailable, JobsError
 from ...ports import Finding
 from ...ports.findings import doubtful, good, wrong
+from .frames import Properties
 from .link import Link
 from .publisher import Fate, Post, Publisher
 from .topology import Names
@@ -45,7 +45,7 @@ def diagnose(link: Link, namespace: str, *, exposed: bool) -> Iterator[Finding]:
 
 
 def _publishing(link: Link, probe: Publisher, queue: str) -> Finding:
-    post = Post("", queue, BasicProperties(message_id="doctor"), b"")
+    post = Post("", queue, Properties(message_id="doctor"), b"")
     try:
         (fate,) = probe.send([post], link.patience_s)
         what = f"a message was {fate.name.lower()}"

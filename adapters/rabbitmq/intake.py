@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from pika import BasicProperties
 from pika.channel import Channel
 from pika.exceptions import ConnectionWrongStateError
 
+from .frames import Properties
 from .link import Link
 from .message import Past, id_of, past_of
 from .topology import Names
@@ -212,7 +212,7 @@ class Intake(Line):
         subscription: Subscription,
         tag: int,
         redelivered: bool,
-        properties: BasicProperties,
+        properties: Properties,
         body: bytes,
     ) -> None:
         self._unsettled[tag] = subscription

@@ -14,6 +14,7 @@ from pika.spec import Basic
 
 from ...domain.errors import BackendUnavailable
 from .admin import DeadCount
+from .frames import Properties
 from .link import Link, Locked
 from .topology import Names
 from .wire import Answer, Line, LineBroken
@@ -27,7 +28,7 @@ class Letter(NamedTuple):
     """A dead letter in hand."""
 
     tag: int
-    properties: BasicProperties
+    properties: Properties
     body: bytes
 
 
@@ -43,7 +44,7 @@ class _Reader(Line):
         def on_letter(
             _channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes
         ) -> None:
-            self.letters.append(Letter(method.delivery_tag, properties, body))
+            self.letters.append(Letter(method.delivery_tag, Properties.of(properties), body))
 
         # One subscription has no more than so many in hand, and "without limit" is 2000 to a quorum queue.
         channel.basic_qos(prefetch_count=min(at_once, _MOST_AT_ONCE), callback=lambda _: None)

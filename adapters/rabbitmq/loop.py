@@ -58,6 +58,8 @@ class Loop(AbstractSelectorIOLoop):  # type: ignore[misc]
         self._alarms: list[_Alarm] = []
         self._numbers = count()
         self._calls: deque[Callable[[], object]] = deque()
+        self.was_idle = False
+        """Whether there was nothing to do in the last turn."""
         # A lock for this, as pika's loop has, is what a signal's handler may not take.
         self._bell, self._button = socket.socketpair()
         self._bell.setblocking(False)
@@ -79,15 +81,18 @@ class Loop(AbstractSelectorIOLoop):  # type: ignore[misc]
             next_at = min(until, self._alarms[0].due) if self._alarms else until
             timeout_s = min(max(0.0, next_at - monotonic()), _LONGEST_TURN_S)
         watched = self._watched
-        for key, events in self._selector.select(timeout_s):
+        ready = self._selector.select(timeout_s)
+        for key, events in ready:
             watch = watched.get(key.fd)
             if watch is not None and (present := events & watch.events):
                 watch.handler(key.fd, present)
-        self.run_due()
+        called = self.run_due()
+        self.was_idle = not ready and not called
 
-    def run_due(self) -> None:
-        """Make the calls that are due; those that they ask for are for the next turn."""
+    def run_due(self) -> bool:
+        """Make the calls that are due, if any; those that they ask for are for the next turn."""
         calls = self._calls
+        called = bool(calls)
         for _ in range(len(calls)):
             calls.popleft()()
         alarms = self._alarms
@@ -95,6 +100,8 @@ class Loop(AbstractSelectorIOLoop):  # type: ignore[misc]
             now = monotonic()
             while alarms and alarms[0].due <= now:
                 heapq.heappop(alarms).callback()
+                called = True
+        return called
 
     def wake(self) -> None:
         """End the present turn, or the next, at once; a signal's handler may do so too."""

@@ -9,19 +9,19 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from pika import BasicProperties
-
 from ...domain import QueueKind
 from ...domain.limits import MAX_PRIORITY, truncate_error
 from ...ports import DeadLetter, Failure
+from .frames import Properties
 from .topology import fresh_rank, returned_rank
 
 HEADER = "mindtrace-job"
 _HISTORY = 10
 _HEADER_BYTES = 96 * 1024
 """What surely fits into one frame beside the other properties."""
-_PERSISTENT = 2
 _UNNAMED = "unnamed"
+_LONGEST_ID = 255
+"""In bytes, or no broker would take it again."""
 _MOST = 2**31
 """More deliveries than any job has."""
 _LAST_MS = 253_402_300_799_000
@@ -58,44 +58,37 @@ class Death(NamedTuple):
     """The job's; as the message's own it would let letters overtake each other."""
 
 
-def fresh_properties(job_id: str, priority: int) -> BasicProperties:
+def fresh_properties(job_id: str, priority: int) -> Properties:
     """The properties of a job that is published; only queues for priorities take one above 0."""
     rank = fresh_rank(QueueKind.PRIORITY, priority) if priority else None
-    return BasicProperties(message_id=job_id, delivery_mode=_PERSISTENT, priority=rank)
+    return Properties(job_id, rank)
 
 
 def moved_properties(
     job_id: str, kind: QueueKind, priority: int, past: Past, *, returned: bool = False
-) -> BasicProperties:
+) -> Properties:
     """The properties of a job that is put back: at the end, or before the others."""
     place = returned_rank if returned else fresh_rank
-    return BasicProperties(
-        message_id=job_id,
-        delivery_mode=_PERSISTENT,
-        priority=place(kind, priority),
-        headers={HEADER: _encoded(past)},
-    )
+    return Properties(job_id, place(kind, priority), {HEADER: _encoded(past)})
 
 
-def dead_properties(job_id: str, past: Past, death: Death) -> BasicProperties:
+def dead_properties(job_id: str, past: Past, death: Death) -> Properties:
     """The properties of a dead letter."""
     death = death._replace(reason=truncate_error(death.reason), error=truncate_error(death.error))
-    return BasicProperties(
-        message_id=job_id, delivery_mode=_PERSISTENT, headers={HEADER: _encoded(past, death)}
-    )
+    return Properties(job_id, headers={HEADER: _encoded(past, death)})
 
 
-def id_of(properties: BasicProperties) -> str:
+def id_of(properties: Properties) -> str:
     """The job's id; of a message that somebody else put there, whatever may stand for it."""
     name = properties.message_id
-    if isinstance(name, bytes):  # pika's answer to what isn't UTF-8
-        name = name.decode("ascii", "backslashreplace")
+    if isinstance(name, bytes):  # what isn't UTF-8
+        name = name.decode("ascii", "backslashreplace")[:_LONGEST_ID]
     return name or _UNNAMED
 
 
-def past_of(properties: BasicProperties) -> Past:
+def past_of(properties: Properties) -> Past:
     """What a delivered job has behind it, this delivery apart."""
-    headers: dict[str, Any] | None = properties.headers
+    headers = properties.headers
     if not headers:
         return _NO_PAST
     past = _decoded(headers)[0] if HEADER in headers else _NO_PAST
@@ -106,17 +99,13 @@ def past_of(properties: BasicProperties) -> Past:
     return past._replace(number=past.number + crashes, crashes=past.crashes + crashes)
 
 
-def revived_properties(properties: BasicProperties, kind: QueueKind) -> BasicProperties:
+def revived_properties(properties: Properties, kind: QueueKind) -> Properties:
     """The properties of a dead letter's job that begins anew (DLQ-2)."""
     _, death = _decoded(properties.headers or {})
-    return BasicProperties(
-        message_id=id_of(properties),
-        delivery_mode=_PERSISTENT,
-        priority=fresh_rank(kind, death.priority),
-    )
+    return Properties(id_of(properties), fresh_rank(kind, death.priority))
 
 
-def dead_letter(properties: BasicProperties, body: bytes) -> DeadLetter:
+def dead_letter(properties: Properties, body: bytes) -> DeadLetter:
     """A dead letter as the port has it."""
     past, death = _decoded(properties.headers or {})
     return DeadLetter(

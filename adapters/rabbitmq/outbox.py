@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pika import BasicProperties
-
 from ...domain.errors import BackendError, BackendUnavailable
 from .admin import Admin, not_declared
+from .frames import Properties
 from .link import Link
 from .publisher import Fate, Post, Publisher
 from .topology import Names, delay_of
@@ -16,7 +15,7 @@ from .wire import LineBroken
 class Parcel(NamedTuple):
     """A job, or a dead letter, that is to be put somewhere in its queue."""
 
-    properties: BasicProperties
+    properties: Properties
     body: bytes
     delay_s: float = 0.0
     dead: bool = False

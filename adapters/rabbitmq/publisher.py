@@ -11,6 +11,7 @@ from pika import BasicProperties, ConnectionParameters
 from pika.channel import Channel
 from pika.spec import Basic
 
+from .frames import Properties
 from .wire import Answer, Heart, Line, LineClosed
 
 _WINDOW = 2000
@@ -26,7 +27,7 @@ class Post(NamedTuple):
 
     exchange: str
     routing_key: str
-    properties: BasicProperties
+    properties: Properties
     body: bytes
 
 
@@ -76,7 +77,7 @@ class Publisher(Line):
         self._under_way: OrderedDict[int, tuple[_Batch, int]] = OrderedDict()
         """What isn't confirmed yet, by delivery tag."""
         self._last_tag = 0
-        self._returned: Counter[tuple[str, str, str | None]] = Counter()
+        self._returned: Counter[tuple[str, str, str | bytes | None]] = Counter()
         """What came back and isn't confirmed yet: the confirm of a message follows its return."""
         self.broken_by: BaseException | None = None
         """What ended the channel that was there last."""
@@ -134,20 +135,26 @@ class Publisher(Line):
         channel = self._channel
         if channel is None or not channel.is_open or self.blocked is not None:
             return
+        if self._send_slice(channel):
+            self.io.loop.add_callback(self._pump)
+        self._flush()
+
+    def _send_slice(self, channel: Channel) -> bool:
+        """Send some, and say whether there may be more that may be sent."""
         for _ in range(_SLICE):
             if not self._queued or len(self._under_way) >= _WINDOW:
-                return
+                return False
             batch = self._queued[0]
             exchange, routing_key, properties, body = batch.posts[batch.sent]
             batch.fates[batch.sent] = Fate.UNKNOWN
             # Before it is counted: where it can't be written, the tags of all that follows would be wrong.
-            channel.basic_publish(exchange, routing_key, body, properties, mandatory=True)
+            channel.connection.publish(channel, exchange, routing_key, properties, body)
             self._last_tag += 1
             self._under_way[self._last_tag] = (batch, batch.sent)
             batch.sent += 1
             if batch.sent == len(batch.posts):
                 del self._queued[0]
-        self.io.loop.add_callback(self._pump)
+        return True
 
     def _on_return(
         self, _channel: Channel, method: Basic.Return, properties: BasicProperties, _body: bytes

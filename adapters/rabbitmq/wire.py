@@ -146,17 +146,23 @@ class Io:
                 self.loop.wake()
 
     def beat(self, turns: int = 2) -> None:
-        """Do what I/O there is, unless somebody is at it: up to so many turns of the loop.
+        """Do what I/O there is, unless somebody is at it: turn the loop until it finds nothing, or so often.
 
-        In the first it reads what came, in the second that no more does.
+        Of a connection that broke, the last data may come first, and its end in the second turn.
         """
         with self._lock:
             if self._driver is not None or self.closed:
                 return
             self._driver = threading.get_ident()
-        left = iter(range(turns))
+        left = turns
+
+        def over() -> bool:
+            nonlocal left
+            left -= 1
+            return left < 0 or (left < turns - 1 and self.loop.was_idle)
+
         try:
-            self._drive(lambda: next(left, None) is None, 0.0)
+            self._drive(over, 0.0)
         finally:
             self._leave()
 

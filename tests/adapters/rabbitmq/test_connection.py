@@ -15,6 +15,7 @@ from pika.heartbeat import HeartbeatChecker
 from pika.spec import Basic
 
 from mindtrace.jobs.adapters.rabbitmq.connection import Connection
+from mindtrace.jobs.adapters.rabbitmq.frames import Properties
 from mindtrace.jobs.adapters.rabbitmq.loop import Loop
 
 OURS, PIKAS = "jobs-1", "letters-1"
@@ -47,9 +48,9 @@ class Stream:
         self, _channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes
     ) -> None:
         self.by_pika += 1
-        self._on_delivery(method.delivery_tag, method.redelivered, properties, body)
+        self._on_delivery(method.delivery_tag, method.redelivered, Properties.of(properties), body)
 
-    def _on_delivery(self, tag: int, redelivered: bool, properties: BasicProperties, body: bytes) -> None:
+    def _on_delivery(self, tag: int, redelivered: bool, properties: Properties, body: bytes) -> None:
         self.told.append(Told(tag, redelivered, properties.message_id, properties.headers, body))
 
 

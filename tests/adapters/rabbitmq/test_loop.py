@@ -168,6 +168,29 @@ def test_an_interest_that_comes_and_goes_costs_the_system_nothing(
     loop.turn(monotonic())
 
 
+def test_it_says_whether_there_was_anything_to_do(
+    loop: Loop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """A file's event, a call, an alarm; that nobody need turn it again where there was none."""
+    here, there = pair
+    loop.add_handler(here.fileno(), lambda *_: here.recv(1), Loop.READ)
+    found = []
+    for cause in (
+        lambda: None,
+        lambda: there.send(b"!"),
+        lambda: None,
+        lambda: loop.add_callback(lambda: None),
+        lambda: None,
+        lambda: loop.call_later(0.0, lambda: None),
+        lambda: None,
+    ):
+        cause()
+        loop.turn(monotonic())
+        found.append(loop.was_idle)
+    loop.remove_handler(here.fileno())
+    assert found == [True, False, True, False, True, False, True]
+
+
 def test_closed_it_holds_no_file(loop: Loop) -> None:
     loop.close()
     loop.close()

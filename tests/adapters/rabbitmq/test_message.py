@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pika import BasicProperties
 
+from mindtrace.jobs.adapters.rabbitmq.frames import Properties
 from mindtrace.jobs.adapters.rabbitmq.message import (
     HEADER,
     Death,
@@ -81,7 +81,7 @@ JSON_LIKE = st.lists(
 @given(ANYTHING | JSON_LIKE.map(repr) | st.binary(), ANYTHING)
 def test_no_header_of_others_breaks_anything(header: Any, count: Any) -> None:
     """What isn't ours says nothing, and everything that is read of it is in bounds (SEC-2)."""
-    properties = BasicProperties(headers={HEADER: header, "x-delivery-count": count})
+    properties = Properties(headers={HEADER: header, "x-delivery-count": count})
     past = past_of(properties)
     letter = dead_letter(properties, b"")
 
@@ -104,15 +104,22 @@ def test_no_header_of_others_breaks_anything(header: Any, count: Any) -> None:
 )
 def test_a_header_that_lies_says_nothing(header: Any) -> None:
     """Too deep, endless, torn, out of bounds, of another type."""
-    assert past_of(BasicProperties(headers={HEADER: header})) == Past()
+    assert past_of(Properties(headers={HEADER: header})) == Past()
 
 
 @pytest.mark.parametrize(
-    ("name", "id_"), [(None, "unnamed"), ("", "unnamed"), (b"\xff", "\\xff"), ("job", "job")]
+    ("name", "id_"),
+    [
+        (None, "unnamed"),
+        ("", "unnamed"),
+        (b"\xff", "\\xff"),
+        (b"\xff" * 255, ("\\xff" * 255)[:255]),
+        ("job", "job"),
+    ],
 )
 def test_every_message_has_an_id(name: Any, id_: str) -> None:
     """Whatever somebody else called it, or didn't."""
-    assert id_of(BasicProperties(message_id=name)) == id_
+    assert id_of(Properties(message_id=name)) == id_
 
 
 def test_errors_are_bounded_so_that_a_message_fits_into_its_frame() -> None:
@@ -124,4 +131,4 @@ def test_errors_are_bounded_so_that_a_message_fits_into_its_frame() -> None:
 
     assert len(encoded) <= 100 * 1024
     assert len(past.history) == 10
-    assert past_of(BasicProperties(headers={HEADER: encoded})).attempt == 21
+    assert past_of(Properties(headers={HEADER: encoded})).attempt == 21

@@ -1,0 +1,123 @@
+"""Messages and acknowledgements as frames of AMQP, written and read in as few steps as they allow."""
+
+from functools import lru_cache
+from struct import Struct
+from typing import Any, NamedTuple
+
+from pika import BasicProperties
+from pika.frame import Method
+from pika.spec import Basic
+
+METHOD, HEADER, BODY = 1, 2, 3
+"""The kinds of frames."""
+FRAME_END = 0xCE
+AROUND = 8
+"""How much longer a frame is than what it carries."""
+BASIC = 60
+"""The class of all that concerns messages."""
+DELIVER = 60
+"""The method that a delivery begins with."""
+_ACK = 80
+_PERSISTENT = 2
+_LONGEST_NAME = 255
+_END = bytes([FRAME_END])
+
+_ACK_FRAME = Struct(">BHLHHQBB")
+"""A frame's kind, channel and size; the class and the method; a delivery tag; multiple; the frame's end."""
+_ACK_BYTES = 13
+_HEADER = Struct(">BHLHHQ")
+"""A frame's kind, channel and size; the class; a weight; the size of the body."""
+_HEADER_BYTES = 12
+_BODY = Struct(">BHL")
+"""A frame's kind, channel and size."""
+_PLAIN = Struct(">HBB")
+"""Which properties there are: how to keep the message, and its id; the length of the latter."""
+_RANKED = Struct(">HBBB")
+"""The same with a priority before the id."""
+_IS_PLAIN, _IS_RANKED = 0x1080, 0x1880
+
+
+class Properties(NamedTuple):
+    """What is used of a message's properties; all of ours are to be kept on disk."""
+
+    message_id: str | bytes | None = None
+    """Bytes where it isn't UTF-8, which no message of ours has."""
+    priority: int | None = None
+    headers: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, properties: BasicProperties) -> "Properties":
+        """Those that pika read."""
+        return cls(properties.message_id, properties.priority, properties.headers)
+
+
+def ack_frame(channel: int, tag: int, *, multiple: bool) -> bytes:
+    """Acknowledge a delivery, or all up to it."""
+    return _ACK_FRAME.pack(METHOD, channel, _ACK_BYTES, BASIC, _ACK, tag, multiple, FRAME_END)
+
+
+def message_frames(
+    channel: int, exchange: str, routing_key: str, properties: Properties, body: bytes, longest: int
+) -> bytes:
+    """Publish a message that must be routed.
+
+    Args:
+        channel: The number of an open one.
+        exchange: Where to; at most 255 bytes, as all names.
+        routing_key: Likewise.
+        properties: The message's.
+        body: The message itself.
+        longest: How many bytes of a body fit into a frame.
+
+    Raises:
+        ShortStringTooLong: a name or the id has more than 255 bytes.
+    """
+    written = _written(properties)
+    head = _HEADER.pack(HEADER, channel, _HEADER_BYTES + len(written), BASIC, 0, len(body))
+    publish = _publish_frame(channel, exchange, routing_key)
+    if 0 < len(body) <= longest:
+        return b"".join((publish, head, written, _END, _BODY.pack(BODY, channel, len(body)), body, _END))
+    pieces = [publish, head, written, _END]
+    for start in range(0, len(body), longest):
+        piece = body[start : start + longest]
+        pieces += _BODY.pack(BODY, channel, len(piece)), piece, _END
+    return b"".join(pieces)
+
+
+def read_properties(data: bytes, start: int, end: int) -> Properties:
+    """Read the properties of a message that lie between these places of ``data``."""
+    flags, first, second = 0, 0, 0
+    if end - start >= _RANKED.size:  # the shortest of ours has an id of one character, and no priority
+        flags, _, first, second = _RANKED.unpack_from(data, start)
+    if flags == _IS_PLAIN and (name_at := start + _PLAIN.size) + first == end:
+        priority = None
+    elif flags == _IS_RANKED and (name_at := start + _RANKED.size) + second == end:
+        priority = first
+    else:
+        return Properties.of(BasicProperties().decode(data, start))
+    name = data[name_at:end]
+    try:
+        return Properties(name.decode(), priority)
+    except UnicodeDecodeError:
+        return Properties(name, priority)
+
+
+def _written(properties: Properties) -> bytes:
+    message_id, priority, headers = properties
+    if headers is None and type(message_id) is str:
+        name = message_id.encode()
+        if len(name) <= _LONGEST_NAME:
+            if priority is None:
+                return _PLAIN.pack(_IS_PLAIN, _PERSISTENT, len(name)) + name
+            return _RANKED.pack(_IS_RANKED, _PERSISTENT, priority, len(name)) + name
+    whole = BasicProperties(
+        message_id=message_id, priority=priority, headers=headers, delivery_mode=_PERSISTENT
+    )
+    return b"".join(whole.encode())
+
+
+@lru_cache(maxsize=256)
+def _publish_frame(channel: int, exchange: str, routing_key: str) -> bytes:
+    publish = Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=True)
+    frame: bytes = Method(channel, publish).marshal()
+    return frame
