@@ -131,6 +131,7 @@ class Hand:
         releases = [Release(delivery.receipt) for delivery in _drained(self._waiting)]
         self._done.extend(releases)
         self.settle()
+        self._backend.release_ahead()  # which waits in the same way
         if releases:
             self._logger.info("gave %d jobs back before they were started", len(releases))
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import count
+from random import Random
 from typing import Any
 
 import pika.data
@@ -28,7 +29,17 @@ from mindtrace.jobs.adapters.rabbitmq.topology import Names
 from mindtrace.jobs.adapters.rabbitmq.wire import Io, Line, LineClosed
 from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.domain.errors import BackendUnavailable, BrokerUnsuitable, Closed
-from mindtrace.jobs.ports import Ack, Dead, Message, PublishStatus, Release, Retry, Settlement, SettleOutcome
+from mindtrace.jobs.ports import (
+    Ack,
+    Dead,
+    Delivery,
+    Message,
+    PublishStatus,
+    Release,
+    Retry,
+    Settlement,
+    SettleOutcome,
+)
 
 from .workers import eventually
 
@@ -442,6 +453,7 @@ def test_what_others_put_into_a_queue_is_delivered_and_can_be_settled(
     strange: list[BasicProperties] = [
         BasicProperties(),
         BasicProperties(message_id=b"\xff\xfe", priority=255),
+        BasicProperties(message_id=b"\xff" * 255),
         BasicProperties(headers={HEADER: b"not JSON", "x-delivery-count": "many"}),
         BasicProperties(headers={HEADER: "[" * 50_000}),
         BasicProperties(headers={HEADER: b"[Infinity,1,1,[]]", "x-delivery-count": -3}),
@@ -625,7 +637,7 @@ def test_what_a_deleted_queue_still_sends_is_nobodys(client: RabbitMQClient) -> 
         assert isinstance(consumer, RabbitMQConsumerBackend)
         intake = consumer._intake
         intake.ask(partial(intake.want, 5), 5.0)
-        assert intake.has_credit
+        assert intake.credit
         client.publish(QUEUE, [Message("late", b"{}")])
         assert intake.io.wait(lambda: intake.deleted, 5.0, first=lambda: intake._on_deleted(intake._channel))
         give_up = time.monotonic() + 5.0
@@ -645,3 +657,123 @@ def receive_all(consumer: ConsumerBackend, count: int) -> list[str]:
         assert came
         receipts += [delivery.receipt for delivery in came]
     return receipts
+
+
+# -- jobs that are on their way while others are worked on ----------------------------------------
+
+HAND = 200
+"""How many jobs are taken by halves."""
+
+
+@pytest.fixture
+def adaptive(server: PrivateRabbitMQ) -> Iterator[RabbitMQClient]:
+    """A client whose consumers take as many jobs as they ask for."""
+    with server.client(f"t{time.monotonic_ns()}", prefetch=None) as made:
+        made.declare(Queue(QUEUE))
+        yield made
+
+
+def filled(client: RabbitMQClient, count: int) -> list[str]:
+    ids = [f"job-{number:04}" for number in range(count)]
+    client.publish(QUEUE, [Message(id_, b"{}") for id_ in ids])
+    return ids
+
+
+def first_half(consumer: ConsumerBackend) -> list[Delivery]:
+    """Take and settle a hand, and return the first half of the next, while the other is on its way."""
+    hand = consumer.receive(HAND, 5.0)
+    half = consumer.settle([Ack(one.receipt) for one in hand], take=HAND).deliveries
+    assert (len(hand), len(half)) == (HAND, HAND // 2)
+    return half
+
+
+def test_a_large_hand_comes_by_halves_in_order_to_the_last(adaptive: RabbitMQClient) -> None:
+    """And with the consumer there are never more than it asked for (RCV-1, ORD-1)."""
+    ids = filled(adaptive, 8 * HAND + 17)
+    seen: list[str] = []
+    sizes = []
+    with adaptive.open_consumer(QUEUE) as consumer:
+        came = consumer.receive(HAND, 5.0)
+        while came:
+            assert len(ids) - len(seen) - adaptive.counts(QUEUE).ready <= HAND
+            seen += [one.id for one in came]
+            sizes.append(len(came))
+            settled = consumer.settle([Ack(one.receipt) for one in came], take=HAND)
+            assert set(settled.outcomes) == {SettleOutcome.OK}
+            came = settled.deliveries or consumer.receive(HAND, 0.2)
+    assert seen == ids
+    assert sizes.count(HAND // 2) >= 4
+
+
+def test_what_is_on_its_way_is_given_back_to_others(adaptive: RabbitMQClient) -> None:
+    """At once, in order, before most of the others, and with nothing counted against it (SET-4)."""
+    ids = filled(adaptive, 6 * HAND)
+    with adaptive.open_consumer(QUEUE) as busy, adaptive.open_consumer(QUEUE) as other:
+        half = first_half(busy)
+        eventually(lambda: adaptive.counts(QUEUE).ready == 4 * HAND, 5, "the other half is on its way")
+        busy.release_ahead()
+        came = receive(other, 5 * HAND - len(half))
+        order = [one.id for one in came]
+        assert sorted(order) == ids[HAND + len(half) :]
+        given_back = [id_ for id_ in order[:HAND] if id_ < ids[2 * HAND]]
+        assert given_back == ids[HAND + len(half) : 2 * HAND]
+        assert {(one.attempt, one.number, one.crashes) for one in came} == {(1, 1, 0)}
+        assert set(busy.settle([Ack(one.receipt) for one in half]).outcomes) == {SettleOutcome.OK}
+        assert busy.receive(HAND, 0.0) == []
+
+
+def test_closing_gives_back_what_is_on_its_way(adaptive: RabbitMQClient) -> None:
+    """As it does what is in hand (SET-4)."""
+    ids = filled(adaptive, 6 * HAND)
+    with adaptive.open_consumer(QUEUE) as busy:
+        first_half(busy)
+    with adaptive.open_consumer(QUEUE) as other:
+        came = receive(other, 5 * HAND)
+        assert sorted(one.id for one in came) == ids[HAND:]
+        assert {one.crashes for one in came} == {0}
+
+
+def test_a_cut_gives_back_what_is_on_its_way(adaptive: RabbitMQClient) -> None:
+    """And what was in hand is lost to the consumer; both count as with a consumer that died (RTY-3)."""
+    ids = filled(adaptive, 6 * HAND)
+    with adaptive.open_consumer(QUEUE) as unlucky:
+        half = first_half(unlucky)
+        eventually(lambda: adaptive.counts(QUEUE).ready == 4 * HAND, 5, "the other half is on its way")
+        cut(unlucky._intake)
+        settled = unlucky.settle([Ack(one.receipt) for one in half], take=HAND)
+        assert set(settled.outcomes) == {SettleOutcome.LOST}
+        came = receive(unlucky, 5 * HAND)
+        assert {one.id for one in came} == set(ids[HAND:])
+        assert {one.id for one in came if one.crashes} == set(ids[HAND : 2 * HAND])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_is_asked_for_next_the_account_adds_up(adaptive: RabbitMQClient, seed: int) -> None:
+    """More, less, nothing, some settled and some not: every job once, and no more of them than asked for."""
+    random = Random(seed)
+    ids = filled(adaptive, 6 * HAND)
+    held: list[Delivery] = []
+    done: list[str] = []
+    allowed = 0
+    with adaptive.open_consumer(QUEUE) as consumer:
+        while len(done) < len(ids):
+            take = random.choice([HAND, HAND, HAND, HAND + 50, HAND // 2, 3, 0])
+            match random.choice(["settle", "settle", "settle", "settle some", "receive", "release ahead"]):
+                case "receive" if take:
+                    came = consumer.receive(take, 0.05)
+                    allowed = len(held) + take
+                case "release ahead":
+                    consumer.release_ahead()
+                    came, allowed = [], len(held)
+                case step:
+                    keep = random.randrange(len(held) + 1) if step == "settle some" else 0
+                    acked, held = held[keep:], held[:keep]
+                    settled = consumer.settle([Ack(one.receipt) for one in acked], take=take)
+                    assert settled.outcomes == [SettleOutcome.OK] * len(acked)
+                    done += [one.id for one in acked]
+                    came = settled.deliveries
+                    allowed = len(held) + take if take else max(allowed, len(held))
+            assert {one.crashes for one in came} <= {0}
+            held += came
+            assert len(ids) - len(done) - adaptive.counts(QUEUE).ready <= allowed
+        assert sorted(done) == ids

@@ -12,7 +12,7 @@ class ConsumerBackend(Closing):
     """One consumer's side of one queue.
 
     ``receive`` and ``settle`` are called from one thread at a time, the consumer's; ``extend``, ``settle``
-    with ``take=0``, ``interrupt`` and ``close`` may come from another meanwhile.
+    with ``take=0``, ``release_ahead``, ``interrupt`` and ``close`` may come from another meanwhile.
     """
 
     @property
@@ -46,6 +46,19 @@ class ConsumerBackend(Closing):
 
         Each settlement is answered, in order: ``OK``, ``ALREADY`` or ``LOST``; only ``OK`` changed anything
         (SET-1, LSE-4).
+
+        The broker may send some of the ``take`` jobs while the consumer works on the rest: these count as its
+        own, so that it never has more, and the next call returns them.
+        """
+
+    def release_ahead(self) -> None:
+        """Give back what the broker sent that no call has returned yet: the consumer's work takes long.
+
+        Only for a backend that lets it do so; others have nothing to do. Nobody need call it before
+        :meth:`close`.
+
+        Raises:
+            Closed: this consumer is closed.
         """
 
     @abstractmethod

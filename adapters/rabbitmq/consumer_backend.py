@@ -4,6 +4,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from time import monotonic, time
 
@@ -33,6 +34,11 @@ from .publisher import Fate
 from .topology import Names, priority_of
 from .wire import LineBroken, LineClosed
 
+_LULL_S = 0.05
+"""How long to wait for jobs that the broker may send still."""
+_STEP_S = 0.005
+_HALVED = 200
+"""From how many jobs on they are taken in halves."""
 _GRACE_S = 0.25
 """How long to wait for jobs that the broker just counted; another consumer may have been quicker."""
 _BACKOFF = RetryPolicy(base_delay_s=0.05, max_delay_s=2.0)
@@ -93,6 +99,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         breaks = 0
         while True:
             self._check_open()
+            self._recall(max_jobs)
             generation = self._intake.generation
             with naming_queue(self._names.queue):
                 deliveries = self._receive(max_jobs, give_up)
@@ -119,16 +126,36 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             return []
         intake.deleted = False  # an earlier one: the queue exists
         try:
-            # Where none is ready, the first that comes is run at once: credit for more would first have to be
-            # taken back. The rest of a burst comes with its settlement.
-            more = max(0, max_jobs - len(intake.arrivals)) if ready else 1
-            intake.ask(partial(intake.want, more), self._link.patience_s)
+            # Where none is ready, the first that comes is run at once; the rest of a burst comes with its
+            # settlement.
+            self._want(min(max_jobs, ready) or 1)
             return self._collect(max_jobs, ready, give_up, generation)
         except (LineBroken, LineClosed) as broken:
             self._check_open()
             if isinstance(broken, LineBroken):
                 self._link.refuse(broken)
             return []
+
+    def _want(self, jobs: int) -> None:
+        """Have so many jobs come, those that are here already among them.
+
+        No more than were counted: credit that is left would have to be taken back, and what the broker sends
+        just then counts as delivered, and as a crash.
+        """
+        more = max(0, jobs - len(self._intake.arrivals))
+        if more != self._intake.credit:
+            self._intake.ask(partial(self._intake.want, more), self._link.patience_s)
+
+    def _stop(self) -> None:
+        """Have nothing more come, once what may be on its way is here."""
+        intake, give_up = self._intake, monotonic() + _LULL_S
+        while intake.credit and not self._is_idle(give_up):
+            intake.io.wait(lambda: not intake.credit, _STEP_S)
+        intake.ask(partial(intake.want, 0), self._link.patience_s)
+
+    def _is_idle(self, give_up: float) -> bool:
+        self._intake.ask(self._intake.count, self._link.patience_s)
+        return self._intake.depth <= 0 or monotonic() >= give_up
 
     def _collect(self, max_jobs: int, ready: int, give_up: float, generation: int) -> list[Delivery]:
         """Wait for what the broker is about to send, ``ready`` by its own count, and take it in hand.
@@ -149,8 +176,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         if intake.deleted:
             intake.deleted = False
             raise not_declared(self._names.queue)
-        if intake.has_credit:
-            intake.ask(partial(intake.want, 0), self._link.patience_s)
+        if intake.credit and not intake.keeps:
+            self._stop()
         with self._settling:
             self._check_open()
             return self._accept(max_jobs)
@@ -201,6 +228,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
     def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
         with self._settling:
             self._check_open()
+            if take and not self._goes_on(take, len(settlements)):
+                self._recall(take)
             generation = self._intake.generation
             outcomes = [SettleOutcome.OK] * len(settlements)
             acks: list[_Placed] = []
@@ -230,7 +259,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             if not take or ready is None:
                 return Settled(outcomes, [])
             try:
-                return Settled(outcomes, self._collect(take, ready, 0.0, generation))
+                return Settled(outcomes, self._take(take, ready, generation))
             except (LineBroken, LineClosed, QueueNotFound):
                 return Settled(outcomes, [])
 
@@ -258,6 +287,10 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         self._check_open()
         self._intake.io.beat()  # a connection that broke may not have been looked at since
         return [self._still_held(receipt) for receipt in receipts]
+
+    def release_ahead(self) -> None:
+        self._check_open()
+        self._recall(0)
 
     def close(self) -> None:
         if self._closed:
@@ -309,10 +342,14 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             How many jobs arrived or are ready; None where the broker wasn't heard.
         """
         intake, generation = self._intake, self._intake.generation
-        left = len(intake.arrivals)
-        more = max(0, take - left) if take else None
+        left, more, enough = len(intake.arrivals), None, 0
+        if take and self._is_deep(take):
+            more = max(0, take - left)
+            enough = take if more and not self._may_halve(take) else 0
+        elif take:
+            more = 0
         try:
-            if intake.finish(done, returns, more, enough=take if take > left else 0):
+            if intake.finish(done, returns, more, enough=enough):
                 return take
             ready: int = intake.ask(intake.count, self._link.patience_s)
         except (LineBroken, LineClosed) as broken:
@@ -320,6 +357,52 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             return None
         # On another channel the answer tells nothing of what was said on this one.
         return ready if intake.generation == generation else None
+
+    def _take(self, take: int, ready: int, generation: int) -> list[Delivery]:
+        """Take up to ``take`` of the ``ready`` jobs in hand, once what was settled before is heard."""
+        intake = self._intake
+        if self._is_deep(take) and self._may_halve(take):
+            # The broker syncs before it sends more, and would wait for the consumer then. So the consumer
+            # begins with one half while the other is on its way.
+            intake.keeps = take
+            return self._collect(-(-take // 2), ready, 0.0, generation)
+        if ready and not intake.credit:
+            self._want(min(take, ready))
+        return self._collect(take, ready, 0.0, generation)
+
+    def _is_deep(self, take: int) -> bool:
+        """Whether so many jobs are surely ready that the broker needn't be asked for how many there are.
+
+        Others take some meanwhile, as many as this consumer perhaps.
+        """
+        return self._intake.depth >= 2 * take
+
+    def _may_halve(self, take: int) -> bool:
+        """Whether so many jobs may be taken in halves: they are very short, or they wouldn't be so many.
+
+        Only where the broker may send so many as it is: asking it anew each time costs more than is won.
+        """
+        return self._prefetch is None and take >= _HALVED and take == self._intake.prefetch
+
+    def _goes_on(self, take: int, settled: int) -> bool:
+        """Whether the broker may go on to send jobs by itself, as all in hand are settled, or doesn't."""
+        keeps = self._intake.keeps
+        return not keeps or (keeps == take and settled == len(self._held) and self._is_deep(take))
+
+    def _recall(self, most: int) -> None:
+        """Where the broker sends jobs by itself, stop it, and give back what came beyond ``most``.
+
+        A line that breaks meanwhile gives them back as well.
+        """
+        intake = self._intake
+        with self._settling:
+            if not intake.keeps:
+                return
+            with suppress(LineBroken, LineClosed):
+                self._stop()
+                over = [intake.arrivals.pop() for _ in range(len(intake.arrivals) - most)][::-1]
+                parcels = [self._moved(job, job.past, returned=True) for job in over]
+                self._settle_all([], list(enumerate(over)), parcels, 0)
 
     def _sent(self, parcels: list[Parcel]) -> list[Fate]:
         try:
@@ -367,8 +450,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         intake = self._intake
         if not intake.is_open:
             return  # then it is given back already
-        if intake.has_credit:
-            intake.ask(partial(intake.want, 0), self._link.patience_s)
+        if intake.credit or intake.keeps:
+            self._stop()
         jobs: list[Arrival] = []
         parcels: list[Parcel] = []
         for job in self._held.values():

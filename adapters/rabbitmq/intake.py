@@ -56,8 +56,7 @@ class Intake(Line):
     The broker pushes, and a consumer asks. So the broker gets credit for what was asked for and no more: a
     subscription's prefetch is how many unsettled jobs the consumer wants of it, and where the consumer wants
     less than the credit that is left, the subscription is cancelled. Hence no job waits, uncounted and out of
-    others' reach, with a consumer that is busy; and none is marked as with a consumer that died which it
-    never reached.
+    others' reach, with a consumer that is busy; but for the second half of a large hand, where it ``keeps``.
     """
 
     def __init__(self, link: Link, names: Names) -> None:
@@ -66,17 +65,26 @@ class Intake(Line):
         self._unsettled: OrderedDict[int, Subscription] = OrderedDict()
         """By delivery tag, in the order of delivery."""
         self._subscription: Subscription | None = None
+        self.keeps = 0
+        """At how many unsettled jobs the broker keeps the consumer, by sending one for each that is settled;
+        0 where each is asked for."""
         self.arrivals: deque[Arrival] = deque()
+        self.depth = 0
+        """How many jobs were ready when they were last counted, less those that came since."""
         self.generation = 0
         """Which channel this is: what came on an earlier one is lost."""
         self.deleted = False
         """Whether the broker told of the queue's deletion since somebody looked."""
 
     @property
-    def has_credit(self) -> bool:
-        """Whether jobs may still come."""
-        subscription = self._subscription
-        return subscription is not None and subscription.credit > 0
+    def prefetch(self) -> int:
+        """How many unsettled jobs of the present subscription the broker allows."""
+        return self._subscription.prefetch if self._subscription is not None else 0
+
+    @property
+    def credit(self) -> int:
+        """How many jobs may still come."""
+        return self._subscription.credit if self._subscription is not None else 0
 
     # -- what a consumer asks, in the loop ------------------------------------------------------------
 
@@ -84,12 +92,14 @@ class Intake(Line):
         """Answer with how many jobs arrived or are ready: proof as well that channel and queue live."""
 
         def counted(frame: Any) -> None:
-            answer(len(self.arrivals) + frame.method.message_count)
+            self.depth = frame.method.message_count
+            answer(len(self.arrivals) + self.depth)
 
         channel.queue_declare(self._names.work, passive=True, callback=counted)
 
     def want(self, more: int, channel: Channel, answer: Answer) -> None:
-        """Let ``more`` jobs come, and answer once the broker knows."""
+        """Let ``more`` jobs come, each for having been asked for, and answer once the broker knows."""
+        self.keeps = 0
         if not self._align(channel, more, freed=0, answer=answer):
             answer(None)
 
@@ -101,7 +111,7 @@ class Intake(Line):
         Args:
             acks: Jobs that are done.
             returns: Jobs that aren't.
-            more: None leaves that as it is.
+            more: None leaves that as it is: no more than were to come, or as many as are settled.
             enough: Wait a moment for so many jobs to be here, some of them new; 0 waits for nothing.
 
         Returns:
@@ -137,7 +147,7 @@ class Intake(Line):
                     raise ConnectionWrongStateError("the channel that they came by is gone")
                 freed += arrival.subscription is present
         if more is None:
-            more = present.credit if present else 0
+            more = present.credit + (freed if self.keeps else 0) if present else 0
         if channel is None:
             raise ConnectionWrongStateError("there is no channel")
         self._align(channel, more, freed)
@@ -158,6 +168,7 @@ class Intake(Line):
         if present is not None:
             channel.connection.cancel(channel, present.tag, _then(None if more else answer))
             self._subscription = None
+            self.keeps = 0
         if more:
             self._subscription = subscription = Subscription(f"jobs-{secrets.token_hex(4)}", more)
             channel.basic_qos(prefetch_count=more, callback=_then(None))
@@ -197,6 +208,7 @@ class Intake(Line):
     def _lose_all(self) -> None:
         self.generation += 1
         self._subscription = None
+        self.keeps = self.depth = 0
         self._unsettled.clear()
         self.arrivals.clear()
 
@@ -217,6 +229,7 @@ class Intake(Line):
     ) -> None:
         self._unsettled[tag] = subscription
         subscription.unsettled += 1
+        self.depth -= 1
         # All that takes time is done here, while more is on its way.
         id_, past = id_of(properties), past_of(properties)
         self.arrivals.append(

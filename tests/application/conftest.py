@@ -63,6 +63,9 @@ class LineConsumer(ConsumerBackend):
         self.line.carry("extend")
         return self.inner.extend(receipts)
 
+    def release_ahead(self) -> None:
+        self.line.carry("release_ahead")
+
     def interrupt(self) -> None:
         self.inner.interrupt()
 

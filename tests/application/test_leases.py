@@ -215,6 +215,32 @@ def test_given_back_jobs_do_not_count_and_are_fetched_again(
     assert consumer.stats.released == 2
 
 
+def test_what_is_on_its_way_to_a_slow_job_s_consumer_is_given_back_as_well(
+    far: Orchestrator, line: Any, make_consumer: MakeConsumer, eventually: Any
+) -> None:
+    """Though nothing waits in hand: what the broker sent ahead, the consumer doesn't see."""
+    far.publish("points", {})
+
+    consumer = make_consumer(lambda job: eventually(lambda: line.calls["release_ahead"]), to=far)
+
+    assert consumer.consume(1) == 1
+
+
+def test_a_job_that_may_kill_its_consumer_has_nothing_on_its_way_behind_it(
+    far: Orchestrator, line: Any, clock: ManualClock, make_consumer: MakeConsumer
+) -> None:
+    """What the broker sent ahead would be counted as crashed with it (RTY-3)."""
+    far.publish("points", {})
+    far.backend.open_consumer("points", lease_s=1).receive(1, 0)
+    clock.advance(1)
+    before: list[int] = []
+
+    consumer = make_consumer(lambda job: before.append(line.calls["release_ahead"]), to=far)
+    consumer.consume(1)
+
+    assert before == [1]
+
+
 def test_jobs_that_could_not_be_given_back_are_not_run_on_top(
     far: Orchestrator, line: Any, clock: ManualClock, make_consumer: MakeConsumer, eventually: Any
 ) -> None:

@@ -191,6 +191,9 @@ class BrokenConsumer(ConsumerBackend):
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
         return self.client.fault.extend(self, receipts)
 
+    def release_ahead(self) -> None:
+        self.inner.release_ahead()
+
     def interrupt(self) -> None:
         self.client.fault.interrupt(self)
 
