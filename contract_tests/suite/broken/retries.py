@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from math import ceil
 
-from ...ports import Delivery, Message, PublishOutcome
+from ...ports import Delivery, Message, PublishOutcome, Settled, Settlement
 from .catalogue import breaks
 from .memory import Copying
 from .publishing import accepted
@@ -24,6 +24,28 @@ class CountsARetryAsACrash(Sound):
 
     def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
         return [delivery._replace(crashes=delivery.number - 1) for delivery in deliveries]
+
+
+@breaks("RTY-3")
+class CountsAWithdrawnRequestAsACrash(Sound):
+    """What comes just as a consumer withdraws a request that wasn't met is counted as with one that died."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self._withdrew: set[BrokenConsumer] = set()
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        answer = super().settle(consumer, settlements, take)
+        if len(answer.deliveries) < take:
+            self._withdrew.add(consumer)
+        return answer
+
+    def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
+        if consumer not in self._withdrew or not deliveries:
+            return deliveries
+        self._withdrew.remove(consumer)
+        first, *others = deliveries
+        return [first._replace(crashes=first.crashes + 1), *others]
 
 
 @breaks("RTY-3")

@@ -1,11 +1,14 @@
 """RTY: what becomes of a job that fails; the application's part, on this backend."""
 
+import time
+from functools import partial
 from typing import Any
 
 from hypothesis import strategies as st
 
 from ...domain import Job, Reject, RetryLater, RetryPolicy
 from ...domain.reasons import DeadReason
+from ...ports import Ack, Delivery
 from ..app import QUEUE, Numbers, Recorder, app_on
 from ..bench import Bench
 from ..registry import check
@@ -141,6 +144,35 @@ def a_job_that_kills_its_worker_ends_dead(bench: Bench) -> None:
         (letter,) = app.orchestrator.dead_letters(QUEUE)
         found = (letter.id, letter.reason, letter.crashes, letter.attempt)
         demand("RTY-3", found == (job_id, DeadReason.CRASHES, 3, 1), f"the letter is {found}")
+
+
+@check("RTY-3")
+def only_crashes_are_counted(bench: Bench) -> None:
+    """Jobs that are published just while a consumer asks for more than there are have no crash counted.
+
+    Where the broker pushes, it may send some as the consumer takes its request back.
+    """
+    rounds, at_once = 100, 3
+    with bench.rig() as rig:
+
+        def publish(name: str) -> None:
+            for number in range(rounds):
+                rig.publish(*[f"{name}-{number}-{one}" for one in range(at_once)])
+                time.sleep(0.0005)  # or a quick broker would always have as many as are asked for
+
+        publishers = [bench.start(partial(publish, name)) for name in ("left", "right")]
+        consumer = rig.consumer()
+        came: list[Delivery] = []
+        taken: list[Delivery] = []
+        while len(came) < len(publishers) * rounds * at_once:
+            acks = [Ack(delivery.receipt) for delivery in taken]
+            taken = consumer.settle(acks, take=50).deliveries or rig.receive(consumer, 50)
+            assert taken, f"{len(came)} jobs came, and no more"
+            came += taken
+        for publisher in publishers:
+            bench.finish(publisher)
+        crashed = sum(delivery.crashes > 0 for delivery in came)
+        demand("RTY-3", not crashed, f"{crashed} of {len(came)} jobs have a crash counted that was none")
 
 
 @check("RTY-3")
