@@ -29,7 +29,7 @@ PROFILES = {
             waited_property_examples=4,
             machine_examples=30,
             waited_machine_examples=10,
-            machine_steps=30,
+            machine_steps=45,
             derandomize=True,
             shrink=False,
         ),

@@ -24,6 +24,14 @@ def timed(capabilities: Capabilities) -> bool:
     return capabilities.lease is Lease.TIMED
 
 
+@breaks("LSE-1", "I1")
+class PassesOverWhatCameBack(Sound):
+    """A job that a dead consumer had comes, and is dropped on the way, since its id was seen before."""
+
+    def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
+        return [delivery for delivery in deliveries if not delivery.crashes]
+
+
 @breaks("LSE-1")
 class AcksEarly(Sound):
     """A job is done as soon as it is delivered, and lost with its consumer, as in celery#1628."""

@@ -153,7 +153,7 @@ class HasADeliveryLimit(Sound):
         return [each for each in deliveries if each.number <= 20]
 
 
-@breaks("SET-4", "I1")
+@breaks("SET-4", "I9")
 class CloseKeepsTheJobs(Sound):
     """A consumer that closes gives nothing back."""
 

@@ -1,7 +1,9 @@
 """An adapter and the model, side by side, through whatever Hypothesis thinks of."""
 
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -37,11 +39,18 @@ _FAR_S = 86_400.0
 _HAIR_S = 0.001
 """What keeps a sum of seconds from falling short of a moment by rounding."""
 _CONSUMERS = 3
-_MANY = 8
-"""How many jobs there must be before a queue is wiped: wiped too often, nothing interesting builds up."""
+_MANY = 12
+"""How many jobs are published before a queue is wiped: wiped too often, nothing interesting builds up."""
 
 COUNTS = st.integers(1, 4)
+WHO = st.integers(0, _CONSUMERS - 1)
 PRIORITIES = st.integers(0, 9)
+PLACES = st.integers(0, 63)
+"""Which of several, beginning anew after the last. How many there are may depend on how fast time went by;
+what is drawn must not: Hypothesis goes the same way again, and has to find it."""
+DELAYS = ["none", "soon", "far"]
+ENDS = st.tuples(st.sampled_from(["ack", "retry", "dead", "release"]), st.sampled_from(DELAYS))
+"""How a delivery ends, and the delay of a retry."""
 
 
 @check("I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9")
@@ -55,8 +64,20 @@ def the_adapter_and_the_model_agree(bench: Bench) -> None:
     run_state_machine_as_test(bench.seeded(machine), settings=settings)
 
 
+ItemT = TypeVar("ItemT")
+
+
+def picked(items: Sequence[ItemT], which: int) -> Sequence[ItemT]:
+    """The one of ``items`` at that place, beginning anew after the last; none where there are none."""
+    return [items[which % len(items)]] if items else []
+
+
 class QueueMachine(RuleBasedStateMachine):
-    """One queue, two clients, three consumers that live, and those that die on the way."""
+    """One queue, two clients, three consumers that live, and those that die on the way.
+
+    Which rules there are to choose from depends on what was done alone, for the same reason as what is
+    drawn. A rule that finds nothing to do does nothing.
+    """
 
     bench: Bench
 
@@ -71,6 +92,10 @@ class QueueMachine(RuleBasedStateMachine):
         self.soon_s = self.resolution_s + 0.3
         self.consumers: list[tuple[ConsumerBackend, list[str]]] = []
         self.published = 0
+        self.filled = 0
+        """How many were published since the queue was wiped."""
+        self.took = self.delayed = self.buried = False
+        """Whether jobs were taken, put off for a moment, and given up, so that there may be such."""
         self.model: Model
 
     @initialize(kind=st.sampled_from(QueueKind))
@@ -84,10 +109,15 @@ class QueueMachine(RuleBasedStateMachine):
 
     # -- publishing -------------------------------------------------------------------------------
 
-    @rule(count=COUNTS, priority=PRIORITIES, delay=st.sampled_from(["none", "none", "soon", "far"]))
+    @rule(count=COUNTS, priority=PRIORITIES, delay=st.sampled_from(["none", *DELAYS]))
     def publish(self, count: int, priority: int, delay: str) -> None:
         """Publish one, or a batch."""
-        delay_s = {"none": 0.0, "soon": self.soon_s, "far": _FAR_S}[delay]
+        self.filled += count
+        self.delayed |= delay == "soon"
+        self.put(count, priority, self.seconds(delay))
+
+    def put(self, count: int, priority: int = 0, delay_s: float = 0.0) -> None:
+        """Put so many jobs into the queue."""
         messages = []
         for _ in range(count):
             self.published += 1
@@ -104,17 +134,21 @@ class QueueMachine(RuleBasedStateMachine):
             demand("PUB-2", outcome.id == message.id, f"{message.id} was answered as {outcome.id}")
             self.model.publish(message, now)
 
+    def seconds(self, delay: str) -> float:
+        """How long a delay is."""
+        return {"none": 0.0, "soon": self.soon_s, "far": _FAR_S}[delay]
+
     def live(self) -> list[ModelJob]:
         """The jobs that are not done and not gone."""
         return self.model.in_state(State.READY, State.DELAYED, State.IN_FLIGHT, State.DEAD)
 
-    @precondition(lambda self: self.capabilities.dedupe and self.live())
-    @rule(data=st.data())
-    def publish_again(self, data: st.DataObject) -> None:
+    @precondition(lambda self: self.capabilities.dedupe and self.filled)
+    @rule(which=PLACES)
+    def publish_again(self, which: int) -> None:
         """Publish an id that is still live, through the other client."""
-        job = data.draw(st.sampled_from(self.live()))
-        (outcome,) = self.other.publish(_NAME, [job.message])
-        demand("PUB-5", outcome.status is PublishStatus.DUPLICATE, f"live {job.id} was {outcome.status}")
+        for job in picked(self.live(), which):
+            (outcome,) = self.other.publish(_NAME, [job.message])
+            demand("PUB-5", outcome.status is PublishStatus.DUPLICATE, f"live {job.id} was {outcome.status}")
 
     # -- delivering -------------------------------------------------------------------------------
 
@@ -122,11 +156,12 @@ class QueueMachine(RuleBasedStateMachine):
         """Open a consumer on the second client."""
         return self.other.open_consumer(_NAME, lease_s=lease_s)
 
-    @precondition(lambda self: self.live())
-    @rule(data=st.data(), max_jobs=COUNTS)
-    def receive(self, data: st.DataObject, max_jobs: int) -> None:
+    @precondition(lambda self: self.filled)
+    @rule(who=WHO, max_jobs=COUNTS)
+    def receive(self, who: int, max_jobs: int) -> None:
         """A consumer takes what is ready."""
-        consumer, receipts = data.draw(st.sampled_from(self.consumers))
+        consumer, receipts = self.consumers[who]
+        self.took = True
         receipts.extend(self.take(consumer, max_jobs))
 
     def take(self, consumer: ConsumerBackend, max_jobs: int) -> list[str]:
@@ -138,73 +173,88 @@ class QueueMachine(RuleBasedStateMachine):
         demand("I1", deliveries or not expected, f"none came while {[job.id for job in expected]} were ready")
         return [delivery.receipt for delivery in deliveries]
 
+    def take_some(self, consumer: ConsumerBackend, max_jobs: int) -> list[str]:
+        """Take what is ready, or else a job that is published for that."""
+        if not self.model.in_state(State.READY):
+            self.put(1)
+        return self.take(consumer, max_jobs)
+
     # -- settling ---------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.took)
+    @rule(who=WHO, ends=st.lists(st.tuples(PLACES, ENDS), min_size=1, max_size=4), max_jobs=st.integers(0, 3))
+    def settle(self, who: int, ends: list[tuple[int, tuple[str, str]]], max_jobs: int) -> None:
+        """Settle some of what one consumer ever held, in one batch, and take more in the same step."""
+        for consumer, receipts in picked(self.holders(), who):
+            chosen = {receipts[which % len(receipts)]: end for which, end in ends}
+            settlements = [self.settlement(receipt, *end) for receipt, end in chosen.items()]
+            now = self.bench.harness.now()
+            answer = consumer.settle(settlements, take=max_jobs)
+            demand("SET-1", len(answer.outcomes) == len(chosen), f"{len(answer.outcomes)} answers")
+            for settlement, outcome in zip(settlements, answer.outcomes, strict=True):
+                self.model.settle(settlement, outcome, now)
+            self.model.receive(answer.deliveries, max_jobs, self.bench.harness.now())
+            receipts.extend(delivery.receipt for delivery in answer.deliveries)
+        for _, (how, delay) in ends:
+            self.expect(how, delay)
+
+    @precondition(lambda self: self.filled)
+    @rule(who=WHO, max_jobs=COUNTS, end=ENDS)
+    def work(self, who: int, max_jobs: int, end: tuple[str, str]) -> None:
+        """A consumer takes what is ready and settles it at once, all in the same way."""
+        consumer, receipts = self.consumers[who]
+        self.took = True
+        self.expect(*end)
+        taken = self.take_some(consumer, max_jobs)
+        receipts.extend(taken)
+        settlements = [self.settlement(receipt, *end) for receipt in taken]
+        now = self.bench.harness.now()
+        for settlement, outcome in zip(settlements, consumer.settle(settlements).outcomes, strict=True):
+            self.model.settle(settlement, outcome, now)
+
+    @precondition(lambda self: self.took)
+    @rule(who=WHO)
+    def extend(self, who: int) -> None:
+        """Extend all that one consumer ever held."""
+        for consumer, receipts in picked(self.holders(), who):
+            outcomes = consumer.extend(receipts)
+            found = f"{len(outcomes)} answers for {len(receipts)} receipts"
+            demand("LSE-3", len(outcomes) == len(receipts), found)
+            for receipt, outcome in zip(receipts, outcomes, strict=True):
+                self.model.extend(receipt, outcome)
 
     def holders(self) -> list[tuple[ConsumerBackend, list[str]]]:
         """The consumers that ever held a job."""
         return [(consumer, receipts) for consumer, receipts in self.consumers if receipts]
 
-    @precondition(lambda self: self.holders())
-    @rule(data=st.data(), max_jobs=st.integers(0, 3))
-    def settle(self, data: st.DataObject, max_jobs: int) -> None:
-        """Settle some of what one consumer ever held, in one batch, and take more in the same step."""
-        consumer, receipts = data.draw(st.sampled_from(self.holders()))
-        chosen = data.draw(st.lists(st.sampled_from(receipts), min_size=1, max_size=4, unique=True))
-        settlements = [data.draw(self.settlements(receipt)) for receipt in chosen]
-        now = self.bench.harness.now()
-        answer = consumer.settle(settlements, take=max_jobs)
-        demand("SET-1", len(answer.outcomes) == len(chosen), f"{len(answer.outcomes)} answers")
-        for settlement, outcome in zip(settlements, answer.outcomes, strict=True):
-            self.model.settle(settlement, outcome, now)
-        self.model.receive(answer.deliveries, max_jobs, self.bench.harness.now())
-        receipts.extend(delivery.receipt for delivery in answer.deliveries)
+    def settlement(self, receipt: str, how: str, delay: str) -> Settlement:
+        """One of the ways in which a delivery can end."""
+        match how:
+            case "ack":
+                return Ack(receipt)
+            case "retry":
+                return Retry(receipt, self.seconds(delay), f"error of {receipt}")
+            case "dead":
+                return Dead(receipt, "rejected", f"last error of {receipt}")
+            case _:
+                return Release(receipt)
 
-    def settlements(self, receipt: str) -> st.SearchStrategy[Settlement]:
-        """Any way in which a delivery can end."""
-        delays = st.sampled_from([0.0, self.soon_s, _FAR_S])
-        return st.one_of(
-            st.just(Ack(receipt)),
-            delays.map(lambda delay_s: Retry(receipt, delay_s, f"error of {receipt}")),
-            st.just(Dead(receipt, "rejected", f"last error of {receipt}")),
-            st.just(Release(receipt)),
-        )
-
-    @precondition(lambda self: self.model.in_state(State.READY))
-    @rule(data=st.data(), max_jobs=COUNTS)
-    def work(self, data: st.DataObject, max_jobs: int) -> None:
-        """A consumer takes what is ready and settles it at once, all in the same way."""
-        consumer, receipts = data.draw(st.sampled_from(self.consumers))
-        taken = self.take(consumer, max_jobs)
-        receipts.extend(taken)
-        template = data.draw(self.settlements(""))
-        settlements: list[Settlement] = [template._replace(receipt=receipt) for receipt in taken]
-        now = self.bench.harness.now()
-        for settlement, outcome in zip(settlements, consumer.settle(settlements).outcomes, strict=True):
-            self.model.settle(settlement, outcome, now)
-
-    @precondition(lambda self: self.holders())
-    @rule(data=st.data())
-    def extend(self, data: st.DataObject) -> None:
-        """Extend all that one consumer ever held."""
-        consumer, receipts = data.draw(st.sampled_from(self.holders()))
-        outcomes = consumer.extend(receipts)
-        demand(
-            "LSE-3", len(outcomes) == len(receipts), f"{len(outcomes)} answers for {len(receipts)} receipts"
-        )
-        for receipt, outcome in zip(receipts, outcomes, strict=True):
-            self.model.extend(receipt, outcome)
+    def expect(self, how: str, delay: str) -> None:
+        """Such an end may leave a job that is due soon, or dead."""
+        self.delayed |= how == "retry" and delay == "soon"
+        self.buried |= how == "dead"
 
     # -- dying ------------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.model.in_state(State.READY))
-    @rule(max_jobs=COUNTS, how=st.sampled_from(["crash", "expire", "close"]), extend=st.booleans())
+    @precondition(lambda self: self.filled)
+    @rule(max_jobs=COUNTS, how=st.sampled_from(["crash", "close", "expire", "close"]), extend=st.booleans())
     def leave_with_jobs_in_hand(self, max_jobs: int, how: str, extend: bool) -> None:
         """A consumer dies with jobs in hand, is too slow to settle them, or closes before it does."""
         if how == "expire" and self.capabilities.lease is Lease.CONNECTION:
             how = "crash"
         harness = self.bench.harness
         consumer = self.open(LONG_LEASE_S if how == "close" else harness.lease_s)
-        receipts = self.take(consumer, max_jobs)
+        receipts = self.take_some(consumer, max_jobs)
         if how == "close":
             consumer.close()
             for job in self.model.held(receipts):
@@ -229,7 +279,7 @@ class QueueMachine(RuleBasedStateMachine):
         for settlement, outcome in zip(acks, consumer.settle(acks).outcomes, strict=True):
             self.model.settle(settlement, outcome, now)
 
-    @precondition(lambda self: len(self.live()) > 1)
+    @precondition(lambda self: self.filled > 1)
     @rule()
     def sever(self) -> None:
         """The connections of both clients break."""
@@ -247,33 +297,36 @@ class QueueMachine(RuleBasedStateMachine):
         horizon = self.bench.harness.now() + _FAR_S / 2
         return [job for job in self.model.in_state(State.DELAYED) if job.due < horizon]
 
-    @precondition(lambda self: self.due_soon())
+    @precondition(lambda self: self.delayed)
     @rule()
     def let_time_pass(self) -> None:
         """What was to be due soon is due; no more time passes than that takes, as it may be real."""
         harness = self.bench.harness
-        due = max(job.due for job in self.due_soon()) + self.resolution_s
-        harness.advance(max(0.0, due - harness.now()) + _HAIR_S)
-        self.model.pass_delays(harness.now(), self.resolution_s)
+        self.delayed = False
+        if soon := self.due_soon():
+            due = max(job.due for job in soon) + self.resolution_s
+            harness.advance(max(0.0, due - harness.now()) + _HAIR_S)
+            self.model.pass_delays(harness.now(), self.resolution_s)
 
     # -- tending ----------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.model.in_state(State.DEAD))
-    @rule(data=st.data(), all_of_them=st.booleans(), discard=st.booleans())
-    def tend_the_dead(self, data: st.DataObject, all_of_them: bool, discard: bool) -> None:
+    @precondition(lambda self: self.buried)
+    @rule(some=st.lists(PLACES, min_size=1), all_of_them=st.booleans(), discard=st.booleans())
+    def tend_the_dead(self, some: list[int], all_of_them: bool, discard: bool) -> None:
         """Redrive or discard some dead letters, or all; an unknown id is passed over."""
         dead = self.model.in_state(State.DEAD)
-        chosen = dead if all_of_them else data.draw(st.lists(st.sampled_from(dead), min_size=1))
+        chosen = dead if all_of_them else [job for which in some for job in picked(dead, which)]
         ids = None if all_of_them else ["unknown", *(job.id for job in chosen)]
         unique = {job.id: job for job in chosen}.values()
         tended = (self.backend.discard if discard else self.backend.redrive)(_NAME, ids)
         demand("DLQ-3" if discard else "DLQ-2", tended == len(unique), f"{tended} of {len(unique)}")
         (self.model.drop if discard else self.model.redrive)(unique)
 
-    @precondition(lambda self: len(self.live()) > _MANY)
+    @precondition(lambda self: self.filled > _MANY)
     @rule(delete=st.booleans())
     def wipe(self, delete: bool) -> None:
         """Purge what waits; or delete the queue, and start over under the same name."""
+        self.filled = 0
         if delete:
             self.backend.delete(_NAME)
             self.model.delete()
@@ -284,7 +337,7 @@ class QueueMachine(RuleBasedStateMachine):
         demand("ADM-2", purged == len(waiting), f"{purged} were purged, expected {len(waiting)}")
         self.model.drop(waiting)
 
-    @precondition(lambda self: len(self.live()) > 1)
+    @precondition(lambda self: self.filled > 1)
     @rule(kind=st.sampled_from(QueueKind))
     def declare_again(self, kind: QueueKind) -> None:
         """Declare the queue as it is, or as another kind, which must be refused."""
