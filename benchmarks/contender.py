@@ -34,6 +34,12 @@ class Contender:
     drained: int
     others: int = 300
     """How many jobs of a millisecond, and how many of a millisecond of a processor."""
+    queue_type: str = ""
+    """The kind of queue, where that is to be chosen."""
+
+    @property
+    def name(self) -> str:
+        return " ".join(filter(None, (self.broker, self.peer, self.queue_type)))
 
     @property
     def python(self) -> str:
@@ -68,6 +74,7 @@ FIELD = (
     Contender("rabbitmq", "bare_rabbitmq", None, 1_000, 20_000, 20_000),
     Contender("rabbitmq", "incumbent", "incumbent", 200, 300, 2_000),
     Contender("rabbitmq", "dramatiq", "dramatiq", 1_000, 0, 4_000),
+    Contender("rabbitmq", "dramatiq", "dramatiq", 1_000, 0, 4_000, queue_type="quorum"),
     Contender("rabbitmq", "celery", "celery", 1_000, 0, 3_000),
     Contender("rabbitmq", "taskiq", "taskiq", 1_000, 0, 4_000),
 )
@@ -87,6 +94,7 @@ class Running:
             "BENCH_BROKER": contender.broker,
             "BENCH_URL": url,
             "BENCH_QUEUE": queue,
+            "BENCH_QUEUE_TYPE": contender.queue_type,
             "BENCH_RECORD": str(self._path),
             "PYTHONPATH": str(folder),
         }

@@ -21,15 +21,16 @@ FAILS_ON_CRASH = "a crash fails the job"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where jobs go: which broker, and which queue in it."""
+    """Where jobs go: which broker, and which queue in it, of a kind that is named where there is a choice."""
 
     broker: str
     url: str
     queue: str
+    queue_type: str
 
     @classmethod
     def from_environment(cls) -> "Place":
-        names = ("BENCH_BROKER", "BENCH_URL", "BENCH_QUEUE")
+        names = ("BENCH_BROKER", "BENCH_URL", "BENCH_QUEUE", "BENCH_QUEUE_TYPE")
         return cls(*(os.environ.get(name, "") for name in names))
 
     @property

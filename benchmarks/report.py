@@ -31,7 +31,8 @@ or machines are not to be compared with them; ratios are.
 A job carries two floats. *1 ms* sleeps, or awaits, for a millisecond, so that a library which runs many at
 once does more of them; *CPU* is a sum that takes a processor about a millisecond. Rates are from the
 beginning of the first job to the beginning of the last, in one worker process. *Latency* is from the
-publish call to the beginning of the handler, on an idle worker. *Start* is from starting a worker's process
+publish call to the beginning of the handler, on an idle worker; a quorum queue of RabbitMQ delivers a job
+once it is on disk, a classic one before. *Start* is from starting a worker's process
 to its first job. Redis keeps nothing on disk, for all alike. The
 plots' whiskers say how far the rounds lie apart.
 """
@@ -49,7 +50,7 @@ def write(runs: list[Results], page: Path) -> None:
                 if plot.exists():
                     parts.append(f"![{title}: publishing, draining, latency](benchmarks/{broker}.png)\n")
                 parts.append(limits(run, broker))
-    parts += [backlogs(runs), memory(runs), machine(runs)]
+    parts += [backlogs(runs), memory(runs), failures(runs), machine(runs)]
     page.write_text("\n".join(part for part in parts if part), "utf-8")
 
 
@@ -131,6 +132,13 @@ def memory(runs: list[Results]) -> str:
     return "## Memory of a waiting job\n\nIn Redis, by its own account.\n\n" + table(["", "bytes"], rows)
 
 
+def failures(runs: list[Results]) -> str:
+    found = [f"- {one}" for run in runs for one in run.failures]
+    if not found:
+        return ""
+    return "## What failed\n\nThese rounds of others were run again.\n\n" + "\n".join(found) + "\n"
+
+
 def machine(runs: list[Results]) -> str:
     found = {name: value for run in runs for name, value in run.machine.items()}
     lines = [f"- {name}: {value}" for name, value in found.items()]
@@ -207,14 +215,17 @@ def local(run: Results) -> list[str] | None:
     return against_best(run, "memory", "drain", theirs, 100, "Local: drain, of the incumbent's Local")
 
 
-def latency(broker: str, run: Results) -> list[str] | None:
+def latency(broker: str, run: Results, *, queue_type: str = "") -> list[str] | None:
+    """Beside all peers, or those whose queues are of this type."""
+    alike = {one.library for one in run.subjects if one.broker == broker and queue_type in one.settings}
     mine = run.find("field", broker, OURS, "latency_p50")
-    theirs = peers(run, broker, "latency_p50")
+    theirs = [one for one in peers(run, broker, "latency_p50") if one.library in alike]
     if mine is None or not theirs:
         return None
     best = min(theirs, key=lambda one: one.median)
+    where = f" on a {queue_type}" if queue_type else ""
     return [
-        f"{BROKERS[broker]}: idle latency p50, beside the lowest peer's ({best.library})",
+        f"{BROKERS[broker]}: idle latency p50, beside the lowest peer's{where} ({best.library})",
         f"{mine.median:.2f} ms, {best.median:.2f} ms",
         "the lowest",
         "yes" if mine.median < best.median else "no",
@@ -237,6 +248,7 @@ CHECKS = (
     rabbitmq_drain,
     rabbitmq_batch,
     partial(latency, "rabbitmq"),
+    partial(latency, "rabbitmq", queue_type="quorum queue"),
     partial(
         limit,
         "rabbitmq",

@@ -43,6 +43,8 @@ class Results:
     rounds: int
     subjects: list[Subject] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    """Rounds of peers that had to be run again, and why."""
 
     def add(self, scenario: str, broker: str, library: str, name: str, unit: str, value: float) -> None:
         """Add one round's value."""
@@ -75,6 +77,7 @@ class Results:
             found["rounds"],
             list({(one["broker"], one["library"]): Subject(**one) for one in found["subjects"]}.values()),
             [Figure(**one) for one in found["figures"]],
+            found["failures"],
         )
 
 

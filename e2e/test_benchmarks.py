@@ -3,7 +3,14 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,6 +39,41 @@ def test_the_benchmark_measures_this_project_and_the_bare_client(tmp_path: Path)
     drained = {(one["broker"], one["library"]) for one in figures if one["name"] == "drain" and one["values"]}
     assert drained == {("memory", "this project"), ("redis", "this project"), ("redis", "bare Lua")}
     assert "| this project |" in page.read_text("utf-8")
+
+
+def test_a_round_that_a_peer_failed_is_noted_and_run_again_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the round that failed nothing is kept; where it was ours, the run ends."""
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.contender import Contender
+    from benchmarks.results import Results, Subject
+    from benchmarks.scenarios import field
+
+    results = Results({}, 1)
+    subject = Subject("redis", "Peer", "at least once", "", {}, "")
+    played: list[str] = []
+
+    @contextmanager
+    def running(_contender: object, _url: str, queue: str) -> Iterator[object]:
+        played.append(queue)
+        yield SimpleNamespace(subject=subject)
+
+    def play(_contender: object, _one: object, _scale: float, note: Any) -> None:
+        note("publish", "jobs/s", float(len(played)))
+        if len(played) == 1:
+            raise RuntimeError("its worker ended\nand much more")
+
+    monkeypatch.setattr(field, "running", running)
+    monkeypatch.setattr(field, "play", play)
+    peer = Contender("redis", "peer", "peer", 1, 1, 1)
+
+    field.round_of(results, peer, "redis://", 0, 1.0)
+
+    assert played == ["bench-redis-peer-0", "bench-redis-peer-0-again"]
+    assert results.failures == ["redis peer, round 1: its worker ended"]
+    assert [figure.values for figure in results.figures] == [[2.0]]
+    played.clear()
+    with pytest.raises(RuntimeError, match="its worker ended"):
+        field.round_of(results, replace(peer, environment=None), "redis://", 0, 1.0)
 
 
 def _benchmarks(*words: str) -> None:

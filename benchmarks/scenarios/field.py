@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..contender import Contender, Running, running
 from ..results import Results
@@ -20,24 +20,44 @@ def measure(
     for number in range(rounds):
         for contender in field:
             began = time.monotonic()
-            queue = f"bench-{contender.peer.replace('_', '-')}-{number}"
-            with running(contender, urls[contender.broker], queue) as one:
-                one_round(results, contender, one, scale)
+            round_of(results, contender, urls[contender.broker], number, scale)
             took = time.monotonic() - began
-            who = f"{contender.broker} {contender.peer}"
-            print(f"round {number + 1}/{rounds} {who} {took:.1f} s", file=sys.stderr)
+            print(f"round {number + 1}/{rounds} {contender.name} {took:.1f} s", file=sys.stderr)
 
 
-def one_round(results: Results, contender: Contender, one: Running, scale: float) -> None:
-    """Publish everything, start a worker at it, and leave it idle."""
+def round_of(results: Results, contender: Contender, url: str, number: int, scale: float) -> None:
+    """Measure one round; where a peer fails, that is noted, and it gets another try."""
+    queue = f"bench-{contender.name}-{number}".replace(" ", "-").replace("_", "-")
+    try:
+        one_round(results, contender, url, queue, scale)
+    except RuntimeError as error:
+        if contender.environment is None:  # our own may not fail
+            raise
+        results.failures.append(f"{contender.name}, round {number + 1}: {str(error).splitlines()[0]}")
+        print(results.failures[-1], file=sys.stderr)
+        one_round(results, contender, url, f"{queue}-again", scale)
+
+
+def one_round(results: Results, contender: Contender, url: str, queue: str, scale: float) -> None:
+    """Add the figures of a whole round, or none."""
+    figures: list[tuple[str, str, float]] = []
 
     def note(name: str, unit: str, value: float) -> None:
+        figures.append((name, unit, value))
+
+    with running(contender, url, queue) as one:
+        results.introduce(one.subject)
+        play(contender, one, scale, note)
+    for name, unit, value in figures:
         results.add("field", contender.broker, one.subject.library, name, unit, value)
+
+
+def play(contender: Contender, one: Running, scale: float, note: Callable[[str, str, float], None]) -> None:
+    """Publish everything, start a worker at it, and leave it idle."""
 
     def sized(count: int) -> int:
         return max(10, int(count * scale)) if count else 0
 
-    results.introduce(one.subject)
     one.ask("publish", kind="no_op", count=WARM_UP)
     published = WARM_UP
     singles = sized(contender.singles)
