@@ -128,10 +128,10 @@ class Hand:
 
     def give_back_waiting(self) -> None:
         """Settle all that is done, and release what hasn't been started."""
+        self._backend.release_ahead()  # first, or what is released now would be sent here again
         releases = [Release(delivery.receipt) for delivery in _drained(self._waiting)]
         self._done.extend(releases)
         self.settle()
-        self._backend.release_ahead()  # which waits in the same way
         if releases:
             self._logger.info("gave %d jobs back before they were started", len(releases))
 

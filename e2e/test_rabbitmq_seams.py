@@ -673,9 +673,9 @@ def adaptive(server: PrivateRabbitMQ) -> Iterator[RabbitMQClient]:
         yield made
 
 
-def filled(client: RabbitMQClient, count: int) -> list[str]:
+def filled(client: RabbitMQClient, count: int, *, body: bytes = b"{}") -> list[str]:
     ids = [f"job-{number:04}" for number in range(count)]
-    client.publish(QUEUE, [Message(id_, b"{}") for id_ in ids])
+    client.publish(QUEUE, [Message(id_, body) for id_ in ids])
     return ids
 
 
@@ -722,11 +722,54 @@ def test_what_is_on_its_way_is_given_back_to_others(adaptive: RabbitMQClient) ->
         assert busy.receive(HAND, 0.0) == []
 
 
+def test_what_comes_while_others_are_settled_is_not_asked_for_twice(
+    adaptive: RabbitMQClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever thread reads it: never more are with the consumer than it asked for (RCV-1, RTY-3)."""
+    ids = filled(adaptive, 6 * HAND, body=b"x" * 4096)  # so that not all are read at once
+    with adaptive.open_consumer(QUEUE) as consumer:
+        half = first_half(consumer)
+        intake = consumer._intake
+        assert len(intake.arrivals) < HAND // 2
+        finish = intake.finish
+
+        def late(*words: Any, **more: Any) -> bool:
+            assert intake.io.wait(lambda: len(intake.arrivals) == HAND // 2, 5.0)
+            return finish(*words, **more)
+
+        monkeypatch.setattr(intake, "finish", late)
+        came = consumer.settle([Ack(one.receipt) for one in half], take=HAND).deliveries
+        monkeypatch.undo()
+        assert len(came) == HAND // 2
+        assert len(ids) - HAND - len(half) - adaptive.counts(QUEUE).ready <= HAND
+        consumer.release_ahead()
+        assert adaptive.counts(QUEUE).ready == len(ids) - HAND - len(half) - len(came)
+
+
+def test_a_crash_is_counted_though_the_job_is_given_back_on_its_way(server: PrivateRabbitMQ) -> None:
+    """By the adapter, where the queue can't count (RTY-3)."""
+    with server.client(f"t{time.monotonic_ns()}", prefetch=None) as client:
+        client.declare(Queue(QUEUE, QueueKind.PRIORITY))
+        ids = filled(client, 6 * HAND)
+        with client.open_consumer(QUEUE) as doomed, client.open_consumer(QUEUE) as busy:
+            receive(doomed, HAND)
+            half = first_half(busy)
+            cut(doomed._intake)
+            eventually(lambda: client.counts(QUEUE).ready == 4 * HAND, 5, "what the dead had is back")
+            next_half = busy.settle([Ack(one.receipt) for one in half], take=HAND).deliveries
+            busy.release_ahead()
+            with client.open_consumer(QUEUE) as other:
+                came = receive(other, 4 * HAND)
+                crashed = {one.id for one in [*next_half, *came] if one.crashes}
+        assert crashed == set(ids[:HAND])
+
+
 def test_closing_gives_back_what_is_on_its_way(adaptive: RabbitMQClient) -> None:
     """As it does what is in hand (SET-4)."""
     ids = filled(adaptive, 6 * HAND)
     with adaptive.open_consumer(QUEUE) as busy:
         first_half(busy)
+    busy.release_ahead()  # as a consumer's other thread may, which learns then that its lease is lost
     with adaptive.open_consumer(QUEUE) as other:
         came = receive(other, 5 * HAND)
         assert sorted(one.id for one in came) == ids[HAND:]

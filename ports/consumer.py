@@ -54,11 +54,8 @@ class ConsumerBackend(Closing):
     def release_ahead(self) -> None:
         """Give back what the broker sent that no call has returned yet: the consumer's work takes long.
 
-        Only for a backend that lets it do so; others have nothing to do. Nobody need call it before
-        :meth:`close`.
-
-        Raises:
-            Closed: this consumer is closed.
+        Only for a backend that lets it do so; others have nothing to do, and a closed one has none left.
+        Nobody need call it before :meth:`close`.
         """
 
     @abstractmethod

@@ -3,6 +3,7 @@
 import os
 import secrets
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -171,7 +172,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         if not 0 < enough <= len(intake.arrivals):
             soon = monotonic() + _GRACE_S
             first_by = max(give_up, soon) if ready else give_up
-            intake.io.wait(lambda: intake.arrivals or over(), first_by - monotonic())
+            intake.io.wait(lambda: intake.arrivals or over(), max(0.0, first_by - monotonic()))
             intake.io.wait(lambda: len(intake.arrivals) >= enough or over(), _GRACE_S)
         if intake.deleted:
             intake.deleted = False
@@ -217,11 +218,15 @@ class RabbitMQConsumerBackend(ConsumerBackend):
 
         A quorum queue counts by itself; the queues for priorities can't.
         """
-        parcels = []
-        for job in returned:
-            past = job.past.delivered()
-            parcels.append(self._moved(job, past._replace(crashes=past.crashes + 1), returned=True))
+        parcels = [self._as_it_came(job) for job in returned]
         self._settle_all([], list(enumerate(returned)), parcels, 0)
+
+    def _as_it_came(self, job: Arrival) -> Parcel:
+        past = job.past
+        if job.redelivered and self._kind is QueueKind.PRIORITY:
+            past = past.delivered()
+            past = past._replace(crashes=past.crashes + 1)
+        return self._moved(job, past, returned=True)
 
     # -- settling ---------------------------------------------------------------------------------
 
@@ -289,8 +294,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         return [self._still_held(receipt) for receipt in receipts]
 
     def release_ahead(self) -> None:
-        self._check_open()
-        self._recall(0)
+        if not self._closing and os.getpid() == self._pid:
+            self._recall(0)
 
     def close(self) -> None:
         if self._closed:
@@ -342,11 +347,14 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             How many jobs arrived or are ready; None where the broker wasn't heard.
         """
         intake, generation = self._intake, self._intake.generation
-        left, more, enough = len(intake.arrivals), None, 0
-        if take and self._is_deep(take):
+        left, enough = len(intake.arrivals), 0
+        more: int | None
+        if intake.keeps or not take:
+            more = None  # some may come this moment, so that only the loop can tell how many more
+        elif self._is_deep(take):
             more = max(0, take - left)
             enough = take if more and not self._may_halve(take) else 0
-        elif take:
+        else:
             more = 0
         try:
             if intake.finish(done, returns, more, enough=enough):
@@ -395,14 +403,15 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         A line that breaks meanwhile gives them back as well.
         """
         intake = self._intake
-        with self._settling:
-            if not intake.keeps:
-                return
-            with suppress(LineBroken, LineClosed):
+        with self._settling, suppress(LineBroken, LineClosed):
+            if intake.keeps:
                 self._stop()
-                over = [intake.arrivals.pop() for _ in range(len(intake.arrivals) - most)][::-1]
-                parcels = [self._moved(job, job.past, returned=True) for job in over]
-                self._settle_all([], list(enumerate(over)), parcels, 0)
+            over: deque[Arrival] = deque()
+            with suppress(IndexError):  # the line broke this moment
+                while len(intake.arrivals) > most:
+                    over.appendleft(intake.arrivals.pop())
+            parcels = [self._as_it_came(job) for job in over]
+            self._settle_all([], list(enumerate(over)), parcels, 0)
 
     def _sent(self, parcels: list[Parcel]) -> list[Fate]:
         try:
@@ -460,7 +469,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                 parcels.append(self._moved(job, job.past.delivered(), returned=True))
         for job in self._arrivals():
             jobs.append(job)
-            parcels.append(self._moved(job, job.past, returned=True))
+            parcels.append(self._as_it_came(job))
         self._held.clear()
         if jobs:
             self._settle_all([], list(enumerate(jobs)), parcels, 0)
