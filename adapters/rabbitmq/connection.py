@@ -20,9 +20,11 @@ from .frames import (
     AROUND,
     BASIC,
     BODY,
+    BODY_START,
     DELIVER,
     FRAME_END,
     HEADER,
+    HEADER_START,
     METHOD,
     Properties,
     ack_frame,
@@ -40,10 +42,6 @@ _DELIVER = Struct(">BHLHHB")
 """A frame's kind, channel and size; the class and the method; the length of a consumer tag."""
 _TAG = Struct(">QB")
 """A delivery tag, and whether it is a redelivery."""
-_HEADER = Struct(">BHLHHQ")
-"""A frame's kind, channel and size; the class; a weight; the size of the body."""
-_BODY = Struct(">BHL")
-"""A frame's kind, channel and size."""
 
 
 class Connection(SelectConnection):  # type: ignore[misc]
@@ -165,31 +163,31 @@ class Connection(SelectConnection):  # type: ignore[misc]
         """Read the whole deliveries that ``data`` begins with, and say where they end."""
         at, end, consumers = 0, len(data), self._consumers
         # The shortest delivery has a tag of one character, the default exchange and no properties.
-        while end - at > _DELIVER.size + _TAG.size + _HEADER.size + AROUND:
+        while end - at > _DELIVER.size + _TAG.size + HEADER_START.size + AROUND:
             kind, _, size, class_id, method_id, length = _DELIVER.unpack_from(data, at)
             header = at + size + AROUND
             if kind != METHOD or class_id != BASIC or method_id != DELIVER:
                 break
             tag_at = at + _DELIVER.size + length
             on_delivery = consumers.get(data[tag_at - length : tag_at])
-            if on_delivery is None or end < header + _HEADER.size:
+            if on_delivery is None or end < header + HEADER_START.size:
                 break
             tag, redelivered = _TAG.unpack_from(data, tag_at)
-            kind, _, size, _, _, body_size = _HEADER.unpack_from(data, header)
+            kind, _, size, _, _, body_size = HEADER_START.unpack_from(data, header)
             body = header + size + AROUND
             if kind != HEADER or end < body + bool(body_size) * (body_size + AROUND):
                 break
             after = body
             content = b""
             if body_size:
-                kind, _, size = _BODY.unpack_from(data, body)
+                kind, _, size = BODY_START.unpack_from(data, body)
                 after = body + body_size + AROUND
                 if kind != BODY or size != body_size:  # it comes in several frames
                     break
                 content = data[after - 1 - body_size : after - 1]
             if data[header - 1] != FRAME_END or data[body - 1] != FRAME_END or data[after - 1] != FRAME_END:
                 break
-            properties = read_properties(data, header + _HEADER.size, body - 1)
+            properties = read_properties(data, header + HEADER_START.size, body - 1)
             on_delivery(tag, bool(redelivered & 1), properties, content)
             at = after
         return at

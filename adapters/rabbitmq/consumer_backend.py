@@ -38,6 +38,7 @@ from .wire import LineBroken, LineClosed
 _LULL_S = 0.05
 """How long to wait for jobs that the broker may send still."""
 _STEP_S = 0.005
+"""How long between two looks meanwhile."""
 _HALVED = 200
 """From how many jobs on they are taken in halves."""
 _GRACE_S = 0.25
@@ -72,6 +73,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         self._link = link
         self._names = names
         self._kind = kind
+        self._counts_crashes = kind is not QueueKind.PRIORITY
+        """Whether the queue does so itself: a quorum queue does, the queues for priorities can't."""
         self._outbox = outbox
         self._results = results
         self._prefetch = prefetch
@@ -187,10 +190,10 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         deliveries: list[Delivery] = []
         returned: list[Arrival] = []
         held, receipts = self._held, self._receipts
-        is_counted = self._kind is not QueueKind.PRIORITY
+        counts_crashes = self._counts_crashes
         new = tuple.__new__
         for job in self._arrivals(max_jobs):
-            if job.redelivered and not is_counted:
+            if job.redelivered and not counts_crashes:
                 returned.append(job)
                 continue
             receipts.granted += 1
@@ -214,16 +217,14 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                 most -= 1
 
     def _recount(self, returned: list[Arrival]) -> None:
-        """Put jobs that came back by themselves where they were, with the crash counted (RTY-3).
-
-        A quorum queue counts by itself; the queues for priorities can't.
-        """
+        """Put jobs that came back by themselves where they were, with the crash counted."""
         parcels = [self._as_it_came(job) for job in returned]
         self._settle_all([], list(enumerate(returned)), parcels, 0)
 
     def _as_it_came(self, job: Arrival) -> Parcel:
+        """A job that nobody was given, with the crash before it counted (RTY-3)."""
         past = job.past
-        if job.redelivered and self._kind is QueueKind.PRIORITY:
+        if job.redelivered and not self._counts_crashes:
             past = past.delivered()
             past = past._replace(crashes=past.crashes + 1)
         return self._moved(job, past, returned=True)

@@ -25,10 +25,10 @@ _END = bytes([FRAME_END])
 _ACK_FRAME = Struct(">BHLHHQBB")
 """A frame's kind, channel and size; the class and the method; a delivery tag; multiple; the frame's end."""
 _ACK_BYTES = 13
-_HEADER = Struct(">BHLHHQ")
+HEADER_START = Struct(">BHLHHQ")
 """A frame's kind, channel and size; the class; a weight; the size of the body."""
 _HEADER_BYTES = 12
-_BODY = Struct(">BHL")
+BODY_START = Struct(">BHL")
 """A frame's kind, channel and size."""
 _PLAIN = Struct(">HBB")
 """Which properties there are: how to keep the message, and its id; the length of the latter."""
@@ -73,14 +73,14 @@ def message_frames(
         ShortStringTooLong: a name or the id has more than 255 bytes.
     """
     written = _written(properties)
-    head = _HEADER.pack(HEADER, channel, _HEADER_BYTES + len(written), BASIC, 0, len(body))
+    head = HEADER_START.pack(HEADER, channel, _HEADER_BYTES + len(written), BASIC, 0, len(body))
     publish = _publish_frame(channel, exchange, routing_key)
     if 0 < len(body) <= longest:
-        return b"".join((publish, head, written, _END, _BODY.pack(BODY, channel, len(body)), body, _END))
+        return b"".join((publish, head, written, _END, BODY_START.pack(BODY, channel, len(body)), body, _END))
     pieces = [publish, head, written, _END]
     for start in range(0, len(body), longest):
         piece = body[start : start + longest]
-        pieces += _BODY.pack(BODY, channel, len(piece)), piece, _END
+        pieces += BODY_START.pack(BODY, channel, len(piece)), piece, _END
     return b"".join(pieces)
 
 

@@ -26,10 +26,10 @@ def timed(capabilities: Capabilities) -> bool:
 
 @breaks("LSE-1", "I1")
 class PassesOverWhatCameBack(Sound):
-    """A job that a dead consumer had comes, and is dropped on the way, since its id was seen before."""
+    """What comes with a job that a dead consumer had is dropped on the way, since its id was seen before."""
 
     def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
-        return [delivery for delivery in deliveries if not delivery.crashes]
+        return [] if any(delivery.crashes for delivery in deliveries) else deliveries
 
 
 @breaks("LSE-1")
