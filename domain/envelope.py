@@ -7,24 +7,17 @@ One JSON object, compact, in UTF-8. What equals its default isn't written::
 ``attempt`` isn't part of it: it changes while the job lives, so the broker's side keeps it.
 """
 
-from collections.abc import Callable
+import re
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import (
-    CoreSchema,
-    PydanticSerializationError,
-    SchemaValidator,
-    core_schema,
-    from_json,
-    to_json,
-)
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from .errors import InvalidInput, InvalidPayload, MalformedBody
 from .job import LATEST, NO_HEADERS, Job, job_of_checked
 from .json_guard import check_bounds, parse_object
-from .limits import MAX_ATTEMPTS, MAX_BODY_BYTES, MAX_PRIORITY, NAME, check_name
+from .limits import MAX_ATTEMPTS, MAX_BODY_BYTES, NAME, check_name
 from .schema import InModelT, JobSchema, describe
 
 VERSION = 1
@@ -32,32 +25,18 @@ VERSION = 1
 _REQUIRED = ("v", "id", "schema", "created_at", "payload")
 _KNOWN = frozenset({*_REQUIRED, "priority", "not_before", "max_attempts", "headers"})
 
-_PAYLOAD = b',"payload":'
 _N, _I = b"NI"
 """What NaN and Infinity begin with. Searching for one byte costs next to nothing, for a word it shows."""
 
 
-_NAME_SCHEMA = core_schema.str_schema(pattern=f"^{NAME}$", strict=True)
-_MOMENT_SCHEMA = core_schema.float_schema(ge=0, lt=LATEST.timestamp(), allow_inf_nan=False, strict=True)
-_HEAD_SCHEMAS: dict[str, CoreSchema] = {
-    "v": core_schema.int_schema(ge=VERSION, le=VERSION, strict=True),
-    "id": _NAME_SCHEMA,
-    "schema": _NAME_SCHEMA,
-    "created_at": _MOMENT_SCHEMA,
-    "priority": core_schema.int_schema(ge=0, le=MAX_PRIORITY, strict=True),
-    "not_before": _MOMENT_SCHEMA,
-    "max_attempts": core_schema.int_schema(ge=1, le=MAX_ATTEMPTS, strict=True),
-}
-_read_head: Callable[[bytes], dict[str, Any]] = SchemaValidator(
-    core_schema.typed_dict_schema(
-        {
-            name: core_schema.typed_dict_field(schema, required=name in _REQUIRED)
-            for name, schema in _HEAD_SCHEMAS.items()
-        },
-        extra_behavior="forbid",
-    )
-).validate_json
-"""Reads what stands before the payload, where there are no headers."""
+_MOMENT = r"((?:0|[1-9][0-9]{0,11})(?:\.[0-9]{1,9})?)"
+_HEAD = re.compile(
+    rf'\{{"v":{VERSION},"id":"({NAME})","schema":"({NAME})","created_at":{_MOMENT}'
+    rf'(?:,"priority":([0-9]))?(?:,"not_before":{_MOMENT})?(?:,"max_attempts":([1-9][0-9]{{0,6}}))?'
+    ',"payload":'.encode()
+)
+"""What :func:`encode` writes before the payload, where there are no headers."""
+_END_OF_TIME = LATEST.timestamp()
 
 
 def encode(job: Job[Any], schema: JobSchema[Any, Any], *, max_bytes: int = MAX_BODY_BYTES) -> bytes:
@@ -69,25 +48,24 @@ def encode(job: Job[Any], schema: JobSchema[Any, Any], *, max_bytes: int = MAX_B
         BodyTooLarge: the envelope is longer than ``max_bytes``.
         MalformedBody: the payload nests deeper than 64 levels, or has a number of more than 200 digits.
     """
-    head: dict[str, Any] = {
-        "v": VERSION,
-        "id": job.id,
-        "schema": job.schema_name,
-        "created_at": job.created_at.timestamp(),
-    }
+    # A name needs no escapes, and a float is written as JSON has it.
+    head = (
+        f'{{"v":{VERSION},"id":"{job.id}","schema":"{job.schema_name}",'
+        f'"created_at":{job.created_at.timestamp()!r}'
+    )
     if job.priority:
-        head["priority"] = job.priority
+        head += f',"priority":{job.priority}'
     if job.not_before is not None:
-        head["not_before"] = job.not_before.timestamp()
+        head += f',"not_before":{job.not_before.timestamp()!r}'
     if job.max_attempts is not None:
-        head["max_attempts"] = job.max_attempts
+        head += f',"max_attempts":{job.max_attempts}'
     if job.headers:
-        head["headers"] = dict(job.headers)
+        head += f',"headers":{to_json(dict(job.headers)).decode()}'
     payload = encode_model("payload", job.payload)
     # An instance may have been built past its validators, or changed since, or be written otherwise than
     # it is read: better to hear of it here than in a dead letter.
     decode_model("payload, as a consumer would read it", schema.input, payload)
-    body = to_json(head)[:-1] + _PAYLOAD + payload + b"}"
+    body = b'%b,"payload":%b}' % (head.encode(), payload)
     check_bounds(body, max_bytes=max_bytes)
     return body
 
@@ -197,38 +175,38 @@ def _decode_at_once(body: bytes, schema: JobSchema[InModelT, Any], attempt: int)
     Returns:
         None where it wouldn't, or where the job has headers: that says nothing of the body.
     """
-    start = body.find(_PAYLOAD)
-    text = body[start + len(_PAYLOAD) : -1]
+    head = _HEAD.match(body)
+    if head is None or not body.endswith(b"}"):
+        return None
+    id_, name, created_at, priority, not_before, max_attempts = head.groups()
+    text = body[head.end() : -1]
     try:
-        fields = _read_head(body[:start] + b"}")
         payload: InModelT = schema.input.__pydantic_validator__.validate_json(text)
         again = type(payload).__pydantic_serializer__.to_json(payload, by_alias=True, warnings=False)
     except Exception:  # a validator of the user's model may raise anything
         return None
-    # What is written the same again hides no key twice, no infinity, and no NaN but by its name. Before the
-    # payload, each key owns a colon.
+    # What is written the same again hides no key twice, no infinity, and no NaN but by its name.
     if (
-        start < 0
-        or text != again
+        text != again
         or text[:1] != b"{"
-        or body[-1:] != b"}"
-        or body.count(b":", 0, start) != len(fields)
-        or fields["schema"] != schema.name
+        or name.decode() != schema.name
         or not 1 <= attempt <= MAX_ATTEMPTS
+        or float(created_at) >= _END_OF_TIME
+        or (not_before is not None and float(not_before) >= _END_OF_TIME)
+        or (max_attempts is not None and int(max_attempts) > MAX_ATTEMPTS)
         or (_N in text and b"NaN" in text)
         or (_I in text and b"Infinity" in text)
     ):
         return None
-    not_before = fields.get("not_before")
     return job_of_checked(
         schema.name,
         payload,
-        fields["id"],
-        fields.get("priority", 0),
-        datetime.fromtimestamp(fields["created_at"], UTC),
-        None if not_before is None else datetime.fromtimestamp(not_before, UTC),
+        id_.decode(),
+        0 if priority is None else int(priority),
+        datetime.fromtimestamp(float(created_at), UTC),
+        None if not_before is None else datetime.fromtimestamp(float(not_before), UTC),
         attempt,
-        fields.get("max_attempts"),
+        None if max_attempts is None else int(max_attempts),
     )
 
 

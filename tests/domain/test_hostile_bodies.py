@@ -171,6 +171,34 @@ def test_the_short_way_reads_what_the_long_one_does(
     only_refuses(body.encode(), schema)
 
 
+@pytest.mark.parametrize(
+    "created_at", ["1.5", "0", "01", "1e3", "-1", "1.", "253370764799.9", "253370764800"]
+)
+@pytest.mark.parametrize(
+    "more",
+    [
+        "",
+        ',"priority":9',
+        ',"priority":10',
+        ',"priority":09',
+        ',"not_before":2.5',
+        ',"not_before":253370764800',
+        ',"max_attempts":1000000',
+        ',"max_attempts":1000001',
+        ',"max_attempts":0',
+        ',"priority":1,"not_before":2.0,"max_attempts":3',
+        ',"max_attempts":3,"priority":1',
+        ',"priority":1,"priority":1',
+    ],
+)
+def test_the_short_way_knows_the_bounds_of_the_long_one(created_at: str, more: str) -> None:
+    """Of what stands before the payload, in the order in which it is written or in another (SEC-2)."""
+    payload = '{"value":null,"number":1.0,"inner":null}'
+    body = f'{{"v":1,"id":"a","schema":"anything","created_at":{created_at}{more},"payload":{payload}}}'
+
+    only_refuses(body.encode(), JobSchema("anything", Lenient))
+
+
 @given(
     field=st.sampled_from(
         ["v", "id", "schema", "created_at", "payload", "priority", "not_before", "max_attempts", "headers"]
