@@ -47,6 +47,7 @@ from .observing import Observers
 from .registry import Registration, SchemaRegistry
 
 _MAX_LISTED = 2**31 - 1
+_UNOBSERVED = nullcontext(NO_HEADERS)
 
 
 class Anything(BaseModel):
@@ -206,9 +207,7 @@ class Orchestrator(Closing):
             return self._confirmed(queue_name, outcome)
 
     def _publishing(self, queue_name: str, count: int) -> AbstractContextManager[Mapping[str, str]]:
-        return (
-            nullcontext(NO_HEADERS) if self.observer is None else self.observer.publishing(queue_name, count)
-        )
+        return _UNOBSERVED if self.observer is None else self.observer.publishing(queue_name, count)
 
     def _confirmed(self, queue_name: str, outcome: PublishOutcome) -> str:
         if outcome.status in (PublishStatus.ACCEPTED, PublishStatus.DUPLICATE):

@@ -49,7 +49,7 @@ from .settings import (
     parsed_url,
     secret,
 )
-from .topology import DELAY_UNIT_S, Names
+from .topology import DELAY_UNIT_S, Names, names_of
 from .wire import LineBroken
 
 _CHUNK = 200
@@ -208,10 +208,11 @@ class RabbitMQClient(OrchestratorBackend):
         names, outbox = self._names(queue), self._open().outbox
         if not messages:
             outbox.require(names)
-        try:
-            self._forget(names, [message.id for message in messages])
-        except JobsError as error:  # which matters only to an id that is used again
-            self.logger.warning("earlier results of %d jobs aren't forgotten: %s", len(messages), error)
+        if self._results is not None:
+            try:
+                self._forget(names, [message.id for message in messages])
+            except JobsError as error:  # which matters only to an id that is used again
+                self.logger.warning("earlier results of %d jobs aren't forgotten: %s", len(messages), error)
         outcomes: list[PublishOutcome] = []
         for chunk in _bounded(messages):
             parcels = [
@@ -342,7 +343,7 @@ class RabbitMQClient(OrchestratorBackend):
             self._results.close()
 
     def _names(self, queue: str) -> Names:
-        return Names(self._namespace, queue)
+        return names_of(self._namespace, queue)
 
     def _open(self) -> "_Lines":
         self._notice_fork()

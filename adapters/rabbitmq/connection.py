@@ -4,10 +4,12 @@ Nothing else here touches what pika keeps to itself. Between a job's arrival and
 broker waits, so reading the one and writing the other is done in as few steps as the protocol allows.
 """
 
+import select
 import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from struct import Struct
 from typing import Any
 
@@ -53,6 +55,10 @@ class Connection(SelectConnection):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         self._consumers: dict[bytes, OnDelivery] = {}
+        self._outgoing: deque[bytes] = deque()
+        """Frames of our own that the next :meth:`flush` writes."""
+        self._look: Any = None
+        """Tells whether there is something to read, at the cost of one call; None where nothing does."""
         super().__init__(*args, **settings)
 
     def consume(
@@ -88,45 +94,72 @@ class Connection(SelectConnection):  # type: ignore[misc]
         channel._cancelled.discard(tag)
 
     def acknowledge(self, channel: Channel, tag: int, *, multiple: bool = False) -> None:
-        """Acknowledge a delivery, or all up to it.
+        """Acknowledge a delivery, or all up to it, with the next :meth:`flush`.
 
         Raises:
             ChannelWrongStateError: the channel isn't open.
         """
         channel._raise_if_not_open()
-        self._output_marshaled_frames([ack_frame(channel.channel_number, tag, multiple=multiple)])
+        self._outgoing.append(ack_frame(channel.channel_number, tag, multiple=multiple))
 
     def publish(
         self, channel: Channel, exchange: str, routing_key: str, properties: Properties, body: bytes
     ) -> None:
-        """Publish a message that must be routed.
+        """Publish a message that must be routed, with the next :meth:`flush`.
 
         Raises:
             ChannelWrongStateError: the channel isn't open.
             ShortStringTooLong: a name or the id has more than 255 bytes; nothing was written.
         """
         channel._raise_if_not_open()
-        self._output_marshaled_frames(
-            [
-                message_frames(
-                    channel.channel_number, exchange, routing_key, properties, body, self._body_max_length
-                )
-            ]
-        )
+        number, longest = channel.channel_number, self._body_max_length
+        self._outgoing.append(message_frames(number, exchange, routing_key, properties, body, longest))
 
     def forget_consumers(self) -> None:
         """Their channel is gone, or going."""
         self._consumers.clear()
 
     def flush(self) -> None:
-        """Write now what would be written in the next turn of the loop, as the other side waits for it.
+        """Write now what is to be written, as the other side waits for it.
 
-        pika would make a call, and thereby a packet, of each frame.
+        pika would do so in the next turn of the loop, and make a call, and thereby a packet, of each frame.
         """
         transport = self._transport
-        if transport is not None and transport.get_write_buffer_size():
+        if transport is None:
+            return
+        if transport._tx_buffers:  # what pika is to write comes first
+            self._hand_over()
             _join(transport._tx_buffers)
             transport._on_socket_writable()
+        elif self._outgoing and transport._state == transport._STATE_ACTIVE:
+            self._write(transport._sock)
+
+    def _write(self, sock: Any) -> None:
+        """Write our frames; what the system doesn't take at once is left to pika."""
+        if len(self._outgoing) > 1:
+            _join(self._outgoing)
+        while self._outgoing:
+            piece = self._outgoing.popleft()
+            try:
+                sent = sock.send(piece)
+            except OSError:  # it takes nothing now, or never again: pika finds out which
+                sent = 0
+            if sent < len(piece):
+                self._outgoing.appendleft(piece[sent:])
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Have pika write our frames as soon as it can."""
+        while self._outgoing:
+            self._adapter_emit_data(self._outgoing.popleft())
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether something may have come that wasn't read yet, be it the end; any thread may ask."""
+        try:
+            return self._look is None or bool(self._look.poll(0))
+        except RuntimeError:  # another thread is looking this moment
+            return True
 
     def drop(self) -> None:
         """Break it, as if the network did so: pika's own close waits for an answer, without end."""
@@ -141,9 +174,17 @@ class Connection(SelectConnection):  # type: ignore[misc]
         if type(transport) is _AsyncPlaintextTransport:
             # It reads until nothing is left, which is one read too many whenever something comes. (With TLS
             # it must: what was deciphered already shows nowhere else.)
-            transport._MAX_RECV_BYTES = _READ_BYTES
-            transport._MAX_CONSUME_BYTES = 1
+            transport._consume = partial(self._read_once, transport)
+        if hasattr(select, "poll"):  # not on Windows
+            self._look = select.poll()
+            self._look.register(transport._sock, select.POLLIN)
         super()._proto_connection_made(transport)
+
+    def _read_once(self, transport: Any) -> None:
+        data = transport._sock.recv(_READ_BYTES)
+        if not data:
+            raise transport.RxEndOfFile
+        self._on_data_available(data)
 
     def _on_data_available(self, data_in: bytes) -> None:
         # As pika does, but that the short way is tried before each frame: of many deliveries at once the last

@@ -176,7 +176,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             soon = monotonic() + _GRACE_S
             first_by = max(give_up, soon) if ready else give_up
             intake.io.wait(lambda: intake.arrivals or over(), max(0.0, first_by - monotonic()))
-            intake.io.wait(lambda: len(intake.arrivals) >= enough or over(), _GRACE_S)
+            if len(intake.arrivals) < enough:
+                intake.io.wait(lambda: len(intake.arrivals) >= enough or over(), _GRACE_S)
         if intake.deleted:
             intake.deleted = False
             raise not_declared(self._names.queue)

@@ -83,16 +83,16 @@ class Outbox:
         self._publisher.close()
 
     def _addressed(self, names: Names, parcels: Sequence[Parcel]) -> list[Post]:
-        delays = [delay_of(parcel.delay_s) if parcel.delay_s > 0 else None for parcel in parcels]
-        if levels := [delay.level for delay in delays if delay is not None]:
-            self._admin.make_ladder(names, max(levels))
-        posts = []
-        for parcel, delay in zip(parcels, delays, strict=True):
-            if delay is not None:
-                address = (names.delay(delay.level), delay.key)
+        posts, highest = [], -1
+        for properties, body, delay_s, dead in parcels:
+            if delay_s > 0:
+                level, key = delay_of(delay_s)
+                highest = max(highest, level)
+                posts.append(Post(names.delay(level), key, properties, body))
             else:
-                address = ("", names.dead if parcel.dead else names.work)
-            posts.append(Post(*address, parcel.properties, parcel.body))
+                posts.append(Post("", names.dead if dead else names.work, properties, body))
+        if highest >= 0:
+            self._admin.make_ladder(names, highest)
         return posts
 
     def _told(self, names: Names, fate: Fate) -> Sent:

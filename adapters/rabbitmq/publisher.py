@@ -2,7 +2,6 @@
 
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from enum import Enum, auto
 from typing import Any, NamedTuple
@@ -53,18 +52,14 @@ class _Batch:
         self.fates = [Fate.UNSENT] * len(posts)
         self.sent = 0
         self.open = len(posts)
-        self.decided: Future[None] = Future()
+        self.is_decided = False
+        """Whether nothing more will be heard."""
 
     def decide(self, place: int, fate: Fate) -> None:
         self.fates[place] = fate
         self.open -= 1
-        if not self.open and not self.decided.done():
-            self.decided.set_result(None)
-
-    def end(self) -> None:
-        """Nothing more will be heard."""
-        if not self.decided.done():
-            self.decided.set_result(None)
+        if not self.open:
+            self.is_decided = True
 
 
 class Publisher(Line):
@@ -97,19 +92,22 @@ class Publisher(Line):
         if not posts:
             return []
         batch = _Batch(posts)
-        self.io.beat()  # what is sent over a connection that broke since the last time would be UNKNOWN
-
-        def start(_channel: Channel, done: Answer) -> None:
-            self._queued.append(batch)
-            done(None)
-            self._pump()
-
-        self.ask(start, timeout_s)
-        if not self.io.wait(batch.decided.done, timeout_s):
+        if self.has_unread:  # what is sent over a connection that broke since the last time would be UNKNOWN
+            self.io.beat()
+        if not self.is_open:
+            self.ask(lambda _channel, done: done(None), timeout_s)
+        if not self.io.wait(lambda: batch.is_decided, timeout_s, first=lambda: self._start(batch)):
             self._give_up(batch)
         return batch.fates
 
     # -- in the loop ----------------------------------------------------------------------------------
+
+    def _start(self, batch: _Batch) -> None:
+        if self._channel is None:  # it broke this moment
+            batch.is_decided = True
+            return
+        self._queued.append(batch)
+        self._pump()
 
     def on_channel(self, channel: Channel, ready: Answer) -> None:
         self._last_tag = 0
@@ -125,7 +123,7 @@ class Publisher(Line):
         for batch, place in under_way.values():
             batch.decide(place, Fate.UNKNOWN)
         for batch in [batch for batch, _ in under_way.values()] + queued:
-            batch.end()
+            batch.is_decided = True
 
     def on_blocked_changed(self) -> None:
         self._pump()
@@ -190,8 +188,8 @@ class Publisher(Line):
             if batch.sent and batch.open:
                 self._drop()  # which decides, once it is noticed
             else:
-                batch.end()
+                batch.is_decided = True
 
         with suppress(LineClosed):
             self.io.run(give_up)
-            self.io.wait(batch.decided.done, _DROP_S)
+            self.io.wait(lambda: batch.is_decided, _DROP_S)

@@ -17,6 +17,7 @@ one before it, as messages with times to live of their own would be.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -53,6 +54,12 @@ class Names:
     def delay(self, level: int) -> str:
         """The name of a level's queue, and of its exchange."""
         return f"{self.work}:delay.{level}"
+
+
+@lru_cache(maxsize=1024)
+def names_of(namespace: str, queue: str) -> Names:
+    """The names of a queue's parts, which are needed with every job."""
+    return Names(namespace, queue)
 
 
 def work_arguments(kind: QueueKind) -> Arguments:

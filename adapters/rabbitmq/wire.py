@@ -10,7 +10,6 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from time import monotonic, sleep
 from typing import Any
@@ -59,6 +58,37 @@ class Unfit(LineBroken):
 
 class LineClosed(Exception):
     """The line was closed by its owner."""
+
+
+class Pending:
+    """An answer that may not be there yet: set in the loop, awaited by :meth:`Io.wait`."""
+
+    __slots__ = ("error", "is_given_up", "is_over", "value")
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self.is_given_up = False
+        """Whether nobody waits for it any more: what wasn't begun by then never is."""
+        self.value: Any = None
+        self.error: Exception | None = None
+
+    def set(self, value: Any) -> None:
+        """Answer, unless that has been done."""
+        if not self.is_over:
+            self.value = value
+            self.is_over = True
+
+    def fail(self, error: Exception) -> None:
+        """Answer with an error, unless there is an answer."""
+        if not self.is_over:
+            self.error = error
+            self.is_over = True
+
+    def result(self) -> Any:
+        """Return what was answered, or raise it."""
+        if self.error is not None:
+            raise self.error
+        return self.value
 
 
 class Io:
@@ -265,10 +295,10 @@ class Line:
         self._connection: Connection | None = None
         self._channel: Channel | None = None
         self._opening = False
-        self._closed: Future[None] | None = None
-        """Set once it is closed; done once the connection is."""
-        self._backlog: list[tuple[Act, Future[Any]]] = []
-        self._asked: set[Future[Any]] = set()
+        self._closed: Pending | None = None
+        """Set once it is closed; over once the connection is."""
+        self._backlog: list[tuple[Act, Pending]] = []
+        self._asked: set[Pending] = set()
         self.server = ""
         """What the server calls itself, once it has answered."""
         self.last_blocked: str | None = None
@@ -280,6 +310,12 @@ class Line:
     def is_open(self) -> bool:
         """Whether it is, as far as is known here."""
         return self._channel is not None
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether something came that nobody read yet, be it the end of the connection."""
+        connection = self._connection
+        return connection is not None and connection.has_unread
 
     def ask(self, act: Act, timeout_s: float) -> Any:
         """Have ``act`` speak to the server, and return what it answers with; from any other thread.
@@ -293,12 +329,12 @@ class Line:
             LineBroken: it broke meanwhile, or the server closed the channel: see its cause.
             LineClosed: the line is closed.
         """
-        answer: Future[Any] = Future()
+        answer = Pending()
         try:
-            if self.io.wait(answer.done, timeout_s, first=lambda: self._begin(act, answer)):
+            if self.io.wait(lambda: answer.is_over, timeout_s, first=lambda: self._begin(act, answer)):
                 return answer.result()
         finally:
-            answer.cancel()  # where it wasn't begun, it never is
+            answer.is_given_up = True
         if self.io.closed:
             raise LineClosed
         self.abandon()
@@ -311,11 +347,11 @@ class Line:
 
     def close(self) -> None:
         """Close the connection, politely where the server answers in time; again is a no-op."""
-        closed: Future[None] = Future()
+        closed = Pending()
         with suppress(LineClosed):
-            if not self.io.wait(closed.done, _CLOSE_S, first=lambda: self._close(closed)):
+            if not self.io.wait(lambda: closed.is_over, _CLOSE_S, first=lambda: self._close(closed)):
                 self.abandon()
-                self.io.wait(closed.done, _CLOSE_S)
+                self.io.wait(lambda: closed.is_over, _CLOSE_S)
         self._heart.leave(self.io)
         self.io.close()
 
@@ -332,36 +368,36 @@ class Line:
         """The server began or ceased to refuse messages."""
 
     def _flush(self) -> None:
-        """Write now what pika would write in the next turn of the loop, for what the other side waits for."""
+        """Write now what pika would write in the next turn of the loop, as the other side waits for it."""
         if self._connection is not None:
             self._connection.flush()
 
     # -- opening --------------------------------------------------------------------------------------
 
-    def _begin(self, act: Act, answer: "Future[Any]") -> None:
+    def _begin(self, act: Act, answer: Pending) -> None:
         if self._closed is not None:
-            _fail(answer, LineClosed())
+            answer.fail(LineClosed())
         elif self._channel is not None:
             self._act(self._channel, act, answer)
         else:
             self._backlog.append((act, answer))
             self._open()
 
-    def _act(self, channel: Channel, act: Act, answer: "Future[Any]") -> None:
-        if not answer.set_running_or_notify_cancel():
+    def _act(self, channel: Channel, act: Act, answer: Pending) -> None:
+        if answer.is_given_up:
             return
         self._asked.add(answer)
 
         def finish(value: Any) -> None:
             self._asked.discard(answer)
-            if not answer.done():
-                answer.set_result(value)
+            answer.set(value)
 
         try:
             act(channel, finish)
+            self._flush()
         except Exception as error:  # a channel that is closing, mostly
             self._asked.discard(answer)
-            _fail(answer, LineBroken(error))
+            answer.fail(LineBroken(error))
 
     def _open(self) -> None:
         if self._opening:
@@ -438,7 +474,7 @@ class Line:
         broken = LineBroken(reason)
         asked, self._asked = self._asked, set()
         for answer in asked:
-            _fail(answer, broken)
+            answer.fail(broken)
         self._fail_backlog(broken)
 
     def _connection_closed(self, connection: Connection, reason: Exception) -> None:
@@ -454,7 +490,7 @@ class Line:
     def _fail_backlog(self, error: Exception) -> None:
         backlog, self._backlog = self._backlog, []
         for _, answer in backlog:
-            _fail(answer, error)
+            answer.fail(error)
 
     def _set_blocked(self, reason: str | None) -> None:
         if reason != self.blocked:
@@ -471,7 +507,7 @@ class Line:
             _LOGGER.error("a connection to RabbitMQ is given up after a fault", exc_info=error)
         self._drop()
 
-    def _close(self, closed: "Future[None]") -> None:
+    def _close(self, closed: Pending) -> None:
         first, self._closed = self._closed is None, closed
         self._fail_backlog(LineClosed())
         if self._attempt is not None:
@@ -482,13 +518,8 @@ class Line:
             self._connection.close()
 
     def _gone(self) -> None:
-        if self._closed is not None and not self._closed.done():
-            self._closed.set_result(None)
-
-
-def _fail(answer: "Future[Any]", error: Exception) -> None:
-    with suppress(InvalidStateError):  # it was given up
-        answer.set_exception(error)
+        if self._closed is not None:
+            self._closed.set(None)
 
 
 def _root(error: BaseException) -> BaseException:

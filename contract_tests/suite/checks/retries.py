@@ -167,6 +167,9 @@ def only_crashes_are_counted(bench: Bench) -> None:
         while len(came) < len(publishers) * rounds * at_once:
             acks = [Ack(delivery.receipt) for delivery in taken]
             taken = consumer.settle(acks, take=50).deliveries or rig.receive(consumer, 50)
+            if not taken:
+                for publisher in publishers:
+                    bench.finish(publisher)  # which tells what ails it
             assert taken, f"{len(came)} jobs came, and no more"
             came += taken
         for publisher in publishers:

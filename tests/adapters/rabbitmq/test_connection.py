@@ -1,21 +1,26 @@
-"""Deliveries read by the short way arrive like those that pika reads, however the stream is cut (RCV-2)."""
+"""Read and written past pika: deliveries arrive however the stream is cut (RCV-2), frames leave in order."""
 
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pika import BasicProperties, ConnectionParameters
+from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
+from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 from pika.channel import Channel
 from pika.frame import Body, Header, Heartbeat, Method
 from pika.heartbeat import HeartbeatChecker
 from pika.spec import Basic
 
 from mindtrace.jobs.adapters.rabbitmq.connection import Connection
-from mindtrace.jobs.adapters.rabbitmq.frames import Properties
+from mindtrace.jobs.adapters.rabbitmq.frames import Properties, ack_frame, message_frames
 from mindtrace.jobs.adapters.rabbitmq.loop import Loop
 
 OURS, PIKAS = "jobs-1", "letters-1"
@@ -144,3 +149,103 @@ def test_a_frame_that_ends_otherwise_is_left_to_pika(place: str) -> None:
     with streaming() as stream:
         assert stream.connection._read_deliveries(whole + spoilt) == len(whole)
         assert len(stream.told) == 1
+
+
+class Wire:
+    """A stream's connection on a socket, and the other end of it."""
+
+    def __init__(self, stream: Stream, loop: Loop, here: socket.socket, there: socket.socket) -> None:
+        here.setblocking(False)
+        there.setblocking(False)
+        self.connection = stream.connection
+        self.connection._body_max_length = 8 * 1024
+        self.channel = self.connection._channels[1]
+        self.there = there
+        self._loop = loop
+        protocol = SimpleNamespace(eof_received=lambda: None, connection_lost=lambda _error: None)
+        self.connection._transport = _AsyncPlaintextTransport(here, protocol, SelectorIOServicesAdapter(loop))
+
+    def arrived(self) -> bytes:
+        """All that comes out at the other end, once the loop has nothing more to write."""
+        read = b""
+        while True:
+            self._loop.turn(0.0)
+            try:
+                read += self.there.recv(1 << 20)
+            except BlockingIOError:
+                if self._loop.was_idle:
+                    return read
+
+
+@contextmanager
+def wired() -> Iterator[Wire]:
+    here, there = socket.socketpair()
+    with here, there:
+        here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        loop = Loop()
+        try:
+            yield Wire(Stream(loop), loop, here, there)
+        finally:
+            loop.close()
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["publish", "ack", "pika", "flush", "read"]), st.integers(0, 40_000)))
+)
+def test_frames_leave_in_their_order_however_full_the_socket_is(steps: list[tuple[str, int]]) -> None:
+    """Whoever wrote them: of ours that weren't flushed when pika wrote, only their own order is promised."""
+    with wired() as wire:
+        connection, channel = wire.connection, wire.channel
+        unflushed, expected, read = b"", b"", b""
+        for number, (step, size) in enumerate(steps, 1):
+            if step == "publish":
+                body = bytes([number % 256]) * size
+                connection.publish(channel, "", "queue", Properties("id"), body)
+                unflushed += message_frames(
+                    1, "", "queue", Properties("id"), body, connection._body_max_length
+                )
+            elif step == "ack":
+                connection.acknowledge(channel, number)
+                unflushed += ack_frame(1, number, multiple=False)
+            elif step == "pika":
+                connection._output_marshaled_frames([HEARTBEAT])
+                expected += HEARTBEAT
+            elif step == "flush":
+                connection.flush()
+                expected, unflushed = expected + unflushed, b""
+            else:
+                read += wire.arrived()
+        connection.flush()
+        assert read + wire.arrived() == expected + unflushed
+
+
+def test_a_full_socket_leaves_the_rest_to_the_loop() -> None:
+    """Nothing waits for the other end to read, and nothing is written twice."""
+    with wired() as wire:
+        body = b"x" * 1_000_000
+        wire.connection.publish(wire.channel, "", "queue", Properties("id"), body)
+        wire.connection.flush()
+        assert wire.connection._transport.get_write_buffer_size() > 0
+        longest = wire.connection._body_max_length
+        assert wire.arrived() == message_frames(1, "", "queue", Properties("id"), body, longest)
+        assert wire.connection._transport.get_write_buffer_size() == 0
+
+
+def test_what_came_unread_shows_at_once_be_it_the_end() -> None:
+    with wired() as wire:
+        wire.connection._proto_connection_made(wire.connection._transport)
+        wire.arrived()
+        assert not wire.connection.has_unread
+        wire.there.send(HEARTBEAT)
+        assert wire.connection.has_unread
+        wire.connection._read_once(wire.connection._transport)
+        assert not wire.connection.has_unread
+        wire.there.close()
+        assert wire.connection.has_unread
+
+
+def test_any_thread_may_look_for_what_came() -> None:
+    with wired() as wire, ThreadPoolExecutor(4) as threads:
+        wire.connection._proto_connection_made(wire.connection._transport)
+        wire.there.send(HEARTBEAT)
+        assert all(threads.map(lambda _: wire.connection.has_unread, range(20_000)))
