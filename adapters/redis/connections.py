@@ -22,6 +22,29 @@ _UNLIMITED = 2**31
 _Reader = Callable[[Connection], Any]
 
 
+class _Kept:
+    """A connection that stays here between calls, and the means to see whether anything came meanwhile."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._socket: Any = None
+        self._look: Any = None
+
+    def is_quiet(self) -> bool:
+        """Whether nothing came that nobody read, be it the end. The driver's own look takes longer."""
+        socket: Any = self.connection._sock
+        try:
+            if not hasattr(select, "poll"):  # on Windows
+                return not self.connection.can_read()
+            if socket is not self._socket:  # it was connected anew
+                look = select.poll()
+                look.register(socket, select.POLLIN)
+                self._socket, self._look = socket, look
+        except (TypeError, ValueError, OSError, driver.RedisError):  # there is none, or it was closed
+            return False
+        return socket is not None and not self._look.poll(0)
+
+
 class Connections:
     """Sends each command once, and never reads an answer that another command was to have.
 
@@ -35,7 +58,7 @@ class Connections:
     def __init__(self, client: Redis) -> None:
         self._client = client
         self._pool = client.connection_pool
-        self._idle: list[Connection] = []
+        self._idle: list[_Kept] = []
         self._pid = os.getpid()
 
     def ask(self, *commands: Command) -> list[Any]:
@@ -60,8 +83,8 @@ class Connections:
 
     def drop_idle(self) -> None:
         """Close those that nobody uses now."""
-        while (connection := self._next_idle()) is not None:
-            self._drop(connection)
+        while (idle := self._next_idle()) is not None:
+            self._drop(idle)
 
     def close(self) -> None:
         """Close all, also under a call."""
@@ -71,55 +94,43 @@ class Connections:
                 sentinel.close()
 
     def _talk(self, commands: Sequence[Command], read: _Reader) -> list[Any]:
-        connection = self._take()
+        kept = self._take()
+        connection = kept.connection
         try:
             packed = b"".join([pack_command(command) for command in commands])  # type: ignore[arg-type]
             connection.send_packed_command([packed])  # type: ignore[no-untyped-call]
             answers = [_answer(connection, read) for _ in commands]
         except BaseException:  # an interrupt, too: what it didn't read would be the next command's answer
-            self._drop(connection)
+            self._drop(kept)
             raise
-        self._idle.append(connection)
+        self._idle.append(kept)
         return answers
 
     def _read_parsed(self, connection: Connection, command: Command) -> Any:
         return self._client.parse_response(connection, command[0])  # type: ignore[no-untyped-call]
 
-    def _take(self) -> Connection:
+    def _take(self) -> _Kept:
         if self._pid != os.getpid():  # forked: these are the parent's
             self._idle, self._pid = [], os.getpid()
-        while (connection := self._next_idle()) is not None:
-            if self._is_sound(connection):
-                return connection
-            self._drop(connection)
-        return self._pool.get_connection()
+        while (idle := self._next_idle()) is not None:
+            if self._is_sound(idle):
+                return idle
+            self._drop(idle)
+        return _Kept(self._pool.get_connection())
 
-    def _next_idle(self) -> Connection | None:
+    def _next_idle(self) -> _Kept | None:
         try:
             return self._idle.pop()
         except IndexError:
             return None
 
-    def _is_sound(self, connection: Connection) -> bool:
+    def _is_sound(self, idle: _Kept) -> bool:
         """Whether it is open, with nothing left to read, and leads to the server that is master by now."""
-        return bool(self._pool.owns_connection(connection)) and _is_quiet(connection)
+        return bool(self._pool.owns_connection(idle.connection)) and idle.is_quiet()
 
-    def _drop(self, connection: Connection) -> None:
-        connection.disconnect()  # type: ignore[no-untyped-call]
-        self._pool.release(connection)
-
-
-def _is_quiet(connection: Connection) -> bool:
-    """Whether nothing came that nobody read, be it the end. The driver's own look takes longer."""
-    socket: Any = connection._sock
-    try:
-        if not hasattr(select, "poll"):  # on Windows
-            return not connection.can_read()
-        look = select.poll()
-        look.register(socket, select.POLLIN)
-    except (TypeError, ValueError, OSError, driver.RedisError):  # there is none, or it was closed
-        return False
-    return not look.poll(0)
+    def _drop(self, kept: _Kept) -> None:
+        kept.connection.disconnect()  # type: ignore[no-untyped-call]
+        self._pool.release(kept.connection)
 
 
 def _read(connection: Connection) -> Any:
