@@ -135,13 +135,15 @@ def delay_of(seconds: float) -> Delay:
 
 def conflict(queue: Queue, said: str) -> str:
     """What to tell of a queue that can't be declared because it exists otherwise."""
-    for kind in (QueueKind.FIFO, QueueKind.PRIORITY):
-        theirs = work_arguments(kind)["x-queue-type"]
-        if kind is not queue.kind and "'x-queue-type'" in said and f"current is '{theirs}'" in said:
-            return (
-                f"queue {queue.name!r} exists as {kind}, not {queue.kind}: "
-                "declare it as it is, or delete it first"
-            )
+    other = QueueKind.FIFO if queue.kind is QueueKind.PRIORITY else QueueKind.PRIORITY
+    theirs = work_arguments(other)["x-queue-type"]
+    has_their_type = "'x-queue-type'" in said and f"current is '{theirs}'" in said
+    has_ranks = "'x-max-priority'" in said and "received none" in said  # what some releases name first
+    if has_their_type or has_ranks:
+        return (
+            f"queue {queue.name!r} exists as {other}, not {queue.kind}: "
+            "declare it as it is, or delete it first"
+        )
     return (
         f"queue {queue.name!r} exists with other settings, perhaps of another release: {said}; "
         "once it is empty, delete it, and declare it again"

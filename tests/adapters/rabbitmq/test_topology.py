@@ -101,7 +101,12 @@ def test_a_rank_that_somebody_else_chose_is_some_priority(kind: QueueKind, rank:
 
 def test_a_conflict_tells_the_difference() -> None:
     """Of kinds, in our words; of anything else, in the server's (ADM-1)."""
-    other = "inequivalent arg 'x-queue-type' for queue: received 'quorum' but current is 'classic'"
+    said = "inequivalent arg '{}' for queue 'q' in vhost '/': received {} but current is {}"
+    classic = said.format("x-queue-type", "'quorum'", "'classic'")
+    quorum = said.format("x-queue-type", "'classic'", "'quorum'")
+    ranked = said.format("x-max-priority", "none", "the value '19' of type 'signedint'")
 
-    assert "exists as priority, not fifo" in conflict(Queue("q"), other)
+    assert "exists as priority, not fifo" in conflict(Queue("q"), classic)
+    assert "exists as priority, not fifo" in conflict(Queue("q"), ranked)
+    assert "exists as fifo, not priority" in conflict(Queue("q", QueueKind.PRIORITY), quorum)
     assert "x-delivery-limit" in conflict(Queue("q"), "inequivalent arg 'x-delivery-limit'")
