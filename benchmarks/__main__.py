@@ -8,7 +8,7 @@ from . import machine, report
 from .brokers import BROKERS, private_brokers
 from .contender import FIELD, Contender
 from .results import Results
-from .scenarios import backlog, field, memory, rabbitmq_limit, redis_limit
+from .scenarios import backlog, field, latency, memory, rabbitmq_limit, redis_limit
 
 RESULTS = Path("build/bench/results")
 
@@ -38,6 +38,7 @@ def main() -> int:
         results = Results(machine.describe(urls), options.rounds)
         try:
             field.measure(results, taking_part, urls, options.rounds, options.scale)
+            latency.measure(results, taking_part, urls, options.rounds, options.scale)
             redis_limit.measure(results, urls, options.rounds, options.scale)
             rabbitmq_limit.measure(results, urls, options.rounds, options.scale)
             memory.measure(results, taking_part, urls, options.scale)

@@ -71,6 +71,7 @@ FIELD = (
     Contender("redis", "taskiq", "taskiq", 1_500, 0, 4_000),
     Contender("redis", "streaq", "streaq", 1_500, 5_000, 5_000),
     Contender("rabbitmq", "ours", None, 1_000, 20_000, 20_000),
+    Contender("rabbitmq", "ours", None, 1_000, 20_000, 20_000, queue_type="priority"),
     Contender("rabbitmq", "bare_rabbitmq", None, 1_000, 20_000, 20_000),
     Contender("rabbitmq", "incumbent", "incumbent", 200, 300, 2_000),
     Contender("rabbitmq", "dramatiq", "dramatiq", 1_000, 0, 4_000),

@@ -23,7 +23,7 @@ COLOURS = {"ours": "#1f6f8b", "bare": "#b8b8b8", "peer": "#e0a458"}
 
 
 def colour(library: str) -> str:
-    if library == OURS:
+    if library.startswith(OURS):
         return COLOURS["ours"]
     return COLOURS["bare" if library.startswith("bare ") else "peer"]
 

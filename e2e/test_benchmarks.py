@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -38,6 +38,9 @@ def test_the_benchmark_measures_this_project_and_the_bare_client(tmp_path: Path)
     figures = json.loads(out.read_text("utf-8"))["figures"]
     drained = {(one["broker"], one["library"]) for one in figures if one["name"] == "drain" and one["values"]}
     assert drained == {("memory", "this project"), ("redis", "this project"), ("redis", "bare Lua")}
+    waited = {one["broker"]: one["values"] for one in figures if one["name"] == "latency_p50"}
+    assert waited.keys() == {"memory", "redis"}
+    assert all(0 < value < 1000 for values in waited.values() for value in values)
     assert "| this project |" in page.read_text("utf-8")
 
 
@@ -74,6 +77,57 @@ def test_a_round_that_a_peer_failed_is_noted_and_run_again_whole(monkeypatch: py
     played.clear()
     with pytest.raises(RuntimeError, match="its worker ended"):
         field.round_of(results, replace(peer, environment=None), "redis://", 0, 1.0)
+
+
+def test_a_peer_that_fails_while_it_waits_is_noted_and_costs_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those that are slow are asked once a round; where ours fails, the run ends."""
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.contender import Contender
+    from benchmarks.results import Results, Subject
+    from benchmarks.scenarios import latency
+
+    class Running:
+        """One whose jobs take so long; with none given, its worker ends in the second turn."""
+
+        traits: ClassVar = {"wakes": True}
+
+        def __init__(self, name: str, took_ms: float | None) -> None:
+            self.subject = Subject("redis", name, "at least once", "", {}, "")
+            self._took_ms = took_ms
+            self.turns = 0
+
+        def ask(self, step: str, **arguments: Any) -> list[float]:
+            if step != "latency":
+                return []
+            self.turns += 1
+            if self._took_ms is None and self.turns > 1:
+                raise RuntimeError("its worker ended\nand much more")
+            return [self._took_ms or 1.0] * arguments["count"]
+
+        def start_worker(self) -> None: ...
+
+        def wait_for(self, _kind: str, _number: int) -> None: ...
+
+    made = {"quick": Running("quick", 0.5), "slow": Running("slow", 300.0), "weak": Running("weak", None)}
+
+    @contextmanager
+    def running(contender: Contender, _url: str, _queue: str) -> Iterator[Running]:
+        yield made[contender.peer]
+
+    monkeypatch.setattr(latency, "running", running)
+    peers = [Contender("redis", name, name, 10, 0, 0) for name in made]
+    results = Results({}, 2)
+
+    latency.measure(results, peers, {"redis": "redis://"}, rounds=2, scale=0.2)
+
+    medians = {one.library: one.values for one in results.figures if one.name == "latency_p50"}
+    assert medians == {"quick": [0.5, 0.5], "slow": [300.0, 300.0]}
+    assert (made["quick"].turns, made["slow"].turns) == (2 * int(latency.TURNS * 0.2), 2)
+    assert results.failures == ["redis weak, idle latency, left out: its worker ended"]
+    with pytest.raises(RuntimeError, match="its worker ended"):
+        latency.measure(results, [replace(peers[2], environment=None)], {"redis": "redis://"}, 1, 1.0)
 
 
 def _benchmarks(*words: str) -> None:

@@ -3,7 +3,7 @@
 from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, Orchestrator
 
 from .. import job as jobs
-from ..peer import AT_LEAST_ONCE, PLACE, About, Peer
+from ..peer import AT_LEAST_ONCE, CONFIRMED, PLACE, About, Peer
 
 
 class Work(JobInput):
@@ -14,18 +14,23 @@ class Work(JobInput):
     y: float
 
 
+PRIORITY = PLACE.queue_type == "priority"
+"""Whether priorities are wanted, for which RabbitMQ has classic queues only."""
 RUN = {"no_op": jobs.no_op, "wait": jobs.wait, "spin": jobs.spin}
 SETTINGS = {
     "memory": "one thread in this process",
     "sqlite": "one process on a file that is synced (WAL, synchronous=FULL)",
     "redis": "one process, adaptive batches",
-    "rabbitmq": "one process, prefetch=adaptive (it is 1 by default); quorum queue, every publish confirmed",
+    "rabbitmq": f"one process, prefetch=adaptive (it is 1 by default); quorum queue, {CONFIRMED}",
 }
+if PRIORITY:
+    SETTINGS["rabbitmq"] = SETTINGS["rabbitmq"].replace("quorum", "classic")
 EXTRAS = {"redis": ("redis", "hiredis"), "rabbitmq": ("pika",)}
 
 
 class Runner(Consumer):
     schema = JobSchema(name=PLACE.queue or "bench", input=Work)
+    queue_type = PLACE.queue_type or "fifo"
 
     def run(self, job: Job[Work]) -> None:
         payload = job.payload
@@ -34,7 +39,7 @@ class Runner(Consumer):
 
 class Measured(Peer):
     about = About(
-        "this project",
+        "this project, priority queue" if PRIORITY else "this project",
         AT_LEAST_ONCE,
         SETTINGS[PLACE.broker],
         ("mindtrace-jobs", "pydantic", *EXTRAS.get(PLACE.broker, ())),
@@ -45,7 +50,7 @@ class Measured(Peer):
     def open(self) -> None:
         url = PLACE.url + ("?prefetch=adaptive" if PLACE.broker == "rabbitmq" else "")
         self.orchestrator = Orchestrator(url)
-        self.orchestrator.register(Runner.schema)
+        self.orchestrator.register(Runner.schema, Runner.queue_type)
 
     def send(self, kind: str) -> None:
         self.orchestrator.publish(PLACE.queue, Work(kind=kind, x=jobs.X, y=jobs.Y))

@@ -1,4 +1,4 @@
-"""Every library at the same work: publishing, draining, starting, waiting."""
+"""Every library at the same work: publishing, draining, starting."""
 
 import sys
 import time
@@ -8,8 +8,6 @@ from ..contender import Contender, Running, running
 from ..results import Results
 
 WARM_UP = 20
-LATENCIES = 100
-LATENCY_LIMIT_S = 6.0
 IDLE_S = 1.0
 
 
@@ -80,18 +78,10 @@ def play(contender: Contender, one: Running, scale: float, note: Callable[[str, 
     note("drain", "jobs/s", rate(moments))
     for kind in others:
         note(f"drain_{kind}", "jobs/s", rate(one.wait_for(kind, sized(contender.others))))
-    if one.traits["wakes"]:
+    if one.traits["wakes"] and not one.traits["in_process"]:
         time.sleep(0.3)
-        if not one.traits["in_process"]:
-            note("memory", "MiB", one.worker_memory_mib)
-            note("idle_cpu", "%", one.worker_cpu(IDLE_S) * 100)
-        latencies = sorted(
-            one.ask(
-                "latency", before=published, count=max(10, int(LATENCIES * scale)), limit_s=LATENCY_LIMIT_S
-            )
-        )
-        note("latency_p50", "ms", latencies[len(latencies) // 2])
-        note("latency_p99", "ms", latencies[min(len(latencies) - 1, int(len(latencies) * 0.99))])
+        note("memory", "MiB", one.worker_memory_mib)
+        note("idle_cpu", "%", one.worker_cpu(IDLE_S) * 100)
 
 
 def rate(moments: list[float]) -> float:
