@@ -300,12 +300,12 @@ def test_no_secret_is_seen_in_the_list_of_processes(shell: Shell) -> None:
 # -- stopping, dying, reloading -------------------------------------------------------------------
 
 
-def test_sigterm_lets_the_job_that_runs_end(shell: Shell) -> None:
+def test_sigterm_lets_the_job_that_runs_end(shell: Shell, server: PrivateRedis) -> None:
     job_id = shell.publish(seconds=1.5)
     shell.publish(seconds=1.5)
     worker = shell.start("worker", "tasks:Sleeper", "--prefetch", "2")
-    worker.wait_for("working on")
-    eventually(lambda: shell.counts()["in_flight"] == 2, PATIENCE_S, "it is in hand")
+    with server.client() as client:  # the command takes longer than both are in hand: a second, at a slow job
+        eventually(lambda: client.counts("naps").in_flight == 2, PATIENCE_S, "they are in hand")
     worker.signal(signal.SIGTERM)
 
     assert worker.ends() == 0
