@@ -48,24 +48,26 @@ def encode(job: Job[Any], schema: JobSchema[Any, Any], *, max_bytes: int = MAX_B
         BodyTooLarge: the envelope is longer than ``max_bytes``.
         MalformedBody: the payload nests deeper than 64 levels, or has a number of more than 200 digits.
     """
-    # A name needs no escapes, and a float is written as JSON has it.
-    head = (
-        f'{{"v":{VERSION},"id":"{job.id}","schema":"{job.schema_name}",'
-        f'"created_at":{job.created_at.timestamp()!r}'
+    # A name needs no escapes, and a float is written as JSON has it; neither by what a subclass makes of it.
+    head = b'{"v":%d,"id":"%b","schema":"%b","created_at":%b' % (
+        VERSION,
+        job.id.encode(),
+        job.schema_name.encode(),
+        _seconds(job.created_at),
     )
     if job.priority:
-        head += f',"priority":{job.priority}'
+        head += b',"priority":%d' % job.priority
     if job.not_before is not None:
-        head += f',"not_before":{job.not_before.timestamp()!r}'
+        head += b',"not_before":%b' % _seconds(job.not_before)
     if job.max_attempts is not None:
-        head += f',"max_attempts":{job.max_attempts}'
+        head += b',"max_attempts":%d' % job.max_attempts
     if job.headers:
-        head += f',"headers":{to_json(dict(job.headers)).decode()}'
+        head += b',"headers":%b' % to_json(dict(job.headers))
     payload = encode_model("payload", job.payload)
     # An instance may have been built past its validators, or changed since, or be written otherwise than
     # it is read: better to hear of it here than in a dead letter.
     decode_model("payload, as a consumer would read it", schema.input, payload)
-    body = b'%b,"payload":%b}' % (head.encode(), payload)
+    body = b'%b,"payload":%b}' % (head, payload)
     check_bounds(body, max_bytes=max_bytes)
     return body
 
@@ -223,6 +225,10 @@ def _read_fields(body: bytes, max_bytes: int) -> dict[str, Any]:
     if type(fields["payload"]) is not dict:
         raise MalformedBody("the payload isn't a JSON object")
     return fields
+
+
+def _seconds(moment: datetime) -> bytes:
+    return repr(float(moment.timestamp())).encode()
 
 
 def _moment(what: str, seconds: object) -> datetime:

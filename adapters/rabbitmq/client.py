@@ -62,6 +62,7 @@ _STATUS = {
     Fate.UNKNOWN: PublishStatus.UNKNOWN,
     Fate.UNROUTABLE: PublishStatus.REJECTED,
     Fate.REFUSED: PublishStatus.REJECTED,
+    Fate.UNWRITABLE: PublishStatus.REJECTED,
     Fate.UNSENT: PublishStatus.REJECTED,
 }
 
@@ -221,7 +222,7 @@ class RabbitMQClient(OrchestratorBackend):
             ]
             try:
                 sent = outbox.send(names, parcels)
-            except BackendError as error:
+            except (BackendError, Closed) as error:
                 if not outcomes:
                     raise
                 sent = [Sent(Fate.UNSENT, error)] * len(chunk)

@@ -127,7 +127,7 @@ class Connection(SelectConnection):  # type: ignore[misc]
         transport = self._transport
         if transport is None:
             return
-        if transport._tx_buffers:  # what pika is to write comes first
+        if transport._tx_buffers:  # what pika is to write comes first, whoever came first
             self._hand_over()
             _join(transport._tx_buffers)
             transport._on_socket_writable()
@@ -139,14 +139,16 @@ class Connection(SelectConnection):  # type: ignore[misc]
         if len(self._outgoing) > 1:
             _join(self._outgoing)
         while self._outgoing:
-            piece = self._outgoing.popleft()
+            piece = self._outgoing[0]
             try:
                 sent = sock.send(piece)
             except OSError:  # it takes nothing now, or never again: pika finds out which
                 sent = 0
             if sent < len(piece):
-                self._outgoing.appendleft(piece[sent:])
+                self._outgoing[0] = piece[sent:]
                 self._hand_over()
+            else:
+                self._outgoing.popleft()
 
     def _hand_over(self) -> None:
         """Have pika write our frames as soon as it can."""

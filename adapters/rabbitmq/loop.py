@@ -71,6 +71,11 @@ class Loop(AbstractSelectorIOLoop):  # type: ignore[misc]
         """Whether it can't be turned any more."""
         return self._bell.fileno() == -1
 
+    @property
+    def has_calls(self) -> bool:
+        """Whether there are calls to make in the next turn."""
+        return bool(self._calls)
+
     def turn(self, until: float) -> None:
         """Wait for events until then (of ``monotonic``), an alarm or a call, and see to what there is."""
         if self._changed:

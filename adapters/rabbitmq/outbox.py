@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ...domain.errors import BackendError, BackendUnavailable
+from ...domain.errors import BackendError, BackendUnavailable, Closed, JobsError
 from .admin import Admin, not_declared
 from .frames import Properties
 from .link import Link
@@ -25,7 +25,7 @@ class Sent(NamedTuple):
     """What became of a parcel."""
 
     fate: Fate
-    error: BackendError | None = None
+    error: JobsError | None = None
 
 
 _CONFIRMED = Sent(Fate.CONFIRMED)
@@ -53,7 +53,7 @@ class Outbox:
         posts = self._addressed(names, parcels)
         sent = [Sent(Fate.UNSENT)] * len(posts)
         unsent = list(range(len(posts)))
-        failure: BackendError | None = None
+        failure: JobsError | None = None
 
         def attempt(timeout_s: float) -> None:
             nonlocal unsent
@@ -66,7 +66,9 @@ class Outbox:
 
         try:
             self._link.persist(attempt)
-        except BackendUnavailable as error:
+        except (BackendUnavailable, Closed) as error:
+            if isinstance(error, Closed) and len(unsent) == len(posts):
+                raise
             failure = error
         if unsent:
             why = failure or self._blocked()
@@ -103,6 +105,8 @@ class Outbox:
                 return Sent(fate, not_declared(names.queue))
             case Fate.REFUSED:
                 return Sent(fate, BackendError("RabbitMQ refused to keep it: is its disk or a queue full?"))
+            case Fate.UNWRITABLE:
+                return Sent(fate, BackendError("RabbitMQ has no room for its id, its priority or its body"))
             case Fate.UNKNOWN:
                 return Sent(fate, self._why_unknown())
             case Fate.UNSENT:

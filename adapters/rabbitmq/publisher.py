@@ -11,7 +11,7 @@ from pika.channel import Channel
 from pika.spec import Basic
 
 from .frames import Properties
-from .wire import Answer, Heart, Line, LineClosed
+from .wire import Answer, Heart, Line, LineClosed, Pending, no_answer
 
 _WINDOW = 2000
 """How many messages may be under way at once, so that a slow server isn't buried."""
@@ -40,6 +40,8 @@ class Fate(Enum):
     """There is no queue that it belongs into."""
     REFUSED = auto()
     """The server couldn't keep it."""
+    UNWRITABLE = auto()
+    """It isn't what a message can be: its id is too long, say."""
     UNKNOWN = auto()
     """It was sent, and the line broke before the confirm."""
 
@@ -52,14 +54,19 @@ class _Batch:
         self.fates = [Fate.UNSENT] * len(posts)
         self.sent = 0
         self.open = len(posts)
-        self.is_decided = False
-        """Whether nothing more will be heard."""
+        self.is_begun = False
+        self.decided = Pending()
+        self.tell: Answer = self.decided.set
 
     def decide(self, place: int, fate: Fate) -> None:
         self.fates[place] = fate
         self.open -= 1
         if not self.open:
-            self.is_decided = True
+            self.end()
+
+    def end(self) -> None:
+        """Nothing more will be heard."""
+        self.tell(None)
 
 
 class Publisher(Line):
@@ -94,20 +101,24 @@ class Publisher(Line):
         batch = _Batch(posts)
         if self.has_unread:  # what is sent over a connection that broke since the last time would be UNKNOWN
             self.io.beat()
-        if not self.is_open:
-            self.ask(lambda _channel, done: done(None), timeout_s)
-        if not self.io.wait(lambda: batch.is_decided, timeout_s, first=lambda: self._start(batch)):
-            self._give_up(batch)
+
+        def start(_channel: Channel, done: Answer) -> None:
+            batch.is_begun, batch.tell = True, done
+            self._queued.append(batch)
+            self._pump()
+
+        if self._is_answered(start, batch.decided, timeout_s):
+            batch.decided.result()
+            return batch.fates
+        if self.io.closed and not batch.is_begun:
+            raise LineClosed
+        if not self._give_up(batch):
+            return [Fate.UNKNOWN if fate is Fate.UNSENT else fate for fate in batch.fates]
+        if not batch.is_begun:
+            raise no_answer(timeout_s)
         return batch.fates
 
     # -- in the loop ----------------------------------------------------------------------------------
-
-    def _start(self, batch: _Batch) -> None:
-        if self._channel is None:  # it broke this moment
-            batch.is_decided = True
-            return
-        self._queued.append(batch)
-        self._pump()
 
     def on_channel(self, channel: Channel, ready: Answer) -> None:
         self._last_tag = 0
@@ -123,7 +134,7 @@ class Publisher(Line):
         for batch, place in under_way.values():
             batch.decide(place, Fate.UNKNOWN)
         for batch in [batch for batch, _ in under_way.values()] + queued:
-            batch.is_decided = True
+            batch.end()
 
     def on_blocked_changed(self) -> None:
         self._pump()
@@ -143,15 +154,17 @@ class Publisher(Line):
             if not self._queued or len(self._under_way) >= _WINDOW:
                 return False
             batch = self._queued[0]
-            exchange, routing_key, properties, body = batch.posts[batch.sent]
-            batch.fates[batch.sent] = Fate.UNKNOWN
-            # Before it is counted: where it can't be written, the tags of all that follows would be wrong.
-            channel.connection.publish(channel, exchange, routing_key, properties, body)
-            self._last_tag += 1
-            self._under_way[self._last_tag] = (batch, batch.sent)
-            batch.sent += 1
+            place, batch.sent = batch.sent, batch.sent + 1
             if batch.sent == len(batch.posts):
                 del self._queued[0]
+            batch.fates[place] = Fate.UNKNOWN
+            try:
+                channel.connection.publish(channel, *batch.posts[place])
+            except Exception:  # nothing was written, so that this one has no tag
+                batch.decide(place, Fate.UNWRITABLE)
+                continue
+            self._last_tag += 1
+            self._under_way[self._last_tag] = (batch, place)
         return True
 
     def _on_return(
@@ -181,15 +194,18 @@ class Publisher(Line):
             self._returned += Counter()  # drops what is down to 0
         batch.decide(place, fate)
 
-    def _give_up(self, batch: _Batch) -> None:
+    def _give_up(self, batch: _Batch) -> bool:
+        """Send no more of a batch, and say whether it is known what became of it."""
+
         def give_up() -> None:
             if batch in self._queued:
                 self._queued.remove(batch)
-            if batch.sent and batch.open:
-                self._drop()  # which decides, once it is noticed
-            else:
-                batch.is_decided = True
+            if not batch.is_begun or (batch.sent and batch.open):
+                self._drop()
+            if not batch.sent or not batch.open:
+                batch.end()  # else the connection's end decides, once it is noticed
 
         with suppress(LineClosed):
             self.io.run(give_up)
-            self.io.wait(lambda: batch.is_decided, _DROP_S)
+            self.io.wait(lambda: batch.decided.is_over, _DROP_S)
+        return batch.decided.is_over

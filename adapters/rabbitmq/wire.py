@@ -313,9 +313,9 @@ class Line:
 
     @property
     def has_unread(self) -> bool:
-        """Whether something came that nobody read yet, be it the end of the connection."""
+        """Whether the loop has something to find out, such as the end of the connection."""
         connection = self._connection
-        return connection is not None and connection.has_unread
+        return connection is not None and (connection.has_unread or self.io.loop.has_calls)
 
     def ask(self, act: Act, timeout_s: float) -> Any:
         """Have ``act`` speak to the server, and return what it answers with; from any other thread.
@@ -330,15 +330,19 @@ class Line:
             LineClosed: the line is closed.
         """
         answer = Pending()
-        try:
-            if self.io.wait(lambda: answer.is_over, timeout_s, first=lambda: self._begin(act, answer)):
-                return answer.result()
-        finally:
-            answer.is_given_up = True
+        if self._is_answered(act, answer, timeout_s):
+            return answer.result()
         if self.io.closed:
             raise LineClosed
         self.abandon()
-        raise LineBroken(TimeoutError(f"no answer within {timeout_s:g} s"))
+        raise no_answer(timeout_s)
+
+    def _is_answered(self, act: Act, answer: Pending, timeout_s: float) -> bool:
+        """Have ``act`` speak to the server, and say whether ``answer`` came in time."""
+        try:
+            return self.io.wait(lambda: answer.is_over, timeout_s, first=lambda: self._begin(act, answer))
+        finally:
+            answer.is_given_up = True
 
     def abandon(self) -> None:
         """Drop the connection without a word."""
@@ -520,6 +524,11 @@ class Line:
     def _gone(self) -> None:
         if self._closed is not None:
             self._closed.set(None)
+
+
+def no_answer(timeout_s: float) -> LineBroken:
+    """What breaks a line that is silent for so long."""
+    return LineBroken(TimeoutError(f"no answer within {timeout_s:g} s"))
 
 
 def _root(error: BaseException) -> BaseException:
