@@ -8,7 +8,7 @@ SYNCED := $(VENV)/.synced
 REPORT := build/contract.json
 FAULTS := build/faults.json
 # What takes time in the tests with brokers is waiting: for leases, delays, restarts. So files run side by side.
-WORKERS ?= 2
+WORKERS ?= 3
 MINUTES ?= 10
 BENCH := build/bench
 # Each library that is measured has an environment of its own: they don't agree on the versions of what they need.

@@ -433,6 +433,56 @@ def test_a_publish_after_a_cut_goes_over_a_new_connection(client: RabbitMQClient
         assert outcome.status is PublishStatus.ACCEPTED
 
 
+def test_a_publish_over_what_pika_gave_up_goes_over_a_new_connection(client: RabbitMQClient) -> None:
+    """Where nothing shows on the socket, but the loop has yet to tell (PUB-1, CON-1)."""
+    client.publish(QUEUE, [Message("before", b"{}")])
+    publisher = client._open().outbox._publisher
+
+    publisher.io.run(lambda: publisher._connection._terminate_stream(RuntimeError("no heartbeat came")))
+    (outcome,) = client.publish(QUEUE, [Message("after", b"{}")])
+
+    assert outcome.status is PublishStatus.ACCEPTED
+
+
+def test_what_was_given_up_before_it_was_begun_never_arrives(server: PrivateRabbitMQ) -> None:
+    """Whoever has the loop may be held up longer than others wait, as by the handler of a signal (PUB-4)."""
+    with server.client(patience_s=0.5) as client:
+        client.declare(Queue(QUEUE))
+        client.publish(QUEUE, [Message("before", b"{}")])
+        held, let_go = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            held.set()
+            let_go.wait(10)
+
+        holder = threading.Thread(target=client._open().outbox._publisher.io.run, args=(hold,))
+        holder.start()
+        assert held.wait(5)
+        (outcome,) = client.publish(QUEUE, [Message("given up", b"{}")])
+        let_go.set()
+        holder.join()
+
+        assert outcome.status is not PublishStatus.ACCEPTED
+        client.publish(QUEUE, [Message("later", b"{}")])
+        assert drained(client) == ["before", "later"]
+
+
+def test_a_message_that_cannot_be_written_costs_no_other(client: RabbitMQClient) -> None:
+    """Of its own batch, or of one that is under way; it's the port that lets such a one pass (PUB-4)."""
+    good = [Message(f"good-{number}", b"{}") for number in range(3)]
+    bad = [Message("x" * 300, b"{}"), Message("ranked", b"{}", priority=1000)]
+    client.publish(QUEUE, good[:1])
+    connection = client._open().outbox._publisher._connection
+
+    outcomes = client.publish(QUEUE, [good[0], bad[0], good[1], bad[1], good[2]])
+
+    told = [outcome.status for outcome in outcomes]
+    assert told == [PublishStatus.ACCEPTED, PublishStatus.REJECTED] * 2 + [PublishStatus.ACCEPTED]
+    assert "no room" in str(outcomes[1].error)
+    assert client._open().outbox._publisher._connection is connection
+    assert drained(client) == [message.id for message in good[:1] + good]
+
+
 # -- messages of others ---------------------------------------------------------------------------
 
 

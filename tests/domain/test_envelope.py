@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, create_model, field_serializer, fiel
 
 from mindtrace.jobs import Job, JobInput, JobSchema, job_from_schema
 from mindtrace.jobs.domain.envelope import decode, decode_model, encode, encode_model, open_envelope
-from mindtrace.jobs.domain.errors import BodyTooLarge, InvalidPayload, MalformedBody
+from mindtrace.jobs.domain.errors import BodyTooLarge, InvalidJob, InvalidPayload, MalformedBody
 
 
 class Point(JobInput):
@@ -325,3 +325,30 @@ def test_what_most_bodies_are_is_read_in_one_pass(monkeypatch: pytest.MonkeyPatc
     assert read == replace(job, attempt=2)
     assert type(read.payload) is Box
     assert read.headers == {}
+
+
+class Kind(str, Enum):  # noqa: UP042 - whose str() isn't its value
+    """Names as some keep them."""
+
+    POINTS = "points"
+
+
+def test_a_name_may_be_of_a_class_derived_from_str() -> None:
+    """What is written is the name itself, not what its class makes of it."""
+    schema = JobSchema(Kind.POINTS, Point)
+    job = job_from_schema(schema, Point(), id=Kind.POINTS)
+
+    body = encode(job, schema)
+
+    assert json.loads(body)["id"] == json.loads(body)["schema"] == "points"
+    assert decode(body, schema) == job
+
+
+def test_a_moment_that_would_be_read_as_too_late_is_refused() -> None:
+    """A float of it is the end of the year, though it isn't."""
+    nearly = datetime(9998, 12, 31, 23, 59, 59, 999_999, UTC)
+
+    with pytest.raises(InvalidJob, match="9998"):
+        Job(schema_name="points", payload=Point(), created_at=nearly)
+    job = Job(schema_name="points", payload=Point(), created_at=nearly.replace(microsecond=999_000))
+    assert decode(encode(job, POINTS), POINTS).created_at < nearly
