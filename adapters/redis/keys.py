@@ -79,12 +79,12 @@ class QueueKeys:
 
     @property
     def wake(self) -> str:
-        """Stream of one entry: a new one tells waiting consumers to ask again."""
+        """Stream of the last wake-ups: a new one tells waiting consumers to ask again."""
         return self._key("wake")
 
     @property
     def rwake(self) -> str:
-        """Stream of one entry: a new one tells those who wait for results to ask again."""
+        """Stream, likewise: a new one tells those who wait for results to ask again."""
         return self._key("rwake")
 
     @property
@@ -229,7 +229,7 @@ class ResultKeys:
 
     @property
     def wake(self) -> str:
-        """Stream of one entry: a new one tells those who wait for results to ask again."""
+        """Stream of the last wake-ups: a new one tells those who wait for results to ask again."""
         return self._key("kept-wake")
 
     def for_each(self) -> list[str]:
