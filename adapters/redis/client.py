@@ -177,10 +177,10 @@ class RedisClient(OrchestratorBackend):
 
     def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
         self._check_open()
-        with self._lock:
-            publisher = self._publishers.get(queue)
-            if publisher is None:
-                publisher = self._publishers[queue] = _Publisher(self._link, self._keys(queue))
+        publisher = self._publishers.get(queue)
+        if publisher is None:
+            with self._lock:
+                publisher = self._publishers.setdefault(queue, _Publisher(self._link, self._keys(queue)))
         return publisher.publish(messages)
 
     def open_consumer(
@@ -344,7 +344,7 @@ class _Publisher:
         outcomes: list[PublishOutcome] = []
         failure: JobsError | None = None
         with self._lock:
-            for chunk in in_chunks(messages, lambda message: len(message.body)):
+            for chunk in [list(messages)] if len(messages) == 1 else in_chunks(messages, _size):
                 try:
                     if failure is None:
                         outcomes += self._publish_chunk(chunk)
@@ -424,6 +424,10 @@ class _Publisher:
     def close(self) -> None:
         with suppress(BackendError, OutOfReach, Closed):  # else it expires
             self._link.forget_requests(self._keys.last(self._client))
+
+
+def _size(message: Message) -> int:
+    return len(message.body)
 
 
 def _plans(messages: Sequence[Message]) -> str:

@@ -3,6 +3,7 @@
 import os
 import select
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from redis import Redis
@@ -19,7 +20,6 @@ Command = tuple[Argument, ...]
 """Its name, and what follows it."""
 _UNLIMITED = 2**31
 """Each consumer that waits has one; newer drivers would allow 100."""
-_Reader = Callable[[Connection], Any]
 
 
 class _Kept:
@@ -27,22 +27,26 @@ class _Kept:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self._socket: Any = None
-        self._look: Any = None
+        self._socket: object = None
+        self._look: Callable[[], object] = connection.can_read
 
     def is_quiet(self) -> bool:
-        """Whether nothing came that nobody read, be it the end. The driver's own look takes longer."""
-        socket: Any = self.connection._sock
+        """Whether nothing came that nobody read, be it the end."""
         try:
-            if not hasattr(select, "poll"):  # on Windows
-                return not self.connection.can_read()
-            if socket is not self._socket:  # it was connected anew
-                look = select.poll()
-                look.register(socket, select.POLLIN)
-                self._socket, self._look = socket, look
+            if self.connection._sock is not self._socket:  # it was connected anew
+                self._prepare()
+            return self._socket is not None and not self._look()
         except (TypeError, ValueError, OSError, driver.RedisError):  # there is none, or it was closed
             return False
-        return socket is not None and not self._look.poll(0)
+
+    def _prepare(self) -> None:
+        """Make ready to look, once a connection: the driver's own look takes longer."""
+        socket: Any = self.connection._sock
+        if hasattr(select, "poll"):  # not on Windows
+            poll = select.poll()
+            poll.register(socket, select.POLLIN)
+            self._look = partial(poll.poll, 0)
+        self._socket = socket
 
 
 class Connections:
@@ -58,6 +62,7 @@ class Connections:
     def __init__(self, client: Redis) -> None:
         self._client = client
         self._pool = client.connection_pool
+        self._follows = isinstance(self._pool, SentinelConnectionPool)
         self._idle: list[_Kept] = []
         self._pid = os.getpid()
 
@@ -68,7 +73,17 @@ class Connections:
             ConnectionError, TimeoutError: the driver's: there is no connection, or it broke, and any of the
                 commands may or may not have run.
         """
-        return self._talk(commands, _read)
+        kept = self._take()
+        connection = kept.connection
+        try:
+            packed = b"".join(map(pack_command, commands))  # type: ignore[arg-type]
+            connection.send_packed_command([packed], False)  # type: ignore[no-untyped-call]
+            answers = [_answer(connection) for _ in commands]
+        except BaseException:  # an interrupt, too: what it didn't read would be the next command's answer
+            self._drop(kept)
+            raise
+        self._idle.append(kept)
+        return answers
 
     def ask_parsed(self, *command: Argument) -> Any:
         """Send one command, and return its answer as the driver presents it; otherwise as :meth:`ask`.
@@ -76,10 +91,11 @@ class Connections:
         Raises:
             ResponseError: the driver's: the server answered with an error.
         """
-        (answer,) = self._talk([command], lambda connection: self._read_parsed(connection, command))
+        (answer,) = self.ask(command)
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        present = self._client.response_callbacks.get(command[0])  # type: ignore[no-untyped-call]
+        return answer if present is None else present(answer)
 
     def drop_idle(self) -> None:
         """Close those that nobody uses now."""
@@ -93,27 +109,12 @@ class Connections:
             for sentinel in self._pool.sentinel_manager.sentinels:
                 sentinel.close()
 
-    def _talk(self, commands: Sequence[Command], read: _Reader) -> list[Any]:
-        kept = self._take()
-        connection = kept.connection
-        try:
-            packed = b"".join([pack_command(command) for command in commands])  # type: ignore[arg-type]
-            connection.send_packed_command([packed])  # type: ignore[no-untyped-call]
-            answers = [_answer(connection, read) for _ in commands]
-        except BaseException:  # an interrupt, too: what it didn't read would be the next command's answer
-            self._drop(kept)
-            raise
-        self._idle.append(kept)
-        return answers
-
-    def _read_parsed(self, connection: Connection, command: Command) -> Any:
-        return self._client.parse_response(connection, command[0])  # type: ignore[no-untyped-call]
-
     def _take(self) -> _Kept:
         if self._pid != os.getpid():  # forked: these are the parent's
             self._idle, self._pid = [], os.getpid()
         while (idle := self._next_idle()) is not None:
-            if self._is_sound(idle):
+            # One to a server that isn't the master any more isn't the pool's.
+            if idle.is_quiet() and (not self._follows or self._pool.owns_connection(idle.connection)):
                 return idle
             self._drop(idle)
         return _Kept(self._pool.get_connection())
@@ -124,22 +125,14 @@ class Connections:
         except IndexError:
             return None
 
-    def _is_sound(self, idle: _Kept) -> bool:
-        """Whether it is open, with nothing left to read, and leads to the server that is master by now."""
-        return bool(self._pool.owns_connection(idle.connection)) and idle.is_quiet()
-
     def _drop(self, kept: _Kept) -> None:
         kept.connection.disconnect()  # type: ignore[no-untyped-call]
         self._pool.release(kept.connection)
 
 
-def _read(connection: Connection) -> Any:
-    return connection.read_response()
-
-
-def _answer(connection: Connection, read: _Reader) -> Any:
+def _answer(connection: Connection) -> Any:
     try:
-        return read(connection)
+        return connection.read_response()
     except driver.ResponseError as error:
         return error
 

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import ceil
 from time import monotonic
 from typing import Any
@@ -100,7 +100,7 @@ class Link:
             BackendError: the server refused.
             Closed: the link was closed.
         """
-        return self._persist(lambda: self._evaluate(script, keys, arguments))
+        return self._persist(self._evaluate, script, keys, arguments)
 
     def stand(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> None:
         """Run a script again, before all else, in a server that was restarted or took another's place."""
@@ -112,7 +112,7 @@ class Link:
 
     def command(self, *words: Argument) -> Any:
         """Run a command that may run twice; otherwise as :meth:`run`."""
-        return self._persist(lambda: self._commands.ask_parsed(*words))
+        return self._persist(self._commands.ask_parsed, *words)
 
     def forget_requests(self, *keys: str) -> None:
         """Remove what turns away requests that come late, unless one may come: then it expires by itself."""
@@ -175,7 +175,7 @@ class Link:
             raise answer
         return answer
 
-    def _persist(self, call: Any) -> Any:
+    def _persist(self, call: Callable[..., Any], *arguments: Any) -> Any:
         give_up = monotonic() + self._patience_s
         tries = 0
         looked_again = False
@@ -185,7 +185,7 @@ class Link:
             try:
                 if not self._checked:
                     self._check_server()
-                answer = call()
+                answer = call(*arguments)
             except JobsError:
                 raise
             except Exception as error:
