@@ -57,7 +57,7 @@ def new_job_id() -> str:
 
     Jobs made one after the other are thus neighbours in an index of ids, however large that is (ADR 15).
     """
-    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+    return ((time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10)).hex()
 
 
 def utcnow() -> datetime:
