@@ -2,11 +2,15 @@
 
 import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import Self
 
 import pytest
 from redis.exceptions import ConnectionError as Broken
@@ -34,6 +38,36 @@ def client_id(connections: Connections) -> int:
     (number,) = connections.ask(("CLIENT", "ID"))
     assert isinstance(number, int)
     return number
+
+
+class Chatty:
+    """A server that answers OK to each request, and says more where a request asks for ``more``."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.met = 0
+        """How many connections it had."""
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self.met += 1
+                threading.Thread(target=self._serve, args=[connection], daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            while request := connection.recv(65_536):
+                count = request.count(b"*") + request.count(b"more")
+                connection.sendall(b"+OK\r\n" * count)
 
 
 def test_commands_are_answered_in_order_and_an_error_is_the_answer_of_its_own(
@@ -69,6 +103,15 @@ def test_an_answer_that_was_cut_off_is_nobody_elses_beginning(server: PrivateRed
             connections.ask(("ECHO", "a"), ("GET", "long"))
 
         assert connections.ask(("ECHO", "b")) == [b"b"]
+        connections.close()
+
+
+def test_an_answer_that_nobody_asked_for_is_nobody_elses() -> None:
+    with Chatty() as server:
+        connections = make_connections(host="127.0.0.1", port=server.port, socket_timeout=5.0)
+        assert connections.ask(("ECHO", "more")) == [b"OK"]
+        assert connections.ask(("ECHO", "b")) == [b"OK"]
+        assert server.met == 2
         connections.close()
 
 

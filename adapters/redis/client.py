@@ -344,7 +344,9 @@ class _Publisher:
         outcomes: list[PublishOutcome] = []
         failure: JobsError | None = None
         with self._lock:
-            for chunk in [list(messages)] if len(messages) == 1 else in_chunks(messages, _size):
+            if len(messages) == 1:
+                return self._publish_chunk(list(messages))
+            for chunk in in_chunks(messages, lambda message: len(message.body)):
                 try:
                     if failure is None:
                         outcomes += self._publish_chunk(chunk)
@@ -360,10 +362,11 @@ class _Publisher:
         return outcomes
 
     def _publish_chunk(self, messages: list[Message]) -> list[PublishOutcome]:
-        try:
-            self._resolve_open()
-        except OutOfReach as out:
-            return self._answer(messages, PublishStatus.UNKNOWN, self._link.unavailable(out))
+        if self._open is not None:
+            try:
+                self._resolve_open(*self._open)
+            except OutOfReach as out:
+                return self._answer(messages, PublishStatus.UNKNOWN, self._link.unavailable(out))
         return self._publish_again(messages) if self._settled else self._send(messages)
 
     def _publish_again(self, messages: list[Message]) -> list[PublishOutcome]:
@@ -409,11 +412,8 @@ class _Publisher:
     ) -> list[PublishOutcome]:
         return [PublishOutcome(message.id, status, error) for message in messages]
 
-    def _resolve_open(self) -> None:
+    def _resolve_open(self, request: str, ids: list[str]) -> None:
         """Find out what became of the request whose answer never came, before another takes its place."""
-        if self._open is None:
-            return
-        request, ids = self._open
         answer = self._link.command("GET", self._keys.last(self._client)) or b""
         last, _, said = answer.decode().partition("|")
         if last == request:
@@ -424,10 +424,6 @@ class _Publisher:
     def close(self) -> None:
         with suppress(BackendError, OutOfReach, Closed):  # else it expires
             self._link.forget_requests(self._keys.last(self._client))
-
-
-def _size(message: Message) -> int:
-    return len(message.body)
 
 
 def _plans(messages: Sequence[Message]) -> str:

@@ -13,40 +13,54 @@ from redis.connection import Connection
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from hiredis import pack_command  # isort: skip - after redis, which who lacks both is told of
+from hiredis import Reader, pack_command  # isort: skip - after redis, which who lacks both is told of
 
 Argument = str | bytes | int
 Command = tuple[Argument, ...]
 """Its name, and what follows it."""
+_READ_BYTES = 65_536
 _UNLIMITED = 2**31
 """Each consumer that waits has one; newer drivers would allow 100."""
 
 
 class _Kept:
-    """A connection that stays here between calls, and the means to see whether anything came meanwhile."""
+    """A connection that stays here between calls, written to and read past the driver, which opened it."""
 
     def __init__(self, connection: Connection) -> None:
+        socket: Any = connection._sock
+        if socket is None:
+            raise driver.ConnectionError("the connection was closed")
         self.connection = connection
-        self._socket: object = None
+        self._socket = socket
+        self._buffer = bytearray(_READ_BYTES)
+        told_as: Any = connection._parser.parse_error
+        self._reader = Reader(protocolError=driver.InvalidResponse, replyError=told_as)
         self._look: Callable[[], object] = connection.can_read
-
-    def is_quiet(self) -> bool:
-        """Whether nothing came that nobody read, be it the end."""
-        try:
-            if self.connection._sock is not self._socket:  # it was connected anew
-                self._prepare()
-            return self._socket is not None and not self._look()
-        except (TypeError, ValueError, OSError, driver.RedisError):  # there is none, or it was closed
-            return False
-
-    def _prepare(self) -> None:
-        """Make ready to look, once a connection: the driver's own look takes longer."""
-        socket: Any = self.connection._sock
         if hasattr(select, "poll"):  # not on Windows
             poll = select.poll()
             poll.register(socket, select.POLLIN)
             self._look = partial(poll.poll, 0)
-        self._socket = socket
+
+    def is_quiet(self) -> bool:
+        """Whether it is open, with nothing that nobody read, be it the end."""
+        try:
+            return self.connection._sock is self._socket and not self._reader.has_data() and not self._look()
+        except (ValueError, OSError, driver.RedisError):  # it was closed just now
+            return False
+
+    def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands, and read as many answers."""
+        self._socket.sendall(b"".join(map(pack_command, commands)))  # type: ignore[arg-type]
+        return [self._read() for _ in commands]
+
+    def _read(self) -> Any:
+        reader = self._reader
+        while (answer := reader.gets()) is False:
+            count = self._socket.recv_into(self._buffer)
+            if not count:
+                raise driver.ConnectionError("the server closed the connection")
+            reader.feed(self._buffer, 0, count)  # type: ignore[arg-type]
+        return answer
 
 
 class Connections:
@@ -72,13 +86,14 @@ class Connections:
         Raises:
             ConnectionError, TimeoutError: the driver's: there is no connection, or it broke, and any of the
                 commands may or may not have run.
+            InvalidResponse: the driver's: what was read is no answer.
         """
         kept = self._take()
-        connection = kept.connection
         try:
-            packed = b"".join(map(pack_command, commands))  # type: ignore[arg-type]
-            connection.send_packed_command([packed], False)  # type: ignore[no-untyped-call]
-            answers = [_answer(connection) for _ in commands]
+            answers = kept.ask(commands)
+        except OSError as error:
+            self._drop(kept)
+            raise driver.ConnectionError(f"the connection broke: {error}") from error
         except BaseException:  # an interrupt, too: what it didn't read would be the next command's answer
             self._drop(kept)
             raise
@@ -128,13 +143,6 @@ class Connections:
     def _drop(self, kept: _Kept) -> None:
         kept.connection.disconnect()  # type: ignore[no-untyped-call]
         self._pool.release(kept.connection)
-
-
-def _answer(connection: Connection) -> Any:
-    try:
-        return connection.read_response()
-    except driver.ResponseError as error:
-        return error
 
 
 def make_connections(sentinel: Sentinel | None = None, service: str = "", **settings: Any) -> Connections:
