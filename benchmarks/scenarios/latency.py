@@ -2,18 +2,19 @@
 
 A machine may be twice as fast in one minute as in the next, and what is measured here is a fraction of a
 millisecond. So all workers are idle at once, and the publishers take turns, each sending a few jobs, one
-after the other.
+after the other; in another order each time, since what one leaves behind to be done costs whoever is next.
 """
 
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from random import Random
 
 from ..contender import Contender, Running, running
 from ..results import Results
 
-TURNS = 20
+TURNS = 40
 """How often each is asked in a round, at scale 1."""
 JOBS = 5
 """How many jobs it sends in a turn."""
@@ -44,6 +45,7 @@ def measure(
     results: Results, contenders: Sequence[Contender], urls: dict[str, str], rounds: int, scale: float
 ) -> None:
     """Add, of each round, what half of the jobs took at most, and what ninety-nine of a hundred did."""
+    order = Random(0)
     for broker in dict.fromkeys(one.broker for one in contenders):
         with ExitStack() as stack:
             idle = [
@@ -54,6 +56,7 @@ def measure(
             ]
             for number in range(rounds):
                 for turn in range(max(2, int(TURNS * scale))):
+                    order.shuffle(idle)
                     idle = [one for one in idle if went_well(results, one, turn)]
                 for one in idle:
                     note(results, one)
