@@ -10,16 +10,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
 import pytest
+from redis.connection import Connection
 from redis.exceptions import ConnectionError as Broken
 from redis.exceptions import ResponseError
 
 from brokers.fixtures import StartRedis
 from brokers.proxy import Proxy, Spoil
 from brokers.redis_server import PrivateRedis
+from mindtrace.jobs.adapters.redis import RedisClient
 from mindtrace.jobs.adapters.redis.connections import Connections, make_connections
+from mindtrace.jobs.adapters.redis.keys import QueueKeys
+from mindtrace.jobs.adapters.redis.scripts import DECLARE
+from mindtrace.jobs.domain import Queue
 
 
 @pytest.fixture
@@ -147,6 +152,67 @@ def test_idle_connections_that_are_dropped_are_replaced(connections: Connections
     connections.drop_idle()
 
     assert client_id(connections) != before
+
+
+class ClosedMeanwhile:
+    """A socket that another thread closes while it reads: over TLS, what was read need not be decrypted."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._socket: Any = connection._sock
+
+    def recv_into(self, buffer: bytearray) -> int:
+        count: int = self._socket.recv_into(buffer)
+        self._connection.disconnect()  # type: ignore[no-untyped-call]
+        return count
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+
+def test_what_is_read_while_the_connection_is_closed_is_no_answer(connections: Connections) -> None:
+    connections.ask(("ECHO", "a"))
+    (kept,) = connections._idle
+    kept._socket = ClosedMeanwhile(kept.connection)
+    kept.connection._sock = kept._socket
+    with pytest.raises(Broken):
+        connections.ask(("ECHO", "b"))
+
+    assert connections.ask(("ECHO", "c")) == [b"c"]
+
+
+def test_a_connection_that_is_closed_before_its_first_use_is_said_to_be_broken(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = connections._pool
+    get_connection = pool.get_connection
+
+    def closed_at_once() -> Connection:
+        connection = get_connection()
+        connection._sock.close()
+        return connection
+
+    monkeypatch.setattr(pool, "get_connection", closed_at_once)
+    with pytest.raises(Broken):
+        connections.ask(("ECHO", "a"))
+
+    monkeypatch.undo()
+    assert connections.ask(("ECHO", "b")) == [b"b"]
+
+
+def test_a_wait_at_a_server_that_was_demoted_is_not_repeated_there(server: PrivateRedis) -> None:
+    client = RedisClient(server.address.host, server.address.port, patience_s=0.2)
+    link, keys = client._link, QueueKeys("default", "demoted")
+    client.declare(Queue("demoted"))
+    with server.admin() as admin:
+        admin.replicaof("127.0.0.1", 1)
+    declare = (DECLARE, keys.for_declare(), ["fifo", "1"])
+    link.wait([(keys.wake, "0-0")], 0.05)
+    assert len(link._waits._idle) == 1
+
+    assert link.wait([(keys.wake, "0-0")], 0.05, declare) == ({}, None)
+    assert not link._waits._idle
+    client.close()
 
 
 def test_callers_at_the_same_time_each_get_their_own_answers(connections: Connections) -> None:

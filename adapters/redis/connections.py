@@ -29,7 +29,7 @@ class _Kept:
     def __init__(self, connection: Connection) -> None:
         socket: Any = connection._sock
         if socket is None:
-            raise driver.ConnectionError("the connection was closed")
+            raise ValueError("it has no socket")
         self.connection = connection
         self._socket = socket
         self._buffer = bytearray(_READ_BYTES)
@@ -44,9 +44,14 @@ class _Kept:
     def is_quiet(self) -> bool:
         """Whether it is open, with nothing that nobody read, be it the end."""
         try:
-            return self.connection._sock is self._socket and not self._reader.has_data() and not self._look()
+            is_quiet = not self._reader.has_data() and not self._look()
+            return is_quiet and self.is_open()  # last: another thread may have closed it during the look
         except (ValueError, OSError, driver.RedisError):  # it was closed just now
             return False
+
+    def is_open(self) -> bool:
+        """Whether nobody closed it."""
+        return self.connection._sock is self._socket
 
     def ask(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands, and read as many answers."""
@@ -57,8 +62,8 @@ class _Kept:
         reader = self._reader
         while (answer := reader.gets()) is False:
             count = self._socket.recv_into(self._buffer)
-            if not count:
-                raise driver.ConnectionError("the server closed the connection")
+            if not count or not self.is_open():  # what a TLS socket reads while it is closed isn't decrypted
+                raise driver.ConnectionError("it was closed")
             reader.feed(self._buffer, 0, count)  # type: ignore[arg-type]
         return answer
 
@@ -91,11 +96,11 @@ class Connections:
         kept = self._take()
         try:
             answers = kept.ask(commands)
-        except OSError as error:
-            self._drop(kept)
-            raise driver.ConnectionError(f"the connection broke: {error}") from error
-        except BaseException:  # an interrupt, too: what it didn't read would be the next command's answer
-            self._drop(kept)
+        except BaseException as error:  # an interrupt, too: what it left would be the next command's answer
+            broke = isinstance(error, OSError) or not kept.is_open()
+            self._drop(kept.connection)
+            if broke and isinstance(error, Exception):
+                raise driver.ConnectionError(f"the connection broke: {error}") from error
             raise
         self._idle.append(kept)
         return answers
@@ -115,7 +120,7 @@ class Connections:
     def drop_idle(self) -> None:
         """Close those that nobody uses now."""
         while (idle := self._next_idle()) is not None:
-            self._drop(idle)
+            self._drop(idle.connection)
 
     def close(self) -> None:
         """Close all, also under a call."""
@@ -131,8 +136,13 @@ class Connections:
             # One to a server that isn't the master any more isn't the pool's.
             if idle.is_quiet() and (not self._follows or self._pool.owns_connection(idle.connection)):
                 return idle
-            self._drop(idle)
-        return _Kept(self._pool.get_connection())
+            self._drop(idle.connection)
+        connection = self._pool.get_connection()
+        try:
+            return _Kept(connection)
+        except (ValueError, OSError, driver.RedisError) as error:  # it was closed just now
+            self._drop(connection)
+            raise driver.ConnectionError(f"the connection broke: {error}") from error
 
     def _next_idle(self) -> _Kept | None:
         try:
@@ -140,9 +150,9 @@ class Connections:
         except IndexError:
             return None
 
-    def _drop(self, kept: _Kept) -> None:
-        kept.connection.disconnect()  # type: ignore[no-untyped-call]
-        self._pool.release(kept.connection)
+    def _drop(self, connection: Connection) -> None:
+        connection.disconnect()  # type: ignore[no-untyped-call]
+        self._pool.release(connection)
 
 
 def make_connections(sentinel: Sentinel | None = None, service: str = "", **settings: Any) -> Connections:
