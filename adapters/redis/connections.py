@@ -44,8 +44,9 @@ class _Kept:
     def is_quiet(self) -> bool:
         """Whether it is open, with nothing that nobody read, be it the end."""
         try:
-            is_quiet = not self._reader.has_data() and not self._look()
-            return is_quiet and self.is_open()  # last: another thread may have closed it during the look
+            is_silent = not self._reader.has_data() and not self._look()
+            # Last: another thread may have closed it during the look. Here and below no call, on a cold path.
+            return is_silent and self.connection._sock is self._socket
         except (ValueError, OSError, driver.RedisError):  # it was closed just now
             return False
 
@@ -62,7 +63,8 @@ class _Kept:
         reader = self._reader
         while (answer := reader.gets()) is False:
             count = self._socket.recv_into(self._buffer)
-            if not count or not self.is_open():  # what a TLS socket reads while it is closed isn't decrypted
+            # What a TLS socket reads while another thread closes it isn't decrypted.
+            if not count or self.connection._sock is not self._socket:
                 raise driver.ConnectionError("it was closed")
             reader.feed(self._buffer, 0, count)  # type: ignore[arg-type]
         return answer

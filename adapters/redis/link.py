@@ -158,10 +158,12 @@ class Link:
             self._closing.wait(min(seconds, _PAUSE_S))  # should every wait fail, this is no storm
             return dict(streams), None
         news = {name.decode(): entries[-1][0].decode() for name, entries in came or ()}
-        if answers and isinstance(answers[0], driver.ReadOnlyError):  # demoted: wait at its successor
-            self._waits.drop_idle()
-        answered = answers and not isinstance(answers[0], Exception)
-        return news, answers[0] if answered else None
+        answer = answers[0] if answers else None
+        if isinstance(answer, Exception):
+            if isinstance(answer, driver.ReadOnlyError):  # demoted: wait at its successor
+                self._waits.drop_idle()
+            return news, None
+        return news, answer
 
     def close(self) -> None:
         """Drop every connection; calls under way and to come raise Closed."""
