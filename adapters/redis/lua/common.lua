@@ -87,7 +87,7 @@ local function remember(last, request, answer, keep_ms)
   redis.call('SET', last, request .. '|' .. answer, 'PX', keep_ms)
 end
 
--- Wakes every consumer that waits: what it reads consumes nothing, so one that dies swallows no wake-up. Keeping just
+-- Wakes whoever waits on this stream: what is read consumes nothing, so one that dies swallows no wake-up. Keeping just
 -- the last entry, and not up to a hundred, would nearly double what it costs to add one.
 local function wake_up(wake)
   redis.call('XADD', wake, 'MAXLEN', '~', 1, '*', 'w', 1)

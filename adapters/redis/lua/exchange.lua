@@ -174,7 +174,7 @@ if settled > 0 then
     redis.call('HDEL', result, unpack(outdated))
   end
   if #over > 0 and waited_until and waited_until > now then
-    redis.call('XADD', rwake, 'MAXLEN', '~', 1, '*', 'w', 1)
+    wake_up(rwake)
     redis.call('PEXPIRE', rwake, 600000)
   end
 end

@@ -24,5 +24,5 @@ end
 for _, key in ipairs({ kept, until_ }) do
   if redis.call('PTTL', key) < longest then redis.call('PEXPIRE', key, longest) end
 end
-redis.call('XADD', wake, 'MAXLEN', '~', 1, '*', 'w', 1)
+wake_up(wake)
 redis.call('PEXPIRE', wake, WAKE_MS)
