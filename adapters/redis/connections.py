@@ -45,8 +45,7 @@ class _Kept:
         """Whether it is open, with nothing that nobody read, be it the end."""
         try:
             is_silent = not self._reader.has_data() and not self._look()
-            # Last: another thread may have closed it during the look. Here and below no call, on a cold path.
-            return is_silent and self.connection._sock is self._socket
+            return is_silent and self.is_open()  # last: another thread may have closed it during the look
         except (ValueError, OSError, driver.RedisError):  # it was closed just now
             return False
 
@@ -64,7 +63,7 @@ class _Kept:
         while (answer := reader.gets()) is False:
             count = self._socket.recv_into(self._buffer)
             # What a TLS socket reads while another thread closes it isn't decrypted.
-            if not count or self.connection._sock is not self._socket:
+            if not count or not self.is_open():
                 raise driver.ConnectionError("it was closed")
             reader.feed(self._buffer, 0, count)  # type: ignore[arg-type]
         return answer
