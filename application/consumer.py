@@ -34,6 +34,7 @@ class _Connection:
     end_handler: Callable[[], None]
     poll_timeout_s: float
     count_waiting: Callable[[], int]
+    counts_lag_s: float
 
 
 class Consumer(Closing):
@@ -164,6 +165,7 @@ class Consumer(Closing):
             end_handler=handler.close if isinstance(handler, CoroutineHandler) else _nothing,
             poll_timeout_s=poll_timeout_s,
             count_waiting=partial(orchestrator.count_queue_messages, queue.name),
+            counts_lag_s=orchestrator.backend.capabilities.counts_lag_s,
         )
 
     @property
@@ -240,7 +242,7 @@ class Consumer(Closing):
             QueueNotFound: the queue was deleted.
         """
         connection = self._connected()
-        patience = while_any(connection.poll_timeout_s, connection.count_waiting)
+        patience = while_any(connection.poll_timeout_s, connection.count_waiting, connection.counts_lag_s)
         return self._run_loop(connection, None, patience)
 
     def stop(self) -> None:

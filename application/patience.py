@@ -30,15 +30,28 @@ def one_poll(poll_timeout_s: float) -> Patience:
     return patience
 
 
-def while_any(poll_timeout_s: float, count_waiting: Callable[[], int]) -> Patience:
-    """Give up once no job waits, neither ready nor delayed."""
+def while_any(poll_timeout_s: float, count_waiting: Callable[[], int], counts_lag_s: float) -> Patience:
+    """Give up once no job waits, neither ready nor delayed.
+
+    Args:
+        poll_timeout_s: Seconds to wait for a job while some are counted.
+        count_waiting: Counts the jobs that are ready or delayed.
+        counts_lag_s: For how many seconds a job may be in no count: nothing may come for so long.
+    """
+    quiet_s = 0.0
 
     def patience(waited_s: float | None) -> float | None:
+        nonlocal quiet_s
         if waited_s is None:
+            quiet_s = 0.0
             return 0.0
+        quiet_s += waited_s
         try:
-            return poll_timeout_s if count_waiting() else None
+            if count_waiting():
+                quiet_s = 0.0
+                return poll_timeout_s
         except BackendUnavailable:  # what receives next rides it out (CON-1)
             return poll_timeout_s
+        return counts_lag_s - quiet_s if quiet_s < counts_lag_s else None
 
     return patience

@@ -31,14 +31,20 @@ class RabbitMQHarness(Harness):
     address: ClassVar[Address]
 
     def __init__(self) -> None:
-        self.clients: dict[str, list[RabbitMQClient]] = {}
+        self.queues: dict[str, set[str]] = {}
 
     def client(self, namespace: str) -> RabbitMQClient:
         return self.address.client(namespace)
 
     def make(self, namespace: str) -> OrchestratorBackend:
         client = self.client(namespace)
-        self.clients.setdefault(namespace, []).append(client)
+        declare, declared = client.declare, self.queues.setdefault(namespace, set())
+
+        def recorded(queue: Queue) -> None:
+            declared.add(queue.name)
+            declare(queue)
+
+        client.declare = recorded
         return client
 
     def crash(self, consumer: ConsumerBackend) -> None:
@@ -54,9 +60,8 @@ class RabbitMQHarness(Harness):
             _cut(consumer._intake)
 
     def destroy(self, namespace: str) -> None:
-        queues = {queue for client in self.clients.pop(namespace, []) for queue in client._kinds}
         with self.client(namespace) as client:
-            for queue in queues:
+            for queue in self.queues.pop(namespace, set()):
                 with suppress(QueueNotFound):
                     client.delete(queue)
 
@@ -98,7 +103,7 @@ class RabbitMQWithRedisResultsHarness(RabbitMQHarness):
     def sever(self, backend: OrchestratorBackend) -> None:
         super().sever(backend)
         for client in self.admin.client_list():
-            if client["name"] == backend._results._client_name:
+            if client["name"] == backend._results._store._client_name:
                 with suppress(ResponseError):  # it is gone already
                     self.admin.client_kill_filter(_id=client["id"])
 

@@ -63,6 +63,8 @@ class Capabilities:
     """How late, in seconds, a delayed job may become ready without load (DLY-2)."""
     counts_in_flight: bool
     """Whether ``QueueCounts.in_flight`` is known (CNT-1)."""
+    counts_lag_s: float = 0.0
+    """For how many seconds a job on its way between two states may be in no count (CNT-1)."""
     priority_durability: Durability | None = None
     """That of priority queues, where it is another; None where it is the same."""
 

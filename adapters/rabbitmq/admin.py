@@ -1,26 +1,23 @@
-"""The line that queues are made, counted and removed by."""
+"""Administration of queues: declare, count, purge and delete."""
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from time import monotonic, sleep
 from typing import Any, NamedTuple
 
 from pika.channel import Channel
 
 from ...domain import Queue, QueueKind
-from ...domain.errors import QueueConflict, QueueNotFound
-from .link import Differs, Link, Missing
-from .topology import (
-    DEAD_ARGUMENTS,
-    LEVELS,
-    LIFE_ARGUMENTS,
-    Arguments,
-    Names,
-    conflict,
-    ladder,
-    work_arguments,
-)
-from .wire import Act, Answer, Line
+from ...domain.errors import BackendUnavailable, JobsError, QueueConflict, QueueNotFound
+from .delays import LEVELS, Lane, lanes
+from .link import Differs, Link, Locked, Missing
+from .topology import DEAD_ARGUMENTS, LIFE_ARGUMENTS, Names, conflict, work_arguments
+from .wire import Act, Answer, RequestLine
+
+_LOCK_STEP_S = 0.05
+"""The pause between two tries to get the lock of a queue's delay levels."""
 
 
 @contextmanager
@@ -33,7 +30,7 @@ def naming_queue(queue: str) -> Iterator[None]:
 
 
 def not_declared(queue: str) -> QueueNotFound:
-    """The error for a queue that isn't there."""
+    """Return the error for a queue that doesn't exist."""
     return QueueNotFound(f"queue {queue!r}: not declared; register its schema first")
 
 
@@ -48,17 +45,24 @@ class DeadCount(NamedTuple):
     some_in_hand: bool
 
 
+class PartCounts(NamedTuple):
+    """How many messages are ready in the parts of a queue."""
+
+    ready: int
+    delayed: int
+    dead: int
+
+
 class Admin:
     """Queues and all that belongs to them; any thread may use it."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._line = Line(link.heart, link.servers)
-        self._heights: dict[str, int] = {}
-        """How many levels a queue is known to have."""
+        self._line = RequestLine(link.heart, link.servers)
+        self._changing_levels = threading.Lock()
 
     def declare(self, names: Names, queue: Queue) -> None:
-        """Make a queue with its parts, the queue itself last."""
+        """Make a queue with its parts, the work queue last."""
 
         def act(channel: Channel, answer: Answer) -> None:
             channel.queue_declare(names.dead, durable=True, arguments=DEAD_ARGUMENTS)
@@ -72,94 +76,150 @@ class Admin:
         except Differs as error:
             raise QueueConflict(conflict(queue, str(error))) from error
 
-    def kind_of(self, names: Names, known: QueueKind | None) -> QueueKind:
-        """The kind of a queue that exists; ``known`` where this client has declared it."""
-        self.count(names.work, names.queue)
-        if known is not None:
-            return known
+    def require(self, names: Names) -> None:
+        """Raise QueueNotFound if the queue doesn't exist."""
+        with naming_queue(names.queue):
+            self._ask(partial(_count, names.work))
+
+    def kind_of(self, names: Names) -> QueueKind:
+        """Return the kind that an existing queue has now: another client may have made it anew."""
+        self.require(names)
         try:
-            self._ask(partial(_declare, names.work, work_arguments(QueueKind.FIFO)))
+            self._ask(partial(_declare_as_fifo, names.work))
         except Differs:
             return QueueKind.PRIORITY
         return QueueKind.FIFO
 
-    def count(self, part: str, queue: str) -> int:
-        """How many messages are ready in one part of ``queue``."""
-        with naming_queue(queue):
-            count: int = self._ask(partial(_count, part))
-        return count
+    def counts(self, names: Names) -> PartCounts:
+        """Count the messages of each part of a queue."""
+        with naming_queue(names.queue):
+            ready, dead = self._ask(partial(_count_each, names.work, names.dead))
+        return PartCounts(ready, sum(sum(self._levels(lane)) for lane in lanes(names)), dead)
 
-    def dead(self, names: Names) -> "DeadCount":
-        """How many dead letters are in their place, and whether somebody has others in hand."""
+    def dead(self, names: Names) -> DeadCount:
+        """Count the dead letters in their place, and tell whether a reader holds others."""
         with naming_queue(names.queue):
             count: DeadCount = self._ask(partial(_count_dead, names.dead))
         return count
 
-    def delayed(self, names: Names) -> int:
-        """How many jobs wait for their time."""
-        return sum(self._levels(names))
-
     def purge(self, names: Names) -> int:
-        """Drop what is ready or delayed, and say how many."""
-        self.count(names.work, names.queue)
-        # From the top, so that what moves down meanwhile is met below.
-        parts = [names.delay(level) for level in reversed(range(len(self._levels(names))))]
-        with naming_queue(names.queue):
-            return sum(self._ask(partial(_purge, part)) for part in (*parts, names.work))
+        """Drop what is ready or delayed, and return how many were counted.
+
+        The delay levels are deleted, not purged: with a queue goes what the broker is moving out of it, which
+        no purge reaches. From the top, so that what was moved before is met further down.
+        """
+        with self._levels_locked(names), naming_queue(names.queue):
+            delayed = self._delete_levels(names)
+            return delayed + int(self._ask(partial(_purge, names.work)))
 
     def delete(self, names: Names) -> None:
         """Remove a queue with all its parts."""
-        self.count(names.work, names.queue)
-        height = len(self._levels(names))
 
         def act(channel: Channel, answer: Answer) -> None:
             channel.queue_delete(names.work)
-            for level in reversed(range(height)):
-                channel.exchange_delete(names.delay(level))
-                channel.queue_delete(names.delay(level))
-            channel.exchange_delete(names.due)
+            channel.exchange_delete(names.stray)
             channel.queue_delete(names.dead)
             channel.queue_delete(names.life, callback=answer)
 
-        self._ask(act)
-        self._heights.pop(names.work, None)
+        with self._levels_locked(names):
+            self._delete_levels(names)
+            self._ask(act)
 
-    def make_ladder(self, names: Names, top: int) -> None:
-        """Make the levels that a delay needs, where they aren't there yet.
+    def make_levels(self, lane: Lane, top: int) -> None:
+        """Make the delay levels up to ``top`` where they don't exist.
 
         Raises:
             QueueNotFound: the queue doesn't exist.
         """
-        if self._heights.get(names.work, 0) > top:
-            try:
-                self._ask(partial(_find_exchange, names.delay(top)))
-                return
-            except Missing:  # deleted by somebody else
-                del self._heights[names.work]
-        self.count(names.work, names.queue)
-        self._ask(partial(_make_ladder, names, top))
-        self._heights[names.work] = top + 1
+        with self._levels_locked(lane.names), naming_queue(lane.names.queue):
+            if len(self._levels(lane)) <= top:  # nobody was quicker
+                self._ask(partial(_make_levels, lane, top))
 
     def close(self) -> None:
         """Close the connection."""
         self._line.close()
 
-    def _levels(self, names: Names) -> list[int]:
-        """How many jobs wait in each level there is; without a gap, as each is made with those below."""
-        counts: list[int] = []
+    def _levels(self, lane: Lane) -> list[int]:
+        """Count the messages in each level that exists: there is no gap below the highest."""
+        found: list[int] = []
+        with suppress(Missing):
+            self._ask(partial(_count_levels, lane, found))
+        return found
+
+    def _delete_levels(self, names: Names) -> int:
+        deleted = 0
+        for lane in lanes(names):
+            for number in reversed(range(len(self._levels(lane)))):
+                deleted += int(self._ask(partial(_delete_level, lane.level(number))))
+        return deleted
+
+    @contextmanager
+    def _levels_locked(self, names: Names) -> Iterator[None]:
+        """Let nobody else make or remove delay levels of a queue meanwhile, in this client or another.
+
+        Levels exist without a gap only if those who make them from the bottom and those who delete them from
+        the top take turns. A gap would strand the jobs that have to pass it.
+        """
+        self.require(names)
+        give_up = monotonic() + self._link.patience_s
+        if not self._changing_levels.acquire(timeout=self._link.patience_s):
+            raise _busy(names)
         try:
-            for level in range(LEVELS):
-                counts.append(self._ask(partial(_count, names.delay(level))))
-        except Missing:
-            pass
-        return counts
+            while not self._lock(names):
+                if monotonic() >= give_up:
+                    raise _busy(names)
+                sleep(_LOCK_STEP_S)
+            try:
+                yield
+            finally:
+                with suppress(JobsError):  # the lock ends with the connection, too
+                    self._ask(partial(_delete, names.changing))
+        finally:
+            self._changing_levels.release()
+
+    def _lock(self, names: Names) -> bool:
+        try:
+            self._ask(partial(_declare_lock, names.changing))
+        except Locked:
+            return False
+        return True
 
     def _ask(self, act: Act) -> Any:
         return self._link.persist(partial(self._line.ask, act))
 
 
+def _busy(names: Names) -> BackendUnavailable:
+    return BackendUnavailable(
+        f"queue {names.queue!r}: another client is changing its delay queues and doesn't finish; try again"
+    )
+
+
 def _count(part: str, channel: Channel, answer: Answer) -> None:
     channel.queue_declare(part, passive=True, callback=lambda frame: answer(frame.method.message_count))
+
+
+def _count_each(first: str, second: str, channel: Channel, answer: Answer) -> None:
+    def counted(frame: Any) -> None:
+        _count(second, channel, lambda count: answer((frame.method.message_count, count)))
+
+    channel.queue_declare(first, passive=True, callback=counted)
+
+
+def _count_levels(lane: Lane, found: list[int], channel: Channel, answer: Answer) -> None:
+    """Count one level after the other into ``found``, until one doesn't exist, which closes the channel."""
+    found.clear()
+
+    def count_next() -> None:
+        if len(found) == LEVELS:
+            answer(None)
+        else:
+            channel.queue_declare(lane.level(len(found)), passive=True, callback=counted)
+
+    def counted(frame: Any) -> None:
+        found.append(frame.method.message_count)
+        count_next()
+
+    count_next()
 
 
 def _count_dead(part: str, channel: Channel, answer: Answer) -> None:
@@ -173,21 +233,24 @@ def _purge(part: str, channel: Channel, answer: Answer) -> None:
     channel.queue_purge(part, callback=lambda frame: answer(frame.method.message_count))
 
 
-def _declare(part: str, arguments: Arguments, channel: Channel, answer: Answer) -> None:
-    channel.queue_declare(part, durable=True, arguments=arguments, callback=answer)
+def _delete(part: str, channel: Channel, answer: Answer) -> None:
+    channel.queue_delete(part, callback=lambda frame: answer(frame.method.message_count))
 
 
-def _find_exchange(name: str, channel: Channel, answer: Answer) -> None:
-    channel.exchange_declare(name, passive=True, callback=answer)
+def _delete_level(level: str, channel: Channel, answer: Answer) -> None:
+    _delete(level, channel, answer)
+    channel.exchange_delete(level)
 
 
-def _make_ladder(names: Names, top: int, channel: Channel, answer: Answer) -> None:
-    """All at once: the broker does one after the other, and answers to the last."""
-    channel.exchange_declare(names.due, "fanout", durable=True)
-    channel.queue_bind(names.work, names.due, "")
-    for level in ladder(names, top):
-        channel.exchange_declare(level.name, "topic", durable=True)
-        channel.queue_declare(level.name, durable=True, arguments=level.arguments)
-        channel.queue_bind(level.name, level.name, level.wait_key)
-        channel.exchange_bind(level.below, level.name, level.pass_key)
-    channel.queue_declare(names.delay(top), passive=True, callback=answer)
+def _declare_as_fifo(part: str, channel: Channel, answer: Answer) -> None:
+    channel.queue_declare(part, durable=True, arguments=work_arguments(QueueKind.FIFO), callback=answer)
+
+
+def _declare_lock(name: str, channel: Channel, answer: Answer) -> None:
+    channel.queue_declare(name, exclusive=True, auto_delete=True, callback=answer)
+
+
+def _make_levels(lane: Lane, top: int, channel: Channel, answer: Answer) -> None:
+    """Declare all at once: the broker does one after the other, and answers the last."""
+    lane.declare(top, channel)
+    channel.queue_declare(lane.level(top), passive=True, callback=answer)

@@ -8,11 +8,10 @@ from itertools import islice
 
 from pydantic import SecretStr
 
-from ...domain import Queue, QueueKind
+from ...domain import Queue
 from ...domain.errors import (
     BackendError,
     Closed,
-    JobsError,
     QueueNotFound,
     UnsupportedCapability,
 )
@@ -34,12 +33,14 @@ from ...ports import (
 )
 from .admin import Admin, not_declared
 from .consumer_backend import RabbitMQConsumerBackend
+from .delays import DELAY_UNIT_S
 from .diagnosis import diagnose
 from .letters import DeadLetters, Letter
 from .link import Link
 from .message import dead_letter, fresh_properties, id_of, revived_properties
 from .outbox import Outbox, Parcel, Sent
 from .publisher import Fate
+from .results import Results
 from .settings import (
     Settings,
     check_settings,
@@ -49,9 +50,11 @@ from .settings import (
     parsed_url,
     secret,
 )
-from .topology import DELAY_UNIT_S, Names, names_of
+from .topology import Names, names_of
 from .wire import LineBroken
 
+_MOVE_S = 1.0
+"""How long the broker may take to move a due job to its next queue, in which time no count has it."""
 _CHUNK = 200
 """How many dead letters are moved at a time."""
 _CHUNK_JOBS = 2000
@@ -139,8 +142,7 @@ class RabbitMQClient(OrchestratorBackend):
             Link, settings.parameters(), settings.shown, patience_s=patience_s, logger=self.logger
         )
         self._default_prefetch = checked_prefetch(prefetch)
-        self._results = results
-        self._kinds: dict[str, QueueKind] = {}
+        self._results = None if results is None else Results(results, self.logger)
         self._consumers: set[RabbitMQConsumerBackend] = set()
         """Those that are open: each has a connection, and jobs that only its end gives back."""
         self._lock = threading.Lock()
@@ -173,6 +175,7 @@ class RabbitMQClient(OrchestratorBackend):
             durability=Durability.FSYNC,
             delay_resolution_s=2 * DELAY_UNIT_S,
             counts_in_flight=False,
+            counts_lag_s=_MOVE_S,
             # Such queues are classic ones, which are confirmed before the disk has them.
             priority_durability=Durability.NONE,
         )
@@ -183,14 +186,10 @@ class RabbitMQClient(OrchestratorBackend):
         names, lines = self._names(queue.name), self._open()
         self.capabilities.require_kind(queue)
         lines.admin.declare(names, queue)
-        self._kinds[queue.name] = queue.kind
 
     def counts(self, queue: str) -> QueueCounts:
-        names, admin = self._names(queue), self._open().admin
-        ready = admin.count(names.work, queue)
-        return QueueCounts(
-            ready=ready, delayed=admin.delayed(names), in_flight=None, dead=admin.dead(names).ready
-        )
+        ready, delayed, dead = self._open().admin.counts(self._names(queue))
+        return QueueCounts(ready=ready, delayed=delayed, in_flight=None, dead=dead)
 
     def purge(self, queue: str) -> int:
         return self._open().admin.purge(self._names(queue))
@@ -199,21 +198,17 @@ class RabbitMQClient(OrchestratorBackend):
         names, admin = self._names(queue), self._open().admin
         try:
             admin.delete(names)
-            self._kinds.pop(queue, None)
         finally:  # also of a queue that is gone: where the store was away, delete it once more
             self._forget(names)
 
     # -- jobs -------------------------------------------------------------------------------------
 
     def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
-        names, outbox = self._names(queue), self._open().outbox
+        names, lines = self._names(queue), self._open()
         if not messages:
-            outbox.require(names)
-        if self._results is not None:
-            try:
-                self._forget(names, [message.id for message in messages])
-            except JobsError as error:  # which matters only to an id that is used again
-                self.logger.warning("earlier results of %d jobs aren't forgotten: %s", len(messages), error)
+            lines.admin.require(names)
+        if self._results is not None and messages:
+            self._results.try_forget(names.results, [message.id for message in messages])
         outcomes: list[PublishOutcome] = []
         for chunk in _bounded(messages):
             parcels = [
@@ -221,7 +216,7 @@ class RabbitMQClient(OrchestratorBackend):
                 for message in chunk
             ]
             try:
-                sent = outbox.send(names, parcels)
+                sent = lines.outbox.send(names, parcels)
             except (BackendError, Closed) as error:
                 if not outcomes:
                     raise
@@ -235,11 +230,10 @@ class RabbitMQClient(OrchestratorBackend):
         self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
     ) -> RabbitMQConsumerBackend:
         names, lines = self._names(queue), self._open()
-        kind = self._kinds[queue] = lines.admin.kind_of(names, self._kinds.get(queue))
         consumer = RabbitMQConsumerBackend(
             lines.link,
             names,
-            kind,
+            partial(lines.admin.kind_of, names),
             lines.outbox,
             results=self._results,
             prefetch=self._default_prefetch if prefetch is None else prefetch,
@@ -259,7 +253,7 @@ class RabbitMQClient(OrchestratorBackend):
                 "RabbitMQClient(results=RedisResultStore(...))"
             )
         names, admin = self._names(queue), self._open().admin
-        admin.count(names.work, queue)
+        admin.require(names)
         return self._results.get(names.results, job_id, timeout_s=timeout_s)
 
     def _forget(self, names: Names, ids: Sequence[str] | None = None) -> None:
@@ -282,7 +276,7 @@ class RabbitMQClient(OrchestratorBackend):
 
     def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:
         lines, names = self._open(), self._names(queue)
-        kind = lines.admin.kind_of(names, self._kinds.get(queue))
+        kind = lines.admin.kind_of(names)
 
         def revive(letters: list[Letter]) -> list[Letter]:
             self._forget(names, [_id(letter) for letter in letters])

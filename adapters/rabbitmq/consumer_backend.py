@@ -20,7 +20,6 @@ from ...ports import (
     JobResult,
     Receipts,
     ResultStatus,
-    ResultStore,
     Retry,
     Settled,
     Settlement,
@@ -32,6 +31,7 @@ from .link import Link
 from .message import Death, Past, dead_properties, moved_properties
 from .outbox import Outbox, Parcel
 from .publisher import Fate
+from .results import Results
 from .topology import Names, priority_of
 from .wire import LineBroken, LineClosed
 
@@ -62,24 +62,25 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         self,
         link: Link,
         names: Names,
-        kind: QueueKind,
+        find_kind: Callable[[], QueueKind],
         outbox: Outbox,
         *,
-        results: ResultStore | None,
+        results: Results | None,
         prefetch: int | None,
         on_close: Callable[["RabbitMQConsumerBackend"], None],
     ) -> None:
         super().__init__()
         self._link = link
         self._names = names
-        self._kind = kind
-        self._counts_crashes = kind is not QueueKind.PRIORITY
-        """Whether the queue does so itself: a quorum queue does, the queues for priorities can't."""
+        self._find_kind = find_kind
+        self._kind = find_kind()
         self._outbox = outbox
         self._results = results
         self._prefetch = prefetch
         self._on_close = on_close
         self._intake = Intake(link, names)
+        self._kind_generation = self._intake.generation
+        """The channel on which the kind was last asked for: a later one may lead to a queue made anew."""
         self._receipts = Receipts(secrets.token_urlsafe(8))
         self._settling = threading.RLock()
         self._held: dict[str, Arrival] = {}
@@ -95,6 +96,11 @@ class RabbitMQConsumerBackend(ConsumerBackend):
     @property
     def prefetch(self) -> int | None:
         return self._prefetch
+
+    @property
+    def _counts_crashes(self) -> bool:
+        """Whether the queue does so itself: a quorum queue does, the classic queues for priorities don't."""
+        return self._kind is not QueueKind.PRIORITY
 
     # -- receiving --------------------------------------------------------------------------------
 
@@ -126,6 +132,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         intake = self._intake
         ready: int = self._link.persist(partial(intake.ask, intake.count))
         generation = intake.generation
+        if generation != self._kind_generation:
+            self._kind, self._kind_generation = self._find_kind(), generation
         if not ready and (give_up <= monotonic() or self._interrupted):
             return []
         intake.deleted = False  # an earlier one: the queue exists
@@ -271,7 +279,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                 return Settled(outcomes, [])
 
     def _store_results(
-        self, results: ResultStore, settlements: Sequence[Settlement], jobs: dict[int, Arrival]
+        self, results: Results, settlements: Sequence[Settlement], jobs: dict[int, Arrival]
     ) -> None:
         """Keep how settled jobs ended: after the broker knows, never before (RES-2)."""
         ended = []
@@ -284,11 +292,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                     ended.append(EndedJob(job.id, failed, _FAILURE_TTL_S))
                 case _:
                     pass
-        try:
-            if ended:
-                results.put(self._names.results, ended)
-        except JobsError as error:
-            self.logger.warning("the results of %d jobs that ended are lost: %s", len(ended), error)
+        if ended:
+            results.try_put(self._names.results, ended)
 
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
         self._check_open()

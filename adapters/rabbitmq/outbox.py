@@ -1,14 +1,16 @@
 """What leaves for the broker, from publishers and from consumers: addressed, sent, and sent again."""
 
 from collections.abc import Sequence
+from time import monotonic
 from typing import NamedTuple
 
 from ...domain.errors import BackendError, BackendUnavailable, Closed, JobsError
 from .admin import Admin, not_declared
+from .delays import Lane, lane_of, route
 from .frames import Properties
 from .link import Link
 from .publisher import Fate, Post, Publisher
-from .topology import Names, delay_of
+from .topology import Names
 from .wire import LineBroken
 
 
@@ -42,15 +44,42 @@ class Outbox:
     def send(self, names: Names, parcels: Sequence[Parcel]) -> list[Sent]:
         """Put ``parcels`` into the queue, in order, and say what became of each.
 
-        What never left is tried again for as long as patience lasts; what may have arrived isn't.
+        What never left is tried again for as long as patience lasts; what may have arrived isn't. A delay
+        queue that doesn't exist returns its messages: it is made, and they are sent again.
 
         Raises:
-            QueueNotFound: some are to wait, and the queue doesn't exist; nothing was sent.
-            BackendUnavailable: likewise, and the server couldn't be asked.
+            BackendUnavailable: the server couldn't be reached, nothing was sent.
             AccessDenied: the server refuses this user.
             Closed: the client was closed.
         """
-        posts = self._addressed(names, parcels)
+        posts = [_addressed(names, parcel) for parcel in parcels]
+        sent = self._send(names, posts)
+        give_up = monotonic() + self._link.patience_s
+        while returned := [
+            place
+            for place, parcel in enumerate(parcels)
+            if parcel.delay_s > 0 and sent[place].fate is Fate.UNROUTABLE
+        ]:
+            try:
+                self._make_levels(names, [parcels[place] for place in returned])
+                again = self._send(names, [posts[place] for place in returned])
+            except (BackendError, Closed) as error:
+                again = [Sent(Fate.UNSENT, error)] * len(returned)
+            for place, outcome in zip(returned, again, strict=True):
+                sent[place] = outcome
+            if monotonic() >= give_up:  # another client purges the queue again and again
+                break
+        return sent
+
+    def _make_levels(self, names: Names, parcels: Sequence[Parcel]) -> None:
+        highest: dict[Lane, int] = {}
+        for properties, _, delay_s, _ in parcels:
+            lane = lane_of(names, properties.priority)
+            highest[lane] = max(highest.get(lane, 0), route(delay_s).level)
+        for lane, top in highest.items():
+            self._admin.make_levels(lane, top)
+
+    def _send(self, names: Names, posts: Sequence[Post]) -> list[Sent]:
         sent = [Sent(Fate.UNSENT)] * len(posts)
         unsent = list(range(len(posts)))
         failure: JobsError | None = None
@@ -76,26 +105,9 @@ class Outbox:
                 sent[place] = Sent(Fate.UNSENT, why)
         return sent
 
-    def require(self, names: Names) -> None:
-        """Raise QueueNotFound where the queue doesn't exist."""
-        self._admin.count(names.work, names.queue)
-
     def close(self) -> None:
         """Close the connection."""
         self._publisher.close()
-
-    def _addressed(self, names: Names, parcels: Sequence[Parcel]) -> list[Post]:
-        posts, highest = [], -1
-        for properties, body, delay_s, dead in parcels:
-            if delay_s > 0:
-                level, key = delay_of(delay_s)
-                highest = max(highest, level)
-                posts.append(Post(names.delay(level), key, properties, body))
-            else:
-                posts.append(Post("", names.dead if dead else names.work, properties, body))
-        if highest >= 0:
-            self._admin.make_ladder(names, highest)
-        return posts
 
     def _told(self, names: Names, fate: Fate) -> Sent:
         match fate:
@@ -127,3 +139,13 @@ class Outbox:
             f"RabbitMQ takes no messages at present ({self._publisher.blocked}): nothing was published; "
             "give it memory or disk space, or let consumers catch up"
         )
+
+
+def _addressed(names: Names, parcel: Parcel) -> Post:
+    """Address a parcel by its queue's name: the broker returns it if there is no such queue."""
+    properties, body, delay_s, dead = parcel
+    if delay_s <= 0:
+        return Post("", names.dead if dead else names.work, properties, body)
+    level, hops = route(delay_s)
+    delayed = properties._replace(headers=(properties.headers or {}) | hops)
+    return Post("", lane_of(names, properties.priority).level(level), delayed, body)

@@ -1,32 +1,23 @@
-"""What a queue of ours is made of in RabbitMQ: every name and every argument, in one place.
+"""The names and arguments of the queues that make up one job queue in RabbitMQ.
 
-``mtj:{namespace}/{queue}`` holds the jobs that are ready and, unacknowledged, those in flight; beside it are
+``mtj:{namespace}/{queue}`` is the work queue: jobs that are ready and, unacknowledged, in flight. Beside it:
 
 ====================  =======================================================================================
 ``…:dead``            the dead letters
 ``…:life``            nothing, ever: consumers subscribe to it, so that the broker tells them of its deletion
-``…:delay.0``, …      jobs that wait 1, 2, 4, … units of time, as queues, and as exchanges that lead into them
-``…:due``             the exchange through which they leave
-``…:reading``         exclusively held by whoever goes through the dead letters
+``…:delay.0``, …      jobs that wait, and exchanges of the same names by which they go on: see ``delays.py``
+``…:stray``           the exchange that leads what left a delay queue without a way on to the dead letters
+``…:changing``        exclusive: the lock of the client that makes or removes delay queues
+``…:reading``         exclusive: the lock of the client that reads the dead letters
 ====================  =======================================================================================
-
-A delay is written in binary, as the routing key. The exchange of a level reads the digit that stands for it,
-and leads into the level's queue or past it, to the exchange below; a queue that lets a message go passes it
-to the exchange below as well. In each queue all messages wait equally long, so that none is held up by the
-one before it, as messages with times to live of their own would be.
 """
 
-from collections.abc import Iterator
 from functools import lru_cache
-from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...domain import Queue, QueueKind
-from ...domain.limits import MAX_DELAY_S, MAX_PRIORITY
+from ...domain.limits import MAX_PRIORITY
 
-DELAY_UNIT_S = 0.25
-LEVELS = ceil(MAX_DELAY_S / DELAY_UNIT_S).bit_length()
-"""How many levels the longest delay needs; each is made once a delay needs it, with all those below."""
 _ENDLESS = 1_000_000
 """The broker's own delivery limit. The crash budget is ours; but without any limit the broker would put what
 comes back at the end of the queue."""
@@ -46,14 +37,11 @@ class Names:
         self.work = f"mtj:{namespace}/{queue}"
         self.dead = f"{self.work}:dead"
         self.life = f"{self.work}:life"
-        self.due = f"{self.work}:due"
+        self.stray = f"{self.work}:stray"
+        self.changing = f"{self.work}:changing"
         self.reading = f"{self.work}:reading"
         self.results = f"{namespace}/{queue}"
         """What a store of results calls the queue, so that namespaces don't meet there either (CON-2)."""
-
-    def delay(self, level: int) -> str:
-        """The name of a level's queue, and of its exchange."""
-        return f"{self.work}:delay.{level}"
 
 
 @lru_cache(maxsize=1024)
@@ -89,48 +77,6 @@ def priority_of(kind: QueueKind, rank: int | None) -> int:
 
 DEAD_ARGUMENTS: Arguments = {"x-queue-type": "quorum", "x-delivery-limit": _ENDLESS}
 LIFE_ARGUMENTS: Arguments = {"x-queue-type": "classic"}
-
-
-class Level(NamedTuple):
-    """One level of the delays, as it is to be declared."""
-
-    name: str
-    arguments: Arguments
-    below: str
-    """The exchange that comes next."""
-    wait_key: str
-    """What is routed into the queue."""
-    pass_key: str
-    """What is routed past it."""
-
-
-def ladder(names: Names, top: int) -> Iterator[Level]:
-    """The levels up to ``top``, lowest first."""
-    for level in range(top + 1):
-        below = names.delay(level - 1) if level else names.due
-        arguments = {
-            "x-queue-type": "quorum",
-            "x-message-ttl": round(DELAY_UNIT_S * 1000) << level,
-            "x-dead-letter-exchange": below,
-            # Moved with a confirm, which the broker does only where a full queue refuses instead of dropping.
-            "x-dead-letter-strategy": "at-least-once",
-            "x-overflow": "reject-publish",
-        }
-        higher = "*." * (LEVELS - 1 - level)
-        yield Level(names.delay(level), arguments, below, f"{higher}1.#", f"{higher}0.#")
-
-
-class Delay(NamedTuple):
-    """Where a message enters the levels."""
-
-    level: int
-    key: str
-
-
-def delay_of(seconds: float) -> Delay:
-    """How to wait ``seconds``, more than 0, and up to one unit more (DLY-2)."""
-    units = ceil(seconds / DELAY_UNIT_S)
-    return Delay(units.bit_length() - 1, ".".join(f"{units:0{LEVELS}b}"))
 
 
 def conflict(queue: Queue, said: str) -> str:

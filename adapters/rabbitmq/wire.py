@@ -526,6 +526,42 @@ class Line:
             self._closed.set(None)
 
 
+class RequestLine(Line):
+    """A connection that gives each request a channel of its own.
+
+    The broker refuses a request by closing its channel. On a shared one that would fail the requests of other
+    threads, with an error that isn't theirs.
+    """
+
+    def _act(self, channel: Channel, act: Act, answer: Pending) -> None:
+        if answer.is_given_up:
+            return
+        self._asked.add(answer)
+
+        def opened(own: Channel) -> None:
+            own.add_on_close_callback(lambda _own, reason: self._end(answer, LineBroken(reason)))
+            try:
+                act(own, lambda value: finish(own, value))
+                self._flush()
+            except Exception as error:  # a channel that is closing, mostly
+                self._end(answer, LineBroken(error))
+
+        def finish(own: Channel, value: Any) -> None:
+            answer.set(value)
+            own.close()
+
+        try:
+            channel.connection.channel(on_open_callback=opened)
+            self._flush()
+        except Exception as error:  # a connection that is closing, mostly
+            self._end(answer, LineBroken(error))
+
+    def _end(self, answer: Pending, error: LineBroken) -> None:
+        """Forget a request; fail it unless it was answered."""
+        self._asked.discard(answer)
+        answer.fail(error)
+
+
 def no_answer(timeout_s: float) -> LineBroken:
     """What breaks a line that is silent for so long."""
     return LineBroken(TimeoutError(f"no answer within {timeout_s:g} s"))

@@ -40,6 +40,7 @@ _DECLARED = {
     "priority_durability": "the same of priority queues",
     "delay_resolution_s": "how late a delayed job may be, seconds",
     "counts_in_flight": "jobs in flight are counted",
+    "counts_lag_s": "for how long a job on its way between states may be in no count, seconds",
 }
 
 

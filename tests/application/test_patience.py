@@ -38,7 +38,7 @@ def test_one_poll_starts_anew_with_every_job() -> None:
 def test_while_any_looks_before_it_waits() -> None:
     """It takes what is there without waiting, waits only where something waits, and else gives up."""
     waiting = [2, 1, 0]
-    patience = while_any(5.0, lambda: waiting.pop(0))
+    patience = while_any(5.0, lambda: waiting.pop(0), counts_lag_s=0.0)
 
     assert [patience(waited) for waited in (None, 0.0, 5.0, 5.0)] == [0.0, 5.0, 5.0, None]
 
@@ -49,7 +49,15 @@ def test_while_any_takes_a_broker_that_is_away_for_one_that_may_hold_jobs() -> N
     def away() -> int:
         raise BackendUnavailable("gone")
 
-    assert while_any(5.0, away)(0.0) == 5.0
+    assert while_any(5.0, away, counts_lag_s=0.0)(0.0) == 5.0
+
+
+def test_while_any_waits_for_jobs_that_no_count_has_yet() -> None:
+    """Where a broker moves jobs between its queues, none may come for as long as that takes (CNT-1)."""
+    patience = while_any(5.0, lambda: 0, counts_lag_s=1.0)
+
+    assert [patience(waited) for waited in (None, 0.0, 0.75, 0.25)] == [0.0, 1.0, 0.25, None]
+    assert [patience(waited) for waited in (None, 0.0)] == [0.0, 1.0], "a job that came begins it anew"
 
 
 def test_batches_of_short_jobs_grow_to_a_bound() -> None:

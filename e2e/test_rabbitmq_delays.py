@@ -1,0 +1,151 @@
+"""Delayed jobs in RabbitMQ: none is lost between two queues, none holds up another, none outlives a purge."""
+
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from pika import BasicProperties
+
+from brokers.rabbitmq_server import Address
+from mindtrace.jobs import ConsumerBackend, RabbitMQClient
+from mindtrace.jobs.domain import Queue, QueueKind
+from mindtrace.jobs.domain.errors import BackendUnavailable
+from mindtrace.jobs.ports import Ack, Message, PublishStatus
+
+from .workers import eventually
+
+QUEUE = "delays"
+MOVED_S = 5.0
+"""Far more than the broker needs to move a handful of jobs that are due."""
+
+
+@pytest.fixture
+def namespace() -> str:
+    return f"t{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def client(rabbitmq_address: Address, namespace: str) -> Iterator[RabbitMQClient]:
+    with rabbitmq_address.client(namespace, patience_s=30.0) as made:
+        yield made
+        for name in (QUEUE, "ranks"):
+            made.declare(Queue(name, QueueKind.PRIORITY if name == "ranks" else QueueKind.FIFO))
+            made.delete(name)
+
+
+def received(consumer: ConsumerBackend, wanted: int) -> list[str]:
+    """Run ``wanted`` jobs, however long they take to come, and return their ids in order."""
+    ids: list[str] = []
+    give_up = time.monotonic() + 60.0
+    while len(ids) < wanted and time.monotonic() < give_up:
+        for delivery in consumer.receive(1, 1.0):
+            ids.append(delivery.id)
+            consumer.settle([Ack(delivery.receipt)])
+    return ids
+
+
+def test_a_purge_reaches_jobs_that_the_broker_is_moving(client: RabbitMQClient) -> None:
+    """Some have arrived, the rest is due and in no count: all are gone, and none comes later (ADM-2)."""
+    client.declare(Queue(QUEUE))
+    jobs = [Message(f"j{number}", b"x" * 100, delay_s=1.0) for number in range(5000)]
+    assert {outcome.status for outcome in client.publish(QUEUE, jobs)} == {PublishStatus.ACCEPTED}
+    eventually(lambda: client.counts(QUEUE).ready > 0, 60, "the first are due")
+
+    client.purge(QUEUE)
+
+    with client.open_consumer(QUEUE) as consumer:
+        assert consumer.receive(1, MOVED_S) == []
+    counts = client.counts(QUEUE)
+    assert (counts.ready, counts.delayed, counts.dead) == (0, 0, 0)
+
+
+def test_delayed_jobs_arrive_while_another_client_purges_and_stops(
+    client: RabbitMQClient, rabbitmq_address: Address, namespace: str
+) -> None:
+    """Two clients make and remove the same delay queues: what is published afterwards comes (DLY-1)."""
+    client.declare(Queue(QUEUE))
+    over = threading.Event()
+    published = 0
+
+    def purge() -> None:
+        with rabbitmq_address.client(namespace, patience_s=30.0) as other:
+            while not over.is_set():
+                other.purge(QUEUE)
+
+    purging = threading.Thread(target=purge)
+    purging.start()
+    try:
+        for round_ in range(10):
+            delays = (0.1, 0.5, 2.0, 7.0, 3600.0)
+            outcomes = client.publish(
+                QUEUE, [Message(f"{round_}-{delay}", b"{}", delay_s=delay) for delay in delays]
+            )
+            published += sum(outcome.status is PublishStatus.ACCEPTED for outcome in outcomes)
+    finally:
+        over.set()
+        purging.join()
+    assert published
+    client.purge(QUEUE)
+
+    began = time.monotonic()
+    last = {f"last-{quarters}": quarters / 4 for quarters in range(1, 16)}
+    outcomes = client.publish(QUEUE, [Message(id_, b"{}", delay_s=delay) for id_, delay in last.items()])
+    assert {outcome.status for outcome in outcomes} == {PublishStatus.ACCEPTED}
+    with client.open_consumer(QUEUE) as consumer:
+        while last:
+            (id_,) = received(consumer, 1)
+            assert time.monotonic() - began >= last.pop(id_), "none is early"
+    assert last == {}
+
+
+def test_a_lock_that_is_never_released_is_told(
+    client: RabbitMQClient, rabbitmq_address: Address, namespace: str
+) -> None:
+    """Whoever needs a new delay queue then is told so, and publishes nothing."""
+    client.declare(Queue(QUEUE))
+    connection = rabbitmq_address.driver()
+    try:
+        connection.channel().queue_declare(f"mtj:{namespace}/{QUEUE}:changing", exclusive=True)
+        with rabbitmq_address.client(namespace, patience_s=0.3) as hasty:
+            (outcome,) = hasty.publish(QUEUE, [Message("a", b"{}", delay_s=60.0)])
+    finally:
+        connection.close()
+
+    assert outcome.status is PublishStatus.REJECTED
+    assert isinstance(outcome.error, BackendUnavailable)
+    assert "delay queues" in str(outcome.error)
+
+
+def test_a_job_of_high_priority_holds_up_no_other_that_is_due_before_it(client: RabbitMQClient) -> None:
+    """RabbitMQ looks at high priorities first; so they wait in queues of their own (DLY-3)."""
+    client.declare(Queue("ranks", QueueKind.PRIORITY))
+    client.publish("ranks", [Message("low", b"{}", 0, 2.0)])
+    client.publish("ranks", [Message("high", b"{}", 9, 3600.0)])
+
+    with client.open_consumer("ranks") as consumer:
+        assert received(consumer, 1) == ["low"]
+    counts = client.counts("ranks")
+    assert (counts.ready, counts.delayed) == (0, 1)
+    assert client.purge("ranks") == 1
+
+
+def test_a_strangers_message_in_a_delay_queue_becomes_a_dead_letter(
+    client: RabbitMQClient, rabbitmq_address: Address, namespace: str
+) -> None:
+    """It says no way on, and would stay in the way of others for ever."""
+    client.declare(Queue(QUEUE))
+    client.publish(QUEUE, [Message("ours", b"{}", delay_s=0.1)])
+    connection = rabbitmq_address.driver()
+    connection.channel().basic_publish(
+        "", f"mtj:{namespace}/{QUEUE}:delay.0", b"hello", BasicProperties(message_id="theirs")
+    )
+    connection.close()
+
+    eventually(lambda: client.counts(QUEUE).dead == 1, 60, "it is a dead letter")
+    (letter,) = client.dead_letters(QUEUE)
+    assert (letter.id, letter.body) == ("theirs", b"hello")
+    with client.open_consumer(QUEUE) as consumer:
+        assert received(consumer, 1) == ["ours"]
+    assert client.discard(QUEUE) == 1
