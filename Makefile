@@ -10,6 +10,8 @@ FAULTS := build/faults.json
 # What takes time in the tests with brokers is waiting: for leases, delays, restarts. So files run side by side.
 WORKERS ?= 3
 MINUTES ?= 10
+SECONDS ?= 60
+THREADS ?= 32
 BENCH := build/bench
 # Each library that is measured has an environment of its own: they don't agree on the versions of what they need.
 PEERS := $(patsubst benchmarks/environments/%.txt,$(BENCH)/%/.synced,$(wildcard benchmarks/environments/*.txt))
@@ -25,7 +27,7 @@ unexport VIRTUAL_ENV PYTHONPATH
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-docker matrix soak check lint format docs bench bench-full bench-report clean
+.PHONY: help demo test test-docker matrix soak stress check lint format docs bench bench-full bench-report clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +74,9 @@ test-docker: $(SYNCED) ## the contract on Redis and RabbitMQ in containers
 
 soak: $(SYNCED) ## minutes of work under faults: MINUTES=10 BACKENDS="sqlite redis rabbitmq" SEED=1
 	@PYTHONPATH=testing $(BIN)/python -m soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(BACKENDS)
+
+stress: $(SYNCED) ## many threads on one client: SECONDS=60 THREADS=32 BACKENDS="memory sqlite redis rabbitmq"
+	@PYTHONPATH=testing $(BIN)/python -m stress --seconds $(SECONDS) --threads $(THREADS) $(BACKENDS)
 
 docs: $(SYNCED) ## generate docs/capabilities.md from a run of the contract suite
 	@$(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadfile contract_tests --contract-report $(REPORT)

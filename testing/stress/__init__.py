@@ -1,0 +1,1 @@
+"""One client under many threads: see ``__main__``."""

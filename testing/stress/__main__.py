@@ -1,0 +1,70 @@
+"""Have many threads use one client for all it can do, and demand that every answer is right.
+
+    PYTHONPATH=testing .venv/bin/python -m stress --threads 32 --seconds 60 rabbitmq
+
+Each backend is private: memory, a file, or a server of its own.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from brokers.rabbitmq_server import PrivateRabbitMQ
+from brokers.redis_server import PrivateRedis
+from mindtrace.jobs import OrchestratorBackend
+from mindtrace.jobs.application.detection import detect_backend
+
+from .load import run
+
+_PATIENCE_S = 60.0
+"""Calls of one client take turns at some things, and a busy machine makes the turns long."""
+_SETTLED_S = 2.0
+"""How long a RabbitMQ that was just started gets, to be as it is later."""
+
+
+@contextmanager
+def _served(server: PrivateRedis | PrivateRabbitMQ) -> Iterator[OrchestratorBackend]:
+    try:
+        server.start()
+        time.sleep(_SETTLED_S)
+        with server.client(patience_s=_PATIENCE_S) as client:
+            yield client
+    finally:
+        server.kill()
+
+
+BACKENDS: dict[str, Callable[[Path], AbstractContextManager[OrchestratorBackend]]] = {
+    "memory": lambda folder: detect_backend("memory://"),
+    "sqlite": lambda folder: detect_backend(f"sqlite:///{folder / 'jobs.db'}"),
+    "redis": lambda folder: _served(PrivateRedis(folder)),
+    "rabbitmq": lambda folder: _served(PrivateRabbitMQ(folder)),
+}
+
+
+def main() -> int:
+    """Stress each backend that is named, print what it was told, and return 1 if anything is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m stress", description=__doc__.split("\n")[0])
+    parser.add_argument("backends", nargs="*", choices=BACKENDS, default=list(BACKENDS), metavar="BACKEND")
+    parser.add_argument("--threads", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    options = parser.parse_args()
+    wrong = 0
+    for name in options.backends:
+        with tempfile.TemporaryDirectory(prefix="stress-") as folder, BACKENDS[name](Path(folder)) as client:
+            end = time.monotonic() + options.seconds
+            account, found = run(client, options.threads, lambda _steps: time.monotonic() >= end)  # noqa: B023
+        calls = ", ".join(f"{call} {times}" for call, times in sorted(account.calls.items()))
+        print(f"{name}: {account.calls.total()} calls: {calls}")
+        print(f"{name}: {len(account.accepted)} jobs, {len(found)} wrong")
+        for line in found[:20]:
+            print(f"  {line:.300}")
+        wrong += bool(found)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
