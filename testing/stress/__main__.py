@@ -59,7 +59,10 @@ def main() -> int:
             account, found = run(client, options.threads, lambda _steps: time.monotonic() >= end)  # noqa: B023
         calls = ", ".join(f"{call} {times}" for call, times in sorted(account.calls.items()))
         print(f"{name}: {account.calls.total()} calls: {calls}")
-        print(f"{name}: {len(account.accepted)} jobs, {len(found)} wrong")
+        print(
+            f"{name}: {len(account.accepted)} jobs, {len(account.charged)} charged with a crash, "
+            f"{len(found)} answers wrong"
+        )
         for line in found[:20]:
             print(f"  {line:.300}")
         wrong += bool(found)
