@@ -12,6 +12,7 @@ WORKERS ?= 3
 MINUTES ?= 10
 SECONDS ?= 60
 THREADS ?= 32
+JOBS ?= 100000
 BENCH := build/bench
 # Each library that is measured has an environment of its own: they don't agree on the versions of what they need.
 PEERS := $(patsubst benchmarks/environments/%.txt,$(BENCH)/%/.synced,$(wildcard benchmarks/environments/*.txt))
@@ -27,7 +28,7 @@ unexport VIRTUAL_ENV PYTHONPATH
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-docker matrix soak stress check lint format docs bench bench-full bench-report clean
+.PHONY: help demo test test-docker matrix soak stress fuzz check lint format docs bench bench-full bench-report clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +78,9 @@ soak: $(SYNCED) ## minutes of work under faults: MINUTES=10 BACKENDS="sqlite red
 
 stress: $(SYNCED) ## many threads on one client: SECONDS=60 THREADS=32 BACKENDS="memory sqlite redis rabbitmq"
 	@PYTHONPATH=testing $(BIN)/python -m stress --seconds $(SECONDS) --threads $(THREADS) $(BACKENDS)
+
+fuzz: $(SYNCED) ## mutated envelopes into each backend: JOBS=100000 SEED=1 BACKENDS="memory sqlite redis rabbitmq"
+	@PYTHONPATH=testing $(BIN)/python -m fuzz --jobs $(JOBS) $(if $(SEED),--seed $(SEED)) $(BACKENDS)
 
 docs: $(SYNCED) ## generate docs/capabilities.md from a run of the contract suite
 	@$(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadfile contract_tests --contract-report $(REPORT)
