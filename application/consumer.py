@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from logging import ERROR
 from typing import Any, ClassVar, Self
 
 from ..domain import Job, JobSchema, QueueKind, RetryPolicy
@@ -17,10 +18,11 @@ from ..ports.base import Closing
 from .coroutines import CoroutineHandler
 from .detection import detect_consumer_backend
 from .execution import Executor
+from .failures import try_to_log
 from .loop import ConsumeLoop, ConsumeStats
 from .orchestrator import Orchestrator
 from .patience import Patience, forever, one_poll, while_any
-from .shutdown import stopping_on_signals
+from .shutdown import asks_to_stop, stopping_on_signals
 
 _MAX_PREFETCH = 10_000
 
@@ -207,7 +209,13 @@ class Consumer(Closing):
         """Run jobs until stopped, or until ``num_messages`` deliveries were attempted.
 
         In the main thread, SIGINT and SIGTERM stop it gracefully: the job that runs is finished, the rest
-        in hand is released. A second signal raises KeyboardInterrupt.
+        in hand is released. A second signal raises KeyboardInterrupt, and the job that runs is released too.
+        If the program handles one of these signals itself, that handler runs instead: it may call
+        :meth:`stop`, and what it raises ends this call, as the second signal does.
+
+        Every error that ``run`` itself raises, KeyboardInterrupt and SystemExit included, is a failure of
+        its job, and this goes on. In another thread no signal arrives: Python raises KeyboardInterrupt for
+        Ctrl-C in the main thread, which then has to call :meth:`stop`.
 
         Args:
             num_messages: How many deliveries to attempt, 0 or more, whatever becomes of them; the same on
@@ -271,7 +279,15 @@ class Consumer(Closing):
             try:
                 return connection.loop.run(limit, patience)
             finally:
-                connection.end_handler()
+                self._end(connection)
+
+    def _end(self, connection: _Connection) -> None:
+        try:
+            connection.end_handler()
+        except BaseException as error:
+            if asks_to_stop(error):
+                raise
+            try_to_log(self.logger, ERROR, "a task that a job left behind failed", traceback=True)
 
 
 def _nothing() -> None:

@@ -1,4 +1,4 @@
-"""Handlers written as ``async def``, run to their end one after the other on an event loop of their own."""
+"""Handlers written as ``async def``, run one job after the other on an event loop of their own."""
 
 import asyncio
 import threading
@@ -22,12 +22,29 @@ class CoroutineHandler:
         self._local = threading.local()
 
     def __call__(self, job: Job[Any]) -> Any:
-        """Run the handler for ``job``, and return or raise what it does."""
+        """Run the handler for ``job``, and return or raise what it does.
+
+        A KeyboardInterrupt or SystemExit of a task that an earlier job left on the loop is raised as well:
+        asyncio ends the loop by it, whichever task raised it.
+        """
         runner: asyncio.Runner | None = getattr(self._local, "runner", None)
         if runner is None:
             runner = self._local.runner = asyncio.Runner()
-        # In a copy of the context of now, where progress is listened to; else it were the first job's.
-        return runner.run(self._handler(job), context=copy_context())
+        task: asyncio.Task[Any] | None = None
+
+        async def run() -> Any:
+            nonlocal task
+            task = asyncio.current_task()
+            return await self._handler(job)
+
+        try:
+            # In a copy of the context of now, where progress is listened to; else it were the first job's.
+            return runner.run(run(), context=copy_context())
+        except (KeyboardInterrupt, SystemExit):
+            if task is not None and not task.done():  # it would go on beside the next job
+                task.cancel()
+                runner.run(asyncio.wait([task]))
+            raise
 
     def close(self) -> None:
         """End this thread's loop and the tasks left on it; again is a no-op."""

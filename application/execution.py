@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from logging import Logger
+from logging import ERROR, WARNING, Logger
 from time import perf_counter
 from typing import Any
 
@@ -13,15 +13,15 @@ from ..domain.limits import truncate_error
 from ..domain.reasons import DeadReason
 from ..domain.schema import validate_model
 from ..ports import Ack, Attempt, Dead, Delivery, Observer, Outcome, Retry, Settlement
-
-_MEANT_FOR_THE_WORKER = (KeyboardInterrupt, GeneratorExit)
+from .failures import describe, try_to_log
+from .shutdown import asks_to_stop
 
 Handler = Callable[[Job[Any]], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """Turns deliveries into settlements; never raises for what a job or its handler does.
+    """Turns deliveries into settlements; no job and no handler can make it raise.
 
     Args:
         schema: What the jobs must be.
@@ -42,10 +42,11 @@ class Executor:
     observer: Observer | None = None
 
     def execute(self, delivery: Delivery) -> Settlement:
-        """Run one delivery, and say how it is to be settled.
+        """Run one delivery, and return its settlement.
 
-        Only KeyboardInterrupt and GeneratorExit pass through: whatever else a handler raises, SystemExit and
-        CancelledError included, is its own failure, and must not end one worker after the other.
+        Whatever the handler raises is a failure of its job: KeyboardInterrupt, GeneratorExit, SystemExit and
+        CancelledError too, or one job would end one worker after the other. Only what a signal's handler
+        raised passes through, since it asks the process to stop.
         """
         if self.observer is None:
             return self._execute(delivery)
@@ -60,19 +61,19 @@ class Executor:
             return self._dead(delivery, DeadReason.CRASHES, error)
         try:
             job = decode(delivery.body, self.schema, attempt=delivery.attempt, max_bytes=self.max_body_bytes)
-        except _MEANT_FOR_THE_WORKER:
-            raise
         except BaseException as error:  # a validator of the user's model may raise anything
-            return self._dead(delivery, DeadReason.MALFORMED, _described(error))
+            if asks_to_stop(error):
+                raise
+            return self._dead(delivery, DeadReason.MALFORMED, describe(error))
         if self.observer is not None:
             self.observer.started(self.schema.name, job)
         try:
             return self._run(delivery, job)
-        except _MEANT_FOR_THE_WORKER:
-            raise
         except BaseException as error:
-            self.logger.warning("job %s: attempt %d failed", job.id, job.attempt, exc_info=True)
-            return self._retry(delivery, job, self.policy.delay_s(job.attempt), _described(error))
+            if asks_to_stop(error):
+                raise
+            try_to_log(self.logger, WARNING, "job %s: attempt %d failed", job.id, job.attempt, traceback=True)
+            return self._retry(delivery, job, self.policy.delay_s(job.attempt), describe(error))
 
     def _run(self, delivery: Delivery, job: Job[Any]) -> Settlement:
         try:
@@ -100,7 +101,7 @@ class Executor:
         return Retry(delivery.receipt, delay_s, truncate_error(error))
 
     def _dead(self, delivery: Delivery, reason: DeadReason, error: str) -> Settlement:
-        self.logger.error("job %s is dead: %s: %s", delivery.id, reason, truncate_error(error))
+        try_to_log(self.logger, ERROR, "job %s is dead: %s: %s", delivery.id, reason, truncate_error(error))
         return Dead(delivery.receipt, reason, truncate_error(error))
 
 
@@ -109,11 +110,3 @@ def _attempt(queue: str, delivery: Delivery, settlement: Settlement, duration_s:
         outcome = Outcome.RETRIED if isinstance(settlement, Retry) else Outcome.DEAD
         return Attempt(queue, delivery.id, delivery.attempt, outcome, duration_s, settlement.error)
     return Attempt(queue, delivery.id, delivery.attempt, Outcome.DONE, duration_s)
-
-
-def _described(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception:  # the handler's own exception class may be broken, too
-        text = "its message can't be shown"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

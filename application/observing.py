@@ -3,11 +3,13 @@
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from logging import Logger
+from logging import ERROR, Logger
 from typing import Any
 
 from ..domain import Job
 from ..ports import Attempt, Observer
+from .failures import try_to_log
+from .shutdown import asks_to_stop
 
 
 class Observers(Observer):
@@ -25,8 +27,8 @@ class Observers(Observer):
         for observer in self._observers:
             try:
                 headers |= stack.enter_context(observer.publishing(queue, count))
-            except Exception:
-                self._failed(observer)
+            except Exception as error:
+                self._failed(observer, error)
         try:
             yield headers
         finally:
@@ -35,31 +37,34 @@ class Observers(Observer):
                 stack.__exit__(*why)
             except Exception as error:
                 if error is not why[1]:  # which goes its way by itself
-                    self._logger.exception("an observer failed")
+                    try_to_log(self._logger, ERROR, "an observer failed", traceback=True)
 
     def polled(self, queue: str, received: int) -> None:
         """Tell each."""
         for observer in self._observers:
             try:
                 observer.polled(queue, received)
-            except Exception:
-                self._failed(observer)
+            except BaseException as error:
+                self._failed(observer, error)
 
     def started(self, queue: str, job: Job[Any]) -> None:
         """Tell each."""
         for observer in self._observers:
             try:
                 observer.started(queue, job)
-            except Exception:
-                self._failed(observer)
+            except BaseException as error:
+                self._failed(observer, error)
 
     def ended(self, attempt: Attempt) -> None:
         """Tell each, in reverse, so that what was opened last is closed first."""
         for observer in reversed(self._observers):
             try:
                 observer.ended(attempt)
-            except Exception:
-                self._failed(observer)
+            except BaseException as error:
+                self._failed(observer, error)
 
-    def _failed(self, observer: Observer) -> None:
-        self._logger.exception("%s failed", type(observer).__name__)
+    def _failed(self, observer: Observer, error: BaseException) -> None:
+        """Log an error of an observer's on the thread of a consumer, which has to go on."""
+        if asks_to_stop(error):
+            raise error
+        try_to_log(self._logger, ERROR, "%s failed", type(observer).__name__, traceback=True)

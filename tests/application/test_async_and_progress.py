@@ -54,6 +54,66 @@ def test_an_async_handler_that_raises_fails_its_job_alone(orchestrator: Orchestr
         assert (consumer.stats.done, consumer.stats.retried, consumer.stats.dead) == (1, 4, 2)
 
 
+def test_a_task_left_behind_that_ends_the_loop_leaves_no_job_running_beside_the_next(
+    orchestrator: Orchestrator,
+) -> None:
+    """The job that it interrupts is cancelled and tried again, on the same loop."""
+    started: list[float] = []
+    running: set[float] = set()
+    loops: set[asyncio.AbstractEventLoop] = set()
+
+    class Async(Consumer):
+        async def run(self, job: Job[Any]) -> None:
+            started.append(job.payload.x)
+            loops.add(asyncio.get_running_loop())
+            assert not running
+            if job.payload.x == 0:
+                self.stray = asyncio.create_task(leave())
+                return
+            running.add(job.payload.x)
+            try:
+                await (asyncio.Event().wait() if started == [0, 1] else asyncio.sleep(0))
+            finally:
+                running.clear()
+
+    async def leave() -> None:
+        while not running:
+            await asyncio.sleep(0)
+        raise SystemExit
+
+    orchestrator.publish_batch("points", [{"x": n} for n in range(3)])
+    with Async("points") as consumer:
+        consumer.connect(orchestrator, poll_timeout_s=0.01, prefetch=1)
+        consumer.consume_until_empty()
+
+        assert started == [0, 1, 2, 1]
+        assert (consumer.stats.done, consumer.stats.retried) == (3, 1)
+    assert isinstance(consumer.stray.exception(), SystemExit)
+    assert len(loops) == 1
+
+
+def test_a_task_left_behind_that_fails_when_it_is_cancelled_ends_no_consumer(
+    orchestrator: Orchestrator,
+) -> None:
+    class Async(Consumer):
+        async def run(self, job: Job[Any]) -> None:
+            self.stray = asyncio.create_task(refuse())
+            await asyncio.sleep(0)
+
+    async def refuse() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise SystemExit from None
+
+    orchestrator.publish("points", {})
+    with Async("points") as consumer:
+        consumer.connect(orchestrator)
+
+        assert consumer.consume_until_empty() == 1
+        assert consumer.stats.done == 1
+
+
 def test_progress_is_seen_while_the_job_runs(orchestrator: Orchestrator, make_consumer: MakeConsumer) -> None:
     seen: list[dict[str, Progress]] = []
 

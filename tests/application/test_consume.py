@@ -8,6 +8,7 @@ import pytest
 
 from mindtrace.jobs import Consumer, LocalClient, Orchestrator, Reject, RetryLater, RetryPolicy
 from mindtrace.jobs.adapters.local import ManualClock
+from mindtrace.jobs.application.shutdown import SecondSignal
 from mindtrace.jobs.domain.errors import Closed, QueueNotFound
 from mindtrace.jobs.ports import Message
 
@@ -340,12 +341,12 @@ def test_a_consumer_closed_under_its_handler_gives_its_jobs_back(
 def test_an_interrupt_inside_a_handler_settles_what_ran_and_releases_the_rest(
     orchestrator: Orchestrator, make_consumer: MakeConsumer, prefetch: int
 ) -> None:
-    """KeyboardInterrupt leaves nothing in flight and spends no attempt (SET-4)."""
+    """A second signal leaves nothing in flight and spends no attempt (SET-4)."""
     orchestrator.publish_batch("points", [{"x": n} for n in range(3)])
 
     def interrupted(job: Any) -> None:
         if job.payload.x == 1:
-            raise KeyboardInterrupt
+            raise SecondSignal
 
     consumer = make_consumer(interrupted, prefetch=prefetch)
     with pytest.raises(KeyboardInterrupt):

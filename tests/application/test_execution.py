@@ -1,14 +1,18 @@
 """One delivery, one straight pipe: decode, validate, run, validate the output, settle."""
 
 import logging
+import signal
 from asyncio import CancelledError
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
+from pydantic import field_validator
 
-from mindtrace.jobs import JobOutput, JobSchema, Reject, RetryLater, RetryPolicy, job_from_schema
+from mindtrace.jobs import JobInput, JobOutput, JobSchema, Reject, RetryLater, RetryPolicy, job_from_schema
 from mindtrace.jobs.application.execution import Executor
+from mindtrace.jobs.application.shutdown import SecondSignal, stopping_on_signals
 from mindtrace.jobs.domain.envelope import encode
 from mindtrace.jobs.domain.errors import InvalidJob
 from mindtrace.jobs.ports import Ack, Dead, Delivery, Retry, Settlement
@@ -107,8 +111,13 @@ def test_a_backend_that_keeps_no_results_is_sent_none(execute: Execute) -> None:
 
 
 class Unspeakable(Exception):
+    def __init__(self, why: BaseException) -> None:
+        self._why = why
+
     def __str__(self) -> str:
-        raise RuntimeError("even saying so fails")
+        raise self._why
+
+    __repr__ = __str__
 
 
 class NoBase(Reject):
@@ -123,11 +132,15 @@ class NoBase(Reject):
         (KeyError("x"), "KeyError: 'x'"),
         (AssertionError(), "AssertionError"),
         (SystemExit(2), "SystemExit: 2"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (GeneratorExit(), "GeneratorExit"),
         (CancelledError(), "CancelledError"),
         (ExceptionGroup("two", [ValueError(), TypeError()]), "ExceptionGroup: two (2 sub-exceptions)"),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), "UnicodeDecodeError: 'utf-8' codec"),
         (FileNotFoundError("caf\udce9.txt"), r"FileNotFoundError: caf\udce9.txt"),
-        (Unspeakable(), "Unspeakable: its message can't be shown"),
+        (Unspeakable(RuntimeError()), "Unspeakable: its message can't be shown"),
+        (Unspeakable(SystemExit(3)), "Unspeakable: its message can't be shown"),
+        (Unspeakable(KeyboardInterrupt()), "Unspeakable: its message can't be shown"),
         (NoBase(), "AttributeError: 'NoBase' object has no attribute 'reason'"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
@@ -143,6 +156,20 @@ def test_whatever_a_handler_raises_is_a_failed_attempt(
     assert settlement.error.encode()
 
 
+def test_an_error_whose_class_is_broken_is_a_failed_attempt(execute: Execute) -> None:
+    """Even where logging its traceback and asking for its name end in SystemExit."""
+
+    class NamelessType(type):
+        @property
+        def __name__(cls) -> str:  # type: ignore[override]
+            raise SystemExit
+
+    class Nameless(Exception, metaclass=NamelessType):
+        pass
+
+    assert execute(raising(Nameless())).error == "an error: its message can't be shown"
+
+
 def test_a_long_error_keeps_its_end(execute: Execute) -> None:
     """The cause stands there, and a traceback can't fill a broker."""
     error = execute(raising(ValueError("x" * 10_000 + "the cause"))).error
@@ -152,10 +179,107 @@ def test_a_long_error_keeps_its_end(execute: Execute) -> None:
     assert error.endswith("the cause")
 
 
-def test_what_stops_the_worker_passes_through(execute: Execute) -> None:
-    """KeyboardInterrupt is no failure of the job."""
-    with pytest.raises(KeyboardInterrupt):
-        execute(raising(KeyboardInterrupt()))
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), SystemExit(1), Unspeakable(SystemExit(3))])
+def test_whatever_a_validator_raises_is_a_malformed_body(
+    raised: BaseException, schema: JobSchema[Any, Any]
+) -> None:
+    """It is dead at once, and no consumer ends by it (RCV-4)."""
+
+    class Fussy(JobInput):
+        x: int = 0
+
+        @field_validator("x")
+        @classmethod
+        def refuse(cls, x: int) -> int:
+            raise raised
+
+    fussy = JobSchema("points", Fussy)
+    body = encode(job_from_schema(schema, {}, id="a"), schema)
+    executor = Executor(fussy, lambda job: None, fussy.retry, True, 1024, logging.getLogger("test"))
+
+    dead = executor.execute(Delivery("a", body, "receipt", 1, 1, 0, None))
+
+    assert isinstance(dead, Dead)
+    assert dead.reason == "malformed"
+
+
+@pytest.mark.parametrize("raised", [ValueError(), SystemExit(), KeyboardInterrupt()])
+def test_a_program_whose_logging_fails_ends_no_consumer(execute: Execute, raised: BaseException) -> None:
+    """A filter of its own may raise anything (RTY-1)."""
+
+    def fails(record: logging.LogRecord) -> bool:
+        raise raised
+
+    logger = logging.getLogger("test")
+    logger.addFilter(fails)
+    try:
+        assert isinstance(execute(raising(ValueError("no"))), Retry)
+        assert isinstance(execute(raising(Reject("no"))), Dead)
+    finally:
+        logger.removeFilter(fails)
+
+
+# -- what asks the process to stop ----------------------------------------------------------------
+
+
+@pytest.fixture
+def signals_as_before() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_second_signal_passes_through(execute: Execute, signals_as_before: None) -> None:
+    """It is no failure of the job that it interrupts, but a KeyboardInterrupt for the caller."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def interrupted(job: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(SecondSignal), stopping_on_signals(lambda: None):
+        execute(interrupted)
+    assert issubclass(SecondSignal, KeyboardInterrupt)
+
+
+class Program:
+    def __init__(self, raised: BaseException) -> None:
+        self.raised = raised
+
+    def on_signal(self, number: int, frame: object) -> None:
+        raise self.raised
+
+    def on_signal_with(self, something: int, number: int, frame: object) -> None:
+        raise self.raised
+
+
+@pytest.mark.parametrize("raised", [SystemExit(0), KeyboardInterrupt(), ValueError("the program's own")])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_the_programs_own_signal_handler_raises_passes_through(
+    execute: Execute, signals_as_before: None, raised: BaseException, number: int
+) -> None:
+    """The process was asked to stop; the job did nothing wrong."""
+    program = Program(raised)
+    for handler in (program.on_signal, partial(program.on_signal_with, 1)):
+        signal.signal(number, handler)
+        with pytest.raises(type(raised)):
+            execute(lambda job: signal.raise_signal(number))
+
+
+def test_with_a_signal_handler_of_the_programs_a_jobs_error_is_the_jobs(
+    execute: Execute, signals_as_before: None, background: Any
+) -> None:
+    """Where no signal came, and in a thread, where none is handled."""
+    program = Program(KeyboardInterrupt())
+    signal.signal(signal.SIGTERM, program.on_signal)
+
+    assert isinstance(execute(raising(KeyboardInterrupt())), Retry)
+    by_itself = partial(execute, lambda job: program.on_signal(signal.SIGTERM, None))
+    assert isinstance(background(by_itself).result(), Retry)
+
+
+# -- retries --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("attempt", [1, 2, 3])

@@ -19,12 +19,13 @@ from mindtrace.jobs import (
     RetryPolicy,
 )
 from mindtrace.jobs.adapters.local import ManualClock
+from mindtrace.jobs.application.shutdown import SecondSignal
 from mindtrace.jobs.domain.reasons import DeadReason
 
 MakeConsumer = Callable[..., Consumer]
 
 
-class WorkerDied(KeyboardInterrupt):
+class WorkerDied(SecondSignal):
     """Ends a consumer in the midst of a job, as a crash does."""
 
 

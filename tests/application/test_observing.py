@@ -9,6 +9,7 @@ import pytest
 
 from mindtrace.jobs import Consumer, Job, LocalClient, Orchestrator, Reject, RetryLater, job_from_schema
 from mindtrace.jobs.application.joblog import JobLog
+from mindtrace.jobs.application.shutdown import SecondSignal
 from mindtrace.jobs.domain.errors import QueueNotFound
 from mindtrace.jobs.ports import Attempt, Observer, Outcome
 
@@ -35,19 +36,22 @@ class Recording(Observer):
 
 
 class Broken(Observer):
+    def __init__(self, raised: type[BaseException] = ZeroDivisionError) -> None:
+        self.raised = raised
+
     @contextmanager
     def publishing(self, queue: str, count: int) -> Iterator[Mapping[str, str]]:
         yield {"broken": "yes"}
         raise ZeroDivisionError
 
     def polled(self, queue: str, received: int) -> None:
-        raise ZeroDivisionError
+        raise self.raised
 
     def started(self, queue: str, job: Job[Any]) -> None:
-        raise ZeroDivisionError
+        raise self.raised
 
     def ended(self, attempt: Attempt) -> None:
-        raise ZeroDivisionError
+        raise self.raised
 
 
 def watched(client: LocalClient, schema: Any, *observers: Observer) -> Orchestrator:
@@ -101,12 +105,17 @@ def test_an_attempt_that_fails_is_seen_with_its_error(
     assert (attempt.outcome, attempt.error) == (outcome, error)
 
 
+@pytest.mark.parametrize("raised", [ZeroDivisionError, KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_one_that_fails_harms_neither_the_work_nor_the_others(
-    client: LocalClient, schema: Any, make_consumer: MakeConsumer, caplog: pytest.LogCaptureFixture
+    client: LocalClient,
+    schema: Any,
+    make_consumer: MakeConsumer,
+    caplog: pytest.LogCaptureFixture,
+    raised: type[BaseException],
 ) -> None:
-    """It is logged, each time."""
+    """Whatever it raises is logged, each time."""
     observer = Recording()
-    orchestrator = watched(client, schema, Broken(), observer)
+    orchestrator = watched(client, schema, Broken(raised), observer)
     job_id = orchestrator.publish("points", {"x": 1})
     make_consumer(lambda job: {"total": 2}, to=orchestrator, poll_timeout_s=0.01).consume(1)
 
@@ -114,6 +123,20 @@ def test_one_that_fails_harms_neither_the_work_nor_the_others(
     assert any(isinstance(seen, Attempt) for seen in observer.seen)
     assert "Broken failed" in caplog.text
     assert "an observer failed" in caplog.text
+
+
+def test_a_second_signal_in_one_ends_the_consumer(
+    client: LocalClient, schema: Any, make_consumer: MakeConsumer
+) -> None:
+    """Wherever it came, and no job is lost."""
+    orchestrator = watched(client, schema, Broken(SecondSignal))
+    orchestrator.publish("points", {"x": 1})
+    consumer = make_consumer(to=orchestrator, poll_timeout_s=0.01)
+    with pytest.raises(SecondSignal):
+        consumer.consume(1)
+    consumer.close()
+
+    assert orchestrator.counts("points").ready == 1
 
 
 def test_an_error_of_the_publish_goes_its_way(client: LocalClient, schema: Any) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from mindtrace.jobs import Consumer, Orchestrator
 from mindtrace.jobs.adapters.local import ManualClock
+from mindtrace.jobs.application.shutdown import SecondSignal
 from mindtrace.jobs.domain.errors import BackendUnavailable
 
 MakeConsumer = Callable[..., Consumer]
@@ -94,13 +95,13 @@ def test_an_outage_while_stopping_is_told_and_not_raised(
 def test_an_outage_while_an_interrupt_passes_hides_neither(
     far: Orchestrator, line: Any, make_consumer: MakeConsumer
 ) -> None:
-    """KeyboardInterrupt still ends the program (CON-1)."""
+    """A second signal still ends the program (CON-1)."""
     far.publish_batch("points", [{"x": 1}, {"x": 2}])
 
     def interrupted(job: Any) -> None:
         if job.payload.x == 2:
             line.breaks["settle"] = 2
-            raise KeyboardInterrupt
+            raise SecondSignal
 
     with pytest.raises(KeyboardInterrupt):
         make_consumer(interrupted, to=far, prefetch=2).consume()
