@@ -66,6 +66,7 @@ class Consumer(Closing):
 
     _queue_name: str | None = None
     _connection: "_Connection | None" = None
+    _close_after_job = False
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
         """Refuse a class without a usable ``run``, in words, where Python would name abstract methods."""
@@ -264,8 +265,17 @@ class Consumer(Closing):
         self._connected().loop.stop()
 
     def close(self) -> None:
-        """Disconnect, and release what is in hand; again is a no-op. It can be connected again."""
-        connection, self._connection = self._connection, None
+        """Disconnect, and release what is in hand; again is a no-op. It can be connected again.
+
+        A handler that closes its own consumer is finished first, and its job settled: released, the job
+        would close one consumer after the other.
+        """
+        connection = self._connection
+        if connection is not None and connection.loop.runs_here:
+            self._close_after_job = True
+            connection.loop.stop()
+            return
+        self._connection = None
         if connection is not None:
             connection.backend.close()
 
@@ -288,6 +298,10 @@ class Consumer(Closing):
             if asks_to_stop(error):
                 raise
             try_to_log(self.logger, ERROR, "a task that a job left behind failed", traceback=True)
+        finally:
+            if self._close_after_job:
+                self._close_after_job = False
+                self.close()
 
 
 def _nothing() -> None:

@@ -70,6 +70,8 @@ class ConsumeLoop:
         """Whether the job that ran last was with a consumer before that died: it may have killed it."""
         self._stopping = threading.Event()
         self._running = threading.Lock()
+        self._thread: int | None = None
+        """Which thread runs it."""
         self.stopped = False
         """Whether the last :meth:`run` ended because it was stopped."""
 
@@ -77,6 +79,11 @@ class ConsumeLoop:
     def current_is_lost(self) -> bool:
         """Whether the lease of the job that runs now was lost (LSE-4)."""
         return self._hand.current_is_lost
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether the calling thread is in :meth:`run`, in a handler, say."""
+        return self._thread == threading.get_ident()
 
     @property
     def stats(self) -> ConsumeStats:
@@ -112,6 +119,7 @@ class ConsumeLoop:
         if not self._running.acquire(blocking=False):
             raise UsageError("this consumer is consuming already: give each thread a consumer of its own")
         start = self._attempted
+        self._thread = threading.get_ident()
         try:
             try:
                 reporter = ProgressReporter(self._backend, self._hand.current, self._logger)
@@ -122,6 +130,7 @@ class ConsumeLoop:
         finally:
             self.stopped = self._stopping.is_set()
             self._stopping.clear()
+            self._thread = None
             self._running.release()
         return self._attempted - start
 

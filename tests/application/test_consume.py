@@ -9,7 +9,7 @@ import pytest
 from mindtrace.jobs import Consumer, LocalClient, Orchestrator, Reject, RetryLater, RetryPolicy
 from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.application.shutdown import SecondSignal
-from mindtrace.jobs.domain.errors import Closed, QueueNotFound
+from mindtrace.jobs.domain.errors import Closed, NotConnected, QueueNotFound
 from mindtrace.jobs.ports import Message
 
 MakeConsumer = Callable[..., Consumer]
@@ -323,11 +323,11 @@ def test_a_queue_deleted_under_a_running_handler_resurrects_nothing(
 
 
 def test_a_consumer_closed_under_its_handler_gives_its_jobs_back(
-    orchestrator: Orchestrator, make_consumer: MakeConsumer
+    orchestrator: Orchestrator, make_consumer: MakeConsumer, background: Any
 ) -> None:
-    """Closing releases what is in hand at once, without spending an attempt (SET-4)."""
+    """From another thread: what is in hand is released at once, without spending an attempt (SET-4)."""
     orchestrator.publish_batch("points", [{}, {}])
-    consumer = make_consumer(lambda job: consumer.close(), prefetch=2)
+    consumer = make_consumer(lambda job: background(consumer.close).result(), prefetch=2)
 
     with pytest.raises(Closed):
         consumer.consume(2)
@@ -335,6 +335,28 @@ def test_a_consumer_closed_under_its_handler_gives_its_jobs_back(
     seen: list[int] = []
     make_consumer(lambda job: seen.append(job.attempt)).consume_until_empty()
     assert seen == [1, 1]
+
+
+def test_a_handler_that_closes_its_own_consumer_ends_it_after_its_job(
+    orchestrator: Orchestrator, make_consumer: MakeConsumer
+) -> None:
+    """The job is settled, or it would close one consumer after the other; the rest is given back (SET-4)."""
+    ids = [outcome.id for outcome in orchestrator.publish_batch("points", [{}, {}])]
+
+    def close(job: Any) -> dict[str, float]:
+        consumer.close()
+        return {"total": 1}
+
+    consumer = make_consumer(close, prefetch=2)
+
+    assert consumer.consume() == 1
+    with pytest.raises(NotConnected):
+        consumer.consume()
+    assert orchestrator.result("points", ids[0]).total == 1
+    seen: list[tuple[str, int]] = []
+    consumer = make_consumer(lambda job: seen.append((job.id, job.attempt)))
+    consumer.consume_until_empty()
+    assert seen == [(ids[1], 1)]
 
 
 @pytest.mark.parametrize("prefetch", [1, 3])
