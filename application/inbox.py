@@ -10,6 +10,11 @@ from typing import Any, Self
 
 WAKE = 0
 """No signal: something else has happened that is to be looked at."""
+STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What stops a worker gracefully."""
+AT_ONCE = signal.SIGQUIT
+"""What stops a process of a worker at once. A second SIGTERM doesn't: systemd sends one to all processes, and
+the supervisor passes its own on."""
 
 
 class Inbox:
@@ -19,7 +24,7 @@ class Inbox:
         signals: Those to collect, in place of what they do otherwise, for as long as the context lasts.
     """
 
-    def __init__(self, signals: Sequence[int] = (signal.SIGINT, signal.SIGTERM)) -> None:
+    def __init__(self, signals: Sequence[int] = (*STOP, AT_ONCE)) -> None:
         self._signals = tuple(signals)
         self._previous: dict[int, Any] = {}
         self._read, self._write = os.pipe()

@@ -3,12 +3,12 @@
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from logging import Logger
+from logging import ERROR, WARNING, Logger
 from time import monotonic
 from typing import Protocol
 
 from ..domain import RetryPolicy
-from .inbox import Inbox
+from .inbox import AT_ONCE, STOP, Inbox
 
 _BACKOFF = RetryPolicy(base_delay_s=1.0, max_delay_s=60.0)
 _LIVED_S = 60.0
@@ -19,7 +19,7 @@ _MARGIN_S = 8.0
 """How much longer than it may take a process is given, before it is killed."""
 
 RELOAD = signal.SIGUSR1
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, RELOAD, signal.SIGCHLD)
+SIGNALS = (*STOP, RELOAD, signal.SIGCHLD)
 """What the inbox of a supervisor has to collect."""
 
 
@@ -33,6 +33,10 @@ class Process(Protocol):
     @property
     def ready(self) -> bool:
         """Whether it has ever begun to work."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended because its work is done; an exit code of 0 doesn't say so."""
 
     def poll(self) -> int | None:
         """The exit code, below 0 for the signal that killed it; None while it runs."""
@@ -59,9 +63,11 @@ class _Slot:
 class Supervisor:
     """Keeps so many processes running until a signal comes.
 
-    SIGINT, SIGTERM or SIGHUP is passed on to each as SIGTERM, a second one again, by which they are to stop
-    at once; whichever is left after that is killed. SIGUSR1 stops them one after the other, and starts them
-    anew. Until the first has begun to work, no other is started: what is wrong with one is wrong with all.
+    A process that ends is replaced, with backoff, whatever its exit code, unless it has finished its work or
+    was told to stop. SIGINT, SIGTERM or SIGHUP is passed on to each as SIGTERM, a second one as SIGQUIT, by
+    which they are to stop at once; whichever is left after that is killed. SIGUSR1 stops them one after the
+    other, and starts them anew. Until the first has begun to work, no other is started: what is wrong with
+    one is wrong with all.
 
     Args:
         start: Starts the process of a slot, which has a number.
@@ -119,7 +125,7 @@ class Supervisor:
                 self._go_on_reloading()
             self._on_tick()
             for number in self._inbox.wait(self._next_s() - monotonic()):
-                if number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number in STOP:
                     self._on_stop(signal.Signals(number).name)
                 elif number == RELOAD and not self._stopping:
                     self._on_reload()
@@ -150,7 +156,7 @@ class Supervisor:
             self._logger.info("%s: stopping", why)
         for slot in self._slots:
             if slot.process is not None and (self._at_once or not slot.told):
-                slot.process.send_signal(signal.SIGTERM)
+                slot.process.send_signal(AT_ONCE if self._at_once else signal.SIGTERM)
                 slot.told = True
 
     def _on_reload(self) -> None:
@@ -178,31 +184,38 @@ class Supervisor:
             slot.process = None
             if self._stopping:
                 # One that was told before it could listen ends by the signal itself, and had nothing in hand.
-                self._exit_code = self._exit_code or (0 if code == -signal.SIGTERM else _positive(code))
-            elif code == 0 or slot.told:
+                well = process.finished or code == -signal.SIGTERM
+                self._exit_code = self._exit_code or (0 if well else _positive(code))
+            elif process.finished or slot.told:
                 self._proven = True
                 slot.finished = not slot.told
             elif not self._proven and self._hopeless(code):
                 self._exit_code, self._kill_at_s = _positive(code), monotonic()
             else:
-                self._mourn(slot, process, code)
+                # Perhaps somebody is stopping all processes one by one, and this one next.
+                level = WARNING if code in (0, -signal.SIGTERM) else ERROR
+                self._replace(slot, f"process {process.pid} {_how_it_ended(code)}", level)
             if slot in self._reloading:
                 self._reloading.remove(slot)
 
-    def _mourn(self, slot: _Slot, process: Process, code: int) -> None:
+    def _replace(self, slot: _Slot, why: str, level: int) -> None:
         slot.deaths = 1 if monotonic() - slot.began_s >= _LIVED_S else slot.deaths + 1
         delay_s = _BACKOFF.longest_delay_s(slot.deaths)
         slot.start_at_s = monotonic() + delay_s
-        how = f"of {_signal_name(-code)}" if code < 0 else f"with exit code {code}"
-        self._logger.error("process %d died %s; another starts in %g s", process.pid, how, delay_s)
+        self._logger.log(level, "%s; another starts in %g s", why, delay_s)
 
     def _start_the_due(self) -> None:
         for slot in self._slots:
             if not self._proven and self._running():
                 return
             if slot.process is None and not slot.finished and monotonic() >= slot.start_at_s:
-                slot.process = self._start(slot.number)
                 slot.began_s, slot.told = monotonic(), False
+                try:
+                    slot.process = self._start(slot.number)
+                except OSError as error:  # no memory, say, or too many processes
+                    if not self._proven:
+                        raise
+                    self._replace(slot, f"no process can be started: {error}", ERROR)
 
     def _go_on_reloading(self) -> None:
         """Stop the first that is to be started anew, once the one before it works again."""
@@ -219,8 +232,12 @@ def _positive(code: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _signal_name(number: int) -> str:
+def _how_it_ended(code: int) -> str:
+    if code == 0:
+        return "ended with exit code 0, and nobody here stopped it"
+    if code > 0:
+        return f"died with exit code {code}"
     try:
-        return signal.Signals(number).name
+        return f"died of {signal.Signals(-code).name}"
     except ValueError:
-        return f"signal {number}"
+        return f"died of signal {-code}"

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
-from logging import Logger
+from logging import ERROR, Logger
 from time import monotonic, time
 
-from ..domain.errors import JobsError
+from ..domain.errors import JobsError, NotConnected
 from .consumer import Consumer
+from .failures import try_to_log
 from .health import HealthFile, Pulse
-from .inbox import WAKE, Inbox
+from .inbox import AT_ONCE, WAKE, Inbox
 from .orchestrator import Orchestrator
 
 _TICK_S = 1.0
@@ -26,11 +27,13 @@ class Ending(Enum):
     """How the work ended."""
 
     FINISHED = "finished"
-    """Each consumer ended by itself."""
+    """Each consumer of a burst found its queue empty."""
     STOPPED = "stopped"
     """As asked, after the jobs that ran."""
     CUT_SHORT = "cut short"
     """With a handler still running; its job was given back. The process must end, and the thread with it."""
+    DIED = "died"
+    """A consumer ended that nobody had asked to. The process must end, and another take its place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +54,10 @@ class WorkerSettings:
 class Worker:
     """Runs the consumers of one process, each on a thread of its own.
 
-    The first SIGINT or SIGTERM stops it gracefully: jobs that run are finished, for ``grace_s`` at most. A
-    second one, or the end of that time, gives back at once what is in hand, without an attempt spent (SET-4).
+    SIGINT, SIGTERM or SIGHUP stops it gracefully, however often it comes: jobs that run are finished, for
+    ``grace_s`` at most. SIGQUIT, or the end of that time, gives back at once what is in hand, without an
+    attempt spent (SET-4). A consumer that ends for another reason is a death, unless it is a burst's that has
+    found its queue empty: the rest is stopped gracefully, so that a new process can take over.
 
     Args:
         orchestrator: Where to connect them.
@@ -84,7 +89,9 @@ class Worker:
         self._health = health
         self._consumers: list[Consumer] = []
         self._threads: list[threading.Thread] = []
-        self._failures: list[Exception] = []
+        self._failures: list[JobsError] = []
+        self._died = False
+        """Whether a consumer ended that nobody had asked to."""
         self._deadline_s: float | None = None
 
     def run(self) -> Ending:
@@ -96,12 +103,16 @@ class Worker:
         try:
             self._connect()
             self._start()
-            ended = self._attend()
+            return self._ending(all_ended=self._attend())
         finally:
             self._close()
+
+    def _ending(self, *, all_ended: bool) -> Ending:
         if self._failures:
             raise self._failures[0]
-        if not ended:
+        if self._died:
+            return Ending.DIED
+        if not all_ended:
             return Ending.CUT_SHORT
         return Ending.FINISHED if self._deadline_s is None else Ending.STOPPED
 
@@ -136,12 +147,22 @@ class Worker:
                 consumer.consume_until_empty()
             else:
                 consumer.consume()
-        except Exception as error:
+            if self._deadline_s is None and not self._is_done(consumer):
+                self._died = True
+                self._logger.error("a consumer of %s ended, and nobody here stopped it", consumer.queue_name)
+        except JobsError as error:
             self._failures.append(error)
-            if not isinstance(error, JobsError):
-                self._logger.exception("a consumer of %s failed", consumer.queue_name)
+        except BaseException:  # no handler's: those are failures of their jobs
+            self._died = True
+            try_to_log(self._logger, ERROR, "a consumer of %s failed", consumer.queue_name, traceback=True)
         finally:
             self._inbox.post(WAKE)
+
+    def _is_done(self, consumer: Consumer) -> bool:
+        """Whether its queue is empty, in a burst, and it wasn't stopped or closed by its handler."""
+        with suppress(NotConnected):
+            return self._settings.burst and not consumer.stopped
+        return False
 
     def _attend(self) -> bool:
         """Wait for the threads, and for signals; return whether all have ended."""
@@ -153,22 +174,23 @@ class Worker:
                     self._logger.warning("still running after the grace period: stopping at once")
                     return False
             for number in self._inbox.wait(wait_s):
-                if number == WAKE:
-                    continue
-                if self._deadline_s is not None:
-                    self._logger.warning("%s again: stopping at once", signal.Signals(number).name)
+                if number == AT_ONCE:
+                    self._logger.warning("stopping at once")
                     return False
-                self._stop(signal.Signals(number).name)
-            if self._failures and self._deadline_s is None:
-                self._stop("a failure")
+                if number != WAKE:
+                    self._stop(signal.Signals(number).name)
+            if self._failures or self._died:
+                self._stop("a consumer ended")
             self._tell_health()
         return True
 
     def _stop(self, why: str) -> None:
+        if self._deadline_s is not None:
+            return
         grace_s = self._settings.grace_s
         self._logger.info("%s: finishing the jobs that run, for %g s at most", why, grace_s)
         self._deadline_s = monotonic() + grace_s
-        self._side_by_side(Consumer.stop)  # without waiting: a second signal must be heard
+        self._side_by_side(Consumer.stop)  # without waiting: another signal must be heard
 
     def _tell_health(self) -> None:
         if self._health is not None and self._pulse is not None:

@@ -28,7 +28,7 @@ def load(target: str, what: str) -> Any:
                 "or name that folder with --app-dir"
             ) from None
         raise BadUsage(_failed(module_name, error)) from error
-    except Exception as error:  # whatever the module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever the module does when it is imported
         raise BadUsage(_failed(module_name, error)) from error
     for part in name.split("."):
         if not hasattr(found, part):
@@ -89,7 +89,7 @@ def _candidates(module: Any) -> list[str]:
     ]
 
 
-def _failed(module: str, error: Exception) -> str:
+def _failed(module: str, error: BaseException) -> str:
     """Say where in the user's code an import failed: the last frame that isn't the import machinery's."""
     frames = [
         frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename

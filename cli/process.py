@@ -1,7 +1,7 @@
 """One process of a worker, from both ends: what its supervisor starts, and what then runs in it.
 
 The plan travels over the process's standard input, so that a URL's password is in no list of processes. The
-pipe stays open: its end says that the supervisor is gone, and stops the process.
+pipe stays open, out of the handlers' reach: its end says that the supervisor is gone, and stops the process.
 """
 
 import logging
@@ -13,12 +13,14 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from pydantic import BaseModel, ConfigDict, SecretStr, field_serializer
 
 from ..application import Orchestrator
+from ..application.failures import try_to_log
 from ..application.health import HealthFile, Pulse
-from ..application.inbox import Inbox
+from ..application.inbox import AT_ONCE, STOP, Inbox
 from ..application.joblog import JobLog
 from ..application.worker import Ending, Worker, WorkerSettings
 from ..domain.errors import JobsError
@@ -29,6 +31,15 @@ from .loading import load_maker
 from .logs import WORKER, configure
 from .output import fail
 from .settings import LogFormat, LogLevel, Settings, add_to_path
+
+_FINISHED = 100
+"""How a process tells its supervisor that its work is done. With 0 any code that it runs may end it."""
+_EXIT_CODES = {
+    Ending.FINISHED: _FINISHED,
+    Ending.STOPPED: Exit.OK,
+    Ending.CUT_SHORT: Exit.AT_ONCE,
+    Ending.DIED: Exit.BUG,
+}
 
 
 class Plan(BaseModel):
@@ -71,10 +82,15 @@ class WorkerProcess:
         self._beat = beat
         # A group of its own: Ctrl-C on the terminal reaches the supervisor alone, which passes it on.
         reader, self._writer = os.pipe()
-        self._popen = subprocess.Popen(  # noqa: S603 - this very program
-            [sys.executable, "-m", __name__], stdin=reader, env=os.environ | environment, process_group=0
-        )
-        os.close(reader)
+        try:
+            self._popen = subprocess.Popen(  # noqa: S603 - this very program
+                [sys.executable, "-m", __name__], stdin=reader, env=os.environ | environment, process_group=0
+            )
+        except OSError:
+            os.close(self._writer)
+            raise
+        finally:
+            os.close(reader)
         with suppress(BrokenPipeError):  # it died at once: its exit code tells
             os.write(self._writer, plan.model_dump_json().encode() + b"\n")
 
@@ -87,6 +103,11 @@ class WorkerProcess:
     def ready(self) -> bool:
         """Whether it has connected its consumers."""
         return self._beat.read() is not None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended because its work is done."""
+        return self._popen.returncode == _FINISHED
 
     def poll(self) -> int | None:
         """Its exit code, or None while it runs."""
@@ -103,20 +124,33 @@ class WorkerProcess:
 
 def main() -> int:
     """Do what the plan on standard input says, and return the exit code."""
-    with Inbox() as inbox:
-        plan = Plan.model_validate_json(_read_line())
-        threading.Thread(target=_watch_supervisor, args=(inbox,), daemon=True).start()
-        configure(plan.log_format, plan.log_level)
-        add_to_path(plan.app_dir)
-        try:
-            ending = _work(plan, inbox)
-        except JobsError as error:
-            return fail(str(error), exit_code(error))
-    if ending is Ending.CUT_SHORT:
-        logging.shutdown()
-        sys.stdout.flush()
-        os._exit(Exit.AT_ONCE)  # a handler still runs, on a thread that nothing else can end
-    return Exit.OK
+    pipe = _take_standard_input()
+    inbox = Inbox()
+    inbox.__enter__()  # for good: a signal that comes late would else end the process as if it had died
+    plan = Plan.model_validate_json(_read_line(pipe))
+    threading.Thread(target=_watch_supervisor, args=(pipe, inbox), daemon=True).start()
+    configure(plan.log_format, plan.log_level)
+    add_to_path(plan.app_dir)
+    code = _try_to_work(plan, inbox)
+    for number in (*STOP, AT_ONCE):
+        signal.signal(number, signal.SIG_IGN)  # which Python, too, leaves as it is when it ends
+    if code not in (Exit.OK, _FINISHED):
+        _end(code)  # a handler may still run, on a thread that nothing else can end
+    # A thread that a handler left behind, and that never ends, would keep the process for ever.
+    watchdog = threading.Timer(plan.grace_s, _end, [code])
+    watchdog.daemon = True
+    watchdog.start()
+    return code
+
+
+def _try_to_work(plan: Plan, inbox: Inbox) -> int:
+    try:
+        return _EXIT_CODES[_work(plan, inbox)]
+    except JobsError as error:
+        return fail(str(error), exit_code(error))
+    except BaseException:  # a constructor that calls sys.exit(0) has failed, too
+        try_to_log(WORKER, logging.ERROR, "the process failed", traceback=True)
+        return Exit.BUG
 
 
 def _work(plan: Plan, inbox: Inbox) -> Ending:
@@ -152,21 +186,40 @@ def _observers(plan: Plan, pulse: Pulse) -> list[Observer]:
     return observers
 
 
-def _read_line() -> bytes:
+def _take_standard_input() -> int:
+    """Move the pipe to where neither a handler nor a program that it starts would read or close it."""
+    pipe = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return pipe
+
+
+def _read_line(pipe: int) -> bytes:
     """Read one line without a buffer that could take more: the rest of the pipe is for the watcher."""
     line = b""
     while not line.endswith(b"\n"):
-        if not (byte := os.read(0, 1)):
+        if not (byte := os.read(pipe, 1)):
             raise EOFError("no plan came from the supervisor")
         line += byte
     return line
 
 
-def _watch_supervisor(inbox: Inbox) -> None:
-    while os.read(0, 4096):
+def _watch_supervisor(pipe: int, inbox: Inbox) -> None:
+    while os.read(pipe, 4096):
         pass
     WORKER.warning("the supervisor is gone")
     inbox.post(signal.SIGTERM)
+
+
+def _end(code: int) -> NoReturn:
+    """End this process at once, whatever its threads do."""
+    try:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
 
 
 if __name__ == "__main__":

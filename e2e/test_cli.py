@@ -102,9 +102,9 @@ class Running:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def ends(self) -> int:
+    def ends(self, within_s: float = PATIENCE_S) -> int:
         """Wait for its end, and return its exit code."""
-        code = self.process.wait(PATIENCE_S)
+        code = self.process.wait(within_s)
         self._reader.join(PATIENCE_S)
         return code
 
@@ -353,6 +353,117 @@ def test_a_job_that_kills_its_worker_does_not_end_the_others(shell: Shell) -> No
     worker.wait_for(r"died of SIGKILL; another starts in 2 s")
     worker.signal(signal.SIGTERM)
     assert worker.ends() == 0
+
+
+BREAKING = """
+import os, sys, time
+from pathlib import Path
+from mindtrace.jobs import Consumer, JobInput, JobSchema, RetryPolicy
+
+class How(JobInput):
+    code: str
+
+class Breaker(Consumer):
+    schema = JobSchema("breaks", How, retry=RetryPolicy(max_attempts=2, base_delay_s=0, max_deliveries=2))
+
+    def run(self, job):
+        exec(job.payload.code)
+"""
+
+
+@pytest.fixture
+def breaking(bare_shell: Shell) -> Shell:
+    """A shell with a consumer, ``breaking:Breaker``, that runs the code that a job brings."""
+    bare_shell.folder.joinpath("breaking.py").write_text(BREAKING, "utf-8")
+    return bare_shell
+
+
+def publish_code(shell: Shell, *codes: str) -> None:
+    shell.folder.joinpath("jobs.jsonl").write_text(
+        "".join(json.dumps({"code": code}) + "\n" for code in codes), "utf-8"
+    )
+    shell.run("publish", "breaks", "--file", "jobs.jsonl", "--schema", "breaking:Breaker")
+
+
+@pytest.mark.parametrize(
+    ("code", "dead"),
+    [
+        ("raise KeyboardInterrupt", 1),
+        ("sys.exit(0)", 1),
+        ("os._exit(0)", 1),
+        ("self.stop()", 0),
+        ("self.close()", 0),
+        ("import signal; signal.raise_signal(signal.SIGTERM)", 0),
+    ],
+)
+def test_no_job_ends_a_worker_however_it_tries(breaking: Shell, code: str, dead: int) -> None:
+    """It fails by its budgets or is done, the jobs behind it run, and a burst has not ended before them."""
+    publish_code(breaking, code, "pass", "pass")
+    burst = breaking.start("worker", "breaking:Breaker", "--burst", "--lease", "1", "--prefetch", "1")
+
+    assert burst.ends(within_s=60) == 0  # up to three processes, one after the other
+    assert breaking.counts("breaks") == {"ready": 0, "in_flight": 0, "delayed": 0, "dead": dead}
+
+
+def test_a_process_that_somebody_else_stops_is_replaced(breaking: Shell) -> None:
+    """An operator or a memory guard may send SIGTERM to one; the worker stays as many as it was."""
+    worker = breaking.start("worker", "breaking:Breaker", "-p", "2")
+    worker.wait_for("working on", count=2)
+    (first, second) = children_of(worker.process.pid)
+    os.kill(first, signal.SIGTERM)
+    worker.wait_for(f"process {first} ended with exit code 0, and nobody here stopped it; another starts")
+    worker.wait_for("working on", count=3)
+
+    assert second in children_of(worker.process.pid)
+    worker.signal(signal.SIGTERM)
+    assert worker.ends() == 0
+
+
+def test_a_signal_to_every_process_is_one_graceful_stop(breaking: Shell) -> None:
+    """As systemd stops a service: each process hears of it twice, and the job that runs is finished."""
+    publish_code(breaking, "Path('runs').touch()\nwhile not Path('go').exists(): time.sleep(0.01)")
+    worker = breaking.start("worker", "breaking:Breaker", "-p", "2")
+    worker.wait_for("working on", count=2)
+    eventually(lambda: breaking.folder.joinpath("runs").exists(), PATIENCE_S, "it runs")
+    for pid in (*children_of(worker.process.pid), worker.process.pid):
+        os.kill(pid, signal.SIGTERM)
+    worker.wait_for("SIGTERM: stopping")
+    breaking.folder.joinpath("go").touch()
+
+    assert worker.ends() == 0
+    assert "ERROR" not in worker.text
+    assert "starts in" not in worker.text
+    assert breaking.counts("breaks") == {"ready": 0, "in_flight": 0, "delayed": 0, "dead": 0}
+
+
+def test_a_module_that_exits_when_it_is_imported_is_a_mistake(bare_shell: Shell) -> None:
+    """However well it says it went: nothing was worked on."""
+    bare_shell.folder.joinpath("exits.py").write_text("raise SystemExit(0)\n", "utf-8")
+    worker = bare_shell.start("worker", "exits:Consumer")
+
+    assert worker.ends() == 2
+    assert "module 'exits' can't be imported" in worker.text
+
+
+def test_a_handler_closes_and_reads_no_pipe_of_the_workers(breaking: Shell) -> None:
+    """Standard input is empty for it, and the end of the supervisor is noticed all the same."""
+    publish_code(breaking, "Path('read').write_text(repr(sys.stdin.read())); os.close(0)")
+    worker = breaking.start("worker", "breaking:Breaker")
+    worker.wait_for(": done in")
+    assert breaking.folder.joinpath("read").read_text("utf-8") == "''"
+    (child,) = children_of(worker.process.pid)
+    worker.signal(signal.SIGKILL)
+    worker.process.wait()
+
+    eventually(lambda: not Path(f"/proc/{child}/exe").exists(), PATIENCE_S, "no orphan is left")
+
+
+def test_a_thread_that_a_job_leaves_behind_keeps_no_process(breaking: Shell) -> None:
+    """Python would wait for it for ever; it has the grace period."""
+    publish_code(breaking, "import threading; threading.Thread(target=threading.Event().wait).start()")
+    burst = breaking.start("worker", "breaking:Breaker", "--burst", "--grace", "0.5")
+
+    assert burst.ends() == 0
 
 
 def test_processes_do_not_outlive_their_supervisor(shell: Shell) -> None:

@@ -1,6 +1,7 @@
 """One process of a worker: consumers on threads, stopped gracefully, or at once with nothing lost."""
 
 import logging
+import select
 import signal
 import threading
 import time
@@ -12,7 +13,7 @@ import pytest
 
 from mindtrace.jobs import Consumer, Job, JobSchema, Orchestrator, QueueKind
 from mindtrace.jobs.application.health import HealthFile, Pulse, oldest
-from mindtrace.jobs.application.inbox import Inbox
+from mindtrace.jobs.application.inbox import AT_ONCE, Inbox
 from mindtrace.jobs.application.worker import Ending, Worker, WorkerSettings
 from mindtrace.jobs.domain.errors import InvalidInput, QueueNotFound, SchemaNotRegistered
 
@@ -73,17 +74,21 @@ def test_a_signal_stops_it_after_the_jobs_that_run(
     assert orchestrator.counts("points").ready == 2
 
 
-@pytest.mark.parametrize(("signals", "grace_s"), [(1, 0.05), (2, 60.0)], ids=["grace ends", "second signal"])
+@pytest.mark.parametrize(
+    ("signals", "grace_s"),
+    [([signal.SIGTERM], 0.05), ([signal.SIGTERM, AT_ONCE], 60.0), ([AT_ONCE], 60.0)],
+    ids=["grace ends", "told to hurry", "at once"],
+)
 def test_a_handler_that_does_not_end_is_left_and_its_job_given_back(
-    make_worker: MakeWorker, orchestrator: Orchestrator, inbox: Inbox, signals: int, grace_s: float
+    make_worker: MakeWorker, orchestrator: Orchestrator, inbox: Inbox, signals: list[int], grace_s: float
 ) -> None:
     """At once, without an attempt spent (SET-4)."""
     orchestrator.publish("points", {"x": 1})
     hangs = threading.Event()
 
     def work(job: Job[Any]) -> None:
-        for _ in range(signals):
-            inbox.post(signal.SIGTERM)
+        for number in signals:
+            inbox.post(number)
         hangs.wait(20)
 
     worker = make_worker(work, grace_s=grace_s)
@@ -97,6 +102,67 @@ def test_a_handler_that_does_not_end_is_left_and_its_job_given_back(
         hangs.set()
         for thread in worker._threads:
             thread.join()
+
+
+def test_a_signal_that_comes_again_is_no_reason_to_hurry(
+    make_worker: MakeWorker, orchestrator: Orchestrator, inbox: Inbox, background: Any, eventually: Any
+) -> None:
+    """As where systemd signals every process, and the supervisor passes its own signal on."""
+    job_id = orchestrator.publish("points", {"x": 1})
+    running, finish = threading.Event(), threading.Event()
+
+    def work(job: Job[Any]) -> None:
+        running.set()
+        finish.wait()
+
+    worker = make_worker(work)
+    ending = background(worker.run)
+    running.wait()
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        inbox.post(number)
+    eventually(lambda: not select.select([inbox._read], [], [], 0)[0])  # it has read them all
+    finish.set()
+
+    assert ending.result() is Ending.STOPPED
+    assert orchestrator.result("points", job_id) is None
+
+
+@pytest.mark.parametrize("burst", [False, True])
+@pytest.mark.parametrize("end", [Consumer.stop, Consumer.close], ids=["stops", "closes"])
+def test_a_handler_that_ends_its_consumer_is_the_death_of_the_process(
+    make_worker: MakeWorker, orchestrator: Orchestrator, burst: bool, end: Callable[[Consumer], None]
+) -> None:
+    """Its job is done, the other threads are stopped, and the rest is left to a new process."""
+    orchestrator.publish_batch("points", [{"x": 0}, *[{"x": 1}] * 3])
+    worker = make_worker(lambda job: end(worker._consumers[0]), burst=burst, prefetch=1)
+
+    assert worker.run() is Ending.DIED
+    counts = orchestrator.counts("points")
+    assert (counts.ready, counts.in_flight, counts.dead) == (3, 0, 0)
+
+
+@pytest.mark.parametrize("raised", [SystemExit(0), KeyboardInterrupt(), MemoryError()])
+def test_a_thread_that_ends_by_an_error_is_the_death_of_the_process(
+    make_worker: MakeWorker,
+    orchestrator: Orchestrator,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    raised: BaseException,
+) -> None:
+    """The others are stopped, or the process would go on with fewer, and end as if all were done."""
+    ended = threading.Event()
+
+    def consume(self: Consumer) -> int:
+        if not ended.is_set():
+            ended.set()
+            raise raised
+        return whole(self)
+
+    whole = Consumer.consume
+    monkeypatch.setattr(Consumer, "consume", consume)
+
+    assert make_worker(lambda job: None, threads=2).run() is Ending.DIED
+    assert "a consumer of points failed" in caplog.text
 
 
 def test_a_consumer_that_fails_stops_the_others(make_worker: MakeWorker, orchestrator: Orchestrator) -> None:
