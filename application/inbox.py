@@ -6,7 +6,9 @@ import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
+
+from .signals import SignalHandlers
 
 WAKE = 0
 """No signal: something else has happened that is to be looked at."""
@@ -25,18 +27,14 @@ class Inbox:
     """
 
     def __init__(self, signals: Sequence[int] = (*STOP, AT_ONCE)) -> None:
-        self._signals = tuple(signals)
-        self._previous: dict[int, Any] = {}
         self._read, self._write = os.pipe()
         for descriptor in (self._read, self._write):
             os.set_blocking(descriptor, False)
-        self._previous_wakeup = -1
+        # Python itself writes the signal's number into the pipe; a handler only has to be there.
+        self._handlers = SignalHandlers(dict.fromkeys(signals, _do_nothing), wakeup_fd=self._write)
 
     def __enter__(self) -> Self:
-        # Python's own handler writes the signal's number into the pipe; ours only has to be there.
-        self._previous_wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        for number in self._signals:
-            self._previous[number] = signal.signal(number, _do_nothing)
+        self._handlers.__enter__()
         return self
 
     def __exit__(
@@ -45,9 +43,7 @@ class Inbox:
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self._previous_wakeup)
+        self._handlers.__exit__(exc_type, exc_val, exc_tb)
         read, write = self._read, self._write
         self._read = (
             self._write

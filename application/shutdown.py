@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from functools import partial
 from types import CodeType, FrameType, TracebackType
 
+from .signals import SignalHandlers
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 
@@ -35,15 +37,9 @@ def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
         # A handler interrupts the main thread anywhere, even while it holds a lock that `stop` needs.
         threading.Thread(target=stop, name="mindtrace-jobs-stop", daemon=True).start()
 
-    previous = {number: signal.getsignal(number) for number in _SIGNALS}
-    replaced = [number for number in _SIGNALS if previous[number] in _DEFAULTS]
-    for number in replaced:
-        signal.signal(number, on_signal)
-    try:
+    unhandled = [number for number in _SIGNALS if signal.getsignal(number) in _DEFAULTS]
+    with SignalHandlers(dict.fromkeys(unhandled, on_signal)):
         yield
-    finally:
-        for number in replaced:
-            signal.signal(number, previous[number])
 
 
 def asks_to_stop(error: BaseException) -> bool:

@@ -436,6 +436,17 @@ def test_a_signal_to_every_process_is_one_graceful_stop(breaking: Shell) -> None
     assert breaking.counts("breaks") == {"ready": 0, "in_flight": 0, "delayed": 0, "dead": 0}
 
 
+def test_a_job_may_start_and_end_processes_of_its_own(breaking: Shell) -> None:
+    """A pool ends its processes by SIGTERM, which they don't pass on to the worker."""
+    pool = "import multiprocessing as m\nwith m.get_context('fork').Pool(2) as pool: pool.map(abs, [1])"
+    publish_code(breaking, pool, pool)
+    burst = breaking.start("worker", "breaking:Breaker", "--burst")
+
+    assert burst.ends() == 0
+    assert len(re.findall(": done in", burst.text)) == 2
+    assert "SIGTERM" not in burst.text
+
+
 def test_a_module_that_exits_when_it_is_imported_is_a_mistake(bare_shell: Shell) -> None:
     """However well it says it went: nothing was worked on."""
     bare_shell.folder.joinpath("exits.py").write_text("raise SystemExit(0)\n", "utf-8")

@@ -160,7 +160,7 @@ worker.connect(orchestrator, prefetch=5, poll_timeout_s=3600)
 orchestrator.publish_batch("points", [{{}}] * {jobs})
 {before}
 try:
-    print("attempted", worker.consume())
+    print("attempted", worker.consume({consume}))
 except KeyboardInterrupt:
     print("interrupted")
 counts = orchestrator.counts("points")
@@ -178,9 +178,11 @@ threading.Thread(target=watch).start()
 """
 
 
-def run_worker(*signals: int, jobs: int = 5, work: str = "pass", before: str = "") -> tuple[int, list[str]]:
+def run_worker(
+    *signals: int, jobs: int = 5, work: str = "pass", before: str = "", consume: str = ""
+) -> tuple[int, list[str]]:
     """Run a worker in a process of its own, and answer each of its first lines with a signal."""
-    source = WORKER.format(jobs=jobs, work=work, before=before)
+    source = WORKER.format(jobs=jobs, work=work, before=before, consume=consume)
     with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(source)],
         stdout=subprocess.PIPE,
@@ -210,6 +212,23 @@ def test_a_signal_stops_a_consumer_that_waits_for_jobs() -> None:
         0,
         ["blocked", "attempted 0", "ready 0 in flight 0"],
     )
+
+
+FORKING = """
+child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+        child.terminate()
+        child.join()
+        print("child", child.exitcode, flush=True)
+"""
+
+
+def test_a_signal_to_a_process_that_a_handler_forked_is_that_process_alone() -> None:
+    """It ends by it, as it would outside a consumer."""
+    code, lines = run_worker(jobs=2, work=FORKING.strip(), before="import multiprocessing", consume="2")
+
+    assert code == 0
+    assert lines == ["running", "child -15", "running", "child -15", "attempted 2", "ready 0 in flight 0"]
 
 
 def test_a_second_signal_interrupts_the_handler() -> None:

@@ -1,0 +1,73 @@
+"""Signal handlers of ours, and how a forked process gets rid of them."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+Handler = Callable[[int, FrameType | None], None]
+
+
+class SignalHandlers:
+    """Handles signals as long as the context lasts, which only the main thread can enter.
+
+    Then they do what they did before; at once in a process that is forked, as ``multiprocessing`` does.
+
+    Args:
+        handlers: A handler for each signal.
+        wakeup_fd: Where Python is to write the number of each signal that comes, if anywhere.
+    """
+
+    def __init__(self, handlers: Mapping[int, Handler], *, wakeup_fd: int | None = None) -> None:
+        self.handlers = handlers
+        self._wakeup_fd = wakeup_fd
+        self._previous: dict[int, Any] = {}
+        self._previous_wakeup = -1
+
+    def __enter__(self) -> Self:
+        if self._wakeup_fd is not None:
+            self._previous_wakeup = signal.set_wakeup_fd(self._wakeup_fd, warn_on_full_buffer=False)
+        for number, handler in self.handlers.items():
+            self._previous[number] = signal.signal(number, handler)
+        _active.append(self)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        if self not in _active:  # left already, in a process that was forked
+            return
+        _active.remove(self)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        if self._wakeup_fd is not None:
+            signal.set_wakeup_fd(self._previous_wakeup)
+
+
+_active: list[SignalHandlers] = []
+_forking = threading.local()
+
+
+def _before_fork() -> None:
+    """Hold signals back: Python drops those that come before a new process is set up."""
+    numbers = {number for each in _active for number in each.handlers}
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
+
+def _after_fork() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
+
+
+def _after_fork_in_child() -> None:
+    for each in reversed(_active.copy()):
+        each.__exit__(None, None, None)
+    _after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # else no process can be forked
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
