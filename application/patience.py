@@ -31,13 +31,14 @@ def one_poll(poll_timeout_s: float) -> Patience:
 
 
 def while_any(poll_timeout_s: float, count_waiting: Callable[[], int], counts_lag_s: float) -> Patience:
-    """Give up once no job waits, neither ready nor delayed.
+    """Give up once no job waits, neither ready nor delayed; and never spin while one is delayed.
 
     Args:
         poll_timeout_s: Seconds to wait for a job while some are counted.
         count_waiting: Counts the jobs that are ready or delayed.
         counts_lag_s: For how many seconds a job may be in no count: nothing may come for so long.
     """
+    wait_s = max(poll_timeout_s, _SHORTEST_S)
     quiet_s = 0.0
 
     def patience(waited_s: float | None) -> float | None:
@@ -49,9 +50,9 @@ def while_any(poll_timeout_s: float, count_waiting: Callable[[], int], counts_la
         try:
             if count_waiting():
                 quiet_s = 0.0
-                return poll_timeout_s
+                return wait_s
         except BackendUnavailable:  # what receives next rides it out (CON-1)
-            return poll_timeout_s
+            return wait_s
         return counts_lag_s - quiet_s if quiet_s < counts_lag_s else None
 
     return patience

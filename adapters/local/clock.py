@@ -3,6 +3,7 @@
 import threading
 import time
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 
@@ -12,8 +13,12 @@ class Clock(Protocol):
     def now(self) -> float:
         """Seconds since 1970; never goes back."""
 
-    def wait_until(self, moment_s: float, condition: threading.Condition) -> None:
-        """Wait on ``condition``, which is held, until it is notified or ``moment_s`` has come."""
+    def wait_until(self, moment_s: float, condition: threading.Condition, timeout_s: float = inf) -> None:
+        """Wait on ``condition``, which is held, until it is notified or ``moment_s`` has come.
+
+        And no longer than ``timeout_s`` seconds, by the machine's clock: a caller's patience is no matter of
+        the queue's time.
+        """
 
 
 class SystemClock:
@@ -25,12 +30,16 @@ class SystemClock:
     def now(self) -> float:
         return self._offset_s + time.monotonic()
 
-    def wait_until(self, moment_s: float, condition: threading.Condition) -> None:
-        condition.wait(min(moment_s - self.now(), threading.TIMEOUT_MAX))
+    def wait_until(self, moment_s: float, condition: threading.Condition, timeout_s: float = inf) -> None:
+        condition.wait(min(moment_s - self.now(), timeout_s, threading.TIMEOUT_MAX))
 
 
 class ManualClock:
-    """A clock that stands still until it is moved: for tests of leases and delays without sleeping."""
+    """A clock that stands still until it is moved: for tests of leases and delays without sleeping.
+
+    Delays, leases and the time that results are kept pass by this clock. Timeouts of calls, such as
+    ``poll_timeout_s``, pass by the machine's: a call ends though nobody moves this one.
+    """
 
     def __init__(self, start_s: float = 1_700_000_000.0) -> None:
         self._now_s = start_s
@@ -51,14 +60,14 @@ class ManualClock:
             with condition:
                 condition.notify_all()
 
-    def wait_until(self, moment_s: float, condition: threading.Condition) -> None:
+    def wait_until(self, moment_s: float, condition: threading.Condition, timeout_s: float = inf) -> None:
         wait = _Wait(moment_s, condition)
         with self._lock:  # so that `advance` either has moved the clock by now, or sees this wait
             if moment_s <= self._now_s:
                 return
             self._waits.add(wait)
         try:
-            condition.wait()
+            condition.wait(min(timeout_s, threading.TIMEOUT_MAX))
         finally:
             with self._lock:
                 self._waits.discard(wait)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from heapq import heappop, heappush
 from itertools import islice
 from math import inf
+from time import monotonic
 
 from ...domain.errors import Closed, QueueNotFound
 from ...domain.queue import Queue
@@ -127,22 +128,23 @@ class QueueStore:
 
     def receive(self, table: LeaseTable, max_jobs: int, timeout_s: float) -> list[Delivery]:
         with self._changed:
-            give_up = self._clock.now() + timeout_s
+            give_up_s = monotonic() + timeout_s
             while True:
                 now = self._check_open(table)
                 deliveries = self._take(table, max_jobs, now)
                 if deliveries:
                     return deliveries
-                if table.interrupted or now >= give_up:
+                remaining_s = give_up_s - monotonic()
+                if table.interrupted or remaining_s <= 0:
                     table.interrupted = False
                     self._pass_on()
                     return []
-                self._wait_until(min(give_up, self._next_event()))
+                self._wait(remaining_s)
 
-    def _wait_until(self, moment_s: float) -> None:
+    def _wait(self, timeout_s: float) -> None:
         self._receivers_waiting += 1
         try:
-            self._clock.wait_until(moment_s, self._changed)
+            self._clock.wait_until(self._next_event(), self._changed, timeout_s)
         except BaseException:  # such as KeyboardInterrupt
             self._pass_on()
             raise
@@ -357,16 +359,16 @@ class QueueStore:
 
     def result(self, job_id: str, timeout_s: float) -> JobResult | None:
         with self._ended:
-            give_up = self._clock.now() + timeout_s
+            give_up_s = monotonic() + timeout_s
             while True:
                 self._check_not_deleted()
-                now = self._clock.now()
-                found = self._find_result(job_id, now)
-                if found is not None or now >= give_up:
+                found = self._find_result(job_id, self._clock.now())
+                remaining_s = give_up_s - monotonic()
+                if found is not None or remaining_s <= 0:
                     return found
                 self._result_waiters += 1
                 try:
-                    self._clock.wait_until(give_up, self._ended)
+                    self._clock.wait_until(inf, self._ended, remaining_s)
                 finally:
                     self._result_waiters -= 1
 

@@ -244,6 +244,17 @@ def test_a_retry_later_waits_its_time(
     assert seen == [1, 2, 1]
 
 
+@pytest.mark.parametrize("delay_s", [None, 3600])
+def test_a_bounded_consume_ends_though_the_brokers_clock_stands_still(
+    far: Orchestrator, make_consumer: MakeConsumer, delay_s: float | None
+) -> None:
+    """After its poll, and with nothing run: the job is due later, or there is none (RCV-1, DLY-1)."""
+    if delay_s is not None:
+        far.publish("points", {}, delay_s=delay_s)
+
+    assert make_consumer(to=far, poll_timeout_s=0.01).consume(1) == 0
+
+
 def test_a_body_that_cannot_be_decoded_never_stops_the_consumer(
     client: LocalClient, orchestrator: Orchestrator, make_consumer: MakeConsumer
 ) -> None:

@@ -1,5 +1,7 @@
 """How long a consumer waits for the next job, and how many it takes at once."""
 
+from typing import Any
+
 import pytest
 
 from mindtrace.jobs.application.batching import BatchSizer
@@ -41,6 +43,12 @@ def test_while_any_looks_before_it_waits() -> None:
     patience = while_any(5.0, lambda: waiting.pop(0), counts_lag_s=0.0)
 
     assert [patience(waited) for waited in (None, 0.0, 5.0, 5.0)] == [0.0, 5.0, 5.0, None]
+
+
+@pytest.mark.parametrize("make", [forever, lambda poll_s: while_any(poll_s, lambda: 1, counts_lag_s=0.0)])
+def test_a_consumer_that_polls_without_a_pause_spins_on_no_delayed_job(make: Any) -> None:
+    """It would ask the broker as fast as it can until the job is due (RCV-1)."""
+    assert make(0.0)(0.0) > 0
 
 
 def test_while_any_takes_a_broker_that_is_away_for_one_that_may_hold_jobs() -> None:

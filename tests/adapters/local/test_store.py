@@ -1,5 +1,6 @@
 """One queue in memory: its states, the steps between them, and who is woken."""
 
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -397,6 +398,28 @@ def test_a_job_that_becomes_due_wakes_a_receiver(blocked: Any, clock: ManualCloc
     assert ids([future]) == ["a"]
 
 
+@pytest.mark.parametrize("delay_s", [0, 3600])
+def test_a_timeout_ends_though_the_clock_stands_still(
+    client: LocalClient, consumer: LocalConsumerBackend, put: Put, delay_s: float
+) -> None:
+    """It is the caller's, in the machine's seconds: a job is due later, or there is none (RCV-1, RES-1)."""
+    if delay_s:
+        put("a", delay_s=delay_s)
+
+    assert consumer.receive(1, 0.01) == []
+    assert client.result("points", "a", timeout_s=0.01) is None
+
+
+def test_a_clock_that_is_moved_shortens_no_timeout(blocked: Any, clock: ManualClock, put: Put) -> None:
+    """A receiver waits on, and gets what comes then (RCV-1)."""
+    (future,) = blocked(1)
+
+    clock.advance(7200)
+    put("a")
+
+    assert ids([future]) == ["a"]
+
+
 def test_a_lease_that_ends_wakes_a_receiver(
     blocked: Any, consumer: LocalConsumerBackend, clock: ManualClock, put: Put, until_blocked: Any
 ) -> None:
@@ -502,11 +525,11 @@ class Interrupting(ManualClock):
 
     waits = 0
 
-    def wait_until(self, moment_s: float, condition: Any) -> None:
+    def wait_until(self, moment_s: float, condition: Any, timeout_s: float = math.inf) -> None:
         self.waits += 1
         if self.waits == 1:
             raise KeyboardInterrupt
-        super().wait_until(moment_s, condition)
+        super().wait_until(moment_s, condition, timeout_s)
 
 
 def test_an_interrupted_wait_leaves_the_queue_as_it_was(background: Any, eventually: Any) -> None:
