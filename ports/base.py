@@ -67,11 +67,34 @@ def _core_is_installed() -> bool:
 if TYPE_CHECKING or not _core_is_installed():
     Mindtrace = LightMindtrace
     MindtraceABC = LightMindtraceABC
+    _Base = LightMindtraceABC
 else:
-    from mindtrace.core import Mindtrace, MindtraceABC
+    from mindtrace.core import Config, Mindtrace, MindtraceABC
+
+    class _OwnConfig:
+        """The configuration of an instance, made when it is first asked for, and that of its class."""
+
+        def __get__(self, instance: Any, owner: type) -> Any:
+            if instance is None:
+                return vars(Mindtrace)["config"].__get__(None, owner)
+            return vars(instance).setdefault("config", Config())
+
+    class _Base(MindtraceABC):
+        """Leaves out what Mindtrace's ``__init__`` makes: a logger and a configuration, in milliseconds.
+
+        An instance has the logger of its class, which has the same name.
+        """
+
+        config = _OwnConfig()
+
+        def __init__(self, **kwargs: Any) -> None:
+            following = super().__init__
+            if following.__func__ is Mindtrace.__init__:  # and no class of the user's in between
+                following = super(Mindtrace, self).__init__
+            following(**kwargs)
 
 
-class Closing(MindtraceABC):
+class Closing(_Base):
     """What is closed when its ``with`` block is left."""
 
     @abstractmethod

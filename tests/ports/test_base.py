@@ -12,6 +12,8 @@ import pytest
 from mindtrace.jobs import (
     Consumer,
     ConsumerBackend,
+    JobInput,
+    JobSchema,
     LocalClient,
     LocalConsumerBackend,
     Orchestrator,
@@ -79,6 +81,66 @@ def test_an_instance_has_them_too_and_is_a_context_manager(class_: type[Mindtrac
 
     with pytest.raises(LookupError, match="passed on"), class_():
         raise LookupError("passed on")
+
+
+class Idle(Consumer):
+    def run(self, job: object) -> None: ...
+
+
+def test_an_object_of_ours_has_what_its_base_gives_an_instance() -> None:
+    """Each instance may have a name, a logger and a configuration of its own."""
+    one, other = Idle("points"), Idle("points")
+
+    assert (one.name, one.unique_name, one.logger) == (Idle.name, Idle.unique_name, Idle.logger)
+    assert set(vars(RealComponent())) <= {"logger", "config"}
+    if CORE:
+        assert one.config is one.config
+        assert one.config is not other.config
+        assert type(one.config) is type(Idle.config) is type(RealComponent().config)
+    one.config, one.logger = {"COLOUR": "red"}, logging.getLogger("mine")  # type: ignore[assignment]
+    assert (one.config, one.logger.name) == ({"COLOUR": "red"}, "mine")
+    assert other.config != one.config
+    assert other.logger is Idle.logger
+
+
+def test_a_class_of_the_users_beside_ours_is_initialised() -> None:
+    """Wherever it stands among the bases."""
+
+    class Component(Mindtrace):
+        def __init__(self, **kwargs: object) -> None:
+            super().__init__(**kwargs)
+            self.initialised = True
+
+    class Before(Component, Idle):
+        def __init__(self) -> None:
+            Idle.__init__(self, "points")
+
+    class After(Idle, Component):
+        pass
+
+    assert After("points").initialised
+    assert Before().queue_name == "points"
+
+
+@pytest.mark.skipif(not CORE, reason="without mindtrace-core there is no configuration to make")
+def test_making_an_object_of_ours_makes_no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """mindtrace-core reads files for each, which takes a millisecond; a consumer is made for each thread."""
+    from mindtrace.core import Config
+
+    def make_all() -> None:
+        with LocalClient() as client, Orchestrator(client) as orchestrator, Idle("points") as consumer:
+            orchestrator.register(JobSchema("points", JobInput))
+            consumer.connect(orchestrator)
+            orchestrator.receive_message("points")
+
+    make_all()  # by now, each class has its logger
+    made: list[object] = []
+    whole = Config.__init__
+    monkeypatch.setattr(Config, "__init__", lambda self, *args: made.append(self) or whole(self, *args))
+    make_all()
+
+    assert made == []
+    assert Idle("points").config in made
 
 
 def test_the_light_configuration_is_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
