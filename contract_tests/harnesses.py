@@ -48,6 +48,12 @@ class LocalHarness(Harness):
         return self.clock.now()
 
 
+class ImpatientHarness(LocalHarness):
+    """For adapters that are broken: what one doesn't do within a second, it never does."""
+
+    bound_s = 1.0
+
+
 class SQLiteHarness(Harness):
     """Queues in one file, with a namespace for each check."""
 

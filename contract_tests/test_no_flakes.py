@@ -1,19 +1,28 @@
 """A correct adapter passes every time: 20 runs with 20 seeds, several at once, to keep the machine busy.
 
-And however fast its broker's time goes by.
+And however fast its broker's time goes by, and on a machine that stands still now and then.
 """
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
-from mindtrace.jobs.contract import run_contract
+from mindtrace.jobs.contract import Harness, run_contract
+from mindtrace.jobs.contract.bench import Bench
+from mindtrace.jobs.contract.broken import BrokenHarness, Fault
+from mindtrace.jobs.contract.broken.catalogue import everywhere
+from mindtrace.jobs.contract.broken.sound import Sound
+from mindtrace.jobs.contract.checks.leases import a_long_handler_keeps_its_job
+from mindtrace.jobs.contract.profiles import PROFILES
+from mindtrace.jobs.contract.registry import all_checks
+from mindtrace.jobs.contract.run import run_check
 
 from .harnesses import LocalHarness
 
@@ -58,3 +67,44 @@ def test_the_state_machine_goes_the_same_way_again_however_fast_time_goes_by() -
 
     assert [result.error for result in results] == [None] * len(results)
     assert any("model" in result.check for result in results)
+
+
+class ShortLeaseHarness(LocalHarness):
+    lease_s = 1.0
+
+
+def standing_still(harness: Harness, seed: int) -> Harness:
+    """The adapter of ``harness``, on a machine on which a call may take longer than its shortest lease."""
+    chance = Random(seed)
+
+    def pause() -> None:
+        if chance.random() < 0.2:
+            harness.advance(chance.uniform(0.0, 1.5 * harness.lease_s))
+
+    def paused(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            pause()
+            try:
+                return method(*arguments)
+            finally:
+                pause()
+
+        return call
+
+    class StandsStill(Sound):
+        """Takes its time before and after each call."""
+
+    for name in ("declare", "publish", "counts", "purge", "redrive", "result", "receive", "settle", "extend"):
+        setattr(StandsStill, name, paused(getattr(Sound, name)))
+    return BrokenHarness(harness, Fault(StandsStill, (), everywhere))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_correct_adapter_passes_on_a_machine_that_stands_still_now_and_then(seed: int) -> None:
+    """But for one check, which has to wait for several of the longer leases that it would then need."""
+    checks = [check for check in all_checks() if check.run is not a_long_handler_keeps_its_job]
+    bench = Bench(standing_still(ShortLeaseHarness(), seed), PROFILES["quick"])
+
+    results = [run_check(bench, check)[0] for check in checks]
+
+    assert [f"{result.check}: {result.error}" for result in results if result.broken] == []

@@ -1,14 +1,15 @@
 """The bench on which an adapter is tried: fresh namespaces, queues, time, threads, properties."""
 
 import itertools
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
@@ -29,14 +30,21 @@ from ..ports import (
 )
 from .harness import Harness
 from .profiles import Profile
+from .violation import demand
 
 ValueT = TypeVar("ValueT")
 
 LONG_LEASE_S = 600.0
 """A lease that never runs out during a check."""
 _STEP_S = 0.02
+CLOCKS_DIFFER_S = 0.002
+"""The broker may count in whole milliseconds, so that two readings of one moment differ by as much."""
+_LONGER = (1, 8, 64)
+"""The factors by which a lease is lengthened while it proves too short for this machine."""
 
 _names = itertools.count(1)
+_run = uuid4().hex[:12]
+"""Tells this process from all others that share the broker, also from those of other machines."""
 
 
 @dataclass(slots=True)
@@ -79,6 +87,20 @@ class Rig:
         deliveries = consumer.receive(10, 0.0)
         assert not deliveries, f"nothing should be ready, and these came: {_ids(deliveries)}"
 
+    def receive_when_due(self, consumer: ConsumerBackend, due: float, clause: str) -> Delivery:
+        """Receive one job that must come, and not before ``due``, by the harness's clock.
+
+        It is asked for at once, and then when it is due: a slow machine may be late for the first time.
+        """
+        harness, deliveries = self.bench.harness, consumer.receive(1, 0.0)
+        if not deliveries:
+            harness.advance(max(0.0, due - harness.now()) + self.backend.capabilities.delay_resolution_s)
+            deliveries = self.receive(consumer)
+        early_s = due - harness.now()
+        assert len(deliveries) == 1, "a job should be ready, and none came"
+        demand(clause, early_s <= CLOCKS_DIFFER_S, f"{deliveries[0].id} came {early_s:.3f} s early")
+        return deliveries[0]
+
     def drain(self, consumer: ConsumerBackend, count: int) -> list[str]:
         """Receive and ack ``count`` jobs one by one, and return their ids in the order of delivery."""
         ids = []
@@ -108,6 +130,33 @@ class Rig:
         self.bench.retried(agree)
 
 
+class HeldLease:
+    """A lease that a check keeps, and whether it may have run out because this machine was too slow."""
+
+    def __init__(self, harness: Harness, seconds: float) -> None:
+        self.seconds = seconds
+        self._harness = harness
+        self._since = inf
+        self._was_late = False
+
+    def begin(self) -> None:
+        """Note that the lease is taken now or later."""
+        self._since = self._harness.now()
+
+    def renewed_by(self, call: Callable[[], ValueT]) -> ValueT:
+        """Make a call that takes or extends the lease, and note when it began unless it raises."""
+        began = self._harness.now()
+        value = call()
+        self._was_late = self.may_be_over
+        self._since = began
+        return value
+
+    @property
+    def may_be_over(self) -> bool:
+        """Whether it ever was renewed so late that the broker may have ended it before."""
+        return self._was_late or self._harness.now() - self._since >= self.seconds
+
+
 @dataclass(slots=True)
 class Bench:
     """One adapter under one profile."""
@@ -134,7 +183,7 @@ class Bench:
     @contextmanager
     def namespace(self) -> Iterator[str]:
         """A name that no other check uses; destroyed in the end."""
-        name = f"contract-{os.getpid()}-{next(_names)}"
+        name = f"contract-{_run}-{next(_names)}"
         try:
             yield name
         finally:
@@ -166,6 +215,26 @@ class Bench:
         return Rig(self, backend, name)
 
     # -- time -------------------------------------------------------------------------------------
+
+    @property
+    def lateness_s(self) -> float:
+        """How long after its time a due job may come: on a clock that stands still, as declared."""
+        slow_s = 0.0 if self.harness.virtual_time else self.harness.bound_s
+        return self.capabilities.delay_resolution_s + slow_s
+
+    def keep_lease(self, attempt: Callable[[HeldLease], None], *, shortest_s: float | None = None) -> None:
+        """Make an attempt that holds a lease, and repeat it with a longer one where it came too late to.
+
+        An assertion that fails after the lease may have run out proves nothing about the adapter.
+        """
+        for factor in _LONGER:
+            lease = HeldLease(self.harness, (shortest_s or self.harness.lease_s) * factor)
+            try:
+                return attempt(lease)
+            except AssertionError:
+                if not lease.may_be_over:
+                    raise
+        raise AssertionError(f"this machine was too slow to keep a lease of {lease.seconds:g} s")
 
     def live(self, seconds: float) -> None:
         """Let the broker's time and real time pass together, so that threads can act meanwhile."""

@@ -10,9 +10,12 @@ class Harness(ABC):
     """How to make, break and clean up one adapter. Four methods are required; the rest has defaults."""
 
     lease_s: float = 0.5
-    """The shortest lease, in seconds, that the adapter keeps reliably on a busy machine."""
+    """The shortest lease, in seconds, that the adapter keeps on an idle machine.
 
-    bound_s: float = 5.0
+    Where the machine is too slow for it, a check that keeps a lease is repeated with a longer one.
+    """
+
+    bound_s: float = 30.0
     """How long, in seconds, what should happen at once may take on a busy machine."""
 
     secrets: tuple[str, ...] = ()

@@ -58,6 +58,8 @@ class ModelJob:
     state: State
     due: float = 0.0
     """The earliest moment at which a delayed job may be delivered."""
+    due_by: float = 0.0
+    """The latest moment at which it is due: the broker counted its delay from some moment during the call."""
     standing: Standing = Standing.UNDISTURBED
     attempt: int = 1
     crashes: int = 0
@@ -96,7 +98,7 @@ class Model:
 
     def surely_ready(self, now: float, resolution_s: float) -> list[ModelJob]:
         """The jobs that must be ready by ``now``."""
-        due = [job for job in self.in_state(State.DELAYED) if job.due + resolution_s <= now]
+        due = [job for job in self.in_state(State.DELAYED) if job.due_by + resolution_s <= now]
         return self.in_state(State.READY) + due
 
     def held(self, receipts: Iterable[str]) -> list[ModelJob]:
@@ -106,14 +108,15 @@ class Model:
 
     # -- what happens -----------------------------------------------------------------------------
 
-    def publish(self, message: Message, now: float) -> None:
-        """A message was accepted, sent no earlier than ``now``."""
+    def publish(self, message: Message, sent: float, answered: float) -> None:
+        """A message was accepted, by a call that began at ``sent`` and ended at ``answered``."""
         delayed = message.delay_s > 0
         self.jobs[message.id] = ModelJob(
             message=message,
             index=len(self.jobs),
             state=State.DELAYED if delayed else State.READY,
-            due=now + message.delay_s,
+            due=sent + message.delay_s,
+            due_by=answered + message.delay_s,
             standing=Standing.LOOSE if delayed else Standing.UNDISTURBED,
         )
 
@@ -170,8 +173,8 @@ class Model:
             return (0, -job.index)
         return (-job.message.priority if self.kind is QueueKind.PRIORITY else 0, job.index)
 
-    def settle(self, settlement: Settlement, outcome: SettleOutcome, now: float) -> None:
-        """A settlement was answered; it was sent no earlier than ``now``."""
+    def settle(self, settlement: Settlement, outcome: SettleOutcome, sent: float, answered: float) -> None:
+        """A settlement was answered, by a call that began at ``sent`` and ended at ``answered``."""
         receipt = settlement.receipt
         if receipt in self.forgotten:
             demand("ADM-3", outcome is not SettleOutcome.OK, "a receipt of a deleted queue was answered ok")
@@ -193,7 +196,7 @@ class Model:
                 job.errors += (error,)
                 job.standing = Standing.LOOSE
                 job.state = State.DELAYED if delay_s > 0 else State.READY
-                job.due = now + delay_s
+                job.due, job.due_by = sent + delay_s, answered + delay_s
             case Dead(_, reason, error):
                 job.state = State.DEAD
                 self._deaths += 1

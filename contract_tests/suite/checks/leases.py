@@ -3,14 +3,25 @@
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from unittest import mock
 
 from hypothesis import strategies as st
 
 from ...domain.errors import QueueNotFound
-from ...ports import Ack, Dead, Lease, Release, Retry, Settlement, SettleOutcome
+from ...ports import (
+    Ack,
+    ConsumerBackend,
+    Dead,
+    Delivery,
+    Lease,
+    Release,
+    Retry,
+    Settlement,
+    SettleOutcome,
+)
 from ..app import QUEUE, Numbers, Recorder, Total, app_on
-from ..bench import Bench, Rig
+from ..bench import Bench, HeldLease, Rig
 from ..registry import check
 from ..violation import demand
 from .receiving import blocked_receive
@@ -78,14 +89,14 @@ def an_expired_lease_frees_the_job(bench: Bench) -> None:
     with bench.rig() as rig:
         rig.publish("job")
         slow, other = rig.consumer(lease_s=harness.lease_s), rig.consumer()
+        asked = harness.now()
         held = rig.receive_one(slow)
-        rig.receive_nothing(other)
-        harness.advance(harness.redelivery_s(harness.lease_s))
         if bench.capabilities.lease is Lease.CONNECTION:
+            harness.advance(harness.redelivery_s(harness.lease_s))
             rig.receive_nothing(other)
             assert rig.settle(slow, Ack(held.receipt)) is SettleOutcome.OK
             return
-        again = rig.receive_one(other)
+        again = rig.receive_when_due(other, asked + harness.lease_s, "LSE-2")
         demand("LSE-2", (again.number, again.attempt, again.crashes) == (2, 1, 1), f"it came as {again}")
         demand("LSE-4", again.receipt != held.receipt, "it came under the same receipt")
 
@@ -93,44 +104,66 @@ def an_expired_lease_frees_the_job(bench: Bench) -> None:
 @check("LSE-3")
 def extending_keeps_the_job(bench: Bench) -> None:
     """A consumer that extends in time keeps its job over many leases."""
-    harness = bench.harness
-    with bench.rig() as rig:
-        rig.publish("job")
-        holder, other = rig.consumer(lease_s=harness.lease_s), rig.consumer()
-        held = rig.receive_one(holder)
-        for _ in range(6):
-            harness.advance(harness.lease_s / 2)
-            assert holder.extend([held.receipt]) == [SettleOutcome.OK]
-            rig.receive_nothing(other)
-        assert rig.settle(holder, Ack(held.receipt)) is SettleOutcome.OK
+
+    @bench.keep_lease
+    def _(lease: HeldLease) -> None:
+        with bench.rig() as rig:
+            rig.publish("job")
+            holder, other = rig.consumer(lease_s=lease.seconds), rig.consumer()
+            held = lease.renewed_by(lambda: rig.receive_one(holder))
+            for _ in range(6):
+                bench.harness.advance(lease.seconds / 2)
+                lease.renewed_by(lambda: _extend(holder, [held.receipt]))
+                rig.receive_nothing(other)
+            assert rig.settle(holder, Ack(held.receipt)) is SettleOutcome.OK
+
+
+def _extend(holder: ConsumerBackend, receipts: list[str]) -> None:
+    outcomes = holder.extend(receipts)
+    kept_all = outcomes == [SettleOutcome.OK] * len(receipts)
+    demand("LSE-3", kept_all, f"extending what is held was answered {outcomes}")
 
 
 @check("LSE-2", "LSE-3")
 def extending_one_keeps_no_other(bench: Bench) -> None:
     """Of several jobs that a consumer holds, those come back whose leases it doesn't extend."""
-    harness = bench.harness
     if bench.capabilities.lease is Lease.CONNECTION:
         an_expired_lease_frees_the_job(bench)
         return
 
     @bench.waited_property(queues=st.lists(st.sets(st.integers(0, 3)), min_size=1, max_size=3))
     def _(queues: list[set[int]]) -> None:
-        with bench.rigs(len(queues)) as rigs:
-            holders, receipts = [], []
-            for rig, kept in zip(rigs, queues, strict=True):
-                rig.publish(*[f"job-{n}" for n in range(4)])
-                holders.append(rig.consumer(lease_s=harness.lease_s * 2))
-                held = [rig.receive_one(holders[-1]) for _ in range(4)]
-                receipts.append([held[n].receipt for n in sorted(kept)])
-            harness.advance(harness.lease_s)
-            for holder, extended in zip(holders, receipts, strict=True):
-                assert holder.extend(extended) == [SettleOutcome.OK] * len(extended)
-            harness.advance(harness.redelivery_s(harness.lease_s))
-            for rig, kept, holder, extended in zip(rigs, queues, holders, receipts, strict=True):
-                _expect_back(rig, {f"job-{n}" for n in range(4) if n not in kept})
-                outcomes = holder.settle([Ack(receipt) for receipt in extended]).outcomes
-                kept_all = set(outcomes) <= {SettleOutcome.OK}
-                demand("LSE-3", kept_all, f"what was extended was answered {outcomes}")
+        bench.keep_lease(lambda lease: _extend_some(bench, queues, lease))
+
+
+def _extend_some(bench: Bench, queues: list[set[int]], lease: HeldLease) -> None:
+    """Hold four jobs of each queue, and extend the ``queues`` of them until the others have come back."""
+    harness = bench.harness
+    with bench.rigs(len(queues)) as rigs:
+        for rig in rigs:
+            rig.publish(*[f"job-{n}" for n in range(4)])
+        holders = [rig.consumer(lease_s=lease.seconds) for rig in rigs]
+        held = lease.renewed_by(
+            lambda: [
+                [rig.receive_one(holder).receipt for _ in range(4)]
+                for rig, holder in zip(rigs, holders, strict=True)
+            ]
+        )
+        kept = [[receipts[n] for n in sorted(some)] for receipts, some in zip(held, queues, strict=True)]
+
+        def extend_all() -> None:
+            for holder, receipts in zip(holders, kept, strict=True):
+                _extend(holder, receipts)
+
+        over = harness.now() + harness.redelivery_s(lease.seconds)
+        while harness.now() < over:
+            harness.advance(lease.seconds / 4)
+            lease.renewed_by(extend_all)
+        for rig, some, holder, receipts in zip(rigs, queues, holders, kept, strict=True):
+            _expect_back(rig, {f"job-{n}" for n in range(4) if n not in some})
+            outcomes = holder.settle([Ack(receipt) for receipt in receipts]).outcomes
+            kept_all = set(outcomes) <= {SettleOutcome.OK}
+            demand("LSE-3", kept_all, f"what was extended was answered {outcomes}")
 
 
 def _expect_back(rig: Rig, expected: set[str]) -> None:
@@ -143,20 +176,30 @@ def _expect_back(rig: Rig, expected: set[str]) -> None:
 @check("LSE-3")
 def a_long_handler_keeps_its_job(bench: Bench) -> None:
     """The application extends by itself while a handler runs for several leases."""
-    lease_s = 1.0
+    bench.keep_lease(partial(_run_for_three_leases, bench), shortest_s=1.0)
+
+
+def _run_for_three_leases(bench: Bench, lease: HeldLease) -> None:
     with app_on(bench) as app:
         job_id = app.publish(Numbers(x=1, y=2))
         other = app.backend.open_consumer(QUEUE)
+        came: list[Delivery] = []
 
         def slow(_job: object) -> Total:
             for _ in range(3):
-                bench.live(lease_s)
-                assert other.receive(1, 0.0) == [], "the job was delivered a second time"
+                bench.live(lease.seconds)
+                came.extend(other.receive(1, 0.0))
             return Total(total=3)
 
         with Recorder(slow) as consumer:
-            consumer.connect(app.orchestrator, lease_s=lease_s)
-            consumer.consume(1)
+            consumer.connect(app.orchestrator, lease_s=lease.seconds)
+            backend = consumer.consumer_backend
+            extend = backend.extend
+            renew = lambda receipts: lease.renewed_by(lambda: extend(receipts))  # noqa: E731
+            with mock.patch.object(backend, "extend", renew):
+                lease.begin()
+                consumer.consume(1)
+            demand("LSE-3", not came, "the job was delivered a second time")
             assert (consumer.ids, consumer.stats.done, consumer.stats.lost) == ([job_id], 1, 0)
 
 
@@ -254,9 +297,8 @@ def a_workers_clock_moves_no_deadline(bench: Bench) -> None:
             rig.publish("held")
             consumer, other = rig.consumer(), rig.consumer()
             held = rig.receive_one(consumer)
+            sent = harness.now()
             rig.publish("delayed", delay_s=soon_s)
-            rig.receive_nothing(other)
-            harness.advance(soon_s + bench.capabilities.delay_resolution_s)
-            assert rig.receive_one(other).id == "delayed"
+            assert rig.receive_when_due(other, sent + soon_s, "LSE-5").id == "delayed"
             rig.receive_nothing(other)
             assert rig.settle(consumer, Ack(held.receipt)) is SettleOutcome.OK

@@ -22,6 +22,7 @@ from ...ports import (
     Capabilities,
     ConsumerBackend,
     Dead,
+    Delivery,
     Lease,
     Message,
     PublishStatus,
@@ -125,14 +126,15 @@ class QueueMachine(RuleBasedStateMachine):
             level = priority if self.kind is QueueKind.PRIORITY else 0
             own = b"{}" if self.published % 3 == 0 else b'{"id":"%b"}' % id_.encode()
             messages.append(Message(id_, own, level, delay_s))
-        now = self.bench.harness.now()
+        sent = self.bench.harness.now()
         outcomes = self.backend.publish(_NAME, messages)
+        answered = self.bench.harness.now()
         demand("PUB-4", len(outcomes) == count, f"{len(outcomes)} outcomes for {count} messages")
         for message, outcome in zip(messages, outcomes, strict=True):
             accepted = outcome.status is PublishStatus.ACCEPTED
             demand("PUB-1", accepted, f"publishing {message.id} was answered {outcome.status}")
             demand("PUB-2", outcome.id == message.id, f"{message.id} was answered as {outcome.id}")
-            self.model.publish(message, now)
+            self.model.publish(message, sent, answered)
 
     def seconds(self, delay: str) -> float:
         """How long a delay is."""
@@ -188,13 +190,9 @@ class QueueMachine(RuleBasedStateMachine):
         for consumer, receipts in picked(self.holders(), who):
             chosen = {receipts[which % len(receipts)]: end for which, end in ends}
             settlements = [self.settlement(receipt, *end) for receipt, end in chosen.items()]
-            now = self.bench.harness.now()
-            answer = consumer.settle(settlements, take=max_jobs)
-            demand("SET-1", len(answer.outcomes) == len(chosen), f"{len(answer.outcomes)} answers")
-            for settlement, outcome in zip(settlements, answer.outcomes, strict=True):
-                self.model.settle(settlement, outcome, now)
-            self.model.receive(answer.deliveries, max_jobs, self.bench.harness.now())
-            receipts.extend(delivery.receipt for delivery in answer.deliveries)
+            deliveries = self.send(consumer, settlements, take=max_jobs)
+            self.model.receive(deliveries, max_jobs, self.bench.harness.now())
+            receipts.extend(delivery.receipt for delivery in deliveries)
         for _, (how, delay) in ends:
             self.expect(how, delay)
 
@@ -207,10 +205,20 @@ class QueueMachine(RuleBasedStateMachine):
         self.expect(*end)
         taken = self.take_some(consumer, max_jobs)
         receipts.extend(taken)
-        settlements = [self.settlement(receipt, *end) for receipt in taken]
-        now = self.bench.harness.now()
-        for settlement, outcome in zip(settlements, consumer.settle(settlements).outcomes, strict=True):
-            self.model.settle(settlement, outcome, now)
+        self.send(consumer, [self.settlement(receipt, *end) for receipt in taken])
+
+    def send(
+        self, consumer: ConsumerBackend, settlements: Sequence[Settlement], *, take: int = 0
+    ) -> list[Delivery]:
+        """Settle, hold the answers against the model, and return what was taken in the same step."""
+        now = self.bench.harness.now
+        sent = now()
+        answer = consumer.settle(settlements, take=take)
+        answered = now()
+        demand("SET-1", len(answer.outcomes) == len(settlements), f"{len(answer.outcomes)} answers")
+        for settlement, outcome in zip(settlements, answer.outcomes, strict=True):
+            self.model.settle(settlement, outcome, sent, answered)
+        return answer.deliveries
 
     @precondition(lambda self: self.took)
     @rule(who=WHO)
@@ -274,10 +282,7 @@ class QueueMachine(RuleBasedStateMachine):
         if extend:
             for receipt, outcome in zip(receipts, consumer.extend(receipts), strict=True):
                 self.model.extend(receipt, outcome)
-        acks: list[Settlement] = [Ack(receipt) for receipt in receipts]
-        now = self.bench.harness.now()
-        for settlement, outcome in zip(acks, consumer.settle(acks).outcomes, strict=True):
-            self.model.settle(settlement, outcome, now)
+        self.send(consumer, [Ack(receipt) for receipt in receipts])
 
     @precondition(lambda self: self.filled > 1)
     @rule()
@@ -304,7 +309,7 @@ class QueueMachine(RuleBasedStateMachine):
         harness = self.bench.harness
         self.delayed = False
         if soon := self.due_soon():
-            due = max(job.due for job in soon) + self.resolution_s
+            due = max(job.due_by for job in soon) + self.resolution_s
             harness.advance(max(0.0, due - harness.now()) + _HAIR_S)
             self.model.pass_delays(harness.now(), self.resolution_s)
 
@@ -382,13 +387,13 @@ class QueueMachine(RuleBasedStateMachine):
             for job in self.model.held(receipts):
                 self.model.come_back(job)
             consumer.close()
+        self.counts_and_dead_letters_agree()
         if self.due_soon():
             self.let_time_pass()
         consumer = self.open(LONG_LEASE_S)
         while self.model.surely_ready(harness.now(), self.resolution_s):
             for receipt in self.take(consumer, 10):
-                ack = Ack(receipt)
-                self.model.settle(ack, consumer.settle([ack]).outcomes[0], harness.now())
+                self.send(consumer, [Ack(receipt)])
         left = consumer.receive(10, 0.0)
         demand("SET-1", not left, f"{[delivery.id for delivery in left]} came when all was done")
         self.counts_and_dead_letters_agree()
