@@ -4,7 +4,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -17,6 +17,8 @@ from mindtrace.jobs import RedisResultStore
 from mindtrace.jobs.domain.errors import AccessDenied, BackendError, BackendUnavailable, Closed
 from mindtrace.jobs.ports import EndedJob, JobResult, ResultStatus
 
+PATIENCE_S = 60.0
+"""How long a test waits for what must happen; only a failing test waits that long."""
 QUEUE = "default/squares"
 DONE = JobResult(ResultStatus.DONE, b'{"square":4}')
 SECRET = "hunter2"
@@ -29,7 +31,7 @@ def namespace() -> str:
 
 @pytest.fixture
 def store(redis_address: Address, namespace: str) -> Iterator[RedisResultStore]:
-    with redis_address.results(namespace, sweep_s=0.5, patience_s=5.0) as store:
+    with redis_address.results(namespace, sweep_s=0.5, patience_s=30.0) as store:
         yield store
 
 
@@ -43,6 +45,23 @@ def admin(redis_address: Address, namespace: str) -> Iterator[Redis]:
 
 def keys_of(admin: Redis, namespace: str) -> list[bytes]:
     return list(admin.scan_iter(f"mtj:{{{namespace}/*", count=1000))
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    give_up = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < give_up, "it never came true"
+        time.sleep(0.01)
+
+
+def until_waiting(admin: Redis, store: RedisResultStore, count: int = 1) -> None:
+    """Wait until so many calls of ``store`` are blocked in the server."""
+
+    def blocked() -> int:
+        clients = [client for client in admin.client_list() if client["name"] == store._client_name]
+        return sum("b" in client["flags"] for client in clients)
+
+    eventually(lambda: blocked() == count)
 
 
 @pytest.mark.parametrize(
@@ -80,13 +99,16 @@ def test_a_result_is_kept_for_its_time_and_leaves_no_key(
     store: RedisResultStore, admin: Redis, namespace: str
 ) -> None:
     """By the server's clock; once all are over, whoever does nothing more has left nothing."""
-    store.put(QUEUE, [EndedJob("short", DONE, 1.0), EndedJob("none", DONE, 0.0), EndedJob("long", DONE, 2.0)])
-    assert [store.get(QUEUE, id_) for id_ in ("short", "none", "long")] == [DONE, None, DONE]
+    store.put("other/squares", [EndedJob("long", DONE, 600.0)])
+    began = time.monotonic()
+    store.put(QUEUE, [EndedJob("short", DONE, 1.0), EndedJob("none", DONE, 0.0)])
+    assert store.get(QUEUE, "short") == DONE or time.monotonic() - began >= 1.0
+    assert store.get(QUEUE, "none") is None
     time.sleep(1.1)
-    assert [store.get(QUEUE, id_) for id_ in ("short", "long")] == [None, DONE]
-    time.sleep(1.0)
 
-    (wake,) = keys_of(admin, namespace)
+    assert store.get(QUEUE, "short") is None
+    assert store.get("other/squares", "long") == DONE
+    (wake,) = (key for key in keys_of(admin, namespace) if b"other" not in key)
     assert wake.endswith(b"kept-wake")
     assert 0 < admin.pttl(wake) <= 600_000
 
@@ -96,9 +118,10 @@ def test_each_write_removes_a_bounded_number_of_those_whose_time_is_over(
 ) -> None:
     """500 at a time, so that a queue in use doesn't grow and no write takes long."""
     kept = f"mtj:{{{namespace}/{QUEUE}}}:kept"
-    last = EndedJob("last", DONE, 60.0)
-    store.put(QUEUE, [last, *(EndedJob(f"job-{number}", DONE, 1.5) for number in range(1200))])
-    time.sleep(1.6)
+    last = EndedJob("last", DONE, 600.0)
+    ids = [f"job-{number}" for number in range(1200)]
+    store.put(QUEUE, [last, *(EndedJob(id_, DONE, 600.0) for id_ in ids)])
+    admin.zadd(f"{kept}-until", dict.fromkeys(ids, 1))  # as if their time was over
     sizes = [admin.hlen(kept)]
     for _ in range(3):
         store.put(QUEUE, [last])
@@ -136,48 +159,46 @@ def test_waiters_are_woken(
 ) -> None:
     """By the result that they wait for, whichever process puts it, long before they'd ask by themselves."""
     with (
-        redis_address.results(namespace, sweep_s=60.0) as waiting,
+        redis_address.results(namespace, sweep_s=3600.0) as waiting,
         ThreadPoolExecutor(3) as pool,
     ):
-        answers = [pool.submit(waiting.get, QUEUE, id_, timeout_s=60.0) for id_ in ("a", "b", "a")]
-        time.sleep(0.2)
-        began = time.monotonic()
+        answers = [pool.submit(waiting.get, QUEUE, id_, timeout_s=3600.0) for id_ in ("a", "b", "a")]
+        until_waiting(admin, waiting, 3)
         store.put(QUEUE, [EndedJob("a", DONE, 60.0)])
-        assert answers[0].result(20) == DONE
+        assert answers[0].result(PATIENCE_S) == DONE
         store.put(QUEUE, [EndedJob("b", JobResult(ResultStatus.DONE), 60.0)])
-        assert answers[1].result(20) == JobResult(ResultStatus.DONE)
-        assert answers[2].result(20) == DONE
-        assert time.monotonic() - began < 20
+        assert answers[1].result(PATIENCE_S) == JobResult(ResultStatus.DONE)
+        assert answers[2].result(PATIENCE_S) == DONE
 
 
 def test_a_wait_ends(store: RedisResultStore) -> None:
     """At its timeout, and not before, over several sweeps."""
     began = time.monotonic()
     assert store.get(QUEUE, "never", timeout_s=1.2) is None
-    assert 1.2 <= time.monotonic() - began < 5
+    assert time.monotonic() - began >= 1.2
 
 
 def test_a_cut_wait_goes_on(store: RedisResultStore, admin: Redis) -> None:
     """Whoever waits when the connection breaks is answered all the same (CON-1)."""
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(store.get, QUEUE, "job", timeout_s=30.0)
-        time.sleep(0.2)
+        answer = pool.submit(store.get, QUEUE, "job", timeout_s=3600.0)
+        until_waiting(admin, store)
         for client in admin.client_list():
             if client["name"] == store._client_name:
                 admin.client_kill_filter(_id=client["id"])
         store.put(QUEUE, [EndedJob("job", DONE, 60.0)])
-        assert answer.result(20) == DONE
+        assert answer.result(PATIENCE_S) == DONE
 
 
-def test_closing_ends_waits_and_is_final(store: RedisResultStore) -> None:
+def test_closing_ends_waits_and_is_final(store: RedisResultStore, admin: Redis) -> None:
     """Again is a no-op; whoever waits, or comes later, is told (CON-2)."""
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(store.get, QUEUE, "job", timeout_s=30.0)
-        time.sleep(0.2)
+        answer = pool.submit(store.get, QUEUE, "job", timeout_s=3600.0)
+        until_waiting(admin, store)
         store.close()
         store.close()
         with pytest.raises(Closed, match="this RedisResultStore is closed"):
-            answer.result(20)
+            answer.result(PATIENCE_S)
     for call in (
         lambda: store.get(QUEUE, "job"),
         lambda: store.put(QUEUE, [EndedJob("job", DONE, 60.0)]),
@@ -207,14 +228,12 @@ def test_a_server_that_is_away_is_told_within_patience() -> None:
     """Typed, with the address and how to start one."""
     with RedisResultStore("127.0.0.1", free_port(), patience_s=0.5) as store:
         for call in (
-            lambda: store.get(QUEUE, "job", timeout_s=30.0),
+            lambda: store.get(QUEUE, "job", timeout_s=3600.0),
             lambda: store.put(QUEUE, [EndedJob("job", DONE, 60.0)]),
             lambda: store.forget(QUEUE, ["job"]),
         ):
-            began = time.monotonic()
             with pytest.raises(BackendUnavailable, match=r"127\.0\.0\.1:.*redis-server"):
                 call()
-            assert time.monotonic() - began < 3
 
 
 def test_a_wrong_password_is_denied_and_shown_nowhere(
@@ -254,7 +273,4 @@ def test_closing_leaves_no_thread_and_no_connection(
             store.get(QUEUE, "other", timeout_s=0.05)
             name = store._client_name
     assert threading.active_count() <= before
-    give_up = time.monotonic() + 5
-    while any(client["name"] == name for client in admin.client_list()):
-        assert time.monotonic() < give_up, "a connection is left"
-        time.sleep(0.02)
+    eventually(lambda: all(client["name"] != name for client in admin.client_list()))
