@@ -23,7 +23,7 @@ from mindtrace.jobs import (
 settings.register_profile("tests", derandomize=True, deadline=None, max_examples=100)
 settings.load_profile("tests")
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 """How long a test waits for what must happen; only a failing test waits that long."""
 
 AT_ONCE = RetryPolicy(max_attempts=3, base_delay_s=0.0)

@@ -2,7 +2,6 @@
 
 import signal
 import threading
-import time
 
 from mindtrace.jobs.application.inbox import WAKE, Inbox
 
@@ -20,10 +19,8 @@ def test_signals_and_posts_arrive_in_order() -> None:
 def test_a_post_from_a_thread_ends_the_wait() -> None:
     with Inbox([]) as inbox:
         threading.Timer(0.05, inbox.post).start()
-        began_s = time.monotonic()
 
-        assert inbox.wait(30) == [WAKE]
-        assert time.monotonic() - began_s < 10
+        assert inbox.wait(3600) == [WAKE]
 
 
 def test_more_than_it_holds_is_dropped_and_not_waited_for() -> None:

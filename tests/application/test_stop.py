@@ -144,8 +144,10 @@ def test_the_programs_own_signal_handling_is_left_alone(
 
 
 WORKER = """
-import threading, time
+import signal, threading, time
 from mindtrace.jobs import *
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell runs this in the background
 
 orchestrator = Orchestrator(LocalClient())
 orchestrator.register(JobSchema("points", JobInput))
@@ -167,7 +169,7 @@ counts = orchestrator.counts("points")
 print("ready", counts.ready, "in flight", counts.in_flight)
 """
 
-UNTIL_STOPPED = "self._connection.loop._stopping.wait(10)"
+UNTIL_STOPPED = "self._connection.loop._stopping.wait()"
 FOR_EVER = f"{UNTIL_STOPPED}; print('stopping', flush=True); threading.Event().wait()"
 SAY_BLOCKED = """
 store = orchestrator.backend._store("points")
@@ -194,7 +196,7 @@ def run_worker(
             for number in signals:
                 output += process.stdout.readline()
                 process.send_signal(number)
-            output += process.communicate(timeout=20)[0]
+            output += process.communicate(timeout=60)[0]
         finally:
             process.kill()
     return process.returncode, output.splitlines()

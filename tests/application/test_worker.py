@@ -46,7 +46,7 @@ def make_worker(orchestrator: Orchestrator, inbox: Inbox) -> MakeWorker:
 def test_a_burst_ends_once_no_job_waits(make_worker: MakeWorker, orchestrator: Orchestrator) -> None:
     """Its threads share the work, each with a consumer of its own."""
     orchestrator.publish_batch("points", [{"x": n} for n in range(20)])
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=60)
     ran: set[str] = set()
 
     def work(job: Job[Any]) -> None:
@@ -60,15 +60,21 @@ def test_a_burst_ends_once_no_job_waits(make_worker: MakeWorker, orchestrator: O
 
 
 def test_a_signal_stops_it_after_the_jobs_that_run(
-    make_worker: MakeWorker, orchestrator: Orchestrator, inbox: Inbox
+    make_worker: MakeWorker, orchestrator: Orchestrator, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rest is given back."""
     ids = [outcome.id for outcome in orchestrator.publish_batch("points", [{"x": n} for n in range(3)])]
+    stopped, stop = threading.Event(), Consumer.stop
+
+    def told(consumer: Consumer) -> None:
+        stop(consumer)
+        stopped.set()
 
     def work(job: Job[Any]) -> None:
         signal.raise_signal(signal.SIGTERM)
-        time.sleep(0.1)
+        stopped.wait()
 
+    monkeypatch.setattr(Consumer, "stop", told)
     assert make_worker(work, prefetch=3).run() is Ending.STOPPED
     assert orchestrator.result("points", ids[0]) is None
     assert orchestrator.counts("points").ready == 2
@@ -89,11 +95,11 @@ def test_a_handler_that_does_not_end_is_left_and_its_job_given_back(
     def work(job: Job[Any]) -> None:
         for number in signals:
             inbox.post(number)
-        hangs.wait(20)
+        hangs.wait()
 
     worker = make_worker(work, grace_s=grace_s)
-    assert worker.run() is Ending.CUT_SHORT
     try:
+        assert worker.run() is Ending.CUT_SHORT
         assert orchestrator.counts("points").ready == 1
         with orchestrator.backend.open_consumer("points") as consumer:
             (delivery,) = consumer.receive(1, 0)

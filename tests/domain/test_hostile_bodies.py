@@ -300,7 +300,7 @@ def test_size_is_looked_at_first() -> None:
         parse_object(b'{"a":1}', max_bytes=6)
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "body",
     [

@@ -13,7 +13,7 @@ from mindtrace.jobs.adapters.local import ManualClock, SystemClock
 def test_the_system_clock_tells_the_time_and_never_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """A change of the machine's date moves no deadline (LSE-5)."""
     clock = SystemClock()
-    assert clock.now() == pytest.approx(time.time(), abs=5)
+    assert clock.now() == pytest.approx(time.time(), abs=60)
 
     moments = [clock.now() for _ in range(1000)]
     assert moments == sorted(moments)
@@ -107,4 +107,4 @@ def test_moving_and_waiting_race_to_no_harm(background: Any) -> None:
     for moment in range(1, 300):
         waiting = background(wait, float(moment))
         clock.advance(1)
-        waiting.result(timeout=10)
+        waiting.result(timeout=60)

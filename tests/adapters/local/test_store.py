@@ -561,6 +561,6 @@ def test_no_wake_up_is_lost_to_a_receiver_that_gives_up(background: Any) -> None
             hasty.interrupt()
             if giving_up.result():
                 client.publish("points", [Message(f"{n}-b", b"{}")])
-            (delivery,) = waiting.result(timeout=10)
+            (delivery,) = waiting.result(timeout=60)
             assert delivery.id.startswith(f"{n}-")
             hasty.receive(1, 0)

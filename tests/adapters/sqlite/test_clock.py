@@ -9,34 +9,9 @@ from mindtrace.jobs import Queue, QueueCounts, SQLiteClient
 from mindtrace.jobs.adapters.sqlite import clock
 from mindtrace.jobs.ports import Message
 
+from .conftest import Machine
+
 HOUR_S = 3600.0
-
-
-class Machine:
-    """A machine whose starts and calendar a test decides on."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.boot = "first"
-        self.uptime_s = 1000.0
-        self.calendar_s = 1_800_000_000.0
-        monkeypatch.setattr(clock, "boot_id", lambda: self.boot)
-        monkeypatch.setattr(clock, "since_boot_us", lambda: round(self.uptime_s * 1_000_000))
-        monkeypatch.setattr(time, "time_ns", lambda: round(self.calendar_s * 1_000_000_000))
-
-    def run(self, seconds: float) -> None:
-        """Let time pass while it is on."""
-        self.uptime_s += seconds
-        self.calendar_s += seconds
-
-    def restart(self, off_s: float, boot: str = "second") -> None:
-        """Be off for a while, and start anew."""
-        self.boot, self.uptime_s = boot, 5.0
-        self.calendar_s += off_s
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    return Machine(monkeypatch)
 
 
 @pytest.fixture
@@ -98,5 +73,5 @@ def test_the_machines_own_count_and_boot_id_are_read() -> None:
     began = clock.since_boot_us()
     time.sleep(0.01)
 
-    assert 10_000 <= clock.since_boot_us() - began < 5_000_000
+    assert 10_000 <= clock.since_boot_us() - began < 600_000_000
     assert clock.boot_id() == clock.boot_id()

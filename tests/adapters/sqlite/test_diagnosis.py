@@ -168,7 +168,7 @@ def test_one_who_hangs_in_a_transaction_is_found(path: Path, other: sqlite3.Conn
 
     assert finding.verdict is WRONG
     assert "does one of them hang in a transaction?" in finding.what
-    assert 0.2 <= time.monotonic() - began < 2.0
+    assert time.monotonic() - began >= 0.2
 
 
 def test_a_reader_that_never_ends_is_found_by_the_log_that_it_keeps(

@@ -9,6 +9,8 @@ from mindtrace.jobs import Progress, Queue, QueueKind, SQLiteClient
 from mindtrace.jobs.domain.errors import BackendUnavailable, BrokerUnsuitable, Closed
 from mindtrace.jobs.ports import Ack, Message, Release
 
+from .conftest import Machine
+
 
 def test_its_queues_are_listed_by_name_each_namespace_its_own(client: SQLiteClient, path: Path) -> None:
     client.declare(Queue("pile", QueueKind.STACK))
@@ -62,13 +64,16 @@ def test_progress_is_seen_while_the_job_is_in_hand_and_no_longer(client: SQLiteC
         assert other.progress("points") == {}
 
 
-def test_what_a_consumer_that_lost_the_job_says_of_it_changes_nothing(client: SQLiteClient) -> None:
+def test_what_a_consumer_that_lost_the_job_says_of_it_changes_nothing(
+    machine: Machine, client: SQLiteClient
+) -> None:
     client.publish("points", [Message("1", b"{}")])
-    late, other = client.open_consumer("points", lease_s=0.05), client.open_consumer("points")
+    late, other = client.open_consumer("points", lease_s=10.0), client.open_consumer("points")
     (lost,) = late.receive(1, 0.0)
     late.report(lost.receipt, Progress(1, 4))
     assert client.progress("points") == {"1": Progress(1, 4)}
-    (held,) = other.receive(1, 5.0)
+    machine.run(11)
+    (held,) = other.receive(1, 0.0)
     late.report(lost.receipt, Progress(2, 4))
     assert client.progress("points") == {}
     other.report(held.receipt, Progress(3, 4))
