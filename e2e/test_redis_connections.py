@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -26,6 +25,8 @@ from mindtrace.jobs.adapters.redis.keys import QueueKeys
 from mindtrace.jobs.adapters.redis.scripts import DECLARE
 from mindtrace.jobs.domain import Queue
 
+from .workers import eventually
+
 
 @pytest.fixture
 def server(private_redis: StartRedis) -> PrivateRedis:
@@ -34,7 +35,7 @@ def server(private_redis: StartRedis) -> PrivateRedis:
 
 @pytest.fixture
 def connections(server: PrivateRedis) -> Iterator[Connections]:
-    connections = make_connections(host=server.address.host, port=server.address.port, socket_timeout=5.0)
+    connections = make_connections(host=server.address.host, port=server.address.port, socket_timeout=60.0)
     yield connections
     connections.close()
 
@@ -101,7 +102,7 @@ def test_an_error_of_a_parsed_command_is_raised_and_its_connection_is_used_again
 def test_an_answer_that_was_cut_off_is_nobody_elses_beginning(server: PrivateRedis, how: Spoil) -> None:
     proxy = Proxy(server.address.host, server.address.port)
     with proxy:
-        connections = make_connections(host="127.0.0.1", port=proxy.port, socket_timeout=5.0)
+        connections = make_connections(host="127.0.0.1", port=proxy.port, socket_timeout=60.0)
         connections.ask(("SET", "long", "x" * 1000))
         proxy.spoil_next(b"long", how)
         with pytest.raises(Broken):
@@ -113,26 +114,33 @@ def test_an_answer_that_was_cut_off_is_nobody_elses_beginning(server: PrivateRed
 
 def test_an_answer_that_nobody_asked_for_is_nobody_elses() -> None:
     with Chatty() as server:
-        connections = make_connections(host="127.0.0.1", port=server.port, socket_timeout=5.0)
+        connections = make_connections(host="127.0.0.1", port=server.port, socket_timeout=60.0)
         assert connections.ask(("ECHO", "more")) == [b"OK"]
         assert connections.ask(("ECHO", "b")) == [b"OK"]
         assert server.met == 2
         connections.close()
 
 
-def test_an_interrupt_leaves_no_answer_behind(connections: Connections) -> None:
+def test_an_interrupt_leaves_no_answer_behind(server: PrivateRedis, connections: Connections) -> None:
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
+    def interrupt_the_wait() -> None:
+        eventually(lambda: admin.info("clients")["blocked_clients"] == 1, 60, "it waits")
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
     connections.ask(("ECHO", "a"))
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.1)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            connections.ask(("BLPOP", "nothing", 0.5))
-    finally:
-        signal.signal(signal.SIGALRM, before)
-    time.sleep(0.5)
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    with server.admin() as admin:
+        interrupting = threading.Thread(target=interrupt_the_wait)
+        interrupting.start()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                connections.ask(("BLPOP", "nothing", 0))
+        finally:
+            interrupting.join()
+            signal.signal(signal.SIGUSR1, before)
+        admin.rpush("nothing", "the answer")
 
     assert connections.ask(("ECHO", "b")) == [b"b"]
 
@@ -201,7 +209,7 @@ def test_a_connection_that_is_closed_before_its_first_use_is_said_to_be_broken(
 
 
 def test_a_wait_at_a_server_that_was_demoted_is_not_repeated_there(server: PrivateRedis) -> None:
-    client = RedisClient(server.address.host, server.address.port, patience_s=0.2)
+    client = RedisClient(server.address.host, server.address.port, patience_s=60.0)
     link, keys = client._link, QueueKeys("default", "demoted")
     client.declare(Queue("demoted"))
     with server.admin() as admin:

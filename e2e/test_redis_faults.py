@@ -7,16 +7,19 @@ killed, it is a process, as a user runs it.
 import logging
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Self
 
 import pytest
@@ -25,7 +28,6 @@ from redis.exceptions import RedisError
 
 from brokers.account import Account, Record, Totals
 from brokers.fixtures import StartRedis
-from brokers.private_server import free_port
 from brokers.proxy import Proxy, Spoil
 from brokers.redis_server import PrivateRedis
 from mindtrace.jobs import (
@@ -40,7 +42,7 @@ from mindtrace.jobs import (
     QueueCounts,
     job_from_schema,
 )
-from mindtrace.jobs.adapters.redis import RedisClient, scripts
+from mindtrace.jobs.adapters.redis import RedisClient, link, scripts
 from mindtrace.jobs.adapters.redis.keys import QueueKeys
 from mindtrace.jobs.adapters.redis.scripts import DELETE, EXCHANGE, PUBLISH, PURGE, UNBURY, Script
 from mindtrace.jobs.domain import Queue
@@ -56,6 +58,12 @@ from .worker import SCHEMA, Numbered, Square
 from .workers import WorkerProcess, eventually
 
 QUEUE = SCHEMA.name
+PATIENCE_S = 60.0
+"""How long a test waits for what must happen; only a failing test waits that long."""
+FOR_EVER_S = 3600.0
+"""A wait that only what is tested can end."""
+NOBODYS_PORT = 1
+"""A port that no server listens on, and none of the tests' can be given."""
 
 
 # -- workers --------------------------------------------------------------------------------------
@@ -87,7 +95,7 @@ class Squarer(Consumer):
 
     def __exit__(self, *_exc: Any) -> None:
         self.stop()
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive(), "the consumer doesn't stop"
         self.close()
         os.close(self._descriptor)
@@ -132,7 +140,7 @@ class Trial:
         before = len(self.record)
         worker = WorkerProcess(self.server.url, self.record, **options)
         self.stack.callback(worker.kill)
-        eventually(lambda: worker.has_ended or len(self.record) > before, 15, "a worker starts to work")
+        eventually(lambda: worker.has_ended or len(self.record) > before, PATIENCE_S, "a worker works")
         assert not worker.has_ended, worker.end()
         return worker
 
@@ -142,9 +150,14 @@ class Trial:
         worker.connect(orchestrator or self.orchestrator, **options)
         return worker
 
-    def expect_drained(self, within_s: float) -> None:
+    def expect_drained(self) -> None:
         empty = QueueCounts(0, 0, 0, 0)
-        eventually(lambda: self.backend.counts(QUEUE) == empty, within_s, "every job is done")
+        eventually(lambda: self.backend.counts(QUEUE) == empty, PATIENCE_S, "every job is done")
+
+    def expect_waiting(self, workers: int) -> None:
+        with self.server.admin() as admin:
+            blocked = lambda: admin.info("clients")["blocked_clients"]  # noqa: E731
+            eventually(lambda: blocked() == workers, PATIENCE_S, f"{workers} wait")
 
     def check(self) -> Totals:
         return self.account.check(self.backend, QUEUE, self.record)
@@ -170,26 +183,22 @@ TrialOn = Callable[..., Trial]
 def test_a_worker_that_is_killed_while_it_waits_takes_no_job_along(
     private_redis: StartRedis, trial_on: TrialOn
 ) -> None:
-    """What is published right after goes to another worker at once, not after a lease (RCV-2, LSE-1)."""
-    trial = trial_on(private_redis())
-    trial.publish(trial.jobs(1))
-    trial.start_worker(lease_s=60.0)
-    for _ in range(3):
-        with trial.server.admin() as admin:
+    """What is published right after goes to another worker, which nothing else would wake (RCV-2, LSE-1)."""
+    trial = trial_on(private_redis(), sweep_s=FOR_EVER_S)
+    with trial.worker(lease_s=FOR_EVER_S, poll_timeout_s=FOR_EVER_S):
+        for _ in range(3):
+            doomed = WorkerProcess(trial.server.url, trial.record, lease_s=FOR_EVER_S)
+            trial.stack.callback(doomed.kill)
+            trial.expect_waiting(2)
             trial.publish(trial.jobs(20))
-            doomed = trial.start_worker(lease_s=60.0, job_s=0.05)
-            trial.expect_drained(within_s=10)
-            eventually(lambda: admin.info("clients")["blocked_clients"] == 2, 5, "both wait")
-        doomed.kill()
-        trial.publish(trial.jobs(1))
-        trial.expect_drained(within_s=2)
+            trial.expect_drained()
+            trial.expect_waiting(2)
+            doomed.kill()
+            trial.publish(trial.jobs(1))
+            trial.expect_drained()
 
 
 # -- a broker that dies ---------------------------------------------------------------------------
-
-
-def _longer_than(record: Record, lines: int) -> bool:
-    return len(record) > lines
 
 
 def test_a_broker_that_kept_nothing_is_given_its_queues_again(
@@ -200,13 +209,13 @@ def test_a_broker_that_kept_nothing_is_given_its_queues_again(
 
     with trial.worker():
         trial.publish(trial.jobs(5))
-        trial.expect_drained(within_s=10)
+        trial.expect_drained()
         server.kill()
         server.start()
         jobs = trial.jobs(5)
         trial.publish(jobs)
-        eventually(lambda: len(trial.record) == 10, 10, "the worker goes on")
-        trial.expect_drained(within_s=10)
+        eventually(lambda: len(trial.record) == 10, PATIENCE_S, "the worker goes on")
+        trial.expect_drained()
 
 
 def test_an_outage_is_told_once_and_not_once_for_every_try(
@@ -214,17 +223,30 @@ def test_an_outage_is_told_once_and_not_once_for_every_try(
 ) -> None:
     server = private_redis(appendonly="yes")
     trial = trial_on(server, patience_s=0.5)
+    worker, tries = trial.worker(), Counter[str]()
+    receive = worker.consumer_backend.receive
 
-    with caplog.at_level(logging.INFO), trial.worker():
-        time.sleep(0.2)
+    def counted(max_jobs: int, timeout_s: float) -> list[Delivery]:
+        tries["begun"] += 1
+        try:
+            return receive(max_jobs, timeout_s)
+        except BackendUnavailable:
+            tries["failed"] += 1
+            raise
+
+    worker.consumer_backend.receive = counted  # type: ignore[method-assign]
+    with caplog.at_level(logging.INFO), worker:
+        eventually(lambda: tries["begun"], PATIENCE_S, "the worker works")
         server.kill()
-        time.sleep(3)
+        eventually(lambda: tries["failed"] >= 4, PATIENCE_S, "it tries again and again")
         server.start()
         trial.publish(trial.jobs(1))
-        trial.expect_drained(within_s=15)
+        trial.expect_drained()
 
-    told = [record.getMessage() for record in caplog.records]
-    assert 2 <= len(told) <= 6, told
+    told = Counter(re.sub(r"\d+", "N", record.getMessage()) for record in caplog.records)
+    assert any("out of reach" in message for message in told)
+    assert any("is back" in message for message in told)
+    assert set(told.values()) == {1}, told
 
 
 # -- commands and memory that are taken away ------------------------------------------------------
@@ -239,47 +261,47 @@ def flush_scripts(admin: Redis) -> None:
 
 
 @contextmanager
-def disturbing(server: PrivateRedis, how: Callable[[Redis], None], every_s: float) -> Iterator[list[int]]:
-    """Disturb the server again and again; yields the number of times so far, in a list."""
-    over, times = threading.Event(), [0]
+def disturbing(server: PrivateRedis, how: Callable[[Redis], None]) -> Iterator[Callable[[], None]]:
+    """Yield what has the server disturbed once more, at some moment of what the caller does next."""
+    asked, chance = SimpleQueue[bool](), random.Random(4)
 
     def disturb() -> None:
         with server.admin() as admin:
-            while not over.wait(every_s):
+            while asked.get():
+                time.sleep(chance.uniform(0, 0.005))
                 how(admin)
-                times[0] += 1
 
     thread = threading.Thread(target=disturb, daemon=True)
     thread.start()
     try:
-        yield times
+        yield lambda: asked.put(True)
     finally:
-        over.set()
+        asked.put(False)
         thread.join()
 
 
 @pytest.mark.parametrize("how", [kill_clients, flush_scripts])
-@pytest.mark.parametrize("patience_s", [5.0, 0.01])
+@pytest.mark.parametrize("patience_s", [PATIENCE_S, 0.01])
 def test_cut_connections_and_flushed_scripts_lose_nothing_and_repeat_nothing(
     private_redis: StartRedis, trial_on: TrialOn, how: Callable[[Redis], None], patience_s: float
 ) -> None:
     server = private_redis()
-    trial = trial_on(server)
+    trial = trial_on(server, patience_s=PATIENCE_S)
     jobs = trial.jobs(4000)
 
     with server.client(patience_s=patience_s) as publisher:
         worker = trial.worker()
         trial.orchestrator = Orchestrator(publisher)  # with little patience it answers UNKNOWN at times
         trial.orchestrator.register(SCHEMA)
-        with worker, disturbing(server, how, every_s=0.005) as times:
+        with worker, disturbing(server, how) as disturb:
             for start in range(0, 4000, 20):
+                disturb()
                 trial.publish(jobs[start : start + 20])
-            trial.expect_drained(within_s=20)
+            trial.expect_drained()
             stats = worker.stats
 
     totals = trial.check()
-    print(f"{times[0]} times: {totals}, {stats}, {trial.asked_again} publishes answered UNKNOWN")
-    assert times[0] >= 50
+    print(f"{totals}, {stats}, {trial.asked_again} publishes answered UNKNOWN")
     assert totals.ran_again == 0
 
 
@@ -301,13 +323,11 @@ def test_a_wrong_password_is_denied_at_once_and_shown_nowhere(
     private_redis: StartRedis, who: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     server = private_redis(requirepass="the-right-one")
-    began = time.monotonic()
 
-    backend = RedisClient(server.address.host, server.address.port, **who)
+    backend = RedisClient(server.address.host, server.address.port, patience_s=FOR_EVER_S, **who)
     with backend, caplog.at_level(logging.DEBUG), pytest.raises(AccessDenied) as denied:
         Orchestrator(backend).register(SCHEMA)
 
-    assert time.monotonic() - began < 2
     shown = f"{denied.value} {denied.value.__cause__!r} {backend!r} {vars(backend)} {caplog.text}"
     assert "a-wrong-one" not in shown
     assert "the-right-one" not in shown
@@ -322,21 +342,24 @@ def test_a_user_who_may_not_wait_is_told_so_in_place_of_a_storm_of_requests(
     with server.client(username="deaf", password="secret") as backend:
         backend.declare(Queue("jobs"))
         with pytest.raises(AccessDenied, match="xread"):
-            backend.open_consumer("jobs").receive(1, 2.0)
+            backend.open_consumer("jobs").receive(1, FOR_EVER_S)
 
 
 @pytest.mark.parametrize("patience_s", [0.5, 2.0])
-def test_a_server_that_is_not_there_is_told_within_patience_and_how_to_start_one(patience_s: float) -> None:
-    port = free_port()
-    with RedisClient("127.0.0.1", port, password="a-secret", patience_s=patience_s) as backend:
+def test_a_server_that_is_not_there_is_told_within_patience_and_how_to_start_one(
+    patience_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RedisClient("127.0.0.1", NOBODYS_PORT, password="a-secret", patience_s=patience_s) as backend:
         orchestrator = Orchestrator(backend)
-        began = time.monotonic()
+        waited: list[float] = []
+        monkeypatch.setattr(link, "monotonic", lambda: 1000.0 + sum(waited))
+        monkeypatch.setattr(backend._link._closing, "wait", waited.append)
         with pytest.raises(BackendUnavailable) as error:
             orchestrator.register(SCHEMA)
-        took_s = time.monotonic() - began
 
-    assert took_s < patience_s + 0.5
-    assert f"127.0.0.1:{port}" in str(error.value)
+    assert len(waited) >= 2
+    assert sum(waited) < patience_s
+    assert f"127.0.0.1:{NOBODYS_PORT}" in str(error.value)
     assert "redis-server" in str(error.value)
     assert "a-secret" not in str(error.value)
 
@@ -348,7 +371,7 @@ def test_backends_are_tried_in_turn_and_one_without_a_server_only_costs_its_own(
         def run(self, job: Job[Any]) -> None: ...
 
     backends = [
-        ("Redis", RedisClient(host="localhost", port=free_port(), db=0, patience_s=0.5)),
+        ("Redis", RedisClient(host="localhost", port=NOBODYS_PORT, db=0, patience_s=0.5)),
         ("Local", LocalClient()),
     ]
     for name, backend in backends:
@@ -385,13 +408,27 @@ class Line:
         """Receive on another thread, and go on once that waits at the server, or at the proxy."""
         spoiled = self.proxy.spoiled
         with ThreadPoolExecutor(1) as thread, self.server.admin() as admin:
-            received = thread.submit(consumer.receive, max_jobs, 10.0)
+            received = thread.submit(consumer.receive, max_jobs, FOR_EVER_S)
             eventually(
                 lambda: self.proxy.spoiled > spoiled or admin.info("clients")["blocked_clients"] == 1,
-                5,
+                PATIENCE_S,
                 "the consumer waits",
             )
             yield received
+
+    @contextmanager
+    def with_little_patience(self) -> Iterator[None]:
+        """Have calls give up after a second, which a busy machine may take where nothing is wrong."""
+        self.backend._link._patience_s = 1.0
+        yield
+        self.backend._link._patience_s = PATIENCE_S
+
+    def release(self) -> None:
+        """Let through what the proxy holds, and wait until the server has run it."""
+        with self.server.admin() as admin:
+            before, held = sent_by_clients(admin), self.proxy.held
+            self.proxy.release()
+            eventually(lambda: sent_by_clients(admin) >= before + held, PATIENCE_S, "all has arrived")
 
     def publish(self, *ids: str) -> list[PublishStatus]:
         messages = [Message(id_, b"{}") for id_ in ids]
@@ -408,6 +445,7 @@ def line(private_redis: StartRedis) -> Iterator[Line]:
     proxy = Proxy(server.address.host, server.address.port)
     with proxy, RedisClient("127.0.0.1", proxy.port, patience_s=1.0, sweep_s=0.5) as backend:
         backend.declare(Queue("jobs"))
+        backend._link._patience_s = PATIENCE_S  # but each try is given up after half a second
         yield Line(proxy, backend, server)
 
 
@@ -425,7 +463,8 @@ def test_a_publish_that_never_hears_back_is_unknown_and_known_when_it_is_repeate
     line: Line, how: Spoil
 ) -> None:
     line.proxy.spoil_next(PUBLISH.sha.encode(), how, times=100)
-    assert line.publish("a", "b") == [PublishStatus.UNKNOWN] * 2
+    with line.with_little_patience():
+        assert line.publish("a", "b") == [PublishStatus.UNKNOWN] * 2
     line.proxy.forgive()
 
     consumer = line.backend.open_consumer("jobs")  # another worker is faster than the repetition
@@ -438,14 +477,14 @@ def test_a_publish_that_never_hears_back_is_unknown_and_known_when_it_is_repeate
 
 def test_a_publish_that_arrives_after_it_was_given_up_changes_nothing(line: Line) -> None:
     line.proxy.spoil_next(PUBLISH.sha.encode(), Spoil.HOLD, times=100)
-    assert line.publish("a") == [PublishStatus.UNKNOWN]
+    with line.with_little_patience():
+        assert line.publish("a") == [PublishStatus.UNKNOWN]
     line.proxy.forgive()
 
     assert line.publish("a") == [PublishStatus.ACCEPTED]
     consumer = line.backend.open_consumer("jobs")
     consumer.settle([Ack(delivery.receipt) for delivery in consumer.receive(1, 0)])
-    line.proxy.release()
-    time.sleep(0.3)
+    line.release()
 
     assert line.backend.counts("jobs") == QueueCounts(0, 0, 0, 0)
 
@@ -455,7 +494,7 @@ def test_of_a_large_batch_each_message_is_answered_though_the_queue_is_deleted_m
     line.proxy.spoil_next(b"job-600", Spoil.HOLD)
     with ThreadPoolExecutor(1) as thread, line.server.client() as other:
         answered = thread.submit(line.publish, *[f"job-{number}" for number in range(1200)])
-        eventually(lambda: line.proxy.spoiled == 1, 5, "the second part is held")
+        eventually(lambda: line.proxy.spoiled == 1, PATIENCE_S, "the second part is held")
         other.delete("jobs")
         statuses = answered.result()
 
@@ -467,11 +506,10 @@ def test_of_a_large_batch_each_message_is_answered_though_the_queue_is_deleted_m
 def test_of_a_large_batch_what_was_confirmed_before_an_outage_is_known(line: Line) -> None:
     """What comes after it is unknown, and costs the patience of one call (PUB-4)."""
     line.proxy.spoil_next(b"job-600", Spoil.SILENCE, times=100)
-    began = time.monotonic()
-    statuses = line.publish(*[f"job-{number}" for number in range(3000)])
+    with line.with_little_patience():
+        statuses = line.publish(*[f"job-{number}" for number in range(3000)])
 
     assert statuses == [PublishStatus.ACCEPTED] * 500 + [PublishStatus.UNKNOWN] * 2500
-    assert time.monotonic() - began < 2.5
     line.proxy.forgive()
     again = line.publish(*[f"job-{number}" for number in range(500, 3000)])
     assert again == [PublishStatus.DUPLICATE] * 500 + [PublishStatus.ACCEPTED] * 2000
@@ -481,10 +519,13 @@ def test_of_a_large_batch_what_was_confirmed_before_an_outage_is_known(line: Lin
 def test_a_publish_is_unknown_where_memory_ran_out_after_its_reply_was_lost(line: Line) -> None:
     """The refusal is of the repetition: the first try may have been, and was, carried out (PUB-1, PUB-4)."""
     line.proxy.spoil_next(PUBLISH.sha.encode(), Spoil.SILENCE)
+    line.proxy.spoil_next(PUBLISH.sha.encode(), Spoil.HOLD, times=1000)
     with ThreadPoolExecutor(1) as thread, line.server.admin() as admin:
         answered = thread.submit(line.publish, "a")
-        eventually(lambda: admin.hlen(QueueKeys("default", "jobs").body) == 1, 5, "it is in the queue")
+        body = QueueKeys("default", "jobs").body
+        eventually(lambda: admin.hlen(body) == 1, PATIENCE_S, "it is in the queue")
         admin.config_set("maxmemory", 1)
+        line.proxy.forgive()
         assert answered.result() == [PublishStatus.UNKNOWN]
         admin.config_set("maxmemory", 0)
         assert line.publish("a") == [PublishStatus.DUPLICATE]
@@ -550,13 +591,12 @@ def test_a_request_for_jobs_that_arrives_after_it_was_given_up_takes_none(line: 
     line.publish("a", "b")
     consumer = line.backend.open_consumer("jobs")
     line.proxy.spoil_next(EXCHANGE.sha.encode(), Spoil.HOLD, times=100)
-    with pytest.raises(BackendUnavailable):
+    with line.with_little_patience(), pytest.raises(BackendUnavailable):
         consumer.receive(1, 0)
     line.proxy.forgive()
 
     (delivery,) = consumer.receive(1, 0)
-    line.proxy.release()
-    time.sleep(0.3)
+    line.release()
 
     assert delivery.id == "a"
     assert line.backend.counts("jobs") == QueueCounts(1, 0, 1, 0)
@@ -572,7 +612,7 @@ def test_a_delivery_that_ends_a_wait_and_whose_reply_is_lost_is_delivered_once(
     line.proxy.spoil_next(b"XREAD", how)
     with line.waiting(consumer, max_jobs=2) as received:
         line.publish("a", "b")
-        deliveries = received.result(5)
+        deliveries = received.result(PATIENCE_S)
 
     assert [(delivery.id, delivery.number) for delivery in deliveries] == [("a", 1), ("b", 1)]
     assert line.proxy.spoiled == 1
@@ -606,9 +646,8 @@ def test_a_wait_that_reaches_the_server_after_its_consumer_closed_takes_nothing(
     with line.waiting(consumer) as received:
         consumer.close()
         line.publish("a")
-        line.proxy.release()
-        assert isinstance(received.exception(5), Closed)
-    time.sleep(0.3)
+        line.release()
+        assert isinstance(received.exception(PATIENCE_S), Closed)
 
     assert line.backend.counts("jobs") == QueueCounts(1, 0, 0, 0)
 
@@ -624,7 +663,7 @@ def test_a_consumer_that_settles_while_it_waits_is_woken_all_the_same(
     with line.waiting(consumer) as received:
         assert consumer.settle([settlement(held.receipt)]).outcomes == [SettleOutcome.OK]
         line.publish("b")
-        (delivery,) = received.result(2)
+        (delivery,) = received.result(PATIENCE_S)
 
     assert delivery.id == ("b" if settlement is Ack else "a")
     assert consumer.settle([Ack(delivery.receipt)]).outcomes == [SettleOutcome.OK]
@@ -635,17 +674,16 @@ def test_an_interrupt_ends_a_wait_and_takes_nothing(line: Line) -> None:
     for _ in range(3):
         with line.waiting(consumer) as received:
             consumer.interrupt()
-            assert received.result(2) == []
+            assert received.result(PATIENCE_S) == []
     line.publish("a")
-    assert [delivery.id for delivery in consumer.receive(1, 5.0)] == ["a"]
+    assert [delivery.id for delivery in consumer.receive(1, FOR_EVER_S)] == ["a"]
 
 
 def test_a_silent_server_costs_no_more_than_patience(line: Line) -> None:
-    line.proxy.spoil_next(b"", Spoil.SILENCE, times=100)
-    began = time.monotonic()
-    with pytest.raises(BackendUnavailable):
+    line.proxy.spoil_next(b"", Spoil.SILENCE, times=1000)
+    with line.with_little_patience(), pytest.raises(BackendUnavailable):
         line.backend.counts("jobs")
-    assert time.monotonic() - began < 2.5
+    assert line.proxy.spoiled <= 3, "each try may take half a second"
 
 
 # -- what an idle worker costs --------------------------------------------------------------------
@@ -665,23 +703,21 @@ def test_an_idle_worker_sends_a_handful_of_commands_a_minute_and_wakes_at_once(
 
     with trial.server.admin() as admin, trial.worker():
         trial.publish(trial.jobs(1))
-        trial.expect_drained(within_s=5)
-        time.sleep(0.2)
+        trial.expect_drained()
+        trial.expect_waiting(1)
         before = sent_by_clients(admin)
         time.sleep(window_s)
         sent = sent_by_clients(admin) - before
 
-        latencies = []
-        for _ in range(20):
-            time.sleep(0.02)
-            lines, began = len(trial.record), time.monotonic()
-            trial.publish(trial.jobs(1))
-            eventually(partial(_longer_than, trial.record, lines), 5, "the worker wakes")
-            latencies.append(time.monotonic() - began)
-
-    print(f"{sent} commands in {window_s} s; woken after {sorted(latencies)[10] * 1000:.0f} ms (median)")
+    print(f"{sent} commands in {window_s} s")
     assert sent * 60 / window_s <= 30
-    assert sorted(latencies)[10] < 0.1
+
+    client = trial.stack.enter_context(trial.server.client(sweep_s=FOR_EVER_S))
+    with trial.worker(Orchestrator(client), poll_timeout_s=FOR_EVER_S):
+        for _ in range(20):  # and nothing but the publish can wake it
+            trial.expect_waiting(1)
+            trial.publish(trial.jobs(1))
+            trial.expect_drained()
 
 
 # -- a server that another takes the place of -----------------------------------------------------
@@ -698,16 +734,24 @@ def test_workers_and_publishers_follow_a_failover(private_redis: StartRedis, tri
         with second.admin() as replica:
             return replica.info("replication")["master_link_status"] == "up"
 
+    def tells_of_it() -> bool:
+        with first.admin() as master:
+            return master.info("replication").get("slave0", {}).get("state") == "online"
+
     def hands_over() -> bool:
         with suppress(RedisError):  # the Sentinel doesn't know the replica yet
             admin.execute_command("SENTINEL", "FAILOVER", "jobs")
             return True
         return False
 
+    def names_the_second() -> bool:
+        _, port = admin.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "jobs")
+        return int(port) == second.address.port
+
     first = private_redis()
     second = private_redis(config=f"replicaof 127.0.0.1 {first.address.port}\n")
-    eventually(is_followed, 15, "the replica follows")
-    time.sleep(1.1)  # until the first server tells of it
+    eventually(is_followed, PATIENCE_S, "the replica follows")
+    eventually(tells_of_it, PATIENCE_S, "the first server tells of it")
     sentinel = private_redis(
         sentinel=True, config=f"sentinel monitor jobs 127.0.0.1 {first.address.port} 1\n"
     )
@@ -720,12 +764,13 @@ def test_workers_and_publishers_follow_a_failover(private_redis: StartRedis, tri
         trial.worker(orchestrator=Orchestrator(workers)) as worker,
     ):
         trial.publish(trial.jobs(50))
-        trial.expect_drained(within_s=10)
-        eventually(hands_over, 15, "the Sentinel has a successor")
-        eventually(lambda: (role(first), role(second)) == ("slave", "master"), 15, "the replica takes over")
+        trial.expect_drained()
+        eventually(hands_over, PATIENCE_S, "the Sentinel has a successor")
+        eventually(lambda: (role(first), role(second)) == ("slave", "master"), PATIENCE_S, "it takes over")
+        eventually(names_the_second, PATIENCE_S, "the Sentinel names it")
         trial.publish(trial.jobs(50))
-        trial.expect_drained(within_s=10)
-        eventually(lambda: worker.stats.done == 100, 5, "the worker has read that all are settled")
+        trial.expect_drained()
+        eventually(lambda: worker.stats.done == 100, PATIENCE_S, "the worker has read that all are settled")
 
     assert trial.check().done == 100
 
@@ -801,7 +846,7 @@ def test_the_second_example_works_after_the_first_and_ends(private_redis: StartR
         port = str(server.address.port)
         script = f"{MODELS}\n{EXAMPLE_1}\n{EXAMPLE_2.replace('6379', port)}"
         ended = subprocess.run(
-            [sys.executable, "-W", "error", "-c", script], capture_output=True, encoding="utf-8", timeout=30
+            [sys.executable, "-W", "error", "-c", script], capture_output=True, encoding="utf-8", timeout=100
         )
 
         assert ended.returncode == 0, ended.stderr

@@ -57,7 +57,7 @@ class WorkerProcess:
     def end(self) -> dict[str, int]:
         """Stop it with SIGTERM, as a supervisor does, and return the account that it gives."""
         self._process.send_signal(signal.SIGTERM)
-        out, err = self._process.communicate(timeout=20)
+        out, err = self._process.communicate(timeout=60)
         assert self._process.returncode == 0, err.decode()
         stats: dict[str, int] = json.loads(out)
         return stats

@@ -1,6 +1,7 @@
 """A server that a test has to itself: started in a folder of its own, and ended in whatever way."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -10,7 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-_END_S = 20.0
+_END_S = 60.0
+_PORTS = range(20_000, 30_000)
+"""Below those that systems choose for outgoing connections, which would take one in the meantime."""
 
 
 class NoServer(Exception):
@@ -105,8 +108,9 @@ class PrivateServer(ABC):
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nothing listens on, and that no other test is likely to choose before its server does."""
+    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise NoServer(f"no port from {_PORTS.start} to {_PORTS.stop} is free")

@@ -59,6 +59,11 @@ class Proxy:
         for connection in list(self._connections):
             connection.release()
 
+    @property
+    def held(self) -> int:
+        """How many connections hold something back."""
+        return sum(connection.spoil is Spoil.HOLD for connection in list(self._connections))
+
     def __enter__(self) -> Self:
         return self
 

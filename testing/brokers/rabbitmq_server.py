@@ -25,7 +25,7 @@ INSTALLING = (
 )
 _FOLDERS = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin")
 """Where the scripts are that don't change the user first, as those on Debian's PATH do."""
-_START_S = 60.0
+_START_S = 180.0
 _DENIED = (ProbableAccessDeniedError, ProbableAuthenticationError)
 
 

@@ -19,7 +19,7 @@ from .private_server import NoServer, PrivateServer, free_port
 
 INSTALLING = "install one (on Debian and Ubuntu: apt-get install redis-server; on a Mac: brew install redis)"
 _PROGRAMS = ("redis-server", "valkey-server")
-_START_S = 10.0
+_START_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +163,6 @@ SHARED = Chain(
     installed=PrivateRedis,
     installing=INSTALLING,
     image="redis:8",
-    start_s=30.0,
+    start_s=_START_S,
 )
 """Where the tests' Redis comes from."""
