@@ -16,6 +16,9 @@ from mindtrace.jobs.adapters.redis import RedisClient, scripts
 from mindtrace.jobs.contract import Harness, contract_suite, run_contract
 from mindtrace.jobs.ports import EndedJob, JobResult, Message, ResultStatus
 
+# The state machine waits for real leases: a minute on a machine that is idle.
+pytestmark = pytest.mark.timeout(1800)
+
 
 class RedisHarness(Harness):
     lease_s = 0.3

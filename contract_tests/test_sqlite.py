@@ -7,6 +7,6 @@ from mindtrace.jobs.contract import contract_suite
 from .harnesses import SQLiteHarness
 
 # The state machine waits for real leases: a minute and a half on a machine that is idle.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1800)
 
 globals().update(contract_suite(SQLiteHarness))

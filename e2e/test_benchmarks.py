@@ -40,7 +40,7 @@ def test_the_benchmark_measures_this_project_and_the_bare_client(tmp_path: Path)
     assert drained == {("memory", "this project"), ("redis", "this project"), ("redis", "bare Lua")}
     waited = {one["broker"]: one["values"] for one in figures if one["name"] == "latency_p50"}
     assert waited.keys() == {"memory", "redis"}
-    assert all(0 < value < 1000 for values in waited.values() for value in values)
+    assert all(value > 0 for values in waited.values() for value in values)
     assert "| this project |" in page.read_text("utf-8")
 
 

@@ -93,7 +93,7 @@ def test_the_session_happens_as_it_is_told(environment: dict[str, str], tmp_path
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
-            timeout=60,
+            timeout=120,
         )
         ids += re.findall(r"^[0-9a-f]{32}$", done.stdout, re.MULTILINE)
         assert told(done.stdout) == told(as_told_by(url, output)), command

@@ -10,7 +10,7 @@ import pytest
 
 from .environments import ROOT, make_environment, run
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1800)
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 

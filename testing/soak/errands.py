@@ -4,8 +4,9 @@ import random
 
 from mindtrace.jobs import JobInput, JobOutput, JobSchema, RetryPolicy
 
-LEASE_S = 4.0
-LONG_S = 6.0
+LEASE_S = 8.0
+"""Longer than a busy machine may hold a heartbeat up: nothing excuses a lease that runs out by itself."""
+LONG_S = 10.0
 """Beyond the lease, which has to be extended."""
 MAX_ATTEMPTS = 3
 

@@ -18,7 +18,7 @@ from brokers.redis_server import PrivateRedis
 from .errands import LONG_S
 
 PREFETCH = 8
-_END_S = LONG_S + 20.0
+_END_S = LONG_S + 60.0
 """How long a worker may take to stop: it finishes the job that it runs."""
 
 

@@ -57,7 +57,7 @@ def test_the_jobs_of_a_worker_that_was_killed_come_back(client: SpoolClient, tmp
         assert doomed.stdout
         assert doomed.stdout.readline().split() == ["took", "job-0", "job-1"]
         doomed.kill()
-        came = [client.open_consumer("jobs").receive(1, 10.0)[0] for _ in range(2)]
+        came = [client.open_consumer("jobs").receive(1, 60.0)[0] for _ in range(2)]
 
     assert [(delivery.id, delivery.crashes) for delivery in came] == [("job-0", 1), ("job-1", 1)]
 
