@@ -28,7 +28,7 @@ unexport VIRTUAL_ENV PYTHONPATH
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-docker matrix soak stress fuzz check lint format docs bench bench-full bench-report clean
+.PHONY: help demo test brokers test-docker matrix soak stress fuzz check lint format docs bench bench-full bench-report clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,7 +38,7 @@ demo: $(UV) ## run the example on every backend
 	@echo "==> the example"
 	@$(BIN)/python examples/example_new_consumer.py
 
-test: lint ## everything: lint, tests, contract, end to end, the wheel
+test: brokers lint ## everything: lint, tests, contract, end to end, the wheel
 	@echo "==> tests"
 	@$(BIN)/pytest --quiet tests
 	@echo "==> the contract on every backend, end to end, the wheel"
@@ -47,6 +47,10 @@ test: lint ## everything: lint, tests, contract, end to end, the wheel
 	@$(BIN)/python -m mindtrace.jobs.contract.matrix $(REPORT) --check docs/capabilities.md
 	@echo "==> docs/faults.md has the rows of the fault matrix"
 	@$(BIN)/python e2e/faults/report.py $(FAULTS) --check docs/faults.md
+
+brokers: $(SYNCED) ## say which Redis and RabbitMQ the tests use, and how to get what is missing
+	@echo "==> the brokers"
+	@PYTHONPATH=testing $(BIN)/python -m brokers
 
 check: lint ## the fast part: lint, tests
 	@echo "==> tests"

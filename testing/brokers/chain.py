@@ -50,14 +50,33 @@ class Chain:
         with self._first_open_way(os.environ.get(self.variable), folder) as address:
             yield address
 
+    def shared(self) -> str:
+        """Say where the server comes from that :meth:`find` would yield, where one can be installed.
+
+        Raises:
+            NoServer: one is named, and isn't there.
+        """
+        named = os.environ.get(self.variable)
+        if named and named.startswith(_IN_DOCKER):
+            return f"a container of {named.removeprefix(_IN_DOCKER)}"
+        if named:
+            self._named(named)
+            return f"the one that {self.variable} names"
+        if self.usual.answers():
+            return f"the one on {self.usual.host}:{self.usual.port}"
+        return "one that they start"
+
+    def _named(self, url: str) -> Any:
+        address = self.read(url)
+        if not address.answers():
+            raise self._none(f"{self.variable} is set, and no {self.what} answers there")
+        return address
+
     def _first_open_way(self, named: str | None, folder: Path) -> AbstractContextManager[Any]:
         if named and named.startswith(_IN_DOCKER):
             return self._container(named.removeprefix(_IN_DOCKER))
         if named:
-            address = self.read(named)
-            if not address.answers():
-                raise self._none(f"{self.variable} is set, and no {self.what} answers there")
-            return nullcontext(address)
+            return nullcontext(self._named(named))
         if self.usual.answers():
             return self.own_part(self.usual)
         try:

@@ -94,7 +94,7 @@ class PrivateRabbitMQ(PrivateServer):
 
     def __init__(self, folder: Path, **settings: str | int) -> None:
         super().__init__(folder, start_s=_START_S)
-        self._scripts = _installed_scripts()
+        self._scripts = installed_program().parent
         self.address = Address("127.0.0.1", free_port())
         self._distribution_port = free_port()
         self._node = f"test{secrets.token_hex(4)}@localhost"
@@ -177,18 +177,18 @@ def _own_vhost(address: Address) -> Iterator[Address]:
         control("delete_vhost", name)
 
 
-def _installed_scripts() -> Path:
-    """The folder of a server's own scripts.
+def installed_program() -> Path:
+    """The path of a server's own start script, beside which the others are.
 
     Raises:
         NoServer: none is installed.
     """
     folders = [Path(folder) for folder in _FOLDERS]
-    if program := shutil.which("rabbitmq-server"):
-        folders.append(Path(program).parent)
+    if on_path := shutil.which("rabbitmq-server"):
+        folders.append(Path(on_path).parent)
     for folder in folders:
-        if (folder / "rabbitmq-server").exists():
-            return folder
+        if (program := folder / "rabbitmq-server").exists():
+            return program
     raise NoServer(f"No RabbitMQ for a test to break: {INSTALLING}")
 
 

@@ -133,7 +133,7 @@ class PrivateRedis(PrivateServer):
     def command(self) -> list[str]:
         """The program, and what it is told."""
         fixed = {"bind": "127.0.0.1", "port": self.address.port, "dir": str(self.folder), "daemonize": "no"}
-        words = [self._program, *([str(self._config)] if self._config else [])]
+        words = [str(self._program), *([str(self._config)] if self._config else [])]
         for name, value in (fixed | self._options).items():
             words += [f"--{name}", str(value)]
         return [*words, "--sentinel"] if self._sentinel else words
@@ -143,7 +143,7 @@ class PrivateRedis(PrivateServer):
         return self.address.answers()
 
 
-def installed_program() -> str:
+def installed_program() -> Path:
     """The path of a server's program.
 
     Raises:
@@ -151,7 +151,7 @@ def installed_program() -> str:
     """
     for name in _PROGRAMS:
         if path := shutil.which(name):
-            return path
+            return Path(path)
     raise NoServer(f"No Redis for a test to break: {INSTALLING}")
 
 

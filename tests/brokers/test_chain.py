@@ -1,5 +1,6 @@
 """Where the tests' servers come from: the first way that is open, or a message that names them all."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any, Self
 
 import pytest
 
+from brokers.__main__ import look
 from brokers.chain import Chain
 from brokers.private_server import NoServer
 
@@ -188,6 +190,38 @@ def test_a_container_that_does_not_start_or_answer_is_taken_away(
     with pytest.raises(NoServer, match="Docker can't run something:1: the port is taken"):
         found(CHAIN, tmp_path)
     assert docker.log == ["started", "stopped"] * 2
+
+
+def program() -> Path:
+    return Path("/usr/bin/something")
+
+
+def no_program() -> Path:
+    raise NoServer("No Something for a test to break: install something")
+
+
+def test_what_the_tests_will_use_is_told_before_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the same order of ways, with nothing started."""
+    there = replace(CHAIN, usual=Place(there=True))
+    start = "; to break one, they start /usr/bin/something"
+
+    assert look([(CHAIN, program)])[0] == [f"Something: tests share one that they start{start}"]
+    assert look([(there, program)])[0] == [f"Something: tests share the one on usual:1234{start}"]
+    monkeypatch.setenv(VARIABLE, "named, and up")
+    assert look([(there, program)])[0] == [f"Something: tests share the one that {VARIABLE} names{start}"]
+    monkeypatch.setenv(VARIABLE, "docker://mine/something:2")
+    assert look([(there, program)])[0] == [f"Something: tests share a container of mine/something:2{start}"]
+
+
+def test_all_that_is_missing_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    found, missing = look([(CHAIN, no_program), (CHAIN, program), (CHAIN, no_program)])
+
+    assert len(found) == 1
+    assert missing[:2] == ["No Something for a test to break: install something"] * 2
+    assert missing[2].startswith("No openssl")
+    monkeypatch.setenv(VARIABLE, "named")
+    assert f"{VARIABLE} is set, and no Something answers there" in look([(CHAIN, program)])[1][0]
 
 
 @pytest.mark.usefixtures("no_docker")

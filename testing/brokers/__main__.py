@@ -1,0 +1,50 @@
+"""Say which servers the tests will use, or what is missing and how to get it.
+
+    PYTHONPATH=testing .venv/bin/python -m brokers
+
+It takes a second or two, where a test that misses its server fails after minutes.
+"""
+
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from . import rabbitmq_server, redis_server
+from .chain import Chain
+from .private_server import NoServer
+
+Kind = tuple[Chain, Callable[[], Path]]
+"""Where a server to share comes from, and what finds the program of one that a test may break."""
+
+KINDS: Sequence[Kind] = (
+    (redis_server.SHARED, redis_server.installed_program),
+    (rabbitmq_server.SHARED, rabbitmq_server.installed_program),
+)
+
+
+def look(kinds: Sequence[Kind]) -> tuple[list[str], list[str]]:
+    """Return what was found, a line for each kind of server, and a line for each thing that is missing."""
+    found, missing = [], []
+    for chain, find_program in kinds:
+        try:
+            program = find_program()
+            found.append(f"{chain.what}: tests share {chain.shared()}; to break one, they start {program}")
+        except NoServer as error:
+            missing.append(str(error))
+    if shutil.which("openssl") is None:
+        missing.append("No openssl, which makes the certificates of the TLS tests: install it")
+    return found, missing
+
+
+def main() -> None:
+    """Print what was found, and end with 1 where something is missing."""
+    found, missing = look(KINDS)
+    print(*found, sep="\n")
+    if missing:
+        hint = "Where Docker runs, `make test-docker` tries the contract without these."
+        sys.exit("\n".join([*missing, hint]))
+
+
+if __name__ == "__main__":
+    main()
