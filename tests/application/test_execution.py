@@ -41,7 +41,7 @@ def execute(schema: JobSchema[Any, Any]) -> Execute:
     ) -> Settlement:
         job = job_from_schema(schema, {"x": 1.5, "y": 2}, id="a", max_attempts=max_attempts)
         delivery = Delivery("a", encode(job, schema), "receipt", 1, 1, 0, None)._replace(**changes)
-        logger = logging.getLogger("test")
+        logger = logging.Logger("silent", logging.CRITICAL)  # what is raised can be in no report of xdist
         return Executor(schema, handler, policy, keep_results, 1024, logger).execute(delivery)
 
     return execute
