@@ -14,3 +14,5 @@ class DeadReason(StrEnum):
     """Every attempt of its error budget failed (RTY-1)."""
     CRASHES = "crash budget exhausted"
     """Too many of its deliveries ended without a settlement (RTY-3)."""
+    REMOVED = "removed by the broker"
+    """The broker took it out of its queue by a rule of its own, such as a time to live (SET-3)."""

@@ -13,10 +13,11 @@ from functools import partial
 from struct import Struct
 from typing import Any
 
-from pika import BasicProperties, SelectConnection
+from pika import SelectConnection
 from pika.adapters.utils.connection_workflow import AMQPConnectorWrongState
 from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 from pika.channel import Channel
+from pika.frame import Header
 
 from .frames import (
     AROUND,
@@ -49,8 +50,9 @@ _TAG = Struct(">QB")
 class Connection(SelectConnection):  # type: ignore[misc]
     """A connection that reads whole deliveries by itself, and leaves all else to pika.
 
-    A delivery that comes in pieces, or looks in any way unusual, is pika's as well: its consumer is told by
-    the same callback, whichever way it came.
+    A delivery that comes in pieces is put together by pika, and its consumer is told by the same callback.
+    But pika never reads the properties of a message, because anybody may have written them, and what it can't
+    decode ends the connection. Its callbacks get our :class:`Properties` instead.
     """
 
     def __init__(self, *args: Any, **settings: Any) -> None:
@@ -75,8 +77,8 @@ class Connection(SelectConnection):  # type: ignore[misc]
         """
         self._consumers[tag.encode()] = on_delivery
 
-        def on_message(_channel: Channel, method: Any, properties: BasicProperties, body: bytes) -> None:
-            on_delivery(method.delivery_tag, method.redelivered, Properties.of(properties), body)
+        def on_message(_channel: Channel, method: Any, properties: Properties, body: bytes) -> None:
+            on_delivery(method.delivery_tag, method.redelivered, properties, body)
 
         channel.basic_consume(queue, on_message, consumer_tag=tag, callback=callback)
 
@@ -201,6 +203,18 @@ class Connection(SelectConnection):  # type: ignore[misc]
                 return
             self._trim_frame_buffer(size)
             self._process_frame(frame)
+
+    def _read_frame(self) -> tuple[int, Any]:
+        """Return the first frame of the buffer and its length; 0 and None if it isn't complete."""
+        data = self._frame_buffer
+        if data[0] == HEADER and len(data) > HEADER_START.size:
+            _, channel, size, class_id, _, body_size = HEADER_START.unpack_from(data)
+            end = size + AROUND
+            if class_id == BASIC and end <= len(data) and data[end - 1] == FRAME_END:
+                properties = read_properties(data, HEADER_START.size, end - 1)
+                return end, Header(channel, body_size, properties)
+        frame: tuple[int, Any] = super()._read_frame()
+        return frame
 
     def _read_deliveries(self, data: bytes) -> int:
         """Read the whole deliveries that ``data`` begins with, and say where they end."""

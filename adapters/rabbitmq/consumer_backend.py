@@ -11,6 +11,7 @@ from time import monotonic, time
 
 from ...domain import QueueKind, RetryPolicy
 from ...domain.errors import Closed, JobsError, QueueNotFound
+from ...domain.reasons import DeadReason
 from ...ports import (
     Ack,
     ConsumerBackend,
@@ -28,7 +29,7 @@ from ...ports import (
 from .admin import naming_queue, not_declared
 from .intake import Arrival, Intake
 from .link import Link
-from .message import Death, Past, dead_properties, moved_properties
+from .message import Death, Past, dead_properties, described, moved_properties
 from .outbox import Outbox, Parcel
 from .publisher import Fate
 from .results import Results
@@ -202,7 +203,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         counts_crashes = self._counts_crashes
         new = tuple.__new__
         for job in self._arrivals(max_jobs):
-            if job.redelivered and not counts_crashes:
+            if job.fault or (job.redelivered and not counts_crashes):
                 returned.append(job)
                 continue
             receipts.granted += 1
@@ -212,7 +213,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             # A third of what Delivery(...) costs.
             deliveries.append(new(Delivery, (job.id, job.body, receipt, attempt, number + 1, crashes, None)))
         if returned:
-            self._recount(returned)
+            self._put_back(returned)
         return deliveries
 
     def _arrivals(self, most: int | None = None) -> Iterator[Arrival]:
@@ -225,14 +226,16 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             if most is not None:
                 most -= 1
 
-    def _recount(self, returned: list[Arrival]) -> None:
-        """Put jobs that came back by themselves where they were, with the crash counted."""
+    def _put_back(self, returned: list[Arrival]) -> None:
+        """Put back jobs that nobody was given: with a crash counted, or among the dead letters."""
         parcels = [self._as_it_came(job) for job in returned]
         self._settle_all([], list(enumerate(returned)), parcels, 0)
 
     def _as_it_came(self, job: Arrival) -> Parcel:
         """A job that nobody was given, with the crash before it counted (RTY-3)."""
         past = job.past
+        if job.fault:
+            return self._malformed(job)
         if job.redelivered and not self._counts_crashes:
             past = past.delivered()
             past = past._replace(crashes=past.crashes + 1)
@@ -450,14 +453,23 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             case Retry(_, delay_s, error):
                 return self._moved(job, past.failed(error), delay_s=delay_s)
             case Dead(_, reason, error):
-                death = Death(reason, error, round(time() * 1000), self._priority(job))
-                return Parcel(dead_properties(job.id, past, death), job.body, dead=True)
+                return self._dead(job, past, reason, error)
             case _:
                 return self._moved(job, past, returned=True)
 
     def _moved(self, job: Arrival, past: Past, *, returned: bool = False, delay_s: float = 0.0) -> Parcel:
         properties = moved_properties(job.id, self._kind, self._priority(job), past, returned=returned)
         return Parcel(properties, job.body, delay_s)
+
+    def _dead(self, job: Arrival, past: Past, reason: str, error: str) -> Parcel:
+        death = Death(reason, error, round(time() * 1000), self._priority(job))
+        return Parcel(dead_properties(job.id, past, death), job.body, dead=True)
+
+    def _malformed(self, job: Arrival) -> Parcel:
+        """Give up a message whose properties can't be read (RCV-4)."""
+        error = described(job.fault)
+        self.logger.error("job %s is dead: %s: %s", job.id, DeadReason.MALFORMED, error)
+        return self._dead(job, job.past.delivered(), DeadReason.MALFORMED, error)
 
     def _priority(self, job: Arrival) -> int:
         return priority_of(self._kind, job.rank)

@@ -8,6 +8,8 @@ from pika import BasicProperties
 from pika.frame import Method
 from pika.spec import Basic
 
+from .tables import Unreadable, read_table
+
 METHOD, HEADER, BODY = 1, 2, 3
 """The kinds of frames."""
 FRAME_END = 0xCE
@@ -36,19 +38,26 @@ _RANKED = Struct(">HBBB")
 """The same with a priority before the id."""
 _IS_PLAIN, _IS_RANKED = 0x1080, 0x1880
 
+_SHORT, _TABLE, _OCTET = 1, 4, 0
+"""How many bytes the length before a property takes: of a short string, of a table, of one byte."""
+_LAYOUT = (_SHORT, _SHORT, _TABLE, _OCTET, _OCTET, _SHORT, _SHORT, _SHORT, _SHORT)
+"""The properties up to the last one that is used, in their order: content type and encoding, headers,
+delivery mode, priority, correlation id, reply to, expiration, message id."""
+_HEADERS, _PRIORITY, _MESSAGE_ID = 2, 4, 8
+"""The places of those that are used."""
+_FIRST_FLAG, _MORE_FLAGS = 0x8000, 0x0001
+_FLAGS_BYTES = 2
+
 
 class Properties(NamedTuple):
-    """What is used of a message's properties; all of ours are to be kept on disk."""
+    """The properties of a message that are used; every message of ours is persistent."""
 
     message_id: str | bytes | None = None
-    """Bytes where it isn't UTF-8, which no message of ours has."""
+    """Bytes if it isn't UTF-8, which no message of ours has."""
     priority: int | None = None
     headers: dict[str, Any] | None = None
-
-    @classmethod
-    def of(cls, properties: BasicProperties) -> "Properties":
-        """Those that pika read."""
-        return cls(properties.message_id, properties.priority, properties.headers)
+    fault: str = ""
+    """Why they can't be read, or not all of them; empty where they can."""
 
 
 def ack_frame(channel: int, tag: int, *, multiple: bool) -> bytes:
@@ -85,7 +94,7 @@ def message_frames(
 
 
 def read_properties(data: bytes, start: int, end: int) -> Properties:
-    """Read the properties of a message that lie between these places of ``data``."""
+    """Read the properties of a message that lie between these places of ``data``; never raises."""
     flags, first, second = 0, 0, 0
     if end - start >= _RANKED.size:  # the shortest of ours has an id of one character, and no priority
         flags, _, first, second = _RANKED.unpack_from(data, start)
@@ -94,7 +103,7 @@ def read_properties(data: bytes, start: int, end: int) -> Properties:
     elif flags == _IS_RANKED and (name_at := start + _RANKED.size) + second == end:
         priority = first
     else:
-        return Properties.of(BasicProperties().decode(data, start))
+        return _read_any_properties(data[start:end])
     name = data[name_at:end]
     try:
         return Properties(name.decode(), priority)
@@ -102,8 +111,52 @@ def read_properties(data: bytes, start: int, end: int) -> Properties:
         return Properties(name, priority)
 
 
+def _read_any_properties(data: bytes) -> Properties:
+    """Read properties that anybody may have written."""
+    pieces: dict[int, bytes] = {}
+    headers, fault = None, ""
+    try:
+        _cut(data, pieces)
+        if (table := pieces.get(_HEADERS)) is not None:
+            headers = read_table(table)
+    except Unreadable as error:
+        fault = str(error)
+    name, priority = pieces.get(_MESSAGE_ID), pieces.get(_PRIORITY)
+    return Properties(
+        None if name is None else _text(name), None if priority is None else priority[0], headers, fault
+    )
+
+
+def _cut(data: bytes, pieces: dict[int, bytes]) -> None:
+    """Cut properties into ``pieces``, by their places in the layout, each without its length.
+
+    Raises:
+        Unreadable: they are cut off, or of more kinds than AMQP has; ``pieces`` has those before.
+    """
+    flags, at = int.from_bytes(data[:_FLAGS_BYTES]), _FLAGS_BYTES
+    if at > len(data):
+        raise Unreadable("the properties are cut off")
+    if flags & _MORE_FLAGS:
+        raise Unreadable("the properties have flags that AMQP doesn't know")
+    for place, length_bytes in enumerate(_LAYOUT):
+        if flags & _FIRST_FLAG >> place:
+            size = int.from_bytes(data[at : at + length_bytes]) if length_bytes else 1
+            at += length_bytes
+            if at + size > len(data):
+                raise Unreadable("the properties are cut off")
+            pieces[place] = data[at : at + size]
+            at += size
+
+
+def _text(name: bytes) -> str | bytes:
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return name
+
+
 def _written(properties: Properties) -> bytes:
-    message_id, priority, headers = properties
+    message_id, priority, headers, _ = properties
     if headers is None and type(message_id) is str:
         name = message_id.encode()
         if len(name) <= _LONGEST_NAME:

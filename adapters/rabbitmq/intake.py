@@ -48,6 +48,8 @@ class Arrival(NamedTuple):
     id: str
     past: Past
     """What the job has behind it, this delivery apart."""
+    fault: str
+    """Why its properties can't be read: then nobody runs it. Empty where they can."""
 
 
 class Intake(Line):
@@ -233,7 +235,17 @@ class Intake(Line):
         # All that takes time is done here, while more is on its way.
         id_, past = id_of(properties), past_of(properties)
         self.arrivals.append(
-            Arrival(subscription, self.generation, tag, redelivered, properties.priority, body, id_, past)
+            Arrival(
+                subscription,
+                self.generation,
+                tag,
+                redelivered,
+                properties.priority,
+                body,
+                id_,
+                past,
+                properties.fault,
+            )
         )
 
 

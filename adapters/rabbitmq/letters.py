@@ -8,7 +8,6 @@ from functools import partial
 from time import monotonic, sleep
 from typing import NamedTuple
 
-from pika import BasicProperties
 from pika.channel import Channel
 from pika.spec import Basic
 
@@ -41,10 +40,8 @@ class _Reader(Line):
         self.broken: BaseException | None = None
 
     def read(self, part: str, at_once: int, channel: Channel, answer: Answer) -> None:
-        def on_letter(
-            _channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes
-        ) -> None:
-            self.letters.append(Letter(method.delivery_tag, Properties.of(properties), body))
+        def on_letter(_channel: Channel, method: Basic.Deliver, properties: Properties, body: bytes) -> None:
+            self.letters.append(Letter(method.delivery_tag, properties, body))
 
         # One subscription has no more than so many in hand, and "without limit" is 2000 to a quorum queue.
         channel.basic_qos(prefetch_count=min(at_once, _MOST_AT_ONCE), callback=lambda _: None)

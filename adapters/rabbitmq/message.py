@@ -11,14 +11,22 @@ from typing import Any, NamedTuple
 
 from ...domain import QueueKind
 from ...domain.limits import MAX_PRIORITY, truncate_error
+from ...domain.reasons import DeadReason
 from ...ports import DeadLetter, Failure
 from .frames import Properties
-from .topology import fresh_rank, returned_rank
+from .tables import read_array, read_table
+from .topology import fresh_rank, priority_of, returned_rank
 
 HEADER = "mindtrace-job"
 _HISTORY = 10
 _HEADER_BYTES = 96 * 1024
 """What surely fits into one frame beside the other properties."""
+_RULES = {
+    "expired": "it waited for longer than the message-ttl of a policy",
+    "maxlen": "its queue was longer than the max-length of a policy",
+    "delivery_limit": "it came back more often than the delivery-limit of a policy",
+}
+"""Why RabbitMQ takes a message out of a queue, by its own word for that."""
 _UNNAMED = "unnamed"
 _LONGEST_ID = 255
 """In bytes, or no broker would take it again."""
@@ -78,6 +86,11 @@ def dead_properties(job_id: str, past: Past, death: Death) -> Properties:
     return Properties(job_id, headers={HEADER: _encoded(past, death)})
 
 
+def described(fault: str) -> str:
+    """The error of a message whose properties can't be read."""
+    return f"its AMQP properties can't be read: {fault}"
+
+
 def id_of(properties: Properties) -> str:
     """The job's id; of a message that somebody else put there, whatever may stand for it."""
     name = properties.message_id
@@ -102,16 +115,19 @@ def past_of(properties: Properties) -> Past:
 def revived_properties(properties: Properties, kind: QueueKind) -> Properties:
     """The properties of a dead letter's job that begins anew (DLQ-2)."""
     _, death = _decoded(properties.headers or {})
-    return Properties(id_of(properties), fresh_rank(kind, death.priority))
+    priority = priority_of(kind, properties.priority) if death is None else death.priority
+    return Properties(id_of(properties), fresh_rank(kind, priority))
 
 
 def dead_letter(properties: Properties, body: bytes) -> DeadLetter:
     """A dead letter as the port has it."""
     past, death = _decoded(properties.headers or {})
+    if death is None:
+        death = _unrecorded_death(properties)
     return DeadLetter(
         id=id_of(properties),
         body=body,
-        reason=death.reason,
+        reason=str(death.reason),
         error=death.error,
         attempt=past.attempt,
         crashes=past.crashes,
@@ -122,7 +138,6 @@ def dead_letter(properties: Properties, body: bytes) -> DeadLetter:
 
 _NO_PAST = Past()
 _FIRST = Past(number=1)
-_NO_DEATH = Death("", "", 0, 0)
 
 
 def _encoded(past: Past, death: Death | None = None) -> bytes:
@@ -136,21 +151,45 @@ def _encoded(past: Past, death: Death | None = None) -> bytes:
         history = history[1:]
 
 
-def _decoded(headers: dict[str, Any]) -> tuple[Past, Death]:
+def _decoded(headers: dict[str, Any]) -> tuple[Past, Death | None]:
     """What :func:`_encoded` wrote; of a message that isn't ours, nothing."""
     try:
         attempt, number, crashes, history, *death = json.loads(headers[HEADER])
-        failures = tuple((_whole(n, 1), str(error)) for n, error in history[-_HISTORY:])
+        failures = tuple((_whole(n, 1), truncate_error(str(error))) for n, error in history[-_HISTORY:])
         past = Past(_whole(attempt, 1), _whole(number), _whole(crashes), failures)
         if not death:
-            return past, _NO_DEATH
+            return past, None
         reason, error, died_ms, priority = death
         ended = Death(
-            str(reason), str(error), _whole(died_ms, most=_LAST_MS), _whole(priority, most=MAX_PRIORITY)
+            truncate_error(str(reason)),
+            truncate_error(str(error)),
+            _whole(died_ms, most=_LAST_MS),
+            _whole(priority, most=MAX_PRIORITY),
         )
     except (KeyError, ValueError, TypeError, RecursionError):
-        return _NO_PAST, _NO_DEATH
+        return _NO_PAST, None
     return past, ended
+
+
+def _unrecorded_death(properties: Properties) -> Death:
+    """How a message died that no consumer of ours gave up: the broker did, or somebody else put it there."""
+    headers = properties.headers or {}
+    if properties.fault:
+        return Death(DeadReason.MALFORMED, described(properties.fault), 0, 0)
+    if not isinstance(rule := headers.get("x-last-death-reason"), str):
+        return Death(DeadReason.MALFORMED, "no dead letter of ours: somebody else put it there", 0, 0)
+    why = _RULES.get(rule, rule)
+    error = f"RabbitMQ took it out of {headers.get('x-last-death-queue')!r:.300}: {why:.80}"
+    return Death(DeadReason.REMOVED, error, _removed_ms(headers), 0)
+
+
+def _removed_ms(headers: dict[str, Any]) -> int:
+    """When RabbitMQ took a message out of a queue; 0 if it doesn't say so."""
+    try:
+        latest = read_array(headers["x-death"].data)[0]
+        return _whole(read_table(latest.data)["time"], most=_LAST_MS // 1000) * 1000
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError):
+        return 0
 
 
 def _whole(value: object, least: int = 0, most: int = _MOST) -> int:

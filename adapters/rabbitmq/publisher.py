@@ -6,7 +6,7 @@ from contextlib import suppress
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
-from pika import BasicProperties, ConnectionParameters
+from pika import ConnectionParameters
 from pika.channel import Channel
 from pika.spec import Basic
 
@@ -168,7 +168,7 @@ class Publisher(Line):
         return True
 
     def _on_return(
-        self, _channel: Channel, method: Basic.Return, properties: BasicProperties, _body: bytes
+        self, _channel: Channel, method: Basic.Return, properties: Properties, _body: bytes
     ) -> None:
         self._returned[method.exchange, method.routing_key, properties.message_id] += 1
 

@@ -1,12 +1,15 @@
 """A job as a message of RabbitMQ's: its past comes back as it was, and what others wrote is harmless."""
 
+import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pika import BasicProperties
 
-from mindtrace.jobs.adapters.rabbitmq.frames import Properties
+from mindtrace.jobs.adapters.rabbitmq.frames import Properties, read_properties
 from mindtrace.jobs.adapters.rabbitmq.message import (
     HEADER,
     Death,
@@ -20,6 +23,7 @@ from mindtrace.jobs.adapters.rabbitmq.message import (
     revived_properties,
 )
 from mindtrace.jobs.domain import QueueKind
+from mindtrace.jobs.domain.limits import MAX_ERROR_CHARS
 
 COUNTS = st.integers(0, 10**6)
 TEXTS = st.text(max_size=300)
@@ -132,3 +136,63 @@ def test_errors_are_bounded_so_that_a_message_fits_into_its_frame() -> None:
     assert len(encoded) <= 100 * 1024
     assert len(past.history) == 10
     assert past_of(Properties(headers={HEADER: encoded})).attempt == 21
+
+
+def came(headers: dict[str, Any], **properties: Any) -> Properties:
+    """What is read of what another client, or the broker, wrote."""
+    written = b"".join(BasicProperties(headers=headers, **properties).encode())
+    return read_properties(written, 0, len(written))
+
+
+def test_what_the_broker_took_out_of_a_queue_says_so() -> None:
+    """Why, whence and when; with the past that the job had, and the priority it begins anew with."""
+    past = Past(2, 3, 1, ((1, "no"),))
+    ours = moved_properties("job", QueueKind.PRIORITY, 4, past)
+    died_at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    deaths = [{"count": 1, "reason": "expired", "queue": "mtj:n/q", "time": died_at}, {"time": died_at}]
+    properties = came(
+        ours.headers | {"x-death": deaths, "x-last-death-reason": "expired", "x-last-death-queue": "mtj:n/q"},
+        message_id="job",
+        priority=ours.priority,
+    )
+    letter = dead_letter(properties, b"body")
+
+    assert (letter.reason, letter.died_at, letter.attempt, letter.crashes) == (
+        "removed by the broker",
+        died_at,
+        2,
+        1,
+    )
+    assert "'mtj:n/q'" in letter.error
+    assert "message-ttl" in letter.error
+    assert [(one.attempt, one.error) for one in letter.history] == [(1, "no")]
+    assert revived_properties(properties, QueueKind.PRIORITY) == Properties("job", ours.priority)
+
+
+@pytest.mark.parametrize("deaths", [None, 5, "x", [], [5], [[]], [{}], [{"time": "x"}], [{"time": 2**62}]])
+def test_deaths_that_lie_have_no_time(deaths: Any) -> None:
+    letter = dead_letter(came({"x-death": deaths, "x-last-death-reason": "rejected"}), b"")
+    assert (letter.reason, letter.died_at.timestamp()) == ("removed by the broker", 0)
+
+
+@pytest.mark.parametrize(
+    ("properties", "error"),
+    [
+        (Properties("x"), "somebody else put it there"),
+        (Properties("x", headers={"x-last-death-reason": 5}), "somebody else put it there"),
+        (Properties("x", fault="header 'h' is cut off"), "can't be read: header 'h' is cut off"),
+    ],
+)
+def test_a_dead_letter_that_is_none_of_ours_is_malformed(properties: Properties, error: str) -> None:
+    """Also if somebody put it there whose properties nobody can read."""
+    letter = dead_letter(properties, b"?")
+    assert (letter.id, letter.reason, letter.body) == ("x", "malformed", b"?")
+    assert error in letter.error
+
+
+def test_a_past_that_lies_is_bounded() -> None:
+    """However long an error somebody wrote, and whatever no terminal can print."""
+    header = json.dumps([1, 0, 0, [[1, "\ud800" + "x" * 10**5]]])
+    ((_, error),) = past_of(Properties(headers={HEADER: header})).history
+    assert len(error) == MAX_ERROR_CHARS
+    assert error.encode()
