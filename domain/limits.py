@@ -61,15 +61,19 @@ def check_seconds(what: str, value: object, *, high: float = MAX_DELAY_S) -> flo
     raise InvalidJob(f"{what} {_shown(value)}: must be seconds, {bound}")
 
 
-def truncate_error(text: str) -> str:
+def truncate_error(text: str, longest: int = MAX_ERROR_CHARS) -> str:
     """Cut ``text`` to what may be stored with a job, keeping its end, where the cause stands.
 
     What UTF-8 can't carry, such as a file's name that wasn't UTF-8, is escaped.
+
+    Args:
+        text: The error.
+        longest: How many characters to keep; at least 2.
     """
     text = text.encode(errors="backslashreplace").decode()
-    if len(text) <= MAX_ERROR_CHARS:
+    if len(text) <= longest:
         return text
-    return "…" + text[1 - MAX_ERROR_CHARS :]
+    return "…" + text[1 - longest :]
 
 
 def _shown(value: object) -> str:

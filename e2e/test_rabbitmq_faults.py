@@ -384,6 +384,31 @@ def test_a_queue_that_exists_otherwise_is_a_conflict_that_names_the_difference(
 # -- the dead -------------------------------------------------------------------------------------
 
 
+def test_a_history_is_cut_to_what_a_small_frame_has_room_for(private_rabbitmq: StartRabbitMQ) -> None:
+    """No long error costs the connection, which would count as a crash of its worker (RTY-3, SET-3)."""
+    attempts = 8
+    policy = RetryPolicy(max_attempts=attempts, base_delay_s=0.01, max_delay_s=0.02, max_deliveries=3)
+    with private_rabbitmq(frame_max=4096).client() as client:
+        orchestrator = Orchestrator(client)
+        orchestrator.register(JobSchema(QUEUE, Numbered, retry=policy))
+        job_id = orchestrator.publish(QUEUE, Numbered(number=1))
+
+        class Failing(Consumer):
+            def run(self, job: Job[Numbered]) -> None:
+                raise ValueError("ü" * 10_000 + f"end of {job.attempt}")
+
+        with Failing(QUEUE) as consumer:
+            consumer.connect(orchestrator)
+            assert consumer.consume(num_messages=attempts) == attempts
+            assert (consumer.stats.dead, consumer.stats.lost) == (1, 0)
+        (letter,) = client.dead_letters(QUEUE)
+
+    assert (letter.id, letter.reason, letter.crashes) == (job_id, "attempts exhausted", 0)
+    assert [one.attempt for one in letter.history] == list(range(1, attempts))
+    assert [one.error[-8:] for one in letter.history] == [f"end of {n}" for n in range(1, attempts)]
+    assert letter.error.endswith(f"end of {attempts}")
+
+
 def test_dead_letters_survive_many_listings_and_a_reader_that_dies(private_rabbitmq: StartRabbitMQ) -> None:
     """Listing 25 times, also from several threads, changes neither their number nor their order (DLQ-1)."""
     server = private_rabbitmq()

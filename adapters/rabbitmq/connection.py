@@ -112,6 +112,7 @@ class Connection(SelectConnection):  # type: ignore[misc]
         Raises:
             ChannelWrongStateError: the channel isn't open.
             ShortStringTooLong: a name or the id has more than 255 bytes; nothing was written.
+            HeaderTooLong: the properties don't fit into a frame; nothing was written.
         """
         channel._raise_if_not_open()
         number, longest = channel.channel_number, self._body_max_length

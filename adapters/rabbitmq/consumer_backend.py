@@ -458,12 +458,16 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                 return self._moved(job, past, returned=True)
 
     def _moved(self, job: Arrival, past: Past, *, returned: bool = False, delay_s: float = 0.0) -> Parcel:
-        properties = moved_properties(job.id, self._kind, self._priority(job), past, returned=returned)
+        frame_max, priority = self._intake.frame_max, self._priority(job)
+        properties = moved_properties(
+            job.id, self._kind, priority, past, frame_max=frame_max, returned=returned
+        )
         return Parcel(properties, job.body, delay_s)
 
     def _dead(self, job: Arrival, past: Past, reason: str, error: str) -> Parcel:
         death = Death(reason, error, round(time() * 1000), self._priority(job))
-        return Parcel(dead_properties(job.id, past, death), job.body, dead=True)
+        properties = dead_properties(job.id, past, death, frame_max=self._intake.frame_max)
+        return Parcel(properties, job.body, dead=True)
 
     def _malformed(self, job: Arrival) -> Parcel:
         """Give up a message whose properties can't be read (RCV-4)."""

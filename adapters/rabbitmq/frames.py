@@ -49,6 +49,10 @@ _FIRST_FLAG, _MORE_FLAGS = 0x8000, 0x0001
 _FLAGS_BYTES = 2
 
 
+class HeaderTooLong(ValueError):
+    """A frame has no room for a message's properties, and AMQP can't cut them into several frames."""
+
+
 class Properties(NamedTuple):
     """The properties of a message that are used; every message of ours is persistent."""
 
@@ -76,12 +80,13 @@ def message_frames(
         routing_key: Likewise.
         properties: The message's.
         body: The message itself.
-        longest: How many bytes of a body fit into a frame.
+        longest: How many bytes fit into a frame.
 
     Raises:
         ShortStringTooLong: a name or the id has more than 255 bytes.
+        HeaderTooLong: the properties don't fit into a frame.
     """
-    written = _written(properties)
+    written = _written(properties, longest)
     head = HEADER_START.pack(HEADER, channel, _HEADER_BYTES + len(written), BASIC, 0, len(body))
     publish = _publish_frame(channel, exchange, routing_key)
     if 0 < len(body) <= longest:
@@ -155,7 +160,7 @@ def _text(name: bytes) -> str | bytes:
         return name
 
 
-def _written(properties: Properties) -> bytes:
+def _written(properties: Properties, longest: int) -> bytes:
     message_id, priority, headers, _ = properties
     if headers is None and type(message_id) is str:
         name = message_id.encode()
@@ -166,7 +171,10 @@ def _written(properties: Properties) -> bytes:
     whole = BasicProperties(
         message_id=message_id, priority=priority, headers=headers, delivery_mode=_PERSISTENT
     )
-    return b"".join(whole.encode())
+    written = b"".join(whole.encode())
+    if _HEADER_BYTES + len(written) > longest:
+        raise HeaderTooLong(f"properties of {len(written):,} bytes: a frame has {longest:,}")
+    return written
 
 
 @lru_cache(maxsize=256)

@@ -5,12 +5,11 @@ JSON: the broker counts deliveries, but can't tell a release from a crash, and c
 """
 
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from ...domain import QueueKind
-from ...domain.limits import MAX_PRIORITY, truncate_error
+from ...domain.limits import MAX_ERROR_CHARS, MAX_PRIORITY, truncate_error
 from ...domain.reasons import DeadReason
 from ...ports import DeadLetter, Failure
 from .frames import Properties
@@ -19,8 +18,8 @@ from .topology import fresh_rank, priority_of, returned_rank
 
 HEADER = "mindtrace-job"
 _HISTORY = 10
-_HEADER_BYTES = 96 * 1024
-"""What surely fits into one frame beside the other properties."""
+_OTHER_BYTES = 1536
+"""What a header frame has room for beside our header: the longest id, the way of a delayed job, the rest."""
 _RULES = {
     "expired": "it waited for longer than the message-ttl of a policy",
     "maxlen": "its queue was longer than the max-length of a policy",
@@ -73,17 +72,25 @@ def fresh_properties(job_id: str, priority: int) -> Properties:
 
 
 def moved_properties(
-    job_id: str, kind: QueueKind, priority: int, past: Past, *, returned: bool = False
+    job_id: str, kind: QueueKind, priority: int, past: Past, *, frame_max: int, returned: bool = False
 ) -> Properties:
-    """The properties of a job that is put back: at the end, or before the others."""
+    """The properties of a job that is put back: at the end, or before the others.
+
+    Args:
+        job_id: The job's.
+        kind: Of the queue.
+        priority: The job's.
+        past: What is kept of it, with errors cut to what a frame has room for.
+        frame_max: The longest frame that the server takes, in bytes.
+        returned: Whether it goes before the others.
+    """
     place = returned_rank if returned else fresh_rank
-    return Properties(job_id, place(kind, priority), {HEADER: _encoded(past)})
+    return Properties(job_id, place(kind, priority), {HEADER: _encoded(past, None, frame_max)})
 
 
-def dead_properties(job_id: str, past: Past, death: Death) -> Properties:
-    """The properties of a dead letter."""
-    death = death._replace(reason=truncate_error(death.reason), error=truncate_error(death.error))
-    return Properties(job_id, headers={HEADER: _encoded(past, death)})
+def dead_properties(job_id: str, past: Past, death: Death, *, frame_max: int) -> Properties:
+    """The properties of a dead letter; its errors are cut to what a frame of ``frame_max`` bytes holds."""
+    return Properties(job_id, headers={HEADER: _encoded(past, death, frame_max)})
 
 
 def described(fault: str) -> str:
@@ -140,15 +147,23 @@ _NO_PAST = Past()
 _FIRST = Past(number=1)
 
 
-def _encoded(past: Past, death: Death | None = None) -> bytes:
-    """As JSON; where it would be too large, without its oldest errors."""
-    history: Sequence[tuple[int, str]] = past.history
-    while True:
-        fields = [past.attempt, past.number, past.crashes, history, *(death or ())]
-        encoded = json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace")
-        if len(encoded) <= _HEADER_BYTES or not history:
-            return encoded
-        history = history[1:]
+def _encoded(past: Past, death: Death | None, frame_max: int) -> bytes:
+    """As JSON; if a frame has no room for it, with each error cut to the same length."""
+    longest = MAX_ERROR_CHARS
+    encoded = _as_json(past, death, longest)
+    while len(encoded) > frame_max - _OTHER_BYTES and longest > 2:
+        longest //= 2
+        encoded = _as_json(past, death, longest)
+    return encoded
+
+
+def _as_json(past: Past, death: Death | None, longest: int) -> bytes:
+    history = [(attempt, truncate_error(error, longest)) for attempt, error in past.history]
+    fields = [past.attempt, past.number, past.crashes, history]
+    if death is not None:
+        reason, error = (truncate_error(text, longest) for text in (death.reason, death.error))
+        fields += [reason, error, death.died_ms, death.priority]
+    return json.dumps(fields, ensure_ascii=False).encode()
 
 
 def _decoded(headers: dict[str, Any]) -> tuple[Past, Death | None]:

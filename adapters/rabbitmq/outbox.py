@@ -118,7 +118,7 @@ class Outbox:
             case Fate.REFUSED:
                 return Sent(fate, BackendError("RabbitMQ refused to keep it: is its disk or a queue full?"))
             case Fate.UNWRITABLE:
-                return Sent(fate, BackendError("RabbitMQ has no room for its id, its priority or its body"))
+                return Sent(fate, BackendError("RabbitMQ has no room for its id, priority, history or body"))
             case Fate.UNKNOWN:
                 return Sent(fate, self._why_unknown())
             case Fate.UNSENT:

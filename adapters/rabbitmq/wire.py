@@ -301,6 +301,8 @@ class Line:
         self._asked: set[Pending] = set()
         self.server = ""
         """What the server calls itself, once it has answered."""
+        self.frame_max = 0
+        """The longest frame that the server takes, in bytes, once it has answered."""
         self.last_blocked: str | None = None
         """Why the server took no messages last, whatever became of the connection."""
         self.blocked: str | None = None
@@ -437,6 +439,7 @@ class Line:
         )
         connection.add_on_connection_unblocked_callback(lambda _connection, _frame: self._set_blocked(None))
         about = connection.server_properties or {}
+        self.frame_max = connection.params.frame_max
         self.server = f"{_text(about.get('product', 'it'))} {_text(about.get('version', ''))}".strip()
         unfit = _too_old(about)
         if unfit is not None:

@@ -14,6 +14,8 @@ from pika.spec import Basic
 
 from mindtrace.jobs.adapters.rabbitmq.connection import _WRITE_BYTES, _join
 from mindtrace.jobs.adapters.rabbitmq.frames import (
+    AROUND,
+    HeaderTooLong,
     Properties,
     ack_frame,
     message_frames,
@@ -30,7 +32,7 @@ HEADERS = st.none() | st.dictionaries(
 PROPERTIES = st.builds(Properties, st.none() | NAMES, st.none() | st.integers(0, 255), HEADERS)
 
 
-@given(CHANNELS, NAMES, NAMES, PROPERTIES, st.binary(max_size=100), st.integers(1, 100))
+@given(CHANNELS, NAMES, NAMES, PROPERTIES, st.integers(0, 5000).map(bytes), st.integers(1000, 2000))
 @example(1, "", "jobs", Properties("job"), b"{}", 131_064)
 def test_a_message_is_written_as_pika_writes_it(
     channel: int, exchange: str, routing_key: str, properties: Properties, body: bytes, longest: int
@@ -52,6 +54,17 @@ def test_a_message_is_written_as_pika_writes_it(
 def test_what_no_frame_has_room_for_is_refused(exchange: str, routing_key: str, name: str) -> None:
     with pytest.raises(ShortStringTooLong):
         message_frames(1, exchange, routing_key, Properties(name), b"", 1000)
+
+
+def test_properties_that_no_frame_has_room_for_are_refused() -> None:
+    """Or the server would close the connection, and the fate of all that is under way would be unknown."""
+    properties = Properties("id", headers={"h": b"x" * 100})
+    whole = Header(1, 0, BasicProperties(message_id="id", headers=properties.headers, delivery_mode=2))
+    longest = len(whole.marshal()) - AROUND
+
+    assert message_frames(1, "", "key", properties, b"", longest)
+    with pytest.raises(HeaderTooLong):
+        message_frames(1, "", "key", properties, b"", longest - 1)
 
 
 @given(CHANNELS, st.integers(0, 2**64 - 1), st.booleans())

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import BasicProperties
 
-from mindtrace.jobs.adapters.rabbitmq.frames import Properties, read_properties
+from mindtrace.jobs.adapters.rabbitmq.frames import AROUND, Properties, message_frames, read_properties
 from mindtrace.jobs.adapters.rabbitmq.message import (
     HEADER,
     Death,
@@ -27,6 +27,7 @@ from mindtrace.jobs.domain.limits import MAX_ERROR_CHARS
 
 COUNTS = st.integers(0, 10**6)
 TEXTS = st.text(max_size=300)
+FRAME_MAX = 131_072
 PASTS = st.builds(
     Past,
     st.integers(1, 10**6),
@@ -39,13 +40,13 @@ PASTS = st.builds(
 @given(PASTS, st.sampled_from([QueueKind.FIFO, QueueKind.PRIORITY]), st.booleans())
 def test_a_past_survives_a_move(past: Past, kind: QueueKind, returned: bool) -> None:
     """Attempts, deliveries, crashes and history (SET-2, SET-4)."""
-    assert past_of(moved_properties("id", kind, 3, past, returned=returned)) == past
+    assert past_of(moved_properties("id", kind, 3, past, frame_max=FRAME_MAX, returned=returned)) == past
 
 
 @given(PASTS, COUNTS)
 def test_what_the_broker_counted_is_added(past: Past, crashes: int) -> None:
     """It counts what came back by itself: as deliveries, and as crashes (RTY-3)."""
-    properties = moved_properties("id", QueueKind.FIFO, 0, past)
+    properties = moved_properties("id", QueueKind.FIFO, 0, past, frame_max=FRAME_MAX)
     properties.headers["x-delivery-count"] = crashes
     found = past_of(properties)
 
@@ -55,7 +56,7 @@ def test_what_the_broker_counted_is_added(past: Past, crashes: int) -> None:
 @given(PASTS, st.text(max_size=20), st.integers(0, 9), st.integers(0, 4_000_000_000_000))
 def test_a_dead_letter_tells_all(past: Past, reason: str, priority: int, died_ms: int) -> None:
     """And its job begins anew with the priority that it had (SET-3, DLQ-2)."""
-    properties = dead_properties("id", past, Death(reason, "no good", died_ms, priority))
+    properties = dead_properties("id", past, Death(reason, "no good", died_ms, priority), frame_max=FRAME_MAX)
     letter = dead_letter(properties, b"body")
 
     assert (letter.id, letter.body, letter.error) == ("id", b"body", "no good")
@@ -126,16 +127,34 @@ def test_every_message_has_an_id(name: Any, id_: str) -> None:
     assert id_of(Properties(message_id=name)) == id_
 
 
-def test_errors_are_bounded_so_that_a_message_fits_into_its_frame() -> None:
-    """A frame has 128 KiB, and a header that is larger would end the connection."""
+@pytest.mark.parametrize("frame_max", [4096, 8192, FRAME_MAX])
+@pytest.mark.parametrize("letter", ["x", "ü", "\U0001f600", "\x00", "\ud800", '"'])
+def test_errors_are_cut_so_that_a_message_fits_into_its_frame(frame_max: int, letter: str) -> None:
+    """A longer header would end the connection. No attempt is left out, and each error keeps its end."""
     past = Past()
     for _ in range(20):
-        past = past.failed("ü\ud800" * 10**6)
-    encoded = dead_properties("id", past, Death("r" * 10**6, "e" * 10**6, 0, 0)).headers[HEADER]
+        past = past.failed(letter * 10**4 + "end")
+    name, longest = "i" * 255, frame_max - AROUND
+    moved = moved_properties(name, QueueKind.PRIORITY, 9, past, frame_max=frame_max)
+    dead = dead_properties(name, past, Death("r" * 10**4, past.history[0][1], 0, 9), frame_max=frame_max)
+    for properties in (moved, dead):
+        headers = properties.headers | {f"mindtrace-after-{level}": "24" for level in range(30)}
+        assert message_frames(1, "", "key", properties._replace(headers=headers), b"", longest)
 
-    assert len(encoded) <= 100 * 1024
-    assert len(past.history) == 10
-    assert past_of(Properties(headers={HEADER: encoded})).attempt == 21
+    assert past_of(moved).attempt == 21
+    letter_ = dead_letter(dead, b"")
+    for history in (past_of(moved).history, [(one.attempt, one.error) for one in letter_.history]):
+        assert [attempt for attempt, _ in history] == list(range(11, 21))
+        assert all("end".endswith(error[-3:].lstrip("…")) for _, error in history)
+    assert letter_.error.endswith("end")
+    assert letter_.reason.endswith("r")
+
+
+def test_errors_that_fit_are_not_cut() -> None:
+    past = Past()
+    for number in range(10):
+        past = past.failed(str(number) * MAX_ERROR_CHARS)
+    assert past_of(moved_properties("id", QueueKind.FIFO, 0, past, frame_max=FRAME_MAX)) == past
 
 
 def came(headers: dict[str, Any], **properties: Any) -> Properties:
@@ -147,7 +166,7 @@ def came(headers: dict[str, Any], **properties: Any) -> Properties:
 def test_what_the_broker_took_out_of_a_queue_says_so() -> None:
     """Why, whence and when; with the past that the job had, and the priority it begins anew with."""
     past = Past(2, 3, 1, ((1, "no"),))
-    ours = moved_properties("job", QueueKind.PRIORITY, 4, past)
+    ours = moved_properties("job", QueueKind.PRIORITY, 4, past, frame_max=FRAME_MAX)
     died_at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     deaths = [{"count": 1, "reason": "expired", "queue": "mtj:n/q", "time": died_at}, {"time": died_at}]
     properties = came(
