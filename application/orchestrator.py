@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -24,7 +25,14 @@ from ..domain.errors import (
     UnsupportedCapability,
 )
 from ..domain.job import NO_HEADERS, utcnow
-from ..domain.limits import MAX_BODY_BYTES, MAX_HEADERS, check_int, check_name, check_seconds
+from ..domain.limits import (
+    MAX_BODY_BYTES,
+    MAX_HEADERS,
+    check_int,
+    check_name,
+    check_seconds,
+    truncate_error,
+)
 from ..domain.reasons import DeadReason
 from ..domain.schema import validate_model
 from ..ports import (
@@ -40,11 +48,14 @@ from ..ports import (
     QueueCounts,
     ResultStatus,
     Settlement,
+    SettleOutcome,
 )
 from ..ports.base import Closing
 from .detection import detect_backend
+from .failures import describe
 from .observing import Observers
 from .registry import Registration, SchemaRegistry
+from .shutdown import asks_to_stop
 
 _MAX_LISTED = 2**31 - 1
 _UNOBSERVED = nullcontext(NO_HEADERS)
@@ -326,7 +337,8 @@ class Orchestrator(Closing):
         """Take one job off the queue, without waiting: at most once, done as soon as it is returned.
 
         Work that must not be lost belongs to a ``Consumer``. A body that can't be decoded is dead-lettered
-        and passed over (RCV-4).
+        and passed over (RCV-4). The backend keeps the consumer that this takes, until it is closed itself or
+        others are used more; meanwhile it holds no job.
 
         Returns:
             The next job, or None where none is ready.
@@ -335,19 +347,25 @@ class Orchestrator(Closing):
             QueueNotFound: nothing was registered under this name, or the queue was deleted.
         """
         schema = self._registered(queue_name).schema
-        with self.backend.open_consumer(queue_name, prefetch=1) as consumer:
+        open_one = partial(self.backend.open_consumer, queue_name, prefetch=1)
+        with self.backend.idle_consumers.borrowed(queue_name, open_one) as consumer:
             while deliveries := consumer.receive(1, 0.0):
                 job, settlement = self._accept(deliveries[0], schema)
-                consumer.settle([settlement])
-                if job is not None:
+                (outcome,) = consumer.settle([settlement]).outcomes
+                if job is not None and outcome is SettleOutcome.OK:  # else it is another's
                     return job
         return None
 
     def _accept(self, delivery: Delivery, schema: JobSchema[Any, Any]) -> tuple[Job[Any] | None, Settlement]:
         try:
             job = decode(delivery.body, schema, attempt=delivery.attempt, max_bytes=self.max_body_bytes)
-        except Exception as error:  # a validator of the user's model may raise anything
-            return None, Dead(delivery.receipt, DeadReason.MALFORMED, f"{type(error).__name__}: {error}")
+        except KeyboardInterrupt:  # the caller's, who has pressed Ctrl-C
+            raise
+        except BaseException as error:  # a validator of the user's model may raise anything
+            if asks_to_stop(error):
+                raise
+            error_text = truncate_error(describe(error))
+            return None, Dead(delivery.receipt, DeadReason.MALFORMED, error_text)
         return job, Ack(delivery.receipt)
 
     # -- results ----------------------------------------------------------------------------------
@@ -403,7 +421,9 @@ class Orchestrator(Closing):
 
     def delete_queue(self, queue_name: str) -> None:
         """Remove the queue and every trace of it: jobs, dead letters, results, registration (ADM-3)."""
-        self.backend.delete(check_name("queue name", queue_name))
+        check_name("queue name", queue_name)
+        self.backend.idle_consumers.close(queue_name)
+        self.backend.delete(queue_name)
         self._registry.drop(queue_name)
 
     def dead_letters(self, queue_name: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:

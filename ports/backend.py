@@ -10,6 +10,7 @@ from .base import Closing
 from .capabilities import Capabilities
 from .consumer import ConsumerBackend
 from .findings import Finding, good, wrong
+from .idle_consumers import IdleConsumers
 from .values import DeadLetter, JobResult, Message, PublishOutcome, QueueCounts
 
 _NEVER_DECLARED = "mindtrace-jobs.never-declared"
@@ -58,6 +59,12 @@ class OrchestratorBackend(Closing):
             prefetch: The most deliveries that the broker may push ahead of ``receive``, for brokers that
                 push; None leaves it to the adapter.
         """
+
+    @property
+    def idle_consumers(self) -> IdleConsumers:
+        """Consumers of this backend that nobody uses at the moment; it closes them when it is closed."""
+        kept: IdleConsumers = vars(self).setdefault("_idle_consumers", IdleConsumers())
+        return kept
 
     @abstractmethod
     def counts(self, queue: str) -> QueueCounts:

@@ -11,8 +11,9 @@ from .values import Delivery, Settled, Settlement, SettleOutcome
 class ConsumerBackend(Closing):
     """One consumer's side of one queue.
 
-    ``receive`` and ``settle`` are called from one thread at a time, the consumer's; ``extend``, ``settle``
-    with ``take=0``, ``release_ahead``, ``interrupt`` and ``close`` may come from another meanwhile.
+    ``receive`` and ``settle`` are called from one thread at a time, which may be another each time;
+    ``extend``, ``settle`` with ``take=0``, ``release_ahead``, ``interrupt`` and ``close`` may come from
+    another meanwhile.
     """
 
     @property

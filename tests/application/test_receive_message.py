@@ -6,7 +6,7 @@ import pytest
 from pydantic import field_validator
 
 from mindtrace.jobs import JobInput, JobSchema, LocalClient, Orchestrator
-from mindtrace.jobs.domain.errors import QueueNotFound
+from mindtrace.jobs.domain.errors import BackendUnavailable, QueueNotFound
 from mindtrace.jobs.ports import Message
 
 
@@ -49,13 +49,17 @@ def test_an_unknown_queue_is_refused(orchestrator: Orchestrator) -> None:
 
 
 def test_it_leaves_nothing_behind(client: LocalClient, orchestrator: Orchestrator, background: Any) -> None:
-    """Not even an entry for the consumer that it opens, from however many threads (CON-2)."""
+    """From however many threads: a few consumers are kept, without a job, until the client closes (CON-2)."""
     orchestrator.publish_batch("points", [{"x": n} for n in range(100)])
+    store = client._store("points")
 
     jobs = [background(orchestrator.receive_message, "points") for _ in range(100)]
 
     assert {job.result().payload.x for job in jobs} == set(range(100))
-    assert not client._store("points")._tables
+    assert len(store._tables) <= 8
+    assert orchestrator.counts("points").in_flight == 0
+    client.close()
+    assert not store._tables
 
 
 def test_a_body_whose_validator_breaks_is_passed_over(client: LocalClient) -> None:
@@ -80,3 +84,134 @@ def test_a_body_whose_validator_breaks_is_passed_over(client: LocalClient) -> No
     assert job is not None
     assert job.payload.x == 0
     assert [letter.error for letter in orchestrator.dead_letters("fussy")] == ["KeyError: 1"]
+
+
+# -- the consumer that is kept --------------------------------------------------------------------
+
+
+@pytest.fixture
+def opened(far: Orchestrator, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The queues that consumers of ``far`` were opened on."""
+    opened: list[str] = []
+    whole = far.backend.open_consumer
+
+    def open_consumer(queue: str, **settings: Any) -> Any:
+        opened.append(queue)
+        return whole(queue, **settings)
+
+    monkeypatch.setattr(far.backend, "open_consumer", open_consumer)
+    return opened
+
+
+def test_a_consumer_is_opened_once_for_all_orchestrators_of_a_backend(
+    far: Orchestrator, opened: list[str], schema: Any
+) -> None:
+    """To open one may take a connection."""
+    far.publish_batch("points", [{"x": n} for n in range(4)])
+    other = Orchestrator(far.backend)
+    other.register(schema)
+
+    assert [each.receive_message("points").payload.x for each in (far, other, far, other)] == [0, 1, 2, 3]
+    assert far.receive_message("points") is None
+    assert opened == ["points"]
+
+
+def test_of_many_queues_those_used_last_are_kept(far: Orchestrator, opened: list[str]) -> None:
+    """So that connections don't add up."""
+    names = [far.register(JobSchema(f"queue-{n}", JobInput)) for n in range(10)]
+    for name in names:
+        far.receive_message(name)
+
+    far.receive_message(names[-1])
+    far.receive_message(names[0])
+
+    assert opened == [*names, names[0]]
+    kept = [queue for queue in names if far.backend._store(queue)._tables]
+    assert kept == [names[0], *names[3:]]
+
+
+def test_deleting_a_queue_closes_it(far: Orchestrator, opened: list[str], schema: Any) -> None:
+    """And a queue of that name that is registered anew gets a new one (ADM-3)."""
+    far.receive_message("points")
+    store = far.backend._store("points")
+    far.delete_queue("points")
+    assert not store._tables
+
+    far.register(schema)
+    job_id = far.publish("points", {})
+    assert far.receive_message("points").id == job_id
+    assert opened == ["points"] * 2
+
+
+def test_an_outage_leaves_it_open_and_another_error_closes_it(
+    far: Orchestrator, line: Any, opened: list[str]
+) -> None:
+    """It reconnects by itself; to close it may take as long as the call that failed (CON-1)."""
+    far.receive_message("points")
+    line.breaks["receive"] = 1
+    with pytest.raises(BackendUnavailable):
+        far.receive_message("points")
+    assert far.receive_message("points") is None
+    assert opened == ["points"]
+
+    line.before["receive"] = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        far.receive_message("points")
+    del line.before["receive"]
+    assert far.receive_message("points") is None
+    assert opened == ["points"] * 2
+
+
+def interrupted() -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_job_whose_ack_came_too_late_is_not_returned(far: Orchestrator, line: Any, clock: Any) -> None:
+    """It is ready again, and whoever takes it next has it alone (LSE-4)."""
+    job_id = far.publish("points", {})
+    line.before["settle"] = lambda: line.calls["settle"] or clock.advance(60)
+
+    job = far.receive_message("points")
+
+    assert (job.id, line.calls["settle"]) == (job_id, 2)
+    assert far.receive_message("points") is None
+
+
+def test_a_forked_process_opens_its_own(far: Orchestrator, opened: list[str], monkeypatch: Any) -> None:
+    """Those that it inherits are its parent's."""
+    far.receive_message("points")
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    far.receive_message("points")
+    far.receive_message("points")
+
+    assert opened == ["points"] * 2
+
+
+@pytest.mark.parametrize("raised", [SystemExit, GeneratorExit, KeyError])
+def test_a_validator_that_raises_anything_makes_a_malformed_body(
+    client: LocalClient, raised: type[BaseException]
+) -> None:
+    """But KeyboardInterrupt may be the caller's own: then the job is ready again (RCV-4, SET-4)."""
+    error: list[type[BaseException]] = []
+
+    class Fussy(JobInput):
+        x: int = 0
+
+        @field_validator("x")
+        @classmethod
+        def look_up(cls, x: int) -> int:
+            if error:
+                raise error[0]
+            return x
+
+    orchestrator = Orchestrator(client)
+    orchestrator.register(JobSchema("fussy", Fussy))
+    orchestrator.publish("fussy", {"x": 1})
+    error[:] = [KeyboardInterrupt]
+    with pytest.raises(KeyboardInterrupt):
+        orchestrator.receive_message("fussy")
+    assert orchestrator.counts("fussy").ready == 1
+
+    error[:] = [raised]
+    assert orchestrator.receive_message("fussy") is None
+    assert [letter.reason for letter in orchestrator.dead_letters("fussy")] == ["malformed"]

@@ -142,6 +142,23 @@ def deleting_leaves_no_trace(bench: Bench) -> None:
 
 
 @check("ADM-3")
+def a_job_taken_by_hand_is_of_the_queue_that_is_there(bench: Bench) -> None:
+    """Whoever deletes the queue, and declares it anew: the consumer that took a job before follows."""
+    with app_on(bench) as app:
+        app.publish(Numbers())
+        app.publish(Numbers())
+        assert app.orchestrator.receive_message(QUEUE) is not None
+        app.backend.delete(QUEUE)
+        error = bench.failure_of(lambda: app.orchestrator.receive_message(QUEUE))
+        demand("ADM-3", isinstance(error, QueueNotFound), f"taking from a deleted queue: {error!r}")
+        app.backend.declare(Queue(QUEUE))
+        job_id = app.publish(Numbers())
+        job = bench.awaited(lambda: app.orchestrator.receive_message(QUEUE))
+        demand("ADM-3", job is not None and job.id == job_id, f"{job} was taken of its successor")
+        assert app.orchestrator.receive_message(QUEUE) is None
+
+
+@check("ADM-3")
 def a_purge_racing_a_receive_resurrects_nothing(bench: Bench) -> None:
     """Of jobs that are received and purged at the same time, each is either purged or received."""
     for _ in range(5):

@@ -8,7 +8,7 @@ from functools import partial
 from ...domain import Queue
 from ...domain.errors import Closed
 from ...ports import Ack, Lease, Message, OrchestratorBackend, PublishStatus, SettleOutcome
-from ..app import Numbers, Recorder, app_on
+from ..app import QUEUE, Numbers, Recorder, app_on
 from ..bench import Bench
 from ..registry import check
 from ..violation import demand
@@ -45,6 +45,21 @@ def every_call_survives_a_cut_connection(bench: Bench) -> None:
         assert rig.backend.dead_letters(rig.queue) == []
         harness.sever(rig.backend)
         assert rig.backend.purge(rig.queue) == 0
+
+
+@check("CON-1")
+def jobs_are_taken_by_hand_over_a_cut(bench: Bench) -> None:
+    """A connection that was cut between two calls is made anew, and no job is lost or comes twice."""
+    with app_on(bench) as app:
+        published = [app.publish(Numbers(x=n)) for n in range(3)]
+        taken = []
+        for _ in published:
+            job = app.orchestrator.receive_message(QUEUE)
+            assert job is not None, "a job is ready, and none was taken"
+            taken.append(job.id)
+            bench.harness.sever(app.backend)
+        demand("CON-1", taken == published, f"{published} were published, {taken} were taken")
+        assert app.orchestrator.receive_message(QUEUE) is None
 
 
 @check("CON-1")

@@ -197,3 +197,38 @@ def an_unreadable_body_never_stops_a_consumer(bench: Bench) -> None:
         assert (letter.id, letter.body) == ("unreadable", b"\x80\x04not json")
         assert letter.reason == DeadReason.MALFORMED
         assert letter.error
+
+
+@check("RCV-3")
+def a_job_taken_by_hand_is_one_callers(bench: Bench) -> None:
+    """Threads that take jobs by hand over one orchestrator get each its own, and none stays in flight."""
+    with app_on(bench) as app:
+        published = [app.publish(Numbers(x=n)) for n in range(12)]
+
+        def take_all() -> list[str]:
+            jobs = iter(partial(app.orchestrator.receive_message, QUEUE), None)
+            return [job.id for job in jobs]
+
+        first = app.orchestrator.receive_message(QUEUE)  # whose consumer the threads then share
+        assert first is not None
+        taking = [bench.start(take_all) for _ in range(3)]
+        taken = [first.id, *(id_ for future in taking for id_ in bench.finish(future))]
+
+        def each_once() -> None:
+            taken.extend(take_all())  # what two of them had found may have gone to neither
+            demand("RCV-3", sorted(taken) == sorted(published), f"of {published}, {taken} were taken")
+            counts = app.orchestrator.counts(QUEUE)
+            demand("SET-1", not counts.waiting and not counts.in_flight, f"the counts are {counts}")
+
+        bench.retried(each_once)
+
+
+@check("SET-1")
+def who_took_a_job_by_hand_holds_none(bench: Bench) -> None:
+    """Once a job was taken by hand, every other is another consumer's: none is held ahead."""
+    with app_on(bench) as app:
+        published = [app.publish(Numbers(x=n)) for n in range(5)]
+        assert app.orchestrator.receive_message(QUEUE) is not None
+        published.append(app.publish(Numbers()))
+        consumer = app.consume(Recorder(), 5)
+        demand("SET-1", consumer.ids == published[1:], f"{published[1:]} are left, {consumer.ids} came")
