@@ -267,8 +267,9 @@ class Consumer(Closing):
     def close(self) -> None:
         """Disconnect, and release what is in hand; again is a no-op. It can be connected again.
 
-        A handler that closes its own consumer is finished first, and its job settled: released, the job
-        would close one consumer after the other.
+        Finished jobs that an outage kept from being settled are settled now, if the broker is back. A handler
+        that closes its own consumer is finished first, and its job settled: released, the job would close one
+        consumer after the other.
         """
         connection = self._connection
         if connection is not None and connection.loop.runs_here:
@@ -277,7 +278,7 @@ class Consumer(Closing):
             return
         self._connection = None
         if connection is not None:
-            connection.backend.close()
+            connection.loop.close()
 
     def _connected(self) -> _Connection:
         if self._connection is None:

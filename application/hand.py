@@ -1,17 +1,21 @@
 """What a consumer has in hand: jobs that were delivered to it and are not settled yet.
 
-Two threads share it. The consumer's own starts one job after the other and settles what is done. The
-keeper's, once in a while, extends the leases of all (LSE-3) and learns which were lost (LSE-4); and while a
-slow job runs, it settles what is done and gives back what waits, so that neither has to wait for it.
+Two threads share it. The consumer's own starts one job after the other and settles finished ones. The
+keeper's extends all leases in time (LSE-3) and learns which were lost (LSE-4); and while a slow job runs, it
+settles finished jobs and releases those that wait, so that neither has to wait for it.
+
+A settlement stays in hand until the broker answers it. While the broker is away, the keeper goes on extending
+the leases, and each call of :meth:`Hand.settle` asks again.
 """
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import suppress
 from logging import Logger
 from time import monotonic
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 from ..domain.errors import BackendUnavailable, Closed, JobsError
 from ..ports import (
@@ -76,8 +80,14 @@ class Hand:
         return delivery
 
     def finish(self, settlement: Settlement) -> None:
-        """Say how the job that ran is to be settled; :meth:`settle` does it."""
+        """Note how the job that ran is to be settled; :meth:`settle` does it."""
         self._done.append(settlement)
+
+    def pass_over(self) -> None:
+        """Release the job that was taken last instead of running it; :meth:`settle` does it."""
+        current, self._current = self._current, None
+        if current is not None:
+            self._done.append(Release(current.receipt))
 
     @property
     def has_waiting(self) -> bool:
@@ -94,11 +104,17 @@ class Hand:
         """The job that runs now, unless it is lost."""
         return None if self.current_is_lost else self._current
 
-    def settle(self, *, take: int = 0) -> list[Delivery]:
-        """Settle all that is done, and return up to ``take`` further jobs, leased in the same round trip.
+    @property
+    def pending(self) -> int:
+        """How many settlements the broker hasn't answered yet."""
+        return len(self._done)
 
-        A broker that can't be reached raises nothing: what was done, and what waits, comes back when its
-        lease ends, and runs again.
+    def settle(self, *, take: int = 0) -> list[Delivery]:
+        """Settle all finished jobs, and return up to ``take`` further jobs, leased in the same round trip.
+
+        Raises:
+            BackendUnavailable: the broker is away. Call again: the settlements stay in hand, unless the
+                connection was the lease and they are lost with it.
         """
         with self._settling:
             # What is added meanwhile is for the next time.
@@ -107,68 +123,88 @@ class Hand:
                 return []
             try:
                 answer = self._backend.settle(settlements, take=take)
-            except JobsError as error:
-                done = sum(not isinstance(settlement, Release) for settlement in settlements)
-                self.lost += done
-                self._logger.warning(
-                    "%d settlements lost, %d jobs not released; their leases will run out: %s",
-                    done,
-                    len(settlements) - done,
-                    error,
-                )
-                if not isinstance(error, BackendUnavailable):
-                    raise
-                unstarted = list(_drained(self._waiting))
-                self._forget(unstarted)
-                return []
-            finally:
-                self._forget(settlements)
+            except BaseException as error:
+                if self._is_final(error):
+                    self._give_up(settlements, error)
+                else:
+                    self._done.extendleft(reversed(settlements))
+                raise
+            self._forget(settlements)
             self._count(settlements, answer.outcomes)
             return answer.deliveries
 
-    def give_back_waiting(self) -> None:
-        """Settle all that is done, and release what hasn't been started."""
-        self._backend.release_ahead()  # first, or what is released now would be sent here again
-        releases = [Release(delivery.receipt) for delivery in _drained(self._waiting)]
-        self._done.extend(releases)
+    def release_waiting(self) -> None:
+        """Settle all finished jobs, and release those that haven't been started; raises as :meth:`settle`."""
+        self._backend.release_ahead()  # first, or the broker would send here again what is released now
+        released = self._pass_over_waiting()
         self.settle()
-        if releases:
-            self._logger.info("gave %d jobs back before they were started", len(releases))
+        if released:
+            self._logger.info("released %d jobs before they were started", released)
 
-    def give_back_all(self) -> None:
-        """Settle all that is done, and release the rest."""
+    def release_all(self) -> None:
+        """Settle all finished jobs, and release the rest; raises as :meth:`settle`."""
         self._current = None
-        self.give_back_waiting()
-        self._done.extend(Release(receipt) for receipt in list(self._unsettled))
-        self.settle()
+        self._waiting.clear()
+        settled = {settlement.receipt for settlement in self._done}
+        self._done.extend(Release(receipt) for receipt in self._unsettled if receipt not in settled)
+        self.release_waiting()
 
     def tend(self) -> None:
-        """Clear the way around a slow job, and extend the leases that are a third gone (LSE-3, LSE-4)."""
+        """Extend the leases that are a third gone (LSE-3, LSE-4), and clear the way around a slow job."""
         now = monotonic()
-        if self._current is not None and now - self._started_s >= _TICK_S:
-            self.give_back_waiting()
         lease_s = self._backend.lease_s
         # Where the connection is the lease, asking costs nothing, and tells whether it still stands.
         every_s = 0.0 if lease_s is None else lease_s / 3
         if self._unsettled and now - self._extended_s >= every_s:
             self._extend(list(self._unsettled))
             self._extended_s = now  # last: what failed is tried again at the next tick
+        if self._current is not None and now - self._started_s >= _TICK_S:
+            self.release_waiting()
+
+    def _is_final(self, error: BaseException) -> bool:
+        """Whether it is no use to ask again after this error of a settlement."""
+        if isinstance(error, BackendUnavailable):
+            return self._backend.lease_s is None
+        return isinstance(error, JobsError)
+
+    def _give_up(self, settlements: list[Settlement], error: BaseException) -> None:
+        waiting = list(self._waiting)
+        if isinstance(error, BackendUnavailable):  # the connection was the lease of all
+            self._waiting.clear()
+            self._forget(waiting)
+        self._forget(settlements)
+        done = sum(not isinstance(settlement, Release) for settlement in settlements)
+        self.lost += done
+        self._logger.warning(
+            "%d settlements lost, %d jobs not released: %s", done, len(settlements) - done, error
+        )
+
+    def _pass_over_waiting(self) -> int:
+        """Have the jobs that wait released with the next settlement; return how many they are."""
+        waiting: list[Delivery] = []
+        with suppress(IndexError):  # none is left, whichever thread took some
+            while True:
+                waiting.append(self._waiting.popleft())
+        self._done.extend(Release(delivery.receipt) for delivery in waiting)
+        return len(waiting)
 
     def _may_be_over(self, now: float) -> bool:
         lease_s = self._backend.lease_s
         return lease_s is not None and now - self._extended_s >= lease_s
 
     def _make_sure(self, now: float) -> None:
-        """Ask whose the jobs that wait are: this process stood still, the keeper too, for a whole lease."""
+        """Ask whose the jobs that wait are, for their leases may be over; start none if nobody answers.
+
+        So it is after an outage, or where this process stood still for as long as a lease.
+        """
         try:
             self._extend(list(self._unsettled))
             self._extended_s = now
         except BackendUnavailable as error:
-            passed_over = list(_drained(self._waiting))
-            self._forget(passed_over)
+            passed_over = self._pass_over_waiting()
             self._logger.warning(
-                "%d jobs aren't started: their leases may be over, and nobody answers: %s",
-                len(passed_over),
+                "%d jobs aren't started: their leases may be over, and the broker is away: %s",
+                passed_over,
                 error,
             )
 
@@ -197,19 +233,6 @@ class Hand:
             elif not isinstance(settlement, Release):
                 self.lost += 1
                 self._logger.warning("lease %s was lost before it was settled", settlement.receipt)
-
-
-ItemT = TypeVar("ItemT")
-
-
-def _drained(items: deque[ItemT]) -> Iterator[ItemT]:
-    """Take the items out one by one, whichever thread else takes some."""
-    while True:
-        try:
-            item = items.popleft()
-        except IndexError:
-            return
-        yield item
 
 
 class Keeper:

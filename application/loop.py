@@ -1,8 +1,12 @@
 """The consume loop: receive, execute, settle; the same on every backend."""
 
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from logging import Logger
+from math import inf
 from time import monotonic
 
 from ..domain import RetryPolicy
@@ -28,6 +32,8 @@ _FLUSH_S = 0.05
 _LATE_S = 0.25
 """Five times what a batch is to take: its jobs are longer than those before, and others may have some."""
 _RECONNECT = RetryPolicy(base_delay_s=0.1, max_delay_s=10.0)
+_RESETTLE = RetryPolicy(base_delay_s=0.1, max_delay_s=1.0)
+"""How long to wait before settlements are sent again: not for long, as the leases of their jobs run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,8 @@ class ConsumeLoop:
     def run(self, limit: int | None, patience: Patience) -> int:
         """Execute up to ``limit`` deliveries, or until stopped or out of patience.
 
-        What is in hand is settled, and the rest released, however this ends.
+        However this ends, finished jobs are settled and the rest released. Where the broker is away at that
+        moment, they stay in hand for the next run, or for :meth:`close`.
 
         Returns:
             How many deliveries were executed.
@@ -126,7 +133,7 @@ class ConsumeLoop:
                 with Keeper(self._hand, self._backend.lease_s, self._logger), listening(reporter):
                     self._feed(None if limit is None else start + limit, patience)
             finally:  # with the keeper gone, so that nothing is released twice
-                self._give_back_all()
+                self._release_all()
         finally:
             self.stopped = self._stopping.is_set()
             self._stopping.clear()
@@ -134,7 +141,14 @@ class ConsumeLoop:
             self._running.release()
         return self._attempted - start
 
+    def close(self) -> None:
+        """Settle what an outage left in hand, if the broker is back, and close the consumer backend."""
+        with suppress(JobsError):  # then the jobs run again when their leases end
+            self._hand.settle()
+        self._backend.close()
+
     def _feed(self, stop_at: int | None, patience: Patience) -> None:
+        self._ride_out(self._hand.settle, _RESETTLE)
         waited_s: float | None = None
         while not self._stopping.is_set():
             size = self._next_size(stop_at)
@@ -142,7 +156,8 @@ class ConsumeLoop:
             if timeout_s is None:
                 return
             began = monotonic()
-            batch = self._receive(size, timeout_s)
+            batch = self._ride_out(partial(self._backend.receive, size, timeout_s), _RECONNECT)
+            self._tell_polled(batch)
             waited_s = None if batch else monotonic() - began
             while batch:
                 batch = self._work_through(batch, stop_at)
@@ -152,22 +167,21 @@ class ConsumeLoop:
         size = 1 if self._suspects else self._sizer.size
         return size if stop_at is None else min(size, stop_at - self._attempted)
 
-    def _receive(self, size: int, timeout_s: float) -> list[Delivery]:
-        """Receive, and ride out a broker that is away: told once, tried again with backoff (CON-1)."""
+    def _ride_out(self, call: Callable[[], list[Delivery]], backoff: RetryPolicy) -> list[Delivery]:
+        """Make a call until the broker answers it: told once each way, repeated with backoff (CON-1)."""
         tries = 0
         while True:
             try:
-                batch = self._backend.receive(size, timeout_s)
+                batch = call()
             except BackendUnavailable as error:
                 tries += 1
                 if tries == 1:
                     self._logger.warning("backend unavailable, retrying until it is back: %s", error)
-                if self._stopping.wait(_RECONNECT.delay_s(tries)):
+                if self._stopping.wait(backoff.delay_s(tries)):
                     return []
             else:
                 if tries:
                     self._logger.warning("backend is back after %d tries", tries)
-                self._tell_polled(batch)
                 return batch
 
     def _tell_polled(self, batch: list[Delivery]) -> None:
@@ -182,32 +196,64 @@ class ConsumeLoop:
         executed = 0
         try:
             while not stopping.is_set() and (delivery := hand.start_next()) is not None:
-                if delivery.crashes:
-                    self._isolate(delivery)
+                if delivery.crashes and not self._isolate(delivery):
+                    break
                 executed += 1
                 hand.finish(execute(delivery))
                 self._suspects = delivery.crashes > 0
                 if hand.has_waiting and (now := monotonic()) - flushed >= _FLUSH_S:
-                    if self._sizer.adapts and now - began >= _LATE_S:
-                        hand.give_back_waiting()
-                    else:
-                        hand.settle()
-                    flushed = monotonic()
+                    flushed = self._flush(late=self._sizer.adapts and now - began >= _LATE_S)
         finally:
             self._attempted += executed
         if executed:
             self._sizer.record(executed, monotonic() - began)
-        return hand.settle(take=0 if stopping.is_set() else self._next_size(stop_at))
+        take = 0 if stopping.is_set() else self._next_size(stop_at)
+        return self._ride_out(partial(hand.settle, take=take), _RESETTLE)
 
-    def _isolate(self, delivery: Delivery) -> None:
-        """Have nothing in hand besides a job that may kill its consumer, so that it drags no other along."""
+    def _flush(self, *, late: bool) -> float:
+        """Settle finished jobs, and release the others where the batch is late.
+
+        Returns:
+            When that was. Never again for this batch if the broker is away: each try would hold its jobs up,
+            and they may start as long as their leases stand.
+        """
+        try:
+            if late:
+                self._hand.release_waiting()
+            else:
+                self._hand.settle()
+        except BackendUnavailable as error:
+            self._logger.debug("settlements wait for the broker: %s", error)
+            return inf
+        return monotonic()
+
+    def _isolate(self, delivery: Delivery) -> bool:
+        """Have nothing in hand besides a job that may kill its consumer, so that it drags no other along.
+
+        Returns:
+            Whether that is so; else the job isn't to be started.
+        """
         self._logger.info(
             "job %s was with %d consumers that died: it runs alone", delivery.id, delivery.crashes
         )
-        self._hand.give_back_waiting()
-
-    def _give_back_all(self) -> None:
         try:
-            self._hand.give_back_all()
+            self._hand.release_waiting()
+        except BackendUnavailable as error:
+            self._logger.info("job %s isn't started while the broker is away: %s", delivery.id, error)
+            self._hand.pass_over()
+            return False
+        return True
+
+    def _release_all(self) -> None:
+        hand = self._hand
+        try:
+            hand.release_all()
+        except BackendUnavailable as error:
+            self._logger.warning(
+                "the broker is away: %d jobs stay in hand; the next consume() settles or releases them, or "
+                "close(): %s",
+                hand.pending,
+                error,
+            )
         except JobsError as error:
             self._logger.warning("jobs in hand weren't released; their leases will run out: %s", error)

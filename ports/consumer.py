@@ -37,8 +37,8 @@ class ConsumerBackend(Closing):
 
         Raises:
             QueueNotFound: the queue was deleted.
-            BackendUnavailable: the connection broke; what was in flight is LOST, and the next call
-                reconnects (CON-1).
+            BackendUnavailable: the broker is away; the next call reconnects (CON-1). Timed leases go on
+                meanwhile; where the connection is the lease, what was in flight is LOST.
         """
 
     @abstractmethod
@@ -46,10 +46,16 @@ class ConsumerBackend(Closing):
         """Settle deliveries and lease up to ``take`` further jobs, in one round trip, without waiting.
 
         Each settlement is answered, in order: ``OK``, ``ALREADY`` or ``LOST``; only ``OK`` changed anything
-        (SET-1, LSE-4).
+        (SET-1, LSE-4). Of several settlements of one receipt, the first that reaches the broker counts.
 
         The broker may send some of the ``take`` jobs while the consumer works on the rest: these count as its
         own, so that it never has more, and the next call returns them.
+
+        Raises:
+            BackendUnavailable: the broker is away; each settlement may have taken effect or not. Settle the
+                same receipts again: ``OK`` and ``ALREADY`` both mean that it counts, ``LOST`` that the lease
+                ended first. What the call took for ``take`` goes back to the queue without a crash counted.
+                A backend whose lease is the connection doesn't raise this: it answers ``LOST``.
         """
 
     def release_ahead(self) -> None:
@@ -61,7 +67,11 @@ class ConsumerBackend(Closing):
 
     @abstractmethod
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
-        """Lease each delivery for another ``lease_s`` from now, and answer for each, in order (LSE-3)."""
+        """Lease each delivery for another ``lease_s`` from now, and answer for each, in order (LSE-3).
+
+        Raises:
+            BackendUnavailable: the broker is away; ask again before the leases end.
+        """
 
     @abstractmethod
     def interrupt(self) -> None:

@@ -61,7 +61,8 @@ class Delivery(NamedTuple):
     number: int
     """Which delivery of the job this is, from 1, whatever ended those before it."""
     crashes: int
-    """How many deliveries before it ended without a settlement (RTY-3)."""
+    """How many deliveries before it ended without a settlement: as far as the broker can tell, their workers
+    died (RTY-3)."""
     deadline_s: float | None
     """Seconds the lease had left when it was granted; None where the connection holds it."""
 

@@ -114,3 +114,14 @@ def far(line: Line, clock: ManualClock, schema: JobSchema[Any, Any]) -> Iterator
         orchestrator = Orchestrator(client)
         orchestrator.register(schema)
         yield orchestrator
+
+
+@pytest.fixture
+def heartbeat(line: Any, eventually: Any) -> Callable[..., None]:
+    """Wait until so many heartbeats that began after now are over: until the one after them has begun."""
+
+    def wait(count: int = 1) -> None:
+        begun = line.calls["extend"]
+        eventually(lambda: line.calls["extend"] > begun + count)
+
+    return wait

@@ -1,17 +1,19 @@
 """A backend that is away for a while is ridden out, and what it costs is told (CON-1)."""
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from mindtrace.jobs import Consumer, Orchestrator
+from mindtrace.jobs import Consumer, Orchestrator, QueueCounts
 from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.application.shutdown import SecondSignal
 from mindtrace.jobs.domain.errors import BackendUnavailable
 
 MakeConsumer = Callable[..., Consumer]
+LEASE_S = 0.12
 
 
 def test_receiving_rides_an_outage_out(
@@ -57,39 +59,196 @@ def test_a_stop_ends_the_wait_for_a_backend_that_is_away(
     assert consuming.result() == 0
 
 
-def test_settlements_that_could_not_be_sent_are_lost_and_run_again(
-    far: Orchestrator, line: Any, clock: ManualClock, make_consumer: MakeConsumer
+def test_a_settlement_is_sent_again_until_the_broker_answers_it(
+    far: Orchestrator, line: Any, make_consumer: MakeConsumer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At least once: what ran is counted as lost, and the jobs come back when their leases end (LSE-1)."""
-    far.publish_batch("points", [{"x": n} for n in range(3)])
+    """No finished job runs again, and the outage is told once each way (CON-1)."""
+    far.publish_batch("points", [{"x": n} for n in range(4)])
     seen: list[float] = []
     consumer = make_consumer(lambda job: seen.append(job.payload.x), to=far, prefetch=3)
+    line.breaks["settle"] = 3
+
+    with caplog.at_level(logging.WARNING):
+        assert consumer.consume(4) == 4
+
+    assert seen == [0, 1, 2, 3]
+    assert (consumer.stats.lost, consumer.stats.done) == (0, 4)
+    assert far.counts("points") == QueueCounts(0, 0, 0, 0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "backend unavailable, retrying until it is back: the line broke during settle",
+        "backend is back after 3 tries",
+    ]
+
+
+def test_the_lease_of_a_finished_job_is_kept_until_its_settlement_is_answered(
+    far: Orchestrator, line: Any, clock: ManualClock, make_consumer: MakeConsumer, heartbeat: Any
+) -> None:
+    """An outage of several leases that hits only settlements costs no lease, and no crash (LSE-3, RTY-3)."""
+    far.publish_batch("points", [{}, {}])
+    line.breaks["settle"] = 4
+
+    def half_a_lease_later() -> None:
+        clock.advance(LEASE_S / 2)
+        heartbeat()
+
+    line.before["settle"] = half_a_lease_later
+    consumer = make_consumer(to=far, prefetch=2, lease_s=LEASE_S)
+
+    assert consumer.consume(2) == 2
+    assert (consumer.stats.done, consumer.stats.lost) == (2, 0)
+
+
+def test_a_settlement_whose_lease_ended_during_an_outage_is_lost(
+    far: Orchestrator, line: Any, clock: ManualClock, make_consumer: MakeConsumer
+) -> None:
+    """The broker decides, once it is back, and the job runs again (LSE-2, LSE-4)."""
+    far.publish("points", {"x": 1})
+    seen: list[float] = []
     line.breaks["settle"] = 1
+    line.before["settle"] = lambda: clock.advance(31)
+    consumer = make_consumer(lambda job: seen.append(job.payload.x), to=far, lease_s=30.0)
+    consumer.consume(1)
+    assert (consumer.stats.done, consumer.stats.lost) == (0, 1)
+
+    line.before.clear()
+    consumer.consume(1)
+    assert seen == [1, 1]
+    assert consumer.stats.done == 1
+
+
+def test_a_settlement_is_lost_with_the_connection_that_was_its_lease(
+    far: Orchestrator, line: Any, make_consumer: MakeConsumer
+) -> None:
+    """There is nobody to ask again; the consumer goes on with what comes next (LSE-4, CON-1)."""
+    far.publish_batch("points", [{}, {}])
+    line.is_the_lease = True
+    line.breaks["settle"] = 1
+    consumer = make_consumer(to=far, prefetch=1)
+
+    assert consumer.consume(2) == 2
+    assert (consumer.stats.done, consumer.stats.lost) == (1, 1)
+
+
+def test_jobs_whose_leases_stand_are_started_while_the_broker_is_away(
+    far: Orchestrator, line: Any, make_consumer: MakeConsumer
+) -> None:
+    """Of a batch, only the first attempt to settle holds them up."""
+    far.publish_batch("points", [{"x": n} for n in range(4)])
+    when: list[tuple[float, int]] = []
+
+    def work(job: Any) -> None:
+        when.append((job.payload.x, line.calls["settle"]))
+        time.sleep(0.06)  # more than settlements are put off to share a round trip
+
+    line.breaks["settle"] = 2
+    consumer = make_consumer(work, to=far, prefetch=4)
+
+    assert consumer.consume(4) == 4
+    assert when == [(0, 0), (1, 1), (2, 1), (3, 1)]
+    assert consumer.stats.done == 4
+
+
+def test_a_job_that_may_kill_its_consumer_is_not_started_while_others_can_not_be_released(
+    far: Orchestrator, line: Any, clock: ManualClock, make_consumer: MakeConsumer
+) -> None:
+    """If it did kill it, those behind it would be charged with a crash (RTY-3)."""
+    suspect, *others = [outcome.id for outcome in far.publish_batch("points", [{}, {}, {}])]
+    far.backend.open_consumer("points", lease_s=1).receive(1, 0)
+    clock.advance(1)
+    in_hand: list[tuple[str, int | None]] = []
+
+    def look(job: Any) -> None:
+        in_hand.append((job.id, far.counts("points").in_flight))
+
+    line.breaks["settle"] = 2
+    consumer = make_consumer(look, to=far, prefetch=3)
 
     assert consumer.consume(3) == 3
+    assert in_hand[0] == (suspect, 1)
+    assert sorted(id_ for id_, _ in in_hand[1:]) == sorted(others)
+    assert (consumer.stats.done, consumer.stats.lost) == (3, 0)
 
-    assert (consumer.stats.lost, consumer.stats.done) == (3, 0)
-    clock.advance(30)
-    assert consumer.consume(3) == 3
-    assert seen == [0, 1, 2, 0, 1, 2]
-    assert (consumer.stats.lost, consumer.stats.done) == (3, 3)
+
+def stop_during_an_outage(
+    far: Orchestrator, line: Any, make_consumer: MakeConsumer
+) -> tuple[Consumer, list[float]]:
+    """Let a consumer finish one job of three and stop, with nobody there to settle it."""
+    far.publish_batch("points", [{"x": n} for n in range(3)])
+    seen: list[float] = []
+
+    def stop(job: Any) -> None:
+        seen.append(job.payload.x)
+        if len(seen) == 1:
+            line.breaks["settle"] = 1_000_000
+            consumer.stop()
+
+    consumer = make_consumer(stop, to=far, prefetch=3, poll_timeout_s=0)
+    assert consumer.consume() == 1
+    line.breaks.clear()
+    return consumer, seen
 
 
 def test_an_outage_while_stopping_is_told_and_not_raised(
     far: Orchestrator, line: Any, make_consumer: MakeConsumer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What couldn't be released comes back with its lease."""
-    far.publish_batch("points", [{}, {}, {}])
+    """Nothing is settled yet, and nothing lost."""
+    consumer, _ = stop_during_an_outage(far, line, make_consumer)
 
-    def stop(job: Any) -> None:
-        consumer.stop()
-        line.before["settle"] = lambda: line.breaks.update(settle=line.calls["settle"])
+    assert (consumer.stats.done, consumer.stats.lost, consumer.stats.released) == (0, 0, 0)
+    assert "the broker is away: 3 jobs stay in hand" in caplog.text
 
-    consumer = make_consumer(stop, to=far, prefetch=3)
 
-    assert consumer.consume() == 1
-    assert consumer.stats.done == 1
-    assert "2 jobs not released; their leases will run out: the line broke" in caplog.text
+def test_what_an_outage_left_in_hand_is_settled_by_the_next_consume(
+    far: Orchestrator, line: Any, make_consumer: MakeConsumer
+) -> None:
+    """First of all: the finished job is done, and the others come again."""
+    consumer, seen = stop_during_an_outage(far, line, make_consumer)
+
+    assert consumer.consume(2) == 2
+    assert seen == [0, 1, 2]
+    assert (consumer.stats.done, consumer.stats.lost, consumer.stats.released) == (3, 0, 2)
+
+
+def test_what_an_outage_left_in_hand_is_settled_by_close(
+    far: Orchestrator, line: Any, make_consumer: MakeConsumer
+) -> None:
+    """The finished job is done, the others are ready again, and no crash is charged (SET-4)."""
+    consumer, _ = stop_during_an_outage(far, line, make_consumer)
+    consumer.close()
+
+    assert far.counts("points") == QueueCounts(2, 0, 0, 0)
+    deliveries = far.backend.open_consumer("points").receive(3, 0)
+    assert [delivery.crashes for delivery in deliveries] == [0, 0]
+
+
+def test_close_ends_while_the_broker_is_away(
+    far: Orchestrator, line: Any, make_consumer: MakeConsumer
+) -> None:
+    """What it can't settle comes back when the leases end (CON-2, LSE-1)."""
+    consumer, _ = stop_during_an_outage(far, line, make_consumer)
+    line.breaks["settle"] = 1
+
+    consumer.close()
+
+    assert far.counts("points").in_flight == 0, "the queue itself was there, and took the jobs back"
+
+
+def test_an_interrupt_while_settling_forgets_no_settlement(
+    far: Orchestrator, line: Any, make_consumer: MakeConsumer
+) -> None:
+    """It may have come before or after the broker did its part: the broker is asked again."""
+    far.publish("points", {})
+    consumer = make_consumer(to=far)
+
+    def interrupt() -> None:
+        line.before.clear()
+        raise KeyboardInterrupt
+
+    line.before["settle"] = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        consumer.consume()
+
+    assert (consumer.stats.done, consumer.stats.lost) == (1, 0)
 
 
 def test_an_outage_while_an_interrupt_passes_hides_neither(
