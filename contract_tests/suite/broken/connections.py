@@ -7,8 +7,17 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from ...domain.errors import QueueNotFound
-from ...ports import ConsumerBackend, Delivery, Message, PublishOutcome, QueueCounts
+from ...domain.errors import BackendUnavailable, QueueNotFound
+from ...ports import (
+    ConsumerBackend,
+    Delivery,
+    Message,
+    PublishOutcome,
+    QueueCounts,
+    Settled,
+    Settlement,
+    SettleOutcome,
+)
 from .catalogue import breaks
 from .sound import BrokenBackend, BrokenConsumer, Sound
 
@@ -49,6 +58,32 @@ class FailsOnceAfterACut(Sound):
             self._cut = False
             raise BrokenPipeError(32, "Broken pipe")
         return super().publish(client, queue, messages)
+
+
+@breaks("CON-1")
+class ForgetsWhatACutLeftOpen(Sound):
+    """The first settlements after a cut raise an error and are forgotten: asked again, they are LOST."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self._cut = False
+        self._forgotten: set[str] = set()
+
+    def sever(self, client: BrokenBackend) -> None:
+        self._cut = True
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        if self._cut and settlements:
+            self._cut = False
+            self._forgotten |= {settlement.receipt for settlement in settlements}
+            raise BackendUnavailable("the connection broke")
+        known = [each for each in settlements if each.receipt not in self._forgotten]
+        outcomes, taken = super().settle(consumer, known, take)
+        answers = iter(outcomes)
+        lost = SettleOutcome.LOST
+        return Settled(
+            [lost if each.receipt in self._forgotten else next(answers) for each in settlements], taken
+        )
 
 
 @breaks("CON-2")

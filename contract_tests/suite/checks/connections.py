@@ -9,7 +9,7 @@ from ...domain import Queue
 from ...domain.errors import Closed
 from ...ports import Ack, Lease, Message, OrchestratorBackend, PublishStatus, SettleOutcome
 from ..app import QUEUE, Numbers, Recorder, app_on
-from ..bench import Bench
+from ..bench import LONG_LEASE_S, Bench
 from ..registry import check
 from ..violation import demand
 from .receiving import blocked_receive
@@ -73,6 +73,32 @@ def a_blocked_receiver_survives_a_cut(bench: Bench) -> None:
         job_id = app.publish(Numbers())
         assert bench.finish(consuming) == 1
         assert consumer.ids == [job_id]
+
+
+@check("CON-1")
+def what_was_finished_when_a_connection_was_cut_is_settled(bench: Bench) -> None:
+    """A finished job is done, and never run again, though a cut met its settlement while its lease stood.
+
+    Where the connection is the lease, the settlement is answered LOST, and the job runs again.
+    """
+    may_be_lost = bench.capabilities.lease is Lease.CONNECTION
+    with app_on(bench) as app:
+
+        def cut_the_first_time(_job: object) -> None:
+            if len(consumer.jobs) == 1:
+                bench.harness.sever(app.backend)
+
+        with Recorder(cut_the_first_time) as consumer:
+            consumer.connect(app.orchestrator, lease_s=LONG_LEASE_S)
+            app.publish(Numbers())
+            bench.awaited(lambda: consumer.consume(1, block=True))
+            stats = consumer.stats
+            demand("CON-1", stats.done + stats.lost == 1, f"a settlement was forgotten: {stats}")
+            demand("CON-1", may_be_lost or stats.done == 1, f"a standing lease was lost: {stats}")
+            if stats.lost:
+                bench.awaited(lambda: consumer.consume(1, block=True))
+            demand("CON-1", consumer.stats.done == 1, f"the job isn't done: {consumer.stats}")
+        bench.rig_on(app.backend, name=QUEUE).expect_counts()
 
 
 @check("CON-2")
