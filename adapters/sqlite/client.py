@@ -247,8 +247,9 @@ class SQLiteClient(OrchestratorBackend):
             self._closed = True
             consumers, waiters = list(self._consumers), list(self._waiters)
             self._consumers.clear()
+        give_up = monotonic() + self._settings.patience_s
         for consumer in consumers:
-            consumer.close()
+            consumer.close_by(give_up)
         self._session.close()
         for waiter in waiters:
             waiter.wake()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
 
-from ...domain.errors import Closed, JobsError, QueueNotFound
+from ...domain.errors import BackendUnavailable, Closed, JobsError, QueueNotFound
 from ...domain.reporting import Progress
 from ...ports import ConsumerBackend, Delivery, Receipts, Release, Settled, Settlement, SettleOutcome
 from .bells import LOOK_S, READY, Waiter, make_waiter
@@ -32,6 +32,7 @@ class SQLiteConsumerBackend(ConsumerBackend):
         self._session = Session(settings, f"this consumer of queue {queue!r}")
         self._link = QueueLink(self._session, settings, namespace, queue)
         self._folder = settings.bells
+        self._patience_s = settings.patience_s
         self._lease_s = lease_s
         self._receipts = Receipts(secrets.token_urlsafe(8))
         self._lock = threading.RLock()  # what is held is as the file has it
@@ -124,17 +125,27 @@ class SQLiteConsumerBackend(ConsumerBackend):
         return self._closed
 
     def close(self) -> None:
+        self.close_by(monotonic() + self._patience_s)
+
+    def close_by(self, moment: float) -> None:
+        """Close it, without waiting longer than up to a moment of the monotonic clock."""
         if self._closed or os.getpid() != self._pid:  # what a parent process holds stays with it
             return
-        with self._lock:  # so that nothing is leased between the release and the end
-            try:
-                if self._held:
-                    self.settle([Release(receipt) for receipt in list(self._held)])
-            except JobsError as error:
-                self.logger.warning("a consumer closed without releasing its jobs: %s", error)
-            finally:
-                self._closed = True
-                self._session.close()
+        # Held until the end, so that nothing is leased between the release and that.
+        is_locked = self._lock.acquire(timeout=max(0.0, moment - monotonic()))
+        try:
+            if not is_locked:
+                raise BackendUnavailable("a call on another thread hasn't ended")
+            self._session.end_by(moment)
+            if self._held:
+                self.settle([Release(receipt) for receipt in list(self._held)])
+        except JobsError as error:
+            self.logger.warning("a consumer closed without releasing its jobs: %s", error)
+        finally:
+            self._closed = True
+            self._session.close()
+            if is_locked:
+                self._lock.release()
         if self._waiter is not None:
             self._waiter.close()
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TypeVar
 
@@ -79,6 +80,7 @@ class Session:
         self._clock = FileClock(0)
         self._inode = (0, 0)
         self._commits = 0
+        self._ends = inf
         self._closed = False
         self._pid = os.getpid()
 
@@ -98,16 +100,20 @@ class Session:
         """Run a step that changes nothing, on the file as it is at one moment; otherwise as :meth:`write`."""
         return self._run("BEGIN", step)
 
+    def end_by(self, moment: float) -> None:
+        """Have no call from now on wait for its turn longer than up to a moment of the monotonic clock."""
+        self._ends = moment
+
     def close(self) -> None:
-        """Close the connection; calls to come raise Closed."""
+        """Close the connection; calls to come, and those that wait for their turn, raise Closed."""
         self._leave_parent()
+        self._closed = True
         with self._lock:
-            self._closed = True
             self._drop()
 
     def _run(self, begin: str, step: Step[AnswerT]) -> AnswerT:
         self._leave_parent()
-        give_up = time.monotonic() + self._settings.patience_s
+        give_up = min(time.monotonic() + self._settings.patience_s, self._ends)
         shortest_s, longest_s = _PAUSE_S
         pause_s = shortest_s
         with self._lock:

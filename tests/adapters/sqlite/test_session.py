@@ -1,7 +1,12 @@
 """What stands in the way of a transaction, and what the caller is told."""
 
 import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +15,7 @@ import pytest
 from mindtrace.jobs import PublishStatus, Queue, QueueCounts, SQLiteClient
 from mindtrace.jobs.adapters.sqlite import FileDamaged, session
 from mindtrace.jobs.adapters.sqlite.filesystem import filesystem_of, refuse_network_share
-from mindtrace.jobs.domain.errors import BackendUnavailable, BrokerUnsuitable
+from mindtrace.jobs.domain.errors import BackendUnavailable, BrokerUnsuitable, Closed
 from mindtrace.jobs.ports import Ack, Message, SettleOutcome
 
 
@@ -61,6 +66,53 @@ def test_a_file_that_stays_locked_is_told_of_however_often_it_was_tried(
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(BackendUnavailable, match="locked"):
             waiting.declare(Queue("more"))
+
+
+@pytest.fixture
+def locked(path: Path) -> Iterator[Callable[[], None]]:
+    """Lock the file until the test ends."""
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as other:
+
+        def lock() -> None:
+            other.execute("BEGIN IMMEDIATE")
+
+        yield lock
+
+
+def test_closing_a_client_of_a_locked_file_takes_one_patience_however_many_consumers_it_has(
+    client: SQLiteClient, path: Path, locked: Callable[[], None]
+) -> None:
+    """A program can end while another hangs (CON-2)."""
+    patience_s, count = 1.0, 8
+    client.publish("points", [Message(f"job-{number}", b"{}") for number in range(count)])
+    waiting = SQLiteClient(path, patience_s=patience_s)
+    for consumer in [waiting.open_consumer("points") for _ in range(count)]:
+        assert len(consumer.receive(1, 0.0)) == 1
+    locked()
+
+    began = time.monotonic()
+    waiting.close()
+    assert time.monotonic() - began < patience_s * count / 2
+
+
+def test_a_consumer_of_a_locked_file_closes_though_another_thread_waits_for_its_turn(
+    client: SQLiteClient, path: Path, locked: Callable[[], None]
+) -> None:
+    """That thread's call raises Closed (CON-2)."""
+    client.publish("points", [Message("job", b"{}")])
+    with SQLiteClient(path, patience_s=0.5) as waiting, ThreadPoolExecutor(1) as thread:
+        consumer = waiting.open_consumer("points")
+        (held,) = consumer.receive(1, 0.0)
+        locked()
+        consumer._session._settings = replace(consumer._session._settings, patience_s=30.0)
+        began = threading.Event()
+        change = consumer._link.change
+        consumer._link.change = lambda work: began.set() or change(work)  # type: ignore[method-assign]
+        settling = thread.submit(consumer.settle, [Ack(held.receipt)])
+        assert began.wait(10)
+        consumer.close()
+
+        assert isinstance(settling.exception(10), Closed)
 
 
 class FailingDisk(sqlite3.Connection):
