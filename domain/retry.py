@@ -11,9 +11,9 @@ class RetryPolicy:
     """Exponential backoff with full jitter, and two budgets that are counted apart.
 
     The *error budget* ``max_attempts`` counts handler failures: the job is dead once that many attempts
-    have failed (RTY-1). The *crash budget* ``max_deliveries`` counts deliveries that ended without any
-    settlement, because the worker died or its lease ran out: the job is dead, with that reason, once that
-    many were lost, so that a job that kills its worker can't loop (RTY-3).
+    have failed (RTY-1). The *crash budget* ``max_deliveries`` counts deliveries whose worker died, as far as
+    the broker can tell: it lost the connection, or its lease ran out. The job is dead, with that reason, once
+    that many were lost, so that a job that kills its worker can't loop (RTY-3).
 
     Args:
         max_attempts: How often a job is tried in all, 1 or more; a job's own ``max_attempts`` overrides it.

@@ -121,11 +121,14 @@ class Trial:
         return [job_from_schema(SCHEMA, Numbered(number=number)) for number in range(count)]
 
     def publish(self, jobs: list[Job[Numbered]]) -> None:
-        """Publish ``jobs``, and again what was left open, until all are confirmed."""
+        """Publish ``jobs``, and again what was left open or not sent, until all are confirmed."""
         left = jobs
         while left:
             self.account.unconfirmed.update(job.id for job in left)
-            outcomes = self.orchestrator.publish_batch(QUEUE, left)
+            try:
+                outcomes = self.orchestrator.publish_batch(QUEUE, left)
+            except BackendUnavailable:  # nothing was sent
+                continue
             unknown = {outcome.id for outcome in outcomes if outcome.status is PublishStatus.UNKNOWN}
             rejected = [outcome for outcome in outcomes if outcome.status is PublishStatus.REJECTED]
             assert not rejected, rejected[0].error

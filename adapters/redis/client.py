@@ -13,6 +13,7 @@ from typing import Any
 
 from ...domain.errors import (
     BackendError,
+    BackendUnavailable,
     Closed,
     JobsError,
     QueueConflict,
@@ -41,6 +42,7 @@ from ...ports import (
 from .chunks import CHUNK_JOBS, in_chunks
 from .connections import Argument
 from .consumer_backend import RedisConsumerBackend
+from .declared import Declared
 from .diagnosis import diagnose
 from .keys import QueueKeys
 from .link import Link, OutOfReach, RefusedByServer
@@ -121,6 +123,8 @@ class RedisClient(OrchestratorBackend):
         self._link = server.link(
             "RedisClient", self._client_name, sweep_s=sweep_s, patience_s=patience_s, logger=self.logger
         )
+        self._declared = Declared(self._link, QueueKeys(namespace, "").mark)
+        self._link.restore = self._declared.restore
         self._address = f"redis{'s' if ssl else ''}://{'' if sentinels else host}"
         self._namespace = namespace
         self._durability = parsed_durability(durability)
@@ -173,7 +177,8 @@ class RedisClient(OrchestratorBackend):
                 f"queue {queue.name!r} was made by another release: its layout is {layout.decode()}, "
                 f"this one knows {_LAYOUT}"
             )
-        self._link.stand(DECLARE, keys.for_declare(), arguments)
+        with naming_queue(queue.name, self._link):
+            self._declared.add(keys.for_declare(), arguments)
 
     def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
         self._check_open()
@@ -186,8 +191,11 @@ class RedisClient(OrchestratorBackend):
     def open_consumer(
         self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
     ) -> RedisConsumerBackend:
+        keys = self._keys(queue)
         self.counts(queue)  # raises QueueNotFound
-        consumer = RedisConsumerBackend(self._link, self._keys(queue), lease_s=lease_s, sweep_s=self._sweep_s)
+        with naming_queue(queue, self._link):
+            self._link.resume(keys.for_resume(), round(lease_s * 1000))
+        consumer = RedisConsumerBackend(self._link, keys, lease_s=lease_s, sweep_s=self._sweep_s)
         with self._lock:
             self._consumers.add(consumer)
         return consumer
@@ -210,7 +218,8 @@ class RedisClient(OrchestratorBackend):
 
     def delete(self, queue: str) -> None:
         keys = self._keys(queue)
-        self._link.fall(keys.for_declare())
+        self._declared.remove(keys.for_declare())
+        self._link.forget(keys.for_resume())
         with self._operation(keys) as operation:
             operation.run(DELETE, keys.for_delete(operation.id), [])
         with naming_queue(queue, self._link):
@@ -288,6 +297,7 @@ class RedisClient(OrchestratorBackend):
                 return
             self._closed = True
             consumers, publishers = list(self._consumers), list(self._publishers.values())
+        self._link.end_soon()
         for consumer in consumers:
             consumer.close()
         for publisher in publishers:
@@ -341,56 +351,84 @@ class _Publisher:
         self._lock = threading.Lock()
 
     def publish(self, messages: Sequence[Message]) -> list[PublishOutcome]:
+        give_up = monotonic() + self._link.patience_s
+        if not self._lock.acquire(timeout=self._link.patience_s):
+            late = self._link.too_late()
+            raise self._link.unavailable(late) from late.error
+        try:
+            if len(messages) == 1:
+                return self._publish_chunk(list(messages), give_up - monotonic())
+            return self._publish_chunks(messages, give_up - monotonic())
+        finally:
+            self._lock.release()
+
+    def _publish_chunks(self, messages: Sequence[Message], patience_s: float | None) -> list[PublishOutcome]:
         outcomes: list[PublishOutcome] = []
         failure: JobsError | None = None
-        with self._lock:
-            if len(messages) == 1:
-                return self._publish_chunk(list(messages))
-            for chunk in in_chunks(messages, lambda message: len(message.body)):
+        status = PublishStatus.UNKNOWN
+        for chunk in in_chunks(messages, lambda message: len(message.body)):
+            if failure is None:
                 try:
-                    if failure is None:
-                        outcomes += self._publish_chunk(chunk)
-                        failure = _outage(outcomes[-len(chunk) :])
-                        continue
+                    answers = self._publish_chunk(chunk, patience_s)
+                    outcomes += answers
+                    failure, patience_s = _outage(answers), None
+                    continue
                 except JobsError as error:
                     if not outcomes:
                         raise
                     failure = error  # told by message, or those before would be left without an answer
-                gone = isinstance(failure, QueueNotFound)
-                status = PublishStatus.REJECTED if gone else PublishStatus.UNKNOWN
-                outcomes += self._answer(chunk, status, failure)
+                    if isinstance(error, QueueNotFound | BackendUnavailable):  # nothing of it was sent
+                        status = PublishStatus.REJECTED
+            outcomes += self._answer(chunk, status, failure)
         return outcomes
 
-    def _publish_chunk(self, messages: list[Message]) -> list[PublishOutcome]:
+    def _publish_chunk(self, messages: list[Message], patience_s: float | None) -> list[PublishOutcome]:
         if self._open is not None:
             try:
-                self._resolve_open(*self._open)
+                self._resolve_open(*self._open, patience_s)
             except OutOfReach as out:
-                return self._answer(messages, PublishStatus.UNKNOWN, self._link.unavailable(out))
-        return self._publish_again(messages) if self._settled else self._send(messages)
+                return self._unsent(messages, out)
+        if self._settled:
+            return self._publish_again(messages, patience_s)
+        return self._send(messages, patience_s)
 
-    def _publish_again(self, messages: list[Message]) -> list[PublishOutcome]:
+    def _unsent(self, messages: list[Message], out: OutOfReach) -> list[PublishOutcome]:
+        """Answer for messages that weren't sent now; a request whose answer never came may have held them."""
+        _, open_ids = self._open or ("", [])
+        error = self._link.unavailable(out)
+        if not {message.id for message in messages} & set(open_ids):
+            raise error from out.error
+        unknown, rejected = PublishStatus.UNKNOWN, PublishStatus.REJECTED
+        return [
+            PublishOutcome(message.id, unknown if message.id in open_ids else rejected, error)
+            for message in messages
+        ]
+
+    def _publish_again(self, messages: list[Message], patience_s: float | None) -> list[PublishOutcome]:
         """Publish what isn't in the queue already though it was answered UNKNOWN."""
         now = monotonic()
         self._settled = {id_: until for id_, until in self._settled.items() if until > now}
-        # Answered now; the next publish of such an id is a new one.
-        known = {message.id for message in messages if self._settled.pop(message.id, None)}
+        known = {message.id for message in messages} & self._settled.keys()
         fresh = [message for message in messages if message.id not in known]
-        answers = iter(self._send(fresh) if fresh else [])
+        answers = iter(self._send(fresh, patience_s) if fresh else [])
+        for id_ in known:  # answered now; the next publish of such an id is a new one
+            self._settled.pop(id_)
         duplicate = PublishStatus.DUPLICATE
         return [
             PublishOutcome(message.id, duplicate) if message.id in known else next(answers)
             for message in messages
         ]
 
-    def _send(self, messages: list[Message]) -> list[PublishOutcome]:
+    def _send(self, messages: list[Message], patience_s: float | None) -> list[PublishOutcome]:
         self._requests += 1
         ids = ",".join([message.id for message in messages])
         bodies = [message.body for message in messages]
         arguments: list[Argument] = [str(self._requests), _KEEP_MS, ids, _plans(messages), *bodies]
         try:
-            answer: bytes = self._link.run(PUBLISH, self._names, arguments)
+            answer: bytes = self._link.run(PUBLISH, self._names, arguments, patience_s=patience_s)
         except OutOfReach as out:
+            if not out.may_have_run:
+                raise self._link.unavailable(out) from out.error
             self._open = (str(self._requests), [message.id for message in messages])
             return self._answer(messages, PublishStatus.UNKNOWN, self._link.unavailable(out))
         except RefusedByServer as error:
@@ -412,9 +450,9 @@ class _Publisher:
     ) -> list[PublishOutcome]:
         return [PublishOutcome(message.id, status, error) for message in messages]
 
-    def _resolve_open(self, request: str, ids: list[str]) -> None:
+    def _resolve_open(self, request: str, ids: list[str], patience_s: float | None) -> None:
         """Find out what became of the request whose answer never came, before another takes its place."""
-        answer = self._link.command("GET", self._keys.last(self._client)) or b""
+        answer = self._link.command("GET", self._keys.last(self._client), patience_s=patience_s) or b""
         last, _, said = answer.decode().partition("|")
         if last == request:
             until = monotonic() + _RETRIED_S

@@ -18,9 +18,15 @@ from hiredis import Reader, pack_command  # isort: skip - after redis, which who
 Argument = str | bytes | int
 Command = tuple[Argument, ...]
 """Its name, and what follows it."""
+Ask = Callable[..., list[Any]]
+"""Sends commands in one go, and returns as many answers: an error that the server answers isn't raised."""
 _READ_BYTES = 65_536
 _UNLIMITED = 2**31
 """Each consumer that waits has one; newer drivers would allow 100."""
+
+
+class BrokenOff(driver.ConnectionError):
+    """The connection broke after something was sent: any of the commands may or may not have run."""
 
 
 class _Kept:
@@ -80,6 +86,8 @@ class Connections:
     """
 
     def __init__(self, client: Redis) -> None:
+        self.greet: Callable[[Ask], None] = lambda _ask: None
+        """Called with each new connection before anything else is sent over it."""
         self._client = client
         self._pool = client.connection_pool
         self._follows = isinstance(self._pool, SentinelConnectionPool)
@@ -90,18 +98,18 @@ class Connections:
         """Send commands in one go, and return what the server answers each: an error it answers isn't raised.
 
         Raises:
-            ConnectionError, TimeoutError: the driver's: there is no connection, or it broke, and any of the
-                commands may or may not have run.
+            BrokenOff: the connection broke, and any of the commands may or may not have run.
+            ConnectionError, TimeoutError: the driver's: there is no connection, so that none has run.
             InvalidResponse: the driver's: what was read is no answer.
         """
         kept = self._take()
         try:
             answers = kept.ask(commands)
         except BaseException as error:  # an interrupt, too: what it left would be the next command's answer
-            broke = isinstance(error, OSError) or not kept.is_open()
+            broke = isinstance(error, OSError | driver.ConnectionError) or not kept.is_open()
             self._drop(kept.connection)
             if broke and isinstance(error, Exception):
-                raise driver.ConnectionError(f"the connection broke: {error}") from error
+                raise BrokenOff(f"the connection broke: {error}") from error
             raise
         self._idle.append(kept)
         return answers
@@ -140,10 +148,14 @@ class Connections:
             self._drop(idle.connection)
         connection = self._pool.get_connection()
         try:
-            return _Kept(connection)
-        except (ValueError, OSError, driver.RedisError) as error:  # it was closed just now
+            kept = _Kept(connection)
+            self.greet(lambda *commands: kept.ask(commands))
+        except BaseException as error:
             self._drop(connection)
-            raise driver.ConnectionError(f"the connection broke: {error}") from error
+            if isinstance(error, ValueError | OSError):  # it was closed just now
+                raise driver.ConnectionError(f"the connection broke: {error}") from error
+            raise
+        return kept
 
     def _next_idle(self) -> _Kept | None:
         try:

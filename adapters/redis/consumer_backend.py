@@ -38,6 +38,8 @@ _KEEP_MS = 600_000
 """How long the answer to a request is kept for the case that it was lost."""
 _ENDING_S = 2.0
 """How long ``close`` waits for a ``receive`` on another thread to end."""
+_INTERRUPT_S = 0.5
+"""How long ``interrupt`` tries to reach the server: a signal handler may have called it."""
 _NO_SETTLEMENTS = (0,)
 """How a request tells that it settles nothing."""
 _FIRST_DELIVERY = (1, 1, 0)
@@ -53,6 +55,9 @@ class RedisConsumerBackend(ConsumerBackend):
     What it wants once it is woken goes to the server together with the wait, so that a publish and the
     delivery of the job are one trip apart. That makes a request which is under way for as long as the wait
     lasts: another of this consumer's that overtakes it makes it STALE, and it takes nothing any more.
+
+    A request whose answer never came stays open: it is sent again before any other, under its own number, so
+    that it is carried out once, and what it settled is known.
 
     Made by :meth:`RedisClient.open_consumer`.
     """
@@ -70,6 +75,9 @@ class RedisConsumerBackend(ConsumerBackend):
         self._requests = 0
         self._receipts = Receipts(self._consumer)
         self._held: dict[str, _Held] = {}
+        self._open: _Open | None = None
+        self._unclaimed: list[str] = []
+        """The receipts of jobs that an open request took for nobody."""
         self._idle: _Idle | None = None
         self._interrupted = threading.Event()
         self._interrupts_seen = "0-0"
@@ -118,6 +126,9 @@ class RedisConsumerBackend(ConsumerBackend):
 
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
         self._check_open()
+        if self._open is not None:  # else what it settled would seem to be lost
+            with self._lock, suppress(QueueNotFound), naming_queue(self._keys.queue, self._link):
+                self._catch_up()
         known = [(receipt, job) for receipt in receipts if (job := self._held.get(receipt)) is not None]
         for start in range(0, len(known), _MAX_BATCH):
             chunk = known[start : start + _MAX_BATCH]
@@ -131,7 +142,8 @@ class RedisConsumerBackend(ConsumerBackend):
                 answer = b"0" * len(chunk)
             with self._lock:
                 for (receipt, _), kept in zip(chunk, answer.decode(), strict=True):
-                    if kept == "0" and receipt in self._held:  # else it was settled meanwhile
+                    # Else it was settled meanwhile, or may have been.
+                    if kept == "0" and receipt in self._held and not self._is_in_doubt(receipt):
                         self._lose(receipt)
         why_not = self._receipts.why_not_held
         return [SettleOutcome.OK if receipt in self._held else why_not(receipt) for receipt in receipts]
@@ -148,19 +160,23 @@ class RedisConsumerBackend(ConsumerBackend):
     def close(self) -> None:
         if os.getpid() != self._pid:
             return  # what is held is the parent's
-        with self._lock:
+        if not self._lock.acquire(timeout=max(0.0, min(self._link.patience_s, self._link.left_s))):
+            self._closed = True
+            self.logger.warning("a consumer closed without releasing its jobs: a request is under way still")
+            return
+        try:
             if self._closed:
                 return
-            try:
-                # Also makes STALE what waits at the server, and would take jobs for nobody.
-                self._settle([Release(receipt) for receipt in list(self._held)], 0)
-            except JobsError as error:
-                self.logger.warning("a consumer closed without releasing its jobs: %s", error)
-                return
-            finally:
-                self._closed = True
+            # Also makes STALE what waits at the server, and would take jobs for nobody.
+            self._settle([Release(receipt) for receipt in list(self._held)], 0)
+        except JobsError as error:
+            self.logger.warning("a consumer closed without releasing its jobs: %s", error)
+            return
+        finally:
+            self._closed = True
+            self._lock.release()
         self._end_wait()
-        if self._receiving.acquire(timeout=_ENDING_S):
+        if self._receiving.acquire(timeout=max(0.0, min(_ENDING_S, self._link.left_s))):
             with suppress(JobsError, OutOfReach):  # else they expire
                 self._link.forget_requests(self._names[-1], self._keys.interrupt(self._consumer))
             self._receiving.release()
@@ -168,27 +184,61 @@ class RedisConsumerBackend(ConsumerBackend):
     def _end_wait(self) -> None:
         key = self._keys.interrupt(self._consumer)
         try:
-            self._link.command("XADD", key, "MAXLEN", 1, "*", "w", 1)
-            self._link.command("PEXPIRE", key, 2000)
+            self._link.command("XADD", key, "MAXLEN", 1, "*", "w", 1, patience_s=_INTERRUPT_S)
+            self._link.command("PEXPIRE", key, 2000, patience_s=_INTERRUPT_S)
         except (JobsError, OutOfReach) as error:  # then a wait can't be under way for long either
             self.logger.debug("a wait wasn't interrupted: %s", error)
 
     # -- one round trip ---------------------------------------------------------------------------
 
     def _exchange(self, settlements: Sequence[Settlement], take: int) -> Settled:
-        with self._lock:
-            batch = _Batch(settlements, self._held, self._receipts.why_not_held)
-            request = self._next_request(take, batch.arguments)
+        with self._lock, naming_queue(self._keys.queue, self._link):
+            self._catch_up()
+            return self._send(settlements, take)
+
+    def _send(self, settlements: Sequence[Settlement], take: int) -> Settled:
+        batch = _Batch(settlements, self._held, self._receipts.why_not_held)
+        request = self._next_request(take, batch.arguments)
+        try:
+            answer = self._link.run(*request)
+        except JobsError:
+            self._receipts.lose(batch.receipts())  # settled or not: nobody can tell any more
+            raise
+        except BaseException as error:  # an outage, or an interrupt
+            self._held.update(batch.held())
+            if not isinstance(error, OutOfReach) or error.may_have_run:
+                self._open = _Open(request, self._requests, batch)
+            raise
+        outcomes, deliveries = self._understood(self._requests, take, answer)
+        for receipt in batch.answer(outcomes):
+            self._lose(receipt)
+        return Settled(batch.outcomes, deliveries)
+
+    def _catch_up(self) -> None:
+        """Learn what became of the open request, and give back what it took."""
+        if self._open is not None:
+            request, number, batch = self._open
             try:
-                with naming_queue(self._keys.queue, self._link):
-                    answer = self._link.run(*request)
-            except BaseException:
-                self._receipts.lose(batch.receipts())  # settled or not: nobody can tell any more
+                answer = self._link.run(*request)
+            except RefusedByServer:
+                self._open = None
+                for receipt in batch.receipts():
+                    self._lose(receipt)
                 raise
-            outcomes, deliveries = self._understood(self._requests, take, answer)
+            self._open = None
+            outcomes, deliveries = self._understood(number, 0, answer)
+            for receipt in batch.receipts():
+                self._held.pop(receipt, None)
             for receipt in batch.answer(outcomes):
                 self._lose(receipt)
-            return Settled(batch.outcomes, deliveries)
+            # Nobody knows for how long they are leased still.
+            self._unclaimed += [delivery.receipt for delivery in deliveries]
+        if self._unclaimed:
+            self._send([Release(receipt) for receipt in self._unclaimed], 0)
+            self._unclaimed.clear()
+
+    def _is_in_doubt(self, receipt: str) -> bool:
+        return self._open is not None and receipt in self._open.batch.receipts()
 
     def _take(self, take: int) -> list[Delivery]:
         with self._lock:
@@ -196,8 +246,9 @@ class RedisConsumerBackend(ConsumerBackend):
             return self._exchange([], take).deliveries
 
     def _wait_and_take(self, wake_id: str, wait_s: float, take: int) -> list[Delivery]:
-        with self._lock:
+        with self._lock, naming_queue(self._keys.queue, self._link):
             self._check_open()
+            self._catch_up()
             request = self._next_request(take, _NO_SETTLEMENTS)
             number = self._requests
         interrupt = self._keys.interrupt(self._consumer)
@@ -207,7 +258,7 @@ class RedisConsumerBackend(ConsumerBackend):
         with self._lock:
             if answer is None:
                 self._check_open()
-                answer = self._asked_again(request)
+                answer = self._asked_again(request, number)
             if answer is None:
                 return []
             _, deliveries = self._understood(number, take, answer)
@@ -217,12 +268,17 @@ class RedisConsumerBackend(ConsumerBackend):
             self._check_open()
             return deliveries
 
-    def _asked_again(self, request: Call) -> Any:
+    def _asked_again(self, request: Call, number: int) -> Any:
         """Repeat a request whose answer didn't come: what it took is answered again, or it takes now."""
         self._idle = None
         try:
             with naming_queue(self._keys.queue, self._link):
-                return self._link.run(*request)
+                try:
+                    return self._link.run(*request)
+                except OutOfReach:
+                    if number == self._requests:
+                        self._open = _Open(request, number, _Batch([], {}, self._receipts.why_not_held))
+                    raise
         except RefusedByServer as error:
             if str(error).startswith("STALE"):  # another has overtaken it, so it took nothing
                 return None
@@ -292,6 +348,14 @@ class _Idle(NamedTuple):
     """When something may become ready without a wake-up, by the monotonic clock."""
 
 
+class _Open(NamedTuple):
+    """A request that may or may not have run."""
+
+    request: Call
+    number: int
+    batch: "_Batch"
+
+
 class _Batch:
     """Settlements on their way to the script, which answers plain acks first, and back in their own order."""
 
@@ -305,8 +369,9 @@ class _Batch:
         self._acked: list[int] = []
         self._otherwise: list[int] = []
         self._settlements = settlements
-        runs: list[tuple[str, list[str]]] = []
-        others: list[Argument] = []
+        self._runs: list[tuple[str, list[str]]] = []
+        self._others: list[Argument] = []
+        runs, others = self._runs, self._others
         token_of_run, ids = "", list[str]()
         for place, settlement in enumerate(settlements):
             job = held.pop(settlement.receipt, None)
@@ -331,6 +396,13 @@ class _Batch:
     def receipts(self) -> list[str]:
         """The receipts that are sent, in the order of the arguments."""
         return [self._settlements[place].receipt for place in (*self._acked, *self._otherwise)]
+
+    def held(self) -> Iterator[tuple[str, _Held]]:
+        """The receipts that are sent, each with what was held under it."""
+        acked = [(id_, token) for token, ids in self._runs for id_ in ids]
+        others = self._others
+        otherwise = [(str(others[at + 1]), str(others[at + 2])) for at in range(0, len(others), 5)]
+        return zip(self.receipts(), (*acked, *otherwise), strict=True)
 
     def answer(self, answers: bytes) -> Iterator[str]:
         """Take the script's answers; yield the receipts that were lost."""

@@ -19,7 +19,10 @@ class QueueKeys:
 
     @property
     def meta(self) -> str:
-        """Hash: kind, layout, place (the last given, on a priority queue), deaths, rwait (until when, ms)."""
+        """Hash: kind, layout, place (the last given, on a priority queue), deaths, rwait (until when, ms).
+
+        And what ``resume.lua`` sets: server (its run id), stand (until when no lease ends, ms).
+        """
         return self._key("meta")
 
     @property
@@ -100,6 +103,11 @@ class QueueKeys:
         """Stream: an entry ends the wait of one consumer. Expires."""
         return self._key(f"interrupt:{consumer}")
 
+    @property
+    def mark(self) -> str:
+        """String, one for the whole namespace: it is lost with the server's memory (``mark.lua``)."""
+        return f"mtj:{{{self.namespace}/}}:mark"
+
     # -- what each script takes, in its order -----------------------------------------------------
 
     def for_publish(self, client: str) -> list[str]:
@@ -139,6 +147,10 @@ class QueueKeys:
     def for_extend(self) -> list[str]:
         """The keys of ``extend.lua``."""
         return [self.meta, self.state, self.run]
+
+    def for_resume(self) -> list[str]:
+        """The keys of ``resume.lua``."""
+        return [self.meta]
 
     def for_declare(self) -> list[str]:
         """The keys of ``declare.lua``."""

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from math import ceil
+from math import ceil, inf
 from time import monotonic
 from typing import Any
 
@@ -11,18 +11,11 @@ from redis import exceptions as driver
 from redis.sentinel import MasterNotFoundError
 
 from ...domain import RetryPolicy
-from ...domain.errors import (
-    AccessDenied,
-    BackendError,
-    BackendUnavailable,
-    BrokerUnsuitable,
-    Closed,
-    JobsError,
-)
-from .connections import Argument, Command, Connections
-from .scripts import Script
+from ...domain.errors import AccessDenied, BackendError, BackendUnavailable, Closed, JobsError
+from .connections import Argument, Ask, BrokenOff, Command, Connections
+from .greeting import Greeting
+from .scripts import Script, evalsha, evaluate
 
-_OLDEST = (7, 0)
 _BACKOFF = RetryPolicy(base_delay_s=0.05, max_delay_s=2.0)
 _PAUSE_S = 0.05
 """How long to wait instead where waiting isn't possible."""
@@ -38,6 +31,8 @@ _PASSING = (
 """What comes of a server that will be there again, or has a successor."""
 _PASSING_REFUSALS = ("NOREPLICAS", "MISCONF", "BUSY ")
 """How a server begins that refuses for now: too few replicas, no disk to save to, a script that runs long."""
+_IN_DOUBT = (BrokenOff, driver.InvalidResponse)
+"""What leaves open whether the command ran."""
 _DENIED = (driver.AuthenticationError, driver.AuthorizationError, driver.NoPermissionError)
 
 Call = tuple[Script, Sequence[str], Sequence[Argument]]
@@ -45,10 +40,16 @@ Call = tuple[Script, Sequence[str], Sequence[Argument]]
 
 
 class OutOfReach(Exception):
-    """The server can't be reached, or broke the connection: the command may or may not have run."""
+    """The server couldn't be reached in time.
 
-    def __init__(self, error: Exception) -> None:
+    Args:
+        error: Why.
+        may_have_run: Whether the command was sent, so that it may or may not have run.
+    """
+
+    def __init__(self, error: Exception, may_have_run: bool) -> None:
         self.error = error
+        self.may_have_run = may_have_run
         super().__init__(str(error))
 
 
@@ -81,38 +82,55 @@ class Link:
         self._commands = commands
         self._waits = waits
         self._owner = owner
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         self._logger = logger
-        self._checked = False
-        self._server: str | None = None
-        """The run id of the server that was met last: another after a restart or a failover."""
-        self._standing: dict[Sequence[str], tuple[Script, Sequence[Argument]]] = {}
-        self._out = False
+        self.restore: Callable[[], None] = lambda: None
+        """Called when a queue isn't there, which is then looked for once more."""
+        self._greeting = Greeting(address)
+        commands.greet = waits.greet = self._greet
+        self._outage: Exception | None = None
+        """What the first call met that couldn't reach the server; None while it can be reached."""
+        self._out_since = 0.0
         self._broke = False
         """Whether ever a call broke off: what it sent may be on its way still, however late it is."""
+        self._ends = inf
+        """When to begin no more calls."""
         self._closing = threading.Event()
 
-    def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+    def run(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        arguments: Sequence[Argument],
+        *,
+        patience_s: float | None = None,
+    ) -> Any:
         """Run a script, and try again until it answers or patience ends.
+
+        Args:
+            script: The script.
+            keys: Its keys.
+            arguments: Its arguments.
+            patience_s: Seconds to keep trying, in place of the link's; 0 for one try, less for none.
 
         Raises:
             OutOfReach: the server couldn't be reached for as long as patience lasts.
             BackendError: the server refused.
             Closed: the link was closed.
         """
-        return self._persist(self._evaluate, script, keys, arguments)
+        return self._persist(evaluate, self._commands.ask, script, keys, arguments, patience_s=patience_s)
 
-    def stand(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> None:
-        """Run a script again, before all else, in a server that was restarted or took another's place."""
-        self._standing[tuple(keys)] = (script, arguments)
-
-    def fall(self, keys: Sequence[str]) -> None:
-        """Run no script again for these keys."""
-        self._standing.pop(tuple(keys), None)
-
-    def command(self, *words: Argument) -> Any:
+    def command(self, *words: Argument, patience_s: float | None = None) -> Any:
         """Run a command that may run twice; otherwise as :meth:`run`."""
-        return self._persist(self._commands.ask_parsed, *words)
+        return self._persist(self._commands.ask_parsed, *words, patience_s=patience_s)
+
+    def resume(self, keys: Sequence[str], lease_ms: int) -> None:
+        """Keep outages from ending the leases of a queue, from now on; otherwise as :meth:`run`."""
+        self._persist(self._greeting.resume, self._commands.ask, keys, lease_ms)
+
+    def forget(self, keys: Sequence[str]) -> None:
+        """Do that no more."""
+        self._greeting.forget(keys)
 
     def forget_requests(self, *keys: str) -> None:
         """Remove what turns away requests that come late, unless one may come: then it expires by itself."""
@@ -140,7 +158,7 @@ class Link:
         ids = [last for _, last in streams]
         wait: Command = ("XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", *names, *ids)
         try:
-            came, *answers = self._waits.ask(wait) if then is None else self._waits.ask(wait, _evalsha(*then))
+            came, *answers = self._waits.ask(wait) if then is None else self._waits.ask(wait, evalsha(*then))
             if isinstance(came, Exception):
                 raise came
         except _DENIED as error:
@@ -165,49 +183,61 @@ class Link:
             return news, None
         return news, answer
 
+    def end_soon(self) -> None:
+        """Have all calls from now on end within one patience, together."""
+        self._ends = monotonic() + self.patience_s
+
+    @property
+    def left_s(self) -> float:
+        """How many seconds are left of that time."""
+        return self._ends - monotonic()
+
     def close(self) -> None:
         """Drop every connection; calls under way and to come raise Closed."""
         self._closing.set()
         self._commands.close()
         self._waits.close()
 
-    def _evaluate(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        (answer,) = self._commands.ask(_evalsha(script, keys, arguments))
-        if isinstance(answer, driver.NoScriptError):  # the server was restarted, or its scripts flushed
-            (answer,) = self._commands.ask(("EVAL", script.text, len(keys), *keys, *arguments))
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+    def _greet(self, ask: Ask) -> None:
+        self._greeting(ask, 0.0 if self._outage is None else monotonic() - self._out_since)
 
-    def _persist(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        give_up = monotonic() + self._patience_s
+    def _persist(self, call: Callable[..., Any], *arguments: Any, patience_s: float | None = None) -> Any:
+        now = monotonic()
+        give_up = min(now + (self.patience_s if patience_s is None else patience_s), self._ends)
+        if give_up < now:
+            raise self.too_late()
         tries = 0
-        looked_again = False
+        may_have_run = looked_again = False
         while True:
             if self._closing.is_set():
                 raise Closed(f"this {self._owner} is closed")
             try:
-                if not self._checked:
-                    self._check_server()
                 answer = call(*arguments)
             except JobsError:
                 raise
             except Exception as error:
+                may_have_run = may_have_run or isinstance(error, _IN_DOUBT)
                 if str(error).startswith("NOQUEUE") and not looked_again:
-                    looked_again, self._checked = True, False  # may be gone with the server that had it
+                    looked_again = True
+                    self.restore()
                     continue
                 passing = isinstance(error, _PASSING) or str(error).startswith(_PASSING_REFUSALS)
                 if isinstance(error, _DENIED) or not passing:
-                    raise self._translated(error, tries > 0) from error
+                    raise self._translated(error, may_have_run) from error
                 tries += 1
                 self._tell_out(error)
                 delay_s = _BACKOFF.delay_s(tries)
                 if monotonic() + delay_s >= give_up:
-                    raise OutOfReach(error) from error
+                    raise OutOfReach(error, may_have_run) from error
                 self._closing.wait(delay_s)
             else:
                 self._tell_back()
                 return answer
+
+    def too_late(self) -> OutOfReach:
+        """What to raise where no time is left to send anything."""
+        waits = TimeoutError("no answer came to the calls before this one")
+        return OutOfReach(self._outage or waits, may_have_run=False)
 
     def unavailable(self, out: OutOfReach) -> BackendUnavailable:
         """What to tell the caller of an outage."""
@@ -226,40 +256,20 @@ class Link:
 
     def _tell_out(self, error: Exception) -> None:
         self._broke = True
-        self._checked = False  # whoever answers next may be another server
-        if isinstance(error, driver.ReadOnlyError):  # demoted: its successor may have its name by now
-            self._commands.drop_idle()
-        if not self._out:
-            self._out = True
+        # Whoever answers next is to be greeted: it may have refused for long, or be the successor of one that
+        # was demoted.
+        self._commands.drop_idle()
+        self._waits.drop_idle()
+        if self._outage is None:
+            self._outage, self._out_since = error, monotonic()
             self._logger.warning(
                 "Redis at %s is out of reach, trying again: %s", self._address, _described(error)
             )
 
     def _tell_back(self) -> None:
-        if self._out:
-            self._out = False
+        if self._outage is not None:
+            self._outage = None
             self._logger.warning("Redis at %s is back", self._address)
-
-    def _check_server(self) -> None:
-        """Refuse a server that is too old, or would drop things when full; give a new one what stands."""
-        about = self._commands.ask_parsed("INFO", "server") | self._commands.ask_parsed("INFO", "memory")
-        version = tuple(int(part) for part in str(about["redis_version"]).split(".")[:2])
-        if version < _OLDEST and "valkey_version" not in about:
-            raise BrokerUnsuitable(
-                f"Redis {about['redis_version']} at {self._address}: version {_OLDEST[0]} or newer is needed"
-            )
-        policy = str(about.get("maxmemory_policy", "noeviction"))
-        if int(about.get("maxmemory", 0)) and policy.startswith("allkeys"):
-            raise BrokerUnsuitable(
-                f"Redis at {self._address} would drop jobs and results when its memory is full: its "
-                f"maxmemory-policy is {policy}; set it to noeviction, with CONFIG SET and in its "
-                "configuration file"
-            )
-        if self._server not in (None, about["run_id"]):
-            for keys, (script, arguments) in list(self._standing.items()):
-                self._evaluate(script, keys, arguments)
-        self._server = about["run_id"]
-        self._checked = True
 
 
 class RefusedByServer(BackendError):
@@ -280,7 +290,3 @@ def _described(error: Exception) -> str:
         denied = "Authentication" in str(error)
         return "a Sentinel wants another sentinel_password" if denied else "no Sentinel names a server"
     return f"{type(error).__name__}: {error}"
-
-
-def _evalsha(script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Command:
-    return ("EVALSHA", script.sha, len(keys), *keys, *arguments)

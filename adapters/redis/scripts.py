@@ -1,9 +1,15 @@
 """The Lua scripts, as the server is to run them."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from .connections import Argument, Ask, Command
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,25 @@ def _used(common: str, own: str) -> str:
     return text
 
 
+def evalsha(script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Command:
+    """The command that runs a script which the server knows."""
+    return ("EVALSHA", script.sha, len(keys), *keys, *arguments)
+
+
+def evaluate(ask: Ask, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+    """Run a script, whether the server knows it or not, and return its answer.
+
+    Raises:
+        RedisError: the driver's: the script's error, or what ``ask`` raises.
+    """
+    (answer,) = ask(evalsha(script, keys, arguments))
+    if isinstance(answer, NoScriptError):  # the server was restarted, or its scripts flushed
+        (answer,) = ask(("EVAL", script.text, len(keys), *keys, *arguments))
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
 PUBLISH = _load("publish")
 EXCHANGE = _load("exchange")
 EXTEND = _load("extend")
@@ -42,6 +67,8 @@ LETTERS = _load("letters")
 UNBURY = _load("unbury")
 RESULT = _load("result")
 DENIED = _load("denied")
+MARK = _load("mark")
+RESUME = _load("resume")
 PUT_RESULTS = _load("put_results")
 GET_RESULT = _load("get_result")
 FORGET_RESULTS = _load("forget_results")

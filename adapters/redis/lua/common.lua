@@ -14,6 +14,11 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- Up to which moment leases are over. After an outage all of them stand for a while (resume.lua): then none is.
+local function over_until(stand, now)
+  return stand and now < tonumber(stand) and 0 or now
+end
+
 local function unpack_state(record)
   local priority, attempt, crashes, number, place = struct.unpack(FORMAT, record)
   return { priority = priority, attempt = attempt, crashes = crashes, number = number, place = place,

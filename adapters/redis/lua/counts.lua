@@ -6,14 +6,16 @@
 -- Cost  O(log n)
 
 local meta, ready, run, delay, dead = unpack(KEYS)
-local kind = redis.call('HGET', meta, 'kind')
+local about = redis.call('HMGET', meta, 'kind', 'stand')
+local kind = about[1]
 if not kind then return redis.error_reply('NOQUEUE') end
 local now = now_ms()
 local due = redis.call('ZCOUNT', delay, '-inf', now)
-local expired = redis.call('ZCOUNT', run, '-inf', now)
+local over = over_until(about[2], now)
+local expired = redis.call('ZCOUNT', run, '-inf', over)
 return {
   ready_count(kind, ready) + due + expired,
   redis.call('ZCARD', delay) - due,
-  redis.call('ZCOUNT', run, '(' .. now, '(+inf'),
+  redis.call('ZCOUNT', run, '(' .. over, '(+inf'),
   redis.call('ZCARD', dead),
 }

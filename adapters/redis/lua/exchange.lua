@@ -17,8 +17,8 @@ local meta, body, state, ready, run, delay, dead, letter, history, result, expir
 local request, consumer, lease_ms, keep_ms, take = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local SWEPT, KEPT_HISTORY, KEPT_ENDS = 500, 10, 10000
 
-local about = redis.call('HMGET', meta, 'kind', 'rwait')
-local kind, waited_until = about[1], tonumber(about[2])
+local about = redis.call('HMGET', meta, 'kind', 'rwait', 'stand')
+local kind, waited_until, stand = about[1], tonumber(about[2]), tonumber(about[3])
 if not kind then return redis.error_reply('NOQUEUE') end
 local now = now_ms()
 
@@ -29,6 +29,7 @@ local function answer(outcomes, ids, infos)
     return { now, -1, '', outcomes, ids, bodies, infos }
   end
   local due, expires = first_score(delay), first_score(run)
+  if expires and stand then expires = math.max(expires, stand) end
   local event = -1
   if due and expires then event = math.min(due, expires) else event = due or expires or -1 end
   local newest = redis.call('XREVRANGE', wake, '+', '-', 'COUNT', 1)[1]
@@ -61,7 +62,7 @@ if #due > 0 then
   end
   make_ready(kind, meta, ready, due, states)
 end
-local expired = redis.call('ZRANGE', run, '-inf', now, 'BYSCORE', 'LIMIT', 0, SWEPT)
+local expired = redis.call('ZRANGE', run, '-inf', over_until(stand, now), 'BYSCORE', 'LIMIT', 0, SWEPT)
 if #expired > 0 then
   redis.call('ZREM', run, unpack(expired))
   local states, records = {}, {}

@@ -7,8 +7,10 @@
 -- Cost  O(log n) a delivery
 
 local meta, state, run = unpack(KEYS)
-if redis.call('EXISTS', meta) == 0 then return redis.error_reply('NOQUEUE') end
+local about = redis.call('HMGET', meta, 'kind', 'stand')
+if not about[1] then return redis.error_reply('NOQUEUE') end
 local now, lease_ms = now_ms(), tonumber(ARGV[1])
+local over = over_until(about[2], now)
 local ids = {}
 for i = 2, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
 local records = redis.call('HMGET', state, unpack(ids))
@@ -16,7 +18,7 @@ local ends = redis.call('ZMSCORE', run, unpack(ids))
 local outcomes, leases = {}, {}
 for i, id in ipairs(ids) do
   local held = records[i] and ends[i] and string.sub(records[i], RECORD + 1) == ARGV[2 * i + 1]
-  if held and tonumber(ends[i]) > now then
+  if held and tonumber(ends[i]) > over then
     outcomes[i] = '1'
     leases[#leases + 1] = now + lease_ms
     leases[#leases + 1] = id

@@ -7,7 +7,8 @@
 -- Cost  O(log n) a job, and a look through the last 10,000 that ended
 
 local meta, body, state, history, ready, run, delay, ended, last = unpack(KEYS)
-local kind = redis.call('HGET', meta, 'kind')
+local about = redis.call('HMGET', meta, 'kind', 'stand')
+local kind = about[1]
 if not kind then return redis.error_reply('NOQUEUE') end
 local before, stale = answered_before(last, ARGV[1])
 if stale then return redis.error_reply('STALE') end
@@ -37,7 +38,7 @@ if #ids > 0 then
   return forget(ids)
 end
 -- A lease that has run out counts as ready, so it is purged as such.
-ids = redis.call('ZRANGE', run, '-inf', now_ms(), 'BYSCORE', 'LIMIT', 0, most)
+ids = redis.call('ZRANGE', run, '-inf', over_until(about[2], now_ms()), 'BYSCORE', 'LIMIT', 0, most)
 if #ids > 0 then
   redis.call('ZREM', run, unpack(ids))
   return forget(ids)

@@ -1,0 +1,580 @@
+"""An outage of Redis costs no settlement of a finished job, no crash of a healthy one, and patience once.
+
+The server restarts, is killed, falls silent, is cut off, or forgets. Where a test sleeps, it is for longer
+than a lease, and nothing goes wrong if it takes longer still.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import pytest
+
+from brokers.account import Account, Record
+from brokers.fixtures import StartRedis
+from brokers.proxy import Proxy, Spoil
+from brokers.redis_server import PrivateRedis
+from mindtrace.jobs import (
+    ConsumerBackend,
+    Orchestrator,
+    PublishStatus,
+    QueueCounts,
+    job_from_schema,
+)
+from mindtrace.jobs.adapters.redis import RedisClient
+from mindtrace.jobs.adapters.redis.scripts import EXCHANGE, PUBLISH
+from mindtrace.jobs.domain import Queue
+from mindtrace.jobs.domain.errors import BackendUnavailable, QueueNotFound
+from mindtrace.jobs.ports import Ack, Delivery, Message, Release, SettleOutcome
+
+from .worker import SCHEMA, Numbered
+from .workers import WorkerProcess, eventually
+
+LEASE_S = 3.0
+"""Long enough for a busy machine to bring two consumers back within it."""
+KEEPS_ALL = {"appendonly": "yes", "appendfsync": "always"}
+EMPTY = QueueCounts(0, 0, 0, 0)
+
+Connect = Callable[..., RedisClient]
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def server(private_redis: StartRedis) -> PrivateRedis:
+    return private_redis(**KEEPS_ALL)
+
+
+@pytest.fixture
+def connect(server: PrivateRedis, stack: ExitStack) -> Connect:
+    """Connect a client that has declared the queue."""
+
+    def connect(**options: Any) -> RedisClient:
+        client = stack.enter_context(server.client(**({"patience_s": 1.0, "sweep_s": 0.5} | options)))
+        client.declare(Queue("jobs"))
+        return client
+
+    return connect
+
+
+def publish(client: RedisClient, *ids: str) -> list[PublishStatus]:
+    return [outcome.status for outcome in client.publish("jobs", [Message(id_, b"{}") for id_ in ids])]
+
+
+def receive(consumer: ConsumerBackend, count: int) -> list[Delivery]:
+    deliveries = consumer.receive(count, 20.0)
+    assert len(deliveries) == count
+    return deliveries
+
+
+def settle(consumer: ConsumerBackend, *receipts: str) -> list[SettleOutcome]:
+    return consumer.settle([Ack(receipt) for receipt in receipts]).outcomes
+
+
+# -- leases ---------------------------------------------------------------------------------------
+
+stopped = pytest.mark.parametrize("end", [PrivateRedis.stop, PrivateRedis.kill], ids=["stopped", "killed"])
+
+
+@stopped
+def test_leases_that_ran_out_while_the_server_was_away_stand_until_their_workers_can_be_back(
+    server: PrivateRedis, connect: Connect, end: Callable[[PrivateRedis], None]
+) -> None:
+    """Whoever is back first takes nobody's job, and counts it as in flight (LSE-3, RTY-3)."""
+    holder, first = (connect().open_consumer("jobs", lease_s=LEASE_S) for _ in range(2))
+    client = connect()
+    publish(client, "finished", "running")
+    finished, running = receive(holder, 2)
+
+    end(server)
+    time.sleep(LEASE_S + 0.5)
+    server.start()
+
+    assert first.receive(2, 0.0) == []
+    assert client.counts("jobs") == QueueCounts(0, 0, 2, 0)
+    assert settle(holder, finished.receipt) == [SettleOutcome.OK]
+    assert holder.extend([running.receipt]) == [SettleOutcome.OK]
+    assert settle(holder, running.receipt) == [SettleOutcome.OK]
+    assert client.counts("jobs") == EMPTY
+
+
+@stopped
+def test_a_worker_that_died_with_the_server_is_found_dead_a_lease_after_that_is_back(
+    server: PrivateRedis, connect: Connect, end: Callable[[PrivateRedis], None]
+) -> None:
+    """Its job is charged with the crash: it may have taken both along (LSE-1, RTY-3)."""
+    heir = connect().open_consumer("jobs", lease_s=LEASE_S)
+    dead = connect().open_consumer("jobs", lease_s=LEASE_S)
+    publish(connect(), "job")
+    receive(dead, 1)
+
+    end(server)
+    server.start()
+
+    (delivery,) = receive(heir, 1)
+    assert (delivery.id, delivery.crashes) == ("job", 1)
+
+
+def test_a_job_that_kills_its_worker_ends_dead_though_the_server_restarts_each_time(
+    server: PrivateRedis, connect: Connect
+) -> None:
+    """A restart puts off when the crash is counted, and takes none back (RTY-3)."""
+    client = connect()
+    publish(client, "job")
+    for crashes in range(3):
+        doomed = connect().open_consumer("jobs", lease_s=0.2)
+        (delivery,) = receive(doomed, 1)
+        assert delivery.crashes == crashes
+        server.restart()
+
+    (delivery,) = receive(client.open_consumer("jobs", lease_s=0.2), 1)
+    assert delivery.crashes == 3
+
+
+def test_a_lease_that_runs_out_while_the_server_serves_is_a_crash_at_once(connect: Connect) -> None:
+    """Without an outage nothing is put off (LSE-1)."""
+    client = connect()
+    publish(client, "job")
+    receive(connect().open_consumer("jobs", lease_s=0.2), 1)
+
+    (delivery,) = receive(connect().open_consumer("jobs", lease_s=600.0), 1)
+    assert delivery.crashes == 1
+
+
+def test_a_network_that_cuts_all_workers_off_charges_no_job_with_a_crash(
+    server: PrivateRedis, stack: ExitStack
+) -> None:
+    """The server saw no outage: the first worker that is back tells it (RTY-3)."""
+    proxy = stack.enter_context(Proxy(server.address.host, server.address.port))
+    holder, first = (
+        stack.enter_context(RedisClient("127.0.0.1", proxy.port, patience_s=0.2)) for _ in range(2)
+    )
+    holder.declare(Queue("jobs"))
+    publish(holder, "job")
+    consumer, other = (client.open_consumer("jobs", lease_s=LEASE_S) for client in (holder, first))
+    (held,) = receive(consumer, 1)
+
+    proxy.spoil_next(b"", Spoil.SILENCE, times=10_000)
+    for cut_off in (consumer, other):
+        with pytest.raises(BackendUnavailable):
+            cut_off.receive(1, 0.0)
+    time.sleep(LEASE_S + 0.5)
+    proxy.forgive()
+
+    assert other.receive(1, 0.0) == []
+    assert settle(consumer, held.receipt) == [SettleOutcome.OK]
+
+
+def test_a_worker_that_alone_is_cut_off_is_taken_for_dead(server: PrivateRedis, connect: Connect) -> None:
+    """It can't be told from one that died: its job runs elsewhere, charged with a crash (LSE-1, LSE-4)."""
+    client = connect()
+    publish(client, "job")
+    cut_off, other = (client.open_consumer("jobs", lease_s=0.3) for _ in range(2))
+    (held,) = receive(cut_off, 1)
+
+    (again,) = receive(other, 1)
+    assert again.crashes == 1
+    assert settle(cut_off, held.receipt) == [SettleOutcome.LOST]
+    assert settle(other, again.receipt) == [SettleOutcome.OK]
+
+
+def test_workers_ride_five_outages_out_and_run_each_job_once(
+    server: PrivateRedis, connect: Connect, stack: ExitStack, tmp_path: Any
+) -> None:
+    """Whatever they have in hand, waiting, running or finished (CON-1, I3, I4)."""
+    record, account = Record(tmp_path / "record"), Account()
+    with server.client() as client:
+        orchestrator = Orchestrator(client)
+        orchestrator.register(SCHEMA)
+        jobs = [job_from_schema(SCHEMA, Numbered(number=number)) for number in range(200)]
+        orchestrator.publish_batch(SCHEMA.name, jobs)
+        account.confirmed |= {job.id for job in jobs}
+        options = {"lease_s": 60.0, "prefetch": 5, "job_s": 0.05}
+        workers = [WorkerProcess(server.url, record, **options) for _ in range(2)]
+        for worker in workers:
+            stack.callback(worker.kill)
+        for outage in range(5):
+            goal = len(record) + 10
+            eventually(partial(_has, record, goal), 30, "the workers work")
+            (server.kill if outage % 2 else server.stop)()
+            time.sleep(0.5)
+            server.start()
+        eventually(lambda: client.counts(SCHEMA.name) == EMPTY, 60, "every job is done")
+
+        assert account.check(client, SCHEMA.name, record).ran_again == 0
+        assert sum(worker.end()["lost"] for worker in workers) == 0
+
+
+def _has(record: Record, lines: int) -> bool:
+    return len(record) >= lines
+
+
+# -- requests whose answer never came -------------------------------------------------------------
+
+
+@pytest.fixture
+def line(server: PrivateRedis, stack: ExitStack) -> "tuple[Proxy, RedisClient]":
+    """A proxy, and a client behind it that has declared the queue and made its connections."""
+    proxy = stack.enter_context(Proxy(server.address.host, server.address.port))
+    client = stack.enter_context(RedisClient("127.0.0.1", proxy.port, patience_s=0.5, sweep_s=0.5))
+    client.declare(Queue("jobs"))
+    with server.admin() as admin:
+        admin.script_load(EXCHANGE.text)
+        admin.script_load(PUBLISH.text)
+    return proxy, client
+
+
+Line = tuple[Proxy, RedisClient]
+never_answered = pytest.mark.parametrize("how", [Spoil.CUT, Spoil.SILENCE, Spoil.HOLD])
+
+
+@never_answered
+def test_a_settlement_that_was_never_answered_is_answered_truly_when_it_is_asked_again(
+    line: Line, connect: Connect, how: Spoil
+) -> None:
+    """It counts once, whether it arrived at first or not, or arrives late (SET-1, CON-1)."""
+    proxy, client = line
+    publish(client, "a", "b")
+    consumer = client.open_consumer("jobs")
+    first, second = receive(consumer, 2)
+    proxy.spoil_next(EXCHANGE.sha.encode(), how, times=100)
+    with pytest.raises(BackendUnavailable):
+        settle(consumer, first.receipt)
+    proxy.forgive()
+
+    again = consumer.settle([Release(first.receipt), Ack(second.receipt)]).outcomes
+    assert again == [SettleOutcome.ALREADY, SettleOutcome.OK]
+    proxy.release()
+    assert connect().open_consumer("jobs").receive(1, 0.2) == []
+    assert connect().counts("jobs") == EMPTY
+
+
+@never_answered
+def test_what_came_with_a_settlement_that_was_never_answered_goes_back(line: Line, how: Spoil) -> None:
+    """No crash is charged, though nobody was told of the jobs (SET-4, RTY-3)."""
+    proxy, client = line
+    publish(client, "a", "b", "c")
+    consumer = client.open_consumer("jobs")
+    (first,) = receive(consumer, 1)
+    proxy.spoil_next(EXCHANGE.sha.encode(), how, times=100)
+    with pytest.raises(BackendUnavailable):
+        consumer.settle([Ack(first.receipt)], take=2)
+    proxy.forgive()
+
+    answer = consumer.settle([Ack(first.receipt)], take=2)
+    assert answer.outcomes == [SettleOutcome.ALREADY]
+    assert [(delivery.id, delivery.crashes) for delivery in answer.deliveries] == [("b", 0), ("c", 0)]
+    assert client.counts("jobs") == QueueCounts(0, 0, 2, 0)
+
+
+@never_answered
+@pytest.mark.parametrize("request_", [EXCHANGE.sha.encode(), b"XREAD"], ids=["at once", "after a wait"])
+def test_jobs_that_were_taken_without_an_answer_are_taken_again(
+    line: Line, server: PrivateRedis, how: Spoil, request_: bytes
+) -> None:
+    """They don't stay in flight until a lease ends (LSE-1, RTY-3)."""
+    proxy, client = line
+    consumer = client.open_consumer("jobs")
+    assert consumer.receive(2, 0.0) == []  # so that the next call waits at the server
+    proxy.spoil_next(request_, how)
+    proxy.spoil_next(EXCHANGE.sha.encode(), how, times=100)
+    with ThreadPoolExecutor(1) as thread, server.client() as other:
+        received = thread.submit(consumer.receive, 2, 5.0)
+        eventually(lambda: proxy.spoiled >= 1, 10, "the consumer waits, or asks")
+        publish(other, "a", "b")
+        assert isinstance(received.exception(30), BackendUnavailable)
+    proxy.forgive()
+
+    deliveries = receive(consumer, 2)
+    assert [(delivery.id, delivery.crashes) for delivery in deliveries] == [("a", 0), ("b", 0)]
+    assert settle(consumer, *[delivery.receipt for delivery in deliveries]) == [SettleOutcome.OK] * 2
+    proxy.release()
+    with server.client() as other:
+        assert other.counts("jobs") == EMPTY
+
+
+def test_what_may_be_settled_is_not_said_to_be_lost_when_its_lease_is_extended(line: Line) -> None:
+    """The heartbeat must not alarm anybody of a job that was settled (LSE-4)."""
+    proxy, client = line
+    publish(client, "a")
+    consumer = client.open_consumer("jobs")
+    (held,) = receive(consumer, 1)
+    proxy.spoil_next(EXCHANGE.sha.encode(), Spoil.CUT, times=100)
+    with pytest.raises(BackendUnavailable):
+        settle(consumer, held.receipt)
+    with pytest.raises(BackendUnavailable):
+        consumer.extend([held.receipt])
+    proxy.forgive()
+
+    assert consumer.extend([held.receipt]) == [SettleOutcome.ALREADY]
+    assert settle(consumer, held.receipt) == [SettleOutcome.ALREADY]
+
+
+def test_a_settlement_that_was_never_sent_is_sent_when_it_is_asked_again(
+    server: PrivateRedis, connect: Connect
+) -> None:
+    """With what was done since (SET-1, CON-1)."""
+    client = connect()
+    publish(client, "a", "b")
+    consumer = client.open_consumer("jobs")
+    first, second = receive(consumer, 2)
+    server.stop()
+    for receipts in ([first.receipt], [first.receipt, second.receipt]):
+        with pytest.raises(BackendUnavailable):
+            settle(consumer, *receipts)
+    server.start()
+
+    assert settle(consumer, first.receipt, second.receipt) == [SettleOutcome.OK] * 2
+    assert client.counts("jobs") == EMPTY
+
+
+@never_answered
+def test_close_settles_what_was_settled_without_an_answer_and_releases_the_rest(
+    line: Line, how: Spoil
+) -> None:
+    """What was done stays done (SET-1, SET-4)."""
+    proxy, client = line
+    publish(client, "a", "b")
+    consumer = client.open_consumer("jobs")
+    first, _ = receive(consumer, 2)
+    proxy.spoil_next(EXCHANGE.sha.encode(), how, times=100)
+    with pytest.raises(BackendUnavailable):
+        settle(consumer, first.receipt)
+    proxy.forgive()
+    consumer.close()
+
+    (left,) = receive(client.open_consumer("jobs"), 1)
+    assert (left.id, left.crashes) == ("b", 0)
+    assert client.counts("jobs") == QueueCounts(0, 0, 1, 0)
+
+
+def test_a_queue_that_was_deleted_before_a_settlement_is_asked_again_makes_it_lost(
+    line: Line, server: PrivateRedis
+) -> None:
+    """Nothing of the deleted queue counts (ADM-3)."""
+    proxy, client = line
+    publish(client, "a")
+    consumer = client.open_consumer("jobs")
+    (held,) = receive(consumer, 1)
+    proxy.spoil_next(EXCHANGE.sha.encode(), Spoil.HOLD, times=100)
+    with pytest.raises(BackendUnavailable):
+        settle(consumer, held.receipt)
+    proxy.forgive()
+    with server.client() as other:
+        other.delete("jobs")
+
+    assert settle(consumer, held.receipt) == [SettleOutcome.LOST]
+    with pytest.raises(QueueNotFound):
+        consumer.receive(1, 0.0)
+
+
+# -- what callers wait ----------------------------------------------------------------------------
+
+PATIENCE_S = 2.0
+CALLERS = 8
+WAITED_S = PATIENCE_S + 4.0
+"""Far less than it takes if one waits behind the other, and more than a busy machine adds to patience."""
+
+away = pytest.mark.parametrize("away", [PrivateRedis.kill, PrivateRedis.pause], ids=["killed", "silent"])
+
+
+def timed(call: Callable[[], object]) -> tuple[float, Exception | None]:
+    """Make a call, and say how long it took and what it raised."""
+    began = time.monotonic()
+    try:
+        call()
+    except Exception as error:
+        return time.monotonic() - began, error
+    return time.monotonic() - began, None
+
+
+@away
+def test_publishers_do_not_wait_for_one_another_while_the_server_is_away(
+    server: PrivateRedis, connect: Connect, away: Callable[[PrivateRedis], None]
+) -> None:
+    """Each is answered after its own patience (CON-1)."""
+    client = connect(patience_s=PATIENCE_S)
+    publish(client, "before")
+    away(server)
+    with ThreadPoolExecutor(CALLERS) as threads:
+        tries = [threads.submit(timed, partial(publish, client, f"job-{n}")) for n in range(CALLERS)]
+        took = [each.result() for each in tries]
+    server.resume()
+
+    assert max(seconds for seconds, _ in took) < WAITED_S
+    unsent = [error for _, error in took if error is not None]
+    assert all(isinstance(error, BackendUnavailable) and error.__cause__ is not None for error in unsent)
+    assert len(unsent) >= CALLERS - 1, "the first may have been sent: it is answered UNKNOWN"
+
+
+def test_a_publish_that_was_never_sent_raises_and_may_be_repeated(
+    server: PrivateRedis, connect: Connect
+) -> None:
+    """``UNKNOWN`` is for what may be in the queue (PUB-4)."""
+    client = connect()
+    publish(client, "before")
+    server.stop()
+    with pytest.raises(BackendUnavailable, match="Connection refused") as raised:
+        publish(client, "a")
+    assert raised.value.__cause__ is not None
+    server.start()
+
+    assert publish(client, "a") == [PublishStatus.ACCEPTED]
+
+
+def test_of_an_outage_after_a_part_of_a_batch_the_rest_is_known_not_to_be_sent(
+    server: PrivateRedis, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was confirmed before is told, too (PUB-4)."""
+    client = connect()
+    run = client._link.run
+
+    def run_and_end(script: Any, *arguments: Any, **options: Any) -> Any:
+        answer = run(script, *arguments, **options)
+        if script is PUBLISH:
+            server.stop()
+        return answer
+
+    monkeypatch.setattr(client._link, "run", run_and_end)
+    outcomes = client.publish("jobs", [Message(f"job-{number}", b"{}") for number in range(1200)])
+
+    statuses = [outcome.status for outcome in outcomes]
+    assert statuses == [PublishStatus.ACCEPTED] * 500 + [PublishStatus.REJECTED] * 700
+    assert isinstance(outcomes[-1].error, BackendUnavailable)
+
+
+def test_what_an_earlier_publish_left_open_stays_unknown_during_an_outage(line: Line) -> None:
+    """Only of those ids it can't be said that they aren't in the queue (PUB-4, PUB-5)."""
+    proxy, client = line
+    proxy.spoil_next(PUBLISH.sha.encode(), Spoil.CUT, times=100)
+    assert publish(client, "a") == [PublishStatus.UNKNOWN]
+    proxy.spoil_next(b"", Spoil.CUT, times=1000)
+
+    assert publish(client, "a", "b") == [PublishStatus.UNKNOWN, PublishStatus.REJECTED]
+    with pytest.raises(BackendUnavailable):
+        publish(client, "b")
+    proxy.forgive()
+    assert publish(client, "a", "b") == [PublishStatus.DUPLICATE, PublishStatus.ACCEPTED]
+
+
+@away
+@pytest.mark.parametrize("holding", [False, True], ids=["idle", "with jobs in hand"])
+def test_closing_a_client_takes_one_patience_however_many_consumers_it_has(
+    server: PrivateRedis, connect: Connect, away: Callable[[PrivateRedis], None], holding: bool
+) -> None:
+    """A program can end while its broker is away (CON-2)."""
+    client = connect(patience_s=PATIENCE_S)
+    publish(client, *[f"job-{number}" for number in range(CALLERS)])
+    consumers = [client.open_consumer("jobs") for _ in range(CALLERS)]
+    for consumer in consumers if holding else []:
+        receive(consumer, 1)
+    away(server)
+
+    took_s, _ = timed(client.close)
+    server.resume()
+    assert took_s < WAITED_S
+
+
+def test_interrupting_a_consumer_does_not_wait_for_a_server_that_is_away(
+    server: PrivateRedis, connect: Connect
+) -> None:
+    """A signal handler calls it (CON-1)."""
+    consumer = connect(patience_s=60.0).open_consumer("jobs")
+    server.kill()
+
+    took_s, _ = timed(consumer.interrupt)
+    server.start()
+    assert took_s < 30.0
+
+
+# -- a server that forgets ------------------------------------------------------------------------
+
+
+def flush(server: PrivateRedis) -> None:
+    with server.admin() as admin:
+        admin.flushall()
+
+
+def restart_empty(server: PrivateRedis) -> None:
+    server.kill()
+    for file in server.folder.rglob("*.aof"):
+        file.unlink()
+    for file in server.folder.rglob("*.manifest"):
+        file.unlink()
+    server.start()
+
+
+forgets = pytest.mark.parametrize("forget", [flush, restart_empty])
+
+
+@forgets
+def test_publishers_and_waiting_workers_go_on_in_a_server_that_lost_its_memory(
+    server: PrivateRedis, connect: Connect, forget: Callable[[PrivateRedis], None]
+) -> None:
+    """Their queues are declared again, empty; what was in them is lost (CON-1)."""
+    publisher, worker = connect(), connect()
+    consumer = worker.open_consumer("jobs")
+    publish(publisher, "lost")
+    (held,) = receive(consumer, 1)
+    publish(publisher, "lost as well")
+    forget(server)
+
+    assert publish(publisher, "new") == [PublishStatus.ACCEPTED]
+    assert settle(consumer, held.receipt) == [SettleOutcome.LOST]
+    (delivery,) = receive(consumer, 1)
+    assert (delivery.id, delivery.crashes) == ("new", 0)
+    assert settle(consumer, delivery.receipt) == [SettleOutcome.OK]
+    assert publisher.counts("jobs") == EMPTY
+
+
+@forgets
+def test_a_worker_that_waits_while_the_server_loses_its_memory_is_not_deaf(
+    server: PrivateRedis, connect: Connect, forget: Callable[[PrivateRedis], None]
+) -> None:
+    """It hears of what is published into the new queue (RCV-2, CON-1)."""
+    publisher, worker = connect(), connect(sweep_s=60.0)
+    consumer = worker.open_consumer("jobs")
+    with ThreadPoolExecutor(1) as thread, server.admin() as admin:
+        received = thread.submit(consumer.receive, 1, 60.0)
+        eventually(lambda: admin.info("clients")["blocked_clients"] == 1, 10, "the consumer waits")
+        forget(server)
+        publish(publisher, "new")
+        (delivery,) = received.result(30)
+    assert delivery.id == "new"
+
+
+@forgets
+def test_a_queue_that_nobody_of_a_client_declared_is_not_made_for_it(
+    server: PrivateRedis, connect: Connect, forget: Callable[[PrivateRedis], None], stack: ExitStack
+) -> None:
+    """Only who declared a queue knows its kind (PUB-3)."""
+    connect()
+    stranger = stack.enter_context(server.client())
+    assert stranger.counts("jobs") == EMPTY
+    forget(server)
+
+    with pytest.raises(QueueNotFound):
+        stranger.counts("jobs")
+    with server.admin() as admin:
+        assert admin.keys("*") == []
+
+
+def test_a_queue_that_was_deleted_stays_deleted(server: PrivateRedis, connect: Connect) -> None:
+    """Also for a client that had declared it, and also over a restart (ADM-3)."""
+    ours, theirs = connect(), connect()
+    consumer = ours.open_consumer("jobs")
+    theirs.delete("jobs")
+
+    for _ in range(2):
+        with pytest.raises(QueueNotFound):
+            publish(ours, "a")
+        with pytest.raises(QueueNotFound):
+            consumer.receive(1, 0.0)
+        server.restart()
