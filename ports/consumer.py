@@ -45,8 +45,10 @@ class ConsumerBackend(Closing):
     def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
         """Settle deliveries and lease up to ``take`` further jobs, in one round trip, without waiting.
 
-        Each settlement is answered, in order: ``OK``, ``ALREADY`` or ``LOST``; only ``OK`` changed anything
-        (SET-1, LSE-4). Of several settlements of one receipt, the first that reaches the broker counts.
+        Each settlement is answered, in order (SET-1, LSE-4). ``OK``: the broker confirmed it. ``ALREADY``:
+        this receipt settled its job before; nothing changed. ``LOST``: the lease had ended, and nothing
+        changed; or the connection, which was the lease, broke before the answer came, and the job is settled
+        or runs again. Of several settlements of one receipt, the first that reaches the broker counts.
 
         The broker may send some of the ``take`` jobs while the consumer works on the rest: these count as its
         own, so that it never has more, and the next call returns them.

@@ -109,14 +109,18 @@ Settlement = Ack | Retry | Dead | Release
 
 
 class SettleOutcome(StrEnum):
-    """The answer to one settlement, or to one extension."""
+    """The answer to one settlement, or to one extension (LSE-4)."""
 
     OK = "ok"
-    """It took effect."""
+    """The broker confirmed it."""
     ALREADY = "already"
     """This receipt settled its job before; nothing changed (SET-1)."""
     LOST = "lost"
-    """The lease ran out or the connection broke, and the job is no longer this consumer's (LSE-4)."""
+    """The broker isn't known to have done it, and this receipt settles nothing any more.
+
+    Where the lease had ended before, nothing changed. Where the connection broke before the answer came, the
+    broker may have done it all the same: the job is settled or runs again, so rely on neither.
+    """
 
 
 class Settled(NamedTuple):

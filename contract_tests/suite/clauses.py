@@ -18,7 +18,8 @@ CLAUSES: dict[str, str] = {
     "LSE-1": "a consumer that dies loses no job: each comes back to another consumer",
     "LSE-2": "an expired lease makes the job ready again",
     "LSE-3": "extend keeps a lease; the application extends while a handler runs, however long",
-    "LSE-4": "a settle or extend under a stale receipt answers LOST and changes nothing; the handler is told",
+    "LSE-4": "OK means that the broker confirmed, LOST that it isn't known to have; "
+    "a stale receipt is LOST and changes nothing; the handler is told",
     "LSE-5": "worker clocks don't matter: deadlines are the broker's",
     "SET-1": "ack ends the job exactly once; settling again answers ALREADY",
     "SET-2": "retry makes it ready after the delay with attempt + 1",

@@ -80,6 +80,20 @@ class Address:
         return True
 
 
+@contextmanager
+def patience(client: RabbitMQClient, seconds: float) -> Iterator[None]:
+    """Let a client's calls give up after so long, for a while.
+
+    A client that is made with little patience may never connect on a busy machine.
+    """
+    link = client._open().link
+    before, link.patience_s = link.patience_s, seconds
+    try:
+        yield
+    finally:
+        link.patience_s = before
+
+
 class PrivateRabbitMQ(PrivateServer):
     """A node of its own, on free ports, in a folder of its own; a test may do to it what it likes.
 
