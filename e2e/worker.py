@@ -45,15 +45,16 @@ Pass = Callable[[str], None]
 """Told of each point that is passed."""
 
 
-def die_at(point: str | None, times: int) -> Pass:
-    """Kill this process, as the kernel does when memory is short, when it passes a point so many times."""
+def hit_at(point: str | None, times: int, number: signal.Signals) -> Pass:
+    """Send this process a signal, as the kernel or an operator may, when it passes a point so many times."""
     left = times
 
     def passed(by: str) -> None:
         nonlocal left
-        left -= by == point
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if by == point:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), number)
 
     return passed
 
@@ -131,10 +132,11 @@ def main() -> None:
     parser.add_argument("--lease-s", type=float, default=30.0)
     parser.add_argument("--job-s", type=float, default=0.001, help="how long a job takes")
     parser.add_argument("--prefetch", type=int)
-    parser.add_argument("--die-at", choices=POINTS, help="kill this process when it passes that point")
-    parser.add_argument("--die-after", type=int, default=1, help="the how manieth time")
+    parser.add_argument("--hit-at", choices=POINTS, help="where this process is sent a signal")
+    parser.add_argument("--hit-after", type=int, default=1, help="when it passes there for the n-th time")
+    parser.add_argument("--hit-with", default="SIGKILL", help="which signal")
     options = parser.parse_args()
-    passed = die_at(options.die_at, options.die_after)
+    passed = hit_at(options.hit_at, options.hit_after, signal.Signals[options.hit_with])
 
     orchestrator = Orchestrator(options.url)
     orchestrator.register(SCHEMA)

@@ -46,6 +46,12 @@ class WorkerProcess:
     def has_ended(self) -> bool:
         return self._process.poll() is not None
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a SIGSTOP holds it."""
+        stat = Path(f"/proc/{self.pid}/stat").read_text("utf-8")
+        return stat.rpartition(")")[2].split()[0] == "T"
+
     def send(self, number: int) -> None:
         self._process.send_signal(number)
 

@@ -34,6 +34,7 @@ def row(fault: str, *clauses: str, not_on: dict[str, str] | None = None) -> Call
     def mark(test: TestT) -> TestT:
         test.row = declared  # type: ignore[attr-defined]
         backends = [backend for backend in BACKENDS if backend not in declared.not_on]
-        return pytest.mark.parametrize("rig", backends, indirect=True)(test)
+        # Brokers are started and restarted, which takes seconds each time on a busy machine.
+        return pytest.mark.timeout(400)(pytest.mark.parametrize("rig", backends, indirect=True)(test))
 
     return mark

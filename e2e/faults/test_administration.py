@@ -9,7 +9,7 @@ from mindtrace.jobs.ports import OrchestratorBackend
 
 from ..worker import REJECTED, SCHEMA
 from ..workers import eventually
-from .rigs import ServerRig, ThreadWorker
+from .rigs import LIMIT_S, ServerRig, ThreadWorker
 from .table import row
 from .trial import QUEUE, Trial
 
@@ -24,7 +24,7 @@ def test_what_a_purge_says_it_dropped_never_runs_and_the_rest_does_once(trial: T
             time.sleep(random.uniform(0, 0.02))
             trial.account.dropped += trial.backend.purge(QUEUE)
     trial.publish(20)
-    trial.expect_worked_off(within_s=20)
+    trial.expect_worked_off()
     assert trial.check().ran_again == 0
     assert trial.account.dropped
 
@@ -35,7 +35,7 @@ def test_nothing_of_a_deleted_queue_comes_back(trial: Trial) -> None:
     worker = trial.start_worker(prefetch=5, job_s=0.005)
     trial.ran(20)
     trial.backend.delete(QUEUE)
-    eventually(lambda: worker.has_ended, 20, "its worker gives up")
+    eventually(lambda: worker.has_ended, LIMIT_S, "its worker gives up")
     if isinstance(worker, ThreadWorker):
         assert isinstance(worker.error, QueueNotFound)
         worker.error = None
@@ -46,7 +46,7 @@ def test_nothing_of_a_deleted_queue_comes_back(trial: Trial) -> None:
     trial.account.confirmed -= old
     trial.publish(20)
     trial.start_worker(prefetch=5)
-    trial.expect_worked_off(within_s=20)
+    trial.expect_worked_off()
     assert trial.check().done == 20
     assert not {run.job_id for run in trial.started.runs()[before:]} & old
 
@@ -55,7 +55,7 @@ def test_nothing_of_a_deleted_queue_comes_back(trial: Trial) -> None:
 def test_dead_letters_stay_as_they_are_however_often_they_are_listed(trial: Trial) -> None:
     ids = [job.id for job in trial.publish(30, note=REJECTED)]
     trial.start_worker(prefetch=5)
-    eventually(lambda: trial.backend.counts(QUEUE).dead == 30, 30, "all are dead")
+    eventually(lambda: trial.backend.counts(QUEUE).dead == 30, LIMIT_S, "all are dead")
     listed: list[list[str]] = []
 
     def read(backend: OrchestratorBackend, times: int) -> None:
@@ -71,6 +71,6 @@ def test_dead_letters_stay_as_they_are_however_often_they_are_listed(trial: Tria
         if isinstance(trial.rig, ServerRig):
             trial.rig.cut()
         read(trial.backend, 6)
-        beside.join(30)
+        beside.join(LIMIT_S)
     assert listed == [ids] * 25
     assert trial.check(dead=30).ran_again == 0

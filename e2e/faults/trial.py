@@ -14,9 +14,11 @@ from mindtrace.jobs.domain.errors import BackendUnavailable, JobsError
 
 from ..worker import SCHEMA, Numbered
 from ..workers import eventually
-from .rigs import Books, Rig, Working
+from .rigs import LIMIT_S, Books, Rig, Working
 
 QUEUE = SCHEMA.name
+PATIENCE_S = 1.0
+"""That of the producer which works while harm is done."""
 
 
 class Trial:
@@ -46,7 +48,7 @@ class Trial:
     def producer(self, backend: OrchestratorBackend) -> Orchestrator:
         """Somebody who publishes by way of ``backend``."""
         orchestrator = Orchestrator(backend)
-        orchestrator.register(SCHEMA)
+        eventually(lambda: _registers(orchestrator), LIMIT_S, "the broker answers")
         return orchestrator
 
     def jobs(self, count: int, *, note: str = "", **options: Any) -> list[Job[Numbered]]:
@@ -84,6 +86,9 @@ class Trial:
     @contextmanager
     def producing(self, by: Orchestrator | None = None) -> Iterator[None]:
         """Publish small batches all the time."""
+        if by is None:
+            client = self.stack.enter_context(self.rig.client(self.namespace, patience_s=PATIENCE_S))
+            by = self.producer(client)
         over, errors = threading.Event(), list[BaseException]()
 
         def produce() -> None:
@@ -99,26 +104,39 @@ class Trial:
             yield
         finally:
             over.set()
-            thread.join(30)
+            thread.join(LIMIT_S)
         assert not errors, repr(errors[0])
         assert not thread.is_alive(), "the producer hangs"
 
     # -- working ----------------------------------------------------------------------------------
 
-    def start_worker(self, *, via: Proxy | None = None, **options: Any) -> Working:
-        """Start a worker, and wait until it works; ``options`` as those of ``worker.py``."""
+    def start_worker(self, *, via: Proxy | None = None, feed: bool = False, **options: Any) -> Working:
+        """Start a worker, and wait until it works.
+
+        Args:
+            via: What it reaches the broker through.
+            feed: Publish a job whenever none is left for it, as others work, too.
+            options: Those of ``worker.py``.
+        """
         worker = self.rig.worker(self.namespace, self.books, via=via, **options)
         self.workers.append(worker)
-        eventually(lambda: worker.has_ended or self._works(worker), 30, "a worker starts to work")
+
+        def works() -> bool:
+            if feed and not self.backend.counts(QUEUE).waiting:
+                self.publish(1)
+            return worker.has_ended or any(run.pid == worker.pid for run in self.started.runs())
+
+        eventually(works, LIMIT_S, "a worker starts to work")
         return worker
 
-    def _works(self, worker: Working) -> bool:
-        return any(run.pid == worker.pid for run in self.started.runs())
+    def done(self) -> int:
+        """How many of the confirmed jobs have run to their end, however often."""
+        return len({run.job_id for run in self.finished.runs()} & self.account.confirmed)
 
     def ran(self, count: int) -> None:
         """Wait until ``count`` more jobs have run."""
-        goal = len(self.finished) + count
-        eventually(lambda: len(self.finished) >= goal, 30, f"{count} more jobs run")
+        goal = self.done() + count
+        eventually(lambda: self.done() >= goal, LIMIT_S, f"{count} more jobs run")
 
     @contextmanager
     def harming(self, *workers: Working, in_hand: int) -> Iterator[None]:
@@ -135,24 +153,23 @@ class Trial:
 
     # -- the end ----------------------------------------------------------------------------------
 
-    def expect_worked_off(self, within_s: float) -> None:
+    def expect_worked_off(self) -> None:
         """Wait until nothing waits or is in flight, and every confirmed job was finished or is dead."""
 
         def is_worked_off() -> bool:
             counts = self.backend.counts(QUEUE)
             if counts.waiting or counts.in_flight:
                 return False
-            ended = len({run.job_id for run in self.finished.runs()} & self.account.confirmed)
-            return ended + counts.dead + self.account.dropped >= len(self.account.confirmed)
+            return self.done() + counts.dead + self.account.dropped >= len(self.account.confirmed)
 
-        eventually(is_worked_off, within_s, "every job is worked off")
+        eventually(is_worked_off, LIMIT_S, "every job is worked off")
 
     def check(self, *, dead: int = 0) -> Totals:
         """End the workers, and demand that the account adds up with nothing left but ``dead`` jobs."""
         self._end_workers()
         if self.backend.counts(QUEUE).waiting:  # a broker that can't count what is in flight: given back now
             self.start_worker(prefetch=1)
-            self.expect_worked_off(within_s=20)
+            self.expect_worked_off()
             self._end_workers()
         records = (self.started, self.finished, self.received)
         totals = self.account.check(self.backend, QUEUE, *records, all_done=False)
@@ -160,3 +177,12 @@ class Trial:
         assert totals.done == totals.confirmed - dead - self.account.dropped
         self.totals = totals
         return totals
+
+
+def _registers(orchestrator: Orchestrator) -> bool:
+    """Declare the queue, unless the broker takes longer than the client's patience."""
+    try:
+        orchestrator.register(SCHEMA)
+    except BackendUnavailable:
+        return False
+    return True
