@@ -24,7 +24,10 @@ from mindtrace.jobs.domain.errors import AccessDenied, QueueNotFound
 from mindtrace.jobs.ports import Message
 
 # The state machine waits for real delays and real brokers: a minute and a half on a machine that is idle.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
+
+PATIENCE_S = 30.0
+"""How long a broker may take to answer: on a busy machine longer than a client waits by default."""
 
 
 class RabbitMQHarness(Harness):
@@ -34,7 +37,7 @@ class RabbitMQHarness(Harness):
         self.queues: dict[str, set[str]] = {}
 
     def client(self, namespace: str) -> RabbitMQClient:
-        return self.address.client(namespace)
+        return self.address.client(namespace, patience_s=PATIENCE_S)
 
     def make(self, namespace: str) -> OrchestratorBackend:
         client = self.client(namespace)
@@ -97,8 +100,8 @@ class RabbitMQWithRedisResultsHarness(RabbitMQHarness):
         self.namespace = f"test-{secrets.token_hex(4)}"
 
     def client(self, namespace: str) -> RabbitMQClient:
-        store = self.redis.results(self.namespace, sweep_s=0.5, patience_s=5.0)
-        return self.address.client(namespace, results=store)
+        store = self.redis.results(self.namespace, sweep_s=0.5, patience_s=PATIENCE_S)
+        return self.address.client(namespace, results=store, patience_s=PATIENCE_S)
 
     def sever(self, backend: OrchestratorBackend) -> None:
         super().sever(backend)

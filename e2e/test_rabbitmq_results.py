@@ -24,6 +24,11 @@ from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import BackendUnavailable, JobFailed, QueueNotFound, ResultNotReady
 from mindtrace.jobs.ports import Ack, JobResult, Message, ResultStatus, SettleOutcome
 
+LIMIT_S = 60.0
+"""How long a test waits for what must happen; only a failing test waits that long."""
+STORE_PATIENCE_S = 2.0
+"""How long a store that is away holds up each call; one that is there answers sooner on any machine."""
+
 
 class Number(JobInput):
     number: int
@@ -69,8 +74,8 @@ def test_a_store_that_is_away_costs_a_warning_and_never_a_job(
     """Publishing and consuming go on; what would be answered wrongly is refused; then all is as before."""
     redis = private_redis()
     queue = schema.name
-    store = RedisResultStore(redis.address.host, redis.address.port, patience_s=0.3)
-    with clean.client(results=store) as backend:
+    store = RedisResultStore(redis.address.host, redis.address.port, patience_s=STORE_PATIENCE_S)
+    with clean.client(results=store, patience_s=LIMIT_S) as backend:
         orchestrator = Orchestrator(backend)
         orchestrator.register(schema)
         before, dead = (orchestrator.publish(queue, Number(number=number)) for number in (3, -1))
@@ -98,7 +103,7 @@ def test_a_store_that_is_away_costs_a_warning_and_never_a_job(
             orchestrator.result(queue, during[0])
         after = orchestrator.publish(queue, Number(number=5))
         consume(orchestrator, queue, 1)
-        assert orchestrator.result(queue, after, timeout_s=5.0) == Square(square=25)
+        assert orchestrator.result(queue, after, timeout_s=LIMIT_S) == Square(square=25)
         assert orchestrator.redrive(queue) == 2
 
 
@@ -108,12 +113,12 @@ def test_a_queue_whose_results_could_not_be_forgotten_is_deleted_once_more(
     """A deletion that the store missed raises, and doing it again completes it (ADM-3)."""
     redis = private_redis(appendonly="yes", appendfsync="always")
     queue = schema.name
-    store = RedisResultStore(redis.address.host, redis.address.port, patience_s=0.3)
-    with rabbitmq_address.client(results=store) as backend:
+    store = RedisResultStore(redis.address.host, redis.address.port, patience_s=STORE_PATIENCE_S)
+    with rabbitmq_address.client(results=store, patience_s=LIMIT_S) as backend:
         backend.declare(Queue(queue))
         backend.publish(queue, [Message("job", b"{}")])
         with backend.open_consumer(queue) as consumer:
-            (held,) = consumer.receive(1, 5.0)
+            (held,) = consumer.receive(1, LIMIT_S)
             assert consumer.settle([Ack(held.receipt, b"{}")]).outcomes == [SettleOutcome.OK]
         assert backend.result(queue, "job") == JobResult(ResultStatus.DONE, b"{}")
 
@@ -135,14 +140,14 @@ def test_namespaces_of_one_store_never_meet(
     queue = schema.name
 
     def client(namespace: str) -> RabbitMQClient:
-        return clean.client(namespace, results=redis.address.results())
+        return clean.client(namespace, results=redis.address.results(), patience_s=LIMIT_S)
 
     with client("default") as one, client("other") as two:
         for backend in (one, two):
             backend.declare(Queue(queue))
         one.publish(queue, [Message("job", b"{}")])
         with one.open_consumer(queue) as consumer:
-            (held,) = consumer.receive(1, 5.0)
+            (held,) = consumer.receive(1, LIMIT_S)
             consumer.settle([Ack(held.receipt, b"{}")])
         assert two.result(queue, "job") is None
         two.publish(queue, [Message("job", b"{}")])

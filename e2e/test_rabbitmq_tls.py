@@ -1,8 +1,8 @@
 """RabbitMQ over TLS: certificates, a node that takes nothing else on that port, and jobs of all sizes."""
 
 import secrets
+import select
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from brokers.private_server import free_port
-from brokers.rabbitmq_server import PrivateRabbitMQ
+from brokers.rabbitmq_server import PrivateRabbitMQ, patience
 from mindtrace.jobs import (
     Consumer,
     Job,
@@ -24,8 +24,10 @@ from mindtrace.jobs import (
 )
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import BackendUnavailable
-from mindtrace.jobs.ports import Message
+from mindtrace.jobs.ports import Message, PublishStatus
 
+LIMIT_S = 60.0
+"""How long a test waits for what must happen; only a failing test waits that long."""
 COUNT = 5_000
 LARGE = 300_000
 """More than a frame of AMQP holds, and than one of TLS."""
@@ -102,21 +104,22 @@ def node(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         server.kill()
 
 
+@pytest.mark.timeout(300)  # one by one, that many jobs take half a minute on a busy machine
 @pytest.mark.parametrize("prefetch", ["1", "500", "adaptive"])
 def test_every_job_runs_once_whatever_its_size(node: Node, prefetch: str) -> None:
     """Small ones, several to a read, among some that take many (RCV-2)."""
-    orchestrator = Orchestrator(node.url(prefetch))
     queue = f"blobs-{secrets.token_hex(4)}"
-    orchestrator.register(JobSchema(queue, Blob))
-    for start in range(0, COUNT, 500):
-        orchestrator.publish_batch(queue, [Blob.of(number) for number in range(start, start + 500)])
-    consumer = Counting(queue)
-    consumer.connect(orchestrator)
-    consumer.consume(COUNT)
-    consumer.consumer_backend.close()
-    assert consumer.ran == Counter(range(COUNT))
-    assert orchestrator.backend.counts(queue).waiting == 0
-    orchestrator.backend.close()
+    with Orchestrator(node.url(prefetch)) as orchestrator, patience(orchestrator.backend, LIMIT_S):
+        orchestrator.register(JobSchema(queue, Blob))
+        for start in range(0, COUNT, 500):
+            blobs = [Blob.of(number) for number in range(start, start + 500)]
+            outcomes = orchestrator.publish_batch(queue, blobs)
+            assert {outcome.status for outcome in outcomes} == {PublishStatus.ACCEPTED}
+        with Counting(queue) as consumer:
+            consumer.connect(orchestrator)
+            consumer.consume(COUNT)
+        assert consumer.ran == Counter(range(COUNT))
+        assert orchestrator.backend.counts(queue).waiting == 0
 
 
 def test_what_a_dropped_connection_still_held_is_read_deciphered_or_not_at_all(
@@ -125,13 +128,13 @@ def test_what_a_dropped_connection_still_held_is_read_deciphered_or_not_at_all(
     """Else what is enciphered could pass for the rest of a job (RCV-2)."""
     queue = f"blobs-{secrets.token_hex(4)}"
     read: list[bytes] = []
-    with Orchestrator(node.url("1")).backend as client:
+    with Orchestrator(node.url("1")).backend as client, patience(client, LIMIT_S):
         client.declare(Queue(queue))
         client.publish(queue, [Message(str(number), b"x" * LARGE) for number in range(50)])
         consumer = client.open_consumer(queue)
         assert isinstance(consumer, RabbitMQConsumerBackend)
         intake = consumer._intake
-        intake.ask(partial(intake.want, 50), 5.0)
+        intake.ask(partial(intake.want, 50), LIMIT_S)
 
         def drop() -> None:
             connection = intake._connection
@@ -140,15 +143,17 @@ def test_what_a_dropped_connection_still_held_is_read_deciphered_or_not_at_all(
             monkeypatch.setattr(
                 connection, "_on_data_available", lambda data: (read.append(data), take(data))
             )
-            time.sleep(0.2)  # so that some is here, unread
+            some_is_here = select.poll()
+            some_is_here.register(connection._transport._sock, select.POLLIN)
+            assert some_is_here.poll(LIMIT_S * 1000)
             connection.drop()
 
-        assert intake.io.wait(lambda: not intake.is_open, 5.0, first=drop)
+        assert intake.io.wait(lambda: not intake.is_open, LIMIT_S, first=drop)
         assert read
         assert not any(data.startswith(ENCIPHERED) for data in read)
         received = 0
         while received < 50:
-            deliveries = consumer.receive(50, 10.0)
+            deliveries = consumer.receive(50, LIMIT_S)
             assert {delivery.body for delivery in deliveries} == {b"x" * LARGE}
             received += len(deliveries)
         consumer.close()
@@ -163,7 +168,7 @@ def test_a_server_that_may_be_another_is_told_nothing(node: Node, host: str, tru
     """Not even the password (SEC-3)."""
     authority = str(node.authority) if trusted else None
     with (
-        RabbitMQClient(host, node.port, ssl=True, ssl_ca_certs=authority, patience_s=0.5) as client,
+        RabbitMQClient(host, node.port, ssl=True, ssl_ca_certs=authority, patience_s=3.0) as client,
         pytest.raises(BackendUnavailable, match=why),
     ):
         client.declare(Queue("blobs"))

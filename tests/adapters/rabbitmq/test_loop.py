@@ -10,6 +10,9 @@ import pytest
 
 from mindtrace.jobs.adapters.rabbitmq.loop import Loop
 
+LIMIT_S = 30.0
+"""How long a test waits for what must happen; a turn that nothing ends takes twice as long."""
+
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:
@@ -28,7 +31,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 def test_a_turn_ends_when_time_is_up(loop: Loop) -> None:
     began = monotonic()
     loop.turn(began + 0.05)
-    assert 0.04 < monotonic() - began < 1.0
+    assert 0.04 < monotonic() - began < LIMIT_S
 
 
 def test_it_may_be_told_to_wait_for_ever(loop: Loop) -> None:
@@ -43,7 +46,7 @@ def test_alarms_go_off_in_their_order_and_not_once_called_off(loop: Loop) -> Non
     called_off = loop.call_later(0.0, lambda: rung.append("never"))
     loop.remove_timeout(called_off)
     loop.remove_timeout(called_off)
-    give_up = monotonic() + 5
+    give_up = monotonic() + LIMIT_S
     while len(rung) < 2 and monotonic() < give_up:
         loop.turn(give_up)
     assert rung == ["first", "second"]
@@ -76,8 +79,8 @@ def test_a_call_from_another_thread_ends_the_turn(loop: Loop) -> None:
     caller = threading.Timer(0.05, loop.add_callback, [lambda: called.append(threading.get_ident())])
     caller.start()
     began = monotonic()
-    while not called and monotonic() < began + 5:
-        loop.turn(began + 5)
+    while not called and monotonic() < began + LIMIT_S:
+        loop.turn(began + LIMIT_S)
     caller.join()
     assert called == [threading.get_ident()]
 
@@ -104,7 +107,7 @@ def test_a_file_is_watched_for_what_was_asked_last(
     loop.update_handler(here.fileno(), Loop.READ)
     loop.turn(monotonic())
     there.send(b"!")
-    loop.turn(monotonic() + 5)
+    loop.turn(monotonic() + LIMIT_S)
     loop.remove_handler(here.fileno())
     loop.turn(monotonic())
     assert seen == [Loop.WRITE, Loop.READ]
@@ -151,7 +154,7 @@ def test_a_file_is_watched_though_its_number_was_anothers(
     with socket.fromfd(there.fileno(), there.family, there.type) as other:
         assert other.fileno() == number
         loop.add_handler(number, lambda _, events: seen.append(events), Loop.READ)
-        loop.turn(monotonic() + 5)
+        loop.turn(monotonic() + LIMIT_S)
         loop.remove_handler(number)
     assert seen == [Loop.READ]
 
