@@ -19,6 +19,7 @@ from brokers.redis_server import PrivateRedis
 from mindtrace.jobs import Finding, Orchestrator, Queue, QueueKind, SQLiteClient, Verdict
 from mindtrace.jobs.adapters.redis import diagnosis, link
 from mindtrace.jobs.cli.main import run
+from mindtrace.jobs.domain.errors import BrokerUnsuitable
 from mindtrace.jobs.ports import Durability
 
 from .workers import eventually
@@ -154,15 +155,19 @@ def test_connections_that_are_nearly_used_up_are_found(ask: Ask, private_redis: 
     assert (finding["verdict"], "2 of 2 connections" in finding["what"]) == (WRONG, True)
 
 
-def test_a_node_of_a_cluster_is_found(ask: Ask, private_redis: StartRedis) -> None:
-    """It may serve, until the first slot moves."""
+def test_a_node_of_a_cluster_is_found_and_refused(ask: Ask, private_redis: StartRedis) -> None:
+    """It could serve until the first slot moves; so the doctor and a declaration say at once what to use."""
     server = private_redis(cluster_enabled="yes", cluster_port=free_port(), maxmemory="100mb")
     with server.admin() as admin:
         admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         state = lambda: str(admin.execute_command("CLUSTER", "INFO"))  # noqa: E731
         eventually(lambda: "cluster_state:ok" in state(), PATIENCE_S, "the cluster is up")
 
-    assert ask(server.url)["cluster"]["verdict"] == WRONG
+    finding = ask(server.url)["broker"]
+    assert finding["verdict"] == WRONG
+    assert "cluster mode" in finding["what"]
+    with server.client() as client, pytest.raises(BrokerUnsuitable, match="cluster mode disabled"):
+        client.declare(Queue("jobs"))
 
 
 def test_no_server_is_found(ask: Ask) -> None:

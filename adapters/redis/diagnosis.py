@@ -114,8 +114,6 @@ def _server(info: Mapping[str, Any], address: str) -> Iterator[Finding]:
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = info.get("valkey_version", info.get("redis_version"))
     yield good("version", f"{name} {version}")
-    if info.get("cluster_enabled"):
-        yield wrong("cluster", "this is a node of a Redis Cluster", "use a server of its own, or Sentinel")
     if info.get("role") not in (None, "master"):
         yield wrong("role", "this is a replica: it takes no jobs", "connect to its master, or by Sentinel")
     scheme, _, host = address.partition("://")

@@ -39,7 +39,7 @@ class Greeting:
             away_s: For how many seconds this client has tried in vain to reach the server.
 
         Raises:
-            BrokerUnsuitable: the server is too old, or would drop jobs when its memory is full.
+            BrokerUnsuitable: the server is too old, part of a cluster, or would drop jobs when it is full.
         """
         answers = ask(("INFO", "server"), ("INFO", "memory"))
         for answer in answers:
@@ -70,6 +70,11 @@ class Greeting:
         if version < _OLDEST and "valkey_version" not in about:
             raise BrokerUnsuitable(
                 f"Redis {about['redis_version']} at {self._address}: version {_OLDEST[0]} or newer is needed"
+            )
+        if about.get("redis_mode") == "cluster":
+            raise BrokerUnsuitable(
+                f"Redis at {self._address} runs in cluster mode, which isn't supported: use a server outside a "
+                "cluster, or Sentinel; of a managed service, an instance with cluster mode disabled"
             )
         policy = about.get("maxmemory_policy", "noeviction")
         if int(about.get("maxmemory", 0)) and policy.startswith("allkeys"):
