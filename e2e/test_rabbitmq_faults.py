@@ -32,7 +32,7 @@ from mindtrace.jobs import (
     RetryPolicy,
     job_from_schema,
 )
-from mindtrace.jobs.adapters.rabbitmq.topology import Names
+from mindtrace.jobs.adapters.rabbitmq.topology import Names, work_arguments
 from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable, QueueConflict, QueueNotFound
 from mindtrace.jobs.ports import Ack, Dead, Delivery, Message, Release, Retry, SettleOutcome
@@ -401,12 +401,29 @@ def test_a_queue_that_exists_otherwise_is_a_conflict_that_names_the_difference(
 ) -> None:
     """Made by somebody else, or by another release, with other arguments (ADM-1)."""
     names = Names("default", QUEUE)
+    changed = work_arguments(names, QueueKind.FIFO) | {"x-delivery-limit": 3}
+    earlier = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000, "x-consumer-timeout": 31_622_400_000}
     with server.address.driver() as driver, server.client() as client:
-        driver.channel().queue_declare(
-            names.work, durable=True, arguments={"x-queue-type": "quorum", "x-delivery-limit": 3}
-        )
-        with pytest.raises(QueueConflict, match="x-delivery-limit"):
-            client.declare(Queue(QUEUE))
+        for arguments, difference in ((changed, "x-delivery-limit"), (earlier, "x-dead-letter-exchange")):
+            driver.channel().queue_declare(names.work, durable=True, arguments=arguments)
+            for ask in (lambda: client.declare(Queue(QUEUE)), lambda: client.open_consumer(QUEUE)):
+                with pytest.raises(QueueConflict, match=f"exists with other settings.*{difference}"):
+                    ask()
+            client.delete(QUEUE)
+
+
+@pytest.mark.parametrize("kind", [QueueKind.FIFO, QueueKind.PRIORITY])
+def test_a_queue_of_another_kind_is_a_conflict_that_names_the_kinds(
+    server: PrivateRabbitMQ, kind: QueueKind
+) -> None:
+    """And a client that hasn't declared it finds out of which kind it is (ADM-1)."""
+    other = QueueKind.FIFO if kind is QueueKind.PRIORITY else QueueKind.PRIORITY
+    with server.client() as client, server.client() as another:
+        client.declare(Queue(QUEUE, kind))
+        with pytest.raises(QueueConflict, match=f"exists as {kind}, not {other}"):
+            another.declare(Queue(QUEUE, other))
+        with another.open_consumer(QUEUE) as consumer:
+            assert consumer._kind is kind
 
 
 # -- the dead -------------------------------------------------------------------------------------

@@ -13,7 +13,15 @@ from ...domain import Queue, QueueKind
 from ...domain.errors import BackendUnavailable, JobsError, QueueConflict, QueueNotFound
 from .delays import LEVELS, Lane, lanes
 from .link import Differs, Link, Locked, Missing
-from .topology import DEAD_ARGUMENTS, LIFE_ARGUMENTS, Names, conflict, work_arguments
+from .topology import (
+    DEAD_ARGUMENTS,
+    LIFE_ARGUMENTS,
+    Arguments,
+    Names,
+    conflict,
+    other_settings,
+    work_arguments,
+)
 from .wire import Act, Answer, RequestLine
 
 _LOCK_STEP_S = 0.05
@@ -68,7 +76,7 @@ class Admin:
             channel.queue_declare(names.dead, durable=True, arguments=DEAD_ARGUMENTS)
             channel.queue_declare(names.life, durable=True, arguments=LIFE_ARGUMENTS)
             channel.queue_declare(
-                names.work, durable=True, arguments=work_arguments(queue.kind), callback=answer
+                names.work, durable=True, arguments=work_arguments(names, queue.kind), callback=answer
             )
 
         try:
@@ -82,13 +90,21 @@ class Admin:
             self._ask(partial(_count, names.work))
 
     def kind_of(self, names: Names) -> QueueKind:
-        """Return the kind that an existing queue has now: another client may have made it anew."""
+        """Return the kind that an existing queue has now: another client may have made it anew.
+
+        Raises:
+            QueueConflict: it is of no kind of ours, perhaps of another release.
+        """
         self.require(names)
-        try:
-            self._ask(partial(_declare_as_fifo, names.work))
-        except Differs:
-            return QueueKind.PRIORITY
-        return QueueKind.FIFO
+        differences: list[Differs] = []
+        for kind in (QueueKind.FIFO, QueueKind.PRIORITY):
+            try:
+                self._ask(partial(_declare, names.work, work_arguments(names, kind)))
+            except Differs as error:
+                differences.append(error)
+            else:
+                return kind
+        raise QueueConflict(other_settings(names.queue, " or ".join(map(str, differences))))
 
     def counts(self, names: Names) -> PartCounts:
         """Count the messages of each part of a queue."""
@@ -242,8 +258,8 @@ def _delete_level(level: str, channel: Channel, answer: Answer) -> None:
     channel.exchange_delete(level)
 
 
-def _declare_as_fifo(part: str, channel: Channel, answer: Answer) -> None:
-    channel.queue_declare(part, durable=True, arguments=work_arguments(QueueKind.FIFO), callback=answer)
+def _declare(part: str, arguments: Arguments, channel: Channel, answer: Answer) -> None:
+    channel.queue_declare(part, durable=True, arguments=arguments, callback=answer)
 
 
 def _declare_lock(name: str, channel: Channel, answer: Answer) -> None:

@@ -18,15 +18,23 @@ from typing import Any
 from ...domain import Queue, QueueKind
 from ...domain.limits import MAX_PRIORITY
 
-_ENDLESS = 1_000_000
+Arguments = dict[str, Any]
+
+ENDLESS = 1_000_000
 """The broker's own delivery limit. The crash budget is ours; but without any limit the broker would put what
 comes back at the end of the queue."""
 _CONSUMER_TIMEOUT_MS = 366 * 86_400_000
 """How long a job may run before the broker takes it back; its own default is half an hour."""
+REFUSE_WHEN_FULL: Arguments = {"x-overflow": "reject-publish"}
+"""Under a policy's max-length the broker would drop the oldest message, which was confirmed."""
+QUEUE_TYPES = {QueueKind.FIFO: "quorum", QueueKind.PRIORITY: "classic"}
 _RETURNED = 9
 """In a quorum queue of RabbitMQ 4.0, messages of priority 5 and more are served two to one."""
 
-Arguments = dict[str, Any]
+
+def namespace_prefix(namespace: str) -> str:
+    """What the names of all queues of a namespace begin with."""
+    return f"mtj:{namespace}/"
 
 
 class Names:
@@ -34,7 +42,7 @@ class Names:
 
     def __init__(self, namespace: str, queue: str) -> None:
         self.queue = queue
-        self.work = f"mtj:{namespace}/{queue}"
+        self.work = f"{namespace_prefix(namespace)}{queue}"
         self.dead = f"{self.work}:dead"
         self.life = f"{self.work}:life"
         self.stray = f"{self.work}:stray"
@@ -50,14 +58,19 @@ def names_of(namespace: str, queue: str) -> Names:
     return Names(namespace, queue)
 
 
-def work_arguments(kind: QueueKind) -> Arguments:
+def work_arguments(names: Names, kind: QueueKind) -> Arguments:
     """The arguments of the queue itself."""
+    arguments = REFUSE_WHEN_FULL | {
+        "x-queue-type": QUEUE_TYPES[kind],
+        "x-consumer-timeout": _CONSUMER_TIMEOUT_MS,
+        # No argument outranks the message-ttl of a policy. What it takes out becomes a dead letter, at least.
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": names.dead,
+    }
     if kind is QueueKind.PRIORITY:
         # Two ranks a priority: jobs that came back are served before those that wait for the first time.
-        own: Arguments = {"x-queue-type": "classic", "x-max-priority": 2 * MAX_PRIORITY + 1}
-    else:
-        own = {"x-queue-type": "quorum", "x-delivery-limit": _ENDLESS}
-    return own | {"x-consumer-timeout": _CONSUMER_TIMEOUT_MS}
+        return arguments | {"x-max-priority": 2 * MAX_PRIORITY + 1}
+    return arguments | {"x-delivery-limit": ENDLESS, "x-dead-letter-strategy": "at-least-once"}
 
 
 def fresh_rank(kind: QueueKind, priority: int) -> int | None:
@@ -75,22 +88,28 @@ def priority_of(kind: QueueKind, rank: int | None) -> int:
     return min((rank or 0) // 2, MAX_PRIORITY) if kind is QueueKind.PRIORITY else 0
 
 
-DEAD_ARGUMENTS: Arguments = {"x-queue-type": "quorum", "x-delivery-limit": _ENDLESS}
+DEAD_ARGUMENTS: Arguments = {"x-queue-type": "quorum", "x-delivery-limit": ENDLESS} | REFUSE_WHEN_FULL
 LIFE_ARGUMENTS: Arguments = {"x-queue-type": "classic"}
 
 
 def conflict(queue: Queue, said: str) -> str:
     """What to tell of a queue that can't be declared because it exists otherwise."""
     other = QueueKind.FIFO if queue.kind is QueueKind.PRIORITY else QueueKind.PRIORITY
-    theirs = work_arguments(other)["x-queue-type"]
-    has_their_type = "'x-queue-type'" in said and f"current is '{theirs}'" in said
-    has_ranks = "'x-max-priority'" in said and "received none" in said  # what some releases name first
-    if has_their_type or has_ranks:
+    has_their_type = "'x-queue-type'" in said and f"current is '{QUEUE_TYPES[other]}'" in said
+    # Some releases first name an argument that only queues of one kind have.
+    own = "x-max-priority" if other is QueueKind.PRIORITY else "x-dead-letter-strategy"
+    has_their_argument = f"'{own}'" in said and "received none" in said
+    if has_their_type or has_their_argument:
         return (
             f"queue {queue.name!r} exists as {other}, not {queue.kind}: "
             "declare it as it is, or delete it first"
         )
+    return other_settings(queue.name, said)
+
+
+def other_settings(queue: str, said: str) -> str:
+    """What to tell of a queue that exists, but not as this release declares it."""
     return (
-        f"queue {queue.name!r} exists with other settings, perhaps of another release: {said}; "
+        f"queue {queue!r} exists with other settings, perhaps of another release: {said}; "
         "once it is empty, delete it, and declare it again"
     )

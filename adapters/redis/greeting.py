@@ -73,8 +73,8 @@ class Greeting:
             )
         if about.get("redis_mode") == "cluster":
             raise BrokerUnsuitable(
-                f"Redis at {self._address} runs in cluster mode, which isn't supported: use a server outside a "
-                "cluster, or Sentinel; of a managed service, an instance with cluster mode disabled"
+                f"Redis at {self._address} runs in cluster mode, which isn't supported: use a single server "
+                "or Sentinel; of a managed service, an instance with cluster mode disabled"
             )
         policy = about.get("maxmemory_policy", "noeviction")
         if int(about.get("maxmemory", 0)) and policy.startswith("allkeys"):

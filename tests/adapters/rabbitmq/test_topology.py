@@ -37,7 +37,7 @@ def test_what_came_back_goes_before_its_equals_and_behind_its_betters() -> None:
     ranks = [rank(kind, n) for n in range(MAX_PRIORITY + 1) for rank in (fresh_rank, returned_rank)]
 
     assert ranks == list(range(2 * MAX_PRIORITY + 2))
-    assert work_arguments(kind)["x-max-priority"] == max(rank or 0 for rank in ranks)
+    assert work_arguments(Names("n", "q"), kind)["x-max-priority"] == max(rank or 0 for rank in ranks)
     assert [priority_of(kind, rank) for rank in ranks] == [n // 2 for n in range(len(ranks))]
 
 
@@ -54,8 +54,10 @@ def test_a_conflict_tells_the_difference() -> None:
     classic = said.format("x-queue-type", "'quorum'", "'classic'")
     quorum = said.format("x-queue-type", "'classic'", "'quorum'")
     ranked = said.format("x-max-priority", "none", "the value '19' of type 'signedint'")
+    strategy = said.format("x-dead-letter-strategy", "none", "the value 'at-least-once' of type 'longstr'")
 
     assert "exists as priority, not fifo" in conflict(Queue("q"), classic)
     assert "exists as priority, not fifo" in conflict(Queue("q"), ranked)
     assert "exists as fifo, not priority" in conflict(Queue("q", QueueKind.PRIORITY), quorum)
+    assert "exists as fifo, not priority" in conflict(Queue("q", QueueKind.PRIORITY), strategy)
     assert "x-delivery-limit" in conflict(Queue("q"), "inequivalent arg 'x-delivery-limit'")

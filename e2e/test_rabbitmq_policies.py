@@ -1,0 +1,155 @@
+"""Policies of an operator apply to our queues: what they take out is kept."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from brokers.rabbitmq_server import PrivateRabbitMQ
+from mindtrace.jobs import PublishStatus, RabbitMQClient
+from mindtrace.jobs.domain import Queue, QueueKind
+from mindtrace.jobs.ports import Message
+
+from .workers import eventually
+
+QUEUE = "squares"
+COUNT = 30
+FIFO, PRIORITY = QueueKind.FIFO, QueueKind.PRIORITY
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbitMQ]:
+    """One node for all."""
+    node = PrivateRabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
+    try:
+        yield node.start()
+    finally:
+        node.kill()
+
+
+class Policies:
+    """A namespace of its own, and the policies for it."""
+
+    def __init__(self, server: PrivateRabbitMQ) -> None:
+        self._server = server
+        self.namespace = f"t{time.monotonic_ns()}"
+        self._set: list[tuple[str, str]] = []
+
+    def set(self, definition: dict[str, Any], names: str = "", *, operators: bool = False) -> str:
+        """Set a policy for names of the namespace, all by default, and return what it is called."""
+        kind = "operator_policy" if operators else "policy"
+        name = f"{self.namespace}-{len(self._set)}"
+        pattern = f"^mtj:{self.namespace}/{names}"
+        self._server.control(f"set_{kind}", name, pattern, json.dumps(definition), "--apply-to", "queues")
+        self._set.append((kind, name))
+        return name
+
+    def clear(self) -> None:
+        while self._set:
+            kind, name = self._set.pop()
+            self._server.control(f"clear_{kind}", name)
+
+
+@pytest.fixture
+def policies(server: PrivateRabbitMQ) -> Iterator[Policies]:
+    policies = Policies(server)
+    try:
+        yield policies
+    finally:
+        policies.clear()
+
+
+@pytest.fixture
+def client(server: PrivateRabbitMQ, policies: Policies) -> Iterator[RabbitMQClient]:
+    with server.client(policies.namespace) as made:
+        yield made
+
+
+def published(client: RabbitMQClient, count: int = COUNT) -> int:
+    """Publish jobs one by one, and return how many were confirmed."""
+    answers = [client.publish(QUEUE, [Message(f"job-{n}", b"{}")])[0].status for n in range(count)]
+    assert set(answers) <= {PublishStatus.ACCEPTED, PublishStatus.REJECTED}
+    return answers.count(PublishStatus.ACCEPTED)
+
+
+# -- what our arguments protect from --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operators", [False, True])
+@pytest.mark.parametrize("kind", [FIFO, PRIORITY])
+def test_a_job_that_a_time_to_live_ends_is_a_dead_letter(
+    client: RabbitMQClient, policies: Policies, kind: QueueKind, operators: bool
+) -> None:
+    """With the reason, and it can be run again (SET-3)."""
+    policies.set({"message-ttl": 100}, "[^:]*$", operators=operators)
+    client.declare(Queue(QUEUE, kind))
+    assert published(client) == COUNT
+
+    eventually(lambda: client.counts(QUEUE).dead == COUNT, 20, "all are dead letters")
+    letters = client.dead_letters(QUEUE)
+    assert {letter.id for letter in letters} == {f"job-{n}" for n in range(COUNT)}
+    assert {letter.reason for letter in letters} == {"removed by the broker"}
+    assert all("message-ttl" in letter.error and letter.died_at.year > 2000 for letter in letters)
+    policies.clear()
+    assert client.redrive(QUEUE) == COUNT
+    assert client.counts(QUEUE).ready == COUNT
+
+
+def test_a_policy_cannot_send_dead_letters_elsewhere(client: RabbitMQClient, policies: Policies) -> None:
+    elsewhere = {
+        "dead-letter-exchange": "amq.fanout",
+        "dead-letter-routing-key": "nowhere",
+        "dead-letter-strategy": "at-most-once",
+    }
+    policies.set(elsewhere | {"message-ttl": 100}, "[^:]*$")
+    client.declare(Queue(QUEUE))
+    assert published(client) == COUNT
+    eventually(lambda: client.counts(QUEUE).dead == COUNT, 20, "all are dead letters")
+
+
+@pytest.mark.parametrize("operators", [False, True])
+@pytest.mark.parametrize("kind", [FIFO, PRIORITY])
+@pytest.mark.parametrize("limit", [{"max-length": 10}, {"max-length-bytes": 20}])
+def test_a_full_queue_refuses_jobs_instead_of_dropping_others(
+    client: RabbitMQClient, policies: Policies, limit: dict[str, int], kind: QueueKind, operators: bool
+) -> None:
+    """What was confirmed stays (PUB-1)."""
+    policies.set(limit, operators=operators)
+    client.declare(Queue(QUEUE, kind))
+    confirmed = published(client)
+
+    counts = client.counts(QUEUE)
+    assert (counts.ready, counts.dead) == (confirmed, 0)
+    assert 10 <= confirmed < COUNT
+
+
+def test_a_job_that_a_policy_drops_all_the_same_is_a_dead_letter(
+    client: RabbitMQClient, policies: Policies
+) -> None:
+    """A policy's overflow outranks ours on a quorum queue, and no argument on a classic one."""
+    policies.set({"max-length": 10, "overflow": "drop-head"}, "[^:]*$")
+    client.declare(Queue(QUEUE))
+    assert published(client) == COUNT
+    eventually(lambda: client.counts(QUEUE).dead == COUNT - 10, 20, "the oldest are dead letters")
+    assert client.counts(QUEUE).ready == 10
+    assert "max-length" in client.dead_letters(QUEUE)[0].error
+
+
+def test_a_job_that_came_back_too_often_for_a_policy_is_a_dead_letter(
+    client: RabbitMQClient, policies: Policies
+) -> None:
+    policies.set({"delivery-limit": 2}, "[^:]*$")
+    client.declare(Queue(QUEUE))
+    assert published(client) == COUNT
+    for crash in range(3):
+        with client.open_consumer(QUEUE) as consumer:
+            for _ in range(COUNT):
+                assert consumer.receive(1, 10.0), f"{crash} crashes, and a job is gone"
+            consumer._intake.abandon()
+            eventually(
+                lambda: client.counts(QUEUE).ready + client.counts(QUEUE).dead == COUNT, 20, "all are back"
+            )
+    eventually(lambda: client.counts(QUEUE).dead == COUNT, 20, "all are dead letters")
+    assert "delivery-limit" in client.dead_letters(QUEUE)[0].error
