@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
-from ..domain.errors import InvalidInput, JobsError
+from ..domain.errors import BackendUnavailable, InvalidInput, JobsError
 from ..domain.json_guard import parse_object
-from ..ports import PublishStatus
+from ..ports import PublishOutcome, PublishStatus
 from .orchestrator import Orchestrator
 
 _BATCH = 500
@@ -61,6 +61,7 @@ def feed(
     """Publish each line, a JSON object, as the payload of a job; empty lines are passed over.
 
     A line that isn't an object, or doesn't fit the schema, is rejected with its number and costs no other.
+    So are the lines of a batch that couldn't be sent, as the broker was away.
 
     Args:
         orchestrator: Where ``queue`` is registered.
@@ -76,7 +77,10 @@ def feed(
         payloads = dict(_payloads(batch, orchestrator.max_body_bytes, report))
         if payloads:
             jobs = list(payloads.values())
-            outcomes = orchestrator.publish_batch(queue, jobs, priority=priority, delay_s=delay_s)
+            try:
+                outcomes = orchestrator.publish_batch(queue, jobs, priority=priority, delay_s=delay_s)
+            except BackendUnavailable as error:  # nothing was sent
+                outcomes = [PublishOutcome("", PublishStatus.REJECTED, error)] * len(jobs)
             for number, outcome in zip(payloads, outcomes, strict=True):
                 report.note(number, outcome.status, outcome.error)
         on_batch(report)

@@ -207,8 +207,9 @@ class ConsumeLoop:
             self._attempted += executed
         if executed:
             self._sizer.record(executed, monotonic() - began)
-        take = 0 if stopping.is_set() else self._next_size(stop_at)
-        return self._ride_out(partial(hand.settle, take=take), _RESETTLE)
+        if stopping.is_set():
+            return []  # what is finished is settled together with the release of the rest
+        return self._ride_out(partial(hand.settle, take=self._next_size(stop_at)), _RESETTLE)
 
     def _flush(self, *, late: bool) -> float:
         """Settle finished jobs, and release the others where the batch is late.

@@ -210,6 +210,7 @@ class Orchestrator(Closing):
             InvalidJob: priority or delay is out of range, or a priority was given for another queue type.
             BodyTooLarge: the encoded job is over ``max_body_bytes``.
             PublishUnknown: the connection broke before the confirm (PUB-4).
+            BackendUnavailable: the broker is away, and the job wasn't sent.
         """
         registration = self._registered(queue_name)
         with self._publishing(queue_name, 1) as headers:

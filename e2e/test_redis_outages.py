@@ -18,7 +18,9 @@ from brokers.fixtures import StartRedis
 from brokers.proxy import Proxy, Spoil
 from brokers.redis_server import PrivateRedis
 from mindtrace.jobs import (
+    Consumer,
     ConsumerBackend,
+    Job,
     Orchestrator,
     PublishStatus,
     QueueCounts,
@@ -480,6 +482,38 @@ def test_closing_a_client_takes_one_patience_however_many_consumers_it_has(
     took_s, _ = timed(client.close)
     server.resume()
     assert took_s < WAITED_S
+
+
+@away
+def test_a_worker_stops_and_closes_while_the_server_is_away(
+    server: PrivateRedis, away: Callable[[PrivateRedis], None]
+) -> None:
+    """It keeps what it can't settle; no job is lost, each comes back when its lease ends (CON-1, CON-2)."""
+
+    class Doomed(Consumer):
+        def run(self, job: Job[Any]) -> None:
+            if self.stats.attempted == 0:
+                away(server)
+                self.stop()
+
+    with server.client(patience_s=PATIENCE_S) as client:
+        orchestrator = Orchestrator(client)
+        orchestrator.register(SCHEMA)
+        orchestrator.publish_batch(SCHEMA.name, [Numbered(number=number) for number in range(5)])
+        worker = Doomed(SCHEMA.name)
+        worker.connect(orchestrator, prefetch=5, lease_s=LEASE_S)
+
+        consumed_s, error = timed(worker.consume)
+        closed_s, _ = timed(worker.close)
+        server.resume()
+        if not server.answers():
+            server.start()
+        eventually(lambda: client.counts(SCHEMA.name).waiting == 5, 30, "the leases end")
+
+    assert error is None
+    assert consumed_s < 10 * PATIENCE_S
+    assert closed_s < 10 * PATIENCE_S
+    assert worker._connection is None
 
 
 def test_interrupting_a_consumer_does_not_wait_for_a_server_that_is_away(

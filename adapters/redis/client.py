@@ -351,16 +351,21 @@ class _Publisher:
         self._lock = threading.Lock()
 
     def publish(self, messages: Sequence[Message]) -> list[PublishOutcome]:
+        patience_s = None if self._lock.acquire(blocking=False) else self._wait_for_turn()
+        try:
+            if len(messages) == 1:
+                return self._publish_chunk(list(messages), patience_s)
+            return self._publish_chunks(messages, patience_s)
+        finally:
+            self._lock.release()
+
+    def _wait_for_turn(self) -> float:
+        """Take the lock, and return how many seconds of patience are left then."""
         give_up = monotonic() + self._link.patience_s
         if not self._lock.acquire(timeout=self._link.patience_s):
             late = self._link.too_late()
             raise self._link.unavailable(late) from late.error
-        try:
-            if len(messages) == 1:
-                return self._publish_chunk(list(messages), give_up - monotonic())
-            return self._publish_chunks(messages, give_up - monotonic())
-        finally:
-            self._lock.release()
+        return give_up - monotonic()
 
     def _publish_chunks(self, messages: Sequence[Message], patience_s: float | None) -> list[PublishOutcome]:
         outcomes: list[PublishOutcome] = []
