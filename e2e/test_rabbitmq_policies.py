@@ -1,16 +1,18 @@
-"""Policies of an operator apply to our queues: what they take out is kept."""
+"""Policies of an operator apply to our queues: what they take out is kept, and the doctor tells of them."""
 
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from brokers.rabbitmq_server import PrivateRabbitMQ
 from mindtrace.jobs import PublishStatus, RabbitMQClient
+from mindtrace.jobs.adapters.rabbitmq import policy_probe
 from mindtrace.jobs.domain import Queue, QueueKind
-from mindtrace.jobs.ports import Message
+from mindtrace.jobs.ports import Finding, Message, Verdict
 
 from .workers import eventually
 
@@ -21,10 +23,13 @@ FIFO, PRIORITY = QueueKind.FIFO, QueueKind.PRIORITY
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbitMQ]:
-    """One node for all."""
-    node = PrivateRabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
+    """One node for all, with the management plugin, and a user whom that doesn't tell."""
+    node = PrivateRabbitMQ(tmp_path_factory.mktemp("rabbitmq"), management=True)
     try:
-        yield node.start()
+        node.start()
+        node.control("add_user", "worker", "password")
+        node.control("set_permissions", "worker", "^mtj:", "^(mtj:|amq\\.default$)", "^mtj:")
+        yield node
     finally:
         node.kill()
 
@@ -77,8 +82,7 @@ def published(client: RabbitMQClient, count: int = COUNT) -> int:
 # -- what our arguments protect from --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("operators", [False, True])
-@pytest.mark.parametrize("kind", [FIFO, PRIORITY])
+@pytest.mark.parametrize(("kind", "operators"), [(FIFO, False), (FIFO, True), (PRIORITY, False)])
 def test_a_job_that_a_time_to_live_ends_is_a_dead_letter(
     client: RabbitMQClient, policies: Policies, kind: QueueKind, operators: bool
 ) -> None:
@@ -109,9 +113,10 @@ def test_a_policy_cannot_send_dead_letters_elsewhere(client: RabbitMQClient, pol
     eventually(lambda: client.counts(QUEUE).dead == COUNT, 20, "all are dead letters")
 
 
-@pytest.mark.parametrize("operators", [False, True])
 @pytest.mark.parametrize("kind", [FIFO, PRIORITY])
-@pytest.mark.parametrize("limit", [{"max-length": 10}, {"max-length-bytes": 20}])
+@pytest.mark.parametrize(
+    ("limit", "operators"), [({"max-length": 10}, False), ({"max-length-bytes": 20}, True)]
+)
 def test_a_full_queue_refuses_jobs_instead_of_dropping_others(
     client: RabbitMQClient, policies: Policies, limit: dict[str, int], kind: QueueKind, operators: bool
 ) -> None:
@@ -153,3 +158,79 @@ def test_a_job_that_came_back_too_often_for_a_policy_is_a_dead_letter(
             )
     eventually(lambda: client.counts(QUEUE).dead == COUNT, 20, "all are dead letters")
     assert "delivery-limit" in client.dead_letters(QUEUE)[0].error
+
+
+# -- what the doctor finds ------------------------------------------------------------------------
+
+
+def told(client: RabbitMQClient) -> list[Finding]:
+    """What the doctor says of policies."""
+    return [finding for finding in client.diagnose() if finding.subject == "policies"]
+
+
+HARMFUL = {
+    "message-ttl": 100,
+    "expires": 300,
+    "max-length": 10,
+    "max-length-bytes": 1000,
+    "delivery-limit": 2,
+}
+
+
+@pytest.mark.parametrize("key", HARMFUL)
+def test_a_policy_that_takes_effect_at_once_shows_without_the_plugin(
+    server: PrivateRabbitMQ,
+    policies: Policies,
+    key: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To a user of the least privileges; and nothing is left of what the doctor made."""
+    if key in ("message-ttl", "expires"):
+        monkeypatch.setattr(policy_probe, "WAIT_S", 5.0)
+    policies.set({key: HARMFUL[key]})
+    worker = replace(server.address, username="worker", password="password")
+    with worker.client(policies.namespace) as client:
+        (finding,) = told(client)
+        assert finding.verdict is not Verdict.GOOD
+        assert finding.what.startswith(f"a policy sets {key} of ")
+        assert f"mtj:{policies.namespace}/" in finding.mend
+    assert policies.namespace not in server.control("list_queues", "name")
+
+
+def test_a_policy_that_lets_queues_drop_jobs_shows_without_the_plugin(
+    server: PrivateRabbitMQ, policies: Policies
+) -> None:
+    policies.set({"max-length": 10, "overflow": "drop-head"})
+    worker = replace(server.address, username="worker", password="password")
+    with worker.client(policies.namespace) as client:
+        found = {finding.what.split()[3]: finding.verdict for finding in told(client)}
+    assert found == {"max-length": Verdict.DOUBTFUL, "overflow": Verdict.WRONG}
+
+
+def test_where_no_policy_does_harm_the_doctor_says_what_it_cannot_see(
+    server: PrivateRabbitMQ, policies: Policies
+) -> None:
+    policies.set({"queue-version": 2, "max-length": 1_000_000, "message-ttl": 86_400_000})
+    worker = replace(server.address, username="worker", password="password")
+    with worker.client(policies.namespace) as client:
+        (finding,) = told(client)
+    assert finding.verdict is Verdict.GOOD
+    assert "rabbitmqctl list_policies" in finding.what
+
+
+def test_the_plugin_tells_every_policy(client: RabbitMQClient, policies: Policies) -> None:
+    """However long its times and large its numbers, by name, with the queues it applies to."""
+    (none,) = told(client)
+    assert none.verdict is Verdict.GOOD
+    client.declare(Queue(QUEUE))
+    slow = policies.set({"message-ttl": 86_400_000, "queue-version": 2})
+    long = policies.set({"max-length": 1_000_000}, f"{QUEUE}$", operators=True)
+    policies.set({"queue-version": 2}, "unused")
+    wrong, doubtful = told(client)
+
+    assert (wrong.verdict, doubtful.verdict) == (Verdict.WRONG, Verdict.DOUBTFUL)
+    work = f"mtj:{policies.namespace}/{QUEUE}"
+    assert wrong.what.startswith(
+        f"policy '{slow}' on {work}, {work}:dead, queues to come: message-ttl 86400 s"
+    )
+    assert doubtful.what.startswith(f"operator policy '{long}' on {work}: max-length 1000000")

@@ -7,12 +7,15 @@ from functools import partial
 from pika.channel import Channel
 
 from ...domain.errors import BackendUnavailable, JobsError
-from ...ports import Finding
+from ...ports import Finding, Verdict
 from ...ports.findings import doubtful, good, wrong
 from .frames import Properties
 from .link import Link
+from .management import NoAnswer, policies_of, queues_of
+from .policies import SUBJECT, harms_of
+from .policy_probe import PolicyProbe
 from .publisher import Fate, Post, Publisher
-from .topology import Names
+from .topology import Names, namespace_prefix
 from .wire import Answer, LineBroken
 
 
@@ -29,7 +32,10 @@ def diagnose(link: Link, namespace: str, *, exposed: bool) -> Iterator[Finding]:
     try:
         link.persist(partial(probe.ask, partial(_declare, queue)))
         yield good("server", probe.server or "the server doesn't say what it is")
-        yield _publishing(link, probe, queue)
+        publishing = _publishing(link, probe, queue)
+        yield publishing
+        if publishing.verdict is Verdict.GOOD:
+            yield from _policies(link, probe, namespace)
     except BackendUnavailable as error:
         yield wrong("server", str(error), "start the broker, or correct the host and port")
     except JobsError as error:
@@ -63,6 +69,31 @@ def _publishing(link: Link, probe: Publisher, queue: str) -> Finding:
             "give it memory or disk space, or let consumers catch up",
         )
     return wrong("publishing", what, "look into the log of RabbitMQ")
+
+
+def _policies(link: Link, probe: Publisher, namespace: str) -> list[Finding]:
+    """What policies do to the queues of a namespace: by the management plugin, or else as far as it shows."""
+    for server in link.servers:
+        try:
+            policies = policies_of(server)
+            queues = queues_of(server, namespace_prefix(namespace))
+        except NoAnswer:
+            continue
+        return harms_of(policies, queues, namespace) or [
+            good(SUBJECT, f"none of {len(policies)} removes or refuses jobs")
+        ]
+    try:
+        return PolicyProbe(link, probe, namespace).findings() or [
+            good(SUBJECT, "none showed; for long times and large numbers see rabbitmqctl list_policies")
+        ]
+    except (LineBroken, JobsError) as error:
+        return [
+            doubtful(
+                SUBJECT,
+                f"couldn't be looked for: {error}",
+                "see rabbitmqctl list_policies and list_operator_policies",
+            )
+        ]
 
 
 def _declare(queue: str, channel: Channel, answer: Answer) -> None:

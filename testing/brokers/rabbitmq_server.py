@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ INSTALLING = (
 _FOLDERS = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin")
 """Where the scripts are that don't change the user first, as those on Debian's PATH do."""
 _START_S = 180.0
+_MANAGEMENT = 10_000
+"""How far above AMQP's port the management plugin listens."""
 _DENIED = (ProbableAccessDeniedError, ProbableAuthenticationError)
 
 
@@ -99,6 +101,7 @@ class PrivateRabbitMQ(PrivateServer):
 
     Args:
         folder: Where it keeps its files; must exist.
+        management: Whether the management plugin is on, 10,000 ports above, as it usually is.
         settings: Lines of its configuration, such as ``vm_memory_high_watermark.absolute=1GB``; two
             underscores stand for a dot.
 
@@ -106,17 +109,20 @@ class PrivateRabbitMQ(PrivateServer):
         NoServer: none is installed.
     """
 
-    def __init__(self, folder: Path, **settings: str | int) -> None:
+    def __init__(self, folder: Path, *, management: bool = False, **settings: str | int) -> None:
         super().__init__(folder, start_s=_START_S)
         self._scripts = installed_program().parent
-        self.address = Address("127.0.0.1", free_port())
+        port = _port_below() if management else free_port()
+        self.address = Address("127.0.0.1", port)
         self._distribution_port = free_port()
         self._node = f"test{secrets.token_hex(4)}@localhost"
         self._cookie = secrets.token_hex(10)
         lines = {"loopback_users": "none", "log.console": "true"}
+        if management:
+            lines["management.tcp.port"] = str(port + _MANAGEMENT)
         lines |= {name.replace("__", "."): str(value) for name, value in settings.items()}
         (folder / "rabbitmq.conf").write_text("".join(f"{key} = {value}\n" for key, value in lines.items()))
-        (folder / "enabled_plugins").write_text("[].")
+        (folder / "enabled_plugins").write_text("[rabbitmq_management]." if management else "[].")
 
     def command(self) -> list[str]:
         """Its own start script, which leaves the user as it is."""
@@ -189,6 +195,15 @@ def _own_vhost(address: Address) -> Iterator[Address]:
         yield own if permitted and own.answers() else address
     finally:
         control("delete_vhost", name)
+
+
+def _port_below() -> int:
+    """A port that nothing listens on, nor on that of its management."""
+    while True:
+        port = free_port() - _MANAGEMENT
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def installed_program() -> Path:
