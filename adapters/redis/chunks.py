@@ -7,7 +7,8 @@ ItemT = TypeVar("ItemT")
 
 CHUNK_JOBS = 500
 """The most jobs of one request."""
-_CHUNK_BYTES = 4 * 1024 * 1024
+CHUNK_BYTES = 4 * 1024 * 1024
+"""The most bytes of one request or answer, but for the last item's."""
 
 
 def in_chunks(items: Iterable[ItemT], size_of: Callable[[ItemT], int] = lambda _: 0) -> Iterator[list[ItemT]]:
@@ -16,7 +17,7 @@ def in_chunks(items: Iterable[ItemT], size_of: Callable[[ItemT], int] = lambda _
     size = 0
     for item in items:
         added = size_of(item)
-        if chunk and (len(chunk) >= CHUNK_JOBS or size + added > _CHUNK_BYTES):
+        if chunk and (len(chunk) >= CHUNK_JOBS or size + added > CHUNK_BYTES):
             yield chunk
             chunk, size = [], 0
         chunk.append(item)

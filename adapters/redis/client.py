@@ -39,7 +39,7 @@ from ...ports import (
     ResultStatus,
     Verdict,
 )
-from .chunks import CHUNK_JOBS, in_chunks
+from .chunks import CHUNK_BYTES, CHUNK_JOBS, in_chunks
 from .connections import Argument
 from .consumer_backend import RedisConsumerBackend
 from .declared import Declared
@@ -226,10 +226,14 @@ class RedisClient(OrchestratorBackend):
             self._link.command("UNLINK", keys.progress)
 
     def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
-        keys = self._keys(queue)
+        names, found, last = self._keys(queue).for_letters(), list[DeadLetter](), b""
         with naming_queue(queue, self._link):
-            columns = self._link.run(LETTERS, keys.for_letters(), [offset, limit])
-        return [_letter(*row) for row in zip(*columns, strict=True)]
+            while True:  # page by page, each after the death that ended the one before
+                size = min(CHUNK_JOBS, limit - len(found))
+                last, *columns = self._link.run(LETTERS, names, [offset, size, CHUNK_BYTES, last])
+                found += [_letter(*row) for row in zip(*columns, strict=True)]
+                if not last or len(found) >= limit:
+                    return found
 
     def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:
         return self._unbury("redrive", queue, ids)

@@ -1,20 +1,36 @@
 #!lua flags=no-writes,allow-oom
--- Lists dead letters, oldest first, without disturbing them (DLQ-1).
+-- Lists a page of dead letters, oldest first, without disturbing them (DLQ-1).
 -- KEYS  meta body state dead letter history
--- ARGV  offset, limit
--- Return {ids, bodies, infos (attempt:number:crashes), letters (JSON: reason, error, died_ms), histories (JSON)}
+-- ARGV  offset, most letters, most bytes (the page ends with the body that exceeds them), and where the page follows
+--         another, the number of the last death of that one, in place of the offset; else empty
+-- Return {number of the page's last death, empty where no more follow; ids, bodies, infos (attempt:number:crashes),
+--         letters (JSON: reason, error, died_ms), histories (JSON)}
 -- Error  NOQUEUE
--- Cost  O(log n + limit)
+-- Cost  O(log n + letters)
 
 local meta, body, state, dead, letter, history = unpack(KEYS)
 if redis.call('EXISTS', meta) == 0 then return redis.error_reply('NOQUEUE') end
-local offset = tonumber(ARGV[1])
-local ids = redis.call('ZRANGE', dead, offset, offset + tonumber(ARGV[2]) - 1)
-if #ids == 0 then return { {}, {}, {}, {}, {} } end
+local offset, limit, most_bytes, after = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+if limit == 0 then return { '', {}, {}, {}, {}, {} } end
+local found
+if after == '' then
+  found = redis.call('ZRANGE', dead, offset, offset + limit - 1, 'WITHSCORES')
+else
+  found = redis.call('ZRANGE', dead, '(' .. after, '+inf', 'BYSCORE', 'LIMIT', 0, limit, 'WITHSCORES')
+end
+local ids, bodies, bytes, last = {}, {}, 0, ''
+for i = 1, #found, 2 do
+  if bytes > most_bytes then break end
+  local text = redis.call('HGET', body, found[i])
+  ids[#ids + 1], bodies[#bodies + 1], last = found[i], text, found[i + 1]
+  bytes = bytes + #text
+end
+if #found < 2 * limit and #found == 2 * #ids then last = '' end
+if #ids == 0 then return { '', {}, {}, {}, {}, {} } end
 local infos = {}
 for i, record in ipairs(redis.call('HMGET', state, unpack(ids))) do
   local job = unpack_state(record)
   infos[i] = job.attempt .. ':' .. job.number .. ':' .. job.crashes
 end
-return { ids, redis.call('HMGET', body, unpack(ids)), infos, redis.call('HMGET', letter, unpack(ids)),
+return { last, ids, bodies, infos, redis.call('HMGET', letter, unpack(ids)),
          redis.call('HMGET', history, unpack(ids)) }

@@ -50,6 +50,7 @@ def a_listing_can_be_paged(bench: Bench) -> None:
                 demand("DLQ-1", len(page) <= limit, f"{len(page)} letters on a page of {limit}")
                 seen += [letter.id for letter in page]
             demand("DLQ-1", seen == ids, f"{seen} were listed, expected {ids}")
+            demand("DLQ-1", not rig.backend.dead_letters(rig.queue, limit=0), "a page of none has letters")
 
 
 @check("DLQ-2")
