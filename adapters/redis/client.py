@@ -1,13 +1,11 @@
 """The backend for a Redis server."""
 
-import json
 import os
 import secrets
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
@@ -26,7 +24,6 @@ from ...ports import (
     Capabilities,
     DeadLetter,
     Durability,
-    Failure,
     Finding,
     JobResult,
     Lease,
@@ -47,7 +44,8 @@ from .diagnosis import diagnose
 from .keys import QueueKeys
 from .link import Link, OutOfReach, RefusedByServer
 from .looking import list_queues, read_progress
-from .refusals import check_queue_exists, naming_queue
+from .records import read_error, read_letter, shown
+from .refusals import check_queue, naming_queue
 from .scripts import COUNTS, DECLARE, DELETE, LETTERS, PUBLISH, PURGE, RESULT, UNBURY, Script
 from .server import Server, parsed_url
 from .settings import Password, parsed_durability
@@ -167,15 +165,15 @@ class RedisClient(OrchestratorBackend):
         arguments = [queue.kind, _LAYOUT]
         with naming_queue(queue.name, self._link):
             kind, layout = self._link.run(DECLARE, keys.for_declare(), arguments)
-        if kind.decode() != queue.kind:
+        if shown(kind) != queue.kind:
             raise QueueConflict(
-                f"queue {queue.name!r} exists as {kind.decode()}, not {queue.kind}: "
+                f"queue {queue.name!r} exists as {shown(kind)}, not {queue.kind}: "
                 "declare it as it is, or delete it first"
             )
-        if layout.decode() != _LAYOUT:
+        if shown(layout or b"unknown") != _LAYOUT:
             raise QueueConflict(
-                f"queue {queue.name!r} was made by another release: its layout is {layout.decode()}, "
-                f"this one knows {_LAYOUT}"
+                f"queue {queue.name!r} was made by another release: its layout is "
+                f"{shown(layout or b'unknown')}, this one knows {_LAYOUT}"
             )
         with naming_queue(queue.name, self._link):
             self._declared.add(keys.for_declare(), arguments)
@@ -222,8 +220,6 @@ class RedisClient(OrchestratorBackend):
         self._link.forget(keys.for_resume())
         with self._operation(keys) as operation:
             operation.run(DELETE, keys.for_delete(operation.id), [])
-        with naming_queue(queue, self._link):
-            self._link.command("UNLINK", keys.progress)
 
     def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         names, found, last = self._keys(queue).for_letters(), list[DeadLetter](), b""
@@ -231,7 +227,7 @@ class RedisClient(OrchestratorBackend):
             while True:  # page by page, each after the death that ended the one before
                 size = min(CHUNK_JOBS, limit - len(found))
                 last, *columns = self._link.run(LETTERS, names, [offset, size, CHUNK_BYTES, last])
-                found += [_letter(*row) for row in zip(*columns, strict=True)]
+                found += [read_letter(*row) for row in zip(*columns, strict=True)]
                 if not last or len(found) >= limit:
                     return found
 
@@ -277,7 +273,7 @@ class RedisClient(OrchestratorBackend):
             if answer[0] == b"done":
                 return JobResult(ResultStatus.DONE, answer[1] or None)
             if answer[0] == b"failed":
-                return JobResult(ResultStatus.FAILED, error=json.loads(answer[1])[1])
+                return JobResult(ResultStatus.FAILED, error=read_error(answer[1]))
             if wait_s <= 0:
                 return None
             self._link.wait([(keys.rwake, answer[1].decode())], wait_s)
@@ -441,7 +437,7 @@ class _Publisher:
             self._open = (str(self._requests), [message.id for message in messages])
             return self._answer(messages, PublishStatus.UNKNOWN, self._link.unavailable(out))
         except RefusedByServer as error:
-            check_queue_exists(self._keys.queue, error)
+            check_queue(self._keys.queue, error)
             if error.may_have_run:
                 self._open = (str(self._requests), [message.id for message in messages])
                 return self._answer(messages, PublishStatus.UNKNOWN, error)
@@ -483,18 +479,3 @@ def _plans(messages: Sequence[Message]) -> str:
 def _outage(outcomes: Iterable[PublishOutcome]) -> JobsError | None:
     """What left messages open, so that it is no use to send more."""
     return next((each.error for each in outcomes if each.status is PublishStatus.UNKNOWN), None)
-
-
-def _letter(id_: bytes, body: bytes, info: bytes, letter: bytes, history: bytes | None) -> DeadLetter:
-    attempt, _, crashes = map(int, info.split(b":"))
-    reason, error, died_ms = json.loads(letter)
-    return DeadLetter(
-        id=id_.decode(),
-        body=body,
-        reason=reason,
-        error=error,
-        attempt=attempt,
-        crashes=crashes,
-        died_at=datetime.fromtimestamp(died_ms / 1000, UTC),
-        history=tuple(Failure(tried, failed) for tried, failed in json.loads(history or b"[]")),
-    )

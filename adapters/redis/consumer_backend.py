@@ -10,7 +10,9 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from ...domain.errors import Closed, JobsError, QueueNotFound
+from ...domain.reasons import DeadReason
 from ...domain.reporting import Progress
+from ...domain.text import printable
 from ...ports import (
     Ack,
     ConsumerBackend,
@@ -27,6 +29,7 @@ from .connections import Argument
 from .keys import QueueKeys
 from .link import Call, Link, OutOfReach, RefusedByServer
 from .looking import write_progress
+from .records import NO_BODY, find_odd, shown
 from .refusals import naming_queue
 from .scripts import EXCHANGE, EXTEND
 
@@ -313,10 +316,11 @@ class RedisConsumerBackend(ConsumerBackend):
         deliveries = []
         held, lease_s, granted = self._held, self._lease_s, self._receipts.granted
         receipt_start, token = f"{self._consumer}.", f"{self._consumer}:{request}"
+        odd = find_odd(ids, bodies, infos) if ids else None
         infos = infos or [b""] * len(ids)
         new = tuple.__new__
         for number, (raw_id, body, info) in enumerate(zip(ids, bodies, infos, strict=True), granted + 1):
-            if body is None:  # deleted since, where this is an answer repeated
+            if odd and number - granted - 1 in odd:
                 continue
             receipt = f"{receipt_start}{number}"
             id_ = raw_id.decode()
@@ -325,7 +329,26 @@ class RedisConsumerBackend(ConsumerBackend):
             # A third of what Delivery(...) costs, which is most of what a delivery costs here.
             deliveries.append(new(Delivery, (id_, body, receipt, attempt, times, crashes, lease_s)))
         self._receipts.granted = granted + len(ids)
+        if odd:
+            self._bury([(ids[place], damage) for place, damage in odd.items() if damage], token)
         return deliveries
+
+    def _bury(self, damaged: Sequence[tuple[bytes, str]], token: str) -> None:
+        """Bury jobs that were leased and can't be delivered; where that fails, their leases run out.
+
+        One without a body is dropped: there is nothing to bury.
+        """
+        operations: list[Argument] = [0]
+        for id_, damage in damaged:
+            operations += (f"d{DeadReason.MALFORMED}", id_, token, damage, 0)
+        with suppress(JobsError), naming_queue(self._keys.queue, self._link):
+            outcomes: bytes = self._link.run(*self._next_request(0, operations))[3]
+            for (id_, damage), outcome in zip(damaged, outcomes.decode(), strict=True):
+                if outcome == "1":  # else somebody else was faster
+                    end = "was dropped" if damage == NO_BODY else f"is dead: {DeadReason.MALFORMED}"
+                    self.logger.error(
+                        "queue %s: job %s %s: %s", self._keys.queue, printable(shown(id_)), end, damage
+                    )
 
     def _lose(self, receipt: str) -> SettleOutcome:
         self._held.pop(receipt, None)

@@ -5,13 +5,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...domain.errors import AccessDenied, JobsError
+from ...domain.queue import QueueKind
 from ...ports import Durability, Finding
 from ...ports.findings import doubtful, good, wrong
 from ...ports.server import is_loopback
 from .keys import QueueKeys
 from .link import Link, OutOfReach
-from .looking import list_queues
-from .scripts import DENIED
+from .looking import find_queues, parse_queue
+from .records import shown
+from .scripts import DENIED, INSPECT
 
 _SKEW_S = 5.0
 _NEARLY = 0.9
@@ -36,13 +38,15 @@ _NEEDED = (
     "PTTL KEY",
     "PERSIST KEY",
     "EXISTS KEY",
+    "TYPE KEY",
     "HGET KEY x",
+    "HGETALL KEY",
     "HSET KEY x x",
     "HSETNX KEY x x",
     "HMGET KEY x",
     "HDEL KEY x",
     "HEXISTS KEY x",
-    "HINCRBY KEY x 1",
+    "HLEN KEY",
     "LLEN KEY",
     "LPOP KEY",
     "RPOP KEY",
@@ -224,19 +228,56 @@ def _permissions(link: Link, namespace: str) -> Finding:
 
 def _queues(link: Link, namespace: str, layout: str) -> Iterator[Finding]:
     try:
-        queues = list_queues(link, namespace)
+        found = find_queues(link, namespace)
     except AccessDenied:
         yield doubtful("queues", "the user may not list them", "grant +scan for this look")
         return
-    for queue in queues:
-        found = _text(link.command("HGET", QueueKeys(namespace, queue.name).meta, "layout"))
-        if found != layout:
+    for name, kind in found:
+        queue = parse_queue(name, kind)
+        if queue is None:
+            yield wrong(
+                "queues",
+                f"{shown(name)!r} of kind {shown(kind)!r} can't be a queue of ours",
+                "look who wrote it; DEL its keys",
+            )
+            continue
+        keys = QueueKeys(namespace, queue.name)
+        made_by = link.command("HGET", keys.meta, "layout")
+        if made_by != layout.encode():
             yield wrong(
                 "layout",
-                f"queue {queue.name!r} has layout {found}, of another release; this one knows {layout}",
+                f"queue {queue.name!r} has layout {shown(made_by or b'unknown')}, of another release; "
+                f"this one knows {layout}",
                 "drain it with the release that made it, then delete it",
             )
-    yield good("queues", f"{len(queues)} in namespace {namespace!r}")
+        else:
+            yield from _records(link, keys, queue.kind)
+    yield good("queues", f"{len(found)} in namespace {namespace!r}")
+
+
+def _records(link: Link, keys: QueueKeys, kind: QueueKind) -> Iterator[Finding]:
+    """What is damaged in a queue, as far as that can be seen without reading all of it."""
+    types = keys.for_inspect(kind)
+    wrong_keys, bodies, standing = link.run(INSPECT, list(types), list(types.values()))
+    for key, found in zip(wrong_keys[::2], wrong_keys[1::2], strict=True):
+        yield wrong(
+            "records",
+            f"queue {keys.queue!r}: its key {shown(key)} is a {shown(found)}, and should be a "
+            f"{types[shown(key)]}",
+            "look who wrote it, and RENAME it; what the queue kept there is gone",
+        )
+    if bodies > standing:
+        yield wrong(
+            "records",
+            f"queue {keys.queue!r}: {bodies - standing:,} jobs have a body and no place, so they never run",
+            f"look for them with HSCAN {keys.body}, and publish them again",
+        )
+    if bodies < standing:
+        yield doubtful(
+            "records",
+            f"queue {keys.queue!r}: {standing - bodies:,} entries have no job",
+            "workers drop them, and log the id of each",
+        )
 
 
 def _text(value: Any) -> Any:

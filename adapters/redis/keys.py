@@ -6,6 +6,8 @@ together. ``<q>`` below is ``mtj:{<namespace>/<queue>}``.
 
 from dataclasses import dataclass
 
+from ...domain.queue import QueueKind
+
 
 @dataclass(frozen=True, slots=True)
 class QueueKeys:
@@ -92,7 +94,7 @@ class QueueKeys:
 
     @property
     def progress(self) -> str:
-        """Hash: id -> JSON [done, total], of jobs that told how far they are. Expires."""
+        """Hash: id -> JSON [done, total], of jobs in flight that told how far they are. Expires."""
         return self._key("progress")
 
     def last(self, client: str) -> str:
@@ -144,6 +146,10 @@ class QueueKeys:
             self.last(consumer),
         ]
 
+    def for_report(self) -> list[str]:
+        """The keys of ``report.lua``."""
+        return [self.run, self.progress]
+
     def for_extend(self) -> list[str]:
         """The keys of ``extend.lua``."""
         return [self.meta, self.state, self.run]
@@ -192,6 +198,7 @@ class QueueKeys:
             self.result,
             self.expiry,
             self.ended,
+            self.progress,
         ]
 
     def for_letters(self) -> list[str]:
@@ -212,6 +219,26 @@ class QueueKeys:
             self.wake,
             self.last(operation),
         ]
+
+    def for_inspect(self, kind: QueueKind) -> dict[str, str]:
+        """The keys of ``inspect.lua``, each with the type that Redis should give it."""
+        return {
+            self.meta: "hash",
+            self.body: "hash",
+            self.ready: "zset" if kind is QueueKind.PRIORITY else "list",
+            self.run: "zset",
+            self.delay: "zset",
+            self.dead: "zset",
+            self.state: "hash",
+            self.letter: "hash",
+            self.history: "hash",
+            self.result: "hash",
+            self.expiry: "zset",
+            self.ended: "list",
+            self.wake: "stream",
+            self.rwake: "stream",
+            self.progress: "hash",
+        }
 
     def for_result(self) -> list[str]:
         """The keys of ``result.lua``."""

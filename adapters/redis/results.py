@@ -9,6 +9,7 @@ from ...ports import EndedJob, JobResult, ResultStatus, ResultStore
 from .chunks import in_chunks
 from .connections import Argument
 from .keys import ResultKeys
+from .records import shown
 from .refusals import telling_outage
 from .scripts import FORGET_RESULTS, GET_RESULT, PUT_RESULTS
 from .server import Server, parsed_url
@@ -130,12 +131,12 @@ class RedisResultStore(ResultStore):
 
 def _packed(result: JobResult) -> bytes:
     if result.status is ResultStatus.FAILED:
-        return _FAILED + (result.error or "").encode()
+        return _FAILED + (result.error or "").encode("utf-8", "replace")
     return _DONE_WITHOUT if result.body is None else _DONE + result.body
 
 
 def _unpacked(record: bytes) -> JobResult:
     how, said = record[:1], record[1:]
     if how == _FAILED:
-        return JobResult(ResultStatus.FAILED, error=said.decode())
+        return JobResult(ResultStatus.FAILED, error=shown(said))
     return JobResult(ResultStatus.DONE, said if how == _DONE else None)

@@ -16,13 +16,22 @@ end
 
 -- Up to which moment leases are over. After an outage all of them stand for a while (resume.lua): then none is.
 local function over_until(stand, now)
-  return stand and now < tonumber(stand) and 0 or now
+  local moment = tonumber(stand)
+  return moment and now < moment and 0 or now
 end
 
+-- Whether a job has numbers that a job can have.
+local function is_sound(job)
+  return job.priority >= 0 and job.priority <= 9 and job.attempt > 0 and job.place >= 0 and job.place < LEVEL
+end
+
+-- Reads a record; returns nil where it is damaged.
 local function unpack_state(record)
+  if #record < RECORD then return nil end
   local priority, attempt, crashes, number, place = struct.unpack(FORMAT, record)
-  return { priority = priority, attempt = attempt, crashes = crashes, number = number, place = place,
-           token = string.sub(record, RECORD + 1) }
+  local job = { priority = priority, attempt = attempt, crashes = crashes, number = number, place = place,
+                token = string.sub(record, RECORD + 1) }
+  return is_sound(job) and job or nil
 end
 
 local function pack_state(job)
@@ -40,11 +49,20 @@ local function score_of(job)
   return (9 - job.priority) * LEVEL + job.place
 end
 
+-- Takes `count` numbers that nobody else is given from a counter in `meta`, and returns the one before the first. A
+-- counter that holds none, or one out of range, goes on after `least`.
+local function take_numbers(meta, counter, count, least)
+  local last = tonumber(redis.call('HGET', meta, counter) or 0)
+  if not (last and last >= least and last < LEVEL) then last = least end
+  redis.call('HSET', meta, counter, string.format('%.0f', last + count))
+  return last
+end
+
 -- Makes ids ready in the order given, behind what waits, and returns how many are ready then. O(1) each; O(log n) on
 -- a priority queue.
 local function make_ready(kind, meta, ready, ids, states)
   if kind ~= 'priority' then return redis.call('RPUSH', ready, unpack(ids)) end
-  local place = redis.call('HINCRBY', meta, 'place', #ids) - #ids
+  local place = take_numbers(meta, 'place', #ids, 0)
   local scores = {}
   for i, id in ipairs(ids) do
     states[i].place = place + i
@@ -83,7 +101,7 @@ end
 local function answered_before(last, request)
   local before = redis.call('GET', last)
   if not before then return nil, false end
-  local number = string.match(before, '^%d+')
+  local number = string.match(before, '^%d+') or '0'
   if number == request then return string.sub(before, #number + 2), false end
   return nil, tonumber(number) > tonumber(request)
 end
@@ -112,6 +130,19 @@ local function forget_ends(ended, ids)
   for i = 1, #kept, 1000 do
     redis.call('RPUSH', ended, unpack(kept, i, math.min(i + 999, #kept)))
   end
+end
+
+-- The failed attempts of a job, as `history` keeps them: [[attempt, error], …]. What is damaged is left out.
+local function read_history(text)
+  local ok, found = pcall(cjson.decode, text or '[]')
+  local failures = {}
+  if not ok or type(found) ~= 'table' then return failures end
+  for _, failure in ipairs(found) do
+    if type(failure) == 'table' and type(failure[1]) == 'number' and type(failure[2]) == 'string' then
+      failures[#failures + 1] = { failure[1], failure[2] }
+    end
+  end
+  return failures
 end
 
 -- When the first of a sorted set of moments is, or nil.

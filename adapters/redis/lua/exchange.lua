@@ -7,8 +7,9 @@
 --         'a' ack: result, ttl_ms · 'r' retry: error, delay_ms · 'd' and the reason: error, - · 'l' release
 -- Return {now, next event, wake id, outcomes, ids, bodies, infos}: outcomes a string of 1 and 0, in the order of
 --         ARGV; next event (-1 for none) and wake id only where nothing was taken; an info is
---         attempt:number:crashes, or empty for a first delivery; no infos where all are first deliveries. The
---         token of each lease is consumer:request
+--         attempt:number:crashes, empty for a first delivery, ! where the job's record is damaged (it is leased, for
+--         the consumer to bury it) or = where it is in flight already (it isn't leased); no infos where all are first
+--         deliveries. The token of each lease is consumer:request
 -- Error  NOQUEUE, STALE
 -- Cost  O(1) a job for ready, O(log n) for leases, delays and priorities; at most 500 due and 500 expired a call
 
@@ -36,7 +37,7 @@ local function answer(outcomes, ids, infos)
   return { now, event, newest and newest[1] or '0-0', outcomes, ids, bodies, infos }
 end
 
--- What is remembered of an answer: outcomes|id,id...|info,info...
+-- What is remembered of an answer: outcomes|number of ids|id,id...|info,info...
 local function split(list)
   local items = {}
   if list == '' then return items end
@@ -46,8 +47,10 @@ end
 local before, stale = answered_before(last, request)
 if stale then return redis.error_reply('STALE') end
 if before then
-  local outcomes, ids, infos = string.match(before, '^([^|]*)|([^|]*)|([^|]*)$')
-  return answer(outcomes, split(ids), split(infos))
+  local outcomes, count, ids, infos = string.match(before, '^([^|]*)|(%d+)|(.*)|([^|]*)$')
+  ids, infos = split(ids), split(infos)
+  if #ids ~= tonumber(count) then ids, infos = {}, {} end -- one has a comma, so that they can't be told apart
+  return answer(outcomes, ids, infos)
 end
 
 -- What is due, and what was leased too long.
@@ -67,14 +70,16 @@ if #expired > 0 then
   redis.call('ZREM', run, unpack(expired))
   local states, records = {}, {}
   for i, record in ipairs(redis.call('HMGET', state, unpack(expired))) do
-    local job = unpack_state(record)
-    job.crashes = job.crashes + 1
-    job.token = ''
-    states[i] = job
-    records[2 * i - 1] = expired[i]
-    records[2 * i] = pack_state(job)
+    local job = record and unpack_state(record)
+    states[i] = job or fresh_state(0)
+    if job then -- else whoever is delivered the job finds its record damaged
+      job.crashes = job.crashes + 1
+      job.token = ''
+      records[#records + 1] = expired[i]
+      records[#records + 1] = pack_state(job)
+    end
   end
-  redis.call('HSET', state, unpack(records))
+  if #records > 0 then redis.call('HSET', state, unpack(records)) end
   give_back(kind, ready, expired, states)
 end
 
@@ -132,13 +137,13 @@ if settled > 0 then
           if redis.call('PTTL', key) < number then redis.call('PEXPIRE', key, number) end
         end
       else
-        local job = unpack_state(record)
+        local job = unpack_state(record) or fresh_state(0)
         job.token = ''
         if what == 'r' then
-          local errors = cjson.decode(redis.call('HGET', history, id) or '[]')
-          errors[#errors + 1] = { job.attempt, text }
-          if #errors > KEPT_HISTORY then table.remove(errors, 1) end
-          redis.call('HSET', history, id, cjson.encode(errors))
+          local failures = read_history(redis.call('HGET', history, id))
+          failures[#failures + 1] = { job.attempt, text }
+          while #failures > KEPT_HISTORY do table.remove(failures, 1) end
+          redis.call('HSET', history, id, cjson.encode(failures))
           job.attempt = job.attempt + 1
           if number > 0 then
             local first = first_score(delay)
@@ -149,13 +154,31 @@ if settled > 0 then
             make_ready(kind, meta, ready, { id }, { job })
           end
         elseif what == 'd' then
-          redis.call('ZADD', dead, redis.call('HINCRBY', meta, 'deaths', 1), id)
-          redis.call('HSET', letter, id, cjson.encode({ string.sub(op, 2), text, now }))
+          local name = id
+          if id == '' or #id > 128 or string.find(id, '[^%w._-]') then -- no command could name it
+            name = 'malformed-' .. redis.sha1hex(id)
+            for _, key in ipairs({ body, history }) do
+              local kept = redis.call('HGET', key, id)
+              redis.call('HDEL', key, id)
+              if kept then redis.call('HSET', key, name, kept) end
+            end
+            redis.call('HDEL', state, id)
+          end
+          if redis.call('HEXISTS', body, name) == 1 then
+            local latest = tonumber(redis.call('ZRANGE', dead, -1, -1, 'WITHSCORES')[2]) or 0
+            local number_of_death = take_numbers(meta, 'deaths', 1, latest < LEVEL and latest or 0) + 1
+            redis.call('ZADD', dead, number_of_death, name)
+            redis.call('HSET', letter, name, cjson.encode({ string.sub(op, 2), text, now }))
+            redis.call('HSET', state, name, pack_state(job))
+          else -- there is nothing to bury
+            redis.call('HDEL', state, name)
+            redis.call('HDEL', history, name)
+          end
         else
           returned[#returned + 1] = id
           returned_states[#returned_states + 1] = job
         end
-        redis.call('HSET', state, id, pack_state(job))
+        if what ~= 'd' then redis.call('HSET', state, id, pack_state(job)) end
       end
     end
   end
@@ -193,37 +216,55 @@ elseif take > 0 then
   ids = redis.call(kind == 'stack' and 'RPOP' or 'LPOP', ready, take) or ids
 end
 if #ids > 0 then
-  local records, leases = {}, {}
+  local records, leases, leased = {}, {}, 0
   local token = consumer .. ':' .. request
   local first, lease_ends = FIRST_DELIVERY .. token, string.format('%.0f', now + lease_ms)
   for i, record in ipairs(redis.call('HMGET', state, unpack(ids))) do
     if record or places[i] then
-      local job = record and unpack_state(record) or fresh_state(0)
-      if places[i] then
+      all_first = false
+      local job = fresh_state(0)
+      if record then job = unpack_state(record) end
+      if job and places[i] then
         job.priority = 9 - math.floor(places[i] / LEVEL)
         job.place = places[i] % LEVEL
       end
-      job.number = job.number + 1
-      job.token = token
-      record = pack_state(job)
-      infos[i] = job.attempt .. ':' .. job.number .. ':' .. job.crashes
-      all_first = false
+      if not job or not is_sound(job) then
+        record, infos[i] = first, '!'
+      elseif job.token ~= '' and redis.call('ZMSCORE', run, ids[i])[1] then
+        record, infos[i] = nil, '='
+      else
+        job.number = job.number + 1
+        job.token = token
+        record = pack_state(job)
+        infos[i] = job.attempt .. ':' .. job.number .. ':' .. job.crashes
+      end
     else
       record = first
       infos[i] = ''
     end
-    records[2 * i - 1] = ids[i]
-    records[2 * i] = record
-    leases[2 * i - 1] = lease_ends
-    leases[2 * i] = ids[i]
+    if record then
+      leased = leased + 1
+      records[2 * leased - 1] = ids[i]
+      records[2 * leased] = record
+      leases[2 * leased - 1] = lease_ends
+      leases[2 * leased] = ids[i]
+    end
   end
-  redis.call('HSET', state, unpack(records))
-  redis.call('ZADD', run, unpack(leases))
+  if leased > 0 then
+    redis.call('HSET', state, unpack(records))
+    if redis.call('ZADD', run, unpack(leases)) < leased then -- one stood in the queue twice
+      local seen = {}
+      for i, id in ipairs(ids) do
+        if seen[id] then infos[i], all_first = '=', false end
+        seen[id] = true
+      end
+    end
+  end
 end
 -- Whoever waits is to take what came back and is still here, or to plan for a moment that was just set.
 if must_plan or (must_wake and (#ids == 0 or ready_count(kind, ready) > 0)) then wake_up(wake) end
 
 local outcome = table.concat(outcomes)
 if all_first then infos = {} end
-remember(last, request, outcome .. '|' .. table.concat(ids, ',') .. '|' .. table.concat(infos, ','), keep_ms)
+remember(last, request, outcome .. '|' .. #ids .. '|' .. table.concat(ids, ',') .. '|' .. table.concat(infos, ','), keep_ms)
 return answer(outcome, ids, infos)

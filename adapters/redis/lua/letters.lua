@@ -23,13 +23,13 @@ for i = 1, #found, 2 do
   if bytes > most_bytes then break end
   local text = redis.call('HGET', body, found[i])
   ids[#ids + 1], bodies[#bodies + 1], last = found[i], text, found[i + 1]
-  bytes = bytes + #text
+  bytes = bytes + (text and #text or 0)
 end
 if #found < 2 * limit and #found == 2 * #ids then last = '' end
 if #ids == 0 then return { '', {}, {}, {}, {}, {} } end
 local infos = {}
 for i, record in ipairs(redis.call('HMGET', state, unpack(ids))) do
-  local job = unpack_state(record)
+  local job = record and unpack_state(record) or fresh_state(0)
   infos[i] = job.attempt .. ':' .. job.number .. ':' .. job.crashes
 end
 return { last, ids, bodies, infos, redis.call('HMGET', letter, unpack(ids)),

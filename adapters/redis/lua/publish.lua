@@ -60,19 +60,20 @@ for i = 1, count do
   end
 end
 
-if stored > 0 then redis.call('HSET', body, unpack(bodies)) end
+-- A key of another type than it should be fails here, before anything is written.
+local first = #scores > 0 and first_score(delay)
 if stored > 0 and redis.call('EXISTS', result) == 1 then -- of an earlier job of the same id
   redis.call('HDEL', result, unpack(ids))
   redis.call('ZREM', expiry, unpack(ids))
 end
-if #records > 0 then redis.call('HSET', state, unpack(records)) end
 local must_wake = false
 if readied > 0 then must_wake = make_ready(kind, meta, ready, now_ready, now_states) == readied end
 if #scores > 0 then
-  local first = first_score(delay)
   redis.call('ZADD', delay, unpack(scores))
   must_wake = must_wake or not first or first_score(delay) < first
 end
+if #records > 0 then redis.call('HSET', state, unpack(records)) end
+if stored > 0 then redis.call('HSET', body, unpack(bodies)) end
 if must_wake then wake_up(wake) end
 
 local answer = table.concat(answers)

@@ -16,7 +16,7 @@ local failed = redis.call('HGET', letter, id)
 if failed then return { 'failed', failed } end
 if redis.call('HEXISTS', body, id) == 0 then
   local record = redis.call('HGET', result, id)
-  if record and struct.unpack('>d', record) > now then return { 'done', string.sub(record, 9) } end
+  if record and #record >= 8 and struct.unpack('>d', record) > now then return { 'done', string.sub(record, 9) } end
   if not record and redis.call('LPOS', ended, id) then return { 'done', '' } end
 end
 if wait_ms > 0 then

@@ -9,14 +9,13 @@
 
 local meta, body, state, ready, dead, letter, history, ended, wake, last =
   unpack(KEYS)
-local about = redis.call('HMGET', meta, 'kind', 'deaths')
-local kind = about[1]
+local kind = redis.call('HGET', meta, 'kind')
 if not kind then return redis.error_reply('NOQUEUE') end
 local before, stale = answered_before(last, ARGV[1])
 if stale then return redis.error_reply('STALE') end
 if before then return before end
 local how, upto, most = ARGV[3], ARGV[4], ARGV[5]
-if upto == '' then upto = about[2] or '0' end
+if upto == '' then upto = redis.call('ZRANGE', dead, -1, -1, 'WITHSCORES')[2] or '0' end
 
 local ids = {}
 if ARGV[6] == '*' then
@@ -43,7 +42,7 @@ if how == 'discard' then
 end
 local states, records = {}, {}
 for i, record in ipairs(redis.call('HMGET', state, unpack(ids))) do
-  local job = unpack_state(record)
+  local job = record and unpack_state(record) or fresh_state(0)
   job.attempt, job.crashes = 1, 0
   states[i] = job
 end

@@ -1,0 +1,75 @@
+"""Reading what the scripts return: what is damaged costs itself alone."""
+
+import re
+from collections.abc import Sequence
+
+from ...domain.limits import NAME
+from ...domain.reasons import DeadReason
+from ...ports import DeadLetter
+from ...ports.records import parse_history, parse_json, parse_moment
+
+_NAME = re.compile(NAME.encode())
+_LONGEST = 128
+NO_BODY = "it has no body"
+_DAMAGED, _IN_FLIGHT = b"!", b"="
+"""What ``exchange.lua`` tells of a job in place of its attempt, number and crashes."""
+
+
+def find_odd(ids: Sequence[bytes], bodies: Sequence[bytes | None], infos: Sequence[bytes]) -> dict[int, str]:
+    """Find what can't be delivered of what ``exchange.lua`` returns.
+
+    Returns:
+        Its places, and what is damaged at each; empty where the job is in flight already.
+    """
+    are_named = b"".join(ids).isalnum() and b"" not in ids and max(map(len, ids)) <= _LONGEST
+    if are_named and None not in bodies and _DAMAGED not in infos and _IN_FLIGHT not in infos:
+        return {}  # as nearly always: looked at all in one go
+    odd: dict[int, str] = {}
+    infos = infos or [b""] * len(ids)
+    for place, (id_, body, info) in enumerate(zip(ids, bodies, infos, strict=True)):
+        if info == _IN_FLIGHT:
+            odd[place] = ""
+        elif body is None:
+            odd[place] = NO_BODY
+        elif info == _DAMAGED:
+            odd[place] = "its record in the hash `state` is damaged"
+        elif not _NAME.fullmatch(id_):
+            odd[place] = "its id can't name a job, so it was given another"
+    return odd
+
+
+def shown(raw: bytes) -> str:
+    """Return ``raw`` as text, with an escape for each byte that is none."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def read_letter(
+    id_: bytes, body: bytes | None, info: bytes, letter: bytes | None, history: bytes | None
+) -> DeadLetter:
+    """Read a dead letter, as ``letters.lua`` returns it."""
+    attempt, _, crashes = map(int, info.split(b":"))
+    reason, error, died_ms = _read_death(letter)
+    return DeadLetter(
+        id=shown(id_),
+        body=body or b"",
+        reason=reason,
+        error=error,
+        attempt=attempt,
+        crashes=crashes,
+        died_at=parse_moment(died_ms / 1000),
+        history=parse_history(history),
+    )
+
+
+def read_error(letter: bytes | None) -> str:
+    """Return the last error of a dead job."""
+    return _read_death(letter)[1]
+
+
+def _read_death(letter: bytes | None) -> tuple[str, str, float]:
+    """Reason, error and moment (ms) of a death."""
+    match parse_json(letter):
+        case [str(reason), str(error), int() | float() as died_ms]:
+            return reason, error, died_ms
+        case _:
+            return DeadReason.MALFORMED, "its dead letter is damaged: how it died isn't known", 0
