@@ -218,9 +218,7 @@ def test_a_job_whose_id_can_not_name_one_is_buried_under_another(
     assert not bed.admin.hlen(bed.keys.body)
 
 
-@pytest.mark.parametrize("kind", [QueueKind.FIFO, QueueKind.STACK])
-def test_a_job_that_stands_in_the_queue_twice_is_delivered_once(bed: Bed, kind: QueueKind) -> None:
-    bed.redeclare(kind)
+def test_a_job_that_stands_in_the_queue_twice_is_delivered_once(bed: Bed) -> None:
     bed.publish("first", "second")
     bed.admin.lpush(bed.keys.ready, "second")
 

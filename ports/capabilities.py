@@ -20,9 +20,9 @@ class Redelivery(StrEnum):
     """Where a job that came back stands among those that wait (ORD-4)."""
 
     IN_ORDER = "in order"
-    """Where it stood: before all that were behind it, and behind those that were before it."""
+    """Where it stood: before those published after it, in a stack behind them, and by its priority."""
     HEAD = "head"
-    """Before all that were behind it; several that came back may have changed places."""
+    """Likewise, but several that came back may have changed places with each other."""
     NEAR_HEAD = "near head"
     """Before most of what was behind it."""
 

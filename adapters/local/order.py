@@ -38,7 +38,7 @@ class Order(Protocol):
         """Let a job join that has just become ready, in the order of ``place``."""
 
     def give_back(self, job: StoredJob) -> None:
-        """Let a job return to where it stood: before all that were behind it (ORD-4)."""
+        """Let a job return to where it stood (ORD-4)."""
 
     def pop(self) -> StoredJob:
         """Take the next job.
@@ -51,32 +51,46 @@ class Order(Protocol):
 class FifoOrder:
     """Oldest first."""
 
-    # What came back was ahead of everything that is still waiting, so it is served first; among
-    # themselves those few keep their places by a heap. All else costs one deque operation.
-    newest_first = False
+    # A job that came back is older than all that wait. A heap orders the few of them; all else costs one
+    # operation on a deque.
 
     def __init__(self) -> None:
         self._waiting: deque[StoredJob] = deque()
         self._returned: list[tuple[int, StoredJob]] = []
-        self._pop_waiting = self._waiting.pop if self.newest_first else self._waiting.popleft
         self.add = self._waiting.append
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._returned)
 
     def give_back(self, job: StoredJob) -> None:
-        heappush(self._returned, (-job.place if self.newest_first else job.place, job))
+        heappush(self._returned, (job.place, job))
 
     def pop(self) -> StoredJob:
         if self._returned:
             return heappop(self._returned)[1]
-        return self._pop_waiting()
+        return self._waiting.popleft()
 
 
-class StackOrder(FifoOrder):
+class StackOrder:
     """Newest first."""
 
-    newest_first = True
+    # As above, but a job that came back may be older than some that wait.
+
+    def __init__(self) -> None:
+        self._waiting: list[StoredJob] = []
+        self._returned: list[tuple[int, StoredJob]] = []
+        self.add = self._waiting.append
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._returned)
+
+    def give_back(self, job: StoredJob) -> None:
+        heappush(self._returned, (-job.place, job))
+
+    def pop(self) -> StoredJob:
+        if self._returned and (not self._waiting or -self._returned[0][0] > self._waiting[-1].place):
+            return heappop(self._returned)[1]
+        return self._waiting.pop()
 
 
 class PriorityOrder:
@@ -101,7 +115,7 @@ class PriorityOrder:
         raise IndexError("no job is ready")
 
 
-ORDERS: dict[QueueKind, type[FifoOrder] | type[PriorityOrder]] = {
+ORDERS: dict[QueueKind, type[FifoOrder] | type[StackOrder] | type[PriorityOrder]] = {
     QueueKind.FIFO: FifoOrder,
     QueueKind.STACK: StackOrder,
     QueueKind.PRIORITY: PriorityOrder,

@@ -50,7 +50,7 @@ from .scripts import COUNTS, DECLARE, DELETE, LETTERS, PUBLISH, PURGE, RESULT, U
 from .server import Server, parsed_url
 from .settings import Password, parsed_durability
 
-_LAYOUT = "1"
+_LAYOUT = "2"
 _KEEP_MS = 600_000
 """How long an answer is kept for the case that it was lost."""
 _RETRIED_S = 60.0

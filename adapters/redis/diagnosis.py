@@ -49,7 +49,6 @@ _NEEDED = (
     "HLEN KEY",
     "LLEN KEY",
     "LPOP KEY",
-    "RPOP KEY",
     "LPUSH KEY x",
     "RPUSH KEY x",
     "LTRIM KEY 0 0",

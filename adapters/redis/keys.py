@@ -21,7 +21,7 @@ class QueueKeys:
 
     @property
     def meta(self) -> str:
-        """Hash: kind, layout, place (the last given, on a priority queue), deaths, rwait (until when, ms).
+        """Hash: kind, layout, place (the last given, but on a fifo), deaths, rwait (until when, ms).
 
         And what ``resume.lua`` sets: server (its run id), stand (until when no lease ends, ms).
         """
@@ -39,7 +39,7 @@ class QueueKeys:
 
     @property
     def ready(self) -> str:
-        """List of ids, head first; on a priority queue a sorted set by priority and place."""
+        """List of ids, head first; on a stack or priority queue a sorted set, by priority and place."""
         return self._key("ready")
 
     @property
@@ -225,7 +225,7 @@ class QueueKeys:
         return {
             self.meta: "hash",
             self.body: "hash",
-            self.ready: "zset" if kind is QueueKind.PRIORITY else "list",
+            self.ready: "list" if kind is QueueKind.FIFO else "zset",
             self.run: "zset",
             self.delay: "zset",
             self.dead: "zset",

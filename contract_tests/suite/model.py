@@ -43,7 +43,7 @@ class Standing(Enum):
     UNDISTURBED = auto()
     """Delivered never, or once: it keeps its place (ORD-1 to ORD-3)."""
     RETURNED = auto()
-    """Came back by release or a lost lease: before those that were behind it (ORD-4)."""
+    """Came back by release or a lost lease: it keeps its place as well as the adapter declares (ORD-4)."""
     LOOSE = auto()
     """Was delayed, retried or redriven: anywhere."""
 
@@ -155,18 +155,20 @@ class Model:
             return
         clause = {QueueKind.FIFO: "ORD-1", QueueKind.STACK: "ORD-2", QueueKind.PRIORITY: "ORD-3"}[self.kind]
         for other in self.in_state(State.READY):
-            if other is job or self._place(other) > self._place(job):
+            if other.standing is Standing.LOOSE or self._place(other) >= self._place(job):
                 continue
-            if other.standing is Standing.UNDISTURBED and job.standing is Standing.UNDISTURBED:
+            returned = [each for each in (other, job) if each.standing is Standing.RETURNED]
+            if not returned:
                 demand(clause, False, f"job {job.id} came before job {other.id}")
-            if other.standing is Standing.RETURNED and self._comes_first(other, job):
-                demand("ORD-4", False, f"job {job.id} came before job {other.id}, which had come back")
+            elif self._keep_places(returned):
+                came_back = " and ".join(each.id for each in returned)
+                demand("ORD-4", False, f"job {job.id} came before job {other.id}; {came_back} had come back")
 
-    def _comes_first(self, returned: ModelJob, other: ModelJob) -> bool:
-        """Whether a returned job must come before one that was behind it."""
-        if self._redelivery is Redelivery.IN_ORDER:
-            return True
-        return self._redelivery is Redelivery.HEAD and other.standing is Standing.UNDISTURBED
+    def _keep_places(self, returned: Sequence[ModelJob]) -> bool:
+        """Whether of two jobs the first one must come first, though one of them or both came back."""
+        if self._redelivery is Redelivery.NEAR_HEAD:
+            return False
+        return self._redelivery is Redelivery.IN_ORDER or len(returned) == 1
 
     def _place(self, job: ModelJob) -> tuple[int, int]:
         if self.kind is QueueKind.STACK:

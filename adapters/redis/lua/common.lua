@@ -7,7 +7,7 @@
 
 local FORMAT = '>I1I4I4I4d'
 local RECORD = 21
-local LEVEL = 281474976710656 -- 2^48: a priority queue's score is (9 - priority) * LEVEL + place
+local LEVEL = 281474976710656 -- 2^48: in a sorted queue, a job's score is (9 - priority) * LEVEL + place
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -58,14 +58,14 @@ local function take_numbers(meta, counter, count, least)
   return last
 end
 
--- Makes ids ready in the order given, behind what waits, and returns how many are ready then. O(1) each; O(log n) on
--- a priority queue.
+-- Makes ids ready in the order given, and returns how many are ready then. A fifo is a list: O(1) each. The other kinds
+-- are sorted sets, O(log n): places count up on a priority queue, and down on a stack.
 local function make_ready(kind, meta, ready, ids, states)
-  if kind ~= 'priority' then return redis.call('RPUSH', ready, unpack(ids)) end
-  local place = take_numbers(meta, 'place', #ids, 0)
+  if kind == 'fifo' then return redis.call('RPUSH', ready, unpack(ids)) end
+  local last = take_numbers(meta, 'place', #ids, 0)
   local scores = {}
   for i, id in ipairs(ids) do
-    states[i].place = place + i
+    states[i].place = kind == 'stack' and LEVEL - last - i or last + i
     scores[2 * i - 1] = score_of(states[i])
     scores[2 * i] = id
   end
@@ -73,9 +73,9 @@ local function make_ready(kind, meta, ready, ids, states)
   return redis.call('ZCARD', ready)
 end
 
--- Puts ids back where they stood: before what was behind them. O(1) each; O(log n) on a priority queue.
+-- Puts ids back where they stood (ORD-4), at the same cost. On a fifo that is the head.
 local function give_back(kind, ready, ids, states)
-  if kind == 'priority' then
+  if kind ~= 'fifo' then
     local scores = {}
     for i, id in ipairs(ids) do
       scores[2 * i - 1] = score_of(states[i])
@@ -84,14 +84,13 @@ local function give_back(kind, ready, ids, states)
     redis.call('ZADD', ready, unpack(scores))
     return
   end
-  local command = kind == 'stack' and 'RPUSH' or 'LPUSH'
   for i = #ids, 1, -1 do
-    redis.call(command, ready, ids[i])
+    redis.call('LPUSH', ready, ids[i])
   end
 end
 
 local function ready_count(kind, ready)
-  return redis.call(kind == 'priority' and 'ZCARD' or 'LLEN', ready)
+  return redis.call(kind == 'fifo' and 'LLEN' or 'ZCARD', ready)
 end
 
 -- A request that must not be applied twice is numbered by its sender, and `last` keeps the number and the answer of

@@ -11,7 +11,7 @@
 --         the consumer to bury it) or = where it is in flight already (it isn't leased); no infos where all are first
 --         deliveries. The token of each lease is consumer:request
 -- Error  NOQUEUE, STALE
--- Cost  O(1) a job for ready, O(log n) for leases, delays and priorities; at most 500 due and 500 expired a call
+-- Cost  O(1) a job for ready, O(log n) for leases, delays and sorted queues; at most 500 due and 500 expired a call
 
 local meta, body, state, ready, run, delay, dead, letter, history, result, expiry, ended, wake, rwake, last =
   unpack(KEYS)
@@ -58,7 +58,7 @@ local due = redis.call('ZRANGE', delay, '-inf', now, 'BYSCORE', 'LIMIT', 0, SWEP
 if #due > 0 then
   redis.call('ZREM', delay, unpack(due))
   local states = {}
-  if kind == 'priority' then
+  if kind ~= 'fifo' then
     for i, record in ipairs(redis.call('HMGET', state, unpack(due))) do
       states[i] = record and unpack_state(record) or fresh_state(0)
     end
@@ -205,28 +205,28 @@ end
 
 -- The next jobs.
 local ids, infos, all_first = {}, {}, true
-local places = {}
-if take > 0 and kind == 'priority' then
+local scores = {}
+if take > 0 and kind ~= 'fifo' then
   local popped = redis.call('ZPOPMIN', ready, take)
   for i = 1, #popped, 2 do
     ids[#ids + 1] = popped[i]
-    places[#ids] = tonumber(popped[i + 1])
+    scores[#ids] = tonumber(popped[i + 1])
   end
 elseif take > 0 then
-  ids = redis.call(kind == 'stack' and 'RPOP' or 'LPOP', ready, take) or ids
+  ids = redis.call('LPOP', ready, take) or ids
 end
 if #ids > 0 then
   local records, leases, leased = {}, {}, 0
   local token = consumer .. ':' .. request
   local first, lease_ends = FIRST_DELIVERY .. token, string.format('%.0f', now + lease_ms)
   for i, record in ipairs(redis.call('HMGET', state, unpack(ids))) do
-    if record or places[i] then
+    if record or scores[i] then
       all_first = false
       local job = fresh_state(0)
       if record then job = unpack_state(record) end
-      if job and places[i] then
-        job.priority = 9 - math.floor(places[i] / LEVEL)
-        job.place = places[i] % LEVEL
+      if job and scores[i] then
+        job.priority = 9 - math.floor(scores[i] / LEVEL)
+        job.place = scores[i] % LEVEL
       end
       if not job or not is_sound(job) then
         record, infos[i] = first, '!'

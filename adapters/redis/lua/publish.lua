@@ -5,7 +5,7 @@
 --         (likewise; empty where all are 0:0), then the bodies
 -- Return a string: 'a' accepted or 'd' duplicate, for each message
 -- Error  NOQUEUE, STALE
--- Cost  O(1) a message; O(log n) where it is delayed, or on a priority queue
+-- Cost  O(1) a message; O(log n) where it is delayed, or on a sorted queue
 
 local meta, body, state, ready, delay, wake, result, expiry, last = unpack(KEYS)
 local kind = redis.call('HGET', meta, 'kind')
@@ -55,7 +55,7 @@ for i = 1, count do
     else
       readied = readied + 1
       now_ready[readied] = id
-      now_states[readied] = kind == 'priority' and fresh_state(priority) or false
+      now_states[readied] = kind ~= 'fifo' and fresh_state(priority) or false
     end
   end
 end

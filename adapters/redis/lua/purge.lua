@@ -25,7 +25,7 @@ local function forget(ids)
 end
 
 local ids = {}
-if kind == 'priority' then
+if kind ~= 'fifo' then
   local popped = redis.call('ZPOPMIN', ready, most)
   for i = 1, #popped, 2 do ids[#ids + 1] = popped[i] end
 else

@@ -127,6 +127,24 @@ class ReleasesToTheEnd(Remembering):
         return answer
 
 
+@breaks("ORD-4", where=stacks)
+class ReleasesToTheTopOfAStack(ReleasesToTheEnd):
+    """A released job is pushed onto its stack again, before those that were published meanwhile."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self._stacks: set[str] = set()
+
+    def declare(self, client: BrokenBackend, queue: Queue) -> None:
+        super().declare(client, queue)
+        if queue.kind is QueueKind.STACK:
+            self._stacks.add(queue.name)
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        settle = super().settle if consumer.queue in self._stacks else super(ReleasesToTheEnd, self).settle
+        return settle(consumer, settlements, take)
+
+
 @breaks("ORD-4")
 class ReturnsToTheEndAfterACrash(Sound):
     """The jobs of a consumer that died are published anew, behind all others."""

@@ -107,6 +107,19 @@ def a_job_that_came_back_is_not_at_the_end(bench: Bench) -> None:
         demand("ORD-4", came.index("first") <= furthest, f"it came as number {came.index('first') + 1} of 21")
 
 
+@check("ORD-4", needs="stack")
+def a_job_that_came_back_to_a_stack_is_behind_newer_ones(bench: Bench) -> None:
+    """Jobs that were published while it was away are newer, so they come first; older ones come after it."""
+    with bench.rig(QueueKind.STACK) as rig:
+        rig.publish("oldest", "returned")
+        consumer = rig.consumer()
+        returned = rig.receive_one(consumer)
+        rig.publish("newer", "newest")
+        assert rig.settle(consumer, Release(returned.receipt))
+        came = rig.drain(consumer, 4)
+        demand("ORD-4", came == ["newest", "newer", "returned", "oldest"], f"they came as {came}")
+
+
 @check("ORD-4")
 def a_crash_puts_jobs_back_where_they_stood(bench: Bench) -> None:
     """The jobs of a consumer that died come before those that it hadn't taken."""
