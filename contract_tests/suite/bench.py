@@ -264,6 +264,14 @@ class Bench:
         future = self.start(call)
         return self.finish(future, within_s=within_s)
 
+    def stopwatch(self) -> Callable[[], float]:
+        """Return what tells the seconds since now, by the clock that timeouts pass by.
+
+        That may be the machine's where delays and leases pass by a virtual one, so the longer time counts.
+        """
+        began_s, began_virtual_s = time.monotonic(), self.harness.now()
+        return lambda: max(time.monotonic() - began_s, self.harness.now() - began_virtual_s)
+
     def start(self, call: Callable[[], ValueT]) -> "Future[ValueT]":
         """Make a call on a thread of its own, which doesn't outlive the process."""
         future: Future[ValueT] = Future()
