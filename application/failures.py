@@ -2,6 +2,7 @@
 
 import logging
 
+from ..domain.text import printable
 from .shutdown import asks_to_stop
 
 
@@ -26,12 +27,13 @@ def try_to_log(
     Args:
         logger: Where to.
         level: Its level, such as ``logging.ERROR``.
-        message: A format, and ``args`` what it refers to.
+        message: A format, and ``args`` what it refers to; control characters in them are escaped.
         args: See above.
         traceback: Whether to add the traceback of the error that is being handled.
     """
     try:
-        logger.log(level, message, *args, exc_info=traceback, stacklevel=2)
+        safe = [printable(arg) if isinstance(arg, str) else arg for arg in args]
+        logger.log(level, message, *safe, exc_info=traceback, stacklevel=2)
     except BaseException as broken:
         if asks_to_stop(broken):
             raise

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from ..domain.errors import BackendUnavailable, Closed, JobsError
+from ..domain.text import printable
 from ..ports import (
     Ack,
     ConsumerBackend,
@@ -217,7 +218,9 @@ class Hand:
             delivery = self._unsettled.get(receipt)
             if outcome is SettleOutcome.LOST and delivery is not None and receipt not in self._lost:
                 self._lost.add(receipt)
-                self._logger.warning("job %s: its lease was lost; another consumer may run it", delivery.id)
+                self._logger.warning(
+                    "job %s: its lease was lost; another consumer may run it", printable(delivery.id)
+                )
 
     def _forget(self, jobs: Iterable[Delivery | Settlement]) -> None:
         forget = self._unsettled.pop
@@ -232,7 +235,7 @@ class Hand:
                 self.settled[type(settlement)] += 1
             elif not isinstance(settlement, Release):
                 self.lost += 1
-                self._logger.warning("lease %s was lost before it was settled", settlement.receipt)
+                self._logger.warning("lease %s was lost before it was settled", printable(settlement.receipt))
 
 
 class Keeper:

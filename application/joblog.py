@@ -2,6 +2,7 @@
 
 import logging
 
+from ..domain.text import printable
 from ..ports import Attempt, Observer
 
 
@@ -30,11 +31,11 @@ class JobLog(Observer):
             fields["error"] = attempt.error
         self._logger.info(
             "job %s of %s: %s in %.3f s, attempt %d%s",
-            attempt.job_id,
+            printable(attempt.job_id),
             attempt.queue,
             attempt.outcome.value,
             attempt.duration_s,
             attempt.number,
-            "" if attempt.error is None else f": {attempt.error}",
+            "" if attempt.error is None else f": {printable(attempt.error)}",
             extra={"job": fields},
         )

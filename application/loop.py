@@ -12,6 +12,7 @@ from time import monotonic
 from ..domain import RetryPolicy
 from ..domain.errors import BackendUnavailable, JobsError, UsageError
 from ..domain.reporting import listening
+from ..domain.text import printable
 from ..ports import (
     Ack,
     ConsumerBackend,
@@ -240,7 +241,9 @@ class ConsumeLoop:
         try:
             self._hand.release_waiting()
         except BackendUnavailable as error:
-            self._logger.info("job %s isn't started while the broker is away: %s", delivery.id, error)
+            self._logger.info(
+                "job %s isn't started while the broker is away: %s", printable(delivery.id), error
+            )
             self._hand.pass_over()
             return False
         return True

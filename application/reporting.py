@@ -5,6 +5,7 @@ from logging import Logger
 from time import monotonic
 
 from ..domain import Progress
+from ..domain.text import printable
 from ..ports import ConsumerBackend, Delivery
 
 _EVERY_S = 0.5
@@ -42,5 +43,5 @@ class ProgressReporter:
         try:
             self._backend.report(delivery.receipt, progress)
         except Exception as error:
-            self._logger.debug("job %s: its progress wasn't told: %s", delivery.id, error)
+            self._logger.debug("job %s: its progress wasn't told: %s", printable(delivery.id), error)
             self._next_s = now + _PAUSE_S

@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.markup import escape
 
 from ..application.letters import find_letter, payload_of
 from ..ports import DeadLetter
 from .app import backend_option, confirm, json_option, opened, settings_of, wants_json, yes_option
 from .errors import BadUsage, Exit
-from .output import print_json, stdout, table
+from .output import print_json, shown, stdout, table
 
 
 @click.group()
@@ -62,12 +61,12 @@ def show(queue: str, job_id: str, as_json: bool, backend: str | None, app_dir: P
         return Exit.OK
     console = stdout()
     console.print(
-        f"[bold]{escape(letter.id)}[/] {escape(letter.reason)}, {letter.died_at:%Y-%m-%d %H:%M:%S} UTC"
+        f"[bold]{shown(letter.id)}[/] {shown(letter.reason)}, {letter.died_at:%Y-%m-%d %H:%M:%S} UTC"
     )
-    console.print(f"payload   {escape(str(payload_of(letter)))}")
+    console.print(f"payload   {shown(payload_of(letter))}")
     for failure in letter.history:
-        console.print(f"attempt {failure.attempt} {escape(failure.error)}")
-    console.print(f"attempt {letter.attempt} {escape(letter.error)}")
+        console.print(f"attempt {failure.attempt} {shown(failure.error)}")
+    console.print(f"attempt {letter.attempt} {shown(letter.error)}")
     if letter.crashes:
         console.print(f"crashes   {letter.crashes}")
     return Exit.OK

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from rich.markup import escape
 
 from ..application.doctor import examine
 from ..application.worker import MakeConsumer, WorkerSettings
@@ -15,7 +14,7 @@ from ..ports.findings import good, wrong
 from .app import backend_option, json_option, settings_of, wants_json
 from .errors import Exit
 from .loading import load_maker
-from .output import print_json, stdout
+from .output import print_json, shown, stdout
 from .settings import Settings, masked
 
 _MARKS = {Verdict.GOOD: "[green]✓[/]", Verdict.DOUBTFUL: "[yellow]![/]", Verdict.WRONG: "[red]✗[/]"}
@@ -40,11 +39,11 @@ def doctor(consumers: tuple[str, ...], as_json: bool, backend: str | None, app_d
         print_json([asdict(finding) for finding in findings])
     else:
         console = stdout()
-        console.print(f"backend {escape(masked(url))}")
+        console.print(f"backend {shown(masked(url))}")
         for finding in findings:
-            console.print(f"{_MARKS[finding.verdict]} {escape(f'{finding.subject}: {finding.what}')}")
+            console.print(f"{_MARKS[finding.verdict]} {shown(f'{finding.subject}: {finding.what}')}")
             if finding.mend:
-                console.print(f"    → {escape(finding.mend)}")
+                console.print(f"    → {shown(finding.mend)}")
     return Exit.NO if any(finding.verdict is Verdict.WRONG for finding in findings) else Exit.OK
 
 

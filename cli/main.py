@@ -8,6 +8,7 @@ import traceback
 import click
 
 from ..domain.errors import JobsError
+from ..domain.text import printable_lines
 from .contract import contract
 from .dead import dead
 from .doctor import doctor
@@ -55,7 +56,7 @@ def run(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(Exit.OK)
     except Exception:
-        traceback.print_exc()
+        print(printable_lines(traceback.format_exc().rstrip()), file=sys.stderr)
         return fail("this was not foreseen: please report it, with the lines above", Exit.BUG)
     return int(answer or Exit.OK)
 

@@ -15,7 +15,7 @@ from ..domain.json_guard import parse_object
 from ..ports import PublishStatus
 from .app import backend_option, opened, prepare, settings_of, wants_json
 from .errors import BadUsage, Exit
-from .output import print_json, stderr, stdout, tell
+from .output import print_json, shown, stderr, stdout, tell
 
 
 @click.command()
@@ -67,7 +67,7 @@ def publish(
     if wants_json(False):
         print_json({"id": published})
     else:
-        stdout().print(published)
+        stdout().print(shown(published))
     return Exit.OK
 
 

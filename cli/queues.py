@@ -10,12 +10,11 @@ from typing import Any
 import click
 from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 
 from ..application.watching import QueueView, watch
 from .app import backend_option, confirm, json_option, opened, settings_of, wants_json, yes_option
 from .errors import Exit
-from .output import print_json, stdout, table
+from .output import print_json, shown, stdout, table
 
 _COLUMNS = ("queue", "type", "ready", "in flight", "delayed", "dead")
 _JOBS_SHOWN = 10
@@ -108,7 +107,7 @@ def _rendered(views: list[QueueView], *, rates: bool) -> RenderableType:
         for view in views
     ]
     lines = [
-        escape(f"  {view.name}/{job_id}: {progress}")
+        shown(f"  {view.name}/{job_id}: {progress}")
         for view in views
         for job_id, progress in list(view.progress.items())[:_JOBS_SHOWN]
     ]

@@ -1,4 +1,7 @@
-"""Text from strangers, made safe to show: no terminal obeys it, and none of it passes for a line of a log."""
+"""Text from strangers, made safe to show: no terminal obeys it, and none of it passes for a line of a log.
+
+What is stored stays as it was: text is escaped where it leaves for a terminal or a log.
+"""
 
 import re
 
@@ -15,3 +18,15 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def printable_lines(text: str) -> str:
+    """Return ``text`` with each line indented and printable, so that none passes for a record of a log."""
+    return "\n".join(f"    {printable(line)}" for line in text.split("\n"))
+
+
+def printable_json(document: str) -> str:
+    r"""Return a JSON document, written on one line, with ``\u001b`` and the like for what isn't printable."""
+    if document.isprintable():
+        return document
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", document)

@@ -12,6 +12,7 @@ from time import monotonic, time
 from ...domain import QueueKind, RetryPolicy
 from ...domain.errors import Closed, JobsError, QueueNotFound
 from ...domain.reasons import DeadReason
+from ...domain.text import printable
 from ...ports import (
     Ack,
     ConsumerBackend,
@@ -472,7 +473,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
     def _malformed(self, job: Arrival) -> Parcel:
         """Give up a message whose properties can't be read (RCV-4)."""
         error = described(job.fault)
-        self.logger.error("job %s is dead: %s: %s", job.id, DeadReason.MALFORMED, error)
+        self.logger.error("job %s is dead: %s: %s", printable(job.id), DeadReason.MALFORMED, printable(error))
         return self._dead(job, job.past.delivered(), DeadReason.MALFORMED, error)
 
     def _priority(self, job: Arrival) -> int:

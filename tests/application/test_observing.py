@@ -178,3 +178,24 @@ def test_the_job_log_is_one_line_an_attempt(
         "duration_s": 0,
         "outcome": "done",
     }
+
+
+def test_a_line_of_log_has_no_control_characters_of_its_job(
+    client: LocalClient, schema: Any, make_consumer: MakeConsumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its fields have the error as it was."""
+    caplog.set_level(logging.INFO)
+    orchestrator = watched(client, schema, JobLog(logging.getLogger("tests.joblog")))
+    orchestrator.publish("points", {"x": 1})
+
+    def reject(job: Job[Any]) -> None:
+        raise Reject("bad\njob forged\x1b[31m")
+
+    make_consumer(reject, to=orchestrator, poll_timeout_s=0.01).consume(1)
+
+    messages = [record.getMessage() for record in caplog.records]
+    told = [message for message in messages if r"bad\njob forged\x1b[31m" in message]
+    assert [message.split()[0] for message in told] == ["job", "job"]
+    assert all(message.isprintable() for message in messages)
+    (fields,) = [record.job for record in caplog.records if hasattr(record, "job")]
+    assert fields["error"] == "bad\njob forged\x1b[31m"

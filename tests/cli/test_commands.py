@@ -156,6 +156,33 @@ def test_dead_jobs_are_listed_shown_redriven_and_discarded(command: Command, ins
     assert inspect.counts("inspect").dead == 0
 
 
+HOSTILE = "\x1b]0;owned\x07\x9b31m[red]:bug:\bover\x7f\u202e\udcff"
+"""A title and a colour for a terminal, markup, a shortcode, a backspace, turned writing, half a character."""
+HARMLESS = r"\x1b]0;owned\x07\x9b31m[red]:bug:\x08over\x7f\u202e\udcff"
+
+
+def test_text_of_a_job_gives_no_orders_to_a_terminal(command: Command, inspect: Orchestrator) -> None:
+    """Neither in a table, nor in lines, nor as JSON, which stays JSON; what is stored stays as it was."""
+
+    def hostile(job: Job[Any]) -> None:
+        raise Reject(HOSTILE)
+
+    job_id = inspect.publish("inspect", {"path": HOSTILE[:-1]})
+    work(inspect, hostile)
+    answers = [
+        command("dead", "list", "inspect"),
+        command("dead", "show", "inspect", job_id),
+        command("result", job_id),
+    ]
+
+    for answer in answers:
+        assert HARMLESS in answer.out + answer.err
+    listed = command("dead", "list", "inspect", "--json")
+    assert listed.json[0]["error"] == HOSTILE.replace("\udcff", r"\udcff")
+    for answer in (*answers, listed):
+        assert all(character.isprintable() or character == "\n" for character in answer.out + answer.err)
+
+
 def test_a_job_that_is_not_dead_is_not_found(command: Command, inspect: Orchestrator) -> None:
     assert command("dead", "show", "inspect", "nobody").code == 4
     assert command("dead", "redrive", "inspect", "nobody").code == 4

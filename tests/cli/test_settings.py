@@ -2,12 +2,13 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 import pytest
 
 from mindtrace.jobs.cli.errors import BadUsage
-from mindtrace.jobs.cli.logs import JsonFormatter
+from mindtrace.jobs.cli.logs import JsonFormatter, TextFormatter
 from mindtrace.jobs.cli.settings import DEFAULT_BACKEND, load_settings, masked
 
 
@@ -69,10 +70,26 @@ def test_a_setting_that_makes_no_sense_shows_no_secret(monkeypatch: pytest.Monke
     [
         ("redis://localhost:6379/0", "redis://localhost:6379/0"),
         ("redis://:swordfish@host/0", "redis://***@host/0"),
-        ("redis://user:sw@rd/fi?sh@host/0", "redis://***@host/0"),
+        ("redis://user:sw@rd/fish@host/0", "redis://***@host/0"),
         ("redis://host/0?password=swordfish", "redis://host/0"),
         ("redis+sentinel://u:swordfish@a:1,b:2/m/0", "redis+sentinel://***@a:1,b:2/m/0"),
+        ("redis://user:sw@rd/fi?sh@host/0", "redis://***"),
+        ("redis://user:sword#fish@host/0", "redis://***"),
+        ("redis://host/0?password=sword@fish", "redis://***"),
+        ("redis://user:swordfish", "redis://***"),
+        ("redis://:swordfish", "redis://***"),
+        ("redis://user:swordfish%40host/0", "redis://***"),
+        ("redis://user%3Aswordfish%40host/0", "redis://***"),
+        ("redis://host/user:swordfish", "redis://***"),
+        ("redis://host/user%3aswordfish", "redis://***"),
+        ("redis://user:sword%2Ffish@[::1]:6379/0#swordfish", "redis://***@[::1]:6379/0"),
+        ("redis:/user:swordfish@host", "the backend"),
+        ("amqp://u:swordfish@h/%2F?results=redis://u:swordfish@h/0", "amqp://***@h/%2F"),
+        ("amqp://u:swordfish@h/v?results=redis%3A%2F%2Fu%3Aswordfish%40h", "amqp://***@h/v"),
+        ("amqp://u:swordfish@h/v?results=redis://u:sword&fish@h/0", "amqp://***"),
         ("sqlite:///jobs.db", "sqlite:///jobs.db"),
+        ("sqlite:////var/my jobs/a[1].db?password=swordfish", "sqlite:////var/my jobs/a[1].db"),
+        ("memory://", "memory://"),
         ("swordfish", "the backend"),
         ("sword fish://x", "the backend"),
     ],

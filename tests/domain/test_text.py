@@ -1,10 +1,11 @@
 """Text that a stranger wrote can be shown: it stays on one line, and no terminal obeys it."""
 
+import json
 import unicodedata
 
 import pytest
 
-from mindtrace.jobs.domain.text import printable
+from mindtrace.jobs.domain.text import printable, printable_json, printable_lines
 
 
 @pytest.mark.parametrize(
@@ -32,3 +33,16 @@ def test_no_control_character_is_left_nor_anything_that_ends_a_line_or_turns_the
     turning = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
     assert turning.isdisjoint(map(unicodedata.bidirectional, everything))
     everything.encode()
+
+
+def test_lines_stay_lines_but_none_begins_where_a_record_does() -> None:
+    assert printable_lines("a\n12:00 INFO forged\r\x1b[2K") == "    a\n    12:00 INFO forged\\r\\x1b[2K"
+
+
+def test_a_document_stays_the_same_document() -> None:
+    value = ["\x1b[31m\n", "\x9b31m\x7f", "a\u202eb\u2028", "half \udcff", "ünïcode"]
+    document = printable_json(json.dumps(value, ensure_ascii=False))
+
+    assert json.loads(document) == value
+    assert document == printable(document)
+    assert "ünïcode" in document
