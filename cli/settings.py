@@ -24,6 +24,11 @@ TABLE = "tool.mindtrace-jobs"
 
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+_HOST = r"(?:[\w.-]+|\[[\da-fA-F:.]+\])(?::\d+)?"
+_WHERE = re.compile(rf"(?:{_HOST}(?:,{_HOST})*)?(?:/(?:(?!%40|%3A)[^@:])*)?", re.IGNORECASE)
+"""Hosts, and a path after them: what a URL says when it is well formed and no secret."""
+_RESULTS = re.compile("(?:^|(?<=&))results=[^&]*")
+"""The URL of a result store, in the query of another."""
 
 
 class Settings(BaseSettings):
@@ -95,12 +100,19 @@ def load_settings(**options: Any) -> Settings:
 
 
 def masked(url: str) -> str:
-    """Return ``url`` without what may be secret: who connects, and the query."""
+    """Return ``url`` without what may be secret: who connects, and the query.
+
+    A password that isn't encoded may hold any character, so a URL that can be read in two ways shows its
+    scheme alone.
+    """
     scheme, separator, rest = url.partition("://")
     if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         return "the backend"
-    who, at, where = rest.rpartition("@")
-    return f"{scheme}://{'***@' if at and who else ''}{where.partition('?')[0]}"
+    address, *query = re.split("[?#]", rest, maxsplit=1)
+    who, at, where = address.rpartition("@")
+    if not _WHERE.fullmatch(where) or "@" in _RESULTS.sub("", "".join(query)):
+        return f"{scheme}://***"
+    return f"{scheme}://{'***@' if at and who else ''}{where}"
 
 
 def add_to_path(folder: Path) -> None:

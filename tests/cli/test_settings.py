@@ -98,6 +98,19 @@ def test_a_url_is_shown_without_what_may_be_secret(url: str, shown: str) -> None
     assert masked(url) == shown
 
 
+def test_a_record_is_one_line_whatever_the_text_of_its_job() -> None:
+    """A traceback follows, and no line of it begins as a record does."""
+    try:
+        raise ValueError("bad\n12:00:00 1 INFO    job forged\n\x1b]0;owned\x07")
+    except ValueError:
+        record = logging.LogRecord("a", logging.INFO, "f", 1, "%s", ("a\nb\x1b[31m",), sys.exc_info())
+    first, *more = TextFormatter().format(record).split("\n")
+
+    assert first.endswith(r"INFO    a\nb\x1b[31m")
+    assert all(line.startswith("    ") for line in more)
+    assert more[-2:] == ["    12:00:00 1 INFO    job forged", r"    \x1b]0;owned\x07"]
+
+
 def test_a_structured_line_is_one_object() -> None:
     """With the fields of the job, and a traceback in one string."""
     record = logging.LogRecord("a", logging.INFO, "f", 1, "job %s\nended", ("1",), None)
