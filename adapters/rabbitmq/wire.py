@@ -19,6 +19,7 @@ from pika.channel import Channel
 
 from .connection import Connection, abort
 from .loop import Loop
+from .pika_log import driving
 
 _BEAT_S = 0.2
 """How often the heart serves a line that nobody waits for; far below any heartbeat of the protocol."""
@@ -34,10 +35,6 @@ _LOGGER = logging.getLogger(__name__)
 
 Answer = Callable[[Any], None]
 Act = Callable[[Channel, Answer], None]
-
-if (_pikas := logging.getLogger("pika")).level == logging.NOTSET:
-    # It logs every failed try as an error, several times; ours tell of an outage once.
-    _pikas.setLevel(logging.CRITICAL)
 
 
 class LineBroken(Exception):
@@ -163,7 +160,8 @@ class Io:
                     self._others -= 1
                 mine = True
                 self._driver = threading.get_ident()
-            return self._drive(over, give_up)
+            with driving:
+                return self._drive(over, give_up)
         finally:
             if mine:
                 self._leave()
@@ -192,7 +190,8 @@ class Io:
             return left < 0 or (left < turns - 1 and self.loop.was_idle)
 
         try:
-            self._drive(over, 0.0)
+            with driving:
+                self._drive(over, 0.0)
         finally:
             self._leave()
 
