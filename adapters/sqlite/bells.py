@@ -15,6 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from .filesystem import mode_of
+
+SUFFIX = "-bells"
+"""What the folder of a file's bells is called, after the file."""
 READY = "ready"
 """Rung when a queue that had no ready job has one, and when one is due earlier than was known."""
 ENDED = "ended"
@@ -29,7 +33,7 @@ _POLL_S = (0.001, 0.03)
 def ring(folder: Path, queue: int, what: str) -> None:
     """Wake all who wait for this of a queue."""
     try:
-        bell = os.open(_bell(folder, queue, what), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        bell = _open(_bell(folder, queue, what))
     except OSError:  # nobody has waited yet
         return
     try:
@@ -51,6 +55,50 @@ def remove_bells(folder: Path, queue: int) -> None:
 
 def _bell(folder: Path, queue: int, what: str) -> Path:
     return folder / f"{queue}-{what}"
+
+
+def _make(bell: Path) -> None:
+    """Make a bell and its folder for those who may use the file, whose jobs these are, whatever the umask.
+
+    Raises:
+        OSError: the folder is none or a link, or the file system has no FIFOs.
+    """
+    folder = bell.parent
+    mode = mode_of(Path(str(folder).removesuffix(SUFFIX)))
+    with suppress(FileExistsError):
+        folder.mkdir(0o700)
+        _grant(folder, mode | (mode & 0o444) >> 2)
+    if not stat.S_ISDIR(folder.lstat().st_mode):
+        raise NotADirectoryError(f"{folder} is no folder")
+    with suppress(FileExistsError):
+        os.mkfifo(bell, 0o600)
+        _grant(bell, mode)
+
+
+def _grant(path: Path, mode: int) -> None:
+    """Set the mode of what was just made, unless a link has taken its place.
+
+    Raises:
+        OSError: it can't be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
+
+
+def _open(bell: Path) -> int:
+    """Open a bell, and nothing else: not what a link leads to, nor a file that somebody put in its place.
+
+    Raises:
+        OSError: it isn't there, or no FIFO.
+    """
+    descriptor = os.open(bell, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{bell} is no FIFO")
+    return descriptor
 
 
 class Waiter(Protocol):
@@ -83,17 +131,13 @@ class BellWaiter:
 
     def __init__(self, folder: Path, queue: int, what: str) -> None:
         bell = _bell(folder, queue, what)
-        folder.mkdir(exist_ok=True)
-        with suppress(FileExistsError):
-            os.mkfifo(bell)
+        _make(bell)
         self._waiting = threading.Lock()
         self._open = threading.Lock()
         self._closed = False
         self._descriptors: list[int] = []
         try:
-            self._descriptors.append(os.open(bell, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
-            if not stat.S_ISFIFO(os.fstat(self._descriptors[0]).st_mode):
-                raise OSError(f"{bell} is no FIFO")
+            self._descriptors.append(_open(bell))
             self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             self._descriptors.append(self._alarm)
             self._epoll = select.epoll(sizehint=2)

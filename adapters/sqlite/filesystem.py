@@ -1,6 +1,9 @@
-"""Where a file lies: SQLite's log is shared memory, which machines can't share."""
+"""Where a file lies, since SQLite's log is shared memory, which machines can't share; and who may read it."""
 
+import os
 import re
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 from ...domain.errors import BrokerUnsuitable
@@ -11,6 +14,30 @@ _NETWORK = re.compile(
     r"|fuse\.(sshfs|ceph|ceph-fuse|glusterfs|s3fs|rclone|smbnetfs|davfs.*|juicefs|gcsfuse|goofys|mfs)"
 )
 _ESCAPED = re.compile(r"\\([0-7]{3})")
+
+_making = threading.Lock()
+"""A process that closes a file loses all its locks on it, SQLite's too: nobody opens one while it is made."""
+
+
+def make_private(path: Path) -> None:
+    """Make a file that only its owner may read, unless there is one; SQLite gives its log the same mode.
+
+    Where it can't be made, SQLite says why when it opens it.
+    """
+    with _making, suppress(OSError):
+        file = os.open(os.path.realpath(path), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.fchmod(file, 0o600)  # whatever the umask
+        finally:
+            os.close(file)
+
+
+def mode_of(path: Path) -> int:
+    """Who may read and write ``path``, as bits; its owner alone where it can't be found."""
+    try:
+        return path.stat().st_mode & 0o666
+    except OSError:
+        return 0o600
 
 
 def refuse_network_share(path: Path, mounts: Path = _MOUNTS) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from ...domain.errors import BrokerUnsuitable, Closed
+from .bells import SUFFIX
 from .clock import FileClock, read_clock, set_clock
-from .filesystem import refuse_network_share
+from .filesystem import make_private, refuse_network_share
 from .refusals import CommitUnknown, is_busy, leaves_open, translated
 from .schema import OLDEST_SQLITE, is_current, migrate
 
@@ -47,7 +48,7 @@ class FileSettings:
     @property
     def bells(self) -> Path:
         """The folder of its bells."""
-        return Path(f"{self.path}-bells")
+        return Path(f"{self.path}{SUFFIX}")
 
 
 def check_suitable(path: Path) -> None:
@@ -176,6 +177,7 @@ class Session:
     def _connect(self) -> sqlite3.Connection:
         settings = self._settings
         check_suitable(settings.path)
+        make_private(settings.path)
         db = sqlite3.connect(
             settings.path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256
         )

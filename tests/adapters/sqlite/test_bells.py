@@ -42,6 +42,29 @@ def test_a_ring_wakes_all_who_wait_and_each_but_once(folder: Path) -> None:
         waiter.close()
 
 
+@pytest.mark.parametrize("kind", ["link", "file", "linked folder"])
+def test_what_is_no_bell_is_neither_followed_nor_written_to(folder: Path, tmp_path: Path, kind: str) -> None:
+    """Whoever waits for it polls."""
+    victim = tmp_path / "1-ready"
+    victim.write_text("precious")
+    if kind == "linked folder":
+        (tmp_path / "elsewhere").mkdir()
+        folder.symlink_to(tmp_path / "elsewhere")
+    else:
+        folder.mkdir()
+        bell = folder / "1-ready"
+        bell.symlink_to(victim) if kind == "link" else victim.rename(bell)
+        victim = bell
+
+    ring(folder, 1, "ready")
+    waiter = make_waiter(folder, 1, "ready")
+    waiter.close()
+
+    assert isinstance(waiter, PollingWaiter)
+    assert victim.read_text() == "precious"
+    assert list((tmp_path / "elsewhere").glob("*")) == []
+
+
 def test_another_queues_bell_and_another_purpose_wake_nobody(folder: Path) -> None:
     """Each has a FIFO of its own."""
     waiter = BellWaiter(folder, 1, "ready")

@@ -1,6 +1,8 @@
 """What stands in the way of a transaction, and what the caller is told."""
 
+import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +28,47 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         pytest.raises(BackendUnavailable, match=r"no folder .*/no for jobs.db: create it"),
     ):
         client.declare(Queue("points"))
+
+
+@pytest.fixture(params=[0o000, 0o022, 0o277], ids=oct)
+def umask(request: pytest.FixtureRequest) -> Iterator[None]:
+    former = os.umask(request.param)
+    yield
+    os.umask(former)
+
+
+def modes(path: Path) -> dict[str, int]:
+    return {found.name: stat.S_IMODE(found.stat().st_mode) for found in path.parent.rglob("*")}
+
+
+@pytest.mark.usefixtures("umask")
+@pytest.mark.parametrize(("mode", "folders"), [(None, 0o700), (0o660, 0o770), (0o640, 0o750)])
+def test_who_may_read_the_file_may_read_what_lies_beside_it(
+    path: Path, mode: int | None, folders: int
+) -> None:
+    """By default nobody but its owner, whatever the umask; the mode of a file that exists stays."""
+    if mode is not None:
+        path.touch()
+        path.chmod(mode)
+    with SQLiteClient(path) as client:
+        client.declare(Queue("points"))
+        client.publish("points", [Message("a", b"{}")])
+        with client.open_consumer("points") as consumer:
+            assert consumer.receive(2, timeout_s=0.0)
+            assert consumer.receive(1, timeout_s=0.01) == []
+        found = modes(path)
+
+    bells = {name for name in found if name.endswith("-ready")}
+    files = {"jobs.db", "jobs.db-wal", "jobs.db-shm", *bells}
+    assert found == dict.fromkeys(files, mode or 0o600) | {"jobs.db-bells": folders}
+
+
+def test_a_link_to_a_file_that_is_not_there_yet_is_followed(path: Path, tmp_path: Path) -> None:
+    path.symlink_to(tmp_path / "there.db")
+    with SQLiteClient(path) as client:
+        client.declare(Queue("points"))
+
+    assert modes(path)["there.db"] == 0o600
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
