@@ -43,8 +43,8 @@ _CHUNK_BYTES = 8 * 1024 * 1024
 _BREATH_S = 0.002
 """How long one who drops many jobs pauses between two transactions, for others to have their turn."""
 
-Tend = Callable[[Step, list[int]], int]
-"""What is done with dead jobs, given by their seqs; answers how many they are."""
+Tend = Callable[[Step, list[tending.Death]], int]
+"""What is done with dead jobs; answers how many they are."""
 
 
 class SQLiteClient(OrchestratorBackend):
@@ -171,12 +171,11 @@ class SQLiteClient(OrchestratorBackend):
     def purge(self, queue: str) -> int:
         link, waiting, purged = self._link(queue), self.counts(queue).waiting, 0
         # What is published meanwhile may be dropped as well; what was there when it began always is.
-        while purged < waiting:
-            dropped = link.change(tending.purge)
-            if not dropped:
-                break
+        while dropped := link.change(tending.purge):
             purged += dropped
-            sleep(_BREATH_S if purged < waiting else 0)
+            if purged >= waiting:
+                break
+            sleep(_BREATH_S)
         return purged
 
     def delete(self, queue: str) -> None:

@@ -14,6 +14,10 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # the former goes on while the machine sleeps
 
 
+_LATEST_US = 1 << 60
+"""What is later is no moment, but damage: some 36,000 years."""
+
+
 class FileClock:
     """The time of one file, in microseconds since 1970."""
 
@@ -41,11 +45,14 @@ def boot_id() -> str:
 
 def read_clock(db: sqlite3.Connection) -> FileClock | None:
     """Return the file's clock, or None where it must be set first: the machine was started since."""
-    row = db.execute("SELECT boot, base FROM file").fetchone()
-    if row is None or row[0] != boot_id():
+    row = db.execute(
+        "SELECT base FROM file WHERE boot = ? AND typeof(base) = 'integer' AND base <= ?",
+        (boot_id(), _LATEST_US),
+    ).fetchone()
+    if row is None:
         return None
-    clock = FileClock(row[1])
-    if not boot_id() and clock.now() < _last_moment(db):  # a count that began anew is all that tells
+    clock = FileClock(row[0])
+    if clock.now() < _last_moment(db):  # where nothing names this start, a count that began anew tells of it
         return None
     return clock
 
@@ -64,5 +71,6 @@ def set_clock(db: sqlite3.Connection) -> FileClock:
 
 def _last_moment(db: sqlite3.Connection) -> int:
     """The last time at which anything was changed."""
-    ((moment,),) = db.execute("SELECT coalesce(max(moment), 0) FROM queue").fetchall()
+    query = "SELECT coalesce(max(moment), 0) FROM queue WHERE moment BETWEEN 0 AND ?"
+    ((moment,),) = db.execute(query, (_LATEST_US,)).fetchall()
     return int(moment)

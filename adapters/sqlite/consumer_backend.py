@@ -11,6 +11,7 @@ from ...domain.errors import BackendUnavailable, Closed, JobsError, QueueNotFoun
 from ...domain.reporting import Progress
 from ...ports import ConsumerBackend, Delivery, Receipts, Release, Settled, Settlement, SettleOutcome
 from .bells import LOOK_S, READY, Waiter, make_waiter
+from .damage import mend
 from .delivering import Held, Outlook, Taken, extend, outlook, sweep, take
 from .looking import write_progress
 from .session import FileSettings, Session
@@ -52,6 +53,10 @@ class SQLiteConsumerBackend(ConsumerBackend):
         while True:
             self._check_open()
             found = self._link.look(outlook)
+            if found.is_damaged:
+                while self._link.change(mend):
+                    pass
+                found = self._link.look(outlook)
             if found.is_ready and (deliveries := self._exchange([], max_jobs).deliveries):
                 return deliveries
             remaining_s = give_up - monotonic()

@@ -1,11 +1,17 @@
 """Leasing jobs, and taking back what was leased too long."""
 
+from math import inf
 from typing import NamedTuple
 
+from .damage import find_odd, mend, set_aside
 from .step import Step
 
 _SWEPT = 500
 """The most jobs that became due, and the most whose lease ran out, that one step moves."""
+
+
+_Row = tuple[int, int, bytes, bytes, int, int, int]
+"""Of a job that stands in the queue: rank, seq, id, body, attempt, number, crashes."""
 
 
 class Held(NamedTuple):
@@ -35,45 +41,53 @@ class Outlook(NamedTuple):
     is_ready: bool
     next_event_s: float | None
     """Seconds until a job is due or a lease ends."""
+    is_damaged: bool
+    """Whether counts and rows don't agree, or a moment can't be read: :func:`mend` is to be called."""
 
 
 def outlook(step: Step) -> Outlook:
     """Look what a receiver would find, without taking anything."""
-    moments = [moment for moment in (step.first_due(), step.first_end()) if moment is not None]
-    event = min(moments, default=None)
+    due, ends = step.first_due(), step.first_end()
+    event = min((moment for moment in (due, ends) if moment is not None), default=None)
     is_ready = step.ready > 0 or (event is not None and event <= step.now)
-    return Outlook(step.key, is_ready, None if event is None else (event - step.now) / 1_000_000)
+    is_damaged = (
+        (due is not None) != (step.delayed > 0)
+        or (ends is not None) != (step.leased > 0)
+        or inf in (due, ends)
+        or (step.ready <= 0 and step.has_rows("ready"))
+    )
+    return Outlook(step.key, is_ready, None if event is None else (event - step.now) / 1_000_000, is_damaged)
 
 
 def sweep(step: Step) -> None:
     """Make ready what is due, and what was leased too long (DLY-1, LSE-2)."""
     due = step.db.execute(
-        "SELECT due, seq, priority FROM delay CROSS JOIN job USING (seq)"
+        "SELECT due, seq, CAST(coalesce(priority, 0) AS INTEGER) FROM delay LEFT JOIN job USING (seq)"
         " WHERE delay.queue = ? AND due <= ? ORDER BY due, seq LIMIT ?",
         (step.key, step.now, _SWEPT),
     ).fetchall()
     if due:
-        step.db.executemany(
+        step.delayed -= step.db.executemany(
             "DELETE FROM delay WHERE queue = ? AND due = ? AND seq = ?",
             [(step.key, moment, seq) for moment, seq, _ in due],
-        )
-        step.delayed -= len(due)
-        step.make_ready([(seq, priority) for _, seq, priority in due])
+        ).rowcount
+        step.make_ready([(seq, priority) for _, seq, priority in due if isinstance(seq, int)])
     expired = step.db.execute(
         "SELECT ends, seq, number, rank FROM lease WHERE queue = ? AND ends <= ? ORDER BY ends LIMIT ?",
         (step.key, step.now, _SWEPT),
     ).fetchall()
     if expired:
-        step.db.executemany(
+        step.leased -= step.db.executemany(
             "DELETE FROM lease WHERE queue = ? AND ends = ? AND seq = ?",
             [(step.key, ends, seq) for ends, seq, _, _ in expired],
-        )
+        ).rowcount
         step.db.executemany(
-            "UPDATE job SET number = ?, crashes = crashes + 1 WHERE seq = ?",
+            "UPDATE job SET number = ?, crashes = CAST(crashes AS INTEGER) + 1 WHERE seq = ?",
             [(number, seq) for _, seq, number, _ in expired],
         )
-        step.leased -= len(expired)
-        step.put([(rank, seq) for _, seq, _, rank in expired])
+        step.put([(rank, seq) for _, seq, _, rank in expired if isinstance(seq, int)])
+    if not all(isinstance(row[1], int) for row in (*due, *expired)):
+        mend(step)
 
 
 def take(step: Step, count: int, lease_s: float) -> list[Taken]:
@@ -81,22 +95,40 @@ def take(step: Step, count: int, lease_s: float) -> list[Taken]:
     if count <= 0 or not step.ready:
         return []
     ends = step.now + round(lease_s * 1_000_000)
-    # CROSS is the word by which SQLite keeps this order of the two, whatever it thinks of their sizes.
+    # LEFT keeps this order of the two, whatever SQLite thinks of their sizes, and shows what has no job.
     rows = step.db.execute(
-        "SELECT rank, seq, id, body, attempt, number + 1, crashes FROM ready CROSS JOIN job USING (seq)"
+        "SELECT rank, seq, id, CAST(body AS BLOB), CAST(attempt AS INTEGER),"
+        " CAST(number AS INTEGER) + 1, CAST(crashes AS INTEGER) FROM ready LEFT JOIN job USING (seq)"
         " WHERE ready.queue = ? ORDER BY rank LIMIT ?",
         (step.key, count),
     ).fetchall()
-    # Those that stand first are all up to the last of them.
-    step.db.execute("DELETE FROM ready WHERE queue = ? AND rank <= ?", (step.key, rows[-1][0]))
+    is_miscounted = len(rows) < min(count, step.ready) or len(rows) > step.ready
+    taken = []
+    if rows:
+        # Those that stand first are all up to the last of them.
+        step.db.execute("DELETE FROM ready WHERE queue = ? AND rank <= ?", (step.key, rows[-1][0]))
+        step.ready -= len(rows)
+        taken = _lease(step, rows, ends)
+    if is_miscounted:
+        mend(step)
+    return taken
+
+
+def _lease(step: Step, rows: list[_Row], ends: int) -> list[Taken]:
+    """Lease jobs that stand in the queue no more, but for those that can't be delivered."""
+    _, seqs, ids, bodies, attempts, _, _ = zip(*rows, strict=True)
+    if odd := find_odd(seqs, ids, bodies, attempts):
+        for place, damage in odd.items():
+            if damage:
+                set_aside(step, rows[place][1], rows[place][2], damage)
+        rows = [row for place, row in enumerate(rows) if place not in odd]
     step.db.executemany(
         "INSERT INTO lease (queue, ends, seq, number, rank) VALUES (?, ?, ?, ?, ?)",
         [(step.key, ends, seq, number, rank) for rank, seq, _, _, _, number, _ in rows],
     )
-    step.ready -= len(rows)
     step.leased += len(rows)
     return [
-        Taken(Held(seq, number, ends, rank, id_), body, attempt, crashes)
+        Taken(Held(seq, number, ends, rank, id_.decode()), body, attempt, crashes)
         for rank, seq, id_, body, attempt, number, crashes in rows
     ]
 

@@ -6,13 +6,14 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ...domain.errors import AccessDenied, BackendError, BackendUnavailable, BrokerUnsuitable
 from ...ports import Durability, Finding
 from ...ports.findings import doubtful, good, wrong
 from .clock import read_clock
 from .filesystem import filesystem_of
-from .looking import find_queues, is_missing, peek
+from .looking import find_queues, is_missing, parse_queue, peek
 from .refusals import FileDamaged, damaged, is_busy, translated
 from .schema import MIGRATIONS, version_of
 from .session import LOG_LIMIT, FileSettings, check_suitable
@@ -21,6 +22,12 @@ _CHECK_S = 5.0
 """How long a file's structure is checked at most: readers and writers go on, but the log can't begin anew."""
 _STEPS = 10_000
 """After how many of its steps SQLite asks whether to go on."""
+_COUNTED = """
+    SELECT (SELECT count(*) FROM job WHERE queue = key),
+        (SELECT count(*) FROM ready WHERE queue = key), (SELECT count(*) FROM delay WHERE queue = key),
+        (SELECT count(*) FROM lease WHERE queue = key), (SELECT count(*) FROM dead WHERE queue = key),
+        ready, delayed, leased, dead
+    FROM queue WHERE key = ?"""
 _SKEW_S = 5.0
 _OVER_S = 60.0
 """How long ago a lease has ended that somebody should have taken back."""
@@ -93,25 +100,66 @@ def _contents(db: sqlite3.Connection, settings: FileSettings, namespace: str) ->
         now = clock.now()
         yield _clock(now / 1_000_000 - time.time())
     queues = find_queues(db, settings, namespace)
-    for key, name, _ in queues:
-        yield from _leases(db, key, name, now)
+    for key, name, kind in queues:
+        queue = parse_queue(name, kind)
+        if queue is None:
+            yield wrong(
+                "queues",
+                f"{name!r} of kind {kind!r} can't be a queue of ours",
+                "look which program wrote to the file",
+            )
+            continue
+        yield from _leases(db, key, queue.name, now)
+        yield from _records(db, key, queue.name)
     yield good("queues", f"{len(queues)} in namespace {namespace!r}")
 
 
 def _structure(db: sqlite3.Connection, path: Path) -> Finding:
-    give_up = time.monotonic() + _CHECK_S
-    db.set_progress_handler(lambda: time.monotonic() > give_up, _STEPS)
-    try:
-        ((found,),) = db.execute("PRAGMA quick_check(1)").fetchall()
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
-            raise
+    rows = _bounded(db, "PRAGMA quick_check(1)")
+    if rows is None:
         return good("damage", f"none found in {_CHECK_S:g} s, which wasn't enough for all of the file")
-    finally:
-        db.set_progress_handler(None, 0)
+    ((found,),) = rows
     if found != "ok":
         raise damaged(path, " ".join(found.split()))
     return good("damage", "none found")
+
+
+def _bounded(db: sqlite3.Connection, query: str, *values: object) -> list[Any] | None:
+    """Return what a query finds, or None where it takes longer than a check may."""
+    give_up = time.monotonic() + _CHECK_S
+    db.set_progress_handler(lambda: time.monotonic() > give_up, _STEPS)
+    try:
+        return db.execute(query, values).fetchall()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise
+        return None
+    finally:
+        db.set_progress_handler(None, 0)
+
+
+def _records(db: sqlite3.Connection, key: int, name: str) -> Iterator[Finding]:
+    """Tell where the rows and the counts of a queue don't agree."""
+    for jobs, *numbers in _bounded(db, _COUNTED, key) or ():
+        found, told = numbers[:4], numbers[4:]
+        if found != told:
+            yield doubtful(
+                "records",
+                f"queue {name!r} counts {told} jobs (ready, delayed, in flight, dead), and {found} are there",
+                "start a worker for this queue: it counts anew",
+            )
+        if jobs > sum(found):
+            yield wrong(
+                "records",
+                f"queue {name!r}: {jobs - sum(found):,} jobs stand nowhere, so they never run",
+                "look for them in the table job, and publish them again",
+            )
+        if jobs < sum(found):
+            yield doubtful(
+                "records",
+                f"queue {name!r}: {sum(found) - jobs:,} entries have no job",
+                "workers drop them, and log each; discard drops those that are dead",
+            )
 
 
 def _journal(db: sqlite3.Connection, path: Path) -> Iterator[Finding]:

@@ -5,11 +5,14 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
+from ...domain.errors import InvalidInput
 from ...domain.queue import Queue, QueueKind
 from ...domain.reporting import Progress
+from ...ports.records import parse_progress
 from .delivering import Held
 from .refusals import translated
 from .schema import version_of
@@ -28,6 +31,7 @@ def peek(settings: FileSettings) -> Iterator[sqlite3.Connection]:
     try:
         uri = f"file:{quote(str(settings.path))}?mode=rw"  # may be read-only, and is made in no mode but rwc
         with closing(sqlite3.connect(uri, uri=True, timeout=settings.patience_s, isolation_level=None)) as db:
+            db.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
             db.execute("BEGIN")  # so that all is seen as of one moment
             yield db
     except sqlite3.Error as error:
@@ -44,7 +48,16 @@ def list_queues(settings: FileSettings, namespace: str) -> list[Queue]:
     if is_missing(settings.path):
         return []
     with peek(settings) as db:
-        return [Queue(name, QueueKind(kind)) for _, name, kind in find_queues(db, settings, namespace)]
+        found = find_queues(db, settings, namespace)
+        return [queue for _, name, kind in found if (queue := parse_queue(name, kind)) is not None]
+
+
+def parse_queue(name: str, kind: str) -> Queue | None:
+    """Return a queue as it was found, or None where its name or kind is none that a queue can have."""
+    try:
+        return Queue(name, QueueKind.parse(kind))
+    except InvalidInput:
+        return None
 
 
 def find_queues(db: sqlite3.Connection, settings: FileSettings, namespace: str) -> list[tuple[int, str, str]]:
@@ -75,5 +88,9 @@ def read_progress(step: Step, ids: Sequence[str] | None) -> dict[str, Progress]:
         " WHERE lease.queue = ? AND ends > ? AND progress IS NOT NULL",
         (step.key, step.now),
     )
-    told = {id_: Progress(*json.loads(text)) for id_, text in rows}
+    told = {
+        id_.decode(errors="backslashreplace"): progress
+        for id_, text in rows
+        if (progress := parse_progress(text))
+    }
     return told if ids is None else {id_: told[id_] for id_ in ids if id_ in told}

@@ -211,6 +211,8 @@ class Session:
             clock = set_clock(db)
             db.execute("COMMIT")
         self._clock = clock
+        # Text that isn't UTF-8, which somebody else wrote, must not fail a whole query.
+        db.text_factory = bytes
 
     def _found_inode(self) -> tuple[int, int]:
         try:

@@ -4,11 +4,14 @@ import json
 from collections.abc import Mapping
 from math import ceil
 
-from ...ports import Ack, Dead, Retry, Settlement
+from ...ports import Ack, Dead, Failure, Retry, Settlement
+from ...ports.records import parse_history
 from .delivering import Held
 from .step import Step
 
 MAX_HISTORY = 10
+_MOST = 2**31
+"""The highest attempt that is counted."""
 REMEMBERED_ENDS = 10_000
 """Of how many ended jobs without a result the end is remembered, for those who ask late."""
 _EXPIRED_RESULTS = 100
@@ -29,12 +32,13 @@ def settle(step: Step, batch: Mapping[str, tuple[Held, Settlement]]) -> dict[str
                 silent.append(held)
             else:
                 _keep_result(step, held, settlement.result, settlement.result_ttl_s)
+        elif not _write_number(step, held):  # somebody removed the job's row
+            settled[receipt] = False
         elif isinstance(settlement, Retry):
             _retry(step, held, settlement)
         elif isinstance(settlement, Dead):
-            _bury(step, held, settlement)
+            step.bury(held.seq, settlement.reason, settlement.error.encode("utf-8", "replace").decode())
         else:
-            step.db.execute("UPDATE job SET number = ? WHERE seq = ?", (held.number, held.seq))
             step.put([(held.rank, held.seq)])
     if done:
         step.has_ended = True
@@ -52,6 +56,11 @@ def _end_lease(step: Step, held: Held) -> bool:
     ).rowcount
     step.leased -= ended
     return ended == 1
+
+
+def _write_number(step: Step, held: Held) -> bool:
+    """Keep the number of the delivery with its job; tell whether that is there."""
+    return step.db.execute("UPDATE job SET number = ? WHERE seq = ?", (held.number, held.seq)).rowcount == 1
 
 
 def _remember(step: Step, done: list[Held]) -> None:
@@ -77,25 +86,19 @@ def _keep_result(step: Step, held: Held, result: bytes, ttl_s: float) -> None:
 
 def _retry(step: Step, held: Held, retry: Retry) -> None:
     ((attempt, priority, history),) = step.db.execute(
-        "SELECT attempt, priority, history FROM job WHERE seq = ?", (held.seq,)
+        "SELECT CAST(attempt AS INTEGER), CAST(priority AS INTEGER), history FROM job WHERE seq = ?",
+        (held.seq,),
     ).fetchall()
-    failures = [*json.loads(history or "[]"), [attempt, retry.error]][-MAX_HISTORY:]
+    failures = [*parse_history(history), Failure(attempt, retry.error)][-MAX_HISTORY:]
     step.db.execute(
-        "UPDATE job SET attempt = ?, number = ?, history = ? WHERE seq = ?",
-        (attempt + 1, held.number, json.dumps(failures), held.seq),
+        "UPDATE job SET attempt = ?, history = ? WHERE seq = ?",
+        (
+            min(attempt, _MOST) + 1,
+            json.dumps([[failure.attempt, failure.error] for failure in failures]),
+            held.seq,
+        ),
     )
     if retry.delay_s > 0:
         step.hold_back([(step.now + ceil(retry.delay_s * 1_000_000), held.seq)])
     else:
         step.make_ready([(held.seq, priority)])
-
-
-def _bury(step: Step, held: Held, dead: Dead) -> None:
-    error = dead.error.encode("utf-8", "replace").decode()
-    step.db.execute("UPDATE job SET number = ? WHERE seq = ?", (held.number, held.seq))
-    step.db.execute(
-        "INSERT INTO dead (queue, seq, reason, error, died) VALUES (?, ?, ?, ?, ?)",
-        (step.key, held.seq, dead.reason, error, step.now),
-    )
-    step.dead += 1
-    step.has_ended = True

@@ -1,20 +1,29 @@
 """One transaction on one queue: its row is read at the beginning, and what changed is written at the end."""
 
+import logging
 import sqlite3
 from collections.abc import Callable
+from math import inf
 from typing import TypeVar
 
-from ...domain.errors import QueueNotFound
+from ...domain.errors import BackendError, QueueNotFound
 from ...domain.limits import MAX_PRIORITY
 from ...domain.queue import QueueKind
+from ...domain.reasons import DeadReason
 from .bells import ENDED, READY, ring
 from .clock import FileClock
 from .session import FileSettings, Session
 
 AnswerT = TypeVar("AnswerT")
 
+_LOGGER = logging.getLogger(__name__)
+
 _LEVEL = 1 << 48
 """How far apart the priorities are in a rank; places are smaller."""
+NEVER_US = 10 * 366 * 86_400 * 1_000_000
+"""Nothing waits for as long as that, ten years."""
+_LARGEST = 1 << 53
+"""No count is as large as that."""
 
 
 class Step:
@@ -27,25 +36,34 @@ class Step:
     def __init__(self, db: sqlite3.Connection, clock: FileClock, namespace: str, queue: str) -> None:
         self.db = db
         row = db.execute(
-            "SELECT key, kind, ready, delayed, leased, dead, ended FROM queue"
-            " WHERE namespace = ? AND name = ?",
+            "SELECT key, kind, CAST(ready AS INTEGER), CAST(delayed AS INTEGER), CAST(leased AS INTEGER),"
+            " CAST(dead AS INTEGER), CAST(ended AS INTEGER) FROM queue WHERE namespace = ? AND name = ?",
             (namespace, queue),
         ).fetchone()
         if row is None:
             raise QueueNotFound(f"queue {queue!r}: not declared; register its schema first")
         self.key: int = row[0]
-        self.kind = QueueKind(row[1])
+        self.kind = _kind(queue, row[1])
         self._before: tuple[int, ...] = row[2:]
         self.ready, self.delayed, self.leased, self.dead, self.ended = self._before
+        self.ended %= _LARGEST
         self.now = clock.now()
         """In microseconds, as every moment here."""
         self.is_due_earlier = False
         """Whether a job is due before all that were delayed so far."""
         self.has_ended = False
         """Whether a job has ended."""
+        self.told: list[str] = []
+        """What is to be logged of this queue once the transaction is committed."""
+
+    def tell(self, what: str) -> None:
+        """Have this logged, of this queue."""
+        self.told.append(what)
 
     def write_down(self) -> None:
         """Write the counts where they changed."""
+        if not all(0 <= count < _LARGEST for count in (self.ready, self.delayed, self.leased, self.dead)):
+            self.recount()
         counts = (self.ready, self.delayed, self.leased, self.dead, self.ended)
         if counts != self._before:
             self.db.execute(
@@ -64,51 +82,118 @@ class Step:
 
     def tickets(self, count: int) -> int:
         """Take ``count`` numbers that nobody else is given, and return the one before the first."""
-        ((last,),) = self.db.execute(
-            "UPDATE file SET ticket = ticket + ? RETURNING ticket", (count,)
+        ((last, latest),) = self.db.execute(
+            "UPDATE file SET ticket = CAST(ticket AS INTEGER) + ?"
+            " RETURNING ticket, (SELECT coalesce(max(seq), 0) FROM job)",
+            (count,),
         ).fetchall()
-        return int(last) - count
+        if latest <= last - count < _LEVEL:
+            return int(last) - count
+        return self._tickets_anew(count, latest)
+
+    def _tickets_anew(self, count: int, latest: int) -> int:
+        """Go on after the highest number that any job or place has, as the file's own can't be right."""
+        self.tell("the file's count of numbers was wrong, and is right again")
+        ((place,),) = self.db.execute(
+            "SELECT max(abs(CAST(rank AS INTEGER) % ?))"
+            " FROM (SELECT rank FROM ready UNION ALL SELECT rank FROM lease)",
+            (_LEVEL,),
+        ).fetchall()
+        before = max(latest % _LEVEL, place or 0)
+        self.db.execute("UPDATE file SET ticket = ?", (before + count,))
+        return int(before)
 
     def rank(self, place: int, priority: int) -> int:
         """Where a job stands that came in this place."""
         if self.kind is QueueKind.STACK:
             return -place
+        priority = min(max(priority, 0), MAX_PRIORITY)
         return (MAX_PRIORITY - priority) * _LEVEL + place if self.kind is QueueKind.PRIORITY else place
 
     def make_ready(self, jobs: list[tuple[int, int]]) -> None:
         """Let jobs arrive, given by seq and priority, in this order."""
+        if not jobs:
+            return
         place = self.tickets(len(jobs))
         self.put([(self.rank(place + n, priority), seq) for n, (seq, priority) in enumerate(jobs, 1)])
 
     def put(self, ranks: list[tuple[int, int]]) -> None:
         """Put jobs where they stand, given by rank and seq."""
-        self.db.executemany(
-            "INSERT INTO ready (queue, rank, seq) VALUES (?, ?, ?)",
+        put = self.db.executemany(
+            "INSERT OR IGNORE INTO ready (queue, rank, seq) VALUES (?, ?, ?)",
             [(self.key, rank, seq) for rank, seq in ranks],
+        ).rowcount
+        self.ready += put
+        if put < len(ranks):
+            self._bury_displaced(ranks)
+
+    def _bury_displaced(self, ranks: list[tuple[int, int]]) -> None:
+        """Bury those jobs in whose place there is another, as no two ever should be in one."""
+        for rank, seq in ranks:
+            ((there,),) = self.db.execute(
+                "SELECT seq FROM ready WHERE queue = ? AND rank = ?", (self.key, rank)
+            ).fetchall()
+            if there != seq:
+                self.bury(seq, DeadReason.MALFORMED, "another job stands in its place")
+                self.tell(f"job number {seq} is dead: malformed: another job stands in its place")
+
+    def bury(self, seq: int, reason: str, error: str) -> int:
+        """Make a job, which stands nowhere any more, a dead letter; return the number of its death."""
+        made = self.db.execute(
+            "INSERT OR IGNORE INTO dead (queue, seq, reason, error, died) VALUES (?, ?, ?, ?, ?)",
+            (self.key, seq, reason, error, self.now),
         )
-        self.ready += len(ranks)
+        self.dead += made.rowcount
+        self.has_ended = True
+        return made.lastrowid or 0
 
     def hold_back(self, jobs: list[tuple[int, int]]) -> None:
         """Let jobs wait until they are due, given by moment and seq."""
         first = self.first_due()
-        self.db.executemany(
-            "INSERT INTO delay (queue, due, seq) VALUES (?, ?, ?)",
+        self.delayed += self.db.executemany(
+            "INSERT OR IGNORE INTO delay (queue, due, seq) VALUES (?, ?, ?)",
             [(self.key, due, seq) for due, seq in jobs],
-        )
-        self.delayed += len(jobs)
+        ).rowcount
         self.is_due_earlier |= first is None or min(jobs)[0] < first
 
-    def first_due(self) -> int | None:
-        """When the first delayed job is due."""
-        return self._one("SELECT min(due) FROM delay WHERE queue = ?")
+    def first_due(self) -> float | None:
+        """When the first delayed job is due; never, where that can't be read."""
+        return self._first("SELECT min(due) FROM delay WHERE queue = ?")
 
-    def first_end(self) -> int | None:
-        """When the first lease ends."""
-        return self._one("SELECT min(ends) FROM lease WHERE queue = ?")
+    def first_end(self) -> float | None:
+        """When the first lease ends; never, where that can't be read."""
+        return self._first("SELECT min(ends) FROM lease WHERE queue = ?")
 
-    def _one(self, query: str) -> int | None:
-        found: int | None = self.db.execute(query, (self.key,)).fetchone()[0]
-        return found
+    def _first(self, query: str) -> float | None:
+        found = self.db.execute(query, (self.key,)).fetchone()[0]
+        is_moment = isinstance(found, int | float) and found < self.now + NEVER_US
+        return found if found is None or is_moment else inf
+
+    def has_rows(self, table: str) -> bool:
+        """Whether any job of the queue stands in ``table``."""
+        query = f"SELECT 1 FROM {table} WHERE queue = ? LIMIT 1"  # noqa: S608
+        return self.db.execute(query, (self.key,)).fetchone() is not None
+
+    def recount(self) -> None:
+        """Count the jobs anew, as the counts can't be right."""
+        told = (self.ready, self.delayed, self.leased, self.dead)
+        found = tuple(map(self._count, ("ready", "delay", "lease", "dead")))
+        self.ready, self.delayed, self.leased, self.dead = found
+        if found != told:
+            self.tell("its counts were wrong, and are right again")
+
+    def _count(self, table: str) -> int:
+        query = f"SELECT count(*) FROM {table} WHERE queue = ?"  # noqa: S608
+        return int(self.db.execute(query, (self.key,)).fetchone()[0])
+
+
+def _kind(queue: str, raw: bytes) -> QueueKind:
+    try:
+        return QueueKind(raw.decode())
+    except ValueError:
+        raise BackendError(
+            f"queue {queue!r} is of an unknown kind, {raw!r:.40}: did another program write to the file?"
+        ) from None
 
 
 class QueueLink:
@@ -130,6 +215,8 @@ class QueueLink:
             return step, answer
 
         step, answer = self._session.write(transact)
+        for what in step.told:
+            _LOGGER.error("queue %s: %s", self.queue, what)
         for what in step.rings():
             ring(self._bells, step.key, what)
         return answer
