@@ -107,6 +107,24 @@ def test_leases_that_ran_out_while_the_server_was_away_stand_until_their_workers
     assert client.counts("jobs") == EMPTY
 
 
+def test_an_outage_ends_no_lease_in_a_queue_that_was_declared_again(
+    server: PrivateRedis, connect: Connect
+) -> None:
+    """Though the server has forgotten whom the queue's workers met last (LSE-3, RTY-3)."""
+    holder, first = (connect().open_consumer("jobs", lease_s=LEASE_S) for _ in range(2))
+    client = connect()
+    with server.admin() as admin:
+        admin.flushall()
+    publish(client, "job")
+    (held,) = receive(holder, 1)
+    server.stop()
+    time.sleep(LEASE_S + 0.5)
+    server.start()
+
+    assert first.receive(1, 0.0) == []
+    assert settle(holder, held.receipt) == [SettleOutcome.OK]
+
+
 @stopped
 def test_a_worker_that_died_with_the_server_is_found_dead_a_lease_after_that_is_back(
     server: PrivateRedis, connect: Connect, end: Callable[[PrivateRedis], None]

@@ -49,11 +49,11 @@ class Greeting:
         about = dict(line.split(":", 1) for line in lines if ":" in line)
         self._refuse_unsuitable(about)
         run_id = about.get("run_id", "")
+        is_another = run_id != self._run_id
         for keys, lease_ms in list(self._leases.items()):
             # A worker extends a lease when a third of it is gone: it stands longer than a shorter outage.
-            may_have_run_out = away_s * 1000 >= lease_ms / 3
-            if run_id != self._run_id or may_have_run_out:
-                evaluate(ask, RESUME, keys, [run_id, lease_ms, int(may_have_run_out)])
+            if is_another or away_s * 1000 >= lease_ms / 3:
+                evaluate(ask, RESUME, keys, [run_id, lease_ms, 1])
         self._run_id = run_id
 
     def resume(self, ask: Ask, keys: Sequence[str], lease_ms: int) -> None:
