@@ -43,7 +43,7 @@ class Actor:
 
     def stop(self) -> None:
         """Tell it to stop, as a supervisor does."""
-        self._was_up = self.log.stat().st_size > 0
+        self._was_up = "up" in self.log.read_text("utf-8", "replace").splitlines()
         self.told_to_stop_at = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
 
