@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -47,6 +48,12 @@ class SignalHandlers:
             signal.signal(number, handler)
         if self._wakeup_fd is not None:
             signal.set_wakeup_fd(self._previous_wakeup)
+
+    def pass_on(self, numbers: bytes) -> None:
+        """Write the numbers of signals to where Python wrote them before, if anywhere."""
+        if self._previous_wakeup >= 0:
+            with suppress(OSError):  # full, or a socket on Windows
+                os.write(self._previous_wakeup, numbers)
 
 
 _active: list[SignalHandlers] = []

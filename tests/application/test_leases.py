@@ -283,14 +283,14 @@ def test_a_crash_is_counted_and_a_release_is_not(
 def test_a_consumer_that_ends_leaves_no_thread(
     orchestrator: Orchestrator, make_consumer: MakeConsumer
 ) -> None:
-    """The heartbeat's thread ends with the call that needed it (CON-2)."""
+    """The threads of the heartbeat and of signals end with the call that needed them (CON-2)."""
     during: set[threading.Thread] = set()
     orchestrator.publish("points", {})
     before = {*threading.enumerate()}
 
     make_consumer(lambda job: during.update(threading.enumerate())).consume(1)
 
-    assert len(during - before) == 1
+    assert len(during - before) == 2
     assert not {*threading.enumerate()} - before
 
 

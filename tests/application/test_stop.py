@@ -170,7 +170,9 @@ print("ready", counts.ready, "in flight", counts.in_flight)
 """
 
 UNTIL_STOPPED = "self._connection.loop._stopping.wait()"
-FOR_EVER = f"{UNTIL_STOPPED}; print('stopping', flush=True); threading.Event().wait()"
+FOR_EVER = f"""{UNTIL_STOPPED}; print('stopping', flush=True)
+        while True: time.sleep(0.01)
+"""
 SAY_BLOCKED = """
 store = orchestrator.backend._store("points")
 def watch():
@@ -213,6 +215,33 @@ def test_a_signal_stops_a_consumer_that_waits_for_jobs() -> None:
     assert run_worker(signal.SIGTERM, jobs=0, before=SAY_BLOCKED) == (
         0,
         ["blocked", "attempted 0", "ready 0 in flight 0"],
+    )
+
+
+def test_a_signal_stops_a_consumer_whose_thread_it_does_not_interrupt() -> None:
+    """As one that comes just before the thread begins to wait: Python's own handler runs after the wait."""
+    to_another_thread = "signal.pthread_kill(threading.get_ident(), signal.SIGTERM)"
+    before = SAY_BLOCKED.replace('print("blocked", flush=True)', to_another_thread)
+
+    assert run_worker(jobs=0, before=before) == (0, ["attempted 0", "ready 0 in flight 0"])
+
+
+OTHERS_PIPE = """
+import os
+read, write = os.pipe()
+os.set_blocking(write, False)
+signal.set_wakeup_fd(write)
+signal.signal(signal.SIGUSR1, lambda number, frame: None)
+"""
+
+
+def test_a_program_that_has_signals_written_somewhere_hears_of_them_all_the_same() -> None:
+    """As an event loop has."""
+    raise_one = "signal.raise_signal(signal.SIGUSR1); print([*os.read(read, 1)] == [signal.SIGUSR1])"
+
+    assert run_worker(jobs=1, work=raise_one, before=OTHERS_PIPE, consume="1") == (
+        0,
+        ["running", "True", "attempted 1", "ready 0 in flight 0"],
     )
 
 
