@@ -6,7 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from typing import TypeVar
@@ -44,11 +44,11 @@ class FileSettings:
     """What SQLite calls it: FULL or NORMAL."""
     patience_s: float
     """How long a transaction waits for its turn."""
+    bells: Path = field(init=False)
+    """The folder of its bells."""
 
-    @property
-    def bells(self) -> Path:
-        """The folder of its bells."""
-        return Path(f"{self.path}{SUFFIX}")
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bells", Path(f"{self.path}{SUFFIX}"))
 
 
 def check_suitable(path: Path) -> None:

@@ -62,7 +62,8 @@ class Step:
 
     def write_down(self) -> None:
         """Write the counts where they changed."""
-        if not all(0 <= count < _LARGEST for count in (self.ready, self.delayed, self.leased, self.dead)):
+        counted = (self.ready, self.delayed, self.leased, self.dead)
+        if min(counted) < 0 or max(counted) >= _LARGEST:
             self.recount()
         counts = (self.ready, self.delayed, self.leased, self.dead, self.ended)
         if counts != self._before:
@@ -187,10 +188,13 @@ class Step:
         return int(self.db.execute(query, (self.key,)).fetchone()[0])
 
 
+_KINDS = {kind.value.encode(): kind for kind in QueueKind}
+
+
 def _kind(queue: str, raw: bytes) -> QueueKind:
     try:
-        return QueueKind(raw.decode())
-    except ValueError:
+        return _KINDS[raw]
+    except KeyError:
         raise BackendError(
             f"queue {queue!r} is of an unknown kind, {raw!r:.40}: did another program write to the file?"
         ) from None
