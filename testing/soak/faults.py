@@ -92,8 +92,14 @@ class Troublemaker:
                 victim.process.send_signal(signal.SIGSTOP)
                 sleep_s = 1.0 if what == "stop briefly" else 2 * LEASE_S
                 self._stopped.append((now + sleep_s, victim))
-        excused = what in ("kill", "stop past the lease")  # the others must cost nothing
-        self._note(what, [victim] if excused else [])
+        match what:
+            case "stop past the lease" if self._stage.is_locked():
+                # A stopped process that holds the lock keeps the others from extending their leases.
+                self._note(f"{what}, with the file locked", [self.steady, *self._mortals, *self._leaving])
+            case "kill" | "stop past the lease":
+                self._note(what, [victim])
+            case _:  # it must cost nothing
+                self._note(what, [])
 
     def _replace(self, victim: Actor) -> None:
         self._mortals.remove(victim)

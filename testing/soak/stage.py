@@ -2,11 +2,12 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from .errands import LONG_S
 PREFETCH = 8
 _END_S = LONG_S + 60.0
 """How long a worker may take to stop: it finishes the job that it runs."""
+_LOCKED_S = 3.0
 
 
 class SoakFailed(Exception):
@@ -85,6 +87,8 @@ class Stage:
     stack: ExitStack
     runs_a_fault_may_cost: int
     """How often more a job may run that was in hand at a fault."""
+    is_locked: Callable[[], bool] = lambda: False
+    """Whether a process keeps all others from writing; where processes share a file, a stopped one may."""
     started: Record = field(init=False)
     finished: Record = field(init=False)
     ledger: Path = field(init=False)
@@ -120,7 +124,21 @@ class Stage:
 def sqlite(folder: Path) -> Iterator[Stage]:
     """A file."""
     with ExitStack() as stack:
-        yield Stage(f"sqlite:///{folder / 'jobs.db'}", folder, None, stack, 1)
+        path = folder / "jobs.db"
+        yield Stage(f"sqlite:///{path}", folder, None, stack, 1, lambda: is_write_locked(path))
+
+
+def is_write_locked(path: Path) -> bool:
+    """Tell whether a SQLite file is kept locked for longer than any transaction of ours takes."""
+    with closing(sqlite3.connect(path, timeout=_LOCKED_S, isolation_level=None)) as db:
+        try:
+            db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            return True
+        db.execute("ROLLBACK")
+        return False
 
 
 @contextmanager

@@ -1,8 +1,15 @@
 """A soak excuses a job from running once where a fault may have hit it, and nowhere else."""
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
 from brokers.account import Run
+from soak import stage
 from soak.faults import Fault
-from soak.stage import PREFETCH
+from soak.stage import PREFETCH, is_write_locked
 
 RUNS = [Run(pid, f"{pid}-{number}") for number in range(100) for pid in (1, 2)]
 
@@ -16,3 +23,16 @@ def test_a_fault_excuses_only_what_its_victim_began_about_then() -> None:
 
 def test_a_fault_without_victims_excuses_nothing() -> None:
     assert not Fault("terminate", frozenset(), after=100).in_hand(RUNS)
+
+
+def test_a_file_is_locked_while_a_transaction_on_it_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "_LOCKED_S", 0.0)
+    with closing(sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        assert not is_write_locked(tmp_path / "jobs.db")
+        db.execute("BEGIN IMMEDIATE")
+        assert is_write_locked(tmp_path / "jobs.db")
+        db.execute("ROLLBACK")
+        assert not is_write_locked(tmp_path / "jobs.db")
