@@ -1,7 +1,7 @@
 """What users call: ``Orchestrator`` and ``Consumer``, and what runs a job. Never imports an adapter."""
 
 from .consumer import Consumer
-from .loop import ConsumeStats
+from .consuming.loop import ConsumeStats
 from .orchestrator import Orchestrator
 
 __all__ = ["ConsumeStats", "Consumer", "Orchestrator"]

@@ -15,14 +15,14 @@ from ..domain.errors import AlreadyConnected, HandlerMissing, InvalidInput, NotC
 from ..domain.limits import check_int, check_name, check_seconds
 from ..ports import ConsumerBackend
 from ..ports.base import Closing
-from .coroutines import CoroutineHandler
-from .detection import detect_consumer_backend
-from .execution import Executor
-from .failures import try_to_log
-from .loop import ConsumeLoop, ConsumeStats
+from .backends import detect_consumer_backend
+from .consuming.coroutine_handler import CoroutineHandler
+from .consuming.executor import Executor
+from .consuming.loop import ConsumeLoop, ConsumeStats
+from .consuming.stop_conditions import StopCondition, forever, one_poll, while_any
+from .handler_errors import try_to_log
 from .orchestrator import Orchestrator
-from .patience import Patience, forever, one_poll, while_any
-from .shutdown import asks_to_stop, stopping_on_signals
+from .signals.graceful_stop import asks_to_stop, stopping_on_signals
 
 _MAX_PREFETCH = 10_000
 
@@ -204,7 +204,7 @@ class Consumer(Closing):
 
         A handler that runs long may look at it between steps, and give up.
         """
-        return self._connection is not None and self._connection.loop.current_is_lost
+        return self._connection is not None and self._connection.loop.running_is_lost
 
     def consume(self, num_messages: int | None = None, *, block: bool = False) -> int:
         """Run jobs until stopped, or until ``num_messages`` deliveries were attempted.
@@ -237,8 +237,8 @@ class Consumer(Closing):
         connection = self._connected()
         if num_messages is not None:
             check_int("num_messages", num_messages, 0, sys.maxsize)
-        patience = forever if num_messages is None or block else one_poll
-        return self._run_loop(connection, num_messages, patience(connection.poll_timeout_s))
+        until = forever if num_messages is None or block else one_poll
+        return self._run_loop(connection, num_messages, until(connection.poll_timeout_s))
 
     def consume_until_empty(self) -> int:
         """Run jobs until none waits to be delivered, neither ready nor delayed, nor to be retried.
@@ -251,8 +251,10 @@ class Consumer(Closing):
             QueueNotFound: the queue was deleted.
         """
         connection = self._connected()
-        patience = while_any(connection.poll_timeout_s, connection.count_waiting, connection.counts_lag_s)
-        return self._run_loop(connection, None, patience)
+        stop_condition = while_any(
+            connection.poll_timeout_s, connection.count_waiting, connection.counts_lag_s
+        )
+        return self._run_loop(connection, None, stop_condition)
 
     def stop(self) -> None:
         """Make ``consume`` return after the job that is running; from any thread.
@@ -285,10 +287,10 @@ class Consumer(Closing):
             raise NotConnected(f"consumer of {self._queue_name!r}: call connect(orchestrator) first")
         return self._connection
 
-    def _run_loop(self, connection: _Connection, limit: int | None, patience: Patience) -> int:
+    def _run_loop(self, connection: _Connection, limit: int | None, stop_condition: StopCondition) -> int:
         with stopping_on_signals(connection.loop.stop):
             try:
-                return connection.loop.run(limit, patience)
+                return connection.loop.run(limit, stop_condition)
             finally:
                 self._end(connection)
 

@@ -51,11 +51,11 @@ from ..ports import (
     SettleOutcome,
 )
 from ..ports.base import Closing
-from .detection import detect_backend
-from .failures import describe
-from .observing import Observers
+from .backends import detect_backend
+from .handler_errors import describe
+from .observers import Observers
 from .registry import Registration, SchemaRegistry
-from .shutdown import asks_to_stop
+from .signals.graceful_stop import asks_to_stop
 
 _MAX_LISTED = 2**31 - 1
 _UNOBSERVED = nullcontext(NO_HEADERS)
@@ -147,7 +147,7 @@ class Orchestrator(Closing):
             self.register(registration.schema, registration.queue.kind)
         return registration
 
-    def adopt(self, queue: str | Queue) -> None:
+    def attach(self, queue: str | Queue) -> None:
         """Work with a declared queue whose schema isn't known here: any JSON object passes for its payload.
 
         Its consumers validate what is published, and dead-letter what doesn't fit.
@@ -338,8 +338,8 @@ class Orchestrator(Closing):
         """Take one job off the queue, without waiting: at most once, done as soon as it is returned.
 
         Work that must not be lost belongs to a ``Consumer``. A body that can't be decoded is dead-lettered
-        and passed over (RCV-4). The backend keeps the consumer that this takes, until it is closed itself or
-        others are used more; meanwhile it holds no job.
+        and passed over (RCV-4). The backend keeps the consumer that received it for the next call, without a
+        job in flight, until it is closed itself or others are used more.
 
         Returns:
             The next job, or None where none is ready.

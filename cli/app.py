@@ -90,7 +90,7 @@ def prepare(orchestrator: Orchestrator, queue: str, schema: str | None) -> None:
     """
     if schema is None:
         try:
-            orchestrator.adopt(queue)
+            orchestrator.attach(queue)
         except QueueNotFound as error:
             raise QueueNotFound(
                 f"queue {queue!r}: not declared; name its schema with --schema module:Name, or start a worker"

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ..application.letters import find_letter, payload_of
+from ..application.tools.dead_letters import find_dead_letter, payload_of
 from ..ports import DeadLetter
 from .app import backend_option, confirm, json_option, opened, settings_of, wants_json, yes_option
 from .errors import BadUsage, Exit
@@ -55,7 +55,7 @@ def list_(queue: str, limit: int, offset: int, as_json: bool, backend: str | Non
 def show(queue: str, job_id: str, as_json: bool, backend: str | None, app_dir: Path) -> int:
     """Show one dead job, whole: its payload, its errors, its history."""
     with opened(settings_of(backend, app_dir)) as orchestrator:
-        letter = find_letter(orchestrator, queue, job_id)
+        letter = find_dead_letter(orchestrator, queue, job_id)
     if wants_json(as_json):
         print_json(_plain(letter))
         return Exit.OK

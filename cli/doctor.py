@@ -1,4 +1,4 @@
-"""``mindtrace-jobs doctor``: what is wrong, and how to mend it."""
+"""``mindtrace-jobs doctor``: what is wrong, and how to fix it."""
 
 import os
 from dataclasses import asdict
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from ..application.doctor import examine
-from ..application.worker import MakeConsumer, WorkerSettings
+from ..application.tools.doctor import examine
+from ..application.worker.worker import MakeConsumer, WorkerSettings
 from ..domain.errors import JobsError
 from ..ports import Finding, Verdict
 from ..ports.findings import good, wrong
@@ -27,7 +27,7 @@ _MARKS = {Verdict.GOOD: "[green]✓[/]", Verdict.DOUBTFUL: "[yellow]![/]", Verdi
 def doctor(consumers: tuple[str, ...], as_json: bool, backend: str | None, app_dir: Path) -> int:
     """Look for what is wrong with the broker, its settings and the consumers; change nothing.
 
-    Each line has a verdict and, where one is needed, a mend. Exits with 1 if anything is wrong.
+    Each line has a verdict and, where one is needed, a remedy. Exits with 1 if anything is wrong.
     """
     settings = settings_of(backend, app_dir, consumers=consumers or None)
     url = settings.backend.get_secret_value()
@@ -42,8 +42,8 @@ def doctor(consumers: tuple[str, ...], as_json: bool, backend: str | None, app_d
         console.print(f"backend {shown(masked(url))}")
         for finding in findings:
             console.print(f"{_MARKS[finding.verdict]} {shown(f'{finding.subject}: {finding.what}')}")
-            if finding.mend:
-                console.print(f"    → {shown(finding.mend)}")
+            if finding.remedy:
+                console.print(f"    → {shown(finding.remedy)}")
     return Exit.NO if any(finding.verdict is Verdict.WRONG for finding in findings) else Exit.OK
 
 
@@ -67,5 +67,5 @@ def _check_files(settings: Settings) -> list[Finding]:
         return []
     if os.access(path if path.exists() else path.parent, os.W_OK):
         return [good("health file", str(path))]
-    mend = f"let the worker's user write into {path.parent}, or name another with health_file"
-    return [wrong("health file", f"{path} can't be written", mend)]
+    remedy = f"let the worker's user write into {path.parent}, or name another with health_file"
+    return [wrong("health file", f"{path} can't be written", remedy)]

@@ -5,7 +5,7 @@ from time import time
 
 import click
 
-from ..application.health import HealthFile
+from ..application.worker.health import HealthFile
 from .app import json_option, wants_json
 from .errors import Exit
 from .output import print_json, stdout

@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Any
 
 from ..application import Consumer
-from ..application.worker import MakeConsumer
+from ..application.worker.worker import MakeConsumer
 from ..domain import JobSchema
 from .errors import BadUsage
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..application import Orchestrator
-from ..application.watching import watch
+from ..application.tools.queue_stats import watch
 from ..domain.errors import JobsError
 from ..ports import Observer
 from .errors import BadUsage, NotInstalled

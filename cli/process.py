@@ -18,11 +18,11 @@ from typing import NoReturn
 from pydantic import BaseModel, ConfigDict, SecretStr, field_serializer
 
 from ..application import Orchestrator
-from ..application.failures import try_to_log
-from ..application.health import HealthFile, Pulse
-from ..application.inbox import AT_ONCE, STOP, Inbox
-from ..application.joblog import JobLog
-from ..application.worker import Ending, Worker, WorkerSettings
+from ..application.handler_errors import try_to_log
+from ..application.job_logging import JobLogger
+from ..application.signals.queue import AT_ONCE, STOP, SignalQueue
+from ..application.worker.health import HealthFile, LastPolls
+from ..application.worker.worker import Ending, Worker, WorkerSettings
 from ..domain.errors import JobsError
 from ..ports import Observer
 from .app import check_shared
@@ -125,13 +125,13 @@ class WorkerProcess:
 def main() -> int:
     """Do what the plan on standard input says, and return the exit code."""
     pipe = _take_standard_input()
-    inbox = Inbox()
-    inbox.__enter__()  # for good: a signal that comes late would else end the process as if it had died
+    signal_queue = SignalQueue()
+    signal_queue.__enter__()  # for good: else a late signal would end the process as if it had died
     plan = Plan.model_validate_json(_read_line(pipe))
-    threading.Thread(target=_watch_supervisor, args=(pipe, inbox), daemon=True).start()
+    threading.Thread(target=_watch_supervisor, args=(pipe, signal_queue), daemon=True).start()
     configure(plan.log_format, plan.log_level)
     add_to_path(plan.app_dir)
-    code = _try_to_work(plan, inbox)
+    code = _try_to_work(plan, signal_queue)
     for number in (*STOP, AT_ONCE):
         signal.signal(number, signal.SIG_IGN)  # which Python, too, leaves as it is when it ends
     if code not in (Exit.OK, _FINISHED):
@@ -143,9 +143,9 @@ def main() -> int:
     return code
 
 
-def _try_to_work(plan: Plan, inbox: Inbox) -> int:
+def _try_to_work(plan: Plan, signal_queue: SignalQueue) -> int:
     try:
-        return _EXIT_CODES[_work(plan, inbox)]
+        return _EXIT_CODES[_work(plan, signal_queue)]
     except JobsError as error:
         return fail(str(error), exit_code(error))
     except BaseException:  # a constructor that calls sys.exit(0) has failed, too
@@ -153,11 +153,11 @@ def _try_to_work(plan: Plan, inbox: Inbox) -> int:
         return Exit.BUG
 
 
-def _work(plan: Plan, inbox: Inbox) -> Ending:
+def _work(plan: Plan, signal_queue: SignalQueue) -> Ending:
     makers = [load_maker(target) for target in plan.consumers]
-    pulse = Pulse(len(makers) * plan.threads)
+    last_polls = LastPolls(len(makers) * plan.threads)
     url = plan.backend.get_secret_value()
-    with Orchestrator(url, observers=_observers(plan, pulse)) as orchestrator:
+    with Orchestrator(url, observers=_observers(plan, last_polls)) as orchestrator:
         check_shared(orchestrator, url)
         settings = WorkerSettings(
             threads=plan.threads,
@@ -168,13 +168,15 @@ def _work(plan: Plan, inbox: Inbox) -> Ending:
             burst=plan.burst,
         )
         health = HealthFile(plan.beat_file)
-        return Worker(orchestrator, makers, settings, inbox, WORKER, pulse=pulse, health=health).run()
+        return Worker(
+            orchestrator, makers, settings, signal_queue, WORKER, last_polls=last_polls, health=health
+        ).run()
 
 
-def _observers(plan: Plan, pulse: Pulse) -> list[Observer]:
-    observers: list[Observer] = [pulse]
+def _observers(plan: Plan, last_polls: LastPolls) -> list[Observer]:
+    observers: list[Observer] = [last_polls]
     if WORKER.isEnabledFor(logging.INFO):
-        observers.append(JobLog(WORKER))
+        observers.append(JobLogger(WORKER))
     if plan.metrics:
         from .metrics import metrics_observer
 
@@ -205,11 +207,11 @@ def _read_line(pipe: int) -> bytes:
     return line
 
 
-def _watch_supervisor(pipe: int, inbox: Inbox) -> None:
+def _watch_supervisor(pipe: int, signal_queue: SignalQueue) -> None:
     while os.read(pipe, 4096):
         pass
     WORKER.warning("the supervisor is gone")
-    inbox.post(signal.SIGTERM)
+    signal_queue.post(signal.SIGTERM)
 
 
 def _end(code: int) -> NoReturn:

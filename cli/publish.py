@@ -10,7 +10,7 @@ import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..application import Orchestrator
-from ..application.feeding import FeedReport, feed
+from ..application.tools.bulk_publish import BulkPublishReport, bulk_publish
 from ..domain.json_guard import parse_object
 from ..ports import PublishStatus
 from .app import backend_option, opened, prepare, settings_of, wants_json
@@ -76,7 +76,7 @@ def _publish_file(
 ) -> int:
     began_s = monotonic()
     with _progress_bar(lines) as show:
-        report = feed(orchestrator, queue, lines, priority=priority, delay_s=delay_s, on_batch=show)
+        report = bulk_publish(orchestrator, queue, lines, priority=priority, delay_s=delay_s, on_batch=show)
     seconds = monotonic() - began_s
     if wants_json(False):
         print_json(
@@ -93,7 +93,7 @@ def _publish_file(
 
 
 @contextmanager
-def _progress_bar(lines: IO[bytes]) -> Iterator[Callable[[FeedReport], None]]:
+def _progress_bar(lines: IO[bytes]) -> Iterator[Callable[[BulkPublishReport], None]]:
     """A bar on a terminal, by how much of the file is read; elsewhere nothing is shown."""
     total = Path(lines.name).stat().st_size if isinstance(lines.name, str) and lines.seekable() else None
     columns = (
@@ -108,7 +108,7 @@ def _progress_bar(lines: IO[bytes]) -> Iterator[Callable[[FeedReport], None]]:
         task = bar.add_task("", total=total, jobs=0, rate=0.0)
         began_s = monotonic()
 
-        def show(report: FeedReport) -> None:
+        def show(report: BulkPublishReport) -> None:
             rate = report.published / max(monotonic() - began_s, 1e-9)
             read = lines.tell() if total is not None else None
             bar.update(task, completed=read, jobs=report.published, rate=rate)

@@ -11,7 +11,7 @@ import click
 from rich.console import Group, RenderableType
 from rich.live import Live
 
-from ..application.watching import QueueView, watch
+from ..application.tools.queue_stats import QueueView, watch
 from .app import backend_option, confirm, json_option, opened, settings_of, wants_json, yes_option
 from .errors import Exit
 from .output import print_json, shown, stdout, table

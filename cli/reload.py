@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..application.inbox import Inbox
-from ..application.supervision import RELOAD
+from ..application.signals.queue import SignalQueue
+from ..application.worker.supervisor import RELOAD
 from .errors import NotInstalled
 
 
 @contextmanager
-def reloading(folder: Path, inbox: Inbox) -> Iterator[None]:
-    """Post to ``inbox`` whenever a .py file below ``folder`` changes.
+def reloading(folder: Path, signal_queue: SignalQueue) -> Iterator[None]:
+    """Post to ``signals`` whenever a .py file below ``folder`` changes.
 
     Raises:
         NotInstalled: the extra ``reload`` is missing.
@@ -26,7 +26,7 @@ def reloading(folder: Path, inbox: Inbox) -> Iterator[None]:
 
     def follow() -> None:
         for _ in watch(folder, watch_filter=PythonFilter(), stop_event=done, raise_interrupt=False):
-            inbox.post(RELOAD)
+            signal_queue.post(RELOAD)
 
     thread = threading.Thread(target=follow, name="mindtrace-jobs-reload", daemon=True)
     thread.start()

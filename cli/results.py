@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ..application.awaiting import await_result
+from ..application.tools.results import await_result
 from ..domain import Progress
 from .app import backend_option, json_option, opened, settings_of, wants_json
 from .errors import Exit

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from ..application.health import HealthFile, oldest
-from ..application.inbox import Inbox
-from ..application.supervision import SIGNALS, Supervisor
+from ..application.signals.queue import SignalQueue
+from ..application.worker.health import HealthFile, oldest
+from ..application.worker.supervisor import SIGNALS, Supervisor
 from .app import backend_option, settings_of
 from .errors import BadUsage, Exit
 from .logs import WORKER, configure
@@ -61,20 +61,25 @@ def worker(
         raise BadUsage("which consumers? Name them, as in: mindtrace-jobs worker tasks:MyConsumer")
     configure(settings.log_format, settings.log_level)
     with ExitStack() as stack:
-        inbox = stack.enter_context(Inbox(SIGNALS))
+        signal_queue = stack.enter_context(SignalQueue(SIGNALS))
         if reload:
             from .reload import reloading
 
-            stack.enter_context(reloading(app_dir, inbox))
+            stack.enter_context(reloading(app_dir, signal_queue))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mindtrace-jobs-")))
         environment = stack.enter_context(_metrics(settings, folder))
         if reload:  # bytecode is told from its source by the second, and one may edit faster than that
             environment["PYTHONDONTWRITEBYTECODE"] = "1"
-        return _supervise(settings, app_dir, burst, inbox, folder, environment)
+        return _supervise(settings, app_dir, burst, signal_queue, folder, environment)
 
 
 def _supervise(
-    settings: Settings, app_dir: Path, burst: bool, inbox: Inbox, folder: Path, environment: dict[str, str]
+    settings: Settings,
+    app_dir: Path,
+    burst: bool,
+    signal_queue: SignalQueue,
+    folder: Path,
+    environment: dict[str, str],
 ) -> int:
     beats = [HealthFile(folder / f"{number}.beat") for number in range(settings.processes)]
 
@@ -103,7 +108,7 @@ def _supervise(
         start,
         settings.processes,
         grace_s=settings.grace_s,
-        inbox=inbox,
+        signal_queue=signal_queue,
         logger=WORKER,
         hopeless=lambda code: code in _HOPELESS,
         on_tick=tell_health,

@@ -37,7 +37,7 @@ class RabbitMQHarness(Harness):
         self.queues: dict[str, set[str]] = {}
 
     def client(self, namespace: str) -> RabbitMQClient:
-        return self.address.client(namespace, patience_s=PATIENCE_S)
+        return self.address.client(namespace, retry_timeout_s=PATIENCE_S)
 
     def make(self, namespace: str) -> OrchestratorBackend:
         client = self.client(namespace)
@@ -100,8 +100,8 @@ class RabbitMQWithRedisResultsHarness(RabbitMQHarness):
         self.namespace = f"test-{secrets.token_hex(4)}"
 
     def client(self, namespace: str) -> RabbitMQClient:
-        store = self.redis.results(self.namespace, sweep_s=0.5, patience_s=PATIENCE_S)
-        return self.address.client(namespace, results=store, patience_s=PATIENCE_S)
+        store = self.redis.results(self.namespace, sweep_s=0.5, retry_timeout_s=PATIENCE_S)
+        return self.address.client(namespace, results=store, retry_timeout_s=PATIENCE_S)
 
     def sever(self, backend: OrchestratorBackend) -> None:
         super().sever(backend)

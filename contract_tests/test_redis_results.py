@@ -30,7 +30,7 @@ def namespace() -> str:
 
 @pytest.fixture
 def store(redis_address: Address, namespace: str) -> Iterator[RedisResultStore]:
-    with redis_address.results(namespace, sweep_s=0.5, patience_s=30.0) as store:
+    with redis_address.results(namespace, sweep_s=0.5, retry_timeout_s=30.0) as store:
         yield store
 
 
@@ -225,7 +225,7 @@ def test_a_forked_process_has_connections_of_its_own(store: RedisResultStore, ad
 
 def test_a_server_that_is_away_is_told_within_patience() -> None:
     """Typed, with the address and how to start one."""
-    with RedisResultStore("127.0.0.1", 1, patience_s=0.5) as store:
+    with RedisResultStore("127.0.0.1", 1, retry_timeout_s=0.5) as store:
         for call in (
             lambda: store.get(QUEUE, "job", timeout_s=3600.0),
             lambda: store.put(QUEUE, [EndedJob("job", DONE, 60.0)]),

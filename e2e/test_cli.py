@@ -22,7 +22,7 @@ from brokers.fixtures import StartRedis
 from brokers.private_server import free_port
 from brokers.redis_server import PrivateRedis
 from mindtrace.jobs import Orchestrator
-from mindtrace.jobs.application.health import HealthFile
+from mindtrace.jobs.application.worker.health import HealthFile
 
 from .workers import eventually
 
@@ -673,5 +673,5 @@ def test_the_command_and_the_library_work_together(shell: Shell, server: Private
     job_id = shell.publish(seconds=0)
     with server.client() as client:
         orchestrator = Orchestrator(client)
-        orchestrator.adopt("naps")
+        orchestrator.attach("naps")
         assert orchestrator.receive_message("naps").id == job_id  # type: ignore[union-attr]

@@ -61,7 +61,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         assert err == ""
         assert "swordfish" not in out
         findings: list[dict[str, str]] = json.loads(out)
-        assert all(bool(finding["mend"]) == (finding["verdict"] != GOOD) for finding in findings)
+        assert all(bool(finding["remedy"]) == (finding["verdict"] != GOOD) for finding in findings)
         assert code == any(finding["verdict"] == WRONG for finding in findings)
         order = [GOOD.value, DOUBTFUL.value, WRONG.value]
         return {
@@ -204,7 +204,7 @@ def test_a_missing_permission_is_found(ask: Ask, private_redis: StartRedis) -> N
     assert {subject for subject, finding in whole.items() if finding["verdict"] != GOOD} == set()
     assert holed["permissions"]["verdict"] == WRONG
     assert "may not use lpop, zadd" in holed["permissions"]["what"]
-    assert holed["permissions"]["mend"].endswith("+lpop +zadd")
+    assert holed["permissions"]["remedy"].endswith("+lpop +zadd")
     assert elsewhere["access"]["verdict"] == WRONG
 
 
@@ -385,7 +385,7 @@ def test_what_is_wrong_with_a_rabbitmq_is_found(private_rabbitmq: StartRabbitMQ,
     of_reader = f"amqp://reader:swordfish@127.0.0.1:{server.address.port}/%2F"
     denied = ask(of_reader)["permissions"]
     assert denied["verdict"] == WRONG
-    assert "docs/rabbitmq.md" in denied["mend"]
+    assert "docs/rabbitmq.md" in denied["remedy"]
     assert ask(of_reader.replace("swordfish", "swordfish2"))["access"]["verdict"] == WRONG
     assert ask(of_reader.replace("%2F", "nowhere"))["access"]["verdict"] == WRONG
 

@@ -28,7 +28,7 @@ def namespace() -> str:
 
 @pytest.fixture
 def client(rabbitmq_address: Address, namespace: str) -> Iterator[RabbitMQClient]:
-    with rabbitmq_address.client(namespace, patience_s=30.0) as made:
+    with rabbitmq_address.client(namespace, retry_timeout_s=30.0) as made:
         yield made
         for name in (QUEUE, "ranks"):
             made.declare(Queue(name, QueueKind.PRIORITY if name == "ranks" else QueueKind.FIFO))
@@ -70,7 +70,7 @@ def test_delayed_jobs_arrive_while_another_client_purges_and_stops(
     published = 0
 
     def purge() -> None:
-        with rabbitmq_address.client(namespace, patience_s=30.0) as other:
+        with rabbitmq_address.client(namespace, retry_timeout_s=30.0) as other:
             while not over.is_set():
                 other.purge(QUEUE)
 
@@ -108,7 +108,7 @@ def test_a_lock_that_is_never_released_is_told(
     connection = rabbitmq_address.driver()
     try:
         connection.channel().queue_declare(f"mtj:{namespace}/{QUEUE}:changing", exclusive=True)
-        with rabbitmq_address.client(namespace, patience_s=0.3) as hasty:
+        with rabbitmq_address.client(namespace, retry_timeout_s=0.3) as hasty:
             (outcome,) = hasty.publish(QUEUE, [Message("a", b"{}", delay_s=60.0)])
     finally:
         connection.close()

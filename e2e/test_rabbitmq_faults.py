@@ -60,7 +60,7 @@ class Trial:
 
     def __init__(self, server: PrivateRabbitMQ, folder: Path, **options: Any) -> None:
         self.server = server
-        self.backend = server.client(**{"patience_s": LIMIT_S} | options)
+        self.backend = server.client(**{"retry_timeout_s": LIMIT_S} | options)
         self.orchestrator = Orchestrator(self.backend)
         self.orchestrator.register(SCHEMA)
         self.started = Record(folder / "started")
@@ -292,7 +292,7 @@ def test_graceful_restarts_leak_nothing(server: PrivateRabbitMQ, trial_on: Trial
     trial = trial_on(server)
 
     def use() -> None:
-        with server.client(patience_s=LIMIT_S) as client, client.open_consumer(QUEUE) as consumer:
+        with server.client(retry_timeout_s=LIMIT_S) as client, client.open_consumer(QUEUE) as consumer:
             client.publish(QUEUE, [Message("a", b"{}", delay_s=0.0)])
             (delivery,) = consumer.receive(1, LIMIT_S)
             assert consumer.settle([Ack(delivery.receipt)]).outcomes == [SettleOutcome.OK]
@@ -349,7 +349,7 @@ def test_a_confirm_that_never_comes_is_unknown_within_patience(server: PrivateRa
     """A publish whose confirm is swallowed answers UNKNOWN, and what is published next arrives (PUB-4)."""
     with (
         Proxy(server.address.host, server.address.port) as proxy,
-        RabbitMQClient("127.0.0.1", proxy.port, patience_s=LIMIT_S) as client,
+        RabbitMQClient("127.0.0.1", proxy.port, retry_timeout_s=LIMIT_S) as client,
     ):
         client.declare(Queue(QUEUE))
         client.publish(QUEUE, [Message("before", b"{}")])
@@ -369,16 +369,16 @@ def test_a_confirm_that_never_comes_is_unknown_within_patience(server: PrivateRa
 # -- mistakes -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("patience_s", [0.5, 2.0])
-def test_a_server_that_is_not_there_is_told_within_patience(patience_s: float) -> None:
+@pytest.mark.parametrize("retry_timeout_s", [0.5, 2.0])
+def test_a_server_that_is_not_there_is_told_within_patience(retry_timeout_s: float) -> None:
     """The message names the address and how to start one."""
     began = time.monotonic()
     with (
-        RabbitMQClient("127.0.0.1", free_port(), patience_s=patience_s) as client,
+        RabbitMQClient("127.0.0.1", free_port(), retry_timeout_s=retry_timeout_s) as client,
         pytest.raises(BackendUnavailable, match=r"127\.0\.0\.1:.*rabbitmq-server"),
     ):
         client.declare(Queue(QUEUE))
-    assert time.monotonic() - began < patience_s + LIMIT_S / 2
+    assert time.monotonic() - began < retry_timeout_s + LIMIT_S / 2
 
 
 def test_a_wrong_password_is_denied_at_once_and_shown_nowhere(server: PrivateRabbitMQ) -> None:
@@ -387,7 +387,9 @@ def test_a_wrong_password_is_denied_at_once_and_shown_nowhere(server: PrivateRab
     for what, settings in wrong.items():
         began = time.monotonic()
         with (
-            RabbitMQClient("127.0.0.1", server.address.port, patience_s=2 * LIMIT_S, **settings) as client,
+            RabbitMQClient(
+                "127.0.0.1", server.address.port, retry_timeout_s=2 * LIMIT_S, **settings
+            ) as client,
             pytest.raises(AccessDenied) as denied,
         ):
             client.declare(Queue(QUEUE))
@@ -457,7 +459,7 @@ def test_a_history_is_cut_to_what_a_small_frame_has_room_for(private_rabbitmq: S
 def test_dead_letters_survive_many_listings_and_a_reader_that_dies(private_rabbitmq: StartRabbitMQ) -> None:
     """Listing 25 times, also from several threads, changes neither their number nor their order (DLQ-1)."""
     server = private_rabbitmq()
-    with server.client(patience_s=LIMIT_S) as client:
+    with server.client(retry_timeout_s=LIMIT_S) as client:
         client.declare(Queue(QUEUE))
         ids = [f"job-{number}" for number in range(30)]
         client.publish(QUEUE, [Message(id_, b"{}") for id_ in ids])
@@ -470,7 +472,7 @@ def test_dead_letters_survive_many_listings_and_a_reader_that_dies(private_rabbi
                 3 : 3 + limit
             ]
         server.control("close_all_connections", "a test")
-        with server.client(patience_s=LIMIT_S) as other, ThreadPoolExecutor(3) as threads:
+        with server.client(retry_timeout_s=LIMIT_S) as other, ThreadPoolExecutor(3) as threads:
             listings = threads.map(lambda backend: backend.dead_letters(QUEUE), (client, other, client))
             assert [[letter.id for letter in listing] for listing in listings] == [ids] * 3
         server.restart()
@@ -494,13 +496,13 @@ def receive(consumer: ConsumerBackend, count: int) -> list[Delivery]:
 
 def test_a_job_for_priorities_counts_each_crash_and_keeps_its_rank(server: PrivateRabbitMQ) -> None:
     """Where the broker doesn't count deliveries, the adapter does (RTY-3, ORD-4)."""
-    with server.client(patience_s=LIMIT_S) as client:
+    with server.client(retry_timeout_s=LIMIT_S) as client:
         client.declare(Queue(QUEUE, QueueKind.PRIORITY))
         client.publish(
             QUEUE, [Message("poison", b"{}", 5), Message("same", b"{}", 5), Message("high", b"{}", 6)]
         )
         for crashes in range(3):
-            with server.client(patience_s=LIMIT_S) as other:
+            with server.client(retry_timeout_s=LIMIT_S) as other:
                 consumer = other.open_consumer(QUEUE)
                 first, second = receive(consumer, 2)
                 assert (first.id, second.id, second.crashes) == ("high", "poison", crashes)
@@ -538,7 +540,7 @@ def test_the_third_example_works(server: PrivateRabbitMQ) -> None:
         port=server.address.port,
         username="user",
         password="password",
-        patience_s=LIMIT_S,
+        retry_timeout_s=LIMIT_S,
     )
     with rabbitmq_backend:
         orchestrator = Orchestrator(rabbitmq_backend)
@@ -557,7 +559,7 @@ def test_the_third_example_works(server: PrivateRabbitMQ) -> None:
 
 def test_a_client_that_was_forked_is_another_client(server: PrivateRabbitMQ) -> None:
     """A child publishes over connections of its own, and leaves its parent's alone."""
-    with server.client(patience_s=LIMIT_S) as client:
+    with server.client(retry_timeout_s=LIMIT_S) as client:
         client.declare(Queue(QUEUE))
         client.publish(QUEUE, [Message("parent", b"{}")])
         pid = os.fork()

@@ -193,7 +193,7 @@ def test_a_policy_that_takes_effect_at_once_shows_without_the_plugin(
         (finding,) = told(client)
         assert finding.verdict is not Verdict.GOOD
         assert finding.what.startswith(f"a policy sets {key} of ")
-        assert f"mtj:{policies.namespace}/" in finding.mend
+        assert f"mtj:{policies.namespace}/" in finding.remedy
     assert policies.namespace not in server.control("list_queues", "name")
 
 

@@ -76,8 +76,8 @@ def test_a_store_that_is_away_costs_a_warning_and_never_a_job(
     """Publishing and consuming go on; what would be answered wrongly is refused; then all is as before."""
     redis = private_redis()
     queue = schema.name
-    store = RedisResultStore(redis.address.host, redis.address.port, patience_s=STORE_PATIENCE_S)
-    with clean.client(results=store, patience_s=LIMIT_S) as backend:
+    store = RedisResultStore(redis.address.host, redis.address.port, retry_timeout_s=STORE_PATIENCE_S)
+    with clean.client(results=store, retry_timeout_s=LIMIT_S) as backend:
         orchestrator = Orchestrator(backend)
         orchestrator.register(schema)
         before, dead = (orchestrator.publish(queue, Number(number=number)) for number in (3, -1))
@@ -116,8 +116,8 @@ def test_a_queue_whose_results_could_not_be_forgotten_is_deleted_once_more(
     """A deletion that the store missed raises, and doing it again completes it (ADM-3)."""
     redis = private_redis(appendonly="yes", appendfsync="always")
     queue = schema.name
-    store = RedisResultStore(redis.address.host, redis.address.port, patience_s=STORE_PATIENCE_S)
-    with rabbitmq_address.client(results=store, patience_s=LIMIT_S) as backend:
+    store = RedisResultStore(redis.address.host, redis.address.port, retry_timeout_s=STORE_PATIENCE_S)
+    with rabbitmq_address.client(results=store, retry_timeout_s=LIMIT_S) as backend:
         backend.declare(Queue(queue))
         backend.publish(queue, [Message("job", b"{}")])
         with backend.open_consumer(queue) as consumer:
@@ -143,7 +143,7 @@ def test_namespaces_of_one_store_never_meet(
     queue = schema.name
 
     def client(namespace: str) -> RabbitMQClient:
-        return clean.client(namespace, results=redis.address.results(), patience_s=LIMIT_S)
+        return clean.client(namespace, results=redis.address.results(), retry_timeout_s=LIMIT_S)
 
     with client("default") as one, client("other") as two:
         for backend in (one, two):

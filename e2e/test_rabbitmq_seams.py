@@ -66,7 +66,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbitMQ
 
 @pytest.fixture
 def client(server: PrivateRabbitMQ) -> Iterator[RabbitMQClient]:
-    with server.client(f"t{time.monotonic_ns()}", patience_s=LIMIT_S) as made:
+    with server.client(f"t{time.monotonic_ns()}", retry_timeout_s=LIMIT_S) as made:
         made.declare(Queue(QUEUE))
         yield made
 
@@ -142,7 +142,7 @@ def test_a_settlement_is_ok_only_where_the_broker_heard_it(
     server: PrivateRabbitMQ, kind: QueueKind, before: bool, how: str
 ) -> None:
     """Whichever request the connection breaks at: OK is final, LOST leaves it open (LSE-4, I1)."""
-    with server.client(f"t{time.monotonic_ns()}", patience_s=LIMIT_S) as client:
+    with server.client(f"t{time.monotonic_ns()}", retry_timeout_s=LIMIT_S) as client:
         for request in count(1):
             queue = f"{QUEUE}-{request}"
             client.declare(Queue(queue, kind))
@@ -185,7 +185,7 @@ def test_what_the_broker_never_heard_is_lost_and_comes_again(server: PrivateRabb
     """Though it was written, and a later connection answers (LSE-4, I1)."""
     with (
         Proxy(server.address.host, server.address.port) as proxy,
-        RabbitMQClient("127.0.0.1", proxy.port, namespace="unheard", patience_s=LIMIT_S) as client,
+        RabbitMQClient("127.0.0.1", proxy.port, namespace="unheard", retry_timeout_s=LIMIT_S) as client,
     ):
         client.declare(Queue(QUEUE))
         client.publish(QUEUE, [Message("job", b"{}")])
@@ -341,7 +341,7 @@ def test_a_client_closes_at_once_while_a_server_is_silent(ssl: bool, monkeypatch
     """At whatever point of the opening; who waits for it is told (CON-2)."""
     monkeypatch.setattr(wire, "_CLOSE_S", 10 * LIMIT_S)  # what a farewell that nobody answers would take
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        client = RabbitMQClient(hosts=[silent.getsockname()], ssl=ssl, patience_s=10 * LIMIT_S)
+        client = RabbitMQClient(hosts=[silent.getsockname()], ssl=ssl, retry_timeout_s=10 * LIMIT_S)
         told: list[BaseException] = []
 
         def declare() -> None:
@@ -384,7 +384,7 @@ def test_what_was_said_before_a_connection_ended_hides_no_end(server: PrivateRab
     """A sign of life, say: what is published next goes by a new connection, and its fate is known (PUB-1)."""
     with (
         Proxy(server.address.host, server.address.port) as proxy,
-        RabbitMQClient("127.0.0.1", proxy.port, namespace="ended", patience_s=LIMIT_S) as client,
+        RabbitMQClient("127.0.0.1", proxy.port, namespace="ended", retry_timeout_s=LIMIT_S) as client,
     ):
         client.declare(Queue(QUEUE))
         client.publish(QUEUE, [Message("before", b"{}")])
@@ -404,7 +404,7 @@ def test_what_was_said_before_a_connection_ended_hides_no_end(server: PrivateRab
 def test_of_several_servers_the_first_that_answers_is_used(server: PrivateRabbitMQ) -> None:
     """Whatever is wrong with those before it, be it that nobody knows their names."""
     hosts = [("nobody.invalid", 5672), ("127.0.0.1", free_port()), ("127.0.0.1", server.address.port)]
-    with RabbitMQClient(hosts=hosts, namespace="several", patience_s=LIMIT_S) as client:
+    with RabbitMQClient(hosts=hosts, namespace="several", retry_timeout_s=LIMIT_S) as client:
         client.declare(Queue(QUEUE))
         assert client.counts(QUEUE).waiting == 0
 
@@ -564,7 +564,7 @@ def test_what_others_put_into_a_queue_is_delivered_and_can_be_settled(
     ]
     namespace = f"t{time.monotonic_ns()}"
     names = Names(namespace, QUEUE)
-    with server.address.driver() as driver, server.client(namespace, patience_s=LIMIT_S) as client:
+    with server.address.driver() as driver, server.client(namespace, retry_timeout_s=LIMIT_S) as client:
         client.declare(Queue(QUEUE, kind))
         channel = driver.channel()
         channel.confirm_delivery()
@@ -601,7 +601,7 @@ def test_a_listing_waits_for_what_a_reader_that_died_still_has_in_hand(
     )
 
     with (
-        server.client(client._namespace, patience_s=3.0) as hasty,
+        server.client(client._namespace, retry_timeout_s=3.0) as hasty,
         pytest.raises(BackendUnavailable, match="somebody else is going through its dead letters"),
     ):
         hasty.discard(QUEUE)
@@ -699,7 +699,7 @@ def test_a_server_that_goes_away_while_a_connection_is_made_denies_nothing() -> 
     """It is an outage, which a worker rides out, and no matter of a password (CON-1)."""
     impostor = Impostor(None)
     with (
-        RabbitMQClient("127.0.0.1", impostor.port, patience_s=0.3) as client,
+        RabbitMQClient("127.0.0.1", impostor.port, retry_timeout_s=0.3) as client,
         pytest.raises(BackendUnavailable),
     ):
         client.declare(Queue(QUEUE))
@@ -710,7 +710,7 @@ def test_a_server_that_is_too_old_is_told_so() -> None:
     """At once, with its version and the one that is needed."""
     impostor = Impostor("3.13.7")
     with (
-        RabbitMQClient("127.0.0.1", impostor.port, patience_s=LIMIT_S) as client,
+        RabbitMQClient("127.0.0.1", impostor.port, retry_timeout_s=LIMIT_S) as client,
         pytest.raises(BrokerUnsuitable, match=r"RabbitMQ 3\.13\.7 answers, and 4\.0 or newer is needed"),
     ):
         client.declare(Queue(QUEUE))
@@ -785,7 +785,7 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def adaptive(server: PrivateRabbitMQ, unhurried: None) -> Iterator[RabbitMQClient]:
     """A client whose consumers take as many jobs as they ask for."""
-    with server.client(f"t{time.monotonic_ns()}", prefetch=None, patience_s=LIMIT_S) as made:
+    with server.client(f"t{time.monotonic_ns()}", prefetch=None, retry_timeout_s=LIMIT_S) as made:
         made.declare(Queue(QUEUE))
         yield made
 
@@ -899,7 +899,7 @@ def test_a_crash_is_counted_though_the_job_is_given_back_on_its_way(
     server: PrivateRabbitMQ, unhurried: None
 ) -> None:
     """By the adapter, where the queue can't count (RTY-3)."""
-    with server.client(f"t{time.monotonic_ns()}", prefetch=None, patience_s=LIMIT_S) as client:
+    with server.client(f"t{time.monotonic_ns()}", prefetch=None, retry_timeout_s=LIMIT_S) as client:
         client.declare(Queue(QUEUE, QueueKind.PRIORITY))
         ids = filled(client, 6 * HAND)
         with client.open_consumer(QUEUE) as doomed, client.open_consumer(QUEUE) as busy:

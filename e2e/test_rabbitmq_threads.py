@@ -15,7 +15,7 @@ STEPS = 15
 
 def test_an_error_of_one_call_is_never_the_answer_to_another(rabbitmq_address: Address) -> None:
     """Threads do all that a client can do, also what RabbitMQ refuses by closing a channel."""
-    with rabbitmq_address.client(f"t{secrets.token_hex(6)}", patience_s=60.0) as client:
+    with rabbitmq_address.client(f"t{secrets.token_hex(6)}", retry_timeout_s=60.0) as client:
         account, wrong = run(client, 16, lambda steps: steps >= STEPS)
         client.delete(SHARED)
 

@@ -168,7 +168,7 @@ def test_a_server_that_may_be_another_is_told_nothing(node: Node, host: str, tru
     """Not even the password (SEC-3)."""
     authority = str(node.authority) if trusted else None
     with (
-        RabbitMQClient(host, node.port, ssl=True, ssl_ca_certs=authority, patience_s=3.0) as client,
+        RabbitMQClient(host, node.port, ssl=True, ssl_ca_certs=authority, retry_timeout_s=3.0) as client,
         pytest.raises(BackendUnavailable, match=why),
     ):
         client.declare(Queue("blobs"))

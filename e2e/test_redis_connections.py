@@ -209,7 +209,7 @@ def test_a_connection_that_is_closed_before_its_first_use_is_said_to_be_broken(
 
 
 def test_a_wait_at_a_server_that_was_demoted_is_not_repeated_there(server: PrivateRedis) -> None:
-    client = RedisClient(server.address.host, server.address.port, patience_s=60.0)
+    client = RedisClient(server.address.host, server.address.port, retry_timeout_s=60.0)
     link, keys = client._link, QueueKeys("default", "demoted")
     client.declare(Queue("demoted"))
     with server.admin() as admin:

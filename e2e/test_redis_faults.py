@@ -225,7 +225,7 @@ def test_an_outage_is_told_once_and_not_once_for_every_try(
     private_redis: StartRedis, trial_on: TrialOn, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = private_redis(appendonly="yes")
-    trial = trial_on(server, patience_s=0.5)
+    trial = trial_on(server, retry_timeout_s=0.5)
     worker, tries = trial.worker(), Counter[str]()
     receive = worker.consumer_backend.receive
 
@@ -284,15 +284,15 @@ def disturbing(server: PrivateRedis, how: Callable[[Redis], None]) -> Iterator[C
 
 
 @pytest.mark.parametrize("how", [kill_clients, flush_scripts])
-@pytest.mark.parametrize("patience_s", [PATIENCE_S, 0.01])
+@pytest.mark.parametrize("retry_timeout_s", [PATIENCE_S, 0.01])
 def test_cut_connections_and_flushed_scripts_lose_nothing_and_repeat_nothing(
-    private_redis: StartRedis, trial_on: TrialOn, how: Callable[[Redis], None], patience_s: float
+    private_redis: StartRedis, trial_on: TrialOn, how: Callable[[Redis], None], retry_timeout_s: float
 ) -> None:
     server = private_redis()
-    trial = trial_on(server, patience_s=PATIENCE_S)
+    trial = trial_on(server, retry_timeout_s=PATIENCE_S)
     jobs = trial.jobs(4000)
 
-    with server.client(patience_s=patience_s) as publisher:
+    with server.client(retry_timeout_s=retry_timeout_s) as publisher:
         worker = trial.worker()
         trial.orchestrator = Orchestrator(publisher)  # with little patience it answers UNKNOWN at times
         trial.orchestrator.register(SCHEMA)
@@ -327,7 +327,7 @@ def test_a_wrong_password_is_denied_at_once_and_shown_nowhere(
 ) -> None:
     server = private_redis(requirepass="the-right-one")
 
-    backend = RedisClient(server.address.host, server.address.port, patience_s=FOR_EVER_S, **who)
+    backend = RedisClient(server.address.host, server.address.port, retry_timeout_s=FOR_EVER_S, **who)
     with backend, caplog.at_level(logging.DEBUG), pytest.raises(AccessDenied) as denied:
         Orchestrator(backend).register(SCHEMA)
 
@@ -348,11 +348,13 @@ def test_a_user_who_may_not_wait_is_told_so_in_place_of_a_storm_of_requests(
             backend.open_consumer("jobs").receive(1, FOR_EVER_S)
 
 
-@pytest.mark.parametrize("patience_s", [0.5, 2.0])
+@pytest.mark.parametrize("retry_timeout_s", [0.5, 2.0])
 def test_a_server_that_is_not_there_is_told_within_patience_and_how_to_start_one(
-    patience_s: float, monkeypatch: pytest.MonkeyPatch
+    retry_timeout_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with RedisClient("127.0.0.1", NOBODYS_PORT, password="a-secret", patience_s=patience_s) as backend:
+    with RedisClient(
+        "127.0.0.1", NOBODYS_PORT, password="a-secret", retry_timeout_s=retry_timeout_s
+    ) as backend:
         orchestrator = Orchestrator(backend)
         waited: list[float] = []
         monkeypatch.setattr(link, "monotonic", lambda: 1000.0 + sum(waited))
@@ -361,7 +363,7 @@ def test_a_server_that_is_not_there_is_told_within_patience_and_how_to_start_one
             orchestrator.register(SCHEMA)
 
     assert len(waited) >= 2
-    assert sum(waited) < patience_s
+    assert sum(waited) < retry_timeout_s
     assert f"127.0.0.1:{NOBODYS_PORT}" in str(error.value)
     assert "redis-server" in str(error.value)
     assert "a-secret" not in str(error.value)
@@ -374,7 +376,7 @@ def test_backends_are_tried_in_turn_and_one_without_a_server_only_costs_its_own(
         def run(self, job: Job[Any]) -> None: ...
 
     backends = [
-        ("Redis", RedisClient(host="localhost", port=NOBODYS_PORT, db=0, patience_s=0.5)),
+        ("Redis", RedisClient(host="localhost", port=NOBODYS_PORT, db=0, retry_timeout_s=0.5)),
         ("Local", LocalClient()),
     ]
     for name, backend in backends:
@@ -446,7 +448,7 @@ def line(private_redis: StartRedis) -> Iterator[Line]:
             if isinstance(script, scripts.Script):
                 admin.script_load(script.text)
     proxy = Proxy(server.address.host, server.address.port)
-    with proxy, RedisClient("127.0.0.1", proxy.port, patience_s=1.0, sweep_s=0.5) as backend:
+    with proxy, RedisClient("127.0.0.1", proxy.port, retry_timeout_s=1.0, sweep_s=0.5) as backend:
         backend.declare(Queue("jobs"))
         backend._link._patience_s = PATIENCE_S  # but each try is given up after half a second
         yield Line(proxy, backend, server)

@@ -59,7 +59,7 @@ def connect(server: PrivateRedis, stack: ExitStack) -> Connect:
     """Connect a client that has declared the queue."""
 
     def connect(**options: Any) -> RedisClient:
-        client = stack.enter_context(server.client(**({"patience_s": 1.0, "sweep_s": 0.5} | options)))
+        client = stack.enter_context(server.client(**({"retry_timeout_s": 1.0, "sweep_s": 0.5} | options)))
         client.declare(Queue("jobs"))
         return client
 
@@ -174,7 +174,7 @@ def test_a_network_that_cuts_all_workers_off_charges_no_job_with_a_crash(
     """The server saw no outage: the first worker that is back tells it (RTY-3)."""
     proxy = stack.enter_context(Proxy(server.address.host, server.address.port))
     holder, first = (
-        stack.enter_context(RedisClient("127.0.0.1", proxy.port, patience_s=0.2)) for _ in range(2)
+        stack.enter_context(RedisClient("127.0.0.1", proxy.port, retry_timeout_s=0.2)) for _ in range(2)
     )
     holder.declare(Queue("jobs"))
     publish(holder, "job")
@@ -243,7 +243,7 @@ def _has(record: Record, lines: int) -> bool:
 def line(server: PrivateRedis, stack: ExitStack) -> "tuple[Proxy, RedisClient]":
     """A proxy, and a client behind it that has declared the queue and made its connections."""
     proxy = stack.enter_context(Proxy(server.address.host, server.address.port))
-    client = stack.enter_context(RedisClient("127.0.0.1", proxy.port, patience_s=0.5, sweep_s=0.5))
+    client = stack.enter_context(RedisClient("127.0.0.1", proxy.port, retry_timeout_s=0.5, sweep_s=0.5))
     client.declare(Queue("jobs"))
     with server.admin() as admin:
         admin.script_load(EXCHANGE.text)
@@ -420,7 +420,7 @@ def test_publishers_do_not_wait_for_one_another_while_the_server_is_away(
     server: PrivateRedis, connect: Connect, away: Callable[[PrivateRedis], None]
 ) -> None:
     """Each is answered after its own patience (CON-1)."""
-    client = connect(patience_s=PATIENCE_S)
+    client = connect(retry_timeout_s=PATIENCE_S)
     publish(client, "before")
     away(server)
     with ThreadPoolExecutor(CALLERS) as threads:
@@ -490,7 +490,7 @@ def test_closing_a_client_takes_one_patience_however_many_consumers_it_has(
     server: PrivateRedis, connect: Connect, away: Callable[[PrivateRedis], None], holding: bool
 ) -> None:
     """A program can end while its broker is away (CON-2)."""
-    client = connect(patience_s=PATIENCE_S)
+    client = connect(retry_timeout_s=PATIENCE_S)
     publish(client, *[f"job-{number}" for number in range(CALLERS)])
     consumers = [client.open_consumer("jobs") for _ in range(CALLERS)]
     for consumer in consumers if holding else []:
@@ -514,7 +514,7 @@ def test_a_worker_stops_and_closes_while_the_server_is_away(
                 away(server)
                 self.stop()
 
-    with server.client(patience_s=PATIENCE_S) as client:
+    with server.client(retry_timeout_s=PATIENCE_S) as client:
         orchestrator = Orchestrator(client)
         orchestrator.register(SCHEMA)
         orchestrator.publish_batch(SCHEMA.name, [Numbered(number=number) for number in range(5)])
@@ -538,7 +538,7 @@ def test_interrupting_a_consumer_does_not_wait_for_a_server_that_is_away(
     server: PrivateRedis, connect: Connect
 ) -> None:
     """A signal handler calls it (CON-1)."""
-    consumer = connect(patience_s=60.0).open_consumer("jobs")
+    consumer = connect(retry_timeout_s=60.0).open_consumer("jobs")
     server.kill()
 
     took_s, _ = timed(consumer.interrupt)

@@ -57,7 +57,7 @@ class Trial:
         self.record = Record(folder / "record")
         self.account = Account()
         self.stack = stack
-        self.backend = stack.enter_context(SQLiteClient(self.path, patience_s=PATIENCE_S))
+        self.backend = stack.enter_context(SQLiteClient(self.path, retry_timeout_s=PATIENCE_S))
         self.orchestrator = Orchestrator(self.backend)
         self.orchestrator.register(SCHEMA)
         self._seen: set[tuple[str, int]] = set()
@@ -186,7 +186,7 @@ print("ready", flush=True)
 while not os.path.exists(folder + "/go"):
     time.sleep(0.001)
 for number in range(20):
-    with SQLiteClient(f"{folder}/{number}.db", patience_s=60.0) as client:
+    with SQLiteClient(f"{folder}/{number}.db", retry_timeout_s=60.0) as client:
         client.declare(Queue("jobs"))
         client.publish("jobs", [Message(str(os.getpid()), b"{}")])
 """
@@ -296,7 +296,7 @@ def test_a_process_that_hangs_in_a_transaction_is_waited_for_and_then_told_of(tr
     (worker,) = trial.start_workers(1, job_s=0.001)
     with closing(sqlite3.connect(trial.path, isolation_level=None)) as hanging:
         hanging.execute("BEGIN IMMEDIATE")
-        with SQLiteClient(trial.path, patience_s=0.3) as impatient:
+        with SQLiteClient(trial.path, retry_timeout_s=0.3) as impatient:
             (outcome,) = impatient.publish(QUEUE, [Message("late", b"{}")])
             assert outcome.status is PublishStatus.REJECTED
             assert isinstance(outcome.error, BackendUnavailable)
@@ -434,11 +434,11 @@ def test_dropping_many_jobs_keeps_nobody_waiting_for_long(
         trial.backend.publish(QUEUE, [Message(f"job-{start + n}", b"{}") for n in range(5000)])
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", partial(connect, factory=Measured))
-    with SQLiteClient(trial.path, patience_s=PATIENCE_S) as purger:
+    with SQLiteClient(trial.path, retry_timeout_s=PATIENCE_S) as purger:
         purger.counts(QUEUE)
         monkeypatch.undo()
         Measured.changes.clear()
-        with SQLiteClient(trial.path, patience_s=PATIENCE_S) as other, ThreadPoolExecutor(1) as thread:
+        with SQLiteClient(trial.path, retry_timeout_s=PATIENCE_S) as other, ThreadPoolExecutor(1) as thread:
             other.declare(Queue("other"))
             purging = thread.submit(purger.purge, QUEUE)
             number = 0

@@ -5,7 +5,6 @@ from .capabilities import Capabilities, Durability, Lease, Redelivery
 from .consumer import ConsumerBackend
 from .findings import Finding, Verdict
 from .observer import Attempt, Observer, Outcome
-from .receipts import Receipts
 from .results import EndedJob, ResultStore
 from .values import (
     Ack,
@@ -47,7 +46,6 @@ __all__ = [
     "PublishOutcome",
     "PublishStatus",
     "QueueCounts",
-    "Receipts",
     "Redelivery",
     "Release",
     "ResultStatus",

@@ -23,7 +23,7 @@ class Finding:
     """What was looked at: a word or two, the same in every release, to filter by."""
     what: str
     """What was seen. Holds no credentials (SEC-3)."""
-    mend: str = ""
+    remedy: str = ""
     """What to do about it: a command or a setting; empty where the verdict is good."""
 
 
@@ -32,11 +32,11 @@ def good(subject: str, what: str) -> Finding:
     return Finding(Verdict.GOOD, subject, what)
 
 
-def doubtful(subject: str, what: str, mend: str) -> Finding:
+def doubtful(subject: str, what: str, remedy: str) -> Finding:
     """``subject`` works, but less well than one may think."""
-    return Finding(Verdict.DOUBTFUL, subject, what, mend)
+    return Finding(Verdict.DOUBTFUL, subject, what, remedy)
 
 
-def wrong(subject: str, what: str, mend: str) -> Finding:
+def wrong(subject: str, what: str, remedy: str) -> Finding:
     """``subject`` has to be mended."""
-    return Finding(Verdict.WRONG, subject, what, mend)
+    return Finding(Verdict.WRONG, subject, what, remedy)

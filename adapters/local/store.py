@@ -28,13 +28,13 @@ from ...ports import (
     PublishOutcome,
     PublishStatus,
     QueueCounts,
-    Receipts,
     ResultStatus,
     Retry,
     Settled,
     Settlement,
     SettleOutcome,
 )
+from ..shared.receipts import Receipts
 from .clock import Clock
 from .order import ORDERS, Order, StoredJob
 

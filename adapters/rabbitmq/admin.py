@@ -177,8 +177,8 @@ class Admin:
         the top take turns. A gap would strand the jobs that have to pass it.
         """
         self.require(names)
-        give_up = monotonic() + self._link.patience_s
-        if not self._changing_levels.acquire(timeout=self._link.patience_s):
+        give_up = monotonic() + self._link.retry_timeout_s
+        if not self._changing_levels.acquire(timeout=self._link.retry_timeout_s):
             raise _busy(names)
         try:
             while not self._lock(names):

@@ -93,7 +93,7 @@ class RabbitMQClient(OrchestratorBackend):
             with this client.
         heartbeat_s: How often, in seconds, each side shows that it lives. A worker that was cut off without a
             word loses its jobs after about two of them.
-        patience_s: How many seconds a call tries to reach the server before it fails.
+        retry_timeout_s: How many seconds a call tries to reach the server before it fails.
 
     Raises:
         InvalidName: the namespace breaks the rule for names, or is longer than 96 characters.
@@ -115,7 +115,7 @@ class RabbitMQClient(OrchestratorBackend):
         prefetch: int | None = 1,
         results: ResultStore | None = None,
         heartbeat_s: int = 15,
-        patience_s: float = 5.0,
+        retry_timeout_s: float = 5.0,
     ) -> None:
         super().__init__()
         self._namespace = checked_namespace(namespace)
@@ -128,7 +128,7 @@ class RabbitMQClient(OrchestratorBackend):
                 ssl,
                 ssl_ca_certs,
                 heartbeat_s,
-                patience_s,
+                retry_timeout_s,
             )
         )
         self._is_exposed = settings.is_exposed
@@ -139,7 +139,7 @@ class RabbitMQClient(OrchestratorBackend):
                 settings.shown,
             )
         self._make_link = partial(
-            Link, settings.parameters(), settings.shown, patience_s=patience_s, logger=self.logger
+            Link, settings.parameters(), settings.shown, retry_timeout_s=retry_timeout_s, logger=self.logger
         )
         self._default_prefetch = checked_prefetch(prefetch)
         self._results = None if results is None else Results(results, self.logger)

@@ -20,13 +20,13 @@ from ...ports import (
     Delivery,
     EndedJob,
     JobResult,
-    Receipts,
     ResultStatus,
     Retry,
     Settled,
     Settlement,
     SettleOutcome,
 )
+from ..shared.receipts import Receipts
 from .admin import naming_queue, not_declared
 from .intake import Arrival, Intake
 from .link import Link
@@ -158,17 +158,17 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         """
         more = max(0, jobs - len(self._intake.arrivals))
         if more != self._intake.credit:
-            self._intake.ask(partial(self._intake.want, more), self._link.patience_s)
+            self._intake.ask(partial(self._intake.want, more), self._link.retry_timeout_s)
 
     def _stop(self) -> None:
         """Have nothing more come, once what may be on its way is here."""
         intake, give_up = self._intake, monotonic() + _LULL_S
         while intake.credit and not self._is_idle(give_up):
             intake.io.wait(lambda: not intake.credit, _STEP_S)
-        intake.ask(partial(intake.want, 0), self._link.patience_s)
+        intake.ask(partial(intake.want, 0), self._link.retry_timeout_s)
 
     def _is_idle(self, give_up: float) -> bool:
-        self._intake.ask(self._intake.count, self._link.patience_s)
+        self._intake.ask(self._intake.count, self._link.retry_timeout_s)
         return self._intake.depth <= 0 or monotonic() >= give_up
 
     def _collect(self, max_jobs: int, ready: int, give_up: float, generation: int) -> list[Delivery]:
@@ -370,7 +370,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         try:
             if intake.finish(done, returns, more, enough=enough):
                 return take
-            ready: int = intake.ask(intake.count, self._link.patience_s)
+            ready: int = intake.ask(intake.count, self._link.retry_timeout_s)
         except (LineBroken, LineClosed) as broken:
             self.logger.debug("settlements lost: %s", broken)
             return None
@@ -443,7 +443,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         if not intake.is_open:
             return False
         try:
-            intake.ask(intake.count, self._link.patience_s)
+            intake.ask(intake.count, self._link.retry_timeout_s)
         except (LineBroken, LineClosed):
             return False
         return intake.generation == generation

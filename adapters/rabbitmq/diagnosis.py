@@ -53,10 +53,10 @@ def diagnose(link: Link, namespace: str, *, exposed: bool) -> Iterator[Finding]:
 def _publishing(link: Link, probe: Publisher, queue: str) -> Finding:
     post = Post("", queue, Properties(message_id="doctor"), b"")
     try:
-        (fate,) = probe.send([post], link.patience_s)
+        (fate,) = probe.send([post], link.retry_timeout_s)
         what = f"a message was {fate.name.lower()}"
         if fate is Fate.CONFIRMED:
-            probe.ask(partial(_take, queue), link.patience_s)
+            probe.ask(partial(_take, queue), link.retry_timeout_s)
             return good("publishing", "a message was confirmed, and came back")
     except LineBroken as broken:
         link.refuse(broken)

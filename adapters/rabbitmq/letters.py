@@ -101,7 +101,7 @@ class DeadLetters:
         def act(channel: Channel, answer: Answer) -> None:
             channel.queue_declare(names.reading, exclusive=True, auto_delete=True, callback=answer)
 
-        give_up = monotonic() + self._link.patience_s
+        give_up = monotonic() + self._link.retry_timeout_s
         while True:
             with suppress(Locked):
                 self._link.persist(partial(line.ask, act))
@@ -132,7 +132,7 @@ class Reading:
         line = self._line
         self._ask(partial(line.read, self._names.dead, self._at_once or self._count))
         for _ in range(self._count):
-            line.io.wait(line.has_news, self._link.patience_s)
+            line.io.wait(line.has_news, self._link.retry_timeout_s)
             if not line.letters:
                 raise LineBroken(line.broken or TimeoutError("no dead letter came"))
             yield line.letters.popleft()
@@ -144,4 +144,4 @@ class Reading:
     def _ask(self, act: Callable[[Channel, Answer], None]) -> None:
         if self._line.broken is not None:  # another connection would know nothing of these letters
             raise LineBroken(self._line.broken)
-        self._line.ask(act, self._link.patience_s)
+        self._line.ask(act, self._link.retry_timeout_s)

@@ -52,7 +52,7 @@ class Link:
     Args:
         servers: Whom to connect to; the first that answers.
         address: What to call them in messages; no credentials.
-        patience_s: Seconds to keep trying before a call fails.
+        retry_timeout_s: Seconds to keep trying before a call fails.
         logger: Where an outage is told: once when it begins, once when it ends.
     """
 
@@ -61,12 +61,12 @@ class Link:
         servers: Sequence[ConnectionParameters],
         address: str,
         *,
-        patience_s: float,
+        retry_timeout_s: float,
         logger: logging.Logger,
     ) -> None:
         self.heart = Heart(logger)
         self.servers = servers
-        self.patience_s = patience_s
+        self.retry_timeout_s = retry_timeout_s
         self._address = address
         self._logger = logger
         self._closing = threading.Event()
@@ -84,7 +84,7 @@ class Link:
             AccessDenied: it doesn't let this user do so.
             Closed: the client was closed.
         """
-        give_up = monotonic() + self.patience_s
+        give_up = monotonic() + self.retry_timeout_s
         tries = 0
         while True:
             if self._closing.is_set():

@@ -54,7 +54,7 @@ class Outbox:
         """
         posts = [_addressed(names, parcel) for parcel in parcels]
         sent = self._send(names, posts)
-        give_up = monotonic() + self._link.patience_s
+        give_up = monotonic() + self._link.retry_timeout_s
         while returned := [
             place
             for place, parcel in enumerate(parcels)

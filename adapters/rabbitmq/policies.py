@@ -122,14 +122,14 @@ class Policy(NamedTuple):
         is_wrong = any(harm.verdict is Verdict.WRONG for harm in harms.values())
         kind = "operator policy" if self.is_operators else "policy"
         what = "; ".join(harm.described(key, self.definition[key]) for key, harm in harms.items())
-        mend = f"give it a pattern that leaves out the names that begin with {namespace_prefix(namespace)}"
+        remedy = f"give it a pattern that leaves out the names that begin with {namespace_prefix(namespace)}"
         if not self.is_operators:
-            mend += f", or set a harmless one for these of a higher priority than {self.priority}"
+            remedy += f", or set a harmless one for these of a higher priority than {self.priority}"
         return Finding(
             Verdict.WRONG if is_wrong else Verdict.DOUBTFUL,
             SUBJECT,
             f"{kind} {self.name!r} on {_listed(queues)}: {what}",
-            mend,
+            remedy,
         )
 
 

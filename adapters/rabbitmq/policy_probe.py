@@ -108,12 +108,12 @@ class PolicyProbe:
             with suppress(LineBroken, JobsError):
                 self._ask(self._delete)
         found = {key: value for probe in probes for key, value in probe.found().items()}
-        mend = (
+        remedy = (
             "find it with rabbitmqctl list_policies and list_operator_policies, and give it a pattern that "
             f"leaves out the names that begin with {namespace_prefix(self._namespace)}"
         )
         return [
-            Finding(HARMS[key].verdict, SUBJECT, f"a policy sets {HARMS[key].described(key, value)}", mend)
+            Finding(HARMS[key].verdict, SUBJECT, f"a policy sets {HARMS[key].described(key, value)}", remedy)
             for key, value in found.items()
         ]
 
@@ -156,7 +156,7 @@ class PolicyProbe:
 
     def _send(self, probe: _Probe, bodies: list[bytes]) -> list[Fate]:
         posts = [Post("", probe.name, Properties("doctor"), body) for body in bodies]
-        return self._line.send(posts, self._link.patience_s)
+        return self._line.send(posts, self._link.retry_timeout_s)
 
     def _give_back(self, probe: _Probe) -> None:
         """Receive a message and give it back, again and again."""
@@ -178,7 +178,7 @@ class PolicyProbe:
 
         self._send(probe, [b""])  # the queue may be empty by now
         self._ask(consume)
-        self._line.io.wait(over, self._link.patience_s)
+        self._line.io.wait(over, self._link.retry_timeout_s)
         self._ask(lambda channel, answer: channel.basic_cancel(tag, callback=answer))
 
     def _count(self, probe: _Probe) -> int:
@@ -193,7 +193,7 @@ class PolicyProbe:
 
     def _ask(self, act: Act) -> Any:
         try:
-            return self._line.ask(act, self._link.patience_s)
+            return self._line.ask(act, self._link.retry_timeout_s)
         except LineBroken as broken:
             self._link.refuse(broken)
             raise

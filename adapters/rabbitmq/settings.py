@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from ...domain.errors import InvalidInput, InvalidName
 from ...domain.limits import check_int, check_name
-from ...ports.server import (
+from ..shared.server_settings import (
     Address,
     check_address,
     check_duration,
@@ -42,7 +42,7 @@ class Settings(NamedTuple):
     ssl: bool
     ca_certs: str | None
     heartbeat_s: int
-    patience_s: float
+    retry_timeout_s: float
 
     @property
     def shown(self) -> str:
@@ -56,7 +56,7 @@ class Settings(NamedTuple):
 
     def parameters(self) -> list[ConnectionParameters]:
         """The same for the driver, one for each server."""
-        timeout_s = max(0.5, self.patience_s / 2)  # so that there is time to try another
+        timeout_s = max(0.5, self.retry_timeout_s / 2)  # so that there is time to try another
         context = tls.create_default_context(cafile=self.ca_certs) if self.ssl else None
         return [
             ConnectionParameters(
@@ -88,7 +88,7 @@ def check_settings(settings: Settings) -> Settings:
     _check_text("vhost", settings.vhost)
     check_tls(settings.ssl, settings.ca_certs, url="an amqps:// URL")
     check_int("heartbeat_s", settings.heartbeat_s, 1, _LONGEST_HEARTBEAT_S)
-    check_duration("patience_s", settings.patience_s)
+    check_duration("retry_timeout_s", settings.retry_timeout_s)
     return settings
 
 

@@ -79,7 +79,7 @@ class RedisClient(OrchestratorBackend):
         durability: What the server is set up to survive; declared in the capabilities, not changed by this.
         sweep_s: The longest, in seconds, that an idle consumer waits before it asks the server by itself: by
             then at the latest it finds what a consumer that died has left.
-        patience_s: How many seconds a call tries to reach the server before it fails.
+        retry_timeout_s: How many seconds a call tries to reach the server before it fails.
 
     Raises:
         InvalidInput: a setting is out of range or of the wrong type; the message says which.
@@ -101,7 +101,7 @@ class RedisClient(OrchestratorBackend):
         sentinel_password: Password = None,
         durability: Durability = Durability.NONE,
         sweep_s: float = 5.0,
-        patience_s: float = 5.0,
+        retry_timeout_s: float = 5.0,
     ) -> None:
         super().__init__()
         check_name("namespace", namespace)
@@ -119,7 +119,11 @@ class RedisClient(OrchestratorBackend):
         )
         self._client_name = f"mindtrace-jobs-{secrets.token_hex(4)}"
         self._link = server.link(
-            "RedisClient", self._client_name, sweep_s=sweep_s, patience_s=patience_s, logger=self.logger
+            "RedisClient",
+            self._client_name,
+            sweep_s=sweep_s,
+            retry_timeout_s=retry_timeout_s,
+            logger=self.logger,
         )
         self._declared = Declared(self._link, QueueKeys(namespace, "").mark)
         self._link.restore = self._declared.restore
@@ -351,32 +355,34 @@ class _Publisher:
         self._lock = threading.Lock()
 
     def publish(self, messages: Sequence[Message]) -> list[PublishOutcome]:
-        patience_s = None if self._lock.acquire(blocking=False) else self._wait_for_turn()
+        retry_timeout_s = None if self._lock.acquire(blocking=False) else self._wait_for_turn()
         try:
             if len(messages) == 1:
-                return self._publish_chunk(list(messages), patience_s)
-            return self._publish_chunks(messages, patience_s)
+                return self._publish_chunk(list(messages), retry_timeout_s)
+            return self._publish_chunks(messages, retry_timeout_s)
         finally:
             self._lock.release()
 
     def _wait_for_turn(self) -> float:
         """Take the lock, and return how many seconds of patience are left then."""
-        give_up = monotonic() + self._link.patience_s
-        if not self._lock.acquire(timeout=self._link.patience_s):
+        give_up = monotonic() + self._link.retry_timeout_s
+        if not self._lock.acquire(timeout=self._link.retry_timeout_s):
             late = self._link.too_late()
             raise self._link.unavailable(late) from late.error
         return give_up - monotonic()
 
-    def _publish_chunks(self, messages: Sequence[Message], patience_s: float | None) -> list[PublishOutcome]:
+    def _publish_chunks(
+        self, messages: Sequence[Message], retry_timeout_s: float | None
+    ) -> list[PublishOutcome]:
         outcomes: list[PublishOutcome] = []
         failure: JobsError | None = None
         status = PublishStatus.UNKNOWN
         for chunk in in_chunks(messages, lambda message: len(message.body)):
             if failure is None:
                 try:
-                    answers = self._publish_chunk(chunk, patience_s)
+                    answers = self._publish_chunk(chunk, retry_timeout_s)
                     outcomes += answers
-                    failure, patience_s = _outage(answers), None
+                    failure, retry_timeout_s = _outage(answers), None
                     continue
                 except JobsError as error:
                     if not outcomes:
@@ -387,15 +393,15 @@ class _Publisher:
             outcomes += self._answer(chunk, status, failure)
         return outcomes
 
-    def _publish_chunk(self, messages: list[Message], patience_s: float | None) -> list[PublishOutcome]:
+    def _publish_chunk(self, messages: list[Message], retry_timeout_s: float | None) -> list[PublishOutcome]:
         if self._open is not None:
             try:
-                self._resolve_open(*self._open, patience_s)
+                self._resolve_open(*self._open, retry_timeout_s)
             except OutOfReach as out:
                 return self._unsent(messages, out)
         if self._settled:
-            return self._publish_again(messages, patience_s)
-        return self._send(messages, patience_s)
+            return self._publish_again(messages, retry_timeout_s)
+        return self._send(messages, retry_timeout_s)
 
     def _unsent(self, messages: list[Message], out: OutOfReach) -> list[PublishOutcome]:
         """Answer for messages that weren't sent now; a request whose answer never came may have held them."""
@@ -409,13 +415,13 @@ class _Publisher:
             for message in messages
         ]
 
-    def _publish_again(self, messages: list[Message], patience_s: float | None) -> list[PublishOutcome]:
+    def _publish_again(self, messages: list[Message], retry_timeout_s: float | None) -> list[PublishOutcome]:
         """Publish what isn't in the queue already though it was answered UNKNOWN."""
         now = monotonic()
         self._settled = {id_: until for id_, until in self._settled.items() if until > now}
         known = {message.id for message in messages} & self._settled.keys()
         fresh = [message for message in messages if message.id not in known]
-        answers = iter(self._send(fresh, patience_s) if fresh else [])
+        answers = iter(self._send(fresh, retry_timeout_s) if fresh else [])
         for id_ in known:  # answered now; the next publish of such an id is a new one
             self._settled.pop(id_)
         duplicate = PublishStatus.DUPLICATE
@@ -424,13 +430,13 @@ class _Publisher:
             for message in messages
         ]
 
-    def _send(self, messages: list[Message], patience_s: float | None) -> list[PublishOutcome]:
+    def _send(self, messages: list[Message], retry_timeout_s: float | None) -> list[PublishOutcome]:
         self._requests += 1
         ids = ",".join([message.id for message in messages])
         bodies = [message.body for message in messages]
         arguments: list[Argument] = [str(self._requests), _KEEP_MS, ids, _plans(messages), *bodies]
         try:
-            answer: bytes = self._link.run(PUBLISH, self._names, arguments, patience_s=patience_s)
+            answer: bytes = self._link.run(PUBLISH, self._names, arguments, retry_timeout_s=retry_timeout_s)
         except OutOfReach as out:
             if not out.may_have_run:
                 raise self._link.unavailable(out) from out.error
@@ -455,9 +461,11 @@ class _Publisher:
     ) -> list[PublishOutcome]:
         return [PublishOutcome(message.id, status, error) for message in messages]
 
-    def _resolve_open(self, request: str, ids: list[str], patience_s: float | None) -> None:
+    def _resolve_open(self, request: str, ids: list[str], retry_timeout_s: float | None) -> None:
         """Find out what became of the request whose answer never came, before another takes its place."""
-        answer = self._link.command("GET", self._keys.last(self._client), patience_s=patience_s) or b""
+        answer = (
+            self._link.command("GET", self._keys.last(self._client), retry_timeout_s=retry_timeout_s) or b""
+        )
         last, _, said = answer.decode().partition("|")
         if last == request:
             until = monotonic() + _RETRIED_S

@@ -18,13 +18,13 @@ from ...ports import (
     ConsumerBackend,
     Dead,
     Delivery,
-    Receipts,
     Release,
     Retry,
     Settled,
     Settlement,
     SettleOutcome,
 )
+from ..shared.receipts import Receipts
 from .connections import Argument
 from .keys import QueueKeys
 from .link import Call, Link, OutOfReach, RefusedByServer
@@ -163,7 +163,7 @@ class RedisConsumerBackend(ConsumerBackend):
     def close(self) -> None:
         if os.getpid() != self._pid:
             return  # what is held is the parent's
-        if not self._lock.acquire(timeout=max(0.0, min(self._link.patience_s, self._link.left_s))):
+        if not self._lock.acquire(timeout=max(0.0, min(self._link.retry_timeout_s, self._link.left_s))):
             self._closed = True
             self.logger.warning("a consumer closed without releasing its jobs: a request is under way still")
             return
@@ -187,8 +187,8 @@ class RedisConsumerBackend(ConsumerBackend):
     def _end_wait(self) -> None:
         key = self._keys.interrupt(self._consumer)
         try:
-            self._link.command("XADD", key, "MAXLEN", 1, "*", "w", 1, patience_s=_INTERRUPT_S)
-            self._link.command("PEXPIRE", key, 2000, patience_s=_INTERRUPT_S)
+            self._link.command("XADD", key, "MAXLEN", 1, "*", "w", 1, retry_timeout_s=_INTERRUPT_S)
+            self._link.command("PEXPIRE", key, 2000, retry_timeout_s=_INTERRUPT_S)
         except (JobsError, OutOfReach) as error:  # then a wait can't be under way for long either
             self.logger.debug("a wait wasn't interrupted: %s", error)
 

@@ -8,7 +8,7 @@ from ...domain.errors import AccessDenied, JobsError
 from ...domain.queue import QueueKind
 from ...ports import Durability, Finding
 from ...ports.findings import doubtful, good, wrong
-from ...ports.server import is_loopback
+from ..shared.server_settings import is_loopback
 from .keys import QueueKeys
 from .link import Link, OutOfReach
 from .looking import find_queues, parse_queue
@@ -129,11 +129,11 @@ def _server(info: Mapping[str, Any], address: str) -> Iterator[Finding]:
 def _memory(info: Mapping[str, Any]) -> Iterator[Finding]:
     limit, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
     policy = str(info.get("maxmemory_policy", "noeviction"))
-    mend = "CONFIG SET maxmemory-policy noeviction, and in its configuration file"
+    remedy = "CONFIG SET maxmemory-policy noeviction, and in its configuration file"
     if policy.startswith("allkeys"):
-        yield wrong("eviction", f"maxmemory-policy {policy} drops jobs once a maxmemory is reached", mend)
+        yield wrong("eviction", f"maxmemory-policy {policy} drops jobs once a maxmemory is reached", remedy)
     elif policy.startswith("volatile"):
-        yield doubtful("eviction", f"maxmemory-policy {policy} may drop results before their time", mend)
+        yield doubtful("eviction", f"maxmemory-policy {policy} may drop results before their time", remedy)
     else:
         yield good("eviction", policy)
     if not limit:

@@ -64,7 +64,7 @@ class Link:
         commands: For calls that are short.
         waits: For those that may block.
         owner: What to call, in messages, the object that closes it.
-        patience_s: Seconds to keep trying before a call fails.
+        retry_timeout_s: Seconds to keep trying before a call fails.
         logger: Where an outage is told: once when it begins, once when it ends.
     """
 
@@ -75,14 +75,14 @@ class Link:
         waits: Connections,
         *,
         owner: str,
-        patience_s: float,
+        retry_timeout_s: float,
         logger: logging.Logger,
     ) -> None:
         self._address = address
         self._commands = commands
         self._waits = waits
         self._owner = owner
-        self.patience_s = patience_s
+        self.retry_timeout_s = retry_timeout_s
         self._logger = logger
         self.restore: Callable[[], None] = lambda: None
         """Called when a queue isn't there, which is then looked for once more."""
@@ -103,7 +103,7 @@ class Link:
         keys: Sequence[str],
         arguments: Sequence[Argument],
         *,
-        patience_s: float | None = None,
+        retry_timeout_s: float | None = None,
     ) -> Any:
         """Run a script, and try again until it answers or patience ends.
 
@@ -111,18 +111,20 @@ class Link:
             script: The script.
             keys: Its keys.
             arguments: Its arguments.
-            patience_s: Seconds to keep trying, in place of the link's; 0 for one try, less for none.
+            retry_timeout_s: Seconds to keep trying, in place of the link's; 0 for one try, less for none.
 
         Raises:
             OutOfReach: the server couldn't be reached for as long as patience lasts.
             BackendError: the server refused.
             Closed: the link was closed.
         """
-        return self._persist(evaluate, self._commands.ask, script, keys, arguments, patience_s=patience_s)
+        return self._persist(
+            evaluate, self._commands.ask, script, keys, arguments, retry_timeout_s=retry_timeout_s
+        )
 
-    def command(self, *words: Argument, patience_s: float | None = None) -> Any:
+    def command(self, *words: Argument, retry_timeout_s: float | None = None) -> Any:
         """Run a command that may run twice; otherwise as :meth:`run`."""
-        return self._persist(self._commands.ask_parsed, *words, patience_s=patience_s)
+        return self._persist(self._commands.ask_parsed, *words, retry_timeout_s=retry_timeout_s)
 
     def resume(self, keys: Sequence[str], lease_ms: int) -> None:
         """Keep outages from ending the leases of a queue, from now on; otherwise as :meth:`run`."""
@@ -185,7 +187,7 @@ class Link:
 
     def end_soon(self) -> None:
         """Have all calls from now on end within one patience, together."""
-        self._ends = monotonic() + self.patience_s
+        self._ends = monotonic() + self.retry_timeout_s
 
     @property
     def left_s(self) -> float:
@@ -201,9 +203,13 @@ class Link:
     def _greet(self, ask: Ask) -> None:
         self._greeting(ask, 0.0 if self._outage is None else monotonic() - self._out_since)
 
-    def _persist(self, call: Callable[..., Any], *arguments: Any, patience_s: float | None = None) -> Any:
+    def _persist(
+        self, call: Callable[..., Any], *arguments: Any, retry_timeout_s: float | None = None
+    ) -> Any:
         now = monotonic()
-        give_up = min(now + (self.patience_s if patience_s is None else patience_s), self._ends)
+        give_up = min(
+            now + (self.retry_timeout_s if retry_timeout_s is None else retry_timeout_s), self._ends
+        )
         if give_up < now:
             raise self.too_late()
         tries = 0

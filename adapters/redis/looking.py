@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ...domain.errors import InvalidInput
 from ...domain.queue import Queue, QueueKind
 from ...domain.reporting import Progress
-from ...ports.records import parse_progress
+from ..shared.records import parse_progress
 from .chunks import in_chunks
 from .keys import QueueKeys
 from .link import Link, OutOfReach

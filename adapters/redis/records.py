@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ...domain.limits import NAME
 from ...domain.reasons import DeadReason
 from ...ports import DeadLetter
-from ...ports.records import parse_history, parse_json, parse_moment
+from ..shared.records import parse_history, parse_json, parse_moment
 
 _NAME = re.compile(NAME.encode())
 _LONGEST = 128

@@ -38,8 +38,8 @@ class RedisResultStore(ResultStore):
         sentinel_service: What the Sentinels call the server.
         sentinel_password: The Sentinels' own password, where they have one; shown nowhere.
         sweep_s: The longest, in seconds, that one who waits for a result doesn't ask the server by itself.
-        patience_s: How many seconds a call tries to reach the server before it fails. Workers wait for that
-            as well, so it is short.
+        retry_timeout_s: How many seconds a call tries to reach the server before it fails. It is short, as
+            workers wait for it as well.
 
     Raises:
         InvalidInput: a setting is out of range or of the wrong type; the message says which.
@@ -60,7 +60,7 @@ class RedisResultStore(ResultStore):
         sentinel_service: str = "mymaster",
         sentinel_password: Password = None,
         sweep_s: float = 5.0,
-        patience_s: float = 2.0,
+        retry_timeout_s: float = 2.0,
     ) -> None:
         super().__init__()
         server = Server(
@@ -79,7 +79,11 @@ class RedisResultStore(ResultStore):
         self._sweep_s = sweep_s
         self._client_name = f"mindtrace-jobs-results-{secrets.token_hex(4)}"
         self._link = server.link(
-            "RedisResultStore", self._client_name, sweep_s=sweep_s, patience_s=patience_s, logger=self.logger
+            "RedisResultStore",
+            self._client_name,
+            sweep_s=sweep_s,
+            retry_timeout_s=retry_timeout_s,
+            logger=self.logger,
         )
 
     @classmethod

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from ...domain.errors import InvalidInput
 from ...domain.limits import check_int
-from ...ports.server import (
+from ..shared.server_settings import (
     check_address,
     check_duration,
     check_tls,
@@ -50,7 +50,7 @@ class Server:
         check_sentinels(self.sentinels, self.sentinel_service, self.sentinel_password)
 
     def link(
-        self, owner: str, client_name: str, *, sweep_s: float, patience_s: float, logger: logging.Logger
+        self, owner: str, client_name: str, *, sweep_s: float, retry_timeout_s: float, logger: logging.Logger
     ) -> Link:
         """Make the way there, which connects when it is first used.
 
@@ -58,16 +58,16 @@ class Server:
             owner: What errors call the object whose link this is.
             client_name: What the server is to call its connections.
             sweep_s: The longest, in seconds, that one wait may last.
-            patience_s: How many seconds a call tries to reach the server before it fails.
+            retry_timeout_s: How many seconds a call tries to reach the server before it fails.
             logger: Where to tell of outages, and of a connection that isn't encrypted.
 
         Raises:
             InvalidInput: a duration is none.
         """
         check_duration("sweep_s", sweep_s)
-        check_duration("patience_s", patience_s)
+        check_duration("retry_timeout_s", retry_timeout_s)
         # Half of it, so that a connection that fell silent is given up in time to try another.
-        timeout_s = max(patience_s / 2, 0.5)
+        timeout_s = max(retry_timeout_s / 2, 0.5)
         settings = self._settings(timeout_s) | {"client_name": client_name}
         self._warn_of_plaintext(logger)
         return Link(
@@ -75,7 +75,7 @@ class Server:
             make_connections(socket_timeout=timeout_s, **settings),
             make_connections(socket_timeout=sweep_s + timeout_s, **settings),
             owner=owner,
-            patience_s=patience_s,
+            retry_timeout_s=retry_timeout_s,
             logger=logger,
         )
 

@@ -6,7 +6,7 @@ from pydantic import SecretStr
 
 from ...domain.errors import InvalidInput
 from ...ports import Durability
-from ...ports.server import check_address, check_pairs, plain_password
+from ..shared.server_settings import check_address, check_pairs, plain_password
 
 Password = str | SecretStr | None
 

@@ -58,7 +58,7 @@ class SQLiteClient(OrchestratorBackend):
         durability: ``FSYNC``, so that what was confirmed survives a power cut; or ``SNAPSHOT``, which is
             faster: a power cut may then take what was confirmed since SQLite's last checkpoint. What kills
             processes takes nothing, either way.
-        patience_s: How many seconds a call waits for its turn before it fails.
+        retry_timeout_s: How many seconds a call waits for its turn before it fails.
 
     Raises:
         InvalidName: the namespace breaks the rule for names.
@@ -71,7 +71,7 @@ class SQLiteClient(OrchestratorBackend):
         *,
         namespace: str = "default",
         durability: Durability | str = Durability.FSYNC,
-        patience_s: float = 5.0,
+        retry_timeout_s: float = 5.0,
     ) -> None:
         super().__init__()
         check_name("namespace", namespace)
@@ -82,7 +82,7 @@ class SQLiteClient(OrchestratorBackend):
             choice = " or ".join(repr(str(each)) for each in _SYNCHRONOUS)
             raise InvalidInput(f"durability {durability!r}: a file has {choice}")
         self._durability = Durability(durability)
-        self._settings = FileSettings(Path(name).resolve(), _SYNCHRONOUS[self._durability], patience_s)
+        self._settings = FileSettings(Path(name).resolve(), _SYNCHRONOUS[self._durability], retry_timeout_s)
         self._namespace = namespace
         self._session = Session(self._settings, "this SQLiteClient")
         self._consumers: list[SQLiteConsumerBackend] = []
@@ -246,7 +246,7 @@ class SQLiteClient(OrchestratorBackend):
             self._closed = True
             consumers, waiters = list(self._consumers), list(self._waiters)
             self._consumers.clear()
-        give_up = monotonic() + self._settings.patience_s
+        give_up = monotonic() + self._settings.retry_timeout_s
         for consumer in consumers:
             consumer.close_by(give_up)
         self._session.close()

@@ -9,9 +9,10 @@ from time import monotonic
 
 from ...domain.errors import BackendUnavailable, Closed, JobsError, QueueNotFound
 from ...domain.reporting import Progress
-from ...ports import ConsumerBackend, Delivery, Receipts, Release, Settled, Settlement, SettleOutcome
+from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
+from ..shared.receipts import Receipts
 from .bells import LOOK_S, READY, Waiter, make_waiter
-from .damage import mend
+from .damage import repair
 from .delivering import Held, Outlook, Taken, extend, outlook, sweep, take
 from .looking import write_progress
 from .session import FileSettings, Session
@@ -33,7 +34,7 @@ class SQLiteConsumerBackend(ConsumerBackend):
         self._session = Session(settings, f"this consumer of queue {queue!r}")
         self._link = QueueLink(self._session, settings, namespace, queue)
         self._folder = settings.bells
-        self._patience_s = settings.patience_s
+        self._patience_s = settings.retry_timeout_s
         self._lease_s = lease_s
         self._receipts = Receipts(secrets.token_urlsafe(8))
         self._lock = threading.RLock()  # what is held is as the file has it
@@ -54,7 +55,7 @@ class SQLiteConsumerBackend(ConsumerBackend):
             self._check_open()
             found = self._link.look(outlook)
             if found.is_damaged:
-                while self._link.change(mend):
+                while self._link.change(repair):
                     pass
                 found = self._link.look(outlook)
             if found.is_ready and (deliveries := self._exchange([], max_jobs).deliveries):

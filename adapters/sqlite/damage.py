@@ -75,7 +75,7 @@ def set_aside(step: Step, seq: object, id_: bytes | None, damage: str) -> None:
     step.tell(f"job {called} is dead: malformed: {damage}")
 
 
-def mend(step: Step) -> bool:
+def repair(step: Step) -> bool:
     """Bury jobs that nothing would ever deliver, drop entries that stand for none, and count anew.
 
     Returns:

@@ -3,7 +3,7 @@
 from math import inf
 from typing import NamedTuple
 
-from .damage import find_odd, mend, set_aside
+from .damage import find_odd, repair, set_aside
 from .step import Step
 
 _SWEPT = 500
@@ -42,7 +42,7 @@ class Outlook(NamedTuple):
     next_event_s: float | None
     """Seconds until a job is due or a lease ends."""
     is_damaged: bool
-    """Whether counts and rows don't agree, or a moment can't be read: :func:`mend` is to be called."""
+    """Whether counts and rows don't agree, or a moment can't be read: :func:`repair` is to be called."""
 
 
 def outlook(step: Step) -> Outlook:
@@ -87,7 +87,7 @@ def sweep(step: Step) -> None:
         )
         step.put([(rank, seq) for _, seq, _, rank in expired if isinstance(seq, int)])
     if not all(isinstance(row[1], int) for row in (*due, *expired)):
-        mend(step)
+        repair(step)
 
 
 def take(step: Step, count: int, lease_s: float) -> list[Taken]:
@@ -110,7 +110,7 @@ def take(step: Step, count: int, lease_s: float) -> list[Taken]:
         step.ready -= len(rows)
         taken = _lease(step, rows, ends)
     if is_miscounted:
-        mend(step)
+        repair(step)
     return taken
 
 

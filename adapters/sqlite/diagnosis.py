@@ -68,10 +68,10 @@ def _unusable(error: BackendError, path: Path) -> Finding:
     if isinstance(error, FileDamaged):
         return wrong("damage", what, "save what can be read, as the message says; go on with the new file")
     if isinstance(error, BackendUnavailable):
-        mend = "mend the disk, or end who hangs, as the message says"
-        return wrong("reachable", what, mend if path.exists() else "create the folder, or correct the path")
-    mend = "do what the message says" if isinstance(error, BrokerUnsuitable) else "look at the disk"
-    return wrong("file", what, mend)
+        remedy = "mend the disk, or end who hangs, as the message says"
+        return wrong("reachable", what, remedy if path.exists() else "create the folder, or correct the path")
+    remedy = "do what the message says" if isinstance(error, BrokerUnsuitable) else "look at the disk"
+    return wrong("file", what, remedy)
 
 
 def _makeable(path: Path) -> Finding:
@@ -216,10 +216,12 @@ def _writable(db: sqlite3.Connection, settings: FileSettings) -> Finding:
     try:
         db.execute("BEGIN IMMEDIATE")
     except sqlite3.Error as error:
-        mend = "let this user write the file and its folder"
+        remedy = "let this user write the file and its folder"
         if is_busy(error):
-            mend = f"end the process that hangs; fuser '{settings.path}' lists those that have the file open"
-        return wrong("writable", str(translated(error, settings.path)), mend)
+            remedy = (
+                f"end the process that hangs; fuser '{settings.path}' lists those that have the file open"
+            )
+        return wrong("writable", str(translated(error, settings.path)), remedy)
     db.execute("ROLLBACK")
     return good("writable", "the file can be written, and nobody holds it up")
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from ...domain.errors import InvalidInput
 from ...domain.queue import Queue, QueueKind
 from ...domain.reporting import Progress
-from ...ports.records import parse_progress
+from ..shared.records import parse_progress
 from .delivering import Held
 from .refusals import translated
 from .schema import version_of
@@ -30,7 +30,9 @@ def peek(settings: FileSettings) -> Iterator[sqlite3.Connection]:
     check_suitable(settings.path)
     try:
         uri = f"file:{quote(str(settings.path))}?mode=rw"  # may be read-only, and is made in no mode but rwc
-        with closing(sqlite3.connect(uri, uri=True, timeout=settings.patience_s, isolation_level=None)) as db:
+        with closing(
+            sqlite3.connect(uri, uri=True, timeout=settings.retry_timeout_s, isolation_level=None)
+        ) as db:
             db.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
             db.execute("BEGIN")  # so that all is seen as of one moment
             yield db

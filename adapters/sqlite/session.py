@@ -42,7 +42,7 @@ class FileSettings:
     path: Path
     synchronous: str
     """What SQLite calls it: FULL or NORMAL."""
-    patience_s: float
+    retry_timeout_s: float
     """How long a transaction waits for its turn."""
     bells: Path = field(init=False)
     """The folder of its bells."""
@@ -114,7 +114,7 @@ class Session:
 
     def _run(self, begin: str, step: Step[AnswerT]) -> AnswerT:
         self._leave_parent()
-        give_up = min(time.monotonic() + self._settings.patience_s, self._ends)
+        give_up = min(time.monotonic() + self._settings.retry_timeout_s, self._ends)
         shortest_s, longest_s = _PAUSE_S
         pause_s = shortest_s
         with self._lock:

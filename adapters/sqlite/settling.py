@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from math import ceil
 
 from ...ports import Ack, Dead, Failure, Retry, Settlement
-from ...ports.records import parse_history
+from ..shared.records import parse_history
 from .delivering import Held
 from .step import Step
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from ...domain.errors import QueueConflict
 from ...domain.queue import Queue
 from ...ports import DeadLetter, JobResult, QueueCounts, ResultStatus
-from ...ports.records import parse_history, parse_moment
-from .damage import death_of, is_id, mend, stand_in
+from ..shared.records import parse_history, parse_moment
+from .damage import death_of, is_id, repair, stand_in
 from .delivering import sweep
 from .step import Step
 
@@ -74,7 +74,7 @@ def purge(step: Step) -> int:
         return _drop(step, [seq for _, seq in ready])
     delayed = _first_delayed(step)
     if not all(isinstance(part, int | float) for row in delayed for part in row):
-        mend(step)
+        repair(step)
         delayed = _first_delayed(step)
     step.delayed -= step.db.executemany(
         "DELETE FROM delay WHERE queue = ? AND due = ? AND seq = ?", [(step.key, *row) for row in delayed]

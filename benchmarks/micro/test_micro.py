@@ -23,7 +23,7 @@ from mindtrace.jobs import (
     RetryPolicy,
     job_from_schema,
 )
-from mindtrace.jobs.application.execution import Executor
+from mindtrace.jobs.application.consuming.executor import Executor
 from mindtrace.jobs.domain.envelope import decode, encode
 from mindtrace.jobs.ports import Ack, Delivery
 

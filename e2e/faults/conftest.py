@@ -32,7 +32,7 @@ def rig(
     if name not in rigs:
         with failing_without():
             rigs[name] = RIGS[name](tmp_path_factory.mktemp(name))
-    rigs[name].mend()
+    rigs[name].repair()
     return rigs[name]
 
 

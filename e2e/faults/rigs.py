@@ -56,14 +56,14 @@ class Rig(ABC):
     """How short a lease may be where a test has to wait for its end: one that a busy machine can keep."""
 
     @abstractmethod
-    def client(self, namespace: str, *, patience_s: float = LIMIT_S) -> OrchestratorBackend:
-        """Connect a client; its calls give up after ``patience_s``, where there is a server to wait for."""
+    def client(self, namespace: str, *, retry_timeout_s: float = LIMIT_S) -> OrchestratorBackend:
+        """Connect a client; its calls give up after ``retry_timeout_s`` if there is a server to wait for."""
 
     @abstractmethod
     def worker(self, namespace: str, books: Books, *, via: Proxy | None = None, **options: Any) -> Working:
         """Start a worker, if need be by way of a proxy; ``options`` as those of ``worker.py``."""
 
-    def mend(self) -> None:  # noqa: B027 - a backend without a server needs no mending
+    def repair(self) -> None:  # noqa: B027 - a backend without a server needs no mending
         """Make sure that it serves, whatever the last test left."""
 
     def close(self) -> None:  # noqa: B027 - nor an end
@@ -113,11 +113,11 @@ class ServerRig(ProcessRig):
     def port(self) -> int:
         return self.server.address.port
 
-    def client(self, namespace: str, *, patience_s: float = LIMIT_S) -> RedisClient | RabbitMQClient:
-        return self.server.client(namespace, patience_s=patience_s)
+    def client(self, namespace: str, *, retry_timeout_s: float = LIMIT_S) -> RedisClient | RabbitMQClient:
+        return self.server.client(namespace, retry_timeout_s=retry_timeout_s)
 
     @abstractmethod
-    def proxied(self, namespace: str, proxy: Proxy, *, patience_s: float) -> OrchestratorBackend:
+    def proxied(self, namespace: str, proxy: Proxy, *, retry_timeout_s: float) -> OrchestratorBackend:
         """Connect a client by way of a proxy."""
 
     def restart(self) -> None:
@@ -127,7 +127,7 @@ class ServerRig(ProcessRig):
     def settle_in(self) -> None:
         """Wait until a queue that was just declared would survive the death of the server."""
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         if not self.server.answers():
             self.server.kill()
             self.server.start()
@@ -147,7 +147,7 @@ class LocalRig(Rig):
     def __init__(self, folder: Path) -> None:
         del folder
 
-    def client(self, namespace: str, *, patience_s: float = LIMIT_S) -> LocalClient:
+    def client(self, namespace: str, *, retry_timeout_s: float = LIMIT_S) -> LocalClient:
         return LocalClient(namespace)
 
     def worker(
@@ -214,7 +214,7 @@ class SQLiteRig(ProcessRig):
     def __init__(self, folder: Path) -> None:
         self._path = folder / "jobs.db"
 
-    def client(self, namespace: str, *, patience_s: float = LIMIT_S) -> SQLiteClient:
+    def client(self, namespace: str, *, retry_timeout_s: float = LIMIT_S) -> SQLiteClient:
         return SQLiteClient(self._path, namespace=namespace)
 
     def url(self, namespace: str, via: Proxy | None = None) -> str:
@@ -247,8 +247,8 @@ class RedisRig(ServerRig):
         self.server: PrivateRedis = PrivateRedis(folder, appendonly="yes", appendfsync="always")
         self.server.start()
 
-    def proxied(self, namespace: str, proxy: Proxy, *, patience_s: float) -> RedisClient:
-        return RedisClient("127.0.0.1", proxy.port, namespace=namespace, patience_s=patience_s)
+    def proxied(self, namespace: str, proxy: Proxy, *, retry_timeout_s: float) -> RedisClient:
+        return RedisClient("127.0.0.1", proxy.port, namespace=namespace, retry_timeout_s=retry_timeout_s)
 
     def url(self, namespace: str, via: Proxy | None = None) -> str:
         return f"redis://127.0.0.1:{via.port if via else self.port}/0?namespace={namespace}"
@@ -293,8 +293,8 @@ class RabbitMQRig(ServerRig):
         self.server: PrivateRabbitMQ = PrivateRabbitMQ(folder)
         self.server.start()
 
-    def proxied(self, namespace: str, proxy: Proxy, *, patience_s: float) -> RabbitMQClient:
-        return RabbitMQClient("127.0.0.1", proxy.port, namespace=namespace, patience_s=patience_s)
+    def proxied(self, namespace: str, proxy: Proxy, *, retry_timeout_s: float) -> RabbitMQClient:
+        return RabbitMQClient("127.0.0.1", proxy.port, namespace=namespace, retry_timeout_s=retry_timeout_s)
 
     def url(self, namespace: str, via: Proxy | None = None) -> str:
         who = f"{self.server.address.username}:{self.server.address.password}"

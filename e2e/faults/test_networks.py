@@ -16,12 +16,15 @@ from .trial import Trial
 
 @contextmanager
 def behind_a_proxy(
-    trial: Trial, *, patience_s: float = 5.0, **pace: Any
+    trial: Trial, *, retry_timeout_s: float = 5.0, **pace: Any
 ) -> Iterator[tuple[Proxy, Orchestrator]]:
     """A producer on a spoilt line."""
     rig = trial.rig
     assert isinstance(rig, ServerRig)
-    with rig.proxy(**pace) as proxy, rig.proxied(trial.namespace, proxy, patience_s=patience_s) as client:
+    with (
+        rig.proxy(**pace) as proxy,
+        rig.proxied(trial.namespace, proxy, retry_timeout_s=retry_timeout_s) as client,
+    ):
         yield proxy, trial.producer(client)
 
 
@@ -65,7 +68,7 @@ def test_a_black_hole_loses_nothing(trial: Trial) -> None:
 def on_a_slow_link(trial: Trial, *, jobs: int, least_s: float, **pace: Any) -> None:
     """Nothing is lost and nothing runs twice where all merely takes its time: ``least_s`` at least."""
     began = time.monotonic()
-    with behind_a_proxy(trial, patience_s=LIMIT_S, **pace) as (proxy, producer):
+    with behind_a_proxy(trial, retry_timeout_s=LIMIT_S, **pace) as (proxy, producer):
         trial.publish(jobs, by=producer)
         trial.start_worker(via=proxy, prefetch=10, lease_s=10.0)
         trial.expect_worked_off()

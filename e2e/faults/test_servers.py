@@ -111,7 +111,7 @@ def test_a_full_broker_refuses_publishers_and_still_serves_workers(trial: Trial)
     rig = trial.rig
     assert isinstance(rig, ProcessRig)
     trial.publish(50, note="x" * 1000)
-    client = trial.stack.enter_context(rig.client(trial.namespace, patience_s=3.0))
+    client = trial.stack.enter_context(rig.client(trial.namespace, retry_timeout_s=3.0))
     producer = trial.producer(client)
     with rig.full(client):
         jobs = trial.jobs(100, note="x" * 5000)

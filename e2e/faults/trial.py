@@ -87,7 +87,7 @@ class Trial:
     def producing(self, by: Orchestrator | None = None) -> Iterator[None]:
         """Publish small batches all the time."""
         if by is None:
-            client = self.stack.enter_context(self.rig.client(self.namespace, patience_s=PATIENCE_S))
+            client = self.stack.enter_context(self.rig.client(self.namespace, retry_timeout_s=PATIENCE_S))
             by = self.producer(client)
         over, errors = threading.Event(), list[BaseException]()
 

@@ -89,11 +89,11 @@ def patience(client: RabbitMQClient, seconds: float) -> Iterator[None]:
     A client that is made with little patience may never connect on a busy machine.
     """
     link = client._open().link
-    before, link.patience_s = link.patience_s, seconds
+    before, link.retry_timeout_s = link.retry_timeout_s, seconds
     try:
         yield
     finally:
-        link.patience_s = before
+        link.retry_timeout_s = before
 
 
 class PrivateRabbitMQ(PrivateServer):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from brokers.account import Account, Totals
 from mindtrace.jobs import OrchestratorBackend, PublishStatus, QueueCounts
-from mindtrace.jobs.application.detection import detect_backend
+from mindtrace.jobs.application.backends import detect_backend
 from mindtrace.jobs.domain.errors import BackendUnavailable
 
 from .errands import SCHEMA

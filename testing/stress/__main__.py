@@ -16,7 +16,7 @@ from pathlib import Path
 from brokers.rabbitmq_server import PrivateRabbitMQ
 from brokers.redis_server import PrivateRedis
 from mindtrace.jobs import OrchestratorBackend
-from mindtrace.jobs.application.detection import detect_backend
+from mindtrace.jobs.application.backends import detect_backend
 
 from .load import run
 
@@ -31,7 +31,7 @@ def _served(server: PrivateRedis | PrivateRabbitMQ) -> Iterator[OrchestratorBack
     try:
         server.start()
         time.sleep(_SETTLED_S)
-        with server.client(patience_s=_PATIENCE_S) as client:
+        with server.client(retry_timeout_s=_PATIENCE_S) as client:
             yield client
     finally:
         server.kill()

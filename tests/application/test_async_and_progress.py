@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mindtrace.jobs import Consumer, Job, LocalClient, Orchestrator, Progress, progress
-from mindtrace.jobs.application import reporting
-from mindtrace.jobs.application.awaiting import await_result
+from mindtrace.jobs.application.consuming import progress_reporter
+from mindtrace.jobs.application.tools.results import await_result
 from mindtrace.jobs.domain.errors import BackendUnavailable, JobFailed, ResultNotReady
 
 MakeConsumer = Callable[..., Consumer]
@@ -135,7 +135,7 @@ def test_the_broker_is_told_seldom_however_often_the_handler_tells(
     """The first of each job, and then twice a second at most."""
     told: list[Progress] = []
     now_s = 1000.0
-    monkeypatch.setattr(reporting, "monotonic", lambda: now_s)
+    monkeypatch.setattr(progress_reporter, "monotonic", lambda: now_s)
 
     def work(job: Job[Any]) -> None:
         nonlocal now_s
@@ -156,7 +156,7 @@ def test_a_broker_that_cannot_be_told_costs_the_job_nothing(
 ) -> None:
     """And isn't asked again for a while."""
     now_s = 1000.0
-    monkeypatch.setattr(reporting, "monotonic", lambda: now_s)
+    monkeypatch.setattr(progress_reporter, "monotonic", lambda: now_s)
     tries: list[str] = []
 
     def report(receipt: str, progress: Progress) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from mindtrace.jobs import Consumer, LocalClient, Orchestrator, Reject, RetryLater, RetryPolicy
 from mindtrace.jobs.adapters.local import ManualClock
-from mindtrace.jobs.application import loop
-from mindtrace.jobs.application.shutdown import SecondSignal
+from mindtrace.jobs.application.consuming import settle_timer
+from mindtrace.jobs.application.signals.graceful_stop import SecondSignal
 from mindtrace.jobs.domain.errors import Closed, NotConnected, QueueNotFound
 from mindtrace.jobs.ports import Message
 
@@ -149,7 +149,7 @@ def test_short_jobs_that_are_followed_by_long_ones_leave_some_to_others(
     orchestrator.publish_batch("points", [{"x": n} for n in range(short + long)])
     seen: list[float] = []
     now_s = 1000.0
-    monkeypatch.setattr(loop, "monotonic", lambda: now_s)
+    monkeypatch.setattr(settle_timer, "monotonic", lambda: now_s)
 
     def run(job: Any) -> None:
         nonlocal now_s

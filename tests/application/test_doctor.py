@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, LocalClient, Queue, Verdict
-from mindtrace.jobs.application.doctor import examine
-from mindtrace.jobs.application.worker import WorkerSettings
+from mindtrace.jobs.application.tools.doctor import examine
+from mindtrace.jobs.application.worker.worker import WorkerSettings
 from mindtrace.jobs.domain.errors import (
     AccessDenied,
     BackendUnavailable,
@@ -28,7 +28,7 @@ class Inspector(Consumer):
 
 def subjects(url: str, *makers: Any, **settings: Any) -> dict[str, Verdict]:
     findings = examine(url, makers, WorkerSettings(**settings))
-    assert all(bool(finding.mend) == (finding.verdict is not Verdict.GOOD) for finding in findings)
+    assert all(bool(finding.remedy) == (finding.verdict is not Verdict.GOOD) for finding in findings)
     return {finding.subject: finding.verdict for finding in findings}
 
 

@@ -19,7 +19,7 @@ from mindtrace.jobs import (
     RetryPolicy,
 )
 from mindtrace.jobs.adapters.local import ManualClock
-from mindtrace.jobs.application.shutdown import SecondSignal
+from mindtrace.jobs.application.signals.graceful_stop import SecondSignal
 from mindtrace.jobs.domain.reasons import DeadReason
 
 MakeConsumer = Callable[..., Consumer]

@@ -21,7 +21,7 @@ LEASE_S = 0.12
 @pytest.fixture
 def never_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long a job runs, what waits behind it isn't given back."""
-    monkeypatch.setattr("mindtrace.jobs.application.hand._TICK_S", 3600.0)
+    monkeypatch.setattr("mindtrace.jobs.application.consuming.in_flight.SLOW_S", 3600.0)
 
 
 @pytest.mark.usefixtures("never_slow")
@@ -105,7 +105,9 @@ def stand_still(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> Callable
         passed_s += seconds
         clock.advance(broker_s)
 
-    monkeypatch.setattr("mindtrace.jobs.application.hand.monotonic", lambda: time.monotonic() + passed_s)
+    monkeypatch.setattr(
+        "mindtrace.jobs.application.consuming.in_flight.monotonic", lambda: time.monotonic() + passed_s
+    )
     return stop
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from mindtrace.jobs import Consumer, Orchestrator, QueueCounts
 from mindtrace.jobs.adapters.local import ManualClock
-from mindtrace.jobs.application.shutdown import SecondSignal
+from mindtrace.jobs.application.signals.graceful_stop import SecondSignal
 from mindtrace.jobs.domain.errors import BackendUnavailable
 
 MakeConsumer = Callable[..., Consumer]
@@ -196,7 +196,7 @@ def test_an_outage_while_stopping_is_told_and_not_raised(
     consumer, _ = stop_during_an_outage(far, line, make_consumer)
 
     assert (consumer.stats.done, consumer.stats.lost, consumer.stats.released) == (0, 0, 0)
-    assert "the broker is away: 3 jobs stay in hand" in caplog.text
+    assert "the broker is away: 3 settlements are kept" in caplog.text
 
 
 def test_what_an_outage_left_in_hand_is_settled_by_the_next_consume(

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from mindtrace.jobs import Consumer, Job, JobSchema, Orchestrator, QueueKind
-from mindtrace.jobs.application.health import HealthFile, Pulse, oldest
-from mindtrace.jobs.application.inbox import AT_ONCE, Inbox
-from mindtrace.jobs.application.worker import Ending, Worker, WorkerSettings
+from mindtrace.jobs.application.signals.queue import AT_ONCE, SignalQueue
+from mindtrace.jobs.application.worker.health import HealthFile, LastPolls, oldest
+from mindtrace.jobs.application.worker.worker import Ending, Worker, WorkerSettings
 from mindtrace.jobs.domain.errors import InvalidInput, QueueNotFound, SchemaNotRegistered
 
 LOGGER = logging.getLogger("tests.worker")
@@ -22,13 +22,13 @@ MakeWorker = Callable[..., Worker]
 
 
 @pytest.fixture
-def inbox() -> Iterator[Inbox]:
-    with Inbox() as inbox:
-        yield inbox
+def signal_queue() -> Iterator[SignalQueue]:
+    with SignalQueue() as signal_queue:
+        yield signal_queue
 
 
 @pytest.fixture
-def make_worker(orchestrator: Orchestrator, inbox: Inbox) -> MakeWorker:
+def make_worker(orchestrator: Orchestrator, signal_queue: SignalQueue) -> MakeWorker:
     """A worker whose consumers run a function."""
 
     def make(handler: Callable[[Job[Any]], Any], *, name: str = "points", **settings: Any) -> Worker:
@@ -36,9 +36,9 @@ def make_worker(orchestrator: Orchestrator, inbox: Inbox) -> MakeWorker:
             def run(self, job: Job[Any]) -> Any:
                 return handler(job)
 
-        observers = {key: settings.pop(key) for key in ("pulse", "health") if key in settings}
+        observers = {key: settings.pop(key) for key in ("last_polls", "health") if key in settings}
         how = WorkerSettings(**({"poll_timeout_s": 0.05} | settings))
-        return Worker(orchestrator, [lambda: FunctionConsumer(name)], how, inbox, LOGGER, **observers)
+        return Worker(orchestrator, [lambda: FunctionConsumer(name)], how, signal_queue, LOGGER, **observers)
 
     return make
 
@@ -60,7 +60,10 @@ def test_a_burst_ends_once_no_job_waits(make_worker: MakeWorker, orchestrator: O
 
 
 def test_a_signal_stops_it_after_the_jobs_that_run(
-    make_worker: MakeWorker, orchestrator: Orchestrator, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+    make_worker: MakeWorker,
+    orchestrator: Orchestrator,
+    signal_queue: SignalQueue,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The rest is given back."""
     ids = [outcome.id for outcome in orchestrator.publish_batch("points", [{"x": n} for n in range(3)])]
@@ -86,7 +89,11 @@ def test_a_signal_stops_it_after_the_jobs_that_run(
     ids=["grace ends", "told to hurry", "at once"],
 )
 def test_a_handler_that_does_not_end_is_left_and_its_job_given_back(
-    make_worker: MakeWorker, orchestrator: Orchestrator, inbox: Inbox, signals: list[int], grace_s: float
+    make_worker: MakeWorker,
+    orchestrator: Orchestrator,
+    signal_queue: SignalQueue,
+    signals: list[int],
+    grace_s: float,
 ) -> None:
     """At once, without an attempt spent (SET-4)."""
     orchestrator.publish("points", {"x": 1})
@@ -94,7 +101,7 @@ def test_a_handler_that_does_not_end_is_left_and_its_job_given_back(
 
     def work(job: Job[Any]) -> None:
         for number in signals:
-            inbox.post(number)
+            signal_queue.post(number)
         hangs.wait()
 
     worker = make_worker(work, grace_s=grace_s)
@@ -111,7 +118,11 @@ def test_a_handler_that_does_not_end_is_left_and_its_job_given_back(
 
 
 def test_a_signal_that_comes_again_is_no_reason_to_hurry(
-    make_worker: MakeWorker, orchestrator: Orchestrator, inbox: Inbox, background: Any, eventually: Any
+    make_worker: MakeWorker,
+    orchestrator: Orchestrator,
+    signal_queue: SignalQueue,
+    background: Any,
+    eventually: Any,
 ) -> None:
     """As where systemd signals every process, and the supervisor passes its own signal on."""
     job_id = orchestrator.publish("points", {"x": 1})
@@ -125,8 +136,8 @@ def test_a_signal_that_comes_again_is_no_reason_to_hurry(
     ending = background(worker.run)
     running.wait()
     for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        inbox.post(number)
-    eventually(lambda: not select.select([inbox._read], [], [], 0)[0])  # it has read them all
+        signal_queue.post(number)
+    eventually(lambda: not select.select([signal_queue._read], [], [], 0)[0])  # it has read them all
     finish.set()
 
     assert ending.result() is Ending.STOPPED
@@ -192,12 +203,12 @@ def test_its_health_is_when_the_slowest_consumer_polled_last(
     orchestrator: Orchestrator,
     client: Any,
     schema: Any,
-    inbox: Inbox,
+    signal_queue: SignalQueue,
     tmp_path: Path,
 ) -> None:
     """A handler that hangs makes it old, whatever other consumers do."""
-    pulse, health = Pulse(2), HealthFile(tmp_path / "health")
-    observed = Orchestrator(client, observers=[pulse])
+    last_polls, health = LastPolls(2), HealthFile(tmp_path / "health")
+    observed = Orchestrator(client, observers=[last_polls])
     observed.register(schema)
     observed.publish("points", {"x": 1})
     hung_since_s: list[float] = []
@@ -208,11 +219,11 @@ def test_its_health_is_when_the_slowest_consumer_polled_last(
             hung_since_s.append(time.time())
             time.sleep(2.5)
             seen_s.append(health.read())
-            inbox.post(signal.SIGTERM)
+            signal_queue.post(signal.SIGTERM)
 
     settings = WorkerSettings(threads=2, poll_timeout_s=0.05)
     make = lambda: Hanging("points")  # noqa: E731
-    worker = Worker(observed, [make], settings, inbox, LOGGER, pulse=pulse, health=health)
+    worker = Worker(observed, [make], settings, signal_queue, LOGGER, last_polls=last_polls, health=health)
 
     assert worker.run() is Ending.STOPPED
     assert seen_s[0] is not None
@@ -233,9 +244,9 @@ def test_the_health_of_several_is_that_of_the_worst(tmp_path: Path) -> None:
 
 
 def test_a_pulse_is_unknown_before_all_have_polled() -> None:
-    pulse = Pulse(2)
-    pulse.polled("points", 0)
-    assert pulse.oldest_s() is None
+    last_polls = LastPolls(2)
+    last_polls.polled("points", 0)
+    assert last_polls.oldest_s() is None
 
 
 # -- a consumer that brings its schema ------------------------------------------------------------

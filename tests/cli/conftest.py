@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from mindtrace.jobs import Capabilities, LocalClient, Orchestrator
-from mindtrace.jobs.application import detection
+from mindtrace.jobs.application import backends
 from mindtrace.jobs.cli.main import run
 from mindtrace.jobs.ports import Durability
 
@@ -96,9 +96,9 @@ Command = Callable[..., Answer]
 @pytest.fixture
 def orchestrator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Orchestrator]:
     """On the queues that the commands work with."""
-    entry = EntryPoint("shared", f"{__name__}:SharedClient.from_url", detection.GROUP)
+    entry = EntryPoint("shared", f"{__name__}:SharedClient.from_url", backends.GROUP)
     monkeypatch.setattr(EntryPoint, "load", _load)
-    monkeypatch.setattr(detection, "entry_points", lambda group: [*entry_points(group=group), entry])
+    monkeypatch.setattr(backends, "entry_points", lambda group: [*entry_points(group=group), entry])
     with SharedClient("cli-tests") as client:
         yield Orchestrator(client)
 

@@ -15,7 +15,7 @@ def inspect(command: Command, orchestrator: Orchestrator) -> Orchestrator:
     """With the queue ``inspect`` declared by its schema."""
     assert command("publish", "inspect", "--json", '{"path": "a"}', "--schema", "tasks:Inspector").code == 0
     orchestrator.clean_queue("inspect")
-    orchestrator.adopt("inspect")
+    orchestrator.attach("inspect")
     return orchestrator
 
 

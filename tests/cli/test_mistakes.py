@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mindtrace.jobs.application import detection
+from mindtrace.jobs.application import backends
 from mindtrace.jobs.cli.main import run
 
 from .conftest import Command
@@ -125,8 +125,8 @@ def test_an_extra_that_is_missing_is_named(
     command: Command, monkeypatch: pytest.MonkeyPatch, orchestrator: Any
 ) -> None:
     """By the command that installs it."""
-    entry = EntryPoint("lacking", "nosuchlibrary:Client [lacking]", detection.GROUP)
-    monkeypatch.setattr(detection, "entry_points", lambda group: [entry])
+    entry = EntryPoint("lacking", "nosuchlibrary:Client [lacking]", backends.GROUP)
+    monkeypatch.setattr(backends, "entry_points", lambda group: [entry])
     answer = command("queues", "-b", "lacking://host")
 
     assert answer.code == 5

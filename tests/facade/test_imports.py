@@ -82,10 +82,10 @@ def test_a_library_that_is_missing_is_named_with_its_extra(
     with pytest.raises(AdapterNotInstalled) as raised:
         getattr(mindtrace.jobs, name)
 
-    mend = f": pip install 'mindtrace-jobs[{adapter}]'"
+    remedy = f": pip install 'mindtrace-jobs[{adapter}]'"
     if adapter == "sqlite":  # which no extra brings
-        mend = ", a part of Python that this one was built without"
-    assert str(raised.value) == f"{name} needs nosuchlibrary{mend}"
+        remedy = ", a part of Python that this one was built without"
+    assert str(raised.value) == f"{name} needs nosuchlibrary{remedy}"
     assert (raised.value.name, isinstance(raised.value, ImportError)) == ("nosuchlibrary", True)
 
 
@@ -121,4 +121,4 @@ def test_importing_it_imports_no_adapter_but_local() -> None:
         name for name in fresh_import("import mindtrace.jobs") if name.startswith("mindtrace.jobs.adapters.")
     }
 
-    assert {name.split(".")[3] for name in ours} == {"local"}
+    assert {name.split(".")[3] for name in ours} == {"local", "shared"}

@@ -46,7 +46,7 @@ def test_an_outage_is_told_once_and_not_by_pika(
     host: str, port: int, logged: pytest.LogCaptureFixture
 ) -> None:
     """However often it is tried, and whatever thread looks up the host."""
-    with RabbitMQClient(host, port, patience_s=0.5) as client, pytest.raises(BackendUnavailable):
+    with RabbitMQClient(host, port, retry_timeout_s=0.5) as client, pytest.raises(BackendUnavailable):
         client.counts("points")
 
     assert by_pika(logged) == []
@@ -68,7 +68,7 @@ def test_who_debugs_pika_sees_our_connections_too(
     port: int, logged: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("pika"), "level", logging.DEBUG)
-    with RabbitMQClient("127.0.0.1", port, patience_s=0.1) as client, pytest.raises(BackendUnavailable):
+    with RabbitMQClient("127.0.0.1", port, retry_timeout_s=0.1) as client, pytest.raises(BackendUnavailable):
         client.counts("points")
 
     assert by_pika(logged)

@@ -44,8 +44,8 @@ def test_each_that_harms_jobs_is_told_with_its_value_and_a_remedy(key: str, is_o
     assert finding.verdict is HARMS[key].verdict
     assert finding.what.startswith(f"{kind} on mtj:n/a, mtj:n/a:dead, mtj:n/a:delay.3 and ")
     assert f" more: {key} {value}: {HARMS[key].text}" in finding.what
-    assert SPARED in finding.mend
-    assert ("of a higher priority than 0" in finding.mend) is not is_operators
+    assert SPARED in finding.remedy
+    assert ("of a higher priority than 0" in finding.remedy) is not is_operators
 
 
 @pytest.mark.parametrize(

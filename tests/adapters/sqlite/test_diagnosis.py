@@ -29,7 +29,7 @@ def findings(path: Path, **options: object) -> dict[str, Finding]:
     """What is found, by subject."""
     with SQLiteClient(path, **options) as client:  # type: ignore[arg-type]
         found = client.diagnose()
-    assert all(bool(finding.mend) == (finding.verdict is not GOOD) for finding in found)
+    assert all(bool(finding.remedy) == (finding.verdict is not GOOD) for finding in found)
     assert len({finding.subject for finding in found}) == len(found)
     return {finding.subject: finding for finding in found}
 
@@ -164,7 +164,7 @@ def test_one_who_hangs_in_a_transaction_is_found(path: Path, other: sqlite3.Conn
     """After the patience of a call."""
     other.execute("BEGIN IMMEDIATE")
     began = time.monotonic()
-    finding = findings(path, patience_s=0.2)["writable"]
+    finding = findings(path, retry_timeout_s=0.2)["writable"]
 
     assert finding.verdict is WRONG
     assert "does one of them hang in a transaction?" in finding.what

@@ -104,7 +104,7 @@ def test_a_file_that_stays_locked_is_told_of_however_often_it_was_tried(
 ) -> None:
     """As when a process is stopped in the midst of a transaction."""
     monkeypatch.setattr(session, "_PAUSE_S", (0.0, 0.0))
-    with closing(sqlite3.connect(path)) as other, SQLiteClient(path, patience_s=0.5) as waiting:
+    with closing(sqlite3.connect(path)) as other, SQLiteClient(path, retry_timeout_s=0.5) as waiting:
         waiting.counts("points")
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(BackendUnavailable, match="locked"):
@@ -126,16 +126,16 @@ def test_closing_a_client_of_a_locked_file_takes_one_patience_however_many_consu
     client: SQLiteClient, path: Path, locked: Callable[[], None]
 ) -> None:
     """A program can end while another hangs (CON-2)."""
-    patience_s, count = 1.0, 8
+    retry_timeout_s, count = 1.0, 8
     client.publish("points", [Message(f"job-{number}", b"{}") for number in range(count)])
-    waiting = SQLiteClient(path, patience_s=patience_s)
+    waiting = SQLiteClient(path, retry_timeout_s=retry_timeout_s)
     for consumer in [waiting.open_consumer("points") for _ in range(count)]:
         assert len(consumer.receive(1, 0.0)) == 1
     locked()
 
     began = time.monotonic()
     waiting.close()
-    assert time.monotonic() - began < patience_s * count / 2
+    assert time.monotonic() - began < retry_timeout_s * count / 2
 
 
 def test_a_consumer_of_a_locked_file_closes_though_another_thread_waits_for_its_turn(
@@ -143,11 +143,11 @@ def test_a_consumer_of_a_locked_file_closes_though_another_thread_waits_for_its_
 ) -> None:
     """That thread's call raises Closed (CON-2)."""
     client.publish("points", [Message("job", b"{}")])
-    with SQLiteClient(path, patience_s=0.5) as waiting, ThreadPoolExecutor(1) as thread:
+    with SQLiteClient(path, retry_timeout_s=0.5) as waiting, ThreadPoolExecutor(1) as thread:
         consumer = waiting.open_consumer("points")
         (held,) = consumer.receive(1, 0.0)
         locked()
-        consumer._session._settings = replace(consumer._session._settings, patience_s=30.0)
+        consumer._session._settings = replace(consumer._session._settings, retry_timeout_s=30.0)
         began = threading.Event()
         change = consumer._link.change
         consumer._link.change = lambda work: began.set() or change(work)  # type: ignore[method-assign]

@@ -1,0 +1,104 @@
+"""What an adapter checks of the server that it is told of, before anything connects.
+
+No message shows a password (SEC-3).
+"""
+
+from collections.abc import Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from ...domain.errors import InvalidInput
+from ...domain.limits import check_int, check_seconds
+
+Address = tuple[str, int]
+"""A host and a port."""
+
+
+def check_address(what: str, host: object, port: object) -> None:
+    """Demand a host's name and the number of a port.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    if not isinstance(host, str) or not host or host != host.strip() or "/" in host:
+        raise InvalidInput(f"{what} {host!r:.80}: give a host's name or address, and nothing else")
+    check_int(f"{what}'s port", port, 1, 65535)
+
+
+def check_pairs(what: str, pairs: object) -> None:
+    """Demand a list of hosts with their ports, by its shape.
+
+    Raises:
+        InvalidInput: it is something else.
+    """
+    if isinstance(pairs, str) or not isinstance(pairs, Sequence):
+        raise InvalidInput(f"{what} {pairs!r:.80}: give a list of (host, port)")
+    for pair in pairs:
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise InvalidInput(f"{what}: {pair!r:.80} isn't (host, port)")
+
+
+def check_tls(ssl: object, ca_certs: object, *, url: str) -> None:
+    """Demand a file of certificates that exists, and only where it is used.
+
+    Args:
+        ssl: Whether to encrypt.
+        ca_certs: The file's path, or None.
+        url: What to call a URL that encrypts, in the message.
+
+    Raises:
+        InvalidInput: it is something else.
+    """
+    if not isinstance(ssl, bool):
+        raise InvalidInput(f"ssl {ssl!r:.80}: must be True or False")
+    if ca_certs is None:
+        return
+    if not ssl:
+        raise InvalidInput(f"ssl_ca_certs is of use only with ssl=True, or in {url}")
+    if not isinstance(ca_certs, str) or not Path(ca_certs).is_file():
+        raise InvalidInput(f"ssl_ca_certs {ca_certs!r:.200}: there is no such file")
+
+
+def check_duration(what: str, seconds: object) -> float:
+    """Return a number of seconds that is more than none.
+
+    Raises:
+        InvalidInput: it isn't.
+    """
+    if (checked := check_seconds(what, seconds)) == 0:
+        raise InvalidInput(f"{what} 0: must be more than 0 seconds")
+    return checked
+
+
+def plain_password(what: str, password: object) -> str | None:
+    """Return the password as a driver takes it, or None where there is none.
+
+    Raises:
+        InvalidInput: it is something else.
+    """
+    if isinstance(password, SecretStr):
+        return password.get_secret_value()
+    if password is None or isinstance(password, str):
+        return password
+    raise InvalidInput(f"{what}: must be a text or a SecretStr, not {type(password).__name__}")
+
+
+def parsed_address(text: str, default_port: int) -> Address:
+    """Read ``host[:port]``, as it stands in a URL.
+
+    Raises:
+        ValueError: the port is none.
+    """
+    parts = urlsplit(f"//{text}")
+    return parts.hostname or "localhost", default_port if parts.port is None else parts.port
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what is sent to ``host`` stays on this machine."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

@@ -1,0 +1,1 @@
+"""How a consumer works through its queue: receive, execute, settle, and keep the leases meanwhile."""

@@ -1,0 +1,112 @@
+"""The execution of one delivery, as one straight pipe: decode, validate, run, validate the output, settle."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from logging import ERROR, WARNING, Logger
+from time import perf_counter
+from typing import Any
+
+from ...domain import Job, JobSchema, Reject, RetryLater, RetryPolicy
+from ...domain.envelope import decode, encode_model
+from ...domain.errors import BodyTooLarge
+from ...domain.limits import truncate_error
+from ...domain.reasons import DeadReason
+from ...domain.schema import validate_model
+from ...ports import Ack, Attempt, Dead, Delivery, Observer, Outcome, Retry, Settlement
+from ..handler_errors import describe, try_to_log
+from ..signals.graceful_stop import asks_to_stop
+
+Handler = Callable[[Job[Any]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """Turns deliveries into settlements; no job and no handler can make it raise.
+
+    Args:
+        schema: What the jobs must be.
+        handler: What runs them.
+        policy: When a failed job runs again, and when it is given up.
+        keep_results: Whether the backend keeps what the handler returns.
+        max_body_bytes: The largest body that is looked at.
+        logger: Where failures are told.
+        observer: Who hears of each attempt, if anyone.
+    """
+
+    schema: JobSchema[Any, Any]
+    handler: Handler
+    policy: RetryPolicy
+    keep_results: bool
+    max_body_bytes: int
+    logger: Logger
+    observer: Observer | None = None
+
+    def execute(self, delivery: Delivery) -> Settlement:
+        """Run one delivery, and return its settlement.
+
+        Whatever the handler raises is a failure of its job: KeyboardInterrupt, GeneratorExit, SystemExit and
+        CancelledError too, or one job would end one worker after the other. Only what a signal's handler
+        raised passes through, since it asks the process to stop.
+        """
+        if self.observer is None:
+            return self._execute(delivery)
+        began_s = perf_counter()
+        settlement = self._execute(delivery)
+        self.observer.ended(_attempt(self.schema.name, delivery, settlement, perf_counter() - began_s))
+        return settlement
+
+    def _execute(self, delivery: Delivery) -> Settlement:
+        if delivery.crashes >= self.policy.max_deliveries:
+            error = f"{delivery.crashes} deliveries ended without a settlement: does the job kill its worker?"
+            return self._dead(delivery, DeadReason.CRASHES, error)
+        try:
+            job = decode(delivery.body, self.schema, attempt=delivery.attempt, max_bytes=self.max_body_bytes)
+        except BaseException as error:  # a validator of the user's model may raise anything
+            if asks_to_stop(error):
+                raise
+            return self._dead(delivery, DeadReason.MALFORMED, describe(error))
+        if self.observer is not None:
+            self.observer.started(self.schema.name, job)
+        try:
+            return self._run(delivery, job)
+        except BaseException as error:
+            if asks_to_stop(error):
+                raise
+            try_to_log(self.logger, WARNING, "job %s: attempt %d failed", job.id, job.attempt, traceback=True)
+            return self._retry(delivery, job, self.policy.delay_s(job.attempt), describe(error))
+
+    def _run(self, delivery: Delivery, job: Job[Any]) -> Settlement:
+        try:
+            result = self._encode(self.handler(job))
+        except RetryLater as signal:
+            return self._retry(delivery, job, signal.delay_s, signal.reason)
+        except Reject as signal:
+            return self._dead(delivery, DeadReason.REJECTED, signal.reason)
+        return Ack(delivery.receipt, result, self.schema.result_ttl_s)
+
+    def _encode(self, output: Any) -> bytes | None:
+        if output is None:
+            return None
+        valid = validate_model("result", self.schema.output, output)
+        if not self.keep_results:
+            return None
+        result = encode_model("result", valid)
+        if len(result) > self.max_body_bytes:
+            raise BodyTooLarge(f"result of {len(result):,} bytes: the limit is {self.max_body_bytes:,} bytes")
+        return result
+
+    def _retry(self, delivery: Delivery, job: Job[Any], delay_s: float, error: str) -> Settlement:
+        if job.attempt >= (job.max_attempts or self.policy.max_attempts):
+            return self._dead(delivery, DeadReason.ATTEMPTS, error)
+        return Retry(delivery.receipt, delay_s, truncate_error(error))
+
+    def _dead(self, delivery: Delivery, reason: DeadReason, error: str) -> Settlement:
+        try_to_log(self.logger, ERROR, "job %s is dead: %s: %s", delivery.id, reason, truncate_error(error))
+        return Dead(delivery.receipt, reason, truncate_error(error))
+
+
+def _attempt(queue: str, delivery: Delivery, settlement: Settlement, duration_s: float) -> Attempt:
+    if isinstance(settlement, Retry | Dead):
+        outcome = Outcome.RETRIED if isinstance(settlement, Retry) else Outcome.DEAD
+        return Attempt(queue, delivery.id, delivery.attempt, outcome, duration_s, settlement.error)
+    return Attempt(queue, delivery.id, delivery.attempt, Outcome.DONE, duration_s)

@@ -1,0 +1,292 @@
+"""The jobs that were delivered to one consumer and aren't settled yet.
+
+A job is queued, then running, then finished; it leaves once the broker has answered its settlement. A job
+whose lease ended is lost. Two threads share the jobs. The consumer's own thread starts and finishes them. The
+lease renewer's thread extends the leases (LSE-3), learns which were lost (LSE-4), and keeps a slow job from
+holding up the others. One lock guards the states; no call to the broker and no log handler runs while it is
+held. Another has settlements sent one call after the other.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from logging import Logger
+from time import monotonic
+
+from ...domain.errors import BackendUnavailable, Closed, JobsError
+from ...domain.text import printable
+from ...ports import Ack, ConsumerBackend, Dead, Delivery, Release, Retry, Settlement, SettleOutcome
+
+SLOW_S = 1.0
+"""A job that has run for as long counts as slow; also the longest pause between two looks at the leases."""
+
+
+class JobState(Enum):
+    """How far a job has come."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHED = "finished"
+    """Its settlement is known, and the broker hasn't answered it yet."""
+    LOST = "lost"
+    """Its lease ended: another consumer may run it."""
+
+
+class _Job:
+    __slots__ = ("delivery", "started_s", "state")
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
+        self.state = JobState.QUEUED
+        self.started_s = 0.0
+
+
+class InFlight:
+    """The jobs of one consumer, and how those before them were settled.
+
+    Args:
+        backend: Where they come from.
+        logger: Where losses and releases are told.
+    """
+
+    def __init__(self, backend: ConsumerBackend, logger: Logger) -> None:
+        self._backend = backend
+        self._logger = logger
+        self._lock = threading.Lock()
+        self._settling = threading.Lock()
+        self._jobs: dict[str, _Job] = {}
+        """All of them, by receipt."""
+        self._queued: deque[_Job] = deque()
+        self._settlements: deque[Settlement] = deque()
+        """Of the finished jobs, but for those that a call to the broker is about to settle."""
+        self._running: _Job | None = None
+        self._extended_s = 0.0
+        self.settled: dict[type[Settlement], int] = {Ack: 0, Retry: 0, Dead: 0, Release: 0}
+        """How many were settled in each way."""
+        self.lost = 0
+        """How many were finished, but lost before they were settled."""
+
+    # -- the consumer's thread --------------------------------------------------------------------
+
+    def add(self, deliveries: Sequence[Delivery]) -> None:
+        """Queue jobs that were received just now."""
+        jobs = list(map(_Job, deliveries))
+        with self._lock:
+            self._extended_s = monotonic()
+            self._jobs.update((job.delivery.receipt, job) for job in jobs)
+            self._queued.extend(jobs)
+
+    def start_next(self) -> Delivery | None:
+        """Start the next queued job that isn't lost; None where none is left."""
+        self._running = None
+        if not self._queued:
+            return None
+        now = monotonic()
+        if self._may_be_over(now):
+            self._check_leases(now)
+        with self._lock:
+            while self._queued:
+                job = self._queued.popleft()
+                if job.state is JobState.QUEUED:
+                    job.state, job.started_s = JobState.RUNNING, now
+                    self._running = job
+                    return job.delivery
+                self._jobs.pop(job.delivery.receipt, None)
+        return None
+
+    def finish(self, settlement: Settlement) -> None:
+        """Note how the running job is to be settled; :meth:`settle` tells the broker."""
+        job = self._running
+        with self._lock:
+            self._settlements.append(settlement)  # first: an interrupt in between may not drop it
+            if job is not None:
+                job.state = JobState.FINISHED
+
+    def put_back(self) -> None:
+        """Release the job that was started last instead of running it; :meth:`settle` tells the broker."""
+        job, self._running = self._running, None
+        if job is not None:
+            with self._lock:
+                self._release([job])
+
+    @property
+    def has_queued(self) -> bool:
+        """Whether a job is left that hasn't been started."""
+        return bool(self._queued)
+
+    @property
+    def unsettled(self) -> int:
+        """How many settlements the broker has yet to answer."""
+        return len(self._settlements)
+
+    def running(self) -> Delivery | None:
+        """The job that runs now, unless it is lost."""
+        job = self._running
+        return None if job is None or job.state is JobState.LOST else job.delivery
+
+    @property
+    def running_is_lost(self) -> bool:
+        """Whether the job that runs now is lost (LSE-4)."""
+        job = self._running
+        return job is not None and job.state is JobState.LOST
+
+    def release_all(self) -> None:
+        """Settle the finished jobs, and release all others; raises as :meth:`settle`."""
+        self._running = None
+        with self._lock:
+            self._queued.clear()
+            self._release([job for job in self._jobs.values() if job.state is not JobState.FINISHED])
+        self.release_queued()
+
+    # -- either thread ----------------------------------------------------------------------------
+
+    def settle(self, *, take: int = 0) -> list[Delivery]:
+        """Settle the finished jobs, and return up to ``take`` further jobs, leased in the same round trip.
+
+        Raises:
+            BackendUnavailable: the broker is away. Call again: the settlements are kept, unless the
+                connection was the lease and they are lost with it.
+        """
+        with self._settling:
+            settlements: list[Settlement] = []
+            try:
+                with self._lock:
+                    settlements.extend(self._settlements)
+                    self._settlements.clear()
+                if not settlements and not take:
+                    return []
+                answer = self._backend.settle(settlements, take=take)
+            except BaseException as error:
+                if self._is_final(error):
+                    self._give_up(settlements, error)
+                else:
+                    with self._lock:
+                        self._settlements.extendleft(reversed(settlements))
+                raise
+            self._remove(settlements)
+            self._count(settlements, answer.outcomes)
+            return answer.deliveries
+
+    def release_queued(self) -> None:
+        """Settle the finished jobs, and release those not started yet; raises as :meth:`settle`."""
+        self._backend.release_ahead()  # first, or the broker would send here again what is released now
+        with self._lock:
+            released = self._release_queued()
+        self.settle()
+        if released:
+            self._logger.info("released %d jobs before they were started", released)
+
+    # -- the lease renewer's thread ---------------------------------------------------------------
+
+    def renew(self) -> None:
+        """Extend the leases once a third of their time is gone, and settle and release around a slow job."""
+        now = monotonic()
+        lease_s = self._backend.lease_s
+        # Where the connection is the lease, asking costs nothing, and tells whether it still stands.
+        every_s = 0.0 if lease_s is None else lease_s / 3
+        if self._jobs and now - self._extended_s >= every_s:
+            self._extend(now)
+        job = self._running
+        if job is not None and now - job.started_s >= SLOW_S:
+            self.release_queued()
+
+    # -- leases -----------------------------------------------------------------------------------
+
+    def _may_be_over(self, now: float) -> bool:
+        lease_s = self._backend.lease_s
+        return lease_s is not None and now - self._extended_s >= lease_s
+
+    def _check_leases(self, now: float) -> None:
+        """Ask which jobs are lost, as their leases may be over; release the queued ones if nobody answers.
+
+        This happens after an outage, or if this process stood still for as long as a lease.
+        """
+        try:
+            self._extend(now)
+        except BackendUnavailable as error:
+            with self._lock:
+                released = self._release_queued()
+            self._logger.warning(
+                "%d jobs aren't started: their leases may be over, and the broker is away: %s",
+                released,
+                error,
+            )
+
+    def _extend(self, now: float) -> None:
+        with self._lock:
+            receipts = list(self._jobs)
+        try:
+            outcomes = self._backend.extend(receipts)
+        except Closed:  # a handler closed its consumer: its job was released
+            outcomes = [SettleOutcome.LOST] * len(receipts)
+        lost = [
+            receipt
+            for receipt, outcome in zip(receipts, outcomes, strict=True)
+            if outcome is SettleOutcome.LOST
+        ]
+        for job in self._lose(lost):
+            self._logger.warning(
+                "job %s: its lease was lost; another consumer may run it", printable(job.delivery.id)
+            )
+        self._extended_s = now  # last: what failed is tried again at the next look
+
+    def _lose(self, receipts: Iterable[str]) -> list[_Job]:
+        """Mark jobs as lost, and return those that weren't known to be."""
+        found = []
+        with self._lock:
+            for receipt in receipts:
+                job = self._jobs.get(receipt)
+                if job is not None and job.state in (JobState.QUEUED, JobState.RUNNING):
+                    job.state = JobState.LOST
+                    found.append(job)
+        return found
+
+    # -- settlements ------------------------------------------------------------------------------
+
+    def _release(self, jobs: Iterable[_Job]) -> int:
+        """Finish jobs by releasing them, with the lock held; return how many."""
+        released = 0
+        for job in jobs:
+            self._settlements.append(Release(job.delivery.receipt))
+            job.state = JobState.FINISHED
+            released += 1
+        return released
+
+    def _release_queued(self) -> int:
+        queued = list(self._queued)
+        self._queued.clear()
+        return self._release(queued)
+
+    def _is_final(self, error: BaseException) -> bool:
+        """Whether it is no use to send settlements again after this error."""
+        if isinstance(error, BackendUnavailable):
+            return self._backend.lease_s is None
+        return isinstance(error, JobsError)
+
+    def _give_up(self, settlements: list[Settlement], error: BaseException) -> None:
+        self._remove(settlements)
+        if isinstance(error, BackendUnavailable):  # the connection was the lease of all
+            with self._lock:
+                for job in self._queued:
+                    self._jobs.pop(job.delivery.receipt, None)
+                self._queued.clear()
+        done = sum(not isinstance(settlement, Release) for settlement in settlements)
+        self.lost += done
+        self._logger.warning(
+            "%d settlements lost, %d jobs not released: %s", done, len(settlements) - done, error
+        )
+
+    def _remove(self, settlements: list[Settlement]) -> None:
+        with self._lock:
+            remove = self._jobs.pop
+            for settlement in settlements:
+                remove(settlement.receipt, None)
+
+    def _count(self, settlements: list[Settlement], outcomes: list[SettleOutcome]) -> None:
+        for settlement, outcome in zip(settlements, outcomes, strict=True):
+            if outcome is not SettleOutcome.LOST:
+                self.settled[type(settlement)] += 1
+            elif not isinstance(settlement, Release):
+                self.lost += 1
+                self._logger.warning("lease %s was lost before it was settled", printable(settlement.receipt))

@@ -1,0 +1,58 @@
+"""When a consume loop stops waiting for jobs."""
+
+from collections.abc import Callable
+
+from ...domain.errors import BackendUnavailable
+
+StopCondition = Callable[[float | None], float | None]
+"""Called with the seconds that were just waited in vain, or None where the last wait found something or there
+was none yet. Returns how many seconds to wait next, or None to give up."""
+
+_SHORTEST_S = 0.01
+
+
+def forever(poll_timeout_s: float) -> StopCondition:
+    """Never give up; and never spin, however short a poll was asked for."""
+    wait_s = max(poll_timeout_s, _SHORTEST_S)
+    return lambda _waited_s: wait_s
+
+
+def one_poll(poll_timeout_s: float) -> StopCondition:
+    """Give up once a whole poll has passed without a job."""
+    remaining_s = poll_timeout_s
+
+    def until(waited_s: float | None) -> float | None:
+        nonlocal remaining_s
+        # A wait may end early, by an interrupt that came too late for the run before or by rounding.
+        remaining_s = poll_timeout_s if waited_s is None else remaining_s - waited_s
+        return remaining_s if waited_s is None or remaining_s > 0 else None
+
+    return until
+
+
+def while_any(poll_timeout_s: float, count_waiting: Callable[[], int], counts_lag_s: float) -> StopCondition:
+    """Give up once no job waits, neither ready nor delayed; and never spin while one is delayed.
+
+    Args:
+        poll_timeout_s: Seconds to wait for a job while some are counted.
+        count_waiting: Counts the jobs that are ready or delayed.
+        counts_lag_s: For how many seconds a job may be in no count: nothing may come for so long.
+    """
+    wait_s = max(poll_timeout_s, _SHORTEST_S)
+    quiet_s = 0.0
+
+    def until(waited_s: float | None) -> float | None:
+        nonlocal quiet_s
+        if waited_s is None:
+            quiet_s = 0.0
+            return 0.0
+        quiet_s += waited_s
+        try:
+            if count_waiting():
+                quiet_s = 0.0
+                return wait_s
+        except BackendUnavailable:  # what receives next rides it out (CON-1)
+            return wait_s
+        return counts_lag_s - quiet_s if quiet_s < counts_lag_s else None
+
+    return until

@@ -1,0 +1,66 @@
+"""Signals as messages: they are waited for, and handled where nothing else is under way."""
+
+import os
+import select
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from .handlers import SignalHandlers
+
+WAKE = 0
+"""No signal: something else has happened that is to be looked at."""
+STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What stops a worker gracefully."""
+AT_ONCE = signal.SIGQUIT
+"""What stops a process of a worker at once. A second SIGTERM doesn't: systemd sends one to all processes, and
+the supervisor passes its own on."""
+
+
+class SignalQueue:
+    """Collects signals, and what other threads post, for the main thread to wait for.
+
+    Args:
+        signals: Those to collect, in place of what they do otherwise, for as long as the context lasts.
+    """
+
+    def __init__(self, signals: Sequence[int] = (*STOP, AT_ONCE)) -> None:
+        self._read, self._write = os.pipe()
+        for descriptor in (self._read, self._write):
+            os.set_blocking(descriptor, False)
+        # Python itself writes the signal's number into the pipe; a handler only has to be there.
+        self._handlers = SignalHandlers(dict.fromkeys(signals, _do_nothing), wakeup_fd=self._write)
+
+    def __enter__(self) -> Self:
+        self._handlers.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        self._handlers.__exit__(exc_type, exc_val, exc_tb)
+        read, write = self._read, self._write
+        self._read = (
+            self._write
+        ) = -1  # a thread that posts late must not write into what gets the number next
+        os.close(read)
+        os.close(write)
+
+    def post(self, number: int = WAKE) -> None:
+        """Put a signal's number in, as if it had come; from any thread."""
+        with suppress(OSError):  # full: the reader has enough to wake for; closed: it is gone
+            os.write(self._write, bytes([number]))
+
+    def wait(self, timeout_s: float) -> list[int]:
+        """Return what came since, waiting up to ``timeout_s`` seconds for the first."""
+        readable, _, _ = select.select([self._read], [], [], max(0.0, timeout_s))
+        return list(os.read(self._read, 4096)) if readable else []
+
+
+def _do_nothing(number: int, frame: object) -> None:
+    """Leave it to the pipe."""

@@ -1,0 +1,1 @@
+"""What the command line does with queues, for any program to do."""

@@ -1,0 +1,97 @@
+"""Publishing a stream of JSON lines, a batch at a time."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple
+
+from ...domain.errors import BackendUnavailable, InvalidInput, JobsError
+from ...domain.json_guard import parse_object
+from ...ports import PublishOutcome, PublishStatus
+from ..orchestrator import Orchestrator
+
+_BATCH = 500
+_SHOWN = 20
+
+
+class RejectedLine(NamedTuple):
+    """A line that isn't in the queue, or may not be."""
+
+    number: int
+    """From 1."""
+    status: PublishStatus
+    error: str
+
+
+@dataclass(slots=True)
+class BulkPublishReport:
+    """What became of the lines so far."""
+
+    counts: Counter[PublishStatus] = field(default_factory=Counter)
+    bad: list[RejectedLine] = field(default_factory=list)
+    """The first 20 that were rejected or are unknown."""
+
+    @property
+    def lines(self) -> int:
+        """How many lines held something."""
+        return self.counts.total()
+
+    @property
+    def published(self) -> int:
+        """How many are in the queue: put there now, or before."""
+        return self.counts[PublishStatus.ACCEPTED] + self.counts[PublishStatus.DUPLICATE]
+
+    def note(self, number: int, status: PublishStatus, error: JobsError | None) -> None:
+        """Count one line."""
+        self.counts[status] += 1
+        if error is not None and len(self.bad) < _SHOWN:
+            self.bad.append(RejectedLine(number, status, str(error)))
+
+
+def bulk_publish(
+    orchestrator: Orchestrator,
+    queue: str,
+    lines: Iterable[bytes],
+    *,
+    priority: int | None = None,
+    delay_s: float | None = None,
+    on_batch: Callable[[BulkPublishReport], None] = lambda report: None,
+) -> BulkPublishReport:
+    """Publish each line, a JSON object, as the payload of a job; empty lines are passed over.
+
+    A line that isn't an object, or doesn't fit the schema, is rejected with its number and costs no other.
+    So are the lines of a batch that couldn't be sent, as the broker was away.
+
+    Args:
+        orchestrator: Where ``queue`` is registered.
+        queue: Where the jobs go.
+        lines: The lines, of which no more than a batch is in memory.
+        priority: As of ``publish_batch``.
+        delay_s: Likewise.
+        on_batch: Called after each batch.
+    """
+    report = BulkPublishReport()
+    numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    while batch := list(islice(numbered, _BATCH)):
+        payloads = dict(_payloads(batch, orchestrator.max_body_bytes, report))
+        if payloads:
+            jobs = list(payloads.values())
+            try:
+                outcomes = orchestrator.publish_batch(queue, jobs, priority=priority, delay_s=delay_s)
+            except BackendUnavailable as error:  # nothing was sent
+                outcomes = [PublishOutcome("", PublishStatus.REJECTED, error)] * len(jobs)
+            for number, outcome in zip(payloads, outcomes, strict=True):
+                report.note(number, outcome.status, outcome.error)
+        on_batch(report)
+    return report
+
+
+def _payloads(
+    batch: list[tuple[int, bytes]], max_bytes: int, report: BulkPublishReport
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in batch:
+        try:
+            yield number, parse_object(line, max_bytes=max_bytes)
+        except InvalidInput as error:
+            report.note(number, PublishStatus.REJECTED, error)

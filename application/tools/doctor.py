@@ -1,0 +1,72 @@
+"""Looking for what is wrong between a program and its broker, from the outside in."""
+
+from collections.abc import Sequence
+
+from ...domain.errors import AdapterNotInstalled, JobsError, UnsupportedCapability
+from ...ports import Finding, OrchestratorBackend, Verdict
+from ...ports.findings import doubtful, good, wrong
+from ..backends import detect_backend
+from ..worker.worker import MakeConsumer, WorkerSettings
+
+
+def examine(url: str, makers: Sequence[MakeConsumer], settings: WorkerSettings) -> list[Finding]:
+    """Say what is good and what is amiss; nothing is changed, and what is amiss raises nothing.
+
+    Args:
+        url: The backend's URL.
+        makers: What makes the consumers that are configured, if any.
+        settings: How a worker would run them.
+    """
+    try:
+        backend = detect_backend(url)
+    except AdapterNotInstalled as error:
+        return [wrong("adapter", str(error), str(error).rpartition(": ")[2])]
+    except JobsError as error:
+        return [wrong("url", str(error), "correct the URL")]
+    with backend:
+        diagnosis = backend.diagnose()
+        findings = [good("adapter", type(backend).__name__), *diagnosis, *_check_settings(settings)]
+        if diagnosis[0].verdict is not Verdict.WRONG:  # else nothing can be asked of it
+            findings += [_check_consumer(backend, make) for make in makers]
+    return findings
+
+
+def _check_settings(settings: WorkerSettings) -> list[Finding]:
+    findings = []
+    if settings.lease_s < 5.0:
+        findings.append(
+            doubtful(
+                "lease",
+                f"a lease of {settings.lease_s:g} s is lost in every short outage, and its job run twice",
+                "lease_s of 30 s or so; a heartbeat extends it while a job runs",
+            )
+        )
+    return findings
+
+
+def _check_consumer(backend: OrchestratorBackend, make: MakeConsumer) -> Finding:
+    """Whether the consumer can be made, and its queue is declared, or can be, as the consumer says."""
+    try:
+        consumer = make()
+        name = consumer.queue_name
+    except JobsError as error:
+        return wrong("consumer", str(error), "change what the message names")
+    try:
+        declared = {queue.name: queue.kind for queue in backend.queues()}
+    except UnsupportedCapability:
+        return good("queue", f"{name}: this backend can't say of which type it is")
+    except JobsError as error:
+        return doubtful("queue", f"{name}: {error}", "let the user list the queues")
+    return _drift(name, declared.get(name), consumer.queue_type if consumer.schema else None)
+
+
+def _drift(name: str, found: str | None, wanted: str | None) -> Finding:
+    if found is None:
+        return good("queue", f"{name}: not declared yet; a worker declares it")
+    if wanted is not None and found != wanted:
+        return wrong(
+            "queue",
+            f"{name} exists as {found}, but its consumer says {wanted}",
+            f"queue_type = {str(found)!r} on the consumer, or drain the queue, delete it and start anew",
+        )
+    return good("queue", f"{name}: {found}")

@@ -1,0 +1,63 @@
+"""Looking at queues, once or again and again."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic
+
+from ...domain import Progress, QueueKind
+from ...domain.errors import InvalidInput, UnsupportedCapability
+from ...ports import QueueCounts
+from ..orchestrator import Orchestrator
+
+
+@dataclass(frozen=True, slots=True)
+class QueueView:
+    """What was seen of a queue at one moment."""
+
+    name: str
+    kind: QueueKind | None
+    """None where the backend can't tell."""
+    counts: QueueCounts
+    progress: Mapping[str, Progress]
+    """Of the jobs that run, as far as they told, by id."""
+    rate: float | None = None
+    """Jobs a second that came, less those that ended, since the look before; None at the first."""
+
+    @property
+    def live(self) -> int:
+        """How many jobs are neither done nor dead."""
+        return self.counts.waiting + (self.counts.in_flight or 0)
+
+
+def watch(orchestrator: Orchestrator, names: Sequence[str]) -> Iterator[list[QueueView]]:
+    """Look at the queues named, or else at all there are, each time the next look is asked for.
+
+    Raises:
+        QueueNotFound: one that was named isn't declared.
+        InvalidInput: none was named, and the backend can't list its queues.
+    """
+    before: dict[str, tuple[float, int]] = {}
+    named = _queues(orchestrator, names) if names else None
+    while True:
+        views = []
+        for name, kind in (named or _queues(orchestrator, names)).items():
+            counts, now = orchestrator.counts(name), monotonic()
+            view = QueueView(name, kind, counts, orchestrator.progress(name), None)
+            if name in before:
+                then, live = before[name]
+                view = QueueView(
+                    name, kind, counts, view.progress, (view.live - live) / max(now - then, 1e-9)
+                )
+            before[name] = (now, view.live)
+            views.append(view)
+        yield views
+
+
+def _queues(orchestrator: Orchestrator, names: Sequence[str]) -> dict[str, QueueKind | None]:
+    try:
+        kinds: dict[str, QueueKind | None] = {queue.name: queue.kind for queue in orchestrator.queues()}
+    except UnsupportedCapability as error:
+        if not names:
+            raise InvalidInput(str(error)) from error
+        kinds = {}
+    return {name: kinds.get(name) for name in names} if names else kinds

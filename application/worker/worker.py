@@ -1,0 +1,218 @@
+"""One process of a worker: consumers on threads, until told to stop."""
+
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from logging import ERROR, Logger
+from time import monotonic, time
+
+from ...domain.errors import JobsError, NotConnected
+from ..consumer import Consumer
+from ..handler_errors import try_to_log
+from ..orchestrator import Orchestrator
+from ..signals.queue import AT_ONCE, WAKE, SignalQueue
+from .health import HealthFile, LastPolls
+
+_TICK_S = 1.0
+_CLOSE_S = 5.0
+"""How long giving back what is in hand may take, before the process ends without."""
+
+MakeConsumer = Callable[[], Consumer]
+
+
+class Ending(Enum):
+    """How the work ended."""
+
+    FINISHED = "finished"
+    """Each consumer of a burst found its queue empty."""
+    STOPPED = "stopped"
+    """As asked, after the jobs that ran."""
+    CUT_SHORT = "cut short"
+    """With a handler still running; its job was given back. The process must end, and the thread with it."""
+    DIED = "died"
+    """A consumer ended that nobody had asked to. The process must end, and another take its place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """How a worker process works."""
+
+    threads: int = 1
+    """Consumers of each kind."""
+    lease_s: float = 30.0
+    prefetch: int | None = None
+    poll_timeout_s: float = 5.0
+    grace_s: float = 30.0
+    """How many seconds, after the first signal, a handler may take to end."""
+    burst: bool = False
+    """End once no job waits."""
+
+
+class Worker:
+    """Runs the consumers of one process, each on a thread of its own.
+
+    SIGINT, SIGTERM or SIGHUP stops it gracefully, however often it comes: jobs that run are finished, for
+    ``grace_s`` at most. SIGQUIT, or the end of that time, gives back at once what is in hand, without an
+    attempt spent (SET-4). A consumer that ends for another reason is a death, unless it is a burst's that has
+    found its queue empty: the rest is stopped gracefully, so that a new process can take over.
+
+    Args:
+        orchestrator: Where to connect them.
+        makers: What makes a consumer of each kind.
+        settings: How to work.
+        signal_queue: Where signals arrive.
+        logger: Where it tells what it does.
+        last_polls: Who observes the polls, if a health file is to be kept.
+        health: The file to keep.
+    """
+
+    def __init__(
+        self,
+        orchestrator: Orchestrator,
+        makers: Sequence[MakeConsumer],
+        settings: WorkerSettings,
+        signal_queue: SignalQueue,
+        logger: Logger,
+        *,
+        last_polls: LastPolls | None = None,
+        health: HealthFile | None = None,
+    ) -> None:
+        self._orchestrator = orchestrator
+        self._makers = [make for make in makers for _ in range(settings.threads)]
+        self._settings = settings
+        self._signal_queue = signal_queue
+        self._logger = logger
+        self._last_polls = last_polls
+        self._health = health
+        self._consumers: list[Consumer] = []
+        self._threads: list[threading.Thread] = []
+        self._failures: list[JobsError] = []
+        self._died = False
+        """Whether a consumer ended that nobody had asked to."""
+        self._deadline_s: float | None = None
+
+    def run(self) -> Ending:
+        """Work until each consumer has ended, or a signal has stopped them.
+
+        Raises:
+            JobsError: a consumer can't be made or connected, or its queue was deleted.
+        """
+        try:
+            self._connect()
+            self._start()
+            return self._ending(all_ended=self._attend())
+        finally:
+            self._close()
+
+    def _ending(self, *, all_ended: bool) -> Ending:
+        if self._failures:
+            raise self._failures[0]
+        if self._died:
+            return Ending.DIED
+        if not all_ended:
+            return Ending.CUT_SHORT
+        return Ending.FINISHED if self._deadline_s is None else Ending.STOPPED
+
+    def _connect(self) -> None:
+        settings = self._settings
+        for make in self._makers:
+            consumer = make()
+            consumer.connect(
+                self._orchestrator,
+                lease_s=settings.lease_s,
+                prefetch=settings.prefetch,
+                poll_timeout_s=settings.poll_timeout_s,
+            )
+            self._consumers.append(consumer)
+        if self._health is not None:
+            self._health.write(time())
+
+    def _start(self) -> None:
+        queues = ", ".join(dict.fromkeys(consumer.queue_name for consumer in self._consumers))
+        self._logger.info("working on %s, %d at a time", queues, len(self._consumers))
+        for number, consumer in enumerate(self._consumers):
+            name = f"{consumer.queue_name}-{number % self._settings.threads}"
+            self._threads.append(
+                threading.Thread(target=self._consume, args=(consumer,), name=name, daemon=True)
+            )
+        for thread in self._threads:
+            thread.start()
+
+    def _consume(self, consumer: Consumer) -> None:
+        try:
+            if self._settings.burst:
+                consumer.consume_until_empty()
+            else:
+                consumer.consume()
+            if self._deadline_s is None and not self._is_done(consumer):
+                self._died = True
+                self._logger.error("a consumer of %s ended, and nobody here stopped it", consumer.queue_name)
+        except JobsError as error:
+            self._failures.append(error)
+        except BaseException:  # no handler's: those are failures of their jobs
+            self._died = True
+            try_to_log(self._logger, ERROR, "a consumer of %s failed", consumer.queue_name, traceback=True)
+        finally:
+            self._signal_queue.post(WAKE)
+
+    def _is_done(self, consumer: Consumer) -> bool:
+        """Whether its queue is empty, in a burst, and it wasn't stopped or closed by its handler."""
+        with suppress(NotConnected):
+            return self._settings.burst and not consumer.stopped
+        return False
+
+    def _attend(self) -> bool:
+        """Wait for the threads, and for signals; return whether all have ended."""
+        while any(thread.is_alive() for thread in self._threads):
+            wait_s = _TICK_S
+            if self._deadline_s is not None:
+                wait_s = min(wait_s, self._deadline_s - monotonic())
+                if wait_s <= 0:
+                    self._logger.warning("still running after the grace period: stopping at once")
+                    return False
+            for number in self._signal_queue.wait(wait_s):
+                if number == AT_ONCE:
+                    self._logger.warning("stopping at once")
+                    return False
+                if number != WAKE:
+                    self._stop(signal.Signals(number).name)
+            if self._failures or self._died:
+                self._stop("a consumer ended")
+            self._tell_health()
+        return True
+
+    def _stop(self, why: str) -> None:
+        if self._deadline_s is not None:
+            return
+        grace_s = self._settings.grace_s
+        self._logger.info("%s: finishing the jobs that run, for %g s at most", why, grace_s)
+        self._deadline_s = monotonic() + grace_s
+        self._side_by_side(Consumer.stop)  # without waiting: another signal must be heard
+
+    def _tell_health(self) -> None:
+        if self._health is not None and self._last_polls is not None:
+            moment_s = self._last_polls.oldest_s()
+            if moment_s is not None:
+                self._health.write(moment_s)
+
+    def _close(self) -> None:
+        """Give back what is in hand."""
+        closing = self._side_by_side(Consumer.close)
+        give_up_s = monotonic() + _CLOSE_S
+        for thread in closing:
+            thread.join(max(0.0, give_up_s - monotonic()))
+
+    def _side_by_side(self, act: Callable[[Consumer], None]) -> list[threading.Thread]:
+        """Act on all consumers at once, so that a broker that is away delays them only once."""
+
+        def run(consumer: Consumer) -> None:
+            with suppress(JobsError):
+                act(consumer)
+
+        threads = [threading.Thread(target=run, args=(each,), daemon=True) for each in self._consumers]
+        for thread in threads:
+            thread.start()
+        return threads

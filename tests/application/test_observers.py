@@ -1,0 +1,201 @@
+"""Who watches the work sees all of it, and can harm none of it."""
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from mindtrace.jobs import Consumer, Job, LocalClient, Orchestrator, Reject, RetryLater, job_from_schema
+from mindtrace.jobs.application.job_logging import JobLogger
+from mindtrace.jobs.application.signals.graceful_stop import SecondSignal
+from mindtrace.jobs.domain.errors import QueueNotFound
+from mindtrace.jobs.ports import Attempt, Observer, Outcome
+
+MakeConsumer = Callable[..., Consumer]
+
+
+class Recording(Observer):
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    @contextmanager
+    def publishing(self, queue: str, count: int) -> Iterator[Mapping[str, str]]:
+        self.seen.append(("publishing", queue, count))
+        yield {"traceparent": "00-1-2-01"}
+
+    def polled(self, queue: str, received: int) -> None:
+        self.seen.append(("polled", queue, received))
+
+    def started(self, queue: str, job: Job[Any]) -> None:
+        self.seen.append(("started", queue, job.headers.get("traceparent")))
+
+    def ended(self, attempt: Attempt) -> None:
+        self.seen.append(attempt)
+
+
+class Broken(Observer):
+    def __init__(self, raised: type[BaseException] = ZeroDivisionError) -> None:
+        self.raised = raised
+
+    @contextmanager
+    def publishing(self, queue: str, count: int) -> Iterator[Mapping[str, str]]:
+        yield {"broken": "yes"}
+        raise ZeroDivisionError
+
+    def polled(self, queue: str, received: int) -> None:
+        raise self.raised
+
+    def started(self, queue: str, job: Job[Any]) -> None:
+        raise self.raised
+
+    def ended(self, attempt: Attempt) -> None:
+        raise self.raised
+
+
+def watched(client: LocalClient, schema: Any, *observers: Observer) -> Orchestrator:
+    orchestrator = Orchestrator(client, observers=observers)
+    orchestrator.register(schema)
+    return orchestrator
+
+
+def test_each_attempt_is_seen_from_its_publish_to_its_end(
+    client: LocalClient, schema: Any, make_consumer: MakeConsumer
+) -> None:
+    observer = Recording()
+    orchestrator = watched(client, schema, observer)
+    job_id = orchestrator.publish("points", {"x": 1})
+    make_consumer(lambda job: None, to=orchestrator, poll_timeout_s=0.01).consume(1)
+
+    publishing, polled, started, attempt, *_ = observer.seen
+    assert publishing == ("publishing", "points", 1)
+    assert polled == ("polled", "points", 1)
+    assert started == ("started", "points", "00-1-2-01")
+    assert attempt[:4] == ("points", job_id, 1, Outcome.DONE)
+    assert attempt.duration_s >= 0
+
+
+@pytest.mark.parametrize(
+    ("raised", "outcome", "error"),
+    [
+        (ValueError("no"), Outcome.RETRIED, "ValueError: no"),
+        (RetryLater(1, "busy"), Outcome.RETRIED, "busy"),
+        (Reject("bad"), Outcome.DEAD, "bad"),
+    ],
+)
+def test_an_attempt_that_fails_is_seen_with_its_error(
+    client: LocalClient,
+    schema: Any,
+    make_consumer: MakeConsumer,
+    raised: Exception,
+    outcome: Outcome,
+    error: str,
+) -> None:
+    observer = Recording()
+    orchestrator = watched(client, schema, observer)
+    orchestrator.publish("points", {"x": 1})
+
+    def work(job: Job[Any]) -> None:
+        raise raised
+
+    make_consumer(work, to=orchestrator, poll_timeout_s=0.01).consume(1)
+
+    (attempt,) = [seen for seen in observer.seen if isinstance(seen, Attempt)]
+    assert (attempt.outcome, attempt.error) == (outcome, error)
+
+
+@pytest.mark.parametrize("raised", [ZeroDivisionError, KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_one_that_fails_harms_neither_the_work_nor_the_others(
+    client: LocalClient,
+    schema: Any,
+    make_consumer: MakeConsumer,
+    caplog: pytest.LogCaptureFixture,
+    raised: type[BaseException],
+) -> None:
+    """Whatever it raises is logged, each time."""
+    observer = Recording()
+    orchestrator = watched(client, schema, Broken(raised), observer)
+    job_id = orchestrator.publish("points", {"x": 1})
+    make_consumer(lambda job: {"total": 2}, to=orchestrator, poll_timeout_s=0.01).consume(1)
+
+    assert orchestrator.result("points", job_id).total == 2
+    assert any(isinstance(seen, Attempt) for seen in observer.seen)
+    assert "Broken failed" in caplog.text
+    assert "an observer failed" in caplog.text
+
+
+def test_a_second_signal_in_one_ends_the_consumer(
+    client: LocalClient, schema: Any, make_consumer: MakeConsumer
+) -> None:
+    """Wherever it came, and no job is lost."""
+    orchestrator = watched(client, schema, Broken(SecondSignal))
+    orchestrator.publish("points", {"x": 1})
+    consumer = make_consumer(to=orchestrator, poll_timeout_s=0.01)
+    with pytest.raises(SecondSignal):
+        consumer.consume(1)
+    consumer.close()
+
+    assert orchestrator.counts("points").ready == 1
+
+
+def test_an_error_of_the_publish_goes_its_way(client: LocalClient, schema: Any) -> None:
+    orchestrator = watched(client, schema, Recording())
+    orchestrator.delete_queue("points")
+    client.close()
+    with pytest.raises(QueueNotFound):
+        orchestrator.publish("points", {"x": 1})
+
+
+def test_headers_of_the_job_are_kept(client: LocalClient, schema: Any, make_consumer: MakeConsumer) -> None:
+    """Also where there are so many that none can be added."""
+    orchestrator = watched(client, schema, Recording())
+    full = {f"h{n}": "x" for n in range(32)}
+    orchestrator.publish("points", job_from_schema(schema, {}, headers={"traceparent": "mine"}))
+    orchestrator.publish("points", job_from_schema(schema, {}, headers=full))
+    seen: list[Any] = []
+    make_consumer(lambda job: seen.append(dict(job.headers)), to=orchestrator, poll_timeout_s=0.01).consume(2)
+
+    assert seen == [{"traceparent": "mine"}, full]
+
+
+def test_the_job_log_is_one_line_an_attempt(
+    client: LocalClient, schema: Any, make_consumer: MakeConsumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With id, queue, attempt, duration and outcome, for people and as fields."""
+    caplog.set_level(logging.INFO, "tests.joblog")
+    orchestrator = watched(client, schema, JobLogger(logging.getLogger("tests.joblog")))
+    job_id = orchestrator.publish("points", {"x": 1})
+    make_consumer(lambda job: None, to=orchestrator, poll_timeout_s=0.01).consume(1)
+
+    (record,) = [record for record in caplog.records if record.name == "tests.joblog"]
+    assert re.match(rf"job {job_id} of points: done in [\d.]+ s", record.getMessage())
+    assert record.job | {"duration_s": 0} == {  # type: ignore[attr-defined]
+        "id": job_id,
+        "queue": "points",
+        "attempt": 1,
+        "duration_s": 0,
+        "outcome": "done",
+    }
+
+
+def test_a_line_of_log_has_no_control_characters_of_its_job(
+    client: LocalClient, schema: Any, make_consumer: MakeConsumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its fields have the error as it was."""
+    caplog.set_level(logging.INFO)
+    orchestrator = watched(client, schema, JobLogger(logging.getLogger("tests.joblog")))
+    orchestrator.publish("points", {"x": 1})
+
+    def reject(job: Job[Any]) -> None:
+        raise Reject("bad\njob forged\x1b[31m")
+
+    make_consumer(reject, to=orchestrator, poll_timeout_s=0.01).consume(1)
+
+    messages = [record.getMessage() for record in caplog.records]
+    told = [message for message in messages if r"bad\njob forged\x1b[31m" in message]
+    assert [message.split()[0] for message in told] == ["job", "job"]
+    assert all(message.isprintable() for message in messages)
+    (fields,) = [record.job for record in caplog.records if hasattr(record, "job")]
+    assert fields["error"] == "bad\njob forged\x1b[31m"
