@@ -31,9 +31,10 @@ from mindtrace.jobs import (
     QueueCounts,
     job_from_schema,
 )
-from mindtrace.jobs.adapters.sqlite import DiskFull, SQLiteClient, SQLiteConsumerBackend, consumer_backend
-from mindtrace.jobs.adapters.sqlite.bells import BellWaiter
-from mindtrace.jobs.adapters.sqlite.tending import CHUNK
+from mindtrace.jobs.adapters.sqlite import DiskFull, SQLiteClient, SQLiteConsumerBackend
+from mindtrace.jobs.adapters.sqlite import consumer as consumer_module
+from mindtrace.jobs.adapters.sqlite.admin import CHUNK
+from mindtrace.jobs.adapters.sqlite.wakeups import FifoWaiter
 from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable, QueueNotFound
 from mindtrace.jobs.ports import Ack, Message
 
@@ -207,7 +208,7 @@ def test_many_processes_that_open_a_new_file_at_once_all_succeed(tmp_path: Path)
 
 
 def wake_by_a_publish(backend: SQLiteClient) -> None:
-    """Have a consumer wait for a job that nothing but the ring of its publish can tell it of."""
+    """Have a consumer wait for a job that nothing but the wake-up of its publish can tell it of."""
     with backend.open_consumer(QUEUE) as consumer, ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(consumer.receive, 1, FOR_EVER_S)
         eventually(lambda: is_waiting(consumer), PATIENCE_S, "it waits")
@@ -218,36 +219,36 @@ def wake_by_a_publish(backend: SQLiteClient) -> None:
 
 def is_waiting(consumer: SQLiteConsumerBackend) -> bool:
     waiter = consumer._waiter
-    return isinstance(waiter, BellWaiter) and waiter._waiting.locked()
+    return isinstance(waiter, FifoWaiter) and waiter._waiting.locked()
 
 
-def listens(worker: WorkerProcess, bells: Path) -> bool:
-    """Whether a worker has a bell open, which it has from its first wait on."""
+def listens(worker: WorkerProcess, fifos: Path) -> bool:
+    """Whether a worker has a FIFO open, which it has from its first wait on."""
     open_files = []
     for descriptor in Path(f"/proc/{worker.pid}/fd").iterdir():
         with suppress(FileNotFoundError):  # closed just now
             open_files.append(descriptor.readlink())
-    return any(file.parent == bells for file in open_files)
+    return any(file.parent == fifos for file in open_files)
 
 
 def test_a_waiter_that_is_killed_swallows_no_wake_up_and_leaves_nothing_that_grows(
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bells = Path(f"{trial.path}-bells")
-    monkeypatch.setattr(consumer_backend, "LOOK_S", FOR_EVER_S)
+    fifos = Path(f"{trial.path}-wakeups")
+    monkeypatch.setattr(consumer_module, "LOOK_S", FOR_EVER_S)
     trial.publish(trial.jobs(2))
     for _ in range(3):
         workers = [WorkerProcess(trial.url, trial.record) for _ in range(2)]
         for worker in workers:
             trial.stack.callback(worker.kill)
-            eventually(lambda worker=worker: listens(worker, bells), PATIENCE_S, "it waits")
+            eventually(lambda worker=worker: listens(worker, fifos), PATIENCE_S, "it waits")
         eventually(lambda: trial.is_drained, PATIENCE_S, "they have nothing else to do")
         for worker in workers:
             worker.kill()
 
         for _ in range(3):
             wake_by_a_publish(trial.backend)
-        assert len(list(bells.iterdir())) == 1
+        assert len(list(fifos.iterdir())) == 1
 
 
 # -- forks ----------------------------------------------------------------------------------------

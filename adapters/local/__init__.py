@@ -2,6 +2,6 @@
 
 from .client import LocalClient
 from .clock import Clock, ManualClock, SystemClock
-from .consumer_backend import LocalConsumerBackend
+from .consumer import LocalConsumerBackend
 
 __all__ = ["Clock", "LocalClient", "LocalConsumerBackend", "ManualClock", "SystemClock"]

@@ -25,7 +25,7 @@ from ...ports import (
 )
 from ...ports.findings import doubtful
 from .clock import Clock
-from .consumer_backend import LocalConsumerBackend
+from .consumer import LocalConsumerBackend
 from .namespace import Namespace, open_namespace
 from .store import QueueStore
 

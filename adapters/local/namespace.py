@@ -3,8 +3,9 @@
 import threading
 import weakref
 
-from ...domain.errors import InvalidInput, QueueConflict, QueueNotFound
+from ...domain.errors import InvalidInput
 from ...domain.queue import Queue
+from ..shared.errors import kind_conflict, not_declared
 from .clock import Clock, SystemClock
 from .store import QueueStore
 
@@ -23,10 +24,7 @@ class Namespace:
             if store is None:
                 self._stores[queue.name] = QueueStore(queue, self.clock)
             elif store.queue.kind is not queue.kind:
-                raise QueueConflict(
-                    f"queue {queue.name!r} exists as {store.queue.kind}, not {queue.kind}: "
-                    "declare it as it is, or delete it first"
-                )
+                raise kind_conflict(queue, store.queue.kind)
 
     def queues(self) -> list[Queue]:
         with self._lock:
@@ -36,7 +34,7 @@ class Namespace:
         try:
             return self._stores[queue]
         except KeyError:
-            raise QueueNotFound(f"queue {queue!r}: not declared; register its schema first") from None
+            raise not_declared(queue) from None
 
     def delete(self, queue: str) -> None:
         with self._lock:

@@ -14,7 +14,7 @@ from itertools import islice
 from math import inf
 from time import monotonic
 
-from ...domain.errors import Closed, QueueNotFound
+from ...domain.errors import QueueNotFound
 from ...domain.queue import Queue
 from ...domain.reporting import Progress
 from ...ports import (
@@ -34,11 +34,12 @@ from ...ports import (
     Settlement,
     SettleOutcome,
 )
+from ..shared.errors import consumer_closed
 from ..shared.receipts import Receipts
+from ..shared.records import MAX_HISTORY
 from .clock import Clock
 from .order import ORDERS, Order, StoredJob
 
-_MAX_HISTORY = 10
 _REMEMBERED_ENDS = 10_000
 """Of how many ended jobs without a result the end is remembered, for those who ask late."""
 
@@ -239,7 +240,7 @@ class QueueStore:
         if isinstance(settlement, Ack):
             self._end(job, settlement, now)
         elif isinstance(settlement, Retry):
-            job.history = (*job.history, Failure(job.attempt, settlement.error))[-_MAX_HISTORY:]
+            job.history = (*job.history, Failure(job.attempt, settlement.error))[-MAX_HISTORY:]
             job.attempt += 1
             self._make_ready(job, settlement.delay_s, now)
         elif isinstance(settlement, Dead):
@@ -392,7 +393,7 @@ class QueueStore:
     def _check_open(self, table: LeaseTable) -> float:
         """Return the time, unless the consumer or its queue is gone."""
         if table.closed:
-            raise Closed(f"this consumer of queue {self.queue.name!r} is closed")
+            raise consumer_closed(self.queue.name)
         self._check_not_deleted()
         return self._clock.now()
 

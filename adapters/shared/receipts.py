@@ -1,9 +1,12 @@
-"""What an adapter must know of the receipts that it gave out, for as long as it matters."""
+"""Receipts: what a consumer holds, and what to answer for receipts that it holds no more (SET-1, LSE-4)."""
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from typing import Generic, TypeVar
 
 from ...ports import SettleOutcome
+
+JobT = TypeVar("JobT")
 
 _REMEMBERED = 10_000
 """How many lost receipts of one consumer are told apart from those that were settled."""
@@ -41,3 +44,54 @@ class Receipts:
         name, _, digits = receipt.rpartition(".")
         plain = name == self.name and len(digits) < 19 and digits.isascii() and digits.isdecimal()
         return int(digits) if plain and digits[0] != "0" else 0
+
+
+class Held(Generic[JobT]):
+    """The deliveries that one consumer holds, by receipt: each is granted once, and settled once.
+
+    Not safe to share between threads without a lock.
+
+    Args:
+        name: The consumer's; no other may have it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._receipts = Receipts(name)
+        self._jobs: dict[str, JobT] = {}
+
+    def grant(self, job: JobT) -> str:
+        """Hold a job that was leased just now, and return its receipt."""
+        self._receipts.granted += 1
+        receipt = f"{self._receipts.name}.{self._receipts.granted}"
+        self._jobs[receipt] = job
+        return receipt
+
+    def get(self, receipt: str) -> JobT | None:
+        """Return the job of a receipt, or None if it isn't held."""
+        return self._jobs.get(receipt)
+
+    def replace(self, receipt: str, job: JobT) -> None:
+        """Hold ``job`` in place of what was held under this receipt."""
+        self._jobs[receipt] = job
+
+    def receipts(self) -> list[str]:
+        """Return the receipts that are held."""
+        return list(self._jobs)
+
+    def settle(self, receipt: str, *, took_effect: bool) -> SettleOutcome:
+        """End a receipt, and answer its settlement: OK, ALREADY, or LOST where it took no effect."""
+        if self._jobs.pop(receipt, None) is None:
+            return self._receipts.why_not_held(receipt)
+        if took_effect:
+            return SettleOutcome.OK
+        self._receipts.lose([receipt])
+        return SettleOutcome.LOST
+
+    def lose(self, receipt: str) -> None:
+        """Note that the lease of a receipt ended."""
+        if self._jobs.pop(receipt, None) is not None:
+            self._receipts.lose([receipt])
+
+    def outcome(self, receipt: str) -> SettleOutcome:
+        """Answer an extension: OK if the receipt is held, else ALREADY or LOST."""
+        return SettleOutcome.OK if receipt in self._jobs else self._receipts.why_not_held(receipt)

@@ -5,10 +5,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ...domain.errors import InvalidInput
+from ...domain.queue import Queue, QueueKind
 from ...domain.reporting import Progress
 from ...ports import Failure
 
+MAX_HISTORY = 10
+"""How many failed attempts are kept with a job, the last ones."""
 _UNKNOWN = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def parse_queue(name: str, kind: str) -> Queue | None:
+    """Return a queue as it was found, or None if no queue can have this name or kind."""
+    try:
+        return Queue(name, QueueKind.parse(kind))
+    except InvalidInput:
+        return None
 
 
 def parse_history(text: str | bytes | None) -> tuple[Failure, ...]:

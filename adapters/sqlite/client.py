@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from time import monotonic, sleep
@@ -26,25 +26,26 @@ from ...ports import (
     QueueCounts,
     Redelivery,
 )
-from . import tending
-from .bells import ENDED, LOOK_S, READY, Waiter, make_waiter, remove_bells, ring
-from .consumer_backend import SQLiteConsumerBackend
+from ..shared.chunks import in_chunks
+from . import admin
+from .consumer import SQLiteConsumerBackend
 from .diagnosis import diagnose
-from .looking import list_queues, read_progress
-from .publishing import publish
-from .refusals import CommitUnknown
+from .errors import CommitUnknown
+from .introspection import list_queues, read_progress
+from .publish import publish
 from .session import FileSettings, Session
-from .step import QueueLink, Step
+from .transaction import QueueSession, Transaction
+from .wakeups import ENDED, LOOK_S, READY, Waiter, make_waiter, remove_wakeups, wake
 
 _SYNCHRONOUS = {Durability.FSYNC: "FULL", Durability.SNAPSHOT: "NORMAL"}
 _CHUNK_JOBS = 5000
 """The most messages of one transaction, so that nobody waits for long behind it."""
 _CHUNK_BYTES = 8 * 1024 * 1024
-_BREATH_S = 0.002
-"""How long one who drops many jobs pauses between two transactions, for others to have their turn."""
+_PAUSE_S = 0.002
+"""The pause between two transactions of a call that drops many jobs: others get their turn."""
 
-Tend = Callable[[Step, list[tending.Death]], int]
-"""What is done with dead jobs; answers how many they are."""
+RedriveOrDiscard = Callable[[Transaction, list[admin.Death]], int]
+"""Redrives or discards dead jobs, and returns how many they were."""
 
 
 class SQLiteClient(OrchestratorBackend):
@@ -131,16 +132,18 @@ class SQLiteClient(OrchestratorBackend):
 
     def declare(self, queue: Queue) -> None:
         session = self._own_session()
-        session.write(lambda db, _clock: tending.declare(db, self._namespace, queue))
-        session.write(lambda db, _clock: tending.drop_orphans(db))
+        session.write(lambda db, _clock: admin.declare(db, self._namespace, queue))
+        session.write(lambda db, _clock: admin.drop_deleted(db))
 
     def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
-        link, outcomes = self._link(queue), list[PublishOutcome]()
+        session, outcomes = self._queue(queue), list[PublishOutcome]()
         if not messages:
-            link.look(tending.counts)  # raises QueueNotFound
-        for chunk in _bounded(messages):
+            session.read(admin.counts)  # raises QueueNotFound
+        for chunk in in_chunks(
+            messages, _CHUNK_JOBS, max_bytes=_CHUNK_BYTES, size_of=lambda message: len(message.body)
+        ):
             try:
-                statuses = link.change(lambda step, chunk=chunk: publish(step, chunk))  # type: ignore[misc]
+                statuses = session.write(lambda tx, chunk=chunk: publish(tx, chunk))  # type: ignore[misc]
             except BackendError as error:
                 if not (outcomes or isinstance(error, BackendUnavailable)):
                     raise  # the queue or the file is at fault, and nothing was sent yet
@@ -166,59 +169,59 @@ class SQLiteClient(OrchestratorBackend):
         return consumer
 
     def counts(self, queue: str) -> QueueCounts:
-        return self._link(queue).look(tending.counts)
+        return self._queue(queue).read(admin.counts)
 
     def purge(self, queue: str) -> int:
-        link, waiting, purged = self._link(queue), self.counts(queue).waiting, 0
+        session, waiting, purged = self._queue(queue), self.counts(queue).waiting, 0
         # What is published meanwhile may be dropped as well; what was there when it began always is.
-        while dropped := link.change(tending.purge):
+        while dropped := session.write(admin.purge):
             purged += dropped
             if purged >= waiting:
                 break
-            sleep(_BREATH_S)
+            sleep(_PAUSE_S)
         return purged
 
     def delete(self, queue: str) -> None:
-        key, bells = self._link(queue).change(tending.orphan), self._settings.bells
+        key, folder = self._queue(queue).write(admin.mark_deleted), self._settings.wakeups
         for what in (READY, ENDED):
-            ring(bells, key, what)
-        while self._own_session().write(lambda db, _clock: tending.drop_orphans(db)):
-            sleep(_BREATH_S)
-        remove_bells(bells, key)
+            wake(folder, key, what)
+        while self._own_session().write(lambda db, _clock: admin.drop_deleted(db)):
+            sleep(_PAUSE_S)
+        remove_wakeups(folder, key)
 
     def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
-        return self._link(queue).look(lambda step: tending.dead_letters(step, limit, offset))
+        return self._queue(queue).read(lambda tx: admin.dead_letters(tx, limit, offset))
 
     def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:
-        return self._unbury(queue, ids, tending.redrive)
+        return self._redrive_or_discard(queue, ids, admin.redrive)
 
     def discard(self, queue: str, ids: Sequence[str] | None = None) -> int:
-        return self._unbury(queue, ids, tending.discard)
+        return self._redrive_or_discard(queue, ids, admin.discard)
 
-    def _unbury(self, queue: str, ids: Sequence[str] | None, tend: Tend) -> int:
-        link, count = self._link(queue), 0
+    def _redrive_or_discard(self, queue: str, ids: Sequence[str] | None, act: RedriveOrDiscard) -> int:
+        session, count = self._queue(queue), 0
         if ids is not None:
             wanted = list(dict.fromkeys(ids))
-            for start in range(0, len(wanted), tending.CHUNK):
-                chunk = wanted[start : start + tending.CHUNK]
-                count += link.change(lambda step, chunk=chunk: tend(step, tending.named_dead(step, chunk)))  # type: ignore[misc]
+            for start in range(0, len(wanted), admin.CHUNK):
+                chunk = wanted[start : start + admin.CHUNK]
+                count += session.write(lambda tx, chunk=chunk: act(tx, admin.named_dead(tx, chunk)))  # type: ignore[misc]
             return count
-        upto = link.look(tending.last_death)  # those who die meanwhile stay
-        while tended := link.change(lambda step: tend(step, tending.oldest_dead(step, upto))):
-            count += tended
+        upto = session.read(admin.last_death)  # jobs that die meanwhile stay
+        while done := session.write(lambda tx: act(tx, admin.oldest_dead(tx, upto))):
+            count += done
         return count
 
     def result(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
-        link, give_up = self._link(queue), monotonic() + timeout_s
-        key, found = link.look(lambda step: tending.result(step, job_id))
+        session, give_up = self._queue(queue), monotonic() + timeout_s
+        key, found = session.read(lambda tx: admin.result(tx, job_id))
         if found is not None or timeout_s <= 0:
             return found
-        waiter = make_waiter(self._settings.bells, key, ENDED)
+        waiter = make_waiter(self._settings.wakeups, key, ENDED)
         with self._lock:
             self._waiters.add(waiter)
         try:
             while True:
-                _, found = link.look(lambda step: tending.result(step, job_id))
+                _, found = session.read(lambda tx: admin.result(tx, job_id))
                 remaining_s = give_up - monotonic()
                 if found is not None or remaining_s <= 0:
                     return found
@@ -234,7 +237,7 @@ class SQLiteClient(OrchestratorBackend):
         return list_queues(self._settings, self._namespace)
 
     def progress(self, queue: str, ids: Sequence[str] | None = None) -> dict[str, Progress]:
-        return self._link(queue).look(lambda step: read_progress(step, ids))
+        return self._queue(queue).read(lambda tx: read_progress(tx, ids))
 
     def diagnose(self) -> list[Finding]:
         if self._closed:
@@ -256,8 +259,8 @@ class SQLiteClient(OrchestratorBackend):
     def _is_closed(self) -> Closed:
         return Closed("this SQLiteClient is closed")
 
-    def _link(self, queue: str) -> QueueLink:
-        return QueueLink(self._own_session(), self._settings, self._namespace, queue)
+    def _queue(self, queue: str) -> QueueSession:
+        return QueueSession(self._own_session(), self._settings, self._namespace, queue)
 
     def _own_session(self) -> Session:
         if os.getpid() != self._pid:  # after a fork: the parent's consumers are the parent's
@@ -266,17 +269,3 @@ class SQLiteClient(OrchestratorBackend):
             self._consumers = []
             self._waiters = set()
         return self._session
-
-
-def _bounded(messages: Sequence[Message]) -> Iterator[list[Message]]:
-    """Cut messages into chunks that are bounded in number and in bytes."""
-    chunk: list[Message] = []
-    size = 0
-    for message in messages:
-        if chunk and (len(chunk) >= _CHUNK_JOBS or size + len(message.body) > _CHUNK_BYTES):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(message)
-        size += len(message.body)
-    if chunk:
-        yield chunk

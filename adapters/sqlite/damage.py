@@ -1,4 +1,4 @@
-"""Rows that are damaged: each costs its own job alone, and counts that can't be right are counted anew."""
+"""Damaged rows: each costs only its own job, and wrong counts are counted again."""
 
 import re
 from collections.abc import Sequence
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from ...domain.limits import NAME
 from ...domain.reasons import DeadReason
 from ...domain.text import printable
-from .step import NEVER_US, Step
+from .transaction import NEVER_US, Transaction
 
 _NAME = re.compile(NAME.encode())
 _LONGEST = 128
 _STAND_IN = re.compile("malformed-([0-9]{1,18})")
 _SOME = 1000
-"""The most rows of a kind that one step sets aside."""
+"""The most rows that one transaction sets aside."""
 _LOST = f"""
     SELECT seq, id FROM job WHERE queue = ? AND seq NOT IN (
         SELECT seq FROM ready WHERE queue = ? UNION ALL SELECT seq FROM delay WHERE queue = ?
@@ -20,7 +20,7 @@ _LOST = f"""
     LIMIT {_SOME}"""  # noqa: S608
 
 
-def find_odd(
+def find_damaged(
     seqs: Sequence[int], ids: Sequence[bytes | None], bodies: Sequence[bytes | None], attempts: Sequence[int]
 ) -> dict[int, str]:
     """Find which jobs can't be delivered, of some that stand in the queue; one without a row has no id.
@@ -53,7 +53,7 @@ def is_id(raw: bytes) -> bool:
     return _NAME.fullmatch(raw) is not None
 
 
-def stand_in(death: int) -> str:
+def substitute_id(death: int) -> str:
     """Return what commands call a dead job whose id can't name it."""
     return f"malformed-{death}"
 
@@ -64,38 +64,36 @@ def death_of(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def set_aside(step: Step, seq: object, id_: bytes | None, damage: str) -> None:
-    """Bury a job that can't be delivered; where it has no row, there is nothing to bury."""
+def set_aside(tx: Transaction, seq: object, id_: bytes | None, damage: str) -> None:
+    """Bury a job that can't be delivered; where it has no row, there is nothing to make_dead."""
     if id_ is None or not isinstance(seq, int):
-        step.tell(f"an entry for job number {seq!r:.20} was dropped: {damage}")
+        tx.log(f"an entry for job number {seq!r:.20} was dropped: {damage}")
         return
-    death = step.bury(seq, DeadReason.MALFORMED, damage)
+    death = tx.make_dead(seq, DeadReason.MALFORMED, damage)
     name = id_.decode(errors="backslashreplace")
-    called = name if is_id(id_) else f"{printable(name)}, which commands call {stand_in(death)},"
-    step.tell(f"job {called} is dead: malformed: {damage}")
+    called = name if is_id(id_) else f"{printable(name)}, which commands call {substitute_id(death)},"
+    tx.log(f"job {called} is dead: malformed: {damage}")
 
 
-def repair(step: Step) -> bool:
+def repair(tx: Transaction) -> bool:
     """Bury jobs that nothing would ever deliver, drop entries that stand for none, and count anew.
 
     Returns:
         Whether there may be more such jobs: call it again.
     """
     for table in ("ready", "delay", "lease"):
-        step.db.execute(
+        tx.db.execute(
             f"DELETE FROM {table} WHERE queue = ? AND typeof(seq) <> 'integer'",  # noqa: S608
-            (step.key,),
+            (tx.key,),
         )
     for table, moment in (("delay", "due"), ("lease", "ends")):
         # Text and blobs are sorted behind all numbers, so this finds them as well.
-        step.db.execute(
+        tx.db.execute(
             f"DELETE FROM {table} WHERE queue = ? AND {moment} >= ?",  # noqa: S608
-            (step.key, step.now + NEVER_US),
+            (tx.key, tx.now + NEVER_US),
         )
-    lost = step.db.execute(_LOST, (step.key,) * 5).fetchall()
+    lost = tx.db.execute(_LOST, (tx.key,) * 5).fetchall()
     for seq, id_ in lost:
-        set_aside(
-            step, seq, id_, "it stood nowhere in the queue, or where it would never have been delivered"
-        )
-    step.recount()
+        set_aside(tx, seq, id_, "it stood nowhere in the queue, or where it would never have been delivered")
+    tx.recount()
     return len(lost) >= _SOME

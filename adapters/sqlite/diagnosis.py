@@ -11,10 +11,11 @@ from typing import Any
 from ...domain.errors import AccessDenied, BackendError, BackendUnavailable, BrokerUnsuitable
 from ...ports import Durability, Finding
 from ...ports.findings import doubtful, good, wrong
+from ..shared.records import parse_queue
 from .clock import read_clock
+from .errors import FileDamaged, damaged, is_busy, translated
 from .filesystem import filesystem_of
-from .looking import find_queues, is_missing, parse_queue, peek
-from .refusals import FileDamaged, damaged, is_busy, translated
+from .introspection import find_queues, is_missing, open_read_only
 from .schema import MIGRATIONS, version_of
 from .session import LOG_LIMIT, FileSettings, check_suitable
 
@@ -49,7 +50,7 @@ def diagnose(settings: FileSettings, namespace: str, declared: Durability) -> li
         if is_missing(path):
             findings = [_makeable(path)]
         else:
-            with peek(settings) as db:
+            with open_read_only(settings) as db:
                 version = version_of(db, str(path))
                 findings = [good("reachable", f"{path} can be read"), _tables(version)]
                 if version:
@@ -68,7 +69,7 @@ def _unusable(error: BackendError, path: Path) -> Finding:
     if isinstance(error, FileDamaged):
         return wrong("damage", what, "save what can be read, as the message says; go on with the new file")
     if isinstance(error, BackendUnavailable):
-        remedy = "mend the disk, or end who hangs, as the message says"
+        remedy = "repair the disk, or end the process that hangs, as the message says"
         return wrong("reachable", what, remedy if path.exists() else "create the folder, or correct the path")
     remedy = "do what the message says" if isinstance(error, BrokerUnsuitable) else "look at the disk"
     return wrong("file", what, remedy)
@@ -141,11 +142,11 @@ def _bounded(db: sqlite3.Connection, query: str, *values: object) -> list[Any] |
 def _records(db: sqlite3.Connection, key: int, name: str) -> Iterator[Finding]:
     """Tell where the rows and the counts of a queue don't agree."""
     for jobs, *numbers in _bounded(db, _COUNTED, key) or ():
-        found, told = numbers[:4], numbers[4:]
-        if found != told:
+        found, counted = numbers[:4], numbers[4:]
+        if found != counted:
             yield doubtful(
                 "records",
-                f"queue {name!r} counts {told} jobs (ready, delayed, in flight, dead), and {found} are there",
+                f"queue {name!r} counts {counted} jobs (ready, delayed, in flight, dead); {found} are there",
                 "start a worker for this queue: it counts anew",
             )
         if jobs > sum(found):

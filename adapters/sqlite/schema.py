@@ -58,7 +58,7 @@ _FIRST = (
 )
 
 _SECOND = (
-    # How far the job in hand has come, as far as its handler told: it goes with the lease.
+    # How far the running job has come, as far as its handler reported it; ends with the lease.
     "ALTER TABLE lease ADD COLUMN progress TEXT",
 )
 

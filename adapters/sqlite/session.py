@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from ...domain.errors import BrokerUnsuitable, Closed
-from .bells import SUFFIX
 from .clock import FileClock, read_clock, set_clock
+from .errors import CommitUnknown, is_busy, leaves_open, translated
 from .filesystem import make_private, refuse_network_share
-from .refusals import CommitUnknown, is_busy, leaves_open, translated
 from .schema import OLDEST_SQLITE, is_current, migrate
+from .wakeups import SUFFIX
 
 AnswerT = TypeVar("AnswerT")
-Step = Callable[[sqlite3.Connection, FileClock], AnswerT]
-"""What is done in one transaction. It may be run again where that failed: it changes nothing but the file."""
+Work = Callable[[sqlite3.Connection, FileClock], AnswerT]
+"""What one transaction does. It may run again if the transaction failed, so it changes only the file."""
 
 _CACHE_KIB = 8192
 _CHECKPOINT_PAGES = 2000
@@ -44,11 +44,11 @@ class FileSettings:
     """What SQLite calls it: FULL or NORMAL."""
     retry_timeout_s: float
     """How long a transaction waits for its turn."""
-    bells: Path = field(init=False)
-    """The folder of its bells."""
+    wakeups: Path = field(init=False)
+    """The folder of its wake-ups."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "bells", Path(f"{self.path}{SUFFIX}"))
+        object.__setattr__(self, "wakeups", Path(f"{self.path}{SUFFIX}"))
 
 
 def check_suitable(path: Path) -> None:
@@ -85,8 +85,8 @@ class Session:
         self._closed = False
         self._pid = os.getpid()
 
-    def write(self, step: Step[AnswerT]) -> AnswerT:
-        """Run a step in a transaction that no other process writes beside; it is whole, or nothing is.
+    def write(self, work: Work[AnswerT]) -> AnswerT:
+        """Run ``work`` in a transaction: no other process writes meanwhile, and it takes effect whole or not.
 
         Raises:
             BackendUnavailable: others kept the file busy for as long as patience lasts, or the disk failed.
@@ -95,13 +95,13 @@ class Session:
             BackendError: the file can't be used; the kind of error and its message say why.
             Closed: the session was closed.
         """
-        return self._run("BEGIN IMMEDIATE", step)
+        return self._run("BEGIN IMMEDIATE", work)
 
-    def read(self, step: Step[AnswerT]) -> AnswerT:
-        """Run a step that changes nothing, on the file as it is at one moment; otherwise as :meth:`write`."""
-        return self._run("BEGIN", step)
+    def read(self, work: Work[AnswerT]) -> AnswerT:
+        """Run ``work``, which changes nothing, on one snapshot of the file; otherwise as :meth:`write`."""
+        return self._run("BEGIN", work)
 
-    def end_by(self, moment: float) -> None:
+    def set_deadline(self, moment: float) -> None:
         """Have no call from now on wait for its turn longer than up to a moment of the monotonic clock."""
         self._ends = moment
 
@@ -112,7 +112,7 @@ class Session:
         with self._lock:
             self._drop()
 
-    def _run(self, begin: str, step: Step[AnswerT]) -> AnswerT:
+    def _run(self, begin: str, work: Work[AnswerT]) -> AnswerT:
         self._leave_parent()
         give_up = min(time.monotonic() + self._settings.retry_timeout_s, self._ends)
         shortest_s, longest_s = _PAUSE_S
@@ -122,7 +122,7 @@ class Session:
                 if self._closed:
                     raise Closed(f"{self._owner} is closed")
                 try:
-                    return self._transact(self._connected(), begin, step)
+                    return self._transact(self._connected(), begin, work)
                 except sqlite3.Error as error:
                     if not is_busy(error):
                         self._drop()
@@ -132,10 +132,10 @@ class Session:
                 pause_s = min(longest_s, 2 * pause_s)
                 time.sleep(random.uniform(shortest_s, pause_s))  # noqa: S311
 
-    def _transact(self, db: sqlite3.Connection, begin: str, step: Step[AnswerT]) -> AnswerT:
+    def _transact(self, db: sqlite3.Connection, begin: str, work: Work[AnswerT]) -> AnswerT:
         db.execute(begin)
         try:
-            answer = step(db, self._clock)
+            answer = work(db, self._clock)
             try:
                 db.execute("COMMIT")
             except sqlite3.Error as error:

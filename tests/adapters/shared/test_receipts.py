@@ -2,7 +2,7 @@
 
 import pytest
 
-from mindtrace.jobs.adapters.shared.receipts import Receipts
+from mindtrace.jobs.adapters.shared.receipts import Held, Receipts
 from mindtrace.jobs.ports import SettleOutcome
 
 
@@ -52,3 +52,30 @@ def test_of_many_that_were_lost_the_oldest_are_forgotten_and_still_lost(receipts
     assert receipts.why_not_held("me.2") is SettleOutcome.LOST, "it can't be told any more"
     assert receipts.why_not_held("me.49999") is SettleOutcome.LOST
     assert receipts.why_not_held("me.49998") is SettleOutcome.ALREADY
+
+
+def test_what_is_held_is_settled_once() -> None:
+    """OK, then ALREADY; LOST where the settlement took no effect, and then as well (SET-1, LSE-4)."""
+    held: Held[str] = Held("me")
+    done, lost, expired = held.grant("a"), held.grant("b"), held.grant("c")
+    held.lose(expired)
+
+    assert [held.settle(done, took_effect=True) for _ in range(2)] == [
+        SettleOutcome.OK,
+        SettleOutcome.ALREADY,
+    ]
+    assert [held.settle(lost, took_effect=False) for _ in range(2)] == [SettleOutcome.LOST] * 2
+    assert held.settle(expired, took_effect=True) == SettleOutcome.LOST
+    assert held.receipts() == []
+
+
+def test_what_is_held_can_be_looked_up_and_replaced() -> None:
+    """As when a lease was extended (LSE-3)."""
+    held: Held[str] = Held("me")
+    receipt = held.grant("until noon")
+    held.replace(receipt, "until one")
+
+    assert held.get(receipt) == "until one"
+    assert held.outcome(receipt) == SettleOutcome.OK
+    assert held.outcome("me.9") == SettleOutcome.LOST
+    assert held.get("me.9") is None

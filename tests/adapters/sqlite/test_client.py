@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mindtrace.jobs import Orchestrator, PublishStatus, Queue, QueueCounts, SQLiteClient
+from mindtrace.jobs.adapters.sqlite import admin, settle
 from mindtrace.jobs.adapters.sqlite import client as client_module
-from mindtrace.jobs.adapters.sqlite import settling, tending
 from mindtrace.jobs.domain.errors import InvalidInput, InvalidName, QueueNotFound
 from mindtrace.jobs.ports import Ack, Dead, Durability, Message, Release, Retry, SettleOutcome
 
@@ -111,10 +111,13 @@ def test_a_receipt_is_never_good_for_another_delivery_of_the_job(client: SQLiteC
     client.publish("points", [Message("job", b"{}")])
     first, second = client.open_consumer("points"), client.open_consumer("points")
     (stale,) = first.receive(1, 0.0)
-    thief = first._held[stale.receipt]
+    thief = first._held.get(stale.receipt)
+    assert thief is not None
     first.settle([Release(stale.receipt)])
     (held,) = second.receive(1, 0.0)
-    first._held[stale.receipt] = thief._replace(ends=second._held[held.receipt].ends)
+    heir = second._held.get(held.receipt)
+    assert heir is not None
+    first._held.replace(stale.receipt, thief._replace(ends=heir.ends))
 
     assert first.settle([Ack(stale.receipt)]).outcomes == [SettleOutcome.LOST]
     assert second.settle([Ack(held.receipt)]).outcomes == [SettleOutcome.OK]
@@ -191,7 +194,7 @@ def test_what_a_killed_deletion_left_is_dropped_by_the_next_who_declares(
 ) -> None:
     """And is out of sight until then."""
     client.publish("points", [Message(f"job-{n}", b"{}") for n in range(5)])
-    client._link("points").change(tending.orphan)
+    client._queue("points").write(admin.mark_deleted)
     client.declare(Queue("points"))
     assert client.counts("points") == QueueCounts(0, 0, 0, 0)
     for _ in range(3):
@@ -217,7 +220,7 @@ def test_of_jobs_without_a_result_the_last_that_ended_are_remembered(
     client: SQLiteClient, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Up to a number."""
-    monkeypatch.setattr(settling, "REMEMBERED_ENDS", 3)
+    monkeypatch.setattr(settle, "REMEMBERED_ENDS", 3)
     ids = [f"job-{n}" for n in range(5)]
     client.publish("points", [Message(id_, b"{}") for id_ in ids])
     with client.open_consumer("points") as consumer:
@@ -228,7 +231,7 @@ def test_of_jobs_without_a_result_the_last_that_ended_are_remembered(
 
 
 def test_a_closed_client_leaves_one_file(client: SQLiteClient, path: Path) -> None:
-    """Its log is in it, and gone; bells are made by those who wait only."""
+    """Its log is in it, and gone; fifos are made by those who wait only."""
     client.publish("points", [Message("job", b"{}")])
     client.open_consumer("points").receive(1, 0.0)
     client.close()

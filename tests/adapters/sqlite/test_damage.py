@@ -48,7 +48,7 @@ def publish(client: SQLiteClient, *ids: str, delay_s: float = 0.0) -> None:
     client.publish("points", [Message(id_, b"{}", 0, delay_s) for id_ in ids])
 
 
-def bury(client: SQLiteClient, *ids: str) -> None:
+def make_dead(client: SQLiteClient, *ids: str) -> None:
     """Publish jobs, and let them die."""
     publish(client, *ids)
     with client.open_consumer("points") as consumer:
@@ -107,7 +107,7 @@ class Scene:
         client.declare(Queue("points", kind))
         self.client = client
         self.ids = {state: [f"{state}-{number}" for number in range(3)] for state in STATES}
-        bury(client, *self.ids["dead"])
+        make_dead(client, *self.ids["dead"])
         publish(client, *self.ids["held"])
         self.holder = client.open_consumer("points")
         self.held = self.holder.receive(3, 0.0)
@@ -135,8 +135,8 @@ class Scene:
         """Make every call there is: the neighbours live as if nothing had happened."""
         client = self.client
         client.counts("points")
-        told = client.progress("points")
-        assert {id_: told.get(id_) for id_ in self.neighbours("held")} == dict.fromkeys(
+        messages = client.progress("points")
+        assert {id_: messages.get(id_) for id_ in self.neighbours("held")} == dict.fromkeys(
             self.neighbours("held"), Progress(1, 2)
         )
         outcomes = self.holder.settle([Retry(each.receipt, 0.0, "again") for each in self.held])
@@ -250,7 +250,7 @@ def test_a_job_whose_id_can_not_name_it_is_buried_under_a_name_that_can(
 
 
 def test_a_dead_letter_without_a_row_is_listed_and_discarded(client: SQLiteClient, sql: Sql) -> None:
-    bury(client, "one", "two")
+    make_dead(client, "one", "two")
     sql("DELETE FROM job WHERE id = 'one'")
 
     assert [letter.id for letter in letters(client)] == ["malformed-1", "two"]
@@ -313,7 +313,7 @@ def test_a_wrong_count_of_ready_jobs_hides_none_and_is_corrected(
 def test_any_wrong_count_is_corrected_in_the_end(
     client: SQLiteClient, sql: Sql, column: str, count: int
 ) -> None:
-    bury(client, "three")
+    make_dead(client, "three")
     publish(client, "one", "two", delay_s=0.001)
     sql(f"UPDATE queue SET {column} = ?", count)
     assert sorted(drain(client)) == ["one", "two"]
@@ -390,7 +390,7 @@ def test_a_clock_that_was_set_back_in_the_file_is_set_anew(
         assert drain(other) == ["one", "two"]
 
 
-# -- what is told of it ---------------------------------------------------------------------------
+# -- what is messages of it ---------------------------------------------------------------------------
 
 
 def test_a_queue_of_an_unknown_kind_is_told_and_the_others_are_served(client: SQLiteClient, sql: Sql) -> None:
@@ -412,9 +412,9 @@ def test_the_doctor_tells_of_counts_and_rows_that_do_not_agree(client: SQLiteCli
     assert _told(client, "records") == ""
 
     sql("DELETE FROM ready WHERE rank = 2")
-    told = _told(client, "records")
-    assert "counts [3, 0, 0, 0] jobs (ready, delayed, in flight, dead), and [2, 0, 0, 0] are there" in told
-    assert "1 jobs stand nowhere, so they never run" in told
+    messages = _told(client, "records")
+    assert "counts [3, 0, 0, 0] jobs (ready, delayed, in flight, dead); [2, 0, 0, 0] are there" in messages
+    assert "1 jobs stand nowhere, so they never run" in messages
 
     sql("DELETE FROM job")
     assert "2 entries have no job" in _told(client, "records")

@@ -1,4 +1,4 @@
-"""What the doctor is told of a file: each fault is planted, and nothing is changed by looking."""
+"""What the doctor is messages of a file: each fault is planted, and nothing is changed by looking."""
 
 import sqlite3
 import threading

@@ -1,4 +1,4 @@
-"""What stands in the way of a transaction, and what the caller is told."""
+"""What stands in the way of a transaction, and what the caller is messages."""
 
 import os
 import sqlite3
@@ -58,9 +58,9 @@ def test_who_may_read_the_file_may_read_what_lies_beside_it(
             assert consumer.receive(1, timeout_s=0.01) == []
         found = modes(path)
 
-    bells = {name for name in found if name.endswith("-ready")}
-    files = {"jobs.db", "jobs.db-wal", "jobs.db-shm", *bells}
-    assert found == dict.fromkeys(files, mode or 0o600) | {"jobs.db-bells": folders}
+    fifos = {name for name in found if name.endswith("-ready")}
+    files = {"jobs.db", "jobs.db-wal", "jobs.db-shm", *fifos}
+    assert found == dict.fromkeys(files, mode or 0o600) | {"jobs.db-wakeups": folders}
 
 
 def test_a_link_to_a_file_that_is_not_there_yet_is_followed(path: Path, tmp_path: Path) -> None:
@@ -149,8 +149,8 @@ def test_a_consumer_of_a_locked_file_closes_though_another_thread_waits_for_its_
         locked()
         consumer._session._settings = replace(consumer._session._settings, retry_timeout_s=30.0)
         began = threading.Event()
-        change = consumer._link.change
-        consumer._link.change = lambda work: began.set() or change(work)  # type: ignore[method-assign]
+        change = consumer._queue.write
+        consumer._queue.write = lambda work: began.set() or change(work)  # type: ignore[method-assign]
         settling = thread.submit(consumer.settle, [Ack(held.receipt)])
         assert began.wait(10)
         consumer.close()

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from ...domain.errors import Closed, QueueNotFound
+from ...domain.errors import QueueNotFound
 from ...domain.reporting import Progress
 from ...ports import ConsumerBackend, Delivery, Settled, Settlement, SettleOutcome
+from ..shared.errors import consumer_closed
 from .namespace import Namespace
 from .store import QueueStore
 
@@ -59,5 +60,5 @@ class LocalConsumerBackend(ConsumerBackend):
         """Serve the queue that was declared anew under the name of one that was deleted."""
         store: QueueStore = self._namespace.store(self._queue)
         if self._table.closed:
-            raise Closed(f"this consumer of queue {self._queue!r} is closed")
+            raise consumer_closed(self._queue)
         self._store, self._table = store, store.open_table(self._lease_s)

@@ -10,21 +10,22 @@ from time import monotonic
 from ...domain.errors import BackendUnavailable, Closed, JobsError, QueueNotFound
 from ...domain.reporting import Progress
 from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
-from ..shared.receipts import Receipts
-from .bells import LOOK_S, READY, Waiter, make_waiter
+from ..shared.errors import consumer_closed
+from ..shared.receipts import Held
 from .damage import repair
-from .delivering import Held, Outlook, Taken, extend, outlook, sweep, take
-from .looking import write_progress
+from .introspection import write_progress
+from .lease import LeasedJob, Outlook, Taken, extend, outlook, sweep, take
 from .session import FileSettings, Session
-from .settling import settle
-from .step import QueueLink, Step
+from .settle import settle
+from .transaction import QueueSession, Transaction
+from .wakeups import LOOK_S, READY, Waiter, make_waiter
 
 _MAX_BATCH = 1000
 """The most jobs that one transaction leases, so that nobody waits for long behind it."""
 
 
 class SQLiteConsumerBackend(ConsumerBackend):
-    """Receives with one transaction a batch, and waits for a bell: a publish wakes it at once (RCV-2).
+    """Receives a batch in one transaction, and waits for a wake-up: a publish wakes it at once (RCV-2).
 
     Made by :meth:`SQLiteClient.open_consumer`.
     """
@@ -32,13 +33,12 @@ class SQLiteConsumerBackend(ConsumerBackend):
     def __init__(self, settings: FileSettings, namespace: str, queue: str, lease_s: float) -> None:
         super().__init__()
         self._session = Session(settings, f"this consumer of queue {queue!r}")
-        self._link = QueueLink(self._session, settings, namespace, queue)
-        self._folder = settings.bells
-        self._patience_s = settings.retry_timeout_s
+        self._queue = QueueSession(self._session, settings, namespace, queue)
+        self._wakeups = settings.wakeups
+        self._retry_timeout_s = settings.retry_timeout_s
         self._lease_s = lease_s
-        self._receipts = Receipts(secrets.token_urlsafe(8))
         self._lock = threading.RLock()  # what is held is as the file has it
-        self._held: dict[str, Held] = {}
+        self._held: Held[LeasedJob] = Held(secrets.token_urlsafe(8))
         self._waiter: Waiter | None = None
         self._waits_for: int | None = None
         self._interrupted = threading.Event()
@@ -53,11 +53,11 @@ class SQLiteConsumerBackend(ConsumerBackend):
         give_up = monotonic() + timeout_s
         while True:
             self._check_open()
-            found = self._link.look(outlook)
+            found = self._queue.read(outlook)
             if found.is_damaged:
-                while self._link.change(repair):
+                while self._queue.write(repair):
                     pass
-                found = self._link.look(outlook)
+                found = self._queue.read(outlook)
             if found.is_ready and (deliveries := self._exchange([], max_jobs).deliveries):
                 return deliveries
             remaining_s = give_up - monotonic()
@@ -69,13 +69,13 @@ class SQLiteConsumerBackend(ConsumerBackend):
 
     def _wait(self, found: Outlook, remaining_s: float) -> None:
         if self._waiter is None or self._waits_for != found.queue:
-            self._listen(found.queue)  # and look once more: it may have rung meanwhile
+            self._listen(found.queue)  # and look once more: the wake-up may have come meanwhile
             return
         next_s = LOOK_S if found.next_event_s is None else found.next_event_s
         self._waiter.wait(min(remaining_s, next_s, LOOK_S))
 
     def _listen(self, queue: int) -> None:
-        former, self._waiter = self._waiter, make_waiter(self._folder, queue, READY)
+        former, self._waiter = self._waiter, make_waiter(self._wakeups, queue, READY)
         self._waits_for = queue
         if former is not None:
             former.close()
@@ -87,29 +87,26 @@ class SQLiteConsumerBackend(ConsumerBackend):
             return self._exchange(settlements, take)
         except QueueNotFound:  # deleted: every receipt of it is lost (ADM-3)
             with self._lock:
-                return Settled([self._outcome(settlement.receipt, {}) for settlement in settlements], [])
+                return Settled([self._settled(settlement.receipt, {}) for settlement in settlements], [])
 
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
         with self._lock:
             self._check_open()
             known = {receipt: held for receipt in receipts if (held := self._held.get(receipt)) is not None}
 
-            def work(step: Step) -> dict[str, Held | None]:
-                return {receipt: extend(step, held, self._lease_s) for receipt, held in known.items()}
+            def work(tx: Transaction) -> dict[str, LeasedJob | None]:
+                return {receipt: extend(tx, held, self._lease_s) for receipt, held in known.items()}
 
             try:
-                extended = self._link.change(work)
+                extended = self._queue.write(work)
             except QueueNotFound:
                 extended = dict.fromkeys(known)
             for receipt, held in extended.items():
                 if held is None:
-                    self._lose(receipt)
+                    self._held.lose(receipt)
                 else:
-                    self._held[receipt] = held
-            return [
-                SettleOutcome.OK if receipt in self._held else self._receipts.why_not_held(receipt)
-                for receipt in receipts
-            ]
+                    self._held.replace(receipt, held)
+            return list(map(self._held.outcome, receipts))
 
     def report(self, receipt: str, progress: Progress) -> None:
         with self._lock:
@@ -118,7 +115,7 @@ class SQLiteConsumerBackend(ConsumerBackend):
                 return
             self._check_open()
             with suppress(QueueNotFound):  # deleted: the receipt is lost
-                self._link.change(lambda step: write_progress(step, held, progress))
+                self._queue.write(lambda tx: write_progress(tx, held, progress))
 
     def interrupt(self) -> None:
         self._interrupted.set()
@@ -131,7 +128,7 @@ class SQLiteConsumerBackend(ConsumerBackend):
         return self._closed
 
     def close(self) -> None:
-        self.close_by(monotonic() + self._patience_s)
+        self.close_by(monotonic() + self._retry_timeout_s)
 
     def close_by(self, moment: float) -> None:
         """Close it, without waiting longer than up to a moment of the monotonic clock."""
@@ -142,9 +139,9 @@ class SQLiteConsumerBackend(ConsumerBackend):
         try:
             if not is_locked:
                 raise BackendUnavailable("a call on another thread hasn't ended")
-            self._session.end_by(moment)
-            if self._held:
-                self.settle([Release(receipt) for receipt in list(self._held)])
+            self._session.set_deadline(moment)
+            if receipts := self._held.receipts():
+                self.settle([Release(receipt) for receipt in receipts])
         except JobsError as error:
             self.logger.warning("a consumer closed without releasing its jobs: %s", error)
         finally:
@@ -160,40 +157,30 @@ class SQLiteConsumerBackend(ConsumerBackend):
     def _exchange(self, settlements: Sequence[Settlement], count: int) -> Settled:
         with self._lock:
             self._check_open()
-            known: dict[str, tuple[Held, Settlement]] = {}
+            known: dict[str, tuple[LeasedJob, Settlement]] = {}
             for settlement in settlements:
                 if (held := self._held.get(settlement.receipt)) is not None:
                     known.setdefault(settlement.receipt, (held, settlement))
 
-            def work(step: Step) -> tuple[dict[str, bool], list[Taken]]:
-                sweep(step)
-                settled = settle(step, known)
-                return settled, take(step, min(count, _MAX_BATCH), self._lease_s)
+            def work(tx: Transaction) -> tuple[dict[str, bool], list[Taken]]:
+                sweep(tx)
+                settled = settle(tx, known)
+                return settled, take(tx, min(count, _MAX_BATCH), self._lease_s)
 
-            settled, taken = self._link.change(work)
-            outcomes = [self._outcome(settlement.receipt, settled) for settlement in settlements]
+            settled, taken = self._queue.write(work)
+            outcomes = [self._settled(settlement.receipt, settled) for settlement in settlements]
             return Settled(outcomes, [self._grant(each) for each in taken])
 
-    def _outcome(self, receipt: str, settled: dict[str, bool]) -> SettleOutcome:
-        """The answer for a receipt, and a repetition's, by which receipts were settled or else were lost."""
-        if self._held.pop(receipt, None) is None:
-            return self._receipts.why_not_held(receipt)
-        return SettleOutcome.OK if settled.get(receipt) else self._lose(receipt)
+    def _settled(self, receipt: str, settled: dict[str, bool]) -> SettleOutcome:
+        return self._held.settle(receipt, took_effect=settled.get(receipt, False))
 
     def _grant(self, taken: Taken) -> Delivery:
-        self._receipts.granted += 1
-        receipt = f"{self._receipts.name}.{self._receipts.granted}"
-        held, body, attempt, crashes = taken
-        self._held[receipt] = held
-        return Delivery(held.id, body, receipt, attempt, held.number, crashes, self._lease_s)
-
-    def _lose(self, receipt: str) -> SettleOutcome:
-        self._held.pop(receipt, None)
-        self._receipts.lose([receipt])
-        return SettleOutcome.LOST
+        job, body, attempt, crashes = taken
+        receipt = self._held.grant(job)
+        return Delivery(job.id, body, receipt, attempt, job.number, crashes, self._lease_s)
 
     def _check_open(self) -> None:
         if os.getpid() != self._pid:
-            raise Closed(f"this consumer of queue {self._link.queue!r} belongs to another process")
+            raise Closed(f"this consumer of queue {self._queue.name!r} belongs to another process")
         if self._closed:
-            raise Closed(f"this consumer of queue {self._link.queue!r} is closed")
+            raise consumer_closed(self._queue.name)

@@ -1,4 +1,4 @@
-"""Looking at a file: which queues there are, and how far their jobs have come."""
+"""Introspection: which queues a file has, and how far their jobs have come."""
 
 import json
 import os
@@ -9,19 +9,18 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from ...domain.errors import InvalidInput
-from ...domain.queue import Queue, QueueKind
+from ...domain.queue import Queue
 from ...domain.reporting import Progress
-from ..shared.records import parse_progress
-from .delivering import Held
-from .refusals import translated
+from ..shared.records import parse_progress, parse_queue
+from .errors import translated
+from .lease import LeasedJob
 from .schema import version_of
 from .session import FileSettings, check_suitable
-from .step import Step
+from .transaction import Transaction
 
 
 @contextmanager
-def peek(settings: FileSettings) -> Iterator[sqlite3.Connection]:
+def open_read_only(settings: FileSettings) -> Iterator[sqlite3.Connection]:
     """Look at a file that is there as it is: it isn't made, nor brought up to date, as a session would.
 
     Raises:
@@ -46,20 +45,16 @@ def is_missing(path: Path) -> bool:
 
 
 def list_queues(settings: FileSettings, namespace: str) -> list[Queue]:
-    """List the queues of ``namespace``, none where the file is yet to be made; errors as of :func:`peek`."""
+    """List the queues of ``namespace``; none if there is no file yet.
+
+    Raises:
+        BackendError: as of :func:`open_read_only`.
+    """
     if is_missing(settings.path):
         return []
-    with peek(settings) as db:
+    with open_read_only(settings) as db:
         found = find_queues(db, settings, namespace)
         return [queue for _, name, kind in found if (queue := parse_queue(name, kind)) is not None]
-
-
-def parse_queue(name: str, kind: str) -> Queue | None:
-    """Return a queue as it was found, or None where its name or kind is none that a queue can have."""
-    try:
-        return Queue(name, QueueKind.parse(kind))
-    except InvalidInput:
-        return None
 
 
 def find_queues(db: sqlite3.Connection, settings: FileSettings, namespace: str) -> list[tuple[int, str, str]]:
@@ -75,24 +70,24 @@ def find_queues(db: sqlite3.Connection, settings: FileSettings, namespace: str) 
     ).fetchall()
 
 
-def write_progress(step: Step, held: Held, progress: Progress) -> None:
+def write_progress(tx: Transaction, held: LeasedJob, progress: Progress) -> None:
     """Keep how far a job has come, for as long as it is leased; one whose lease is lost changes nothing."""
-    step.db.execute(
+    tx.db.execute(
         "UPDATE lease SET progress = ? WHERE queue = ? AND ends = ? AND seq = ? AND number = ?",
-        (json.dumps([progress.done, progress.total]), step.key, held.ends, held.seq, held.number),
+        (json.dumps([progress.done, progress.total]), tx.key, held.ends, held.seq, held.number),
     )
 
 
-def read_progress(step: Step, ids: Sequence[str] | None) -> dict[str, Progress]:
-    """Say how far the jobs in hand have come, as far as they told."""
-    rows = step.db.execute(
+def read_progress(tx: Transaction, ids: Sequence[str] | None) -> dict[str, Progress]:
+    """Say how far the jobs in hand have come, as far as they reported."""
+    rows = tx.db.execute(
         "SELECT id, progress FROM lease CROSS JOIN job USING (seq)"
         " WHERE lease.queue = ? AND ends > ? AND progress IS NOT NULL",
-        (step.key, step.now),
+        (tx.key, tx.now),
     )
-    told = {
+    reported = {
         id_.decode(errors="backslashreplace"): progress
         for id_, text in rows
         if (progress := parse_progress(text))
     }
-    return told if ids is None else {id_: told[id_] for id_ in ids if id_ in told}
+    return reported if ids is None else {id_: reported[id_] for id_ in ids if id_ in reported}

@@ -1,4 +1,4 @@
-"""One transaction on one queue: its row is read at the beginning, and what changed is written at the end."""
+"""One transaction on one queue: reads the queue's row first, and writes its counts last."""
 
 import logging
 import sqlite3
@@ -6,13 +6,14 @@ from collections.abc import Callable
 from math import inf
 from typing import TypeVar
 
-from ...domain.errors import BackendError, QueueNotFound
+from ...domain.errors import BackendError
 from ...domain.limits import MAX_PRIORITY
 from ...domain.queue import QueueKind
 from ...domain.reasons import DeadReason
-from .bells import ENDED, READY, ring
+from ..shared.errors import not_declared
 from .clock import FileClock
 from .session import FileSettings, Session
+from .wakeups import ENDED, READY, wake
 
 AnswerT = TypeVar("AnswerT")
 
@@ -26,8 +27,8 @@ _LARGEST = 1 << 53
 """No count is as large as that."""
 
 
-class Step:
-    """What a transaction knows of its queue, and what it changes there.
+class Transaction:
+    """A transaction on one queue: what it knows of the queue, and what it changes there.
 
     Raises:
         QueueNotFound: the queue isn't declared.
@@ -41,7 +42,7 @@ class Step:
             (namespace, queue),
         ).fetchone()
         if row is None:
-            raise QueueNotFound(f"queue {queue!r}: not declared; register its schema first")
+            raise not_declared(queue)
         self.key: int = row[0]
         self.kind = _kind(queue, row[1])
         self._before: tuple[int, ...] = row[2:]
@@ -53,14 +54,14 @@ class Step:
         """Whether a job is due before all that were delayed so far."""
         self.has_ended = False
         """Whether a job has ended."""
-        self.told: list[str] = []
-        """What is to be logged of this queue once the transaction is committed."""
+        self.messages: list[str] = []
+        """What to log about this queue once the transaction is committed."""
 
-    def tell(self, what: str) -> None:
-        """Have this logged, of this queue."""
-        self.told.append(what)
+    def log(self, message: str) -> None:
+        """Have a message about this queue logged once the transaction is committed."""
+        self.messages.append(message)
 
-    def write_down(self) -> None:
+    def save_counts(self) -> None:
         """Write the counts where they changed."""
         counted = (self.ready, self.delayed, self.leased, self.dead)
         if min(counted) < 0 or max(counted) >= _LARGEST:
@@ -73,15 +74,15 @@ class Step:
                 (*counts, self.now, self.key),
             )
 
-    def rings(self) -> list[str]:
-        """Which bells are to be rung once this is committed."""
+    def wakeups(self) -> list[str]:
+        """Say whom to wake once this is committed."""
         had_ready = self._before[0] > 0
-        bells = [READY] if self.is_due_earlier or (self.ready and not had_ready) else []
-        return [*bells, ENDED] if self.has_ended else bells
+        ready = [READY] if self.is_due_earlier or (self.ready and not had_ready) else []
+        return [*ready, ENDED] if self.has_ended else ready
 
     # -- what several kinds of change share -------------------------------------------------------
 
-    def tickets(self, count: int) -> int:
+    def take_numbers(self, count: int) -> int:
         """Take ``count`` numbers that nobody else is given, and return the one before the first."""
         ((last, latest),) = self.db.execute(
             "UPDATE file SET ticket = CAST(ticket AS INTEGER) + ?"
@@ -90,11 +91,11 @@ class Step:
         ).fetchall()
         if latest <= last - count < _LEVEL:
             return int(last) - count
-        return self._tickets_anew(count, latest)
+        return self._restart_numbers(count, latest)
 
-    def _tickets_anew(self, count: int, latest: int) -> int:
+    def _restart_numbers(self, count: int, latest: int) -> int:
         """Go on after the highest number that any job or place has, as the file's own can't be right."""
-        self.tell("the file's count of numbers was wrong, and is right again")
+        self.log("the file's count of numbers was wrong, and is right again")
         ((place,),) = self.db.execute(
             "SELECT max(abs(CAST(rank AS INTEGER) % ?))"
             " FROM (SELECT rank FROM ready UNION ALL SELECT rank FROM lease)",
@@ -115,7 +116,7 @@ class Step:
         """Let jobs arrive, given by seq and priority, in this order."""
         if not jobs:
             return
-        place = self.tickets(len(jobs))
+        place = self.take_numbers(len(jobs))
         self.put([(self.rank(place + n, priority), seq) for n, (seq, priority) in enumerate(jobs, 1)])
 
     def put(self, ranks: list[tuple[int, int]]) -> None:
@@ -126,19 +127,19 @@ class Step:
         ).rowcount
         self.ready += put
         if put < len(ranks):
-            self._bury_displaced(ranks)
+            self._make_displaced_dead(ranks)
 
-    def _bury_displaced(self, ranks: list[tuple[int, int]]) -> None:
+    def _make_displaced_dead(self, ranks: list[tuple[int, int]]) -> None:
         """Bury those jobs in whose place there is another, as no two ever should be in one."""
         for rank, seq in ranks:
             ((there,),) = self.db.execute(
                 "SELECT seq FROM ready WHERE queue = ? AND rank = ?", (self.key, rank)
             ).fetchall()
             if there != seq:
-                self.bury(seq, DeadReason.MALFORMED, "another job stands in its place")
-                self.tell(f"job number {seq} is dead: malformed: another job stands in its place")
+                self.make_dead(seq, DeadReason.MALFORMED, "another job stands in its place")
+                self.log(f"job number {seq} is dead: malformed: another job stands in its place")
 
-    def bury(self, seq: int, reason: str, error: str) -> int:
+    def make_dead(self, seq: int, reason: str, error: str) -> int:
         """Make a job, which stands nowhere any more, a dead letter; return the number of its death."""
         made = self.db.execute(
             "INSERT OR IGNORE INTO dead (queue, seq, reason, error, died) VALUES (?, ?, ?, ?, ?)",
@@ -148,7 +149,7 @@ class Step:
         self.has_ended = True
         return made.lastrowid or 0
 
-    def hold_back(self, jobs: list[tuple[int, int]]) -> None:
+    def delay(self, jobs: list[tuple[int, int]]) -> None:
         """Let jobs wait until they are due, given by moment and seq."""
         first = self.first_due()
         self.delayed += self.db.executemany(
@@ -177,11 +178,11 @@ class Step:
 
     def recount(self) -> None:
         """Count the jobs anew, as the counts can't be right."""
-        told = (self.ready, self.delayed, self.leased, self.dead)
+        before = (self.ready, self.delayed, self.leased, self.dead)
         found = tuple(map(self._count, ("ready", "delay", "lease", "dead")))
         self.ready, self.delayed, self.leased, self.dead = found
-        if found != told:
-            self.tell("its counts were wrong, and are right again")
+        if found != before:
+            self.log("its counts were wrong, and are right again")
 
     def _count(self, table: str) -> int:
         query = f"SELECT count(*) FROM {table} WHERE queue = ?"  # noqa: S608
@@ -200,31 +201,31 @@ def _kind(queue: str, raw: bytes) -> QueueKind:
         ) from None
 
 
-class QueueLink:
+class QueueSession:
     """One queue, as one session reaches it."""
 
     def __init__(self, session: Session, settings: FileSettings, namespace: str, queue: str) -> None:
         self._session = session
-        self._bells = settings.bells
+        self._wakeups = settings.wakeups
         self._namespace = namespace
-        self.queue = queue
+        self.name = queue
 
-    def change(self, work: Callable[[Step], AnswerT]) -> AnswerT:
+    def write(self, work: Callable[[Transaction], AnswerT]) -> AnswerT:
         """Do work in one transaction, and wake those who wait for what it did; errors as of the session."""
 
-        def transact(db: sqlite3.Connection, clock: FileClock) -> tuple[Step, AnswerT]:
-            step = Step(db, clock, self._namespace, self.queue)
-            answer = work(step)
-            step.write_down()
-            return step, answer
+        def transact(db: sqlite3.Connection, clock: FileClock) -> tuple[Transaction, AnswerT]:
+            tx = Transaction(db, clock, self._namespace, self.name)
+            answer = work(tx)
+            tx.save_counts()
+            return tx, answer
 
-        step, answer = self._session.write(transact)
-        for what in step.told:
-            _LOGGER.error("queue %s: %s", self.queue, what)
-        for what in step.rings():
-            ring(self._bells, step.key, what)
+        tx, answer = self._session.write(transact)
+        for message in tx.messages:
+            _LOGGER.error("queue %s: %s", self.name, message)
+        for what in tx.wakeups():
+            wake(self._wakeups, tx.key, what)
         return answer
 
-    def look(self, work: Callable[[Step], AnswerT]) -> AnswerT:
+    def read(self, work: Callable[[Transaction], AnswerT]) -> AnswerT:
         """Look without changing anything."""
-        return self._session.read(lambda db, clock: work(Step(db, clock, self._namespace, self.queue)))
+        return self._session.read(lambda db, clock: work(Transaction(db, clock, self._namespace, self.name)))

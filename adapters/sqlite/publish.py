@@ -1,40 +1,40 @@
-"""Putting jobs into a queue."""
+"""Publishing."""
 
 from collections.abc import Sequence
 from math import ceil
 
 from ...ports import Message, PublishStatus
-from .step import Step
+from .transaction import Transaction
 
 
-def publish(step: Step, messages: Sequence[Message]) -> list[PublishStatus]:
+def publish(tx: Transaction, messages: Sequence[Message]) -> list[PublishStatus]:
     """Put messages into the queue, in order, but those whose id is live (PUB-5)."""
-    before = step.tickets(len(messages))
-    inserted = step.db.executemany(
+    before = tx.take_numbers(len(messages))
+    inserted = tx.db.executemany(
         "INSERT OR IGNORE INTO job (seq, queue, id, priority, body) VALUES (?, ?, ?, ?, ?)",
         [
-            (seq, step.key, message.id, message.priority, message.body)
+            (seq, tx.key, message.id, message.priority, message.body)
             for seq, message in enumerate(messages, before + 1)
         ],
     ).rowcount
     fresh = list(enumerate(messages, before + 1))
     statuses = [PublishStatus.ACCEPTED] * len(messages)
     if inserted < len(messages):
-        rows = step.db.execute(
+        rows = tx.db.execute(
             "SELECT seq FROM job WHERE seq > ? AND seq <= ?", (before, before + len(messages))
         )
         there = {seq for (seq,) in rows.fetchall()}
         statuses = [PublishStatus.ACCEPTED if seq in there else PublishStatus.DUPLICATE for seq, _ in fresh]
         fresh = [(seq, message) for seq, message in fresh if seq in there]
     delayed = [
-        (step.now + ceil(message.delay_s * 1_000_000), seq) for seq, message in fresh if message.delay_s > 0
+        (tx.now + ceil(message.delay_s * 1_000_000), seq) for seq, message in fresh if message.delay_s > 0
     ]
-    step.put([(step.rank(seq, message.priority), seq) for seq, message in fresh if message.delay_s <= 0])
+    tx.put([(tx.rank(seq, message.priority), seq) for seq, message in fresh if message.delay_s <= 0])
     if delayed:
-        step.hold_back(delayed)
+        tx.delay(delayed)
     # What became of an earlier job of the same id is no answer to a question for this one.
-    if step.db.execute("SELECT 1 FROM result WHERE queue = ? LIMIT 1", (step.key,)).fetchone():
-        step.db.executemany(
-            "DELETE FROM result WHERE queue = ? AND id = ?", [(step.key, message.id) for _, message in fresh]
+    if tx.db.execute("SELECT 1 FROM result WHERE queue = ? LIMIT 1", (tx.key,)).fetchone():
+        tx.db.executemany(
+            "DELETE FROM result WHERE queue = ? AND id = ?", [(tx.key, message.id) for _, message in fresh]
         )
     return statuses

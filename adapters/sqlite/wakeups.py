@@ -1,9 +1,9 @@
-"""How one process tells the others that something changed, without anyone asking all the time.
+"""Wake-ups between processes: a waiter learns at once that something changed, without asking all the time.
 
-A bell is a FIFO in a folder beside the file, made by the first who waits for it. To ring it is to write a
-byte. Nobody reads it: each who waits has an epoll of its own that reports each write once (EPOLLET), so a
-process that is killed takes no ring from another and leaves nothing behind. A ring may still be lost, with a
-process that is killed between its commit and its ring; hence nobody waits for long without looking.
+A wake-up is a FIFO in a folder beside the file, made by the first process that waits for it. To wake the
+others, a process writes a byte. Nobody reads it: each waiter has an epoll of its own, which reports each
+write once (EPOLLET). So a process that is killed takes no wake-up from another, and leaves nothing behind. A
+wake-up is lost if a process is killed between its commit and its write; so nobody waits long without looking.
 """
 
 import os
@@ -17,53 +17,53 @@ from typing import Protocol
 
 from .filesystem import mode_of
 
-SUFFIX = "-bells"
-"""What the folder of a file's bells is called, after the file."""
+SUFFIX = "-wakeups"
+"""The folder's name is that of the file and this."""
 READY = "ready"
-"""Rung when a queue that had no ready job has one, and when one is due earlier than was known."""
+"""Sent when a queue that had no ready job has one, and when a job is due earlier than all before."""
 ENDED = "ended"
-"""Rung when jobs have ended."""
+"""Sent when jobs have ended."""
 
 LOOK_S = 0.25
-"""The longest that anyone waits without looking."""
+"""The longest time that anyone waits without looking."""
 _POLL_S = (0.001, 0.03)
-"""Where there are no bells: the first pause between two looks, and the longest, which it grows to."""
+"""Without FIFOs: the first pause between two looks, and the longest, to which it grows."""
 
 
-def ring(folder: Path, queue: int, what: str) -> None:
-    """Wake all who wait for this of a queue."""
+def wake(folder: Path, queue: int, what: str) -> None:
+    """Wake all who wait for an event, such as :data:`READY`, of a queue."""
     try:
-        bell = _open(_bell(folder, queue, what))
+        fifo = _open(_path(folder, queue, what))
     except OSError:  # nobody has waited yet
         return
     try:
         # Emptied first, so that it never is too full, and each byte is news.
         with suppress(BlockingIOError):
-            os.read(bell, 65536)
+            os.read(fifo, 65536)
         with suppress(BlockingIOError):
-            os.write(bell, b"!")
+            os.write(fifo, b"!")
     finally:
-        os.close(bell)
+        os.close(fifo)
 
 
-def remove_bells(folder: Path, queue: int) -> None:
-    """Remove what a queue that is gone had; who waits for it is to be woken before."""
+def remove_wakeups(folder: Path, queue: int) -> None:
+    """Remove the FIFOs of a deleted queue; wake those who wait for them before."""
     for what in (READY, ENDED):
         with suppress(OSError):
-            _bell(folder, queue, what).unlink()
+            _path(folder, queue, what).unlink()
 
 
-def _bell(folder: Path, queue: int, what: str) -> Path:
+def _path(folder: Path, queue: int, what: str) -> Path:
     return folder / f"{queue}-{what}"
 
 
-def _make(bell: Path) -> None:
-    """Make a bell and its folder for those who may use the file, whose jobs these are, whatever the umask.
+def _make(path: Path) -> None:
+    """Make a FIFO and its folder for the users who may use the file, whatever the umask.
 
     Raises:
         OSError: the folder is none or a link, or the file system has no FIFOs.
     """
-    folder = bell.parent
+    folder = path.parent
     mode = mode_of(Path(str(folder).removesuffix(SUFFIX)))
     with suppress(FileExistsError):
         folder.mkdir(0o700)
@@ -71,12 +71,12 @@ def _make(bell: Path) -> None:
     if not stat.S_ISDIR(folder.lstat().st_mode):
         raise NotADirectoryError(f"{folder} is no folder")
     with suppress(FileExistsError):
-        os.mkfifo(bell, 0o600)
-        _grant(bell, mode)
+        os.mkfifo(path, 0o600)
+        _grant(path, mode)
 
 
 def _grant(path: Path, mode: int) -> None:
-    """Set the mode of what was just made, unless a link has taken its place.
+    """Set the mode of what was made just now, unless a link has taken its place.
 
     Raises:
         OSError: it can't be opened.
@@ -88,16 +88,16 @@ def _grant(path: Path, mode: int) -> None:
         os.close(descriptor)
 
 
-def _open(bell: Path) -> int:
-    """Open a bell, and nothing else: not what a link leads to, nor a file that somebody put in its place.
+def _open(path: Path) -> int:
+    """Open a FIFO, and nothing else: neither the target of a link nor a file put in its place.
 
     Raises:
         OSError: it isn't there, or no FIFO.
     """
-    descriptor = os.open(bell, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(f"{bell} is no FIFO")
+        raise OSError(f"{path} is no FIFO")
     return descriptor
 
 
@@ -105,44 +105,44 @@ class Waiter(Protocol):
     """One thread's waiting; the other methods may be called from any thread."""
 
     def wait(self, seconds: float) -> None:
-        """Wait until the bell rings, :meth:`wake` is called, or ``seconds`` have passed, or for less."""
+        """Wait for a wake-up, for :meth:`wake`, or for up to ``seconds``; may end early."""
 
     def wake(self) -> None:
         """End the present wait, or else the next."""
 
     def close(self) -> None:
-        """Give back what it holds, once no wait is under way."""
+        """Close its descriptors, once no wait is under way."""
 
 
 def make_waiter(folder: Path, queue: int, what: str) -> Waiter:
-    """Wait for a bell of ``queue`` or, where there can be none, for a moment at a time."""
+    """Make a waiter for an event of ``queue``; where there can be no FIFO, one that waits briefly."""
     if hasattr(select, "epoll"):
         with suppress(OSError):
-            return BellWaiter(folder, queue, what)
+            return FifoWaiter(folder, queue, what)
     return PollingWaiter()
 
 
-class BellWaiter:
-    """Waits for a bell.
+class FifoWaiter:
+    """Waits for writes to a FIFO.
 
     Raises:
         OSError: the file system has no FIFOs, or no descriptors are left.
     """
 
     def __init__(self, folder: Path, queue: int, what: str) -> None:
-        bell = _bell(folder, queue, what)
-        _make(bell)
+        path = _path(folder, queue, what)
+        _make(path)
         self._waiting = threading.Lock()
         self._open = threading.Lock()
         self._closed = False
         self._descriptors: list[int] = []
         try:
-            self._descriptors.append(_open(bell))
-            self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._descriptors.append(self._alarm)
+            self._descriptors.append(_open(path))
+            self._woken = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self._descriptors.append(self._woken)
             self._epoll = select.epoll(sizehint=2)
             self._epoll.register(self._descriptors[0], select.EPOLLIN | select.EPOLLET)
-            self._epoll.register(self._alarm, select.EPOLLIN)
+            self._epoll.register(self._woken, select.EPOLLIN)
         except OSError:
             for descriptor in self._descriptors:
                 os.close(descriptor)
@@ -153,13 +153,13 @@ class BellWaiter:
             if self._closed:
                 return
             for descriptor, _ in self._epoll.poll(max(0.0, seconds)):
-                if descriptor == self._alarm:
-                    os.eventfd_read(self._alarm)
+                if descriptor == self._woken:
+                    os.eventfd_read(self._woken)
 
     def wake(self) -> None:
         with self._open:
             if not self._closed:
-                os.eventfd_write(self._alarm, 1)
+                os.eventfd_write(self._woken, 1)
 
     def close(self) -> None:
         self.wake()
@@ -173,7 +173,7 @@ class BellWaiter:
 
 
 class PollingWaiter:
-    """Waits a moment, each time a little longer: what comes soon is seen soon, and idling costs little."""
+    """Waits briefly, each time a little longer: it sees soon what comes soon, and costs little while idle."""
 
     def __init__(self) -> None:
         self._woken = threading.Event()

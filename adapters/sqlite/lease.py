@@ -3,18 +3,18 @@
 from math import inf
 from typing import NamedTuple
 
-from .damage import find_odd, repair, set_aside
-from .step import Step
+from .damage import find_damaged, repair, set_aside
+from .transaction import Transaction
 
 _SWEPT = 500
-"""The most jobs that became due, and the most whose lease ran out, that one step moves."""
+"""The most due jobs, and the most expired leases, that one transaction moves."""
 
 
 _Row = tuple[int, int, bytes, bytes, int, int, int]
 """Of a job that stands in the queue: rank, seq, id, body, attempt, number, crashes."""
 
 
-class Held(NamedTuple):
+class LeasedJob(NamedTuple):
     """A leased job, as its holder knows it: all that is needed to find its lease again, and no other."""
 
     seq: int
@@ -27,7 +27,7 @@ class Held(NamedTuple):
 class Taken(NamedTuple):
     """A job that was leased just now; as a delivery it lacks its receipt."""
 
-    held: Held
+    held: LeasedJob
     body: bytes
     attempt: int
     crashes: int
@@ -45,101 +45,101 @@ class Outlook(NamedTuple):
     """Whether counts and rows don't agree, or a moment can't be read: :func:`repair` is to be called."""
 
 
-def outlook(step: Step) -> Outlook:
+def outlook(tx: Transaction) -> Outlook:
     """Look what a receiver would find, without taking anything."""
-    due, ends = step.first_due(), step.first_end()
+    due, ends = tx.first_due(), tx.first_end()
     event = min((moment for moment in (due, ends) if moment is not None), default=None)
-    is_ready = step.ready > 0 or (event is not None and event <= step.now)
+    is_ready = tx.ready > 0 or (event is not None and event <= tx.now)
     is_damaged = (
-        (due is not None) != (step.delayed > 0)
-        or (ends is not None) != (step.leased > 0)
+        (due is not None) != (tx.delayed > 0)
+        or (ends is not None) != (tx.leased > 0)
         or inf in (due, ends)
-        or (step.ready <= 0 and step.has_rows("ready"))
+        or (tx.ready <= 0 and tx.has_rows("ready"))
     )
-    return Outlook(step.key, is_ready, None if event is None else (event - step.now) / 1_000_000, is_damaged)
+    return Outlook(tx.key, is_ready, None if event is None else (event - tx.now) / 1_000_000, is_damaged)
 
 
-def sweep(step: Step) -> None:
+def sweep(tx: Transaction) -> None:
     """Make ready what is due, and what was leased too long (DLY-1, LSE-2)."""
-    due = step.db.execute(
+    due = tx.db.execute(
         "SELECT due, seq, CAST(coalesce(priority, 0) AS INTEGER) FROM delay LEFT JOIN job USING (seq)"
         " WHERE delay.queue = ? AND due <= ? ORDER BY due, seq LIMIT ?",
-        (step.key, step.now, _SWEPT),
+        (tx.key, tx.now, _SWEPT),
     ).fetchall()
     if due:
-        step.delayed -= step.db.executemany(
+        tx.delayed -= tx.db.executemany(
             "DELETE FROM delay WHERE queue = ? AND due = ? AND seq = ?",
-            [(step.key, moment, seq) for moment, seq, _ in due],
+            [(tx.key, moment, seq) for moment, seq, _ in due],
         ).rowcount
-        step.make_ready([(seq, priority) for _, seq, priority in due if isinstance(seq, int)])
-    expired = step.db.execute(
+        tx.make_ready([(seq, priority) for _, seq, priority in due if isinstance(seq, int)])
+    expired = tx.db.execute(
         "SELECT ends, seq, number, rank FROM lease WHERE queue = ? AND ends <= ? ORDER BY ends LIMIT ?",
-        (step.key, step.now, _SWEPT),
+        (tx.key, tx.now, _SWEPT),
     ).fetchall()
     if expired:
-        step.leased -= step.db.executemany(
+        tx.leased -= tx.db.executemany(
             "DELETE FROM lease WHERE queue = ? AND ends = ? AND seq = ?",
-            [(step.key, ends, seq) for ends, seq, _, _ in expired],
+            [(tx.key, ends, seq) for ends, seq, _, _ in expired],
         ).rowcount
-        step.db.executemany(
+        tx.db.executemany(
             "UPDATE job SET number = ?, crashes = CAST(crashes AS INTEGER) + 1 WHERE seq = ?",
             [(number, seq) for _, seq, number, _ in expired],
         )
-        step.put([(rank, seq) for _, seq, _, rank in expired if isinstance(seq, int)])
+        tx.put([(rank, seq) for _, seq, _, rank in expired if isinstance(seq, int)])
     if not all(isinstance(row[1], int) for row in (*due, *expired)):
-        repair(step)
+        repair(tx)
 
 
-def take(step: Step, count: int, lease_s: float) -> list[Taken]:
+def take(tx: Transaction, count: int, lease_s: float) -> list[Taken]:
     """Lease up to ``count`` jobs, those that stand first."""
-    if count <= 0 or not step.ready:
+    if count <= 0 or not tx.ready:
         return []
-    ends = step.now + round(lease_s * 1_000_000)
+    ends = tx.now + round(lease_s * 1_000_000)
     # LEFT keeps this order of the two, whatever SQLite thinks of their sizes, and shows what has no job.
-    rows = step.db.execute(
+    rows = tx.db.execute(
         "SELECT rank, seq, id, CAST(body AS BLOB), CAST(attempt AS INTEGER),"
         " CAST(number AS INTEGER) + 1, CAST(crashes AS INTEGER) FROM ready LEFT JOIN job USING (seq)"
         " WHERE ready.queue = ? ORDER BY rank LIMIT ?",
-        (step.key, count),
+        (tx.key, count),
     ).fetchall()
-    is_miscounted = len(rows) < min(count, step.ready) or len(rows) > step.ready
+    is_miscounted = len(rows) < min(count, tx.ready) or len(rows) > tx.ready
     taken = []
     if rows:
         # Those that stand first are all up to the last of them.
-        step.db.execute("DELETE FROM ready WHERE queue = ? AND rank <= ?", (step.key, rows[-1][0]))
-        step.ready -= len(rows)
-        taken = _lease(step, rows, ends)
+        tx.db.execute("DELETE FROM ready WHERE queue = ? AND rank <= ?", (tx.key, rows[-1][0]))
+        tx.ready -= len(rows)
+        taken = _lease(tx, rows, ends)
     if is_miscounted:
-        repair(step)
+        repair(tx)
     return taken
 
 
-def _lease(step: Step, rows: list[_Row], ends: int) -> list[Taken]:
+def _lease(tx: Transaction, rows: list[_Row], ends: int) -> list[Taken]:
     """Lease jobs that stand in the queue no more, but for those that can't be delivered."""
     _, seqs, ids, bodies, attempts, _, _ = zip(*rows, strict=True)
-    if odd := find_odd(seqs, ids, bodies, attempts):
+    if odd := find_damaged(seqs, ids, bodies, attempts):
         for place, damage in odd.items():
             if damage:
-                set_aside(step, rows[place][1], rows[place][2], damage)
+                set_aside(tx, rows[place][1], rows[place][2], damage)
         rows = [row for place, row in enumerate(rows) if place not in odd]
-    step.db.executemany(
+    tx.db.executemany(
         "INSERT INTO lease (queue, ends, seq, number, rank) VALUES (?, ?, ?, ?, ?)",
-        [(step.key, ends, seq, number, rank) for rank, seq, _, _, _, number, _ in rows],
+        [(tx.key, ends, seq, number, rank) for rank, seq, _, _, _, number, _ in rows],
     )
-    step.leased += len(rows)
+    tx.leased += len(rows)
     return [
-        Taken(Held(seq, number, ends, rank, id_.decode()), body, attempt, crashes)
+        Taken(LeasedJob(seq, number, ends, rank, id_.decode()), body, attempt, crashes)
         for rank, seq, id_, body, attempt, number, crashes in rows
     ]
 
 
-def extend(step: Step, held: Held, lease_s: float) -> Held | None:
+def extend(tx: Transaction, held: LeasedJob, lease_s: float) -> LeasedJob | None:
     """Move the end of a lease to a full ``lease_s`` from now, unless it is lost (LSE-3, LSE-4)."""
-    if held.ends <= step.now:
+    if held.ends <= tx.now:
         return None
-    ends = step.now + round(lease_s * 1_000_000)
-    moved = step.db.execute(
+    ends = tx.now + round(lease_s * 1_000_000)
+    moved = tx.db.execute(
         "UPDATE lease SET ends = ? WHERE queue = ? AND ends = ? AND seq = ? AND number = ?",
-        (ends, step.key, held.ends, held.seq, held.number),
+        (ends, tx.key, held.ends, held.seq, held.number),
     ).rowcount
     return held._replace(ends=ends) if moved else None

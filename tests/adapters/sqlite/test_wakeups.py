@@ -8,8 +8,14 @@ from pathlib import Path
 import pytest
 
 from mindtrace.jobs import SQLiteClient
-from mindtrace.jobs.adapters.sqlite import consumer_backend
-from mindtrace.jobs.adapters.sqlite.bells import BellWaiter, PollingWaiter, make_waiter, remove_bells, ring
+from mindtrace.jobs.adapters.sqlite import consumer as consumer_module
+from mindtrace.jobs.adapters.sqlite.wakeups import (
+    FifoWaiter,
+    PollingWaiter,
+    make_waiter,
+    remove_wakeups,
+    wake,
+)
 from mindtrace.jobs.ports import Message
 
 FOR_EVER_S = 3600.0
@@ -29,14 +35,14 @@ def seconds(call: Callable[[], object]) -> float:
 
 def test_a_ring_wakes_all_who_wait_and_each_but_once(folder: Path) -> None:
     """However many rang before they waited."""
-    waiters = [BellWaiter(folder, 1, "ready") for _ in range(3)]
+    waiters = [FifoWaiter(folder, 1, "ready") for _ in range(3)]
     for _ in range(5):
-        ring(folder, 1, "ready")
+        wake(folder, 1, "ready")
 
     for waiter in waiters:
         waiter.wait(FOR_EVER_S)
         assert seconds(lambda waiter=waiter: waiter.wait(0.1)) >= 0.1  # type: ignore[misc]
-    ring(folder, 1, "ready")
+    wake(folder, 1, "ready")
     for waiter in waiters:
         waiter.wait(FOR_EVER_S)
         waiter.close()
@@ -56,7 +62,7 @@ def test_what_is_no_bell_is_neither_followed_nor_written_to(folder: Path, tmp_pa
         bell.symlink_to(victim) if kind == "link" else victim.rename(bell)
         victim = bell
 
-    ring(folder, 1, "ready")
+    wake(folder, 1, "ready")
     waiter = make_waiter(folder, 1, "ready")
     waiter.close()
 
@@ -67,11 +73,11 @@ def test_what_is_no_bell_is_neither_followed_nor_written_to(folder: Path, tmp_pa
 
 def test_another_queues_bell_and_another_purpose_wake_nobody(folder: Path) -> None:
     """Each has a FIFO of its own."""
-    waiter = BellWaiter(folder, 1, "ready")
-    others = [BellWaiter(folder, 2, "ready"), BellWaiter(folder, 1, "ended")]
+    waiter = FifoWaiter(folder, 1, "ready")
+    others = [FifoWaiter(folder, 2, "ready"), FifoWaiter(folder, 1, "ended")]
     waiter.wait(0.0)
-    ring(folder, 2, "ready")
-    ring(folder, 1, "ended")
+    wake(folder, 2, "ready")
+    wake(folder, 1, "ended")
 
     assert seconds(lambda: waiter.wait(0.1)) >= 0.1
     for each in (waiter, *others):
@@ -80,17 +86,17 @@ def test_another_queues_bell_and_another_purpose_wake_nobody(folder: Path) -> No
 
 def test_a_bell_that_nobody_waits_for_can_be_rung_for_ever(folder: Path) -> None:
     """It neither fills up nor blocks, and one that was never made isn't made by it."""
-    ring(folder, 1, "ready")
+    wake(folder, 1, "ready")
     assert not folder.exists()
-    BellWaiter(folder, 1, "ready").close()
+    FifoWaiter(folder, 1, "ready").close()
     for _ in range(70_000):
-        ring(folder, 1, "ready")
+        wake(folder, 1, "ready")
 
 
 @pytest.mark.parametrize("kind", ["bell", "polling"])
 def test_a_wait_can_be_ended_from_another_thread(folder: Path, kind: str) -> None:
     """Also before it begins; and a waiter that is closed waits no more."""
-    waiter = BellWaiter(folder, 1, "ready") if kind == "bell" else PollingWaiter()
+    waiter = FifoWaiter(folder, 1, "ready") if kind == "bell" else PollingWaiter()
     threading.Timer(0.1, waiter.wake).start()
     waiter.wait(FOR_EVER_S)
     waiter.wake()
@@ -113,18 +119,18 @@ def test_without_bells_a_consumer_finds_jobs_all_the_same(
     client: SQLiteClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After its next look."""
-    monkeypatch.setattr(consumer_backend, "make_waiter", lambda *_: PollingWaiter())
+    monkeypatch.setattr(consumer_module, "make_waiter", lambda *_: PollingWaiter())
     with client.open_consumer("points") as consumer:
         threading.Timer(0.2, lambda: client.publish("points", [Message("job", b"{}")])).start()
 
         assert [delivery.id for delivery in consumer.receive(1, FOR_EVER_S)] == ["job"]
 
 
-def test_a_ring_that_was_lost_is_made_good_by_a_look(
+def test_a_wakeup_that_was_lost_is_made_good_by_a_look(
     client: SQLiteClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when a publisher is killed between its commit and its ring (RCV-2)."""
-    monkeypatch.setattr("mindtrace.jobs.adapters.sqlite.step.ring", lambda *_: None)
+    """As when a publisher is killed between its commit and its wake-up (RCV-2)."""
+    monkeypatch.setattr("mindtrace.jobs.adapters.sqlite.transaction.wake", lambda *_: None)
     with client.open_consumer("points") as consumer:
         threading.Timer(0.2, lambda: client.publish("points", [Message("job", b"{}")])).start()
 
@@ -134,8 +140,8 @@ def test_a_ring_that_was_lost_is_made_good_by_a_look(
 def test_bells_go_with_their_queue(folder: Path) -> None:
     """So that none is left of queues that are gone."""
     for queue in (1, 2):
-        BellWaiter(folder, queue, "ready").close()
-    remove_bells(folder, 1)
-    remove_bells(folder, 1)
+        FifoWaiter(folder, queue, "ready").close()
+    remove_wakeups(folder, 1)
+    remove_wakeups(folder, 1)
 
     assert [bell.name for bell in folder.iterdir()] == ["2-ready"]

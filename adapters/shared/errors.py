@@ -1,0 +1,21 @@
+"""Errors whose messages are the same on every backend."""
+
+from ...domain.errors import Closed, QueueConflict, QueueNotFound
+from ...domain.queue import Queue
+
+
+def not_declared(queue: str) -> QueueNotFound:
+    """Return the error for a queue that isn't declared."""
+    return QueueNotFound(f"queue {queue!r}: not declared; register its schema first")
+
+
+def kind_conflict(queue: Queue, found: str) -> QueueConflict:
+    """Return the error for a queue that exists with another kind than ``queue`` has."""
+    return QueueConflict(
+        f"queue {queue.name!r} exists as {found}, not {queue.kind}: declare it as it is, or delete it first"
+    )
+
+
+def consumer_closed(queue: str) -> Closed:
+    """Return the error for a call of a consumer that was closed."""
+    return Closed(f"this consumer of queue {queue!r} is closed")

@@ -1,0 +1,103 @@
+"""Settling deliveries."""
+
+import json
+from collections.abc import Mapping
+from math import ceil
+
+from ...ports import Ack, Dead, Failure, Retry, Settlement
+from ..shared.records import MAX_HISTORY, parse_history
+from .lease import LeasedJob
+from .transaction import Transaction
+
+_MOST = 2**31
+"""The highest attempt that is counted."""
+REMEMBERED_ENDS = 10_000
+"""For how many jobs that ended without a result the end is remembered, the last ones."""
+_EXPIRED_RESULTS = 100
+"""The most expired results that are dropped for each that is stored; more than one, so that they grow few."""
+
+
+def settle(tx: Transaction, batch: Mapping[str, tuple[LeasedJob, Settlement]]) -> dict[str, bool]:
+    """End deliveries, given by receipt, as their settlements say; answer which were still leased (LSE-4)."""
+    settled = {receipt: _end_lease(tx, held) for receipt, (held, _) in batch.items()}
+    done: list[LeasedJob] = []
+    silent: list[LeasedJob] = []
+    for receipt, (held, settlement) in batch.items():
+        if not settled[receipt]:
+            continue
+        if isinstance(settlement, Ack):
+            done.append(held)
+            if settlement.result is None:
+                silent.append(held)
+            else:
+                _keep_result(tx, held, settlement.result, settlement.result_ttl_s)
+        elif not _write_number(tx, held):  # somebody removed the job's row
+            settled[receipt] = False
+        elif isinstance(settlement, Retry):
+            _retry(tx, held, settlement)
+        elif isinstance(settlement, Dead):
+            tx.make_dead(held.seq, settlement.reason, settlement.error.encode("utf-8", "replace").decode())
+        else:
+            tx.put([(held.rank, held.seq)])
+    if done:
+        tx.has_ended = True
+        tx.db.executemany("DELETE FROM job WHERE seq = ?", [(held.seq,) for held in done])
+        _remember(tx, silent)
+    return settled
+
+
+def _end_lease(tx: Transaction, held: LeasedJob) -> bool:
+    if held.ends <= tx.now:  # lost, even if nobody has taken it back yet
+        return False
+    ended = tx.db.execute(
+        "DELETE FROM lease WHERE queue = ? AND ends = ? AND seq = ? AND number = ?",
+        (tx.key, held.ends, held.seq, held.number),
+    ).rowcount
+    tx.leased -= ended
+    return ended == 1
+
+
+def _write_number(tx: Transaction, held: LeasedJob) -> bool:
+    """Keep the number of the delivery with its job; tell whether that is there."""
+    return tx.db.execute("UPDATE job SET number = ? WHERE seq = ?", (held.number, held.seq)).rowcount == 1
+
+
+def _remember(tx: Transaction, done: list[LeasedJob]) -> None:
+    """Remember of jobs without a result that they ended."""
+    tx.db.executemany(
+        "INSERT OR REPLACE INTO ended (queue, slot, id) VALUES (?, ?, ?)",
+        [(tx.key, (tx.ended + n) % REMEMBERED_ENDS, held.id) for n, held in enumerate(done)],
+    )
+    tx.ended += len(done)
+
+
+def _keep_result(tx: Transaction, held: LeasedJob, result: bytes, ttl_s: float) -> None:
+    tx.db.execute(
+        "DELETE FROM result WHERE seq IN"
+        " (SELECT seq FROM result WHERE queue = ? AND expires <= ? ORDER BY expires LIMIT ?)",
+        (tx.key, tx.now, _EXPIRED_RESULTS),
+    )
+    tx.db.execute(
+        "INSERT OR REPLACE INTO result (seq, queue, id, expires, body) VALUES (?, ?, ?, ?, ?)",
+        (held.seq, tx.key, held.id, tx.now + ceil(ttl_s * 1_000_000), result),
+    )
+
+
+def _retry(tx: Transaction, held: LeasedJob, retry: Retry) -> None:
+    ((attempt, priority, history),) = tx.db.execute(
+        "SELECT CAST(attempt AS INTEGER), CAST(priority AS INTEGER), history FROM job WHERE seq = ?",
+        (held.seq,),
+    ).fetchall()
+    failures = [*parse_history(history), Failure(attempt, retry.error)][-MAX_HISTORY:]
+    tx.db.execute(
+        "UPDATE job SET attempt = ?, history = ? WHERE seq = ?",
+        (
+            min(attempt, _MOST) + 1,
+            json.dumps([[failure.attempt, failure.error] for failure in failures]),
+            held.seq,
+        ),
+    )
+    if retry.delay_s > 0:
+        tx.delay([(tx.now + ceil(retry.delay_s * 1_000_000), held.seq)])
+    else:
+        tx.make_ready([(held.seq, priority)])
