@@ -9,9 +9,10 @@ held. Another has settlements sent one call after the other.
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from logging import Logger
+from math import inf
 from time import monotonic
 
 from ...domain.errors import BackendUnavailable, Closed, JobsError
@@ -30,16 +31,11 @@ class JobState(Enum):
     FINISHED = "finished"
     """Its settlement is known, and the broker hasn't answered it yet."""
     LOST = "lost"
-    """Its lease ended: another consumer may run it."""
+    """It runs, but its lease ended: another consumer may run it."""
 
 
-class _Job:
-    __slots__ = ("delivery", "started_s", "state")
-
-    def __init__(self, delivery: Delivery) -> None:
-        self.delivery = delivery
-        self.state = JobState.QUEUED
-        self.started_s = 0.0
+# Module names, as Python 3.11 takes longer to look up a member of an Enum than all else here takes a job.
+_QUEUED, _RUNNING, _FINISHED, _LOST = JobState
 
 
 class InFlight:
@@ -52,15 +48,18 @@ class InFlight:
 
     def __init__(self, backend: ConsumerBackend, logger: Logger) -> None:
         self._backend = backend
+        self._connection_is_lease = backend.lease_s is None
+        self._lease_s = inf if backend.lease_s is None else backend.lease_s
         self._logger = logger
         self._lock = threading.Lock()
         self._settling = threading.Lock()
-        self._jobs: dict[str, _Job] = {}
-        """All of them, by receipt."""
-        self._queued: deque[_Job] = deque()
+        self._states: dict[str, JobState] = {}
+        """Of each job, by its receipt."""
+        self._queued: deque[Delivery] = deque()
         self._settlements: deque[Settlement] = deque()
         """Of the finished jobs, but for those that a call to the broker is about to settle."""
-        self._running: _Job | None = None
+        self._running: Delivery | None = None
+        self._started_s = 0.0
         self._extended_s = 0.0
         self.settled: dict[type[Settlement], int] = {Ack: 0, Retry: 0, Dead: 0, Release: 0}
         """How many were settled in each way."""
@@ -71,44 +70,37 @@ class InFlight:
 
     def add(self, deliveries: Sequence[Delivery]) -> None:
         """Queue jobs that were received just now."""
-        jobs = list(map(_Job, deliveries))
         with self._lock:
             self._extended_s = monotonic()
-            self._jobs.update((job.delivery.receipt, job) for job in jobs)
-            self._queued.extend(jobs)
+            self._states |= dict.fromkeys([delivery.receipt for delivery in deliveries], _QUEUED)
+            self._queued.extend(deliveries)
 
     def start_next(self) -> Delivery | None:
-        """Start the next queued job that isn't lost; None where none is left."""
-        self._running = None
-        if not self._queued:
-            return None
+        """Start the next queued job, once it is sure that its lease stands; None if no job is queued."""
         now = monotonic()
-        if self._may_be_over(now):
+        if now - self._extended_s >= self._lease_s and self._queued:
             self._check_leases(now)
         with self._lock:
-            while self._queued:
-                job = self._queued.popleft()
-                if job.state is JobState.QUEUED:
-                    job.state, job.started_s = JobState.RUNNING, now
-                    self._running = job
-                    return job.delivery
-                self._jobs.pop(job.delivery.receipt, None)
-        return None
+            if not self._queued:
+                self._running = None
+                return None
+            self._running = delivery = self._queued.popleft()
+            self._started_s = now
+            self._states[delivery.receipt] = _RUNNING
+        return delivery
 
     def finish(self, settlement: Settlement) -> None:
         """Note how the running job is to be settled; :meth:`settle` tells the broker."""
-        job = self._running
         with self._lock:
             self._settlements.append(settlement)  # first: an interrupt in between may not drop it
-            if job is not None:
-                job.state = JobState.FINISHED
+            self._states[settlement.receipt] = _FINISHED
 
     def put_back(self) -> None:
         """Release the job that was started last instead of running it; :meth:`settle` tells the broker."""
-        job, self._running = self._running, None
-        if job is not None:
+        delivery, self._running = self._running, None
+        if delivery is not None:
             with self._lock:
-                self._release([job])
+                self._release([delivery.receipt])
 
     @property
     def has_queued(self) -> bool:
@@ -122,21 +114,21 @@ class InFlight:
 
     def running(self) -> Delivery | None:
         """The job that runs now, unless it is lost."""
-        job = self._running
-        return None if job is None or job.state is JobState.LOST else job.delivery
+        return None if self.running_is_lost else self._running
 
     @property
     def running_is_lost(self) -> bool:
         """Whether the job that runs now is lost (LSE-4)."""
-        job = self._running
-        return job is not None and job.state is JobState.LOST
+        delivery = self._running
+        return delivery is not None and self._states.get(delivery.receipt) is _LOST
 
     def release_all(self) -> None:
         """Settle the finished jobs, and release all others; raises as :meth:`settle`."""
         self._running = None
         with self._lock:
             self._queued.clear()
-            self._release([job for job in self._jobs.values() if job.state is not JobState.FINISHED])
+            states = self._states.items()
+            self._release([receipt for receipt, state in states if state is not _FINISHED])
         self.release_queued()
 
     # -- either thread ----------------------------------------------------------------------------
@@ -182,20 +174,14 @@ class InFlight:
     def renew(self) -> None:
         """Extend the leases once a third of their time is gone, and settle and release around a slow job."""
         now = monotonic()
-        lease_s = self._backend.lease_s
         # Where the connection is the lease, asking costs nothing, and tells whether it still stands.
-        every_s = 0.0 if lease_s is None else lease_s / 3
-        if self._jobs and now - self._extended_s >= every_s:
+        every_s = 0.0 if self._connection_is_lease else self._lease_s / 3
+        if self._states and now - self._extended_s >= every_s:
             self._extend(now)
-        job = self._running
-        if job is not None and now - job.started_s >= SLOW_S:
+        if self._running is not None and now - self._started_s >= SLOW_S:
             self.release_queued()
 
     # -- leases -----------------------------------------------------------------------------------
-
-    def _may_be_over(self, now: float) -> bool:
-        lease_s = self._backend.lease_s
-        return lease_s is not None and now - self._extended_s >= lease_s
 
     def _check_leases(self, now: float) -> None:
         """Ask which jobs are lost, as their leases may be over; release the queued ones if nobody answers.
@@ -215,61 +201,62 @@ class InFlight:
 
     def _extend(self, now: float) -> None:
         with self._lock:
-            receipts = list(self._jobs)
+            receipts = list(self._states)
         try:
             outcomes = self._backend.extend(receipts)
         except Closed:  # a handler closed its consumer: its job was released
             outcomes = [SettleOutcome.LOST] * len(receipts)
-        lost = [
+        lost = {
             receipt
             for receipt, outcome in zip(receipts, outcomes, strict=True)
             if outcome is SettleOutcome.LOST
-        ]
-        for job in self._lose(lost):
-            self._logger.warning(
-                "job %s: its lease was lost; another consumer may run it", printable(job.delivery.id)
-            )
+        }
+        for id_ in self._lose(lost):
+            self._logger.warning("job %s: its lease was lost; another consumer may run it", printable(id_))
         self._extended_s = now  # last: what failed is tried again at the next look
 
-    def _lose(self, receipts: Iterable[str]) -> list[_Job]:
-        """Mark jobs as lost, and return those that weren't known to be."""
-        found = []
+    def _lose(self, receipts: set[str]) -> list[str]:
+        """Drop the queued jobs that are lost, mark the running one, and return the ids of all these."""
+        if not receipts:
+            return []
         with self._lock:
-            for receipt in receipts:
-                job = self._jobs.get(receipt)
-                if job is not None and job.state in (JobState.QUEUED, JobState.RUNNING):
-                    job.state = JobState.LOST
-                    found.append(job)
-        return found
+            lost = [delivery for delivery in self._queued if delivery.receipt in receipts]
+            for delivery in lost:
+                del self._states[delivery.receipt]
+            self._queued = deque(delivery for delivery in self._queued if delivery.receipt not in receipts)
+            running = self._running
+            runs = running is not None and self._states.get(running.receipt) is _RUNNING
+            if running is not None and runs and running.receipt in receipts:
+                self._states[running.receipt] = _LOST
+                lost.append(running)
+        return [delivery.id for delivery in lost]
 
     # -- settlements ------------------------------------------------------------------------------
 
-    def _release(self, jobs: Iterable[_Job]) -> int:
+    def _release(self, receipts: Sequence[str]) -> int:
         """Finish jobs by releasing them, with the lock held; return how many."""
-        released = 0
-        for job in jobs:
-            self._settlements.append(Release(job.delivery.receipt))
-            job.state = JobState.FINISHED
-            released += 1
-        return released
+        for receipt in receipts:
+            self._settlements.append(Release(receipt))
+            self._states[receipt] = _FINISHED
+        return len(receipts)
 
     def _release_queued(self) -> int:
-        queued = list(self._queued)
+        queued = [delivery.receipt for delivery in self._queued]
         self._queued.clear()
         return self._release(queued)
 
     def _is_final(self, error: BaseException) -> bool:
         """Whether it is no use to send settlements again after this error."""
         if isinstance(error, BackendUnavailable):
-            return self._backend.lease_s is None
+            return self._connection_is_lease
         return isinstance(error, JobsError)
 
     def _give_up(self, settlements: list[Settlement], error: BaseException) -> None:
         self._remove(settlements)
         if isinstance(error, BackendUnavailable):  # the connection was the lease of all
             with self._lock:
-                for job in self._queued:
-                    self._jobs.pop(job.delivery.receipt, None)
+                for delivery in self._queued:
+                    self._states.pop(delivery.receipt, None)
                 self._queued.clear()
         done = sum(not isinstance(settlement, Release) for settlement in settlements)
         self.lost += done
@@ -279,7 +266,7 @@ class InFlight:
 
     def _remove(self, settlements: list[Settlement]) -> None:
         with self._lock:
-            remove = self._jobs.pop
+            remove = self._states.pop
             for settlement in settlements:
                 remove(settlement.receipt, None)
 
