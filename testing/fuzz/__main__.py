@@ -38,6 +38,7 @@ from mindtrace.jobs.ports import Message
 from .envelopes import SCHEMA, envelope
 from .properties import properties
 
+BACKENDS = ("memory", "sqlite", "redis", "rabbitmq")
 _BATCH = 2000
 _LISTED = 5000
 """How many dead letters are looked at."""
@@ -155,15 +156,18 @@ def _fuzz_rabbitmq(server: PrivateRabbitMQ, jobs: int, seed: int) -> list[str]:
 
 def main() -> int:
     """Fuzz each backend that is named, and return 1 if anything is wrong."""
-    backends = ("memory", "sqlite", "redis", "rabbitmq")
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__.split("\n")[0])
-    parser.add_argument("backends", nargs="*", choices=backends, default=list(backends), metavar="BACKEND")
+    parser.add_argument(
+        "backends", nargs="*", metavar="BACKEND", help=f"of {', '.join(BACKENDS)}; all by default"
+    )
     parser.add_argument("--jobs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    if unknown := set(options.backends) - set(BACKENDS):
+        parser.error(f"no backend {', '.join(sorted(unknown))}: choose of {', '.join(BACKENDS)}")
     logging.disable(logging.CRITICAL)
     failed = False
-    for name in options.backends:
+    for name in options.backends or BACKENDS:
         print(f"{name}: {options.jobs} envelopes, seed {options.seed}", flush=True)
         with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
             wrong = fuzz(name, Path(folder), options.jobs, options.seed)

@@ -48,12 +48,16 @@ BACKENDS: dict[str, Callable[[Path], AbstractContextManager[OrchestratorBackend]
 def main() -> int:
     """Stress each backend that is named, print what it was told, and return 1 if anything is wrong."""
     parser = argparse.ArgumentParser(prog="python -m stress", description=__doc__.split("\n")[0])
-    parser.add_argument("backends", nargs="*", choices=BACKENDS, default=list(BACKENDS), metavar="BACKEND")
+    parser.add_argument(
+        "backends", nargs="*", metavar="BACKEND", help=f"of {', '.join(BACKENDS)}; all by default"
+    )
     parser.add_argument("--threads", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=60.0)
     options = parser.parse_args()
+    if unknown := set(options.backends) - set(BACKENDS):
+        parser.error(f"no backend {', '.join(sorted(unknown))}: choose of {', '.join(BACKENDS)}")
     wrong = 0
-    for name in options.backends:
+    for name in options.backends or BACKENDS:
         with tempfile.TemporaryDirectory(prefix="stress-") as folder, BACKENDS[name](Path(folder)) as client:
             end = time.monotonic() + options.seconds
             account, found = run(client, options.threads, lambda _steps: time.monotonic() >= end)  # noqa: B023
