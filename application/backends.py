@@ -35,9 +35,10 @@ def detect_backend(backend: object) -> OrchestratorBackend:
     if not isinstance(backend, str):
         shown = backend.__name__ if isinstance(backend, type) else type(backend).__name__
         if isinstance(backend, type) and issubclass(backend, OrchestratorBackend):
-            raise UnknownBackend(f"{shown} is a class: give an instance, {shown}(…)")
+            raise UnknownBackend(f"{shown} is a class: pass an instance, {shown}(…)")
         raise UnknownBackend(
-            f"{shown} is not a backend, which derives from OrchestratorBackend; {_known(registered)}"
+            f"{shown} is not a backend: pass an OrchestratorBackend, such as LocalClient(), or a URL; "
+            f"{_known(registered)}"
         )
     scheme = _scheme(backend)
     if scheme is None:
@@ -89,7 +90,7 @@ def _open_store(url: str) -> ResultStore:
         if entry.name == scheme:
             store: ResultStore = _load(entry)(url)
             return store
-    what = "results= wants a URL" if scheme is None else f"no store of results for {scheme}:// is installed"
+    what = "results= must be a URL" if scheme is None else f"no result store for {scheme}:// is installed"
     raise UnknownBackend(f"{what}; {_known(registered)}")
 
 

@@ -83,7 +83,9 @@ class Consumer(Closing):
             raise InvalidInput(f"{cls}.schema {schema!r:.80}: must be a JobSchema")
         if job_type_name is None:
             if schema is None:
-                raise InvalidInput(f"{cls}: give the name of its jobs, or the class a schema = JobSchema(…)")
+                raise InvalidInput(
+                    f"{cls}: pass the name of its queue, or set schema = JobSchema(…) in the class"
+                )
             job_type_name = schema.name
         elif schema is not None and schema.name != job_type_name:
             raise InvalidInput(f"{cls}({job_type_name!r:.140}): its schema is named {schema.name!r}")
@@ -130,7 +132,7 @@ class Consumer(Closing):
         if self._connection is not None:
             raise AlreadyConnected(f"consumer of {name!r} is connected: close() it first")
         if not isinstance(orchestrator, Orchestrator):
-            raise InvalidInput(f"connect({orchestrator!r:.80}): give an Orchestrator")
+            raise InvalidInput(f"connect({orchestrator!r:.80}): pass an Orchestrator")
         if check_seconds("lease_s", lease_s) == 0:
             raise InvalidInput("lease_s 0: must be more than 0 seconds")
         if prefetch is not None:

@@ -123,7 +123,7 @@ class Orchestrator(Closing):
             InvalidInput: there is no such type, or ``schema`` is no schema.
         """
         if not isinstance(schema, JobSchema):
-            raise InvalidInput(f"register({schema!r:.80}): give a JobSchema")
+            raise InvalidInput(f"register({schema!r:.80}): pass a JobSchema")
         registration = Registration(schema, Queue(schema.name, QueueKind.parse(queue_type)))
         self._registry.check(registration)
         self.backend.declare(registration.queue)
@@ -225,9 +225,13 @@ class Orchestrator(Closing):
         if outcome.status in (PublishStatus.ACCEPTED, PublishStatus.DUPLICATE):
             return outcome.id
         if outcome.status is PublishStatus.UNKNOWN:
+            if self.backend.capabilities.dedupe:
+                again = "publishing it again under the same id is safe"
+            else:
+                again = "publishing it again may make a second job, as this backend has no dedupe"
             raise PublishUnknown(
-                f"job {outcome.id} may or may not be in queue {queue_name!r}: the connection broke before "
-                "the confirm; publish the same job again, under the same id"
+                f"job {outcome.id} may or may not be in queue {queue_name!r}: "
+                f"the connection broke before the confirm; {again}"
             ) from outcome.error
         raise outcome.error or JobsError(f"job {outcome.id} was rejected by the backend")
 
@@ -253,7 +257,7 @@ class Orchestrator(Closing):
         """
         registration = self._registered(queue_name)
         if isinstance(jobs, str | bytes | Mapping | BaseModel | Job):
-            raise InvalidInput(f"publish_batch: give a list of jobs, not one {type(jobs).__name__}")
+            raise InvalidInput(f"publish_batch: pass a list of jobs, not one {type(jobs).__name__}")
         jobs = list(jobs)
         with self._publishing(queue_name, len(jobs)) as headers:
             prepared = [
@@ -387,7 +391,10 @@ class Orchestrator(Closing):
         check_name("job id", job_id)
         found = self.backend.result(queue_name, job_id, timeout_s=check_seconds("timeout_s", timeout_s))
         if found is None:
-            raise ResultNotReady(f"job {job_id}: no result within {timeout_s:g} s")
+            raise ResultNotReady(
+                f"job {job_id}: no result within {timeout_s:g} s: it hasn't ended, is unknown, or its result "
+                "has expired"
+            )
         if found.status is ResultStatus.FAILED:
             raise JobFailed(found.error)
         if found.body is None:
@@ -452,5 +459,5 @@ def _checked_ids(ids: Sequence[str] | None) -> list[str] | None:
     if ids is None:
         return None
     if isinstance(ids, str):
-        raise InvalidInput(f"job ids {ids!r:.140}: give a list of ids")
+        raise InvalidInput(f"job ids {ids!r:.140}: pass a list of ids")
     return [check_name("job id", id_) for id_ in ids]

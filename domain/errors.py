@@ -1,35 +1,35 @@
 """Every error that this project raises on purpose, in one tree.
 
-A message names the value, the rule that it breaks and, where there is one, the mend. No message ever
-contains a credential (clause SEC-3).
+A message names the value, the rule that it breaks, and how to fix it. No message contains a credential
+(SEC-3).
 """
 
 
 class JobsError(Exception):
-    """The root: catch it to catch everything this project raises on purpose."""
+    """The root of all errors that this project raises on purpose."""
 
 
-# -- what the caller handed over ------------------------------------------------------------------
+# -- bad arguments --------------------------------------------------------------------------------
 
 
 class InvalidInput(JobsError, ValueError):
-    """A value breaks a rule of the domain; nothing was sent (PUB-6)."""
+    """A value breaks a rule; nothing was sent (PUB-6)."""
 
 
 class InvalidName(InvalidInput):
-    """A queue, schema or job id isn't 1 to 128 characters of ``A-Z a-z 0-9 . _ -``."""
+    """The name of a queue or schema, or a job id, isn't 1 to 128 characters of ``A-Z a-z 0-9 . _ -``."""
 
 
 class InvalidJob(InvalidInput):
-    """A job's own fields are out of range: priority, delay, budget, headers."""
+    """A field of a job is out of range: priority, delay, budget or headers."""
 
 
 class InvalidPayload(InvalidInput):
-    """A payload or a handler's result doesn't fit the model that its schema names."""
+    """A payload or a handler's result doesn't fit the model of its schema."""
 
 
 class InvalidSchema(InvalidInput):
-    """A ``JobSchema`` can't be built from what it was given, or its models can't survive JSON."""
+    """A ``JobSchema`` can't be made of its arguments, or its models lose data in JSON."""
 
 
 class BodyTooLarge(InvalidInput):
@@ -41,22 +41,22 @@ class SchemaMismatch(InvalidInput):
 
 
 class MalformedBody(InvalidInput):
-    """Bytes that aren't an envelope of ours: not JSON, out of bounds, or of an unknown version (SEC-2)."""
+    """A body that isn't a job: not JSON, over a limit, or of an unknown version (SEC-2)."""
 
 
-# -- what the caller asked for, and when ----------------------------------------------------------
+# -- calls at the wrong time ----------------------------------------------------------------------
 
 
 class UsageError(JobsError, RuntimeError):
-    """A call that can't be served in the present state of the object it was made on."""
+    """The object isn't in a state in which it can serve this call."""
 
 
 class HandlerMissing(UsageError, TypeError):
-    """A consumer class has no ``run(self, job)`` that can be called."""
+    """A consumer class has no usable ``run(self, job)``."""
 
 
 class NotConnected(UsageError):
-    """A consumer was asked to consume before ``connect``."""
+    """A consumer was used before ``connect``."""
 
 
 class AlreadyConnected(UsageError):
@@ -76,18 +76,18 @@ class SchemaConflict(UsageError):
 
 
 class UnknownBackend(UsageError, TypeError):
-    """Neither a backend nor a URL that a registered adapter understands."""
+    """The argument is neither a backend nor a URL with the scheme of an installed adapter."""
 
 
 class AdapterNotInstalled(ImportError, UsageError):
-    """The adapter exists, but what it needs isn't installed; the message names the extra."""
+    """A library that the adapter needs isn't installed; the message names the extra to install."""
 
 
-# -- what the broker says -------------------------------------------------------------------------
+# -- the broker -----------------------------------------------------------------------------------
 
 
 class BackendError(JobsError):
-    """The broker, or the way to it, failed."""
+    """The broker or the connection to it failed."""
 
 
 class BackendUnavailable(BackendError, ConnectionError):
@@ -95,17 +95,18 @@ class BackendUnavailable(BackendError, ConnectionError):
 
 
 class AccessDenied(BackendError):
-    """The broker refuses the credentials, or they don't permit what was asked."""
+    """The broker rejects the credentials, or they don't permit the call."""
 
 
 class BrokerUnsuitable(BackendError):
-    """The broker is too old, or set up so that it would lose jobs; the message says what to change."""
+    """The broker is too old, or its configuration would lose jobs; the message says what to change."""
 
 
 class PublishUnknown(BackendUnavailable):
-    """The connection broke before the confirm came: the job may or may not be in the queue (PUB-4).
+    """The connection broke before the confirm: the job may or may not be in the queue (PUB-4).
 
-    Publishing again under the same id is safe where the backend's capabilities say ``dedupe`` (PUB-5).
+    If the backend has the capability ``dedupe``, publishing the job again under the same id is safe: it never
+    makes a second job (PUB-5). RabbitMQ doesn't have it.
     """
 
 
@@ -118,15 +119,15 @@ class QueueConflict(BackendError):
 
 
 class UnsupportedCapability(BackendError, NotImplementedError):
-    """The backend declares that it can't do this; nothing was done."""
+    """The backend can't do this, as its capabilities say; nothing was done."""
 
 
-# -- what became of a job -------------------------------------------------------------------------
+# -- results --------------------------------------------------------------------------------------
 
 
 class JobFailed(JobsError):
-    """The job whose result was asked for is dead; the message is its last error (RES-1)."""
+    """The job is dead and has no result; the message is its last error (RES-1)."""
 
 
 class ResultNotReady(JobsError, TimeoutError):
-    """No result arrived before the timeout, or it was kept no longer (RES-1)."""
+    """There is no result: the job hasn't ended in time, is unknown, or its result has expired (RES-1)."""

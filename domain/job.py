@@ -107,7 +107,7 @@ class Job(Generic[InT]):
             object.__setattr__(self, "headers", _checked_headers(self.headers))
 
     def progress(self, done: float, total: float | None = None) -> None:
-        """Say from within its handler how far this job has come: see :func:`~.reporting.progress`."""
+        """Report the progress of this job from its handler: see :func:`~.reporting.progress`."""
         progress(done, total)
 
 
@@ -163,11 +163,13 @@ def _checked_headers(headers: object) -> Mapping[str, str]:
         raise InvalidJob(f"headers: must be a mapping of at most {MAX_HEADERS} strings to strings")
     for key, value in headers.items():
         if not isinstance(key, str) or not isinstance(value, str):
-            raise InvalidJob(f"header {key!r:.80}: it and its value must be strings")
+            raise InvalidJob(f"header {key!r:.80}: the name and the value must be strings")
         if len(key) > MAX_HEADER_CHARS or len(value) > MAX_HEADER_CHARS:
             raise InvalidJob(f"header {key[:40]!r}: longer than {MAX_HEADER_CHARS} characters")
         try:
             f"{key}{value}".encode()
         except UnicodeEncodeError:
-            raise InvalidJob(f"header {key!r:.80}: it or its value holds half a surrogate pair") from None
+            raise InvalidJob(
+                f"header {key!r:.80}: the name or the value has a lone surrogate, which UTF-8 can't encode"
+            ) from None
     return Headers(headers)

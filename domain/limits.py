@@ -1,4 +1,4 @@
-"""The bounds of every value that crosses the wire, and the checks that enforce them."""
+"""The limits of every value that is sent to a broker, and the checks that enforce them."""
 
 import math
 import re
@@ -58,13 +58,13 @@ def check_seconds(what: str, value: object, *, high: float = MAX_DELAY_S) -> flo
     if (type(value) is float or type(value) is int) and 0 <= value <= high:
         return float(value)
     bound = "0 or more" if math.isinf(high) else f"from 0 to {high:g}"
-    raise InvalidJob(f"{what} {_shown(value)}: must be seconds, {bound}")
+    raise InvalidJob(f"{what} {_shown(value)}: must be a number of seconds, {bound}")
 
 
 def truncate_error(text: str, longest: int = MAX_ERROR_CHARS) -> str:
-    """Cut ``text`` to what may be stored with a job, keeping its end, where the cause stands.
+    """Cut ``text`` to the length that may be stored with a job, and keep its end, which names the cause.
 
-    What UTF-8 can't carry, such as a file's name that wasn't UTF-8, is escaped.
+    Characters that UTF-8 can't encode, as in the name of a file that isn't UTF-8, are escaped.
 
     Args:
         text: The error.

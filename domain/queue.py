@@ -1,4 +1,4 @@
-"""A queue as its users name it: a name and the order in which it serves."""
+"""A queue: its name and the order in which it serves jobs."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,7 +8,7 @@ from .limits import check_name
 
 
 class QueueKind(StrEnum):
-    """In which order a queue serves undisturbed jobs (ORD-1 to ORD-3)."""
+    """The order in which a queue serves jobs: oldest first, newest first, or by priority (ORD-1 to ORD-3)."""
 
     FIFO = "fifo"
     STACK = "stack"

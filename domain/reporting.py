@@ -1,7 +1,7 @@
-"""How far a job has come, told by its handler while it runs.
+"""The progress of a job, reported by its handler while it runs.
 
-The handler knows the job, not the broker: what it says goes to whoever is listening in its context, and
-nowhere outside a worker, so that a handler can be called in a test as it is.
+A report goes to the listener of the current context: in a worker, that sends it to the broker. Without a
+listener it goes nowhere, so a test can call a handler directly.
 """
 
 import math
@@ -15,7 +15,7 @@ from .errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """So much is done, of so much in all.
+    """How much is done, and how much there is to do.
 
     Raises:
         InvalidInput: a number is negative or not finite.
@@ -23,7 +23,7 @@ class Progress:
 
     done: float
     total: float | None = None
-    """None where it isn't known."""
+    """None if it isn't known."""
 
     def __post_init__(self) -> None:
         for what, number in (("done", self.done), ("total", self.total)):
@@ -42,15 +42,14 @@ _listener: ContextVar[Listener | None] = ContextVar("mindtrace_jobs_progress", d
 
 
 def progress(done: float, total: float | None = None) -> None:
-    """Say how far the job that runs in this context has come; outside a worker it goes nowhere.
+    """Report the progress of the job that runs in this context. Outside a worker this does nothing.
 
-    Cheap enough to be called in a loop: the broker is told a few times a second at most. A thread that the
-    handler starts is in its context if it is run by ``contextvars.copy_context().run`` or
-    ``asyncio.to_thread``.
+    It is cheap enough for a loop: the broker is told twice a second at most. A thread that the handler starts
+    shares its context if it is run by ``contextvars.copy_context().run`` or ``asyncio.to_thread``.
 
     Args:
         done: How much is done, in any unit.
-        total: How much there is to do, in the same unit; None where that isn't known.
+        total: How much there is to do, in the same unit; None if that isn't known.
 
     Raises:
         InvalidInput: a number is negative or not finite.
@@ -63,7 +62,7 @@ def progress(done: float, total: float | None = None) -> None:
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Hear of the progress told in this context, for as long as it lasts."""
+    """Pass progress that is reported in this context to ``listener``."""
     token = _listener.set(listener)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a kind of job takes and gives, and how a job is made of it."""
+"""Schemas of jobs: their input and output models, and how to make a job of one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from .retry import RetryPolicy
 
 
 class JobInput(BaseModel):
-    """Base of the models that describe what a job takes. Immutable; NaN and infinity are refused."""
+    """Base class of input models. Instances are immutable; NaN and infinity are refused."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
 class JobOutput(BaseModel):
-    """Base of the models that describe what a job gives back. Immutable; NaN and infinity are refused."""
+    """Base class of output models. Instances are immutable; NaN and infinity are refused."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
@@ -34,18 +34,18 @@ class JobSchema(Generic[InModelT, OutModelT]):
     """A kind of job: its name, the model of its input and the model of its output.
 
     Args:
-        name: Names the schema, and by default its queue.
-        input: The model of the payload: a class, or an instance, whose class is taken.
-        output: The model of the result, likewise; by default one without fields.
-        retry: When a failed job runs again, and when it is given up.
-        result_ttl_s: How many seconds a result is kept, more than 0.
+        name: The name of the schema and of its queue.
+        input: The model of the payload: a class, or an instance of it.
+        output: The model of the result, likewise; by default a model without fields.
+        retry: When a failed job runs again, and when it is dead.
+        result_ttl_s: Seconds for which a result is kept, more than 0.
         input_schema: Another name for ``input``.
         output_schema: Another name for ``output``.
 
     Raises:
         InvalidName: the name isn't 1 to 128 characters of ``A-Z a-z 0-9 . _ -``.
-        InvalidSchema: a model is missing, given twice, no pydantic model, or can't survive the way
-            through JSON and back; or ``retry`` is no ``RetryPolicy``.
+        InvalidSchema: a model is missing, given twice, no pydantic model, or loses data on its way through
+            JSON; or ``retry`` is no ``RetryPolicy``.
         InvalidJob: ``result_ttl_s`` is out of range.
     """
 
@@ -69,7 +69,7 @@ class JobSchema(Generic[InModelT, OutModelT]):
         check_name("schema name", name)
         input_model = _model_class(name, "input", input, input_schema)
         if input_model is None:
-            raise InvalidSchema(f"schema {name!r}: input is missing; give a JobInput class")
+            raise InvalidSchema(f"schema {name!r}: input is missing; pass a JobInput class")
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise InvalidSchema(f"schema {name!r}: retry must be a RetryPolicy, got {retry!r:.80}")
         if check_seconds("result_ttl_s", result_ttl_s) == 0:
@@ -100,12 +100,11 @@ def job_from_schema(
     Args:
         schema: The kind of job.
         input_data: An instance of the schema's input model, or a mapping that validates as one.
-        id: The job's id, for those who want to publish it more than once to the same effect (PUB-5);
-            random by default.
-        priority: 0 to 9, higher is served first.
-        not_before: When the job becomes due; at once by default.
-        max_attempts: This job's error budget, in place of the policy's.
-        headers: Strings that travel with the job.
+        id: The job's id; by default a new one. Set it if you may have to publish the job again (PUB-5).
+        priority: 0 to 9; jobs with a higher priority run first.
+        not_before: When the job is due; by default at once.
+        max_attempts: How often this job runs at most, instead of the policy's ``max_attempts``.
+        headers: Strings that are stored with the job.
 
     Raises:
         InvalidPayload: ``input_data`` doesn't fit the schema's input model (PUB-6).
@@ -159,7 +158,7 @@ def describe(error: ValidationError) -> str:
 
 def _model_class(schema: str, role: str, given: object, alias: object) -> type[Any] | None:
     if given is not None and alias is not None:
-        raise InvalidSchema(f"schema {schema!r}: give {role} or {role}_schema, not both")
+        raise InvalidSchema(f"schema {schema!r}: pass {role} or {role}_schema, not both")
     model = given if given is not None else alias
     if isinstance(model, BaseModel):
         model = type(model)
@@ -174,12 +173,14 @@ def _model_class(schema: str, role: str, given: object, alias: object) -> type[A
 def _check_survives_json(schema: str, role: str, model: type[BaseModel]) -> None:
     """Refuse a model that loses a field between publisher and handler, where it would only fail late."""
     if issubclass(model, RootModel):
-        raise InvalidSchema(f"schema {schema!r}: {role} {model.__name__} is a RootModel; give named fields")
+        raise InvalidSchema(
+            f"schema {schema!r}: {role} {model.__name__} is a RootModel; use a model with named fields"
+        )
     model.model_rebuild(raise_errors=False)  # where it waits for its first use
     if _holds_iterator(model.__pydantic_core_schema__):
         raise InvalidSchema(
-            f"schema {schema!r}: {role} {model.__name__} holds an Iterable or a Generator, which can be read "
-            "only once; make it a list or a Sequence"
+            f"schema {schema!r}: {role} {model.__name__} has an Iterable or a Generator, which can be read "
+            "only once; use a list or a Sequence"
         )
     for name, field in model.model_fields.items():
         if field.exclude and field.is_required():

@@ -1,20 +1,20 @@
-"""What a handler raises to say what shall become of its job; neither is an error of the program."""
+"""Exceptions that a handler raises to retry or reject its job. They aren't errors of the program."""
 
 from .limits import check_seconds
 
 
 class HandlerSignal(Exception):
-    """The root of what a handler raises to decide the fate of its job."""
+    """The root of the exceptions by which a handler decides what happens to its job."""
 
 
 class RetryLater(HandlerSignal):
     """Run the job again after ``delay_s`` seconds instead of the policy's backoff (RTY-2).
 
-    It spends an attempt like any retry: with none left, the job is dead.
+    It spends an attempt like any retry. If no attempt is left, the job is dead.
 
     Args:
         delay_s: Seconds to wait by the broker's clock, 0 or more.
-        reason: What to record; shown in the job's history.
+        reason: The text to store in the job's history.
 
     Raises:
         InvalidJob: ``delay_s`` is negative or not finite.
@@ -27,7 +27,7 @@ class RetryLater(HandlerSignal):
 
 
 class Reject(HandlerSignal):
-    """Dead-letter the job at once, whatever attempts are left (RTY-2).
+    """Make the job a dead letter at once, even if attempts are left (RTY-2).
 
     Args:
         reason: Why; kept with the dead letter.

@@ -17,11 +17,15 @@ _NEVER_DECLARED = "mindtrace-jobs.never-declared"
 
 
 class OrchestratorBackend(Closing):
-    """A broker, as an orchestrator sees it. Every method may be called from any thread.
+    """A broker, as an orchestrator sees it. Any thread may call any method.
 
-    Each method may raise ``BackendUnavailable`` when the broker can't be reached, and ``Closed`` after
-    :meth:`close`; each that names a queue raises ``QueueNotFound`` when it isn't declared, and nothing is
-    then created (PUB-3). A broken connection is survived: the next call reconnects (CON-1).
+    Every method may raise ``BackendUnavailable`` when the broker can't be reached, and ``Closed`` after
+    :meth:`close`. A method that names a queue raises ``QueueNotFound`` if the queue isn't declared, and
+    creates nothing (PUB-3). After a broken connection the next call reconnects (CON-1).
+
+    After a fork, a child process may use the client: it opens connections of its own. The consumers that the
+    parent opened stay the parent's. In the child their ``receive``, ``settle`` and ``extend`` raise
+    ``Closed``, and their ``close`` does nothing. Queues in memory are copied by a fork, consumers included.
     """
 
     @property
@@ -31,19 +35,26 @@ class OrchestratorBackend(Closing):
 
     @abstractmethod
     def declare(self, queue: Queue) -> None:
-        """Create ``queue``, or find it as it is: declaring again changes nothing (ADM-1).
+        """Create ``queue`` if it doesn't exist. Declaring it again changes nothing (ADM-1).
 
         Raises:
-            QueueConflict: it exists with another kind.
+            QueueConflict: the queue exists with another kind.
             UnsupportedCapability: the backend has no queues of this kind.
         """
 
     @abstractmethod
     def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
-        """Put ``messages`` into ``queue``, in order, and answer for each, in order (PUB-1, PUB-4).
+        """Put ``messages`` into ``queue``, and return one outcome for each, in the same order (PUB-1, PUB-4).
 
-        ``ACCEPTED`` is said only of what the broker confirmed and consumers can see. A broken connection
-        raises nothing once anything was sent: it answers ``UNKNOWN`` for what it left open.
+        ``ACCEPTED`` means that the broker confirmed the message and consumers can see it. Once anything was
+        sent, a broken connection raises no error: messages without an answer are ``UNKNOWN``.
+
+        An id is live from its publish until its job is done, purged or discarded. A ready, delayed, in-flight
+        or dead job is live. With ``Capabilities.dedupe``, publishing a live id is answered ``DUPLICATE``
+        (PUB-5). Publishing the id of a job that has ended makes a new job, and forgets the result of the old
+        one.
+
+        A job with a delay joins the queue when it is due, behind the jobs that were published before then.
         """
 
     @abstractmethod
@@ -54,15 +65,15 @@ class OrchestratorBackend(Closing):
 
         Args:
             queue: A declared queue.
-            lease_s: How long, in seconds, a delivery is leased before it must be settled or extended;
-                without meaning where the connection holds the lease.
+            lease_s: Seconds for which a delivery is leased, before it must be settled or extended. It has no
+                effect where the connection is the lease.
             prefetch: The most deliveries that the broker may push ahead of ``receive``, for brokers that
-                push; None leaves it to the adapter.
+                push. None leaves it to the adapter.
         """
 
     @property
     def idle_consumers(self) -> IdleConsumers:
-        """Consumers of this backend that nobody uses at the moment; it closes them when it is closed."""
+        """Open consumers that no call is using; closing the backend closes them."""
         kept: IdleConsumers = vars(self).setdefault("_idle_consumers", IdleConsumers())
         return kept
 
@@ -72,64 +83,72 @@ class OrchestratorBackend(Closing):
 
     @abstractmethod
     def purge(self, queue: str) -> int:
-        """Drop every job that waits, ready or delayed, and say how many (ADM-2)."""
+        """Drop every ready or delayed job, and return how many there were (ADM-2)."""
 
     @abstractmethod
     def delete(self, queue: str) -> None:
-        """Remove ``queue`` and every trace: jobs, dead letters, results. Receipts become LOST (ADM-3)."""
+        """Remove ``queue`` with its jobs, dead letters and results (ADM-3).
+
+        Receipts of its deliveries become ``LOST``, and stay so. Consumers stay open: their ``receive`` raises
+        ``QueueNotFound`` until a queue of that name is declared again, and then serves the new queue.
+        """
 
     @abstractmethod
     def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
-        """List dead letters, oldest first, without disturbing them (DLQ-1)."""
+        """List dead letters, oldest first, and change nothing (DLQ-1)."""
 
     @abstractmethod
     def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:
-        """Make dead jobs ready again with fresh budgets, each exactly once; say how many (DLQ-2).
+        """Make dead jobs ready again, each exactly once, and return how many there were (DLQ-2).
+
+        A redriven job keeps its id and joins the queue as if it were published now. ``attempt`` is 1 again,
+        ``crashes`` is 0, and its history and its result are forgotten. ``number`` goes on or starts again
+        at 1; the contract leaves that to the adapter.
 
         Args:
-            queue: Their queue; they join it as if published now, under their old ids.
-            ids: Which; None is all. Ids that aren't dead are passed over.
+            queue: The queue of the jobs.
+            ids: The jobs to redrive; None means all. Ids that aren't dead are skipped.
         """
 
     @abstractmethod
     def discard(self, queue: str, ids: Sequence[str] | None = None) -> int:
-        """Drop dead jobs for good, and say how many (DLQ-3); ``ids`` as in :meth:`redrive`."""
+        """Delete dead jobs, and return how many there were (DLQ-3); ``ids`` as in :meth:`redrive`."""
 
     @abstractmethod
     def result(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
-        """Say how a job ended, waiting up to ``timeout_s`` seconds for it to end (RES-1).
+        """Return how a job ended, waiting up to ``timeout_s`` seconds for its end (RES-1).
 
         Returns:
-            None where it hasn't ended by then, isn't known, or its result is kept no longer.
+            None if the job hasn't ended by then, is unknown, or its result has expired.
 
         Raises:
             UnsupportedCapability: results aren't supported.
         """
 
-    # -- what a backend may do besides ------------------------------------------------------------
+    # -- optional ---------------------------------------------------------------------------------
 
     def queues(self) -> list[Queue]:
         """List the declared queues, by name.
 
         Raises:
-            UnsupportedCapability: the broker can't be asked for them.
+            UnsupportedCapability: this backend can't list its queues.
         """
         raise UnsupportedCapability("this backend can't list its queues: name them")
 
     def progress(self, queue: str, ids: Sequence[str] | None = None) -> dict[str, Progress]:
-        """Say how far the jobs that run now have come, by id, as far as they told.
+        """Return the progress of running jobs, by id. Jobs that reported none are missing.
 
         Args:
-            queue: Their queue.
-            ids: Which; None is all.
+            queue: The queue of the jobs.
+            ids: The jobs to look up; None means all.
         """
         return {}
 
     def diagnose(self) -> list[Finding]:
-        """Look whether the broker is there, and set up to keep what it promises; change nothing.
+        """Check that the broker answers and is configured to keep its guarantees; change nothing.
 
-        What is amiss is a finding, never an error. An adapter adds what it knows of its broker, if the first
-        finding, whether it can be reached at all, is good.
+        A problem is reported as a finding and never raised. An adapter calls this method first, and adds its
+        own findings only if the first one, whether the broker can be reached, is good.
         """
         try:
             self.counts(_NEVER_DECLARED)
@@ -145,4 +164,4 @@ class OrchestratorBackend(Closing):
 
     @abstractmethod
     def close(self) -> None:
-        """Close this backend and every consumer opened from it; again is a no-op (CON-2)."""
+        """Close this backend and every consumer opened from it. Closing it again does nothing (CON-2)."""

@@ -1,7 +1,7 @@
-"""The one place that decides what the base classes are.
+"""Choose the base classes: those of ``mindtrace-core``, or stand-ins.
 
-Where ``mindtrace-core`` is installed (it needs Python 3.12), they are its ``Mindtrace`` and ``MindtraceABC``.
-Elsewhere they are the light stand-ins below, with the same surface: ``logger``, ``config``, ``name``,
+If ``mindtrace-core`` is installed (it needs Python 3.12), they are its ``Mindtrace`` and ``MindtraceABC``.
+Otherwise they are the stand-ins below, with the same interface: ``logger``, ``config``, ``name``,
 ``unique_name`` on class and instance, and the context manager.
 """
 
@@ -95,11 +95,11 @@ else:
 
 
 class Closing(_Base):
-    """What is closed when its ``with`` block is left."""
+    """An object that closes at the end of its ``with`` block."""
 
     @abstractmethod
     def close(self) -> None:
-        """Close it; again is a no-op."""
+        """Close it. Closing it again does nothing."""
 
     def __exit__(
         self,

@@ -1,42 +1,42 @@
-"""What a backend says of the broker it was pointed at: a line for each thing looked at."""
+"""Findings of a diagnosis: one for each thing that a backend checked about its broker."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """How a finding is meant."""
+    """How serious a finding is."""
 
     GOOD = "good"
     DOUBTFUL = "doubtful"
-    """It works, but a promise is weaker than one may think."""
+    """It works, but a guarantee is weaker than the user may expect."""
     WRONG = "wrong"
-    """Jobs will be lost, refused or left undone."""
+    """Jobs will be lost, refused or never run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """One thing that was checked."""
 
     verdict: Verdict
     subject: str
-    """What was looked at: a word or two, the same in every release, to filter by."""
+    """What was checked: a word or two, the same in every release, to filter by."""
     what: str
-    """What was seen. Holds no credentials (SEC-3)."""
+    """What was found. Contains no credentials (SEC-3)."""
     remedy: str = ""
-    """What to do about it: a command or a setting; empty where the verdict is good."""
+    """How to fix it: a command or a setting; empty if the verdict is good."""
 
 
 def good(subject: str, what: str) -> Finding:
-    """All is well with ``subject``."""
+    """Return a finding that nothing is wrong with ``subject``."""
     return Finding(Verdict.GOOD, subject, what)
 
 
 def doubtful(subject: str, what: str, remedy: str) -> Finding:
-    """``subject`` works, but less well than one may think."""
+    """Return a finding that ``subject`` works, but less well than the user may expect."""
     return Finding(Verdict.DOUBTFUL, subject, what, remedy)
 
 
 def wrong(subject: str, what: str, remedy: str) -> Finding:
-    """``subject`` has to be mended."""
+    """Return a finding that ``subject`` must be fixed."""
     return Finding(Verdict.WRONG, subject, what, remedy)

@@ -1,4 +1,4 @@
-"""Consumers that are open and not in use, for whoever takes one job by hand."""
+"""Open consumers that no call is using, kept for calls that take a single job."""
 
 import os
 import threading
@@ -9,7 +9,7 @@ from ..domain.errors import BackendUnavailable, JobsError
 from .consumer import ConsumerBackend
 
 _MOST = 8
-"""How many are kept, of all queues together: each may have a connection of its own."""
+"""How many are kept, of all queues together; each may have its own connection."""
 
 
 class IdleConsumers:
@@ -26,7 +26,7 @@ class IdleConsumers:
 
     @contextmanager
     def borrowed(self, queue: str, open_one: Callable[[], ConsumerBackend]) -> Iterator[ConsumerBackend]:
-        """Lend an idle consumer of ``queue``, or a new one, to be left with every delivery settled."""
+        """Lend an idle consumer of ``queue``, or a new one. The borrower settles every delivery."""
         consumer = self._taken(queue) or open_one()
         try:
             yield consumer

@@ -1,4 +1,4 @@
-"""The port through which others see the work: logs, metrics, traces, health."""
+"""The port for logs, metrics, traces and health: what others hear of published and executed jobs."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -17,36 +17,37 @@ class Outcome(StrEnum):
 
 
 class Attempt(NamedTuple):
-    """One attempt at a job that has ended."""
+    """One finished attempt at a job."""
 
     queue: str
     job_id: str
     number: int
-    """From 1; one more with each retry."""
+    """Starts at 1, and rises by one with each retry."""
     outcome: Outcome
     duration_s: float
     error: str | None = None
-    """The error that ended it; None where it went well."""
+    """The error that ended it; None if the job is done."""
 
 
 _NO_HEADERS: Mapping[str, str] = {}
 
 
 class Observer:
-    """Hears of the work and changes nothing about it; each method does nothing unless overridden.
+    """Is told about published jobs and attempts. Each method does nothing unless overridden.
 
-    Every method may be called from any thread, should return quickly, and may raise: that is logged.
+    Any thread may call any method. A method should return quickly. If it raises, the error is logged, and
+    the job isn't affected.
     """
 
     def publishing(self, queue: str, count: int) -> AbstractContextManager[Mapping[str, str]]:
-        """Surround the publishing of ``count`` jobs; what it yields is added to each job's headers."""
+        """Return a context in which ``count`` jobs are published; it yields headers to add to each job."""
         return nullcontext(_NO_HEADERS)
 
     def polled(self, queue: str, received: int) -> None:
-        """A consumer has asked the broker, and been answered with so many jobs, or none."""
+        """A consumer asked the broker for jobs, and got ``received`` of them, perhaps none."""
 
     def started(self, queue: str, job: Job[Any]) -> None:
         """A handler is about to run, on this thread."""
 
     def ended(self, attempt: Attempt) -> None:
-        """An attempt has ended, on the thread that ran it; without a start where its handler never ran."""
+        """An attempt has ended, on the thread that ran it. It had no start if its handler never ran."""

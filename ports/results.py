@@ -1,4 +1,4 @@
-"""The port for results that a broker can't keep itself."""
+"""The port of a store for results, for brokers that can't keep results themselves."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from .values import JobResult
 
 
 class EndedJob(NamedTuple):
-    """A job that ended, and for how many seconds to remember it."""
+    """How a job ended, and for how many seconds to keep that."""
 
     id: str
     result: JobResult
@@ -17,16 +17,16 @@ class EndedJob(NamedTuple):
 
 
 class ResultStore(Closing):
-    """Keeps how jobs ended, beside a broker that has no place for it. Any thread may call any method.
+    """Keeps how jobs ended, for a broker that can't. Any thread may call any method.
 
-    A store and a broker can't be changed in one step. Adapters store a result once its job is settled and
-    never before (RES-2), so that a worker killed in between leaves a job that is done and has no result.
-    They name a queue so that no other of theirs is called the same, whichever namespace it is in (CON-2).
+    A store and a broker can't be changed in one step. Adapters store a result after its job is settled, never
+    before (RES-2). A worker that is killed between the two leaves a job that is done and has no result.
+    Adapters pass queue names that are unique across namespaces (CON-2).
     """
 
     @abstractmethod
     def put(self, queue: str, ended: Sequence[EndedJob]) -> None:
-        """Remember how jobs of ``queue`` ended, and wake whoever waits for one of them.
+        """Keep how jobs of ``queue`` ended, and wake the callers that wait for them.
 
         Raises:
             BackendUnavailable: the store can't be reached.
@@ -34,7 +34,7 @@ class ResultStore(Closing):
 
     @abstractmethod
     def get(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
-        """Say how a job ended, waiting up to ``timeout_s`` seconds for it to end (RES-1); None where unknown.
+        """Return how a job ended, waiting up to ``timeout_s`` seconds (RES-1); None if that is unknown.
 
         Raises:
             BackendUnavailable: the store can't be reached.
@@ -42,7 +42,7 @@ class ResultStore(Closing):
 
     @abstractmethod
     def forget(self, queue: str, ids: Sequence[str] | None = None) -> None:
-        """Remember nothing of these jobs; of all of the queue's by default (ADM-3).
+        """Delete the results of these jobs; by default of all jobs of the queue (ADM-3).
 
         Raises:
             BackendUnavailable: the store can't be reached.
@@ -50,4 +50,4 @@ class ResultStore(Closing):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the store; again is a no-op."""
+        """Close the store. Closing it again does nothing."""

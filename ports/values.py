@@ -1,6 +1,6 @@
-"""What crosses the ports: plain immutable values of the domain, never a driver's type.
+"""The values that cross the ports: immutable, and never a driver's type.
 
-Those that are made once a job are named tuples, which cost a quarter of a frozen dataclass.
+Values made once per job are named tuples, which cost a quarter of a frozen dataclass.
 """
 
 from dataclasses import dataclass
@@ -14,27 +14,27 @@ from ..domain.errors import JobsError
 
 
 class Message(NamedTuple):
-    """A job on its way into a broker: what the broker must know of it, and its body, opaque."""
+    """A job to publish: what the broker must know about it, and its body as opaque bytes."""
 
     id: str
     body: bytes
     priority: int = 0
     """0 to 9; more than 0 only on a priority queue."""
     delay_s: float = 0.0
-    """Seconds from its arrival, by the broker's clock, before it may be delivered (DLY-1)."""
+    """Seconds to wait before it may be delivered, from its arrival, by the broker's clock (DLY-1)."""
 
 
 class PublishStatus(StrEnum):
-    """What became of one message of a batch (PUB-4)."""
+    """What happened to one message of a batch (PUB-4)."""
 
     ACCEPTED = "accepted"
     """Confirmed by the broker, and visible (PUB-1)."""
     DUPLICATE = "duplicate"
-    """A job of this id is still live; nothing was done (PUB-5)."""
+    """A job of this id is live: ready, delayed, in flight or dead. Nothing was changed (PUB-5)."""
     REJECTED = "rejected"
     """Not in the queue; ``error`` says why."""
     UNKNOWN = "unknown"
-    """The connection broke before the confirm: it may or may not be in the queue."""
+    """The connection broke before the confirm: the message may or may not be in the queue."""
 
 
 class PublishOutcome(NamedTuple):
@@ -43,7 +43,7 @@ class PublishOutcome(NamedTuple):
     id: str
     status: PublishStatus
     error: JobsError | None = None
-    """Why it was rejected, or is unknown."""
+    """Why the message was rejected, or why its outcome is unknown."""
 
 
 # -- delivering -----------------------------------------------------------------------------------
@@ -55,16 +55,17 @@ class Delivery(NamedTuple):
     id: str
     body: bytes
     receipt: str
-    """The fencing token: what settles and extends this delivery, and no other of the same job (LSE-4)."""
+    """The fencing token: it settles and extends this delivery, and no other delivery of the job (LSE-4)."""
     attempt: int
-    """From 1; one more with each retry (SET-2)."""
+    """Starts at 1, and rises by one with each retry (SET-2)."""
     number: int
-    """Which delivery of the job this is, from 1, whatever ended those before it."""
+    """Counts the deliveries of the job from 1, whatever ended the earlier ones. After a redrive it goes on or
+    starts at 1 again."""
     crashes: int
-    """How many deliveries before it ended without a settlement: as far as the broker can tell, their workers
-    died (RTY-3)."""
+    """How many earlier deliveries ended without a settlement, so that their workers seem to have died
+    (RTY-3)."""
     deadline_s: float | None
-    """Seconds the lease had left when it was granted; None where the connection holds it."""
+    """Seconds that the lease had left when it was granted; None where the connection is the lease."""
 
 
 # -- settling -------------------------------------------------------------------------------------
@@ -75,32 +76,36 @@ class Ack(NamedTuple):
 
     receipt: str
     result: bytes | None = None
-    """The encoded output; None keeps none."""
+    """The encoded output. With None, a backend that keeps results still remembers that the job is done, for
+    a limited time or number of jobs."""
     result_ttl_s: float = 3600.0
-    """How many seconds the result is kept."""
+    """Seconds for which the result is kept."""
 
 
 class Retry(NamedTuple):
-    """The attempt failed: ready again after ``delay_s``, with attempt + 1 (SET-2)."""
+    """The attempt failed: the job is ready again after ``delay_s``, with ``attempt`` one higher (SET-2).
+
+    It then joins the queue as if it were published at that moment, behind the jobs that are ready.
+    """
 
     receipt: str
     delay_s: float
     error: str
-    """Kept in the job's history."""
+    """The error, kept in the job's history."""
 
 
 class Dead(NamedTuple):
-    """The job is given up: moved whole to the dead letters, with reason and history (SET-3)."""
+    """The job has failed for good: it becomes a dead letter, with body, reason and history (SET-3)."""
 
     receipt: str
     reason: str
     """One of a few short phrases, to count by."""
     error: str
-    """The last error; whoever waits for the result is answered with it (RES-1)."""
+    """The last error; a caller that waits for the result gets it (RES-1)."""
 
 
 class Release(NamedTuple):
-    """The job goes back at once, without spending an attempt (SET-4)."""
+    """The job goes back to its place in the queue at once, without spending an attempt (SET-4, ORD-4)."""
 
     receipt: str
 
@@ -109,43 +114,43 @@ Settlement = Ack | Retry | Dead | Release
 
 
 class SettleOutcome(StrEnum):
-    """The answer to one settlement, or to one extension (LSE-4)."""
+    """The broker's answer to one settlement or one extension (LSE-4)."""
 
     OK = "ok"
     """The broker confirmed it."""
     ALREADY = "already"
     """This receipt settled its job before; nothing changed (SET-1)."""
     LOST = "lost"
-    """The broker isn't known to have done it, and this receipt settles nothing any more.
+    """The settlement isn't known to have taken effect, and this receipt can settle nothing any more.
 
-    Where the lease had ended before, nothing changed. Where the connection broke before the answer came, the
-    broker may have done it all the same: the job is settled or runs again, so rely on neither.
+    If the lease had ended before, nothing changed. If the connection was the lease and broke before the
+    answer came, the broker may have done it: the job is settled or runs again. Rely on neither.
     """
 
 
 class Settled(NamedTuple):
-    """The answers to a batch of settlements, in order, and what was received in the same round trip."""
+    """The answers to a batch of settlements, in order, and the jobs received in the same round trip."""
 
     outcomes: list[SettleOutcome]
     deliveries: list[Delivery]
 
 
-# -- looking --------------------------------------------------------------------------------------
+# -- reading --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class QueueCounts:
-    """How many jobs of a queue are in which state (CNT-1)."""
+    """How many jobs of a queue are in each state (CNT-1)."""
 
     ready: int
     delayed: int
     in_flight: int | None
-    """None where the broker can't tell."""
+    """None where the broker can't count them."""
     dead: int
 
     @property
     def waiting(self) -> int:
-        """How many wait to be delivered: ready or delayed."""
+        """How many jobs wait to be delivered: ready or delayed."""
         return self.ready + self.delayed
 
 
@@ -159,7 +164,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A job that was given up, whole, with what led there (SET-3)."""
+    """A dead job with its body, the reason and its history (SET-3)."""
 
     id: str
     body: bytes
@@ -182,10 +187,10 @@ class ResultStatus(StrEnum):
 
 
 class JobResult(NamedTuple):
-    """What is known of a job that has ended (RES-1)."""
+    """How a job ended (RES-1)."""
 
     status: ResultStatus
     body: bytes | None = None
-    """The encoded output; None where the handler returned none."""
+    """The encoded output; None if the handler returned None or the job is dead."""
     error: str | None = None
     """The last error of a job that is dead."""

@@ -63,14 +63,18 @@ def test_a_backend_of_a_third_party_brings_its_own(far: Orchestrator, make_consu
 
 def test_a_class_instead_of_an_instance_is_told_so() -> None:
     """The commonest slip gets the mend."""
-    with pytest.raises(UnknownBackend, match=r"LocalClient is a class: give an instance, LocalClient\(…\)"):
+    with pytest.raises(UnknownBackend, match=r"LocalClient is a class: pass an instance, LocalClient\(…\)"):
         Orchestrator(LocalClient)
 
 
 @pytest.mark.parametrize(
     ("backend", "message"),
     [
-        (7, "int is not a backend, which derives from OrchestratorBackend; registered: " + REGISTERED),
+        (
+            7,
+            "int is not a backend: pass an OrchestratorBackend, such as LocalClient(), or a URL; registered: "
+            + REGISTERED,
+        ),
         (None, "NoneType is not a backend"),
         (int, "int is not a backend"),
         (b"memory://", "bytes is not a backend"),
@@ -205,10 +209,10 @@ def test_a_url_names_the_store_of_its_results(
     [
         (
             "nosuch://:hunter2@host",
-            "no store of results for nosuch:// is installed; registered: acme://, redis",
+            "no result store for nosuch:// is installed; registered: acme://, redis",
         ),
-        ("hunter2", "results= wants a URL; registered: acme://, redis"),
-        ("", "results= wants a URL; registered: acme://, redis"),
+        ("hunter2", "results= must be a URL; registered: acme://, redis"),
+        ("", "results= must be a URL; registered: acme://, redis"),
     ],
 )
 def test_a_store_that_is_not_there_is_named_without_its_password(

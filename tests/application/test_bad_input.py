@@ -149,12 +149,12 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
     ),
     "a negative delay": (
         errors.InvalidJob,
-        "delay_s -1: must be seconds, from 0 to",
+        "delay_s -1: must be a number of seconds, from 0 to",
         lambda w: w.publish({}, delay_s=-1),
     ),
     "a delay of two years": (
         errors.InvalidJob,
-        "delay_s 63244800: must be seconds, from 0 to 3.16224e+07",
+        "delay_s 63244800: must be a number of seconds, from 0 to 3.16224e+07",
         lambda w: w.publish({}, delay_s=2 * 366 * 86_400),
     ),
     "a moment in a far century": (
@@ -225,12 +225,12 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
     ),
     "registering what is no schema": (
         errors.InvalidInput,
-        "register('points'): give a JobSchema",
+        "register('points'): pass a JobSchema",
         lambda w: w.near.register("points"),
     ),
     "connecting to what is no orchestrator": (
         errors.InvalidInput,
-        "give an Orchestrator",
+        "pass an Orchestrator",
         lambda w: Idle("points").connect(w.near.backend),
     ),
     "a lease of no length": (
@@ -245,7 +245,7 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
     ),
     "a negative poll": (
         errors.InvalidJob,
-        "poll_timeout_s -1: must be seconds",
+        "poll_timeout_s -1: must be a number of seconds",
         lambda w: Idle("points").connect(w.near, poll_timeout_s=-1),
     ),
     "a policy that is none": (
@@ -280,7 +280,7 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
     ),
     "a backend that is none": (
         errors.UnknownBackend,
-        "int is not a backend, which derives from OrchestratorBackend; "
+        "int is not a backend: pass an OrchestratorBackend, such as LocalClient(), or a URL; "
         "registered: amqp://, amqps://, memory://, redis+sentinel://, redis://, rediss://, sqlite://",
         lambda w: Orchestrator(7),
     ),
@@ -296,7 +296,7 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
     ),
     "one id where a list is due": (
         errors.InvalidInput,
-        "job ids 'abc': give a list of ids",
+        "job ids 'abc': pass a list of ids",
         lambda w: w.near.discard("points", "abc"),
     ),
     "an id that could be none": (
@@ -311,7 +311,7 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
     ),
     "waiting a negative time": (
         errors.InvalidJob,
-        "timeout_s -1: must be seconds",
+        "timeout_s -1: must be a number of seconds",
         lambda w: w.near.result("points", "a", timeout_s=-1),
     ),
     "a result that isn't there": (
@@ -336,7 +336,8 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
     ),
     "a confirm that didn't come": (
         errors.PublishUnknown,
-        "job a may or may not be in queue 'points': the connection broke before the confirm; publish",
+        "job a may or may not be in queue 'points': the connection broke before the confirm; "
+        "publishing it again under the same id is safe",
         World.lose_the_confirm,
     ),
     "a backend that is away": (

@@ -303,7 +303,7 @@ def test_a_handler_may_choose_when_to_retry(execute: Execute) -> None:
 @pytest.mark.parametrize("delay_s", [-1, float("inf"), "5", None])
 def test_a_delay_out_of_range_is_refused_where_it_is_made(execute: Execute, delay_s: Any) -> None:
     """``RetryLater(-1)`` raises in the handler, whose attempt has then failed (RTY-2)."""
-    with pytest.raises(InvalidJob, match=f"delay_s {delay_s!r}: must be seconds"):
+    with pytest.raises(InvalidJob, match=f"delay_s {delay_s!r}: must be a number of seconds"):
         RetryLater(delay_s)
 
     assert execute(lambda job: RetryLater(delay_s)).error.startswith("InvalidJob: delay_s")

@@ -1,6 +1,7 @@
 """Publishing: what goes in is validated, confirmed and named; a batch is answered item by item."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -187,6 +188,20 @@ def test_a_lost_confirm_is_no_answer(far: Orchestrator, line: Any, schema: Any) 
     assert far.count_queue_messages("points") == 1
 
 
+def test_a_lost_confirm_says_whether_the_job_may_be_published_again(
+    far: Orchestrator, line: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without dedupe it may make a second job (PUB-5)."""
+    line.breaks["publish"] = 2
+
+    with pytest.raises(PublishUnknown, match="publishing it again under the same id is safe"):
+        far.publish("points", {})
+    without = replace(far.backend.capabilities, dedupe=False)
+    monkeypatch.setattr(type(far.backend), "capabilities", without)
+    with pytest.raises(PublishUnknown, match="publishing it again may make a second job"):
+        far.publish("points", {})
+
+
 def test_a_lost_confirm_of_a_batch_is_answered_item_by_item(far: Orchestrator, line: Any) -> None:
     """What was refused before is known, what was sent is not (PUB-4)."""
     line.breaks["publish"] = 1
@@ -200,6 +215,6 @@ def test_a_lost_confirm_of_a_batch_is_answered_item_by_item(far: Orchestrator, l
 @pytest.mark.parametrize("one", [{"x": 1}, "x", JobInput(), Job(schema_name="points", payload={"x": 1})])
 def test_a_batch_of_a_single_job_is_refused(orchestrator: Orchestrator, one: Any) -> None:
     """It would be taken apart into its fields or letters."""
-    with pytest.raises(InvalidInput, match="publish_batch: give a list of jobs, not one"):
+    with pytest.raises(InvalidInput, match="publish_batch: pass a list of jobs, not one"):
         orchestrator.publish_batch("points", one)
     assert orchestrator.count_queue_messages("points") == 0

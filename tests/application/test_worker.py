@@ -276,7 +276,7 @@ def test_a_name_that_is_not_its_schemas_is_refused(schema: JobSchema[Any, Any]) 
     with pytest.raises(InvalidInput, match="its schema is named 'points'"):
         Named("others")
     Named.schema = None
-    with pytest.raises(InvalidInput, match="or the class a schema"):
+    with pytest.raises(InvalidInput, match="or set schema"):
         Named()
     Named.schema = "points"  # type: ignore[assignment]
     with pytest.raises(InvalidInput, match="must be a JobSchema"):

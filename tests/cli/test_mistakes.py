@@ -94,7 +94,7 @@ LOADING: dict[str, tuple[str, str]] = {
     "an instance": ("tasks:inspector", "tasks:inspector is an instance: name its class, Inspector"),
     "no consumer": ("tasks:NoConsumer", "derive NoConsumer from mindtrace.jobs.Consumer"),
     "a number": ("tasks:number", "tasks:number is a int: name a Consumer class"),
-    "no schema": ("tasks:Nameless", "Nameless: give the name of its jobs, or the class a schema"),
+    "no schema": ("tasks:Nameless", "Nameless: pass the name of its queue, or set schema"),
     "arguments": ("tasks:Choosy", "a worker calls it without arguments"),
     "a function that makes none": ("tasks:make_nothing", "made a int, which is no Consumer"),
     "a module that fails": ("broken:A", "line 2: ZeroDivisionError"),

@@ -250,7 +250,7 @@ def body(**changes: Any) -> bytes:
         ({"priority": None}, "envelope: priority None: must be an integer from 0 to 9"),
         ({"max_attempts": 0}, "envelope: max_attempts 0: must be an integer from 1"),
         ({"headers": [1]}, "envelope: headers: must be a mapping"),
-        ({"headers": {"a": 1}}, "envelope: header 'a': it and its value must be strings"),
+        ({"headers": {"a": 1}}, "envelope: header 'a': the name and the value must be strings"),
     ],
 )
 def test_a_field_out_of_place_is_refused(changes: dict[str, Any], rule: str) -> None:

@@ -125,11 +125,11 @@ def test_a_moment_that_no_consumer_could_read_is_refused(field: str, moment: obj
     [
         ({f"h{n}": "" for n in range(33)}, "a mapping of at most 32 strings to strings"),
         (["trace"], "a mapping of at most 32 strings to strings"),
-        ({1: "a"}, "header 1: it and its value must be strings"),
-        ({"a": None}, "header 'a': it and its value must be strings"),
+        ({1: "a"}, "header 1: the name and the value must be strings"),
+        ({"a": None}, "header 'a': the name and the value must be strings"),
         ({"a": "x" * 1025}, "header 'a': longer than 1024 characters"),
         ({"x" * 1025: "a"}, "longer than 1024 characters"),
-        ({"a": "\ud800"}, "header 'a': it or its value holds half a surrogate pair"),
+        ({"a": "\ud800"}, "header 'a': the name or the value has a lone surrogate"),
     ],
 )
 def test_headers_that_could_not_travel_are_refused(headers: Any, rule: str) -> None:
