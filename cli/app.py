@@ -1,4 +1,4 @@
-"""What all commands share: their common options, and the way to the application."""
+"""Options and helpers that all commands share."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -24,19 +24,19 @@ def backend_option(command: CommandT) -> CommandT:
         "--app-dir",
         type=click.Path(exists=True, file_okay=False, path_type=Path),
         default=".",
-        help="Where modules are imported from.  [default: the working folder]",
+        help="Folder to import modules from.  [default: the working folder]",
     )(command)
     return click.option(
         "-b",
         "--backend",
         metavar="URL",
-        help="Where the queues are, such as redis://localhost:6379/0; else MINDTRACE_JOBS_BACKEND, else "
-        f"pyproject.toml, else {DEFAULT_BACKEND}.",
+        help="URL of the backend, such as redis://localhost:6379/0.  [default: MINDTRACE_JOBS_BACKEND, else "
+        f"pyproject.toml, else {DEFAULT_BACKEND}]",
     )(command)
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Answer as JSON, for scripts.")
-yes_option = click.option("--yes", "-y", is_flag=True, help="Don't ask.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+yes_option = click.option("--yes", "-y", is_flag=True, help="Don't ask for confirmation.")
 
 
 def settings_of(backend: str | None, app_dir: Path, **options: Any) -> Settings:
@@ -76,8 +76,8 @@ def check_shared(orchestrator: Orchestrator, url: str) -> None:
     """
     if orchestrator.backend.capabilities.durability is Durability.PROCESS:
         raise BadUsage(
-            f"{masked(url)}: these queues live in one process and end with it, so no two commands can share "
-            "them: use a file, sqlite:///jobs.db, or a broker, such as redis://localhost:6379/0"
+            f"{masked(url)}: these queues are in the memory of one process, so no two commands can share "
+            "them: use a file, such as sqlite:///jobs.db, or a broker, such as redis://localhost:6379/0"
         )
 
 
@@ -112,7 +112,7 @@ def confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise BadUsage(f"{question} There is no terminal to answer on: give --yes")
+        raise BadUsage(f"{question} There is no terminal to ask on: add --yes")
     click.confirm(question, abort=True, err=True)
 
 

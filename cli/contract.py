@@ -20,7 +20,7 @@ _PROFILES = ("quick", "ci", "random", "thorough")
 @click.command()
 @click.argument("harness", metavar="module:Harness")
 @click.option(
-    "--profile", type=click.Choice(_PROFILES), default="quick", show_default=True, help="How hard to try."
+    "--profile", type=click.Choice(_PROFILES), default="quick", show_default=True, help="How much to test."
 )
 @click.option(
     "--clause", "clauses", multiple=True, help="Only this clause, such as LSE-4; may be given again."
@@ -30,15 +30,15 @@ _PROFILES = ("quick", "ci", "random", "thorough")
     "--app-dir",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=".",
-    help="Where modules are imported from.  [default: the working folder]",
+    help="Folder to import modules from.  [default: the working folder]",
 )
 @json_option
 def contract(
     harness: str, profile: str, clauses: tuple[str, ...], seed: int | None, app_dir: Path, as_json: bool
 ) -> int:
-    """Run the contract suite against the adapter of a harness, and exit with 1 where a clause is broken.
+    """Run the contract suite against an adapter. Exits with 1 if a clause is broken.
 
-    docs/adding_a_backend.md says how to write a harness.
+    docs/adding_a_backend.md explains how to write a harness.
     """
     add_to_path(app_dir)
     try:

@@ -1,4 +1,4 @@
-"""``mindtrace-jobs dead``: the jobs that were given up."""
+"""``mindtrace-jobs dead``: list, redrive and discard dead jobs."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from .output import print_json, shown, stdout, table
 
 @click.group()
 def dead() -> None:
-    """Look at the jobs that were given up, run them again, or drop them."""
+    """List dead jobs, run them again, or delete them."""
 
 
 @dead.command("list")
@@ -53,7 +53,7 @@ def list_(queue: str, limit: int, offset: int, as_json: bool, backend: str | Non
 @json_option
 @backend_option
 def show(queue: str, job_id: str, as_json: bool, backend: str | None, app_dir: Path) -> int:
-    """Show one dead job, whole: its payload, its errors, its history."""
+    """Show one dead job: its payload and the errors of its attempts."""
     with opened(settings_of(backend, app_dir)) as orchestrator:
         letter = find_dead_letter(orchestrator, queue, job_id)
     if wants_json(as_json):
@@ -81,7 +81,7 @@ def show(queue: str, job_id: str, as_json: bool, backend: str | None, app_dir: P
 def redrive(
     queue: str, job_ids: tuple[str, ...], all_: bool, as_json: bool, backend: str | None, app_dir: Path
 ) -> int:
-    """Make dead jobs ready again, with fresh budgets: those named, or --all."""
+    """Run dead jobs again, with all their attempts: the named ones, or --all."""
     ids = _chosen(job_ids, all_)
     with opened(settings_of(backend, app_dir)) as orchestrator:
         count = orchestrator.redrive(queue, ids)
@@ -104,18 +104,18 @@ def discard(
     backend: str | None,
     app_dir: Path,
 ) -> int:
-    """Drop dead jobs for good: those named, or --all."""
+    """Delete dead jobs: the named ones, or --all."""
     ids = _chosen(job_ids, all_)
     with opened(settings_of(backend, app_dir)) as orchestrator:
         count = orchestrator.counts(queue).dead if ids is None else len(ids)
-        confirm(f"Drop {count:,} dead jobs of {queue} for good?", yes)
+        confirm(f"Delete {count:,} dead jobs of {queue}?", yes)
         count = orchestrator.discard(queue, ids)
     return _counted("discarded", count, ids, as_json)
 
 
 def _chosen(job_ids: tuple[str, ...], all_: bool) -> list[str] | None:
     if bool(job_ids) == all_:
-        raise BadUsage("name the ids of dead jobs, or give --all; mindtrace-jobs dead list shows them")
+        raise BadUsage("name the ids of dead jobs, or add --all; mindtrace-jobs dead list shows the ids")
     return None if all_ else list(job_ids)
 
 

@@ -25,9 +25,9 @@ _MARKS = {Verdict.GOOD: "[green]✓[/]", Verdict.DOUBTFUL: "[yellow]![/]", Verdi
 @json_option
 @backend_option
 def doctor(consumers: tuple[str, ...], as_json: bool, backend: str | None, app_dir: Path) -> int:
-    """Look for what is wrong with the broker, its settings and the consumers; change nothing.
+    """Check the broker, its settings and the consumers, and say how to fix what is wrong. Changes nothing.
 
-    Each line has a verdict and, where one is needed, a remedy. Exits with 1 if anything is wrong.
+    Exits with 1 if anything is wrong.
     """
     settings = settings_of(backend, app_dir, consumers=consumers or None)
     url = settings.backend.get_secret_value()
@@ -54,7 +54,7 @@ def _check_consumers(settings: Settings) -> tuple[list[Finding], list[MakeConsum
             make = load_maker(target)
             make()
         except JobsError as error:
-            findings.append(wrong("consumer", str(error), "correct the name, or what the message says"))
+            findings.append(wrong("consumer", str(error), "fix what the message names"))
         else:
             makers.append(make)
             findings.append(good("consumer", target))
@@ -67,5 +67,5 @@ def _check_files(settings: Settings) -> list[Finding]:
         return []
     if os.access(path if path.exists() else path.parent, os.W_OK):
         return [good("health file", str(path))]
-    remedy = f"let the worker's user write into {path.parent}, or name another with health_file"
+    remedy = f"let the worker's user write to {path.parent}, or set health_file to another path"
     return [wrong("health file", f"{path} can't be written", remedy)]

@@ -1,4 +1,4 @@
-"""What goes wrong, in words and as an exit code."""
+"""Exit codes, and the errors of the command line itself."""
 
 from enum import IntEnum
 
@@ -18,23 +18,23 @@ class Exit(IntEnum):
 
     OK = 0
     NO = 1
-    """The command worked, and its answer is no: the job failed, something is wrong, not all was published."""
+    """The command ran, but a job is dead, a check failed, or not every job was published."""
     USAGE = 2
     """The command line, the URL, a module, a setting or the JSON is wrong; nothing was done."""
     BROKER = 3
-    """The broker can't be reached, or refuses."""
+    """The broker can't be reached, or refuses the request."""
     NOT_FOUND = 4
     """There is no such queue, job or result, or not yet."""
     NOT_INSTALLED = 5
     """An extra is missing; the message names it."""
     BUG = 70
-    """Something that was not foreseen; with a traceback."""
+    """A bug in this project; a traceback is printed."""
     AT_ONCE = 130
-    """Stopped at once: by a second signal, or after the grace period. What was in hand was given back."""
+    """Stopped at once, by a second signal or at the end of the grace period. Running jobs were released."""
 
 
 class BadUsage(JobsError):
-    """The command was asked for something that makes no sense; the message is the mend."""
+    """The command line is wrong; the message says how to correct it."""
 
 
 class NotInstalled(JobsError):

@@ -1,4 +1,4 @@
-"""``mindtrace-jobs health``: whether a worker that keeps a health file is well."""
+"""``mindtrace-jobs health``: whether a worker is healthy, by its health file."""
 
 from pathlib import Path
 from time import time
@@ -14,13 +14,19 @@ from .output import print_json, stdout
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
-    "--within", "within_s", type=click.FloatRange(0), default=60.0, show_default=True, help="Seconds."
+    "--within",
+    "within_s",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    help="How many seconds ago each consumer must have asked for jobs; more than your longest job takes.",
 )
 @json_option
 def health(file: Path, within_s: float, as_json: bool) -> int:
-    """Exit with 0 if every consumer of the worker has fetched or polled within so many seconds, else with 1.
+    """Exit with 0 if every consumer of a worker has asked for jobs lately, else with 1.
 
-    FILE is what the worker was given as --health-file. Give more seconds than the longest job takes.
+    FILE is the --health-file of the worker. A consumer doesn't ask for jobs while it runs one, so set
+    --within to more seconds than your longest job takes.
     """
     moment_s = HealthFile(file).read()
     age_s = None if moment_s is None else time() - moment_s
@@ -28,8 +34,8 @@ def health(file: Path, within_s: float, as_json: bool) -> int:
     if wants_json(as_json):
         print_json({"healthy": healthy, "age_s": None if age_s is None else round(age_s, 3)})
     elif age_s is None:
-        stdout().print(f"not well: {file} isn't there: no worker keeps it, or it hasn't begun to work")
+        stdout().print(f"unhealthy: there is no file {file}: no worker writes it, or none has started yet")
     else:
-        state = "well" if healthy else "not well"
-        stdout().print(f"{state}: every consumer had last fetched or polled {age_s:.1f} s ago")
+        state = "healthy: each consumer" if healthy else "unhealthy: not every consumer"
+        stdout().print(f"{state} asked for jobs in the last {age_s if healthy else within_s:.1f} s")
     return Exit.OK if healthy else Exit.NO

@@ -24,8 +24,8 @@ def load(target: str, what: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise BadUsage(
-                f"no module {error.name!r} is found from here: run the command in the folder that holds it, "
-                "or name that folder with --app-dir"
+                f"no module {error.name!r} is found from here: run the command in its folder, or name "
+                "that folder with --app-dir"
             ) from None
         raise BadUsage(_failed(module_name, error)) from error
     except (Exception, SystemExit) as error:  # whatever the module does when it is imported
@@ -47,7 +47,7 @@ def load_maker(target: str) -> MakeConsumer:
     found = load(target, "ConsumerClass")
     if isinstance(found, Consumer):
         cls = type(found).__name__
-        raise BadUsage(f"{target} is an instance: name its class, {cls}; each thread makes one of its own")
+        raise BadUsage(f"{target} is an instance: name its class, {cls}; each thread makes its own instance")
     if isinstance(found, type) and not issubclass(found, Consumer):
         raise BadUsage(f"{target} is no Consumer: derive {found.__name__} from mindtrace.jobs.Consumer")
     if not callable(found):

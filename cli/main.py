@@ -1,4 +1,4 @@
-"""The group of commands, and the one place where an error becomes words and an exit code."""
+"""The group of commands, and the one place where an error becomes a message and an exit code."""
 
 import logging
 import os
@@ -23,13 +23,14 @@ from .worker import worker
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="mindtrace-jobs", prog_name="mindtrace-jobs")
-@click.option("--json", "as_json", is_flag=True, help="Answer as JSON, for scripts; of any command.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts; works with every command.")
 def commands(as_json: bool) -> None:
-    r"""Run workers, publish jobs, and look after queues.
+    r"""Run workers, publish jobs, and manage queues.
 
     \b
-    Exit codes: 0 done; 1 the answer is no; 2 bad usage; 3 the broker is out of reach or refuses;
-    4 no such queue, job or result; 5 an extra isn't installed; 130 stopped at once.
+    Exit codes: 0 success; 1 a check failed or a job is dead; 2 wrong usage;
+    3 the broker is out of reach or refuses; 4 no such queue, job or result;
+    5 an extra isn't installed; 130 stopped at once.
     """
 
 
@@ -57,7 +58,7 @@ def run(arguments: list[str] | None = None) -> int:
         return int(Exit.OK)
     except Exception:
         print(printable_lines(traceback.format_exc().rstrip()), file=sys.stderr)
-        return fail("this was not foreseen: please report it, with the lines above", Exit.BUG)
+        return fail("this is a bug: please report it, with the lines above", Exit.BUG)
     return int(answer or Exit.OK)
 
 

@@ -20,19 +20,26 @@ from .output import print_json, shown, stderr, stdout, tell
 
 @click.command()
 @click.argument("queue")
-@click.option("--json", "payload", metavar="OBJECT", help="The payload of one job: a JSON object.")
+@click.option("--json", "payload", metavar="OBJECT", help="The payload of one job, as a JSON object.")
 @click.option(
     "--file",
     "lines",
     type=click.File("rb"),
-    help="A file with a payload a line (JSON Lines); - is standard input.",
+    help="A file with one payload per line (JSON Lines); - is standard input.",
 )
 @click.option(
-    "--schema", metavar="module:Name", help="A JobSchema or Consumer, to validate by; declares the queue."
+    "--schema",
+    metavar="module:Name",
+    help="A JobSchema or Consumer class: validates payloads and declares the queue.",
 )
-@click.option("--id", "job_id", help="The job's id; publishing it again changes nothing.  [default: random]")
-@click.option("--priority", type=int, help="0 to 9, higher first; of a priority queue.")
-@click.option("--delay", "delay_s", type=float, help="Seconds before it may run.")
+@click.option(
+    "--id",
+    "job_id",
+    help="The job's id. A job with this id that is still in the queue isn't published again, except on "
+    "RabbitMQ.  [default: a new id]",
+)
+@click.option("--priority", type=int, help="0 to 9, higher first; for priority queues only.")
+@click.option("--delay", "delay_s", type=float, help="Seconds before the job may run.")
 @backend_option
 def publish(
     queue: str,

@@ -1,4 +1,4 @@
-"""``mindtrace-jobs queues`` and ``purge``: what waits, and dropping it."""
+"""``mindtrace-jobs queues`` and ``purge``: count the jobs of queues, and drop those that wait."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,19 +23,25 @@ _JOBS_SHOWN = 10
 @click.command()
 @click.argument("names", nargs=-1, metavar="[QUEUE]...")
 @click.option(
-    "--watch", "watching", is_flag=True, help="Go on until Ctrl-C, with rates and the progress of jobs."
+    "--watch", "watching", is_flag=True, help="Repeat until Ctrl-C, and show rates and the progress of jobs."
 )
 @click.option(
-    "--every", "every_s", type=click.FloatRange(0.05), default=1.0, help="Seconds between two looks."
+    "--every",
+    "every_s",
+    type=click.FloatRange(0.05),
+    default=1.0,
+    show_default=True,
+    help="Seconds between two updates.",
 )
 @json_option
 @backend_option
 def queues(
     names: tuple[str, ...], watching: bool, every_s: float, as_json: bool, backend: str | None, app_dir: Path
 ) -> int:
-    """Show the queues, all or those named: how many jobs are ready, in flight, delayed and dead.
+    """Count the jobs of the named queues, or of all queues: ready, in flight, delayed and dead.
 
-    The rate that --watch shows is that of the jobs that are neither dead nor done: below 0 the queue drains.
+    With --watch, jobs/s is how fast the number of ready, delayed and running jobs changes. A negative rate
+    means that the queue is draining.
     """
     with opened(settings_of(backend, app_dir)) as orchestrator:
         looks = watch(orchestrator, names)
@@ -57,7 +63,7 @@ def queues(
 @json_option
 @backend_option
 def purge(queue: str, yes: bool, as_json: bool, backend: str | None, app_dir: Path) -> int:
-    """Drop every job of QUEUE that waits, ready or delayed; not those in flight or dead."""
+    """Drop the ready and delayed jobs of QUEUE. Jobs in flight and dead jobs stay."""
     with opened(settings_of(backend, app_dir)) as orchestrator:
         waiting = orchestrator.count_queue_messages(queue)
         confirm(f"Drop {waiting:,} jobs of {queue} for good?", yes)
@@ -92,7 +98,7 @@ def _show(views: list[QueueView], as_json: bool) -> None:
 
 def _rendered(views: list[QueueView], *, rates: bool) -> RenderableType:
     if not views:
-        return "no queues are declared here: a worker declares those of its consumers"
+        return "no queues are declared here: a worker declares the queues of its consumers"
     columns = (*_COLUMNS, "jobs/s") if rates else _COLUMNS
     rows = [
         (

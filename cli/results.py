@@ -14,7 +14,7 @@ from .output import print_json, stderr
 
 @click.command()
 @click.argument("job_id", metavar="ID")
-@click.option("--queue", help="The job's queue.  [default: all are asked]")
+@click.option("--queue", help="The job's queue.  [default: search all queues]")
 @click.option(
     "--wait", "wait_s", type=click.FloatRange(0), default=0.0, help="Seconds to wait for the job to end."
 )
@@ -23,9 +23,9 @@ from .output import print_json, stderr
 def result(
     job_id: str, queue: str | None, wait_s: float, as_json: bool, backend: str | None, app_dir: Path
 ) -> int:
-    """Print what the handler of a job returned, as JSON; a job that returned nothing answers null.
+    """Print the result of a job as JSON: what its handler returned, or null if it returned nothing.
 
-    While it waits, a terminal shows the progress that the job tells. A job that is dead exits with 1.
+    While this waits, a terminal shows the progress that the job reports. Exits with 1 if the job is dead.
     """
     with opened(settings_of(backend, app_dir)) as orchestrator, stderr().status("waiting") as status:
         if not wait_s:

@@ -1,4 +1,4 @@
-"""What can be configured: by option, else by environment, else in ``pyproject.toml``, else as below."""
+"""Settings: from options, else from the environment, else from ``pyproject.toml``, else the defaults."""
 
 import re
 import sys

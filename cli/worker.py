@@ -19,46 +19,61 @@ from .process import Plan, WorkerProcess
 from .settings import Settings, masked
 
 _HOPELESS = frozenset({Exit.USAGE, Exit.BROKER, Exit.NOT_FOUND, Exit.NOT_INSTALLED})
-"""How a process ends that was given a command which can't work; its message is enough."""
+"""Exit codes of a process whose command can't work: it isn't restarted, and its message is enough."""
 
 
 @click.command()
 @click.argument("consumers", nargs=-1, metavar="[module:ConsumerClass]...")
 @backend_option
-@click.option("-p", "--processes", type=int, help="How many processes.  [default: 1]")
-@click.option("-t", "--threads", type=int, help="Consumers of each kind in each process.  [default: 1]")
+@click.option("-p", "--processes", type=int, help="Number of processes.  [default: 1]")
 @click.option(
-    "--grace", "grace_s", type=float, help="Seconds that a job may go on after SIGTERM.  [default: 30]"
+    "-t", "--threads", type=int, help="Threads in each process for each consumer class.  [default: 1]"
 )
 @click.option(
-    "--lease", "lease_s", type=float, help="Seconds until a dead worker's jobs come back.  [default: 30]"
+    "--grace",
+    "grace_s",
+    type=float,
+    help="Seconds that a running job may take to finish after SIGTERM.  [default: 30]",
 )
-@click.option("--poll", "poll_s", type=float, help="Seconds that one wait for jobs may last.  [default: 5]")
-@click.option("--prefetch", type=int, help="Jobs taken at once.  [default: adapts]")
-@click.option("--burst", is_flag=True, help="End once no job waits, neither ready nor delayed.")
 @click.option(
-    "--reload", is_flag=True, help="Start anew when a .py file of the app dir changes (extra: reload)."
+    "--lease",
+    "lease_s",
+    type=float,
+    help="Seconds until the jobs of a worker that died go to another.  [default: 30]",
+)
+@click.option("--poll", "poll_s", type=float, help="Longest single wait for jobs, in seconds.  [default: 5]")
+@click.option(
+    "--prefetch",
+    type=int,
+    help="Jobs that a consumer takes at once.  [default: the backend's: 1 on RabbitMQ, else adaptive]",
+)
+@click.option("--burst", is_flag=True, help="Exit once no job is ready, delayed or to be retried.")
+@click.option(
+    "--reload",
+    is_flag=True,
+    help="Restart the processes when a .py file in the app dir changes (extra: reload).",
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="[default: text]")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 @click.option(
     "--health-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="A file whose date is when every consumer had last fetched or polled.",
+    help="File whose modification time shows when each consumer last asked for jobs; see health.",
 )
 @click.option("--metrics-port", type=int, help="Serve Prometheus metrics on this port (extra: metrics).")
 @click.option("--tracing", is_flag=True, default=None, help="Send OpenTelemetry spans (extra: tracing).")
 def worker(
     consumers: tuple[str, ...], backend: str | None, app_dir: Path, burst: bool, reload: bool, **options: Any
 ) -> int:
-    """Run consumers, each a class with a schema, or a function that makes one.
+    """Run consumers. Name each as a Consumer class with a schema, or a function that returns a consumer.
 
-    SIGTERM or Ctrl-C stops gracefully: jobs that run are finished, for --grace seconds at most. A second one
-    stops at once; what was in hand is given back, without an attempt spent. SIGUSR1 starts processes anew.
+    SIGTERM or Ctrl-C stops gracefully: running jobs get up to --grace seconds to finish. A second one stops
+    at once: running jobs go back to their queue, and no attempt is spent. SIGUSR1 restarts the processes one
+    after the other.
     """
     settings = settings_of(backend, app_dir, consumers=consumers or None, **options)
     if not settings.consumers:
-        raise BadUsage("which consumers? Name them, as in: mindtrace-jobs worker tasks:MyConsumer")
+        raise BadUsage("no consumers: name them, as in: mindtrace-jobs worker tasks:MyConsumer")
     configure(settings.log_format, settings.log_level)
     with ExitStack() as stack:
         signal_queue = stack.enter_context(SignalQueue(SIGNALS))

@@ -37,8 +37,8 @@ def _check_settings(settings: WorkerSettings) -> list[Finding]:
         findings.append(
             doubtful(
                 "lease",
-                f"a lease of {settings.lease_s:g} s is lost in every short outage, and its job run twice",
-                "lease_s of 30 s or so; a heartbeat extends it while a job runs",
+                f"a lease of {settings.lease_s:g} s ends in every short outage, and its job runs twice",
+                "set lease_s to about 30 s; a heartbeat extends it while a job runs",
             )
         )
     return findings
@@ -50,13 +50,13 @@ def _check_consumer(backend: OrchestratorBackend, make: MakeConsumer) -> Finding
         consumer = make()
         name = consumer.queue_name
     except JobsError as error:
-        return wrong("consumer", str(error), "change what the message names")
+        return wrong("consumer", str(error), "fix what the message names")
     try:
         declared = {queue.name: queue.kind for queue in backend.queues()}
     except UnsupportedCapability:
-        return good("queue", f"{name}: this backend can't say of which type it is")
+        return good("queue", f"{name}: not checked, as this backend can't list its queues")
     except JobsError as error:
-        return doubtful("queue", f"{name}: {error}", "let the user list the queues")
+        return doubtful("queue", f"{name}: {error}", "permit the user to list the queues")
     return _drift(name, declared.get(name), consumer.queue_type if consumer.schema else None)
 
 
@@ -67,6 +67,6 @@ def _drift(name: str, found: str | None, wanted: str | None) -> Finding:
         return wrong(
             "queue",
             f"{name} exists as {found}, but its consumer says {wanted}",
-            f"queue_type = {str(found)!r} on the consumer, or drain the queue, delete it and start anew",
+            f"set queue_type = {str(found)!r} in the consumer, or drain the queue and delete it",
         )
     return good("queue", f"{name}: {found}")

@@ -53,7 +53,7 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
         "is neither",
     ),
     "an id that is none": (["result", "no id"], 2, "use 1 to 128 characters"),
-    "no consumers": (["worker"], 2, "which consumers?"),
+    "no consumers": (["worker"], 2, "no consumers: name them"),
     "an impossible number": (
         ["worker", "tasks:Inspector", "-p", "0"],
         2,
