@@ -1,4 +1,4 @@
-"""What a program that runs jobs derives from."""
+"""The ``Consumer``: the base class of handlers."""
 
 import inspect
 import logging
@@ -29,7 +29,7 @@ _MAX_PREFETCH = 10_000
 
 @dataclass(frozen=True, slots=True)
 class _Connection:
-    """All that a consumer has only while it is connected."""
+    """The state of a connected consumer."""
 
     backend: ConsumerBackend
     loop: ConsumeLoop
@@ -40,29 +40,31 @@ class _Connection:
 
 
 class Consumer(Closing):
-    """Runs the jobs of one schema: derive from it, define ``run``, connect, consume.
+    """Runs the jobs of one schema. Subclass it, define ``run``, then connect and consume.
 
-    ``run`` may return the schema's output (an instance or a dict) or None, raise any exception to have the
-    job tried again by the retry policy, raise ``RetryLater`` to choose when, or ``Reject`` to have it
-    dead-lettered at once. A job may run more than once, after a crash or a lost lease: make ``run``
-    idempotent. It may be an ``async def``: its consumer runs one job at a time then, too.
+    ``run`` returns an instance of the schema's output model, a dict that validates as one, or None. If it
+    raises, the job is retried by the retry policy. ``RetryLater`` chooses the delay of the retry, and
+    ``Reject`` makes the job a dead letter at once. A job may run more than once, after a crash or a lost
+    lease, so ``run`` must be idempotent. ``run`` may be an ``async def``. Either way a consumer runs one job
+    at a time.
 
     Args:
-        job_type_name: The name of the schema, and so of the queue; by default that of the class's ``schema``.
+        job_type_name: The name of the schema and its queue; by default the name of the class's ``schema``.
 
     Raises:
         HandlerMissing: the class doesn't define ``run``.
         InvalidName: the name breaks the rule for names.
-        InvalidInput: there is no name, or ``schema`` is no schema, or has another name.
+        InvalidInput: no name was given and the class has no schema; or ``schema`` is no ``JobSchema`` or has
+            another name.
     """
 
     logger: logging.Logger
     schema: ClassVar[JobSchema[Any, Any] | None] = None
-    """The schema of the jobs, registered by ``connect``; None leaves it to the program to register one."""
+    """The schema of the jobs, which ``connect`` registers. With None, register one before ``connect``."""
     queue_type: ClassVar[QueueKind | str] = QueueKind.FIFO
-    """How the queue of ``schema`` serves: ``"fifo"``, ``"stack"`` or ``"priority"``."""
+    """The type of the queue that ``connect`` declares: ``"fifo"``, ``"stack"`` or ``"priority"``."""
     retry: ClassVar[RetryPolicy | None] = None
-    """The retry policy of this consumer, in place of the schema's."""
+    """The retry policy of this consumer, instead of the schema's."""
 
     _queue_name: str | None = None
     _connection: "_Connection | None" = None
@@ -93,11 +95,11 @@ class Consumer(Closing):
 
     @abstractmethod
     def run(self, job: Job[Any]) -> Any:
-        """Do the work of ``job``; its ``payload`` is the schema's input model, validated."""
+        """Do the work of ``job``. Its ``payload`` is a validated instance of the schema's input model."""
 
     @property
     def queue_name(self) -> str:
-        """The queue whose jobs this runs.
+        """The name of the queue whose jobs this runs.
 
         Raises:
             UsageError: a subclass's ``__init__`` doesn't call this class's.
@@ -114,18 +116,19 @@ class Consumer(Closing):
         prefetch: int | None = None,
         poll_timeout_s: float = 5.0,
     ) -> None:
-        """Open the right consumer backend for the orchestrator's backend.
+        """Connect to the orchestrator's backend; this opens the consumer backend that belongs to it.
 
         Args:
-            orchestrator: Where the schema is registered.
-            lease_s: Seconds after which a job of a consumer that died goes to another; a heartbeat extends
-                it while a handler runs, however long.
-            prefetch: How many jobs to take at once; None adapts it to how long jobs take.
-            poll_timeout_s: Seconds that one wait for a job may last. A publish ends it at once.
+            orchestrator: The orchestrator; it knows the schema, unless the class has one.
+            lease_s: Seconds after which the jobs of a consumer that died go to another. A heartbeat extends
+                the lease while a handler runs, however long. No effect on RabbitMQ.
+            prefetch: How many jobs to take at once. None leaves it to the backend: RabbitMQ's client takes 1
+                unless it was made with another ``prefetch``; all others adapt it to how long jobs take.
+            poll_timeout_s: The longest single wait for a job, in seconds. A publish ends the wait at once.
 
         Raises:
             AlreadyConnected: this consumer is connected.
-            SchemaNotRegistered: the orchestrator, and this process, know no schema of this name.
+            SchemaNotRegistered: no schema of this name is registered in this process.
             InvalidJob: a setting is out of range.
         """
         name = self.queue_name
@@ -184,7 +187,7 @@ class Consumer(Closing):
 
     @property
     def stats(self) -> ConsumeStats:
-        """What became of the deliveries since ``connect``.
+        """How many deliveries ended in which way since ``connect``.
 
         Raises:
             NotConnected: this consumer isn't connected.
@@ -202,28 +205,28 @@ class Consumer(Closing):
 
     @property
     def lease_lost(self) -> bool:
-        """Whether the job that runs now is no longer this consumer's: its work may be done twice (LSE-4).
+        """Whether the lease of the running job was lost, so that another consumer may run it too (LSE-4).
 
-        A handler that runs long may look at it between steps, and give up.
+        A long handler can check this between steps, and return early.
         """
         return self._connection is not None and self._connection.loop.running_is_lost
 
     def consume(self, num_messages: int | None = None, *, block: bool = False) -> int:
         """Run jobs until stopped, or until ``num_messages`` deliveries were attempted.
 
-        In the main thread, SIGINT and SIGTERM stop it gracefully: the job that runs is finished, the rest
-        in hand is released. A second signal raises KeyboardInterrupt, and the job that runs is released too.
-        If the program handles one of these signals itself, that handler runs instead: it may call
-        :meth:`stop`, and what it raises ends this call, as the second signal does.
+        In the main thread, SIGINT and SIGTERM stop it gracefully: the running job is finished, and the other
+        jobs it holds are released. A second signal raises KeyboardInterrupt, and the running job is released
+        too. If the program has its own handler for one of these signals, that handler runs instead. It may
+        start a thread that calls :meth:`stop`; if it raises, this call ends as with a second signal.
 
-        Every error that ``run`` itself raises, KeyboardInterrupt and SystemExit included, is a failure of
-        its job, and this goes on. In another thread no signal arrives: Python raises KeyboardInterrupt for
-        Ctrl-C in the main thread, which then has to call :meth:`stop`.
+        Every error that ``run`` raises, KeyboardInterrupt and SystemExit included, is a failure of its job,
+        and this goes on. Other threads get no signals: there the main thread must call :meth:`stop`, for
+        example when Ctrl-C raises KeyboardInterrupt in it.
 
         Args:
-            num_messages: How many deliveries to attempt, 0 or more, whatever becomes of them; the same on
+            num_messages: How many deliveries to attempt, 0 or more, whether they succeed or not; the same on
                 every backend. None runs until stopped.
-            block: With ``num_messages``: wait for them however long it takes. By default this returns early
+            block: With ``num_messages``: wait until there were that many. By default this returns early
                 once a whole ``poll_timeout_s`` has passed without a job.
 
         Returns:
@@ -243,7 +246,7 @@ class Consumer(Closing):
         return self._run_loop(connection, num_messages, until(connection.poll_timeout_s))
 
     def consume_until_empty(self) -> int:
-        """Run jobs until none waits to be delivered, neither ready nor delayed, nor to be retried.
+        """Run jobs until no job is ready or delayed. Jobs that wait for a retry count as delayed.
 
         Returns:
             How many deliveries were attempted.
@@ -259,9 +262,10 @@ class Consumer(Closing):
         return self._run_loop(connection, None, stop_condition)
 
     def stop(self) -> None:
-        """Make ``consume`` return after the job that is running; from any thread.
+        """Make ``consume`` return after the running job. Any thread may call this.
 
-        Called when none runs, it makes the next return at once.
+        If no ``consume`` runs, the next one returns at once. Don't call this in a signal handler: it may take
+        a lock that the interrupted thread holds. Start a thread that calls it.
 
         Raises:
             NotConnected: this consumer isn't connected.
@@ -269,10 +273,10 @@ class Consumer(Closing):
         self._connected().loop.stop()
 
     def close(self) -> None:
-        """Disconnect, and release what is in hand; again is a no-op. It can be connected again.
+        """Disconnect, and release the jobs it holds. Closing again does nothing; ``connect`` works again.
 
-        Finished jobs that an outage kept from being settled are settled now, if the broker is back. A handler
-        that closes its own consumer is finished first, and its job settled: released, the job would close one
+        Finished jobs that couldn't be settled in an outage are settled now, if the broker is back. If a
+        handler closes its own consumer, its job is finished and settled first. A released job would close one
         consumer after the other.
         """
         connection = self._connection

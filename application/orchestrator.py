@@ -1,4 +1,4 @@
-"""What a program that has jobs to give away works with."""
+"""The ``Orchestrator``: publish jobs, read results, and manage queues."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,7 +62,7 @@ _UNOBSERVED = nullcontext(NO_HEADERS)
 
 
 class Anything(BaseModel):
-    """What a job takes or gives where nobody said: any JSON object."""
+    """The model of a queue whose schema isn't known here: any JSON object."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -72,19 +72,19 @@ Work = Job[Any] | BaseModel | Mapping[str, Any]
 
 
 class Orchestrator(Closing):
-    """Manages the queues of one backend: registers schemas, publishes, counts, tends the dead letters.
+    """Publishes jobs, reads results, and manages the queues of one backend.
 
-    Safe to share between threads. Every method may raise ``BackendUnavailable`` when the broker can't be
+    Threads may share an orchestrator. Every method may raise ``BackendUnavailable`` when the broker can't be
     reached, and ``Closed`` after :meth:`close`.
 
     Args:
-        backend: A backend, such as ``LocalClient()``, or a URL, such as ``"memory://"``. A backend made of
-            a URL is closed with this orchestrator; one that was handed over is its owner's to close.
-        max_body_bytes: The largest encoded job that is published or looked at, in bytes.
-        observers: Who hears of what is published, and of the work of the consumers connected to this.
+        backend: A backend, such as ``LocalClient()``, or a URL, such as ``"memory://"``. :meth:`close` closes
+            a backend that was made of a URL. A backend that you pass is yours to close.
+        max_body_bytes: The largest encoded job that is published or decoded, in bytes.
+        observers: Told about published jobs, and about the attempts of consumers connected to this.
 
     Raises:
-        UnknownBackend: ``backend`` is neither.
+        UnknownBackend: ``backend`` is neither a backend nor a URL of an installed adapter.
         AdapterNotInstalled: the URL's adapter lacks a library; the message says what to install.
     """
 
@@ -107,20 +107,20 @@ class Orchestrator(Closing):
     # -- schemas ----------------------------------------------------------------------------------
 
     def register(self, schema: JobSchema[Any, Any], queue_type: QueueKind | str = QueueKind.FIFO) -> str:
-        """Declare the queue that carries jobs of ``schema``; again changes nothing (ADM-1).
+        """Declare the queue of ``schema``. Registering it again changes nothing (ADM-1).
 
         Args:
-            schema: The kind of job; the queue has its name.
-            queue_type: ``"fifo"``, ``"stack"`` (newest first) or ``"priority"``.
+            schema: The schema; its queue has the same name.
+            queue_type: ``"fifo"`` (oldest first), ``"stack"`` (newest first) or ``"priority"``.
 
         Returns:
             The queue's name.
 
         Raises:
-            SchemaConflict: another schema of this name is registered.
+            SchemaConflict: a schema of this name with other models is registered.
             QueueConflict: the queue exists with another type.
             UnsupportedCapability: the backend has no queues of this type.
-            InvalidInput: there is no such type, or ``schema`` is no schema.
+            InvalidInput: there is no such type, or ``schema`` is no ``JobSchema``.
         """
         if not isinstance(schema, JobSchema):
             raise InvalidInput(f"register({schema!r:.80}): pass a JobSchema")
@@ -131,10 +131,10 @@ class Orchestrator(Closing):
         return registration.queue.name
 
     def registration_for_consumer(self, queue_name: str) -> Registration:
-        """Return what a consumer of ``queue_name`` needs to know, with its queue declared.
+        """Return the schema and queue for a consumer of ``queue_name``, and declare the queue if necessary.
 
         Raises:
-            SchemaNotRegistered: no schema of this name is known in this process (SEC-1).
+            SchemaNotRegistered: no schema of this name is registered in this process (SEC-1).
         """
         registration = self._registry.find_known(queue_name)
         if registration is None:
@@ -148,15 +148,15 @@ class Orchestrator(Closing):
         return registration
 
     def attach(self, queue: str | Queue) -> None:
-        """Work with a declared queue whose schema isn't known here: any JSON object passes for its payload.
+        """Use a declared queue without its schema: any JSON object can be published as a payload.
 
-        Its consumers validate what is published, and dead-letter what doesn't fit.
+        Consumers of the queue validate each payload. A payload that doesn't fit becomes a dead letter.
 
         Args:
-            queue: The queue, or its name, by which the backend is asked for its kind.
+            queue: The queue or its name. If it is a name, the backend is asked for the queue's kind.
 
         Raises:
-            QueueNotFound: it isn't declared; nothing is created.
+            QueueNotFound: the queue isn't declared; nothing is created.
         """
         name = queue.name if isinstance(queue, Queue) else check_name("queue name", queue)
         self.backend.counts(name)
@@ -180,7 +180,7 @@ class Orchestrator(Closing):
         *,
         id: str | None = None,  # noqa: A002 - the field's name
     ) -> Job[Any]:
-        """Make a job of a registered queue's schema, to be published under an ``id`` of the caller's choice.
+        """Make a job for a registered queue without publishing it, for example to choose its ``id``.
 
         Raises:
             QueueNotFound: nothing was registered under this name.
@@ -195,13 +195,14 @@ class Orchestrator(Closing):
         """Publish one job, and return once the broker has confirmed it (PUB-1).
 
         Args:
-            queue_name: A queue that :meth:`register` returned.
+            queue_name: The name of a registered queue, as :meth:`register` returned it.
             job: A job, an instance of the schema's input model, or a dict that validates as one.
-            priority: 0 to 9, higher first, on a priority queue; in place of the job's own.
-            delay_s: Seconds before it may run, by the broker's clock; in place of the job's ``not_before``.
+            priority: 0 to 9, higher first, on a priority queue; replaces the job's ``priority``.
+            delay_s: Seconds before the job may run, by the broker's clock; replaces the job's ``not_before``.
 
         Returns:
-            The job's id (PUB-2). Publishing an id that is still live changes nothing and returns it as well.
+            The job's id (PUB-2). If a job with this id is live (ready, delayed, in flight or dead), nothing
+            changes, and the id is returned too; on RabbitMQ, which has no dedupe, it is published twice.
 
         Raises:
             QueueNotFound: nothing was registered under this name, or the queue was deleted (PUB-3).
@@ -209,7 +210,8 @@ class Orchestrator(Closing):
             SchemaMismatch: the job is of another schema.
             InvalidJob: priority or delay is out of range, or a priority was given for another queue type.
             BodyTooLarge: the encoded job is over ``max_body_bytes``.
-            PublishUnknown: the connection broke before the confirm (PUB-4).
+            PublishUnknown: the connection broke before the confirm: the job may or may not be in the queue
+                (PUB-4).
             BackendUnavailable: the broker is away, and the job wasn't sent.
         """
         registration = self._registered(queue_name)
@@ -243,13 +245,13 @@ class Orchestrator(Closing):
         priority: int | None = None,
         delay_s: float | None = None,
     ) -> list[PublishOutcome]:
-        """Publish many jobs, in order, and answer for each, in order (PUB-4).
+        """Publish many jobs in order, and return one outcome for each, in the same order (PUB-4).
 
-        All are validated before the first is sent. One that doesn't validate is answered ``REJECTED`` with
-        its error and costs no other. The arguments are those of :meth:`publish`.
+        All jobs are validated before the first is sent. A job that doesn't validate is ``REJECTED`` with its
+        error; the others are published. The arguments are those of :meth:`publish`.
 
         Returns:
-            One outcome a job: ``ACCEPTED``, ``DUPLICATE``, ``REJECTED`` or ``UNKNOWN``.
+            One outcome per job: ``ACCEPTED``, ``DUPLICATE``, ``REJECTED`` or ``UNKNOWN``.
 
         Raises:
             QueueNotFound: nothing was registered under this name, or the queue was deleted (PUB-3).
@@ -336,17 +338,17 @@ class Orchestrator(Closing):
             )
         return registration
 
-    # -- receiving by hand ------------------------------------------------------------------------
+    # -- receiving without a consumer -------------------------------------------------------------
 
     def receive_message(self, queue_name: str) -> Job[Any] | None:
-        """Take one job off the queue, without waiting: at most once, done as soon as it is returned.
+        """Take one job off the queue without waiting. The job is done as soon as it is returned.
 
-        Work that must not be lost belongs to a ``Consumer``. A body that can't be decoded is dead-lettered
-        and passed over (RCV-4). The backend keeps the consumer that received it for the next call, without a
-        job in flight, until it is closed itself or others are used more.
+        The job runs at most once: if the caller dies, it is lost. Use a ``Consumer`` for work that must not
+        be lost. A body that can't be decoded becomes a dead letter and is skipped (RCV-4). The backend keeps
+        a consumer open for the next call.
 
         Returns:
-            The next job, or None where none is ready.
+            The next job, or None if none is ready.
 
         Raises:
             QueueNotFound: nothing was registered under this name, or the queue was deleted.
@@ -379,11 +381,11 @@ class Orchestrator(Closing):
         """Return what the handler of a job returned, waiting up to ``timeout_s`` seconds for it (RES-1).
 
         Returns:
-            An instance of the schema's output model, or None where the handler returned None.
+            An instance of the schema's output model, or None if the handler returned None.
 
         Raises:
             JobFailed: the job is dead; the message is its last error.
-            ResultNotReady: it hasn't ended by then, isn't known, or its result is kept no longer.
+            ResultNotReady: the job hasn't ended by then, is unknown, or its result has expired.
             UnsupportedCapability: the backend keeps no results.
             QueueNotFound: nothing was registered under this name, or the queue was deleted.
         """
@@ -401,7 +403,7 @@ class Orchestrator(Closing):
             return None
         return decode_model(f"result of job {job_id}", schema.output, found.body)
 
-    # -- looking and tending ----------------------------------------------------------------------
+    # -- administration ---------------------------------------------------------------------------
 
     def count_queue_messages(self, queue_name: str) -> int:
         """Count the jobs that wait to be delivered: ready or delayed (CNT-1)."""
@@ -415,41 +417,44 @@ class Orchestrator(Closing):
         """List the declared queues of the backend, by name.
 
         Raises:
-            UnsupportedCapability: the broker can't be asked for them.
+            UnsupportedCapability: the backend can't list its queues, as on RabbitMQ.
         """
         return self.backend.queues()
 
     def progress(self, queue_name: str, job_ids: Sequence[str] | None = None) -> dict[str, Progress]:
-        """Say how far the jobs that run now have come, by id: all or those named, as far as they told."""
+        """Return the progress that running jobs reported, by id: of all jobs, or of those named."""
         return self.backend.progress(check_name("queue name", queue_name), _checked_ids(job_ids))
 
     def clean_queue(self, queue_name: str) -> int:
-        """Drop every job that waits, ready or delayed, and say how many (ADM-2)."""
+        """Drop every ready or delayed job, and return how many there were (ADM-2)."""
         return self.backend.purge(check_name("queue name", queue_name))
 
     def delete_queue(self, queue_name: str) -> None:
-        """Remove the queue and every trace of it: jobs, dead letters, results, registration (ADM-3)."""
+        """Remove the queue with its jobs, dead letters, results and registration (ADM-3)."""
         check_name("queue name", queue_name)
         self.backend.idle_consumers.close(queue_name)
         self.backend.delete(queue_name)
         self._registry.drop(queue_name)
 
     def dead_letters(self, queue_name: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
-        """List the jobs that were given up, oldest first, without disturbing them (DLQ-1)."""
+        """List dead jobs, oldest first, and change nothing (DLQ-1)."""
         check_int("limit", limit, 0, _MAX_LISTED)
         check_int("offset", offset, 0, _MAX_LISTED)
         return self.backend.dead_letters(check_name("queue name", queue_name), limit=limit, offset=offset)
 
     def redrive(self, queue_name: str, job_ids: Sequence[str] | None = None) -> int:
-        """Make dead jobs ready again with fresh budgets, all or those named; say how many (DLQ-2)."""
+        """Make dead jobs ready again, all or those named, and return how many (DLQ-2).
+
+        Their attempts and crashes are counted from the start again, and their history is forgotten.
+        """
         return self.backend.redrive(check_name("queue name", queue_name), _checked_ids(job_ids))
 
     def discard(self, queue_name: str, job_ids: Sequence[str] | None = None) -> int:
-        """Drop dead jobs for good, all or those named; say how many (DLQ-3)."""
+        """Delete dead jobs, all or those named, and return how many (DLQ-3)."""
         return self.backend.discard(check_name("queue name", queue_name), _checked_ids(job_ids))
 
     def close(self) -> None:
-        """Close the backend if this orchestrator made it of a URL; again is a no-op (CON-2)."""
+        """Close the backend if this was made with a URL. Closing again does nothing (CON-2)."""
         if self._owns_backend:
             self.backend.close()
 
