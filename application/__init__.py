@@ -2,6 +2,8 @@
 
 from .consumer import Consumer
 from .consuming.loop import ConsumeStats
+from .job_handler import job_handler
+from .job_queue import JobHandle, JobQueue
 from .orchestrator import Orchestrator
 
-__all__ = ["ConsumeStats", "Consumer", "Orchestrator"]
+__all__ = ["ConsumeStats", "Consumer", "JobHandle", "JobQueue", "Orchestrator", "job_handler"]

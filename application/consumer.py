@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from logging import ERROR
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Generic, Self
 
 from ..domain import Job, JobSchema, QueueKind, RetryPolicy
 from ..domain.errors import AlreadyConnected, HandlerMissing, InvalidInput, NotConnected, UsageError
@@ -21,6 +21,7 @@ from .consuming.executor import Executor
 from .consuming.loop import ConsumeLoop, ConsumeStats
 from .consuming.stop_conditions import StopCondition, forever, one_poll, while_any
 from .handler_errors import try_to_log
+from .job_queue import Answer, InT, OutT
 from .orchestrator import Orchestrator
 from .signals.graceful_stop import asks_to_stop, stopping_on_signals
 
@@ -39,8 +40,10 @@ class _Connection:
     counts_lag_s: float
 
 
-class Consumer(Closing):
+class Consumer(Closing, Generic[InT, OutT]):
     """Runs the jobs of one schema. Subclass it, define ``run``, then connect and consume.
+
+    As ``Consumer[Input, Output]`` it is typed: type checkers compare ``run`` with the models.
 
     ``run`` returns an instance of the schema's output model, a dict that validates as one, or None. If it
     raises, the job is retried by the retry policy. ``RetryLater`` chooses the delay of the retry, and
@@ -94,7 +97,7 @@ class Consumer(Closing):
         self._queue_name = check_name("job type name", job_type_name)
 
     @abstractmethod
-    def run(self, job: Job[Any]) -> Any:
+    def run(self, job: Job[InT]) -> Answer[OutT]:
         """Do the work of ``job``. Its ``payload`` is a validated instance of the schema's input model."""
 
     @property

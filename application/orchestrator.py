@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 from pydantic import BaseModel, ConfigDict
 
@@ -53,6 +53,7 @@ from ..ports import (
 from ..ports.base import Closing
 from .backends import detect_backend
 from .handler_errors import describe
+from .job_queue import InT, JobQueue, OutT
 from .observers import Observers
 from .registry import Registration, SchemaRegistry
 from .signals.graceful_stop import asks_to_stop
@@ -69,6 +70,8 @@ class Anything(BaseModel):
 
 Work = Job[Any] | BaseModel | Mapping[str, Any]
 """What can be published: a job, an instance of the schema's input model, or a dict that validates as one."""
+QueueRef = str | JobSchema[Any, Any]
+"""A queue, by its name or by the schema of its jobs."""
 
 
 class Orchestrator(Closing):
@@ -171,11 +174,46 @@ class Orchestrator(Closing):
             queues = []
         return next((queue for queue in queues if queue.name == queue_name), Queue(queue_name))
 
+    def queue(
+        self, schema: JobSchema[InT, OutT], queue_type: QueueKind | str | None = None
+    ) -> JobQueue[InT, OutT]:
+        """Return the queue of ``schema``, typed by its models, and declare it if necessary.
+
+        Args:
+            schema: The schema; its queue has the same name.
+            queue_type: As in :meth:`register`; by default that of the registered queue, or else ``"fifo"``.
+
+        Raises:
+            JobsError: as in :meth:`register`.
+        """
+        self.register(schema, self._queue_type_of(schema) if queue_type is None else queue_type)
+        return JobQueue(self, schema)
+
+    def _queue_type_of(self, schema: object) -> QueueKind:
+        found = self._registry.find(schema.name) if isinstance(schema, JobSchema) else None
+        return QueueKind.FIFO if found is None else found.queue.kind
+
     # -- publishing -------------------------------------------------------------------------------
 
+    @overload
+    def job(
+        self,
+        queue_name: JobSchema[InT, Any],
+        data: InT | Mapping[str, Any],
+        *,
+        id: str | None = None,
+    ) -> Job[InT]: ...
+    @overload
     def job(
         self,
         queue_name: str,
+        data: BaseModel | Mapping[str, Any],
+        *,
+        id: str | None = None,
+    ) -> Job[Any]: ...
+    def job(
+        self,
+        queue_name: QueueRef,
         data: BaseModel | Mapping[str, Any],
         *,
         id: str | None = None,  # noqa: A002 - the field's name
@@ -189,13 +227,26 @@ class Orchestrator(Closing):
         """
         return job_from_schema(self._registered(queue_name).schema, data, id=id)
 
+    @overload
+    def publish(
+        self,
+        queue_name: JobSchema[InT, Any],
+        job: InT | Job[InT] | Mapping[str, Any],
+        *,
+        priority: int | None = None,
+        delay_s: float | None = None,
+    ) -> str: ...
+    @overload
     def publish(
         self, queue_name: str, job: Work, *, priority: int | None = None, delay_s: float | None = None
+    ) -> str: ...
+    def publish(
+        self, queue_name: QueueRef, job: Work, *, priority: int | None = None, delay_s: float | None = None
     ) -> str:
         """Publish one job, and return once the broker has confirmed it (PUB-1).
 
         Args:
-            queue_name: The name of a registered queue, as :meth:`register` returned it.
+            queue_name: A registered queue: its name, as :meth:`register` returned it, or its schema.
             job: A job, an instance of the schema's input model, or a dict that validates as one.
             priority: 0 to 9, higher first, on a priority queue; replaces the job's ``priority``.
             delay_s: Seconds before the job may run, by the broker's clock; replaces the job's ``not_before``.
@@ -215,10 +266,11 @@ class Orchestrator(Closing):
             BackendUnavailable: the broker is away, and the job wasn't sent.
         """
         registration = self._registered(queue_name)
-        with self._publishing(queue_name, 1) as headers:
+        name = registration.queue.name
+        with self._publishing(name, 1) as headers:
             message = self._message(registration, job, priority, delay_s, headers)
-            outcome = self.backend.publish(queue_name, [message])[0]
-            return self._confirmed(queue_name, outcome)
+            outcome = self.backend.publish(name, [message])[0]
+            return self._confirmed(name, outcome)
 
     def _publishing(self, queue_name: str, count: int) -> AbstractContextManager[Mapping[str, str]]:
         return _UNOBSERVED if self.observer is None else self.observer.publishing(queue_name, count)
@@ -237,9 +289,27 @@ class Orchestrator(Closing):
             ) from outcome.error
         raise outcome.error or JobsError(f"job {outcome.id} was rejected by the backend")
 
+    @overload
+    def publish_batch(
+        self,
+        queue_name: JobSchema[InT, Any],
+        jobs: Iterable[InT | Job[InT] | Mapping[str, Any]],
+        *,
+        priority: int | None = None,
+        delay_s: float | None = None,
+    ) -> list[PublishOutcome]: ...
+    @overload
     def publish_batch(
         self,
         queue_name: str,
+        jobs: Iterable[Work],
+        *,
+        priority: int | None = None,
+        delay_s: float | None = None,
+    ) -> list[PublishOutcome]: ...
+    def publish_batch(
+        self,
+        queue_name: QueueRef,
         jobs: Iterable[Work],
         *,
         priority: int | None = None,
@@ -258,22 +328,23 @@ class Orchestrator(Closing):
             InvalidInput: ``jobs`` is a single job.
         """
         registration = self._registered(queue_name)
+        name = registration.queue.name
         if isinstance(jobs, str | bytes | Mapping | BaseModel | Job):
             raise InvalidInput(f"publish_batch: pass a list of jobs, not one {type(jobs).__name__}")
         jobs = list(jobs)
-        with self._publishing(queue_name, len(jobs)) as headers:
+        with self._publishing(name, len(jobs)) as headers:
             prepared = [
                 self._message_or_rejection(registration, job, priority, delay_s, headers) for job in jobs
             ]
             messages = [item for item in prepared if isinstance(item, Message)]
-            answers = self.backend.publish(queue_name, messages) if messages else []
+            answers = self.backend.publish(name, messages) if messages else []
         if len(messages) == len(prepared):
             return answers
         remaining = iter(answers)
         outcomes = [next(remaining) if isinstance(item, Message) else item for item in prepared]
         self.logger.warning(
             "queue %s: %d of %d jobs of a batch were rejected",
-            queue_name,
+            name,
             len(outcomes) - len(answers),
             len(outcomes),
         )
@@ -328,19 +399,28 @@ class Orchestrator(Closing):
             delay = check_seconds("not_before", max(0.0, (job.not_before - utcnow()).total_seconds()))
         return Message(job.id, encode(job, schema, max_bytes=self.max_body_bytes), job.priority, delay)
 
-    def _registered(self, queue_name: object) -> Registration:
-        registration = self._registry.find(queue_name) if isinstance(queue_name, str) else None
+    def _registered(self, queue: object) -> Registration:
+        registration = self._registry.find(queue) if isinstance(queue, str) else None
+        if registration is not None:
+            return registration
+        name = _name_of(queue)
+        registration = self._registry.find(name)
         if registration is None:
-            check_name("queue name", queue_name)
             names = ", ".join(map(repr, self._registry.names())) or "none"
             raise QueueNotFound(
-                f"queue {queue_name!r}: register its schema with this orchestrator first; registered: {names}"
+                f"queue {name!r}: register its schema with this orchestrator first; registered: {names}"
             )
+        if isinstance(queue, JobSchema):
+            self._registry.check(Registration(queue, registration.queue))
         return registration
 
     # -- receiving without a consumer -------------------------------------------------------------
 
-    def receive_message(self, queue_name: str) -> Job[Any] | None:
+    @overload
+    def receive_message(self, queue_name: JobSchema[InT, Any]) -> Job[InT] | None: ...
+    @overload
+    def receive_message(self, queue_name: str) -> Job[Any] | None: ...
+    def receive_message(self, queue_name: QueueRef) -> Job[Any] | None:
         """Take one job off the queue without waiting. The job is done as soon as it is returned.
 
         The job runs at most once: if the caller dies, it is lost. Use a ``Consumer`` for work that must not
@@ -353,9 +433,9 @@ class Orchestrator(Closing):
         Raises:
             QueueNotFound: nothing was registered under this name, or the queue was deleted.
         """
-        schema = self._registered(queue_name).schema
-        open_one = partial(self.backend.open_consumer, queue_name, prefetch=1)
-        with self.backend.idle_consumers.borrowed(queue_name, open_one) as consumer:
+        schema, queue = self._registered(queue_name)
+        open_one = partial(self.backend.open_consumer, queue.name, prefetch=1)
+        with self.backend.idle_consumers.borrowed(queue.name, open_one) as consumer:
             while deliveries := consumer.receive(1, 0.0):
                 job, settlement = self._accept(deliveries[0], schema)
                 (outcome,) = consumer.settle([settlement]).outcomes
@@ -377,7 +457,13 @@ class Orchestrator(Closing):
 
     # -- results ----------------------------------------------------------------------------------
 
-    def result(self, queue_name: str, job_id: str, *, timeout_s: float = 0.0) -> Any:
+    @overload
+    def result(
+        self, queue_name: JobSchema[Any, OutT], job_id: str, *, timeout_s: float = 0.0
+    ) -> OutT | None: ...
+    @overload
+    def result(self, queue_name: str, job_id: str, *, timeout_s: float = 0.0) -> Any: ...
+    def result(self, queue_name: QueueRef, job_id: str, *, timeout_s: float = 0.0) -> Any:
         """Return what the handler of a job returned, waiting up to ``timeout_s`` seconds for it (RES-1).
 
         Returns:
@@ -389,9 +475,9 @@ class Orchestrator(Closing):
             UnsupportedCapability: the backend keeps no results.
             QueueNotFound: nothing was registered under this name, or the queue was deleted.
         """
-        schema = self._registered(queue_name).schema
+        schema, queue = self._registered(queue_name)
         check_name("job id", job_id)
-        found = self.backend.result(queue_name, job_id, timeout_s=check_seconds("timeout_s", timeout_s))
+        found = self.backend.result(queue.name, job_id, timeout_s=check_seconds("timeout_s", timeout_s))
         if found is None:
             raise ResultNotReady(
                 f"job {job_id}: no result within {timeout_s:g} s: it hasn't ended, is unknown, or its result "
@@ -405,13 +491,13 @@ class Orchestrator(Closing):
 
     # -- administration ---------------------------------------------------------------------------
 
-    def count_queue_messages(self, queue_name: str) -> int:
+    def count_queue_messages(self, queue_name: QueueRef) -> int:
         """Count the jobs that wait to be delivered: ready or delayed (CNT-1)."""
         return self.counts(queue_name).waiting
 
-    def counts(self, queue_name: str) -> QueueCounts:
+    def counts(self, queue_name: QueueRef) -> QueueCounts:
         """Count the jobs by state: ready, delayed, in flight, dead (CNT-1)."""
-        return self.backend.counts(check_name("queue name", queue_name))
+        return self.backend.counts(_name_of(queue_name))
 
     def queues(self) -> list[Queue]:
         """List the declared queues of the backend, by name.
@@ -421,42 +507,46 @@ class Orchestrator(Closing):
         """
         return self.backend.queues()
 
-    def progress(self, queue_name: str, job_ids: Sequence[str] | None = None) -> dict[str, Progress]:
+    def progress(self, queue_name: QueueRef, job_ids: Sequence[str] | None = None) -> dict[str, Progress]:
         """Return the progress that running jobs reported, by id: of all jobs, or of those named."""
-        return self.backend.progress(check_name("queue name", queue_name), _checked_ids(job_ids))
+        return self.backend.progress(_name_of(queue_name), _checked_ids(job_ids))
 
-    def clean_queue(self, queue_name: str) -> int:
+    def clean_queue(self, queue_name: QueueRef) -> int:
         """Drop every ready or delayed job, and return how many there were (ADM-2)."""
-        return self.backend.purge(check_name("queue name", queue_name))
+        return self.backend.purge(_name_of(queue_name))
 
-    def delete_queue(self, queue_name: str) -> None:
+    def delete_queue(self, queue_name: QueueRef) -> None:
         """Remove the queue with its jobs, dead letters, results and registration (ADM-3)."""
-        check_name("queue name", queue_name)
-        self.backend.idle_consumers.close(queue_name)
-        self.backend.delete(queue_name)
-        self._registry.drop(queue_name)
+        name = _name_of(queue_name)
+        self.backend.idle_consumers.close(name)
+        self.backend.delete(name)
+        self._registry.drop(name)
 
-    def dead_letters(self, queue_name: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+    def dead_letters(self, queue_name: QueueRef, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         """List dead jobs, oldest first, and change nothing (DLQ-1)."""
         check_int("limit", limit, 0, _MAX_LISTED)
         check_int("offset", offset, 0, _MAX_LISTED)
-        return self.backend.dead_letters(check_name("queue name", queue_name), limit=limit, offset=offset)
+        return self.backend.dead_letters(_name_of(queue_name), limit=limit, offset=offset)
 
-    def redrive(self, queue_name: str, job_ids: Sequence[str] | None = None) -> int:
+    def redrive(self, queue_name: QueueRef, job_ids: Sequence[str] | None = None) -> int:
         """Make dead jobs ready again, all or those named, and return how many (DLQ-2).
 
         Their attempts and crashes are counted from the start again, and their history is forgotten.
         """
-        return self.backend.redrive(check_name("queue name", queue_name), _checked_ids(job_ids))
+        return self.backend.redrive(_name_of(queue_name), _checked_ids(job_ids))
 
-    def discard(self, queue_name: str, job_ids: Sequence[str] | None = None) -> int:
+    def discard(self, queue_name: QueueRef, job_ids: Sequence[str] | None = None) -> int:
         """Delete dead jobs, all or those named, and return how many (DLQ-3)."""
-        return self.backend.discard(check_name("queue name", queue_name), _checked_ids(job_ids))
+        return self.backend.discard(_name_of(queue_name), _checked_ids(job_ids))
 
     def close(self) -> None:
         """Close the backend if this was made with a URL. Closing again does nothing (CON-2)."""
         if self._owns_backend:
             self.backend.close()
+
+
+def _name_of(queue: object) -> str:
+    return check_name("queue name", queue.name if isinstance(queue, JobSchema) else queue)
 
 
 def _checked_ids(ids: Sequence[str] | None) -> list[str] | None:

@@ -1,6 +1,6 @@
 """Pure domain: jobs, schemas, queues, retry policy, the envelope and the errors. No clock, no I/O.
 
-May import the standard library and pydantic, nothing else.
+May import the standard library, pydantic and typing-extensions, nothing else.
 """
 
 from .job import Job, new_job_id

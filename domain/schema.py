@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+from typing_extensions import TypeVar
 
 from .errors import InvalidJob, InvalidPayload, InvalidSchema
 from .job import NO_HEADERS, Job, job_of_checked, new_job_id, utcnow
@@ -26,7 +27,7 @@ class JobOutput(BaseModel):
 
 
 InModelT = TypeVar("InModelT", bound=BaseModel)
-OutModelT = TypeVar("OutModelT", bound=BaseModel)
+OutModelT = TypeVar("OutModelT", bound=BaseModel, default=JobOutput)
 
 
 @dataclass(frozen=True, init=False)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import mindtrace.jobs
-from mindtrace.jobs import AdapterNotInstalled, adapters
+import mindtrace.jobs.domain.errors
+from mindtrace.jobs import AdapterNotInstalled, adapters, errors
 
 CORE = find_spec("mindtrace.core") is not None
 
@@ -43,6 +44,42 @@ def test_the_names_of_the_seed_are_public() -> None:
     local = "Orchestrator LocalClient Consumer JobSchema JobInput JobOutput Job job_from_schema"
 
     assert {*local.split(), "LocalConsumerBackend"} <= set(mindtrace.jobs.__all__)
+
+
+def test_every_public_name_is_told_to_dir_and_imported_by_a_star() -> None:
+    """Those of the adapters, too: their libraries are installed here."""
+    namespace: dict[str, object] = {}
+    exec("from mindtrace.jobs import *", namespace)
+
+    assert {*LAZY, "Orchestrator", "errors"} <= set(mindtrace.jobs.__all__) <= set(dir(mindtrace.jobs))
+    assert set(mindtrace.jobs.__all__) <= set(namespace)
+
+
+def test_a_star_leaves_out_what_needs_a_library_that_is_missing() -> None:
+    """Or it would fail for those who want nothing of that."""
+    hide = "import sys; sys.modules['pika'] = None; sys.modules['redis'] = None"
+    names = "from mindtrace.jobs import *; names = set(dir()); assert 'SQLiteClient' in names, names"
+    fresh_import(f"{hide}; {names}; assert not {{'RedisClient', 'RabbitMQClient'}} & names, names")
+
+
+def test_every_error_has_one_home() -> None:
+    """All are in ``mindtrace.jobs.errors``, and in ``mindtrace.jobs`` too."""
+    defined = {
+        name
+        for name, value in vars(mindtrace.jobs.domain.errors).items()
+        if isinstance(value, type) and issubclass(value, mindtrace.jobs.JobsError)
+    }
+
+    assert set(errors.__all__) == defined
+    assert defined <= set(mindtrace.jobs.__all__)
+    assert all(getattr(errors, name) is getattr(mindtrace.jobs, name) for name in defined)
+
+
+def test_the_package_is_the_command() -> None:
+    command = [sys.executable, "-m", "mindtrace.jobs", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith(
+        "mindtrace-jobs, "
+    )
 
 
 def test_another_name_is_no_attribute() -> None:

@@ -202,7 +202,7 @@ def what_breaks_a_rule_is_never_sent(bench: Bench) -> None:
         publish = app.orchestrator.publish
         refused: list[tuple[type[Exception], Callable[[], object]]] = [
             (InvalidInput, lambda: publish(QUEUE, {"x": "one"})),
-            (InvalidInput, lambda: publish(QUEUE, 7)),  # type: ignore[arg-type]
+            (InvalidInput, lambda: publish(QUEUE, 7)),  # type: ignore[call-overload]
             (InvalidInput, lambda: publish(QUEUE, Numbers(), priority=11)),
             (InvalidInput, lambda: publish(QUEUE, Numbers(), priority=1)),  # on a fifo queue
             (InvalidInput, lambda: publish(QUEUE, Numbers(), delay_s=-1)),

@@ -1,15 +1,27 @@
 """A job queue with the same guarantees on every backend.
 
-The names below are the public interface. Those of SQLite, Redis and RabbitMQ are imported when first asked
-for, so that nothing but pydantic need be installed.
+The names below are the public interface; :mod:`mindtrace.jobs.errors` has the errors by themselves. The
+clients of SQLite, Redis and RabbitMQ are imported when they are first used: only pydantic must be installed.
 """
 
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from mindtrace.jobs.adapters.local import LocalClient, LocalConsumerBackend
-from mindtrace.jobs.application import Consumer, ConsumeStats, Orchestrator
+from mindtrace.jobs import errors
+from mindtrace.jobs.adapters.local import (
+    LocalClient,
+    LocalConsumerBackend,
+)
+from mindtrace.jobs.application import (
+    Consumer,
+    ConsumeStats,
+    JobHandle,
+    JobQueue,
+    Orchestrator,
+    job_handler,
+)
 from mindtrace.jobs.domain import (
     HandlerSignal,
     Job,
@@ -25,13 +37,46 @@ from mindtrace.jobs.domain import (
     job_from_schema,
     progress,
 )
-from mindtrace.jobs.domain.errors import AdapterNotInstalled, JobsError
+from mindtrace.jobs.errors import (
+    AccessDenied,
+    AdapterNotInstalled,
+    AlreadyConnected,
+    BackendError,
+    BackendUnavailable,
+    BodyTooLarge,
+    BrokerUnsuitable,
+    Closed,
+    HandlerMissing,
+    InvalidInput,
+    InvalidJob,
+    InvalidName,
+    InvalidPayload,
+    InvalidSchema,
+    JobFailed,
+    JobsError,
+    MalformedBody,
+    NotConnected,
+    PublishUnknown,
+    QueueConflict,
+    QueueNotFound,
+    ResultNotReady,
+    SchemaConflict,
+    SchemaMismatch,
+    SchemaNotRegistered,
+    UnknownBackend,
+    UnsupportedCapability,
+    UsageError,
+)
 from mindtrace.jobs.ports import (
+    Attempt,
     Capabilities,
     ConsumerBackend,
     DeadLetter,
+    Durability,
     Finding,
+    Observer,
     OrchestratorBackend,
+    Outcome,
     PublishOutcome,
     PublishStatus,
     QueueCounts,
@@ -39,51 +84,100 @@ from mindtrace.jobs.ports import (
     Verdict,
 )
 
+if TYPE_CHECKING:
+    from mindtrace.jobs.adapters.rabbitmq import RabbitMQClient, RabbitMQConsumerBackend
+    from mindtrace.jobs.adapters.redis import RedisClient, RedisConsumerBackend, RedisResultStore
+    from mindtrace.jobs.adapters.sqlite import SQLiteClient, SQLiteConsumerBackend
+
 __version__ = version("mindtrace-jobs")
 
-_ON_DEMAND = {
-    "SQLiteClient": "sqlite",
-    "SQLiteConsumerBackend": "sqlite",
-    "RedisClient": "redis",
-    "RedisConsumerBackend": "redis",
-    "RedisResultStore": "redis",
-    "RabbitMQClient": "rabbitmq",
-    "RabbitMQConsumerBackend": "rabbitmq",
-}
-
 __all__ = [
+    "AccessDenied",
+    "AdapterNotInstalled",
+    "AlreadyConnected",
+    "Attempt",
+    "BackendError",
+    "BackendUnavailable",
+    "BodyTooLarge",
+    "BrokerUnsuitable",
     "Capabilities",
+    "Closed",
     "ConsumeStats",
     "Consumer",
     "ConsumerBackend",
     "DeadLetter",
+    "Durability",
     "Finding",
+    "HandlerMissing",
     "HandlerSignal",
+    "InvalidInput",
+    "InvalidJob",
+    "InvalidName",
+    "InvalidPayload",
+    "InvalidSchema",
     "Job",
+    "JobFailed",
+    "JobHandle",
     "JobInput",
     "JobOutput",
+    "JobQueue",
     "JobSchema",
     "JobsError",
     "LocalClient",
     "LocalConsumerBackend",
+    "MalformedBody",
+    "NotConnected",
+    "Observer",
     "Orchestrator",
     "OrchestratorBackend",
+    "Outcome",
     "Progress",
     "PublishOutcome",
     "PublishStatus",
+    "PublishUnknown",
     "Queue",
+    "QueueConflict",
     "QueueCounts",
     "QueueKind",
+    "QueueNotFound",
+    "RabbitMQClient",
+    "RabbitMQConsumerBackend",
+    "RedisClient",
+    "RedisConsumerBackend",
+    "RedisResultStore",
     "Reject",
+    "ResultNotReady",
     "ResultStore",
     "RetryLater",
     "RetryPolicy",
+    "SQLiteClient",
+    "SQLiteConsumerBackend",
+    "SchemaConflict",
+    "SchemaMismatch",
+    "SchemaNotRegistered",
+    "UnknownBackend",
+    "UnsupportedCapability",
+    "UsageError",
     "Verdict",
+    "errors",
     "job_from_schema",
+    "job_handler",
     "progress",
 ]
 
 if not TYPE_CHECKING:
+    _LIBRARIES = {"sqlite": "sqlite3", "redis": "redis", "rabbitmq": "pika"}
+    _ON_DEMAND = {
+        "SQLiteClient": "sqlite",
+        "SQLiteConsumerBackend": "sqlite",
+        "RedisClient": "redis",
+        "RedisConsumerBackend": "redis",
+        "RedisResultStore": "redis",
+        "RabbitMQClient": "rabbitmq",
+        "RabbitMQConsumerBackend": "rabbitmq",
+    }
+    # `import *` fetches every name: those whose library isn't installed are left out of it.
+    __all__ = [name for name in __all__ if name not in _ON_DEMAND or find_spec(_LIBRARIES[_ON_DEMAND[name]])]
 
     def __getattr__(name: str) -> Any:
         adapter = _ON_DEMAND.get(name)
@@ -98,3 +192,6 @@ if not TYPE_CHECKING:
             else:
                 message = f"{name} needs {error.name}: pip install 'mindtrace-jobs[{adapter}]'"
             raise AdapterNotInstalled(message, name=error.name) from error
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_ON_DEMAND})

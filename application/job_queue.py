@@ -1,0 +1,129 @@
+"""One queue with its types: what it takes, and what its jobs give back."""
+
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, Union
+
+from pydantic import BaseModel
+from typing_extensions import TypeVar
+
+from ..domain import Job, JobSchema, Progress
+from ..ports import DeadLetter, PublishOutcome, QueueCounts
+
+if TYPE_CHECKING:
+    from .orchestrator import Orchestrator
+
+InT = TypeVar("InT", bound=BaseModel, default=Any)
+OutT = TypeVar("OutT", bound=BaseModel, default=Any)
+
+Answer: TypeAlias = Union[OutT, Mapping[str, Any], Awaitable[OutT | Mapping[str, Any] | None], None]  # noqa: UP007
+"""What a handler returns: an instance of the output model, a dict that validates as one, or None."""
+
+
+class JobHandle(Generic[OutT]):
+    """A published job: its id, and what becomes of it.
+
+    Made by :meth:`JobQueue.publish` and :meth:`JobQueue.handle`.
+    """
+
+    def __init__(self, orchestrator: "Orchestrator", schema: JobSchema[Any, OutT], job_id: str) -> None:
+        self._orchestrator = orchestrator
+        self._schema = schema
+        self.id = job_id
+        """The job's id (PUB-2)."""
+
+    def result(self, *, timeout_s: float = 0.0) -> OutT | None:
+        """Return what the handler returned; see :meth:`Orchestrator.result` for the errors."""
+        return self._orchestrator.result(self._schema, self.id, timeout_s=timeout_s)
+
+    def progress(self) -> Progress | None:
+        """Say how far the job has come; None if it doesn't run now, or hasn't reported it."""
+        return self._orchestrator.progress(self._schema, [self.id]).get(self.id)
+
+    def __repr__(self) -> str:
+        return f"JobHandle({self._schema.name!r}, {self.id!r})"
+
+
+class JobQueue(Generic[InT, OutT]):
+    """A queue, typed by the schema of its jobs. Safe to share between threads.
+
+    Made by :meth:`Orchestrator.queue`. Each method does what the orchestrator's method of the same name does,
+    and raises the same errors.
+    """
+
+    def __init__(self, orchestrator: "Orchestrator", schema: JobSchema[InT, OutT]) -> None:
+        self._orchestrator = orchestrator
+        self.schema = schema
+
+    @property
+    def name(self) -> str:
+        """The queue's name, which is the schema's."""
+        return self.schema.name
+
+    def publish(
+        self,
+        job: InT | Job[InT] | Mapping[str, Any],
+        *,
+        priority: int | None = None,
+        delay_s: float | None = None,
+    ) -> JobHandle[OutT]:
+        """Publish one job, and return its handle once the broker has confirmed it (PUB-1).
+
+        Args:
+            job: An instance of the schema's input model, a dict that validates as one, or a job.
+            priority: 0 to 9, higher first, on a priority queue.
+            delay_s: Seconds before the job may run, by the broker's clock.
+        """
+        return self.handle(self._orchestrator.publish(self.schema, job, priority=priority, delay_s=delay_s))
+
+    def publish_batch(
+        self,
+        jobs: Iterable[InT | Job[InT] | Mapping[str, Any]],
+        *,
+        priority: int | None = None,
+        delay_s: float | None = None,
+    ) -> list[PublishOutcome]:
+        """Publish many jobs in order, and return one outcome for each, in the same order (PUB-4)."""
+        return self._orchestrator.publish_batch(self.schema, jobs, priority=priority, delay_s=delay_s)
+
+    def job(self, data: InT | Mapping[str, Any], *, id: str | None = None) -> Job[InT]:  # noqa: A002
+        """Make a job without publishing it, for example to choose its ``id``."""
+        return self._orchestrator.job(self.schema, data, id=id)
+
+    def handle(self, job_id: str) -> JobHandle[OutT]:
+        """Return the handle of a job by its id, for example in another process than the publisher's."""
+        return JobHandle(self._orchestrator, self.schema, job_id)
+
+    def receive(self) -> Job[InT] | None:
+        """Take one job off the queue without waiting; see :meth:`Orchestrator.receive_message`."""
+        return self._orchestrator.receive_message(self.schema)
+
+    def counts(self) -> QueueCounts:
+        """Count the jobs by state: ready, delayed, in flight, dead (CNT-1)."""
+        return self._orchestrator.counts(self.schema)
+
+    def progress(self, job_ids: Sequence[str] | None = None) -> dict[str, Progress]:
+        """Say how far the running jobs have come, by id: all, or those named."""
+        return self._orchestrator.progress(self.schema, job_ids)
+
+    def clean(self) -> int:
+        """Drop every waiting job, ready or delayed, and return how many (ADM-2)."""
+        return self._orchestrator.clean_queue(self.schema)
+
+    def delete(self) -> None:
+        """Remove the queue with its jobs, dead letters, results and registration (ADM-3)."""
+        self._orchestrator.delete_queue(self.schema)
+
+    def dead_letters(self, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+        """List the dead jobs, oldest first (DLQ-1)."""
+        return self._orchestrator.dead_letters(self.schema, limit=limit, offset=offset)
+
+    def redrive(self, job_ids: Sequence[str] | None = None) -> int:
+        """Make dead jobs ready again with fresh budgets: all, or those named; return how many (DLQ-2)."""
+        return self._orchestrator.redrive(self.schema, job_ids)
+
+    def discard(self, job_ids: Sequence[str] | None = None) -> int:
+        """Drop dead jobs for good: all, or those named; return how many (DLQ-3)."""
+        return self._orchestrator.discard(self.schema, job_ids)
+
+    def __repr__(self) -> str:
+        return f"JobQueue({self.name!r}, {self.schema.input.__name__} -> {self.schema.output.__name__})"

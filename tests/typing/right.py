@@ -1,0 +1,95 @@
+"""Code that type checkers must accept."""
+
+from datetime import timedelta
+
+from mindtrace.jobs import (
+    Consumer,
+    Job,
+    JobHandle,
+    JobInput,
+    JobOutput,
+    JobQueue,
+    JobSchema,
+    Orchestrator,
+    PublishOutcome,
+    RedisClient,
+    RetryPolicy,
+    SQLiteClient,
+    job_from_schema,
+    job_handler,
+)
+from mindtrace.jobs.errors import JobFailed, JobsError
+
+
+class ImageInput(JobInput):
+    path: str
+
+
+class ImageOutput(JobOutput):
+    defects: int
+
+
+schema = JobSchema(name="inspect", input=ImageInput, output=ImageOutput)
+without_output = JobSchema("notify", ImageInput)
+
+
+class Inspector(Consumer[ImageInput, ImageOutput]):
+    schema = schema
+    queue_type = "priority"
+    retry = RetryPolicy(max_attempts=5)
+
+    def run(self, job: Job[ImageInput]) -> ImageOutput:
+        return ImageOutput(defects=len(job.payload.path))
+
+
+class AsyncInspector(Consumer[ImageInput, ImageOutput]):
+    schema = schema
+
+    async def run(self, job: Job[ImageInput]) -> ImageOutput | None:
+        return None if self.lease_lost else ImageOutput(defects=len(job.payload.path))
+
+
+class Plain(Consumer):
+    def run(self, job):  # type: ignore[no-untyped-def]
+        return {"defects": job.payload.path}
+
+
+class Silent(Consumer[ImageInput]):
+    def run(self, job: Job[ImageInput]) -> None:
+        print(job.payload.path.upper())
+
+
+@job_handler(schema)
+def inspect_image(job: Job[ImageInput]) -> ImageOutput:
+    return ImageOutput(defects=job.attempt)
+
+
+@job_handler(schema, queue_type="stack", retry=RetryPolicy())
+async def inspect_later(job: Job[ImageInput]) -> ImageOutput:
+    return ImageOutput(defects=job.attempt)
+
+
+def publish(orchestrator: Orchestrator) -> int:
+    queue: JobQueue[ImageInput, ImageOutput] = orchestrator.queue(schema)
+    handle: JobHandle[ImageOutput] = queue.publish(ImageInput(path="a.png"), delay_s=timedelta(1).seconds)
+    queue.publish({"path": "b.png"})
+    queue.publish(job_from_schema(schema, ImageInput(path="c.png")))
+    outcomes: list[PublishOutcome] = queue.publish_batch([ImageInput(path="d.png"), {"path": "e.png"}])
+    report: ImageOutput | None = handle.result(timeout_s=10)
+    same: ImageOutput | None = orchestrator.result(schema, handle.id)
+    one: Job[ImageInput] | None = queue.receive()
+    by_name = orchestrator.publish("inspect", {"path": "f.png"})
+    by_schema: str = orchestrator.publish(schema, ImageInput(path="g.png"))
+    orchestrator.queue(without_output).publish(ImageInput(path=by_name + by_schema))
+    return (report.defects if report else 0) + (same.defects if same else 0) + len(outcomes) + bool(one)
+
+
+def connect() -> None:
+    for backend in (RedisClient(), SQLiteClient("jobs.db")):
+        try:
+            publish(Orchestrator(backend))
+        except JobFailed as error:
+            raise JobsError from error
+    Inspector().connect(Orchestrator("memory://"))
+    inspect_image().run(job_from_schema(schema, {"path": "a.png"}))
+    inspect_later().consume(1)

@@ -1,0 +1,66 @@
+"""Code that type checkers must refuse, in each line that says so."""
+
+from mindtrace.jobs import (
+    Consumer,
+    Job,
+    JobInput,
+    JobOutput,
+    JobSchema,
+    Orchestrator,
+    job_handler,
+)
+
+
+class ImageInput(JobInput):
+    path: str
+
+
+class ImageOutput(JobOutput):
+    defects: int
+
+
+class Other(JobInput):
+    n: int
+
+
+schema = JobSchema(name="inspect", input=ImageInput, output=ImageOutput)
+
+
+class WrongJob(Consumer[ImageInput, ImageOutput]):
+    def run(self, job: Job[Other]) -> ImageOutput:  # wrong
+        return ImageOutput(defects=job.payload.n)
+
+
+class WrongResult(Consumer[ImageInput, ImageOutput]):
+    def run(self, job: Job[ImageInput]) -> Other:  # wrong
+        return Other(n=1)
+
+
+class WrongField(Consumer[ImageInput, ImageOutput]):
+    def run(self, job: Job[ImageInput]) -> ImageOutput:
+        return ImageOutput(defects=job.payload.size)  # wrong
+
+
+@job_handler(schema)  # wrong
+def wrong_handler(job: Job[Other]) -> ImageOutput:
+    return ImageOutput(defects=job.payload.n)
+
+
+def publish(orchestrator: Orchestrator) -> None:
+    queue = orchestrator.queue(schema)
+    handle = queue.publish(ImageInput(path="a.png"))
+    queue.publish(Other(n=1))  # wrong
+    queue.publish_batch([Other(n=1)])  # wrong
+    queue.publish(ImageInput(path="a.png"), priority="high")  # wrong
+    orchestrator.publish(schema, Other(n=1))  # wrong
+    n: int = handle.result()  # wrong
+    report = handle.result(timeout_s=1)
+    print(report.defects, n)  # wrong
+    if report is not None:
+        print(report.size)  # wrong
+    same: Other | None = orchestrator.result(schema, handle.id)  # wrong
+    job = queue.receive()
+    if job is not None:
+        print(job.payload.n, same)  # wrong
+    JobSchema("inspect", dict)  # wrong
+    orchestrator.register(ImageInput)  # wrong
