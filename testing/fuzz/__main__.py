@@ -40,6 +40,8 @@ from .properties import properties
 
 BACKENDS = ("memory", "sqlite", "redis", "rabbitmq")
 _BATCH = 2000
+_PATIENCE_S = 60.0
+"""How long a call may take: a busy broker lists thousands of dead letters of a hundred thousand."""
 _LISTED = 5000
 """How many dead letters are looked at."""
 
@@ -141,7 +143,7 @@ def _fuzz(client: OrchestratorBackend, jobs: int, seed: int) -> list[str]:
 def _fuzz_rabbitmq(server: PrivateRabbitMQ, jobs: int, seed: int) -> list[str]:
     try:
         server.start()
-        with server.client(prefetch=None) as client:
+        with server.client(prefetch=None, retry_timeout_s=_PATIENCE_S) as client:
             run = Fuzz(client, seed)
             run.publish(jobs - jobs // 2)
             run.publish_as_stranger(server, jobs // 2)
