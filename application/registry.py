@@ -38,10 +38,13 @@ class SchemaRegistry:
         if present is None:
             return
         if (present.schema.input, present.schema.output) != (schema.input, schema.output):
+            before, after = _models(present.schema), _models(schema)
+            if before == after:
+                remedy = "these classes were defined again, as by a notebook cell; make a new Orchestrator"
+            else:
+                remedy = "give the other schema another name"
             raise SchemaConflict(
-                f"queue {registration.queue.name!r} carries jobs of {present.schema.input.__name__} -> "
-                f"{present.schema.output.__name__}, not {schema.input.__name__} -> {schema.output.__name__}: "
-                "give the other schema a name of its own"
+                f"queue {registration.queue.name!r} carries jobs of {before}, not {after}: {remedy}"
             )
 
     def add(self, registration: Registration) -> None:
@@ -68,3 +71,7 @@ class SchemaRegistry:
     def names(self) -> list[str]:
         """The names of the queues registered here, sorted."""
         return sorted(self._registrations)
+
+
+def _models(schema: JobSchema[Any, Any]) -> str:
+    return f"{schema.input.__name__} -> {schema.output.__name__}"
