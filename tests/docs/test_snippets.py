@@ -1,0 +1,141 @@
+"""The snippets of the documentation run, in the order in which a page shows them.
+
+The ``python`` blocks of a page share one namespace. A block whose first line is ``# name.py`` or
+``# name.toml`` is a file, written to the folder in which the page runs. Each command of a ``console`` block
+must exit with 0. A ``text`` block is what the ``python`` block before it prints. A comment
+``not run: reason`` leaves out the block behind it.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import pytest
+
+from mindtrace.jobs.cli.main import commands
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    ROOT / "README.md",
+    *sorted(page for page in (ROOT / "docs").glob("*.md") if "```" in page.read_text("utf-8")),
+]
+SESSION = "first_worker.md"
+"""Its recorded session is run on each backend, and its output compared, by ``e2e/test_session.py``."""
+
+BLOCK = re.compile(
+    r"(?:<!-- not run: (?P<reason>.+) -->\n+)?^ *```(?P<kind>\w+)\n(?P<text>.*?)^ *```$", re.M | re.S
+)
+FILE = re.compile(r"# ([\w/.-]+\.(?:py|toml))\n")
+
+# Runs the blocks of one page. Errors name the page and its line.
+DRIVER = """
+import contextlib, io, json, subprocess, sys, textwrap
+from pathlib import Path
+
+page, blocks = json.load(sys.stdin)
+namespace = {"__name__": "__main__"}
+printed = ""
+sys.path.insert(0, "")
+for kind, line, text in blocks:
+    where = f"{page}, line {line}"
+    if kind == "file":
+        name, text = text.split("\\n", 1)
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(text, "utf-8")
+    elif kind == "python":
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(compile("\\n" * (line - 1) + textwrap.dedent(text), page, "exec"), namespace)
+        printed = out.getvalue()
+    elif kind == "text":
+        assert printed == text, f"{where}: printed {printed!r}"
+    else:
+        commands = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
+        assert commands, f"{where}: no commands"
+        for command in commands:
+            done = subprocess.run(command, shell=True, capture_output=True, encoding="utf-8")
+            assert done.returncode == 0, f"{where}: {command}: {done.returncode}: {done.stdout}{done.stderr}"
+"""
+
+
+class Block(NamedTuple):
+    kind: str
+    line: int
+    text: str
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """The blocks of a page that are run, in order."""
+    text = page.read_text("utf-8")
+    found = []
+    for match in BLOCK.finditer(text):
+        kind, body = match["kind"], match["text"]
+        if match["reason"] or (kind == "console" and page.name == SESSION):
+            continue
+        if (name := FILE.match(body)) is not None and kind in ("python", "toml"):
+            kind, body = "file", f"{name[1]}\n{body}"
+        if kind in ("python", "console", "text", "file"):
+            found.append(Block(kind, text.count("\n", 0, match.start("text")) + 1, body))
+    return found
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_snippets_of_a_page_run(page: Path, tmp_path: Path) -> None:
+    scripts = sysconfig.get_path("scripts")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MINDTRACE_JOBS_")}
+    environment = kept | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", DRIVER],
+        input=json.dumps([page.name, blocks_of(page)]),
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_that_a_page_names_have_the_options_that_it_names(page: Path) -> None:
+    """Also in text, and in files of other tools, as lists of words."""
+    text = re.sub(r"\\\n", "", page.read_text("utf-8"))
+    for line in re.findall(r"\bmindtrace-jobs\b([^`\n]*)", text):
+        words = re.findall(r"--?[\w-]+|[\w./:-]+", line)
+        names = [word for word in words if not word.startswith("-")]
+        command: click.Command = commands
+        for name in names:
+            if not isinstance(command, click.Group) or name not in command.commands:
+                break
+            command = command.commands[name]
+        if command is commands:  # the word stands for the project, as in a path
+            continue
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        assert {word for word in words if word.startswith("--")} <= known, line
+
+
+def test_every_link_to_a_file_or_heading_leads_somewhere() -> None:
+    broken = []
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        text = re.sub(r"^ *```.*?^ *```$", "", page.read_text("utf-8"), flags=re.M | re.S)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            path, _, heading = target.partition("#")
+            if target.startswith(("http://", "https://")):
+                continue
+            there = (page.parent / path).resolve() if path else page
+            if not there.exists() or (heading and heading not in headings_of(there)):
+                broken.append(f"{page.name}: {target}")
+    assert not broken
+
+
+def headings_of(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
