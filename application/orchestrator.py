@@ -280,7 +280,7 @@ class Orchestrator(Closing):
             return outcome.id
         if outcome.status is PublishStatus.UNKNOWN:
             if self.backend.capabilities.dedupe:
-                again = "publishing it again under the same id is safe"
+                again = "publish it again under the same id: if it is in the queue, that changes nothing"
             else:
                 again = "publishing it again may make a second job, as this backend has no dedupe"
             raise PublishUnknown(

@@ -105,8 +105,9 @@ class BrokerUnsuitable(BackendError):
 class PublishUnknown(BackendUnavailable):
     """The connection broke before the confirm: the job may or may not be in the queue (PUB-4).
 
-    If the backend has the capability ``dedupe``, publishing the job again under the same id is safe: it never
-    makes a second job (PUB-5). RabbitMQ doesn't have it.
+    If the backend has the capability ``dedupe``, and the job is in the queue or dead, publishing it again
+    under the same id changes nothing (PUB-5). Else that makes a second job: if the first is done by then, and
+    on RabbitMQ.
     """
 
 

@@ -337,7 +337,7 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
     "a confirm that didn't come": (
         errors.PublishUnknown,
         "job a may or may not be in queue 'points': the connection broke before the confirm; "
-        "publishing it again under the same id is safe",
+        "publish it again under the same id: if it is in the queue, that changes nothing",
         World.lose_the_confirm,
     ),
     "a backend that is away": (

@@ -194,7 +194,7 @@ def test_a_lost_confirm_says_whether_the_job_may_be_published_again(
     """Without dedupe it may make a second job (PUB-5)."""
     line.breaks["publish"] = 2
 
-    with pytest.raises(PublishUnknown, match="publishing it again under the same id is safe"):
+    with pytest.raises(PublishUnknown, match="publish it again under the same id"):
         far.publish("points", {})
     without = replace(far.backend.capabilities, dedupe=False)
     monkeypatch.setattr(type(far.backend), "capabilities", without)
