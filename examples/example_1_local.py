@@ -1,4 +1,4 @@
-"""The seed of it all: one schema, one consumer, a few jobs, on a backend that needs nothing installed."""
+"""One schema, one consumer and a few jobs, on a backend that needs nothing installed."""
 
 from mindtrace.jobs import Consumer, Job, JobInput, JobOutput, JobSchema, LocalClient, Orchestrator
 
