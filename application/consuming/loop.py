@@ -23,7 +23,7 @@ from .stop_conditions import StopCondition
 
 @dataclass(frozen=True, slots=True)
 class ConsumeStats:
-    """What became of the deliveries of one consumer since it was connected."""
+    """How many deliveries of one consumer ended in which way, since it was connected."""
 
     attempted: int = 0
     """Deliveries that were executed."""
@@ -31,9 +31,9 @@ class ConsumeStats:
     retried: int = 0
     dead: int = 0
     lost: int = 0
-    """Executed, but no longer this consumer's when it settled them: another may run them too (LSE-4)."""
+    """Executed, but their leases were lost first: another consumer may run them too (LSE-4)."""
     released: int = 0
-    """Given back unexecuted."""
+    """Released without being executed."""
 
 
 class ConsumeLoop:
