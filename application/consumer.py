@@ -1,5 +1,6 @@
 """The ``Consumer``: the base class of handlers."""
 
+import asyncio
 import inspect
 import logging
 import sys
@@ -35,6 +36,7 @@ class _Connection:
     backend: ConsumerBackend
     loop: ConsumeLoop
     end_handler: Callable[[], None]
+    is_async: bool
     poll_timeout_s: float
     count_waiting: Callable[[], int]
     counts_lag_s: float
@@ -174,6 +176,7 @@ class Consumer(Closing, Generic[InT, OutT]):
             backend=backend,
             loop=loop,
             end_handler=handler.close if isinstance(handler, CoroutineHandler) else _nothing,
+            is_async=isinstance(handler, CoroutineHandler),
             poll_timeout_s=poll_timeout_s,
             count_waiting=partial(orchestrator.count_queue_messages, queue.name),
             counts_lag_s=orchestrator.backend.capabilities.counts_lag_s,
@@ -267,8 +270,8 @@ class Consumer(Closing, Generic[InT, OutT]):
     def stop(self) -> None:
         """Make ``consume`` return after the running job. Any thread may call this.
 
-        If no ``consume`` runs, the next one returns at once. Don't call this in a signal handler: it may take
-        a lock that the interrupted thread holds. Start a thread that calls it.
+        If no ``consume`` runs, the next one returns at once. A signal handler may call this too: it waits for
+        no lock.
 
         Raises:
             NotConnected: this consumer isn't connected.
@@ -297,6 +300,11 @@ class Consumer(Closing, Generic[InT, OutT]):
         return self._connection
 
     def _run_loop(self, connection: _Connection, limit: int | None, stop_condition: StopCondition) -> int:
+        if connection.is_async and _has_event_loop():
+            raise UsageError(
+                f"{type(self).__name__}.run is an async def, and this thread runs an event loop already: "
+                "consume in a thread, as in await asyncio.to_thread(consumer.consume)"
+            )
         with stopping_on_signals(connection.loop.stop):
             try:
                 return connection.loop.run(limit, stop_condition)
@@ -314,6 +322,14 @@ class Consumer(Closing, Generic[InT, OutT]):
             if self._close_after_job:
                 self._close_after_job = False
                 self.close()
+
+
+def _has_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _nothing() -> None:

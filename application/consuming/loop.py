@@ -19,6 +19,7 @@ from .outages import RECONNECT, RESETTLE, call_until_answered
 from .progress_reporter import ProgressReporter
 from .settle_timer import Due, SettleTimer
 from .stop_conditions import StopCondition
+from .stop_request import StopRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class ConsumeLoop:
         self._attempted = 0
         self._runs_suspect = False
         """Whether the job that ran last was with a consumer that died: the job may have killed it."""
-        self._stopping = threading.Event()
+        self._stopping = StopRequest(backend.interrupt)
         self._running = threading.Lock()
         self._thread: int | None = None
         """Which thread runs it."""
@@ -92,7 +93,6 @@ class ConsumeLoop:
     def stop(self) -> None:
         """End the present or the next :meth:`run` after the job that is running; from any thread."""
         self._stopping.set()
-        self._backend.interrupt()
 
     def run(self, limit: int | None, stop_condition: StopCondition) -> int:
         """Execute up to ``limit`` deliveries, until stopped or until the stop condition holds.

@@ -1,12 +1,12 @@
 """Calls to a broker that may be away."""
 
-import threading
 from collections.abc import Callable
 from logging import Logger
 
 from ...domain import RetryPolicy
 from ...domain.errors import BackendUnavailable
 from ...ports import Delivery
+from .stop_request import StopRequest
 
 RECONNECT = RetryPolicy(base_delay_s=0.1, max_delay_s=10.0)
 RESETTLE = RetryPolicy(base_delay_s=0.1, max_delay_s=1.0)
@@ -14,7 +14,7 @@ RESETTLE = RetryPolicy(base_delay_s=0.1, max_delay_s=1.0)
 
 
 def call_until_answered(
-    call: Callable[[], list[Delivery]], backoff: RetryPolicy, stopping: threading.Event, logger: Logger
+    call: Callable[[], list[Delivery]], backoff: RetryPolicy, stopping: StopRequest, logger: Logger
 ) -> list[Delivery]:
     """Repeat a call with backoff until the broker answers it, and log how an outage begins and ends (CON-1).
 

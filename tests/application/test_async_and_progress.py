@@ -10,7 +10,7 @@ import pytest
 from mindtrace.jobs import Consumer, Job, LocalClient, Orchestrator, Progress, progress
 from mindtrace.jobs.application.consuming import progress_reporter
 from mindtrace.jobs.application.tools.results import await_result
-from mindtrace.jobs.domain.errors import BackendUnavailable, JobFailed, ResultNotReady
+from mindtrace.jobs.domain.errors import BackendUnavailable, JobFailed, ResultNotReady, UsageError
 
 MakeConsumer = Callable[..., Consumer]
 
@@ -210,3 +210,27 @@ def test_a_dead_job_and_an_unknown_one_raise(
         await_result(Orchestrator(client), job_id)
     with pytest.raises(ResultNotReady, match="not known"):
         await_result(Orchestrator(client), "nobody", "points")
+
+
+def test_an_async_handler_is_refused_under_a_running_event_loop(
+    orchestrator: Orchestrator,
+) -> None:
+    """Before any job is taken: Python can't run a second loop there, and each job would fail."""
+
+    class Async(Consumer):
+        async def run(self, job: Job[Any]) -> Any:
+            await asyncio.sleep(0)
+
+    orchestrator.publish("points", {})
+    with Async("points") as consumer:
+        consumer.connect(orchestrator, poll_timeout_s=0.01)
+
+        async def main() -> None:
+            with pytest.raises(UsageError, match=r"await asyncio.to_thread\(consumer.consume\)"):
+                consumer.consume(1)
+            await asyncio.to_thread(consumer.consume, 1)
+
+        asyncio.run(main())
+
+        assert consumer.stats.done == 1
+    assert orchestrator.dead_letters("points") == []

@@ -28,6 +28,28 @@ def test_stop_before_consume_makes_the_next_return_at_once(
     assert consumer.consume(1) == 1
 
 
+def test_stop_in_a_signal_handler_waits_for_no_lock(
+    orchestrator: Orchestrator, make_consumer: MakeConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main thread, which a signal interrupts anywhere, may hold the lock that an interruption needs."""
+    orchestrator.publish("points", {})
+    lock, interrupted = threading.Lock(), threading.Event()
+
+    def interrupt() -> None:
+        with lock:
+            interrupted.set()
+
+    consumer = make_consumer()
+    monkeypatch.setattr(consumer._connected().loop._stopping, "_interrupt", interrupt)
+    with lock:
+        consumer.stop()
+        assert not interrupted.is_set()
+
+    assert consumer.consume() == 0, "the request was there at once"
+    assert interrupted.is_set()
+    assert consumer.consume(1) == 1
+
+
 def test_stop_from_a_thread_ends_a_blocked_consume(
     make_consumer: MakeConsumer, background: Any, until_blocked: Any
 ) -> None:
