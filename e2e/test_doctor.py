@@ -17,7 +17,7 @@ from brokers.fixtures import StartRabbitMQ, StartRedis
 from brokers.private_server import free_port
 from brokers.redis_server import PrivateRedis
 from mindtrace.jobs import Finding, Orchestrator, Queue, QueueKind, SQLiteClient, Verdict
-from mindtrace.jobs.adapters.redis import diagnosis, greeting
+from mindtrace.jobs.adapters.redis import diagnosis, on_connect
 from mindtrace.jobs.cli.main import run
 from mindtrace.jobs.domain.errors import BrokerUnsuitable
 from mindtrace.jobs.ports import Durability
@@ -253,7 +253,7 @@ def test_clocks_that_disagree_are_found(private_redis: StartRedis, monkeypatch: 
 def test_a_server_that_is_too_old_is_found(
     private_redis: StartRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(greeting, "_OLDEST", (99, 0))
+    monkeypatch.setattr(on_connect, "_OLDEST", (99, 0))
     finding = _subject(private_redis(**SOUND), "broker")
 
     assert (finding.verdict, "version 99 or newer is needed" in finding.what) == (WRONG, True)

@@ -1,4 +1,7 @@
-"""The seam to Redis: no command reads an answer that was another's, whatever became of that one."""
+"""The seam to Redis: no command reads an answer that was another's, whatever became of that one.
+
+Each test runs past the driver, and by the driver's public methods.
+"""
 
 import os
 import signal
@@ -19,13 +22,24 @@ from redis.exceptions import ResponseError
 from brokers.fixtures import StartRedis
 from brokers.proxy import Proxy, Spoil
 from brokers.redis_server import PrivateRedis
-from mindtrace.jobs.adapters.redis import RedisClient
-from mindtrace.jobs.adapters.redis.connections import Connections, make_connections
+from mindtrace.jobs.adapters.redis import RedisClient, transport
 from mindtrace.jobs.adapters.redis.keys import QueueKeys
 from mindtrace.jobs.adapters.redis.scripts import DECLARE
+from mindtrace.jobs.adapters.redis.transport import ConnectionBroke, Connections, make_connections
+from mindtrace.jobs.adapters.redis.transport.channel import Channel
+from mindtrace.jobs.adapters.redis.transport.direct import DirectChannel
+from mindtrace.jobs.adapters.redis.transport.public import PublicChannel
 from mindtrace.jobs.domain import Queue
 
 from .workers import eventually
+
+
+@pytest.fixture(autouse=True, params=[DirectChannel, PublicChannel])
+def channel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[Channel]:
+    """The way to the server."""
+    channel: type[Channel] = request.param
+    monkeypatch.setattr(transport.connections, "_OpenChannel", channel)
+    return channel
 
 
 @pytest.fixture
@@ -41,7 +55,7 @@ def connections(server: PrivateRedis) -> Iterator[Connections]:
 
 
 def client_id(connections: Connections) -> int:
-    (number,) = connections.ask(("CLIENT", "ID"))
+    (number,) = connections.execute(("CLIENT", "ID"))
     assert isinstance(number, int)
     return number
 
@@ -80,7 +94,7 @@ def test_commands_are_answered_in_order_and_an_error_is_the_answer_of_its_own(
     connections: Connections,
 ) -> None:
     before = client_id(connections)
-    first, error, last = connections.ask(("ECHO", "a"), ("INCR",), ("ECHO", "b"))
+    first, error, last = connections.execute(("ECHO", "a"), ("INCR",), ("ECHO", "b"))
 
     assert (first, last) == (b"a", b"b")
     assert isinstance(error, ResponseError)
@@ -92,9 +106,9 @@ def test_an_error_of_a_parsed_command_is_raised_and_its_connection_is_used_again
 ) -> None:
     before = client_id(connections)
     with pytest.raises(ResponseError):
-        connections.ask_parsed("INCR")
+        connections.execute_parsed("INCR")
 
-    assert connections.ask_parsed("HGETALL", "nothing") == {}
+    assert connections.execute_parsed("HGETALL", "nothing") == {}
     assert client_id(connections) == before
 
 
@@ -103,20 +117,20 @@ def test_an_answer_that_was_cut_off_is_nobody_elses_beginning(server: PrivateRed
     proxy = Proxy(server.address.host, server.address.port)
     with proxy:
         connections = make_connections(host="127.0.0.1", port=proxy.port, socket_timeout=60.0)
-        connections.ask(("SET", "long", "x" * 1000))
+        connections.execute(("SET", "long", "x" * 1000))
         proxy.spoil_next(b"long", how)
         with pytest.raises(Broken):
-            connections.ask(("ECHO", "a"), ("GET", "long"))
+            connections.execute(("ECHO", "a"), ("GET", "long"))
 
-        assert connections.ask(("ECHO", "b")) == [b"b"]
+        assert connections.execute(("ECHO", "b")) == [b"b"]
         connections.close()
 
 
 def test_an_answer_that_nobody_asked_for_is_nobody_elses() -> None:
     with Chatty() as server:
         connections = make_connections(host="127.0.0.1", port=server.port, socket_timeout=60.0)
-        assert connections.ask(("ECHO", "more")) == [b"OK"]
-        assert connections.ask(("ECHO", "b")) == [b"OK"]
+        assert connections.execute(("ECHO", "more")) == [b"OK"]
+        assert connections.execute(("ECHO", "b")) == [b"OK"]
         assert server.met == 2
         connections.close()
 
@@ -129,20 +143,20 @@ def test_an_interrupt_leaves_no_answer_behind(server: PrivateRedis, connections:
         eventually(lambda: admin.info("clients")["blocked_clients"] == 1, 60, "it waits")
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
-    connections.ask(("ECHO", "a"))
+    connections.execute(("ECHO", "a"))
     before = signal.signal(signal.SIGUSR1, interrupt)
     with server.admin() as admin:
         interrupting = threading.Thread(target=interrupt_the_wait)
         interrupting.start()
         try:
             with pytest.raises(KeyboardInterrupt):
-                connections.ask(("BLPOP", "nothing", 0))
+                connections.execute(("BLPOP", "nothing", 0))
         finally:
             interrupting.join()
             signal.signal(signal.SIGUSR1, before)
         admin.rpush("nothing", "the answer")
 
-    assert connections.ask(("ECHO", "b")) == [b"b"]
+    assert connections.execute(("ECHO", "b")) == [b"b"]
 
 
 def test_a_connection_that_the_server_closed_meanwhile_is_replaced_unseen(
@@ -178,15 +192,36 @@ class ClosedMeanwhile:
         return getattr(self._socket, name)
 
 
+@pytest.mark.parametrize("channel", [DirectChannel], indirect=True)
 def test_what_is_read_while_the_connection_is_closed_is_no_answer(connections: Connections) -> None:
-    connections.ask(("ECHO", "a"))
+    connections.execute(("ECHO", "a"))
     (kept,) = connections._idle
     kept._socket = ClosedMeanwhile(kept.connection)
     kept.connection._sock = kept._socket
     with pytest.raises(Broken):
-        connections.ask(("ECHO", "b"))
+        connections.execute(("ECHO", "b"))
 
-    assert connections.ask(("ECHO", "c")) == [b"c"]
+    assert connections.execute(("ECHO", "c")) == [b"c"]
+
+
+def test_closing_ends_a_command_that_is_under_way(server: PrivateRedis, connections: Connections) -> None:
+    """On whichever thread; whether it ran is not known."""
+    with ThreadPoolExecutor(1) as thread, server.admin() as admin:
+        waiting = thread.submit(connections.execute, ("BLPOP", "nothing", 0))
+        eventually(lambda: admin.info("clients")["blocked_clients"] == 1, 60, "it waits")
+        connections.close()
+        assert isinstance(waiting.exception(60), ConnectionBroke)
+
+
+def test_an_answer_that_does_not_come_in_time_leaves_open_whether_the_command_ran(
+    server: PrivateRedis,
+) -> None:
+    connections = make_connections(host=server.address.host, port=server.address.port, socket_timeout=0.2)
+    with pytest.raises(ConnectionBroke):
+        connections.execute(("BLPOP", "nothing", 0))
+
+    assert connections.execute(("ECHO", "b")) == [b"b"]
+    connections.close()
 
 
 def test_a_connection_that_is_closed_before_its_first_use_is_said_to_be_broken(
@@ -202,31 +237,31 @@ def test_a_connection_that_is_closed_before_its_first_use_is_said_to_be_broken(
 
     monkeypatch.setattr(pool, "get_connection", closed_at_once)
     with pytest.raises(Broken):
-        connections.ask(("ECHO", "a"))
+        connections.execute(("ECHO", "a"))
 
     monkeypatch.undo()
-    assert connections.ask(("ECHO", "b")) == [b"b"]
+    assert connections.execute(("ECHO", "b")) == [b"b"]
 
 
 def test_a_wait_at_a_server_that_was_demoted_is_not_repeated_there(server: PrivateRedis) -> None:
     client = RedisClient(server.address.host, server.address.port, retry_timeout_s=60.0)
-    link, keys = client._link, QueueKeys("default", "demoted")
+    redis, keys = client._redis, QueueKeys("default", "demoted")
     client.declare(Queue("demoted"))
     with server.admin() as admin:
         admin.replicaof("127.0.0.1", 1)
-    declare = (DECLARE, keys.for_declare(), ["fifo", "1"])
-    link.wait([(keys.wake, "0-0")], 0.05)
-    assert len(link._waits._idle) == 1
+    declare = (DECLARE, keys.of(DECLARE), ["fifo", "1"])
+    redis.wait([(keys.wake, "0-0")], 0.05)
+    assert len(redis._waits._idle) == 1
 
-    assert link.wait([(keys.wake, "0-0")], 0.05, declare) == ({}, None)
-    assert not link._waits._idle
+    assert redis.wait([(keys.wake, "0-0")], 0.05, declare) == ({}, None)
+    assert not redis._waits._idle
     client.close()
 
 
 def test_callers_at_the_same_time_each_get_their_own_answers(connections: Connections) -> None:
     def echoes(number: int) -> bool:
         words = [f"{number}.{each}" for each in range(100)]
-        return all(connections.ask(("ECHO", word)) == [word.encode()] for word in words)
+        return all(connections.execute(("ECHO", word)) == [word.encode()] for word in words)
 
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(echoes, range(8)))

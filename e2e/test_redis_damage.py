@@ -16,10 +16,10 @@ from redis import Redis
 
 from brokers.redis_server import Address
 from mindtrace.jobs import RedisClient
-from mindtrace.jobs.adapters.redis.connections import Argument
+from mindtrace.jobs.adapters.redis.errors import QueueDamaged
 from mindtrace.jobs.adapters.redis.keys import QueueKeys, ResultKeys
-from mindtrace.jobs.adapters.redis.refusals import QueueDamaged
 from mindtrace.jobs.adapters.redis.scripts import EXCHANGE, Script
+from mindtrace.jobs.adapters.redis.transport import Argument
 from mindtrace.jobs.domain import Progress, Queue, QueueKind
 from mindtrace.jobs.domain.errors import QueueConflict
 from mindtrace.jobs.ports import (
@@ -393,10 +393,10 @@ def test_a_job_that_ended_tells_no_progress_any_more(bed: Bed) -> None:
 
 def test_an_answer_that_is_repeated_and_has_an_odd_id_delivers_nothing_twice(bed: Bed) -> None:
     """Where ids can't be told apart any more, their leases run out."""
-    keys = bed.keys.for_exchange("me")
+    keys = bed.keys.of(EXCHANGE, "me")
     bed.admin.hset(bed.keys.body, "a,b", "{}")
     bed.admin.rpush(bed.keys.ready, "a,b")
-    ask = partial(bed.client._link.run, EXCHANGE, keys, [1, "me", 60_000, 60_000, 10, 0])
+    ask = partial(bed.client._redis.run, EXCHANGE, keys, [1, "me", 60_000, 60_000, 10, 0])
 
     assert ask()[4] == [b"a,b"]
     assert ask()[4] == []
@@ -479,15 +479,15 @@ def test_large_dead_letters_are_listed_a_few_at_a_time(bed: Bed, monkeypatch: py
     ids = [f"job-{number}" for number in range(12)]
     bed.publish(*ids, body=b"x" * 1024 * 1024)
     bed.bury()
-    link, pages = bed.client._link, list[int]()
-    run = link.run
+    redis, pages = bed.client._redis, list[int]()
+    run = redis.run
 
     def spy(script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         answer = run(script, keys, arguments)
         pages.append(len(answer[1]))
         return answer
 
-    monkeypatch.setattr(link, "run", spy)
+    monkeypatch.setattr(redis, "run", spy)
 
     assert [letter.id for letter in bed.client.dead_letters("jobs")] == ids
     assert pages == [5, 5, 2]

@@ -42,9 +42,9 @@ from mindtrace.jobs import (
     QueueCounts,
     job_from_schema,
 )
-from mindtrace.jobs.adapters.redis import RedisClient, link, scripts
+from mindtrace.jobs.adapters.redis import RedisClient, retrying_connection, scripts
 from mindtrace.jobs.adapters.redis.keys import QueueKeys
-from mindtrace.jobs.adapters.redis.scripts import DELETE, EXCHANGE, PUBLISH, PURGE, UNBURY, Script
+from mindtrace.jobs.adapters.redis.scripts import DELETE, EXCHANGE, PUBLISH, PURGE, REDRIVE_OR_DISCARD, Script
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import (
     AccessDenied,
@@ -357,8 +357,8 @@ def test_a_server_that_is_not_there_is_told_within_patience_and_how_to_start_one
     ) as backend:
         orchestrator = Orchestrator(backend)
         waited: list[float] = []
-        monkeypatch.setattr(link, "monotonic", lambda: 1000.0 + sum(waited))
-        monkeypatch.setattr(backend._link._closing, "wait", waited.append)
+        monkeypatch.setattr(retrying_connection, "monotonic", lambda: 1000.0 + sum(waited))
+        monkeypatch.setattr(backend._redis._closing, "wait", waited.append)
         with pytest.raises(BackendUnavailable) as error:
             orchestrator.register(SCHEMA)
 
@@ -424,9 +424,9 @@ class Line:
     @contextmanager
     def with_little_patience(self) -> Iterator[None]:
         """Have calls give up after a second, which a busy machine may take where nothing is wrong."""
-        self.backend._link._patience_s = 1.0
+        self.backend._redis.retry_timeout_s = 1.0
         yield
-        self.backend._link._patience_s = PATIENCE_S
+        self.backend._redis.retry_timeout_s = PATIENCE_S
 
     def release(self) -> None:
         """Let through what the proxy holds, and wait until the server has run it."""
@@ -450,7 +450,7 @@ def line(private_redis: StartRedis) -> Iterator[Line]:
     proxy = Proxy(server.address.host, server.address.port)
     with proxy, RedisClient("127.0.0.1", proxy.port, retry_timeout_s=1.0, sweep_s=0.5) as backend:
         backend.declare(Queue("jobs"))
-        backend._link._patience_s = PATIENCE_S  # but each try is given up after half a second
+        backend._redis.retry_timeout_s = PATIENCE_S  # but each try is given up after half a second
         yield Line(proxy, backend, server)
 
 
@@ -540,10 +540,10 @@ def test_a_publish_is_unknown_where_memory_ran_out_after_its_reply_was_lost(line
 @pytest.mark.parametrize(
     ("script", "call", "answer", "counts"),
     [
-        (UNBURY, lambda backend: backend.redrive("jobs"), 3, QueueCounts(5, 0, 0, 0)),
-        (UNBURY, lambda backend: backend.redrive("jobs", ["a", "b"]), 2, QueueCounts(4, 0, 0, 1)),
-        (UNBURY, lambda backend: backend.discard("jobs"), 3, QueueCounts(2, 0, 0, 0)),
-        (UNBURY, lambda backend: backend.discard("jobs", ["c", "d"]), 1, QueueCounts(2, 0, 0, 2)),
+        (REDRIVE_OR_DISCARD, lambda backend: backend.redrive("jobs"), 3, QueueCounts(5, 0, 0, 0)),
+        (REDRIVE_OR_DISCARD, lambda backend: backend.redrive("jobs", ["a", "b"]), 2, QueueCounts(4, 0, 0, 1)),
+        (REDRIVE_OR_DISCARD, lambda backend: backend.discard("jobs"), 3, QueueCounts(2, 0, 0, 0)),
+        (REDRIVE_OR_DISCARD, lambda backend: backend.discard("jobs", ["c", "d"]), 1, QueueCounts(2, 0, 0, 2)),
         (PURGE, lambda backend: backend.purge("jobs"), 2, QueueCounts(0, 0, 0, 3)),
         (DELETE, lambda backend: backend.delete("jobs"), None, None),
     ],

@@ -454,7 +454,7 @@ def test_of_an_outage_after_a_part_of_a_batch_the_rest_is_known_not_to_be_sent(
 ) -> None:
     """What was confirmed before is told, too (PUB-4)."""
     client = connect()
-    run = client._link.run
+    run = client._redis.run
 
     def run_and_end(script: Any, *arguments: Any, **options: Any) -> Any:
         answer = run(script, *arguments, **options)
@@ -462,7 +462,7 @@ def test_of_an_outage_after_a_part_of_a_batch_the_rest_is_known_not_to_be_sent(
             server.stop()
         return answer
 
-    monkeypatch.setattr(client._link, "run", run_and_end)
+    monkeypatch.setattr(client._redis, "run", run_and_end)
     outcomes = client.publish("jobs", [Message(f"job-{number}", b"{}") for number in range(1200)])
 
     statuses = [outcome.status for outcome in outcomes]

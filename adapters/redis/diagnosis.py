@@ -9,10 +9,11 @@ from ...domain.queue import QueueKind
 from ...ports import Durability, Finding
 from ...ports.findings import doubtful, good, wrong
 from ..shared.server_settings import is_loopback
+from .errors import ServerUnreachable
+from .introspection import find_queues, parse_queue
 from .keys import QueueKeys
-from .link import Link, OutOfReach
-from .looking import find_queues, parse_queue
-from .records import shown
+from .records import as_text
+from .retrying_connection import RetryingConnection
 from .scripts import DENIED, INSPECT
 
 _SKEW_S = 5.0
@@ -67,11 +68,13 @@ _NEEDED = (
 """The commands of a worker and a publisher; the same as in the line of ``docs/redis.md``."""
 
 
-def diagnose(link: Link, namespace: str, declared: Durability, layout: str, address: str) -> list[Finding]:
+def diagnose(
+    redis: RetryingConnection, namespace: str, declared: Durability, layout: str, address: str
+) -> list[Finding]:
     """Look at a server that can be reached, as far as the user may.
 
     Args:
-        link: The way to it.
+        redis: The connection to it.
         namespace: Whose queues to look at.
         declared: What the client says that the server survives.
         layout: The layout of queues that this release knows.
@@ -80,19 +83,19 @@ def diagnose(link: Link, namespace: str, declared: Durability, layout: str, addr
     findings: list[Finding] = []
     try:
         before_s = time.time()
-        seconds, micros = link.command("TIME")
+        seconds, micros = redis.command("TIME")
         after_s = time.time()
-        info: Mapping[str, Any] = link.command("INFO")
-        settings = _Settings(link)
+        info: Mapping[str, Any] = redis.command("INFO")
+        settings = _Settings(redis)
         findings += _server(info, address)
         findings += _memory(info)
         findings += _persistence(info, settings, declared)
         findings.append(_clock(seconds + micros / 1e6, before_s, after_s))
         findings += _clients(info, settings)
-        findings.append(_permissions(link, namespace))
-        findings += _queues(link, namespace, layout)
-    except OutOfReach as out:
-        findings.append(wrong("reachable", str(link.unavailable(out)), "look at the server's log"))
+        findings.append(_permissions(redis, namespace))
+        findings += _queues(redis, namespace, layout)
+    except ServerUnreachable as out:
+        findings.append(wrong("reachable", str(redis.unavailable(out)), "look at the server's log"))
     except JobsError as error:
         findings.append(wrong("access", str(error), "grant the line of docs/redis.md, Privileges"))
     return findings
@@ -101,12 +104,12 @@ def diagnose(link: Link, namespace: str, declared: Durability, layout: str, addr
 class _Settings:
     """Settings of the server, where the user may read them."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, redis: RetryingConnection) -> None:
+        self._redis = redis
 
     def read(self, name: str) -> str | None:
         try:
-            answer = self._link.command("CONFIG", "GET", name)
+            answer = self._redis.command("CONFIG", "GET", name)
         except JobsError:
             return None
         pairs = zip(answer[::2], answer[1::2], strict=True)
@@ -210,10 +213,10 @@ def _clients(info: Mapping[str, Any], settings: _Settings) -> Iterator[Finding]:
         )
 
 
-def _permissions(link: Link, namespace: str) -> Finding:
-    key = QueueKeys(namespace, "mindtrace-jobs.never-declared").meta
+def _permissions(redis: RetryingConnection, namespace: str) -> Finding:
+    keys = QueueKeys(namespace, "mindtrace-jobs.never-declared").of(DENIED)
     try:
-        denied = sorted(word.decode().lower() for word in link.run(DENIED, [key], list(_NEEDED)))
+        denied = sorted(word.decode().lower() for word in redis.run(DENIED, keys, _NEEDED))
     except AccessDenied as error:
         return wrong("permissions", str(error), "grant the line of docs/redis.md, Privileges")
     if denied:
@@ -225,9 +228,9 @@ def _permissions(link: Link, namespace: str) -> Finding:
     return good("permissions", "the user may do all that is needed")
 
 
-def _queues(link: Link, namespace: str, layout: str) -> Iterator[Finding]:
+def _queues(redis: RetryingConnection, namespace: str, layout: str) -> Iterator[Finding]:
     try:
-        found = find_queues(link, namespace)
+        found = find_queues(redis, namespace)
     except AccessDenied:
         yield doubtful("queues", "the user may not list them", "grant +scan for this look")
         return
@@ -236,33 +239,32 @@ def _queues(link: Link, namespace: str, layout: str) -> Iterator[Finding]:
         if queue is None:
             yield wrong(
                 "queues",
-                f"{shown(name)!r} of kind {shown(kind)!r} can't be a queue of ours",
+                f"{as_text(name)!r} of kind {as_text(kind)!r} can't be a queue of ours",
                 "look who wrote it; DEL its keys",
             )
             continue
         keys = QueueKeys(namespace, queue.name)
-        made_by = link.command("HGET", keys.meta, "layout")
+        made_by = redis.command("HGET", keys.meta, "layout")
         if made_by != layout.encode():
             yield wrong(
                 "layout",
-                f"queue {queue.name!r} has layout {shown(made_by or b'unknown')}, of another release; "
+                f"queue {queue.name!r} has layout {as_text(made_by or b'unknown')}, of another release; "
                 f"this one knows {layout}",
                 "drain it with the release that made it, then delete it",
             )
         else:
-            yield from _records(link, keys, queue.kind)
+            yield from _records(redis, keys, queue.kind)
     yield good("queues", f"{len(found)} in namespace {namespace!r}")
 
 
-def _records(link: Link, keys: QueueKeys, kind: QueueKind) -> Iterator[Finding]:
+def _records(redis: RetryingConnection, keys: QueueKeys, kind: QueueKind) -> Iterator[Finding]:
     """What is damaged in a queue, as far as that can be seen without reading all of it."""
-    types = keys.for_inspect(kind)
-    wrong_keys, bodies, standing = link.run(INSPECT, list(types), list(types.values()))
-    for key, found in zip(wrong_keys[::2], wrong_keys[1::2], strict=True):
+    names, types = keys.of(INSPECT), [keys.types(kind)[name] for name in INSPECT.keys]
+    wrong_keys, bodies, standing = redis.run(INSPECT, names, types)
+    for key, found in zip(map(as_text, wrong_keys[::2]), map(as_text, wrong_keys[1::2]), strict=True):
         yield wrong(
             "records",
-            f"queue {keys.queue!r}: its key {shown(key)} is a {shown(found)}, and should be a "
-            f"{types[shown(key)]}",
+            f"queue {keys.queue!r}: its key {key} is a {found}, and should be a {types[names.index(key)]}",
             "look who wrote it, and RENAME it; what the queue kept there is gone",
         )
     if bodies > standing:

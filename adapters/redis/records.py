@@ -4,9 +4,6 @@ import re
 from collections.abc import Sequence
 
 from ...domain.limits import NAME
-from ...domain.reasons import DeadReason
-from ...ports import DeadLetter
-from ..shared.records import parse_history, parse_json, parse_moment
 
 _NAME = re.compile(NAME.encode())
 _LONGEST = 128
@@ -15,7 +12,9 @@ _DAMAGED, _IN_FLIGHT = b"!", b"="
 """What ``exchange.lua`` tells of a job in place of its attempt, number and crashes."""
 
 
-def find_odd(ids: Sequence[bytes], bodies: Sequence[bytes | None], infos: Sequence[bytes]) -> dict[int, str]:
+def find_undeliverable(
+    ids: Sequence[bytes], bodies: Sequence[bytes | None], infos: Sequence[bytes]
+) -> dict[int, str]:
     """Find what can't be delivered of what ``exchange.lua`` returns.
 
     Returns:
@@ -38,38 +37,6 @@ def find_odd(ids: Sequence[bytes], bodies: Sequence[bytes | None], infos: Sequen
     return odd
 
 
-def shown(raw: bytes) -> str:
+def as_text(raw: bytes) -> str:
     """Return ``raw`` as text, with an escape for each byte that is none."""
     return raw.decode("utf-8", "backslashreplace")
-
-
-def read_letter(
-    id_: bytes, body: bytes | None, info: bytes, letter: bytes | None, history: bytes | None
-) -> DeadLetter:
-    """Read a dead letter, as ``letters.lua`` returns it."""
-    attempt, _, crashes = map(int, info.split(b":"))
-    reason, error, died_ms = _read_death(letter)
-    return DeadLetter(
-        id=shown(id_),
-        body=body or b"",
-        reason=reason,
-        error=error,
-        attempt=attempt,
-        crashes=crashes,
-        died_at=parse_moment(died_ms / 1000),
-        history=parse_history(history),
-    )
-
-
-def read_error(letter: bytes | None) -> str:
-    """Return the last error of a dead job."""
-    return _read_death(letter)[1]
-
-
-def _read_death(letter: bytes | None) -> tuple[str, str, float]:
-    """Reason, error and moment (ms) of a death."""
-    match parse_json(letter):
-        case [str(reason), str(error), int() | float() as died_ms]:
-            return reason, error, died_ms
-        case _:
-            return DeadReason.MALFORMED, "its dead letter is damaged: how it died isn't known", 0

@@ -7,13 +7,11 @@ from time import monotonic
 from ...domain.limits import check_name
 from ...ports import EndedJob, JobResult, ResultStatus, ResultStore
 from .chunks import in_chunks
-from .connections import Argument
 from .keys import ResultKeys
-from .records import shown
-from .refusals import telling_outage
+from .records import as_text
 from .scripts import FORGET_RESULTS, GET_RESULT, PUT_RESULTS
-from .server import Server, parsed_url
-from .settings import Password
+from .settings import Password, ServerSettings, parsed_url
+from .transport import Argument
 
 _DONE, _DONE_WITHOUT, _FAILED = b"d", b"n", b"f"
 """How a record begins, of a job that is done and gave something back, or nothing; and of one that is dead."""
@@ -63,22 +61,12 @@ class RedisResultStore(ResultStore):
         retry_timeout_s: float = 2.0,
     ) -> None:
         super().__init__()
-        server = Server(
-            host=host,
-            port=port,
-            db=db,
-            username=username,
-            password=password,
-            ssl=ssl,
-            ssl_ca_certs=ssl_ca_certs,
-            sentinels=sentinels,
-            sentinel_service=sentinel_service,
-            sentinel_password=sentinel_password,
-        )
+        who = (username, password, ssl, ssl_ca_certs)
+        server = ServerSettings(host, port, db, *who, sentinels, sentinel_service, sentinel_password)
         self._namespace = check_name("namespace", namespace)
         self._sweep_s = sweep_s
         self._client_name = f"mindtrace-jobs-results-{secrets.token_hex(4)}"
-        self._link = server.link(
+        self._redis = server.connect(
             "RedisResultStore",
             self._client_name,
             sweep_s=sweep_s,
@@ -96,41 +84,40 @@ class RedisResultStore(ResultStore):
         return cls(**parsed_url(url))
 
     def put(self, queue: str, ended: Sequence[EndedJob]) -> None:
-        keys = self._keys(queue)
+        keys = self._keys(queue).all
         records = [(job.id, round(job.ttl_s * 1000), _packed(job.result)) for job in ended]
-        with telling_outage(self._link):
+        with self._redis.outages():
             for chunk in in_chunks(records, lambda record: len(record[2])):
                 arguments: list[Argument] = [argument for record in chunk for argument in record]
-                self._link.run(PUT_RESULTS, keys, arguments)
+                self._redis.run(PUT_RESULTS, keys, arguments)
 
     def get(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
         keys = self._keys(queue)
-        *_, wake = keys
         give_up = monotonic() + timeout_s
         while True:
-            with telling_outage(self._link):
-                record, newest = self._link.run(GET_RESULT, keys, [job_id])
+            with self._redis.outages():
+                record, newest = self._redis.run(GET_RESULT, keys.all, [job_id])
             if record is not None:
                 return _unpacked(record)
             wait_s = min(self._sweep_s, give_up - monotonic())
             if wait_s <= 0:
                 return None
-            self._link.wait([(wake, newest.decode())], wait_s)
+            self._redis.wait([(keys.wake, newest.decode())], wait_s)
 
     def forget(self, queue: str, ids: Sequence[str] | None = None) -> None:
-        keys = self._keys(queue)
-        with telling_outage(self._link):
+        keys = self._keys(queue).all
+        with self._redis.outages():
             if ids is None:
-                self._link.run(FORGET_RESULTS, keys, [])
+                self._redis.run(FORGET_RESULTS, keys, [])
                 return
             for chunk in in_chunks(ids):
-                self._link.run(FORGET_RESULTS, keys, chunk)
+                self._redis.run(FORGET_RESULTS, keys, chunk)
 
     def close(self) -> None:
-        self._link.close()
+        self._redis.close()
 
-    def _keys(self, queue: str) -> list[str]:
-        return ResultKeys(self._namespace, queue).for_each()
+    def _keys(self, queue: str) -> ResultKeys:
+        return ResultKeys(self._namespace, queue)
 
 
 def _packed(result: JobResult) -> bytes:
@@ -142,5 +129,5 @@ def _packed(result: JobResult) -> bytes:
 def _unpacked(record: bytes) -> JobResult:
     how, said = record[:1], record[1:]
     if how == _FAILED:
-        return JobResult(ResultStatus.FAILED, error=shown(said))
+        return JobResult(ResultStatus.FAILED, error=as_text(said))
     return JobResult(ResultStatus.DONE, said if how == _DONE else None)

@@ -1,4 +1,9 @@
-"""The Lua scripts, as the server is to run them."""
+"""The Lua scripts, put together from their parts.
+
+A script's file begins with a header: what it does, its keys, arguments, answer, errors and cost. The names
+behind ``KEYS`` are keys of :mod:`.keys`, and local variables of the script. A line ``--- @include sweep``
+stands for the text of ``lua/parts/sweep.lua``. Of ``lua/functions.lua``, a script gets what it uses.
+"""
 
 import re
 from collections.abc import Sequence
@@ -9,28 +14,38 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
-from .connections import Argument, Ask, Command
+from .transport import Argument, Command, Execute
+
+_FOLDER = files(__package__) / "lua"
+_FUNCTIONS = (_FOLDER / "functions.lua").read_text("utf-8").split("\n\n")
+_INCLUDE = re.compile(r"^ *--- @include (\w+)\n", re.MULTILINE)
+_KEYS = re.compile(r"^-- KEYS +(\w+(?: \w+)*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One script: its text, and the digest by which the server knows it."""
+    """One script: its text, the digest by which the server knows it, and the names of its keys."""
 
     text: str
     sha: str
+    keys: tuple[str, ...]
 
 
-def _load(name: str) -> Script:
-    folder = files(__package__) / "lua"
-    shebang, _, own = (folder / f"{name}.lua").read_text("utf-8").partition("\n")
-    text = f"{shebang}\n{_used((folder / 'common.lua').read_text('utf-8'), own)}{own}"
-    return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+def compose(source: str) -> Script:
+    """Put a script together: its own text is ``source``, which begins with ``#!lua``."""
+    shebang, _, own = source.partition("\n")
+    while _INCLUDE.search(own):
+        own = _INCLUDE.sub(lambda line: (_FOLDER / "parts" / f"{line[1]}.lua").read_text("utf-8"), own)
+    (names,) = _KEYS.findall(own)
+    keys = tuple(names.split())
+    text = f"{shebang}\n{_used_functions(own)}local {', '.join(keys)} = unpack(KEYS)\n{own}"
+    return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest(), keys)
 
 
-def _used(common: str, own: str) -> str:
-    """The parts of ``common`` that a script uses: all that it begins with is made anew each time it runs."""
+def _used_functions(own: str) -> str:
+    """The functions that a script uses, and no others: each is made anew whenever the script runs."""
     text = ""
-    for part in reversed(common.split("\n\n")):  # a part uses only what stands before it
+    for part in reversed(_FUNCTIONS):  # a function uses only those that stand before it
         defined = re.findall(r"^local (?:function )?(\w+)", part, re.MULTILINE)
         if any(re.search(rf"\b{name}\b", text + own) for name in defined):
             text = f"{part}\n\n{text}"
@@ -42,18 +57,22 @@ def evalsha(script: Script, keys: Sequence[str], arguments: Sequence[Argument]) 
     return ("EVALSHA", script.sha, len(keys), *keys, *arguments)
 
 
-def evaluate(ask: Ask, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+def evaluate(execute: Execute, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
     """Run a script, whether the server knows it or not, and return its answer.
 
     Raises:
-        RedisError: the driver's: the script's error, or what ``ask`` raises.
+        RedisError: the driver's: the script's error, or what ``execute`` raises.
     """
-    (answer,) = ask(evalsha(script, keys, arguments))
+    (answer,) = execute(evalsha(script, keys, arguments))
     if isinstance(answer, NoScriptError):  # the server was restarted, or its scripts flushed
-        (answer,) = ask(("EVAL", script.text, len(keys), *keys, *arguments))
+        (answer,) = execute(("EVAL", script.text, len(keys), *keys, *arguments))
     if isinstance(answer, Exception):
         raise answer
     return answer
+
+
+def _load(name: str) -> Script:
+    return compose((_FOLDER / f"{name}.lua").read_text("utf-8"))
 
 
 PUBLISH = _load("publish")
@@ -64,12 +83,12 @@ DECLARE = _load("declare")
 COUNTS = _load("counts")
 PURGE = _load("purge")
 DELETE = _load("delete")
-LETTERS = _load("letters")
-UNBURY = _load("unbury")
+DEAD_LETTERS = _load("dead_letters")
+REDRIVE_OR_DISCARD = _load("redrive_or_discard")
 RESULT = _load("result")
 DENIED = _load("denied")
 MARK = _load("mark")
-RESUME = _load("resume")
+KEEP_LEASES = _load("keep_leases")
 INSPECT = _load("inspect")
 PUT_RESULTS = _load("put_results")
 GET_RESULT = _load("get_result")

@@ -5,6 +5,7 @@ from itertools import islice
 from statistics import median
 
 from mindtrace.jobs.adapters.redis.keys import QueueKeys
+from mindtrace.jobs.adapters.redis.scripts import PUBLISH
 
 from ..bare.redis import BareRedis
 from ..ours import PAIR, QUEUE, connect, drain_application, drain_port, messages, publish_port, timed
@@ -48,7 +49,7 @@ def one_by_one(bare: BareRedis, orchestrator: object) -> dict[str, float]:
     """Seconds a slice, in short slices by turns: how long it takes to wake a process changes all the time."""
     singles = iter(messages(2 * SLICE * SLICES))
     sha = bare.server.script_load("return 1")
-    names = QueueKeys("default", QUEUE).for_publish("0123456789abcdef")
+    names = QueueKeys("default", QUEUE).of(PUBLISH, "0123456789abcdef")
 
     def bare_ones() -> None:
         for message in islice(singles, SLICE):

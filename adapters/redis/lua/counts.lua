@@ -5,7 +5,6 @@
 -- Error  NOQUEUE
 -- Cost  O(log n)
 
-local meta, ready, run, delay, dead = unpack(KEYS)
 local about = redis.call('HMGET', meta, 'kind', 'stand')
 local kind = about[1]
 if not kind then return redis.error_reply('NOQUEUE') end

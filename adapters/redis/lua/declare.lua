@@ -5,7 +5,6 @@
 -- Return the queue's kind and layout version as they are
 -- Cost  O(1)
 
-local meta, state, run, wake = unpack(KEYS)
 if redis.call('HSETNX', meta, 'kind', ARGV[1]) == 1 then
   redis.call('HSET', meta, 'layout', ARGV[2])
   -- Redis keeps small hashes and sorted sets as plain lists, which it searches from end to end: with some hundred

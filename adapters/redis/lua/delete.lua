@@ -1,11 +1,10 @@
 #!lua flags=allow-oom
 -- Removes a queue and every trace of it (ADM-3), and wakes those who wait for its jobs or results.
--- KEYS  last meta wake rwake, then all others of the queue
+-- KEYS  last meta wake rwake body state ready run delay dead letter history result expiry ended progress
 -- ARGV  request, keep_ms
 -- Error  NOQUEUE, STALE
 -- Cost  O(1) here; the memory is freed in the background
 
-local last, meta, wake, rwake = unpack(KEYS)
 local before, stale = answered_before(last, ARGV[1])
 if stale then return redis.error_reply('STALE') end
 if before then return 1 end -- first: the queue is gone by now

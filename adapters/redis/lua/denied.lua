@@ -1,14 +1,14 @@
 #!lua flags=no-writes,allow-oom
 -- Says which commands the user may not use, without running any.
--- KEYS  any key of ours
--- ARGV  the commands, each with its arguments, by spaces; KEY stands for the key
+-- KEYS  meta
+-- ARGV  the commands, each with its arguments, by spaces; KEY stands for that key
 -- Return those that are denied
 
 local denied = {}
 for _, command in ipairs(ARGV) do
   local words = {}
   for word in string.gmatch(command, '%S+') do
-    words[#words + 1] = word == 'KEY' and KEYS[1] or word
+    words[#words + 1] = word == 'KEY' and meta or word
   end
   if not redis.acl_check_cmd(unpack(words)) then denied[#denied + 1] = words[1] end
 end

@@ -6,7 +6,6 @@
 -- Error  NOQUEUE
 -- Cost  O(log n) a delivery
 
-local meta, state, run = unpack(KEYS)
 local about = redis.call('HMGET', meta, 'kind', 'stand')
 if not about[1] then return redis.error_reply('NOQUEUE') end
 local now, lease_ms = now_ms(), tonumber(ARGV[1])

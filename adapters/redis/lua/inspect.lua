@@ -1,13 +1,12 @@
 #!lua flags=no-writes,allow-oom
 -- Says what is damaged in a queue.
--- KEYS  meta body ready run delay dead, then all others of the queue
+-- KEYS  meta body ready run delay dead state letter history result expiry ended wake rwake progress
 -- ARGV  the type that each of the keys should have, in their order
 -- Return {keys of another type, each followed by that type; how many bodies there are; how many jobs stand in ready,
 --         run, delay and dead}; the two numbers only where no key is of another type
 -- Error  NOQUEUE
 -- Cost  O(1)
 
-local meta, body, ready, run, delay, dead = unpack(KEYS)
 if redis.call('EXISTS', meta) == 0 then return redis.error_reply('NOQUEUE') end
 local wrong = {}
 for i, key in ipairs(KEYS) do

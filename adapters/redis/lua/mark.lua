@@ -5,9 +5,7 @@
 -- Return the mark
 -- Cost  O(1)
 
-local mark = redis.call('GET', KEYS[1])
-if not mark then
-  mark = ARGV[1]
-  redis.call('SET', KEYS[1], mark)
-end
-return mark
+local kept = redis.call('GET', mark)
+if kept then return kept end
+redis.call('SET', mark, ARGV[1])
+return ARGV[1]

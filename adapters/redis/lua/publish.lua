@@ -7,7 +7,6 @@
 -- Error  NOQUEUE, STALE
 -- Cost  O(1) a message; O(log n) where it is delayed, or on a sorted queue
 
-local meta, body, state, ready, delay, wake, result, expiry, last = unpack(KEYS)
 local kind = redis.call('HGET', meta, 'kind')
 if not kind then return redis.error_reply('NOQUEUE') end
 

@@ -6,7 +6,6 @@
 -- Error  NOQUEUE, STALE
 -- Cost  O(log n) a job, and a look through the last 10,000 that ended
 
-local meta, body, state, history, ready, run, delay, ended, last = unpack(KEYS)
 local about = redis.call('HMGET', meta, 'kind', 'stand')
 local kind = about[1]
 if not kind then return redis.error_reply('NOQUEUE') end

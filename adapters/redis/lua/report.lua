@@ -4,7 +4,6 @@
 -- ARGV  id, JSON [done, total], how long to keep it all (ms) where nobody tells any more
 -- Cost  O(log n), and a look at all that is kept each time that it has grown by as much
 
-local run, progress = unpack(KEYS)
 if not redis.call('ZMSCORE', run, ARGV[1])[1] then return end
 redis.call('HSET', progress, ARGV[1], ARGV[2])
 redis.call('PEXPIRE', progress, ARGV[3])

@@ -6,7 +6,6 @@
 -- Error  NOQUEUE
 -- Cost  O(1); for a job that isn't known, a look through the last 10,000 that ended
 
-local meta, body, result, letter, ended, rwake = unpack(KEYS)
 local waited_until = redis.call('HMGET', meta, 'kind', 'rwait')
 if not waited_until[1] then return redis.error_reply('NOQUEUE') end
 local id, wait_ms = ARGV[1], tonumber(ARGV[2])

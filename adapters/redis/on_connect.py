@@ -1,19 +1,19 @@
-"""What a client makes sure of with each new connection, before anything else is sent over it.
+"""What a client does on each new connection, before anything else is sent over it.
 
-A restart of the server, a failover and a network that was cut all end connections. So this is where a client
-learns that it may have been away, and its workers with it.
+A restart of the server, a failover and a cut network all end connections. So this is where a client learns
+that it may have been away, and its workers with it.
 """
 
 from collections.abc import Sequence
 
 from ...domain.errors import BrokerUnsuitable
-from .connections import Ask
-from .scripts import RESUME, evaluate
+from .scripts import KEEP_LEASES, evaluate
+from .transport import Execute
 
 _OLDEST = (7, 0)
 
 
-class Greeting:
+class OnConnect:
     """Refuses a server that would lose jobs, and keeps an outage from ending leases.
 
     While a server is away, no worker can extend a lease. So the first client that is back lets all leases of
@@ -27,21 +27,21 @@ class Greeting:
     def __init__(self, address: str) -> None:
         self._address = address
         self._run_id = ""
-        """What tells the server that was met last from one that was restarted, or took its place."""
+        """Tells the server of the last connection from one that was restarted, or took its place."""
         self._leases: dict[tuple[str, ...], int] = {}
         """How long the leases of each queue with consumers are, in milliseconds, by the script's keys."""
 
-    def __call__(self, ask: Ask, away_s: float) -> None:
-        """Greet the server behind a new connection.
+    def __call__(self, execute: Execute, away_s: float) -> None:
+        """Look at the server behind a new connection.
 
         Args:
-            ask: Sends commands over it.
+            execute: Sends commands over it.
             away_s: For how many seconds this client has tried in vain to reach the server.
 
         Raises:
             BrokerUnsuitable: the server is too old, part of a cluster, or would drop jobs when it is full.
         """
-        answers = ask(("INFO", "server"), ("INFO", "memory"))
+        answers = execute(("INFO", "server"), ("INFO", "memory"))
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer
@@ -53,16 +53,16 @@ class Greeting:
         for keys, lease_ms in list(self._leases.items()):
             # A worker extends a lease when a third of it is gone: it stands longer than a shorter outage.
             if is_another or away_s * 1000 >= lease_ms / 3:
-                evaluate(ask, RESUME, keys, [run_id, lease_ms, 1])
+                evaluate(execute, KEEP_LEASES, keys, [run_id, lease_ms, 1])
         self._run_id = run_id
 
-    def resume(self, ask: Ask, keys: Sequence[str], lease_ms: int) -> None:
-        """Do the same for a queue that gets a consumer now, and from now on with each new connection."""
+    def protect_leases(self, execute: Execute, keys: Sequence[str], lease_ms: int) -> None:
+        """Do so for a queue that gets a consumer, now and with each new connection."""
         self._leases[tuple(keys)] = max(lease_ms, self._leases.get(tuple(keys), 0))
-        evaluate(ask, RESUME, keys, [self._run_id, lease_ms, 0])
+        evaluate(execute, KEEP_LEASES, keys, [self._run_id, lease_ms, 0])
 
-    def forget(self, keys: Sequence[str]) -> None:
-        """Do it no more for a queue that was deleted."""
+    def unprotect_leases(self, keys: Sequence[str]) -> None:
+        """Stop doing so for a queue that was deleted."""
         self._leases.pop(tuple(keys), None)
 
     def _refuse_unsuitable(self, about: dict[str, str]) -> None:

@@ -8,7 +8,6 @@
 -- Error  NOQUEUE
 -- Cost  O(log n + letters)
 
-local meta, body, state, dead, letter, history = unpack(KEYS)
 if redis.call('EXISTS', meta) == 0 then return redis.error_reply('NOQUEUE') end
 local offset, limit, most_bytes, after = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 if limit == 0 then return { '', {}, {}, {}, {}, {} } end

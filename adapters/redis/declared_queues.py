@@ -3,24 +3,24 @@
 import secrets
 from collections.abc import Sequence
 
-from .connections import Argument
-from .link import Link
+from .retrying_connection import RetryingConnection
 from .scripts import DECLARE, MARK
+from .transport import Argument
 
 
-class Declared:
+class DeclaredQueues:
     """Tells a queue that was deleted from a server that lost its memory, by a FLUSHALL or a restart.
 
     A deleted queue stays deleted. In a server that lost its memory, all queues that this client declared are
     declared again, empty. The namespace's mark tells the two apart: it is lost with the rest of the memory.
 
     Args:
-        link: The way to the server.
+        redis: The connection to the server.
         mark: The key of the mark.
     """
 
-    def __init__(self, link: Link, mark: str) -> None:
-        self._link = link
+    def __init__(self, redis: RetryingConnection, mark: str) -> None:
+        self._redis = redis
         self._key = mark
         self._mark: bytes | None = None
         self._queues: dict[tuple[str, ...], Sequence[Argument]] = {}
@@ -35,16 +35,16 @@ class Declared:
         """Forget a queue that this client is about to delete."""
         self._queues.pop(tuple(keys), None)
 
-    def restore(self) -> None:
+    def redeclare(self) -> None:
         """Declare all queues again, if the server has lost its memory."""
         if self._mark is None:
             return
         mark = self._read_mark()
         if mark != self._mark:
             for keys, arguments in list(self._queues.items()):
-                self._link.run(DECLARE, keys, arguments)
+                self._redis.run(DECLARE, keys, arguments)
             self._mark = mark  # last: other threads find their queues by then
 
     def _read_mark(self) -> bytes:
-        mark: bytes = self._link.run(MARK, [self._key], [secrets.token_hex(8)])
+        mark: bytes = self._redis.run(MARK, [self._key], [secrets.token_hex(8)])
         return mark

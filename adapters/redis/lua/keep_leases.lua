@@ -5,7 +5,6 @@
 -- Return 1, or 0 where there was no outage since the last call, or is no queue
 -- Cost  O(1)
 
-local meta = KEYS[1]
 local about = redis.call('HMGET', meta, 'kind', 'server')
 if not about[1] then return 0 end
 local restarted = about[2] and about[2] ~= ARGV[1]

@@ -7,8 +7,6 @@
 -- Error  NOQUEUE, STALE
 -- Cost  O(log n) a job; to discard, a look through the last 10,000 that ended as well
 
-local meta, body, state, ready, dead, letter, history, ended, wake, last =
-  unpack(KEYS)
 local kind = redis.call('HGET', meta, 'kind')
 if not kind then return redis.error_reply('NOQUEUE') end
 local before, stale = answered_before(last, ARGV[1])

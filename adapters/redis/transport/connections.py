@@ -1,9 +1,9 @@
 """Connections to one server, used below the driver's commands."""
 
+import logging
 import os
-import select
 from collections.abc import Callable, Sequence
-from functools import partial
+from threading import Event
 from typing import Any
 
 from redis import Redis
@@ -13,66 +13,37 @@ from redis.connection import Connection
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from hiredis import Reader, pack_command  # isort: skip - after redis, which who lacks both is told of
+from .channel import Argument, Channel, Command, Execute
+from .direct import DirectChannel, find_missing_names
+from .public import PublicChannel
 
-Argument = str | bytes | int
-Command = tuple[Argument, ...]
-"""Its name, and what follows it."""
-Ask = Callable[..., list[Any]]
-"""Sends commands in one go, and returns as many answers: an error that the server answers isn't raised."""
-_READ_BYTES = 65_536
+_VARIABLE = "MINDTRACE_JOBS_REDIS_TRANSPORT"
+_BROKEN = (OSError, driver.ConnectionError, driver.TimeoutError)
 _UNLIMITED = 2**31
-"""Each consumer that waits has one; newer drivers would allow 100."""
+"""Each consumer that waits has a connection; newer drivers would allow 100."""
 
 
-class BrokenOff(driver.ConnectionError):
+class ConnectionBroke(driver.ConnectionError):
     """The connection broke after something was sent: any of the commands may or may not have run."""
 
 
-class _Kept:
-    """A connection that stays here between calls, written to and read past the driver, which opened it."""
+def choose_channel() -> type[Channel]:
+    """Return the fastest way that the installed driver allows.
 
-    def __init__(self, connection: Connection) -> None:
-        socket: Any = connection._sock
-        if socket is None:
-            raise ValueError("it has no socket")
-        self.connection = connection
-        self._socket = socket
-        self._buffer = bytearray(_READ_BYTES)
-        told_as: Any = connection._parser.parse_error
-        self._reader = Reader(protocolError=driver.InvalidResponse, replyError=told_as)
-        self._look: Callable[[], object] = connection.can_read
-        if hasattr(select, "poll"):  # not on Windows
-            poll = select.poll()
-            poll.register(socket, select.POLLIN)
-            self._look = partial(poll.poll, 0)
+    The environment variable ``MINDTRACE_JOBS_REDIS_TRANSPORT=public`` has the driver's public methods used.
+    """
+    if os.environ.get(_VARIABLE) == "public":
+        return PublicChannel
+    if missing := find_missing_names():
+        logging.getLogger(__name__).warning(
+            "this release of redis-py lacks %s: its public methods are used, which are slower",
+            ", ".join(missing),
+        )
+        return PublicChannel
+    return DirectChannel
 
-    def is_quiet(self) -> bool:
-        """Whether it is open, with nothing that nobody read, be it the end."""
-        try:
-            is_silent = not self._reader.has_data() and not self._look()
-            return is_silent and self.is_open()  # last: another thread may have closed it during the look
-        except (ValueError, OSError, driver.RedisError):  # it was closed just now
-            return False
 
-    def is_open(self) -> bool:
-        """Whether nobody closed it."""
-        return self.connection._sock is self._socket
-
-    def ask(self, commands: Sequence[Command]) -> list[Any]:
-        """Send commands, and read as many answers."""
-        self._socket.sendall(b"".join(map(pack_command, commands)))  # type: ignore[arg-type]
-        return [self._read() for _ in commands]
-
-    def _read(self) -> Any:
-        reader = self._reader
-        while (answer := reader.gets()) is False:
-            count = self._socket.recv_into(self._buffer)
-            # What a TLS socket reads while another thread closes it isn't decrypted.
-            if not count or not self.is_open():
-                raise driver.ConnectionError("it was closed")
-            reader.feed(self._buffer, 0, count)  # type: ignore[arg-type]
-        return answer
+_OpenChannel = choose_channel()
 
 
 class Connections:
@@ -86,41 +57,42 @@ class Connections:
     """
 
     def __init__(self, client: Redis) -> None:
-        self.greet: Callable[[Ask], None] = lambda _ask: None
+        self.on_connect: Callable[[Execute], None] = lambda _execute: None
         """Called with each new connection before anything else is sent over it."""
         self._client = client
         self._pool = client.connection_pool
         self._follows = isinstance(self._pool, SentinelConnectionPool)
-        self._idle: list[_Kept] = []
+        self._idle: list[Channel] = []
+        self._closed = Event()
         self._pid = os.getpid()
 
-    def ask(self, *commands: Command) -> list[Any]:
+    def execute(self, *commands: Command) -> list[Any]:
         """Send commands in one go, and return what the server answers each: an error it answers isn't raised.
 
         Raises:
-            BrokenOff: the connection broke, and any of the commands may or may not have run.
+            ConnectionBroke: the connection broke, and any of the commands may or may not have run.
             ConnectionError, TimeoutError: the driver's: there is no connection, so that none has run.
             InvalidResponse: the driver's: what was read is no answer.
         """
-        kept = self._take()
+        channel = self._take()
         try:
-            answers = kept.ask(commands)
+            answers = channel.execute(commands)
         except BaseException as error:  # an interrupt, too: what it left would be the next command's answer
-            broke = isinstance(error, OSError | driver.ConnectionError) or not kept.is_open()
-            self._drop(kept.connection)
+            broke = isinstance(error, _BROKEN) or not channel.is_open()
+            self._drop(channel.connection)
             if broke and isinstance(error, Exception):
-                raise BrokenOff(f"the connection broke: {error}") from error
+                raise ConnectionBroke(f"the connection broke: {error}") from error
             raise
-        self._idle.append(kept)
+        self._idle.append(channel)
         return answers
 
-    def ask_parsed(self, *command: Argument) -> Any:
-        """Send one command, and return its answer as the driver presents it; otherwise as :meth:`ask`.
+    def execute_parsed(self, *command: Argument) -> Any:
+        """Send one command, and return its answer as the driver presents it; otherwise as :meth:`execute`.
 
         Raises:
             ResponseError: the driver's: the server answered with an error.
         """
-        (answer,) = self.ask(command)
+        (answer,) = self.execute(command)
         if isinstance(answer, Exception):
             raise answer
         present = self._client.response_callbacks.get(command[0])  # type: ignore[no-untyped-call]
@@ -133,12 +105,13 @@ class Connections:
 
     def close(self) -> None:
         """Close all, also under a call."""
+        self._closed.set()  # first: what fails from now on was closed
         self._pool.disconnect(inuse_connections=True)
         if isinstance(self._pool, SentinelConnectionPool):
             for sentinel in self._pool.sentinel_manager.sentinels:
                 sentinel.close()
 
-    def _take(self) -> _Kept:
+    def _take(self) -> Channel:
         if self._pid != os.getpid():  # forked: these are the parent's
             self._idle, self._pid = [], os.getpid()
         while (idle := self._next_idle()) is not None:
@@ -148,16 +121,16 @@ class Connections:
             self._drop(idle.connection)
         connection = self._pool.get_connection()
         try:
-            kept = _Kept(connection)
-            self.greet(lambda *commands: kept.ask(commands))
+            channel = _OpenChannel(connection, self._closed)
+            self.on_connect(lambda *commands: channel.execute(commands))
         except BaseException as error:
             self._drop(connection)
             if isinstance(error, ValueError | OSError):  # it was closed just now
                 raise driver.ConnectionError(f"the connection broke: {error}") from error
             raise
-        return kept
+        return channel
 
-    def _next_idle(self) -> _Kept | None:
+    def _next_idle(self) -> Channel | None:
         try:
             return self._idle.pop()
         except IndexError:
@@ -169,9 +142,9 @@ class Connections:
 
 
 def make_connections(sentinel: Sentinel | None = None, service: str = "", **settings: Any) -> Connections:
-    """Connections that aren't retried, and decode nothing that is read.
+    """Make connections that aren't retried, and decode nothing that is read.
 
-    They speak the older protocol: in the newer one a server may say things that nobody asked for.
+    They speak the older protocol: in the newer one a server sends messages that nobody asked for.
     """
     settings |= {
         "retry": Retry(NoBackoff(), 0),
@@ -186,5 +159,5 @@ def make_connections(sentinel: Sentinel | None = None, service: str = "", **sett
 
 
 def make_sentinel(addresses: Sequence[tuple[str, int]], **settings: Any) -> Sentinel:
-    """A driver that asks Sentinels where the master is, each once."""
+    """Make a driver that asks Sentinels where the master is, each once."""
     return Sentinel(addresses, sentinel_kwargs={"retry": Retry(NoBackoff(), 0), **settings})  # type: ignore[no-untyped-call]

@@ -1,5 +1,5 @@
--- Shared by the scripts that move jobs: of the parts, which blank lines set apart, those that a script uses are put in
--- front of it.
+-- Functions that the scripts share. Blank lines set them apart: a script gets those that it uses, as each is made anew
+-- whenever a script runs (scripts.py).
 --
 -- A job's record in `state` is packed: priority, attempt, crashes, deliveries, place, and behind them the token
 -- of its lease while it is leased. A job that nothing happened to yet has no record. Times are milliseconds by
@@ -14,7 +14,7 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Up to which moment leases are over. After an outage all of them stand for a while (resume.lua): then none is.
+-- Up to which moment leases are over. After an outage all of them stand for a while (keep_leases.lua): then none is.
 local function over_until(stand, now)
   local moment = tonumber(stand)
   return moment and now < moment and 0 or now

@@ -1,8 +1,9 @@
-"""The way to the server: connections, retries, and the one seam where the driver's errors become ours."""
+"""The connection to the server: it retries, and makes the driver's errors ours."""
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from math import ceil, inf
 from time import monotonic
 from typing import Any
@@ -11,14 +12,15 @@ from redis import exceptions as driver
 from redis.sentinel import MasterNotFoundError
 
 from ...domain import RetryPolicy
-from ...domain.errors import AccessDenied, BackendError, BackendUnavailable, Closed, JobsError
-from .connections import Argument, Ask, BrokenOff, Command, Connections
-from .greeting import Greeting
+from ...domain.errors import AccessDenied, BackendUnavailable, Closed, JobsError
+from .errors import RefusedByServer, ServerUnreachable
+from .on_connect import OnConnect
 from .scripts import Script, evalsha, evaluate
+from .transport import Argument, Command, ConnectionBroke, Connections, Execute
 
 _BACKOFF = RetryPolicy(base_delay_s=0.05, max_delay_s=2.0)
 _PAUSE_S = 0.05
-"""How long to wait instead where waiting isn't possible."""
+"""How long to wait in place of a wait that failed."""
 _PASSING = (
     driver.ConnectionError,
     driver.TimeoutError,
@@ -28,33 +30,19 @@ _PASSING = (
     driver.TryAgainError,
     OSError,
 )
-"""What comes of a server that will be there again, or has a successor."""
+"""Errors of a server that will be back, or has a successor."""
 _PASSING_REFUSALS = ("NOREPLICAS", "MISCONF", "BUSY ")
-"""How a server begins that refuses for now: too few replicas, no disk to save to, a script that runs long."""
-_IN_DOUBT = (BrokenOff, driver.InvalidResponse)
-"""What leaves open whether the command ran."""
+"""How an error begins that passes: too few replicas, no disk to save to, a script that runs long."""
+_IN_DOUBT = (ConnectionBroke, driver.InvalidResponse)
+"""Errors that leave open whether the command ran."""
 _DENIED = (driver.AuthenticationError, driver.AuthorizationError, driver.NoPermissionError)
 
 Call = tuple[Script, Sequence[str], Sequence[Argument]]
 """A script, its keys, its arguments."""
 
 
-class OutOfReach(Exception):
-    """The server couldn't be reached in time.
-
-    Args:
-        error: Why.
-        may_have_run: Whether the command was sent, so that it may or may not have run.
-    """
-
-    def __init__(self, error: Exception, may_have_run: bool) -> None:
-        self.error = error
-        self.may_have_run = may_have_run
-        super().__init__(str(error))
-
-
-class Link:
-    """Connections to one server, shared by a client and its consumers.
+class RetryingConnection:
+    """Connections to one server, shared by a client and its consumers; a call is retried until answered.
 
     The driver's own retries are off: it can't know which commands may run twice. Here every script may, since
     each that must not be applied twice carries a request number and is answered as before.
@@ -65,7 +53,7 @@ class Link:
         waits: For those that may block.
         owner: What to call, in messages, the object that closes it.
         retry_timeout_s: Seconds to keep trying before a call fails.
-        logger: Where an outage is told: once when it begins, once when it ends.
+        logger: Logs an outage once when it begins and once when it ends.
     """
 
     def __init__(
@@ -84,16 +72,16 @@ class Link:
         self._owner = owner
         self.retry_timeout_s = retry_timeout_s
         self._logger = logger
-        self.restore: Callable[[], None] = lambda: None
+        self.redeclare: Callable[[], None] = lambda: None
         """Called when a queue isn't there, which is then looked for once more."""
-        self._greeting = Greeting(address)
-        commands.greet = waits.greet = self._greet
+        self._on_connect = OnConnect(address)
+        commands.on_connect = waits.on_connect = self._look_at_server
         self._outage: Exception | None = None
-        """What the first call met that couldn't reach the server; None while it can be reached."""
-        self._out_since = 0.0
-        self._broke = False
-        """Whether ever a call broke off: what it sent may be on its way still, however late it is."""
-        self._ends = inf
+        """Why the first call failed that couldn't reach the server; None while it can be reached."""
+        self._outage_began = 0.0
+        self._ever_broke = False
+        """Whether a call ever broke off: what it sent may still be on its way, however late it is."""
+        self._deadline = inf
         """When to begin no more calls."""
         self._closing = threading.Event()
 
@@ -105,76 +93,70 @@ class Link:
         *,
         retry_timeout_s: float | None = None,
     ) -> Any:
-        """Run a script, and try again until it answers or patience ends.
+        """Run a script, and try again until the server answers or time is up.
 
         Args:
             script: The script.
             keys: Its keys.
             arguments: Its arguments.
-            retry_timeout_s: Seconds to keep trying, in place of the link's; 0 for one try, less for none.
+            retry_timeout_s: Seconds to keep trying, in place of the usual; 0 for one try, less for none.
 
         Raises:
-            OutOfReach: the server couldn't be reached for as long as patience lasts.
+            ServerUnreachable: the server couldn't be reached in time.
             BackendError: the server refused.
-            Closed: the link was closed.
+            Closed: the connection was closed.
         """
-        return self._persist(
-            evaluate, self._commands.ask, script, keys, arguments, retry_timeout_s=retry_timeout_s
-        )
+        execute = self._commands.execute
+        return self._retry(evaluate, execute, script, keys, arguments, retry_timeout_s=retry_timeout_s)
 
     def command(self, *words: Argument, retry_timeout_s: float | None = None) -> Any:
         """Run a command that may run twice; otherwise as :meth:`run`."""
-        return self._persist(self._commands.ask_parsed, *words, retry_timeout_s=retry_timeout_s)
+        return self._retry(self._commands.execute_parsed, *words, retry_timeout_s=retry_timeout_s)
 
-    def resume(self, keys: Sequence[str], lease_ms: int) -> None:
+    def protect_leases(self, keys: Sequence[str], lease_ms: int) -> None:
         """Keep outages from ending the leases of a queue, from now on; otherwise as :meth:`run`."""
-        self._persist(self._greeting.resume, self._commands.ask, keys, lease_ms)
+        self._retry(self._on_connect.protect_leases, self._commands.execute, keys, lease_ms)
 
-    def forget(self, keys: Sequence[str]) -> None:
-        """Do that no more."""
-        self._greeting.forget(keys)
+    def unprotect_leases(self, keys: Sequence[str]) -> None:
+        """Stop doing so."""
+        self._on_connect.unprotect_leases(keys)
 
-    def forget_requests(self, *keys: str) -> None:
-        """Remove what turns away requests that come late, unless one may come: then it expires by itself."""
-        if not self._broke:
+    def unlink_unless_late(self, *keys: str) -> None:
+        """Remove the keys that turn late requests away; if one may still come, let them expire instead."""
+        if not self._ever_broke:
             self.command("UNLINK", *keys)
 
     def wait(
         self, streams: Sequence[tuple[str, str]], seconds: float, then: Call | None = None
     ) -> tuple[dict[str, str], Any]:
-        """Wait for a new entry in any of ``streams``, given with the last id seen.
+        """Wait for a new entry in any of ``streams``.
 
         Args:
-            streams: Their names, and of each the last id seen.
+            streams: Their names, each with the last id seen.
             seconds: How long to wait at most.
-            then: What to run as soon as the wait is over. It is sent along with the wait, so that the server
-                runs it at that very moment, and the entry and the answer arrive together.
+            then: A script to run as soon as the wait is over. It is sent along with the wait: the server runs
+                it at that moment, and the entry and the answer arrive together.
 
         Returns:
-            The ids of what came, by stream; where an error ended the wait, those that were given. And the
-            answer of ``then``, or None where none came: it may or may not have run, and :meth:`run` is to
-            run it again.
+            The ids of the new entries, by stream; if an error ended the wait, the given ids. And the answer
+            of ``then``, or None if none came: it may or may not have run, and :meth:`run` is to run it again.
         """
         block_ms = max(1, ceil(seconds * 1000))  # 0 would be for ever
         names = [name for name, _ in streams]
         ids = [last for _, last in streams]
-        wait: Command = ("XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", *names, *ids)
+        commands: list[Command] = [("XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", *names, *ids)]
+        if then is not None:
+            commands.append(evalsha(*then))
         try:
-            came, *answers = self._waits.ask(wait) if then is None else self._waits.ask(wait, evalsha(*then))
+            came, *answers = self._waits.execute(*commands)
             if isinstance(came, Exception):
                 raise came
         except _DENIED as error:
             raise self._translated(error) from error
-        except (
-            driver.ConnectionError,
-            driver.TimeoutError,
-            driver.ResponseError,
-            OSError,
-            ValueError,
-        ) as error:
+        except (*_PASSING, driver.ResponseError, ValueError) as error:
             # The call that follows finds out what is the matter, and deals with it.
             self._logger.debug("a wait ended early: %s", type(error).__name__)
-            self._broke = True
+            self._ever_broke = True
             self._closing.wait(min(seconds, _PAUSE_S))  # should every wait fail, this is no storm
             return dict(streams), None
         news = {name.decode(): entries[-1][0].decode() for name, entries in came or ()}
@@ -185,14 +167,14 @@ class Link:
             return news, None
         return news, answer
 
-    def end_soon(self) -> None:
-        """Have all calls from now on end within one patience, together."""
-        self._ends = monotonic() + self.retry_timeout_s
+    def start_closing(self) -> None:
+        """Have all calls from now on end within ``retry_timeout_s``, together."""
+        self._deadline = monotonic() + self.retry_timeout_s
 
     @property
-    def left_s(self) -> float:
-        """How many seconds are left of that time."""
-        return self._ends - monotonic()
+    def closing_left_s(self) -> float:
+        """How many seconds of that are left."""
+        return self._deadline - monotonic()
 
     def close(self) -> None:
         """Drop every connection; calls under way and to come raise Closed."""
@@ -200,20 +182,17 @@ class Link:
         self._commands.close()
         self._waits.close()
 
-    def _greet(self, ask: Ask) -> None:
-        self._greeting(ask, 0.0 if self._outage is None else monotonic() - self._out_since)
+    def _look_at_server(self, execute: Execute) -> None:
+        self._on_connect(execute, 0.0 if self._outage is None else monotonic() - self._outage_began)
 
-    def _persist(
-        self, call: Callable[..., Any], *arguments: Any, retry_timeout_s: float | None = None
-    ) -> Any:
+    def _retry(self, call: Callable[..., Any], *arguments: Any, retry_timeout_s: float | None = None) -> Any:
         now = monotonic()
-        give_up = min(
-            now + (self.retry_timeout_s if retry_timeout_s is None else retry_timeout_s), self._ends
-        )
+        timeout_s = self.retry_timeout_s if retry_timeout_s is None else retry_timeout_s
+        give_up = min(now + timeout_s, self._deadline)
         if give_up < now:
-            raise self.too_late()
+            raise self.out_of_time()
         tries = 0
-        may_have_run = looked_again = False
+        may_have_run = redeclared = False
         while True:
             if self._closing.is_set():
                 raise Closed(f"this {self._owner} is closed")
@@ -223,30 +202,38 @@ class Link:
                 raise
             except Exception as error:
                 may_have_run = may_have_run or isinstance(error, _IN_DOUBT)
-                if str(error).startswith("NOQUEUE") and not looked_again:
-                    looked_again = True
-                    self.restore()
+                if str(error).startswith("NOQUEUE") and not redeclared:
+                    redeclared = True
+                    self.redeclare()
                     continue
                 passing = isinstance(error, _PASSING) or str(error).startswith(_PASSING_REFUSALS)
                 if isinstance(error, _DENIED) or not passing:
                     raise self._translated(error, may_have_run) from error
                 tries += 1
-                self._tell_out(error)
+                self._log_outage(error)
                 delay_s = _BACKOFF.delay_s(tries)
                 if monotonic() + delay_s >= give_up:
-                    raise OutOfReach(error, may_have_run) from error
+                    raise ServerUnreachable(error, may_have_run) from error
                 self._closing.wait(delay_s)
             else:
-                self._tell_back()
+                self._log_recovery()
                 return answer
 
-    def too_late(self) -> OutOfReach:
-        """What to raise where no time is left to send anything."""
+    def out_of_time(self) -> ServerUnreachable:
+        """Return the error of a call that has no time left to send anything."""
         waits = TimeoutError("no answer came to the calls before this one")
-        return OutOfReach(self._outage or waits, may_have_run=False)
+        return ServerUnreachable(self._outage or waits, may_have_run=False)
 
-    def unavailable(self, out: OutOfReach) -> BackendUnavailable:
-        """What to tell the caller of an outage."""
+    @contextmanager
+    def outages(self) -> Iterator[None]:
+        """Raise BackendUnavailable for an outage."""
+        try:
+            yield
+        except ServerUnreachable as out:
+            raise self.unavailable(out) from out.error
+
+    def unavailable(self, out: ServerUnreachable) -> BackendUnavailable:
+        """Return what an outage is to the caller."""
         return BackendUnavailable(
             f"no Redis answers at {self._address} ({_described(out.error)}); "
             "is it running? Start one with: redis-server"
@@ -260,35 +247,21 @@ class Link:
             return RefusedByServer(text, may_have_run)
         return error
 
-    def _tell_out(self, error: Exception) -> None:
-        self._broke = True
-        # Whoever answers next is to be greeted: it may have refused for long, or be the successor of one that
-        # was demoted.
+    def _log_outage(self, error: Exception) -> None:
+        self._ever_broke = True
+        # Look at the server anew: it may have refused for long, or the next be the successor of one demoted.
         self._commands.drop_idle()
         self._waits.drop_idle()
         if self._outage is None:
-            self._outage, self._out_since = error, monotonic()
+            self._outage, self._outage_began = error, monotonic()
             self._logger.warning(
                 "Redis at %s is out of reach, trying again: %s", self._address, _described(error)
             )
 
-    def _tell_back(self) -> None:
+    def _log_recovery(self) -> None:
         if self._outage is not None:
             self._outage = None
             self._logger.warning("Redis at %s is back", self._address)
-
-
-class RefusedByServer(BackendError):
-    """The server answered with an error; the message is its own.
-
-    Args:
-        text: The message.
-        may_have_run: Whether the command was sent before, and that answer lost.
-    """
-
-    def __init__(self, text: str, may_have_run: bool) -> None:
-        self.may_have_run = may_have_run
-        super().__init__(text)
 
 
 def _described(error: Exception) -> str:

@@ -3,7 +3,7 @@
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from math import inf
 from time import monotonic
@@ -13,74 +13,58 @@ from ...domain.errors import Closed, JobsError, QueueNotFound
 from ...domain.reasons import DeadReason
 from ...domain.reporting import Progress
 from ...domain.text import printable
-from ...ports import (
-    Ack,
-    ConsumerBackend,
-    Dead,
-    Delivery,
-    Release,
-    Retry,
-    Settled,
-    Settlement,
-    SettleOutcome,
-)
+from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
 from ..shared.receipts import Receipts
-from .connections import Argument
-from .keys import QueueKeys
-from .link import Call, Link, OutOfReach, RefusedByServer
-from .looking import write_progress
-from .records import NO_BODY, find_odd, shown
-from .refusals import naming_queue
+from .errors import RefusedByServer, ServerUnreachable
+from .introspection import write_progress
+from .records import NO_BODY, as_text, find_undeliverable
+from .remote_queue import RemoteQueue
+from .requests import KEEP_ANSWER_MS, NumberedRequests, Request
 from .scripts import EXCHANGE, EXTEND
+from .settlements import Held, SettlementBatch
+from .transport import Argument
 
 _MAX_BATCH = 1000
 """The most settlements or extensions of one call: a script can't take many thousands of arguments at once."""
 _MAX_TAKE = 500
 """The most jobs that one call takes, so that the server isn't busy with one consumer for long."""
-_KEEP_MS = 600_000
-"""How long the answer to a request is kept for the case that it was lost."""
-_ENDING_S = 2.0
+_CLOSING_S = 2.0
 """How long ``close`` waits for a ``receive`` on another thread to end."""
 _INTERRUPT_S = 0.5
 """How long ``interrupt`` tries to reach the server: a signal handler may have called it."""
-_NO_SETTLEMENTS = (0,)
-"""How a request tells that it settles nothing."""
 _FIRST_DELIVERY = (1, 1, 0)
 """Attempt, number and crashes of a job that nothing happened to before."""
-
-_Held = tuple[str, str]
-"""The id of a job, and the token of its lease, which is that of all that were taken together."""
 
 
 class RedisConsumerBackend(ConsumerBackend):
     """Receives with one round trip a batch, and waits on a stream: a publish wakes it at once (RCV-2).
 
-    What it wants once it is woken goes to the server together with the wait, so that a publish and the
-    delivery of the job are one trip apart. That makes a request which is under way for as long as the wait
-    lasts: another of this consumer's that overtakes it makes it STALE, and it takes nothing any more.
+    The request for the next jobs goes to the server together with the wait, so that a publish and the
+    delivery of the job are one trip apart. So a request is under way for as long as the wait lasts: another
+    of this consumer's that overtakes it makes it STALE, and it takes nothing any more.
 
-    A request whose answer never came stays open: it is sent again before any other, under its own number, so
-    that it is carried out once, and what it settled is known.
+    A request that was never answered is sent again before any other, under its own number: it is carried out
+    once, and what it settled is known.
 
     Made by :meth:`RedisClient.open_consumer`.
     """
 
-    def __init__(self, link: Link, keys: QueueKeys, *, lease_s: float, sweep_s: float) -> None:
+    def __init__(self, queue: RemoteQueue, *, lease_s: float, sweep_s: float) -> None:
         super().__init__()
-        self._link = link
-        self._keys = keys
+        self._queue = queue
+        self._redis = queue.redis
         self._lease_s = lease_s
         self._sweep_s = sweep_s
-        self._consumer = secrets.token_urlsafe(8)
-        self._names = keys.for_exchange(self._consumer)
-        self._lock = threading.RLock()  # what is held, and the numbers of requests
+        self._sender = secrets.token_urlsafe(8)
+        self._interrupt_key = queue.keys.interrupt(self._sender)
+        self._lock = threading.RLock()  # what is held, and the requests
         self._receiving = threading.RLock()
-        self._requests = 0
-        self._receipts = Receipts(self._consumer)
-        self._held: dict[str, _Held] = {}
-        self._open: _Open | None = None
+        self._requests = NumberedRequests[SettlementBatch](queue, EXCHANGE, self._sender)
+        self._receipts = Receipts(self._sender)
+        self._held: dict[str, Held] = {}
+        self._no_settlements = SettlementBatch([], {}, self._receipts.why_not_held)
         self._unclaimed: list[str] = []
-        """The receipts of jobs that an open request took for nobody."""
+        """The receipts of jobs that an unanswered request took for nobody."""
         self._idle: _Idle | None = None
         self._interrupted = threading.Event()
         self._interrupts_seen = "0-0"
@@ -129,8 +113,8 @@ class RedisConsumerBackend(ConsumerBackend):
 
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
         self._check_open()
-        if self._open is not None:  # else what it settled would seem to be lost
-            with self._lock, suppress(QueueNotFound), naming_queue(self._keys.queue, self._link):
+        if self._requests.unanswered is not None:  # else what it settled would seem to be lost
+            with self._lock, suppress(QueueNotFound), self._queue.errors():
                 self._catch_up()
         known = [(receipt, job) for receipt in receipts if (job := self._held.get(receipt)) is not None]
         for start in range(0, len(known), _MAX_BATCH):
@@ -139,8 +123,7 @@ class RedisConsumerBackend(ConsumerBackend):
             for _, job in chunk:
                 arguments += job
             try:
-                with naming_queue(self._keys.queue, self._link):
-                    answer: bytes = self._link.run(EXTEND, self._keys.for_extend(), arguments)
+                answer: bytes = self._queue.run(EXTEND, arguments)
             except QueueNotFound:
                 answer = b"0" * len(chunk)
             with self._lock:
@@ -154,7 +137,7 @@ class RedisConsumerBackend(ConsumerBackend):
     def report(self, receipt: str, progress: Progress) -> None:
         held = self._held.get(receipt)
         if held is not None:
-            write_progress(self._link, self._keys, held[0], progress)
+            write_progress(self._queue, held[0], progress)
 
     def interrupt(self) -> None:
         self._interrupted.set()
@@ -163,7 +146,8 @@ class RedisConsumerBackend(ConsumerBackend):
     def close(self) -> None:
         if os.getpid() != self._pid:
             return  # what is held is the parent's
-        if not self._lock.acquire(timeout=max(0.0, min(self._link.retry_timeout_s, self._link.left_s))):
+        left_s = self._redis.closing_left_s
+        if not self._lock.acquire(timeout=max(0.0, min(self._redis.retry_timeout_s, left_s))):
             self._closed = True
             self.logger.warning("a consumer closed without releasing its jobs: a request is under way still")
             return
@@ -179,57 +163,61 @@ class RedisConsumerBackend(ConsumerBackend):
             self._closed = True
             self._lock.release()
         self._end_wait()
-        if self._receiving.acquire(timeout=max(0.0, min(_ENDING_S, self._link.left_s))):
-            with suppress(JobsError, OutOfReach):  # else they expire
-                self._link.forget_requests(self._names[-1], self._keys.interrupt(self._consumer))
+        if self._receiving.acquire(timeout=max(0.0, min(_CLOSING_S, self._redis.closing_left_s))):
+            self._requests.end(self._interrupt_key)
             self._receiving.release()
 
     def _end_wait(self) -> None:
-        key = self._keys.interrupt(self._consumer)
+        add = ("XADD", self._interrupt_key, "MAXLEN", 1, "*", "w", 1)
         try:
-            self._link.command("XADD", key, "MAXLEN", 1, "*", "w", 1, retry_timeout_s=_INTERRUPT_S)
-            self._link.command("PEXPIRE", key, 2000, retry_timeout_s=_INTERRUPT_S)
-        except (JobsError, OutOfReach) as error:  # then a wait can't be under way for long either
+            self._redis.command(*add, retry_timeout_s=_INTERRUPT_S)
+            self._redis.command("PEXPIRE", self._interrupt_key, 2000, retry_timeout_s=_INTERRUPT_S)
+        except (JobsError, ServerUnreachable) as error:  # then a wait can't be under way for long either
             self.logger.debug("a wait wasn't interrupted: %s", error)
 
     # -- one round trip ---------------------------------------------------------------------------
 
+    def _take(self, take: int) -> list[Delivery]:
+        with self._lock:
+            self._check_open()
+            return self._exchange([], take).deliveries
+
     def _exchange(self, settlements: Sequence[Settlement], take: int) -> Settled:
-        with self._lock, naming_queue(self._keys.queue, self._link):
+        with self._lock, self._queue.errors():
             self._catch_up()
             return self._send(settlements, take)
 
     def _send(self, settlements: Sequence[Settlement], take: int) -> Settled:
-        batch = _Batch(settlements, self._held, self._receipts.why_not_held)
-        request = self._next_request(take, batch.arguments)
+        batch = SettlementBatch(settlements, self._held, self._receipts.why_not_held)
+        request = self._make_request(take, batch.arguments, batch)
         try:
-            answer = self._link.run(*request)
+            answer = self._requests.send(request)
         except JobsError:
             self._receipts.lose(batch.receipts())  # settled or not: nobody can tell any more
             raise
         except BaseException as error:  # an outage, or an interrupt
             self._held.update(batch.held())
-            if not isinstance(error, OutOfReach) or error.may_have_run:
-                self._open = _Open(request, self._requests, batch)
+            if not isinstance(error, ServerUnreachable) or error.may_have_run:
+                self._requests.keep(request)
             raise
-        outcomes, deliveries = self._understood(self._requests, take, answer)
+        outcomes, deliveries = self._read_answer(request.number, take, answer)
         for receipt in batch.answer(outcomes):
             self._lose(receipt)
         return Settled(batch.outcomes, deliveries)
 
     def _catch_up(self) -> None:
-        """Learn what became of the open request, and give back what it took."""
-        if self._open is not None:
-            request, number, batch = self._open
+        """Learn what became of the unanswered request, and give back what it took."""
+        if (request := self._requests.unanswered) is not None:
+            batch = request.content
             try:
-                answer = self._link.run(*request)
+                answer = self._requests.send(request)
             except RefusedByServer:
-                self._open = None
+                self._requests.unanswered = None
                 for receipt in batch.receipts():
                     self._lose(receipt)
                 raise
-            self._open = None
-            outcomes, deliveries = self._understood(number, 0, answer)
+            self._requests.unanswered = None
+            outcomes, deliveries = self._read_answer(request.number, 0, answer)
             for receipt in batch.receipts():
                 self._held.pop(receipt, None)
             for receipt in batch.answer(outcomes):
@@ -241,82 +229,68 @@ class RedisConsumerBackend(ConsumerBackend):
             self._unclaimed.clear()
 
     def _is_in_doubt(self, receipt: str) -> bool:
-        return self._open is not None and receipt in self._open.batch.receipts()
-
-    def _take(self, take: int) -> list[Delivery]:
-        with self._lock:
-            self._check_open()
-            return self._exchange([], take).deliveries
+        request = self._requests.unanswered
+        return request is not None and receipt in request.content.receipts()
 
     def _wait_and_take(self, wake_id: str, wait_s: float, take: int) -> list[Delivery]:
-        with self._lock, naming_queue(self._keys.queue, self._link):
+        with self._lock, self._queue.errors():
             self._check_open()
             self._catch_up()
-            request = self._next_request(take, _NO_SETTLEMENTS)
-            number = self._requests
-        interrupt = self._keys.interrupt(self._consumer)
-        streams = [(self._keys.wake, wake_id), (interrupt, self._interrupts_seen)]
-        news, answer = self._link.wait(streams, wait_s, request)
-        self._interrupts_seen = news.get(interrupt, self._interrupts_seen)
+            request = self._make_request(take, self._no_settlements.arguments, self._no_settlements)
+        streams = [(self._queue.keys.wake, wake_id), (self._interrupt_key, self._interrupts_seen)]
+        news, answer = self._redis.wait(streams, wait_s, request.call)
+        self._interrupts_seen = news.get(self._interrupt_key, self._interrupts_seen)
         with self._lock:
             if answer is None:
                 self._check_open()
-                answer = self._asked_again(request, number)
+                answer = self._send_again(request)
             if answer is None:
                 return []
-            _, deliveries = self._understood(number, take, answer)
+            _, deliveries = self._read_answer(request.number, take, answer)
             if self._closed and deliveries:  # taken just before
                 with suppress(JobsError):  # then their leases run out
                     self._settle([Release(delivery.receipt) for delivery in deliveries], 0)
             self._check_open()
             return deliveries
 
-    def _asked_again(self, request: Call, number: int) -> Any:
-        """Repeat a request whose answer didn't come: what it took is answered again, or it takes now."""
+    def _send_again(self, request: Request[SettlementBatch]) -> Any:
+        """Send a request whose answer didn't come: what it took is answered again, or it takes now."""
         self._idle = None
         try:
-            with naming_queue(self._keys.queue, self._link):
+            with self._queue.errors():
                 try:
-                    return self._link.run(*request)
-                except OutOfReach:
-                    if number == self._requests:
-                        self._open = _Open(request, number, _Batch([], {}, self._receipts.why_not_held))
+                    return self._requests.send(request)
+                except ServerUnreachable:
+                    self._requests.keep(request)
                     raise
         except RefusedByServer as error:
             if str(error).startswith("STALE"):  # another has overtaken it, so it took nothing
                 return None
             raise
 
-    def _next_request(self, take: int, settlements: Sequence[Argument]) -> Call:
-        self._requests += 1
+    def _make_request(
+        self, take: int, settlements: Sequence[Argument], batch: SettlementBatch
+    ) -> Request[SettlementBatch]:
         lease_ms = round(self._lease_s * 1000)
-        return (
-            EXCHANGE,
-            self._names,
-            [
-                self._requests,
-                self._consumer,
-                lease_ms,
-                _KEEP_MS + lease_ms,
-                min(take, _MAX_TAKE),
-                *settlements,
-            ],
-        )
+        head = (self._sender, lease_ms, KEEP_ANSWER_MS + lease_ms, min(take, _MAX_TAKE))
+        return self._requests.make([*head, *settlements], batch)
 
-    def _understood(self, request: int, take: int, answer: Any) -> tuple[bytes, list[Delivery]]:
+    # -- what was received ------------------------------------------------------------------------
+
+    def _read_answer(self, number: int, take: int, answer: Any) -> tuple[bytes, list[Delivery]]:
         now, event, wake, outcomes, ids, bodies, infos = answer
         if take:
             until = monotonic() + (event - now) / 1000 if event >= 0 else inf
             self._idle = None if ids else _Idle(wake.decode(), until)
-        return outcomes, self._deliveries(request, ids, bodies, infos)
+        return outcomes, self._deliveries(number, ids, bodies, infos)
 
     def _deliveries(
         self, request: int, ids: list[bytes], bodies: list[bytes | None], infos: list[bytes]
     ) -> list[Delivery]:
         deliveries = []
         held, lease_s, granted = self._held, self._lease_s, self._receipts.granted
-        receipt_start, token = f"{self._consumer}.", f"{self._consumer}:{request}"
-        odd = find_odd(ids, bodies, infos) if ids else None
+        receipt_start, token = f"{self._sender}.", f"{self._sender}:{request}"
+        odd = find_undeliverable(ids, bodies, infos) if ids else None
         infos = infos or [b""] * len(ids)
         new = tuple.__new__
         for number, (raw_id, body, info) in enumerate(zip(ids, bodies, infos, strict=True), granted + 1):
@@ -334,21 +308,21 @@ class RedisConsumerBackend(ConsumerBackend):
         return deliveries
 
     def _bury(self, damaged: Sequence[tuple[bytes, str]], token: str) -> None:
-        """Bury jobs that were leased and can't be delivered; where that fails, their leases run out.
+        """Bury jobs that were leased and can't be delivered; if that fails, their leases run out.
 
         One without a body is dropped: there is nothing to bury.
         """
         operations: list[Argument] = [0]
         for id_, damage in damaged:
             operations += (f"d{DeadReason.MALFORMED}", id_, token, damage, 0)
-        with suppress(JobsError), naming_queue(self._keys.queue, self._link):
-            outcomes: bytes = self._link.run(*self._next_request(0, operations))[3]
+        with suppress(JobsError), self._queue.errors():
+            request = self._make_request(0, operations, self._no_settlements)
+            outcomes: bytes = self._requests.send(request)[3]
             for (id_, damage), outcome in zip(damaged, outcomes.decode(), strict=True):
                 if outcome == "1":  # else somebody else was faster
                     end = "was dropped" if damage == NO_BODY else f"is dead: {DeadReason.MALFORMED}"
-                    self.logger.error(
-                        "queue %s: job %s %s: %s", self._keys.queue, printable(shown(id_)), end, damage
-                    )
+                    shown = printable(as_text(id_))
+                    self.logger.error("queue %s: job %s %s: %s", self._queue.name, shown, end, damage)
 
     def _lose(self, receipt: str) -> SettleOutcome:
         self._held.pop(receipt, None)
@@ -357,9 +331,9 @@ class RedisConsumerBackend(ConsumerBackend):
 
     def _check_open(self) -> None:
         if os.getpid() != self._pid:
-            raise Closed(f"this consumer of queue {self._keys.queue!r} belongs to another process")
+            raise Closed(f"this consumer of queue {self._queue.name!r} belongs to another process")
         if self._closed:
-            raise Closed(f"this consumer of queue {self._keys.queue!r} is closed")
+            raise Closed(f"this consumer of queue {self._queue.name!r} is closed")
 
 
 class _Idle(NamedTuple):
@@ -369,82 +343,3 @@ class _Idle(NamedTuple):
     """The last wake-up before that."""
     until: float
     """When something may become ready without a wake-up, by the monotonic clock."""
-
-
-class _Open(NamedTuple):
-    """A request that may or may not have run."""
-
-    request: Call
-    number: int
-    batch: "_Batch"
-
-
-class _Batch:
-    """Settlements on their way to the script, which answers plain acks first, and back in their own order."""
-
-    def __init__(
-        self,
-        settlements: Sequence[Settlement],
-        held: dict[str, _Held],
-        why_not_held: Callable[[str], SettleOutcome],
-    ) -> None:
-        self.outcomes = [SettleOutcome.OK] * len(settlements)
-        self._acked: list[int] = []
-        self._otherwise: list[int] = []
-        self._settlements = settlements
-        self._runs: list[tuple[str, list[str]]] = []
-        self._others: list[Argument] = []
-        runs, others = self._runs, self._others
-        token_of_run, ids = "", list[str]()
-        for place, settlement in enumerate(settlements):
-            job = held.pop(settlement.receipt, None)
-            if job is None:
-                self.outcomes[place] = why_not_held(settlement.receipt)
-            elif type(settlement) is Ack and settlement.result is None:
-                self._acked.append(place)
-                id_, token = job
-                if token != token_of_run:
-                    token_of_run, ids = token, []
-                    runs.append((token, ids))
-                ids.append(id_)
-            else:
-                self._otherwise.append(place)
-                others += _operation(settlement, job)
-        self.arguments: list[Argument] = [len(runs)]
-        """What the script is to be told."""
-        for token, ids in runs:
-            self.arguments += (token, ",".join(ids))
-        self.arguments += others
-
-    def receipts(self) -> list[str]:
-        """The receipts that are sent, in the order of the arguments."""
-        return [self._settlements[place].receipt for place in (*self._acked, *self._otherwise)]
-
-    def held(self) -> Iterator[tuple[str, _Held]]:
-        """The receipts that are sent, each with what was held under it."""
-        acked = [(id_, token) for token, ids in self._runs for id_ in ids]
-        others = self._others
-        otherwise = [(str(others[at + 1]), str(others[at + 2])) for at in range(0, len(others), 5)]
-        return zip(self.receipts(), (*acked, *otherwise), strict=True)
-
-    def answer(self, answers: bytes) -> Iterator[str]:
-        """Take the script's answers; yield the receipts that were lost."""
-        if b"0" not in answers:
-            return
-        for place, kept in zip((*self._acked, *self._otherwise), answers.decode(), strict=True):
-            if kept == "0":
-                self.outcomes[place] = SettleOutcome.LOST
-                yield self._settlements[place].receipt
-
-
-def _operation(settlement: Settlement, job: _Held) -> tuple[Argument, ...]:
-    """A settlement as the script reads it: op, id, token, text, number."""
-    match settlement:
-        case Ack(_, result, ttl_s):
-            return ("a", *job, result or b"", max(1, round(ttl_s * 1000)))
-        case Retry(_, delay_s, error):
-            return ("r", *job, error.encode("utf-8", "replace"), round(delay_s * 1000))
-        case Dead(_, reason, error):
-            return (f"d{reason}", *job, error.encode("utf-8", "replace"), 0)
-        case Release():
-            return ("l", *job, "", 0)

@@ -1,0 +1,34 @@
+"""Errors between the server and the caller: what the server's refusal, or its silence, means."""
+
+from ...domain.errors import BackendError
+
+
+class QueueDamaged(BackendError):
+    """A key of the queue has another type than it should: somebody else wrote it."""
+
+
+class RefusedByServer(BackendError):
+    """The server answered with an error; the message is its own.
+
+    Args:
+        text: The message.
+        may_have_run: Whether the command was sent before, and that answer lost.
+    """
+
+    def __init__(self, text: str, may_have_run: bool) -> None:
+        self.may_have_run = may_have_run
+        super().__init__(text)
+
+
+class ServerUnreachable(Exception):
+    """The server couldn't be reached in time. It never gets to the caller, who is told BackendUnavailable.
+
+    Args:
+        error: Why.
+        may_have_run: Whether the command was sent, so that it may or may not have run.
+    """
+
+    def __init__(self, error: Exception, may_have_run: bool) -> None:
+        self.error = error
+        self.may_have_run = may_have_run
+        super().__init__(str(error))

@@ -1,0 +1,36 @@
+-- Makes ready what is due, and takes back what was leased too long: each such lease counts as a crash (LSE-1, RTY-3).
+-- Reads  kind now stand, meta state ready run delay
+-- Sets   nothing
+-- Cost   O(log n) a job; at most 500 that are due and 500 whose lease is over
+
+do
+  local SWEPT = 500
+  local due = redis.call('ZRANGE', delay, '-inf', now, 'BYSCORE', 'LIMIT', 0, SWEPT)
+  if #due > 0 then
+    redis.call('ZREM', delay, unpack(due))
+    local states = {}
+    if kind ~= 'fifo' then
+      for i, record in ipairs(redis.call('HMGET', state, unpack(due))) do
+        states[i] = record and unpack_state(record) or fresh_state(0)
+      end
+    end
+    make_ready(kind, meta, ready, due, states)
+  end
+  local expired = redis.call('ZRANGE', run, '-inf', over_until(stand, now), 'BYSCORE', 'LIMIT', 0, SWEPT)
+  if #expired > 0 then
+    redis.call('ZREM', run, unpack(expired))
+    local states, records = {}, {}
+    for i, record in ipairs(redis.call('HMGET', state, unpack(expired))) do
+      local job = record and unpack_state(record)
+      states[i] = job or fresh_state(0)
+      if job then -- else whoever is delivered the job finds its record damaged
+        job.crashes = job.crashes + 1
+        job.token = ''
+        records[#records + 1] = expired[i]
+        records[#records + 1] = pack_state(job)
+      end
+    end
+    if #records > 0 then redis.call('HSET', state, unpack(records)) end
+    give_back(kind, ready, expired, states)
+  end
+end

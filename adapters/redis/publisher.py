@@ -1,0 +1,177 @@
+"""Publishing into one queue."""
+
+import secrets
+import threading
+from collections.abc import Iterable, Sequence
+from time import monotonic
+
+from ...domain.errors import BackendError, BackendUnavailable, JobsError, QueueNotFound
+from ...ports import Message, PublishOutcome, PublishStatus
+from .chunks import in_chunks
+from .errors import RefusedByServer, ServerUnreachable
+from .remote_queue import RemoteQueue
+from .requests import KEEP_ANSWER_MS, NumberedRequests
+from .scripts import PUBLISH
+from .transport import Argument
+
+_RETRIED_S = 60.0
+"""How long after an answer was lost a publish of the same id counts as a retry of it."""
+_STATUS_OF = {ord("a"): PublishStatus.ACCEPTED, ord("d"): PublishStatus.DUPLICATE}
+"""What the script answers for a message."""
+
+
+class Publisher:
+    """Publishes into one queue, one request after the other.
+
+    A request that was never answered is answered UNKNOWN. The next publish looks up what became of it; an id
+    that turns out to be in the queue is then a DUPLICATE (PUB-5).
+    """
+
+    def __init__(self, queue: RemoteQueue) -> None:
+        self._queue = queue
+        self._redis = queue.redis
+        self._requests = NumberedRequests[list[str]](queue, PUBLISH, secrets.token_hex(8))
+        self._confirmed_late: dict[str, float] = {}
+        """Ids that were answered UNKNOWN and are in the queue, each with when that stops to matter."""
+        self._lock = threading.Lock()
+
+    def publish(self, messages: Sequence[Message]) -> list[PublishOutcome]:
+        """Publish messages, in requests of bounded size, and answer for each."""
+        retry_timeout_s = None if self._lock.acquire(blocking=False) else self._wait_for_turn()
+        try:
+            if len(messages) == 1:
+                return self._publish_chunk(list(messages), retry_timeout_s)
+            return self._publish_chunks(messages, retry_timeout_s)
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Remove what the server remembers of this publisher."""
+        self._requests.end()
+
+    def _wait_for_turn(self) -> float:
+        """Take the lock, and return how many seconds are left then to keep trying."""
+        give_up = monotonic() + self._redis.retry_timeout_s
+        if not self._lock.acquire(timeout=self._redis.retry_timeout_s):
+            late = self._redis.out_of_time()
+            raise self._redis.unavailable(late) from late.error
+        return give_up - monotonic()
+
+    def _publish_chunks(
+        self, messages: Sequence[Message], retry_timeout_s: float | None
+    ) -> list[PublishOutcome]:
+        outcomes: list[PublishOutcome] = []
+        failure: JobsError | None = None
+        status = PublishStatus.UNKNOWN
+        for chunk in in_chunks(messages, lambda message: len(message.body)):
+            if failure is None:
+                try:
+                    answers = self._publish_chunk(chunk, retry_timeout_s)
+                    outcomes += answers
+                    failure, retry_timeout_s = _find_outage(answers), None
+                    continue
+                except JobsError as error:
+                    if not outcomes:
+                        raise
+                    failure = error  # told by message, or those before would be left without an answer
+                    if isinstance(error, QueueNotFound | BackendUnavailable):  # nothing of it was sent
+                        status = PublishStatus.REJECTED
+            outcomes += _same_for_all(chunk, status, failure)
+        return outcomes
+
+    def _publish_chunk(self, messages: list[Message], retry_timeout_s: float | None) -> list[PublishOutcome]:
+        if self._requests.unanswered is not None:
+            try:
+                self._resolve_unanswered(retry_timeout_s)
+            except ServerUnreachable as out:
+                return self._answer_unsent(messages, out)
+        if self._confirmed_late:
+            return self._publish_unconfirmed(messages, retry_timeout_s)
+        return self._send(messages, retry_timeout_s)
+
+    def _send(self, messages: list[Message], retry_timeout_s: float | None) -> list[PublishOutcome]:
+        ids = [message.id for message in messages]
+        bodies = [message.body for message in messages]
+        plan = _priorities_and_delays(messages)
+        arguments: list[Argument] = [KEEP_ANSWER_MS, ",".join(ids), plan, *bodies]
+        request = self._requests.make(arguments, ids)
+        try:
+            answer: bytes = self._requests.send(request, retry_timeout_s=retry_timeout_s)
+        except ServerUnreachable as out:
+            if not out.may_have_run:
+                raise self._redis.unavailable(out) from out.error
+            self._requests.keep(request)
+            return _same_for_all(messages, PublishStatus.UNKNOWN, self._redis.unavailable(out))
+        except RefusedByServer as error:
+            self._queue.check(error)
+            if error.may_have_run:
+                self._requests.keep(request)
+                return _same_for_all(messages, PublishStatus.UNKNOWN, error)
+            full = str(error).startswith(("OOM", "command not allowed when used memory"))
+            why = BackendError(f"Redis is out of memory, nothing was published: {error}") if full else error
+            return _same_for_all(messages, PublishStatus.REJECTED, why)
+        new, status_of = tuple.__new__, _STATUS_OF  # a third of what PublishOutcome(...) costs
+        return [
+            new(PublishOutcome, (id_, status_of[letter], None))
+            for id_, letter in zip(ids, answer, strict=True)
+        ]
+
+    def _resolve_unanswered(self, retry_timeout_s: float | None) -> None:
+        """Find out what became of the unanswered request, before another takes its place."""
+        request = self._requests.unanswered
+        if request is not None:
+            answer = self._requests.look_up(request, retry_timeout_s=retry_timeout_s)
+            if answer is not None:
+                until = monotonic() + _RETRIED_S
+                for id_, letter in zip(request.content, answer, strict=True):
+                    if letter == ord("a"):
+                        self._confirmed_late[id_] = until
+            self._requests.unanswered = None
+
+    def _answer_unsent(self, messages: list[Message], out: ServerUnreachable) -> list[PublishOutcome]:
+        """Answer for messages that weren't sent now; the unanswered request may have held some of them."""
+        request = self._requests.unanswered
+        open_ids = set(request.content if request is not None else ())
+        error = self._redis.unavailable(out)
+        if open_ids.isdisjoint(message.id for message in messages):
+            raise error from out.error
+        unknown, rejected = PublishStatus.UNKNOWN, PublishStatus.REJECTED
+        return [
+            PublishOutcome(message.id, unknown if message.id in open_ids else rejected, error)
+            for message in messages
+        ]
+
+    def _publish_unconfirmed(
+        self, messages: list[Message], retry_timeout_s: float | None
+    ) -> list[PublishOutcome]:
+        """Publish what isn't in the queue already though it was answered UNKNOWN."""
+        now = monotonic()
+        self._confirmed_late = {id_: until for id_, until in self._confirmed_late.items() if until > now}
+        known = {message.id for message in messages} & self._confirmed_late.keys()
+        fresh = [message for message in messages if message.id not in known]
+        answers = iter(self._send(fresh, retry_timeout_s) if fresh else [])
+        for id_ in known:  # answered now; the next publish of such an id is a new one
+            self._confirmed_late.pop(id_)
+        duplicate = PublishStatus.DUPLICATE
+        return [
+            PublishOutcome(message.id, duplicate) if message.id in known else next(answers)
+            for message in messages
+        ]
+
+
+def _priorities_and_delays(messages: Sequence[Message]) -> str:
+    """Those of each message as the script reads them: nothing if none has any, as mostly."""
+    if not any(message.priority or message.delay_s for message in messages):
+        return ""
+    return ",".join([f"{message.priority}:{round(message.delay_s * 1000)}" for message in messages])
+
+
+def _same_for_all(
+    messages: Iterable[Message], status: PublishStatus, error: JobsError
+) -> list[PublishOutcome]:
+    return [PublishOutcome(message.id, status, error) for message in messages]
+
+
+def _find_outage(outcomes: Iterable[PublishOutcome]) -> JobsError | None:
+    """The error that left messages open, so that it is no use to send more."""
+    return next((each.error for each in outcomes if each.status is PublishStatus.UNKNOWN), None)

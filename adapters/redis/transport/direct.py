@@ -1,0 +1,81 @@
+"""The fast way: write to the socket of a driver's connection, and read it with a parser of our own.
+
+Only this file uses private names of redis-py, on :class:`redis.connection.Connection`:
+
+- ``_sock``: the socket; None while there is none.
+- ``_parser.parse_error``: makes the driver's exception of an error that the server answers.
+"""
+
+import select
+from collections.abc import Callable, Sequence
+from functools import partial
+from threading import Event
+from typing import Any
+
+from redis import exceptions as driver
+from redis.connection import Connection
+
+from .channel import Command
+
+from hiredis import Reader, pack_command  # isort: skip - after redis, which who lacks both is told of
+
+_READ_BYTES = 65_536
+
+
+def find_missing_names() -> list[str]:
+    """Return the private names that this release of the driver lacks."""
+    connection: Any = Connection
+    probe = connection(protocol=2)  # it connects when it is first used
+    has = {
+        "Connection._sock": hasattr(probe, "_sock"),
+        "Connection._parser.parse_error": callable(
+            getattr(getattr(probe, "_parser", None), "parse_error", None)
+        ),
+    }
+    return [name for name, is_there in has.items() if not is_there]
+
+
+class DirectChannel:
+    """Sends with one call of the system, reads with one more, and spends nothing else on a command."""
+
+    def __init__(self, connection: Connection, closed: Event) -> None:
+        socket: Any = connection._sock
+        if socket is None:
+            raise ValueError("it has no socket")
+        self.connection = connection
+        self._socket = socket
+        self._buffer = bytearray(_READ_BYTES)
+        to_error: Any = connection._parser.parse_error
+        self._reader = Reader(protocolError=driver.InvalidResponse, replyError=to_error)
+        self._can_read: Callable[[], object] = connection.can_read
+        if hasattr(select, "poll"):  # not on Windows
+            poll = select.poll()
+            poll.register(socket, select.POLLIN)
+            self._can_read = partial(poll.poll, 0)
+
+    def is_quiet(self) -> bool:
+        """Whether it is open and has nothing to read, neither data nor the end."""
+        try:
+            is_silent = not self._reader.has_data() and not self._can_read()
+            return is_silent and self.is_open()  # last: another thread may have closed it meanwhile
+        except (ValueError, OSError, driver.RedisError):  # it was closed just now
+            return False
+
+    def is_open(self) -> bool:
+        """Whether nobody closed it on this side."""
+        return self.connection._sock is self._socket
+
+    def execute(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands, and read as many answers; an error that the server answers is one of them."""
+        self._socket.sendall(b"".join(map(pack_command, commands)))  # type: ignore[arg-type]
+        return [self._read() for _ in commands]
+
+    def _read(self) -> Any:
+        reader = self._reader
+        while (answer := reader.gets()) is False:
+            count = self._socket.recv_into(self._buffer)
+            # What a TLS socket reads while another thread closes it isn't decrypted.
+            if not count or not self.is_open():
+                raise driver.ConnectionError("it was closed")
+            reader.feed(self._buffer, 0, count)  # type: ignore[arg-type]
+        return answer
