@@ -1,0 +1,104 @@
+"""Requests are numbered, and the one that was never answered is kept."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+
+from mindtrace.jobs.adapters.redis.errors import ServerUnreachable
+from mindtrace.jobs.adapters.redis.keys import QueueKeys
+from mindtrace.jobs.adapters.redis.remote_queue import RemoteQueue
+from mindtrace.jobs.adapters.redis.requests import KEEP_ANSWER_MS, NumberedRequests, operation
+from mindtrace.jobs.adapters.redis.scripts import PUBLISH, PURGE, Script
+
+KEYS = QueueKeys("space", "jobs")
+
+
+class Server:
+    """Remembers what it is sent, and keeps one record."""
+
+    def __init__(self, record: bytes | None = None) -> None:
+        self.record = record
+        self.sent: list[tuple[Script, Any, Any]] = []
+        self.removed: list[str] = []
+
+    def run(self, script: Script, keys: Any, arguments: Any, **_options: Any) -> int:
+        self.sent.append((script, keys, arguments))
+        return len(self.sent)
+
+    def command(self, *words: Any, **_options: Any) -> bytes | None:
+        assert words == ("GET", KEYS.last("me"))
+        return self.record
+
+    def unlink_unless_late(self, *keys: str) -> None:
+        self.removed += keys
+
+    def outages(self) -> Any:
+        return nullcontext()
+
+
+def requests(server: Server) -> NumberedRequests[str]:
+    return NumberedRequests[str](RemoteQueue(server, KEYS), PUBLISH, "me")  # type: ignore[arg-type]
+
+
+def test_requests_are_numbered_and_keep_their_number_when_they_are_sent_again() -> None:
+    server = Server()
+    ours = requests(server)
+    first, second = ours.make([7], "first"), ours.make([8], "second")
+    for request in (first, first, second):
+        ours.send(request)
+
+    keys = KEYS.of(PUBLISH, "me")
+    assert server.sent == [(PUBLISH, keys, [number, text]) for number, text in ((1, 7), (1, 7), (2, 8))]
+
+
+def test_the_last_request_is_kept_and_one_that_was_overtaken_is_not() -> None:
+    ours = requests(Server())
+    first, second = ours.make([], "first"), ours.make([], "second")
+    ours.keep(first)
+    assert ours.unanswered is None
+    ours.keep(second)
+    assert ours.unanswered is second
+
+
+@pytest.mark.parametrize(
+    ("record", "answer"), [(None, None), (b"1|aad", b"aad"), (b"2|a", None), (b"11|a", None), (b"1|", b"")]
+)
+def test_the_answer_of_a_request_is_looked_up_by_its_number(
+    record: bytes | None, answer: bytes | None
+) -> None:
+    ours = requests(Server(record))
+
+    assert ours.look_up(ours.make([], "first")) == answer
+
+
+def test_the_end_removes_the_record_and_failing_to_is_no_error() -> None:
+    server = Server()
+    requests(server).end("more")
+    assert server.removed == [KEYS.last("me"), "more"]
+
+    def unreachable(*_keys: str) -> None:
+        raise ServerUnreachable(OSError("away"), may_have_run=False)
+
+    server.unlink_unless_late = unreachable  # type: ignore[method-assign]
+    requests(server).end()
+
+
+def test_an_operation_numbers_its_requests_and_removes_its_record() -> None:
+    server = Server()
+    with operation(RemoteQueue(server, KEYS), PURGE) as run:  # type: ignore[arg-type]
+        assert [run([500]), run([500])] == [1, 2]
+
+    assert [arguments for _, _, arguments in server.sent] == [
+        [1, KEEP_ANSWER_MS, 500],
+        [2, KEEP_ANSWER_MS, 500],
+    ]
+    (removed,) = server.removed
+    assert removed == server.sent[0][1][-1]
+
+
+def test_an_operation_that_fails_leaves_its_record_to_expire() -> None:
+    server = Server()
+    with pytest.raises(ZeroDivisionError), operation(RemoteQueue(server, KEYS), PURGE):  # type: ignore[arg-type]
+        raise ZeroDivisionError
+    assert server.removed == []

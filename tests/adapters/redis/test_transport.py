@@ -1,0 +1,51 @@
+"""Which way to the server is chosen: the fast one, or the driver's public methods."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from mindtrace.jobs.adapters.redis.transport import connections, direct
+from mindtrace.jobs.adapters.redis.transport.connections import choose_channel
+from mindtrace.jobs.adapters.redis.transport.direct import DirectChannel, find_missing_names
+from mindtrace.jobs.adapters.redis.transport.public import PublicChannel
+
+VARIABLE = "MINDTRACE_JOBS_REDIS_TRANSPORT"
+
+
+@pytest.fixture(autouse=True)
+def unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+
+
+def test_the_fast_way_is_chosen_where_the_driver_has_what_it_needs() -> None:
+    assert find_missing_names() == []
+    assert choose_channel() is DirectChannel
+
+
+def test_the_public_methods_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "public")
+
+    assert choose_channel() is PublicChannel
+
+
+PARSER = SimpleNamespace(parse_error=str)
+
+
+@pytest.mark.parametrize(
+    ("driver", "named"),
+    [
+        (SimpleNamespace(_parser=PARSER), "Connection._sock"),
+        (SimpleNamespace(_sock=None), "Connection._parser.parse_error"),
+        (SimpleNamespace(_sock=None, _parser=None), "Connection._parser.parse_error"),
+        (SimpleNamespace(), "Connection._sock, Connection._parser.parse_error"),
+    ],
+    ids=str,
+)
+def test_a_driver_that_lacks_a_private_name_is_used_by_its_public_methods_and_that_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, driver: object, named: str
+) -> None:
+    monkeypatch.setattr(direct, "Connection", lambda protocol: driver)
+    with caplog.at_level(logging.WARNING, logger=connections.__name__):
+        assert choose_channel() is PublicChannel
+    assert f"redis-py lacks {named}: its public methods are used" in caplog.text
