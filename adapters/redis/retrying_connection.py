@@ -153,7 +153,7 @@ class RetryingConnection:
                 raise came
         except _DENIED as error:
             raise self._translated(error) from error
-        except (*_PASSING, driver.ResponseError, ValueError) as error:
+        except (*_PASSING, *_IN_DOUBT, driver.ResponseError, ValueError) as error:
             # The call that follows finds out what is the matter, and deals with it.
             self._logger.debug("a wait ended early: %s", type(error).__name__)
             self._ever_broke = True

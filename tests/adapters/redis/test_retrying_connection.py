@@ -1,0 +1,147 @@
+"""What the connection makes of the driver's errors, and how long it tries."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from redis import exceptions as driver
+
+from mindtrace.jobs.adapters.redis.errors import RefusedByServer, ServerUnreachable
+from mindtrace.jobs.adapters.redis.retrying_connection import RetryingConnection
+from mindtrace.jobs.adapters.redis.transport import Command, ConnectionBroke
+from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable, Closed
+
+STREAMS = [("wake", "0-0")]
+
+
+class Answers:
+    """Connections that answer as they are told: the answer or the error of each call."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.on_connect: Callable[..., None] = lambda _execute: None
+        self.dropped = 0
+        self._answers = list(answers)
+
+    def execute(self, *_commands: Command) -> list[Any]:
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return [answer]
+
+    def execute_parsed(self, *command: Any) -> Any:
+        return self.execute(command)[0]
+
+    def drop_idle(self) -> None:
+        self.dropped += 1
+
+    def close(self) -> None: ...
+
+
+def connection(commands: Answers, waits: Answers | None = None, **options: Any) -> RetryingConnection:
+    settings: dict[str, Any] = {"owner": "client", "retry_timeout_s": 60.0} | options
+    logger = logging.getLogger(__name__)
+    return RetryingConnection("here", commands, waits or Answers(), logger=logger, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionBroke("cut"),
+        driver.ConnectionError("refused"),
+        driver.BusyLoadingError("loading"),
+        driver.ReadOnlyError("a replica"),
+        driver.ResponseError("NOREPLICAS not enough"),
+        driver.ResponseError("BUSY running a script"),
+        OSError("no route"),
+    ],
+    ids=str,
+)
+def test_what_passes_is_tried_again(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    redis = connection(Answers(error, error, b"PONG"))
+
+    assert redis.command("PING") == b"PONG"
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 2, "once when the outage begins, once when it ends"
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (driver.ResponseError("ERR no such command"), RefusedByServer),
+        (driver.NoPermissionError("NOPERM"), AccessDenied),
+        (driver.AuthenticationError("WRONGPASS"), AccessDenied),
+        (driver.ResponseError("NOAUTH"), AccessDenied),
+    ],
+    ids=str,
+)
+def test_what_does_not_pass_is_raised_at_once(error: Exception, raised: type[Exception]) -> None:
+    with pytest.raises(raised):
+        connection(Answers(error)).command("PING")
+
+
+@pytest.mark.parametrize(
+    ("error", "may_have_run"), [(driver.ConnectionError("refused"), False), (ConnectionBroke("cut"), True)]
+)
+def test_an_outage_says_whether_the_command_may_have_run(error: Exception, may_have_run: bool) -> None:
+    redis = connection(Answers(error), retry_timeout_s=0.0)
+    with pytest.raises(ServerUnreachable) as out:
+        redis.command("PING")
+    assert out.value.may_have_run is may_have_run
+    with pytest.raises(BackendUnavailable, match="no Redis answers at here"), redis.outages():
+        raise out.value
+
+
+def test_a_refusal_says_whether_an_earlier_try_may_have_run() -> None:
+    redis = connection(Answers(ConnectionBroke("cut"), driver.ResponseError("OOM")))
+    with pytest.raises(RefusedByServer) as refused:
+        redis.command("PING")
+    assert refused.value.may_have_run
+
+
+def test_a_missing_queue_is_declared_again_once() -> None:
+    missing = driver.ResponseError("NOQUEUE")
+    redis, redeclared = connection(Answers(missing, missing)), list[bool]()
+    redis.redeclare = lambda: redeclared.append(True)
+
+    with pytest.raises(RefusedByServer, match="NOQUEUE"):
+        redis.command("GET", "x")
+    assert redeclared == [True]
+
+
+def test_after_the_deadline_of_closing_nothing_is_sent() -> None:
+    redis = connection(Answers(b"PONG"), retry_timeout_s=0.0)
+    redis.start_closing()
+    with pytest.raises(ServerUnreachable, match="no answer came to the calls before this one"):
+        redis.command("PING")
+
+
+def test_a_closed_connection_says_whose_it_was() -> None:
+    redis = connection(Answers(b"PONG"))
+    redis.close()
+    with pytest.raises(Closed, match="this client is closed"):
+        redis.command("PING")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionBroke("cut"),
+        driver.TimeoutError("late"),
+        driver.ResponseError("ERR"),
+        driver.InvalidResponse("?"),
+    ],
+    ids=str,
+)
+def test_a_wait_that_fails_has_seen_nothing(error: Exception) -> None:
+    """The call that follows finds out what is the matter."""
+    assert connection(Answers(), Answers(error)).wait(STREAMS, 0.01) == ({"wake": "0-0"}, None)
+
+
+def test_records_stay_once_a_request_may_come_late() -> None:
+    commands = Answers(b"PONG", 1, ConnectionBroke("cut"), b"PONG")
+    redis = connection(commands)
+    redis.command("PING")
+    redis.unlink_unless_late("last")
+    redis.command("PING")
+    redis.unlink_unless_late("last")  # there would be no answer
