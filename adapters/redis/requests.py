@@ -19,7 +19,7 @@ KEEP_ANSWER_MS = 600_000
 """How long the server keeps an answer for the case that it was lost."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request(Generic[ContentT]):
     """A request under its number."""
 

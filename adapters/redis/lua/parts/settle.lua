@@ -14,7 +14,8 @@ do
     local first = FIRST_DELIVERY .. token
     for id in string.gmatch(ARGV[others + 1], '[^,]+') do
       acks = acks + 1
-      ids[acks], tokens[acks], firsts[acks] = id, token, first
+      ids[acks] = id
+      tokens[acks], firsts[acks] = token, first
     end
     others = others + 2
   end
@@ -31,7 +32,8 @@ do
       if record == firsts[i] or record and sub(record, RECORD + 1) == tokens[i] then
         outcomes[i] = '1'
         acked = acked + 1
-        done[acked], over[acked] = ids[i], ids[i]
+        done[acked] = ids[i]
+        over[acked] = ids[i]
       else
         outcomes[i] = '0'
       end
