@@ -13,6 +13,8 @@ from brokers.fixtures import StartRedis
 from brokers.redis_server import Address
 from mindtrace.jobs import ConsumerBackend, OrchestratorBackend, Progress, Queue, Verdict
 from mindtrace.jobs.adapters.redis import RedisClient, scripts
+from mindtrace.jobs.adapters.redis.transport import connections
+from mindtrace.jobs.adapters.redis.transport.public import PublicChannel
 from mindtrace.jobs.contract import Harness, contract_suite, run_contract
 from mindtrace.jobs.ports import EndedJob, JobResult, Message, ResultStatus
 
@@ -109,3 +111,14 @@ def test_a_user_with_no_more_than_the_documented_privileges_is_enough(private_re
         used = {name.removeprefix("cmdstat_") for name in admin.info("commandstats")}
         granted = {word[1:] for word in rule.split() if word.startswith("+")}
         assert granted <= used, "more is granted than is needed"
+
+
+# -- the driver's public methods ------------------------------------------------------------------
+
+
+def test_the_contract_holds_by_the_public_methods_of_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which serve where a release of it lacks the private names that the fast way needs."""
+    monkeypatch.setattr(connections, "_OpenChannel", PublicChannel)
+    results = list(run_contract(RedisHarness(), profile="quick", clauses=CLAUSES))
+
+    assert [f"{result.check}: {result.error}" for result in results if result.broken] == []

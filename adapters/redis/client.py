@@ -55,7 +55,7 @@ class RedisClient(OrchestratorBackend):
         username: Whom to connect as; needs a password.
         password: The password; shown nowhere.
         namespace: Clients of the same namespace share their queues.
-        ssl: Encrypt the redis, and verify the server's certificate.
+        ssl: Encrypt the connection, and verify the server's certificate.
         ssl_ca_certs: A file of certificates to verify it against; the system's by default.
         sentinels: Host and port of each Sentinel that is to say where the server is; in place of ``host``.
         sentinel_service: What the Sentinels call the server.

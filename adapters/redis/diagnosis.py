@@ -26,45 +26,13 @@ _ORDER = (
     Durability.FSYNC,
     Durability.REPLICATED,
 )
-_NEEDED = (
-    "INFO",
-    "EVAL x 0",
-    "EVALSHA x 0",
-    "XREAD COUNT 1 BLOCK 1 STREAMS KEY 0",
-    "TIME",
-    "GET KEY",
-    "SET KEY x",
-    "UNLINK KEY",
-    "PEXPIRE KEY 1",
-    "PTTL KEY",
-    "PERSIST KEY",
-    "EXISTS KEY",
-    "TYPE KEY",
-    "HGET KEY x",
-    "HGETALL KEY",
-    "HSET KEY x x",
-    "HSETNX KEY x x",
-    "HMGET KEY x",
-    "HDEL KEY x",
-    "HEXISTS KEY x",
-    "HLEN KEY",
-    "LLEN KEY",
-    "LPOP KEY",
-    "LPUSH KEY x",
-    "RPUSH KEY x",
-    "LTRIM KEY 0 0",
-    "LPOS KEY x",
-    "LRANGE KEY 0 0",
-    "ZADD KEY 1 x",
-    "ZCARD KEY",
-    "ZCOUNT KEY 0 1",
-    "ZRANGE KEY 0 1",
-    "ZREM KEY x",
-    "ZPOPMIN KEY",
-    "ZMSCORE KEY x",
-    "XADD KEY * x x",
-    "XREVRANGE KEY + -",
-)
+_NEEDED = """
+    INFO, EVAL x 0, EVALSHA x 0, XREAD COUNT 1 BLOCK 1 STREAMS KEY 0, TIME, GET KEY, SET KEY x, UNLINK KEY,
+    PEXPIRE KEY 1, PTTL KEY, PERSIST KEY, EXISTS KEY, TYPE KEY, HGET KEY x, HGETALL KEY, HSET KEY x x,
+    HSETNX KEY x x, HMGET KEY x, HDEL KEY x, HEXISTS KEY x, HLEN KEY, LLEN KEY, LPOP KEY, LPUSH KEY x,
+    RPUSH KEY x, LTRIM KEY 0 0, LPOS KEY x, LRANGE KEY 0 0, ZADD KEY 1 x, ZCARD KEY, ZCOUNT KEY 0 1,
+    ZRANGE KEY 0 1, ZREM KEY x, ZPOPMIN KEY, ZMSCORE KEY x, XADD KEY * x x, XREVRANGE KEY + -
+"""
 """The commands of a worker and a publisher; the same as in the line of ``docs/redis.md``."""
 
 
@@ -215,8 +183,9 @@ def _clients(info: Mapping[str, Any], settings: _Settings) -> Iterator[Finding]:
 
 def _permissions(redis: RetryingConnection, namespace: str) -> Finding:
     keys = QueueKeys(namespace, "mindtrace-jobs.never-declared").of(DENIED)
+    needed = [command.strip() for command in _NEEDED.split(",")]
     try:
-        denied = sorted(word.decode().lower() for word in redis.run(DENIED, keys, _NEEDED))
+        denied = sorted(word.decode().lower() for word in redis.run(DENIED, keys, needed))
     except AccessDenied as error:
         return wrong("permissions", str(error), "grant the line of docs/redis.md, Privileges")
     if denied:

@@ -7,6 +7,12 @@ together.
 from ...domain.queue import QueueKind
 from .scripts import Script
 
+_TYPES = (
+    dict.fromkeys(("meta", "body", "state", "letter", "history", "result", "progress"), "hash")
+    | dict.fromkeys(("run", "delay", "dead", "expiry"), "zset")
+    | {"ended": "list", "wake": "stream", "rwake": "stream"}
+)
+
 
 class QueueKeys:
     """The keys of one queue."""
@@ -64,23 +70,8 @@ class QueueKeys:
 
     def types(self, kind: QueueKind) -> dict[str, str]:
         """The type that Redis gives each key, by its name."""
-        return {
-            "meta": "hash",
-            "body": "hash",
-            "state": "hash",
-            "ready": "list" if kind is QueueKind.FIFO else "zset",
-            "run": "zset",
-            "delay": "zset",
-            "dead": "zset",
-            "letter": "hash",
-            "history": "hash",
-            "result": "hash",
-            "expiry": "zset",
-            "ended": "list",
-            "wake": "stream",
-            "rwake": "stream",
-            "progress": "hash",
-        }
+        ready = "list" if kind is QueueKind.FIFO else "zset"
+        return _TYPES | {"ready": ready}
 
 
 class ResultKeys:
