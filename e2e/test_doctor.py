@@ -17,7 +17,8 @@ from brokers.fixtures import StartRabbitMQ, StartRedis
 from brokers.private_server import free_port
 from brokers.redis_server import PrivateRedis
 from mindtrace.jobs import Finding, Orchestrator, Queue, QueueKind, SQLiteClient, Verdict
-from mindtrace.jobs.adapters.redis import diagnosis, on_connect
+from mindtrace.jobs.adapters.redis import diagnosis
+from mindtrace.jobs.adapters.redis.transport import on_connect
 from mindtrace.jobs.cli.main import run
 from mindtrace.jobs.domain.errors import BrokerUnsuitable
 from mindtrace.jobs.ports import Durability

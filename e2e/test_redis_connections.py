@@ -25,8 +25,12 @@ from brokers.redis_server import PrivateRedis
 from mindtrace.jobs.adapters.redis import RedisClient, transport
 from mindtrace.jobs.adapters.redis.keys import QueueKeys
 from mindtrace.jobs.adapters.redis.scripts import DECLARE
-from mindtrace.jobs.adapters.redis.transport import ConnectionBroke, Connections, make_connections
 from mindtrace.jobs.adapters.redis.transport.channel import Channel
+from mindtrace.jobs.adapters.redis.transport.connections import (
+    ConnectionBroke,
+    Connections,
+    make_connections,
+)
 from mindtrace.jobs.adapters.redis.transport.direct import DirectChannel
 from mindtrace.jobs.adapters.redis.transport.public import PublicChannel
 from mindtrace.jobs.domain import Queue

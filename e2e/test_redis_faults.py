@@ -42,9 +42,10 @@ from mindtrace.jobs import (
     QueueCounts,
     job_from_schema,
 )
-from mindtrace.jobs.adapters.redis import RedisClient, retrying_connection, scripts
+from mindtrace.jobs.adapters.redis import RedisClient, scripts
 from mindtrace.jobs.adapters.redis.keys import QueueKeys
 from mindtrace.jobs.adapters.redis.scripts import DELETE, EXCHANGE, PUBLISH, PURGE, REDRIVE_OR_DISCARD, Script
+from mindtrace.jobs.adapters.redis.transport import retrying_connection
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import (
     AccessDenied,

@@ -35,8 +35,7 @@ from .introspection import list_queues, read_progress
 from .keys import QueueKeys
 from .publisher import Publisher
 from .records import as_text
-from .remote_queue import RemoteQueue
-from .requests import operation
+from .requests import RemoteQueue, operation
 from .scripts import COUNTS, DECLARE, DELETE, KEEP_LEASES, PURGE, RESULT
 from .settings import Password, ServerSettings, parsed_durability, parsed_url
 

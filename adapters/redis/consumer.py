@@ -1,5 +1,6 @@
 """A consumer's side of a queue in Redis."""
 
+import json
 import os
 import secrets
 import threading
@@ -16,11 +17,9 @@ from ...domain.text import printable
 from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
 from ..shared.receipts import Receipts
 from .errors import RefusedByServer, ServerUnreachable
-from .introspection import write_progress
 from .records import NO_BODY, as_text, find_undeliverable
-from .remote_queue import RemoteQueue
-from .requests import KEEP_ANSWER_MS, NumberedRequests, Request
-from .scripts import EXCHANGE, EXTEND
+from .requests import KEEP_ANSWER_MS, NumberedRequests, RemoteQueue, Request
+from .scripts import EXCHANGE, EXTEND, REPORT
 from .settlements import Held, SettlementBatch
 from .transport import Argument
 
@@ -32,6 +31,8 @@ _CLOSING_S = 2.0
 """How long ``close`` waits for a ``receive`` on another thread to end."""
 _INTERRUPT_S = 0.5
 """How long ``interrupt`` tries to reach the server: a signal handler may have called it."""
+_KEEP_PROGRESS_MS = 86_400_000
+"""How long progress is kept after the last report."""
 _FIRST_DELIVERY = (1, 1, 0)
 """Attempt, number and crashes of a job that nothing happened to before."""
 
@@ -137,7 +138,8 @@ class RedisConsumerBackend(ConsumerBackend):
     def report(self, receipt: str, progress: Progress) -> None:
         held = self._held.get(receipt)
         if held is not None:
-            write_progress(self._queue, held[0], progress)
+            told = json.dumps([progress.done, progress.total])
+            self._queue.run(REPORT, [held[0], told, _KEEP_PROGRESS_MS])
 
     def interrupt(self) -> None:
         self._interrupted.set()

@@ -7,8 +7,7 @@ from ...ports import DeadLetter
 from ..shared.records import parse_history, parse_json, parse_moment
 from .chunks import CHUNK_BYTES, CHUNK_JOBS, in_chunks
 from .records import as_text
-from .remote_queue import RemoteQueue
-from .requests import operation
+from .requests import RemoteQueue, operation
 from .scripts import DEAD_LETTERS, REDRIVE_OR_DISCARD
 
 

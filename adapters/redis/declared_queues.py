@@ -3,9 +3,8 @@
 import secrets
 from collections.abc import Sequence
 
-from .retrying_connection import RetryingConnection
 from .scripts import DECLARE, MARK
-from .transport import Argument
+from .transport import Argument, RetryingConnection
 
 
 class DeclaredQueues:

@@ -13,8 +13,8 @@ from .errors import ServerUnreachable
 from .introspection import find_queues, parse_queue
 from .keys import QueueKeys
 from .records import as_text
-from .retrying_connection import RetryingConnection
 from .scripts import DENIED, INSPECT
+from .transport import RetryingConnection
 
 _SKEW_S = 5.0
 _NEARLY = 0.9

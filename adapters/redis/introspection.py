@@ -1,6 +1,5 @@
 """Which queues there are, and how far their jobs have come."""
 
-import json
 from collections.abc import Sequence
 
 from ...domain.errors import InvalidInput
@@ -9,14 +8,11 @@ from ...domain.reporting import Progress
 from ..shared.records import parse_progress
 from .chunks import in_chunks
 from .records import as_text
-from .remote_queue import RemoteQueue
-from .retrying_connection import RetryingConnection
-from .scripts import REPORT
+from .requests import RemoteQueue
+from .transport import RetryingConnection
 
 _SCANNED = 1000
 """How many keys the server looks at in one step, between which it serves others."""
-_KEEP_MS = 86_400_000
-"""How long progress is kept after the last report."""
 
 
 def list_queues(redis: RetryingConnection, namespace: str) -> list[Queue]:
@@ -58,11 +54,6 @@ def parse_queue(name: bytes, kind: bytes) -> Queue | None:
         return Queue(as_text(name), QueueKind.parse(as_text(kind)))
     except InvalidInput:
         return None
-
-
-def write_progress(queue: RemoteQueue, job_id: str, progress: Progress) -> None:
-    """Keep how far a job has come."""
-    queue.run(REPORT, [job_id, json.dumps([progress.done, progress.total]), _KEEP_MS])
 
 
 def read_progress(queue: RemoteQueue, ids: Sequence[str] | None) -> dict[str, Progress]:

@@ -9,8 +9,7 @@ from ...domain.errors import BackendError, BackendUnavailable, JobsError, QueueN
 from ...ports import Message, PublishOutcome, PublishStatus
 from .chunks import in_chunks
 from .errors import RefusedByServer, ServerUnreachable
-from .remote_queue import RemoteQueue
-from .requests import KEEP_ANSWER_MS, NumberedRequests
+from .requests import KEEP_ANSWER_MS, NumberedRequests, RemoteQueue
 from .scripts import PUBLISH
 from .transport import Argument
 

@@ -1,4 +1,4 @@
-"""Requests that are carried out once, however often they are sent."""
+"""Requests to one queue: scripts on its keys, and those of them that are numbered to be carried out once."""
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -6,17 +6,66 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from ...domain.errors import JobsError
-from .errors import ServerUnreachable
-from .remote_queue import RemoteQueue
-from .retrying_connection import Call
+from ...domain.errors import JobsError, QueueNotFound
+from .errors import QueueDamaged, RefusedByServer, ServerUnreachable
+from .keys import QueueKeys
 from .scripts import Script
-from .transport import Argument
+from .transport import Argument, Call, RetryingConnection
 
 ContentT = TypeVar("ContentT")
 
 KEEP_ANSWER_MS = 600_000
 """How long the server keeps an answer for the case that it was lost."""
+
+
+class RemoteQueue:
+    """Runs scripts on the keys of one queue, and names the queue in errors.
+
+    Args:
+        redis: The connection to the server.
+        keys: The queue's keys.
+    """
+
+    def __init__(self, redis: RetryingConnection, keys: QueueKeys) -> None:
+        self.redis = redis
+        self.keys = keys
+
+    @property
+    def name(self) -> str:
+        """The queue's name."""
+        return self.keys.queue
+
+    def run(self, script: Script, arguments: Sequence[Argument] = ()) -> Any:
+        """Run a script, and return its answer.
+
+        Raises:
+            BackendUnavailable: the server couldn't be reached in time.
+            QueueNotFound: the queue isn't declared.
+            QueueDamaged: somebody else wrote one of its keys.
+            BackendError: the server refused otherwise.
+        """
+        with self.errors():
+            return self.redis.run(script, self.keys.of(script), arguments)
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Raise what :meth:`run` does for errors of the connection."""
+        with self.redis.outages():
+            try:
+                yield
+            except RefusedByServer as refusal:
+                self.check(refusal)
+                raise
+
+    def check(self, refusal: RefusedByServer) -> None:
+        """Raise QueueNotFound if the script's error is NOQUEUE, and QueueDamaged if it is WRONGTYPE."""
+        if str(refusal).startswith("NOQUEUE"):
+            raise QueueNotFound(f"queue {self.name!r}: not declared; register its schema first") from None
+        if "WRONGTYPE" in str(refusal):
+            raise QueueDamaged(
+                f"queue {self.name!r}: one of its keys in Redis has the wrong type; "
+                "mindtrace-jobs doctor names it"
+            ) from refusal
 
 
 @dataclass(slots=True)

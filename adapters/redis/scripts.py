@@ -6,15 +6,9 @@ stands for the text of ``lua/parts/sweep.lua``. Of ``lua/functions.lua``, a scri
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any
-
-from redis.exceptions import NoScriptError
-
-from .transport import Argument, Command, Execute
 
 _FOLDER = files(__package__) / "lua"
 _FUNCTIONS = (_FOLDER / "functions.lua").read_text("utf-8").split("\n\n")
@@ -50,25 +44,6 @@ def _used_functions(own: str) -> str:
         if any(re.search(rf"\b{name}\b", text + own) for name in defined):
             text = f"{part}\n\n{text}"
     return text
-
-
-def evalsha(script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Command:
-    """The command that runs a script which the server knows."""
-    return ("EVALSHA", script.sha, len(keys), *keys, *arguments)
-
-
-def evaluate(execute: Execute, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-    """Run a script, whether the server knows it or not, and return its answer.
-
-    Raises:
-        RedisError: the driver's: the script's error, or what ``execute`` raises.
-    """
-    (answer,) = execute(evalsha(script, keys, arguments))
-    if isinstance(answer, NoScriptError):  # the server was restarted, or its scripts flushed
-        (answer,) = execute(("EVAL", script.text, len(keys), *keys, *arguments))
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
 
 
 def _load(name: str) -> Script:

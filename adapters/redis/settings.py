@@ -23,8 +23,7 @@ from ..shared.server_settings import (
     parsed_address,
     plain_password,
 )
-from .retrying_connection import RetryingConnection
-from .transport import make_connections, make_sentinel
+from .transport import RetryingConnection, make_connections, make_sentinel
 
 Password = str | SecretStr | None
 

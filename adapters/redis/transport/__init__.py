@@ -1,14 +1,11 @@
-"""The one place that touches the inside of redis-py: what is sent and read over its connections."""
+"""The one place that touches redis-py: connections to a server, what is sent and read, retries, errors.
 
-from .channel import Argument, Command, Execute
-from .connections import ConnectionBroke, Connections, make_connections, make_sentinel
+Each module uses those before it: channel; direct, public, evaluate; connections, on_connect; and
+retrying_connection.
+"""
 
-__all__ = [
-    "Argument",
-    "Command",
-    "ConnectionBroke",
-    "Connections",
-    "Execute",
-    "make_connections",
-    "make_sentinel",
-]
+from .channel import Argument
+from .connections import make_connections, make_sentinel
+from .retrying_connection import Call, RetryingConnection
+
+__all__ = ["Argument", "Call", "RetryingConnection", "make_connections", "make_sentinel"]

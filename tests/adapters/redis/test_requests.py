@@ -7,8 +7,12 @@ import pytest
 
 from mindtrace.jobs.adapters.redis.errors import ServerUnreachable
 from mindtrace.jobs.adapters.redis.keys import QueueKeys
-from mindtrace.jobs.adapters.redis.remote_queue import RemoteQueue
-from mindtrace.jobs.adapters.redis.requests import KEEP_ANSWER_MS, NumberedRequests, operation
+from mindtrace.jobs.adapters.redis.requests import (
+    KEEP_ANSWER_MS,
+    NumberedRequests,
+    RemoteQueue,
+    operation,
+)
 from mindtrace.jobs.adapters.redis.scripts import PUBLISH, PURGE, Script
 
 KEYS = QueueKeys("space", "jobs")

@@ -8,8 +8,9 @@ import pytest
 from redis import exceptions as driver
 
 from mindtrace.jobs.adapters.redis.errors import RefusedByServer, ServerUnreachable
-from mindtrace.jobs.adapters.redis.retrying_connection import RetryingConnection
-from mindtrace.jobs.adapters.redis.transport import Command, ConnectionBroke
+from mindtrace.jobs.adapters.redis.transport.channel import Command
+from mindtrace.jobs.adapters.redis.transport.connections import ConnectionBroke
+from mindtrace.jobs.adapters.redis.transport.retrying_connection import RetryingConnection
 from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable, Closed
 
 STREAMS = [("wake", "0-0")]

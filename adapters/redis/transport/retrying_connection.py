@@ -11,12 +11,14 @@ from typing import Any
 from redis import exceptions as driver
 from redis.sentinel import MasterNotFoundError
 
-from ...domain import RetryPolicy
-from ...domain.errors import AccessDenied, BackendUnavailable, Closed, JobsError
-from .errors import RefusedByServer, ServerUnreachable
+from ....domain import RetryPolicy
+from ....domain.errors import AccessDenied, BackendUnavailable, Closed, JobsError
+from ..errors import RefusedByServer, ServerUnreachable
+from ..scripts import Script
+from .channel import Argument, Command, Execute
+from .connections import ConnectionBroke, Connections
+from .evaluate import evalsha, evaluate
 from .on_connect import OnConnect
-from .scripts import Script, evalsha, evaluate
-from .transport import Argument, Command, ConnectionBroke, Connections, Execute
 
 _BACKOFF = RetryPolicy(base_delay_s=0.05, max_delay_s=2.0)
 _PAUSE_S = 0.05

@@ -6,9 +6,10 @@ that it may have been away, and its workers with it.
 
 from collections.abc import Sequence
 
-from ...domain.errors import BrokerUnsuitable
-from .scripts import KEEP_LEASES, evaluate
-from .transport import Execute
+from ....domain.errors import BrokerUnsuitable
+from ..scripts import KEEP_LEASES
+from .channel import Execute
+from .evaluate import evaluate
 
 _OLDEST = (7, 0)
 
