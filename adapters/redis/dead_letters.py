@@ -1,6 +1,7 @@
 """Dead letters: listing, redriving and discarding them."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from ...domain.reasons import DeadReason
 from ...ports import DeadLetter
@@ -22,7 +23,9 @@ def list_dead_letters(queue: RemoteQueue, *, limit: int, offset: int) -> list[De
             return found
 
 
-def redrive_or_discard(queue: RemoteQueue, how: str, ids: Sequence[str] | None) -> int:
+def redrive_or_discard(
+    queue: RemoteQueue, how: Literal["redrive", "discard"], ids: Sequence[str] | None
+) -> int:
     """Redrive or discard dead letters, of the given ids or all, and return how many they were."""
     count = 0
     with operation(queue, REDRIVE_OR_DISCARD) as run:

@@ -14,5 +14,5 @@ for _, key in ipairs({ wake, rwake }) do
   redis.call('XADD', key, '*', 'w', 1)
   redis.call('PEXPIRE', key, 10000)
 end
-remember(last, ARGV[1], '', ARGV[2])
+keep_answer(last, ARGV[1], '', ARGV[2])
 return 1

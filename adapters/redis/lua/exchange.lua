@@ -29,5 +29,5 @@ if must_plan or (must_wake and (#ids == 0 or ready_count(kind, ready) > 0)) then
 
 local outcome = table.concat(outcomes)
 if all_first then infos = {} end
-remember(last, request, outcome .. '|' .. #ids .. '|' .. table.concat(ids, ',') .. '|' .. table.concat(infos, ','), keep_ms)
+keep_answer(last, request, outcome .. '|' .. #ids .. '|' .. table.concat(ids, ',') .. '|' .. table.concat(infos, ','), keep_ms)
 return answer(outcome, ids, infos)

@@ -74,7 +74,7 @@ local function make_ready(kind, meta, ready, ids, states)
 end
 
 -- Puts ids back where they stood (ORD-4), at the same cost. On a fifo that is the head.
-local function give_back(kind, ready, ids, states)
+local function put_back(kind, ready, ids, states)
   if kind ~= 'fifo' then
     local scores = {}
     for i, id in ipairs(ids) do
@@ -105,7 +105,7 @@ local function answered_before(last, request)
   return nil, tonumber(number) > tonumber(request)
 end
 
-local function remember(last, request, answer, keep_ms)
+local function keep_answer(last, request, answer, keep_ms)
   redis.call('SET', last, request .. '|' .. answer, 'PX', keep_ms)
 end
 

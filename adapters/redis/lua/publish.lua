@@ -76,5 +76,5 @@ if stored > 0 then redis.call('HSET', body, unpack(bodies)) end
 if must_wake then wake_up(wake) end
 
 local answer = table.concat(answers)
-remember(last, ARGV[1], answer, ARGV[2])
+keep_answer(last, ARGV[1], answer, ARGV[2])
 return answer

@@ -19,7 +19,7 @@ local function forget(ids)
   redis.call('HDEL', state, unpack(ids))
   redis.call('HDEL', history, unpack(ids))
   forget_ends(ended, ids)
-  remember(last, ARGV[1], #ids, ARGV[2])
+  keep_answer(last, ARGV[1], #ids, ARGV[2])
   return #ids
 end
 

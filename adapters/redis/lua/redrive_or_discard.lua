@@ -26,7 +26,7 @@ else
   end
 end
 local answer = #ids .. ' ' .. upto
-remember(last, ARGV[1], answer, ARGV[2])
+keep_answer(last, ARGV[1], answer, ARGV[2])
 if #ids == 0 then return answer end
 
 redis.call('ZREM', dead, unpack(ids))

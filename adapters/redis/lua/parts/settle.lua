@@ -78,7 +78,7 @@ do
       if redis.call('EXISTS', history) == 1 then redis.call('HDEL', history, unpack(done)) end
     end
     if #returned > 0 then
-      give_back(kind, ready, returned, returned_states)
+      put_back(kind, ready, returned, returned_states)
       must_wake = true
     end
     local outdated = redis.call('ZRANGE', expiry, '-inf', now, 'BYSCORE', 'LIMIT', 0, SWEPT)

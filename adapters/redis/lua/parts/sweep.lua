@@ -31,6 +31,6 @@ do
       end
     end
     if #records > 0 then redis.call('HSET', state, unpack(records)) end
-    give_back(kind, ready, expired, states)
+    put_back(kind, ready, expired, states)
   end
 end
