@@ -34,10 +34,10 @@ from .diagnosis import diagnose
 from .introspection import list_queues, read_progress
 from .keys import QueueKeys
 from .publisher import Publisher
-from .records import as_text
 from .requests import RemoteQueue, operation
 from .scripts import COUNTS, DECLARE, DELETE, KEEP_LEASES, PURGE, RESULT
 from .settings import Password, ServerSettings, parsed_durability, parsed_url
+from .transport import as_text
 
 _LAYOUT = "2"
 

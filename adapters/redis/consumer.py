@@ -17,11 +17,11 @@ from ...domain.text import printable
 from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
 from ..shared.receipts import Receipts
 from .errors import RefusedByServer, ServerUnreachable
-from .records import NO_BODY, as_text, find_undeliverable
 from .requests import KEEP_ANSWER_MS, NumberedRequests, RemoteQueue, Request
 from .scripts import EXCHANGE, EXTEND, REPORT
 from .settlements import Held, SettlementBatch
-from .transport import Argument
+from .transport import Argument, as_text
+from .undeliverable import NO_BODY, find_undeliverable
 
 _MAX_BATCH = 1000
 """The most settlements or extensions of one call: a script can't take many thousands of arguments at once."""

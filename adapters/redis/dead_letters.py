@@ -7,9 +7,9 @@ from ...domain.reasons import DeadReason
 from ...ports import DeadLetter
 from ..shared.records import parse_history, parse_json, parse_moment
 from .chunks import CHUNK_BYTES, CHUNK_JOBS, in_chunks
-from .records import as_text
 from .requests import RemoteQueue, operation
 from .scripts import DEAD_LETTERS, REDRIVE_OR_DISCARD
+from .transport import as_text
 
 
 def list_dead_letters(queue: RemoteQueue, *, limit: int, offset: int) -> list[DeadLetter]:

@@ -12,9 +12,8 @@ from ..shared.server_settings import is_loopback
 from .errors import ServerUnreachable
 from .introspection import find_queues, parse_queue
 from .keys import QueueKeys
-from .records import as_text
 from .scripts import DENIED, INSPECT
-from .transport import RetryingConnection
+from .transport import RetryingConnection, as_text
 
 _SKEW_S = 5.0
 _NEARLY = 0.9

@@ -7,9 +7,8 @@ from ...domain.queue import Queue, QueueKind
 from ...domain.reporting import Progress
 from ..shared.records import parse_progress
 from .chunks import in_chunks
-from .records import as_text
 from .requests import RemoteQueue
-from .transport import RetryingConnection
+from .transport import RetryingConnection, as_text
 
 _SCANNED = 1000
 """How many keys the server looks at in one step, between which it serves others."""

@@ -8,10 +8,9 @@ from ...domain.limits import check_name
 from ...ports import EndedJob, JobResult, ResultStatus, ResultStore
 from .chunks import in_chunks
 from .keys import ResultKeys
-from .records import as_text
 from .scripts import FORGET_RESULTS, GET_RESULT, PUT_RESULTS
 from .settings import Password, ServerSettings, parsed_url
-from .transport import Argument
+from .transport import Argument, as_text
 
 _DONE, _DONE_WITHOUT, _FAILED = b"d", b"n", b"f"
 """How a record begins, of a job that is done and gave something back, or nothing; and of one that is dead."""

@@ -4,8 +4,8 @@ Each module uses those before it: channel; direct, public, evaluate; connections
 retrying_connection.
 """
 
-from .channel import Argument
+from .channel import Argument, as_text
 from .connections import make_connections, make_sentinel
 from .retrying_connection import Call, RetryingConnection
 
-__all__ = ["Argument", "Call", "RetryingConnection", "make_connections", "make_sentinel"]
+__all__ = ["Argument", "Call", "RetryingConnection", "as_text", "make_connections", "make_sentinel"]

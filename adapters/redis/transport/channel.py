@@ -36,3 +36,8 @@ class Channel(Protocol):
     def execute(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands, and read as many answers; an error that the server answers is one of them."""
         ...
+
+
+def as_text(raw: bytes) -> str:
+    """Return ``raw`` as text, with an escape for each byte that is none."""
+    return raw.decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""Reading what the scripts return: what is damaged costs itself alone."""
+"""Jobs that were taken and can't be delivered: what is damaged costs itself alone."""
 
 import re
 from collections.abc import Sequence
@@ -35,8 +35,3 @@ def find_undeliverable(
         elif not _NAME.fullmatch(id_):
             odd[place] = "its id can't name a job, so it was given another"
     return odd
-
-
-def as_text(raw: bytes) -> str:
-    """Return ``raw`` as text, with an escape for each byte that is none."""
-    return raw.decode("utf-8", "backslashreplace")
