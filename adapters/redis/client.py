@@ -26,7 +26,7 @@ from ...ports import (
     ResultStatus,
     Verdict,
 )
-from .chunks import CHUNK_JOBS
+from ..shared.errors import kind_conflict
 from .consumer import RedisConsumerBackend
 from .dead_letters import list_dead_letters, read_error, redrive_or_discard
 from .declared_queues import DeclaredQueues
@@ -34,7 +34,7 @@ from .diagnosis import diagnose
 from .introspection import list_queues, read_progress
 from .keys import QueueKeys
 from .publisher import Publisher
-from .requests import RemoteQueue, operation
+from .requests import CHUNK_JOBS, RemoteQueue, operation
 from .scripts import COUNTS, DECLARE, DELETE, KEEP_LEASES, PURGE, RESULT
 from .settings import Password, ServerSettings, parsed_durability, parsed_url
 from .transport import as_text
@@ -141,10 +141,7 @@ class RedisClient(OrchestratorBackend):
         remote, arguments = self._queue(queue.name), [queue.kind, _LAYOUT]
         kind, layout = remote.run(DECLARE, arguments)
         if as_text(kind) != queue.kind:
-            raise QueueConflict(
-                f"queue {queue.name!r} exists as {as_text(kind)}, not {queue.kind}: "
-                "declare it as it is, or delete it first"
-            )
+            raise kind_conflict(queue, as_text(kind))
         if as_text(layout or b"unknown") != _LAYOUT:
             raise QueueConflict(
                 f"queue {queue.name!r} was made by another release: its layout is "

@@ -5,9 +5,9 @@ from typing import Literal
 
 from ...domain.reasons import DeadReason
 from ...ports import DeadLetter
+from ..shared.chunks import in_chunks
 from ..shared.records import parse_history, parse_json, parse_moment
-from .chunks import CHUNK_BYTES, CHUNK_JOBS, in_chunks
-from .requests import RemoteQueue, operation
+from .requests import CHUNK_BYTES, CHUNK_JOBS, RemoteQueue, operation
 from .scripts import DEAD_LETTERS, REDRIVE_OR_DISCARD
 from .transport import as_text
 
@@ -30,7 +30,7 @@ def redrive_or_discard(
     count = 0
     with operation(queue, REDRIVE_OR_DISCARD) as run:
         if ids is not None:
-            for chunk in in_chunks(dict.fromkeys(ids)):
+            for chunk in in_chunks(dict.fromkeys(ids), CHUNK_JOBS):
                 taken, _ = run([how, "", CHUNK_JOBS, *chunk]).split()
                 count += int(taken)
             return count

@@ -8,9 +8,10 @@ from ...domain.errors import AccessDenied, JobsError
 from ...domain.queue import QueueKind
 from ...ports import Durability, Finding
 from ...ports.findings import doubtful, good, wrong
+from ..shared.records import parse_queue
 from ..shared.server_settings import is_loopback
 from .errors import ServerUnreachable
-from .introspection import find_queues, parse_queue
+from .introspection import find_queues
 from .keys import QueueKeys
 from .scripts import DENIED, INSPECT
 from .transport import RetryingConnection, as_text
@@ -203,7 +204,7 @@ def _queues(redis: RetryingConnection, namespace: str, layout: str) -> Iterator[
         yield doubtful("queues", "the user may not list them", "grant +scan for this look")
         return
     for name, kind in found:
-        queue = parse_queue(name, kind)
+        queue = parse_queue(as_text(name), as_text(kind))
         if queue is None:
             yield wrong(
                 "queues",

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-from ...domain.errors import InvalidInput
-from ...domain.queue import Queue, QueueKind
+from ...domain.queue import Queue
 from ...domain.reporting import Progress
-from ..shared.records import parse_progress
-from .chunks import in_chunks
-from .requests import RemoteQueue
+from ..shared.chunks import in_chunks
+from ..shared.records import parse_progress, parse_queue
+from .requests import CHUNK_JOBS, RemoteQueue
 from .transport import RetryingConnection, as_text
 
 _SCANNED = 1000
@@ -20,7 +19,7 @@ def list_queues(redis: RetryingConnection, namespace: str) -> list[Queue]:
     Raises:
         BackendError: as of :func:`find_queues`.
     """
-    found = (parse_queue(name, kind) for name, kind in find_queues(redis, namespace))
+    found = (parse_queue(as_text(name), as_text(kind)) for name, kind in find_queues(redis, namespace))
     return [queue for queue in found if queue is not None]
 
 
@@ -47,20 +46,12 @@ def find_queues(redis: RetryingConnection, namespace: str) -> list[tuple[bytes, 
     return [(key[len(start) : -len(end)], kinds[key]) for key in sorted(keys) if kinds[key]]
 
 
-def parse_queue(name: bytes, kind: bytes) -> Queue | None:
-    """Return a queue as it was found, or None where its name or kind is none that a queue can have."""
-    try:
-        return Queue(as_text(name), QueueKind.parse(as_text(kind)))
-    except InvalidInput:
-        return None
-
-
 def read_progress(queue: RemoteQueue, ids: Sequence[str] | None) -> dict[str, Progress]:
     """Return how far the jobs in flight have come, and forget what is kept of others."""
     command, keys = queue.redis.command, queue.keys
     found: dict[str, Progress] = {}
     with queue.errors():
-        for chunk in in_chunks(_kept_progress(queue, ids).items()):
+        for chunk in in_chunks(_kept_progress(queue, ids).items(), CHUNK_JOBS):
             leases = command("ZMSCORE", keys.run, *(id_ for id_, _ in chunk))
             if ended := [id_ for (id_, _), lease in zip(chunk, leases, strict=True) if lease is None]:
                 command("HDEL", keys.progress, *ended)
@@ -77,7 +68,7 @@ def _kept_progress(queue: RemoteQueue, ids: Sequence[str] | None) -> dict[bytes,
         kept: dict[bytes, bytes] = command("HGETALL", key)
         return kept
     found: dict[bytes, bytes] = {}
-    for chunk in in_chunks(ids):
+    for chunk in in_chunks(ids, CHUNK_JOBS):
         texts = command("HMGET", key, *chunk)
         found |= {id_.encode(): text for id_, text in zip(chunk, texts, strict=True) if text is not None}
     return found

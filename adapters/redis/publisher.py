@@ -7,9 +7,9 @@ from time import monotonic
 
 from ...domain.errors import BackendError, BackendUnavailable, JobsError, QueueNotFound
 from ...ports import Message, PublishOutcome, PublishStatus
-from .chunks import in_chunks
+from ..shared.chunks import in_chunks
 from .errors import RefusedByServer, ServerUnreachable
-from .requests import KEEP_ANSWER_MS, NumberedRequests, RemoteQueue
+from .requests import CHUNK_BYTES, CHUNK_JOBS, KEEP_ANSWER_MS, NumberedRequests, RemoteQueue
 from .scripts import PUBLISH
 from .transport import Argument
 
@@ -62,7 +62,9 @@ class Publisher:
         outcomes: list[PublishOutcome] = []
         failure: JobsError | None = None
         status = PublishStatus.UNKNOWN
-        for chunk in in_chunks(messages, lambda message: len(message.body)):
+        for chunk in in_chunks(
+            messages, CHUNK_JOBS, max_bytes=CHUNK_BYTES, size_of=lambda message: len(message.body)
+        ):
             if failure is None:
                 try:
                     answers = self._publish_chunk(chunk, retry_timeout_s)

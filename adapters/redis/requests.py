@@ -6,11 +6,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from ...domain.errors import JobsError, QueueNotFound
+from ...domain.errors import JobsError
+from ..shared.errors import not_declared
 from .errors import QueueDamaged, RefusedByServer, ServerUnreachable
 from .keys import QueueKeys
 from .scripts import Script
 from .transport import Argument, Call, RetryingConnection
+
+CHUNK_JOBS = 500
+"""The most jobs of one request, so that the server is never busy with one caller for long."""
+CHUNK_BYTES = 4 * 1024 * 1024
+"""The most bytes of one request or answer; an item that is larger has a request of its own."""
 
 ContentT = TypeVar("ContentT")
 
@@ -60,7 +66,7 @@ class RemoteQueue:
     def check(self, refusal: RefusedByServer) -> None:
         """Raise QueueNotFound if the script's error is NOQUEUE, and QueueDamaged if it is WRONGTYPE."""
         if str(refusal).startswith("NOQUEUE"):
-            raise QueueNotFound(f"queue {self.name!r}: not declared; register its schema first") from None
+            raise not_declared(self.name) from None
         if "WRONGTYPE" in str(refusal):
             raise QueueDamaged(
                 f"queue {self.name!r}: one of its keys in Redis has the wrong type; "

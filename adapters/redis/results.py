@@ -6,8 +6,9 @@ from time import monotonic
 
 from ...domain.limits import check_name
 from ...ports import EndedJob, JobResult, ResultStatus, ResultStore
-from .chunks import in_chunks
+from ..shared.chunks import in_chunks
 from .keys import ResultKeys
+from .requests import CHUNK_BYTES, CHUNK_JOBS
 from .scripts import FORGET_RESULTS, GET_RESULT, PUT_RESULTS
 from .settings import Password, ServerSettings, parsed_url
 from .transport import Argument, as_text
@@ -86,7 +87,9 @@ class RedisResultStore(ResultStore):
         keys = self._keys(queue).all
         records = [(job.id, round(job.ttl_s * 1000), _packed(job.result)) for job in ended]
         with self._redis.outages():
-            for chunk in in_chunks(records, lambda record: len(record[2])):
+            for chunk in in_chunks(
+                records, CHUNK_JOBS, max_bytes=CHUNK_BYTES, size_of=lambda record: len(record[2])
+            ):
                 arguments: list[Argument] = [argument for record in chunk for argument in record]
                 self._redis.run(PUT_RESULTS, keys, arguments)
 
@@ -109,7 +112,7 @@ class RedisResultStore(ResultStore):
             if ids is None:
                 self._redis.run(FORGET_RESULTS, keys, [])
                 return
-            for chunk in in_chunks(ids):
+            for chunk in in_chunks(ids, CHUNK_JOBS):
                 self._redis.run(FORGET_RESULTS, keys, chunk)
 
     def close(self) -> None:
