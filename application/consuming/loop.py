@@ -178,7 +178,7 @@ class ConsumeLoop:
                 executed += 1
                 in_flight.finish(execute(delivery))
                 self._runs_suspect = delivery.crashes > 0
-                if in_flight.has_queued and (due := timer.due()) is not Due.NOTHING:
+                if in_flight.has_queued and (due := timer.due()) is not None:
                     self._settle_early(timer, due)
         finally:
             self._attempted += executed

@@ -13,7 +13,6 @@ _LATE_S = 0.25
 class Due(Enum):
     """What there is to do."""
 
-    NOTHING = "nothing"
     SETTLE = "settle"
     SETTLE_AND_RELEASE = "settle and release"
     """Settle the finished jobs, and release those not started yet."""
@@ -35,11 +34,11 @@ class SettleTimer:
         """How many seconds ago the batch began."""
         return monotonic() - self._began_s
 
-    def due(self) -> Due:
-        """Say what to do now."""
+    def due(self) -> Due | None:
+        """Say what to do now; None if there is nothing."""
         now = monotonic()
         if now - self._settled_s < _SETTLE_S:
-            return Due.NOTHING
+            return None
         self._settled_s = now
         is_late = self._may_release and now - self._began_s >= _LATE_S
         return Due.SETTLE_AND_RELEASE if is_late else Due.SETTLE
