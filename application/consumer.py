@@ -136,21 +136,12 @@ class Consumer(Closing, Generic[InT, OutT]):
             SchemaNotRegistered: no schema of this name is registered in this process.
             InvalidJob: a setting is out of range.
         """
-        name = self.queue_name
         if self._connection is not None:
-            raise AlreadyConnected(f"consumer of {name!r} is connected: close() it first")
-        if not isinstance(orchestrator, Orchestrator):
-            raise InvalidInput(f"connect({orchestrator!r:.80}): pass an Orchestrator")
-        if check_seconds("lease_s", lease_s) == 0:
-            raise InvalidInput("lease_s 0: must be more than 0 seconds")
-        if prefetch is not None:
-            check_int("prefetch", prefetch, 1, _MAX_PREFETCH)
-        check_seconds("poll_timeout_s", poll_timeout_s)
-        if self.retry is not None and not isinstance(self.retry, RetryPolicy):
-            raise InvalidInput(f"{type(self).__name__}.retry {self.retry!r:.80}: must be a RetryPolicy")
+            raise AlreadyConnected(f"consumer of {self.queue_name!r} is connected: close() it first")
+        self._check_settings(orchestrator, lease_s, prefetch, poll_timeout_s)
         if self.schema is not None:
             orchestrator.register(self.schema, self.queue_type)
-        schema, queue = orchestrator.registration_for_consumer(name)
+        schema, queue = orchestrator.registration_for_consumer(self.queue_name)
         backend = detect_consumer_backend(
             orchestrator.backend, queue.name, lease_s=lease_s, prefetch=prefetch
         )
@@ -181,6 +172,19 @@ class Consumer(Closing, Generic[InT, OutT]):
             count_waiting=partial(orchestrator.count_queue_messages, queue.name),
             counts_lag_s=orchestrator.backend.capabilities.counts_lag_s,
         )
+
+    def _check_settings(
+        self, orchestrator: object, lease_s: float, prefetch: int | None, poll_timeout_s: float
+    ) -> None:
+        if not isinstance(orchestrator, Orchestrator):
+            raise InvalidInput(f"connect({orchestrator!r:.80}): pass an Orchestrator")
+        if check_seconds("lease_s", lease_s) == 0:
+            raise InvalidInput("lease_s 0: must be more than 0 seconds")
+        if prefetch is not None:
+            check_int("prefetch", prefetch, 1, _MAX_PREFETCH)
+        check_seconds("poll_timeout_s", poll_timeout_s)
+        if self.retry is not None and not isinstance(self.retry, RetryPolicy):
+            raise InvalidInput(f"{type(self).__name__}.retry {self.retry!r:.80}: must be a RetryPolicy")
 
     @property
     def consumer_backend(self) -> ConsumerBackend:

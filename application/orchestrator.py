@@ -3,60 +3,51 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from datetime import timedelta
 from functools import partial
 from typing import Any, overload
 
 from pydantic import BaseModel, ConfigDict
 
 from ..domain import Job, JobSchema, Progress, Queue, QueueKind, job_from_schema
-from ..domain.envelope import decode, decode_model, encode
+from ..domain.envelope import decode_model
 from ..domain.errors import (
     InvalidInput,
-    InvalidJob,
     JobFailed,
-    JobsError,
-    PublishUnknown,
     QueueNotFound,
     ResultNotReady,
-    SchemaMismatch,
     SchemaNotRegistered,
     UnsupportedCapability,
 )
-from ..domain.job import NO_HEADERS, utcnow
+from ..domain.job import NO_HEADERS
 from ..domain.limits import (
     MAX_BODY_BYTES,
-    MAX_HEADERS,
     check_int,
     check_name,
     check_seconds,
-    truncate_error,
 )
-from ..domain.reasons import DeadReason
-from ..domain.schema import validate_model
 from ..ports import (
-    Ack,
-    Dead,
     DeadLetter,
-    Delivery,
     Message,
     Observer,
     OrchestratorBackend,
     PublishOutcome,
-    PublishStatus,
     QueueCounts,
     ResultStatus,
-    Settlement,
     SettleOutcome,
 )
 from ..ports.base import Closing
 from .backends import detect_backend
-from .handler_errors import describe
 from .job_queue import InT, JobQueue, OutT
+from .messages import (
+    PublishOptions,
+    Work,
+    accept,
+    confirmed_id,
+    message_or_rejection,
+    to_message,
+)
 from .observers import Observers
 from .registry import Registration, SchemaRegistry
-from .signals.graceful_stop import asks_to_stop
 
 _MAX_LISTED = 2**31 - 1
 _UNOBSERVED = nullcontext(NO_HEADERS)
@@ -68,8 +59,6 @@ class Anything(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
-Work = Job[Any] | BaseModel | Mapping[str, Any]
-"""What can be published: a job, an instance of the schema's input model, or a dict that validates as one."""
 QueueRef = str | JobSchema[Any, Any]
 """A queue, by its name or by the schema of its jobs."""
 
@@ -268,26 +257,17 @@ class Orchestrator(Closing):
         registration = self._registered(queue_name)
         name = registration.queue.name
         with self._publishing(name, 1) as headers:
-            message = self._message(registration, job, priority, delay_s, headers)
+            message = to_message(registration, job, self._options(priority, delay_s, headers))
             outcome = self.backend.publish(name, [message])[0]
-            return self._confirmed(name, outcome)
+            return confirmed_id(name, outcome, has_dedupe=self.backend.capabilities.dedupe)
+
+    def _options(
+        self, priority: int | None, delay_s: float | None, headers: Mapping[str, str]
+    ) -> PublishOptions:
+        return PublishOptions(priority, delay_s, headers, self.max_body_bytes)
 
     def _publishing(self, queue_name: str, count: int) -> AbstractContextManager[Mapping[str, str]]:
         return _UNOBSERVED if self.observer is None else self.observer.publishing(queue_name, count)
-
-    def _confirmed(self, queue_name: str, outcome: PublishOutcome) -> str:
-        if outcome.status in (PublishStatus.ACCEPTED, PublishStatus.DUPLICATE):
-            return outcome.id
-        if outcome.status is PublishStatus.UNKNOWN:
-            if self.backend.capabilities.dedupe:
-                again = "publish it again under the same id: if it is in the queue, that changes nothing"
-            else:
-                again = "publishing it again may make a second job, as this backend has no dedupe"
-            raise PublishUnknown(
-                f"job {outcome.id} may or may not be in queue {queue_name!r}: "
-                f"the connection broke before the confirm; {again}"
-            ) from outcome.error
-        raise outcome.error or JobsError(f"job {outcome.id} was rejected by the backend")
 
     @overload
     def publish_batch(
@@ -333,9 +313,8 @@ class Orchestrator(Closing):
             raise InvalidInput(f"publish_batch: pass a list of jobs, not one {type(jobs).__name__}")
         jobs = list(jobs)
         with self._publishing(name, len(jobs)) as headers:
-            prepared = [
-                self._message_or_rejection(registration, job, priority, delay_s, headers) for job in jobs
-            ]
+            options = self._options(priority, delay_s, headers)
+            prepared = [message_or_rejection(registration, job, options) for job in jobs]
             messages = [item for item in prepared if isinstance(item, Message)]
             answers = self.backend.publish(name, messages) if messages else []
         if len(messages) == len(prepared):
@@ -349,55 +328,6 @@ class Orchestrator(Closing):
             len(outcomes),
         )
         return outcomes
-
-    def _message_or_rejection(
-        self,
-        registration: Registration,
-        job: Work,
-        priority: int | None,
-        delay_s: float | None,
-        headers: Mapping[str, str],
-    ) -> Message | PublishOutcome:
-        try:
-            return self._message(registration, job, priority, delay_s, headers)
-        except InvalidInput as error:
-            return PublishOutcome(job.id if isinstance(job, Job) else "", PublishStatus.REJECTED, error)
-
-    def _message(
-        self,
-        registration: Registration,
-        work: Work,
-        priority: int | None,
-        delay_s: float | None,
-        headers: Mapping[str, str],
-    ) -> Message:
-        schema, queue = registration
-        if not isinstance(work, Job):
-            job = job_from_schema(schema, work, priority=0 if priority is None else priority)
-        elif work.schema_name != schema.name:
-            raise SchemaMismatch(
-                f"job {work.id} is of schema {work.schema_name!r}; "
-                f"queue {queue.name!r} carries {schema.name!r}"
-            )
-        elif not isinstance(work.payload, schema.input):
-            payload = validate_model("payload", schema.input, work.payload)
-            job = replace(work, payload=payload, priority=work.priority if priority is None else priority)
-        else:
-            job = work if priority is None else replace(work, priority=priority)
-        if headers and len(headers.keys() | job.headers.keys()) <= MAX_HEADERS:
-            job = replace(job, headers={**headers, **job.headers})
-        if job.priority and queue.kind is not QueueKind.PRIORITY:
-            raise InvalidJob(
-                f"priority {job.priority}: queue {queue.name!r} is {queue.kind}; "
-                'register its schema with queue_type="priority"'
-            )
-        delay = 0.0
-        if delay_s is not None:
-            delay = check_seconds("delay_s", delay_s)
-            job = replace(job, not_before=utcnow() + timedelta(seconds=delay) if delay else None)
-        elif job.not_before is not None:
-            delay = check_seconds("not_before", max(0.0, (job.not_before - utcnow()).total_seconds()))
-        return Message(job.id, encode(job, schema, max_bytes=self.max_body_bytes), job.priority, delay)
 
     def _registered(self, queue: object) -> Registration:
         registration = self._registry.find(queue) if isinstance(queue, str) else None
@@ -437,23 +367,11 @@ class Orchestrator(Closing):
         open_one = partial(self.backend.open_consumer, queue.name, prefetch=1)
         with self.backend.idle_consumers.borrowed(queue.name, open_one) as consumer:
             while deliveries := consumer.receive(1, 0.0):
-                job, settlement = self._accept(deliveries[0], schema)
+                job, settlement = accept(deliveries[0], schema, self.max_body_bytes)
                 (outcome,) = consumer.settle([settlement]).outcomes
                 if job is not None and outcome is SettleOutcome.OK:  # else it is another's
                     return job
         return None
-
-    def _accept(self, delivery: Delivery, schema: JobSchema[Any, Any]) -> tuple[Job[Any] | None, Settlement]:
-        try:
-            job = decode(delivery.body, schema, attempt=delivery.attempt, max_bytes=self.max_body_bytes)
-        except KeyboardInterrupt:  # the caller's, who has pressed Ctrl-C
-            raise
-        except BaseException as error:  # a validator of the user's model may raise anything
-            if asks_to_stop(error):
-                raise
-            error_text = truncate_error(describe(error))
-            return None, Dead(delivery.receipt, DeadReason.MALFORMED, error_text)
-        return job, Ack(delivery.receipt)
 
     # -- results ----------------------------------------------------------------------------------
 
