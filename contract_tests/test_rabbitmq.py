@@ -3,7 +3,6 @@
 import re
 import secrets
 import shlex
-import socket
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from brokers import redis_server
 from brokers.fixtures import StartRabbitMQ
 from brokers.rabbitmq_server import Address
 from mindtrace.jobs import ConsumerBackend, OrchestratorBackend, RabbitMQClient
-from mindtrace.jobs.adapters.rabbitmq.wire import Line
+from mindtrace.jobs.adapters.rabbitmq.transport.connection import Connection
 from mindtrace.jobs.contract import Harness, contract_suite, run_contract
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import AccessDenied, QueueNotFound
@@ -51,16 +50,16 @@ class RabbitMQHarness(Harness):
         return client
 
     def crash(self, consumer: ConsumerBackend) -> None:
-        _cut(consumer._intake)
+        _cut(consumer._channel)
 
     def sever(self, backend: OrchestratorBackend) -> None:
-        lines = backend._lines
-        if lines is None:
+        parts = backend._parts
+        if parts is None:
             return
-        for line in (lines.admin._line, lines.outbox._publisher):
-            _cut(line)
+        for connection in (parts.admin._connection, parts.publisher._connection):
+            _cut(connection)
         for consumer in list(backend._consumers):
-            _cut(consumer._intake)
+            _cut(consumer._channel)
 
     def destroy(self, namespace: str) -> None:
         with self.client(namespace) as client:
@@ -72,10 +71,10 @@ class RabbitMQHarness(Harness):
         return 0.1
 
 
-def _cut(line: Line) -> None:
+def _cut(connection: Connection) -> None:
     """Break a connection as a network does: neither end is told more than that."""
-    with suppress(AttributeError, OSError):  # there is none
-        line._connection._transport._sock.shutdown(socket.SHUT_RDWR)
+    if (driver := connection._driver) is not None:
+        driver.drop()
 
 
 @pytest.fixture(scope="module", autouse=True)

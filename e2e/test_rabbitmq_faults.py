@@ -507,7 +507,7 @@ def test_a_job_for_priorities_counts_each_crash_and_keeps_its_rank(server: Priva
                 first, second = receive(consumer, 2)
                 assert (first.id, second.id, second.crashes) == ("high", "poison", crashes)
                 assert consumer.settle([Release(first.receipt)]).outcomes == [SettleOutcome.OK]
-                consumer._intake.abandon()
+                consumer._channel.drop()
                 eventually(lambda: client.counts(QUEUE).ready == 3, LIMIT_S, "the broker noticed")
         with client.open_consumer(QUEUE) as consumer:
             came = receive(consumer, 2) + receive(consumer, 1)

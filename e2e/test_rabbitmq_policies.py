@@ -10,7 +10,7 @@ import pytest
 
 from brokers.rabbitmq_server import PrivateRabbitMQ
 from mindtrace.jobs import PublishStatus, RabbitMQClient
-from mindtrace.jobs.adapters.rabbitmq import policy_probe
+from mindtrace.jobs.adapters.rabbitmq.diagnosis import policy_probe
 from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.ports import Finding, Message, Verdict
 
@@ -152,7 +152,7 @@ def test_a_job_that_came_back_too_often_for_a_policy_is_a_dead_letter(
         with client.open_consumer(QUEUE) as consumer:
             for _ in range(COUNT):
                 assert consumer.receive(1, 10.0), f"{crash} crashes, and a job is gone"
-            consumer._intake.abandon()
+            consumer._channel.drop()
             eventually(
                 lambda: client.counts(QUEUE).ready + client.counts(QUEUE).dead == COUNT, 20, "all are back"
             )

@@ -26,11 +26,13 @@ from brokers.private_server import free_port
 from brokers.proxy import Proxy, Spoil
 from brokers.rabbitmq_server import PrivateRabbitMQ, patience
 from mindtrace.jobs import ConsumerBackend, RabbitMQClient, RabbitMQConsumerBackend
-from mindtrace.jobs.adapters.rabbitmq import consumer_backend, letters, wire
-from mindtrace.jobs.adapters.rabbitmq.intake import Intake
+from mindtrace.jobs.adapters.rabbitmq import dead_letters
+from mindtrace.jobs.adapters.rabbitmq.consumer import credit
+from mindtrace.jobs.adapters.rabbitmq.consumer.channel import ConsumerChannel
 from mindtrace.jobs.adapters.rabbitmq.message import HEADER
 from mindtrace.jobs.adapters.rabbitmq.topology import Names
-from mindtrace.jobs.adapters.rabbitmq.wire import Io, Line, LineClosed
+from mindtrace.jobs.adapters.rabbitmq.transport import connection as connection_module
+from mindtrace.jobs.adapters.rabbitmq.transport.connection import Connection
 from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.domain.errors import BackendUnavailable, BrokerUnsuitable, Closed
 from mindtrace.jobs.ports import (
@@ -71,33 +73,34 @@ def client(server: PrivateRabbitMQ) -> Iterator[RabbitMQClient]:
         yield made
 
 
-def cut(line: Line) -> None:
-    """Break a connection as a network does, and let the line notice."""
-    broken = line._connection
-    with suppress(AttributeError, OSError):
-        broken._transport._sock.shutdown(socket.SHUT_RDWR)
+def cut(connection: Connection) -> None:
+    """Break a connection as a network does, and let it be noticed."""
+    broken = connection._driver
+    if broken is not None:
+        broken.drop()
     give_up = time.monotonic() + LIMIT_S
-    while broken is not None and line._connection is broken:
-        assert time.monotonic() < give_up, "the line doesn't notice that its connection broke"
-        line.io.beat()
+    while broken is not None and connection._driver is broken:
+        assert time.monotonic() < give_up, "it doesn't notice that it broke"
+        connection.loop.poll()
         time.sleep(0.001)
 
 
 class CutAt:
-    """Cuts a consumer's connection before or after the n-th request over its line, until it is lifted."""
+    """Cuts a consumer's connection before or after the n-th request over it, until it is lifted."""
 
-    def __init__(self, line: Line, which: int, *, before: bool) -> None:
+    NAMES = ("request", "settle")
+
+    def __init__(self, channel: ConsumerChannel, which: int, *, before: bool) -> None:
         self.cuts = 0
-        self._line = line
+        self._channel = channel
         self._left = which
-        self._names = [name for name in ("ask", "finish") if hasattr(line, name)]
-        for name in self._names:
-            setattr(line, name, self._spoilt(getattr(line, name), before))
+        for name in self.NAMES:
+            setattr(channel, name, self._spoilt(getattr(channel, name), before))
 
     def lift(self) -> None:
         """Cut no more."""
-        for name in self._names:
-            delattr(self._line, name)
+        for name in self.NAMES:
+            delattr(self._channel, name)
 
     def _spoilt(self, say: Callable[..., Any], before: bool) -> Callable[..., Any]:
         def spoilt(*args: Any, **options: Any) -> Any:
@@ -112,7 +115,7 @@ class CutAt:
         return spoilt
 
     def _cut(self) -> None:
-        cut(self._line)
+        cut(self._channel)
         self.cuts += 1
 
 
@@ -158,7 +161,7 @@ def settled_at_a_cut(client: RabbitMQClient, queue: str, how: str, request: int,
     with client.open_consumer(queue) as consumer:
         assert isinstance(consumer, RabbitMQConsumerBackend)
         (held,) = consumer.receive(1, LIMIT_S)
-        saboteur = CutAt(consumer._intake, request, before=before)
+        saboteur = CutAt(consumer._channel, request, before=before)
         (outcome,) = consumer.settle([SETTLEMENTS[how](held.receipt)], take=1).outcomes
         saboteur.lift()
     dead = Counter(letter.id for letter in client.dead_letters(queue))
@@ -192,21 +195,21 @@ def test_what_the_broker_never_heard_is_lost_and_comes_again(server: PrivateRabb
         with client.open_consumer(QUEUE) as consumer:
             assert isinstance(consumer, RabbitMQConsumerBackend)
             (held,) = consumer.receive(1, LIMIT_S)
-            finish = consumer._intake.finish
+            settle = consumer._channel.settle
 
             def swallowed(*words: Any, **more: Any) -> bool:
                 proxy.spoil_next(ACK, Spoil.HOLD)
-                answer = finish(*words, **more)
+                answer = settle(*words, **more)
                 eventually(lambda: proxy.spoiled, LIMIT_S, "the acknowledgement is held up")
                 for connection in proxy._connections:
                     if connection.spoil is Spoil.HOLD:
                         connection.end()
-                cut(consumer._intake)
+                cut(consumer._channel)
                 return answer
 
-            consumer._intake.finish = swallowed  # type: ignore[method-assign]
+            consumer._channel.settle = swallowed  # type: ignore[method-assign]
             assert consumer.settle([Ack(held.receipt)]).outcomes == [SettleOutcome.LOST]
-            consumer._intake.finish = finish  # type: ignore[method-assign]
+            consumer._channel.settle = settle  # type: ignore[method-assign]
         assert drained(client, {"job"}) == ["job"]
 
 
@@ -218,10 +221,10 @@ def test_a_receiver_whose_connection_breaks_at_any_word_is_still_woken(
     for step in (1, 2):
         with client.open_consumer(QUEUE) as consumer, ThreadPoolExecutor(1) as threads:
             assert isinstance(consumer, RabbitMQConsumerBackend)
-            intake = consumer._intake
-            saboteur = CutAt(intake, step, before=before)
+            channel = consumer._channel
+            saboteur = CutAt(channel, step, before=before)
             waiting = threads.submit(consumer.receive, 1, 10 * LIMIT_S)
-            eventually(lambda: saboteur.cuts and intake.credit, LIMIT_S, "it has asked again")  # noqa: B023
+            eventually(lambda: saboteur.cuts and channel.credit, LIMIT_S, "it has asked again")  # noqa: B023
             client.publish(QUEUE, [Message(f"job-{step}", b"{}")])
             try:
                 came = waiting.result(LIMIT_S)
@@ -240,7 +243,7 @@ def test_an_idle_consumer_asks_for_one_job_and_leaves_the_rest_to_others(client:
         ThreadPoolExecutor(1) as threads,
     ):
         waiting = threads.submit(idle.receive, 10, LIMIT_S)
-        eventually(lambda: idle._intake.credit == 1, LIMIT_S, "it has asked for one")
+        eventually(lambda: idle._channel.credit == 1, LIMIT_S, "it has asked for one")
         client.publish(QUEUE, burst)
         first = waiting.result()
         rest = receive(other, len(burst) - len(first))
@@ -255,91 +258,29 @@ def test_a_connection_that_breaks_at_once_each_time_is_no_storm(client: RabbitMQ
     """A receiver pauses longer and longer between connections that don't last (CON-1)."""
     with client.open_consumer(QUEUE) as consumer:
         assert isinstance(consumer, RabbitMQConsumerBackend)
-        intake, asked = consumer._intake, 0
-        ask = intake.ask
+        channel, asked = consumer._channel, 0
+        request = channel.request
 
         def doomed(*args: Any) -> Any:
             nonlocal asked
             asked += 1
-            answer = ask(*args)
-            cut(intake)
+            answer = request(*args)
+            cut(channel)
             return answer
 
-        intake.ask = doomed  # type: ignore[method-assign]
+        channel.request = doomed  # type: ignore[method-assign]
         with suppress(BackendUnavailable):
             consumer.receive(1, 2.0)
         assert asked < 40
-        intake.ask = ask  # type: ignore[method-assign]
-
-
-def test_what_is_said_later_is_done_later() -> None:
-    """Also where the one before was left to a thread that has the loop and is about to leave it."""
-    order: list[int] = []
-    io = Io(lambda _error: None)
-    inside, leave = threading.Event(), threading.Event()
-
-    def last_look() -> bool:
-        if io._driver is None:  # it hasn't got the loop yet
-            return False
-        inside.set()
-        return leave.wait(LIMIT_S)
-
-    driver = threading.Thread(target=lambda: io.wait(last_look, LIMIT_S))
-    driver.start()
-    assert inside.wait(LIMIT_S)
-    io.run(lambda: order.append(1))
-    leave.set()
-    driver.join()
-    io.run(lambda: order.append(2))
-    assert order == [1, 2]
-    io.close()
-
-
-def test_what_comes_to_pass_while_another_looks_is_told_it() -> None:
-    """The answer comes just after it looked, and before it waits: who has the loop must not sleep on it."""
-    io = Io(lambda _error: None)
-    answered, looking = threading.Event(), threading.Event()
-    looks = count(1)
-
-    def answer() -> None:
-        looking.wait(LIMIT_S)
-        answered.set()
-
-    def look() -> bool:
-        seen = answered.is_set()
-        if next(looks) == 2:  # the last one before it waits
-            looking.set()
-            time.sleep(0.2)  # as long as it takes who has the loop to wait again
-        return seen
-
-    io.loop.call_later(0.05, answer)
-    driver = threading.Thread(target=lambda: io.wait(lambda: False, 10 * LIMIT_S))
-    driver.start()
-    eventually(lambda: io._driver is not None, LIMIT_S, "another has the loop")
-    began = time.monotonic()
-    assert io.wait(look, 2 * LIMIT_S)
-    assert time.monotonic() - began < LIMIT_S
-    io.close()
-    driver.join()
-
-
-def test_closing_a_loop_ends_who_drives_it_and_who_waits() -> None:
-    """At once, and nothing stays open (CON-2)."""
-    io = Io(lambda _error: None)
-    with ThreadPoolExecutor(3) as threads:
-        waiting = [threads.submit(io.wait, lambda: False, 10 * LIMIT_S) for _ in range(3)]
-        eventually(lambda: io._driver is not None and io._others == 2, LIMIT_S, "all three wait")
-        io.close()
-        assert [one.result(LIMIT_S) for one in waiting] == [False] * 3
-    assert io.loop.is_closed
-    with pytest.raises(LineClosed):
-        io.run(lambda: None)
+        channel.request = request  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("ssl", [False, True])
 def test_a_client_closes_at_once_while_a_server_is_silent(ssl: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """At whatever point of the opening; who waits for it is told (CON-2)."""
-    monkeypatch.setattr(wire, "_CLOSE_S", 10 * LIMIT_S)  # what a farewell that nobody answers would take
+    monkeypatch.setattr(
+        connection_module, "CLOSE_TIMEOUT_S", 10 * LIMIT_S
+    )  # what a farewell that nobody answers would take
     with socket.create_server(("127.0.0.1", 0)) as silent:
         client = RabbitMQClient(hosts=[silent.getsockname()], ssl=ssl, retry_timeout_s=10 * LIMIT_S)
         told: list[BaseException] = []
@@ -388,17 +329,17 @@ def test_what_was_said_before_a_connection_ended_hides_no_end(server: PrivateRab
     ):
         client.declare(Queue(QUEUE))
         client.publish(QUEUE, [Message("before", b"{}")])
-        publisher = client._open().outbox._publisher
-        publisher._heart.leave(publisher.io)  # which might notice it first
+        publisher = client._open().publisher._connection
+        publisher._heartbeat.unregister(publisher.loop)  # which might notice it first
         has_ended = select.poll()
-        has_ended.register(publisher._connection._transport._sock, select.POLLRDHUP)
+        has_ended.register(publisher._driver._transport._sock, select.POLLRDHUP)
         for connection in proxy._connections:
             connection.client.sendall(Heartbeat().marshal())
             connection.end()
         assert has_ended.poll(LIMIT_S * 1000)
         (outcome,) = client.publish(QUEUE, [Message("after", b"{}")])
         assert outcome.status is PublishStatus.ACCEPTED
-        publisher._heart.serve(publisher.io)
+        publisher._heartbeat.register(publisher.loop)
 
 
 def test_of_several_servers_the_first_that_answers_is_used(server: PrivateRabbitMQ) -> None:
@@ -407,34 +348,6 @@ def test_of_several_servers_the_first_that_answers_is_used(server: PrivateRabbit
     with RabbitMQClient(hosts=hosts, namespace="several", retry_timeout_s=LIMIT_S) as client:
         client.declare(Queue(QUEUE))
         assert client.counts(QUEUE).waiting == 0
-
-
-def test_an_interrupt_leaves_the_turn_to_others() -> None:
-    """A KeyboardInterrupt in the middle of the I/O breaks the connection, not the lock on it."""
-    faults: list[BaseException] = []
-    io = Io(faults.append)
-
-    def strike() -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        io.run(strike)
-    assert [type(fault) for fault in faults] == [KeyboardInterrupt]
-    assert io.wait(lambda: True, LIMIT_S)
-    assert io._driver is None
-    io.close()
-
-
-def test_a_fault_in_the_loop_is_nobody_elses() -> None:
-    """Whoever happens to serve the loop isn't hit by what another wanted done."""
-    faults: list[BaseException] = []
-    io = Io(faults.append)
-    io._todo.append(lambda: 1 / 0)
-    done: list[int] = []
-    io.wait(lambda: done, LIMIT_S, first=lambda: done.append(1))
-    assert done == [1]
-    assert [type(fault) for fault in faults] == [ZeroDivisionError]
-    io.close()
 
 
 def test_a_signal_handler_may_interrupt_a_receiver(client: RabbitMQClient) -> None:
@@ -477,9 +390,9 @@ def test_a_child_leaves_its_parents_consumers_alone(client: RabbitMQClient) -> N
 def test_a_publish_after_a_cut_goes_over_a_new_connection(client: RabbitMQClient) -> None:
     """Not over the one that is known to be gone to whoever looks: nothing is UNKNOWN then (PUB-1, CON-1)."""
     for number in range(5):
-        publisher = client._open().outbox._publisher
+        publisher = client._open().publisher._connection
         client.publish(QUEUE, [Message(f"before-{number}", b"{}")])
-        publisher._connection._transport._sock.shutdown(socket.SHUT_RDWR)
+        publisher._driver._transport._sock.shutdown(socket.SHUT_RDWR)
         (outcome,) = client.publish(QUEUE, [Message(f"after-{number}", b"{}")])
         assert outcome.status is PublishStatus.ACCEPTED
 
@@ -487,9 +400,9 @@ def test_a_publish_after_a_cut_goes_over_a_new_connection(client: RabbitMQClient
 def test_a_publish_over_what_pika_gave_up_goes_over_a_new_connection(client: RabbitMQClient) -> None:
     """Where nothing shows on the socket, but the loop has yet to tell (PUB-1, CON-1)."""
     client.publish(QUEUE, [Message("before", b"{}")])
-    publisher = client._open().outbox._publisher
+    publisher = client._open().publisher._connection
 
-    publisher.io.run(lambda: publisher._connection._terminate_stream(RuntimeError("no heartbeat came")))
+    publisher.loop.call(lambda: publisher._driver._terminate_stream(RuntimeError("no heartbeat came")))
     (outcome,) = client.publish(QUEUE, [Message("after", b"{}")])
 
     assert outcome.status is PublishStatus.ACCEPTED
@@ -504,7 +417,7 @@ def test_what_was_given_up_before_it_was_begun_never_arrives(client: RabbitMQCli
         held.set()
         let_go.wait(LIMIT_S)
 
-    holder = threading.Thread(target=client._open().outbox._publisher.io.run, args=(hold,))
+    holder = threading.Thread(target=client._open().publisher._connection.loop.call, args=(hold,))
     holder.start()
     assert held.wait(LIMIT_S)
     with patience(client, 0.5):
@@ -522,14 +435,14 @@ def test_a_message_that_cannot_be_written_costs_no_other(client: RabbitMQClient)
     good = [Message(f"good-{number}", b"{}") for number in range(3)]
     bad = [Message("x" * 300, b"{}"), Message("ranked", b"{}", priority=1000)]
     client.publish(QUEUE, good[:1])
-    connection = client._open().outbox._publisher._connection
+    connection = client._open().publisher._connection._driver
 
     outcomes = client.publish(QUEUE, [good[0], bad[0], good[1], bad[1], good[2]])
 
     told = [outcome.status for outcome in outcomes]
     assert told == [PublishStatus.ACCEPTED, PublishStatus.REJECTED] * 2 + [PublishStatus.ACCEPTED]
     assert "no room" in str(outcomes[1].error)
-    assert client._open().outbox._publisher._connection is connection
+    assert client._open().publisher._connection._driver is connection
     ids = [message.id for message in good[:1] + good]
     assert drained(client, set(ids)) == ids
 
@@ -623,14 +536,14 @@ def test_many_dead_letters_are_listed_quickly_and_in_order(
             came = receive(consumer, 500)
             consumer.settle([Dead(one.receipt, "rejected", "no") for one in came])
     asked = 0
-    ask = letters._Reader.ask
+    ask = dead_letters._ReaderConnection.request
 
     def counted(*args: Any) -> Any:
         nonlocal asked
         asked += 1
         return ask(*args)
 
-    monkeypatch.setattr(letters._Reader, "ask", counted)
+    monkeypatch.setattr(dead_letters._ReaderConnection, "request", counted)
     began = time.process_time()
     listed = [letter.id for letter in client.dead_letters(QUEUE, limit=10**6)]
     took_s = time.process_time() - began
@@ -638,7 +551,7 @@ def test_many_dead_letters_are_listed_quickly_and_in_order(
     assert asked < count / 10
     assert took_s < 3.0
     assert listed == [f"job-{n}" for n in range(count)]
-    monkeypatch.setattr(letters, "_MOST_AT_ONCE", 1000)
+    monkeypatch.setattr(dead_letters, "_MAX_PREFETCH", 1000)
     assert {letter.id for letter in client.dead_letters(QUEUE, limit=count)} == {
         f"job-{n}" for n in range(count)
     }
@@ -728,11 +641,13 @@ def test_what_is_settled_when_its_queue_was_deleted_never_reaches_the_successor(
     with client.open_consumer(QUEUE) as consumer:
         assert isinstance(consumer, RabbitMQConsumerBackend)
         dead, again, back = receive_all(consumer, 3)
-        monkeypatch.setattr(consumer._intake._channel, "close", lambda: None)
+        monkeypatch.setattr(consumer._channel._channel, "close", lambda: None)
         client.delete(QUEUE)
         client.declare(Queue(QUEUE))
         eventually(
-            lambda: consumer.extend([]) or consumer._intake.deleted, LIMIT_S, "it is told of the deletion"
+            lambda: consumer.extend([]) or consumer._channel.queue_deleted,
+            LIMIT_S,
+            "it is told of the deletion",
         )
         settlements = [Dead(dead, "rejected", "no"), Retry(again, 0.0, "no"), Release(back)]
         assert consumer.settle(settlements).outcomes == [SettleOutcome.LOST] * 3
@@ -744,17 +659,17 @@ def test_what_a_deleted_queue_still_sends_is_nobodys(client: RabbitMQClient) -> 
     """What was under way when its end was told isn't taken for the successor's (ADM-3)."""
     with client.open_consumer(QUEUE) as consumer:
         assert isinstance(consumer, RabbitMQConsumerBackend)
-        intake = consumer._intake
-        intake.ask(partial(intake.want, 5), LIMIT_S)
-        assert intake.credit
+        channel = consumer._channel
+        channel.request(partial(channel.set_credit, 5), LIMIT_S)
+        assert channel.credit
         client.publish(QUEUE, [Message("late", b"{}")])
-        intake.io.run(lambda: intake._on_deleted(intake._channel))
-        eventually(lambda: intake.deleted, LIMIT_S, "it was told so")
+        channel.loop.call(lambda: channel._on_deleted(channel._channel))
+        eventually(lambda: channel.queue_deleted, LIMIT_S, "it was told so")
         give_up = time.monotonic() + LIMIT_S
-        while intake.is_open:
+        while channel.is_open:
             assert time.monotonic() < give_up
-            intake.io.beat()
-            assert not intake.arrivals
+            channel.loop.poll()
+            assert not channel.arrivals
         (receipt,) = receive_all(consumer, 1)  # the queue is still there, as the deletion is made up
         consumer.settle([Ack(receipt)])
 
@@ -779,7 +694,7 @@ HAND = 200
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Consumers wait for what the broker is about to send, however long a busy machine takes."""
     for name in ("_GRACE_S", "_LULL_S"):
-        monkeypatch.setattr(consumer_backend, name, LIMIT_S)
+        monkeypatch.setattr(credit, name, LIMIT_S)
 
 
 @pytest.fixture
@@ -842,12 +757,12 @@ def test_what_is_on_its_way_is_given_back_to_others(adaptive: RabbitMQClient) ->
 class Delayed:
     """Keeps what the broker has sent from a consumer, as a slow network does, but for the first so many."""
 
-    def __init__(self, intake: Intake, first: int) -> None:
+    def __init__(self, channel: ConsumerChannel, first: int) -> None:
         self.kept: list[tuple[Any, ...]] = []
         self._first = first
-        self._intake = intake
-        self._on_arrival = intake._on_arrival
-        intake._on_arrival = self._arrive  # type: ignore[method-assign]
+        self._channel = channel
+        self._on_arrival = channel._on_arrival
+        channel._on_arrival = self._arrive  # type: ignore[method-assign]
 
     def _arrive(self, *arrival: Any) -> None:
         if self._first:
@@ -864,7 +779,7 @@ class Delayed:
             for arrival in self.kept:
                 self._on_arrival(*arrival)
 
-        self._intake.io.run(arrive)
+        self._channel.loop.call(arrive)
 
 
 def test_what_comes_while_others_are_settled_is_not_asked_for_twice(
@@ -874,21 +789,21 @@ def test_what_comes_while_others_are_settled_is_not_asked_for_twice(
     ids = filled(adaptive, 6 * HAND)
     with adaptive.open_consumer(QUEUE) as consumer:
         assert isinstance(consumer, RabbitMQConsumerBackend)
-        intake = consumer._intake
-        delayed = Delayed(intake, HAND + HAND // 2)
+        channel = consumer._channel
+        delayed = Delayed(channel, HAND + HAND // 2)
         half = first_half(consumer)
-        assert not intake.arrivals
-        finish = intake.finish
+        assert not channel.arrivals
+        settle = channel.settle
 
         def late(*words: Any, **more: Any) -> bool:
-            assert intake.io.wait(lambda: len(delayed.kept) == HAND // 2, LIMIT_S)
+            assert channel.loop.wait(lambda: len(delayed.kept) == HAND // 2, LIMIT_S)
             delayed.arrive()
-            assert intake.io.wait(lambda: len(intake.arrivals) == HAND // 2, LIMIT_S)
-            return finish(*words, **more)
+            assert channel.loop.wait(lambda: len(channel.arrivals) == HAND // 2, LIMIT_S)
+            return settle(*words, **more)
 
-        monkeypatch.setattr(intake, "finish", late)
+        monkeypatch.setattr(channel, "settle", late)
         came = consumer.settle([Ack(one.receipt) for one in half], take=HAND).deliveries
-        monkeypatch.setattr(intake, "finish", finish)
+        monkeypatch.setattr(channel, "settle", settle)
         assert len(came) == HAND // 2
         assert len(ids) - HAND - len(half) - adaptive.counts(QUEUE).ready <= HAND
         consumer.release_ahead()
@@ -905,7 +820,7 @@ def test_a_crash_is_counted_though_the_job_is_given_back_on_its_way(
         with client.open_consumer(QUEUE) as doomed, client.open_consumer(QUEUE) as busy:
             receive(doomed, HAND)
             half = first_half(busy)
-            cut(doomed._intake)
+            cut(doomed._channel)
             eventually(lambda: client.counts(QUEUE).ready == 4 * HAND, LIMIT_S, "what the dead had is back")
             next_half = busy.settle([Ack(one.receipt) for one in half], take=HAND).deliveries
             busy.release_ahead()
@@ -933,7 +848,7 @@ def test_a_cut_gives_back_what_is_on_its_way(adaptive: RabbitMQClient) -> None:
     with adaptive.open_consumer(QUEUE) as unlucky:
         half = first_half(unlucky)
         eventually(lambda: adaptive.counts(QUEUE).ready == 4 * HAND, LIMIT_S, "the other half is on its way")
-        cut(unlucky._intake)
+        cut(unlucky._channel)
         settled = unlucky.settle([Ack(one.receipt) for one in half], take=HAND)
         assert set(settled.outcomes) == {SettleOutcome.LOST}
         came = receive(unlucky, 5 * HAND)

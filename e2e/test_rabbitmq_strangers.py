@@ -12,8 +12,8 @@ from pika.exceptions import AMQPError
 from brokers.rabbitmq_server import Address
 from brokers.strangers import ODD, RawProperties, any_value, mutated, with_header
 from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, Orchestrator
-from mindtrace.jobs.adapters.rabbitmq import tables
 from mindtrace.jobs.adapters.rabbitmq.topology import Names
+from mindtrace.jobs.adapters.rabbitmq.transport import tables
 
 from .workers import eventually
 
@@ -68,7 +68,7 @@ class Trial:
         with Runner() as runner:
             runner.connect(self.orchestrator, poll_timeout_s=1.0)
             runner.consume_until_empty()
-            assert runner.consumer_backend._intake.generation == 0, "its connection broke"
+            assert runner.consumer_backend._channel.generation == 0, "its connection broke"
             assert runner.stats.lost == 0
         return runner
 
@@ -148,10 +148,10 @@ def test_what_cannot_be_read_is_dead_even_if_it_is_given_back(
     """A consumer that closes gives back what it was sent, but not what nobody can run."""
     monkeypatch.delitem(tables._FIXED, b"D")
     with trial.client.open_consumer(QUEUE) as consumer:
-        intake: Any = consumer._intake
-        intake.ask(lambda channel, answer: intake.want(1, channel, answer), 5.0)
+        jobs: Any = consumer._channel
+        jobs.request(lambda channel, reply: jobs.set_credit(1, channel, reply), 5.0)
         assert trial.put(trial.names.work, with_header(ODD["a decimal"], message_id="odd"))
-        assert intake.io.wait(lambda: intake.arrivals, 10)
+        assert jobs.loop.wait(lambda: jobs.arrivals, 10)
     assert trial.letters()["odd"][0] == "malformed"
     assert trial.client.counts(QUEUE).ready == 0
 

@@ -37,7 +37,7 @@ def test_a_consumer_notices_that_its_queue_was_made_anew_with_another_kind(
             other.publish(QUEUE, [Message("a", b"{}", priority=7)])
 
             (delivery,) = receive_one(consumer)
-            consumer._intake.abandon()  # as a crash would
+            consumer._channel.drop()  # as a crash would
             (delivery,) = receive_one(consumer)
             assert delivery.crashes == 1
             consumer.settle([Release(delivery.receipt)])

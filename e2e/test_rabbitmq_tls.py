@@ -133,11 +133,11 @@ def test_what_a_dropped_connection_still_held_is_read_deciphered_or_not_at_all(
         client.publish(queue, [Message(str(number), b"x" * LARGE) for number in range(50)])
         consumer = client.open_consumer(queue)
         assert isinstance(consumer, RabbitMQConsumerBackend)
-        intake = consumer._intake
-        intake.ask(partial(intake.want, 50), LIMIT_S)
+        channel = consumer._channel
+        channel.request(partial(channel.set_credit, 50), LIMIT_S)
 
         def drop() -> None:
-            connection = intake._connection
+            connection = channel._driver
             assert connection is not None
             take = connection._on_data_available
             monkeypatch.setattr(
@@ -148,7 +148,7 @@ def test_what_a_dropped_connection_still_held_is_read_deciphered_or_not_at_all(
             assert some_is_here.poll(LIMIT_S * 1000)
             connection.drop()
 
-        assert intake.io.wait(lambda: not intake.is_open, LIMIT_S, first=drop)
+        assert channel.loop.wait(lambda: not channel.is_open, LIMIT_S, first=drop)
         assert read
         assert not any(data.startswith(ENCIPHERED) for data in read)
         received = 0

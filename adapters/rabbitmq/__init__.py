@@ -1,6 +1,6 @@
 """Queues in RabbitMQ. Needs the extra ``rabbitmq``."""
 
 from .client import RabbitMQClient
-from .consumer_backend import RabbitMQConsumerBackend
+from .consumer import RabbitMQConsumerBackend
 
 __all__ = ["RabbitMQClient", "RabbitMQConsumerBackend"]

@@ -4,90 +4,55 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from time import monotonic, sleep
-from typing import Any, NamedTuple
+from typing import Any
 
 from pika.channel import Channel
 
 from ...domain import Queue, QueueKind
-from ...domain.errors import BackendUnavailable, JobsError, QueueConflict, QueueNotFound
-from .delays import LEVELS, Lane, lanes
-from .link import Differs, Link, Locked, Missing
+from ...domain.errors import BackendUnavailable, JobsError, QueueConflict
+from ...ports import QueueCounts
+from .delays import LEVELS, DelayLevels, all_levels
 from .topology import (
     DEAD_ARGUMENTS,
     LIFE_ARGUMENTS,
     Arguments,
     Names,
     conflict,
+    naming_queue,
     other_settings,
     work_arguments,
 )
-from .wire import Act, Answer, RequestLine
-
-_LOCK_STEP_S = 0.05
-"""The pause between two tries to get the lock of a queue's delay levels."""
-
-
-@contextmanager
-def naming_queue(queue: str) -> Iterator[None]:
-    """Turn what the broker says of a missing queue into QueueNotFound."""
-    try:
-        yield
-    except Missing as error:
-        raise not_declared(queue) from error
-
-
-def not_declared(queue: str) -> QueueNotFound:
-    """Return the error for a queue that doesn't exist."""
-    return QueueNotFound(f"queue {queue!r}: not declared; register its schema first")
-
-
-class DeadCount(NamedTuple):
-    """The dead letters of a queue at one moment, as its leader sees them.
-
-    The broker gives back what a reader had in hand in the same step in which it forgets the reader, be its
-    connection closed or broken; so the number is of all there are once nobody has any.
-    """
-
-    ready: int
-    some_in_hand: bool
-
-
-class PartCounts(NamedTuple):
-    """How many messages are ready in the parts of a queue."""
-
-    ready: int
-    delayed: int
-    dead: int
+from .transport.actions import QueueState, declare_exclusive, look_at
+from .transport.broker import Broker
+from .transport.connection import RequestConnection
+from .transport.errors import Differs, Missing
+from .transport.request import Action, Reply
 
 
 class Admin:
     """Queues and all that belongs to them; any thread may use it."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._line = RequestLine(link.heart, link.servers)
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._connection = RequestConnection(broker)
         self._changing_levels = threading.Lock()
 
     def declare(self, names: Names, queue: Queue) -> None:
         """Make a queue with its parts, the work queue last."""
 
-        def act(channel: Channel, answer: Answer) -> None:
+        def act(channel: Channel, reply: Reply) -> None:
             channel.queue_declare(names.dead, durable=True, arguments=DEAD_ARGUMENTS)
             channel.queue_declare(names.life, durable=True, arguments=LIFE_ARGUMENTS)
-            channel.queue_declare(
-                names.work, durable=True, arguments=work_arguments(names, queue.kind), callback=answer
-            )
+            _declare(names.work, work_arguments(names, queue.kind), channel, reply)
 
         try:
-            self._ask(act)
+            self._request(act)
         except Differs as error:
             raise QueueConflict(conflict(queue, str(error))) from error
 
     def require(self, names: Names) -> None:
         """Raise QueueNotFound if the queue doesn't exist."""
-        with naming_queue(names.queue):
-            self._ask(partial(_count, names.work))
+        self._look_at(names, names.work)
 
     def kind_of(self, names: Names) -> QueueKind:
         """Return the kind that an existing queue has now: another client may have made it anew.
@@ -99,24 +64,35 @@ class Admin:
         differences: list[Differs] = []
         for kind in (QueueKind.FIFO, QueueKind.PRIORITY):
             try:
-                self._ask(partial(_declare, names.work, work_arguments(names, kind)))
+                self._request(partial(_declare, names.work, work_arguments(names, kind)))
             except Differs as error:
                 differences.append(error)
             else:
                 return kind
         raise QueueConflict(other_settings(names.queue, " or ".join(map(str, differences))))
 
-    def counts(self, names: Names) -> PartCounts:
-        """Count the messages of each part of a queue."""
-        with naming_queue(names.queue):
-            ready, dead = self._ask(partial(_count_each, names.work, names.dead))
-        return PartCounts(ready, sum(sum(self._levels(lane)) for lane in lanes(names)), dead)
+    def counts(self, names: Names) -> QueueCounts:
+        """Count the messages of each part of a queue; RabbitMQ doesn't count what is in flight."""
 
-    def dead(self, names: Names) -> DeadCount:
-        """Count the dead letters in their place, and tell whether a reader holds others."""
+        def act(channel: Channel, reply: Reply) -> None:
+            look_at(
+                names.work,
+                channel,
+                lambda work: look_at(names.dead, channel, lambda dead: reply((work, dead))),
+            )
+
         with naming_queue(names.queue):
-            count: DeadCount = self._ask(partial(_count_dead, names.dead))
-        return count
+            work, dead = self._request(act)
+        delayed = sum(sum(self._count_levels(levels)) for levels in all_levels(names))
+        return QueueCounts(ready=work.ready, delayed=delayed, in_flight=None, dead=dead.ready)
+
+    def dead(self, names: Names) -> QueueState:
+        """Look at the dead letters that are in their place, and for readers that hold others.
+
+        The broker gives back what a reader had in hand in the same step in which it forgets the reader, be
+        its connection closed or broken; so the number is of all there are once there is no reader.
+        """
+        return self._look_at(names, names.dead)
 
     def purge(self, names: Names) -> int:
         """Drop what is ready or delayed, and return how many were counted.
@@ -126,47 +102,52 @@ class Admin:
         """
         with self._levels_locked(names), naming_queue(names.queue):
             delayed = self._delete_levels(names)
-            return delayed + int(self._ask(partial(_purge, names.work)))
+            return delayed + int(self._request(partial(_purge, names.work)))
 
     def delete(self, names: Names) -> None:
         """Remove a queue with all its parts."""
 
-        def act(channel: Channel, answer: Answer) -> None:
+        def act(channel: Channel, reply: Reply) -> None:
             channel.queue_delete(names.work)
             channel.exchange_delete(names.stray)
             channel.queue_delete(names.dead)
-            channel.queue_delete(names.life, callback=answer)
+            channel.queue_delete(names.life, callback=reply)
 
         with self._levels_locked(names):
             self._delete_levels(names)
-            self._ask(act)
+            self._request(act)
 
-    def make_levels(self, lane: Lane, top: int) -> None:
+    def make_levels(self, levels: DelayLevels, top: int) -> None:
         """Make the delay levels up to ``top`` where they don't exist.
 
         Raises:
             QueueNotFound: the queue doesn't exist.
         """
-        with self._levels_locked(lane.names), naming_queue(lane.names.queue):
-            if len(self._levels(lane)) <= top:  # nobody was quicker
-                self._ask(partial(_make_levels, lane, top))
+        with self._levels_locked(levels.names), naming_queue(levels.names.queue):
+            if len(self._count_levels(levels)) <= top:  # nobody was quicker
+                self._request(partial(_make_levels, levels, top))
 
     def close(self) -> None:
         """Close the connection."""
-        self._line.close()
+        self._connection.close()
 
-    def _levels(self, lane: Lane) -> list[int]:
+    def _look_at(self, names: Names, part: str) -> QueueState:
+        with naming_queue(names.queue):
+            state: QueueState = self._request(partial(look_at, part))
+        return state
+
+    def _count_levels(self, levels: DelayLevels) -> list[int]:
         """Count the messages in each level that exists: there is no gap below the highest."""
         found: list[int] = []
         with suppress(Missing):
-            self._ask(partial(_count_levels, lane, found))
+            self._request(partial(_count_levels, levels, found))
         return found
 
     def _delete_levels(self, names: Names) -> int:
         deleted = 0
-        for lane in lanes(names):
-            for number in reversed(range(len(self._levels(lane)))):
-                deleted += int(self._ask(partial(_delete_level, lane.level(number))))
+        for levels in all_levels(names):
+            for number in reversed(range(len(self._count_levels(levels)))):
+                deleted += int(self._request(partial(_delete_level, levels.level(number))))
         return deleted
 
     @contextmanager
@@ -177,96 +158,60 @@ class Admin:
         the top take turns. A gap would strand the jobs that have to pass it.
         """
         self.require(names)
-        give_up = monotonic() + self._link.retry_timeout_s
-        if not self._changing_levels.acquire(timeout=self._link.retry_timeout_s):
-            raise _busy(names)
+        what = "another client is changing its delay queues and doesn't finish; try again"
+        busy = f"queue {names.queue!r}: {what}"
+        if not self._changing_levels.acquire(timeout=self._broker.retry_timeout_s):
+            raise BackendUnavailable(busy)
         try:
-            while not self._lock(names):
-                if monotonic() >= give_up:
-                    raise _busy(names)
-                sleep(_LOCK_STEP_S)
+            lock = partial(declare_exclusive, names.changing)
+            self._broker.wait_for_lock(partial(self._request, lock), busy)
             try:
                 yield
             finally:
                 with suppress(JobsError):  # the lock ends with the connection, too
-                    self._ask(partial(_delete, names.changing))
+                    self._request(partial(_delete, names.changing))
         finally:
             self._changing_levels.release()
 
-    def _lock(self, names: Names) -> bool:
-        try:
-            self._ask(partial(_declare_lock, names.changing))
-        except Locked:
-            return False
-        return True
-
-    def _ask(self, act: Act) -> Any:
-        return self._link.persist(partial(self._line.ask, act))
+    def _request(self, action: Action) -> Any:
+        return self._broker.retry(partial(self._connection.request, action))
 
 
-def _busy(names: Names) -> BackendUnavailable:
-    return BackendUnavailable(
-        f"queue {names.queue!r}: another client is changing its delay queues and doesn't finish; try again"
-    )
+def _declare(part: str, arguments: Arguments, channel: Channel, reply: Reply) -> None:
+    channel.queue_declare(part, durable=True, arguments=arguments, callback=reply)
 
 
-def _count(part: str, channel: Channel, answer: Answer) -> None:
-    channel.queue_declare(part, passive=True, callback=lambda frame: answer(frame.method.message_count))
-
-
-def _count_each(first: str, second: str, channel: Channel, answer: Answer) -> None:
-    def counted(frame: Any) -> None:
-        _count(second, channel, lambda count: answer((frame.method.message_count, count)))
-
-    channel.queue_declare(first, passive=True, callback=counted)
-
-
-def _count_levels(lane: Lane, found: list[int], channel: Channel, answer: Answer) -> None:
+def _count_levels(levels: DelayLevels, found: list[int], channel: Channel, reply: Reply) -> None:
     """Count one level after the other into ``found``, until one doesn't exist, which closes the channel."""
     found.clear()
 
     def count_next() -> None:
         if len(found) == LEVELS:
-            answer(None)
+            reply(None)
         else:
-            channel.queue_declare(lane.level(len(found)), passive=True, callback=counted)
+            look_at(levels.level(len(found)), channel, counted)
 
-    def counted(frame: Any) -> None:
-        found.append(frame.method.message_count)
+    def counted(state: QueueState) -> None:
+        found.append(state.ready)
         count_next()
 
     count_next()
 
 
-def _count_dead(part: str, channel: Channel, answer: Answer) -> None:
-    def counted(frame: Any) -> None:
-        answer(DeadCount(frame.method.message_count, frame.method.consumer_count > 0))
-
-    channel.queue_declare(part, passive=True, callback=counted)
+def _purge(part: str, channel: Channel, reply: Reply) -> None:
+    channel.queue_purge(part, callback=lambda frame: reply(frame.method.message_count))
 
 
-def _purge(part: str, channel: Channel, answer: Answer) -> None:
-    channel.queue_purge(part, callback=lambda frame: answer(frame.method.message_count))
+def _delete(part: str, channel: Channel, reply: Reply) -> None:
+    channel.queue_delete(part, callback=lambda frame: reply(frame.method.message_count))
 
 
-def _delete(part: str, channel: Channel, answer: Answer) -> None:
-    channel.queue_delete(part, callback=lambda frame: answer(frame.method.message_count))
-
-
-def _delete_level(level: str, channel: Channel, answer: Answer) -> None:
-    _delete(level, channel, answer)
+def _delete_level(level: str, channel: Channel, reply: Reply) -> None:
+    _delete(level, channel, reply)
     channel.exchange_delete(level)
 
 
-def _declare(part: str, arguments: Arguments, channel: Channel, answer: Answer) -> None:
-    channel.queue_declare(part, durable=True, arguments=arguments, callback=answer)
-
-
-def _declare_lock(name: str, channel: Channel, answer: Answer) -> None:
-    channel.queue_declare(name, exclusive=True, auto_delete=True, callback=answer)
-
-
-def _make_levels(lane: Lane, top: int, channel: Channel, answer: Answer) -> None:
+def _make_levels(levels: DelayLevels, top: int, channel: Channel, reply: Reply) -> None:
     """Declare all at once: the broker does one after the other, and answers the last."""
-    lane.declare(top, channel)
-    channel.queue_declare(lane.level(top), passive=True, callback=answer)
+    levels.declare(top, channel)
+    channel.queue_declare(levels.level(top), passive=True, callback=reply)

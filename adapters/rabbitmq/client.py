@@ -2,9 +2,8 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import islice
 
 from pydantic import SecretStr
 
@@ -31,15 +30,13 @@ from ...ports import (
     ResultStore,
     Verdict,
 )
-from .admin import Admin, not_declared
-from .consumer_backend import RabbitMQConsumerBackend
+from .admin import Admin
+from .consumer import RabbitMQConsumerBackend
+from .dead_letters import DeadLetters, DeadMessage
 from .delays import DELAY_UNIT_S
 from .diagnosis import diagnose
-from .letters import DeadLetters, Letter
-from .link import Link
-from .message import dead_letter, fresh_properties, id_of, revived_properties
-from .outbox import Outbox, Parcel, Sent
-from .publisher import Fate
+from .message import dead_letter, fresh_properties, revived_properties
+from .publisher import Publisher
 from .results import Results
 from .settings import (
     Settings,
@@ -50,24 +47,17 @@ from .settings import (
     parsed_url,
     secret,
 )
-from .topology import Names, names_of
-from .wire import LineBroken
+from .topology import Names, names_of, not_declared
+from .transport.broker import Broker
+from .transport.publishing import Outgoing, SendState
 
 _MOVE_S = 1.0
 """How long the broker may take to move a due job to its next queue, in which time no count has it."""
-_CHUNK = 200
-"""How many dead letters are moved at a time."""
 _CHUNK_JOBS = 2000
 """The most messages that are sent before their confirms are waited for."""
 _CHUNK_BYTES = 8 * 1024 * 1024
-_STATUS = {
-    Fate.CONFIRMED: PublishStatus.ACCEPTED,
-    Fate.UNKNOWN: PublishStatus.UNKNOWN,
-    Fate.UNROUTABLE: PublishStatus.REJECTED,
-    Fate.REFUSED: PublishStatus.REJECTED,
-    Fate.UNWRITABLE: PublishStatus.REJECTED,
-    Fate.UNSENT: PublishStatus.REJECTED,
-}
+_STATUS = {SendState.CONFIRMED: PublishStatus.ACCEPTED, SendState.UNKNOWN: PublishStatus.UNKNOWN}
+"""Of a message in another state it is known that it isn't in its queue."""
 
 
 class RabbitMQClient(OrchestratorBackend):
@@ -138,15 +128,15 @@ class RabbitMQClient(OrchestratorBackend):
                 "and read the password; use ssl=True or an amqps:// URL",
                 settings.shown,
             )
-        self._make_link = partial(
-            Link, settings.parameters(), settings.shown, retry_timeout_s=retry_timeout_s, logger=self.logger
+        self._make_broker = partial(
+            Broker, settings.parameters(), settings.shown, retry_timeout_s=retry_timeout_s, logger=self.logger
         )
         self._default_prefetch = checked_prefetch(prefetch)
         self._results = None if results is None else Results(results, self.logger)
         self._consumers: set[RabbitMQConsumerBackend] = set()
         """Those that are open: each has a connection, and jobs that only its end gives back."""
         self._lock = threading.Lock()
-        self._lines: _Lines | None = None
+        self._parts: _Parts | None = None
         self._closed = False
         self._pid = os.getpid()
 
@@ -183,13 +173,12 @@ class RabbitMQClient(OrchestratorBackend):
     # -- queues -----------------------------------------------------------------------------------
 
     def declare(self, queue: Queue) -> None:
-        names, lines = self._names(queue.name), self._open()
+        names, parts = self._names(queue.name), self._open()
         self.capabilities.require_kind(queue)
-        lines.admin.declare(names, queue)
+        parts.admin.declare(names, queue)
 
     def counts(self, queue: str) -> QueueCounts:
-        ready, delayed, dead = self._open().admin.counts(self._names(queue))
-        return QueueCounts(ready=ready, delayed=delayed, in_flight=None, dead=dead)
+        return self._open().admin.counts(self._names(queue))
 
     def purge(self, queue: str) -> int:
         return self._open().admin.purge(self._names(queue))
@@ -204,24 +193,30 @@ class RabbitMQClient(OrchestratorBackend):
     # -- jobs -------------------------------------------------------------------------------------
 
     def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
-        names, lines = self._names(queue), self._open()
+        names, parts = self._names(queue), self._open()
         if not messages:
-            lines.admin.require(names)
+            parts.admin.require(names)
         if self._results is not None and messages:
             self._results.try_forget(names.results, [message.id for message in messages])
         outcomes: list[PublishOutcome] = []
         for chunk in _bounded(messages):
-            parcels = [
-                Parcel(fresh_properties(message.id, message.priority), message.body, message.delay_s)
+            outgoing = [
+                Outgoing(
+                    names.work,
+                    fresh_properties(message.id, message.priority),
+                    message.body,
+                    message.delay_s,
+                )
                 for message in chunk
             ]
             try:
-                sent = lines.outbox.send(names, parcels)
+                parts.publisher.send(names, outgoing)
             except (BackendError, Closed) as error:
                 if not outcomes:
                     raise
-                sent = [Sent(Fate.UNSENT, error)] * len(chunk)
-            outcomes += map(_outcome, chunk, sent)
+                for one in outgoing:
+                    one.state, one.error = SendState.UNSENT, error
+            outcomes += map(_outcome, chunk, outgoing)
         if messages and all(isinstance(outcome.error, QueueNotFound) for outcome in outcomes):
             raise not_declared(queue)
         return outcomes
@@ -229,12 +224,12 @@ class RabbitMQClient(OrchestratorBackend):
     def open_consumer(
         self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
     ) -> RabbitMQConsumerBackend:
-        names, lines = self._names(queue), self._open()
+        names, parts = self._names(queue), self._open()
         consumer = RabbitMQConsumerBackend(
-            lines.link,
+            parts.broker,
             names,
-            partial(lines.admin.kind_of, names),
-            lines.outbox,
+            partial(parts.admin.kind_of, names),
+            parts.publisher.send,
             results=self._results,
             prefetch=self._default_prefetch if prefetch is None else prefetch,
             on_close=self._consumers.discard,
@@ -264,64 +259,44 @@ class RabbitMQClient(OrchestratorBackend):
     # -- dead letters -----------------------------------------------------------------------------
 
     def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
-        lines, names = self._open(), self._names(queue)
-        if not any(lines.admin.dead(names)):
-            return []
-
-        def look(_timeout_s: float) -> list[Letter]:
-            with lines.letters.reading(names) as reading:
-                return list(islice(reading, offset, offset + limit))
-
-        return [dead_letter(letter.properties, letter.body) for letter in lines.link.persist(look)]
+        page = self._open().dead_letters.page(self._names(queue), limit, offset)
+        return [dead_letter(message.properties, message.body) for message in page]
 
     def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:
-        lines, names = self._open(), self._names(queue)
-        kind = lines.admin.kind_of(names)
+        parts, names = self._open(), self._names(queue)
+        kind = parts.admin.kind_of(names)
 
-        def revive(letters: list[Letter]) -> list[Letter]:
-            self._forget(names, [_id(letter) for letter in letters])
-            parcels = [Parcel(revived_properties(letter.properties, kind), letter.body) for letter in letters]
-            sent = lines.outbox.send(names, parcels)
-            return [letter for letter, one in zip(letters, sent, strict=True) if one.fate is Fate.CONFIRMED]
+        def publish_again(messages: Sequence[DeadMessage]) -> Sequence[DeadMessage]:
+            self._forget(names, [message.id for message in messages])
+            revived = [
+                Outgoing(names.work, revived_properties(message.properties, kind), message.body)
+                for message in messages
+            ]
+            parts.publisher.send(names, revived)
+            return [
+                message
+                for message, again in zip(messages, revived, strict=True)
+                if again.state is SendState.CONFIRMED
+            ]
 
-        return self._remove(queue, ids, revive)
+        return parts.dead_letters.remove(names, ids, publish_again)
 
     def discard(self, queue: str, ids: Sequence[str] | None = None) -> int:
-        def forget(letters: list[Letter]) -> list[Letter]:
-            self._forget(self._names(queue), [_id(letter) for letter in letters])
-            return letters
+        names = self._names(queue)
 
-        return self._remove(queue, ids, forget)
+        def forget(messages: Sequence[DeadMessage]) -> Sequence[DeadMessage]:
+            self._forget(names, [message.id for message in messages])
+            return messages
 
-    def _remove(
-        self, queue: str, ids: Sequence[str] | None, handle: Callable[[list[Letter]], list[Letter]]
-    ) -> int:
-        """Take out letters that ``handle`` has dealt with, in bounded chunks; say how many."""
-        lines, names = self._open(), self._names(queue)
-        wanted = None if ids is None else set(ids)
-        if not any(lines.admin.dead(names)) or wanted == set():
-            return 0
-        removed = 0
-        # Whoever wants some has to see all of them; whoever wants all can have them bit by bit.
-        at_once = _CHUNK if wanted is None else 0
-        try:
-            with lines.letters.reading(names, at_once=at_once) as reading:
-                for chunk in _chunks(letter for letter in reading if wanted is None or _id(letter) in wanted):
-                    handled = handle(chunk)
-                    reading.drop(handled)
-                    removed += len(handled)
-        except LineBroken as broken:
-            lines.link.refuse(broken)
-            raise lines.link.unavailable(broken) from broken.cause
-        return removed
+        return self._open().dead_letters.remove(names, ids, forget)
 
     def diagnose(self) -> list[Finding]:
         findings = super().diagnose()
         if all(finding.verdict is Verdict.GOOD for finding in findings):
-            findings += diagnose(self._open().link, self._namespace, exposed=self._is_exposed)
+            findings += diagnose(self._open().broker, self._namespace, exposed=self._is_exposed)
         return findings
 
-    # -- lines ------------------------------------------------------------------------------------
+    # -- parts ------------------------------------------------------------------------------------
 
     def close(self) -> None:
         self._notice_fork()
@@ -329,57 +304,53 @@ class RabbitMQClient(OrchestratorBackend):
             if self._closed:
                 return
             self._closed = True
-            consumers, lines = list(self._consumers), self._lines
+            consumers, parts = list(self._consumers), self._parts
         for consumer in consumers:
             consumer.close()
-        if lines is not None:
-            lines.close()
+        if parts is not None:
+            parts.close()
         if self._results is not None:
             self._results.close()
 
     def _names(self, queue: str) -> Names:
         return names_of(self._namespace, queue)
 
-    def _open(self) -> "_Lines":
+    def _open(self) -> "_Parts":
         self._notice_fork()
         with self._lock:
             if self._closed:
                 raise Closed("this RabbitMQClient is closed")
-            if self._lines is None:
-                self._lines = _Lines(self._make_link())
-            return self._lines
+            if self._parts is None:
+                self._parts = _Parts(self._make_broker())
+            return self._parts
 
     def _notice_fork(self) -> None:
         """Begin anew in a child, whose parent goes on over the connections that are open."""
         if os.getpid() != self._pid:
             self._pid = os.getpid()
             self._lock = threading.Lock()
-            self._lines = None
+            self._parts = None
             self._consumers = set()
 
 
-class _Lines:
+class _Parts:
     """What one process has open to the server."""
 
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self.admin = Admin(link)
-        self.outbox = Outbox(link, self.admin)
-        self.letters = DeadLetters(link, self.admin.dead)
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.admin = Admin(broker)
+        self.publisher = Publisher(broker, self.admin.make_levels)
+        self.dead_letters = DeadLetters(broker, self.admin.dead)
 
     def close(self) -> None:
-        self.link.stop_trying()
+        self.broker.stop_retrying()
         self.admin.close()
-        self.outbox.close()
-        self.link.close()
+        self.publisher.close()
+        self.broker.close()
 
 
-def _outcome(message: Message, sent: Sent) -> PublishOutcome:
-    return PublishOutcome(message.id, _STATUS[sent.fate], sent.error)
-
-
-def _id(letter: Letter) -> str:
-    return id_of(letter.properties)
+def _outcome(message: Message, sent: Outgoing) -> PublishOutcome:
+    return PublishOutcome(message.id, _STATUS.get(sent.state, PublishStatus.REJECTED), sent.error)
 
 
 def _bounded(messages: Iterable[Message]) -> Iterator[list[Message]]:
@@ -393,10 +364,4 @@ def _bounded(messages: Iterable[Message]) -> Iterator[list[Message]]:
         chunk.append(message)
         size += len(message.body)
     if chunk:
-        yield chunk
-
-
-def _chunks(letters: Iterable[Letter]) -> Iterator[list[Letter]]:
-    remaining = iter(letters)
-    while chunk := list(islice(remaining, _CHUNK)):
         yield chunk

@@ -40,7 +40,7 @@ def route(seconds: float) -> Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class DelayLevels:
     """The levels for messages that a quorum queue serves in one order.
 
     RabbitMQ moves a message that is due only once it would be served next. So messages of high priority have
@@ -83,14 +83,14 @@ class Lane:
             channel.queue_declare(name, durable=True, arguments=self.arguments(number))
 
 
-def lane_of(names: Names, priority: int | None) -> Lane:
-    """Return the lane for messages that have this priority in RabbitMQ."""
-    return Lane(names, high=(priority or 0) > _HIGHEST_NORMAL)
+def levels_of(names: Names, priority: int | None) -> DelayLevels:
+    """Return the levels for messages that have this priority in RabbitMQ."""
+    return DelayLevels(names, high=(priority or 0) > _HIGHEST_NORMAL)
 
 
-def lanes(names: Names) -> tuple[Lane, Lane]:
-    """Return both lanes of a queue."""
-    return Lane(names, high=False), Lane(names, high=True)
+def all_levels(names: Names) -> tuple[DelayLevels, DelayLevels]:
+    """Return both all_levels of a queue."""
+    return DelayLevels(names, high=False), DelayLevels(names, high=True)
 
 
 def _after(level: int) -> str:

@@ -12,9 +12,9 @@ from ...domain import QueueKind
 from ...domain.limits import MAX_ERROR_CHARS, MAX_PRIORITY, truncate_error
 from ...domain.reasons import DeadReason
 from ...ports import DeadLetter, Failure
-from .frames import Properties
-from .tables import read_array, read_table
 from .topology import fresh_rank, priority_of, returned_rank
+from .transport.frames import Properties
+from .transport.tables import read_array, read_table
 
 HEADER = "mindtrace-job"
 _HISTORY = 10
@@ -35,27 +35,27 @@ _LAST_MS = 253_402_300_799_000
 """When the year 9999 ends."""
 
 
-class Past(NamedTuple):
-    """What a job has behind it."""
+class DeliveryHistory(NamedTuple):
+    """What happened to a job so far."""
 
     attempt: int = 1
     number: int = 0
     """How often it was delivered."""
     crashes: int = 0
-    history: tuple[tuple[int, str], ...] = ()
+    failures: tuple[tuple[int, str], ...] = ()
     """Its failed attempts, with their errors; the last ones."""
 
-    def delivered(self) -> "Past":
+    def delivered(self) -> "DeliveryHistory":
         """The same with one more delivery."""
-        return _FIRST if self is _NO_PAST else self._replace(number=self.number + 1)
+        return _DELIVERED_ONCE if self is _NEW else self._replace(number=self.number + 1)
 
-    def failed(self, error: str) -> "Past":
+    def failed(self, error: str) -> "DeliveryHistory":
         """The same after its present attempt failed."""
-        failures = (*self.history, (self.attempt, truncate_error(error)))
-        return self._replace(attempt=self.attempt + 1, history=failures[-_HISTORY:])
+        failures = (*self.failures, (self.attempt, truncate_error(error)))
+        return self._replace(attempt=self.attempt + 1, failures=failures[-_HISTORY:])
 
 
-class Death(NamedTuple):
+class DeathRecord(NamedTuple):
     """What a dead letter has besides."""
 
     reason: str
@@ -72,7 +72,13 @@ def fresh_properties(job_id: str, priority: int) -> Properties:
 
 
 def moved_properties(
-    job_id: str, kind: QueueKind, priority: int, past: Past, *, frame_max: int, returned: bool = False
+    job_id: str,
+    kind: QueueKind,
+    priority: int,
+    history: DeliveryHistory,
+    *,
+    frame_max: int,
+    returned: bool = False,
 ) -> Properties:
     """The properties of a job that is put back: at the end, or before the others.
 
@@ -80,17 +86,19 @@ def moved_properties(
         job_id: The job's.
         kind: Of the queue.
         priority: The job's.
-        past: What is kept of it, with errors cut to what a frame has room for.
+        history: The job's, with errors cut to what a frame has room for.
         frame_max: The longest frame that the server takes, in bytes.
         returned: Whether it goes before the others.
     """
     place = returned_rank if returned else fresh_rank
-    return Properties(job_id, place(kind, priority), {HEADER: _encoded(past, None, frame_max)})
+    return Properties(job_id, place(kind, priority), {HEADER: _encoded(history, None, frame_max)})
 
 
-def dead_properties(job_id: str, past: Past, death: Death, *, frame_max: int) -> Properties:
+def dead_properties(
+    job_id: str, history: DeliveryHistory, death: DeathRecord, *, frame_max: int
+) -> Properties:
     """The properties of a dead letter; its errors are cut to what a frame of ``frame_max`` bytes holds."""
-    return Properties(job_id, headers={HEADER: _encoded(past, death, frame_max)})
+    return Properties(job_id, headers={HEADER: _encoded(history, death, frame_max)})
 
 
 def described(fault: str) -> str:
@@ -106,17 +114,17 @@ def id_of(properties: Properties) -> str:
     return name or _UNNAMED
 
 
-def past_of(properties: Properties) -> Past:
-    """What a delivered job has behind it, this delivery apart."""
+def history_of(properties: Properties) -> DeliveryHistory:
+    """The history of a delivered job, this delivery apart."""
     headers = properties.headers
     if not headers:
-        return _NO_PAST
-    past = _decoded(headers)[0] if HEADER in headers else _NO_PAST
+        return _NEW
+    history = _decoded(headers)[0] if HEADER in headers else _NEW
     # What is counted here came back by itself: whoever gives a job back on purpose publishes it anew.
     crashes = headers.get("x-delivery-count", 0)
     if not isinstance(crashes, int) or not 0 < crashes < _MOST:  # pika has a subclass for some
-        return past
-    return past._replace(number=past.number + crashes, crashes=past.crashes + crashes)
+        return history
+    return history._replace(number=history.number + crashes, crashes=history.crashes + crashes)
 
 
 def revived_properties(properties: Properties, kind: QueueKind) -> Properties:
@@ -128,7 +136,7 @@ def revived_properties(properties: Properties, kind: QueueKind) -> Properties:
 
 def dead_letter(properties: Properties, body: bytes) -> DeadLetter:
     """A dead letter as the port has it."""
-    past, death = _decoded(properties.headers or {})
+    history, death = _decoded(properties.headers or {})
     if death is None:
         death = _unrecorded_death(properties)
     return DeadLetter(
@@ -136,66 +144,66 @@ def dead_letter(properties: Properties, body: bytes) -> DeadLetter:
         body=body,
         reason=str(death.reason),
         error=death.error,
-        attempt=past.attempt,
-        crashes=past.crashes,
+        attempt=history.attempt,
+        crashes=history.crashes,
         died_at=datetime.fromtimestamp(death.died_ms / 1000, UTC),
-        history=tuple(Failure(attempt, error) for attempt, error in past.history),
+        history=tuple(Failure(attempt, error) for attempt, error in history.failures),
     )
 
 
-_NO_PAST = Past()
-_FIRST = Past(number=1)
+_NEW = DeliveryHistory()
+_DELIVERED_ONCE = DeliveryHistory(number=1)
 
 
-def _encoded(past: Past, death: Death | None, frame_max: int) -> bytes:
+def _encoded(history: DeliveryHistory, death: DeathRecord | None, frame_max: int) -> bytes:
     """As JSON; if a frame has no room for it, with each error cut to the same length."""
     longest = MAX_ERROR_CHARS
-    encoded = _as_json(past, death, longest)
+    encoded = _as_json(history, death, longest)
     while len(encoded) > frame_max - _OTHER_BYTES and longest > 2:
         longest //= 2
-        encoded = _as_json(past, death, longest)
+        encoded = _as_json(history, death, longest)
     return encoded
 
 
-def _as_json(past: Past, death: Death | None, longest: int) -> bytes:
-    history = [(attempt, truncate_error(error, longest)) for attempt, error in past.history]
-    fields = [past.attempt, past.number, past.crashes, history]
+def _as_json(history: DeliveryHistory, death: DeathRecord | None, longest: int) -> bytes:
+    failures = [(attempt, truncate_error(error, longest)) for attempt, error in history.failures]
+    fields = [history.attempt, history.number, history.crashes, failures]
     if death is not None:
         reason, error = (truncate_error(text, longest) for text in (death.reason, death.error))
         fields += [reason, error, death.died_ms, death.priority]
     return json.dumps(fields, ensure_ascii=False).encode()
 
 
-def _decoded(headers: dict[str, Any]) -> tuple[Past, Death | None]:
+def _decoded(headers: dict[str, Any]) -> tuple[DeliveryHistory, DeathRecord | None]:
     """What :func:`_encoded` wrote; of a message that isn't ours, nothing."""
     try:
-        attempt, number, crashes, history, *death = json.loads(headers[HEADER])
-        failures = tuple((_whole(n, 1), truncate_error(str(error))) for n, error in history[-_HISTORY:])
-        past = Past(_whole(attempt, 1), _whole(number), _whole(crashes), failures)
+        attempt, number, crashes, failed, *death = json.loads(headers[HEADER])
+        failures = tuple((_whole(n, 1), truncate_error(str(error))) for n, error in failed[-_HISTORY:])
+        history = DeliveryHistory(_whole(attempt, 1), _whole(number), _whole(crashes), failures)
         if not death:
-            return past, None
+            return history, None
         reason, error, died_ms, priority = death
-        ended = Death(
+        ended = DeathRecord(
             truncate_error(str(reason)),
             truncate_error(str(error)),
             _whole(died_ms, most=_LAST_MS),
             _whole(priority, most=MAX_PRIORITY),
         )
     except (KeyError, ValueError, TypeError, RecursionError):
-        return _NO_PAST, None
-    return past, ended
+        return _NEW, None
+    return history, ended
 
 
-def _unrecorded_death(properties: Properties) -> Death:
+def _unrecorded_death(properties: Properties) -> DeathRecord:
     """How a message died that no consumer of ours gave up: the broker did, or somebody else put it there."""
     headers = properties.headers or {}
     if properties.fault:
-        return Death(DeadReason.MALFORMED, described(properties.fault), 0, 0)
+        return DeathRecord(DeadReason.MALFORMED, described(properties.fault), 0, 0)
     if not isinstance(rule := headers.get("x-last-death-reason"), str):
-        return Death(DeadReason.MALFORMED, "no dead letter of ours: somebody else put it there", 0, 0)
+        return DeathRecord(DeadReason.MALFORMED, "no dead letter of ours: somebody else put it there", 0, 0)
     why = _RULES.get(rule, rule)
     error = f"RabbitMQ took it out of {headers.get('x-last-death-queue')!r:.300}: {why:.80}"
-    return Death(DeadReason.REMOVED, error, _removed_ms(headers), 0)
+    return DeathRecord(DeadReason.REMOVED, error, _removed_ms(headers), 0)
 
 
 def _removed_ms(headers: dict[str, Any]) -> int:

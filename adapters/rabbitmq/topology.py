@@ -12,11 +12,15 @@
 ====================  =======================================================================================
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 from ...domain import Queue, QueueKind
+from ...domain.errors import QueueNotFound
 from ...domain.limits import MAX_PRIORITY
+from .transport.errors import Missing
 
 Arguments = dict[str, Any]
 
@@ -113,3 +117,17 @@ def other_settings(queue: str, said: str) -> str:
         f"queue {queue!r} exists with other settings, perhaps of another release: {said}; "
         "once it is empty, delete it, and declare it again"
     )
+
+
+@contextmanager
+def naming_queue(queue: str) -> Iterator[None]:
+    """Turn what the broker says of a missing queue into QueueNotFound."""
+    try:
+        yield
+    except Missing as error:
+        raise not_declared(queue) from error
+
+
+def not_declared(queue: str) -> QueueNotFound:
+    """Return the error for a queue that doesn't exist."""
+    return QueueNotFound(f"queue {queue!r}: not declared; register its schema first")

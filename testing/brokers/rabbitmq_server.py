@@ -88,12 +88,12 @@ def patience(client: RabbitMQClient, seconds: float) -> Iterator[None]:
 
     A client that is made with little patience may never connect on a busy machine.
     """
-    link = client._open().link
-    before, link.retry_timeout_s = link.retry_timeout_s, seconds
+    broker = client._open().broker
+    before, broker.retry_timeout_s = broker.retry_timeout_s, seconds
     try:
         yield
     finally:
-        link.retry_timeout_s = before
+        broker.retry_timeout_s = before
 
 
 class PrivateRabbitMQ(PrivateServer):

@@ -6,24 +6,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindtrace.jobs.adapters.rabbitmq.delays import DELAY_UNIT_S, LEVELS, Lane, lane_of, route
+from mindtrace.jobs.adapters.rabbitmq.delays import DELAY_UNIT_S, LEVELS, DelayLevels, levels_of, route
 from mindtrace.jobs.adapters.rabbitmq.topology import Names
 from mindtrace.jobs.domain.limits import MAX_DELAY_S
 
 NAMES = Names("n", "q")
 
 
-def waited_ms(lane: Lane, level: int, headers: dict[str, str]) -> int:
+def waited_ms(levels: DelayLevels, level: int, headers: dict[str, str]) -> int:
     """Carry a message down the levels, as a headers exchange does, and return how long it waited."""
-    numbers = {lane.level(number): number for number in range(LEVELS)}
-    at, waited = lane.level(level), 0
+    numbers = {levels.level(number): number for number in range(LEVELS)}
+    at, waited = levels.level(level), 0
     while at != NAMES.work:
-        arguments = lane.arguments(numbers[at])
+        arguments = levels.arguments(numbers[at])
         waited += arguments["x-message-ttl"]
         assert arguments["x-dead-letter-exchange"] == at
         matching = [
             queue
-            for queue, wanted in lane.hops(numbers[at]).items()
+            for queue, wanted in levels.hops(numbers[at]).items()
             if all(headers.get(name) == value for name, value in wanted.items())
         ]
         assert len(matching) == 1, "each level leads a message one way, and one only"
@@ -36,7 +36,7 @@ def waited_ms(lane: Lane, level: int, headers: dict[str, str]) -> int:
 def test_a_delay_is_never_early_and_at_most_one_unit_late(priority: int | None, seconds: float) -> None:
     """By way of every level that its headers name (DLY-1, DLY-2)."""
     level, headers = route(seconds)
-    waited = Fraction(waited_ms(lane_of(NAMES, priority), level, headers), 1000)
+    waited = Fraction(waited_ms(levels_of(NAMES, priority), level, headers), 1000)
 
     assert 0 <= waited - Fraction(seconds) < Fraction(DELAY_UNIT_S)
 
@@ -51,10 +51,10 @@ def test_the_bounds_of_delays_have_a_level(seconds: float) -> None:
 
 def test_a_level_leads_only_to_lower_ones_and_to_the_queue() -> None:
     """Made from the bottom, a level never leads to a queue that doesn't exist yet."""
-    lane = lane_of(NAMES, None)
+    levels = levels_of(NAMES, None)
     for number in range(LEVELS):
-        below = {lane.level(lower) for lower in range(number)}
-        assert lane.hops(number).keys() == below | {NAMES.work}
+        below = {levels.level(lower) for lower in range(number)}
+        assert levels.hops(number).keys() == below | {NAMES.work}
 
 
 @pytest.mark.parametrize(("priority", "high"), [(None, False), (0, False), (4, False), (6, True), (18, True)])
@@ -62,4 +62,4 @@ def test_messages_that_rabbitmq_serves_first_have_levels_of_their_own(
     priority: int | None, high: bool
 ) -> None:
     """A quorum queue serves priorities above 4 before the others (DLY-3)."""
-    assert lane_of(NAMES, priority).high is high
+    assert levels_of(NAMES, priority).high is high

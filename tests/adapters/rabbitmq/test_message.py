@@ -1,4 +1,4 @@
-"""A job as a message of RabbitMQ's: its past comes back as it was, and what others wrote is harmless."""
+"""A job as a message of RabbitMQ's: its history comes back as it was, and what others wrote is harmless."""
 
 import json
 from datetime import UTC, datetime
@@ -9,18 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import BasicProperties
 
-from mindtrace.jobs.adapters.rabbitmq.frames import AROUND, Properties, message_frames, read_properties
 from mindtrace.jobs.adapters.rabbitmq.message import (
     HEADER,
-    Death,
-    Past,
+    DeathRecord,
+    DeliveryHistory,
     dead_letter,
     dead_properties,
     fresh_properties,
+    history_of,
     id_of,
     moved_properties,
-    past_of,
     revived_properties,
+)
+from mindtrace.jobs.adapters.rabbitmq.transport.frames import (
+    AROUND,
+    Properties,
+    message_frames,
+    read_properties,
 )
 from mindtrace.jobs.domain import QueueKind
 from mindtrace.jobs.domain.limits import MAX_ERROR_CHARS
@@ -28,8 +33,8 @@ from mindtrace.jobs.domain.limits import MAX_ERROR_CHARS
 COUNTS = st.integers(0, 10**6)
 TEXTS = st.text(max_size=300)
 FRAME_MAX = 131_072
-PASTS = st.builds(
-    Past,
+HISTORIES = st.builds(
+    DeliveryHistory,
     st.integers(1, 10**6),
     COUNTS,
     COUNTS,
@@ -37,31 +42,36 @@ PASTS = st.builds(
 )
 
 
-@given(PASTS, st.sampled_from([QueueKind.FIFO, QueueKind.PRIORITY]), st.booleans())
-def test_a_past_survives_a_move(past: Past, kind: QueueKind, returned: bool) -> None:
+@given(HISTORIES, st.sampled_from([QueueKind.FIFO, QueueKind.PRIORITY]), st.booleans())
+def test_a_history_survives_a_move(history: DeliveryHistory, kind: QueueKind, returned: bool) -> None:
     """Attempts, deliveries, crashes and history (SET-2, SET-4)."""
-    assert past_of(moved_properties("id", kind, 3, past, frame_max=FRAME_MAX, returned=returned)) == past
+    assert (
+        history_of(moved_properties("id", kind, 3, history, frame_max=FRAME_MAX, returned=returned))
+        == history
+    )
 
 
-@given(PASTS, COUNTS)
-def test_what_the_broker_counted_is_added(past: Past, crashes: int) -> None:
+@given(HISTORIES, COUNTS)
+def test_what_the_broker_counted_is_added(history: DeliveryHistory, crashes: int) -> None:
     """It counts what came back by itself: as deliveries, and as crashes (RTY-3)."""
-    properties = moved_properties("id", QueueKind.FIFO, 0, past, frame_max=FRAME_MAX)
+    properties = moved_properties("id", QueueKind.FIFO, 0, history, frame_max=FRAME_MAX)
     properties.headers["x-delivery-count"] = crashes
-    found = past_of(properties)
+    found = history_of(properties)
 
-    assert (found.number - past.number, found.crashes - past.crashes) == (crashes, crashes)
+    assert (found.number - history.number, found.crashes - history.crashes) == (crashes, crashes)
 
 
-@given(PASTS, st.text(max_size=20), st.integers(0, 9), st.integers(0, 4_000_000_000_000))
-def test_a_dead_letter_tells_all(past: Past, reason: str, priority: int, died_ms: int) -> None:
+@given(HISTORIES, st.text(max_size=20), st.integers(0, 9), st.integers(0, 4_000_000_000_000))
+def test_a_dead_letter_tells_all(history: DeliveryHistory, reason: str, priority: int, died_ms: int) -> None:
     """And its job begins anew with the priority that it had (SET-3, DLQ-2)."""
-    properties = dead_properties("id", past, Death(reason, "no good", died_ms, priority), frame_max=FRAME_MAX)
+    properties = dead_properties(
+        "id", history, DeathRecord(reason, "no good", died_ms, priority), frame_max=FRAME_MAX
+    )
     letter = dead_letter(properties, b"body")
 
     assert (letter.id, letter.body, letter.error) == ("id", b"body", "no good")
-    assert (letter.attempt, letter.crashes) == (past.attempt, past.crashes)
-    assert [(failure.attempt, failure.error) for failure in letter.history] == list(past.history)
+    assert (letter.attempt, letter.crashes) == (history.attempt, history.crashes)
+    assert [(failure.attempt, failure.error) for failure in letter.history] == list(history.failures)
     assert round(letter.died_at.timestamp() * 1000) == died_ms
     revived = revived_properties(properties, QueueKind.PRIORITY)
     assert (revived.message_id, revived.priority, revived.headers) == ("id", 2 * priority, None)
@@ -70,7 +80,7 @@ def test_a_dead_letter_tells_all(past: Past, reason: str, priority: int, died_ms
 def test_a_job_that_nothing_happened_to_is_its_body_and_its_id() -> None:
     """Nothing is written, and nothing is to be read."""
     assert fresh_properties("id", 0).headers is None
-    assert past_of(fresh_properties("id", 0)) == Past()
+    assert history_of(fresh_properties("id", 0)) == DeliveryHistory()
 
 
 ANYTHING = st.recursive(
@@ -87,11 +97,11 @@ JSON_LIKE = st.lists(
 def test_no_header_of_others_breaks_anything(header: Any, count: Any) -> None:
     """What isn't ours says nothing, and everything that is read of it is in bounds (SEC-2)."""
     properties = Properties(headers={HEADER: header, "x-delivery-count": count})
-    past = past_of(properties)
+    history = history_of(properties)
     letter = dead_letter(properties, b"")
 
-    assert past.attempt >= 1
-    assert min(past.number, past.crashes, letter.crashes) >= 0
+    assert history.attempt >= 1
+    assert min(history.number, history.crashes, letter.crashes) >= 0
     assert 0 <= revived_properties(properties, QueueKind.PRIORITY).priority <= 18
 
 
@@ -109,7 +119,7 @@ def test_no_header_of_others_breaks_anything(header: Any, count: Any) -> None:
 )
 def test_a_header_that_lies_says_nothing(header: Any) -> None:
     """Too deep, endless, torn, out of bounds, of another type."""
-    assert past_of(Properties(headers={HEADER: header})) == Past()
+    assert history_of(Properties(headers={HEADER: header})) == DeliveryHistory()
 
 
 @pytest.mark.parametrize(
@@ -131,30 +141,32 @@ def test_every_message_has_an_id(name: Any, id_: str) -> None:
 @pytest.mark.parametrize("letter", ["x", "ü", "\U0001f600", "\x00", "\ud800", '"'])
 def test_errors_are_cut_so_that_a_message_fits_into_its_frame(frame_max: int, letter: str) -> None:
     """A longer header would end the connection. No attempt is left out, and each error keeps its end."""
-    past = Past()
+    history = DeliveryHistory()
     for _ in range(20):
-        past = past.failed(letter * 10**4 + "end")
+        history = history.failed(letter * 10**4 + "end")
     name, longest = "i" * 255, frame_max - AROUND
-    moved = moved_properties(name, QueueKind.PRIORITY, 9, past, frame_max=frame_max)
-    dead = dead_properties(name, past, Death("r" * 10**4, past.history[0][1], 0, 9), frame_max=frame_max)
+    moved = moved_properties(name, QueueKind.PRIORITY, 9, history, frame_max=frame_max)
+    dead = dead_properties(
+        name, history, DeathRecord("r" * 10**4, history.failures[0][1], 0, 9), frame_max=frame_max
+    )
     for properties in (moved, dead):
         headers = properties.headers | {f"mindtrace-after-{level}": "24" for level in range(30)}
         assert message_frames(1, "", "key", properties._replace(headers=headers), b"", longest)
 
-    assert past_of(moved).attempt == 21
+    assert history_of(moved).attempt == 21
     letter_ = dead_letter(dead, b"")
-    for history in (past_of(moved).history, [(one.attempt, one.error) for one in letter_.history]):
-        assert [attempt for attempt, _ in history] == list(range(11, 21))
-        assert all("end".endswith(error[-3:].lstrip("…")) for _, error in history)
+    for failures in (history_of(moved).failures, [(one.attempt, one.error) for one in letter_.history]):
+        assert [attempt for attempt, _ in failures] == list(range(11, 21))
+        assert all("end".endswith(error[-3:].lstrip("…")) for _, error in failures)
     assert letter_.error.endswith("end")
     assert letter_.reason.endswith("r")
 
 
 def test_errors_that_fit_are_not_cut() -> None:
-    past = Past()
+    history = DeliveryHistory()
     for number in range(10):
-        past = past.failed(str(number) * MAX_ERROR_CHARS)
-    assert past_of(moved_properties("id", QueueKind.FIFO, 0, past, frame_max=FRAME_MAX)) == past
+        history = history.failed(str(number) * MAX_ERROR_CHARS)
+    assert history_of(moved_properties("id", QueueKind.FIFO, 0, history, frame_max=FRAME_MAX)) == history
 
 
 def came(headers: dict[str, Any], **properties: Any) -> Properties:
@@ -164,9 +176,9 @@ def came(headers: dict[str, Any], **properties: Any) -> Properties:
 
 
 def test_what_the_broker_took_out_of_a_queue_says_so() -> None:
-    """Why, whence and when; with the past that the job had, and the priority it begins anew with."""
-    past = Past(2, 3, 1, ((1, "no"),))
-    ours = moved_properties("job", QueueKind.PRIORITY, 4, past, frame_max=FRAME_MAX)
+    """Why, whence and when; with the history that the job had, and the priority it begins anew with."""
+    history = DeliveryHistory(2, 3, 1, ((1, "no"),))
+    ours = moved_properties("job", QueueKind.PRIORITY, 4, history, frame_max=FRAME_MAX)
     died_at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     deaths = [{"count": 1, "reason": "expired", "queue": "mtj:n/q", "time": died_at}, {"time": died_at}]
     properties = came(
@@ -209,9 +221,9 @@ def test_a_dead_letter_that_is_none_of_ours_is_malformed(properties: Properties,
     assert error in letter.error
 
 
-def test_a_past_that_lies_is_bounded() -> None:
+def test_a_history_that_lies_is_bounded() -> None:
     """However long an error somebody wrote, and whatever no terminal can print."""
     header = json.dumps([1, 0, 0, [[1, "\ud800" + "x" * 10**5]]])
-    ((_, error),) = past_of(Properties(headers={HEADER: header})).history
+    ((_, error),) = history_of(Properties(headers={HEADER: header})).failures
     assert len(error) == MAX_ERROR_CHARS
     assert error.encode()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mindtrace.jobs.adapters.rabbitmq.delays import LEVELS, lanes
+from mindtrace.jobs.adapters.rabbitmq.delays import LEVELS, all_levels
 from mindtrace.jobs.adapters.rabbitmq.topology import (
     Names,
     conflict,
@@ -18,7 +18,7 @@ from mindtrace.jobs.domain.limits import MAX_PRIORITY
 def test_the_longest_names_fit() -> None:
     """RabbitMQ takes 255 bytes."""
     names = Names("n" * 96, "q" * 128)
-    levels = [lane.level(LEVELS - 1) for lane in lanes(names)]
+    levels = [levels.level(LEVELS - 1) for levels in all_levels(names)]
     every = [names.work, names.dead, names.life, names.stray, names.changing, names.reading, *levels]
 
     assert max(map(len, every)) <= 255

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import pytest
 from pika import ConnectionParameters, PlainCredentials
 
-from mindtrace.jobs.adapters.rabbitmq.management import NoAnswer, policies_of, queues_of
-from mindtrace.jobs.adapters.rabbitmq.policies import Policy
+from mindtrace.jobs.adapters.rabbitmq.diagnosis.management import NoAnswer, policies_of, queues_of
+from mindtrace.jobs.adapters.rabbitmq.diagnosis.policies import Policy
 
 USER_POLICY = {
     "vhost": "v/1",

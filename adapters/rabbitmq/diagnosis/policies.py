@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ...ports import Finding, Verdict
-from .delays import lanes
-from .topology import DEAD_ARGUMENTS, QUEUE_TYPES, Names, namespace_prefix
+from ....ports import Finding, Verdict
+from ..delays import all_levels
+from ..topology import DEAD_ARGUMENTS, QUEUE_TYPES, Names, namespace_prefix
 
 SUBJECT = "policies"
 """What the findings are called."""
@@ -163,7 +163,7 @@ def _to_come(namespace: str) -> Iterator[tuple[str, str]]:
     names = Names(namespace, "a-new-queue")
     for type_ in QUEUE_TYPES.values():
         yield names.work, type_
-    for part in (names.dead, *(lane.level(0) for lane in lanes(names))):
+    for part in (names.dead, *(levels.level(0) for levels in all_levels(names))):
         yield part, DEAD_ARGUMENTS["x-queue-type"]
 
 

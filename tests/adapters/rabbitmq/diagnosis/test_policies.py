@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mindtrace.jobs.adapters.rabbitmq.policies import HARMS, Policy, harms_of
+from mindtrace.jobs.adapters.rabbitmq.diagnosis.policies import HARMS, Policy, harms_of
 from mindtrace.jobs.ports import Finding, Verdict
 
 QUEUES = {

@@ -11,8 +11,8 @@ from pika.frame import Header, Method
 from pika.spec import Basic
 
 from brokers.strangers import ODD, RawProperties, any_value, array, mutated, nested, table, text, with_header
-from mindtrace.jobs.adapters.rabbitmq.frames import Properties, read_properties
-from mindtrace.jobs.adapters.rabbitmq.tables import Nested, Unreadable, read_array, read_table
+from mindtrace.jobs.adapters.rabbitmq.transport.frames import Properties, read_properties
+from mindtrace.jobs.adapters.rabbitmq.transport.tables import Nested, Unreadable, read_array, read_table
 
 from .streams import OURS, PIKAS, Told, delivery, streaming
 

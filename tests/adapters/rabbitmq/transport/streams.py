@@ -9,9 +9,9 @@ from pika.channel import Channel
 from pika.frame import Body, Header, Method
 from pika.spec import Basic
 
-from mindtrace.jobs.adapters.rabbitmq.connection import Connection
-from mindtrace.jobs.adapters.rabbitmq.frames import Properties
-from mindtrace.jobs.adapters.rabbitmq.loop import Loop
+from mindtrace.jobs.adapters.rabbitmq.transport.frames import Properties
+from mindtrace.jobs.adapters.rabbitmq.transport.io_loop import IOLoop
+from mindtrace.jobs.adapters.rabbitmq.transport.pika_private import PrivateConnection
 
 OURS, PIKAS = "jobs-1", "letters-1"
 
@@ -27,17 +27,17 @@ class Told(NamedTuple):
 class Stream:
     """A connection with one open channel and two consumers, one of them by pika's way only."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: IOLoop) -> None:
         self.told: list[Told] = []
         self.by_pika = 0
-        self.connection = Connection(
+        self.connection = PrivateConnection(
             ConnectionParameters(), custom_ioloop=loop, internal_connection_workflow=False
         )
         channel = Channel(self.connection, 1, lambda _: None)
         channel._set_state(Channel.OPEN)
         channel._consumers[OURS] = channel._consumers[PIKAS] = self._on_message
         self.connection._channels[1] = channel
-        self.connection._consumers[OURS.encode()] = self._on_delivery
+        self.connection._callbacks[OURS.encode()] = self._on_delivery
 
     def _on_message(
         self, _channel: Channel, method: Basic.Deliver, properties: Properties, body: bytes
@@ -51,7 +51,7 @@ class Stream:
 
 @contextmanager
 def streaming() -> Iterator[Stream]:
-    loop = Loop()
+    loop = IOLoop()
     try:
         yield Stream(loop)
     finally:

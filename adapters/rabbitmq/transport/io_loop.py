@@ -40,7 +40,7 @@ class _Alarm:
     callback: Callable[[], object] = field(compare=False)
 
 
-class Loop(AbstractSelectorIOLoop):  # type: ignore[misc]
+class IOLoop(AbstractSelectorIOLoop):  # type: ignore[misc]
     """What pika asks of a loop, turned by whoever calls :meth:`turn`.
 
     One thread at a time may use it; :meth:`add_callback` and :meth:`wake` are for all.
@@ -70,6 +70,11 @@ class Loop(AbstractSelectorIOLoop):  # type: ignore[misc]
     def is_closed(self) -> bool:
         """Whether it can't be turned any more."""
         return self._bell.fileno() == -1
+
+    @property
+    def sockets(self) -> list[int]:
+        """The files that are watched for others: of a connection of pika's, its socket."""
+        return [file for file in list(self._watched) if file != self._bell.fileno()]
 
     @property
     def has_calls(self) -> bool:

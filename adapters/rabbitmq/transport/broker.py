@@ -1,18 +1,22 @@
-"""The way to the server, what a call does when it breaks, and the seam where pika's errors become ours."""
+"""What the connections of one client share, and the seam where pika's errors become ours."""
 
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from time import monotonic
+from contextlib import suppress
+from time import monotonic, sleep
 from typing import TypeVar
 
 from pika import ConnectionParameters, exceptions
 
-from ...domain import RetryPolicy
-from ...domain.errors import AccessDenied, BackendError, BackendUnavailable, BrokerUnsuitable, Closed
-from .wire import Heart, LineBroken, LineClosed, Unfit
+from ....domain import RetryPolicy
+from ....domain.errors import AccessDenied, BackendError, BackendUnavailable, BrokerUnsuitable, Closed
+from .errors import ClosedByClient, ConnectionBroken, Differs, Locked, Missing, Unsuitable
+from .heartbeat import HeartbeatThread
 
 _BACKOFF = RetryPolicy(base_delay_s=0.05, max_delay_s=2.0)
+_LOCK_PAUSE_S = 0.05
+"""Between two attempts to get a lock."""
 _PROBABLY_DENIED = (exceptions.ProbableAuthenticationError, exceptions.ProbableAccessDeniedError)
 """What pika makes of a connection that ends while it is made, whether or not the server said why."""
 _ACCESS_REFUSED = 403
@@ -20,34 +24,16 @@ _NOT_FOUND = 404
 _RESOURCE_LOCKED = 405
 _PRECONDITION_FAILED = 406
 _NOT_ALLOWED = 530
-AnswerT = TypeVar("AnswerT")
-
-
-class RefusedByServer(BackendError):
-    """The server closed the channel for what was asked; the message is its own."""
-
-
-class Missing(RefusedByServer):
-    """What was named doesn't exist."""
-
-
-class Locked(RefusedByServer):
-    """What was named belongs to another connection."""
-
-
-class Differs(RefusedByServer):
-    """What was declared exists with other settings."""
-
-
 _REFUSALS: dict[int, type[BackendError]] = {
     _NOT_FOUND: Missing,
     _RESOURCE_LOCKED: Locked,
     _PRECONDITION_FAILED: Differs,
 }
+AnswerT = TypeVar("AnswerT")
 
 
-class Link:
-    """What the lines of one client share: the heart, the servers, patience, and the log of outages.
+class Broker:
+    """The servers, the heartbeat thread, the retries and the log of outages of one client.
 
     Args:
         servers: Whom to connect to; the first that answers.
@@ -64,22 +50,22 @@ class Link:
         retry_timeout_s: float,
         logger: logging.Logger,
     ) -> None:
-        self.heart = Heart(logger)
+        self.heartbeat = HeartbeatThread(logger)
         self.servers = servers
         self.retry_timeout_s = retry_timeout_s
         self._address = address
         self._logger = logger
         self._closing = threading.Event()
-        self._out = False
+        self._is_out = False
 
-    def persist(self, call: Callable[[float], AnswerT]) -> AnswerT:
-        """Make a call that may be made twice, again and again until it is answered or patience ends.
+    def retry(self, call: Callable[[float], AnswerT]) -> AnswerT:
+        """Make a call that may be made twice, again and again until it is answered or the time is up.
 
         Args:
             call: Given how many seconds it may take.
 
         Raises:
-            BackendUnavailable: the server couldn't be reached for as long as patience lasts.
+            BackendUnavailable: the server couldn't be reached for ``retry_timeout_s``.
             RefusedByServer: it answered, with a refusal.
             AccessDenied: it doesn't let this user do so.
             Closed: the client was closed.
@@ -91,24 +77,43 @@ class Link:
                 raise Closed("this RabbitMQClient is closed")
             try:
                 answer = call(max(0.01, give_up - monotonic()))
-            except LineClosed:
+            except ClosedByClient:
                 raise Closed("this RabbitMQClient, or its consumer, is closed") from None
-            except LineBroken as broken:
-                self.refuse(broken)
+            except ConnectionBroken as broken:
+                self.raise_refusal(broken)
                 tries += 1
-                self._tell_out(broken.cause)
+                self._log_outage(broken.cause)
                 delay_s = _BACKOFF.delay_s(tries)
                 if monotonic() + delay_s >= give_up:
                     raise self.unavailable(broken) from broken.cause
                 self._closing.wait(delay_s)
             else:
-                self._tell_back()
+                self._log_recovery()
                 return answer
 
-    def refuse(self, broken: LineBroken) -> None:
-        """Raise what the server meant, where it broke the line on purpose."""
+    def wait_for_lock(self, attempt: Callable[[], AnswerT | None], busy: str) -> AnswerT:
+        """Try to get an exclusive queue, with pauses, until an attempt returns something or the time is up.
+
+        Args:
+            attempt: Returns None, or raises Locked, while another connection has what it wants.
+            busy: What to tell the caller then.
+
+        Raises:
+            BackendUnavailable: the others didn't finish within ``retry_timeout_s``.
+        """
+        give_up = monotonic() + self.retry_timeout_s
+        while True:
+            with suppress(Locked):
+                if (answer := attempt()) is not None:
+                    return answer
+            if monotonic() >= give_up:
+                raise BackendUnavailable(busy)
+            sleep(_LOCK_PAUSE_S)
+
+    def raise_refusal(self, broken: ConnectionBroken) -> None:
+        """Raise what the server meant, if it broke the connection or channel on purpose."""
         cause = broken.cause
-        if isinstance(broken, Unfit):
+        if isinstance(broken, Unsuitable):
             raise BrokerUnsuitable(f"RabbitMQ at {self._address}: {cause}") from cause
         if _denies(cause):
             raise AccessDenied(f"RabbitMQ at {self._address} denies access: {_said(cause)}") from cause
@@ -118,25 +123,25 @@ class Link:
             if (refusal := _REFUSALS.get(cause.reply_code)) is not None:
                 raise refusal(_said(cause)) from cause
 
-    def unavailable(self, broken: LineBroken) -> BackendUnavailable:
-        """What to tell the caller of an outage."""
+    def unavailable(self, broken: ConnectionBroken) -> BackendUnavailable:
+        """Return what to tell the caller of an outage."""
         return BackendUnavailable(
             f"no RabbitMQ answers at {self._address} ({broken}); "
             "is it running? Start one with: rabbitmq-server"
         )
 
-    def close(self) -> None:
-        """Stop the heart; calls under way and to come raise Closed."""
-        self._closing.set()
-        self.heart.stop()
-
-    def stop_trying(self) -> None:
+    def stop_retrying(self) -> None:
         """Let no call try again."""
         self._closing.set()
 
-    def _tell_out(self, cause: BaseException) -> None:
-        if not self._out:
-            self._out = True
+    def close(self) -> None:
+        """Stop the heartbeat thread; calls under way and to come raise Closed."""
+        self.stop_retrying()
+        self.heartbeat.stop()
+
+    def _log_outage(self, cause: BaseException) -> None:
+        if not self._is_out:
+            self._is_out = True
             self._logger.warning(
                 "RabbitMQ at %s is out of reach, trying again: %s: %s",
                 self._address,
@@ -144,14 +149,14 @@ class Link:
                 cause,
             )
 
-    def _tell_back(self) -> None:
-        if self._out:
-            self._out = False
+    def _log_recovery(self) -> None:
+        if self._is_out:
+            self._is_out = False
             self._logger.warning("RabbitMQ at %s is back", self._address)
 
 
 def _denies(cause: BaseException) -> bool:
-    """Whether the server closed the connection because it doesn't want this user."""
+    """Return whether the server closed the connection because it doesn't want this user."""
     if isinstance(cause, _PROBABLY_DENIED):
         return any(f"({code})" in str(cause) for code in (_ACCESS_REFUSED, _NOT_ALLOWED))
     if isinstance(cause, exceptions.ConnectionClosed):
@@ -160,5 +165,5 @@ def _denies(cause: BaseException) -> bool:
 
 
 def _said(cause: BaseException) -> str:
-    """The server's own words."""
+    """Return the server's own words."""
     return str(getattr(cause, "reply_text", "")) or str(cause) or type(cause).__name__

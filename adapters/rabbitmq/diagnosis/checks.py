@@ -6,36 +6,38 @@ from functools import partial
 
 from pika.channel import Channel
 
-from ...domain.errors import BackendUnavailable, JobsError
-from ...ports import Finding, Verdict
-from ...ports.findings import doubtful, good, wrong
-from .frames import Properties
-from .link import Link
+from ....domain.errors import BackendUnavailable, JobsError
+from ....ports import Finding, Verdict
+from ....ports.findings import doubtful, good, wrong
+from ..topology import Names, namespace_prefix
+from ..transport.actions import declare_exclusive
+from ..transport.broker import Broker
+from ..transport.errors import ConnectionBroken
+from ..transport.frames import Properties
+from ..transport.publishing import Outgoing, PublishConnection, SendState
+from ..transport.request import Reply
 from .management import NoAnswer, policies_of, queues_of
 from .policies import SUBJECT, harms_of
 from .policy_probe import PolicyProbe
-from .publisher import Fate, Post, Publisher
-from .topology import Names, namespace_prefix
-from .wire import Answer, LineBroken
 
 
-def diagnose(link: Link, namespace: str, *, exposed: bool) -> Iterator[Finding]:
+def diagnose(broker: Broker, namespace: str, *, exposed: bool) -> Iterator[Finding]:
     """Send a message through a queue that lives and dies with the connection, and look how it fares.
 
     Args:
-        link: The way to the server.
+        broker: The way to the server.
         namespace: Whose names to use: permissions may be for these alone.
         exposed: Whether the connection leaves the machine unencrypted.
     """
-    probe = Publisher(link.heart, link.servers)
+    probe = PublishConnection(broker)
     queue = Names(namespace, f"doctor-{secrets.token_hex(4)}").reading
     try:
-        link.persist(partial(probe.ask, partial(_declare, queue)))
+        broker.retry(partial(probe.request, partial(declare_exclusive, queue)))
         yield good("server", probe.server or "the server doesn't say what it is")
-        publishing = _publishing(link, probe, queue)
+        publishing = _publishing(broker, probe, queue)
         yield publishing
         if publishing.verdict is Verdict.GOOD:
-            yield from _policies(link, probe, namespace)
+            yield from _policies(broker, probe, namespace)
     except BackendUnavailable as error:
         yield wrong("server", str(error), "start the broker, or correct the host and port")
     except JobsError as error:
@@ -50,16 +52,16 @@ def diagnose(link: Link, namespace: str, *, exposed: bool) -> Iterator[Finding]:
         )
 
 
-def _publishing(link: Link, probe: Publisher, queue: str) -> Finding:
-    post = Post("", queue, Properties(message_id="doctor"), b"")
+def _publishing(broker: Broker, probe: PublishConnection, queue: str) -> Finding:
+    message = Outgoing(queue, Properties(message_id="doctor"), b"")
     try:
-        (fate,) = probe.send([post], link.retry_timeout_s)
-        what = f"a message was {fate.name.lower()}"
-        if fate is Fate.CONFIRMED:
-            probe.ask(partial(_take, queue), link.retry_timeout_s)
+        probe.send([message], broker.retry_timeout_s)
+        what = f"a message was {message.state.name.lower()}"
+        if message.state is SendState.CONFIRMED:
+            probe.request(partial(_take, queue), broker.retry_timeout_s)
             return good("publishing", "a message was confirmed, and came back")
-    except LineBroken as broken:
-        link.refuse(broken)
+    except ConnectionBroken as broken:
+        broker.raise_refusal(broken)
         what = f"the connection broke: {broken}"
     # The first message that a connection sends may be taken still; nothing else of it is heard then.
     if reason := probe.last_blocked:
@@ -71,9 +73,9 @@ def _publishing(link: Link, probe: Publisher, queue: str) -> Finding:
     return wrong("publishing", what, "look into the log of RabbitMQ")
 
 
-def _policies(link: Link, probe: Publisher, namespace: str) -> list[Finding]:
+def _policies(broker: Broker, probe: PublishConnection, namespace: str) -> list[Finding]:
     """What policies do to the queues of a namespace: by the management plugin, or else as far as it shows."""
-    for server in link.servers:
+    for server in broker.servers:
         try:
             policies = policies_of(server)
             queues = queues_of(server, namespace_prefix(namespace))
@@ -83,10 +85,10 @@ def _policies(link: Link, probe: Publisher, namespace: str) -> list[Finding]:
             good(SUBJECT, f"none of {len(policies)} removes or refuses jobs")
         ]
     try:
-        return PolicyProbe(link, probe, namespace).findings() or [
+        return PolicyProbe(broker, probe, namespace).findings() or [
             good(SUBJECT, "none showed; for long times and large numbers see rabbitmqctl list_policies")
         ]
-    except (LineBroken, JobsError) as error:
+    except (ConnectionBroken, JobsError) as error:
         return [
             doubtful(
                 SUBJECT,
@@ -96,9 +98,5 @@ def _policies(link: Link, probe: Publisher, namespace: str) -> list[Finding]:
         ]
 
 
-def _declare(queue: str, channel: Channel, answer: Answer) -> None:
-    channel.queue_declare(queue, exclusive=True, auto_delete=True, callback=answer)
-
-
-def _take(queue: str, channel: Channel, answer: Answer) -> None:
-    channel.basic_get(queue, lambda *_: answer(None), auto_ack=True)
+def _take(queue: str, channel: Channel, reply: Reply) -> None:
+    channel.basic_get(queue, lambda *_: reply(None), auto_ack=True)

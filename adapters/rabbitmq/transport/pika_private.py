@@ -1,24 +1,25 @@
-"""pika's connection, where its inner parts must be reached for: what costs most, and what has no door.
+"""The only file that uses private names of pika: what costs most, and what has no public way.
 
-Nothing else here touches what pika keeps to itself. Between a job's arrival and its acknowledgement the
-broker waits, so reading the one and writing the other is done in as few steps as the protocol allows.
+Between a job's arrival and its acknowledgement the broker waits, so reading the one and writing the other is
+done in as few steps as the protocol allows. :data:`PRIVATE_NAMES` lists what that needs. Where a release of
+pika lacks one of them, :func:`missing_names` says so, and :mod:`.pika_public` serves instead.
 """
 
-import select
 import socket
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from functools import partial
 from struct import Struct
+from types import SimpleNamespace
 from typing import Any
 
-from pika import SelectConnection
-from pika.adapters.utils.connection_workflow import AMQPConnectorWrongState
-from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
+from pika import ConnectionParameters, SelectConnection
+from pika.adapters.utils import io_services_utils
+from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 from pika.channel import Channel
 from pika.frame import Header
 
+from .driver import DriverConnection, OnDelivery, require_open
 from .frames import (
     AROUND,
     BASIC,
@@ -34,10 +35,34 @@ from .frames import (
     message_frames,
     read_properties,
 )
+from .io_loop import IOLoop
 
-OnDelivery = Callable[[int, bool, Properties, bytes], None]
-"""Told the delivery tag, whether it was delivered before, the properties and the body."""
-
+_TRANSPORT = "_AsyncPlaintextTransport"
+PRIVATE_NAMES = {
+    "io_services_utils": (_TRANSPORT,),
+    "SelectConnection": (
+        "_adapter_emit_data",
+        "_frame_buffer",
+        "_on_data_available",
+        "_process_frame",
+        "_proto_connection_made",
+        "_read_frame",
+        "_transport",
+        "_trim_frame_buffer",
+    ),
+    "Channel": ("_cancelled",),
+    _TRANSPORT: (
+        "RxEndOfFile",
+        "_STATE_ACTIVE",
+        "_consume",
+        "_on_socket_writable",
+        "_sock",
+        "_state",
+        "_tx_buffers",
+    ),
+}
+"""What :class:`PrivateConnection` uses of pika beyond its public names, by their owner. :func:`resolver_loop`
+uses ``_loop`` of pika's resolver besides, and does without where that is missing."""
 _READ_BYTES = 64 * 1024
 _WRITE_BYTES = 64 * 1024
 """What is written at once: long enough that the call doesn't count, short enough to be cut without cost."""
@@ -47,91 +72,100 @@ _TAG = Struct(">QB")
 """A delivery tag, and whether it is a redelivery."""
 
 
-class Connection(SelectConnection):  # type: ignore[misc]
+def missing_names() -> list[str]:
+    """Return those of :data:`PRIVATE_NAMES` that the installed pika lacks."""
+    return [
+        f"{owner}.{name}"
+        for owner, thing in _owners()
+        for name in PRIVATE_NAMES[owner]
+        if not hasattr(thing, name)
+    ]
+
+
+def _owners() -> Iterator[tuple[str, object]]:
+    """Make one of each: most names are attributes that only an instance has. Nothing connects."""
+    yield "io_services_utils", io_services_utils
+    loop = IOLoop()
+    here, there = socket.socketpair()
+    try:
+        connection = SelectConnection(
+            ConnectionParameters(), custom_ioloop=loop, internal_connection_workflow=False
+        )
+        yield "SelectConnection", connection
+        yield "Channel", Channel(connection, 1, lambda _channel: None)
+        transport = getattr(io_services_utils, _TRANSPORT, None)
+        protocol = SimpleNamespace()
+        yield _TRANSPORT, transport and transport(here, protocol, SelectorIOServicesAdapter(loop))
+    finally:
+        loop.close()
+        here.close()
+        there.close()
+
+
+def resolver_loop(function: object) -> object:
+    """Return the loop that pika resolves a host for, where ``function`` is what a timer calls for that."""
+    return getattr(getattr(function, "__self__", None), "_loop", None)
+
+
+class PrivateConnection(DriverConnection):
     """A connection that reads whole deliveries by itself, and leaves all else to pika.
 
     A delivery that comes in pieces is put together by pika, and its consumer is told by the same callback.
     But pika never reads the properties of a message, because anybody may have written them, and what it can't
-    decode ends the connection. Its callbacks get our :class:`Properties` instead.
+    decode ends the connection.
     """
 
     def __init__(self, *args: Any, **settings: Any) -> None:
-        self._consumers: dict[bytes, OnDelivery] = {}
+        self._callbacks: dict[bytes, OnDelivery] = {}
         self._outgoing: deque[bytes] = deque()
         """Frames of our own that the next :meth:`flush` writes."""
-        self._look: Any = None
-        """Tells whether there is something to read, at the cost of one call; None where nothing does."""
         super().__init__(*args, **settings)
 
     def consume(
-        self, channel: Channel, queue: str, tag: str, on_delivery: OnDelivery, callback: Callable[[Any], None]
+        self,
+        channel: Channel,
+        queue: str,
+        tag: str,
+        prefetch: int,
+        on_delivery: OnDelivery,
+        callback: Callable[[Any], None],
     ) -> None:
-        """Begin to consume, under a tag that no other consumer of this connection has.
-
-        Args:
-            channel: One of this connection.
-            queue: Where from.
-            tag: The consumer's.
-            on_delivery: Called for every message.
-            callback: Called once the server has agreed.
-        """
-        self._consumers[tag.encode()] = on_delivery
+        self._callbacks[tag.encode()] = on_delivery
 
         def on_message(_channel: Channel, method: Any, properties: Properties, body: bytes) -> None:
             on_delivery(method.delivery_tag, method.redelivered, properties, body)
 
+        channel.basic_qos(prefetch_count=prefetch, callback=lambda _frame: None)
         channel.basic_consume(queue, on_message, consumer_tag=tag, callback=callback)
 
     def cancel(self, channel: Channel, tag: str, callback: Callable[[Any], None]) -> None:
-        """Cease to consume; what is under way already is delivered all the same.
-
-        pika would send that back, and the broker would count it as a crash.
-        """
-
         def cancelled(frame: Any) -> None:
-            self._consumers.pop(tag.encode(), None)
+            self._callbacks.pop(tag.encode(), None)
             callback(frame)
 
         channel.basic_cancel(tag, callback=cancelled)
         channel._cancelled.discard(tag)
 
     def acknowledge(self, channel: Channel, tag: int, *, multiple: bool = False) -> None:
-        """Acknowledge a delivery, or all up to it, with the next :meth:`flush`.
-
-        Raises:
-            ChannelWrongStateError: the channel isn't open.
-        """
-        channel._raise_if_not_open()
+        require_open(channel)
         self._outgoing.append(ack_frame(channel.channel_number, tag, multiple=multiple))
 
-    def publish(
-        self, channel: Channel, exchange: str, routing_key: str, properties: Properties, body: bytes
-    ) -> None:
-        """Publish a message that must be routed, with the next :meth:`flush`.
-
-        Raises:
-            ChannelWrongStateError: the channel isn't open.
-            ShortStringTooLong: a name or the id has more than 255 bytes; nothing was written.
-            HeaderTooLong: the properties don't fit into a frame; nothing was written.
-        """
-        channel._raise_if_not_open()
-        number, longest = channel.channel_number, self._body_max_length
-        self._outgoing.append(message_frames(number, exchange, routing_key, properties, body, longest))
+    def publish(self, channel: Channel, routing_key: str, properties: Properties, body: bytes) -> None:
+        require_open(channel)
+        number = channel.channel_number
+        frames = message_frames(number, "", routing_key, properties, body, self.longest_body_frame)
+        self._outgoing.append(frames)
 
     def forget_consumers(self) -> None:
-        """Their channel is gone, or going."""
-        self._consumers.clear()
+        self._callbacks.clear()
 
     def flush(self) -> None:
-        """Write now what is to be written, as the other side waits for it.
-
-        pika would do so in the next turn of the loop, and make a call, and thereby a packet, of each frame.
-        """
+        # pika would do so in the next turn of the loop, and make a call, and thereby a packet, of each frame.
         transport = self._transport
         if transport is None:
             return
         if transport._tx_buffers:  # what pika is to write comes first, whoever came first
-            self._hand_over()
+            self._leave_to_pika()
             _join(transport._tx_buffers)
             transport._on_socket_writable()
         elif self._outgoing and transport._state == transport._STATE_ACTIVE:
@@ -149,40 +183,22 @@ class Connection(SelectConnection):  # type: ignore[misc]
                 sent = 0
             if sent < len(piece):
                 self._outgoing[0] = piece[sent:]
-                self._hand_over()
+                self._leave_to_pika()
             else:
                 self._outgoing.popleft()
 
-    def _hand_over(self) -> None:
+    def _leave_to_pika(self) -> None:
         """Have pika write our frames as soon as it can."""
         while self._outgoing:
             self._adapter_emit_data(self._outgoing.popleft())
 
-    @property
-    def has_unread(self) -> bool:
-        """Whether something may have come that wasn't read yet, be it the end; any thread may ask."""
-        try:
-            return self._look is None or bool(self._look.poll(0))
-        except RuntimeError:  # another thread is looking this moment
-            return True
-
-    def drop(self) -> None:
-        """Break it, as if the network did so: pika's own close waits for an answer, without end."""
-        if (transport := self._transport) is not None:
-            with suppress(OSError, TypeError):  # it is closed already
-                # Not TLS's own, after which what is here already would be read as it came: enciphered.
-                socket.socket.shutdown(transport._sock, socket.SHUT_RDWR)
-
     # -- what pika calls --------------------------------------------------------------------------
 
     def _proto_connection_made(self, transport: Any) -> None:
-        if type(transport) is _AsyncPlaintextTransport:
+        if type(transport) is io_services_utils._AsyncPlaintextTransport:
             # It reads until nothing is left, which is one read too many whenever something comes. (With TLS
             # it must: what was deciphered already shows nowhere else.)
             transport._consume = partial(self._read_once, transport)
-        if hasattr(select, "poll"):  # not on Windows
-            self._look = select.poll()
-            self._look.register(transport._sock, select.POLLIN)
         super()._proto_connection_made(transport)
 
     def _read_once(self, transport: Any) -> None:
@@ -218,8 +234,8 @@ class Connection(SelectConnection):  # type: ignore[misc]
         return frame
 
     def _read_deliveries(self, data: bytes) -> int:
-        """Read the whole deliveries that ``data`` begins with, and say where they end."""
-        at, end, consumers = 0, len(data), self._consumers
+        """Read the whole deliveries that ``data`` begins with, and return where they end."""
+        at, end, callbacks = 0, len(data), self._callbacks
         # The shortest delivery has a tag of one character, the default exchange and no properties.
         while end - at > _DELIVER.size + _TAG.size + HEADER_START.size + AROUND:
             kind, _, size, class_id, method_id, length = _DELIVER.unpack_from(data, at)
@@ -227,7 +243,7 @@ class Connection(SelectConnection):  # type: ignore[misc]
             if kind != METHOD or class_id != BASIC or method_id != DELIVER:
                 break
             tag_at = at + _DELIVER.size + length
-            on_delivery = consumers.get(data[tag_at - length : tag_at])
+            on_delivery = callbacks.get(data[tag_at - length : tag_at])
             if on_delivery is None or end < header + HEADER_START.size:
                 break
             tag, redelivered = _TAG.unpack_from(data, tag_at)
@@ -264,16 +280,3 @@ def _join(buffers: deque[bytes]) -> None:
         pieces.append(piece)
         size += len(piece)
     buffers.append(b"".join(pieces))
-
-
-def abort(attempt: Any) -> None:
-    """Give up making a connection, at whatever point that is.
-
-    Once the server has been asked to let us in, pika's own way stops half-way, at an assertion that never
-    holds there; this is what it does next.
-    """
-    with suppress(AMQPConnectorWrongState, AssertionError):  # the former: it was given up before
-        attempt.abort()
-    connection = attempt._connector and attempt._connector._amqp_conn
-    if connection is not None and not connection.is_closing:
-        connection.close()

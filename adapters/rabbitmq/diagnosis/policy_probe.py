@@ -14,14 +14,16 @@ from typing import Any
 from pika.channel import Channel
 from pika.spec import Basic
 
-from ...domain.errors import JobsError
-from ...ports import Finding
-from .frames import Properties
-from .link import Link, Missing
+from ....domain.errors import JobsError
+from ....ports import Finding
+from ..topology import ENDLESS, REFUSE_WHEN_FULL, Arguments, Names, namespace_prefix
+from ..transport.actions import QueueState, look_at
+from ..transport.broker import Broker
+from ..transport.errors import ConnectionBroken, Missing
+from ..transport.frames import Properties
+from ..transport.publishing import Outgoing, PublishConnection, SendState
+from ..transport.request import Action, Reply
 from .policies import HARMS, SUBJECT
-from .publisher import Fate, Post, Publisher
-from .topology import ENDLESS, REFUSE_WHEN_FULL, Arguments, Names, namespace_prefix
-from .wire import Act, Answer, LineBroken
 
 MESSAGES = 200
 """How many messages each queue gets, so that a smaller max-length shows."""
@@ -72,14 +74,14 @@ class PolicyProbe:
     """Tries queues of each type that a job queue has.
 
     Args:
-        link: The way to the server.
-        line: The connection to use.
+        broker: The way to the server.
+        connection: The connection to use.
         namespace: Whose names to use.
     """
 
-    def __init__(self, link: Link, line: Publisher, namespace: str) -> None:
-        self._link = link
-        self._line = line
+    def __init__(self, broker: Broker, connection: PublishConnection, namespace: str) -> None:
+        self._broker = broker
+        self._connection = connection
         self._namespace = namespace
         names = Names(namespace, f"doctor-{secrets.token_hex(4)}")
         self._removed_to = names.reading
@@ -94,19 +96,19 @@ class PolicyProbe:
         """Try the queues, and return what policies do to them.
 
         Raises:
-            LineBroken: the connection broke.
+            ConnectionBroken: the connection broke.
             BackendError: the broker refuses.
         """
         probes = list(self._probes.values())
         try:
-            self._ask(self._declare)
+            self._request(self._declare)
             self._try_each(self._fill)
             self._try_each(self._give_back)
-            self._line.io.wait(lambda: all("expired" in probe.reasons for probe in probes), WAIT_S)
+            self._connection.loop.wait(lambda: all("expired" in probe.reasons for probe in probes), WAIT_S)
             self._try_each(self._count)
         finally:
-            with suppress(LineBroken, JobsError):
-                self._ask(self._delete)
+            with suppress(ConnectionBroken, JobsError):
+                self._request(self._delete)
         found = {key: value for probe in probes for key, value in probe.found().items()}
         remedy = (
             "find it with rabbitmqctl list_policies and list_operator_policies, and give it a pattern that "
@@ -117,11 +119,11 @@ class PolicyProbe:
             for key, value in found.items()
         ]
 
-    def _declare(self, channel: Channel, answer: Answer) -> None:
+    def _declare(self, channel: Channel, reply: Reply) -> None:
         channel.queue_declare(self._removed_to, exclusive=True, auto_delete=True)
         for probe in self._probes.values():
             channel.queue_declare(probe.name, durable=True, arguments=self._arguments(probe))
-        channel.basic_consume(self._removed_to, self._on_removed, auto_ack=True, callback=answer)
+        channel.basic_consume(self._removed_to, self._on_removed, auto_ack=True, callback=reply)
 
     def _arguments(self, probe: _Probe) -> Arguments:
         arguments = REFUSE_WHEN_FULL | {
@@ -150,13 +152,15 @@ class PolicyProbe:
     def _fill(self, probe: _Probe) -> None:
         """Send messages without a body, which only a max-length counts, then a large one."""
         for _ in range(2):  # of the first messages that are too many, a quorum queue takes some
-            probe.refused_any |= Fate.REFUSED in self._send(probe, [b""] * (MESSAGES // 2))
+            probe.refused_any |= self._refuses(probe, [b""] * (MESSAGES // 2))
         probe.kept = self._count(probe)
-        probe.refused_large = Fate.REFUSED in self._send(probe, [bytes(LARGEST)])
+        probe.refused_large = self._refuses(probe, [bytes(LARGEST)])
 
-    def _send(self, probe: _Probe, bodies: list[bytes]) -> list[Fate]:
-        posts = [Post("", probe.name, Properties("doctor"), body) for body in bodies]
-        return self._line.send(posts, self._link.retry_timeout_s)
+    def _refuses(self, probe: _Probe, bodies: list[bytes]) -> bool:
+        """Send messages, and return whether one was refused."""
+        messages = [Outgoing(probe.name, Properties("doctor"), body) for body in bodies]
+        self._connection.send(messages, self._broker.retry_timeout_s)
+        return any(message.state is SendState.REFUSED for message in messages)
 
     def _give_back(self, probe: _Probe) -> None:
         """Receive a message and give it back, again and again."""
@@ -164,9 +168,9 @@ class PolicyProbe:
             return
         tag = f"doctor-{probe.name}"
 
-        def consume(channel: Channel, answer: Answer) -> None:
+        def consume(channel: Channel, reply: Reply) -> None:
             channel.basic_qos(prefetch_count=1, callback=lambda _: None)
-            channel.basic_consume(probe.name, give_back, consumer_tag=tag, callback=answer)
+            channel.basic_consume(probe.name, give_back, consumer_tag=tag, callback=reply)
 
         def give_back(channel: Channel, method: Basic.Deliver, _properties: Properties, _body: bytes) -> None:
             probe.returns += 1
@@ -176,28 +180,24 @@ class PolicyProbe:
         def over() -> bool:  # no message comes that expires at once
             return probe.returns > RETURNS or not probe.reasons.isdisjoint(("delivery_limit", "expired"))
 
-        self._send(probe, [b""])  # the queue may be empty by now
-        self._ask(consume)
-        self._line.io.wait(over, self._link.retry_timeout_s)
-        self._ask(lambda channel, answer: channel.basic_cancel(tag, callback=answer))
+        self._refuses(probe, [b""])  # the queue may be empty by now
+        self._request(consume)
+        self._connection.loop.wait(over, self._broker.retry_timeout_s)
+        self._request(lambda channel, reply: channel.basic_cancel(tag, callback=reply))
 
     def _count(self, probe: _Probe) -> int:
         """How many messages are in a queue; raises Missing if it is gone."""
-        count: int = self._ask(partial(_count_messages, probe.name))
-        return count
+        state: QueueState = self._request(partial(look_at, probe.name))
+        return state.ready
 
-    def _delete(self, channel: Channel, answer: Answer) -> None:
+    def _delete(self, channel: Channel, reply: Reply) -> None:
         for name in self._probes:
             channel.queue_delete(name)
-        channel.queue_delete(self._removed_to, callback=answer)
+        channel.queue_delete(self._removed_to, callback=reply)
 
-    def _ask(self, act: Act) -> Any:
+    def _request(self, action: Action) -> Any:
         try:
-            return self._line.ask(act, self._link.retry_timeout_s)
-        except LineBroken as broken:
-            self._link.refuse(broken)
+            return self._connection.request(action, self._broker.retry_timeout_s)
+        except ConnectionBroken as broken:
+            self._broker.raise_refusal(broken)
             raise
-
-
-def _count_messages(part: str, channel: Channel, answer: Answer) -> None:
-    channel.queue_declare(part, passive=True, callback=lambda frame: answer(frame.method.message_count))

@@ -1,4 +1,4 @@
-"""The line that jobs come in by: credit for what is asked for, and no more."""
+"""The connection that jobs come in by, and are acknowledged on."""
 
 import secrets
 from collections import OrderedDict, deque
@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pika.channel import Channel
 from pika.exceptions import ConnectionWrongStateError
 
-from .frames import Properties
-from .link import Link
-from .message import Past, id_of, past_of
-from .topology import Names
-from .wire import Answer, Line, LineBroken
+from ..message import DeliveryHistory, history_of, id_of
+from ..topology import Names
+from ..transport.actions import QueueState, look_at
+from ..transport.broker import Broker
+from ..transport.connection import Connection
+from ..transport.errors import ConnectionBroken
+from ..transport.frames import Properties
+from ..transport.request import Reply
 
 _MOMENT_S = 0.005
 """How long to let jobs come before asking how many are ready."""
@@ -46,28 +49,32 @@ class Arrival(NamedTuple):
     """The priority that the broker has for it."""
     body: bytes
     id: str
-    past: Past
-    """What the job has behind it, this delivery apart."""
+    history: DeliveryHistory
+    """What happened to the job before this delivery."""
     fault: str
     """Why its properties can't be read: then nobody runs it. Empty where they can."""
 
 
-class Intake(Line):
-    """The line that jobs come in by, and are acknowledged on.
+def _ignore(_frame: object) -> None:
+    pass
+
+
+class ConsumerChannel(Connection):
+    """The connection that jobs come in by, and are acknowledged on.
 
     The broker pushes, and a consumer asks. So the broker gets credit for what was asked for and no more: a
     subscription's prefetch is how many unsettled jobs the consumer wants of it, and where the consumer wants
     less than the credit that is left, the subscription is cancelled. Hence no job waits, uncounted and out of
-    others' reach, with a consumer that is busy; but for the second half of a large hand, where it ``keeps``.
+    others' reach, with a consumer that is busy; but for the second half of a large hand, where credit stands.
     """
 
-    def __init__(self, link: Link, names: Names) -> None:
-        super().__init__(link.heart, link.servers)
+    def __init__(self, broker: Broker, names: Names) -> None:
+        super().__init__(broker)
         self._names = names
         self._unsettled: OrderedDict[int, Subscription] = OrderedDict()
         """By delivery tag, in the order of delivery."""
         self._subscription: Subscription | None = None
-        self.keeps = 0
+        self.standing = 0
         """At how many unsettled jobs the broker keeps the consumer, by sending one for each that is settled;
         0 where each is asked for."""
         self.arrivals: deque[Arrival] = deque()
@@ -75,7 +82,7 @@ class Intake(Line):
         """How many jobs were ready when they were last counted, less those that came since."""
         self.generation = 0
         """Which channel this is: what came on an earlier one is lost."""
-        self.deleted = False
+        self.queue_deleted = False
         """Whether the broker told of the queue's deletion since somebody looked."""
 
     @property
@@ -90,22 +97,22 @@ class Intake(Line):
 
     # -- what a consumer asks, in the loop ------------------------------------------------------------
 
-    def count(self, channel: Channel, answer: Answer) -> None:
-        """Answer with how many jobs arrived or are ready: proof as well that channel and queue live."""
+    def count(self, channel: Channel, reply: Reply) -> None:
+        """Reply with how many jobs arrived or are ready: proof as well that channel and queue live."""
 
-        def counted(frame: Any) -> None:
-            self.depth = frame.method.message_count
-            answer(len(self.arrivals) + self.depth)
+        def counted(state: QueueState) -> None:
+            self.depth = state.ready
+            reply(len(self.arrivals) + self.depth)
 
-        channel.queue_declare(self._names.work, passive=True, callback=counted)
+        look_at(self._names.work, channel, counted)
 
-    def want(self, more: int, channel: Channel, answer: Answer) -> None:
-        """Let ``more`` jobs come, each for having been asked for, and answer once the broker knows."""
-        self.keeps = 0
-        if not self._align(channel, more, freed=0, answer=answer):
-            answer(None)
+    def set_credit(self, more: int, channel: Channel, reply: Reply) -> None:
+        """Let ``more`` jobs come, each for having been asked for, and reply once the broker knows."""
+        self.standing = 0
+        if not self._align(channel, more, freed=0, reply=reply):
+            reply(None)
 
-    def finish(
+    def settle(
         self, acks: Sequence[Arrival], returns: Sequence[Arrival], more: int | None, *, enough: int
     ) -> bool:
         """Acknowledge ``acks``, have ``returns`` delivered again, and let ``more`` further jobs come.
@@ -120,8 +127,8 @@ class Intake(Line):
             Whether they are: then the broker has heard all this, and needn't be asked.
 
         Raises:
-            LineBroken: the channel that the jobs came by is gone.
-            LineClosed: the line is closed.
+            ConnectionBroken: the channel that the jobs came by is gone.
+            ClosedByClient: the connection is closed.
         """
         faults: list[Exception] = []
         generation = self.generation
@@ -135,9 +142,9 @@ class Intake(Line):
         def over() -> bool:
             return len(self.arrivals) >= enough or self.generation != generation or bool(faults)
 
-        self.io.wait(over, _MOMENT_S, first=say)
+        self.loop.wait(over, _MOMENT_S, first=say)
         if faults:
-            raise LineBroken(faults[0])
+            raise ConnectionBroken(faults[0])
         return 0 < enough <= len(self.arrivals)
 
     def _say(self, acks: Sequence[Arrival], returns: Sequence[Arrival], more: int | None) -> None:
@@ -149,38 +156,32 @@ class Intake(Line):
                     raise ConnectionWrongStateError("the channel that they came by is gone")
                 freed += arrival.subscription is present
         if more is None:
-            more = present.credit + (freed if self.keeps else 0) if present else 0
+            more = present.credit + (freed if self.standing else 0) if present else 0
         if channel is None:
             raise ConnectionWrongStateError("there is no channel")
         self._align(channel, more, freed)
         self._acknowledge(channel, acks)
         for arrival in returns:
-            channel.basic_nack(arrival.tag, requeue=True)
+            channel.connection.give_back(channel, arrival.tag)
             del self._unsettled[arrival.tag]
         self._flush()
         for settled in (acks, returns):
             for arrival in settled:
                 arrival.subscription.unsettled -= 1
 
-    def _align(self, channel: Channel, more: int, freed: int, answer: Answer | None = None) -> bool:
-        """Make the broker's credit ``more``, say whether that took a word, and answer to the last."""
+    def _align(self, channel: Channel, more: int, freed: int, reply: Reply = _ignore) -> bool:
+        """Make the broker's credit ``more``; return whether that took a word, the last of which replies."""
         present = self._subscription
         if (present.credit + freed if present else 0) == more:
             return False
         if present is not None:
-            channel.connection.cancel(channel, present.tag, _then(None if more else answer))
+            channel.connection.cancel(channel, present.tag, _ignore if more else reply)
             self._subscription = None
-            self.keeps = 0
+            self.standing = 0
         if more:
             self._subscription = subscription = Subscription(f"jobs-{secrets.token_hex(4)}", more)
-            channel.basic_qos(prefetch_count=more, callback=_then(None))
-            channel.connection.consume(
-                channel,
-                self._names.work,
-                subscription.tag,
-                partial(self._on_arrival, subscription),
-                _then(answer),
-            )
+            on_delivery = partial(self._on_arrival, subscription)
+            channel.connection.consume(channel, self._names.work, subscription.tag, more, on_delivery, reply)
         return True
 
     def _acknowledge(self, channel: Channel, acks: Sequence[Arrival]) -> None:
@@ -200,22 +201,22 @@ class Intake(Line):
 
     # -- what the broker says -------------------------------------------------------------------------
 
-    def on_channel(self, channel: Channel, ready: Answer) -> None:
+    def on_channel(self, channel: Channel, ready: Reply) -> None:
         channel.add_on_cancel_callback(lambda _frame: self._on_deleted(channel))
         channel.basic_consume(self._names.life, lambda *_: None, callback=ready)
 
-    def on_broken(self, error: BaseException) -> None:
+    def on_channel_lost(self, error: BaseException) -> None:
         self._lose_all()
 
     def _lose_all(self) -> None:
         self.generation += 1
         self._subscription = None
-        self.keeps = self.depth = 0
+        self.standing = self.depth = 0
         self._unsettled.clear()
         self.arrivals.clear()
 
     def _on_deleted(self, channel: Channel) -> None:
-        self.deleted = True
+        self.queue_deleted = True
         self._lose_all()  # at once, or a successor could be taken for the queue until the channel is closed
         channel.connection.forget_consumers()  # what is under way belongs to nobody
         with suppress(Exception):  # it is closing already
@@ -233,7 +234,7 @@ class Intake(Line):
         subscription.unsettled += 1
         self.depth -= 1
         # All that takes time is done here, while more is on its way.
-        id_, past = id_of(properties), past_of(properties)
+        id_, history = id_of(properties), history_of(properties)
         self.arrivals.append(
             Arrival(
                 subscription,
@@ -243,15 +244,7 @@ class Intake(Line):
                 properties.priority,
                 body,
                 id_,
-                past,
+                history,
                 properties.fault,
             )
         )
-
-
-def _then(answer: Answer | None) -> Answer:
-    return answer if answer is not None else _ignore
-
-
-def _ignore(_frame: object) -> None:
-    pass

@@ -168,6 +168,17 @@ def _written(properties: Properties, longest: int) -> bytes:
             if priority is None:
                 return _PLAIN.pack(_IS_PLAIN, _PERSISTENT, len(name)) + name
             return _RANKED.pack(_IS_RANKED, _PERSISTENT, priority, len(name)) + name
+    return _written_by_pika(properties, longest)
+
+
+def check_properties(properties: Properties, longest: int) -> None:
+    """Raise HeaderTooLong unless the properties fit into a frame of so many bytes."""
+    if properties.headers is not None:
+        _written_by_pika(properties, longest)
+
+
+def _written_by_pika(properties: Properties, longest: int) -> bytes:
+    message_id, priority, headers, _ = properties
     whole = BasicProperties(
         message_id=message_id, priority=priority, headers=headers, delivery_mode=_PERSISTENT
     )

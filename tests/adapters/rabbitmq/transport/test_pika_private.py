@@ -15,8 +15,8 @@ from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapte
 from pika.frame import Heartbeat
 from pika.heartbeat import HeartbeatChecker
 
-from mindtrace.jobs.adapters.rabbitmq.frames import Properties, ack_frame, message_frames
-from mindtrace.jobs.adapters.rabbitmq.loop import Loop
+from mindtrace.jobs.adapters.rabbitmq.transport.frames import Properties, ack_frame, message_frames
+from mindtrace.jobs.adapters.rabbitmq.transport.io_loop import IOLoop
 
 from .streams import OURS, PIKAS, Stream, Told, delivery, streaming
 
@@ -97,11 +97,11 @@ def test_a_frame_that_ends_otherwise_is_left_to_pika(place: str) -> None:
 class Wire:
     """A stream's connection on a socket, and the other end of it."""
 
-    def __init__(self, stream: Stream, loop: Loop, here: socket.socket, there: socket.socket) -> None:
+    def __init__(self, stream: Stream, loop: IOLoop, here: socket.socket, there: socket.socket) -> None:
         here.setblocking(False)
         there.setblocking(False)
         self.connection = stream.connection
-        self.connection._body_max_length = 8 * 1024
+        self.connection.params.frame_max = 8 * 1024
         self.channel = self.connection._channels[1]
         self.there = there
         self._loop = loop
@@ -125,7 +125,7 @@ def wired() -> Iterator[Wire]:
     here, there = socket.socketpair()
     with here, there:
         here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        loop = Loop()
+        loop = IOLoop()
         try:
             yield Wire(Stream(loop), loop, here, there)
         finally:
@@ -143,9 +143,9 @@ def test_frames_leave_in_their_order_however_full_the_socket_is(steps: list[tupl
         for number, (step, size) in enumerate(steps, 1):
             if step == "publish":
                 body = bytes([number % 256]) * size
-                connection.publish(channel, "", "queue", Properties("id"), body)
+                connection.publish(channel, "queue", Properties("id"), body)
                 unflushed += message_frames(
-                    1, "", "queue", Properties("id"), body, connection._body_max_length
+                    1, "", "queue", Properties("id"), body, connection.longest_body_frame
                 )
             elif step == "ack":
                 connection.acknowledge(channel, number)
@@ -166,10 +166,10 @@ def test_a_full_socket_leaves_the_rest_to_the_loop() -> None:
     """Nothing waits for the other end to read, and nothing is written twice."""
     with wired() as wire:
         body = b"x" * 1_000_000
-        wire.connection.publish(wire.channel, "", "queue", Properties("id"), body)
+        wire.connection.publish(wire.channel, "queue", Properties("id"), body)
         wire.connection.flush()
         assert wire.connection._transport.get_write_buffer_size() > 0
-        longest = wire.connection._body_max_length
+        longest = wire.connection.longest_body_frame
         assert wire.arrived() == message_frames(1, "", "queue", Properties("id"), body, longest)
         assert wire.connection._transport.get_write_buffer_size() == 0
 
@@ -177,6 +177,7 @@ def test_a_full_socket_leaves_the_rest_to_the_loop() -> None:
 def test_what_came_unread_shows_at_once_be_it_the_end() -> None:
     with wired() as wire:
         wire.connection._proto_connection_made(wire.connection._transport)
+        wire.connection.watch()
         wire.arrived()
         assert not wire.connection.has_unread
         wire.there.send(HEARTBEAT)
@@ -190,5 +191,6 @@ def test_what_came_unread_shows_at_once_be_it_the_end() -> None:
 def test_any_thread_may_look_for_what_came() -> None:
     with wired() as wire, ThreadPoolExecutor(4) as threads:
         wire.connection._proto_connection_made(wire.connection._transport)
+        wire.connection.watch()
         wire.there.send(HEARTBEAT)
         assert all(threads.map(lambda _: wire.connection.has_unread, range(20_000)))

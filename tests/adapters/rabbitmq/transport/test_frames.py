@@ -12,8 +12,7 @@ from pika.exceptions import ShortStringTooLong
 from pika.frame import Body, Header, Method
 from pika.spec import Basic
 
-from mindtrace.jobs.adapters.rabbitmq.connection import _WRITE_BYTES, _join
-from mindtrace.jobs.adapters.rabbitmq.frames import (
+from mindtrace.jobs.adapters.rabbitmq.transport.frames import (
     AROUND,
     HeaderTooLong,
     Properties,
@@ -21,6 +20,7 @@ from mindtrace.jobs.adapters.rabbitmq.frames import (
     message_frames,
     read_properties,
 )
+from mindtrace.jobs.adapters.rabbitmq.transport.pika_private import _WRITE_BYTES, _join
 
 CHANNELS = st.integers(1, 2**16 - 1)
 NAMES = st.text(max_size=60)

@@ -1,0 +1,387 @@
+"""Receiving and settling jobs."""
+
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from time import monotonic
+
+from ....domain import QueueKind, RetryPolicy
+from ....domain.errors import Closed, JobsError, QueueNotFound
+from ....ports import (
+    Ack,
+    ConsumerBackend,
+    Dead,
+    Delivery,
+    EndedJob,
+    JobResult,
+    ResultStatus,
+    Settled,
+    Settlement,
+    SettleOutcome,
+)
+from ...shared.receipts import Receipts
+from ..results import Results
+from ..topology import Names, naming_queue, not_declared
+from ..transport.broker import Broker
+from ..transport.errors import ClosedByClient, ConnectionBroken
+from ..transport.publishing import Outgoing, SendState
+from .channel import Arrival, ConsumerChannel
+from .credit import Credit
+from .moves import Moves
+
+_BACKOFF = RetryPolicy(base_delay_s=0.05, max_delay_s=2.0)
+"""Between connections that break one after the other, as soon as they are made."""
+_FAILURE_TTL_S = 7 * 86_400.0
+"""How long it is remembered that a job died, for whoever waits for its result."""
+
+_Placed = tuple[int, Arrival]
+"""An arrival, and the place of its settlement."""
+
+
+class RabbitMQConsumerBackend(ConsumerBackend):
+    """Receives what it asked for over a connection of its own, which is the lease (LSE-1).
+
+    Made by :meth:`RabbitMQClient.open_consumer`.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        names: Names,
+        find_kind: Callable[[], QueueKind],
+        send: Callable[[Names, Sequence[Outgoing]], None],
+        *,
+        results: Results | None,
+        prefetch: int | None,
+        on_close: Callable[["RabbitMQConsumerBackend"], None],
+    ) -> None:
+        super().__init__()
+        self._broker = broker
+        self._names = names
+        self._find_kind = find_kind
+        kind = find_kind()
+        self._send = send
+        self._results = results
+        self._prefetch = prefetch
+        self._on_close = on_close
+        self._channel = ConsumerChannel(broker, names)
+        self._credit = Credit(self._channel, prefetch, broker.retry_timeout_s)
+        self._moves = Moves(names, kind, self._channel, self.logger)
+        self._kind_generation = self._channel.generation
+        """The channel on which the kind was last asked for: a later one may lead to a queue made anew."""
+        self._receipts = Receipts(secrets.token_urlsafe(8))
+        self._settling = threading.RLock()
+        self._held: dict[str, Arrival] = {}
+        self._interrupted = False
+        self._closing = False
+        self._closed = False
+        self._pid = os.getpid()
+
+    @property
+    def lease_s(self) -> None:
+        return None
+
+    @property
+    def prefetch(self) -> int | None:
+        return self._prefetch
+
+    # -- receiving --------------------------------------------------------------------------------
+
+    def receive(self, max_jobs: int, timeout_s: float) -> list[Delivery]:
+        give_up = monotonic() + timeout_s
+        breaks = 0
+        while True:
+            self._check_open()
+            self._recall(max_jobs)
+            generation = self._channel.generation
+            with naming_queue(self._names.queue):
+                deliveries = self._receive(max_jobs, give_up)
+            if not deliveries and self._channel.generation != generation and (breaks := breaks + 1) > 1:
+                pause_s = min(_BACKOFF.delay_s(breaks), give_up - monotonic())
+                self._channel.loop.wait(lambda: self._interrupted or self._closing, pause_s)
+            if deliveries or self._take_interrupt() or monotonic() >= give_up:
+                return deliveries
+
+    def interrupt(self) -> None:
+        self._interrupted = True
+        self._channel.loop.wake()
+
+    def _take_interrupt(self) -> bool:
+        interrupted, self._interrupted = self._interrupted, False
+        return interrupted
+
+    def _receive(self, max_jobs: int, give_up: float) -> list[Delivery]:
+        """Receive once; empty as well where the connection broke meanwhile."""
+        channel = self._channel
+        ready: int = self._broker.retry(partial(channel.request, channel.count))
+        generation = channel.generation
+        if generation != self._kind_generation:
+            self._moves.kind, self._kind_generation = self._find_kind(), generation
+        if not ready and (give_up <= monotonic() or self._interrupted):
+            return []
+        channel.queue_deleted = False  # an earlier one: the queue exists
+        try:
+            # Where none is ready, the first that comes is run at once; the rest of a burst comes with its
+            # settlement.
+            self._credit.grant(min(max_jobs, ready) or 1)
+            return self._collect(max_jobs, ready, give_up, generation)
+        except (ConnectionBroken, ClosedByClient) as broken:
+            self._check_open()
+            if isinstance(broken, ConnectionBroken):
+                self._broker.raise_refusal(broken)
+            return []
+
+    def _collect(self, max_jobs: int, ready: int, give_up: float, generation: int) -> list[Delivery]:
+        """Wait for what the broker is about to send, ``ready`` by its own count, and hold it.
+
+        Nothing more comes once ``generation`` is over.
+        """
+        channel = self._channel
+
+        def over() -> bool:
+            return self._interrupted or self._closing or channel.generation != generation
+
+        self._credit.wait_for_jobs(max_jobs, ready, give_up, over)
+        if channel.queue_deleted:
+            channel.queue_deleted = False
+            raise not_declared(self._names.queue)
+        if channel.credit and not channel.standing:
+            self._credit.withdraw()
+        with self._settling:
+            self._check_open()
+            return self._accept(max_jobs)
+
+    def _accept(self, max_jobs: int) -> list[Delivery]:
+        deliveries: list[Delivery] = []
+        unfit: list[Arrival] = []
+        held, receipts = self._held, self._receipts
+        counts_crashes = self._moves.counts_crashes
+        new = tuple.__new__
+        for job in self._arrivals(max_jobs):
+            if job.fault or (job.redelivered and not counts_crashes):
+                unfit.append(job)
+                continue
+            receipts.granted += 1
+            receipt = f"{receipts.name}.{receipts.granted}"
+            held[receipt] = job
+            attempt, number, crashes, _ = job.history
+            # A third of what Delivery(...) costs.
+            deliveries.append(new(Delivery, (job.id, job.body, receipt, attempt, number + 1, crashes, None)))
+        if unfit:
+            self._put_back(unfit)
+        return deliveries
+
+    def _arrivals(self, most: int | None = None) -> Iterator[Arrival]:
+        arrivals = self._channel.arrivals
+        while most is None or most > 0:
+            try:
+                yield arrivals.popleft()
+            except IndexError:  # none is left, or the connection broke this moment
+                return
+            if most is not None:
+                most -= 1
+
+    def _put_back(self, jobs: Sequence[Arrival]) -> None:
+        """Put back jobs that nobody was given: with a crash counted, or among the dead letters."""
+        self._settle_all([], list(enumerate(jobs)), [self._moves.undelivered(job) for job in jobs], 0)
+
+    # -- settling ---------------------------------------------------------------------------------
+
+    def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
+        with self._settling:
+            self._check_open()
+            if take and not self._credit.may_stand(take, settles_all=len(settlements) == len(self._held)):
+                self._recall(take)
+            generation = self._channel.generation
+            outcomes = [SettleOutcome.OK] * len(settlements)
+            acks: list[_Placed] = []
+            moves: list[_Placed] = []
+            messages: list[Outgoing] = []
+            jobs: dict[int, Arrival] = {}
+            for place, settlement in enumerate(settlements):
+                job = self._held.pop(settlement.receipt, None)
+                if job is None:
+                    outcomes[place] = self._receipts.why_not_held(settlement.receipt)
+                    continue
+                if job.generation != generation:
+                    outcomes[place] = self._lose(settlement.receipt)
+                    continue
+                jobs[place] = job
+                if type(settlement) is Ack:
+                    acks.append((place, job))
+                else:
+                    moves.append((place, job))
+                    messages.append(self._moves.for_settlement(settlement, job))
+            lost, ready = self._settle_all(acks, moves, messages, take)
+            for place in lost:
+                outcomes[place] = self._lose(settlements[place].receipt)
+                del jobs[place]
+            if self._results is not None:
+                self._store_results(self._results, settlements, jobs)
+            if not take or ready is None:
+                return Settled(outcomes, [])
+            try:
+                at_most = self._credit.for_next(take, ready)
+                return Settled(outcomes, self._collect(at_most, ready, 0.0, generation))
+            except (ConnectionBroken, ClosedByClient, QueueNotFound):
+                return Settled(outcomes, [])
+
+    def _store_results(
+        self, results: Results, settlements: Sequence[Settlement], jobs: dict[int, Arrival]
+    ) -> None:
+        """Keep how settled jobs ended: after the broker knows, never before (RES-2)."""
+        ended = []
+        for place, job in jobs.items():
+            match settlements[place]:
+                case Ack(_, result, ttl_s):
+                    ended.append(EndedJob(job.id, JobResult(ResultStatus.DONE, result), ttl_s))
+                case Dead(_, _, error):
+                    failed = JobResult(ResultStatus.FAILED, error=error)
+                    ended.append(EndedJob(job.id, failed, _FAILURE_TTL_S))
+                case _:
+                    pass
+        if ended:
+            results.try_put(self._names.results, ended)
+
+    def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
+        self._check_open()
+        self._channel.loop.poll()  # a connection that broke may not have been looked at since
+        return [self._still_held(receipt) for receipt in receipts]
+
+    def release_ahead(self) -> None:
+        if not self._closing and os.getpid() == self._pid:
+            self._recall(0)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        if os.getpid() != self._pid:  # a copy, over whose connection its owner speaks
+            self._closed = self._closing = True
+            return
+        self._closing = True
+        self._channel.loop.wake()
+        try:
+            with self._settling:
+                self._release_all()
+        except (JobsError, ConnectionBroken, ClosedByClient) as error:
+            self.logger.warning("a consumer closed without releasing its jobs: %s", error)
+        finally:
+            self._closed = True
+            self._channel.close()
+            self._on_close(self)
+
+    def _settle_all(
+        self, acks: list[_Placed], moves: list[_Placed], messages: list[Outgoing], take: int
+    ) -> tuple[list[int], int | None]:
+        """Acknowledge, after the broker has confirmed what is to be put elsewhere.
+
+        In that order a death in between leaves a job twice, and never loses it.
+
+        Returns:
+            The places of what was lost, and how many jobs are ready; None where the broker wasn't heard.
+        """
+        done, returns, lost = list(acks), list[Arrival](), list[int]()
+        if moves:
+            if not self._is_alive(moves[0][1].generation):
+                return [place for place, _ in (*acks, *moves)], None
+            self._publish(messages)
+            for (place, arrival), message in zip(moves, messages, strict=True):
+                if message.state is SendState.CONFIRMED:
+                    done.append((place, arrival))
+                else:
+                    returns.append(arrival)
+                    lost.append(place)
+        if not done and not returns and not take:
+            return lost, None
+        ready = self._acknowledge([arrival for _, arrival in done], returns, take)
+        return lost if ready is not None else [*lost, *(place for place, _ in done)], ready
+
+    def _acknowledge(self, done: list[Arrival], returns: list[Arrival], take: int) -> int | None:
+        """Have the broker forget what is done, deliver ``returns`` again, and send up to ``take`` jobs.
+
+        Returns:
+            How many jobs arrived or are ready; None where the broker wasn't heard.
+        """
+        channel, generation = self._channel, self._channel.generation
+        more, enough = self._credit.after_settling(take)
+        try:
+            if channel.settle(done, returns, more, enough=enough):
+                return take
+            ready: int = channel.request(channel.count, self._broker.retry_timeout_s)
+        except (ConnectionBroken, ClosedByClient) as broken:
+            self.logger.debug("settlements lost: %s", broken)
+            return None
+        # On another channel the answer tells nothing of what was said on this one.
+        return ready if channel.generation == generation else None
+
+    def _publish(self, messages: list[Outgoing]) -> None:
+        """Publish what takes the place of jobs; log why some of it couldn't be."""
+        try:
+            self._send(self._names, messages)
+        except JobsError as error:
+            for message in messages:
+                message.state, message.error = SendState.UNSENT, error
+        failures = [message for message in messages if message.state is not SendState.CONFIRMED]
+        if failures:
+            self.logger.warning(
+                "%d jobs couldn't be moved and are delivered again: %s", len(failures), failures[0].error
+            )
+
+    def _recall(self, most: int) -> None:
+        """Where the broker sends jobs by itself, stop it, and give back what came beyond ``most``.
+
+        A connection that breaks meanwhile gives them back as well.
+        """
+        channel = self._channel
+        with self._settling, suppress(ConnectionBroken, ClosedByClient):
+            if channel.standing:
+                self._credit.withdraw()
+            surplus: list[Arrival] = []
+            with suppress(IndexError):  # the connection broke this moment
+                while len(channel.arrivals) > most:
+                    surplus.append(channel.arrivals.pop())
+            self._put_back(surplus[::-1])
+
+    def _is_alive(self, generation: int) -> bool:
+        """Return whether what came in this generation is still held, and its queue exists."""
+        channel = self._channel
+        if not channel.is_open:
+            return False
+        try:
+            channel.request(channel.count, self._broker.retry_timeout_s)
+        except (ConnectionBroken, ClosedByClient):
+            return False
+        return channel.generation == generation
+
+    def _release_all(self) -> None:
+        channel = self._channel
+        if not channel.is_open:
+            return  # then it is given back already
+        if channel.credit or channel.standing:
+            self._credit.withdraw()
+        held = [job for job in self._held.values() if job.generation == channel.generation]
+        ahead = list(self._arrivals())
+        messages = [self._moves.released(job) for job in held]
+        messages += [self._moves.undelivered(job) for job in ahead]
+        self._held.clear()
+        if messages:
+            self._settle_all([], list(enumerate([*held, *ahead])), messages, 0)
+
+    def _still_held(self, receipt: str) -> SettleOutcome:
+        job = self._held.get(receipt)
+        if job is None:
+            return self._receipts.why_not_held(receipt)
+        return SettleOutcome.OK if job.generation == self._channel.generation else SettleOutcome.LOST
+
+    def _lose(self, receipt: str) -> SettleOutcome:
+        self._receipts.lose([receipt])
+        return SettleOutcome.LOST
+
+    def _check_open(self) -> None:
+        if os.getpid() != self._pid:
+            raise Closed(f"this consumer of queue {self._names.queue!r} belongs to another process")
+        if self._closing:
+            raise Closed(f"this consumer of queue {self._names.queue!r} is closed")

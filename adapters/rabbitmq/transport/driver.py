@@ -1,0 +1,129 @@
+"""What this adapter asks of a connection of pika's, whichever way it is served."""
+
+import select
+import socket
+from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from pika import SelectConnection
+from pika.channel import Channel
+from pika.exceptions import ChannelWrongStateError
+
+from .frames import AROUND, Properties
+
+OnDelivery = Callable[[int, bool, Properties, bytes], None]
+"""Told the delivery tag, whether it was delivered before, the properties and the body."""
+
+
+class DriverConnection(SelectConnection):  # type: ignore[misc]
+    """A connection of pika's with what the adapter needs beside it.
+
+    :class:`.pika_private.PrivateConnection` serves it by pika's private parts, and
+    :class:`.pika_public.PublicConnection` by its public ones alone: slower, to the same effect. No message's
+    properties may end the connection, whoever wrote them: callbacks get what ``frames.read_properties`` read.
+    """
+
+    _unread: Any = None
+    """Polls the socket; None where the system has no ``poll``."""
+
+    @abstractmethod
+    def consume(
+        self,
+        channel: Channel,
+        queue: str,
+        tag: str,
+        prefetch: int,
+        on_delivery: OnDelivery,
+        callback: Callable[[Any], None],
+    ) -> None:
+        """Begin to consume.
+
+        Args:
+            channel: One of this connection.
+            queue: Where from.
+            tag: The consumer's; no other consumer of this connection has it.
+            prefetch: How many unsettled deliveries it may have.
+            on_delivery: Called for every message.
+            callback: Called once the server has agreed.
+        """
+
+    @abstractmethod
+    def cancel(self, channel: Channel, tag: str, callback: Callable[[Any], None]) -> None:
+        """Cease to consume; what is under way already is delivered all the same.
+
+        pika's way would send that back, and the broker would count it as a crash.
+        """
+
+    @abstractmethod
+    def acknowledge(self, channel: Channel, tag: int, *, multiple: bool = False) -> None:
+        """Acknowledge a delivery, or all up to it, with the next :meth:`flush`.
+
+        Raises:
+            ChannelWrongStateError: the channel isn't open.
+        """
+
+    def give_back(self, channel: Channel, tag: int) -> None:
+        """Have a delivery delivered again.
+
+        Raises:
+            ChannelWrongStateError: the channel isn't open.
+        """
+        channel.basic_nack(tag, requeue=True)
+
+    @abstractmethod
+    def publish(self, channel: Channel, routing_key: str, properties: Properties, body: bytes) -> None:
+        """Publish a message that must be routed to the queue of that name, with the next :meth:`flush`.
+
+        Raises:
+            ChannelWrongStateError: the channel isn't open.
+            ShortStringTooLong: the name or the id has more than 255 bytes; nothing was written.
+            HeaderTooLong: the properties don't fit into a frame; nothing was written.
+        """
+
+    @abstractmethod
+    def forget_consumers(self) -> None:
+        """Deliver nothing more: their channel is gone, or going."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Write what is to be written, now or in the next turn of the loop: the other side waits for it."""
+
+    @property
+    def longest_body_frame(self) -> int:
+        """How many bytes fit into a frame."""
+        return int(self.params.frame_max) - AROUND
+
+    def watch(self) -> None:
+        """Get ready to be asked for :attr:`has_unread`; called once it is open."""
+        if hasattr(select, "poll"):  # not on Windows
+            self._unread = select.poll()
+            for file in self.ioloop.sockets:
+                self._unread.register(file, select.POLLIN)
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether something may have come that wasn't read yet, be it the end; any thread may ask."""
+        try:
+            return self._unread is None or bool(self._unread.poll(0))
+        except RuntimeError:  # another thread is looking this moment
+            return True
+
+    def drop(self) -> None:
+        """Break it, as if the network did so: pika's own close waits for an answer, without end."""
+        shut_down(self.ioloop.sockets)
+
+
+def shut_down(files: list[int]) -> None:
+    """Break the connections of sockets, whose owner notices that as an end of the stream."""
+    for file in files:
+        # Not TLS's own shutdown, after which what is here already would be read as it came: enciphered.
+        with suppress(OSError), socket.fromfd(file, socket.AF_INET, socket.SOCK_STREAM) as plain:
+            plain.shutdown(socket.SHUT_RDWR)
+
+
+def require_open(channel: Channel) -> None:
+    """Raise ChannelWrongStateError unless the channel is open."""
+    if not channel.is_open:
+        raise ChannelWrongStateError("the channel isn't open")

@@ -1,0 +1,225 @@
+"""Publishing with confirms: many messages under way at once, and what became of each."""
+
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from enum import Enum, auto
+from functools import partial
+from typing import Any
+
+from pika.channel import Channel
+from pika.spec import Basic
+
+from ....domain.errors import JobsError
+from .broker import Broker
+from .connection import Connection
+from .errors import ClosedByClient, no_answer
+from .frames import Properties
+from .request import Reply, Request
+
+_WINDOW = 2000
+"""How many messages may be under way at once, so that a slow server isn't buried."""
+_SLICE = 200
+"""How many are sent before the loop looks at what else there is: confirms, heartbeats."""
+_DROP_S = 1.0
+"""How long it may take until a dropped connection is noticed."""
+
+
+class SendState(Enum):
+    """What became of a message."""
+
+    UNSENT = auto()
+    """It never left."""
+    CONFIRMED = auto()
+    UNROUTABLE = auto()
+    """There is no queue of that name."""
+    REFUSED = auto()
+    """The server couldn't keep it."""
+    UNWRITABLE = auto()
+    """It isn't what a message can be: its id is too long, say."""
+    UNKNOWN = auto()
+    """It was sent, and the connection broke before the confirm."""
+
+
+class Outgoing:
+    """A message on its way to a queue: what it is, where it goes, and what became of it."""
+
+    __slots__ = ("body", "delay_s", "error", "properties", "queue", "state")
+
+    def __init__(self, queue: str, properties: Properties, body: bytes, delay_s: float = 0.0) -> None:
+        self.queue = queue
+        """The queue of RabbitMQ: messages go by its name, and come back if there is none."""
+        self.properties = properties
+        self.body = body
+        self.delay_s = delay_s
+        self.state = SendState.UNSENT
+        self.error: JobsError | None = None
+        """Why it isn't confirmed."""
+
+
+class _Batch(Request):
+    """The messages that one call sends."""
+
+    __slots__ = ("is_begun", "messages", "open", "reply", "sent")
+
+    def __init__(self, messages: Sequence[Outgoing], connection: "PublishConnection") -> None:
+        super().__init__(partial(connection.begin, self))
+        self.messages = messages
+        self.sent = 0
+        self.open = len(messages)
+        """How many aren't decided yet."""
+        self.is_begun = False
+        self.reply: Reply = self.answer
+
+    def decide(self, message: Outgoing, state: SendState) -> None:
+        message.state = state
+        self.open -= 1
+        if not self.open:
+            self.end()
+
+    def end(self) -> None:
+        """Nothing more will be heard."""
+        self.reply(None)
+
+
+class PublishConnection(Connection):
+    """The connection that messages leave by: every one mandatory, every one confirmed (PUB-1)."""
+
+    def __init__(self, broker: Broker) -> None:
+        super().__init__(broker)
+        self._queued: list[_Batch] = []
+        """What isn't sent yet, or not wholly."""
+        self._under_way: OrderedDict[int, tuple[_Batch, Outgoing]] = OrderedDict()
+        """What isn't confirmed yet, by delivery tag."""
+        self._last_tag = 0
+        self._returned: Counter[tuple[str, str | bytes | None]] = Counter()
+        """What came back and isn't confirmed yet: the confirm of a message follows its return."""
+        self.broken_by: BaseException | None = None
+        """What ended the channel that was there last."""
+        self.blocked_when_broken: str | None = None
+        """Why the server took no messages then, where it didn't."""
+
+    def send(self, messages: Sequence[Outgoing], timeout_s: float) -> None:
+        """Publish, and wait until the state of each is known, or the connection broke, or time is up.
+
+        Messages of one call arrive in their order. After a timeout the connection is dropped, so that
+        nothing that was given up arrives later.
+
+        Raises:
+            Unreachable: no connection could be made, nothing was sent.
+            ClosedByClient: the connection is closed.
+        """
+        if not messages:
+            return
+        batch = _Batch(messages, self)
+        if self.has_unread:  # what is sent over a connection that broke since the last time would be UNKNOWN
+            self.loop.poll()
+        if self._is_answered(batch, timeout_s):
+            batch.result()
+            return
+        if self.loop.closed and not batch.is_begun:
+            raise ClosedByClient
+        if not self._give_up(batch):
+            for message in messages:
+                if message.state is SendState.UNSENT:
+                    message.state = SendState.UNKNOWN
+        elif not batch.is_begun:
+            raise no_answer(timeout_s)
+
+    # -- in the loop ----------------------------------------------------------------------------------
+
+    def begin(self, batch: _Batch, _channel: Channel, reply: Reply) -> None:
+        """Send a batch after those that are queued."""
+        batch.is_begun, batch.reply = True, reply
+        self._queued.append(batch)
+        self._pump()
+
+    def on_channel(self, channel: Channel, ready: Reply) -> None:
+        self._last_tag = 0
+        channel.add_on_return_callback(self._on_return)
+        channel.confirm_delivery(self._on_confirm, callback=ready)
+
+    def on_channel_lost(self, error: BaseException) -> None:
+        self.broken_by = error
+        self.blocked_when_broken = self.blocked
+        under_way, self._under_way = self._under_way, OrderedDict()
+        queued, self._queued = self._queued, []
+        self._returned.clear()
+        for batch, message in under_way.values():
+            batch.decide(message, SendState.UNKNOWN)
+        for batch in [batch for batch, _ in under_way.values()] + queued:
+            batch.end()
+
+    def on_blocked_changed(self) -> None:
+        self._pump()
+
+    def _pump(self) -> None:
+        """Send what may be sent now."""
+        channel = self._channel
+        if channel is None or not channel.is_open or self.blocked is not None:
+            return
+        if self._send_slice(channel):
+            self.loop.io.add_callback(self._pump)
+        self._flush()
+
+    def _send_slice(self, channel: Channel) -> bool:
+        """Send some, and return whether there may be more that may be sent."""
+        publish = channel.connection.publish
+        for _ in range(_SLICE):
+            if not self._queued or len(self._under_way) >= _WINDOW:
+                return False
+            batch = self._queued[0]
+            message = batch.messages[batch.sent]
+            batch.sent += 1
+            if batch.sent == len(batch.messages):
+                del self._queued[0]
+            message.state = SendState.UNKNOWN
+            try:
+                publish(channel, message.queue, message.properties, message.body)
+            except Exception:  # nothing was written, so that this one has no tag
+                batch.decide(message, SendState.UNWRITABLE)
+                continue
+            self._last_tag += 1
+            self._under_way[self._last_tag] = (batch, message)
+        return True
+
+    def _on_return(
+        self, _channel: Channel, method: Basic.Return, properties: Properties, _body: bytes
+    ) -> None:
+        self._returned[method.routing_key, properties.message_id] += 1
+
+    def _on_confirm(self, frame: Any) -> None:
+        confirm = frame.method
+        state = SendState.CONFIRMED if isinstance(confirm, Basic.Ack) else SendState.REFUSED
+        if confirm.multiple:
+            while self._under_way and next(iter(self._under_way)) <= confirm.delivery_tag:
+                self._decide(*self._under_way.popitem(last=False)[1], state)
+        elif (one := self._under_way.pop(confirm.delivery_tag, None)) is not None:
+            self._decide(*one, state)
+        if self._queued:
+            self._pump()
+
+    def _decide(self, batch: _Batch, message: Outgoing, state: SendState) -> None:
+        if self._returned:
+            address = (message.queue, message.properties.message_id)
+            if self._returned[address]:
+                self._returned[address] -= 1
+                state = SendState.UNROUTABLE
+            self._returned += Counter()  # drops what is down to 0
+        batch.decide(message, state)
+
+    def _give_up(self, batch: _Batch) -> bool:
+        """Send no more of a batch, and return whether it is known what became of it."""
+
+        def give_up() -> None:
+            if batch in self._queued:
+                self._queued.remove(batch)
+            if not batch.is_begun or (batch.sent and batch.open):
+                self._drop()
+            if not batch.sent or not batch.open:
+                batch.end()  # else the connection's end decides, once it is noticed
+
+        with suppress(ClosedByClient):
+            self.loop.call(give_up)
+            self.loop.wait(lambda: batch.is_over, _DROP_S)
+        return batch.is_over

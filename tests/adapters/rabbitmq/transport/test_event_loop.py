@@ -1,0 +1,114 @@
+"""The leader/follower loop: one thread turns it, the others are told in time, a fault hits no other."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+
+import pytest
+
+from mindtrace.jobs.adapters.rabbitmq.transport.errors import ClosedByClient
+from mindtrace.jobs.adapters.rabbitmq.transport.event_loop import EventLoop
+
+LIMIT_S = 30.0
+"""How long a test waits for what must happen."""
+
+
+def eventually(holds: Callable[[], object], limit_s: float, what: str) -> None:
+    give_up = time.monotonic() + limit_s
+    while not holds():
+        assert time.monotonic() < give_up, f"not in {limit_s:g} s: {what}"
+        time.sleep(0.001)
+
+
+def test_what_is_said_later_is_done_later() -> None:
+    """Also where the one before was left to a thread that has the loop and is about to leave it."""
+    order: list[int] = []
+    loop = EventLoop(lambda _error: None)
+    inside, leave = threading.Event(), threading.Event()
+
+    def last_look() -> bool:
+        if loop._leader is None:  # it hasn't got the loop yet
+            return False
+        inside.set()
+        return leave.wait(LIMIT_S)
+
+    driver = threading.Thread(target=lambda: loop.wait(last_look, LIMIT_S))
+    driver.start()
+    assert inside.wait(LIMIT_S)
+    loop.call(lambda: order.append(1))
+    leave.set()
+    driver.join()
+    loop.call(lambda: order.append(2))
+    assert order == [1, 2]
+    loop.close()
+
+
+def test_what_comes_to_pass_while_another_looks_is_told_it() -> None:
+    """The answer comes just after it looked, and before it waits: who has the loop must not sleep on it."""
+    loop = EventLoop(lambda _error: None)
+    answered, looking = threading.Event(), threading.Event()
+    looks = count(1)
+
+    def answer() -> None:
+        looking.wait(LIMIT_S)
+        answered.set()
+
+    def look() -> bool:
+        seen = answered.is_set()
+        if next(looks) == 2:  # the last one before it waits
+            looking.set()
+            time.sleep(0.2)  # as long as it takes who has the loop to wait again
+        return seen
+
+    loop.io.call_later(0.05, answer)
+    driver = threading.Thread(target=lambda: loop.wait(lambda: False, 10 * LIMIT_S))
+    driver.start()
+    eventually(lambda: loop._leader is not None, LIMIT_S, "another has the loop")
+    began = time.monotonic()
+    assert loop.wait(look, 2 * LIMIT_S)
+    assert time.monotonic() - began < LIMIT_S
+    loop.close()
+    driver.join()
+
+
+def test_closing_a_loop_ends_who_drives_it_and_who_waits() -> None:
+    """At once, and nothing stays open (CON-2)."""
+    loop = EventLoop(lambda _error: None)
+    with ThreadPoolExecutor(3) as threads:
+        waiting = [threads.submit(loop.wait, lambda: False, 10 * LIMIT_S) for _ in range(3)]
+        eventually(lambda: loop._leader is not None and loop._followers == 2, LIMIT_S, "all three wait")
+        loop.close()
+        assert [one.result(LIMIT_S) for one in waiting] == [False] * 3
+    assert loop.io.is_closed
+    with pytest.raises(ClosedByClient):
+        loop.call(lambda: None)
+
+
+def test_an_interrupt_leaves_the_turn_to_others() -> None:
+    """A KeyboardInterrupt in the middle of the I/O breaks the connection, not the lock on it."""
+    faults: list[BaseException] = []
+    loop = EventLoop(faults.append)
+
+    def strike() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.call(strike)
+    assert [type(fault) for fault in faults] == [KeyboardInterrupt]
+    assert loop.wait(lambda: True, LIMIT_S)
+    assert loop._leader is None
+    loop.close()
+
+
+def test_a_fault_in_the_loop_is_nobody_elses() -> None:
+    """Whoever happens to serve the loop isn't hit by what another wanted done."""
+    faults: list[BaseException] = []
+    loop = EventLoop(faults.append)
+    loop._calls.append(lambda: 1 / 0)
+    done: list[int] = []
+    loop.wait(lambda: done, LIMIT_S, first=lambda: done.append(1))
+    assert done == [1]
+    assert [type(fault) for fault in faults] == [ZeroDivisionError]
+    loop.close()
