@@ -425,7 +425,7 @@ def test_a_queue_of_another_kind_is_a_conflict_that_names_the_kinds(
         with pytest.raises(QueueConflict, match=f"exists as {kind}, not {other}"):
             another.declare(Queue(QUEUE, other))
         with another.open_consumer(QUEUE) as consumer:
-            assert consumer._kind is kind
+            assert consumer._moves.kind is kind
 
 
 # -- the dead -------------------------------------------------------------------------------------
