@@ -2,7 +2,7 @@
 
 import logging
 
-from ..domain.text import printable
+from ..domain.printable import printable
 from .signals.graceful_stop import asks_to_stop
 
 

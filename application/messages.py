@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from ..domain import Job, JobSchema, QueueKind, job_from_schema
+from ..domain.dead_reasons import DeadReason
 from ..domain.envelope import decode, encode
 from ..domain.errors import InvalidInput, InvalidJob, JobsError, PublishUnknown, SchemaMismatch
 from ..domain.job import utcnow
 from ..domain.limits import MAX_HEADERS, check_seconds, truncate_error
-from ..domain.reasons import DeadReason
 from ..domain.schema import validate_model
 from ..ports import Ack, Dead, Delivery, Message, PublishOutcome, PublishStatus, Settlement
 from .handler_errors import describe

@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from ..domain.text import printable, printable_json, printable_lines
+from ..domain.printable import printable, printable_json, printable_lines
 
 WORKER = logging.getLogger("mindtrace.jobs.worker")
 

@@ -8,7 +8,7 @@ import traceback
 import click
 
 from ..domain.errors import JobsError
-from ..domain.text import printable_lines
+from ..domain.printable import printable_lines
 from .contract import contract
 from .dead import dead
 from .doctor import doctor

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..domain.text import printable, printable_json
+from ..domain.printable import printable, printable_json
 from .errors import Exit
 
 

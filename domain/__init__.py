@@ -3,12 +3,12 @@
 May import the standard library, pydantic and typing-extensions, nothing else.
 """
 
+from .handler_signals import HandlerSignal, Reject, RetryLater
 from .job import Job, new_job_id
+from .job_progress import Progress, progress
 from .queue import Queue, QueueKind
-from .reporting import Progress, progress
 from .retry import RetryPolicy
 from .schema import JobInput, JobOutput, JobSchema, job_from_schema
-from .signals import HandlerSignal, Reject, RetryLater
 
 __all__ = [
     "HandlerSignal",

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from .errors import InvalidJob
+from .job_progress import progress
 from .limits import (
     MAX_ATTEMPTS,
     MAX_HEADER_CHARS,
@@ -16,7 +17,6 @@ from .limits import (
     check_int,
     check_name,
 )
-from .reporting import progress
 
 InT = TypeVar("InT")
 
@@ -107,7 +107,7 @@ class Job(Generic[InT]):
             object.__setattr__(self, "headers", _checked_headers(self.headers))
 
     def progress(self, done: float, total: float | None = None) -> None:
-        """Report the progress of this job from its handler: see :func:`~.reporting.progress`."""
+        """Report the progress of this job from its handler: see :func:`~.job_progress.progress`."""
         progress(done, total)
 
 

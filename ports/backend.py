@@ -4,8 +4,8 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 from ..domain.errors import AccessDenied, BackendUnavailable, JobsError, QueueNotFound, UnsupportedCapability
+from ..domain.job_progress import Progress
 from ..domain.queue import Queue
-from ..domain.reporting import Progress
 from .base import Closing
 from .capabilities import Capabilities
 from .consumer import ConsumerBackend

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 
-from ..domain.reporting import Progress
+from ..domain.job_progress import Progress
 from .base import Closing
 from .values import Delivery, Settled, Settlement, SettleOutcome
 

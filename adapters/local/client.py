@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from os import PathLike
 
 from ...domain.errors import Closed, InvalidName
+from ...domain.job_progress import Progress
 from ...domain.limits import check_name
 from ...domain.queue import Queue
-from ...domain.reporting import Progress
 from ...ports import (
     Capabilities,
     DeadLetter,

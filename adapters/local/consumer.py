@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ...domain.errors import QueueNotFound
-from ...domain.reporting import Progress
+from ...domain.job_progress import Progress
 from ...ports import ConsumerBackend, Delivery, Settled, Settlement, SettleOutcome
 from ..shared.errors import consumer_closed
 from .namespace import Namespace

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Protocol
 
+from ...domain.job_progress import Progress
 from ...domain.limits import MAX_PRIORITY
 from ...domain.queue import QueueKind
-from ...domain.reporting import Progress
 from ...ports import Failure
 
 

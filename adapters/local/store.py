@@ -15,8 +15,8 @@ from math import inf
 from time import monotonic
 
 from ...domain.errors import QueueNotFound
+from ...domain.job_progress import Progress
 from ...domain.queue import Queue
-from ...domain.reporting import Progress
 from ...ports import (
     Ack,
     Dead,

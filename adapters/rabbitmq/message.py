@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from ...domain import QueueKind
+from ...domain.dead_reasons import DeadReason
 from ...domain.limits import MAX_ERROR_CHARS, MAX_PRIORITY, truncate_error
-from ...domain.reasons import DeadReason
 from ...ports import DeadLetter, Failure
 from .topology import fresh_rank, priority_of, returned_rank
 from .transport.frames import Properties

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from time import monotonic
 
 from ...domain.errors import Closed, QueueConflict
+from ...domain.job_progress import Progress
 from ...domain.limits import check_name
 from ...domain.queue import Queue
-from ...domain.reporting import Progress
 from ...ports import (
     Capabilities,
     DeadLetter,

@@ -10,10 +10,10 @@ from math import inf
 from time import monotonic
 from typing import Any, NamedTuple
 
+from ...domain.dead_reasons import DeadReason
 from ...domain.errors import Closed, JobsError, QueueNotFound
-from ...domain.reasons import DeadReason
-from ...domain.reporting import Progress
-from ...domain.text import printable
+from ...domain.job_progress import Progress
+from ...domain.printable import printable
 from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
 from ..shared.receipts import Receipts
 from .errors import RefusedByServer, ServerUnreachable

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from ...domain.reasons import DeadReason
+from ...domain.dead_reasons import DeadReason
 from ...ports import DeadLetter
 from ..shared.chunks import in_chunks
 from ..shared.records import parse_history, parse_json, parse_moment

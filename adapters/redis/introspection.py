@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from ...domain.job_progress import Progress
 from ...domain.queue import Queue
-from ...domain.reporting import Progress
 from ..shared.chunks import in_chunks
 from ..shared.records import parse_progress, parse_queue
 from .requests import CHUNK_JOBS, RemoteQueue

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ...domain.errors import InvalidInput
+from ...domain.job_progress import Progress
 from ...domain.queue import Queue, QueueKind
-from ...domain.reporting import Progress
 from ...ports import Failure
 
 MAX_HISTORY = 10

@@ -9,9 +9,9 @@ from time import monotonic, sleep
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from ...domain.errors import BackendError, BackendUnavailable, Closed, InvalidInput
+from ...domain.job_progress import Progress
 from ...domain.limits import check_name
 from ...domain.queue import Queue
-from ...domain.reporting import Progress
 from ...ports import (
     Capabilities,
     DeadLetter,

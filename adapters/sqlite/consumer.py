@@ -8,7 +8,7 @@ from contextlib import suppress
 from time import monotonic
 
 from ...domain.errors import BackendUnavailable, Closed, JobsError, QueueNotFound
-from ...domain.reporting import Progress
+from ...domain.job_progress import Progress
 from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
 from ..shared.errors import consumer_closed
 from ..shared.receipts import Held

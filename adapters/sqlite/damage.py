@@ -3,9 +3,9 @@
 import re
 from collections.abc import Sequence
 
+from ...domain.dead_reasons import DeadReason
 from ...domain.limits import NAME
-from ...domain.reasons import DeadReason
-from ...domain.text import printable
+from ...domain.printable import printable
 from .transaction import NEVER_US, Transaction
 
 _NAME = re.compile(NAME.encode())

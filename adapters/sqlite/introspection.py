@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
+from ...domain.job_progress import Progress
 from ...domain.queue import Queue
-from ...domain.reporting import Progress
 from ..shared.records import parse_progress, parse_queue
 from .errors import translated
 from .lease import LeasedJob

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from math import inf
 from typing import TypeVar
 
+from ...domain.dead_reasons import DeadReason
 from ...domain.errors import BackendError
 from ...domain.limits import MAX_PRIORITY
 from ...domain.queue import QueueKind
-from ...domain.reasons import DeadReason
 from ..shared.errors import not_declared
 from .clock import FileClock
 from .session import FileSettings, Session

@@ -7,10 +7,10 @@ from time import perf_counter
 from typing import Any
 
 from ...domain import Job, JobSchema, Reject, RetryLater, RetryPolicy
+from ...domain.dead_reasons import DeadReason
 from ...domain.envelope import decode, encode_model
 from ...domain.errors import BodyTooLarge
 from ...domain.limits import truncate_error
-from ...domain.reasons import DeadReason
 from ...domain.schema import validate_model
 from ...ports import Ack, Attempt, Dead, Delivery, Observer, Outcome, Retry, Settlement
 from ..handler_errors import describe, try_to_log

@@ -16,7 +16,7 @@ from math import inf
 from time import monotonic
 
 from ...domain.errors import BackendUnavailable, Closed, JobsError
-from ...domain.text import printable
+from ...domain.printable import printable
 from ...ports import Ack, ConsumerBackend, Dead, Delivery, Release, Retry, Settlement, SettleOutcome
 
 SLOW_S = 1.0

@@ -8,8 +8,8 @@ from logging import Logger
 from time import monotonic
 
 from ...domain.errors import BackendUnavailable, JobsError, UsageError
-from ...domain.reporting import listening
-from ...domain.text import printable
+from ...domain.job_progress import listening
+from ...domain.printable import printable
 from ...ports import Ack, ConsumerBackend, Dead, Delivery, Observer, Release, Retry
 from .batch_sizer import BatchSizer
 from .executor import Executor

@@ -5,7 +5,7 @@ from logging import Logger
 from time import monotonic
 
 from ...domain import Progress
-from ...domain.text import printable
+from ...domain.printable import printable
 from ...ports import ConsumerBackend, Delivery
 
 _EVERY_S = 0.5

@@ -20,7 +20,7 @@ from mindtrace.jobs import (
 )
 from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.application.signals.graceful_stop import SecondSignal
-from mindtrace.jobs.domain.reasons import DeadReason
+from mindtrace.jobs.domain.dead_reasons import DeadReason
 
 MakeConsumer = Callable[..., Consumer]
 

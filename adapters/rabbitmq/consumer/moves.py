@@ -4,8 +4,8 @@ import logging
 from time import time
 
 from ....domain import QueueKind
-from ....domain.reasons import DeadReason
-from ....domain.text import printable
+from ....domain.dead_reasons import DeadReason
+from ....domain.printable import printable
 from ....ports import Dead, Retry, Settlement
 from ..message import DeathRecord, DeliveryHistory, dead_properties, described, moved_properties
 from ..topology import Names, priority_of

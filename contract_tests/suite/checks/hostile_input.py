@@ -9,8 +9,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from ...domain.dead_reasons import DeadReason
 from ...domain.errors import JobsError
-from ...domain.reasons import DeadReason
 from ..app import QUEUE, Numbers, Recorder, app_on
 from ..bench import Bench
 from ..registry import check

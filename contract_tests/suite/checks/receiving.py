@@ -6,8 +6,8 @@ from functools import partial
 
 from hypothesis import strategies as st
 
+from ...domain.dead_reasons import DeadReason
 from ...domain.errors import Closed, QueueNotFound
-from ...domain.reasons import DeadReason
 from ...ports import Ack, ConsumerBackend, Dead, Delivery, Release
 from ..app import QUEUE, Numbers, Recorder, app_on
 from ..bench import Bench, Rig

@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ...domain import Job, Reject
+from ...domain.dead_reasons import DeadReason
 from ...domain.errors import JobFailed, ResultNotReady, UnsupportedCapability
-from ...domain.reasons import DeadReason
 from ...ports import Ack, Dead, JobResult, ResultStatus, SettleOutcome
 from ..app import QUEUE, Numbers, Recorder, Total, add, app_on
 from ..bench import Bench

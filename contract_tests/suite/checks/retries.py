@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ...domain import Job, Reject, RetryLater, RetryPolicy
-from ...domain.reasons import DeadReason
+from ...domain.dead_reasons import DeadReason
 from ...ports import Ack, Delivery
 from ..app import QUEUE, Numbers, Recorder, app_on
 from ..bench import Bench

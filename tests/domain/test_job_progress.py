@@ -6,7 +6,7 @@ from contextvars import copy_context
 import pytest
 
 from mindtrace.jobs import Job, JobInput, JobsError, Progress, progress
-from mindtrace.jobs.domain.reporting import listening
+from mindtrace.jobs.domain.job_progress import listening
 
 
 def test_it_goes_nowhere_outside_a_worker() -> None:

@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from mindtrace.jobs.domain.text import printable, printable_json, printable_lines
+from mindtrace.jobs.domain.printable import printable, printable_json, printable_lines
 
 
 @pytest.mark.parametrize(
