@@ -10,7 +10,7 @@ import pika
 from pika import ConnectionParameters
 from pika.adapters.utils.connection_workflow import AMQPConnectorWrongState
 
-from .driver import DriverConnection, shut_down
+from .driver import DriverConnection
 from .io_loop import IOLoop
 from .pika_private import PrivateConnection, missing_names
 from .pika_public import PublicConnection
@@ -54,8 +54,8 @@ def abort(attempt: Any, loop: IOLoop) -> None:
     """Give up an attempt to connect, at whatever point it is.
 
     Once the server has been asked to let us in, pika's own way stops half-way, at an assertion that never
-    holds there. Then the end of the stream does the rest.
+    holds there. Then :meth:`DriverConnection.abandon` does the rest.
     """
     with suppress(AMQPConnectorWrongState, AssertionError):  # the former: it was given up before
         attempt.abort()
-    shut_down(loop.sockets)
+    driver.abandon(attempt, loop)

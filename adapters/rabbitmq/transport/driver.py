@@ -12,6 +12,7 @@ from pika.channel import Channel
 from pika.exceptions import ChannelWrongStateError
 
 from .frames import AROUND, Properties
+from .io_loop import IOLoop
 
 OnDelivery = Callable[[int, bool, Properties, bytes], None]
 """Told the delivery tag, whether it was delivered before, the properties and the body."""
@@ -94,6 +95,11 @@ class DriverConnection(SelectConnection):  # type: ignore[misc]
     def longest_body_frame(self) -> int:
         """How many bytes fit into a frame."""
         return int(self.params.frame_max) - AROUND
+
+    @classmethod
+    def abandon(cls, attempt: Any, loop: IOLoop) -> None:
+        """Close the connection that an attempt, which was aborted, has half made, if any."""
+        shut_down(loop.sockets)
 
     def watch(self) -> None:
         """Get ready to be asked for :attr:`has_unread`; called once it is open."""

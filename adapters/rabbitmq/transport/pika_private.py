@@ -15,6 +15,7 @@ from typing import Any
 
 from pika import ConnectionParameters, SelectConnection
 from pika.adapters.utils import io_services_utils
+from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflow, AMQPConnector
 from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 from pika.channel import Channel
 from pika.frame import Header
@@ -40,6 +41,8 @@ from .io_loop import IOLoop
 _TRANSPORT = "_AsyncPlaintextTransport"
 PRIVATE_NAMES = {
     "io_services_utils": (_TRANSPORT,),
+    "AMQPConnectionWorkflow": ("_connector",),
+    "AMQPConnector": ("_amqp_conn",),
     "SelectConnection": (
         "_adapter_emit_data",
         "_frame_buffer",
@@ -92,6 +95,8 @@ def _owners() -> Iterator[tuple[str, object]]:
             ConnectionParameters(), custom_ioloop=loop, internal_connection_workflow=False
         )
         yield "SelectConnection", connection
+        yield "AMQPConnectionWorkflow", AMQPConnectionWorkflow()
+        yield "AMQPConnector", AMQPConnector(lambda _server: connection, SelectorIOServicesAdapter(loop))
         yield "Channel", Channel(connection, 1, lambda _channel: None)
         transport = getattr(io_services_utils, _TRANSPORT, None)
         protocol = SimpleNamespace()
@@ -120,6 +125,12 @@ class PrivateConnection(DriverConnection):
         self._outgoing: deque[bytes] = deque()
         """Frames of our own that the next :meth:`flush` writes."""
         super().__init__(*args, **settings)
+
+    @classmethod
+    def abandon(cls, attempt: Any, loop: IOLoop) -> None:
+        connection = attempt._connector and attempt._connector._amqp_conn
+        if connection is not None and not connection.is_closing:
+            connection.close()
 
     def consume(
         self,
