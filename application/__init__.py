@@ -2,8 +2,8 @@
 
 from .consumer import Consumer
 from .consuming.loop import ConsumeStats
-from .job_handler import job_handler
+from .job_handler import JobHandler, job_handler
 from .job_queue import JobHandle, JobQueue
 from .orchestrator import Orchestrator
 
-__all__ = ["ConsumeStats", "Consumer", "JobHandle", "JobQueue", "Orchestrator", "job_handler"]
+__all__ = ["ConsumeStats", "Consumer", "JobHandle", "JobHandler", "JobQueue", "Orchestrator", "job_handler"]

@@ -19,6 +19,7 @@ from ..ports import ConsumerBackend, OrchestratorBackend, ResultStore
 
 GROUP = "mindtrace.jobs.adapters"
 RESULTS_GROUP = "mindtrace.jobs.results"
+_FILE = re.compile(r"^[\w./\\-]+\.(db|sqlite3?)$")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
 
@@ -42,6 +43,8 @@ def detect_backend(backend: object) -> OrchestratorBackend:
         )
     scheme = _scheme(backend)
     if scheme is None:
+        if _FILE.search(backend):
+            raise UnknownBackend(f"{backend!r:.140} is a path: write sqlite:///{backend:.140}")
         raise UnknownBackend(f"a backend URL starts with a scheme, such as memory://; {_known(registered)}")
     for entry in registered:
         if entry.name == scheme:

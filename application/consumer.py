@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from logging import ERROR
-from typing import Any, ClassVar, Generic, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, get_args, get_origin
 
 from ..domain import Job, JobSchema, QueueKind, RetryPolicy
 from ..domain.errors import AlreadyConnected, HandlerMissing, InvalidInput, NotConnected, UsageError
@@ -64,8 +64,9 @@ class Consumer(Closing, Generic[InT, OutT]):
     """
 
     logger: logging.Logger
-    schema: ClassVar[JobSchema[Any, Any] | None] = None
-    """The schema of the jobs, which ``connect`` registers. With None, register one before ``connect``."""
+    if not TYPE_CHECKING:  # a declaration here would take the models from the types of a subclass's schema
+        schema: ClassVar[JobSchema[Any, Any] | None] = None
+        """The schema of the jobs, which ``connect`` registers. With None, register one before ``connect``."""
     queue_type: ClassVar[QueueKind | str] = QueueKind.FIFO
     """The type of the queue that ``connect`` declares: ``"fifo"``, ``"stack"`` or ``"priority"``."""
     retry: ClassVar[RetryPolicy | None] = None
@@ -85,9 +86,7 @@ class Consumer(Closing, Generic[InT, OutT]):
 
     def __init__(self, job_type_name: str | None = None) -> None:
         super().__init__()
-        cls, schema = type(self).__name__, self.schema
-        if schema is not None and not isinstance(schema, JobSchema):
-            raise InvalidInput(f"{cls}.schema {schema!r:.80}: must be a JobSchema")
+        cls, schema = type(self).__name__, self.own_schema()
         if job_type_name is None:
             if schema is None:
                 raise InvalidInput(
@@ -97,6 +96,26 @@ class Consumer(Closing, Generic[InT, OutT]):
         elif schema is not None and schema.name != job_type_name:
             raise InvalidInput(f"{cls}({job_type_name!r:.140}): its schema is named {schema.name!r}")
         self._queue_name = check_name("job type name", job_type_name)
+
+    @classmethod
+    def own_schema(cls) -> JobSchema[Any, Any] | None:
+        """Return the class's ``schema``, or None.
+
+        Raises:
+            InvalidInput: it is no ``JobSchema``, or its models aren't those of ``Consumer[Input, Output]``.
+        """
+        schema = getattr(cls, "schema", None)
+        if schema is None:
+            return None
+        if not isinstance(schema, JobSchema):
+            raise InvalidInput(f"{cls.__name__}.schema {schema!r:.80}: must be a JobSchema")
+        for declared, model in zip(_declared_models(cls), (schema.input, schema.output), strict=False):
+            if isinstance(declared, type) and not issubclass(model, declared):
+                raise InvalidInput(
+                    f"{cls.__name__} is declared for {declared.__name__}, but its schema has "
+                    f"{model.__name__} in that place: write Consumer[Input, Output] as in JobSchema(…)"
+                )
+        return schema
 
     @abstractmethod
     def run(self, job: Job[InT]) -> Answer[OutT]:
@@ -139,8 +158,8 @@ class Consumer(Closing, Generic[InT, OutT]):
         if self._connection is not None:
             raise AlreadyConnected(f"consumer of {self.queue_name!r} is connected: close() it first")
         self._check_settings(orchestrator, lease_s, prefetch, poll_timeout_s)
-        if self.schema is not None:
-            orchestrator.register(self.schema, self.queue_type)
+        if (own := self.own_schema()) is not None:
+            orchestrator.register(own, self.queue_type)
         schema, queue = orchestrator.registration_for_consumer(self.queue_name)
         backend = detect_consumer_backend(
             orchestrator.backend, queue.name, lease_s=lease_s, prefetch=prefetch
@@ -326,6 +345,14 @@ class Consumer(Closing, Generic[InT, OutT]):
             if self._close_after_job:
                 self._close_after_job = False
                 self.close()
+
+
+def _declared_models(cls: type) -> tuple[Any, ...]:
+    """Return what stands in the brackets of ``Consumer[…]`` among the bases of a class."""
+    for base in getattr(cls, "__orig_bases__", ()):
+        if get_origin(base) is Consumer:
+            return get_args(base)
+    return ()
 
 
 def _has_event_loop() -> bool:

@@ -1,7 +1,9 @@
-"""A function as a consumer class."""
+"""A function as the handler of a consumer."""
 
 import inspect
 from collections.abc import Callable
+from functools import update_wrapper
+from typing import Generic
 
 from ..domain import Job, JobSchema, QueueKind, RetryPolicy
 from ..domain.errors import HandlerMissing, InvalidInput
@@ -9,16 +11,54 @@ from .consumer import Consumer
 from .job_queue import Answer, InT, OutT
 
 
+class JobHandler(Generic[InT, OutT]):
+    """A function that runs jobs, with all that a consumer needs to know. Made by :func:`job_handler`.
+
+    A worker finds it as ``module:name``. Calling it calls the function, as in a test.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Job[InT]], Answer[OutT]],
+        schema: JobSchema[InT, OutT],
+        queue_type: QueueKind | str,
+        retry: RetryPolicy | None,
+    ) -> None:
+        update_wrapper(self, function)
+        self.function = function
+        self.schema = schema
+        self.queue_type = queue_type
+        self.retry = retry
+        members = {
+            "schema": schema,
+            "queue_type": queue_type,
+            "retry": retry,
+            "run": staticmethod(function),
+            "__doc__": function.__doc__,
+            "__module__": function.__module__,
+            "__qualname__": function.__qualname__,
+        }
+        self._consumer_class: type[Consumer[InT, OutT]] = type(function.__name__, (Consumer,), members)
+
+    def __call__(self, job: Job[InT]) -> Answer[OutT]:
+        """Call the function."""
+        return self.function(job)
+
+    def consumer(self) -> Consumer[InT, OutT]:
+        """Make a consumer that runs jobs by the function."""
+        return self._consumer_class()
+
+    def __repr__(self) -> str:
+        return f"<job handler {self.function.__qualname__} of {self.schema.name!r}>"
+
+
 def job_handler(
     schema: JobSchema[InT, OutT],
     *,
     queue_type: QueueKind | str = QueueKind.FIFO,
     retry: RetryPolicy | None = None,
-) -> Callable[[Callable[[Job[InT]], Answer[OutT]]], type[Consumer[InT, OutT]]]:
-    """Make a consumer class of a function that runs one job; it may be an ``async def``.
-
-    The class takes the function's place and name, so a worker finds it as ``module:name``. Call
-    ``name().run(job)`` to run the function in a test.
+) -> Callable[[Callable[[Job[InT]], Answer[OutT]]], JobHandler[InT, OutT]]:
+    """Make a function the handler of jobs; it may be an ``async def``.
 
     Args:
         schema: The schema of the jobs.
@@ -32,20 +72,9 @@ def job_handler(
     if not isinstance(schema, JobSchema):
         raise InvalidInput(f"@job_handler({schema!r:.80}): pass the JobSchema, as in @job_handler(schema)")
 
-    def decorate(
-        function: Callable[[Job[InT]], Answer[OutT]],
-    ) -> type[Consumer[InT, OutT]]:
+    def decorate(function: Callable[[Job[InT]], Answer[OutT]]) -> JobHandler[InT, OutT]:
         if not inspect.isroutine(function):
             raise HandlerMissing(f"@job_handler: {function!r:.80} is no function")
-        members = {
-            "schema": schema,
-            "queue_type": queue_type,
-            "retry": retry,
-            "run": staticmethod(function),
-            "__doc__": function.__doc__,
-            "__module__": function.__module__,
-            "__qualname__": function.__qualname__,
-        }
-        return type(function.__name__, (Consumer,), members)
+        return JobHandler(function, schema, queue_type, retry)
 
     return decorate

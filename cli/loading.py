@@ -4,7 +4,7 @@ import traceback
 from importlib import import_module
 from typing import Any
 
-from ..application import Consumer
+from ..application import Consumer, JobHandler
 from ..application.worker.worker import MakeConsumer
 from ..domain import JobSchema
 from .errors import BadUsage
@@ -45,6 +45,8 @@ def load_maker(target: str) -> MakeConsumer:
         BadUsage: it is neither.
     """
     found = load(target, "ConsumerClass")
+    if isinstance(found, JobHandler):
+        return found.consumer
     if isinstance(found, Consumer):
         cls = type(found).__name__
         raise BadUsage(f"{target} is an instance: name its class, {cls}; each thread makes its own instance")
@@ -76,8 +78,10 @@ def load_schema(target: str) -> tuple[JobSchema[Any, Any], str]:
     found = load(target, "ConsumerClass")
     if isinstance(found, JobSchema):
         return found, "fifo"
-    if isinstance(found, type) and issubclass(found, Consumer) and found.schema is not None:
+    if isinstance(found, JobHandler):
         return found.schema, found.queue_type
+    if isinstance(found, type) and issubclass(found, Consumer) and (own := found.own_schema()) is not None:
+        return own, found.queue_type
     raise BadUsage(f"{target} is neither a JobSchema nor a Consumer class with a schema")
 
 
@@ -85,7 +89,8 @@ def _candidates(module: Any) -> list[str]:
     return [
         name
         for name, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, Consumer) and value is not Consumer
+        if (isinstance(value, type) and issubclass(value, Consumer) and value is not Consumer)
+        or isinstance(value, JobHandler)
     ]
 
 

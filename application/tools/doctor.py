@@ -57,7 +57,7 @@ def _check_consumer(backend: OrchestratorBackend, make: MakeConsumer) -> Finding
         return good("queue", f"{name}: not checked, as this backend can't list its queues")
     except JobsError as error:
         return doubtful("queue", f"{name}: {error}", "permit the user to list the queues")
-    return _drift(name, declared.get(name), consumer.queue_type if consumer.schema else None)
+    return _drift(name, declared.get(name), consumer.queue_type if consumer.own_schema() else None)
 
 
 def _drift(name: str, found: str | None, wanted: str | None) -> Finding:

@@ -5,6 +5,7 @@ import pytest
 from mindtrace.jobs import (
     Consumer,
     Job,
+    JobHandler,
     JobInput,
     JobOutput,
     JobSchema,
@@ -99,7 +100,7 @@ def work_off_once(orchestrator: Orchestrator) -> None:
     def refuse(job: Job[Pair]) -> Total:
         raise ValueError("below zero")
 
-    work_off(orchestrator, refuse())
+    work_off(orchestrator, refuse.consumer())
 
 
 def test_progress_is_told_by_the_handle(orchestrator: Orchestrator) -> None:
@@ -113,7 +114,7 @@ def test_progress_is_told_by_the_handle(orchestrator: Orchestrator) -> None:
         return Total(total=0)
 
     assert handle.progress() is None
-    work_off(orchestrator, look())
+    work_off(orchestrator, look.consumer())
     assert [(progress.done, progress.total) for progress in seen if progress] == [(1, 2)]
     assert handle.progress() is None
 
@@ -168,23 +169,23 @@ async def add_later(job: Job[Pair]) -> Total:
 
 
 @pytest.mark.parametrize(("handler", "total"), [(add, 3), (add_later, 101)])
-def test_a_function_is_a_consumer_class(
-    orchestrator: Orchestrator, handler: type[Consumer[Pair, Total]], total: int
+def test_a_function_runs_the_jobs_of_a_consumer(
+    orchestrator: Orchestrator, handler: JobHandler[Pair, Total], total: int
 ) -> None:
-    consumer = handler()
-    with consumer:
+    with handler.consumer() as consumer:
         consumer.connect(orchestrator, poll_timeout_s=0.0)
-        handle = orchestrator.queue(SCHEMA).publish(Pair(x=1, y=2))
+        handle = orchestrator.queue(handler.schema).publish(Pair(x=1, y=2))
         consumer.consume_until_empty()
 
     assert handle.result() == Total(total=total)
 
 
-def test_it_has_the_functions_name_and_place() -> None:
-    assert issubclass(add, Consumer)
-    assert (add.__name__, add.__doc__, add.__module__) == ("add", "Add two numbers.", __name__)
-    assert add.queue_type == "priority"
-    assert add().run(Job(schema_name="sums", payload=Pair(x=1, y=1))) == Total(total=2)
+def test_a_handler_is_called_like_its_function() -> None:
+    assert add(Job(schema_name="sums", payload=Pair(x=1, y=1))) == Total(total=2)
+    assert (add.__name__, add.__doc__, add.__module__) == ("add", "Add two numbers.", __name__)  # type: ignore[attr-defined]
+    assert add.queue_type == add.consumer().queue_type == "priority"
+    assert type(add.consumer()).__name__ == "add"
+    assert repr(add) == "<job handler add of 'sums'>"
 
 
 def test_what_is_no_schema_or_no_function_is_refused() -> None:
@@ -192,3 +193,16 @@ def test_what_is_no_schema_or_no_function_is_refused() -> None:
         job_handler(add)  # type: ignore[arg-type]
     with pytest.raises(HandlerMissing, match="is no function"):
         job_handler(SCHEMA)(Adder)  # type: ignore[arg-type]
+
+
+def test_a_consumer_of_other_models_than_its_schema_is_refused() -> None:
+    """Type checkers can't compare the two."""
+
+    class Swapped(Consumer[Total, Pair]):
+        schema = SCHEMA
+
+        def run(self, job: Job[Total]) -> Pair:
+            return Pair(x=1)
+
+    with pytest.raises(InvalidInput, match="Swapped is declared for Total, but its schema has Pair"):
+        Swapped()

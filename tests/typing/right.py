@@ -34,7 +34,7 @@ without_output = JobSchema("notify", ImageInput)
 
 
 class Inspector(Consumer[ImageInput, ImageOutput]):
-    schema = schema
+    schema = JobSchema(name="inspect", input=ImageInput, output=ImageOutput)
     queue_type = "priority"
     retry = RetryPolicy(max_attempts=5)
 
@@ -91,5 +91,9 @@ def connect() -> None:
         except JobFailed as error:
             raise JobsError from error
     Inspector().connect(Orchestrator("memory://"))
-    inspect_image().run(job_from_schema(schema, {"path": "a.png"}))
-    inspect_later().consume(1)
+    inspect_image(job_from_schema(schema, {"path": "a.png"}))
+    inspect_later.consumer().consume(1)
+    orchestrator = Orchestrator("memory://")
+    of_class: JobQueue[ImageInput, ImageOutput] = orchestrator.queue(Inspector.schema)
+    of_handler: JobQueue[ImageInput, ImageOutput] = orchestrator.queue(inspect_image.schema)
+    print(of_class.name, of_handler.name)

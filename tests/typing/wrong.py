@@ -26,6 +26,13 @@ class Other(JobInput):
 schema = JobSchema(name="inspect", input=ImageInput, output=ImageOutput)
 
 
+class Right(Consumer[ImageInput, ImageOutput]):
+    schema = JobSchema(name="inspect", input=ImageInput, output=ImageOutput)
+
+    def run(self, job: Job[ImageInput]) -> ImageOutput:
+        return ImageOutput(defects=1)
+
+
 class WrongJob(Consumer[ImageInput, ImageOutput]):
     def run(self, job: Job[Other]) -> ImageOutput:  # wrong
         return ImageOutput(defects=job.payload.n)
@@ -62,5 +69,8 @@ def publish(orchestrator: Orchestrator) -> None:
     job = queue.receive()
     if job is not None:
         print(job.payload.n, same)  # wrong
+    orchestrator.queue(Right.schema).publish(Other(n=1))  # wrong
+    of_class = orchestrator.queue(Right.schema).handle("a").result()
+    print(of_class.size if of_class else 0)  # wrong
     JobSchema("inspect", dict)  # wrong
     orchestrator.register(ImageInput)  # wrong
