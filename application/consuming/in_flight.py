@@ -19,9 +19,6 @@ from ...domain.errors import BackendUnavailable, Closed, JobsError
 from ...domain.printable import printable
 from ...ports import Ack, ConsumerBackend, Dead, Delivery, Release, Retry, Settlement, SettleOutcome
 
-SLOW_S = 1.0
-"""A job that has run for as long counts as slow; also the longest pause between two looks at the leases."""
-
 
 class JobState(Enum):
     """How far a job has come."""
@@ -84,8 +81,8 @@ class InFlight:
             if not self._queued:
                 self._running = None
                 return None
+            self._started_s = now  # first: the renewer's thread reads it once a job runs
             self._running = delivery = self._queued.popleft()
-            self._started_s = now
             self._states[delivery.receipt] = _RUNNING
         return delivery
 
@@ -171,15 +168,24 @@ class InFlight:
 
     # -- the lease renewer's thread ---------------------------------------------------------------
 
-    def renew(self) -> None:
-        """Extend the leases once a third of their time is gone, and settle and release around a slow job."""
-        now = monotonic()
-        # Where the connection is the lease, asking costs nothing, and tells whether it still stands.
-        every_s = 0.0 if self._connection_is_lease else self._lease_s / 3
-        if self._states and now - self._extended_s >= every_s:
-            self._extend(now)
-        if self._running is not None and now - self._started_s >= SLOW_S:
-            self.release_queued()
+    @property
+    def since_extended_s(self) -> float:
+        """How many seconds ago the leases began, or were extended."""
+        return monotonic() - self._extended_s
+
+    @property
+    def running_s(self) -> float:
+        """For how many seconds a job has run; 0 if none runs."""
+        return 0.0 if self._running is None else monotonic() - self._started_s
+
+    def extend(self) -> None:
+        """Extend all leases, and learn which are lost (LSE-3, LSE-4).
+
+        Raises:
+            BackendUnavailable: the broker is away.
+        """
+        if self._states:
+            self._extend(monotonic())
 
     # -- leases -----------------------------------------------------------------------------------
 

@@ -6,11 +6,18 @@ from types import TracebackType
 from typing import Self
 
 from ...domain.errors import JobsError
-from .in_flight import SLOW_S, InFlight
+from .in_flight import InFlight
+
+_EXTENDED_AFTER = 1 / 3
+"""The part of a lease's time after which it is extended (LSE-3)."""
+SLOW_S = 1.0
+"""A job that has run for as long counts as slow; also the longest pause between two looks at the leases."""
 
 
 class LeaseRenewer:
-    """Renews leases on a thread of its own, for as long as the context lasts.
+    """Extends leases on a thread of its own, for as long as the context lasts.
+
+    While a slow job runs, it also settles the finished jobs and releases the queued ones.
 
     Args:
         in_flight: The jobs whose leases to renew.
@@ -21,7 +28,9 @@ class LeaseRenewer:
     def __init__(self, in_flight: InFlight, lease_s: float | None, logger: Logger) -> None:
         self._in_flight = in_flight
         self._logger = logger
-        self._every_s = SLOW_S if lease_s is None else min(SLOW_S, lease_s / 6)
+        # Where the connection is the lease, asking costs nothing, and tells whether it still stands.
+        self._extended_after_s = 0.0 if lease_s is None else lease_s * _EXTENDED_AFTER
+        self._pause_s = SLOW_S if lease_s is None else min(SLOW_S, self._extended_after_s / 2)
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mindtrace-jobs-leases", daemon=True)
 
@@ -39,11 +48,18 @@ class LeaseRenewer:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._done.wait(self._every_s):
+        while not self._done.wait(self._pause_s):
             try:
-                self._in_flight.renew()
+                self._renew()
             except JobsError as error:
                 # The broker is out of reach or closing; the consumer's own thread deals with that.
                 self._logger.debug("leases not extended: %s", error)
             except Exception:  # a fault of the adapter must not end the thread
                 self._logger.exception("leases not extended")
+
+    def _renew(self) -> None:
+        in_flight = self._in_flight
+        if in_flight.since_extended_s >= self._extended_after_s:
+            in_flight.extend()
+        if in_flight.running_s >= SLOW_S:
+            in_flight.release_queued()

@@ -21,7 +21,7 @@ LEASE_S = 0.12
 @pytest.fixture
 def never_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long a job runs, what waits behind it isn't given back."""
-    monkeypatch.setattr("mindtrace.jobs.application.consuming.in_flight.SLOW_S", 3600.0)
+    monkeypatch.setattr("mindtrace.jobs.application.consuming.lease_renewer.SLOW_S", 3600.0)
 
 
 @pytest.mark.usefixtures("never_slow")
