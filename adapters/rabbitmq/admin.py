@@ -48,7 +48,7 @@ class Admin:
         try:
             self._request(act)
         except Differs as error:
-            raise QueueConflict(conflict(queue, str(error))) from error
+            raise conflict(queue, str(error)) from error
 
     def require(self, names: Names) -> None:
         """Raise QueueNotFound if the queue doesn't exist."""

@@ -30,6 +30,7 @@ from ...ports import (
     ResultStore,
     Verdict,
 )
+from ..shared.errors import not_declared
 from .admin import Admin
 from .consumer import RabbitMQConsumerBackend
 from .dead_letters import DeadLetters, DeadMessage
@@ -47,7 +48,7 @@ from .settings import (
     parsed_url,
     secret,
 )
-from .topology import Names, names_of, not_declared
+from .topology import Names, names_of
 from .transport.broker import Broker
 from .transport.publishing import Outgoing, SendState
 

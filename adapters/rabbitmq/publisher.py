@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 from ...domain.errors import BackendError, BackendUnavailable, Closed, JobsError
+from ..shared.errors import not_declared
 from .delays import DelayLevels, levels_of, route
-from .topology import Names, not_declared
+from .topology import Names
 from .transport.broker import Broker
 from .transport.errors import ConnectionBroken
 from .transport.publishing import Outgoing, PublishConnection, SendState

@@ -18,8 +18,9 @@ from functools import lru_cache
 from typing import Any
 
 from ...domain import Queue, QueueKind
-from ...domain.errors import QueueNotFound
+from ...domain.errors import QueueConflict
 from ...domain.limits import MAX_PRIORITY
+from ..shared.errors import kind_conflict, not_declared
 from .transport.errors import Missing
 
 Arguments = dict[str, Any]
@@ -96,19 +97,16 @@ DEAD_ARGUMENTS: Arguments = {"x-queue-type": "quorum", "x-delivery-limit": ENDLE
 LIFE_ARGUMENTS: Arguments = {"x-queue-type": "classic"}
 
 
-def conflict(queue: Queue, said: str) -> str:
-    """What to tell of a queue that can't be declared because it exists otherwise."""
+def conflict(queue: Queue, said: str) -> QueueConflict:
+    """Return the error for a queue that can't be declared because it exists otherwise."""
     other = QueueKind.FIFO if queue.kind is QueueKind.PRIORITY else QueueKind.PRIORITY
     has_their_type = "'x-queue-type'" in said and f"current is '{QUEUE_TYPES[other]}'" in said
     # Some releases first name an argument that only queues of one kind have.
     own = "x-max-priority" if other is QueueKind.PRIORITY else "x-dead-letter-strategy"
     has_their_argument = f"'{own}'" in said and "received none" in said
     if has_their_type or has_their_argument:
-        return (
-            f"queue {queue.name!r} exists as {other}, not {queue.kind}: "
-            "declare it as it is, or delete it first"
-        )
-    return other_settings(queue.name, said)
+        return kind_conflict(queue, other)
+    return QueueConflict(other_settings(queue.name, said))
 
 
 def other_settings(queue: str, said: str) -> str:
@@ -126,8 +124,3 @@ def naming_queue(queue: str) -> Iterator[None]:
         yield
     except Missing as error:
         raise not_declared(queue) from error
-
-
-def not_declared(queue: str) -> QueueNotFound:
-    """Return the error for a queue that doesn't exist."""
-    return QueueNotFound(f"queue {queue!r}: not declared; register its schema first")

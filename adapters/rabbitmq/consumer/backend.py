@@ -22,9 +22,10 @@ from ....ports import (
     Settlement,
     SettleOutcome,
 )
+from ...shared.errors import not_declared
 from ...shared.receipts import Receipts
 from ..results import Results
-from ..topology import Names, naming_queue, not_declared
+from ..topology import Names, naming_queue
 from ..transport.broker import Broker
 from ..transport.errors import ClosedByClient, ConnectionBroken
 from ..transport.publishing import Outgoing, SendState
