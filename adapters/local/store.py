@@ -67,10 +67,11 @@ class QueueStore:
     def __init__(self, queue: Queue, clock: Clock) -> None:
         self.queue = queue
         self._clock = clock
-        lock = threading.Lock()
-        self._changed = threading.Condition(lock)
+        self._lock = threading.Lock()
+        """Taken itself, not by a condition, which is Python code: an interrupt in it would leave it taken."""
+        self._changed = threading.Condition(self._lock)
         """Notified when a receiver may find a job, or must plan its waking anew."""
-        self._ended = threading.Condition(lock)
+        self._ended = threading.Condition(self._lock)
         """Notified when a job has ended, for those who wait for results."""
         self._receivers_waiting = 0
         self._result_waiters = 0
@@ -90,7 +91,7 @@ class QueueStore:
     # -- publishing -------------------------------------------------------------------------------
 
     def publish(self, messages: Sequence[Message]) -> list[PublishOutcome]:
-        with self._changed:
+        with self._lock:
             self._check_not_deleted()
             now = self._clock.now()
             return [PublishOutcome(message.id, self._admit(message, now)) for message in messages]
@@ -99,11 +100,11 @@ class QueueStore:
         if message.id in self._live or message.id in self._dead:
             return PublishStatus.DUPLICATE
         job = StoredJob(message.id, message.body, message.priority)
-        self._live[job.id] = job
         # What became of an earlier job of this id is no answer to a question for this one.
         self._results.pop(job.id, None)
         self._ended_ids.pop(job.id, None)
         self._make_ready(job, message.delay_s, now)
+        self._live[job.id] = job  # last: after an interrupt a job that nobody can take would be a duplicate
         return PublishStatus.ACCEPTED
 
     def _make_ready(self, job: StoredJob, delay_s: float, now: float) -> None:
@@ -121,14 +122,14 @@ class QueueStore:
     # -- delivering -------------------------------------------------------------------------------
 
     def open_table(self, lease_s: float) -> LeaseTable:
-        with self._changed:
+        with self._lock:
             self._check_not_deleted()
             table = LeaseTable(f"{self.queue.name}-{next(_table_numbers)}", lease_s)
             self._tables[table.name] = table
             return table
 
     def receive(self, table: LeaseTable, max_jobs: int, timeout_s: float) -> list[Delivery]:
-        with self._changed:
+        with self._lock:
             give_up_s = monotonic() + timeout_s
             while True:
                 now = self._check_open(table)
@@ -207,12 +208,12 @@ class QueueStore:
         return min(self._delayed[0][0], self._next_expiry) if self._delayed else self._next_expiry
 
     def interrupt(self, table: LeaseTable) -> None:
-        with self._changed:
+        with self._lock:
             table.interrupted = True
             self._changed.notify_all()
 
     def close_table(self, table: LeaseTable) -> None:
-        with self._changed:
+        with self._lock:
             if table.closed:
                 return
             table.closed = True
@@ -225,7 +226,7 @@ class QueueStore:
     # -- settling ---------------------------------------------------------------------------------
 
     def settle(self, table: LeaseTable, settlements: Sequence[Settlement], take: int) -> Settled:
-        with self._changed:
+        with self._lock:
             now = self._check_open(table)
             self._sweep(now)
             outcomes = [self._settle_one(table, settlement, now) for settlement in settlements]
@@ -251,7 +252,7 @@ class QueueStore:
         return SettleOutcome.OK
 
     def _end(self, job: StoredJob, ack: Ack, now: float) -> None:
-        del self._live[job.id]
+        self._live.pop(job.id, None)
         if ack.result is not None:
             self._forget_expired_results(now)
             self._results[job.id] = (now + ack.result_ttl_s, JobResult(ResultStatus.DONE, ack.result))
@@ -262,7 +263,7 @@ class QueueStore:
             self._ended_ids.popitem(last=False)
 
     def _bury(self, job: StoredJob, dead: Dead, now: float) -> None:
-        del self._live[job.id]
+        self._live.pop(job.id, None)
         letter = DeadLetter(
             id=job.id,
             body=job.body,
@@ -276,7 +277,7 @@ class QueueStore:
         self._dead[job.id] = (job, letter)
 
     def extend(self, table: LeaseTable, receipts: Sequence[str]) -> list[SettleOutcome]:
-        with self._changed:
+        with self._lock:
             now = self._check_open(table)
             self._sweep(now)
             return [self._extend_one(table, receipt, now) for receipt in receipts]
@@ -290,14 +291,14 @@ class QueueStore:
         return SettleOutcome.OK
 
     def report(self, table: LeaseTable, receipt: str, progress: Progress) -> None:
-        with self._changed:
+        with self._lock:
             if (job := table.held.get(receipt)) is not None:
                 job.progress = progress
 
     # -- looking and tending ----------------------------------------------------------------------
 
     def progress(self, ids: Iterable[str] | None) -> dict[str, Progress]:
-        with self._changed:
+        with self._lock:
             self._check_not_deleted()
             self._sweep(self._clock.now())
             running = (job for table in self._tables.values() for job in table.held.values())
@@ -305,14 +306,14 @@ class QueueStore:
         return told if ids is None else {id_: told[id_] for id_ in ids if id_ in told}
 
     def counts(self) -> QueueCounts:
-        with self._changed:
+        with self._lock:
             self._check_not_deleted()
             self._sweep(self._clock.now())
             in_flight = sum(len(table.held) for table in self._tables.values())
             return QueueCounts(len(self._order), len(self._delayed), in_flight, len(self._dead))
 
     def purge(self) -> int:
-        with self._changed:
+        with self._lock:
             self._check_not_deleted()
             self._sweep(self._clock.now())
             leased = {job.id: job for table in self._tables.values() for job in table.held.values()}
@@ -323,7 +324,7 @@ class QueueStore:
             return purged
 
     def delete(self) -> None:
-        with self._changed:
+        with self._lock:
             self._deleted = True
             for table in self._tables.values():
                 table.receipts.lose(table.held)
@@ -332,12 +333,12 @@ class QueueStore:
             self._ended.notify_all()
 
     def dead_letters(self, limit: int, offset: int) -> list[DeadLetter]:
-        with self._changed:
+        with self._lock:
             self._check_not_deleted()
             return [letter for _, letter in islice(self._dead.values(), offset, offset + limit)]
 
     def redrive(self, ids: Sequence[str] | None) -> int:
-        with self._changed:
+        with self._lock:
             self._check_not_deleted()
             now = self._clock.now()
             jobs = self._take_dead(ids)
@@ -348,7 +349,7 @@ class QueueStore:
             return len(jobs)
 
     def discard(self, ids: Sequence[str] | None) -> int:
-        with self._changed:
+        with self._lock:
             self._check_not_deleted()
             return len(self._take_dead(ids))
 
@@ -359,7 +360,7 @@ class QueueStore:
     # -- results ----------------------------------------------------------------------------------
 
     def result(self, job_id: str, timeout_s: float) -> JobResult | None:
-        with self._ended:
+        with self._lock:
             give_up_s = monotonic() + timeout_s
             while True:
                 self._check_not_deleted()

@@ -133,8 +133,8 @@ class Session:
                 time.sleep(random.uniform(shortest_s, pause_s))  # noqa: S311
 
     def _transact(self, db: sqlite3.Connection, begin: str, work: Work[AnswerT]) -> AnswerT:
-        db.execute(begin)
         try:
+            db.execute(begin)  # in here: an interrupt just after it must not leave the file locked
             answer = work(db, self._clock)
             try:
                 db.execute("COMMIT")

@@ -55,6 +55,7 @@ class InFlight:
         self._queued: deque[Delivery] = deque()
         self._settlements: deque[Settlement] = deque()
         """Of the finished jobs, but for those that a call to the broker is about to settle."""
+        self._is_closed = False
         self._running: Delivery | None = None
         self._started_s = 0.0
         self._extended_s = 0.0
@@ -68,6 +69,8 @@ class InFlight:
     def add(self, deliveries: Sequence[Delivery]) -> None:
         """Queue jobs that were received just now."""
         with self._lock:
+            if self._is_closed:  # the backend releases them
+                return
             self._extended_s = monotonic()
             self._states |= dict.fromkeys([delivery.receipt for delivery in deliveries], _QUEUED)
             self._queued.extend(deliveries)
@@ -156,6 +159,12 @@ class InFlight:
             self._remove(settlements)
             self._count(settlements, answer.outcomes)
             return answer.deliveries
+
+    def close(self) -> None:
+        """Queue no more jobs, and release the queued ones; otherwise as :meth:`settle`."""
+        with self._lock:
+            self._is_closed = True
+        self.release_queued()
 
     def release_queued(self) -> None:
         """Settle the finished jobs, and release those not started yet; raises as :meth:`settle`."""

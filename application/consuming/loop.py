@@ -128,9 +128,12 @@ class ConsumeLoop:
         return self._attempted - start
 
     def close(self) -> None:
-        """Settle what an outage left unsettled, if the broker is back, and close the consumer backend."""
+        """Settle what an outage left unsettled, if the broker is back, and close the consumer backend.
+
+        If it runs on another thread, it starts no further job.
+        """
         with suppress(JobsError):  # then the jobs run again when their leases end
-            self._in_flight.settle()
+            self._in_flight.close()
         self._backend.close()
 
     def _consume(self, stop_at: int | None, stop_condition: StopCondition) -> None:

@@ -108,6 +108,8 @@ def _code(handler: object) -> CodeType | None:
     """Return the code of a function or method, such as handles a signal."""
     while isinstance(handler, partial):
         handler = handler.func
+    if callable(handler) and not hasattr(handler, "__code__"):
+        handler = type(handler).__call__
     code = getattr(handler, "__code__", None)
     return code if isinstance(code, CodeType) else None
 

@@ -338,11 +338,18 @@ def test_a_consumer_closed_under_its_handler_gives_its_jobs_back(
 ) -> None:
     """From another thread: what is in hand is released at once, without spending an attempt (SET-4)."""
     orchestrator.publish_batch("points", [{}, {}])
-    consumer = make_consumer(lambda job: background(consumer.close).result(), prefetch=2)
+    started: list[str] = []
+
+    def close(job: Any) -> None:
+        started.append(job.id)
+        background(consumer.close).result()
+
+    consumer = make_consumer(close, prefetch=2)
 
     with pytest.raises(Closed):
         consumer.consume(2)
 
+    assert len(started) == 1, "what was released is another's to start"
     seen: list[int] = []
     make_consumer(lambda job: seen.append(job.attempt)).consume_until_empty()
     assert seen == [1, 1]

@@ -165,6 +165,27 @@ def test_the_programs_own_signal_handling_is_left_alone(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_handler_of_signals_may_be_any_callable(
+    orchestrator: Orchestrator, make_consumer: MakeConsumer
+) -> None:
+    """What it raises ends the call, and isn't the failure of the job that it interrupted."""
+
+    class Stopper:
+        def __call__(self, number: int, frame: object) -> None:
+            raise SystemExit(3)
+
+    orchestrator.publish("points", {})
+    consumer = make_consumer(lambda job: signal.raise_signal(signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, Stopper())
+    try:
+        with pytest.raises(SystemExit):
+            consumer.consume(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert (consumer.stats.retried, consumer.stats.released) == (0, 1)
+
+
 WORKER = """
 import signal, threading, time
 from mindtrace.jobs import *
