@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -14,7 +14,16 @@ from ..domain.errors import InvalidInput, InvalidJob, JobsError, PublishUnknown,
 from ..domain.job import utcnow
 from ..domain.limits import MAX_HEADERS, check_seconds, truncate_error
 from ..domain.schema import validate_model
-from ..ports import Ack, Dead, Delivery, Message, PublishOutcome, PublishStatus, Settlement
+from ..ports import (
+    Ack,
+    Dead,
+    Delivery,
+    Message,
+    OrchestratorBackend,
+    PublishOutcome,
+    PublishStatus,
+    Settlement,
+)
 from .handler_errors import describe
 from .registry import Registration
 from .signals.graceful_stop import asks_to_stop
@@ -23,23 +32,27 @@ Work = Job[Any] | BaseModel | Mapping[str, Any]
 """What can be published: a job, an instance of the schema's input model, or a dict that validates as one."""
 
 
-class PublishOptions(NamedTuple):
-    """What a call says of all jobs that it publishes."""
+def to_message(
+    registration: Registration,
+    work: Work,
+    priority: int | None,
+    delay_s: float | None,
+    headers: Mapping[str, str],
+    max_body_bytes: int,
+) -> Message:
+    """Validate a job, and return the message that carries it.
 
-    priority: int | None
-    delay_s: float | None
-    headers: Mapping[str, str]
-    """Headers that observers add."""
-    max_body_bytes: int
-
-
-def to_message(registration: Registration, work: Work, options: PublishOptions) -> Message:
-    """Return a job as the message that carries it; ``work`` is validated first.
+    Args:
+        registration: The schema and the queue.
+        work: The job, or its payload.
+        priority: As in :meth:`Orchestrator.publish`.
+        delay_s: Likewise.
+        headers: Headers that observers add.
+        max_body_bytes: The largest body, in bytes.
 
     Raises:
         InvalidInput: as :meth:`Orchestrator.publish` says.
     """
-    priority, delay_s, headers, max_body_bytes = options
     schema, queue = registration
     if not isinstance(work, Job):
         job = job_from_schema(schema, work, priority=0 if priority is None else priority)
@@ -69,16 +82,21 @@ def to_message(registration: Registration, work: Work, options: PublishOptions) 
 
 
 def message_or_rejection(
-    registration: Registration, work: Work, options: PublishOptions
+    registration: Registration,
+    work: Work,
+    priority: int | None,
+    delay_s: float | None,
+    headers: Mapping[str, str],
+    max_body_bytes: int,
 ) -> Message | PublishOutcome:
-    """Likewise; what is invalid becomes a ``REJECTED`` outcome with its error."""
+    """Do as :func:`to_message`, and return a ``REJECTED`` outcome with its error for an invalid job."""
     try:
-        return to_message(registration, work, options)
+        return to_message(registration, work, priority, delay_s, headers, max_body_bytes)
     except InvalidInput as error:
         return PublishOutcome(work.id if isinstance(work, Job) else "", PublishStatus.REJECTED, error)
 
 
-def confirmed_id(queue_name: str, outcome: PublishOutcome, *, has_dedupe: bool) -> str:
+def confirmed_id(queue_name: str, outcome: PublishOutcome, backend: OrchestratorBackend) -> str:
     """Return the id of a job that is in its queue.
 
     Raises:
@@ -88,7 +106,7 @@ def confirmed_id(queue_name: str, outcome: PublishOutcome, *, has_dedupe: bool) 
     if outcome.status in (PublishStatus.ACCEPTED, PublishStatus.DUPLICATE):
         return outcome.id
     if outcome.status is PublishStatus.UNKNOWN:
-        if has_dedupe:
+        if backend.capabilities.dedupe:
             again = "publish it again under the same id: if it is in the queue, that changes nothing"
         else:
             again = "publishing it again may make a second job, as this backend has no dedupe"

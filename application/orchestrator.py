@@ -39,7 +39,6 @@ from ..ports.base import Closing
 from .backends import detect_backend
 from .job_queue import InT, JobQueue, OutT
 from .messages import (
-    PublishOptions,
     Work,
     accept,
     confirmed_id,
@@ -257,14 +256,9 @@ class Orchestrator(Closing):
         registration = self._registered(queue_name)
         name = registration.queue.name
         with self._publishing(name, 1) as headers:
-            message = to_message(registration, job, self._options(priority, delay_s, headers))
+            message = to_message(registration, job, priority, delay_s, headers, self.max_body_bytes)
             outcome = self.backend.publish(name, [message])[0]
-            return confirmed_id(name, outcome, has_dedupe=self.backend.capabilities.dedupe)
-
-    def _options(
-        self, priority: int | None, delay_s: float | None, headers: Mapping[str, str]
-    ) -> PublishOptions:
-        return PublishOptions(priority, delay_s, headers, self.max_body_bytes)
+            return confirmed_id(name, outcome, self.backend)
 
     def _publishing(self, queue_name: str, count: int) -> AbstractContextManager[Mapping[str, str]]:
         return _UNOBSERVED if self.observer is None else self.observer.publishing(queue_name, count)
@@ -313,8 +307,10 @@ class Orchestrator(Closing):
             raise InvalidInput(f"publish_batch: pass a list of jobs, not one {type(jobs).__name__}")
         jobs = list(jobs)
         with self._publishing(name, len(jobs)) as headers:
-            options = self._options(priority, delay_s, headers)
-            prepared = [message_or_rejection(registration, job, options) for job in jobs]
+            prepared = [
+                message_or_rejection(registration, job, priority, delay_s, headers, self.max_body_bytes)
+                for job in jobs
+            ]
             messages = [item for item in prepared if isinstance(item, Message)]
             answers = self.backend.publish(name, messages) if messages else []
         if len(messages) == len(prepared):
