@@ -39,7 +39,6 @@ class SettleTimer:
         now = monotonic()
         if now - self._settled_s < _SETTLE_S:
             return None
-        self._settled_s = now
         is_late = self._may_release and now - self._began_s >= _LATE_S
         return Due.SETTLE_AND_RELEASE if is_late else Due.SETTLE
 
