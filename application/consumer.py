@@ -246,7 +246,7 @@ class Consumer(Closing, Generic[InT, OutT]):
         In the main thread, SIGINT and SIGTERM stop it gracefully: the running job is finished, and the other
         jobs it holds are released. A second signal raises KeyboardInterrupt, and the running job is released
         too. If the program has its own handler for one of these signals, that handler runs instead. It may
-        start a thread that calls :meth:`stop`; if it raises, this call ends as with a second signal.
+        call :meth:`stop`; if it raises, this call ends as with a second signal.
 
         Every error that ``run`` raises, KeyboardInterrupt and SystemExit included, is a failure of its job,
         and this goes on. Other threads get no signals: there the main thread must call :meth:`stop`, for

@@ -117,7 +117,7 @@ class DeadLetters:
             return 0
         removed = 0
         try:
-            # Whoever wants some has to see all of them; whoever wants all can have them bit by bit.
+            # To remove some, it has to see all of them; to remove all, it can take them bit by bit.
             with self._reading(names, at_once=_CHUNK if wanted is None else 0) as reading:
                 chosen = (message for message in reading if wanted is None or message.id in wanted)
                 while chunk := list(islice(chosen, _CHUNK)):

@@ -36,7 +36,7 @@ from .moves import Moves
 _BACKOFF = RetryPolicy(base_delay_s=0.05, max_delay_s=2.0)
 """Between connections that break one after the other, as soon as they are made."""
 _FAILURE_TTL_S = 7 * 86_400.0
-"""How long it is remembered that a job died, for whoever waits for its result."""
+"""How long the store remembers that a job died, for callers that wait for its result."""
 
 _Placed = tuple[int, Arrival]
 """An arrival, and the place of its settlement."""
@@ -277,7 +277,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
     def _settle_all(
         self, acks: list[_Placed], moves: list[_Placed], messages: list[Outgoing], take: int
     ) -> tuple[list[int], int | None]:
-        """Acknowledge, after the broker has confirmed what is to be put elsewhere.
+        """Put jobs elsewhere, and acknowledge them once the broker has confirmed that.
 
         In that order a death in between leaves a job twice, and never loses it.
 

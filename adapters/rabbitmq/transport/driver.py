@@ -1,4 +1,4 @@
-"""What this adapter asks of a connection of pika's, whichever way it is served."""
+"""The interface between this adapter and a connection of pika's, served in one of two ways."""
 
 import select
 import socket
@@ -23,7 +23,7 @@ class DriverConnection(SelectConnection):  # type: ignore[misc]
 
     :class:`.pika_private.PrivateConnection` serves it by pika's private parts, and
     :class:`.pika_public.PublicConnection` by its public ones alone: slower, to the same effect. No message's
-    properties may end the connection, whoever wrote them: callbacks get what ``frames.read_properties`` read.
+    properties may end the connection: callbacks get them as ``frames.read_properties`` has read them.
     """
 
     _unread: Any = None
@@ -89,7 +89,7 @@ class DriverConnection(SelectConnection):  # type: ignore[misc]
 
     @abstractmethod
     def flush(self) -> None:
-        """Write what is to be written, now or in the next turn of the loop: the other side waits for it."""
+        """Write all frames that wait, now or in the next turn of the loop."""
 
     @property
     def longest_body_frame(self) -> int:

@@ -23,7 +23,7 @@ _FAULT_PAUSE_S = 0.05
 
 
 class EventLoop:
-    """Runs one connection's I/O in whichever thread waits for it.
+    """Runs one connection's I/O in a thread that waits for it.
 
     Args:
         on_fault: Called in the loop when a callback raised or was interrupted: nobody knows any more what was
@@ -124,7 +124,7 @@ class EventLoop:
             self._resign()
 
     def close(self) -> None:
-        """End the loop: whoever waits is told, and no call is accepted from now on."""
+        """End the loop: calls that wait fail, and no further call is accepted."""
         with self._lock:
             self.closed = True
             self.wake()

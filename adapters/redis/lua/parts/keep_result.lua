@@ -1,4 +1,4 @@
--- Part of settle.lua: acks a job, and keeps its result for a while (RES-1).
+-- Part of settle.lua: acks a job, and keeps its result until it expires (RES-1).
 -- Reads  id, text (the result), number (how long to keep it, ms), now, result expiry
 -- Sets   done
 -- Cost   O(log n)

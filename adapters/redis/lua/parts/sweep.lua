@@ -23,7 +23,7 @@ do
     for i, record in ipairs(redis.call('HMGET', state, unpack(expired))) do
       local job = record and unpack_state(record)
       states[i] = job or fresh_state(0)
-      if job then -- else whoever is delivered the job finds its record damaged
+      if job then -- a damaged record is found at the next delivery
         job.crashes = job.crashes + 1
         job.token = ''
         records[#records + 1] = expired[i]
