@@ -44,7 +44,7 @@ test: brokers lint ## everything: lint, tests, contract, end to end, the wheel
 	@echo "==> the contract on every backend, end to end, the wheel"
 	@$(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadfile --contract-report $(REPORT) contract_tests e2e
 	@echo "==> docs/capabilities.md is what the contract suite found"
-	@$(BIN)/python -m mindtrace.jobs.contract.matrix $(REPORT) --check docs/capabilities.md
+	@$(BIN)/python -m mindtrace.jobs.contract.capability_matrix $(REPORT) --check docs/capabilities.md
 	@echo "==> docs/faults.md has the rows of the fault matrix"
 	@$(BIN)/python e2e/faults/report.py $(FAULTS) --check docs/faults.md
 
@@ -72,7 +72,7 @@ format: $(SYNCED) ## fix what ruff can fix
 test-docker: $(SYNCED) ## the contract on Redis and RabbitMQ in containers
 	@$(UV) sync --quiet --frozen --inexact --all-extras --group docker
 	@export TESTCONTAINERS_RYUK_DISABLED=true PYTHONPATH=testing && \
-	  redis=$$($(BIN)/python -m brokers.images redis) && rabbitmq=$$($(BIN)/python -m brokers.images rabbitmq) && \
+	  redis=$$($(BIN)/python -m brokers.docker_images redis) && rabbitmq=$$($(BIN)/python -m brokers.docker_images rabbitmq) && \
 	  echo "==> the contract on $$redis and $$rabbitmq" && \
 	  MINDTRACE_JOBS_TEST_REDIS=docker://$$redis MINDTRACE_JOBS_TEST_RABBITMQ=docker://$$rabbitmq \
 	  $(BIN)/pytest --quiet --contract-profile quick contract_tests/test_redis.py contract_tests/test_rabbitmq.py
@@ -88,14 +88,14 @@ fuzz: $(SYNCED) ## mutated envelopes into each backend: JOBS=100000 SEED=1 BACKE
 
 docs: $(SYNCED) ## generate docs/capabilities.md from a run of the contract suite
 	@$(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadfile contract_tests --contract-report $(REPORT)
-	@$(BIN)/python -m mindtrace.jobs.contract.matrix $(REPORT) > docs/capabilities.md
+	@$(BIN)/python -m mindtrace.jobs.contract.capability_matrix $(REPORT) > docs/capabilities.md
 
 matrix: $(SYNCED) ## run the fault matrix, and generate docs/faults.md from what it found
 	@$(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadfile e2e/faults
 	@$(BIN)/python e2e/faults/report.py $(FAULTS) > docs/faults.md
 
-bench: $(SYNCED) $(PEERS) ## measure the parts, and the field side by side, in a few minutes
-	@$(BIN)/pytest --quiet benchmarks/micro --benchmark-only
+bench: $(SYNCED) $(PEERS) ## measure the parts, and other libraries beside this one, in a few minutes
+	@$(BIN)/pytest --quiet benchmarks/microbenchmarks --benchmark-only
 	@$(BIN)/python -m benchmarks run --rounds 1 --scale 0.2 --out $(BENCH)/results/quick.json
 
 bench-full: $(SYNCED) $(PEERS) ## the same with medians of five, and backlogs of up to a million: half an hour

@@ -15,7 +15,7 @@ from ..domain import Job, JobSchema, QueueKind, RetryPolicy
 from ..domain.errors import AlreadyConnected, HandlerMissing, InvalidInput, NotConnected, UsageError
 from ..domain.limits import check_int, check_name, check_seconds
 from ..ports import ConsumerBackend
-from ..ports.base import Closing
+from ..ports.base_classes import Closeable
 from .backends import detect_consumer_backend
 from .consuming.coroutine_handler import CoroutineHandler
 from .consuming.executor import Executor
@@ -42,7 +42,7 @@ class _Connection:
     counts_lag_s: float
 
 
-class Consumer(Closing, Generic[InT, OutT]):
+class Consumer(Closeable, Generic[InT, OutT]):
     """Runs the jobs of one schema. Subclass it, define ``run``, then connect and consume.
 
     As ``Consumer[Input, Output]`` it is typed: type checkers compare ``run`` with the models.

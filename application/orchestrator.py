@@ -35,7 +35,7 @@ from ..ports import (
     ResultStatus,
     SettleOutcome,
 )
-from ..ports.base import Closing
+from ..ports.base_classes import Closeable
 from .backends import detect_backend
 from .job_queue import InT, JobQueue, OutT
 from .messages import (
@@ -62,7 +62,7 @@ QueueRef = str | JobSchema[Any, Any]
 """A queue, by its name or by the schema of its jobs."""
 
 
-class Orchestrator(Closing):
+class Orchestrator(Closeable):
     """Publishes jobs, reads results, and manages the queues of one backend.
 
     Threads may share an orchestrator. Every method may raise ``BackendUnavailable`` when the broker can't be

@@ -1,1 +1,1 @@
-"""The field side by side: how fast this project is, and how fast others are, in one run."""
+"""Benchmarks: how fast this project and other job queues are, side by side in one run."""

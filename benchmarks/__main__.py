@@ -6,9 +6,9 @@ from pathlib import Path
 
 from . import machine, report
 from .brokers import BROKERS, private_brokers
-from .contender import FIELD, Contender
+from .contenders import CONTENDERS, Contender
 from .results import Results
-from .scenarios import backlog, field, latency, memory, rabbitmq_limit, redis_limit
+from .scenarios import backlog, comparison, latency, memory, rabbitmq_limit, redis_limit
 
 RESULTS = Path("build/bench/results")
 
@@ -33,15 +33,15 @@ def main() -> int:
         report.write([Results.read(path) for path in options.results], options.page)
         return 0
     names = tuple(options.broker or BROKERS)
-    taking_part = entered(names, options.peer)
+    contenders = choose(names, options.peer)
     with private_brokers(names) as urls:
         results = Results(machine.describe(urls), options.rounds)
         try:
-            field.measure(results, taking_part, urls, options.rounds, options.scale)
-            latency.measure(results, taking_part, urls, options.rounds, options.scale)
+            comparison.measure(results, contenders, urls, options.rounds, options.scale)
+            latency.measure(results, contenders, urls, options.rounds, options.scale)
             redis_limit.measure(results, urls, options.rounds, options.scale)
             rabbitmq_limit.measure(results, urls, options.rounds, options.scale)
-            memory.measure(results, taking_part, urls, options.scale)
+            memory.measure(results, contenders, urls, options.scale)
             backlog.measure(results, urls, tuple(options.backlogs), options.rounds)
         finally:
             results.write(options.out)
@@ -50,9 +50,9 @@ def main() -> int:
     return 0
 
 
-def entered(brokers: tuple[str, ...], peers: list[str] | None) -> list[Contender]:
-    """Who takes part; says who would, but isn't installed."""
-    asked = [one for one in FIELD if one.broker in brokers and (peers is None or one.peer in peers)]
+def choose(brokers: tuple[str, ...], peers: list[str] | None) -> list[Contender]:
+    """Return the contenders that take part; print those that aren't installed."""
+    asked = [one for one in CONTENDERS if one.broker in brokers and (peers is None or one.peer in peers)]
     for one in asked:
         if not one.installed:
             print(f"{one.peer} on {one.broker}: left out, it has no environment", file=sys.stderr)

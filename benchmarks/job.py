@@ -1,4 +1,4 @@
-"""The jobs that every library runs, and a record of when each began.
+"""The jobs that every library runs, and the record of when each began.
 
 Workers import this in their own environments, so it needs the standard library only.
 """

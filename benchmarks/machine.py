@@ -1,4 +1,4 @@
-"""Which machine it was."""
+"""Describe the machine and the brokers of a run."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""What a library must show to be measured: it is opened, sends jobs, and has a worker.
+"""The interface of a library that is measured: it connects, sends jobs, and has a worker.
 
 Peers run in their own environments, so this needs the standard library only. A peer's module makes its
 application when it is imported, as these libraries want it, from :data:`PLACE`.
@@ -21,7 +21,7 @@ FAILS_ON_CRASH = "a crash fails the job"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where jobs go: which broker, and which queue in it, of a kind that is named where there is a choice."""
+    """Where jobs go: the broker, the queue, and its type where there is a choice."""
 
     broker: str
     url: str

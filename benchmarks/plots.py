@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import NullFormatter
 
-from .results import Figure, Results
+from .results import COMPARISON, Figure, Results
 
 OURS = "this project"
 PANELS = {
@@ -50,7 +50,9 @@ def draw(results: Results, broker: str, path: Path) -> None:
     figure, grid = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")
     for axes, (name, title) in zip(grid.flat, PANELS.items(), strict=True):
         found = [
-            one for one in results.figures if (one.scenario, one.broker, one.name) == ("field", broker, name)
+            one
+            for one in results.figures
+            if (one.scenario, one.broker, one.name) == (COMPARISON, broker, name)
         ]
         if found:
             panel(axes, title, found, lowest_first=name.startswith("latency"))

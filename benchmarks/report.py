@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from .peer import AT_LEAST_ONCE, CONFIRMED
-from .results import Figure, Results, ratio
+from .results import COMPARISON, Figure, Results, ratio
 
 OURS, INCUMBENT = "this project", "mindtrace-jobs 0.16"
 BROKERS = {"memory": "In memory", "sqlite": "SQLite", "redis": "Redis", "rabbitmq": "RabbitMQ"}
@@ -47,7 +47,7 @@ def write(runs: list[Results], page: Path) -> None:
     for run in runs:
         for broker, title in BROKERS.items():
             if any(one.broker == broker for one in run.subjects):
-                parts += [f"## {title}\n", field(run, broker), guarantees(run, broker)]
+                parts += [f"## {title}\n", comparison(run, broker), guarantees(run, broker)]
                 plot = page.parent / "benchmarks" / f"{broker}.png"
                 if plot.exists():
                     parts.append(f"![{title}: publishing, draining, latency](benchmarks/{broker}.png)\n")
@@ -71,11 +71,11 @@ def shown(figure: Figure | None) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
-def field(run: Results, broker: str) -> str:
+def comparison(run: Results, broker: str) -> str:
     libraries = [one.library for one in run.subjects if one.broker == broker]
-    names = [name for name in COLUMNS if any(run.find("field", broker, one, name) for one in libraries)]
+    names = [name for name in COLUMNS if any(run.find(COMPARISON, broker, one, name) for one in libraries)]
     head = ["", *(f"{COLUMNS[name][0]}, {COLUMNS[name][1]}" for name in names)]
-    rows = [[one, *(shown(run.find("field", broker, one, name)) for name in names)] for one in libraries]
+    rows = [[one, *(shown(run.find(COMPARISON, broker, one, name)) for name in names)] for one in libraries]
     return table(head, rows)
 
 
@@ -161,13 +161,13 @@ def peers(run: Results, broker: str, name: str, *, at_least_once: bool = False) 
         and not one.library.startswith("bare ")
         and (not at_least_once or one.guarantee == AT_LEAST_ONCE)
     ]
-    return [found for one in kept if (found := run.find("field", broker, one, name))]
+    return [found for one in kept if (found := run.find(COMPARISON, broker, one, name))]
 
 
 def against_best(
     run: Results, broker: str, ours: str, theirs: list[Figure], wanted: float, what: str
 ) -> list[str] | None:
-    mine = run.find("field", broker, OURS, ours)
+    mine = run.find(COMPARISON, broker, OURS, ours)
     if mine is None or not theirs:
         return None
     best = max(theirs, key=lambda one: one.median)
@@ -221,7 +221,7 @@ def latency(broker: str, run: Results, *, queue_type: str = "") -> list[str] | N
     """Beside all peers or, where there are several types of queues, those whose queues are of this type."""
     alike = [one.library for one in run.subjects if one.broker == broker and queue_type in one.settings]
     ours = next((one for one in alike if one.startswith(OURS)), OURS)
-    mine = run.find("field", broker, ours, "latency_p50")
+    mine = run.find(COMPARISON, broker, ours, "latency_p50")
     theirs = [one for one in peers(run, broker, "latency_p50") if one.library in alike]
     if mine is None or not theirs:
         return None

@@ -6,10 +6,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+COMPARISON = "field"
+"""The scenario whose figures compare all libraries, as files of results name it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whom a figure is about: a library on a broker."""
+    """The subject of a figure: a library on a broker."""
 
     broker: str
     library: str

@@ -48,10 +48,10 @@ class LocalHarness(Harness):
         return self.clock.now()
 
 
-class ImpatientHarness(LocalHarness):
+class ShortTimeoutHarness(LocalHarness):
     """For adapters that are broken: what one doesn't do within a second, it never does."""
 
-    bound_s = 1.0
+    timeout_s = 1.0
 
 
 class SQLiteHarness(Harness):

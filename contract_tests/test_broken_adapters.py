@@ -1,35 +1,35 @@
-"""The suite's own test: it fails every broken adapter by the clauses it breaks, and passes a sound one."""
+"""The suite's own test: it fails every broken adapter by the clauses it breaks, and passes a correct one."""
 
 from pathlib import Path
 
 import pytest
 
 from mindtrace.jobs.contract import CLAUSES, run_contract
-from mindtrace.jobs.contract.broken import FAULTS, SOUND, BrokenHarness, Fault, faults_of, hunt
-from mindtrace.jobs.contract.broken.catalogue import everywhere
-from mindtrace.jobs.contract.broken.sound import Sound
+from mindtrace.jobs.contract.broken import FAULTS, NO_FAULT, BrokenHarness, Fault, detect, possible_faults
+from mindtrace.jobs.contract.broken.fault_registry import everywhere
+from mindtrace.jobs.contract.broken.pass_through import PassThrough
 from mindtrace.jobs.contract.registry import all_checks
 
-from .harnesses import ImpatientHarness, LocalHarness
+from .harnesses import LocalHarness, ShortTimeoutHarness
 
 TABLE = Path(__file__).parents[1] / "docs" / "broken_adapters.md"
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_is_caught_by_each_clause_that_it_breaks(fault: Fault) -> None:
-    escaped = [clause for clause, result in hunt(ImpatientHarness(), fault).items() if result is None]
+    escaped = [clause for clause, result in detect(ShortTimeoutHarness(), fault).items() if result is None]
 
     assert not escaped, f"{fault.name}: {fault.sentence} The checks of {escaped} don't find it"
 
 
 def test_wrapping_an_adapter_breaks_nothing() -> None:
-    results = run_contract(BrokenHarness(LocalHarness(), SOUND), profile="quick")
+    results = run_contract(BrokenHarness(LocalHarness(), NO_FAULT), profile="quick")
 
     assert [result for result in results if result.broken] == []
 
 
 def test_what_is_no_fault_is_not_caught() -> None:
-    assert hunt(LocalHarness(), Fault(Sound, ("PUB-1", "SET-1"), everywhere)) == {
+    assert detect(LocalHarness(), Fault(PassThrough, ("PUB-1", "SET-1"), everywhere)) == {
         "PUB-1": None,
         "SET-1": None,
     }
@@ -50,11 +50,11 @@ def test_every_fault_says_what_is_wrong_in_a_sentence_of_its_own() -> None:
 
 
 def test_the_local_adapter_can_have_every_fault() -> None:
-    assert faults_of(LocalHarness()) == FAULTS
+    assert possible_faults(LocalHarness()) == FAULTS
 
 
 def test_the_table_in_the_documentation_has_every_fault() -> None:
-    """Made by ``python -m mindtrace.jobs.contract.broken contract_tests.harnesses:ImpatientHarness``."""
+    """Made by ``python -m mindtrace.jobs.contract.broken contract_tests.harnesses:ShortTimeoutHarness``."""
     rows = [
         line.split(" | ")[:2] for line in TABLE.read_text("utf-8").splitlines() if line.startswith("| **")
     ]

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from mindtrace.jobs.contract import Harness, run_contract
-from mindtrace.jobs.contract.bench import Bench
 from mindtrace.jobs.contract.broken import BrokenHarness, Fault
-from mindtrace.jobs.contract.broken.catalogue import everywhere
-from mindtrace.jobs.contract.broken.sound import Sound
+from mindtrace.jobs.contract.broken.fault_registry import everywhere
+from mindtrace.jobs.contract.broken.pass_through import PassThrough
+from mindtrace.jobs.contract.check_context import CheckContext
 from mindtrace.jobs.contract.checks.leases import a_long_handler_keeps_its_job
 from mindtrace.jobs.contract.profiles import PROFILES
 from mindtrace.jobs.contract.registry import all_checks
@@ -91,11 +91,11 @@ def standing_still(harness: Harness, seed: int) -> Harness:
 
         return call
 
-    class StandsStill(Sound):
+    class StandsStill(PassThrough):
         """Takes its time before and after each call."""
 
     for name in ("declare", "publish", "counts", "purge", "redrive", "result", "receive", "settle", "extend"):
-        setattr(StandsStill, name, paused(getattr(Sound, name)))
+        setattr(StandsStill, name, paused(getattr(PassThrough, name)))
     return BrokenHarness(harness, Fault(StandsStill, (), everywhere))
 
 
@@ -103,8 +103,8 @@ def standing_still(harness: Harness, seed: int) -> Harness:
 def test_a_correct_adapter_passes_on_a_machine_that_stands_still_now_and_then(seed: int) -> None:
     """But for one check, which has to wait for several of the longer leases that it would then need."""
     checks = [check for check in all_checks() if check.run is not a_long_handler_keeps_its_job]
-    bench = Bench(standing_still(ShortLeaseHarness(), seed), PROFILES["quick"])
+    context = CheckContext(standing_still(ShortLeaseHarness(), seed), PROFILES["quick"])
 
-    results = [run_check(bench, check)[0] for check in checks]
+    results = [run_check(context, check)[0] for check in checks]
 
     assert [f"{result.check}: {result.error}" for result in results if result.broken] == []

@@ -25,7 +25,7 @@ from mindtrace.jobs.ports import Message
 # The state machine waits for real delays and real brokers: a minute and a half on a machine that is idle.
 pytestmark = pytest.mark.timeout(600)
 
-PATIENCE_S = 30.0
+LIMIT_S = 30.0
 """How long a broker may take to answer: on a busy machine longer than a client waits by default."""
 
 
@@ -36,7 +36,7 @@ class RabbitMQHarness(Harness):
         self.queues: dict[str, set[str]] = {}
 
     def client(self, namespace: str) -> RabbitMQClient:
-        return self.address.client(namespace, retry_timeout_s=PATIENCE_S)
+        return self.address.client(namespace, retry_timeout_s=LIMIT_S)
 
     def make(self, namespace: str) -> OrchestratorBackend:
         client = self.client(namespace)
@@ -99,8 +99,8 @@ class RabbitMQWithRedisResultsHarness(RabbitMQHarness):
         self.namespace = f"test-{secrets.token_hex(4)}"
 
     def client(self, namespace: str) -> RabbitMQClient:
-        store = self.redis.results(self.namespace, sweep_s=0.5, retry_timeout_s=PATIENCE_S)
-        return self.address.client(namespace, results=store, retry_timeout_s=PATIENCE_S)
+        store = self.redis.results(self.namespace, sweep_s=0.5, retry_timeout_s=LIMIT_S)
+        return self.address.client(namespace, results=store, retry_timeout_s=LIMIT_S)
 
     def sever(self, backend: OrchestratorBackend) -> None:
         super().sever(backend)

@@ -16,7 +16,7 @@ from mindtrace.jobs import RedisResultStore
 from mindtrace.jobs.domain.errors import AccessDenied, BackendError, BackendUnavailable, Closed
 from mindtrace.jobs.ports import EndedJob, JobResult, ResultStatus
 
-PATIENCE_S = 60.0
+LIMIT_S = 60.0
 """How long a test waits for what must happen; only a failing test waits that long."""
 QUEUE = "default/squares"
 DONE = JobResult(ResultStatus.DONE, b'{"square":4}')
@@ -47,7 +47,7 @@ def keys_of(admin: Redis, namespace: str) -> list[bytes]:
 
 
 def eventually(condition: Callable[[], object]) -> None:
-    give_up = time.monotonic() + PATIENCE_S
+    give_up = time.monotonic() + LIMIT_S
     while not condition():
         assert time.monotonic() < give_up, "it never came true"
         time.sleep(0.01)
@@ -164,10 +164,10 @@ def test_waiters_are_woken(
         answers = [pool.submit(waiting.get, QUEUE, id_, timeout_s=3600.0) for id_ in ("a", "b", "a")]
         until_waiting(admin, waiting, 3)
         store.put(QUEUE, [EndedJob("a", DONE, 60.0)])
-        assert answers[0].result(PATIENCE_S) == DONE
+        assert answers[0].result(LIMIT_S) == DONE
         store.put(QUEUE, [EndedJob("b", JobResult(ResultStatus.DONE), 60.0)])
-        assert answers[1].result(PATIENCE_S) == JobResult(ResultStatus.DONE)
-        assert answers[2].result(PATIENCE_S) == DONE
+        assert answers[1].result(LIMIT_S) == JobResult(ResultStatus.DONE)
+        assert answers[2].result(LIMIT_S) == DONE
 
 
 def test_a_wait_ends(store: RedisResultStore) -> None:
@@ -186,7 +186,7 @@ def test_a_cut_wait_goes_on(store: RedisResultStore, admin: Redis) -> None:
             if client["name"] == store._client_name:
                 admin.client_kill_filter(_id=client["id"])
         store.put(QUEUE, [EndedJob("job", DONE, 60.0)])
-        assert answer.result(PATIENCE_S) == DONE
+        assert answer.result(LIMIT_S) == DONE
 
 
 def test_closing_ends_waits_and_is_final(store: RedisResultStore, admin: Redis) -> None:
@@ -197,7 +197,7 @@ def test_closing_ends_waits_and_is_final(store: RedisResultStore, admin: Redis) 
         store.close()
         store.close()
         with pytest.raises(Closed, match="this RedisResultStore is closed"):
-            answer.result(PATIENCE_S)
+            answer.result(LIMIT_S)
     for call in (
         lambda: store.get(QUEUE, "job"),
         lambda: store.put(QUEUE, [EndedJob("job", DONE, 60.0)]),

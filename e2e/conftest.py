@@ -1,4 +1,4 @@
-"""What ships, built once for all tests."""
+"""The wheel, built once for all tests, and the report of the fault matrix."""
 
 import shutil
 import sys
@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from .environments import ROOT, run
-from .faults.report import Gathering
+from .faults.report import FaultReporter
+from .virtual_environments import ROOT, run
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Gather what the fault matrix found where the run is told of it: not in the processes of xdist."""
+    """Report the fault matrix from the controlling process only: not from the processes of xdist."""
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Gathering())
+        config.pluginmanager.register(FaultReporter())
 
 
 @pytest.fixture(scope="session")

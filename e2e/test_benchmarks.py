@@ -47,9 +47,9 @@ def test_the_benchmark_measures_this_project_and_the_bare_client(tmp_path: Path)
 def test_a_round_that_a_peer_failed_is_noted_and_run_again_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the round that failed nothing is kept; where it was ours, the run ends."""
     monkeypatch.syspath_prepend(ROOT)
-    from benchmarks.contender import Contender
+    from benchmarks.contenders import Contender
     from benchmarks.results import Results, Subject
-    from benchmarks.scenarios import field
+    from benchmarks.scenarios import comparison
 
     results = Results({}, 1)
     subject = Subject("redis", "Peer", "at least once", "", {}, "")
@@ -60,23 +60,23 @@ def test_a_round_that_a_peer_failed_is_noted_and_run_again_whole(monkeypatch: py
         played.append(queue)
         yield SimpleNamespace(subject=subject)
 
-    def play(_contender: object, _one: object, _scale: float, note: Any) -> None:
+    def run_steps(_contender: object, _one: object, _scale: float, note: Any) -> None:
         note("publish", "jobs/s", float(len(played)))
         if len(played) == 1:
             raise RuntimeError("its worker ended\nand much more")
 
-    monkeypatch.setattr(field, "running", running)
-    monkeypatch.setattr(field, "play", play)
+    monkeypatch.setattr(comparison, "running", running)
+    monkeypatch.setattr(comparison, "run_steps", run_steps)
     peer = Contender("redis", "peer", "peer", 1, 1, 1)
 
-    field.round_of(results, peer, "redis://", 0, 1.0)
+    comparison.run_round(results, peer, "redis://", 0, 1.0)
 
     assert played == ["bench-redis-peer-0", "bench-redis-peer-0-again"]
     assert results.failures == ["redis peer, round 1: its worker ended"]
     assert [figure.values for figure in results.figures] == [[2.0]]
     played.clear()
     with pytest.raises(RuntimeError, match="its worker ended"):
-        field.round_of(results, replace(peer, environment=None), "redis://", 0, 1.0)
+        comparison.run_round(results, replace(peer, environment=None), "redis://", 0, 1.0)
 
 
 def test_a_peer_that_fails_while_it_waits_is_noted_and_costs_no_other(
@@ -84,7 +84,7 @@ def test_a_peer_that_fails_while_it_waits_is_noted_and_costs_no_other(
 ) -> None:
     """Those that are slow are asked once a round; where ours fails, the run ends."""
     monkeypatch.syspath_prepend(ROOT)
-    from benchmarks.contender import Contender
+    from benchmarks.contenders import Contender
     from benchmarks.results import Results, Subject
     from benchmarks.scenarios import latency
 

@@ -24,10 +24,10 @@ from brokers.redis_server import PrivateRedis
 from mindtrace.jobs import Orchestrator
 from mindtrace.jobs.application.worker.health import HealthFile
 
-from .workers import eventually
+from .worker_process import eventually
 
 COMMAND = str(Path(sysconfig.get_path("scripts"), "mindtrace-jobs"))
-PATIENCE_S = 60.0
+LIMIT_S = 60.0
 """How long a test waits for what must happen; only a failing test waits that long."""
 IN_A_TERMINAL = """
 import os, pty, signal, sys
@@ -101,7 +101,7 @@ class Running:
 
     def wait_for(self, pattern: str, *, count: int = 1) -> re.Match[str]:
         """Wait until it has printed ``pattern`` so many times."""
-        give_up = time.monotonic() + PATIENCE_S
+        give_up = time.monotonic() + LIMIT_S
         while True:
             may_print_more = self._reader.is_alive() and time.monotonic() < give_up
             if len(found := list(re.finditer(pattern, self.text))) >= count:
@@ -118,10 +118,10 @@ class Running:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def ends(self, within_s: float = PATIENCE_S) -> int:
+    def ends(self, within_s: float = LIMIT_S) -> int:
         """Wait for its end, and return its exit code."""
         code = self.process.wait(within_s)
-        self._reader.join(PATIENCE_S)
+        self._reader.join(LIMIT_S)
         return code
 
 
@@ -157,7 +157,7 @@ class Shell:
             env=self.env,
             capture_output=True,
             encoding="utf-8",
-            timeout=2 * PATIENCE_S,  # a command may be told to wait for so long
+            timeout=2 * LIMIT_S,  # a command may be told to wait for so long
         )
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr, done.stderr
@@ -174,7 +174,7 @@ class Shell:
 
     def result(self, job_id: str) -> dict[str, Any]:
         """Wait for a job's result."""
-        answer: dict[str, Any] = json.loads(self.run("result", job_id, "--wait", str(PATIENCE_S)))
+        answer: dict[str, Any] = json.loads(self.run("result", job_id, "--wait", str(LIMIT_S)))
         return answer
 
     def end_naps(self) -> None:
@@ -310,7 +310,7 @@ def test_a_reader_that_has_enough_ends_the_command_quietly(shell: Shell) -> None
         env=shell.env,
         capture_output=True,
         encoding="utf-8",
-        timeout=PATIENCE_S,
+        timeout=LIMIT_S,
     )
     assert len(done.stdout.splitlines()) == 2
     assert done.stderr == ""
@@ -333,7 +333,7 @@ def test_sigterm_lets_the_job_that_runs_end(shell: Shell) -> None:
     job_id = shell.publish(until="stopped")
     shell.publish()
     worker = shell.start("worker", "tasks:Sleeper", "--prefetch", "2")
-    eventually(lambda: shell.counts()["in_flight"] >= 1, PATIENCE_S, "it is in hand")
+    eventually(lambda: shell.counts()["in_flight"] >= 1, LIMIT_S, "it is in hand")
     worker.signal(signal.SIGTERM)
 
     assert worker.ends() == 0
@@ -346,7 +346,7 @@ def test_a_job_that_does_not_end_is_given_back_at_once(shell: Shell, server: Pri
     """With no attempt spent, so that another worker has it next."""
     shell.publish(seconds=3600)
     worker = shell.start("worker", "tasks:Sleeper", "--grace", "0.5" if how == "grace ends" else "3600")
-    eventually(lambda: shell.counts()["in_flight"] == 1, PATIENCE_S, "it is in hand")
+    eventually(lambda: shell.counts()["in_flight"] == 1, LIMIT_S, "it is in hand")
     worker.signal(signal.SIGTERM)
     if how == "second signal":
         worker.wait_for("finishing the jobs that run")
@@ -362,7 +362,7 @@ def test_a_job_that_does_not_end_is_given_back_at_once(shell: Shell, server: Pri
 def test_a_process_that_dies_is_replaced_and_its_job_run_again(shell: Shell) -> None:
     job_id = shell.publish(until="go")
     worker = shell.start("worker", "tasks:Sleeper", "--lease", "2")
-    eventually(lambda: shell.counts()["in_flight"] == 1, PATIENCE_S, "it is in hand")
+    eventually(lambda: shell.counts()["in_flight"] == 1, LIMIT_S, "it is in hand")
     (child,) = children_of(worker.process.pid)
     os.kill(child, signal.SIGKILL)
     worker.wait_for(rf"process {child} died of SIGKILL; another starts in 1 s")
@@ -451,7 +451,7 @@ def test_a_signal_to_every_process_is_one_graceful_stop(breaking: Shell) -> None
     publish_code(breaking, "Path('runs').touch()\nwhile not Path('go').exists(): time.sleep(0.01)")
     worker = breaking.start("worker", "breaking:Breaker", "-p", "2")
     worker.wait_for("working on", count=2)
-    eventually(lambda: breaking.folder.joinpath("runs").exists(), PATIENCE_S, "it runs")
+    eventually(lambda: breaking.folder.joinpath("runs").exists(), LIMIT_S, "it runs")
     for pid in (*children_of(worker.process.pid), worker.process.pid):
         os.kill(pid, signal.SIGTERM)
     worker.wait_for("SIGTERM: stopping")
@@ -493,7 +493,7 @@ def test_a_handler_closes_and_reads_no_pipe_of_the_workers(breaking: Shell) -> N
     worker.signal(signal.SIGKILL)
     worker.process.wait()
 
-    eventually(lambda: not Path(f"/proc/{child}/exe").exists(), PATIENCE_S, "no orphan is left")
+    eventually(lambda: not Path(f"/proc/{child}/exe").exists(), LIMIT_S, "no orphan is left")
 
 
 def test_a_thread_that_a_job_leaves_behind_keeps_no_process(breaking: Shell) -> None:
@@ -508,12 +508,12 @@ def test_processes_do_not_outlive_their_supervisor(shell: Shell) -> None:
     """However it died; the job that runs is finished first."""
     job_id = shell.publish(until="stopped")
     worker = shell.start("worker", "tasks:Sleeper")
-    eventually(lambda: shell.counts()["in_flight"] == 1, PATIENCE_S, "it is in hand")
+    eventually(lambda: shell.counts()["in_flight"] == 1, LIMIT_S, "it is in hand")
     (child,) = children_of(worker.process.pid)
     worker.signal(signal.SIGKILL)
     worker.process.wait()
 
-    eventually(lambda: not Path(f"/proc/{child}/exe").exists(), PATIENCE_S, "no orphan is left")
+    eventually(lambda: not Path(f"/proc/{child}/exe").exists(), LIMIT_S, "no orphan is left")
     assert json.loads(shell.run("result", job_id))["version"] == 1
 
 
@@ -535,10 +535,10 @@ def test_the_health_file_grows_old_when_a_handler_hangs(shell: Shell) -> None:
     worker.wait_for("working on", count=2)
 
     file, began_s = HealthFile(shell.folder / "health"), time.time()
-    eventually(lambda: (file.read() or 0.0) > began_s, PATIENCE_S, "both have polled since")
+    eventually(lambda: (file.read() or 0.0) > began_s, LIMIT_S, "both have polled since")
     shell.run("health", "health", "--within", "3600")
     shell.publish(seconds=3600)
-    eventually(lambda: shell.counts()["in_flight"] == 1, PATIENCE_S, "it is in hand")
+    eventually(lambda: shell.counts()["in_flight"] == 1, LIMIT_S, "it is in hand")
     hung_s = time.time()
     time.sleep(3.1)
 
@@ -563,7 +563,7 @@ def test_metrics_of_all_processes_are_served_as_one(shell: Shell) -> None:
 
     labels = 'messaging_destination_name="naps",messaging_system="redis"'
     consumed = f"messaging_client_consumed_messages_total{{{labels}}} 10.0"
-    eventually(lambda: consumed in scraped(), PATIENCE_S, "all are counted")
+    eventually(lambda: consumed in scraped(), LIMIT_S, "all are counted")
     text = scraped()
     assert f'messaging_process_duration_seconds_count{{{labels},outcome="done"}} 10.0' in text
     assert 'mindtrace_jobs_queue_jobs{messaging_destination_name="naps",state="ready"} 0.0' in text
@@ -624,7 +624,7 @@ def test_ctrl_c_on_the_terminal_stops_a_worker_gracefully(shell: Shell) -> None:
     job_id = shell.publish(until="stopped")
     worker = shell.start("worker", "tasks:Sleeper", "-p", "2", terminal=True)
     worker.wait_for("working on", count=2)
-    eventually(lambda: shell.counts()["in_flight"] == 1, PATIENCE_S, "it is in hand")
+    eventually(lambda: shell.counts()["in_flight"] == 1, LIMIT_S, "it is in hand")
     worker.type("\x03")
 
     assert worker.ends() == 0
@@ -635,7 +635,7 @@ def test_ctrl_c_on_the_terminal_stops_a_worker_gracefully(shell: Shell) -> None:
 def test_ctrl_c_twice_stops_it_at_once(shell: Shell) -> None:
     shell.publish(seconds=3600)
     worker = shell.start("worker", "tasks:Sleeper", "--grace", "3600", terminal=True)
-    eventually(lambda: shell.counts()["in_flight"] == 1, PATIENCE_S, "it is in hand")
+    eventually(lambda: shell.counts()["in_flight"] == 1, LIMIT_S, "it is in hand")
     worker.type("\x03")
     worker.wait_for("finishing the jobs that run")
     worker.type("\x03")
@@ -647,7 +647,7 @@ def test_ctrl_c_twice_stops_it_at_once(shell: Shell) -> None:
 def test_waiting_for_a_result_shows_its_progress(shell: Shell) -> None:
     job_id = shell.publish(steps=3, until="go")
     shell.start("worker", "tasks:Sleeper")
-    waiting = shell.start("result", job_id, "--wait", str(PATIENCE_S), terminal=True)
+    waiting = shell.start("result", job_id, "--wait", str(LIMIT_S), terminal=True)
     waiting.wait_for(r"running: [1-3]/3")
     shell.end_naps()
 

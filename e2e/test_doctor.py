@@ -23,9 +23,9 @@ from mindtrace.jobs.cli.main import run
 from mindtrace.jobs.domain.errors import BrokerUnsuitable
 from mindtrace.jobs.ports import Durability
 
-from .workers import eventually
+from .worker_process import eventually
 
-PATIENCE_S = 60.0
+LIMIT_S = 60.0
 """How long a test waits for what must happen; only a failing test waits that long."""
 GOOD, DOUBTFUL, WRONG = Verdict.GOOD, Verdict.DOUBTFUL, Verdict.WRONG
 
@@ -149,7 +149,7 @@ def test_a_misconfiguration_is_found(
 def test_connections_that_are_nearly_used_up_are_found(ask: Ask, private_redis: StartRedis) -> None:
     server = private_redis(**SOUND)
     with server.admin() as admin:
-        eventually(lambda: admin.info("clients")["connected_clients"] == 1, PATIENCE_S, "no other is left")
+        eventually(lambda: admin.info("clients")["connected_clients"] == 1, LIMIT_S, "no other is left")
         admin.config_set("maxclients", 2)
         finding = ask(server.url)["clients"]
 
@@ -162,7 +162,7 @@ def test_a_node_of_a_cluster_is_found_and_refused(ask: Ask, private_redis: Start
     with server.admin() as admin:
         admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         state = lambda: str(admin.execute_command("CLUSTER", "INFO"))  # noqa: E731
-        eventually(lambda: "cluster_state:ok" in state(), PATIENCE_S, "the cluster is up")
+        eventually(lambda: "cluster_state:ok" in state(), LIMIT_S, "the cluster is up")
 
     finding = ask(server.url)["broker"]
     assert finding["verdict"] == WRONG
@@ -230,7 +230,7 @@ def test_a_disk_that_fails_is_found(ask: Ask, private_redis: StartRedis) -> None
     with server.admin() as admin:
         admin.bgsave()
         status = lambda: admin.info("persistence")["rdb_last_bgsave_status"]  # noqa: E731
-        eventually(lambda: status() != "ok", PATIENCE_S, "it has failed")
+        eventually(lambda: status() != "ok", LIMIT_S, "it has failed")
 
     assert ask(server.url)["disk"]["verdict"] == WRONG
 
@@ -346,7 +346,7 @@ def test_progress_is_seen_by_others_until_the_job_ends(private_redis: StartRedis
         def run(self, job: Any) -> None:
             job.progress(1, 3)
             told.set()
-            seen.wait(PATIENCE_S)
+            seen.wait(LIMIT_S)
 
     server = private_redis()
     with server.client() as client, server.client() as other, server.admin() as admin:
@@ -357,7 +357,7 @@ def test_progress_is_seen_by_others_until_the_job_ends(private_redis: StartRedis
             consumer.connect(orchestrator)
             thread = threading.Thread(target=consumer.consume, args=(1,))
             thread.start()
-            assert told.wait(PATIENCE_S)
+            assert told.wait(LIMIT_S)
             assert other.progress("slow") == {job_id: Progress(1, 3)}
             assert other.progress("slow", [job_id, "x"]) == {job_id: Progress(1, 3)}
             assert other.progress("slow", []) == {}
@@ -392,7 +392,7 @@ def test_what_is_wrong_with_a_rabbitmq_is_found(private_rabbitmq: StartRabbitMQ,
 
     server.control("set_vm_memory_high_watermark", "absolute", "1MB")
     alarm = lambda: "memory" in ask(url)["publishing"]["what"]  # noqa: E731
-    eventually(alarm, PATIENCE_S, "its memory is full")
+    eventually(alarm, LIMIT_S, "its memory is full")
     assert ask(url)["publishing"]["verdict"] == WRONG
 
     server.kill()

@@ -14,7 +14,7 @@ from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.domain.errors import BackendUnavailable
 from mindtrace.jobs.ports import Ack, Message, PublishStatus
 
-from .workers import eventually
+from .worker_process import eventually
 
 QUEUE = "delays"
 MOVED_S = 5.0

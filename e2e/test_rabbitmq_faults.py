@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from brokers.account import Account, Fault, Record
 from brokers.fixtures import StartRabbitMQ
 from brokers.private_server import free_port
-from brokers.proxy import Proxy, Spoil
-from brokers.rabbitmq_server import PrivateRabbitMQ, patience
+from brokers.proxy import Disruption, Proxy
+from brokers.rabbitmq_server import PrivateRabbitMQ, retry_timeout
+from job_audit import ExecutionRecord, Fault, JobAudit
 from mindtrace.jobs import (
     Consumer,
     ConsumerBackend,
@@ -37,7 +37,7 @@ from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable, QueueConflict, QueueNotFound
 from mindtrace.jobs.ports import Ack, Dead, Delivery, Message, Release, Retry, SettleOutcome
 
-from .workers import eventually
+from .worker_process import eventually
 
 # Nodes are started, restarted and told what to do, each of which takes seconds on a busy machine.
 pytestmark = pytest.mark.timeout(300)
@@ -55,7 +55,7 @@ class Numbered(JobInput):
 SCHEMA = JobSchema(QUEUE, Numbered, retry=RetryPolicy(max_deliveries=20))
 
 
-class Trial:
+class Experiment:
     """One node, one queue, the producer's side of it, and what ran and was finished."""
 
     def __init__(self, server: PrivateRabbitMQ, folder: Path, **options: Any) -> None:
@@ -63,35 +63,35 @@ class Trial:
         self.backend = server.client(**{"retry_timeout_s": LIMIT_S} | options)
         self.orchestrator = Orchestrator(self.backend)
         self.orchestrator.register(SCHEMA)
-        self.started = Record(folder / "started")
-        self.finished = Record(folder / "finished")
-        self.account = Account()
+        self.started = ExecutionRecord(folder / "started")
+        self.finished = ExecutionRecord(folder / "finished")
+        self.audit = JobAudit()
 
     def publish(self, count: int) -> None:
         """Publish jobs, and note which were confirmed and which were left open."""
         jobs = [job_from_schema(SCHEMA, Numbered(number=number)) for number in range(count)]
         for outcome in self.orchestrator.publish_batch(QUEUE, jobs):
             if outcome.status is PublishStatus.ACCEPTED:
-                self.account.confirmed.add(outcome.id)
+                self.audit.confirmed.add(outcome.id)
             else:
-                self.account.unconfirmed.add(outcome.id)
+                self.audit.unconfirmed.add(outcome.id)
 
     def expect_finished(self) -> None:
-        """Wait until every confirmed job was finished and nothing is left, and make the account."""
-        confirmed = self.account.confirmed
+        """Wait until every confirmed job was finished and nothing is left, and make the audit."""
+        confirmed = self.audit.confirmed
         eventually(
             lambda: confirmed <= {run.job_id for run in self.finished.runs()},
             LIMIT_S,
             "every confirmed job is done",
         )
         eventually(lambda: self.backend.counts(QUEUE).waiting == 0, LIMIT_S, "the queue is empty")
-        self.account.check(self.backend, QUEUE, self.started, self.finished)
+        self.audit.check(self.backend, QUEUE, self.started, self.finished)
 
     def close(self) -> None:
         self.backend.close()
 
 
-TrialOn = Callable[..., Trial]
+ExperimentOn = Callable[..., Experiment]
 
 
 @pytest.fixture(scope="module")
@@ -115,32 +115,34 @@ def server(shared: PrivateRabbitMQ) -> Iterator[PrivateRabbitMQ]:
 
 
 @pytest.fixture
-def trial_on(tmp_path: Path) -> Iterator[TrialOn]:
-    trials: list[Trial] = []
+def experiment_on(tmp_path: Path) -> Iterator[ExperimentOn]:
+    experiments: list[Experiment] = []
 
-    def start(server: PrivateRabbitMQ, **options: Any) -> Trial:
-        trials.append(Trial(server, tmp_path, **options))
-        return trials[-1]
+    def start(server: PrivateRabbitMQ, **options: Any) -> Experiment:
+        experiments.append(Experiment(server, tmp_path, **options))
+        return experiments[-1]
 
     yield start
-    for trial in trials:
-        trial.close()
+    for experiment in experiments:
+        experiment.close()
 
 
 class Finisher(Consumer):
     """A worker on a thread of this process, that writes down what it did."""
 
-    def __init__(self, trial: Trial, work: Callable[[], object] = lambda: time.sleep(0.001)) -> None:
+    def __init__(
+        self, experiment: Experiment, work: Callable[[], object] = lambda: time.sleep(0.001)
+    ) -> None:
         super().__init__(QUEUE)
-        self._trial = trial
-        self._descriptors = (trial.started.writer(), trial.finished.writer())
+        self._experiment = experiment
+        self._descriptors = (experiment.started.writer(), experiment.finished.writer())
         self._work = work
 
     def run(self, job: Job[Numbered]) -> None:
         started, finished = self._descriptors
-        Record.write(started, job.id)
+        ExecutionRecord.write(started, job.id)
         self._work()
-        Record.write(finished, job.id)
+        ExecutionRecord.write(finished, job.id)
 
     def close(self) -> None:
         super().close()
@@ -150,10 +152,10 @@ class Finisher(Consumer):
 
 @contextmanager
 def consuming(
-    trial: Trial, work: Callable[[], object] = lambda: time.sleep(0.001), **options: Any
+    experiment: Experiment, work: Callable[[], object] = lambda: time.sleep(0.001), **options: Any
 ) -> Iterator[Finisher]:
-    worker = Finisher(trial, work)
-    worker.connect(trial.orchestrator, **options)
+    worker = Finisher(experiment, work)
+    worker.connect(experiment.orchestrator, **options)
     errors: list[BaseException] = []
 
     def consume() -> None:
@@ -178,18 +180,18 @@ def consuming(
 # -- workers that die, sleep or are busy ----------------------------------------------------------
 
 
-def test_a_long_job_starves_no_heartbeat(server: PrivateRabbitMQ, trial_on: TrialOn) -> None:
+def test_a_long_job_starves_no_heartbeat(server: PrivateRabbitMQ, experiment_on: ExperimentOn) -> None:
     """A handler that computes for three times the heartbeat keeps its connection, and its job (LSE-3)."""
-    trial = trial_on(server, heartbeat_s=4)
-    trial.publish(1)
+    experiment = experiment_on(server, heartbeat_s=4)
+    experiment.publish(1)
 
     def compute() -> None:
         until = time.monotonic() + 12.0
         while time.monotonic() < until:
             sum(range(10_000))
 
-    with consuming(trial, compute) as worker:
-        trial.expect_finished()
+    with consuming(experiment, compute) as worker:
+        experiment.expect_finished()
         eventually(lambda: worker.stats.done == 1, LIMIT_S, "it is settled")
         assert worker.stats.lost == 0
 
@@ -198,14 +200,14 @@ def test_a_long_job_starves_no_heartbeat(server: PrivateRabbitMQ, trial_on: Tria
 
 
 @contextmanager
-def producing(trial: Trial) -> Iterator[None]:
+def producing(experiment: Experiment) -> Iterator[None]:
     """Publish small batches all the time."""
     over, errors = threading.Event(), list[BaseException]()
 
     def produce() -> None:
         while not over.wait(0.005):
             try:
-                trial.publish(5)
+                experiment.publish(5)
             except BackendUnavailable:  # nothing of it was sent
                 pass
             except BaseException as error:
@@ -224,43 +226,42 @@ def producing(trial: Trial) -> Iterator[None]:
 
 
 def test_what_was_confirmed_survives_an_orderly_end_of_the_broker(
-    private_rabbitmq: StartRabbitMQ, trial_on: TrialOn
+    private_rabbitmq: StartRabbitMQ, experiment_on: ExperimentOn
 ) -> None:
     """Which tells producers and consumers of it, in the middle of what they do."""
     server = private_rabbitmq()
-    trial = trial_on(server)
-    with consuming(trial, prefetch=5) as worker:
-        with producing(trial):
-            eventually(lambda: len(trial.finished) > 100, LIMIT_S, "jobs run")
-            began = len(trial.started)
-            with patience(trial.backend, 1.0):
+    experiment = experiment_on(server)
+    with consuming(experiment, prefetch=5) as worker:
+        with producing(experiment):
+            eventually(lambda: len(experiment.finished) > 100, LIMIT_S, "jobs run")
+            began = len(experiment.started)
+            with retry_timeout(experiment.backend, 1.0):
                 server.stop()
-                unsent = len(trial.account.unconfirmed)
+                unsent = len(experiment.audit.unconfirmed)
                 eventually(
-                    lambda: len(trial.account.unconfirmed) > unsent + 10, LIMIT_S, "several calls give up"
+                    lambda: len(experiment.audit.unconfirmed) > unsent + 10, LIMIT_S, "several calls give up"
                 )
             server.start()
             hit = frozenset([os.getpid()])
-            trial.account.faults.append(Fault(hit, began, len(trial.started), in_hand=5))
-            ran = len(trial.finished)
-            eventually(lambda: len(trial.finished) > ran + 100, LIMIT_S, "jobs run again")
-        trial.expect_finished()
-        print(
-            f"{len(trial.account.confirmed)} confirmed, {len(trial.account.unconfirmed)} open, {worker.stats}"
-        )
+            experiment.audit.faults.append(Fault(hit, began, len(experiment.started), in_flight=5))
+            ran = len(experiment.finished)
+            eventually(lambda: len(experiment.finished) > ran + 100, LIMIT_S, "jobs run again")
+        experiment.expect_finished()
+        audit = experiment.audit
+        print(f"{len(audit.confirmed)} confirmed, {len(audit.unconfirmed)} open, {worker.stats}")
 
 
 def test_an_outage_is_told_once(
     private_rabbitmq: StartRabbitMQ,
-    trial_on: TrialOn,
+    experiment_on: ExperimentOn,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An outage is one warning from the backend and one from the consumer, however often it is tried."""
     server = private_rabbitmq()
-    trial = trial_on(server)
+    experiment = experiment_on(server)
     failures = 0
-    with consuming(trial) as worker:
+    with consuming(experiment) as worker:
         receive = worker.consumer_backend.receive
 
         def counted(max_jobs: int, timeout_s: float) -> list[Delivery]:
@@ -272,24 +273,24 @@ def test_an_outage_is_told_once(
                 raise
 
         monkeypatch.setattr(worker.consumer_backend, "receive", counted)
-        trial.publish(1)
-        trial.expect_finished()
+        experiment.publish(1)
+        experiment.expect_finished()
         eventually(lambda: worker.stats.done == 1, LIMIT_S, "it is settled")
         with caplog.at_level(logging.WARNING):
-            with patience(trial.backend, 1.0):
+            with retry_timeout(experiment.backend, 1.0):
                 server.stop()
                 eventually(lambda: failures >= 2, LIMIT_S, "the consumer has tried again and again")
             server.start()
-            trial.publish(1)
-            trial.expect_finished()
+            experiment.publish(1)
+            experiment.expect_finished()
     told = [record.getMessage() for record in caplog.records]
     assert sum("out of reach" in line for line in told) <= 2, told
     assert sum("backend unavailable" in line for line in told) <= 1, told
 
 
-def test_graceful_restarts_leak_nothing(server: PrivateRabbitMQ, trial_on: TrialOn) -> None:
+def test_graceful_restarts_leak_nothing(server: PrivateRabbitMQ, experiment_on: ExperimentOn) -> None:
     """However often clients and consumers come and go, no thread and no descriptor is left (CON-2)."""
-    trial = trial_on(server)
+    experiment = experiment_on(server)
 
     def use() -> None:
         with server.client(retry_timeout_s=LIMIT_S) as client, client.open_consumer(QUEUE) as consumer:
@@ -306,37 +307,39 @@ def test_graceful_restarts_leak_nothing(server: PrivateRabbitMQ, trial_on: Trial
         use()
     eventually(lambda: threading.active_count() <= threads, LIMIT_S, f"no more than {threads} threads")
     eventually(lambda: open_files() <= files, LIMIT_S, f"no more than {files} descriptors")
-    assert trial.backend.counts(QUEUE).ready == 0
+    assert experiment.backend.counts(QUEUE).ready == 0
 
 
 # -- a broker that is full ------------------------------------------------------------------------
 
 
 def test_a_full_broker_refuses_publishers_within_their_patience_and_still_serves_workers(
-    private_rabbitmq: StartRabbitMQ, trial_on: TrialOn
+    private_rabbitmq: StartRabbitMQ, experiment_on: ExperimentOn
 ) -> None:
     """Under a memory alarm a publish fails, typed, in time; a consumer goes on; then all is as before."""
     server = private_rabbitmq()
-    trial = trial_on(server)
-    trial.publish(50)
+    experiment = experiment_on(server)
+    experiment.publish(50)
     server.control("set_vm_memory_high_watermark", "absolute", "1MB")
     eventually(lambda: "memory" in server.control("eval", "rabbit_alarm:get_alarms()."), LIMIT_S, "an alarm")
 
     for _ in range(2):  # the broker tells a connection once that has published; the second knows
         began = time.monotonic()
-        with patience(trial.backend, 3.0):
-            outcomes = trial.backend.publish(QUEUE, [Message("late", b"{}")])
+        with retry_timeout(experiment.backend, 3.0):
+            outcomes = experiment.backend.publish(QUEUE, [Message("late", b"{}")])
         took_s = time.monotonic() - began
         assert outcomes[0].status in (PublishStatus.UNKNOWN, PublishStatus.REJECTED)
         assert isinstance(outcomes[0].error, BackendUnavailable)
         assert "takes no messages" in str(outcomes[0].error)
         assert took_s < LIMIT_S / 2
-    with consuming(trial, prefetch=5):
-        trial.expect_finished()
+    with consuming(experiment, prefetch=5):
+        experiment.expect_finished()
 
     server.control("set_vm_memory_high_watermark", "0.6")
     eventually(
-        lambda: trial.backend.publish(QUEUE, [Message("after", b"{}")])[0].status is PublishStatus.ACCEPTED,
+        lambda: (
+            experiment.backend.publish(QUEUE, [Message("after", b"{}")])[0].status is PublishStatus.ACCEPTED
+        ),
         LIMIT_S,
         "publishing works again",
     )
@@ -353,10 +356,10 @@ def test_a_confirm_that_never_comes_is_unknown_within_patience(server: PrivateRa
     ):
         client.declare(Queue(QUEUE))
         client.publish(QUEUE, [Message("before", b"{}")])
-        for how in (Spoil.SILENCE, Spoil.CUT):
-            proxy.spoil_next(b"swallowed", how)
+        for how in (Disruption.SILENCE, Disruption.CUT):
+            proxy.disrupt_next(b"swallowed", how)
             began = time.monotonic()
-            with patience(client, 2.0):
+            with retry_timeout(client, 2.0):
                 (outcome,) = client.publish(QUEUE, [Message(f"swallowed-{how.name}", b"{}")])
             assert outcome.status is PublishStatus.UNKNOWN
             assert isinstance(outcome.error, BackendUnavailable)
@@ -425,7 +428,7 @@ def test_a_queue_of_another_kind_is_a_conflict_that_names_the_kinds(
         with pytest.raises(QueueConflict, match=f"exists as {kind}, not {other}"):
             another.declare(Queue(QUEUE, other))
         with another.open_consumer(QUEUE) as consumer:
-            assert consumer._moves.kind is kind
+            assert consumer._settlement_messages.kind is kind
 
 
 # -- the dead -------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from mindtrace.jobs.adapters.rabbitmq.diagnosis import policy_probe
 from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.ports import Finding, Message, Verdict
 
-from .workers import eventually
+from .worker_process import eventually
 
 QUEUE = "squares"
 COUNT = 30

@@ -1,7 +1,7 @@
 """By public names of pika alone the adapter keeps its promises, only slower.
 
 ``MINDTRACE_JOBS_PUBLIC_PIKA=1`` has the contract suite, and the other files here, run that way;
-``test_rabbitmq_strangers.py`` then shows that properties which pika can't decode end no connection.
+``test_rabbitmq_foreign_messages.py`` then shows that properties which pika can't decode end no connection.
 """
 
 import secrets

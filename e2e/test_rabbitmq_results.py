@@ -24,7 +24,7 @@ from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import BackendUnavailable, JobFailed, QueueNotFound, ResultNotReady
 from mindtrace.jobs.ports import Ack, JobResult, Message, ResultStatus, SettleOutcome
 
-from .workers import eventually
+from .worker_process import eventually
 
 LIMIT_S = 60.0
 """How long a test waits for what must happen; only a failing test waits that long."""

@@ -16,11 +16,11 @@ STEPS = 15
 def test_an_error_of_one_call_is_never_the_answer_to_another(rabbitmq_address: Address) -> None:
     """Threads do all that a client can do, also what RabbitMQ refuses by closing a channel."""
     with rabbitmq_address.client(f"t{secrets.token_hex(6)}", retry_timeout_s=60.0) as client:
-        account, wrong = run(client, 16, lambda steps: steps >= STEPS)
+        log, wrong = run(client, 16, lambda steps: steps >= STEPS)
         client.delete(SHARED)
 
     assert wrong == []
-    assert account.calls.total() == 16 * STEPS
+    assert log.calls.total() == 16 * STEPS
 
 
 def test_a_consumer_notices_that_its_queue_was_made_anew_with_another_kind(

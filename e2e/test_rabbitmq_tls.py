@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from brokers.private_server import free_port
-from brokers.rabbitmq_server import PrivateRabbitMQ, patience
+from brokers.rabbitmq_server import PrivateRabbitMQ, retry_timeout
 from mindtrace.jobs import (
     Consumer,
     Job,
@@ -109,7 +109,7 @@ def node(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def test_every_job_runs_once_whatever_its_size(node: Node, prefetch: str) -> None:
     """Small ones, several to a read, among some that take many (RCV-2)."""
     queue = f"blobs-{secrets.token_hex(4)}"
-    with Orchestrator(node.url(prefetch)) as orchestrator, patience(orchestrator.backend, LIMIT_S):
+    with Orchestrator(node.url(prefetch)) as orchestrator, retry_timeout(orchestrator.backend, LIMIT_S):
         orchestrator.register(JobSchema(queue, Blob))
         for start in range(0, COUNT, 500):
             blobs = [Blob.of(number) for number in range(start, start + 500)]
@@ -128,7 +128,7 @@ def test_what_a_dropped_connection_still_held_is_read_deciphered_or_not_at_all(
     """Else what is enciphered could pass for the rest of a job (RCV-2)."""
     queue = f"blobs-{secrets.token_hex(4)}"
     read: list[bytes] = []
-    with Orchestrator(node.url("1")).backend as client, patience(client, LIMIT_S):
+    with Orchestrator(node.url("1")).backend as client, retry_timeout(client, LIMIT_S):
         client.declare(Queue(queue))
         client.publish(queue, [Message(str(number), b"x" * LARGE) for number in range(50)])
         consumer = client.open_consumer(queue)

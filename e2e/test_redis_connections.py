@@ -20,7 +20,7 @@ from redis.exceptions import ConnectionError as Broken
 from redis.exceptions import ResponseError
 
 from brokers.fixtures import StartRedis
-from brokers.proxy import Proxy, Spoil
+from brokers.proxy import Disruption, Proxy
 from brokers.redis_server import PrivateRedis
 from mindtrace.jobs.adapters.redis import RedisClient, transport
 from mindtrace.jobs.adapters.redis.keys import QueueKeys
@@ -35,7 +35,7 @@ from mindtrace.jobs.adapters.redis.transport.direct import DirectChannel
 from mindtrace.jobs.adapters.redis.transport.public import PublicChannel
 from mindtrace.jobs.domain import Queue
 
-from .workers import eventually
+from .worker_process import eventually
 
 
 @pytest.fixture(autouse=True, params=[DirectChannel, PublicChannel])
@@ -116,13 +116,13 @@ def test_an_error_of_a_parsed_command_is_raised_and_its_connection_is_used_again
     assert client_id(connections) == before
 
 
-@pytest.mark.parametrize("how", [Spoil.CUT, Spoil.TRUNCATE])
-def test_an_answer_that_was_cut_off_is_nobody_elses_beginning(server: PrivateRedis, how: Spoil) -> None:
+@pytest.mark.parametrize("how", [Disruption.CUT, Disruption.TRUNCATE])
+def test_an_answer_that_was_cut_off_is_nobody_elses_beginning(server: PrivateRedis, how: Disruption) -> None:
     proxy = Proxy(server.address.host, server.address.port)
     with proxy:
         connections = make_connections(host="127.0.0.1", port=proxy.port, socket_timeout=60.0)
         connections.execute(("SET", "long", "x" * 1000))
-        proxy.spoil_next(b"long", how)
+        proxy.disrupt_next(b"long", how)
         with pytest.raises(Broken):
             connections.execute(("ECHO", "a"), ("GET", "long"))
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from brokers.account import Account, Record
 from brokers.fixtures import StartRedis
-from brokers.proxy import Proxy, Spoil
+from brokers.proxy import Disruption, Proxy
 from brokers.redis_server import PrivateRedis
+from job_audit import ExecutionRecord, JobAudit
 from mindtrace.jobs import (
     Consumer,
     ConsumerBackend,
@@ -27,13 +27,13 @@ from mindtrace.jobs import (
     job_from_schema,
 )
 from mindtrace.jobs.adapters.redis import RedisClient
-from mindtrace.jobs.adapters.redis.scripts import EXCHANGE, PUBLISH
+from mindtrace.jobs.adapters.redis.scripts import PUBLISH, SETTLE_AND_TAKE
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import BackendUnavailable, QueueNotFound
 from mindtrace.jobs.ports import Ack, Delivery, Message, Release, SettleOutcome
 
-from .worker import SCHEMA, Numbered
-from .workers import WorkerProcess, eventually
+from .recording_worker import SCHEMA, Numbered
+from .worker_process import WorkerProcess, eventually
 
 LEASE_S = 3.0
 """Long enough for a busy machine to bring two consumers back within it."""
@@ -181,12 +181,12 @@ def test_a_network_that_cuts_all_workers_off_charges_no_job_with_a_crash(
     consumer, other = (client.open_consumer("jobs", lease_s=LEASE_S) for client in (holder, first))
     (held,) = receive(consumer, 1)
 
-    proxy.spoil_next(b"", Spoil.SILENCE, times=10_000)
+    proxy.disrupt_next(b"", Disruption.SILENCE, times=10_000)
     for cut_off in (consumer, other):
         with pytest.raises(BackendUnavailable):
             cut_off.receive(1, 0.0)
     time.sleep(LEASE_S + 0.5)
-    proxy.forgive()
+    proxy.stop_disrupting()
 
     assert other.receive(1, 0.0) == []
     assert settle(consumer, held.receipt) == [SettleOutcome.OK]
@@ -208,14 +208,14 @@ def test_a_worker_that_alone_is_cut_off_is_taken_for_dead(server: PrivateRedis, 
 def test_workers_ride_five_outages_out_and_run_each_job_once(
     server: PrivateRedis, connect: Connect, stack: ExitStack, tmp_path: Any
 ) -> None:
-    """Whatever they have in hand, waiting, running or finished (CON-1, I3, I4)."""
-    record, account = Record(tmp_path / "record"), Account()
+    """Whatever they have in flight, waiting, running or finished (CON-1, I3, I4)."""
+    record, audit = ExecutionRecord(tmp_path / "record"), JobAudit()
     with server.client() as client:
         orchestrator = Orchestrator(client)
         orchestrator.register(SCHEMA)
         jobs = [job_from_schema(SCHEMA, Numbered(number=number)) for number in range(200)]
         orchestrator.publish_batch(SCHEMA.name, jobs)
-        account.confirmed |= {job.id for job in jobs}
+        audit.confirmed |= {job.id for job in jobs}
         options = {"lease_s": 60.0, "prefetch": 5, "job_s": 0.05}
         workers = [WorkerProcess(server.url, record, **options) for _ in range(2)]
         for worker in workers:
@@ -228,11 +228,11 @@ def test_workers_ride_five_outages_out_and_run_each_job_once(
             server.start()
         eventually(lambda: client.counts(SCHEMA.name) == EMPTY, 60, "every job is done")
 
-        assert account.check(client, SCHEMA.name, record).ran_again == 0
+        assert audit.check(client, SCHEMA.name, record).ran_again == 0
         assert sum(worker.end()["lost"] for worker in workers) == 0
 
 
-def _has(record: Record, lines: int) -> bool:
+def _has(record: ExecutionRecord, lines: int) -> bool:
     return len(record) >= lines
 
 
@@ -246,28 +246,28 @@ def line(server: PrivateRedis, stack: ExitStack) -> "tuple[Proxy, RedisClient]":
     client = stack.enter_context(RedisClient("127.0.0.1", proxy.port, retry_timeout_s=0.5, sweep_s=0.5))
     client.declare(Queue("jobs"))
     with server.admin() as admin:
-        admin.script_load(EXCHANGE.text)
+        admin.script_load(SETTLE_AND_TAKE.text)
         admin.script_load(PUBLISH.text)
     return proxy, client
 
 
 Line = tuple[Proxy, RedisClient]
-never_answered = pytest.mark.parametrize("how", [Spoil.CUT, Spoil.SILENCE, Spoil.HOLD])
+never_answered = pytest.mark.parametrize("how", [Disruption.CUT, Disruption.SILENCE, Disruption.HOLD])
 
 
 @never_answered
 def test_a_settlement_that_was_never_answered_is_answered_truly_when_it_is_asked_again(
-    line: Line, connect: Connect, how: Spoil
+    line: Line, connect: Connect, how: Disruption
 ) -> None:
     """It counts once, whether it arrived at first or not, or arrives late (SET-1, CON-1)."""
     proxy, client = line
     publish(client, "a", "b")
     consumer = client.open_consumer("jobs")
     first, second = receive(consumer, 2)
-    proxy.spoil_next(EXCHANGE.sha.encode(), how, times=100)
+    proxy.disrupt_next(SETTLE_AND_TAKE.sha.encode(), how, times=100)
     with pytest.raises(BackendUnavailable):
         settle(consumer, first.receipt)
-    proxy.forgive()
+    proxy.stop_disrupting()
 
     again = consumer.settle([Release(first.receipt), Ack(second.receipt)]).outcomes
     assert again == [SettleOutcome.ALREADY, SettleOutcome.OK]
@@ -277,16 +277,16 @@ def test_a_settlement_that_was_never_answered_is_answered_truly_when_it_is_asked
 
 
 @never_answered
-def test_what_came_with_a_settlement_that_was_never_answered_goes_back(line: Line, how: Spoil) -> None:
+def test_what_came_with_a_settlement_that_was_never_answered_goes_back(line: Line, how: Disruption) -> None:
     """No crash is charged, though nobody was told of the jobs (SET-4, RTY-3)."""
     proxy, client = line
     publish(client, "a", "b", "c")
     consumer = client.open_consumer("jobs")
     (first,) = receive(consumer, 1)
-    proxy.spoil_next(EXCHANGE.sha.encode(), how, times=100)
+    proxy.disrupt_next(SETTLE_AND_TAKE.sha.encode(), how, times=100)
     with pytest.raises(BackendUnavailable):
         consumer.settle([Ack(first.receipt)], take=2)
-    proxy.forgive()
+    proxy.stop_disrupting()
 
     answer = consumer.settle([Ack(first.receipt)], take=2)
     assert answer.outcomes == [SettleOutcome.ALREADY]
@@ -295,22 +295,24 @@ def test_what_came_with_a_settlement_that_was_never_answered_goes_back(line: Lin
 
 
 @never_answered
-@pytest.mark.parametrize("request_", [EXCHANGE.sha.encode(), b"XREAD"], ids=["at once", "after a wait"])
+@pytest.mark.parametrize(
+    "request_", [SETTLE_AND_TAKE.sha.encode(), b"XREAD"], ids=["at once", "after a wait"]
+)
 def test_jobs_that_were_taken_without_an_answer_are_taken_again(
-    line: Line, server: PrivateRedis, how: Spoil, request_: bytes
+    line: Line, server: PrivateRedis, how: Disruption, request_: bytes
 ) -> None:
     """They don't stay in flight until a lease ends (LSE-1, RTY-3)."""
     proxy, client = line
     consumer = client.open_consumer("jobs")
     assert consumer.receive(2, 0.0) == []  # so that the next call waits at the server
-    proxy.spoil_next(request_, how)
-    proxy.spoil_next(EXCHANGE.sha.encode(), how, times=100)
+    proxy.disrupt_next(request_, how)
+    proxy.disrupt_next(SETTLE_AND_TAKE.sha.encode(), how, times=100)
     with ThreadPoolExecutor(1) as thread, server.client() as other:
         received = thread.submit(consumer.receive, 2, 5.0)
-        eventually(lambda: proxy.spoiled >= 1, 10, "the consumer waits, or asks")
+        eventually(lambda: proxy.disrupted >= 1, 10, "the consumer waits, or asks")
         publish(other, "a", "b")
         assert isinstance(received.exception(30), BackendUnavailable)
-    proxy.forgive()
+    proxy.stop_disrupting()
 
     deliveries = receive(consumer, 2)
     assert [(delivery.id, delivery.crashes) for delivery in deliveries] == [("a", 0), ("b", 0)]
@@ -326,12 +328,12 @@ def test_what_may_be_settled_is_not_said_to_be_lost_when_its_lease_is_extended(l
     publish(client, "a")
     consumer = client.open_consumer("jobs")
     (held,) = receive(consumer, 1)
-    proxy.spoil_next(EXCHANGE.sha.encode(), Spoil.CUT, times=100)
+    proxy.disrupt_next(SETTLE_AND_TAKE.sha.encode(), Disruption.CUT, times=100)
     with pytest.raises(BackendUnavailable):
         settle(consumer, held.receipt)
     with pytest.raises(BackendUnavailable):
         consumer.extend([held.receipt])
-    proxy.forgive()
+    proxy.stop_disrupting()
 
     assert consumer.extend([held.receipt]) == [SettleOutcome.ALREADY]
     assert settle(consumer, held.receipt) == [SettleOutcome.ALREADY]
@@ -357,17 +359,17 @@ def test_a_settlement_that_was_never_sent_is_sent_when_it_is_asked_again(
 
 @never_answered
 def test_close_settles_what_was_settled_without_an_answer_and_releases_the_rest(
-    line: Line, how: Spoil
+    line: Line, how: Disruption
 ) -> None:
     """What was done stays done (SET-1, SET-4)."""
     proxy, client = line
     publish(client, "a", "b")
     consumer = client.open_consumer("jobs")
     first, _ = receive(consumer, 2)
-    proxy.spoil_next(EXCHANGE.sha.encode(), how, times=100)
+    proxy.disrupt_next(SETTLE_AND_TAKE.sha.encode(), how, times=100)
     with pytest.raises(BackendUnavailable):
         settle(consumer, first.receipt)
-    proxy.forgive()
+    proxy.stop_disrupting()
     consumer.close()
 
     (left,) = receive(client.open_consumer("jobs"), 1)
@@ -383,10 +385,10 @@ def test_a_queue_that_was_deleted_before_a_settlement_is_asked_again_makes_it_lo
     publish(client, "a")
     consumer = client.open_consumer("jobs")
     (held,) = receive(consumer, 1)
-    proxy.spoil_next(EXCHANGE.sha.encode(), Spoil.HOLD, times=100)
+    proxy.disrupt_next(SETTLE_AND_TAKE.sha.encode(), Disruption.HOLD, times=100)
     with pytest.raises(BackendUnavailable):
         settle(consumer, held.receipt)
-    proxy.forgive()
+    proxy.stop_disrupting()
     with server.client() as other:
         other.delete("jobs")
 
@@ -397,9 +399,9 @@ def test_a_queue_that_was_deleted_before_a_settlement_is_asked_again_makes_it_lo
 
 # -- what callers wait ----------------------------------------------------------------------------
 
-PATIENCE_S = 2.0
+RETRY_TIMEOUT_S = 2.0
 CALLERS = 8
-WAITED_S = PATIENCE_S + 4.0
+WAITED_S = RETRY_TIMEOUT_S + 4.0
 """Far less than it takes if one waits behind the other, and more than a busy machine adds to patience."""
 
 away = pytest.mark.parametrize("away", [PrivateRedis.kill, PrivateRedis.pause], ids=["killed", "silent"])
@@ -420,7 +422,7 @@ def test_publishers_do_not_wait_for_one_another_while_the_server_is_away(
     server: PrivateRedis, connect: Connect, away: Callable[[PrivateRedis], None]
 ) -> None:
     """Each is answered after its own patience (CON-1)."""
-    client = connect(retry_timeout_s=PATIENCE_S)
+    client = connect(retry_timeout_s=RETRY_TIMEOUT_S)
     publish(client, "before")
     away(server)
     with ThreadPoolExecutor(CALLERS) as threads:
@@ -473,24 +475,24 @@ def test_of_an_outage_after_a_part_of_a_batch_the_rest_is_known_not_to_be_sent(
 def test_what_an_earlier_publish_left_open_stays_unknown_during_an_outage(line: Line) -> None:
     """Only of those ids it can't be said that they aren't in the queue (PUB-4, PUB-5)."""
     proxy, client = line
-    proxy.spoil_next(PUBLISH.sha.encode(), Spoil.CUT, times=100)
+    proxy.disrupt_next(PUBLISH.sha.encode(), Disruption.CUT, times=100)
     assert publish(client, "a") == [PublishStatus.UNKNOWN]
-    proxy.spoil_next(b"", Spoil.CUT, times=1000)
+    proxy.disrupt_next(b"", Disruption.CUT, times=1000)
 
     assert publish(client, "a", "b") == [PublishStatus.UNKNOWN, PublishStatus.REJECTED]
     with pytest.raises(BackendUnavailable):
         publish(client, "b")
-    proxy.forgive()
+    proxy.stop_disrupting()
     assert publish(client, "a", "b") == [PublishStatus.DUPLICATE, PublishStatus.ACCEPTED]
 
 
 @away
-@pytest.mark.parametrize("holding", [False, True], ids=["idle", "with jobs in hand"])
+@pytest.mark.parametrize("holding", [False, True], ids=["idle", "with jobs in flight"])
 def test_closing_a_client_takes_one_patience_however_many_consumers_it_has(
     server: PrivateRedis, connect: Connect, away: Callable[[PrivateRedis], None], holding: bool
 ) -> None:
     """A program can end while its broker is away (CON-2)."""
-    client = connect(retry_timeout_s=PATIENCE_S)
+    client = connect(retry_timeout_s=RETRY_TIMEOUT_S)
     publish(client, *[f"job-{number}" for number in range(CALLERS)])
     consumers = [client.open_consumer("jobs") for _ in range(CALLERS)]
     for consumer in consumers if holding else []:
@@ -514,7 +516,7 @@ def test_a_worker_stops_and_closes_while_the_server_is_away(
                 away(server)
                 self.stop()
 
-    with server.client(retry_timeout_s=PATIENCE_S) as client:
+    with server.client(retry_timeout_s=RETRY_TIMEOUT_S) as client:
         orchestrator = Orchestrator(client)
         orchestrator.register(SCHEMA)
         orchestrator.publish_batch(SCHEMA.name, [Numbered(number=number) for number in range(5)])
@@ -529,8 +531,8 @@ def test_a_worker_stops_and_closes_while_the_server_is_away(
         eventually(lambda: client.counts(SCHEMA.name).waiting == 5, 30, "the leases end")
 
     assert error is None
-    assert consumed_s < 10 * PATIENCE_S
-    assert closed_s < 10 * PATIENCE_S
+    assert consumed_s < 10 * RETRY_TIMEOUT_S
+    assert closed_s < 10 * RETRY_TIMEOUT_S
     assert worker._connection is None
 
 

@@ -92,7 +92,7 @@ def test_sweep_takes_back_what_was_leased_too_long_and_counts_the_crash(part: Pa
 
 @pytest.mark.parametrize(("stand", "taken_back"), [(NOW + 1, []), (NOW, [b"over"])])
 def test_sweep_ends_no_lease_while_all_of_them_stand(part: Part, stand: int, taken_back: list[bytes]) -> None:
-    """After an outage, for the time that ``keep_leases.lua`` set (LSE-3)."""
+    """After an outage, for the time that ``protect_leases.lua`` set (LSE-3)."""
     part.lease("over", ends=NOW - 100)
     sweep(part, stand=stand)
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from .environments import ROOT
+from .virtual_environments import ROOT
 
 pytestmark = pytest.mark.timeout(900)  # more than it waits itself, on whatever machine
 

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from brokers.account import Account, Record, Totals
+from job_audit import ExecutionRecord, JobAudit, Totals
 from mindtrace.jobs import (
     Job,
     Orchestrator,
@@ -38,27 +38,27 @@ from mindtrace.jobs.adapters.sqlite.wakeups import FifoWaiter
 from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable, QueueNotFound
 from mindtrace.jobs.ports import Ack, Message
 
-from .worker import SCHEMA, Numbered
-from .workers import WorkerProcess, eventually
+from .recording_worker import SCHEMA, Numbered
+from .worker_process import WorkerProcess, eventually
 
 QUEUE = SCHEMA.name
-PATIENCE_S = 60.0
+LIMIT_S = 60.0
 """How long a test waits for what must happen; only a failing test waits that long."""
 FOR_EVER_S = 3600.0
 """A wait that only what is tested can end."""
 LEASES = "SELECT id, lease.number FROM lease JOIN job USING (seq)"
 
 
-class Trial:
+class Experiment:
     """One file, one queue, the producer's side of it, and the account of what becomes of its jobs."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.path = folder / "jobs.db"
         self.url = f"sqlite:///{self.path}"
-        self.record = Record(folder / "record")
-        self.account = Account()
+        self.record = ExecutionRecord(folder / "record")
+        self.audit = JobAudit()
         self.stack = stack
-        self.backend = stack.enter_context(SQLiteClient(self.path, retry_timeout_s=PATIENCE_S))
+        self.backend = stack.enter_context(SQLiteClient(self.path, retry_timeout_s=LIMIT_S))
         self.orchestrator = Orchestrator(self.backend)
         self.orchestrator.register(SCHEMA)
         self._seen: set[tuple[str, int]] = set()
@@ -69,7 +69,7 @@ class Trial:
     def publish(self, jobs: list[Job[Numbered]]) -> None:
         outcomes = self.orchestrator.publish_batch(QUEUE, jobs)
         assert {outcome.status for outcome in outcomes} == {PublishStatus.ACCEPTED}
-        self.account.confirmed |= {outcome.id for outcome in outcomes}
+        self.audit.confirmed |= {outcome.id for outcome in outcomes}
 
     def start_workers(self, count: int, **options: float) -> list[WorkerProcess]:
         """Start worker processes, and wait until each has run a job; one that comes late still finds some."""
@@ -83,7 +83,7 @@ class Trial:
                 self.publish(self.jobs(500))
             return pids <= {run.pid for run in self.record.runs()}
 
-        eventually(all_work, PATIENCE_S, "each worker works")
+        eventually(all_work, LIMIT_S, "each worker works")
         return workers
 
     @property
@@ -91,11 +91,11 @@ class Trial:
         return self.backend.counts(QUEUE) == QueueCounts(0, 0, 0, 0)
 
     def note_fault(self) -> int:
-        """Remember what is in hand of workers that are all dead now; return how many jobs that are."""
+        """Remember what is in flight of workers that are all dead now; return how many jobs that are."""
         leases = set(self.ask(LEASES))
         fresh = leases - self._seen
         self._seen |= leases
-        self.account.at_fault.append({id_ for id_, _ in fresh})
+        self.audit.in_flight_at_faults.append({id_ for id_, _ in fresh})
         return len(fresh)
 
     def ask(self, query: str) -> list[tuple[str, int]]:
@@ -111,40 +111,42 @@ class Trial:
         found += self.ask("SELECT (SELECT count(*) FROM lease), leased FROM queue")
         found += self.ask("SELECT (SELECT count(*) FROM dead), dead FROM queue")
         assert all(there == counted for there, counted in found), found
-        return self.account.check(self.backend, QUEUE, self.record)
+        return self.audit.check(self.backend, QUEUE, self.record)
 
 
 @pytest.fixture
-def trial(tmp_path: Path) -> Iterator[Trial]:
+def experiment(tmp_path: Path) -> Iterator[Experiment]:
     with ExitStack() as stack:
-        yield Trial(tmp_path, stack)
+        yield Experiment(tmp_path, stack)
 
 
 # -- processes that die or sleep ------------------------------------------------------------------
 
 
-def test_killing_four_workers_at_random_loses_no_job_and_repeats_only_what_was_in_hand(trial: Trial) -> None:
+def test_killing_four_workers_at_random_loses_no_job_and_repeats_only_what_was_in_hand(
+    experiment: Experiment,
+) -> None:
     seed, lease_s = random.randrange(10**6), 10.0
     chance = random.Random(seed)
-    in_hand = 0
+    in_flight = 0
 
     for _ in range(4):
-        workers = trial.start_workers(4, lease_s=lease_s, job_s=0.01)
+        workers = experiment.start_workers(4, lease_s=lease_s, job_s=0.01)
         chance.shuffle(workers)
         for worker in workers:  # each at a moment of its own, beside those that are still at work
             time.sleep(chance.uniform(0, 0.04))
             worker.kill()
-        in_hand += trial.note_fault()
-    assert in_hand, "the kills came too late to tell anything"
-    last = [WorkerProcess(trial.url, trial.record, lease_s=lease_s) for _ in range(4)]
+        in_flight += experiment.note_fault()
+    assert in_flight, "the kills came too late to tell anything"
+    last = [WorkerProcess(experiment.url, experiment.record, lease_s=lease_s) for _ in range(4)]
     for worker in last:
-        trial.stack.callback(worker.kill)
-    eventually(lambda: trial.is_drained, PATIENCE_S, "every job is done")
+        experiment.stack.callback(worker.kill)
+    eventually(lambda: experiment.is_drained, LIMIT_S, "every job is done")
 
-    totals = trial.check()
-    print(f"seed {seed}: {totals}, {in_hand} in hand")
-    assert totals.done == len(trial.account.confirmed)
-    assert totals.ran_again <= in_hand
+    totals = experiment.check()
+    print(f"seed {seed}: {totals}, {in_flight} in flight")
+    assert totals.done == len(experiment.audit.confirmed)
+    assert totals.ran_again <= in_flight
     assert sum(worker.end()["lost"] for worker in last) == 0
 
 
@@ -160,21 +162,21 @@ for batch in range(10**6):
 
 
 def test_a_producer_that_is_killed_leaves_whole_batches_and_every_one_that_was_confirmed(
-    trial: Trial,
+    experiment: Experiment,
 ) -> None:
     for _ in range(5):
-        command = [sys.executable, "-c", PRODUCER, trial.path]
+        command = [sys.executable, "-c", PRODUCER, experiment.path]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as producer:
             assert producer.stdout is not None
             producer.stdout.readline()
             time.sleep(random.uniform(0, 0.1))
             producer.kill()
             confirmed = 1 + len(producer.stdout.read().splitlines())
-        there = trial.ask("SELECT id, 1 FROM job")
+        there = experiment.ask("SELECT id, 1 FROM job")
         batches = {id_.partition("-")[0] for id_, _ in there}
         assert len(there) == 50 * len(batches), "a batch is there in part"
         assert confirmed <= len(batches) <= confirmed + 1
-        assert trial.backend.purge(QUEUE) == len(there)
+        assert experiment.backend.purge(QUEUE) == len(there)
 
 
 OPENER = """
@@ -199,7 +201,7 @@ def test_many_processes_that_open_a_new_file_at_once_all_succeed(tmp_path: Path)
     processes = [subprocess.Popen(command, **pipes) for _ in range(6)]
     assert [process.stdout.readline() for process in processes] == ["ready\n"] * 6
     (tmp_path / "go").touch()
-    errors = [process.communicate(timeout=PATIENCE_S)[1] for process in processes]
+    errors = [process.communicate(timeout=LIMIT_S)[1] for process in processes]
 
     assert errors == [""] * 6
     for number in range(20):
@@ -211,9 +213,9 @@ def wake_by_a_publish(backend: SQLiteClient) -> None:
     """Have a consumer wait for a job that nothing but the wake-up of its publish can tell it of."""
     with backend.open_consumer(QUEUE) as consumer, ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(consumer.receive, 1, FOR_EVER_S)
-        eventually(lambda: is_waiting(consumer), PATIENCE_S, "it waits")
+        eventually(lambda: is_waiting(consumer), LIMIT_S, "it waits")
         backend.publish(QUEUE, [Message(f"job-{time.monotonic_ns()}", b"{}")])
-        (delivery,) = waiting.result(PATIENCE_S)
+        (delivery,) = waiting.result(LIMIT_S)
         consumer.settle([Ack(delivery.receipt)])
 
 
@@ -232,22 +234,22 @@ def listens(worker: WorkerProcess, fifos: Path) -> bool:
 
 
 def test_a_waiter_that_is_killed_swallows_no_wake_up_and_leaves_nothing_that_grows(
-    trial: Trial, monkeypatch: pytest.MonkeyPatch
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fifos = Path(f"{trial.path}-wakeups")
+    fifos = Path(f"{experiment.path}-wakeups")
     monkeypatch.setattr(consumer_module, "LOOK_S", FOR_EVER_S)
-    trial.publish(trial.jobs(2))
+    experiment.publish(experiment.jobs(2))
     for _ in range(3):
-        workers = [WorkerProcess(trial.url, trial.record) for _ in range(2)]
+        workers = [WorkerProcess(experiment.url, experiment.record) for _ in range(2)]
         for worker in workers:
-            trial.stack.callback(worker.kill)
-            eventually(lambda worker=worker: listens(worker, fifos), PATIENCE_S, "it waits")
-        eventually(lambda: trial.is_drained, PATIENCE_S, "they have nothing else to do")
+            experiment.stack.callback(worker.kill)
+            eventually(lambda worker=worker: listens(worker, fifos), LIMIT_S, "it waits")
+        eventually(lambda: experiment.is_drained, LIMIT_S, "they have nothing else to do")
         for worker in workers:
             worker.kill()
 
         for _ in range(3):
-            wake_by_a_publish(trial.backend)
+            wake_by_a_publish(experiment.backend)
         assert len(list(fifos.iterdir())) == 1
 
 
@@ -272,54 +274,56 @@ def in_a_fork(work: Callable[[], object]) -> str:
     return answer
 
 
-def test_a_forked_process_has_connections_of_its_own_and_leaves_its_parents_alone(trial: Trial) -> None:
-    trial.backend.publish(QUEUE, [Message("a", b"{}"), Message("b", b"{}")])
-    consumer = trial.backend.open_consumer(QUEUE)
+def test_a_forked_process_has_connections_of_its_own_and_leaves_its_parents_alone(
+    experiment: Experiment,
+) -> None:
+    experiment.backend.publish(QUEUE, [Message("a", b"{}"), Message("b", b"{}")])
+    consumer = experiment.backend.open_consumer(QUEUE)
     (held,) = consumer.receive(1, 1.0)
 
     def publish_and_close() -> str:
-        status = trial.backend.publish(QUEUE, [Message("c", b"{}")])[0].status
+        status = experiment.backend.publish(QUEUE, [Message("c", b"{}")])[0].status
         consumer.close()
-        trial.backend.close()
+        experiment.backend.close()
         return str(status)
 
     assert in_a_fork(publish_and_close) == "'accepted'"
     assert in_a_fork(lambda: consumer.receive(1, 0.0)).startswith("Closed: ")
-    assert trial.backend.counts(QUEUE) == QueueCounts(2, 0, 1, 0)
+    assert experiment.backend.counts(QUEUE) == QueueCounts(2, 0, 1, 0)
     assert consumer.settle([Ack(held.receipt)]).outcomes == ["ok"]
-    assert trial.ask("PRAGMA integrity_check") == [("ok",)]
+    assert experiment.ask("PRAGMA integrity_check") == [("ok",)]
 
 
 # -- files that are in the way, or gone -----------------------------------------------------------
 
 
-def test_a_process_that_hangs_in_a_transaction_is_waited_for_and_then_told_of(trial: Trial) -> None:
-    (worker,) = trial.start_workers(1, job_s=0.001)
-    with closing(sqlite3.connect(trial.path, isolation_level=None)) as hanging:
+def test_a_process_that_hangs_in_a_transaction_is_waited_for_and_then_told_of(experiment: Experiment) -> None:
+    (worker,) = experiment.start_workers(1, job_s=0.001)
+    with closing(sqlite3.connect(experiment.path, isolation_level=None)) as hanging:
         hanging.execute("BEGIN IMMEDIATE")
-        with SQLiteClient(trial.path, retry_timeout_s=0.3) as impatient:
+        with SQLiteClient(experiment.path, retry_timeout_s=0.3) as impatient:
             (outcome,) = impatient.publish(QUEUE, [Message("late", b"{}")])
             assert outcome.status is PublishStatus.REJECTED
             assert isinstance(outcome.error, BackendUnavailable)
             assert "kept busy by others" in str(outcome.error)
             assert impatient.counts(QUEUE).dead == 0, "readers wait for nobody"
-    eventually(lambda: trial.is_drained, PATIENCE_S, "the worker goes on")
+    eventually(lambda: experiment.is_drained, LIMIT_S, "the worker goes on")
     assert worker.end()["lost"] == 0
-    assert trial.check().done == len(trial.account.confirmed)
+    assert experiment.check().done == len(experiment.audit.confirmed)
 
 
-def test_a_file_that_is_removed_while_it_is_open_takes_no_job_with_it_unseen(trial: Trial) -> None:
-    consumer = trial.backend.open_consumer(QUEUE)
-    for file in trial.path.parent.glob("jobs.db*"):
+def test_a_file_that_is_removed_while_it_is_open_takes_no_job_with_it_unseen(experiment: Experiment) -> None:
+    consumer = experiment.backend.open_consumer(QUEUE)
+    for file in experiment.path.parent.glob("jobs.db*"):
         if file.is_file():
             file.unlink()
 
     with pytest.raises(QueueNotFound):
-        trial.backend.publish(QUEUE, [Message("a", b"{}")])
+        experiment.backend.publish(QUEUE, [Message("a", b"{}")])
     with pytest.raises(QueueNotFound):
         consumer.receive(1, 0.0)
-    trial.backend.declare(Queue(QUEUE))
-    trial.backend.publish(QUEUE, [Message("a", b"{}")])
+    experiment.backend.declare(Queue(QUEUE))
+    experiment.backend.publish(QUEUE, [Message("a", b"{}")])
     assert [delivery.id for delivery in consumer.receive(1, 0.0)] == ["a"]
 
 
@@ -374,8 +378,8 @@ def fill(client: SQLiteClient) -> tuple[list[str], str]:
     raise AssertionError("it never was full")
 
 
-def test_a_full_file_takes_no_more_loses_nothing_and_is_drained(trial: Trial) -> None:
-    backend = trial.backend
+def test_a_full_file_takes_no_more_loses_nothing_and_is_drained(experiment: Experiment) -> None:
+    backend = experiment.backend
     backend.counts(QUEUE)
     connection = backend._session._connection
     assert connection is not None
@@ -383,7 +387,7 @@ def test_a_full_file_takes_no_more_loses_nothing_and_is_drained(trial: Trial) ->
 
     confirmed, error = fill(backend)
 
-    assert error.startswith(f"rejected {DiskFull.__name__}: no room for {trial.path} to grow")
+    assert error.startswith(f"rejected {DiskFull.__name__}: no room for {experiment.path} to grow")
     assert len(confirmed) > 10
     assert backend.counts(QUEUE).ready == len(confirmed)
     with backend.open_consumer(QUEUE) as consumer:
@@ -393,20 +397,20 @@ def test_a_full_file_takes_no_more_loses_nothing_and_is_drained(trial: Trial) ->
     assert backend.publish(QUEUE, [Message("after", b"{}")])[0].status is PublishStatus.ACCEPTED
 
 
-def test_a_disk_that_refuses_to_write_takes_no_more_and_loses_nothing(trial: Trial) -> None:
+def test_a_disk_that_refuses_to_write_takes_no_more_and_loses_nothing(experiment: Experiment) -> None:
     """As its quota does: the limit is the kernel's, on the size of a file."""
 
     def fill_up() -> object:
         resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000))
-        with SQLiteClient(trial.path) as client:
+        with SQLiteClient(experiment.path) as client:
             return fill(client)
 
     confirmed, error = eval(in_a_fork(fill_up))
 
     assert error.startswith(("rejected DiskFull", "rejected BackendUnavailable")), error
     assert len(confirmed) > 10
-    assert trial.ask("PRAGMA integrity_check") == [("ok",)]
-    with trial.backend.open_consumer(QUEUE) as consumer:
+    assert experiment.ask("PRAGMA integrity_check") == [("ok",)]
+    with experiment.backend.open_consumer(QUEUE) as consumer:
         assert [delivery.id for delivery in consumer.receive(1000, 0.0)] == confirmed
 
 
@@ -428,18 +432,18 @@ class Measured(sqlite3.Connection):
 
 
 def test_dropping_many_jobs_keeps_nobody_waiting_for_long(
-    trial: Trial, monkeypatch: pytest.MonkeyPatch
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes many short transactions, between which others have their turn."""
     for start in range(0, 100_000, 5000):
-        trial.backend.publish(QUEUE, [Message(f"job-{start + n}", b"{}") for n in range(5000)])
+        experiment.backend.publish(QUEUE, [Message(f"job-{start + n}", b"{}") for n in range(5000)])
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", partial(connect, factory=Measured))
-    with SQLiteClient(trial.path, retry_timeout_s=PATIENCE_S) as purger:
+    with SQLiteClient(experiment.path, retry_timeout_s=LIMIT_S) as purger:
         purger.counts(QUEUE)
         monkeypatch.undo()
         Measured.changes.clear()
-        with SQLiteClient(trial.path, retry_timeout_s=PATIENCE_S) as other, ThreadPoolExecutor(1) as thread:
+        with SQLiteClient(experiment.path, retry_timeout_s=LIMIT_S) as other, ThreadPoolExecutor(1) as thread:
             other.declare(Queue("other"))
             purging = thread.submit(purger.purge, QUEUE)
             number = 0
@@ -451,25 +455,25 @@ def test_dropping_many_jobs_keeps_nobody_waiting_for_long(
 
     print(f"{number} publishes beside a purge of 100,000 jobs in {len(Measured.changes)} transactions")
     assert max(Measured.changes) <= 3 * CHUNK
-    assert trial.backend.counts(QUEUE) == QueueCounts(0, 0, 0, 0)
+    assert experiment.backend.counts(QUEUE) == QueueCounts(0, 0, 0, 0)
 
 
-def test_the_log_stays_small_beside_a_reader_that_never_ends(trial: Trial) -> None:
+def test_the_log_stays_small_beside_a_reader_that_never_ends(experiment: Experiment) -> None:
     """While a reader keeps the log from beginning anew it grows; once it is gone the log shrinks again."""
-    log = Path(f"{trial.path}-wal")
+    log = Path(f"{experiment.path}-wal")
     body = b'"' + b"x" * 50_000 + b'"'
-    with closing(sqlite3.connect(trial.path, isolation_level=None)) as reader:
+    with closing(sqlite3.connect(experiment.path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM job").fetchall()
         for number in range(40):
-            trial.backend.publish(QUEUE, [Message(f"job-{number}-{n}", body) for n in range(40)])
+            experiment.backend.publish(QUEUE, [Message(f"job-{number}-{n}", body) for n in range(40)])
     assert log.stat().st_size > 64 * 1024 * 1024
 
-    with trial.backend.open_consumer(QUEUE) as consumer:
+    with experiment.backend.open_consumer(QUEUE) as consumer:
         deliveries = consumer.receive(40, 0.0)
         while deliveries:
             deliveries = consumer.settle([Ack(each.receipt) for each in deliveries], take=40).deliveries
     for number in range(300):
-        trial.backend.publish(QUEUE, [Message(f"small-{number}", b"{}")])
+        experiment.backend.publish(QUEUE, [Message(f"small-{number}", b"{}")])
 
     assert log.stat().st_size <= 64 * 1024 * 1024

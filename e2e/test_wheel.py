@@ -8,7 +8,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from .environments import ROOT, make_environment, run
+from .virtual_environments import ROOT, make_environment, run
 
 pytestmark = pytest.mark.timeout(1800)
 

@@ -3,27 +3,12 @@
 from .backend import OrchestratorBackend
 from .capabilities import Capabilities, Durability, Lease, Redelivery
 from .consumer import ConsumerBackend
+from .delivery import Ack, Dead, Delivery, Release, Retry, Settled, Settlement, SettleOutcome
 from .findings import Finding, Verdict
 from .observer import Attempt, Observer, Outcome
-from .results import EndedJob, ResultStore
-from .values import (
-    Ack,
-    Dead,
-    DeadLetter,
-    Delivery,
-    Failure,
-    JobResult,
-    Message,
-    PublishOutcome,
-    PublishStatus,
-    QueueCounts,
-    Release,
-    ResultStatus,
-    Retry,
-    Settled,
-    Settlement,
-    SettleOutcome,
-)
+from .publishing import Message, PublishOutcome, PublishStatus
+from .queue_contents import DeadLetter, Failure, QueueCounts
+from .results import EndedJob, JobResult, ResultStatus, ResultStore
 
 __all__ = [
     "Ack",

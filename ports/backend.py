@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from ..domain.errors import AccessDenied, BackendUnavailable, JobsError, QueueNotFound, UnsupportedCapability
 from ..domain.job_progress import Progress
 from ..domain.queue import Queue
-from .base import Closing
+from .base_classes import Closeable
 from .capabilities import Capabilities
 from .consumer import ConsumerBackend
 from .findings import Finding, good, wrong
 from .idle_consumers import IdleConsumers
-from .values import DeadLetter, JobResult, Message, PublishOutcome, QueueCounts
+from .publishing import Message, PublishOutcome
+from .queue_contents import DeadLetter, QueueCounts
+from .results import JobResult
 
 _NEVER_DECLARED = "mindtrace-jobs.never-declared"
 
 
-class OrchestratorBackend(Closing):
+class OrchestratorBackend(Closeable):
     """A broker, as an orchestrator sees it. Any thread may call any method.
 
     Every method may raise ``BackendUnavailable`` when the broker can't be reached, and ``Closed`` after

@@ -4,11 +4,11 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 from ..domain.job_progress import Progress
-from .base import Closing
-from .values import Delivery, Settled, Settlement, SettleOutcome
+from .base_classes import Closeable
+from .delivery import Delivery, Settled, Settlement, SettleOutcome
 
 
-class ConsumerBackend(Closing):
+class ConsumerBackend(Closeable):
     """One consumer's connection to one queue.
 
     ``receive`` and ``settle`` are called by one thread at a time, not always the same one. While they run,

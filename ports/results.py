@@ -1,11 +1,28 @@
-"""The port of a store for results, for brokers that can't keep results themselves."""
+"""How jobs end, and the port of a store for results, for brokers that can't keep results themselves."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import NamedTuple
 
-from .base import Closing
-from .values import JobResult
+from .base_classes import Closeable
+
+
+class ResultStatus(StrEnum):
+    """How a job ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+
+
+class JobResult(NamedTuple):
+    """How a job ended (RES-1)."""
+
+    status: ResultStatus
+    body: bytes | None = None
+    """The encoded output; None if the handler returned None or the job is dead."""
+    error: str | None = None
+    """The last error of a job that is dead."""
 
 
 class EndedJob(NamedTuple):
@@ -16,7 +33,7 @@ class EndedJob(NamedTuple):
     ttl_s: float
 
 
-class ResultStore(Closing):
+class ResultStore(Closeable):
     """Keeps how jobs ended, for a broker that can't. Any thread may call any method.
 
     A store and a broker can't be changed in one step. Adapters store a result after its job is settled, never

@@ -22,10 +22,10 @@ from .topology import (
     other_settings,
     work_arguments,
 )
-from .transport.actions import QueueState, declare_exclusive, look_at
 from .transport.broker import Broker
 from .transport.connection import RequestConnection
 from .transport.errors import Differs, Missing
+from .transport.queue_requests import QueueState, declare_exclusive, request_queue_state
 from .transport.request import Action, Reply
 
 
@@ -52,7 +52,7 @@ class Admin:
 
     def require(self, names: Names) -> None:
         """Raise QueueNotFound if the queue doesn't exist."""
-        self._look_at(names, names.work)
+        self._queue_state(names, names.work)
 
     def kind_of(self, names: Names) -> QueueKind:
         """Return the kind that an existing queue has now: another client may have made it anew.
@@ -75,10 +75,10 @@ class Admin:
         """Count the messages of each part of a queue; RabbitMQ doesn't count what is in flight."""
 
         def act(channel: Channel, reply: Reply) -> None:
-            look_at(
+            request_queue_state(
                 names.work,
                 channel,
-                lambda work: look_at(names.dead, channel, lambda dead: reply((work, dead))),
+                lambda work: request_queue_state(names.dead, channel, lambda dead: reply((work, dead))),
             )
 
         with naming_queue(names.queue):
@@ -92,7 +92,7 @@ class Admin:
         The broker gives back what a reader had in hand in the same step in which it forgets the reader, be
         its connection closed or broken; so the number is of all there are once there is no reader.
         """
-        return self._look_at(names, names.dead)
+        return self._queue_state(names, names.dead)
 
     def purge(self, names: Names) -> int:
         """Drop what is ready or delayed, and return how many were counted.
@@ -131,9 +131,9 @@ class Admin:
         """Close the connection."""
         self._connection.close()
 
-    def _look_at(self, names: Names, part: str) -> QueueState:
+    def _queue_state(self, names: Names, part: str) -> QueueState:
         with naming_queue(names.queue):
-            state: QueueState = self._request(partial(look_at, part))
+            state: QueueState = self._request(partial(request_queue_state, part))
         return state
 
     def _count_levels(self, levels: DelayLevels) -> list[int]:
@@ -189,7 +189,7 @@ def _count_levels(levels: DelayLevels, found: list[int], channel: Channel, reply
         if len(found) == LEVELS:
             reply(None)
         else:
-            look_at(levels.level(len(found)), channel, counted)
+            request_queue_state(levels.level(len(found)), channel, counted)
 
     def counted(state: QueueState) -> None:
         found.append(state.ready)

@@ -13,11 +13,11 @@ from pika.spec import Basic
 
 from .message import id_of
 from .topology import Names
-from .transport.actions import QueueState, declare_exclusive
 from .transport.broker import Broker
 from .transport.connection import Connection
 from .transport.errors import ConnectionBroken
 from .transport.frames import Properties
+from .transport.queue_requests import QueueState, declare_exclusive
 from .transport.request import Action, Reply
 
 _CHUNK = 200

@@ -35,7 +35,7 @@ from .introspection import list_queues, read_progress
 from .keys import QueueKeys
 from .publisher import Publisher
 from .requests import CHUNK_JOBS, RemoteQueue, operation
-from .scripts import COUNTS, DECLARE, DELETE, KEEP_LEASES, PURGE, RESULT
+from .scripts import COUNTS, DECLARE, DELETE, GET_RESULT, PROTECT_LEASES, PURGE
 from .settings import Password, ServerSettings, parsed_durability, parsed_url
 from .transport import as_text
 
@@ -98,7 +98,7 @@ class RedisClient(OrchestratorBackend):
             retry_timeout_s=retry_timeout_s,
             logger=self.logger,
         )
-        self._declared = DeclaredQueues(self._redis, QueueKeys(namespace, "").mark)
+        self._declared = DeclaredQueues(self._redis, QueueKeys(namespace, "").memory_id)
         self._redis.redeclare = self._declared.redeclare
         self._address = f"redis{'s' if ssl else ''}://{'' if sentinels else host}"
         self._namespace = namespace
@@ -164,7 +164,7 @@ class RedisClient(OrchestratorBackend):
         remote = self._queue(queue)
         self.counts(queue)  # raises QueueNotFound
         with remote.errors():
-            self._redis.protect_leases(remote.keys.of(KEEP_LEASES), round(lease_s * 1000))
+            self._redis.protect_leases(remote.keys.of(PROTECT_LEASES), round(lease_s * 1000))
         consumer = RedisConsumerBackend(remote, lease_s=lease_s, sweep_s=self._sweep_s)
         with self._lock:
             self._consumers.add(consumer)
@@ -187,7 +187,7 @@ class RedisClient(OrchestratorBackend):
     def delete(self, queue: str) -> None:
         remote = self._queue(queue)
         self._declared.remove(remote.keys.of(DECLARE))
-        self._redis.unprotect_leases(remote.keys.of(KEEP_LEASES))
+        self._redis.unprotect_leases(remote.keys.of(PROTECT_LEASES))
         with operation(remote, DELETE) as run:
             run([])
 
@@ -206,7 +206,7 @@ class RedisClient(OrchestratorBackend):
         while True:
             wait_s = min(self._sweep_s, give_up - monotonic())
             announced_ms = round(wait_s * 1000) + 1000 if wait_s > 0 else 0
-            answer = remote.run(RESULT, [job_id, announced_ms])
+            answer = remote.run(GET_RESULT, [job_id, announced_ms])
             if answer[0] == b"done":
                 return JobResult(ResultStatus.DONE, answer[1] or None)
             if answer[0] == b"failed":

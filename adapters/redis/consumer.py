@@ -18,7 +18,7 @@ from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, Se
 from ..shared.receipts import Receipts
 from .errors import RefusedByServer, ServerUnreachable
 from .requests import KEEP_ANSWER_MS, NumberedRequests, RemoteQueue, Request
-from .scripts import EXCHANGE, EXTEND, REPORT
+from .scripts import EXTEND, REPORT_PROGRESS, SETTLE_AND_TAKE
 from .settlements import Held, SettlementBatch
 from .transport import Argument, as_text
 from .undeliverable import NO_BODY, find_undeliverable
@@ -60,7 +60,7 @@ class RedisConsumerBackend(ConsumerBackend):
         self._interrupt_key = queue.keys.interrupt(self._sender)
         self._lock = threading.RLock()  # what is held, and the requests
         self._receiving = threading.RLock()
-        self._requests = NumberedRequests[SettlementBatch](queue, EXCHANGE, self._sender)
+        self._requests = NumberedRequests[SettlementBatch](queue, SETTLE_AND_TAKE, self._sender)
         self._receipts = Receipts(self._sender)
         self._held: dict[str, Held] = {}
         self._no_settlements = SettlementBatch([], {}, self._receipts.why_not_held)
@@ -104,12 +104,12 @@ class RedisConsumerBackend(ConsumerBackend):
             chunk = settlements[start : start + _MAX_BATCH]
             is_last = start + _MAX_BATCH >= len(settlements)
             try:
-                exchanged = self._exchange(chunk, take if is_last else 0)
+                settled = self._settle_and_take(chunk, take if is_last else 0)
             except QueueNotFound:  # deleted: every receipt of it is lost (ADM-3)
                 outcomes += [self._lose(settlement.receipt) for settlement in chunk]
                 continue
-            outcomes += exchanged.outcomes
-            deliveries += exchanged.deliveries
+            outcomes += settled.outcomes
+            deliveries += settled.deliveries
         return Settled(outcomes, deliveries)
 
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
@@ -139,7 +139,7 @@ class RedisConsumerBackend(ConsumerBackend):
         held = self._held.get(receipt)
         if held is not None:
             told = json.dumps([progress.done, progress.total])
-            self._queue.run(REPORT, [held[0], told, _KEEP_PROGRESS_MS])
+            self._queue.run(REPORT_PROGRESS, [held[0], told, _KEEP_PROGRESS_MS])
 
     def interrupt(self) -> None:
         self._interrupted.set()
@@ -182,9 +182,9 @@ class RedisConsumerBackend(ConsumerBackend):
     def _take(self, take: int) -> list[Delivery]:
         with self._lock:
             self._check_open()
-            return self._exchange([], take).deliveries
+            return self._settle_and_take([], take).deliveries
 
-    def _exchange(self, settlements: Sequence[Settlement], take: int) -> Settled:
+    def _settle_and_take(self, settlements: Sequence[Settlement], take: int) -> Settled:
         with self._lock, self._queue.errors():
             self._catch_up()
             return self._send(settlements, take)

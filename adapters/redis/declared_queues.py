@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Sequence
 
-from .scripts import DECLARE, MARK
+from .scripts import DECLARE, MEMORY_ID
 from .transport import Argument, RetryingConnection
 
 
@@ -11,23 +11,23 @@ class DeclaredQueues:
     """Tells a queue that was deleted from a server that lost its memory, by a FLUSHALL or a restart.
 
     A deleted queue stays deleted. In a server that lost its memory, all queues that this client declared are
-    declared again, empty. The namespace's mark tells the two apart: it is lost with the rest of the memory.
+    declared again, empty. An id that is kept in the server's memory, and lost with it, tells the two apart.
 
     Args:
         redis: The connection to the server.
-        mark: The key of the mark.
+        memory_id: The key of that id.
     """
 
-    def __init__(self, redis: RetryingConnection, mark: str) -> None:
+    def __init__(self, redis: RetryingConnection, memory_id: str) -> None:
         self._redis = redis
-        self._key = mark
-        self._mark: bytes | None = None
+        self._key = memory_id
+        self._memory_id: bytes | None = None
         self._queues: dict[tuple[str, ...], Sequence[Argument]] = {}
 
     def add(self, keys: Sequence[str], arguments: Sequence[Argument]) -> None:
         """Remember a queue that was declared, by the keys and arguments of the script."""
-        if self._mark is None:
-            self._mark = self._read_mark()
+        if self._memory_id is None:
+            self._memory_id = self._read_memory_id()
         self._queues[tuple(keys)] = arguments
 
     def remove(self, keys: Sequence[str]) -> None:
@@ -36,14 +36,14 @@ class DeclaredQueues:
 
     def redeclare(self) -> None:
         """Declare all queues again, if the server has lost its memory."""
-        if self._mark is None:
+        if self._memory_id is None:
             return
-        mark = self._read_mark()
-        if mark != self._mark:
+        memory_id = self._read_memory_id()
+        if memory_id != self._memory_id:
             for keys, arguments in list(self._queues.items()):
                 self._redis.run(DECLARE, keys, arguments)
-            self._mark = mark  # last: other threads find their queues by then
+            self._memory_id = memory_id  # last: other threads find their queues by then
 
-    def _read_mark(self) -> bytes:
-        mark: bytes = self._redis.run(MARK, [self._key], [secrets.token_hex(8)])
-        return mark
+    def _read_memory_id(self) -> bytes:
+        memory_id: bytes = self._redis.run(MEMORY_ID, [self._key], [secrets.token_hex(8)])
+        return memory_id

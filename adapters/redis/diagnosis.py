@@ -13,7 +13,7 @@ from ..shared.server_settings import is_loopback
 from .errors import ServerUnreachable
 from .introspection import find_queues
 from .keys import QueueKeys
-from .scripts import DENIED, INSPECT
+from .scripts import DENIED_COMMANDS, INSPECT
 from .transport import RetryingConnection, as_text
 
 _SKEW_S = 5.0
@@ -182,10 +182,10 @@ def _clients(info: Mapping[str, Any], settings: _Settings) -> Iterator[Finding]:
 
 
 def _permissions(redis: RetryingConnection, namespace: str) -> Finding:
-    keys = QueueKeys(namespace, "mindtrace-jobs.never-declared").of(DENIED)
+    keys = QueueKeys(namespace, "mindtrace-jobs.never-declared").of(DENIED_COMMANDS)
     needed = [command.strip() for command in _NEEDED.split(",")]
     try:
-        denied = sorted(word.decode().lower() for word in redis.run(DENIED, keys, needed))
+        denied = sorted(word.decode().lower() for word in redis.run(DENIED_COMMANDS, keys, needed))
     except AccessDenied as error:
         return wrong("permissions", str(error), "grant the line of docs/redis.md, Privileges")
     if denied:

@@ -23,7 +23,7 @@ class QueueKeys:
         self.meta = f"{prefix}:meta"
         """Hash: kind, layout, place (the last given, but on a fifo), deaths, rwait (until when, ms).
 
-        And what ``keep_leases.lua`` sets: server (its run id), stand (until when no lease ends, ms).
+        And what ``protect_leases.lua`` sets: server (its run id), stand (until when no lease ends, ms).
         """
         self.body = f"{prefix}:body"
         """Hash: id -> envelope, of every job that is live or dead."""
@@ -53,8 +53,8 @@ class QueueKeys:
         """Stream, likewise: a new one tells those who wait for results to ask again."""
         self.progress = f"{prefix}:progress"
         """Hash: id -> JSON [done, total], of jobs in flight that told how far they are. Expires."""
-        self.mark = f"mtj:{{{namespace}/}}:mark"
-        """String, one for the whole namespace: it is lost with the server's memory (``mark.lua``)."""
+        self.memory_id = f"mtj:{{{namespace}/}}:memory-id"
+        """String, one for the whole namespace: a random id that is lost with the server's memory."""
 
     def last(self, sender: str) -> str:
         """String: number|answer of the last request of one publisher, consumer or operation. Expires."""

@@ -9,7 +9,7 @@ from ...ports import EndedJob, JobResult, ResultStatus, ResultStore
 from ..shared.chunks import in_chunks
 from .keys import ResultKeys
 from .requests import CHUNK_BYTES, CHUNK_JOBS
-from .scripts import FORGET_RESULTS, GET_RESULT, PUT_RESULTS
+from .scripts import RESULT_STORE_FORGET, RESULT_STORE_GET, RESULT_STORE_PUT
 from .settings import Password, ServerSettings, parsed_url
 from .transport import Argument, as_text
 
@@ -91,14 +91,14 @@ class RedisResultStore(ResultStore):
                 records, CHUNK_JOBS, max_bytes=CHUNK_BYTES, size_of=lambda record: len(record[2])
             ):
                 arguments: list[Argument] = [argument for record in chunk for argument in record]
-                self._redis.run(PUT_RESULTS, keys, arguments)
+                self._redis.run(RESULT_STORE_PUT, keys, arguments)
 
     def get(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
         keys = self._keys(queue)
         give_up = monotonic() + timeout_s
         while True:
             with self._redis.outages():
-                record, newest = self._redis.run(GET_RESULT, keys.all, [job_id])
+                record, newest = self._redis.run(RESULT_STORE_GET, keys.all, [job_id])
             if record is not None:
                 return _unpacked(record)
             wait_s = min(self._sweep_s, give_up - monotonic())
@@ -110,10 +110,10 @@ class RedisResultStore(ResultStore):
         keys = self._keys(queue).all
         with self._redis.outages():
             if ids is None:
-                self._redis.run(FORGET_RESULTS, keys, [])
+                self._redis.run(RESULT_STORE_FORGET, keys, [])
                 return
             for chunk in in_chunks(ids, CHUNK_JOBS):
-                self._redis.run(FORGET_RESULTS, keys, chunk)
+                self._redis.run(RESULT_STORE_FORGET, keys, chunk)
 
     def close(self) -> None:
         self._redis.close()

@@ -47,7 +47,7 @@ class SettlementBatch:
                 self._otherwise.append(place)
                 others += _operation(settlement, job)
         self.arguments: list[Argument] = [len(runs)]
-        """What ``exchange.lua`` is to be told."""
+        """What ``settle_and_take.lua`` is to be told."""
         for token, ids in runs:
             self.arguments += (token, ",".join(ids))
         self.arguments += others

@@ -9,13 +9,13 @@ _NAME = re.compile(NAME.encode())
 _LONGEST = 128
 NO_BODY = "it has no body"
 _DAMAGED, _IN_FLIGHT = b"!", b"="
-"""What ``exchange.lua`` tells of a job in place of its attempt, number and crashes."""
+"""What ``settle_and_take.lua`` tells of a job in place of its attempt, number and crashes."""
 
 
 def find_undeliverable(
     ids: Sequence[bytes], bodies: Sequence[bytes | None], infos: Sequence[bytes]
 ) -> dict[int, str]:
-    """Find what can't be delivered of what ``exchange.lua`` returns.
+    """Find what can't be delivered of what ``settle_and_take.lua`` returns.
 
     Returns:
         Its places, and what is damaged at each; empty where the job is in flight already.

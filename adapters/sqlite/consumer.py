@@ -58,7 +58,7 @@ class SQLiteConsumerBackend(ConsumerBackend):
                 while self._queue.write(repair):
                     pass
                 found = self._queue.read(outlook)
-            if found.is_ready and (deliveries := self._exchange([], max_jobs).deliveries):
+            if found.is_ready and (deliveries := self._settle_and_take([], max_jobs).deliveries):
                 return deliveries
             remaining_s = give_up - monotonic()
             if self._interrupted.is_set() or remaining_s <= 0:
@@ -84,7 +84,7 @@ class SQLiteConsumerBackend(ConsumerBackend):
 
     def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
         try:
-            return self._exchange(settlements, take)
+            return self._settle_and_take(settlements, take)
         except QueueNotFound:  # deleted: every receipt of it is lost (ADM-3)
             with self._lock:
                 return Settled([self._settled(settlement.receipt, {}) for settlement in settlements], [])
@@ -154,7 +154,7 @@ class SQLiteConsumerBackend(ConsumerBackend):
 
     # -- one transaction --------------------------------------------------------------------------
 
-    def _exchange(self, settlements: Sequence[Settlement], count: int) -> Settled:
+    def _settle_and_take(self, settlements: Sequence[Settlement], count: int) -> Settled:
         with self._lock:
             self._check_open()
             known: dict[str, tuple[LeasedJob, Settlement]] = {}

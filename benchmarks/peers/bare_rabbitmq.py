@@ -3,7 +3,7 @@
 from pika import BlockingConnection, URLParameters
 
 from .. import job as jobs
-from ..bare import rabbitmq
+from ..bare_drivers import rabbitmq
 from ..peer import PLACE, About, Peer
 
 BODY = b'{"kind":"no_op","x":1.5,"y":2.5}'

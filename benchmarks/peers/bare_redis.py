@@ -4,7 +4,7 @@ import time
 from uuid import uuid4
 
 from .. import job as jobs
-from ..bare.redis import BareRedis
+from ..bare_drivers.redis import BareRedis
 from ..peer import PLACE, About, Peer
 
 BODY = b'{"kind":"no_op","x":1.5,"y":2.5}'

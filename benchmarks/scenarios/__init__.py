@@ -1,1 +1,1 @@
-"""What is measured: one module a question, each adding its figures to the results of a run."""
+"""The scenarios: one module a question. Each adds its figures to the results of a run."""

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from ..ours import QUEUE, connect, drain_application, messages
+from ..in_process import QUEUE, connect, drain_application, messages
 from ..results import Results
 
 DRAINED = 900

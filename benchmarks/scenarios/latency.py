@@ -2,7 +2,7 @@
 
 A machine may be twice as fast in one minute as in the next, and what is measured here is a fraction of a
 millisecond. So all workers are idle at once, and the publishers take turns, each sending a few jobs, one
-after the other; in another order each time, since what one leaves behind to be done costs whoever is next.
+after the other; in another order each time, since one may leave work that costs the next.
 """
 
 import sys
@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from random import Random
 
-from ..contender import Contender, Running, running
-from ..results import Results
+from ..contenders import Contender, Running, running
+from ..results import COMPARISON, Results
 
 TURNS = 40
 """How often each is asked in a round, at scale 1."""
@@ -24,13 +24,13 @@ LIMIT_S = 1.0
 
 
 @dataclass(slots=True)
-class Waiting:
-    """One whose worker is idle."""
+class IdleWorker:
+    """A contender whose worker is idle."""
 
     contender: Contender
     running: Running
     published: int
-    """All of which have begun."""
+    """How many jobs were published; all have begun."""
     taken: list[float] = field(default_factory=list)
     """What its jobs took in this round, in milliseconds."""
 
@@ -52,21 +52,21 @@ def measure(
                 waiting
                 for one in contenders
                 if one.broker == broker
-                and (waiting := made_wait(results, stack, one, urls[broker], scale)) is not None
+                and (waiting := start_idle(results, stack, one, urls[broker], scale)) is not None
             ]
             for number in range(rounds):
                 for turn in range(max(2, int(TURNS * scale))):
                     order.shuffle(idle)
-                    idle = [one for one in idle if went_well(results, one, turn)]
+                    idle = [one for one in idle if take_turn(results, one, turn)]
                 for one in idle:
                     note(results, one)
                 print(f"latency {broker}, round {number + 1}/{rounds}", file=sys.stderr)
 
 
-def made_wait(
+def start_idle(
     results: Results, stack: ExitStack, contender: Contender, url: str, scale: float
-) -> Waiting | None:
-    """Start one, and have it do what warms it up; None of those that don't wait for jobs, or can't."""
+) -> IdleWorker | None:
+    """Start a contender and warm it up. None if it doesn't wait for jobs, or fails."""
     queue = f"bench-latency-{contender.name}".replace(" ", "-").replace("_", "-")
     jobs = max(20, int(contender.singles * scale))
     try:
@@ -80,11 +80,11 @@ def made_wait(
     except RuntimeError as error:
         leave_out(results, contender, error)
         return None
-    return Waiting(contender, one, jobs)
+    return IdleWorker(contender, one, jobs)
 
 
-def went_well(results: Results, one: Waiting, turn: int) -> bool:
-    """Have one take its turn, and say whether it is to have another; those that are slow have one a round."""
+def take_turn(results: Results, one: IdleWorker, turn: int) -> bool:
+    """Give a contender its turn, and return whether it may have another. Slow ones get one a round."""
     if turn and min(one.taken) > SLOW_MS:
         return True
     try:
@@ -102,10 +102,10 @@ def leave_out(results: Results, contender: Contender, error: RuntimeError) -> No
     print(results.failures[-1], file=sys.stderr)
 
 
-def note(results: Results, one: Waiting) -> None:
+def note(results: Results, one: IdleWorker) -> None:
     """Add a round's figures."""
     taken, one.taken = sorted(one.taken), []
     broker, library = one.contender.broker, one.running.subject.library
     for name, part in (("latency_p50", 0.5), ("latency_p99", 0.99)):
         value = taken[min(len(taken) - 1, int(len(taken) * part))]
-        results.add("field", broker, library, name, "ms", value)
+        results.add(COMPARISON, broker, library, name, "ms", value)

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 
 from redis import Redis
 
-from ..contender import Contender, running
+from ..contenders import Contender, running
 from ..results import Results
 
 JOBS = 5_000
 
 
-def measure(results: Results, field: Sequence[Contender], urls: dict[str, str], scale: float) -> None:
+def measure(results: Results, contenders: Sequence[Contender], urls: dict[str, str], scale: float) -> None:
     """On Redis, by its own account of its memory, before and after."""
     jobs = int(JOBS * scale)
-    for contender in field:
+    for contender in contenders:
         if contender.broker != "redis":
             continue
         with running(contender, urls["redis"], f"bench-memory-{contender.peer.replace('_', '-')}") as one:

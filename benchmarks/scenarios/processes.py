@@ -31,7 +31,7 @@ from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, Orchestrator  # n
 COMMAND = str(Path(sysconfig.get_path("scripts"), "mindtrace-jobs"))
 BARE = "import sys; sys.path.insert(0, {folder!r}); import processes; processes.wait_and_spin({jobs})"
 QUIET = 0.9
-PATIENCE_S = 60.0
+LIMIT_S = 60.0
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -127,8 +127,8 @@ def cpu_of(pid: int) -> float:
 
 
 def wait_for_quiet() -> None:
-    """Wait until the machine has been idle for a second, for as long as patience lasts."""
-    give_up = time.monotonic() + PATIENCE_S
+    """Wait until the machine has been idle for a second, at most for the limit."""
+    give_up = time.monotonic() + LIMIT_S
     idle, total = machine()
     while time.monotonic() < give_up:
         time.sleep(1)

@@ -7,8 +7,8 @@ from statistics import median
 from mindtrace.jobs import Orchestrator
 from mindtrace.jobs.ports import Message
 
-from ..bare import rabbitmq
-from ..ours import (
+from ..bare_drivers import rabbitmq
+from ..in_process import (
     QUEUE,
     connect,
     drain_application,

@@ -7,8 +7,8 @@ from statistics import median
 from mindtrace.jobs.adapters.redis.keys import QueueKeys
 from mindtrace.jobs.adapters.redis.scripts import PUBLISH
 
-from ..bare.redis import BareRedis
-from ..ours import PAIR, QUEUE, connect, drain_application, drain_port, messages, publish_port, timed
+from ..bare_drivers.redis import BareRedis
+from ..in_process import PAIR, QUEUE, connect, drain_application, drain_port, messages, publish_port, timed
 from ..results import Results
 
 JOBS = 20_000

@@ -22,19 +22,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .clauses import CLAUSES
     from .harness import Harness
-    from .kit import contract_suite
     from .profiles import PROFILES, Profile
+    from .pytest_suite import contract_suite
     from .run import Result, run_contract
     from .violation import ContractViolation
 
-_HOMES = {
+_MODULE_OF = {
     "CLAUSES": "clauses",
     "ContractViolation": "violation",
     "Harness": "harness",
     "PROFILES": "profiles",
     "Profile": "profiles",
     "Result": "run",
-    "contract_suite": "kit",
+    "contract_suite": "pytest_suite",
     "run_contract": "run",
 }
 
@@ -52,6 +52,6 @@ __all__ = [
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        if name not in _HOMES:
+        if name not in _MODULE_OF:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -1,4 +1,4 @@
-"""The application on top of an adapter, for the clauses that the two keep together."""
+"""An orchestrator and a consumer on an adapter, for the clauses that they keep together."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,13 +8,13 @@ from typing import Any
 from ..application import Consumer, Orchestrator
 from ..domain import Job, JobInput, JobOutput, JobSchema, QueueKind, RetryPolicy
 from ..ports import Message, OrchestratorBackend, PublishStatus
-from .bench import Bench
+from .check_context import CheckContext
 
 QUEUE = "sums"
 
 
 class Numbers(JobInput):
-    """What the suite's jobs take."""
+    """The input of the suite's jobs."""
 
     x: float = 0.0
     y: float = 0.0
@@ -22,7 +22,7 @@ class Numbers(JobInput):
 
 
 class Total(JobOutput):
-    """What they give back."""
+    """Their output."""
 
     total: float
 
@@ -36,7 +36,7 @@ def add(job: Job[Numbers]) -> Total:
 
 
 class Recorder(Consumer):
-    """Runs a handler, and remembers the jobs that it was given."""
+    """A consumer that runs a handler, and records the jobs that it was given."""
 
     def __init__(self, handler: Handler = add, retry: RetryPolicy | None = None) -> None:
         super().__init__(QUEUE)
@@ -64,7 +64,7 @@ class Recorder(Consumer):
 class App:
     """An orchestrator with one schema registered, on a fresh backend."""
 
-    bench: Bench
+    context: CheckContext
     backend: OrchestratorBackend
     orchestrator: Orchestrator
 
@@ -73,16 +73,17 @@ class App:
         return self.orchestrator.publish(QUEUE, data, **options)
 
     def publish_raw(self, id_: str, body: bytes) -> None:
-        """Put a body into the queue that this library would never write."""
+        """Publish a body as it is, past the encoder."""
         (outcome,) = self.backend.publish(QUEUE, [Message(id_, body)])
         assert outcome.status is PublishStatus.ACCEPTED
 
     def consume(self, consumer: Recorder, count: int, *, lease_s: float = 60.0) -> Recorder:
         """Connect ``consumer``, let it attempt ``count`` deliveries, and close it."""
         with consumer:
-            consumer.connect(self.orchestrator, lease_s=lease_s, poll_timeout_s=self.bench.harness.bound_s)
-            attempted = self.bench.awaited(
-                lambda: consumer.consume(count), within_s=self.bench.harness.bound_s * 3 + 10
+            timeout_s = self.context.harness.timeout_s
+            consumer.connect(self.orchestrator, lease_s=lease_s, poll_timeout_s=timeout_s)
+            attempted = self.context.call_in_time(
+                lambda: consumer.consume(count), within_s=timeout_s * 3 + 10
             )
             assert attempted == count, f"{attempted} deliveries were attempted, expected {count}"
         return consumer
@@ -90,7 +91,7 @@ class App:
 
 @contextmanager
 def app_on(
-    bench: Bench,
+    context: CheckContext,
     *,
     retry: RetryPolicy | None = None,
     kind: QueueKind = QueueKind.FIFO,
@@ -99,7 +100,7 @@ def app_on(
     """The application, with a schema whose failed jobs are retried at once."""
     at_once = RetryPolicy(max_attempts=3, base_delay_s=0.0)
     schema = JobSchema(QUEUE, Numbers, Total, retry=retry or at_once, result_ttl_s=result_ttl_s)
-    with bench.backends(1) as (backend,):
+    with context.backends(1) as (backend,):
         orchestrator = Orchestrator(backend)
         orchestrator.register(schema, kind)
-        yield App(bench, backend, orchestrator)
+        yield App(context, backend, orchestrator)

@@ -1,4 +1,4 @@
-"""What the author of an adapter tells the suite."""
+"""The base class of a harness: how the suite makes and breaks one adapter."""
 
 import time
 from abc import ABC, abstractmethod
@@ -15,8 +15,8 @@ class Harness(ABC):
     Where the machine is too slow for it, a check that keeps a lease is repeated with a longer one.
     """
 
-    bound_s: float = 30.0
-    """How long, in seconds, what should happen at once may take on a busy machine."""
+    timeout_s: float = 30.0
+    """Seconds that the suite waits, on a busy machine, for something that should happen at once."""
 
     secrets: tuple[str, ...] = ()
     """Passwords that :meth:`make` connects with, which must show up nowhere (SEC-3)."""

@@ -1,7 +1,7 @@
 """The specification as a program: one queue whose jobs have a state and nothing else.
 
-Written apart from every adapter, and to be read: it keeps no order of its own and no clock. It is told what
-an adapter did, and says which clause that breaks.
+It shares no code with any adapter, and keeps no order and no clock of its own. It is told what an adapter
+did, and raises the clause that this breaks.
 """
 
 from collections.abc import Iterable, Sequence
@@ -33,18 +33,18 @@ class State(Enum):
     IN_FLIGHT = auto()
     DEAD = auto()
     DONE = auto()
-    GONE = auto()
+    REMOVED = auto()
     """Purged, discarded, or deleted with its queue."""
 
 
-class Standing(Enum):
-    """What the contract says of a job's place in the order."""
+class Placement(Enum):
+    """What the contract guarantees about a job's place in the order."""
 
     UNDISTURBED = auto()
     """Delivered never, or once: it keeps its place (ORD-1 to ORD-3)."""
     RETURNED = auto()
     """Came back by release or a lost lease: it keeps its place as well as the adapter declares (ORD-4)."""
-    LOOSE = auto()
+    ANYWHERE = auto()
     """Was delayed, retried or redriven: anywhere."""
 
 
@@ -60,14 +60,14 @@ class ModelJob:
     """The earliest moment at which a delayed job may be delivered."""
     due_by: float = 0.0
     """The latest moment at which it is due: the broker counted its delay from some moment during the call."""
-    standing: Standing = Standing.UNDISTURBED
+    placement: Placement = Placement.UNDISTURBED
     attempt: int = 1
     crashes: int = 0
     receipt: str = ""
     errors: tuple[str, ...] = ()
     reason: str = ""
     died: int = 0
-    """Its place in the order of dying."""
+    """Its place in the order of deaths."""
 
     @property
     def id(self) -> str:
@@ -76,7 +76,7 @@ class ModelJob:
 
 
 class Model:
-    """One queue, as the contract has it."""
+    """One queue, as the contract describes it."""
 
     def __init__(self, kind: QueueKind, redelivery: Redelivery) -> None:
         self.kind = kind
@@ -90,7 +90,7 @@ class Model:
         self.forgotten: set[str] = set()
         """Receipts that settled a job of a queue that was deleted since."""
 
-    # -- what is there ----------------------------------------------------------------------------
+    # -- reading ----------------------------------------------------------------------------------
 
     def in_state(self, *states: State) -> list[ModelJob]:
         """The jobs in any of ``states``, in the order of publishing."""
@@ -106,7 +106,7 @@ class Model:
         wanted = set(receipts)
         return [job for job in self.in_state(State.IN_FLIGHT) if job.receipt in wanted]
 
-    # -- what happens -----------------------------------------------------------------------------
+    # -- events -----------------------------------------------------------------------------------
 
     def publish(self, message: Message, sent: float, answered: float) -> None:
         """A message was accepted, by a call that began at ``sent`` and ended at ``answered``."""
@@ -117,7 +117,7 @@ class Model:
             state=State.DELAYED if delayed else State.READY,
             due=sent + message.delay_s,
             due_by=answered + message.delay_s,
-            standing=Standing.LOOSE if delayed else Standing.UNDISTURBED,
+            placement=Placement.ANYWHERE if delayed else Placement.UNDISTURBED,
         )
 
     def receive(self, deliveries: Sequence[Delivery], max_jobs: int, now: float) -> None:
@@ -134,7 +134,7 @@ class Model:
         assert job is not None
         demand("I3", job.state is not State.IN_FLIGHT, f"job {job.id} came while its lease held")
         demand("SET-1", job.state is not State.DONE, f"job {job.id} came after it was done")
-        demand("ADM-3", job.state is not State.GONE, f"job {job.id} came after it was purged or deleted")
+        demand("ADM-3", job.state is not State.REMOVED, f"job {job.id} came after it was purged or deleted")
         demand("SET-3", job.state is not State.DEAD, f"job {job.id} came while it was dead")
         if job.state is State.DELAYED:
             demand("DLY-1", now >= job.due, f"job {job.id} came {job.due - now:.3f} s early")
@@ -151,13 +151,13 @@ class Model:
 
     def _check_order(self, job: ModelJob) -> None:
         """No ready job that must come before ``job`` may be left behind."""
-        if job.standing is Standing.LOOSE:
+        if job.placement is Placement.ANYWHERE:
             return
         clause = {QueueKind.FIFO: "ORD-1", QueueKind.STACK: "ORD-2", QueueKind.PRIORITY: "ORD-3"}[self.kind]
         for other in self.in_state(State.READY):
-            if other.standing is Standing.LOOSE or self._place(other) >= self._place(job):
+            if other.placement is Placement.ANYWHERE or self._place(other) >= self._place(job):
                 continue
-            returned = [each for each in (other, job) if each.standing is Standing.RETURNED]
+            returned = [each for each in (other, job) if each.placement is Placement.RETURNED]
             if not returned:
                 demand(clause, False, f"job {job.id} came before job {other.id}")
             elif self._keep_places(returned):
@@ -196,7 +196,7 @@ class Model:
             case Retry(_, delay_s, error):
                 job.attempt += 1
                 job.errors += (error,)
-                job.standing = Standing.LOOSE
+                job.placement = Placement.ANYWHERE
                 job.state = State.DELAYED if delay_s > 0 else State.READY
                 job.due, job.due_by = sent + delay_s, answered + delay_s
             case Dead(_, reason, error):
@@ -227,8 +227,8 @@ class Model:
     def come_back(self, job: ModelJob) -> None:
         """``job`` is ready again without having spent an attempt."""
         job.state = State.READY
-        if job.standing is Standing.UNDISTURBED:
-            job.standing = Standing.RETURNED
+        if job.placement is Placement.UNDISTURBED:
+            job.placement = Placement.RETURNED
 
     def pass_delays(self, now: float, resolution_s: float) -> None:
         """What must be due by ``now`` is ready."""
@@ -238,7 +238,7 @@ class Model:
     def redrive(self, jobs: Iterable[ModelJob]) -> None:
         """Dead ``jobs`` were redriven."""
         for job in jobs:
-            job.state, job.standing = State.READY, Standing.LOOSE
+            job.state, job.placement = State.READY, Placement.ANYWHERE
             job.attempt, job.crashes, job.errors = 1, 0, ()
 
     def drop(self, jobs: Iterable[ModelJob]) -> None:
@@ -246,7 +246,7 @@ class Model:
         for job in jobs:
             if job.state is State.IN_FLIGHT:
                 self.lost.add(job.receipt)
-            job.state = State.GONE
+            job.state = State.REMOVED
 
     def delete(self) -> None:
         """The queue was deleted."""

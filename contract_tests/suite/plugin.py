@@ -1,4 +1,4 @@
-"""What pytest learns when ``mindtrace-jobs`` is installed: the suite's options, and its report."""
+"""The pytest plugin of the suite: its options and its report."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         dest="contract_report",
         type=Path,
         default=None,
-        help="write what came of every clause, for each backend, to this JSON file",
+        help="write the result of each check, for each backend, to this JSON file",
     )
 
 
@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     is_long = config.getoption("contract_profile") == "thorough"
     if is_long and config.pluginmanager.hasplugin("timeout") and config.getoption("timeout") is None:
         for item in items:
-            if "contract_bench" in getattr(item, "fixturenames", ()):
+            if "contract_context" in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.timeout(0), append=False)
 
 
@@ -69,11 +69,11 @@ class _Reporter:
         properties: list[tuple[str, Any]] = report.user_properties
         for name, value in properties:
             if name == _PROPERTY:
-                told = json.loads(value)
+                record = json.loads(value)
                 entry = self._backends.setdefault(
-                    told["backend"], {"capabilities": told["capabilities"], "checks": []}
+                    record["backend"], {"capabilities": record["capabilities"], "checks": []}
                 )
-                entry["checks"].append(told["result"])
+                entry["checks"].append(record["result"])
 
     def pytest_sessionfinish(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)

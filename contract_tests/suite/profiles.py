@@ -1,4 +1,4 @@
-"""How hard the suite tries."""
+"""The profiles: how many examples the suite tries."""
 
 from dataclasses import dataclass
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Literal
 
 from ..ports import Capabilities
-from .bench import Bench
+from .check_context import CheckContext
 from .clauses import CLAUSES
 
 Feature = Literal["stack", "priority", "dedupe", "results"]
@@ -18,7 +18,7 @@ class Check:
     """One check: a function that raises AssertionError where the adapter breaks one of its clauses."""
 
     clauses: tuple[str, ...]
-    run: Callable[[Bench], None]
+    run: Callable[[CheckContext], None]
     needs: Feature | None = None
     """The capability without which the clause doesn't apply; its refusal is then checked instead."""
 
@@ -35,7 +35,7 @@ class Check:
 
 
 _checks: list[Check] = []
-_refusals: dict[Feature, Callable[[Bench], None]] = {}
+_refusals: dict[Feature, Callable[[CheckContext], None]] = {}
 
 _MODULES = (
     "publishing",
@@ -50,29 +50,29 @@ _MODULES = (
     "results",
     "connections",
     "hostile_input",
-    "stateful",
+    "state_machine",
 )
 
 
 def check(
     *clauses: str, needs: Feature | None = None
-) -> Callable[[Callable[[Bench], None]], Callable[[Bench], None]]:
+) -> Callable[[Callable[[CheckContext], None]], Callable[[CheckContext], None]]:
     """Register the decorated function as a check of ``clauses``."""
     unknown = [clause for clause in clauses if clause not in CLAUSES]
     if unknown or not clauses:
         raise ValueError(f"a check names clauses of the contract, not {unknown}")
 
-    def register(run: Callable[[Bench], None]) -> Callable[[Bench], None]:
+    def register(run: Callable[[CheckContext], None]) -> Callable[[CheckContext], None]:
         _checks.append(Check(clauses, run, needs))
         return run
 
     return register
 
 
-def refusal(feature: Feature) -> Callable[[Callable[[Bench], None]], Callable[[Bench], None]]:
+def refusal(feature: Feature) -> Callable[[Callable[[CheckContext], None]], Callable[[CheckContext], None]]:
     """Register the decorated function as what must hold where ``feature`` is declared off."""
 
-    def register(run: Callable[[Bench], None]) -> Callable[[Bench], None]:
+    def register(run: Callable[[CheckContext], None]) -> Callable[[CheckContext], None]:
         _refusals[feature] = run
         return run
 
@@ -86,7 +86,7 @@ def all_checks() -> list[Check]:
     return list(_checks)
 
 
-def applicable(check: Check, capabilities: Capabilities) -> tuple[Callable[[Bench], None], bool]:
+def applicable(check: Check, capabilities: Capabilities) -> tuple[Callable[[CheckContext], None], bool]:
     """Return what is to be run for ``check``, and whether that is the refusal of what isn't supported."""
     if check.needs is None or getattr(capabilities, check.needs):
         return check.run, False

@@ -1,10 +1,10 @@
-"""Running the suite without pytest, and the record of a run."""
+"""Run the suite without pytest."""
 
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
-from .bench import Bench
+from .check_context import CheckContext
 from .harness import Harness
 from .profiles import PROFILES
 from .registry import Check, all_checks, applicable
@@ -13,7 +13,7 @@ from .violation import ContractViolation
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one check."""
+    """The result of one check."""
 
     check: str
     clauses: tuple[str, ...]
@@ -31,14 +31,14 @@ class Result:
         return asdict(self)
 
 
-def run_check(bench: Bench, check: Check) -> tuple[Result, BaseException | None]:
-    """Run one check on ``bench``; return its result, and what it raised."""
+def run_check(context: CheckContext, check: Check) -> tuple[Result, BaseException | None]:
+    """Run one check on ``context``; return its result, and what it raised."""
     __tracebackhide__ = True
-    examples, began, bench.failed = bench.examples, time.perf_counter(), False
-    run, refused = applicable(check, bench.capabilities)
+    examples, began, context.failed = context.examples, time.perf_counter(), False
+    run, refused = applicable(check, context.capabilities)
     error: BaseException | None = None
     try:
-        run(bench)
+        run(context)
     except Exception as raised:
         error = raised
     broken = None
@@ -50,7 +50,7 @@ def run_check(bench: Bench, check: Check) -> tuple[Result, BaseException | None]
         refusal=refused,
         broken=broken,
         error=None if error is None else f"{type(error).__name__}: {error}",
-        examples=bench.examples - examples,
+        examples=context.examples - examples,
         seconds=round(time.perf_counter() - began, 3),
     )
     return result, error
@@ -67,8 +67,8 @@ def run_contract(
         seed: Fixes the random numbers of properties; without it they are as the profile says.
         clauses: Only the checks that prove one of these; all by default.
     """
-    bench = Bench(harness, PROFILES[profile], seed)
+    context = CheckContext(harness, PROFILES[profile], seed)
     wanted = None if clauses is None else set(clauses)
     for check in all_checks():
         if wanted is None or wanted.intersection(check.clauses):
-            yield run_check(bench, check)[0]
+            yield run_check(context, check)[0]

@@ -1,4 +1,4 @@
-"""How the suite says that an adapter breaks the contract."""
+"""The error that a check raises if an adapter breaks the contract."""
 
 from .clauses import CLAUSES
 

@@ -1,4 +1,4 @@
-"""The backends of the matrix, started once for the tests of a process; what each trial found is reported."""
+"""The fixtures of the fault matrix: targets, started once a process, and experiments on them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -6,48 +6,48 @@ from pathlib import Path
 
 import pytest
 
-from brokers.fixtures import failing_without
+from brokers.fixtures import fail_without_server
 
+from .experiment import Experiment
+from .matrix import Row
 from .report import PROPERTY
-from .rigs import RIGS, Rig
-from .table import Row
-from .trial import Trial
+from .targets import TARGETS, Target
 
 
 @pytest.fixture(scope="session")
-def rigs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Rig]]:
-    """Those that were started so far."""
-    started: dict[str, Rig] = {}
+def targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Target]]:
+    """The targets that were started so far."""
+    started: dict[str, Target] = {}
     yield started
-    for rig in started.values():
-        rig.close()
+    for target in started.values():
+        target.close()
 
 
 @pytest.fixture
-def rig(
-    request: pytest.FixtureRequest, rigs: dict[str, Rig], tmp_path_factory: pytest.TempPathFactory
-) -> Rig:
-    """The backend that the row is tried on."""
+def target(
+    request: pytest.FixtureRequest, targets: dict[str, Target], tmp_path_factory: pytest.TempPathFactory
+) -> Target:
+    """The target of this run of the row."""
     name: str = request.param
-    if name not in rigs:
-        with failing_without():
-            rigs[name] = RIGS[name](tmp_path_factory.mktemp(name))
-    rigs[name].repair()
-    return rigs[name]
+    if name not in targets:
+        with fail_without_server():
+            targets[name] = TARGETS[name](tmp_path_factory.mktemp(name))
+    targets[name].ensure_running()
+    return targets[name]
 
 
 @pytest.fixture
-def trial(
+def experiment(
     request: pytest.FixtureRequest,
-    rig: Rig,
+    target: Target,
     tmp_path: Path,
     record_property: Callable[[str, object], None],
-) -> Iterator[Trial]:
-    """A queue on that backend. What the account says in the end becomes a line of the table."""
+) -> Iterator[Experiment]:
+    """An experiment on that target. Its audit becomes a line of the table."""
     row: Row = request.function.row
     with ExitStack() as stack:
-        trial = Trial(rig, tmp_path, stack)
-        yield trial
-    if trial.totals is not None:
-        found = {"backend": rig.name, **row._asdict(), **trial.totals._asdict()}
+        experiment = Experiment(target, tmp_path, stack)
+        yield experiment
+    if experiment.totals is not None:
+        found = {"backend": target.name, **row._asdict(), **experiment.totals._asdict()}
         record_property(PROPERTY, found)

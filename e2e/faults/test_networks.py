@@ -5,83 +5,85 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from brokers.proxy import Proxy, Spoil
+from brokers.proxy import Disruption, Proxy
 from mindtrace.jobs import Orchestrator
 
-from ..workers import eventually
-from .rigs import LIMIT_S, ServerRig, Working
-from .table import NO_SERVER, row
-from .trial import Trial
+from ..worker_process import eventually
+from .experiment import Experiment
+from .matrix import NO_SERVER, row
+from .targets import LIMIT_S, RunningWorker, ServerTarget
 
 
 @contextmanager
 def behind_a_proxy(
-    trial: Trial, *, retry_timeout_s: float = 5.0, **pace: Any
+    experiment: Experiment, *, retry_timeout_s: float = 5.0, **pace: Any
 ) -> Iterator[tuple[Proxy, Orchestrator]]:
-    """A producer on a spoilt line."""
-    rig = trial.rig
-    assert isinstance(rig, ServerRig)
+    """A producer whose connection goes through a proxy."""
+    target = experiment.target
+    assert isinstance(target, ServerTarget)
     with (
-        rig.proxy(**pace) as proxy,
-        rig.proxied(trial.namespace, proxy, retry_timeout_s=retry_timeout_s) as client,
+        target.proxy(**pace) as proxy,
+        target.client_via(experiment.namespace, proxy, retry_timeout_s=retry_timeout_s) as client,
     ):
-        yield proxy, trial.producer(client)
+        yield proxy, experiment.producer(client)
 
 
-def spoil(trial: Trial, proxy: Proxy, worker: Working, how: Spoil, *, times: int) -> None:
-    """Spoil settlements of the worker and publishes of the producer in turn, each once jobs run again."""
-    rig = trial.rig
-    assert isinstance(rig, ServerRig)
+def disrupt(
+    experiment: Experiment, proxy: Proxy, worker: RunningWorker, how: Disruption, *, times: int
+) -> None:
+    """Disrupt settlements of the worker and publishes of the producer in turn, each once jobs run again."""
+    target = experiment.target
+    assert isinstance(target, ServerTarget)
     for _ in range(times):
-        for word in (rig.settle_word, rig.publish_word):
-            trial.ran(20)
-            spoiled = proxy.spoiled
-            with trial.harming(worker, in_hand=5):
-                proxy.spoil_next(word, how)
-                eventually(lambda: proxy.spoiled > spoiled, LIMIT_S, "it is spoilt")  # noqa: B023
+        for word in (target.settle_bytes, target.publish_bytes):
+            experiment.wait_until_run(20)
+            disrupted = proxy.disrupted
+            with experiment.fault_on(worker, in_flight=5):
+                proxy.disrupt_next(word, how)
+                eventually(lambda: proxy.disrupted > disrupted, LIMIT_S, "it is disrupted")  # noqa: B023
 
 
 @row(
     "connections are reset in the middle of a reply", "PUB-4", "CON-1", "LSE-4", "I1", "I3", not_on=NO_SERVER
 )
-def test_replies_that_are_cut_off_lose_nothing(trial: Trial) -> None:
-    with behind_a_proxy(trial) as (proxy, producer):
-        trial.publish(20)
-        worker = trial.start_worker(via=proxy, prefetch=5, lease_s=trial.rig.lease_s)
-        with trial.producing(by=producer):
-            spoil(trial, proxy, worker, Spoil.CUT, times=3)
-        trial.expect_worked_off()
-        trial.check()
+def test_replies_that_are_cut_off_lose_nothing(experiment: Experiment) -> None:
+    with behind_a_proxy(experiment) as (proxy, producer):
+        experiment.publish(20)
+        worker = experiment.start_worker(via=proxy, prefetch=5, lease_s=experiment.target.lease_s)
+        with experiment.producing(by=producer):
+            disrupt(experiment, proxy, worker, Disruption.CUT, times=3)
+        experiment.wait_until_drained()
+        experiment.check()
 
 
 @row("connections go silent: a black hole", "PUB-4", "CON-1", "LSE-1", "I1", "I3", "I8", not_on=NO_SERVER)
-def test_a_black_hole_loses_nothing(trial: Trial) -> None:
-    with behind_a_proxy(trial) as (proxy, producer):
-        trial.publish(20)
-        worker = trial.start_worker(via=proxy, prefetch=5, lease_s=trial.rig.lease_s)
-        with trial.producing(by=producer):
-            spoil(trial, proxy, worker, Spoil.SILENCE, times=1)
-        trial.expect_worked_off()
-        trial.check()
+def test_a_black_hole_loses_nothing(experiment: Experiment) -> None:
+    with behind_a_proxy(experiment) as (proxy, producer):
+        experiment.publish(20)
+        worker = experiment.start_worker(via=proxy, prefetch=5, lease_s=experiment.target.lease_s)
+        with experiment.producing(by=producer):
+            disrupt(experiment, proxy, worker, Disruption.SILENCE, times=1)
+        experiment.wait_until_drained()
+        experiment.check()
 
 
-def on_a_slow_link(trial: Trial, *, jobs: int, least_s: float, **pace: Any) -> None:
+def on_a_slow_link(experiment: Experiment, *, jobs: int, least_s: float, **pace: Any) -> None:
     """Nothing is lost and nothing runs twice where all merely takes its time: ``least_s`` at least."""
     began = time.monotonic()
-    with behind_a_proxy(trial, retry_timeout_s=LIMIT_S, **pace) as (proxy, producer):
-        trial.publish(jobs, by=producer)
-        trial.start_worker(via=proxy, prefetch=10, lease_s=10.0)
-        trial.expect_worked_off()
+    with behind_a_proxy(experiment, retry_timeout_s=LIMIT_S, **pace) as (proxy, producer):
+        experiment.publish(jobs, by=producer)
+        experiment.start_worker(via=proxy, prefetch=10, lease_s=10.0)
+        experiment.wait_until_drained()
         assert time.monotonic() - began >= least_s, "the link isn't slow"
-        assert trial.check().ran_again == 0
-    assert not trial.account.unconfirmed
+        assert experiment.check().ran_again == 0
+    assert not experiment.audit.unconfirmed
 
 
 @row("a link with 200 ms in either direction", "PUB-1", "LSE-3", "I1", "I3", not_on=NO_SERVER)
-def test_a_link_that_takes_long_loses_nothing_and_repeats_nothing(trial: Trial) -> None:
-    on_a_slow_link(trial, jobs=30, least_s=2.0, delay_s=0.2)
+def test_a_link_that_takes_long_loses_nothing_and_repeats_nothing(experiment: Experiment) -> None:
+    on_a_slow_link(experiment, jobs=30, least_s=2.0, delay_s=0.2)
 
 
 @row("a link of 16 KB a second", "PUB-1", "LSE-3", "I1", "I3", not_on=NO_SERVER)
-def test_a_narrow_link_loses_nothing_and_repeats_nothing(trial: Trial) -> None:
-    on_a_slow_link(trial, jobs=100, least_s=1.0, bytes_per_s=16 * 1024)
+def test_a_narrow_link_loses_nothing_and_repeats_nothing(experiment: Experiment) -> None:
+    on_a_slow_link(experiment, jobs=100, least_s=1.0, bytes_per_s=16 * 1024)

@@ -11,25 +11,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import rabbitmq_server, redis_server
-from .chain import Chain
 from .private_server import NoServer
+from .server_lookup import ServerLookup
 
-Kind = tuple[Chain, Callable[[], Path]]
-"""Where a server to share comes from, and what finds the program of one that a test may break."""
+Server = tuple[ServerLookup, Callable[[], Path]]
+"""How to find a server to share, and the program of one that a test may break."""
 
-KINDS: Sequence[Kind] = (
+SERVERS: Sequence[Server] = (
     (redis_server.SHARED, redis_server.installed_program),
     (rabbitmq_server.SHARED, rabbitmq_server.installed_program),
 )
 
 
-def look(kinds: Sequence[Kind]) -> tuple[list[str], list[str]]:
+def find_servers(servers: Sequence[Server]) -> tuple[list[str], list[str]]:
     """Return what was found, a line for each kind of server, and a line for each thing that is missing."""
     found, missing = [], []
-    for chain, find_program in kinds:
+    for lookup, find_program in servers:
         try:
             program = find_program()
-            found.append(f"{chain.what}: tests share {chain.shared()}; to break one, they start {program}")
+            shared = lookup.describe()
+            found.append(f"{lookup.server}: tests share {shared}; to break one, they start {program}")
         except NoServer as error:
             missing.append(str(error))
     if shutil.which("openssl") is None:
@@ -39,7 +40,7 @@ def look(kinds: Sequence[Kind]) -> tuple[list[str], list[str]]:
 
 def main() -> None:
     """Print what was found, and end with 1 where something is missing."""
-    found, missing = look(KINDS)
+    found, missing = find_servers(SERVERS)
     print(*found, sep="\n")
     if missing:
         hint = "Where Docker runs, `make test-docker` tries the contract without these."

@@ -16,8 +16,8 @@ StartRabbitMQ = Callable[..., PrivateRabbitMQ]
 
 
 @contextmanager
-def failing_without() -> Iterator[None]:
-    """Where there is no server, the tests that need it fail: a guarantee that nobody tried is none."""
+def fail_without_server() -> Iterator[None]:
+    """Fail the tests that need a server if there is none: an untested guarantee is none."""
     try:
         yield
     except NoServer as error:
@@ -28,7 +28,7 @@ def _starter(
     kind: Callable[..., Any], folders: pytest.TempPathFactory, stack: ExitStack
 ) -> Callable[..., Any]:
     def start(**options: Any) -> Any:
-        with failing_without():
+        with fail_without_server():
             server = kind(folders.mktemp("server"), **options)
         stack.callback(server.kill)
         return server.start()
@@ -39,7 +39,7 @@ def _starter(
 @pytest.fixture(scope="session")
 def redis_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis_server.Address]:
     """A Redis that all tests share: each keeps to a namespace of its own, and leaves the server as it is."""
-    with failing_without(), redis_server.SHARED.find(tmp_path_factory.mktemp("redis")) as address:
+    with fail_without_server(), redis_server.SHARED.open(tmp_path_factory.mktemp("redis")) as address:
         yield address
 
 
@@ -53,7 +53,7 @@ def private_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartRed
 @pytest.fixture(scope="session")
 def rabbitmq_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq_server.Address]:
     """A RabbitMQ that all tests share, as they do the Redis."""
-    with failing_without(), rabbitmq_server.SHARED.find(tmp_path_factory.mktemp("rabbitmq")) as address:
+    with fail_without_server(), rabbitmq_server.SHARED.open(tmp_path_factory.mktemp("rabbitmq")) as address:
         yield address
 
 

@@ -1,4 +1,4 @@
-"""A server that a test has to itself: started in a folder of its own, and ended in whatever way."""
+"""A server that a test has to itself: started in a folder of its own, to be stopped, killed or paused."""
 
 import os
 import random
@@ -21,7 +21,7 @@ class NoServer(Exception):
 
 
 class PrivateServer(ABC):
-    """A process on a free port; a test may do to it what it likes.
+    """A process on a free port, which a test may break.
 
     Args:
         folder: Where it keeps its files; must exist.
@@ -35,14 +35,14 @@ class PrivateServer(ABC):
 
     @abstractmethod
     def command(self) -> list[str]:
-        """The program, and what it is told."""
+        """The program and its arguments."""
 
     @abstractmethod
     def answers(self) -> bool:
         """Whether it serves."""
 
     def environment(self) -> dict[str, str] | None:
-        """What it finds in its environment; None for what is in ours."""
+        """Its environment; None for that of this process."""
         return None
 
     def start(self) -> Self:
@@ -70,7 +70,7 @@ class PrivateServer(ABC):
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it as a power cut would end its process."""
+        """End it with SIGKILL."""
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
@@ -79,7 +79,7 @@ class PrivateServer(ABC):
         self.start()
 
     def pause(self) -> None:
-        """Make it silent without closing anything, until :meth:`resume`."""
+        """Stop it with SIGSTOP, connections left open, until :meth:`resume`."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -87,7 +87,7 @@ class PrivateServer(ABC):
         self._signal(signal.SIGCONT)
 
     def log(self) -> str:
-        """What it wrote."""
+        """What it has logged."""
         return (self.folder / "server.log").read_text("utf-8", "replace")
 
     def _signal(self, number: int) -> None:

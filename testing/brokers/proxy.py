@@ -1,4 +1,4 @@
-"""A TCP proxy that spoils connections, as networks do."""
+"""A TCP proxy that delays, cuts or silences connections."""
 
 import socket
 import struct
@@ -6,14 +6,13 @@ import threading
 import time
 from contextlib import suppress
 from enum import Enum
-from types import TracebackType
 from typing import Self
 
 _CHUNK = 65536
 
 
-class Spoil(Enum):
-    """What becomes of a connection from the request on that a rule fits."""
+class Disruption(Enum):
+    """What happens to a connection from the request on that matches a rule."""
 
     CUT = "the server runs the request; its reply is cut off after a few bytes by a reset"
     TRUNCATE = "the server runs the request; its reply is cut off before the last few bytes by a reset"
@@ -27,52 +26,47 @@ class Proxy:
     Args:
         host: Where the server is.
         port: Its port.
-        delay_s: How long what is sent is under way, in either direction.
-        bytes_per_s: How much gets through in a second, in either direction; None for all.
+        delay_s: Seconds that each piece of data takes, in either direction.
+        bytes_per_s: The bandwidth in either direction; None for no limit.
     """
 
     def __init__(self, host: str, port: int, *, delay_s: float = 0.0, bytes_per_s: int | None = None) -> None:
         self._target = (host, port)
-        self._pace = _Pace(delay_s, bytes_per_s)
+        self._throttle = _Throttle(delay_s, bytes_per_s)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
-        self._rules: list[tuple[bytes, Spoil]] = []
+        self._rules: list[tuple[bytes, Disruption]] = []
         self._connections: list[_Connection] = []
         self._threads: list[threading.Thread] = []
-        self.spoiled = 0
+        self.disrupted = 0
         """How many connections a rule was applied to."""
         self._run(self._accept)
 
-    def spoil_next(self, needle: bytes, how: Spoil, *, times: int = 1) -> None:
-        """Spoil the connection of each of the next requests that contain ``needle``."""
+    def disrupt_next(self, needle: bytes, how: Disruption, *, times: int = 1) -> None:
+        """Disrupt the connection of each of the next requests that contain ``needle``."""
         with self._lock:
             self._rules += [(needle, how)] * times
 
-    def forgive(self) -> None:
-        """Spoil no further connection."""
+    def stop_disrupting(self) -> None:
+        """Disrupt no further connection."""
         with self._lock:
             self._rules.clear()
 
     def release(self) -> None:
-        """Send on what is held, however long ago its client gave up."""
+        """Forward the requests that are held, even if their clients have given up."""
         for connection in list(self._connections):
             connection.release()
 
     @property
     def held(self) -> int:
-        """How many connections hold something back."""
-        return sum(connection.spoil is Spoil.HOLD for connection in list(self._connections))
+        """How many connections hold requests back."""
+        return sum(connection.disruption is Disruption.HOLD for connection in list(self._connections))
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -94,22 +88,22 @@ class Proxy:
             except OSError:
                 client.close()
                 continue
-            connection = _Connection(client, server, self._pace)
+            connection = _Connection(client, server, self._throttle)
             self._connections.append(connection)
-            self._run(self._upwards, connection)
-            self._run(connection.downwards)
+            self._run(self._forward_requests, connection)
+            self._run(connection.forward_replies)
 
-    def _upwards(self, connection: "_Connection") -> None:
+    def _forward_requests(self, connection: "_Connection") -> None:
         while data := connection.read(connection.client):
             with self._lock:
                 for rule in self._rules:
                     if rule[0] in data:
                         self._rules.remove(rule)
-                        connection.spoil = rule[1]
-                        self.spoiled += 1
+                        connection.disruption = rule[1]
+                        self.disrupted += 1
                         break
-            connection.send_up(data)
-        if connection.spoil is None:
+            connection.send_request(data)
+        if connection.disruption is None:
             connection.end()
 
     def _run(self, target: object, *arguments: object) -> None:
@@ -118,59 +112,59 @@ class Proxy:
         thread.start()
 
 
-class _Pace:
-    """How fast a connection is. What comes while something is under way follows it as one piece."""
+class _Throttle:
+    """The speed of a connection. Data that arrives while a piece is delayed follows as one piece."""
 
     def __init__(self, delay_s: float, bytes_per_s: int | None) -> None:
         self._delay_s = delay_s
         self._bytes_per_s = bytes_per_s
         self.piece = _CHUNK if bytes_per_s is None else max(1, min(_CHUNK, bytes_per_s // 8))
 
-    def hold_up(self, data: bytes) -> None:
-        """Take the time that ``data`` takes."""
+    def delay(self, data: bytes) -> None:
+        """Wait as long as ``data`` takes."""
         time.sleep(self._delay_s + len(data) / (self._bytes_per_s or float("inf")))
 
 
 class _Connection:
-    def __init__(self, client: socket.socket, server: socket.socket, pace: _Pace) -> None:
+    def __init__(self, client: socket.socket, server: socket.socket, throttle: _Throttle) -> None:
         self.client = client
         self.server = server
-        self._pace = pace
-        self.spoil: Spoil | None = None
+        self._throttle = throttle
+        self.disruption: Disruption | None = None
         self._held: list[bytes] = []
 
     def read(self, end: socket.socket) -> bytes:
         try:
-            data = end.recv(self._pace.piece)
+            data = end.recv(self._throttle.piece)
         except OSError:
             return b""
-        self._pace.hold_up(data)
+        self._throttle.delay(data)
         return data
 
-    def send_up(self, data: bytes) -> None:
-        if self.spoil is Spoil.HOLD:
+    def send_request(self, data: bytes) -> None:
+        if self.disruption is Disruption.HOLD:
             self._held.append(data)
         else:
             with suppress(OSError):
                 self.server.sendall(data)
 
     def release(self) -> None:
-        self.spoil = Spoil.SILENCE
+        self.disruption = Disruption.SILENCE
         held, self._held = self._held, []
         for data in held:
             with suppress(OSError):
                 self.server.sendall(data)
 
-    def downwards(self) -> None:
+    def forward_replies(self) -> None:
         while data := self.read(self.server):
             with suppress(OSError):
-                if self.spoil in (Spoil.CUT, Spoil.TRUNCATE):
-                    self.client.sendall(data[:5] if self.spoil is Spoil.CUT else data[:-5])
+                if self.disruption in (Disruption.CUT, Disruption.TRUNCATE):
+                    self.client.sendall(data[:5] if self.disruption is Disruption.CUT else data[:-5])
                     # With this option a close sends a reset in place of an orderly end.
                     self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     self.end()
                     self.client.close()
-                elif self.spoil is None:
+                elif self.disruption is None:
                     self.client.sendall(data)
         self.end()
 

@@ -17,10 +17,10 @@ from pika.exceptions import AMQPError, ProbableAccessDeniedError, ProbableAuthen
 
 from mindtrace.jobs.adapters.rabbitmq import RabbitMQClient
 
-from .chain import Chain
 from .private_server import NoServer, PrivateServer, free_port
+from .server_lookup import ServerLookup
 
-INSTALLING = (
+HOW_TO_INSTALL = (
     "install one (on Debian and Ubuntu: apt-get install rabbitmq-server; on a Mac: brew install rabbitmq)"
 )
 _FOLDERS = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin")
@@ -33,7 +33,7 @@ _DENIED = (ProbableAccessDeniedError, ProbableAuthenticationError)
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server is, and whom to connect as."""
+    """The address of a server, and the user to connect as."""
 
     host: str = "localhost"
     port: int = 5672
@@ -64,11 +64,11 @@ class Address:
         return RabbitMQClient(self.host, self.port, self.username, self.password, **settings)
 
     def driver(self) -> BlockingConnection:
-        """Connect a plain driver, to look and to disturb."""
+        """Connect a plain driver, to inspect and to disturb."""
         return BlockingConnection(URLParameters(self.url))
 
     def answers(self) -> bool:
-        """Whether a server answers here, be it to say who we are not."""
+        """Whether a server answers here, even if it denies access."""
         with socket.socket() as probe:
             probe.settimeout(2)
             if probe.connect_ex((self.host, self.port)):
@@ -83,10 +83,10 @@ class Address:
 
 
 @contextmanager
-def patience(client: RabbitMQClient, seconds: float) -> Iterator[None]:
-    """Let a client's calls give up after so long, for a while.
+def retry_timeout(client: RabbitMQClient, seconds: float) -> Iterator[None]:
+    """Change a client's retry timeout for the duration of the block.
 
-    A client that is made with little patience may never connect on a busy machine.
+    A client that is made with a short one may never connect on a busy machine.
     """
     broker = client._open().broker
     before, broker.retry_timeout_s = broker.retry_timeout_s, seconds
@@ -97,7 +97,7 @@ def patience(client: RabbitMQClient, seconds: float) -> Iterator[None]:
 
 
 class PrivateRabbitMQ(PrivateServer):
-    """A node of its own, on free ports, in a folder of its own; a test may do to it what it likes.
+    """A node of its own, on free ports, in a folder of its own, which a test may break.
 
     Args:
         folder: Where it keeps its files; must exist.
@@ -171,7 +171,7 @@ class PrivateRabbitMQ(PrivateServer):
 
 
 @contextmanager
-def _own_vhost(address: Address) -> Iterator[Address]:
+def _temporary_vhost(address: Address) -> Iterator[Address]:
     """Make a virtual host for the purpose, where the server's command line may be used."""
     name = f"tests-{os.getpid()}-{secrets.token_hex(3)}"
 
@@ -218,17 +218,17 @@ def installed_program() -> Path:
     for folder in folders:
         if (program := folder / "rabbitmq-server").exists():
             return program
-    raise NoServer(f"No RabbitMQ for a test to break: {INSTALLING}")
+    raise NoServer(f"No RabbitMQ for a test to break: {HOW_TO_INSTALL}")
 
 
-SHARED = Chain(
-    what="RabbitMQ",
+SHARED = ServerLookup(
+    server="RabbitMQ",
     variable="MINDTRACE_JOBS_TEST_RABBITMQ",
-    read=Address.of,
-    usual=Address(),
-    own_part=_own_vhost,
-    installed=PrivateRabbitMQ,
-    installing=INSTALLING,
+    parse_url=Address.of,
+    default=Address(),
+    isolate=_temporary_vhost,
+    private=PrivateRabbitMQ,
+    how_to_install=HOW_TO_INSTALL,
     image="rabbitmq:4",
     start_s=_START_S,
 )

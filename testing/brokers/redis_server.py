@@ -14,17 +14,19 @@ from redis.retry import Retry
 
 from mindtrace.jobs.adapters.redis import RedisClient, RedisResultStore
 
-from .chain import Chain
 from .private_server import NoServer, PrivateServer, free_port
+from .server_lookup import ServerLookup
 
-INSTALLING = "install one (on Debian and Ubuntu: apt-get install redis-server; on a Mac: brew install redis)"
+HOW_TO_INSTALL = (
+    "install one (on Debian and Ubuntu: apt-get install redis-server; on a Mac: brew install redis)"
+)
 _PROGRAMS = ("redis-server", "valkey-server")
 _START_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server is, and whom to connect as."""
+    """The address of a server, and the user to connect as."""
 
     host: str = "localhost"
     port: int = 6379
@@ -58,7 +60,7 @@ class Address:
         return RedisResultStore(self.host, self.port, self.db, namespace=namespace, **(who | options))
 
     def admin(self) -> Redis:
-        """Connect a plain driver, to look and to disturb."""
+        """Connect a plain driver, to inspect and to disturb."""
         return Redis(
             self.host,
             self.port,
@@ -70,7 +72,7 @@ class Address:
         )
 
     def answers(self) -> bool:
-        """Whether a server answers here, be it to say who we are not."""
+        """Whether a server answers here, even if it denies access."""
         with self.admin() as admin:
             try:
                 admin.ping()
@@ -82,7 +84,7 @@ class Address:
 
 
 class PrivateRedis(PrivateServer):
-    """A server of its own, on a free port, in a folder of its own; a test may do to it what it likes.
+    """A server of its own, on a free port, in a folder of its own, which a test may break.
 
     Args:
         folder: Where it keeps its files; must exist.
@@ -127,11 +129,11 @@ class PrivateRedis(PrivateServer):
         return self.address.client(namespace, **options)
 
     def admin(self) -> Redis:
-        """Connect a plain driver, to look and to disturb."""
+        """Connect a plain driver, to inspect and to disturb."""
         return self.address.admin()
 
     def command(self) -> list[str]:
-        """The program, and what it is told."""
+        """The program and its arguments."""
         fixed = {"bind": "127.0.0.1", "port": self.address.port, "dir": str(self.folder), "daemonize": "no"}
         words = [str(self._program), *([str(self._config)] if self._config else [])]
         for name, value in (fixed | self._options).items():
@@ -152,16 +154,22 @@ def installed_program() -> Path:
     for name in _PROGRAMS:
         if path := shutil.which(name):
             return Path(path)
-    raise NoServer(f"No Redis for a test to break: {INSTALLING}")
+    raise NoServer(f"No Redis for a test to break: {HOW_TO_INSTALL}")
 
 
-SHARED = Chain(
-    what="Redis",
+def sent_by_clients(admin: Redis) -> int:
+    """Return how many commands clients have sent; those inside a script count as the script."""
+    stats = admin.info("commandstats")
+    return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval", "xread"))
+
+
+SHARED = ServerLookup(
+    server="Redis",
     variable="MINDTRACE_JOBS_TEST_REDIS",
-    read=Address.of,
-    usual=Address(),
-    installed=PrivateRedis,
-    installing=INSTALLING,
+    parse_url=Address.of,
+    default=Address(),
+    private=PrivateRedis,
+    how_to_install=HOW_TO_INSTALL,
     image="redis:8",
     start_s=_START_S,
 )

@@ -1,1 +1,1 @@
-"""Mutated envelopes and foreign messages, straight into each backend: see ``__main__``."""
+"""A fuzz test: mutated envelopes and foreign messages in each backend. See ``__main__``."""

@@ -35,12 +35,12 @@ from mindtrace.jobs import (
 )
 from mindtrace.jobs.ports import Message
 
+from .amqp_properties import properties
 from .envelopes import SCHEMA, envelope
-from .properties import properties
 
 BACKENDS = ("memory", "sqlite", "redis", "rabbitmq")
 _BATCH = 2000
-_PATIENCE_S = 60.0
+_RETRY_TIMEOUT_S = 60.0
 """How long a call may take: a busy broker lists thousands of dead letters of a hundred thousand."""
 _LISTED = 5000
 """How many dead letters are looked at."""
@@ -67,8 +67,8 @@ class Checker(Consumer):
 
     def run(self, job: Job[Fields]) -> None:
         """Check one."""
-        sound = isinstance(job.payload, Fields) and type(job.priority) is int and 0 <= job.priority <= 9
-        if not sound or job.schema_name != SCHEMA:
+        valid = isinstance(job.payload, Fields) and type(job.priority) is int and 0 <= job.priority <= 9
+        if not valid or job.schema_name != SCHEMA:
             self.odd.append(repr(job))
 
 
@@ -94,7 +94,7 @@ class Fuzz:
             if statuses != {PublishStatus.ACCEPTED}:
                 raise SystemExit(f"published: {statuses}")
 
-    def publish_as_stranger(self, server: PrivateRabbitMQ, jobs: int) -> None:
+    def publish_foreign_messages(self, server: PrivateRabbitMQ, jobs: int) -> None:
         """Publish with a plain driver, and properties of all kinds."""
         connection = server.address.driver()
         channel = connection.channel()
@@ -143,14 +143,14 @@ def _fuzz(client: OrchestratorBackend, jobs: int, seed: int) -> list[str]:
 def _fuzz_rabbitmq(server: PrivateRabbitMQ, jobs: int, seed: int) -> list[str]:
     try:
         server.start()
-        with server.client(prefetch=None, retry_timeout_s=_PATIENCE_S) as client:
+        with server.client(prefetch=None, retry_timeout_s=_RETRY_TIMEOUT_S) as client:
             run = Fuzz(client, seed)
             run.publish(jobs - jobs // 2)
-            run.publish_as_stranger(server, jobs // 2)
+            run.publish_foreign_messages(server, jobs // 2)
             give_up = time.monotonic() + 60.0
             while client.counts(SCHEMA).ready < jobs and time.monotonic() < give_up:
                 time.sleep(0.1)  # the driver's publishes aren't confirmed
-            # A header that says how often a job killed its worker is believed, whoever wrote it.
+            # A header that says how often a job killed its worker is believed, also from a foreign client.
             return run.consume(jobs, "malformed", "crash budget exhausted")
     finally:
         server.kill()

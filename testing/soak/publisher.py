@@ -1,6 +1,6 @@
 """The publisher of a soak: lets the backlog grow and shrink, until it is told to stop.
 
-    python -m soak.publisher URL LEDGER SEED
+    python -m soak.publisher URL PUBLISH_LOG SEED
 
 Writes a line for each job once the broker has answered: its id, the answer, and how many attempts it is to
 take.
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from mindtrace.jobs import Orchestrator, PublishStatus, job_from_schema
 from mindtrace.jobs.domain.errors import BackendUnavailable
 
-from .errands import MAX_ATTEMPTS, SCHEMA, draw, draw_delay_s
+from .jobs import MAX_ATTEMPTS, SCHEMA, random_delay_s, random_input
 
 _PAUSE_S = 0.1
 _HIGHEST = 400
@@ -31,19 +31,19 @@ class Published(NamedTuple):
     attempts: int
 
 
-def read(ledger: Path) -> list[Published]:
+def read_log(publish_log: Path) -> list[Published]:
     """What was published so far."""
-    lines = (line.split() for line in ledger.read_text("ascii").splitlines())
+    lines = (line.split() for line in publish_log.read_text("ascii").splitlines())
     return [Published(id_, PublishStatus(status), int(attempts)) for id_, status, attempts in lines]
 
 
-def publish(orchestrator: Orchestrator, chance: random.Random) -> list[Published]:
+def publish(orchestrator: Orchestrator, rng: random.Random) -> list[Published]:
     """Publish a batch of jobs that share a delay."""
-    errands = [draw(chance) for _ in range(chance.randint(1, _LARGEST_BATCH))]
-    jobs = [job_from_schema(SCHEMA, errand) for errand in errands]
-    attempts = [1 if errand.rejected else min(errand.failures + 1, MAX_ATTEMPTS) for errand in errands]
+    inputs = [random_input(rng) for _ in range(rng.randint(1, _LARGEST_BATCH))]
+    jobs = [job_from_schema(SCHEMA, data) for data in inputs]
+    attempts = [1 if data.rejected else min(data.failures + 1, MAX_ATTEMPTS) for data in inputs]
     try:
-        outcomes = orchestrator.publish_batch(SCHEMA.name, jobs, delay_s=draw_delay_s(chance))
+        outcomes = orchestrator.publish_batch(SCHEMA.name, jobs, delay_s=random_delay_s(rng))
         statuses = [outcome.status for outcome in outcomes]
     except BackendUnavailable:
         statuses = [PublishStatus.UNKNOWN] * len(jobs)
@@ -52,11 +52,14 @@ def publish(orchestrator: Orchestrator, chance: random.Random) -> list[Published
 
 def main() -> None:
     """Publish."""
-    url, ledger, seed = sys.argv[1:]
-    chance = random.Random(seed)
+    url, publish_log, seed = sys.argv[1:]
+    rng = random.Random(seed)
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
-    with Orchestrator(url) as orchestrator, Path(ledger).open("a", encoding="ascii", buffering=1) as lines:
+    with (
+        Orchestrator(url) as orchestrator,
+        Path(publish_log).open("a", encoding="ascii", buffering=1) as lines,
+    ):
         orchestrator.register(SCHEMA)
         most = 0
         while not stopped.wait(_PAUSE_S):
@@ -67,9 +70,9 @@ def main() -> None:
             if waiting >= most:
                 most = 0  # let it shrink
             if not most and waiting < _LARGEST_BATCH // 2:
-                most = chance.randint(_LARGEST_BATCH, _HIGHEST)
+                most = rng.randint(_LARGEST_BATCH, _HIGHEST)
             if most:
-                published = publish(orchestrator, chance)
+                published = publish(orchestrator, rng)
                 lines.writelines(f"{each.id} {each.status} {each.attempts}\n" for each in published)
 
 

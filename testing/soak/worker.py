@@ -9,11 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-from brokers.account import Record
+from job_audit import ExecutionRecord
 from mindtrace.jobs import Consumer, Job, Orchestrator, Reject
 from mindtrace.jobs.domain.errors import BackendUnavailable
 
-from .errands import LEASE_S, SCHEMA, Errand, Receipt
+from .jobs import LEASE_S, SCHEMA, SoakInput, SoakOutput
 
 
 class Runner(Consumer):
@@ -24,22 +24,22 @@ class Runner(Consumer):
     def __init__(self, started: str, finished: str) -> None:
         super().__init__()
         self._is_up = False
-        self._started = Record(Path(started)).writer()
-        self._finished = Record(Path(finished)).writer()
+        self._started = ExecutionRecord(Path(started)).writer()
+        self._finished = ExecutionRecord(Path(finished)).writer()
 
-    def run(self, job: Job[Errand]) -> Receipt:
+    def run(self, job: Job[SoakInput]) -> SoakOutput:
         """Work, and end as the job says."""
         if not self._is_up:
             self._is_up = True
             print("up", flush=True)
-        Record.write(self._started, job.id)
+        ExecutionRecord.write(self._started, job.id)
         time.sleep(job.payload.work_s)
         if job.payload.rejected:
             raise Reject("as it was to be")
         if job.attempt <= job.payload.failures:
             raise RuntimeError("as it was to be")
-        Record.write(self._finished, job.id)
-        return Receipt(attempt=job.attempt)
+        ExecutionRecord.write(self._finished, job.id)
+        return SoakOutput(attempt=job.attempt)
 
 
 def main() -> None:

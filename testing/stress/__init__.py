@@ -1,1 +1,1 @@
-"""One client under many threads: see ``__main__``."""
+"""A stress test: many threads use one client. See ``__main__``."""

@@ -20,7 +20,7 @@ from mindtrace.jobs.application.backends import detect_backend
 
 from .load import run
 
-_PATIENCE_S = 60.0
+_RETRY_TIMEOUT_S = 60.0
 """Calls of one client take turns at some things, and a busy machine makes the turns long."""
 _SETTLED_S = 2.0
 """How long a RabbitMQ that was just started gets, to be as it is later."""
@@ -31,7 +31,7 @@ def _served(server: PrivateRedis | PrivateRabbitMQ) -> Iterator[OrchestratorBack
     try:
         server.start()
         time.sleep(_SETTLED_S)
-        with server.client(retry_timeout_s=_PATIENCE_S) as client:
+        with server.client(retry_timeout_s=_RETRY_TIMEOUT_S) as client:
             yield client
     finally:
         server.kill()
@@ -60,11 +60,11 @@ def main() -> int:
     for name in options.backends or BACKENDS:
         with tempfile.TemporaryDirectory(prefix="stress-") as folder, BACKENDS[name](Path(folder)) as client:
             end = time.monotonic() + options.seconds
-            account, found = run(client, options.threads, lambda _steps: time.monotonic() >= end)  # noqa: B023
-        calls = ", ".join(f"{call} {times}" for call, times in sorted(account.calls.items()))
-        print(f"{name}: {account.calls.total()} calls: {calls}")
+            log, found = run(client, options.threads, lambda _steps: time.monotonic() >= end)  # noqa: B023
+        calls = ", ".join(f"{call} {times}" for call, times in sorted(log.calls.items()))
+        print(f"{name}: {log.calls.total()} calls: {calls}")
         print(
-            f"{name}: {len(account.accepted)} jobs, {len(account.charged)} charged with a crash, "
+            f"{name}: {len(log.accepted)} jobs, {len(log.charged)} charged with a crash, "
             f"{len(found)} answers wrong"
         )
         for line in found[:20]:

@@ -1,4 +1,4 @@
-"""Threads that use one client for everything it can do, and the account of what they were told."""
+"""Threads that use one client for everything it can do, and a log of the answers."""
 
 import secrets
 import threading
@@ -30,8 +30,8 @@ _QUIET_S = 2.0
 
 
 @dataclass
-class Account:
-    """What the threads were told. Any thread may add to it."""
+class CallLog:
+    """The answers that the threads got. Any thread may add to it."""
 
     calls: Counter[str] = field(default_factory=Counter)
     wrong: Counter[str] = field(default_factory=Counter)
@@ -54,17 +54,17 @@ class Account:
 
 
 class Load:
-    """What one thread does.
+    """The work of one thread.
 
     Args:
         client: The client that all share.
-        account: Where answers are counted.
+        log: Where answers are counted.
         seed: What the thread does in which order.
     """
 
-    def __init__(self, client: OrchestratorBackend, account: Account, seed: int) -> None:
+    def __init__(self, client: OrchestratorBackend, log: CallLog, seed: int) -> None:
         self._client = client
-        self._account = account
+        self._log = log
         self._random = Random(seed)
         self._own = Queue(f"own-{secrets.token_hex(4)}")
         self._actions: list[Callable[[], None]] = [
@@ -88,9 +88,9 @@ class Load:
         try:
             action()
         except Exception as error:
-            self._account.note(action.__name__, error)
+            self._log.note(action.__name__, error)
         else:
-            self._account.note(action.__name__, None)
+            self._log.note(action.__name__, None)
 
     def publish(self, delay_s: float = 0.0) -> None:
         """Publish some jobs to the shared queue."""
@@ -100,11 +100,11 @@ class Load:
         ]
         outcomes = self._client.publish(SHARED, messages)
         _expect([outcome.status for outcome in outcomes], [PublishStatus.ACCEPTED] * len(messages))
-        with self._account.lock:
+        with self._log.lock:
             ids = {message.id for message in messages}
-            self._account.accepted |= ids
+            self._log.accepted |= ids
             if delay_s == _FAR_S:
-                self._account.far |= ids
+                self._log.far |= ids
 
     def publish_soon(self) -> None:
         """Publish jobs that are due soon."""
@@ -137,18 +137,18 @@ class Load:
                 )
             outcomes = consumer.settle(settlements).outcomes
             _expect(outcomes, [SettleOutcome.OK] * len(settlements))
-            with self._account.lock:
+            with self._log.lock:
                 for delivery, settlement in zip(deliveries, settlements, strict=True):
                     if isinstance(settlement, Ack):
-                        self._account.ended[delivery.id] += 1
+                        self._log.ended[delivery.id] += 1
 
     def _note_charged(self, job_id: str) -> None:
         """Note a job that is charged with a crash, though no consumer died.
 
         A broker that pushes may do so: it counts what it was sending when a consumer cancelled (RTY-3).
         """
-        with self._account.lock:
-            self._account.charged.add(job_id)
+        with self._log.lock:
+            self._log.charged.add(job_id)
         if self._client.capabilities.lease is not Lease.CONNECTION:
             raise AssertionError(f"job {job_id} is charged with a crash that never was")
 
@@ -200,37 +200,37 @@ class Load:
         _expect_error(QueueNotFound, lambda: client.counts(own))
 
 
-def settle_account(client: OrchestratorBackend, account: Account) -> list[str]:
+def find_discrepancies(client: OrchestratorBackend, log: CallLog) -> list[str]:
     """Redrive and run all that is left, and return what doesn't add up. No other thread may be at work."""
     client.redrive(SHARED)
     with client.open_consumer(SHARED, lease_s=60.0) as consumer:
         while deliveries := consumer.receive(500, _QUIET_S):
             outcomes = consumer.settle([Ack(delivery.receipt) for delivery in deliveries]).outcomes
             if set(outcomes) != {SettleOutcome.OK}:
-                account.wrong[f"at the end: {Counter(outcomes)}"] += 1
-            account.ended.update(delivery.id for delivery in deliveries)
+                log.wrong[f"at the end: {Counter(outcomes)}"] += 1
+            log.ended.update(delivery.id for delivery in deliveries)
     counts = client.counts(SHARED)
-    lost = account.accepted - account.far - account.ended.keys()
-    twice = [id_ for id_, times in account.ended.items() if times > 1]
-    found = [f"{times} x {what}" for what, times in account.wrong.most_common()]
+    lost = log.accepted - log.far - log.ended.keys()
+    twice = [id_ for id_, times in log.ended.items() if times > 1]
+    found = [f"{times} x {what}" for what, times in log.wrong.most_common()]
     found += [f"{len(lost)} jobs are lost"] * bool(lost)
     found += [f"{len(twice)} jobs ended twice"] * bool(twice)
-    if (counts.ready, counts.delayed, counts.dead) != (0, len(account.far), 0):
-        found.append(f"{len(account.far)} jobs wait for tomorrow, and the counts are {counts}")
+    if (counts.ready, counts.delayed, counts.dead) != (0, len(log.far), 0):
+        found.append(f"{len(log.far)} jobs wait for tomorrow, and the counts are {counts}")
     return found
 
 
-def run(client: OrchestratorBackend, threads: int, over: Callable[[int], bool]) -> tuple[Account, list[str]]:
+def run(client: OrchestratorBackend, threads: int, over: Callable[[int], bool]) -> tuple[CallLog, list[str]]:
     """Let threads work until ``over``, which is asked with how many steps a thread has made.
 
     Returns:
-        What they were told, and what is wrong with it.
+        The answers, and what is wrong with them.
     """
     client.declare(Queue(SHARED))
-    account = Account()
+    log = CallLog()
 
     def work(seed: int) -> None:
-        load, steps = Load(client, account, seed), 0
+        load, steps = Load(client, log, seed), 0
         while not over(steps):
             load.step()
             steps += 1
@@ -240,7 +240,7 @@ def run(client: OrchestratorBackend, threads: int, over: Callable[[int], bool]) 
         worker.start()
     for worker in workers:
         worker.join()
-    return account, settle_account(client, account)
+    return log, find_discrepancies(client, log)
 
 
 def _expect(found: object, expected: object) -> None:

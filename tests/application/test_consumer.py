@@ -7,7 +7,7 @@ import pytest
 
 from mindtrace.jobs import Consumer, Job, LocalClient, LocalConsumerBackend, Orchestrator, RetryPolicy
 from mindtrace.jobs.domain.errors import AlreadyConnected, Closed, InvalidName, NotConnected, UsageError
-from mindtrace.jobs.ports.base import MindtraceABC
+from mindtrace.jobs.ports.base_classes import MindtraceABC
 
 MakeConsumer = Callable[..., Consumer]
 

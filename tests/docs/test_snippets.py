@@ -25,7 +25,7 @@ PAGES = [
     *sorted(page for page in (ROOT / "docs").glob("*.md") if "```" in page.read_text("utf-8")),
 ]
 SESSION = "first_worker.md"
-"""Its recorded session is run on each backend, and its output compared, by ``e2e/test_session.py``."""
+"""``e2e/test_first_worker_page.py`` runs its recorded session on each backend, and compares the output."""
 
 BLOCK = re.compile(
     r"(?:<!-- not run: (?P<reason>.+) -->\n+)?^ *```(?P<kind>\w+)\n(?P<text>.*?)^ *```$", re.M | re.S

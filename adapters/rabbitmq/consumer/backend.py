@@ -31,7 +31,7 @@ from ..transport.errors import ClosedByClient, ConnectionBroken
 from ..transport.publishing import Outgoing, SendState
 from .channel import Arrival, ConsumerChannel
 from .credit import Credit
-from .moves import Moves
+from .settlement_messages import SettlementMessages
 
 _BACKOFF = RetryPolicy(base_delay_s=0.05, max_delay_s=2.0)
 """Between connections that break one after the other, as soon as they are made."""
@@ -70,7 +70,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         self._on_close = on_close
         self._channel = ConsumerChannel(broker, names)
         self._credit = Credit(self._channel, prefetch, broker.retry_timeout_s)
-        self._moves = Moves(names, kind, self._channel, self.logger)
+        self._settlement_messages = SettlementMessages(names, kind, self._channel, self.logger)
         self._kind_generation = self._channel.generation
         """The channel on which the kind was last asked for: a later one may lead to a queue made anew."""
         self._receipts = Receipts(secrets.token_urlsafe(8))
@@ -120,7 +120,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         ready: int = self._broker.retry(partial(channel.request, channel.count))
         generation = channel.generation
         if generation != self._kind_generation:
-            self._moves.kind, self._kind_generation = self._find_kind(), generation
+            self._settlement_messages.kind, self._kind_generation = self._find_kind(), generation
         if not ready and (give_up <= monotonic() or self._interrupted):
             return []
         channel.queue_deleted = False  # an earlier one: the queue exists
@@ -159,7 +159,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         deliveries: list[Delivery] = []
         unfit: list[Arrival] = []
         held, receipts = self._held, self._receipts
-        counts_crashes = self._moves.counts_crashes
+        counts_crashes = self._settlement_messages.counts_crashes
         new = tuple.__new__
         for job in self._arrivals(max_jobs):
             if job.fault or (job.redelivered and not counts_crashes):
@@ -187,7 +187,9 @@ class RabbitMQConsumerBackend(ConsumerBackend):
 
     def _put_back(self, jobs: Sequence[Arrival]) -> None:
         """Put back jobs that nobody was given: with a crash counted, or among the dead letters."""
-        self._settle_all([], list(enumerate(jobs)), [self._moves.undelivered(job) for job in jobs], 0)
+        self._settle_all(
+            [], list(enumerate(jobs)), [self._settlement_messages.undelivered(job) for job in jobs], 0
+        )
 
     # -- settling ---------------------------------------------------------------------------------
 
@@ -199,7 +201,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             generation = self._channel.generation
             outcomes = [SettleOutcome.OK] * len(settlements)
             acks: list[_Placed] = []
-            moves: list[_Placed] = []
+            republished: list[_Placed] = []
             messages: list[Outgoing] = []
             jobs: dict[int, Arrival] = {}
             for place, settlement in enumerate(settlements):
@@ -214,9 +216,9 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                 if type(settlement) is Ack:
                     acks.append((place, job))
                 else:
-                    moves.append((place, job))
-                    messages.append(self._moves.for_settlement(settlement, job))
-            lost, ready = self._settle_all(acks, moves, messages, take)
+                    republished.append((place, job))
+                    messages.append(self._settlement_messages.for_settlement(settlement, job))
+            lost, ready = self._settle_all(acks, republished, messages, take)
             for place in lost:
                 outcomes[place] = self._lose(settlements[place].receipt)
                 del jobs[place]
@@ -275,7 +277,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             self._on_close(self)
 
     def _settle_all(
-        self, acks: list[_Placed], moves: list[_Placed], messages: list[Outgoing], take: int
+        self, acks: list[_Placed], republished: list[_Placed], messages: list[Outgoing], take: int
     ) -> tuple[list[int], int | None]:
         """Put jobs elsewhere, and acknowledge them once the broker has confirmed that.
 
@@ -285,11 +287,11 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             The places of what was lost, and how many jobs are ready; None where the broker wasn't heard.
         """
         done, returns, lost = list(acks), list[Arrival](), list[int]()
-        if moves:
-            if not self._is_alive(moves[0][1].generation):
-                return [place for place, _ in (*acks, *moves)], None
+        if republished:
+            if not self._is_alive(republished[0][1].generation):
+                return [place for place, _ in (*acks, *republished)], None
             self._publish(messages)
-            for (place, arrival), message in zip(moves, messages, strict=True):
+            for (place, arrival), message in zip(republished, messages, strict=True):
                 if message.state is SendState.CONFIRMED:
                     done.append((place, arrival))
                 else:
@@ -365,8 +367,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             self._credit.withdraw()
         held = [job for job in self._held.values() if job.generation == channel.generation]
         ahead = list(self._arrivals())
-        messages = [self._moves.released(job) for job in held]
-        messages += [self._moves.undelivered(job) for job in ahead]
+        messages = [self._settlement_messages.released(job) for job in held]
+        messages += [self._settlement_messages.undelivered(job) for job in ahead]
         self._held.clear()
         if messages:
             self._settle_all([], list(enumerate([*held, *ahead])), messages, 0)

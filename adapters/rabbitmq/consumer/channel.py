@@ -13,11 +13,11 @@ from pika.exceptions import ConnectionWrongStateError
 
 from ..message import DeliveryHistory, history_of, id_of
 from ..topology import Names
-from ..transport.actions import QueueState, look_at
 from ..transport.broker import Broker
 from ..transport.connection import Connection
 from ..transport.errors import ConnectionBroken
 from ..transport.frames import Properties
+from ..transport.queue_requests import QueueState, request_queue_state
 from ..transport.request import Reply
 
 _MOMENT_S = 0.005
@@ -104,7 +104,7 @@ class ConsumerChannel(Connection):
             self.depth = state.ready
             reply(len(self.arrivals) + self.depth)
 
-        look_at(self._names.work, channel, counted)
+        request_queue_state(self._names.work, channel, counted)
 
     def set_credit(self, more: int, channel: Channel, reply: Reply) -> None:
         """Let ``more`` jobs come, each for having been asked for, and reply once the broker knows."""

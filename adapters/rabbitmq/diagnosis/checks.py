@@ -10,11 +10,11 @@ from ....domain.errors import BackendUnavailable, JobsError
 from ....ports import Finding, Verdict
 from ....ports.findings import doubtful, good, wrong
 from ..topology import Names, namespace_prefix
-from ..transport.actions import declare_exclusive
 from ..transport.broker import Broker
 from ..transport.errors import ConnectionBroken
 from ..transport.frames import Properties
 from ..transport.publishing import Outgoing, PublishConnection, SendState
+from ..transport.queue_requests import declare_exclusive
 from ..transport.request import Reply
 from .management import NoAnswer, policies_of, queues_of
 from .policies import SUBJECT, harms_of

@@ -17,11 +17,11 @@ from pika.spec import Basic
 from ....domain.errors import JobsError
 from ....ports import Finding
 from ..topology import ENDLESS, REFUSE_WHEN_FULL, Arguments, Names, namespace_prefix
-from ..transport.actions import QueueState, look_at
 from ..transport.broker import Broker
 from ..transport.errors import ConnectionBroken, Missing
 from ..transport.frames import Properties
 from ..transport.publishing import Outgoing, PublishConnection, SendState
+from ..transport.queue_requests import QueueState, request_queue_state
 from ..transport.request import Action, Reply
 from .policies import HARMS, SUBJECT
 
@@ -187,7 +187,7 @@ class PolicyProbe:
 
     def _count(self, probe: _Probe) -> int:
         """How many messages are in a queue; raises Missing if it is gone."""
-        state: QueueState = self._request(partial(look_at, probe.name))
+        state: QueueState = self._request(partial(request_queue_state, probe.name))
         return state.ready
 
     def _delete(self, channel: Channel, reply: Reply) -> None:

@@ -14,7 +14,7 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- The moment up to which leases have ended; 0 while all of them stand after an outage (keep_leases.lua).
+-- The moment up to which leases have ended; 0 while all of them stand after an outage (protect_leases.lua).
 local function over_until(stand, now)
   local moment = tonumber(stand)
   return moment and now < moment and 0 or now

@@ -1,11 +1,26 @@
-#!lua flags=no-writes,allow-oom
--- Says how a job of another broker ended (RES-1).
--- KEYS  kept expiry wake
--- ARGV  id
--- Return {record, or nil where none is kept; newest wake id}
--- Cost  O(1)
+#!lua flags=allow-oom
+-- Says how a job ended, and announces a waiter where it hasn't (RES-1).
+-- KEYS  meta body result letter ended rwake
+-- ARGV  id, how long the asker will wait in ms (0 for not at all)
+-- Return {'done', body or ''} · {'failed', letter (JSON)} · {'open', newest wake id}
+-- Error  NOQUEUE
+-- Cost  O(1); for a job that isn't known, a look through the last 10,000 that ended
 
-local ends = redis.call('ZMSCORE', expiry, ARGV[1])[1]
-local record = ends and tonumber(ends) > now_ms() and redis.call('HGET', kept, ARGV[1])
-local newest = redis.call('XREVRANGE', wake, '+', '-', 'COUNT', 1)[1]
-return { record or false, newest and newest[1] or '0-0' }
+local waited_until = redis.call('HMGET', meta, 'kind', 'rwait')
+if not waited_until[1] then return redis.error_reply('NOQUEUE') end
+local id, wait_ms = ARGV[1], tonumber(ARGV[2])
+local now = now_ms()
+
+local failed = redis.call('HGET', letter, id)
+if failed then return { 'failed', failed } end
+if redis.call('HEXISTS', body, id) == 0 then
+  local record = redis.call('HGET', result, id)
+  if record and #record >= 8 and struct.unpack('>d', record) > now then return { 'done', string.sub(record, 9) } end
+  if not record and redis.call('LPOS', ended, id) then return { 'done', '' } end
+end
+if wait_ms > 0 then
+  local until_ms = now + wait_ms
+  if until_ms > (tonumber(waited_until[2]) or 0) then redis.call('HSET', meta, 'rwait', until_ms) end
+end
+local newest = redis.call('XREVRANGE', rwake, '+', '-', 'COUNT', 1)[1]
+return { 'open', newest and newest[1] or '0-0' }

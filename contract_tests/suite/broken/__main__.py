@@ -6,7 +6,7 @@ from contextlib import closing
 from importlib import import_module
 
 from ..harness import Harness
-from . import faults_of, hunt
+from . import detect, possible_faults
 
 
 def main(harness_name: str) -> int:
@@ -18,8 +18,8 @@ def main(harness_name: str) -> int:
     print("| fault | clause | caught by | examples |")
     print("|---|---|---|---|")
     with closing(make()) as harness:
-        for fault in faults_of(harness):
-            for clause, result in hunt(harness, fault).items():
+        for fault in possible_faults(harness):
+            for clause, result in detect(harness, fault).items():
                 escaped += result is None
                 caught = f"`{result.check}` | {result.examples or 1}" if result else "**nothing** |"
                 print(f"| **{fault.name}**: {fault.sentence} | {clause} | {caught} |", flush=True)

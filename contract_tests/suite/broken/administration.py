@@ -21,9 +21,9 @@ from ...ports import (
     Settlement,
     SettleOutcome,
 )
-from .catalogue import breaks
-from .memory import Remembering
-from .sound import BrokenBackend, BrokenConsumer, Sound
+from .fault_bases import RecordsDeliveries
+from .fault_registry import breaks
+from .pass_through import BrokenBackend, BrokenConsumer, PassThrough
 
 
 def counts_in_flight(capabilities: Capabilities) -> bool:
@@ -37,7 +37,7 @@ def keeps_results(capabilities: Capabilities) -> bool:
 
 
 @breaks("CNT-1", where=counts_in_flight)
-class CountsNoneInFlight(Sound):
+class CountsNoneInFlight(PassThrough):
     """What was delivered isn't counted any more."""
 
     def counts(self, client: BrokenBackend, queue: str) -> QueueCounts:
@@ -45,7 +45,7 @@ class CountsNoneInFlight(Sound):
 
 
 @breaks("CNT-1", "I9")
-class CountsNoneDelayed(Sound):
+class CountsNoneDelayed(PassThrough):
     """Delayed jobs aren't counted."""
 
     def counts(self, client: BrokenBackend, queue: str) -> QueueCounts:
@@ -53,7 +53,7 @@ class CountsNoneDelayed(Sound):
 
 
 @breaks("CNT-1", where=counts_in_flight)
-class CountsWhatIsInFlightAsReady(Sound):
+class CountsWhatIsInFlightAsReady(PassThrough):
     """What was delivered and isn't settled counts as waiting."""
 
     def counts(self, client: BrokenBackend, queue: str) -> QueueCounts:
@@ -62,7 +62,7 @@ class CountsWhatIsInFlightAsReady(Sound):
 
 
 @breaks("ADM-1", where=lambda capabilities: capabilities.stack or capabilities.priority)
-class TakesAnyKind(Sound):
+class TakesAnyKind(PassThrough):
     """Declaring a queue again as another kind is passed over in silence."""
 
     def declare(self, client: BrokenBackend, queue: Queue) -> None:
@@ -71,7 +71,7 @@ class TakesAnyKind(Sound):
 
 
 @breaks("ADM-1")
-class DeclaringEmpties(Sound):
+class DeclaringEmpties(PassThrough):
     """Declaring a queue makes it anew, and what was in it is gone."""
 
     def declare(self, client: BrokenBackend, queue: Queue) -> None:
@@ -80,7 +80,7 @@ class DeclaringEmpties(Sound):
 
 
 @breaks("ADM-1")
-class MixesUpNames(Sound):
+class MixesUpNames(PassThrough):
     """Publish replaces a character that the broker doesn't like, and reaches another queue."""
 
     def publish(self, client: BrokenBackend, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
@@ -88,7 +88,7 @@ class MixesUpNames(Sound):
 
 
 @breaks("ADM-2")
-class PurgeLeavesTheDelayed(Sound):
+class PurgeLeavesTheDelayed(PassThrough):
     """Purge says how many waited, and leaves those that are delayed."""
 
     def purge(self, client: BrokenBackend, queue: str) -> int:
@@ -100,7 +100,7 @@ class PurgeLeavesTheDelayed(Sound):
 
 
 @breaks("ADM-2")
-class PurgeTakesTheDead(Sound):
+class PurgeTakesTheDead(PassThrough):
     """Purge drops dead letters as well."""
 
     def purge(self, client: BrokenBackend, queue: str) -> int:
@@ -109,7 +109,7 @@ class PurgeTakesTheDead(Sound):
 
 
 @breaks("ADM-2")
-class PurgeReportsTheReady(Sound):
+class PurgeReportsTheReady(PassThrough):
     """Purge says how many were ready, and doesn't mention the delayed that it dropped."""
 
     def purge(self, client: BrokenBackend, queue: str) -> int:
@@ -119,7 +119,7 @@ class PurgeReportsTheReady(Sound):
 
 
 @breaks("ADM-3")
-class PurgeCountsFirst(Sound):
+class PurgeCountsFirst(PassThrough):
     """Purge counts, then drops: what is received in between is reported as purged."""
 
     def purge(self, client: BrokenBackend, queue: str) -> int:
@@ -130,7 +130,7 @@ class PurgeCountsFirst(Sound):
 
 
 @breaks("ADM-3")
-class DeleteLeavesTheDelayed(Sound):
+class DeleteLeavesTheDelayed(PassThrough):
     """Delayed jobs are kept elsewhere, forgotten by a delete, and join the next queue of the name."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -153,7 +153,7 @@ class DeleteLeavesTheDelayed(Sound):
 
 
 @breaks("ADM-3")
-class DeleteLeavesWhatIsInFlight(Remembering):
+class DeleteLeavesWhatIsInFlight(RecordsDeliveries):
     """What is in flight while its queue is deleted joins the next queue of the name when its lease ends."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -171,7 +171,7 @@ class DeleteLeavesWhatIsInFlight(Remembering):
 
 
 @breaks("ADM-3", where=keeps_results)
-class DeleteLeavesResults(Remembering):
+class DeleteLeavesResults(RecordsDeliveries):
     """The results of a deleted queue can still be read, by whoever has the next queue of the name."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -194,7 +194,7 @@ class DeleteLeavesResults(Remembering):
 
 
 @breaks("ADM-3")
-class ALateRetryResurrects(Remembering):
+class ALateRetryResurrects(RecordsDeliveries):
     """A retry or a release publishes the job anew before it looks at the receipt."""
 
     def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:

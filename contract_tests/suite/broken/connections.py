@@ -18,12 +18,12 @@ from ...ports import (
     Settlement,
     SettleOutcome,
 )
-from .catalogue import breaks
-from .sound import BrokenBackend, BrokenConsumer, Sound
+from .fault_registry import breaks
+from .pass_through import BrokenBackend, BrokenConsumer, PassThrough
 
 
 @breaks("CON-1")
-class DeafAfterACut(Sound):
+class DeafAfterACut(PassThrough):
     """A consumer whose connection was cut lives on and receives nothing any more, as in celery#8030."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -45,7 +45,7 @@ class DeafAfterACut(Sound):
 
 
 @breaks("CON-1")
-class FailsOnceAfterACut(Sound):
+class FailsOnceAfterACut(PassThrough):
     """The first call after a cut raises the socket's error, and only the next one connects again."""
 
     _cut = False
@@ -61,7 +61,7 @@ class FailsOnceAfterACut(Sound):
 
 
 @breaks("CON-1")
-class ForgetsWhatACutLeftOpen(Sound):
+class ForgetsWhatACutLeftOpen(PassThrough):
     """The first settlements after a cut raise an error and are forgotten: asked again, they are LOST."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -87,7 +87,7 @@ class ForgetsWhatACutLeftOpen(Sound):
 
 
 @breaks("CON-2")
-class LeavesAThread(Sound):
+class LeavesAThread(PassThrough):
     """A consumer's heartbeat runs on after its close."""
 
     def open_consumer(
@@ -98,7 +98,7 @@ class LeavesAThread(Sound):
 
 
 @breaks("CON-2")
-class WorksAfterClose(Sound):
+class WorksAfterClose(PassThrough):
     """A client that was closed connects again as soon as it is used."""
 
     def close(self, client: BrokenBackend) -> None:
@@ -106,7 +106,7 @@ class WorksAfterClose(Sound):
 
 
 @breaks("CON-2")
-class ClosesOnlyOnce(Sound):
+class ClosesOnlyOnce(PassThrough):
     """Closing again raises an error."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -121,7 +121,7 @@ class ClosesOnlyOnce(Sound):
 
 
 @breaks("CON-2")
-class SharesNamespaces(Sound):
+class SharesNamespaces(PassThrough):
     """The namespace isn't part of the queues' names: whoever uses the broker meets all others."""
 
     def namespace(self, name: str) -> str:
@@ -129,7 +129,7 @@ class SharesNamespaces(Sound):
 
 
 @breaks("SEC-1")
-class Unpickles(Sound):
+class Unpickles(PassThrough):
     """A body that is a pickle is loaded, and runs what it names."""
 
     def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
@@ -140,7 +140,7 @@ class Unpickles(Sound):
 
 
 @breaks("SEC-2")
-class ParsesWithoutBounds(Sound):
+class ParsesWithoutBounds(PassThrough):
     """A body is parsed before it is looked at: one that nests deep enough breaks its consumer."""
 
     def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
@@ -150,7 +150,7 @@ class ParsesWithoutBounds(Sound):
         return deliveries
 
 
-class _WithPassword(Sound):
+class _WithPassword(PassThrough):
     """Connects with a password."""
 
     secrets = ("correct-horse",)

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 
 from ...ports import Dead, DeadLetter, Delivery, Message, Settlement
-from .catalogue import breaks
-from .memory import Copying, Remembering
-from .sound import BrokenBackend, BrokenConsumer, Sound
+from .fault_bases import DuplicatesJobs, RecordsDeliveries
+from .fault_registry import breaks
+from .pass_through import BrokenBackend, BrokenConsumer, PassThrough
 
 
 @breaks("DLQ-1")
-class ListingConsumes(Sound):
+class ListingConsumes(PassThrough):
     """Dead letters are listed by taking them off their queue."""
 
     def dead_letters(self, client: BrokenBackend, queue: str, limit: int, offset: int) -> list[DeadLetter]:
@@ -19,7 +19,7 @@ class ListingConsumes(Sound):
 
 
 @breaks("DLQ-1")
-class ListsNewestFirst(Sound):
+class ListsNewestFirst(PassThrough):
     """Dead letters are listed newest first."""
 
     def dead_letters(self, client: BrokenBackend, queue: str, limit: int, offset: int) -> list[DeadLetter]:
@@ -28,7 +28,7 @@ class ListsNewestFirst(Sound):
 
 
 @breaks("DLQ-1")
-class KnowsNoOffset(Sound):
+class KnowsNoOffset(PassThrough):
     """A listing always begins with the first dead letter."""
 
     def dead_letters(self, client: BrokenBackend, queue: str, limit: int, offset: int) -> list[DeadLetter]:
@@ -36,7 +36,7 @@ class KnowsNoOffset(Sound):
 
 
 @breaks("DLQ-2")
-class RedriveKeepsBudgets(Remembering):
+class RedriveKeepsBudgets(RecordsDeliveries):
     """A redriven job goes on where it died, and dies again at its first failure."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -55,7 +55,7 @@ class RedriveKeepsBudgets(Remembering):
 
 
 @breaks("DLQ-2")
-class RedriveKeepsTheCrashes(Remembering):
+class RedriveKeepsTheCrashes(RecordsDeliveries):
     """A redriven job has its crashes still on record."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -72,7 +72,7 @@ class RedriveKeepsTheCrashes(Remembering):
 
 
 @breaks("DLQ-2")
-class RedriveCopies(Copying):
+class RedriveCopies(DuplicatesJobs):
     """A redriven job is put back, and its dead letter stays."""
 
     def redrive(self, client: BrokenBackend, queue: str, ids: Sequence[str] | None) -> int:
@@ -84,7 +84,7 @@ class RedriveCopies(Copying):
 
 
 @breaks("DLQ-2")
-class RedrivesAll(Sound):
+class RedrivesAll(PassThrough):
     """Redrive doesn't care which it was asked for."""
 
     def redrive(self, client: BrokenBackend, queue: str, ids: Sequence[str] | None) -> int:
@@ -92,7 +92,7 @@ class RedrivesAll(Sound):
 
 
 @breaks("DLQ-3")
-class DiscardsAll(Sound):
+class DiscardsAll(PassThrough):
     """Discard doesn't care which it was asked for."""
 
     def discard(self, client: BrokenBackend, queue: str, ids: Sequence[str] | None) -> int:
@@ -100,7 +100,7 @@ class DiscardsAll(Sound):
 
 
 @breaks("DLQ-4")
-class KeepsTheDeadInTheClient(Remembering):
+class KeepsTheDeadInTheClient(RecordsDeliveries):
     """Dead letters live in the memory of the client that buried them, and go with it."""
 
     def __init__(self, now: Callable[[], float]) -> None:

@@ -2,8 +2,8 @@
 
 from ...ports import ConsumerBackend, OrchestratorBackend
 from ..harness import Harness
-from .catalogue import Fault
-from .sound import BrokenBackend, BrokenConsumer, Sound
+from .fault_registry import Fault
+from .pass_through import BrokenBackend, BrokenConsumer, PassThrough
 
 
 class BrokenHarness(Harness):
@@ -12,11 +12,11 @@ class BrokenHarness(Harness):
     def __init__(self, inner: Harness, fault: Fault) -> None:
         self.inner = inner
         self.lease_s = inner.lease_s
-        self.bound_s = inner.bound_s
+        self.timeout_s = inner.timeout_s
         self.virtual_time = inner.virtual_time
         self.secrets = (*inner.secrets, *fault.make.secrets)
         self._fault = fault
-        self._made: dict[str, Sound] = {}
+        self._made: dict[str, PassThrough] = {}
 
     def make(self, namespace: str) -> OrchestratorBackend:
         """Connect a client of the broken adapter."""

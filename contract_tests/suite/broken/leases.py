@@ -15,8 +15,8 @@ from ...ports import (
     Settlement,
     SettleOutcome,
 )
-from .catalogue import breaks
-from .sound import BrokenBackend, BrokenConsumer, Sound
+from .fault_registry import breaks
+from .pass_through import BrokenBackend, BrokenConsumer, PassThrough
 
 
 def timed(capabilities: Capabilities) -> bool:
@@ -25,7 +25,7 @@ def timed(capabilities: Capabilities) -> bool:
 
 
 @breaks("LSE-1", "I1")
-class PassesOverWhatCameBack(Sound):
+class PassesOverWhatCameBack(PassThrough):
     """What comes with a job that a dead consumer had is dropped on the way, since its id was seen before."""
 
     def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
@@ -33,7 +33,7 @@ class PassesOverWhatCameBack(Sound):
 
 
 @breaks("LSE-1")
-class AcksEarly(Sound):
+class AcksEarly(PassThrough):
     """A job is done as soon as it is delivered, and lost with its consumer, as in celery#1628."""
 
     def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
@@ -46,7 +46,7 @@ class AcksEarly(Sound):
 
 
 @breaks("LSE-1")
-class LosesOnCrash(Sound):
+class LosesOnCrash(PassThrough):
     """A job whose consumer died is taken for abandoned, and given up, as in saq#127."""
 
     def receive(self, consumer: BrokenConsumer, max_jobs: int, timeout_s: float) -> list[Delivery]:
@@ -59,7 +59,7 @@ class LosesOnCrash(Sound):
 
 
 @breaks("LSE-2", where=timed)
-class NeverExpires(Sound):
+class NeverExpires(PassThrough):
     """A lease has no end: what a dead consumer held stays with it, as in arq#343."""
 
     def open_consumer(
@@ -69,7 +69,7 @@ class NeverExpires(Sound):
 
 
 @breaks("LSE-3", where=timed)
-class ExtendsNothing(Sound):
+class ExtendsNothing(PassThrough):
     """An extension is answered well, and the lease runs out under a long job, as in kombu#337."""
 
     def extend(self, consumer: BrokenConsumer, receipts: Sequence[str]) -> list[SettleOutcome]:
@@ -77,7 +77,7 @@ class ExtendsNothing(Sound):
 
 
 @breaks("LSE-4")
-class ExtendsWhatIsLost(Sound):
+class ExtendsWhatIsLost(PassThrough):
     """Extending a lease that was lost is answered well, and its handler works on."""
 
     def extend(self, consumer: BrokenConsumer, receipts: Sequence[str]) -> list[SettleOutcome]:
@@ -86,7 +86,7 @@ class ExtendsWhatIsLost(Sound):
 
 
 @breaks("LSE-4")
-class SettlesById(Sound):
+class SettlesById(PassThrough):
     """A settlement isn't fenced: one that comes too late settles the delivery of another consumer."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -115,7 +115,7 @@ def _skew_s() -> float:
 
 
 @breaks("LSE-5")
-class DelaysByTheWorkersClock(Sound):
+class DelaysByTheWorkersClock(PassThrough):
     """When a delayed job is due is computed from the publisher's calendar."""
 
     def outgoing(self, client: BrokenBackend, message: Message) -> Message:
@@ -123,7 +123,7 @@ class DelaysByTheWorkersClock(Sound):
 
 
 @breaks("LSE-5", where=timed)
-class LeasesByTheWorkersClock(Sound):
+class LeasesByTheWorkersClock(PassThrough):
     """When a lease runs out is computed from the consumer's calendar."""
 
     def open_consumer(

@@ -16,9 +16,9 @@ from ...ports import (
     Settled,
     Settlement,
 )
-from .catalogue import breaks
-from .memory import Remembering
-from .sound import BrokenBackend, BrokenConsumer, Sound
+from .fault_bases import RecordsDeliveries
+from .fault_registry import breaks
+from .pass_through import BrokenBackend, BrokenConsumer, PassThrough
 
 
 def stacks(capabilities: Capabilities) -> bool:
@@ -32,7 +32,7 @@ def prioritizes(capabilities: Capabilities) -> bool:
 
 
 @breaks("ORD-1")
-class TurnsBatchesRound(Sound):
+class TurnsBatchesRound(PassThrough):
     """The messages of a batch are pushed at the wrong end, and come last first."""
 
     def publish(self, client: BrokenBackend, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
@@ -40,7 +40,7 @@ class TurnsBatchesRound(Sound):
 
 
 @breaks("ORD-2", where=stacks)
-class AStackIsAFifo(Sound):
+class AStackIsAFifo(PassThrough):
     """A stack serves the oldest first."""
 
     def declare(self, client: BrokenBackend, queue: Queue) -> None:
@@ -48,7 +48,7 @@ class AStackIsAFifo(Sound):
 
 
 @breaks("ORD-2", where=stacks)
-class HasNoStackThatItDeclares(Sound):
+class HasNoStackThatItDeclares(PassThrough):
     """Stacks are declared as a capability, and refused when asked for."""
 
     def declare(self, client: BrokenBackend, queue: Queue) -> None:
@@ -58,7 +58,7 @@ class HasNoStackThatItDeclares(Sound):
 
 
 @breaks("ORD-2", where=stacks)
-class HasAStackThatItDeniesToHave(Sound):
+class HasAStackThatItDeniesToHave(PassThrough):
     """Stacks are declared as unsupported, and served all the same."""
 
     def capabilities(self, client: BrokenBackend) -> Capabilities:
@@ -66,7 +66,7 @@ class HasAStackThatItDeniesToHave(Sound):
 
 
 @breaks("ORD-3", where=prioritizes)
-class TurnsPriorityRound(Sound):
+class TurnsPriorityRound(PassThrough):
     """The lowest number is served first, as in celery#4028."""
 
     def outgoing(self, client: BrokenBackend, message: Message) -> Message:
@@ -74,14 +74,14 @@ class TurnsPriorityRound(Sound):
 
 
 @breaks("ORD-3", where=prioritizes)
-class RoundsPriority(Sound):
+class RoundsPriority(PassThrough):
     """Ten priorities are mapped to the four that the broker has, as in celery#10238."""
 
     def outgoing(self, client: BrokenBackend, message: Message) -> Message:
         return message._replace(priority=message.priority // 3 * 3)
 
 
-class Reordering(Sound):
+class Reordering(PassThrough):
     """Takes all that is ready, serves it in an order of its own, and gives back what is left."""
 
     def place(self, delivery: Delivery) -> Any:
@@ -115,7 +115,7 @@ class ServesTiesNewestFirst(Reordering):
 
 
 @breaks("ORD-4")
-class ReleasesToTheEnd(Remembering):
+class ReleasesToTheEnd(RecordsDeliveries):
     """A released job is published anew, behind all others."""
 
     def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
@@ -146,7 +146,7 @@ class ReleasesToTheTopOfAStack(ReleasesToTheEnd):
 
 
 @breaks("ORD-4")
-class ReturnsToTheEndAfterACrash(Sound):
+class ReturnsToTheEndAfterACrash(PassThrough):
     """The jobs of a consumer that died are published anew, behind all others."""
 
     def receive(self, consumer: BrokenConsumer, max_jobs: int, timeout_s: float) -> list[Delivery]:

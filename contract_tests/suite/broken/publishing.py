@@ -6,9 +6,9 @@ from uuid import uuid4
 from ...domain import Queue
 from ...domain.errors import QueueNotFound
 from ...ports import Capabilities, Delivery, Message, PublishOutcome, PublishStatus
-from .catalogue import breaks
-from .memory import Copying
-from .sound import BrokenBackend, BrokenConsumer, Sound
+from .fault_bases import DuplicatesJobs
+from .fault_registry import breaks
+from .pass_through import BrokenBackend, BrokenConsumer, PassThrough
 
 
 def dedupes(capabilities: Capabilities) -> bool:
@@ -22,7 +22,7 @@ def accepted(messages: Sequence[Message]) -> list[PublishOutcome]:
 
 
 @breaks("PUB-1")
-class AcceptsBeforeSending(Sound):
+class AcceptsBeforeSending(PassThrough):
     """Publish answers from a buffer that goes out with the next call, as in celery#5410."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -36,7 +36,7 @@ class AcceptsBeforeSending(Sound):
 
 
 @breaks("PUB-1")
-class MergesEqualBodies(Sound):
+class MergesEqualBodies(PassThrough):
     """Jobs are members of a set: one whose body equals that of another vanishes, reported as accepted."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -51,7 +51,7 @@ class MergesEqualBodies(Sound):
 
 
 @breaks("PUB-1")
-class CutsLongBodies(Sound):
+class CutsLongBodies(PassThrough):
     """Bodies are kept in a column of 64 KiB, and what is longer is cut off."""
 
     def outgoing(self, client: BrokenBackend, message: Message) -> Message:
@@ -59,7 +59,7 @@ class CutsLongBodies(Sound):
 
 
 @breaks("PUB-2")
-class NamesJobsAnew(Sound):
+class NamesJobsAnew(PassThrough):
     """The broker numbers jobs by itself, and nobody learns under which id a job is known there."""
 
     def publish(self, client: BrokenBackend, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
@@ -68,7 +68,7 @@ class NamesJobsAnew(Sound):
 
 
 @breaks("PUB-3")
-class CreatesQueuesOnPublish(Sound):
+class CreatesQueuesOnPublish(PassThrough):
     """Publishing to a queue that nobody declared creates it, so that a typing error swallows jobs."""
 
     def publish(self, client: BrokenBackend, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
@@ -80,7 +80,7 @@ class CreatesQueuesOnPublish(Sound):
 
 
 @breaks("PUB-3")
-class AcceptsWhatHasNoQueue(Sound):
+class AcceptsWhatHasNoQueue(PassThrough):
     """Publishing to a queue that isn't there is answered well, and the job is lost, as in dramatiq#832."""
 
     def publish(self, client: BrokenBackend, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
@@ -91,7 +91,7 @@ class AcceptsWhatHasNoQueue(Sound):
 
 
 @breaks("PUB-4")
-class DropsTheLastOfABatch(Sound):
+class DropsTheLastOfABatch(PassThrough):
     """The confirm of a batch's last message is never looked at, and it may be lost, as in dramatiq#545."""
 
     def publish(self, client: BrokenBackend, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
@@ -100,7 +100,7 @@ class DropsTheLastOfABatch(Sound):
 
 
 @breaks("PUB-4")
-class SendsHalfALargeBatch(Sound):
+class SendsHalfALargeBatch(PassThrough):
     """A batch is sent in chunks, and all chunks but the first are forgotten."""
 
     def publish(self, client: BrokenBackend, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
@@ -109,7 +109,7 @@ class SendsHalfALargeBatch(Sound):
 
 
 @breaks("PUB-4")
-class AnswersOutOfOrder(Sound):
+class AnswersOutOfOrder(PassThrough):
     """Confirms are passed on in the order in which they arrive."""
 
     def publish(self, client: BrokenBackend, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
@@ -117,7 +117,7 @@ class AnswersOutOfOrder(Sound):
 
 
 @breaks("PUB-5", where=dedupes)
-class ADuplicateEndsTheBatch(Sound):
+class ADuplicateEndsTheBatch(PassThrough):
     """A batch isn't atomic: the first duplicate aborts it, and what stands behind it is never sent."""
 
     def publish(self, client: BrokenBackend, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
@@ -130,7 +130,7 @@ class ADuplicateEndsTheBatch(Sound):
 
 
 @breaks("PUB-5", where=dedupes)
-class ForgetsIdsInFlight(Copying):
+class ForgetsIdsInFlight(DuplicatesJobs):
     """Only what waits is looked through for duplicates: an id that is in flight is published again."""
 
     def publish(self, client: BrokenBackend, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
@@ -144,7 +144,7 @@ class ForgetsIdsInFlight(Copying):
 
 
 @breaks("PUB-5", where=dedupes)
-class ForgetsIdsOfTheDead(Sound):
+class ForgetsIdsOfTheDead(PassThrough):
     """An id is free again once its job is dead, and publishing it overwrites the dead letter."""
 
     def publish(self, client: BrokenBackend, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
@@ -153,7 +153,7 @@ class ForgetsIdsOfTheDead(Sound):
 
 
 @breaks("PUB-5", where=dedupes)
-class ADuplicateOverwritesTheBody(Sound):
+class ADuplicateOverwritesTheBody(PassThrough):
     """The body is written before it is seen that the id is live, so that a duplicate replaces it."""
 
     def __init__(self, now: Callable[[], float]) -> None:

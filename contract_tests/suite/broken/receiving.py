@@ -4,12 +4,12 @@ import threading
 from collections.abc import Callable, Sequence
 
 from ...ports import Delivery, Message, PublishOutcome, Settled, Settlement
-from .catalogue import breaks
-from .sound import BrokenBackend, BrokenConsumer, Sound
+from .fault_registry import breaks
+from .pass_through import BrokenBackend, BrokenConsumer, PassThrough
 
 
 @breaks("RCV-1")
-class DeliversOneTooMany(Sound):
+class DeliversOneTooMany(PassThrough):
     """Receive returns one job more than it was asked for, where there is one."""
 
     def receive(self, consumer: BrokenConsumer, max_jobs: int, timeout_s: float) -> list[Delivery]:
@@ -17,81 +17,81 @@ class DeliversOneTooMany(Sound):
 
 
 @breaks("RCV-1")
-class GivesUpEarly(Sound):
+class GivesUpEarly(PassThrough):
     """Receive waits for a tenth of a second at most, whatever it was asked for."""
 
     def receive(self, consumer: BrokenConsumer, max_jobs: int, timeout_s: float) -> list[Delivery]:
         return super().receive(consumer, max_jobs, min(timeout_s, 0.1))
 
 
-class Waiting(Sound):
-    """Waits for a bell of its own: what doesn't ring it wakes nobody."""
+class WaitsForNotifications(PassThrough):
+    """Waits for a condition of its own: what doesn't notify that wakes no receiver."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         super().__init__(now)
-        self._bell = threading.Condition()
-        self._rung = 0
+        self._condition = threading.Condition()
+        self._notified = 0
         self._interrupted: set[BrokenConsumer] = set()
 
-    def ring(self) -> None:
-        """Wake all who wait."""
-        with self._bell:
-            self._rung += 1
-            self._bell.notify_all()
+    def notify(self) -> None:
+        """Wake all waiting receivers."""
+        with self._condition:
+            self._notified += 1
+            self._condition.notify_all()
 
-    def wait(self, heard: int, give_up: float) -> None:
-        """Wait until the bell is rung once more than was heard."""
-        with self._bell:
-            while self._rung == heard and self.now() < give_up:
-                self._bell.wait(0.02)
+    def wait(self, seen: int, give_up: float) -> None:
+        """Wait until there was a notification since ``seen``."""
+        with self._condition:
+            while self._notified == seen and self.now() < give_up:
+                self._condition.wait(0.02)
 
     def receive(self, consumer: BrokenConsumer, max_jobs: int, timeout_s: float) -> list[Delivery]:
         give_up = self.now() + timeout_s
         while True:
-            heard = self._rung
+            seen = self._notified
             came = super().receive(consumer, max_jobs, 0.0)
             if came or consumer in self._interrupted or self.now() >= give_up:
                 self._interrupted.discard(consumer)
                 return came
-            self.wait(heard, give_up)
+            self.wait(seen, give_up)
 
     def interrupt(self, consumer: BrokenConsumer) -> None:
         self._interrupted.add(consumer)
-        self.ring()
+        self.notify()
 
     def close_consumer(self, consumer: BrokenConsumer) -> None:
         super().close_consumer(consumer)
-        self.ring()
+        self.notify()
 
     def close(self, client: BrokenBackend) -> None:
         super().close(client)
-        self.ring()
+        self.notify()
 
     def delete(self, client: BrokenBackend, queue: str) -> None:
         super().delete(client, queue)
-        self.ring()
+        self.notify()
 
 
 @breaks("RCV-1")
-class WaitsBySpinning(Waiting):
+class WaitsBySpinning(WaitsForNotifications):
     """An idle receiver asks again and again without a pause."""
 
-    def wait(self, heard: int, give_up: float) -> None:
+    def wait(self, seen: int, give_up: float) -> None:
         pass
 
 
 @breaks("RCV-2")
-class LooksOncePerTimeout(Waiting):
+class LooksOncePerTimeout(WaitsForNotifications):
     """No publish wakes a receiver: it looks again when its timeout is over."""
 
 
 @breaks("RCV-2")
-class WakesForAPublishOnly(Waiting):
+class WakesForAPublishOnly(WaitsForNotifications):
     """A publish wakes a receiver; a release or a redrive does not."""
 
     def publish(self, client: BrokenBackend, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
         outcomes = super().publish(client, queue, messages)
-        self.ring()
+        self.notify()
         return outcomes
 
 
@@ -101,17 +101,17 @@ class SleepsThroughWhatIsDue(WakesForAPublishOnly):
 
     def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
         settled = super().settle(consumer, settlements, take)
-        self.ring()
+        self.notify()
         return settled
 
     def redrive(self, client: BrokenBackend, queue: str, ids: Sequence[str] | None) -> int:
         redriven = super().redrive(client, queue, ids)
-        self.ring()
+        self.notify()
         return redriven
 
 
 @breaks("RCV-2")
-class CannotBeInterrupted(Sound):
+class CannotBeInterrupted(PassThrough):
     """Interrupt does nothing, so that a stop waits for the timeout of a receive."""
 
     def interrupt(self, consumer: BrokenConsumer) -> None:
@@ -119,7 +119,7 @@ class CannotBeInterrupted(Sound):
 
 
 @breaks("RCV-2")
-class ForgetsAnEarlyInterrupt(Sound):
+class ForgetsAnEarlyInterrupt(PassThrough):
     """An interrupt that comes just before a receive is forgotten, and the receive waits on."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -139,7 +139,7 @@ class ForgetsAnEarlyInterrupt(Sound):
 
 
 @breaks("RCV-3")
-class DeliversTwice(Sound):
+class DeliversTwice(PassThrough):
     """Two receivers that ask one after the other get the same job."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -156,7 +156,7 @@ class DeliversTwice(Sound):
 
 
 @breaks("RCV-4")
-class ChokesOnBytes(Sound):
+class ChokesOnBytes(PassThrough):
     """A body that is no UTF-8 raises where it is received, and no other job gets past it."""
 
     def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
@@ -166,7 +166,7 @@ class ChokesOnBytes(Sound):
 
 
 @breaks("RCV-4")
-class KeepsBodiesAsText(Sound):
+class KeepsBodiesAsText(PassThrough):
     """Bodies are kept as text: what is no UTF-8 comes back as something else."""
 
     def outgoing(self, client: BrokenBackend, message: Message) -> Message:

@@ -7,14 +7,14 @@ from dataclasses import replace
 from ...domain.errors import UnsupportedCapability
 from ...ports import Ack, Capabilities, Dead, JobResult, ResultStatus, Settlement
 from .administration import keeps_results
-from .catalogue import breaks
+from .fault_bases import RecordsDeliveries
+from .fault_registry import breaks
 from .leases import timed
-from .memory import Remembering
-from .sound import BrokenBackend, BrokenConsumer, Sound
+from .pass_through import BrokenBackend, BrokenConsumer, PassThrough
 
 
 @breaks("RES-1", where=keeps_results)
-class ResultsNeverExpire(Sound):
+class ResultsNeverExpire(PassThrough):
     """Results are kept for ever, and fill the broker."""
 
     def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
@@ -22,7 +22,7 @@ class ResultsNeverExpire(Sound):
 
 
 @breaks("RES-1", where=keeps_results)
-class AResultIsReadOnce(Sound):
+class AResultIsReadOnce(PassThrough):
     """Reading a result takes it away."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -39,7 +39,7 @@ class AResultIsReadOnce(Sound):
 
 
 @breaks("RES-1", where=keeps_results)
-class NoResultWakesAWaiter(Sound):
+class NoResultWakesAWaiter(PassThrough):
     """Who waits for a result looks when its timeout is over, and not before."""
 
     def result(self, client: BrokenBackend, queue: str, job_id: str, timeout_s: float) -> JobResult | None:
@@ -48,7 +48,7 @@ class NoResultWakesAWaiter(Sound):
 
 
 @breaks("RES-1", "RES-2", where=keeps_results)
-class TheDeadAnswerNothing(Sound):
+class TheDeadAnswerNothing(PassThrough):
     """A job that is dead has no result, and who waits for it is never told."""
 
     def result(self, client: BrokenBackend, queue: str, job_id: str, timeout_s: float) -> JobResult | None:
@@ -57,7 +57,7 @@ class TheDeadAnswerNothing(Sound):
 
 
 @breaks("RES-1")
-class ClaimsToKeepResults(Sound):
+class ClaimsToKeepResults(PassThrough):
     """Results are declared as a capability, and refused when asked for."""
 
     def capabilities(self, client: BrokenBackend) -> Capabilities:
@@ -71,7 +71,7 @@ class ClaimsToKeepResults(Sound):
 
 
 @breaks("RES-2", where=keeps_results)
-class WhatRunsIsDone(Remembering):
+class WhatRunsIsDone(RecordsDeliveries):
     """A job that was delivered is taken for done: it has a result before its ack."""
 
     def result(self, client: BrokenBackend, queue: str, job_id: str, timeout_s: float) -> JobResult | None:
@@ -81,7 +81,7 @@ class WhatRunsIsDone(Remembering):
 
 
 @breaks("RES-2", where=lambda capabilities: keeps_results(capabilities) and timed(capabilities))
-class StoresTheResultOfAStaleAck(Remembering):
+class StoresTheResultOfAStaleAck(RecordsDeliveries):
     """A result is stored in a step of its own before the ack, which may then turn out to be stale."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -99,7 +99,7 @@ class StoresTheResultOfAStaleAck(Remembering):
 
 
 @breaks("RES-2", where=keeps_results)
-class AFailureLosesItsError(Sound):
+class AFailureLosesItsError(PassThrough):
     """The error of a job that is given up isn't stored with its death."""
 
     def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:

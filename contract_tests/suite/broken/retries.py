@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from math import ceil
 
 from ...ports import Delivery, Message, PublishOutcome, Settled, Settlement
-from .catalogue import breaks
-from .memory import Copying
+from .fault_bases import DuplicatesJobs
+from .fault_registry import breaks
+from .pass_through import BrokenBackend, BrokenConsumer, PassThrough
 from .publishing import accepted
-from .sound import BrokenBackend, BrokenConsumer, Sound
 
 
 @breaks("RTY-3")
-class CountsNoCrashes(Sound):
+class CountsNoCrashes(PassThrough):
     """A job that kills its worker comes back for ever, as in dramatiq#383."""
 
     def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
@@ -19,7 +19,7 @@ class CountsNoCrashes(Sound):
 
 
 @breaks("RTY-3")
-class CountsARetryAsACrash(Sound):
+class CountsARetryAsACrash(PassThrough):
     """Every delivery but the first spends crash budget, as the broker counts deliveries."""
 
     def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
@@ -27,7 +27,7 @@ class CountsARetryAsACrash(Sound):
 
 
 @breaks("RTY-3")
-class CountsAWithdrawnRequestAsACrash(Sound):
+class CountsAWithdrawnRequestAsACrash(PassThrough):
     """What comes just as a consumer withdraws a request that wasn't met is counted as with one that died."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -49,7 +49,7 @@ class CountsAWithdrawnRequestAsACrash(Sound):
 
 
 @breaks("RTY-3")
-class ACrashSpendsAnAttempt(Sound):
+class ACrashSpendsAnAttempt(PassThrough):
     """There is one budget: a crash counts as a failed attempt too."""
 
     def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
@@ -57,7 +57,7 @@ class ACrashSpendsAnAttempt(Sound):
 
 
 @breaks("RTY-3")
-class ACrashResetsTheAttempts(Sound):
+class ACrashResetsTheAttempts(PassThrough):
     """Attempts are kept in the consumer's memory: after a crash the first begins again."""
 
     def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
@@ -65,7 +65,7 @@ class ACrashResetsTheAttempts(Sound):
 
 
 @breaks("DLY-1")
-class IsEarly(Sound):
+class IsEarly(PassThrough):
     """A delay is cut to whole seconds."""
 
     def outgoing(self, client: BrokenBackend, message: Message) -> Message:
@@ -73,7 +73,7 @@ class IsEarly(Sound):
 
 
 @breaks("DLY-2")
-class IsLate(Sound):
+class IsLate(PassThrough):
     """What is due is looked for every ten seconds."""
 
     def outgoing(self, client: BrokenBackend, message: Message) -> Message:
@@ -81,7 +81,7 @@ class IsLate(Sound):
 
 
 @breaks("DLY-3")
-class DelaysAreAQueue(Sound):
+class DelaysAreAQueue(PassThrough):
     """A delayed job blocks those published after it that are due sooner."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -96,7 +96,7 @@ class DelaysAreAQueue(Sound):
 
 
 @breaks("DLY-3")
-class HoldsDelayedJobsInTheConsumer(Sound):
+class HoldsDelayedJobsInTheConsumer(PassThrough):
     """A delayed job is delivered at once, and waits in its consumer's memory, as in celery#6760."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -116,7 +116,7 @@ class HoldsDelayedJobsInTheConsumer(Sound):
 
 
 @breaks("DLY-3")
-class HoldsDelayedJobsInThePublisher(Sound):
+class HoldsDelayedJobsInThePublisher(PassThrough):
     """A delayed job waits in its publisher's memory, and is sent with the first publish after it is due."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -133,7 +133,7 @@ class HoldsDelayedJobsInThePublisher(Sound):
 
 
 @breaks("RCV-3")
-class DelaysTwice(Copying):
+class DelaysTwice(DuplicatesJobs):
     """Two workers move the same job when it is due, and it is delivered twice, as in dramatiq#431."""
 
     def __init__(self, now: Callable[[], float]) -> None:

@@ -14,13 +14,13 @@ from ...ports import (
     Settlement,
     SettleOutcome,
 )
-from .catalogue import breaks
-from .memory import Remembering
-from .sound import BrokenBackend, BrokenConsumer, Sound
+from .fault_bases import RecordsDeliveries
+from .fault_registry import breaks
+from .pass_through import BrokenBackend, BrokenConsumer, PassThrough
 
 
 @breaks("SET-1")
-class AckedJobsComeBack(Sound):
+class AckedJobsComeBack(PassThrough):
     """An ack is answered well and has no effect: the job is delivered again."""
 
     def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
@@ -28,7 +28,7 @@ class AckedJobsComeBack(Sound):
 
 
 @breaks("SET-1")
-class ASecondAckIsOk(Sound):
+class ASecondAckIsOk(PassThrough):
     """Settling again is answered as if it had taken effect."""
 
     def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
@@ -38,7 +38,7 @@ class ASecondAckIsOk(Sound):
 
 
 @breaks("SET-1")
-class AStaleReceiptEndsTheBatch(Sound):
+class AStaleReceiptEndsTheBatch(PassThrough):
     """Of a batch of settlements, those behind one that isn't OK are not looked at."""
 
     def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
@@ -52,7 +52,7 @@ class AStaleReceiptEndsTheBatch(Sound):
 
 
 @breaks("SET-1")
-class SettlesByKind(Sound):
+class SettlesByKind(PassThrough):
     """A batch of settlements is sorted by what they do, and so are its answers."""
 
     def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
@@ -60,7 +60,7 @@ class SettlesByKind(Sound):
 
 
 @breaks("SET-2", "RTY-2")
-class RetriesAtOnce(Sound):
+class RetriesAtOnce(PassThrough):
     """The delay of a retry is ignored."""
 
     def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
@@ -68,14 +68,14 @@ class RetriesAtOnce(Sound):
 
 
 @breaks("SET-2", "RTY-1", "I6")
-class CountsNoAttempts(Sound):
+class CountsNoAttempts(PassThrough):
     """A retry puts the job back as it was published: every attempt is the first."""
 
     def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
         return [delivery._replace(attempt=1) for delivery in deliveries]
 
 
-class Listing(Sound):
+class Listing(PassThrough):
     """Lists dead letters otherwise than they are."""
 
     def show(self, letter: DeadLetter) -> DeadLetter:
@@ -111,7 +111,7 @@ class DropsTheHistory(Listing):
 
 
 @breaks("SET-3")
-class TheDeadVanish(Sound):
+class TheDeadVanish(PassThrough):
     """A job that is given up is dropped: there are no dead letters."""
 
     def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
@@ -119,7 +119,7 @@ class TheDeadVanish(Sound):
 
 
 @breaks("SET-4")
-class AReleaseSpendsAnAttempt(Sound):
+class AReleaseSpendsAnAttempt(PassThrough):
     """A release is a retry without delay."""
 
     def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
@@ -127,7 +127,7 @@ class AReleaseSpendsAnAttempt(Sound):
 
 
 @breaks("SET-4")
-class AReleaseCountsAsACrash(Remembering):
+class AReleaseCountsAsACrash(RecordsDeliveries):
     """Whatever is given back counts against the crash budget, as the broker counts deliveries."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -145,7 +145,7 @@ class AReleaseCountsAsACrash(Remembering):
 
 
 @breaks("SET-4")
-class HasADeliveryLimit(Sound):
+class HasADeliveryLimit(PassThrough):
     """The broker drops a job at its twentieth redelivery, whatever ended those before."""
 
     def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
@@ -154,7 +154,7 @@ class HasADeliveryLimit(Sound):
 
 
 @breaks("SET-4", "I9")
-class CloseKeepsTheJobs(Sound):
+class CloseKeepsTheJobs(PassThrough):
     """A consumer that closes gives nothing back."""
 
     def close_consumer(self, consumer: BrokenConsumer) -> None:

@@ -9,100 +9,100 @@ from ...domain import Queue
 from ...domain.errors import Closed
 from ...ports import Ack, Lease, Message, OrchestratorBackend, PublishStatus, SettleOutcome
 from ..app import QUEUE, Numbers, Recorder, app_on
-from ..bench import LONG_LEASE_S, Bench
+from ..check_context import LONG_LEASE_S, CheckContext
 from ..registry import check
 from ..violation import demand
 from .receiving import blocked_receive
 
 
 @check("CON-1")
-def every_call_survives_a_cut_connection(bench: Bench) -> None:
+def every_call_survives_a_cut_connection(context: CheckContext) -> None:
     """After a cut each call works again, without anyone's doing, and the account adds up."""
-    harness = bench.harness
-    with bench.rig() as rig:
-        harness.sever(rig.backend)
-        outcomes = rig.backend.publish(rig.queue, [rig.message("a"), rig.message("b")])
+    harness = context.harness
+    with context.queue() as queue:
+        harness.sever(queue.backend)
+        outcomes = queue.backend.publish(queue.name, [queue.message("a"), queue.message("b")])
         for published in outcomes:
             if published.status is PublishStatus.UNKNOWN:
-                (again,) = rig.backend.publish(rig.queue, [rig.message(published.id)])
+                (again,) = queue.backend.publish(queue.name, [queue.message(published.id)])
                 assert again.status in (PublishStatus.ACCEPTED, PublishStatus.DUPLICATE)
-        harness.sever(rig.backend)
-        consumer = rig.consumer()
-        harness.sever(rig.backend)
-        held = rig.receive_one(consumer)
-        harness.sever(rig.backend)
-        expected = SettleOutcome.LOST if bench.capabilities.lease is Lease.CONNECTION else SettleOutcome.OK
-        outcome = rig.settle(consumer, Ack(held.receipt))
+        harness.sever(queue.backend)
+        consumer = queue.consumer()
+        harness.sever(queue.backend)
+        held = queue.receive_one(consumer)
+        harness.sever(queue.backend)
+        expected = SettleOutcome.LOST if context.capabilities.lease is Lease.CONNECTION else SettleOutcome.OK
+        outcome = queue.settle(consumer, Ack(held.receipt))
         demand("CON-1", outcome is expected, f"what was in flight was answered {outcome}")
-        harness.sever(rig.backend)
+        harness.sever(queue.backend)
         left = 1 if expected is SettleOutcome.OK else 2
-        rig.expect_counts(ready=left)
-        harness.sever(rig.backend)
-        rig.drain(consumer, left)
-        harness.sever(rig.backend)
-        rig.backend.declare(Queue(rig.queue))
-        harness.sever(rig.backend)
-        assert rig.backend.dead_letters(rig.queue) == []
-        harness.sever(rig.backend)
-        assert rig.backend.purge(rig.queue) == 0
+        queue.expect_counts(ready=left)
+        harness.sever(queue.backend)
+        queue.drain(consumer, left)
+        harness.sever(queue.backend)
+        queue.backend.declare(Queue(queue.name))
+        harness.sever(queue.backend)
+        assert queue.backend.dead_letters(queue.name) == []
+        harness.sever(queue.backend)
+        assert queue.backend.purge(queue.name) == 0
 
 
 @check("CON-1")
-def jobs_are_taken_by_hand_over_a_cut(bench: Bench) -> None:
+def jobs_are_taken_by_hand_over_a_cut(context: CheckContext) -> None:
     """A connection that was cut between two calls is made anew, and no job is lost or comes twice."""
-    with app_on(bench) as app:
+    with app_on(context) as app:
         published = [app.publish(Numbers(x=n)) for n in range(3)]
         taken = []
         for _ in published:
             job = app.orchestrator.receive_message(QUEUE)
             assert job is not None, "a job is ready, and none was taken"
             taken.append(job.id)
-            bench.harness.sever(app.backend)
+            context.harness.sever(app.backend)
         demand("CON-1", taken == published, f"{published} were published, {taken} were taken")
         assert app.orchestrator.receive_message(QUEUE) is None
 
 
 @check("CON-1")
-def a_blocked_receiver_survives_a_cut(bench: Bench) -> None:
+def a_blocked_receiver_survives_a_cut(context: CheckContext) -> None:
     """A receiver that was cut off while it waited is neither deaf nor dead: the application goes on."""
-    with app_on(bench) as app, Recorder() as consumer:
+    with app_on(context) as app, Recorder() as consumer:
         consumer.connect(app.orchestrator, poll_timeout_s=300.0)
-        consuming = bench.start(lambda: consumer.consume(1, block=True))
+        consuming = context.start(lambda: consumer.consume(1, block=True))
         time.sleep(0.1)
-        bench.harness.sever(app.backend)
+        context.harness.sever(app.backend)
         job_id = app.publish(Numbers())
-        assert bench.finish(consuming) == 1
+        assert context.finish(consuming) == 1
         assert consumer.ids == [job_id]
 
 
 @check("CON-1")
-def what_was_finished_when_a_connection_was_cut_is_settled(bench: Bench) -> None:
+def what_was_finished_when_a_connection_was_cut_is_settled(context: CheckContext) -> None:
     """A finished job is done, and never run again, though a cut met its settlement while its lease stood.
 
     Where the connection is the lease, the settlement is answered LOST, and the job runs again.
     """
-    may_be_lost = bench.capabilities.lease is Lease.CONNECTION
-    with app_on(bench) as app:
+    may_be_lost = context.capabilities.lease is Lease.CONNECTION
+    with app_on(context) as app:
 
         def cut_the_first_time(_job: object) -> None:
             if len(consumer.jobs) == 1:
-                bench.harness.sever(app.backend)
+                context.harness.sever(app.backend)
 
         with Recorder(cut_the_first_time) as consumer:
             consumer.connect(app.orchestrator, lease_s=LONG_LEASE_S)
             app.publish(Numbers())
-            bench.awaited(lambda: consumer.consume(1, block=True))
+            context.call_in_time(lambda: consumer.consume(1, block=True))
             stats = consumer.stats
             demand("CON-1", stats.done + stats.lost == 1, f"a settlement was forgotten: {stats}")
             demand("CON-1", may_be_lost or stats.done == 1, f"a standing lease was lost: {stats}")
             if stats.lost:
-                bench.awaited(lambda: consumer.consume(1, block=True))
+                context.call_in_time(lambda: consumer.consume(1, block=True))
             demand("CON-1", consumer.stats.done == 1, f"the job isn't done: {consumer.stats}")
-        bench.rig_on(app.backend, name=QUEUE).expect_counts()
+        context.queue_on(app.backend, name=QUEUE).expect_counts()
 
 
 @check("CON-2")
-def closing_is_final_and_repeatable(bench: Bench) -> None:
+def closing_is_final_and_repeatable(context: CheckContext) -> None:
     """Close may be called again; any other call then raises Closed; a blocked receiver is ended by it."""
     calls: list[Callable[[OrchestratorBackend], object]] = [
         lambda backend: backend.declare(Queue("jobs")),
@@ -113,31 +113,31 @@ def closing_is_final_and_repeatable(bench: Bench) -> None:
         lambda backend: backend.delete("jobs"),
         lambda backend: backend.dead_letters("jobs"),
     ]
-    with bench.backends(1) as (backend,):
-        rig = bench.rig_on(backend)
-        closed, idle, blocked = rig.consumer(), rig.consumer(), rig.consumer()
+    with context.backends(1) as (backend,):
+        queue = context.queue_on(backend)
+        closed, idle, blocked = queue.consumer(), queue.consumer(), queue.consumer()
         closed.close()
         closed.close()
-        waiting = bench.start(blocked_receive(blocked))
+        waiting = context.start(blocked_receive(blocked))
         time.sleep(0.05)
         backend.close()
         backend.close()
-        assert isinstance(bench.failure(waiting), Closed)
+        assert isinstance(context.failure(waiting), Closed)
         for call in calls:
-            assert isinstance(bench.failure_of(partial(call, backend)), Closed)
+            assert isinstance(context.failure_of(partial(call, backend)), Closed)
         for consumer in (closed, idle):
-            assert isinstance(bench.failure_of(blocked_receive(consumer)), Closed)
+            assert isinstance(context.failure_of(blocked_receive(consumer)), Closed)
             consumer.close()
 
 
 @check("CON-2")
-def closing_leaves_no_thread(bench: Bench) -> None:
+def closing_leaves_no_thread(context: CheckContext) -> None:
     """However often clients are opened, used and closed, no thread is left."""
 
     def use() -> None:
-        with bench.rig() as rig:
-            rig.publish("job")
-            rig.drain(rig.consumer(), 1)
+        with context.queue() as queue:
+            queue.publish("job")
+            queue.drain(queue.consumer(), 1)
 
     def one_thread_more_at_most() -> None:
         demand(
@@ -150,28 +150,28 @@ def closing_leaves_no_thread(bench: Bench) -> None:
     before = threading.active_count()
     for _ in range(5):
         use()
-    bench.retried(one_thread_more_at_most)
+    context.eventually(one_thread_more_at_most)
 
 
 @check("CON-2")
-def namespaces_never_meet(bench: Bench) -> None:
+def namespaces_never_meet(context: CheckContext) -> None:
     """A queue of the same name in another namespace is another queue."""
-    with bench.rig() as mine, bench.rig() as other:
+    with context.queue() as mine, context.queue() as other:
         mine.publish("job", "dead")
         other.expect_counts()
         other.publish("job")
-        assert other.backend.purge(other.queue) == 1
+        assert other.backend.purge(other.name) == 1
         mine.expect_counts(ready=2)
-        other.backend.delete(other.queue)
+        other.backend.delete(other.name)
         assert mine.drain(mine.consumer(), 2) == ["job", "dead"]
 
 
 @check("CON-2")
-def a_destroyed_namespace_is_empty(bench: Bench) -> None:
+def a_destroyed_namespace_is_empty(context: CheckContext) -> None:
     """What a harness destroys is gone: the next of the same name starts with nothing."""
-    with bench.namespace() as namespace:
-        with bench.harness.make(namespace) as backend:
-            bench.rig_on(backend).publish("job")
-        bench.harness.destroy(namespace)
-        with bench.harness.make(namespace) as backend:
-            bench.rig_on(backend).expect_counts()
+    with context.namespace() as namespace:
+        with context.harness.make(namespace) as backend:
+            context.queue_on(backend).publish("job")
+        context.harness.destroy(namespace)
+        with context.harness.make(namespace) as backend:
+            context.queue_on(backend).expect_counts()

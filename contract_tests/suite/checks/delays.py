@@ -8,27 +8,27 @@ from ...domain import Job
 from ...domain.job import utcnow
 from ...ports import Delivery
 from ..app import QUEUE, Numbers, app_on
-from ..bench import CLOCKS_DIFFER_S, Bench, Rig
+from ..check_context import CLOCKS_DIFFER_S, CheckContext, QueueUnderTest
 from ..registry import check
 from ..violation import demand
 from .receiving import blocked_receive
 
 
 @check("DLY-1", "DLY-3", "RCV-3")
-def nothing_is_early_and_nothing_blocks(bench: Bench) -> None:
+def nothing_is_early_and_nothing_blocks(context: CheckContext) -> None:
     """Jobs of mixed delays, published in any order, come once, when they are due, each by its own time."""
-    step_s = bench.capabilities.delay_resolution_s + 0.2
+    step_s = context.capabilities.delay_resolution_s + 0.2
     steps = st.lists(st.sampled_from([0, 1, 2, 4, _NEVER]), min_size=1, max_size=6)
 
-    @bench.waited_property(queues=st.lists(steps, min_size=1, max_size=4))
-    def _(queues: list[list[int]]) -> None:
-        with bench.rigs(len(queues)) as rigs:
-            lines = [_Delayed(rig, step_s, steps) for rig, steps in zip(rigs, queues, strict=True)]
-            last = max((step for steps in queues for step in steps if step != _NEVER), default=0)
+    @context.waited_property(plans=st.lists(steps, min_size=1, max_size=4))
+    def _(plans: list[list[int]]) -> None:
+        with context.queues(len(plans)) as queues:
+            lines = [_Delayed(queue, step_s, steps) for queue, steps in zip(queues, plans, strict=True)]
+            last = max((step for steps in plans for step in steps if step != _NEVER), default=0)
             for _ in range(last + 2):
                 for line in lines:
                     line.look()
-                bench.harness.advance(step_s)
+                context.harness.advance(step_s)
             for line in lines:
                 line.wait_for_the_rest()
 
@@ -40,10 +40,10 @@ _NEVER = 1_000_000
 class _Delayed:
     """A queue with jobs that are each due after a number of steps, and what came of it."""
 
-    def __init__(self, rig: Rig, step_s: float, steps: list[int]) -> None:
-        self._rig = rig
-        self._now = rig.bench.harness.now
-        self._consumer = rig.consumer()
+    def __init__(self, queue: QueueUnderTest, step_s: float, steps: list[int]) -> None:
+        self._queue = queue
+        self._now = queue.context.harness.now
+        self._consumer = queue.consumer()
         self._earliest: dict[str, float] = {}
         """When each job that has not come is due at the earliest."""
         self._latest: dict[str, float] = {}
@@ -52,20 +52,20 @@ class _Delayed:
         for number, step in enumerate(steps):
             id_, delay_s = f"job-{number}", step * step_s
             self._earliest[id_] = self._now() + delay_s
-            rig.publish(id_, delay_s=delay_s)
+            queue.publish(id_, delay_s=delay_s)
             self._latest[id_] = self._now() + delay_s
 
     def look(self) -> None:
         """Take what is due; demand that nothing came early, twice, or is late."""
         asked = self._now()
         self._note(self._consumer.receive(10, 0.0))
-        latest = asked - self._rig.bench.lateness_s
+        latest = asked - self._queue.context.lateness_s
         self._demand_none_of({id_ for id_ in self._earliest if self._latest[id_] < latest})
 
     def wait_for_the_rest(self) -> None:
-        """Demand that what is still to come does, within the bound."""
+        """Demand that what is still to come does, in time."""
         while rest := self._earliest.keys() - self._never:
-            came = self._rig.receive(self._consumer, 10)
+            came = self._queue.receive(self._consumer, 10)
             self._note(came)
             if not came:
                 self._demand_none_of(rest)
@@ -82,51 +82,51 @@ class _Delayed:
 
 
 @check("DLY-2")
-def a_blocked_receiver_is_woken_when_a_job_is_due(bench: Bench) -> None:
+def a_blocked_receiver_is_woken_when_a_job_is_due(context: CheckContext) -> None:
     """A receiver that waits gets a delayed job when it is due, and a sooner one that is published later."""
-    resolution_s = bench.capabilities.delay_resolution_s
-    with bench.rig() as rig:
-        waiting = bench.start(blocked_receive(rig.consumer()))
+    resolution_s = context.capabilities.delay_resolution_s
+    with context.queue() as queue:
+        waiting = context.start(blocked_receive(queue.consumer()))
         time.sleep(0.05)
-        rig.publish("far", delay_s=3600)
-        rig.publish("later", delay_s=resolution_s + 600)
-        rig.publish("sooner", delay_s=resolution_s + 0.3)
-        (delivery,) = bench.finish(waiting, within_s=resolution_s * 2 + 0.3 + bench.harness.bound_s)
+        queue.publish("far", delay_s=3600)
+        queue.publish("later", delay_s=resolution_s + 600)
+        queue.publish("sooner", delay_s=resolution_s + 0.3)
+        (delivery,) = context.finish(waiting, within_s=resolution_s * 2 + 0.3 + context.harness.timeout_s)
         demand("DLY-2", delivery.id == "sooner", f"{delivery.id} came first")
 
 
 @check("DLY-3")
-def a_delayed_job_waits_in_the_broker(bench: Bench) -> None:
+def a_delayed_job_waits_in_the_broker(context: CheckContext) -> None:
     """A delayed job outlives its publisher and every consumer, and is counted as delayed."""
-    soon_s = bench.capabilities.delay_resolution_s + 0.3
-    with bench.backends(2) as (publisher, other):
-        rig = bench.rig_on(publisher)
-        consumer = rig.consumer()
-        rig.publish("far", delay_s=3600)
-        rig.receive_nothing(consumer)
-        sent = bench.harness.now()
-        rig.publish("soon", delay_s=soon_s)
+    soon_s = context.capabilities.delay_resolution_s + 0.3
+    with context.backends(2) as (publisher, other):
+        queue = context.queue_on(publisher)
+        consumer = queue.consumer()
+        queue.publish("far", delay_s=3600)
+        queue.receive_nothing(consumer)
+        sent = context.harness.now()
+        queue.publish("soon", delay_s=soon_s)
         consumer.close()
         publisher.close()
-        heir = bench.rig_on(other)
-        assert heir.receive_when_due(heir.consumer(), sent + soon_s, "DLY-1").id == "soon"
-        heir.expect_counts(delayed=1, in_flight=1)
+        successor = context.queue_on(other)
+        assert successor.receive_when_due(successor.consumer(), sent + soon_s, "DLY-1").id == "soon"
+        successor.expect_counts(delayed=1, in_flight=1)
 
 
 @check("DLY-3")
-def a_far_job_blocks_no_other(bench: Bench) -> None:
+def a_far_job_blocks_no_other(context: CheckContext) -> None:
     """Jobs that are due now pass any number of jobs that are due in a year."""
-    with bench.rig() as rig:
-        rig.publish(*[f"far-{n}" for n in range(50)], delay_s=365 * 86_400)
-        rig.publish("now")
-        assert rig.receive_one(rig.consumer()).id == "now"
-        rig.expect_counts(delayed=50, in_flight=1)
+    with context.queue() as queue:
+        queue.publish(*[f"far-{n}" for n in range(50)], delay_s=365 * 86_400)
+        queue.publish("now")
+        assert queue.receive_one(queue.consumer()).id == "now"
+        queue.expect_counts(delayed=50, in_flight=1)
 
 
 @check("DLY-1")
-def the_application_delays_as_asked(bench: Bench) -> None:
+def the_application_delays_as_asked(context: CheckContext) -> None:
     """delay_s and a job's own not_before both hold it back; a moment that has passed doesn't."""
-    with app_on(bench) as app:
+    with app_on(context) as app:
         app.publish(Numbers(), delay_s=3600)
         now = utcnow()
         app.publish(Job(schema_name=QUEUE, payload=Numbers(), not_before=now.replace(year=now.year - 1)))

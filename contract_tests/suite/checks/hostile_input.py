@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ...domain.dead_reasons import DeadReason
 from ...domain.errors import JobsError
 from ..app import QUEUE, Numbers, Recorder, app_on
-from ..bench import Bench
+from ..check_context import CheckContext
 from ..registry import check
 from ..violation import demand
 
@@ -67,11 +67,11 @@ _NASTY = (
 
 
 @check("SEC-2", "RCV-4")
-def no_body_breaks_a_consumer(bench: Bench) -> None:
+def no_body_breaks_a_consumer(context: CheckContext) -> None:
     """Bodies that are no UTF-8, too deep, too large, ambiguous or of the wrong shape end as dead letters."""
 
     def survive(bodies: Sequence[bytes]) -> None:
-        with app_on(bench) as app:
+        with app_on(context) as app:
             for number, body in enumerate(bodies):
                 app.publish_raw(f"bad-{number}", body)
             good = app.publish(Numbers(x=1, note='{"x":NaN} 1e999 :::: {{{{'))
@@ -84,7 +84,7 @@ def no_body_breaks_a_consumer(bench: Bench) -> None:
 
     survive(_NASTY)
 
-    @bench.property(
+    @context.property(
         bodies=st.lists(st.one_of(st.sampled_from(_NASTY), st.binary(max_size=200)), min_size=1, max_size=5)
     )
     def _(bodies: list[bytes]) -> None:
@@ -104,7 +104,7 @@ class _Trap:
 
 
 @check("SEC-1")
-def nothing_is_unpickled_or_imported(bench: Bench) -> None:
+def nothing_is_unpickled_or_imported(context: CheckContext) -> None:
     """A pickle, and an envelope that names code to run or a schema nobody registered, are dead letters."""
     traps = [
         pickle.dumps(_Trap()),
@@ -113,7 +113,7 @@ def nothing_is_unpickled_or_imported(bench: Bench) -> None:
         b"cos\nsystem\n(S'true'\ntR.",
     ]
     _sprung.clear()
-    with app_on(bench) as app:
+    with app_on(context) as app:
         for number, body in enumerate(traps):
             app.publish_raw(f"trap-{number}", body)
         consumer = app.consume(Recorder(), len(traps))
@@ -123,7 +123,7 @@ def nothing_is_unpickled_or_imported(bench: Bench) -> None:
 
 
 @check("SEC-3")
-def secrets_stay_secret(bench: Bench) -> None:
+def secrets_stay_secret(context: CheckContext) -> None:
     """What the harness connects with appears in no repr, no log record, no error and no traceback."""
     records: list[str] = []
 
@@ -136,18 +136,18 @@ def secrets_stay_secret(bench: Bench) -> None:
     root.addHandler(collector)
     root.setLevel(logging.DEBUG)
     try:
-        with bench.rig() as rig:
-            rig.publish("job")
-            consumer = rig.consumer()
-            rig.drain(consumer, 1)
-            records += [repr(rig.backend), repr(consumer), str(rig.backend), repr(vars(rig.backend))]
+        with context.queue() as queue:
+            queue.publish("job")
+            consumer = queue.consumer()
+            queue.drain(consumer, 1)
+            records += [repr(queue.backend), repr(consumer), str(queue.backend), repr(vars(queue.backend))]
             try:
-                rig.backend.counts("nowhere")
+                queue.backend.counts("nowhere")
             except JobsError as error:
                 records += [repr(error), *traceback.format_exception(error)]
     finally:
         root.removeHandler(collector)
         root.setLevel(level)
-    for secret in bench.harness.secrets:
+    for secret in context.harness.secrets:
         leaks = [record for record in records if secret in record]
         demand("SEC-3", not leaks, f"a secret stands in {leaks[:1]!r:.200}")

@@ -21,102 +21,102 @@ from ...ports import (
     SettleOutcome,
 )
 from ..app import QUEUE, Numbers, Recorder, Total, app_on
-from ..bench import Bench, HeldLease, Rig
+from ..check_context import CheckContext, HeldLease, QueueUnderTest
 from ..registry import check
 from ..violation import demand
 from .receiving import blocked_receive
 
 
 @check("LSE-1")
-def a_dead_consumer_loses_no_job(bench: Bench) -> None:
+def a_dead_consumer_loses_no_job(context: CheckContext) -> None:
     """However many jobs a consumer held when it died, each comes back once, and says so."""
-    harness = bench.harness
+    harness = context.harness
 
     numbers = st.integers(1, 8)
 
-    @bench.waited_property(queues=st.lists(st.tuples(numbers, numbers), min_size=1, max_size=4))
-    def _(queues: list[tuple[int, int]]) -> None:
-        with bench.rigs(len(queues)) as rigs:
+    @context.waited_property(plans=st.lists(st.tuples(numbers, numbers), min_size=1, max_size=4))
+    def _(plans: list[tuple[int, int]]) -> None:
+        with context.queues(len(plans)) as queues:
             held: list[set[str]] = []
-            for rig, (published, taken) in zip(rigs, queues, strict=True):
-                rig.publish(*[f"job-{n}" for n in range(published)])
-                doomed = rig.consumer(lease_s=harness.lease_s)
-                held.append({delivery.id for delivery in rig.receive(doomed, taken)})
+            for queue, (published, taken) in zip(queues, plans, strict=True):
+                queue.publish(*[f"job-{n}" for n in range(published)])
+                doomed = queue.consumer(lease_s=harness.lease_s)
+                held.append({delivery.id for delivery in queue.receive(doomed, taken)})
                 harness.crash(doomed)
             harness.advance(harness.redelivery_s(harness.lease_s))
-            for rig, (published, _), lost in zip(rigs, queues, held, strict=True):
-                _expect_inherited(rig, published, lost)
+            for queue, (published, _), lost in zip(queues, plans, held, strict=True):
+                _expect_inherited(queue, published, lost)
 
 
-def _expect_inherited(rig: Rig, published: int, lost: set[str]) -> None:
-    heir, crashes = rig.consumer(), dict[str, int]()
+def _expect_inherited(queue: QueueUnderTest, published: int, lost: set[str]) -> None:
+    successor, crashes = queue.consumer(), dict[str, int]()
     for _ in range(published):
-        delivery = rig.receive_one(heir)
+        delivery = queue.receive_one(successor)
         crashes[delivery.id] = delivery.crashes
-        assert rig.settle(heir, Ack(delivery.receipt)) is SettleOutcome.OK
+        assert queue.settle(successor, Ack(delivery.receipt)) is SettleOutcome.OK
     demand("LSE-1", len(crashes) == published, f"{len(crashes)} of {published} came")
     for id_, count in crashes.items():
         demand("RTY-3", count == (id_ in lost), f"{id_} tells of {count} crashes")
 
 
 @check("LSE-1")
-def a_blocked_receiver_inherits_from_the_dead(bench: Bench) -> None:
+def a_blocked_receiver_inherits_from_the_dead(context: CheckContext) -> None:
     """A receiver that was waiting all along gets the job of a consumer that died, without asking again."""
-    harness = bench.harness
-    with bench.rig() as rig:
-        heir = rig.consumer()
-        waiting = bench.start(blocked_receive(heir))
+    harness = context.harness
+    with context.queue() as queue:
+        successor = queue.consumer()
+        waiting = context.start(blocked_receive(successor))
         time.sleep(0.05)
-        doomed = rig.consumer(lease_s=harness.lease_s)
-        rig.publish("other")
-        (first,) = bench.finish(waiting)
+        doomed = queue.consumer(lease_s=harness.lease_s)
+        queue.publish("other")
+        (first,) = context.finish(waiting)
         # Only now, or its lease might end while the blocked receiver is still about to take the first.
-        rig.publish("job")
-        held = rig.receive_one(doomed)
+        queue.publish("job")
+        held = queue.receive_one(doomed)
         assert (first.id, held.id) == ("other", "job")
-        waiting = bench.start(blocked_receive(heir))
+        waiting = context.start(blocked_receive(successor))
         time.sleep(0.05)
         harness.crash(doomed)
         harness.advance(harness.redelivery_s(harness.lease_s))
-        (inherited,) = bench.finish(waiting)
+        (inherited,) = context.finish(waiting)
         demand("LSE-1", inherited.id == held.id, f"{inherited.id} came, expected {held.id}")
         assert inherited.crashes == 1
 
 
 @check("LSE-2")
-def an_expired_lease_frees_the_job(bench: Bench) -> None:
+def an_expired_lease_frees_the_job(context: CheckContext) -> None:
     """A timed lease that isn't extended runs out; one that hangs on a connection doesn't while that lives."""
-    harness = bench.harness
-    with bench.rig() as rig:
-        rig.publish("job")
-        slow, other = rig.consumer(lease_s=harness.lease_s), rig.consumer()
+    harness = context.harness
+    with context.queue() as queue:
+        queue.publish("job")
+        slow, other = queue.consumer(lease_s=harness.lease_s), queue.consumer()
         asked = harness.now()
-        held = rig.receive_one(slow)
-        if bench.capabilities.lease is Lease.CONNECTION:
+        held = queue.receive_one(slow)
+        if context.capabilities.lease is Lease.CONNECTION:
             harness.advance(harness.redelivery_s(harness.lease_s))
-            rig.receive_nothing(other)
-            assert rig.settle(slow, Ack(held.receipt)) is SettleOutcome.OK
+            queue.receive_nothing(other)
+            assert queue.settle(slow, Ack(held.receipt)) is SettleOutcome.OK
             return
-        again = rig.receive_when_due(other, asked + harness.lease_s, "LSE-2")
+        again = queue.receive_when_due(other, asked + harness.lease_s, "LSE-2")
         demand("LSE-2", (again.number, again.attempt, again.crashes) == (2, 1, 1), f"it came as {again}")
         demand("LSE-4", again.receipt != held.receipt, "it came under the same receipt")
 
 
 @check("LSE-3")
-def extending_keeps_the_job(bench: Bench) -> None:
+def extending_keeps_the_job(context: CheckContext) -> None:
     """A consumer that extends in time keeps its job over many leases."""
 
-    @bench.keep_lease
+    @context.keep_lease
     def _(lease: HeldLease) -> None:
-        with bench.rig() as rig:
-            rig.publish("job")
-            holder, other = rig.consumer(lease_s=lease.seconds), rig.consumer()
-            held = lease.renewed_by(lambda: rig.receive_one(holder))
+        with context.queue() as queue:
+            queue.publish("job")
+            holder, other = queue.consumer(lease_s=lease.seconds), queue.consumer()
+            held = lease.renewed_by(lambda: queue.receive_one(holder))
             for _ in range(6):
-                bench.harness.advance(lease.seconds / 2)
+                context.harness.advance(lease.seconds / 2)
                 lease.renewed_by(lambda: _extend(holder, [held.receipt]))
-                rig.receive_nothing(other)
-            assert rig.settle(holder, Ack(held.receipt)) is SettleOutcome.OK
+                queue.receive_nothing(other)
+            assert queue.settle(holder, Ack(held.receipt)) is SettleOutcome.OK
 
 
 def _extend(holder: ConsumerBackend, receipts: list[str]) -> None:
@@ -126,31 +126,31 @@ def _extend(holder: ConsumerBackend, receipts: list[str]) -> None:
 
 
 @check("LSE-2", "LSE-3")
-def extending_one_keeps_no_other(bench: Bench) -> None:
+def extending_one_keeps_no_other(context: CheckContext) -> None:
     """Of several jobs that a consumer holds, those come back whose leases it doesn't extend."""
-    if bench.capabilities.lease is Lease.CONNECTION:
-        an_expired_lease_frees_the_job(bench)
+    if context.capabilities.lease is Lease.CONNECTION:
+        an_expired_lease_frees_the_job(context)
         return
 
-    @bench.waited_property(queues=st.lists(st.sets(st.integers(0, 3)), min_size=1, max_size=3))
-    def _(queues: list[set[int]]) -> None:
-        bench.keep_lease(lambda lease: _extend_some(bench, queues, lease))
+    @context.waited_property(plans=st.lists(st.sets(st.integers(0, 3)), min_size=1, max_size=3))
+    def _(plans: list[set[int]]) -> None:
+        context.keep_lease(lambda lease: _extend_some(context, plans, lease))
 
 
-def _extend_some(bench: Bench, queues: list[set[int]], lease: HeldLease) -> None:
-    """Hold four jobs of each queue, and extend the ``queues`` of them until the others have come back."""
-    harness = bench.harness
-    with bench.rigs(len(queues)) as rigs:
-        for rig in rigs:
-            rig.publish(*[f"job-{n}" for n in range(4)])
-        holders = [rig.consumer(lease_s=lease.seconds) for rig in rigs]
+def _extend_some(context: CheckContext, plans: list[set[int]], lease: HeldLease) -> None:
+    """Hold four jobs of each queue, and extend the ``plans`` of them until the others have come back."""
+    harness = context.harness
+    with context.queues(len(plans)) as queues:
+        for queue in queues:
+            queue.publish(*[f"job-{n}" for n in range(4)])
+        holders = [queue.consumer(lease_s=lease.seconds) for queue in queues]
         held = lease.renewed_by(
             lambda: [
-                [rig.receive_one(holder).receipt for _ in range(4)]
-                for rig, holder in zip(rigs, holders, strict=True)
+                [queue.receive_one(holder).receipt for _ in range(4)]
+                for queue, holder in zip(queues, holders, strict=True)
             ]
         )
-        kept = [[receipts[n] for n in sorted(some)] for receipts, some in zip(held, queues, strict=True)]
+        kept = [[receipts[n] for n in sorted(some)] for receipts, some in zip(held, plans, strict=True)]
 
         def extend_all() -> None:
             for holder, receipts in zip(holders, kept, strict=True):
@@ -160,35 +160,35 @@ def _extend_some(bench: Bench, queues: list[set[int]], lease: HeldLease) -> None
         while harness.now() < over:
             harness.advance(lease.seconds / 4)
             lease.renewed_by(extend_all)
-        for rig, some, holder, receipts in zip(rigs, queues, holders, kept, strict=True):
-            _expect_back(rig, {f"job-{n}" for n in range(4) if n not in some})
+        for queue, some, holder, receipts in zip(queues, plans, holders, kept, strict=True):
+            _expect_back(queue, {f"job-{n}" for n in range(4) if n not in some})
             outcomes = holder.settle([Ack(receipt) for receipt in receipts]).outcomes
             kept_all = set(outcomes) <= {SettleOutcome.OK}
             demand("LSE-3", kept_all, f"what was extended was answered {outcomes}")
 
 
-def _expect_back(rig: Rig, expected: set[str]) -> None:
-    heir = rig.consumer()
-    came = {rig.receive_one(heir).id for _ in expected}
-    rig.receive_nothing(heir)
+def _expect_back(queue: QueueUnderTest, expected: set[str]) -> None:
+    successor = queue.consumer()
+    came = {queue.receive_one(successor).id for _ in expected}
+    queue.receive_nothing(successor)
     demand("LSE-2", came == expected, f"{came} came back, expected {expected}")
 
 
 @check("LSE-3")
-def a_long_handler_keeps_its_job(bench: Bench) -> None:
+def a_long_handler_keeps_its_job(context: CheckContext) -> None:
     """The application extends by itself while a handler runs for several leases."""
-    bench.keep_lease(partial(_run_for_three_leases, bench), shortest_s=1.0)
+    context.keep_lease(partial(_run_for_three_leases, context), shortest_s=1.0)
 
 
-def _run_for_three_leases(bench: Bench, lease: HeldLease) -> None:
-    with app_on(bench) as app:
+def _run_for_three_leases(context: CheckContext, lease: HeldLease) -> None:
+    with app_on(context) as app:
         job_id = app.publish(Numbers(x=1, y=2))
         other = app.backend.open_consumer(QUEUE)
         came: list[Delivery] = []
 
         def slow(_job: object) -> Total:
             for _ in range(3):
-                bench.live(lease.seconds)
+                context.pass_time(lease.seconds)
                 came.extend(other.receive(1, 0.0))
             return Total(total=3)
 
@@ -205,11 +205,11 @@ def _run_for_three_leases(bench: Bench, lease: HeldLease) -> None:
 
 
 @check("LSE-4")
-def a_stale_receipt_changes_nothing(bench: Bench) -> None:
+def a_stale_receipt_changes_nothing(context: CheckContext) -> None:
     """Whatever is settled under a lease that was lost answers LOST, and the new holder is undisturbed."""
-    harness = bench.harness
-    if bench.capabilities.lease is Lease.CONNECTION:
-        _severed_receipts_are_lost(bench)
+    harness = context.harness
+    if context.capabilities.lease is Lease.CONNECTION:
+        _severed_receipts_are_lost(context)
         return
     makers: list[Callable[[str], Settlement]] = [
         lambda receipt: Ack(receipt, b"{}"),
@@ -218,47 +218,47 @@ def a_stale_receipt_changes_nothing(bench: Bench) -> None:
         Release,
     ]
 
-    @bench.property(maker=st.sampled_from(makers), held_again=st.booleans())
+    @context.property(maker=st.sampled_from(makers), held_again=st.booleans())
     def _(maker: Callable[[str], Settlement], held_again: bool) -> None:
-        with bench.rig() as rig:
-            rig.publish("job")
-            slow, heir = rig.consumer(lease_s=harness.lease_s), rig.consumer()
-            stale = rig.receive_one(slow).receipt
+        with context.queue() as queue:
+            queue.publish("job")
+            slow, successor = queue.consumer(lease_s=harness.lease_s), queue.consumer()
+            stale = queue.receive_one(slow).receipt
             harness.advance(harness.redelivery_s(harness.lease_s))
-            held = rig.receive_one(heir) if held_again else None
-            outcome = rig.settle(slow, maker(stale))
+            held = queue.receive_one(successor) if held_again else None
+            outcome = queue.settle(slow, maker(stale))
             demand("LSE-4", outcome is SettleOutcome.LOST, f"a late settlement was answered {outcome}")
             demand("LSE-4", slow.extend([stale]) == [SettleOutcome.LOST], "a late extension wasn't LOST")
-            rig.expect_counts(ready=int(held is None), in_flight=int(held is not None))
-            held = held or rig.receive_one(heir)
+            queue.expect_counts(ready=int(held is None), in_flight=int(held is not None))
+            held = held or queue.receive_one(successor)
             demand("LSE-4", held.attempt == 1, "a late settlement spent an attempt")
-            assert rig.settle(heir, Ack(held.receipt)) is SettleOutcome.OK
-            rig.expect_counts()
+            assert queue.settle(successor, Ack(held.receipt)) is SettleOutcome.OK
+            queue.expect_counts()
 
 
-def _severed_receipts_are_lost(bench: Bench) -> None:
-    with bench.rig() as rig:
-        rig.publish("job")
-        consumer = rig.consumer()
-        stale = rig.receive_one(consumer).receipt
-        bench.harness.sever(rig.backend)
-        again = rig.receive_one(rig.consumer())
+def _severed_receipts_are_lost(context: CheckContext) -> None:
+    with context.queue() as queue:
+        queue.publish("job")
+        consumer = queue.consumer()
+        stale = queue.receive_one(consumer).receipt
+        context.harness.sever(queue.backend)
+        again = queue.receive_one(queue.consumer())
         demand("LSE-4", consumer.extend([stale]) == [SettleOutcome.LOST], "a late extension wasn't LOST")
-        outcome = rig.settle(consumer, Ack(stale))
+        outcome = queue.settle(consumer, Ack(stale))
         demand("LSE-4", outcome is SettleOutcome.LOST, f"a late settlement was answered {outcome}")
         assert again.crashes == 1
 
 
 @check("LSE-4")
-def a_receipt_that_never_was_is_lost(bench: Bench) -> None:
+def a_receipt_that_never_was_is_lost(context: CheckContext) -> None:
     """A made-up receipt, or another consumer's from another queue, answers LOST and does nothing."""
 
-    @bench.property(receipt=st.text(max_size=40))
+    @context.property(receipt=st.text(max_size=40))
     def _(receipt: str) -> None:
-        with bench.rig() as rig:
-            rig.publish("job")
-            consumer = rig.consumer()
-            held = rig.receive_one(consumer)
+        with context.queue() as queue:
+            queue.publish("job")
+            consumer = queue.consumer()
+            held = queue.receive_one(consumer)
             if receipt == held.receipt:
                 return
             outcomes = consumer.settle([Ack(receipt), Ack(held.receipt)]).outcomes
@@ -266,20 +266,20 @@ def a_receipt_that_never_was_is_lost(bench: Bench) -> None:
 
 
 @check("LSE-4")
-def the_handler_is_told(bench: Bench) -> None:
+def the_handler_is_told(context: CheckContext) -> None:
     """A handler whose job is no longer its own can see so, and its settlement counts as lost."""
-    with app_on(bench) as app:
+    with app_on(context) as app:
         app.publish(Numbers())
 
         def handler(_job: object) -> None:
-            if bench.capabilities.lease is Lease.CONNECTION:
-                bench.harness.sever(app.backend)
+            if context.capabilities.lease is Lease.CONNECTION:
+                context.harness.sever(app.backend)
             else:
                 app.backend.delete(QUEUE)
-            give_up = time.monotonic() + bench.harness.bound_s
+            give_up = time.monotonic() + context.harness.timeout_s
             while not consumer.lease_lost:
                 demand("LSE-4", time.monotonic() < give_up, "the handler was never told")
-                bench.live(0.05)
+                context.pass_time(0.05)
 
         with Recorder(handler) as consumer:
             consumer.connect(app.orchestrator, lease_s=1.0)
@@ -289,17 +289,17 @@ def the_handler_is_told(bench: Bench) -> None:
 
 
 @check("LSE-5")
-def a_workers_clock_moves_no_deadline(bench: Bench) -> None:
+def a_workers_clock_moves_no_deadline(context: CheckContext) -> None:
     """With the worker's calendar an hour off, in either direction, leases and delays keep their length."""
-    harness, real = bench.harness, time.time
-    soon_s = bench.capabilities.delay_resolution_s + 0.3
+    harness, real = context.harness, time.time
+    soon_s = context.capabilities.delay_resolution_s + 0.3
     for off_s in (-3600.0, 3600.0):
-        with bench.rig() as rig, mock.patch("time.time", lambda off_s=off_s: real() + off_s):
-            rig.publish("held")
-            consumer, other = rig.consumer(), rig.consumer()
-            held = rig.receive_one(consumer)
+        with context.queue() as queue, mock.patch("time.time", lambda off_s=off_s: real() + off_s):
+            queue.publish("held")
+            consumer, other = queue.consumer(), queue.consumer()
+            held = queue.receive_one(consumer)
             sent = harness.now()
-            rig.publish("delayed", delay_s=soon_s)
-            assert rig.receive_when_due(other, sent + soon_s, "LSE-5").id == "delayed"
-            rig.receive_nothing(other)
-            assert rig.settle(consumer, Ack(held.receipt)) is SettleOutcome.OK
+            queue.publish("delayed", delay_s=soon_s)
+            assert queue.receive_when_due(other, sent + soon_s, "LSE-5").id == "delayed"
+            queue.receive_nothing(other)
+            assert queue.settle(consumer, Ack(held.receipt)) is SettleOutcome.OK

@@ -10,71 +10,71 @@ from ...domain.errors import InvalidInput, QueueNotFound, SchemaMismatch
 from ...domain.limits import MAX_BODY_BYTES
 from ...ports import Ack, Dead, Message, OrchestratorBackend, PublishStatus, Retry
 from ..app import QUEUE, Numbers, Recorder, app_on
-from ..bench import Bench
+from ..check_context import CheckContext
 from ..registry import check, refusal
 from ..violation import demand
 
 
 @check("PUB-1")
-def a_published_job_is_visible_at_once(bench: Bench) -> None:
+def a_published_job_is_visible_at_once(context: CheckContext) -> None:
     """Once publish has returned, another client counts the job and its consumer receives it."""
-    with bench.backends(2) as (publisher, other):
+    with context.backends(2) as (publisher, other):
         publisher.declare(Queue("jobs"))
         publisher.publish("jobs", [Message("a", b'{"n":1}')])
         assert other.counts("jobs").waiting == 1
-        (delivery,) = bench.receive(other.open_consumer("jobs"))
+        (delivery,) = context.receive(other.open_consumer("jobs"))
         assert (delivery.id, delivery.body) == ("a", b'{"n":1}')
         assert (delivery.attempt, delivery.number, delivery.crashes) == (1, 1, 0)
 
 
 @check("PUB-1")
-def equal_jobs_are_as_many_jobs(bench: Bench) -> None:
+def equal_jobs_are_as_many_jobs(context: CheckContext) -> None:
     """Jobs that differ in nothing but their ids are told apart, in whatever state they are."""
-    with bench.rig() as rig:
-        rig.backend.publish(rig.queue, [Message(id_, b"{}") for id_ in "abcd"])
-        rig.backend.publish(rig.queue, [Message("e", b"{}")])
-        rig.expect_counts(ready=5)
-        consumer = rig.consumer()
-        held = [rig.receive_one(consumer) for _ in range(4)]
+    with context.queue() as queue:
+        queue.backend.publish(queue.name, [Message(id_, b"{}") for id_ in "abcd"])
+        queue.backend.publish(queue.name, [Message("e", b"{}")])
+        queue.expect_counts(ready=5)
+        consumer = queue.consumer()
+        held = [queue.receive_one(consumer) for _ in range(4)]
         assert {delivery.body for delivery in held} == {b"{}"}
-        rig.settle(consumer, Ack(held[0].receipt))
-        rig.settle(consumer, Dead(held[1].receipt, "rejected", "no good"))
-        rig.settle(consumer, Retry(held[2].receipt, 3600.0, "later"))
-        rig.expect_counts(ready=1, delayed=1, in_flight=1, dead=1)
+        queue.settle(consumer, Ack(held[0].receipt))
+        queue.settle(consumer, Dead(held[1].receipt, "rejected", "no good"))
+        queue.settle(consumer, Retry(held[2].receipt, 3600.0, "later"))
+        queue.expect_counts(ready=1, delayed=1, in_flight=1, dead=1)
 
 
 @check("PUB-1")
-def a_body_arrives_as_it_was(bench: Bench) -> None:
+def a_body_arrives_as_it_was(context: CheckContext) -> None:
     """An empty body, one of every byte and one as large as is allowed come out as they went in."""
     every_byte = bytes(range(256))
     bodies = {"empty": b"", "bytes": every_byte, "large": every_byte * (MAX_BODY_BYTES // len(every_byte))}
-    with bench.rig() as rig:
-        rig.backend.publish(rig.queue, [Message(id_, body) for id_, body in bodies.items()])
-        consumer = rig.consumer()
+    with context.queue() as queue:
+        queue.backend.publish(queue.name, [Message(id_, body) for id_, body in bodies.items()])
+        consumer = queue.consumer()
         for id_, body in bodies.items():
-            assert rig.receive_one(consumer).body == body, f"the {id_} body was changed"
+            assert queue.receive_one(consumer).body == body, f"the {id_} body was changed"
 
 
 @check("PUB-2")
-def an_id_is_kept_to_the_end(bench: Bench) -> None:
+def an_id_is_kept_to_the_end(context: CheckContext) -> None:
     """Any id that is allowed is that of the outcome, the delivery and the dead letter, and is no other's."""
     ids = ["a", "A", ".", "..", "-", "a.b", "a-b", "a_b", "x" * 127 + "y", "x" * 127 + "z"]
-    with bench.rig() as rig:
-        assert [outcome.id for outcome in rig.publish(*ids)] == ids
-        consumer = rig.consumer()
+    with context.queue() as queue:
+        assert [outcome.id for outcome in queue.publish(*ids)] == ids
+        consumer = queue.consumer()
         for id_ in ids:
-            delivery = rig.receive_one(consumer)
+            delivery = queue.receive_one(consumer)
             demand("PUB-2", delivery.id == id_, f"{id_} came as {delivery.id}")
-            demand("PUB-2", delivery.body == rig.message(id_).body, f"{id_} came with another's body")
-            rig.settle(consumer, Dead(delivery.receipt, "rejected", "no good"))
-        letters = [letter.id for letter in rig.backend.dead_letters(rig.queue)]
+            demand("PUB-2", delivery.body == queue.message(id_).body, f"{id_} came with another's body")
+            queue.settle(consumer, Dead(delivery.receipt, "rejected", "no good"))
+        letters = [letter.id for letter in queue.backend.dead_letters(queue.name)]
         demand("PUB-2", letters == ids, f"the dead letters are {letters}")
 
 
 @check("PUB-2")
-def the_id_is_the_jobs_own(bench: Bench) -> None:
+def the_id_is_the_jobs_own(context: CheckContext) -> None:
     """The id that publish returns is that of the job that the handler sees."""
-    with app_on(bench) as app:
+    with app_on(context) as app:
         returned = [
             app.publish(Numbers(x=1)),
             app.publish(Job(schema_name=QUEUE, payload=Numbers(), id="mine")),
@@ -84,7 +84,7 @@ def the_id_is_the_jobs_own(bench: Bench) -> None:
 
 
 @check("PUB-3")
-def an_undeclared_queue_is_refused(bench: Bench) -> None:
+def an_undeclared_queue_is_refused(context: CheckContext) -> None:
     """Every call that names an undeclared queue raises QueueNotFound, and creates nothing."""
     calls: list[Callable[[OrchestratorBackend], object]] = [
         lambda backend: backend.publish("nowhere", [Message("a", b"{}")]),
@@ -96,7 +96,7 @@ def an_undeclared_queue_is_refused(bench: Bench) -> None:
         lambda backend: backend.redrive("nowhere"),
         lambda backend: backend.discard("nowhere"),
     ]
-    with bench.backends(1) as (backend,):
+    with context.backends(1) as (backend,):
         for call in [*calls, *calls]:  # twice: the first may not create what the second would find
             try:
                 call(backend)
@@ -106,29 +106,29 @@ def an_undeclared_queue_is_refused(bench: Bench) -> None:
 
 
 @check("PUB-4")
-def a_batch_is_answered_item_by_item_in_order(bench: Bench) -> None:
+def a_batch_is_answered_item_by_item_in_order(context: CheckContext) -> None:
     """Each message of a batch gets its own outcome, in order, and each that is accepted is there."""
 
-    @bench.property(size=st.integers(0, 60))
+    @context.property(size=st.integers(0, 60))
     def _(size: int) -> None:
-        with bench.rig() as rig:
+        with context.queue() as queue:
             ids = [f"job-{n}" for n in range(size)]
-            outcomes = rig.publish(*ids)
+            outcomes = queue.publish(*ids)
             demand("PUB-4", [outcome.id for outcome in outcomes] == ids, "outcomes aren't in order")
-            rig.expect_counts(ready=size)
+            queue.expect_counts(ready=size)
 
 
 @check("PUB-4")
-def a_large_batch_is_whole(bench: Bench) -> None:
+def a_large_batch_is_whole(context: CheckContext) -> None:
     """A batch of 3,000 messages of 1 KiB is accepted, and every one of them is delivered."""
-    with bench.rig() as rig:
+    with context.queue() as queue:
         ids = [f"job-{n}" for n in range(3000)]
         padding = b'{"pad":"%b"}' % (b"x" * 1000)
-        outcomes = rig.backend.publish(rig.queue, [Message(id_, padding) for id_ in ids])
+        outcomes = queue.backend.publish(queue.name, [Message(id_, padding) for id_ in ids])
         assert {outcome.status for outcome in outcomes} == {PublishStatus.ACCEPTED}
-        consumer, received = rig.consumer(), list[str]()
+        consumer, received = queue.consumer(), list[str]()
         while len(received) < len(ids):
-            deliveries = rig.receive(consumer, 500)
+            deliveries = queue.receive(consumer, 500)
             assert deliveries, f"only {len(received)} of {len(ids)} came"
             received += [delivery.id for delivery in deliveries]
             consumer.settle([Ack(delivery.receipt) for delivery in deliveries])
@@ -136,13 +136,13 @@ def a_large_batch_is_whole(bench: Bench) -> None:
 
 
 @check("PUB-4", "PUB-6")
-def an_invalid_item_costs_no_other(bench: Bench) -> None:
+def an_invalid_item_costs_no_other(context: CheckContext) -> None:
     """All items of a batch are validated first: the bad are rejected with their error, the good are sent."""
     good, bad = st.just({"x": 1.0}), st.sampled_from([{"x": "one"}, {"y": None}, "text", None])
 
-    @bench.property(items=st.lists(st.one_of(good, bad), max_size=12))
+    @context.property(items=st.lists(st.one_of(good, bad), max_size=12))
     def _(items: list[Any]) -> None:
-        with app_on(bench) as app:
+        with app_on(context) as app:
             outcomes = app.orchestrator.publish_batch(QUEUE, items)
             accepted = [outcome.status is PublishStatus.ACCEPTED for outcome in outcomes]
             demand("PUB-4", accepted == [item == {"x": 1.0} for item in items], f"{items} gave {accepted}")
@@ -153,52 +153,52 @@ def an_invalid_item_costs_no_other(bench: Bench) -> None:
 
 
 @check("PUB-5", needs="dedupe")
-def a_live_id_is_published_once(bench: Bench) -> None:
+def a_live_id_is_published_once(context: CheckContext) -> None:
     """An id that is ready, delayed, in flight or dead is answered DUPLICATE, within a batch as across."""
 
-    @bench.property(ids=st.lists(st.sampled_from("abcd"), min_size=1, max_size=8))
+    @context.property(ids=st.lists(st.sampled_from("abcd"), min_size=1, max_size=8))
     def _(ids: list[str]) -> None:
-        with bench.rig() as rig:
+        with context.queue() as queue:
             seen: set[str] = set()
             for id_, outcome in zip(
-                ids, rig.backend.publish(rig.queue, [rig.message(id_) for id_ in ids]), strict=True
+                ids, queue.backend.publish(queue.name, [queue.message(id_) for id_ in ids]), strict=True
             ):
                 expected = PublishStatus.DUPLICATE if id_ in seen else PublishStatus.ACCEPTED
                 demand("PUB-5", outcome.status is expected, f"{id_} of {ids} was {outcome.status}")
                 seen.add(id_)
-            rig.expect_counts(ready=len(seen))
+            queue.expect_counts(ready=len(seen))
 
 
 @check("PUB-5", needs="dedupe")
-def a_duplicate_changes_nothing_in_any_state(bench: Bench) -> None:
+def a_duplicate_changes_nothing_in_any_state(context: CheckContext) -> None:
     """Whatever state a job is in, publishing its id again leaves it, its body and its place alone."""
-    with bench.rig() as rig:
-        rig.publish("flying", "dead", "ready")
-        rig.publish("delayed", delay_s=3600)
-        consumer = rig.consumer()
-        (flying, dead) = (rig.receive_one(consumer), rig.receive_one(consumer))
-        rig.settle(consumer, Dead(dead.receipt, "rejected", "no good"))
+    with context.queue() as queue:
+        queue.publish("flying", "dead", "ready")
+        queue.publish("delayed", delay_s=3600)
+        consumer = queue.consumer()
+        (flying, dead) = (queue.receive_one(consumer), queue.receive_one(consumer))
+        queue.settle(consumer, Dead(dead.receipt, "rejected", "no good"))
         again = [Message(id_, b'{"another":"body"}') for id_ in ("flying", "dead", "ready", "delayed")]
-        for outcome in rig.backend.publish(rig.queue, again):
+        for outcome in queue.backend.publish(queue.name, again):
             demand("PUB-5", outcome.status is PublishStatus.DUPLICATE, f"live {outcome.id}: {outcome.status}")
-        rig.expect_counts(ready=1, delayed=1, in_flight=1, dead=1)
-        assert rig.receive_one(consumer).body == rig.message("ready").body
-        assert rig.settle(consumer, Ack(flying.receipt))
+        queue.expect_counts(ready=1, delayed=1, in_flight=1, dead=1)
+        assert queue.receive_one(consumer).body == queue.message("ready").body
+        assert queue.settle(consumer, Ack(flying.receipt))
 
 
 @refusal("dedupe")
-def a_second_publish_is_a_second_job(bench: Bench) -> None:
+def a_second_publish_is_a_second_job(context: CheckContext) -> None:
     """Without dedupe, publishing an id twice is answered truly: twice accepted, and twice delivered."""
-    with bench.rig() as rig:
-        rig.publish("a")
-        rig.publish("a")
-        rig.expect_counts(ready=2)
+    with context.queue() as queue:
+        queue.publish("a")
+        queue.publish("a")
+        queue.expect_counts(ready=2)
 
 
 @check("PUB-6")
-def what_breaks_a_rule_is_never_sent(bench: Bench) -> None:
+def what_breaks_a_rule_is_never_sent(context: CheckContext) -> None:
     """A bad payload, priority, delay, name, schema or size raises a typed error, and no job appears."""
-    with app_on(bench) as app:
+    with app_on(context) as app:
         publish = app.orchestrator.publish
         refused: list[tuple[type[Exception], Callable[[], object]]] = [
             (InvalidInput, lambda: publish(QUEUE, {"x": "one"})),
@@ -223,7 +223,7 @@ def what_breaks_a_rule_is_never_sent(bench: Bench) -> None:
 
 
 @check("PUB-6")
-def an_unknown_kind_is_refused(bench: Bench) -> None:
+def an_unknown_kind_is_refused(context: CheckContext) -> None:
     """A queue name or kind that breaks the rules never reaches the broker."""
     for name, kind in [("", "fifo"), ("a/b", "fifo"), ("x" * 129, "fifo"), ("jobs", "lifo")]:
         try:
@@ -231,6 +231,6 @@ def an_unknown_kind_is_refused(bench: Bench) -> None:
         except InvalidInput:
             continue
         raise AssertionError(f"queue {name!r} of kind {kind!r} was not refused")
-    with bench.backends(1) as (backend,):
+    with context.backends(1) as (backend,):
         backend.declare(Queue("x" * 128, QueueKind.FIFO))
         backend.declare(Queue("A-z_0.9", QueueKind.FIFO))

@@ -10,7 +10,7 @@ from ...domain import Job, Reject, RetryLater, RetryPolicy
 from ...domain.dead_reasons import DeadReason
 from ...ports import Ack, Delivery
 from ..app import QUEUE, Numbers, Recorder, app_on
-from ..bench import Bench
+from ..check_context import CheckContext
 from ..registry import check
 from ..violation import demand
 
@@ -20,12 +20,12 @@ def _fail(job: Job[Any]) -> None:
 
 
 @check("RTY-1")
-def an_exhausted_error_budget_is_death(bench: Bench) -> None:
+def an_exhausted_error_budget_is_death(context: CheckContext) -> None:
     """A job is tried as often as its policy, or its own budget, says; then it is dead, with its history."""
 
-    @bench.property(policy=st.integers(1, 4), own=st.none() | st.integers(1, 4))
+    @context.property(policy=st.integers(1, 4), own=st.none() | st.integers(1, 4))
     def _(policy: int, own: int | None) -> None:
-        with app_on(bench, retry=RetryPolicy(max_attempts=policy, base_delay_s=0)) as app:
+        with app_on(context, retry=RetryPolicy(max_attempts=policy, base_delay_s=0)) as app:
             job = Job(schema_name=QUEUE, payload=Numbers(), max_attempts=own)
             app.publish(job)
             budget = own or policy
@@ -40,19 +40,19 @@ def an_exhausted_error_budget_is_death(bench: Bench) -> None:
 
 
 @check("RTY-1")
-def a_failed_job_backs_off(bench: Bench) -> None:
+def a_failed_job_backs_off(context: CheckContext) -> None:
     """A failed job waits in the broker, for no longer than the policy's bound."""
     jobs = 8  # with full jitter, some delays are long enough to be seen
     for base_delay_s in (3600.0, 2.0):
         policy = RetryPolicy(max_attempts=2, base_delay_s=base_delay_s, max_delay_s=base_delay_s)
-        with app_on(bench, retry=policy) as app:
+        with app_on(context, retry=policy) as app:
             ids = [app.publish(Numbers()) for _ in range(jobs)]
             first = app.consume(Recorder(_fail), jobs)
             if base_delay_s == 3600.0:
                 delayed = app.orchestrator.counts(QUEUE).delayed
                 demand("RTY-1", delayed > 0, "no job is delayed after a failure")
                 continue
-            bench.harness.advance(base_delay_s + bench.capabilities.delay_resolution_s)
+            context.harness.advance(base_delay_s + context.capabilities.delay_resolution_s)
             then = app.consume(Recorder(_fail), jobs)  # a short delay may have been over before
             attempts = sorted((job.id, job.attempt) for job in [*first.jobs, *then.jobs])
             expected = sorted((id_, attempt) for id_ in ids for attempt in (1, 2))
@@ -60,10 +60,10 @@ def a_failed_job_backs_off(bench: Bench) -> None:
 
 
 @check("RTY-1")
-def backoff_doubles_to_its_cap(bench: Bench) -> None:
+def backoff_doubles_to_its_cap(context: CheckContext) -> None:
     """A delay is drawn from 0 to a bound that doubles with every attempt, up to the cap."""
 
-    @bench.property(attempt=st.integers(1, 10_000), base=st.floats(0, 100), cap=st.floats(0, 1000))
+    @context.property(attempt=st.integers(1, 10_000), base=st.floats(0, 100), cap=st.floats(0, 1000))
     def _(attempt: int, base: float, cap: float) -> None:
         policy = RetryPolicy(base_delay_s=base, max_delay_s=cap)
         longest = policy.longest_delay_s(attempt)
@@ -77,18 +77,18 @@ def backoff_doubles_to_its_cap(bench: Bench) -> None:
 
 
 @check("RTY-1")
-def a_consumers_policy_overrides_the_schemas(bench: Bench) -> None:
+def a_consumers_policy_overrides_the_schemas(context: CheckContext) -> None:
     """A consumer that has a policy of its own follows that."""
-    with app_on(bench, retry=RetryPolicy(max_attempts=5, base_delay_s=0)) as app:
+    with app_on(context, retry=RetryPolicy(max_attempts=5, base_delay_s=0)) as app:
         app.publish(Numbers())
         app.consume(Recorder(_fail, retry=RetryPolicy(max_attempts=1)), 1)
         assert app.orchestrator.counts(QUEUE).dead == 1
 
 
 @check("RTY-1")
-def a_failure_costs_its_own_job_only(bench: Bench) -> None:
+def a_failure_costs_its_own_job_only(context: CheckContext) -> None:
     """Jobs before and after one that fails are done."""
-    with app_on(bench, retry=RetryPolicy(max_attempts=1)) as app:
+    with app_on(context, retry=RetryPolicy(max_attempts=1)) as app:
         ids = [app.publish(Numbers(x=n)) for n in range(5)]
 
         def handler(job: Job[Numbers]) -> None:
@@ -101,17 +101,17 @@ def a_failure_costs_its_own_job_only(bench: Bench) -> None:
 
 
 @check("RTY-2")
-def a_handler_may_choose_when_to_retry(bench: Bench) -> None:
+def a_handler_may_choose_when_to_retry(context: CheckContext) -> None:
     """RetryLater makes the job ready after its own delay, with an attempt spent."""
-    soon_s = bench.capabilities.delay_resolution_s + 0.5
-    with app_on(bench) as app:
+    soon_s = context.capabilities.delay_resolution_s + 0.5
+    with app_on(context) as app:
         far, soon = app.publish(Numbers()), app.publish(Numbers())
 
         def later(job: Job[Numbers]) -> None:
             raise RetryLater(3600.0 if job.id == far else soon_s, "not yet")
 
         app.consume(Recorder(later), 2)
-        bench.harness.advance(soon_s + bench.capabilities.delay_resolution_s)
+        context.harness.advance(soon_s + context.capabilities.delay_resolution_s)
         (job,) = app.consume(Recorder(), 1).jobs
         demand("RTY-2", (job.id, job.attempt) == (soon, 2), f"{job.id} came, in attempt {job.attempt}")
         counts = app.orchestrator.counts(QUEUE)
@@ -119,9 +119,9 @@ def a_handler_may_choose_when_to_retry(bench: Bench) -> None:
 
 
 @check("RTY-2")
-def a_handler_may_reject(bench: Bench) -> None:
+def a_handler_may_reject(context: CheckContext) -> None:
     """Reject makes the job dead at once, with its reason, whatever attempts are left."""
-    with app_on(bench) as app:
+    with app_on(context) as app:
         job_id = app.publish(Numbers())
 
         def reject(_job: object) -> None:
@@ -134,15 +134,15 @@ def a_handler_may_reject(bench: Bench) -> None:
 
 
 @check("RTY-3")
-def a_job_that_kills_its_worker_ends_dead(bench: Bench) -> None:
+def a_job_that_kills_its_worker_ends_dead(context: CheckContext) -> None:
     """Once its crash budget is spent, a job is dead with that reason, and isn't run again."""
-    harness = bench.harness
+    harness = context.harness
     policy = RetryPolicy(max_attempts=5, base_delay_s=0, max_deliveries=3)
-    with app_on(bench, retry=policy) as app:
+    with app_on(context, retry=policy) as app:
         job_id = app.publish(Numbers())
         for _ in range(3):
             doomed = app.backend.open_consumer(QUEUE, lease_s=harness.lease_s)
-            assert bench.receive(doomed)
+            assert context.receive(doomed)
             harness.crash(doomed)
             harness.advance(harness.redelivery_s(harness.lease_s))
         consumer = app.consume(Recorder(), 1)
@@ -153,46 +153,46 @@ def a_job_that_kills_its_worker_ends_dead(bench: Bench) -> None:
 
 
 @check("RTY-3")
-def only_crashes_are_counted(bench: Bench) -> None:
+def only_crashes_are_counted(context: CheckContext) -> None:
     """Jobs that are published just while a consumer asks for more than there are have no crash counted.
 
     Where the broker pushes, it may send some as the consumer takes its request back.
     """
     rounds, at_once = 100, 3
-    with bench.rig() as rig:
+    with context.queue() as queue:
 
         def publish(name: str) -> None:
             for number in range(rounds):
-                rig.publish(*[f"{name}-{number}-{one}" for one in range(at_once)])
+                queue.publish(*[f"{name}-{number}-{one}" for one in range(at_once)])
                 time.sleep(0.0005)  # or a quick broker would always have as many as are asked for
 
-        publishers = [bench.start(partial(publish, name)) for name in ("left", "right")]
-        consumer = rig.consumer()
+        publishers = [context.start(partial(publish, name)) for name in ("left", "right")]
+        consumer = queue.consumer()
         came: list[Delivery] = []
         taken: list[Delivery] = []
         while len(came) < len(publishers) * rounds * at_once:
             acks = [Ack(delivery.receipt) for delivery in taken]
-            taken = consumer.settle(acks, take=50).deliveries or rig.receive(consumer, 50)
+            taken = consumer.settle(acks, take=50).deliveries or queue.receive(consumer, 50)
             if not taken:
                 for publisher in publishers:
-                    bench.finish(publisher)  # which tells what ails it
+                    context.finish(publisher)  # which tells what ails it
             assert taken, f"{len(came)} jobs came, and no more"
             came += taken
         for publisher in publishers:
-            bench.finish(publisher)
+            context.finish(publisher)
         crashed = sum(delivery.crashes > 0 for delivery in came)
         demand("RTY-3", not crashed, f"{crashed} of {len(came)} jobs have a crash counted that was none")
 
 
 @check("RTY-3")
-def the_two_budgets_are_counted_apart(bench: Bench) -> None:
+def the_two_budgets_are_counted_apart(context: CheckContext) -> None:
     """Crashes spend no attempts, failures no crash budget."""
-    harness = bench.harness
+    harness = context.harness
     policy = RetryPolicy(max_attempts=2, base_delay_s=0, max_deliveries=2)
-    with app_on(bench, retry=policy) as app:
+    with app_on(context, retry=policy) as app:
         app.publish(Numbers())
         doomed = app.backend.open_consumer(QUEUE, lease_s=harness.lease_s)
-        assert bench.receive(doomed)
+        assert context.receive(doomed)
         harness.crash(doomed)
         harness.advance(harness.redelivery_s(harness.lease_s))
         consumer = app.consume(Recorder(_fail), 2)

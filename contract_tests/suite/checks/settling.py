@@ -3,41 +3,41 @@
 from hypothesis import strategies as st
 
 from ...ports import Ack, Dead, Release, Retry, Settlement, SettleOutcome
-from ..bench import Bench
+from ..check_context import CheckContext
 from ..registry import check
 from ..violation import demand
 
 
 @check("SET-1")
-def an_ack_ends_the_job_once(bench: Bench) -> None:
+def an_ack_ends_the_job_once(context: CheckContext) -> None:
     """An acked job is gone for good, and every further settlement of its receipt answers ALREADY."""
-    with bench.rig() as rig:
-        rig.publish("job")
-        consumer = rig.consumer()
-        receipt = rig.receive_one(consumer).receipt
-        assert rig.settle(consumer, Ack(receipt)) is SettleOutcome.OK
-        rig.expect_counts()
+    with context.queue() as queue:
+        queue.publish("job")
+        consumer = queue.consumer()
+        receipt = queue.receive_one(consumer).receipt
+        assert queue.settle(consumer, Ack(receipt)) is SettleOutcome.OK
+        queue.expect_counts()
         for again in (
             Ack(receipt),
             Retry(receipt, 0.0, "late"),
             Dead(receipt, "rejected", ""),
             Release(receipt),
         ):
-            outcome = rig.settle(consumer, again)
+            outcome = queue.settle(consumer, again)
             demand(
                 "SET-1", outcome is SettleOutcome.ALREADY, f"{type(again).__name__} after an ack: {outcome}"
             )
-        rig.receive_nothing(consumer)
-        rig.expect_counts()
+        queue.receive_nothing(consumer)
+        queue.expect_counts()
 
 
 @check("SET-1")
-def a_batch_of_settlements_is_answered_in_order(bench: Bench) -> None:
+def a_batch_of_settlements_is_answered_in_order(context: CheckContext) -> None:
     """Each settlement of a batch has its own answer and its own effect, a receipt named twice included."""
-    with bench.rig() as rig:
-        rig.publish("acked", "dead", "retried", "released", "kept")
-        consumer = rig.consumer()
-        held = {delivery.id: delivery.receipt for _ in range(5) for delivery in rig.receive(consumer)}
+    with context.queue() as queue:
+        queue.publish("acked", "dead", "retried", "released", "kept")
+        consumer = queue.consumer()
+        held = {delivery.id: delivery.receipt for _ in range(5) for delivery in queue.receive(consumer)}
         batch: list[Settlement] = [
             Ack(held["acked"]),
             Dead(held["dead"], "rejected", "no good"),
@@ -48,70 +48,70 @@ def a_batch_of_settlements_is_answered_in_order(bench: Bench) -> None:
         outcomes = consumer.settle(batch).outcomes
         expected = [SettleOutcome.OK] * 3 + [SettleOutcome.ALREADY, SettleOutcome.OK]
         demand("SET-1", outcomes == expected, f"the answers were {outcomes}")
-        rig.expect_counts(ready=1, delayed=1, in_flight=1, dead=1)
+        queue.expect_counts(ready=1, delayed=1, in_flight=1, dead=1)
 
 
 @check("SET-1")
-def settling_and_taking_is_one_step(bench: Bench) -> None:
+def settling_and_taking_is_one_step(context: CheckContext) -> None:
     """Settle can take the next jobs as well: at most as many as asked for, none where none was asked for."""
 
-    @bench.property(published=st.integers(1, 8), take=st.integers(0, 8))
+    @context.property(published=st.integers(1, 8), take=st.integers(0, 8))
     def _(published: int, take: int) -> None:
-        with bench.rig() as rig:
-            rig.publish(*[f"job-{n}" for n in range(published)])
-            consumer = rig.consumer()
-            first = rig.receive_one(consumer)
+        with context.queue() as queue:
+            queue.publish(*[f"job-{n}" for n in range(published)])
+            consumer = queue.consumer()
+            first = queue.receive_one(consumer)
             answer = consumer.settle([Ack(first.receipt)], take=take)
             came = [delivery.id for delivery in answer.deliveries]
             demand("SET-1", answer.outcomes == [SettleOutcome.OK], f"the answer was {answer.outcomes}")
             demand("RCV-1", len(came) <= take, f"{len(came)} came where {take} were asked for")
-            rest = rig.drain(consumer, published - 1 - len(came))
+            rest = queue.drain(consumer, published - 1 - len(came))
             expected = [f"job-{n}" for n in range(1, published)]
             demand("ORD-1", came + rest == expected, f"{came + rest} came, expected {expected}")
 
 
 @check("SET-2")
-def a_retry_spends_an_attempt(bench: Bench) -> None:
+def a_retry_spends_an_attempt(context: CheckContext) -> None:
     """Each retry makes the job ready again with attempt + 1, after its delay and not before."""
-    soon_s = bench.capabilities.delay_resolution_s + 0.2
+    soon_s = context.capabilities.delay_resolution_s + 0.2
 
-    @bench.waited_property(delays=st.lists(st.sampled_from([0.0, soon_s]), min_size=1, max_size=4))
+    @context.waited_property(delays=st.lists(st.sampled_from([0.0, soon_s]), min_size=1, max_size=4))
     def _(delays: list[float]) -> None:
-        with bench.rig() as rig:
-            rig.publish("job")
-            consumer = rig.consumer()
-            delivery = rig.receive_one(consumer)
+        with context.queue() as queue:
+            queue.publish("job")
+            consumer = queue.consumer()
+            delivery = queue.receive_one(consumer)
             for attempt, delay_s in enumerate(delays, 2):
-                sent = bench.harness.now()
-                assert rig.settle(consumer, Retry(delivery.receipt, delay_s, "again")) is SettleOutcome.OK
-                delivery = rig.receive_when_due(consumer, sent + delay_s, "SET-2")
+                sent = context.harness.now()
+                assert queue.settle(consumer, Retry(delivery.receipt, delay_s, "again")) is SettleOutcome.OK
+                delivery = queue.receive_when_due(consumer, sent + delay_s, "SET-2")
                 demand("SET-2", delivery.attempt == attempt, f"attempt {delivery.attempt} came as {attempt}")
                 demand("SET-2", delivery.number == attempt, f"delivery {delivery.number} came as {attempt}")
                 demand("RTY-3", delivery.crashes == 0, "a retry was counted as a crash")
 
 
 @check("SET-3")
-def a_dead_job_is_kept_whole(bench: Bench) -> None:
+def a_dead_job_is_kept_whole(context: CheckContext) -> None:
     """A dead letter has the body, the reason, the error, the attempt, the crashes and the history."""
-    harness = bench.harness
-    with bench.rig() as rig:
-        rig.publish("job")
-        doomed = rig.consumer(lease_s=harness.lease_s)
-        rig.receive_one(doomed)
+    harness = context.harness
+    with context.queue() as queue:
+        queue.publish("job")
+        doomed = queue.consumer(lease_s=harness.lease_s)
+        queue.receive_one(doomed)
         harness.crash(doomed)
         harness.advance(harness.redelivery_s(harness.lease_s))
-        consumer = rig.consumer()
+        consumer = queue.consumer()
         for attempt in range(1, 15):
-            receipt = rig.receive_one(consumer).receipt
-            assert rig.settle(consumer, Retry(receipt, 0.0, f"error {attempt}")) is SettleOutcome.OK
-        receipt = rig.receive_one(consumer).receipt
+            receipt = queue.receive_one(consumer).receipt
+            assert queue.settle(consumer, Retry(receipt, 0.0, f"error {attempt}")) is SettleOutcome.OK
+        receipt = queue.receive_one(consumer).receipt
         error = "ünïcode \x00 \N{SKULL}"
-        assert rig.settle(consumer, Dead(receipt, "rejected", error)) is SettleOutcome.OK
-        rig.expect_counts(dead=1)
-        rig.receive_nothing(consumer)
-        (letter,) = rig.backend.dead_letters(rig.queue)
+        assert queue.settle(consumer, Dead(receipt, "rejected", error)) is SettleOutcome.OK
+        queue.expect_counts(dead=1)
+        queue.receive_nothing(consumer)
+        (letter,) = queue.backend.dead_letters(queue.name)
         found = (letter.id, letter.body, letter.reason, letter.error, letter.attempt, letter.crashes)
-        expected = ("job", rig.message("job").body, "rejected", error, 15, 1)
+        expected = ("job", queue.message("job").body, "rejected", error, 15, 1)
         demand("SET-3", found == expected, f"the letter holds {found}")
         history = [(failure.attempt, failure.error) for failure in letter.history]
         kept = [(attempt, f"error {attempt}") for attempt in range(5, 15)]
@@ -120,48 +120,50 @@ def a_dead_job_is_kept_whole(bench: Bench) -> None:
 
 
 @check("SET-4")
-def a_release_spends_nothing(bench: Bench) -> None:
+def a_release_spends_nothing(context: CheckContext) -> None:
     """Released jobs are back at once, with neither an attempt nor a crash counted."""
 
-    @bench.property(releases=st.integers(1, 6))
+    @context.property(releases=st.integers(1, 6))
     def _(releases: int) -> None:
-        with bench.rig() as rig:
-            rig.publish("job")
-            consumer, other = rig.consumer(), rig.consumer()
+        with context.queue() as queue:
+            queue.publish("job")
+            consumer, other = queue.consumer(), queue.consumer()
             for _ in range(releases):
-                assert rig.settle(consumer, Release(rig.receive_one(consumer).receipt)) is SettleOutcome.OK
-            delivery = rig.receive_one(other)
+                assert (
+                    queue.settle(consumer, Release(queue.receive_one(consumer).receipt)) is SettleOutcome.OK
+                )
+            delivery = queue.receive_one(other)
             spent = (delivery.attempt, delivery.crashes)
             demand("SET-4", spent == (1, 0), f"attempt and crashes are {spent} after {releases} releases")
 
 
 @check("SET-4", "RTY-1")
-def no_broker_limits_deliveries(bench: Bench) -> None:
+def no_broker_limits_deliveries(context: CheckContext) -> None:
     """A job may come back as often as its consumers decide: a broker's own limit must not cut that short."""
     times = 25
-    with bench.rig() as rig:
-        rig.publish("job")
-        consumer = rig.consumer()
+    with context.queue() as queue:
+        queue.publish("job")
+        consumer = queue.consumer()
         for _ in range(times):
-            assert rig.settle(consumer, Release(rig.receive_one(consumer).receipt)) is SettleOutcome.OK
+            assert queue.settle(consumer, Release(queue.receive_one(consumer).receipt)) is SettleOutcome.OK
         for _ in range(times):
-            receipt = rig.receive_one(consumer).receipt
-            assert rig.settle(consumer, Retry(receipt, 0.0, "again")) is SettleOutcome.OK
-        last = rig.receive_one(consumer)
+            receipt = queue.receive_one(consumer).receipt
+            assert queue.settle(consumer, Retry(receipt, 0.0, "again")) is SettleOutcome.OK
+        last = queue.receive_one(consumer)
         found = (last.attempt, last.number, last.crashes)
         assert found == (times + 1, 2 * times + 1, 0), f"attempt, delivery and crashes are {found}"
 
 
 @check("SET-4")
-def closing_a_consumer_releases_what_it_holds(bench: Bench) -> None:
+def closing_a_consumer_releases_what_it_holds(context: CheckContext) -> None:
     """A consumer that closes in good order gives its jobs back at once, as by release."""
-    with bench.rig() as rig:
-        rig.publish("a", "b")
-        consumer = rig.consumer()
-        rig.receive(consumer)
-        rig.receive(consumer)
+    with context.queue() as queue:
+        queue.publish("a", "b")
+        consumer = queue.consumer()
+        queue.receive(consumer)
+        queue.receive(consumer)
         consumer.close()
-        heir = rig.consumer()
-        came = [rig.receive_one(heir), rig.receive_one(heir)]
+        successor = queue.consumer()
+        came = [queue.receive_one(successor), queue.receive_one(successor)]
         spent = {(delivery.attempt, delivery.crashes) for delivery in came}
         demand("SET-4", spent == {(1, 0)}, f"attempts and crashes are {spent}")

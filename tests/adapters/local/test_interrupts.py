@@ -2,7 +2,7 @@
 
 import itertools
 
-from brokers.interrupts import interrupt_at
+from interrupts import interrupt_at
 from mindtrace.jobs import LocalClient, Queue
 from mindtrace.jobs.ports import Ack, Message
 

@@ -5,7 +5,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from brokers.interrupts import interrupt_at
+from interrupts import interrupt_at
 from mindtrace.jobs import Queue, SQLiteClient
 from mindtrace.jobs.ports import Message
 

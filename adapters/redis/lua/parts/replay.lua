@@ -1,6 +1,6 @@
 -- Answers a request that was sent again as before, and refuses one that comes late.
 -- Reads  request now stand, body run delay wake last
--- Sets   answer(outcomes, ids, infos), which makes the answer of exchange.lua
+-- Sets   answer(outcomes, ids, infos), which makes the answer of settle_and_take.lua
 -- Cost   O(1), and to read the bodies once more
 
 local function answer(outcomes, ids, infos)

@@ -1,6 +1,6 @@
 -- Settles what the consumer has done (SET, RES). Each settlement is checked against its lease's token before anything
 -- is written for it: a job that another consumer holds by now is left alone (LSE-4).
--- Reads  kind now waited_until, ARGV from the 6th on; includes keep_result, retry and bury
+-- Reads  kind now waited_until, ARGV from the 6th on; includes keep_result, retry and dead_letter
 -- Sets   outcomes (a list of 1, settled, and 0, lost, in the order of ARGV), must_wake (whether jobs are ready for
 --        others), must_plan (whether something is due sooner than others know)
 -- Cost   O(1) a plain ack, and O(log n) for its lease; removes at most 500 results whose time is over
@@ -61,7 +61,7 @@ do
           if what == 'r' then
             --- @include retry
           elseif what == 'd' then
-            --- @include bury
+            --- @include dead_letter
           else
             returned[#returned + 1] = id
             returned_states[#returned_states + 1] = job

@@ -1,6 +1,6 @@
 -- Leases the next jobs to the consumer, in the order of the queue (RCV-1, ORD).
 -- Reads  kind now, take consumer request lease_ms, state ready run
--- Sets   ids, infos (what exchange.lua returns of each), all_first (whether all are first deliveries)
+-- Sets   ids, infos (what settle_and_take.lua returns of each), all_first (whether all are first deliveries)
 -- Cost   O(1) a job on a fifo, O(log n) else, and O(log n) for its lease
 
 local ids, infos, all_first = {}, {}, true

@@ -23,11 +23,11 @@ from mindtrace.jobs.ports import (
     Redelivery,
 )
 
-from . import moves
-from .bell import Bell
+from . import transitions
+from .change_notifier import ChangeNotifier
 from .consumer_backend import SpoolConsumerBackend
 from .folder import QueueFolder, State
-from .record import dead_letter
+from .job_file import dead_letter
 
 _CAPABILITIES = Capabilities(
     stack=False,
@@ -58,7 +58,7 @@ class SpoolClient(OrchestratorBackend):
         if not check_name("namespace", namespace).strip("."):
             raise InvalidName(f"namespace {namespace!r}: must be more than dots")
         self._home = Path(path).absolute() / namespace
-        self._bell = Bell()
+        self._notifier = ChangeNotifier()
         self._lock = threading.Lock()
         self._consumers: weakref.WeakSet[SpoolConsumerBackend] = weakref.WeakSet()
         self._closed = False
@@ -85,42 +85,42 @@ class SpoolClient(OrchestratorBackend):
         folder.create()
 
     def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
-        outcomes = moves.publish(self._folder(queue), messages)
-        self._bell.ring()
+        outcomes = transitions.publish(self._folder(queue), messages)
+        self._notifier.notify()
         return outcomes
 
     def open_consumer(
         self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
     ) -> SpoolConsumerBackend:
         with self._lock:  # so that `close` can't miss it
-            consumer = SpoolConsumerBackend(self._folder(queue), self._bell, lease_s)
+            consumer = SpoolConsumerBackend(self._folder(queue), self._notifier, lease_s)
             self._consumers.add(consumer)
         return consumer
 
     def counts(self, queue: str) -> QueueCounts:
         folder = self._folder(queue)
-        moves.sweep(folder)
-        ready, delayed, in_flight, dead = (sum(1 for _ in folder.labels(state)) for state in State)
+        transitions.sweep(folder)
+        ready, delayed, in_flight, dead = (sum(1 for _ in folder.names(state)) for state in State)
         return QueueCounts(ready, delayed, in_flight, dead)
 
     def purge(self, queue: str) -> int:
-        return self._tend(queue, moves.purge)
+        return self._administer(queue, transitions.purge)
 
     def delete(self, queue: str) -> None:
         self._folder(queue).remove()
-        self._bell.ring()
+        self._notifier.notify()
 
     def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         folder = self._folder(queue)
-        listed = moves.dead(folder)[offset : offset + limit]
-        found = ((label, folder.read(label, State.DEAD)) for label in listed)
-        return [dead_letter(label, record) for label, record in found if record is not None]
+        listed = transitions.dead(folder)[offset : offset + limit]
+        found = ((name, folder.read(name, State.DEAD)) for name in listed)
+        return [dead_letter(name, content) for name, content in found if content is not None]
 
     def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:
-        return self._tend(queue, lambda folder: moves.redrive(folder, ids))
+        return self._administer(queue, lambda folder: transitions.redrive(folder, ids))
 
     def discard(self, queue: str, ids: Sequence[str] | None = None) -> int:
-        return self._tend(queue, lambda folder: moves.discard(folder, ids))
+        return self._administer(queue, lambda folder: transitions.discard(folder, ids))
 
     def result(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
         self._folder(queue)
@@ -135,12 +135,12 @@ class SpoolClient(OrchestratorBackend):
         for consumer in consumers:
             consumer.close()
 
-    def _tend(self, queue: str, tend: Callable[[QueueFolder], int]) -> int:
+    def _administer(self, queue: str, change: Callable[[QueueFolder], int]) -> int:
         folder = self._folder(queue)
-        tended = tend(folder)
+        changed = change(folder)
         folder.sync()
-        self._bell.ring()
-        return tended
+        self._notifier.notify()
+        return changed
 
     def _folder(self, queue: str) -> QueueFolder:
         if self._closed:

@@ -10,28 +10,28 @@ from time import monotonic
 from mindtrace.jobs.domain.errors import Closed, QueueNotFound
 from mindtrace.jobs.ports import ConsumerBackend, Delivery, Settled, Settlement, SettleOutcome
 
-from . import moves
-from .bell import Bell
+from . import transitions
+from .change_notifier import ChangeNotifier
+from .file_name import FileName, time_ns
 from .folder import QueueFolder, State
-from .label import Label, moment
 
-_LOOK_S = 0.025
-"""How often, in seconds, a receiver looks for what other processes did."""
+_POLL_S = 0.025
+"""How often, in seconds, a receiver polls for the changes of other processes."""
 
 
 class SpoolConsumerBackend(ConsumerBackend):
     """Leases by rename. Made by :meth:`SpoolClient.open_consumer`."""
 
-    def __init__(self, folder: QueueFolder, bell: Bell, lease_s: float) -> None:
+    def __init__(self, folder: QueueFolder, notifier: ChangeNotifier, lease_s: float) -> None:
         super().__init__()
-        folder.labels(State.READY)  # raises where there is no such queue
+        folder.names(State.READY)  # raises where there is no such queue
         self._folder = folder
-        self._bell = bell
+        self._notifier = notifier
         self._lease_s = lease_s
         name = token_hex(8)
         self._prefix = f"{name}."
         self._receipts = (f"{name}.{number}" for number in count(1))
-        self._held: dict[str, Label] = {}
+        self._held: dict[str, FileName] = {}
         self._lost: set[str] = set()
         self._lock = threading.Lock()  # of what is held; nobody waits for jobs under it
         self._interrupted = False
@@ -44,10 +44,10 @@ class SpoolConsumerBackend(ConsumerBackend):
     def receive(self, max_jobs: int, timeout_s: float) -> list[Delivery]:
         give_up = monotonic() + timeout_s
         while True:
-            rings = self._bell.rings  # first: what happens from here on cuts the wait short
+            changes = self._notifier.changes  # first: what happens from here on cuts the wait short
             with self._lock:
                 self._check_open()
-                next_when = moves.sweep(self._folder)
+                next_when = transitions.sweep(self._folder)
                 deliveries = self._take(max_jobs)
             left_s = give_up - monotonic()
             if deliveries:
@@ -56,19 +56,19 @@ class SpoolConsumerBackend(ConsumerBackend):
                 self._interrupted = False
                 return []
             if next_when is not None:
-                left_s = min(left_s, (next_when - moment()) / 1e9)
-            self._bell.wait(rings, max(0.0, min(left_s, _LOOK_S)))
+                left_s = min(left_s, (next_when - time_ns()) / 1e9)
+            self._notifier.wait(changes, max(0.0, min(left_s, _POLL_S)))
 
     def _take(self, max_jobs: int) -> list[Delivery]:
         deliveries = []
-        for label in moves.lease(self._folder, max_jobs, self._lease_s, self._receipts):
-            record = self._folder.read(label, State.LEASED)
-            if record is None:  # deleted meanwhile, or leased for less than this took
+        for name in transitions.lease(self._folder, max_jobs, self._lease_s, self._receipts):
+            content = self._folder.read(name, State.LEASED)
+            if content is None:  # deleted meanwhile, or leased for less than this took
                 continue
-            self._held[label.token] = label
-            _, _, receipt, attempt, number, crashes, id_ = label
+            self._held[name.token] = name
+            _, _, receipt, attempt, number, crashes, id_ = name
             deliveries.append(
-                Delivery(id_, record.body, receipt, attempt, number, crashes, deadline_s=self._lease_s)
+                Delivery(id_, content.body, receipt, attempt, number, crashes, deadline_s=self._lease_s)
             )
         return deliveries
 
@@ -81,18 +81,18 @@ class SpoolConsumerBackend(ConsumerBackend):
             deliveries: list[Delivery] = []
             with suppress(QueueNotFound):  # deleted meanwhile; the outcomes say so
                 if take:
-                    moves.sweep(self._folder)
+                    transitions.sweep(self._folder)
                     deliveries = self._take(take)
-        self._bell.ring()
+        self._notifier.notify()
         return Settled(outcomes, deliveries)
 
     def _settle_one(self, settlement: Settlement) -> SettleOutcome:
-        label = self._held.get(settlement.receipt)
-        if label is None:
+        name = self._held.get(settlement.receipt)
+        if name is None:
             return self._why_not_held(settlement.receipt)
         settled = False
         with suppress(QueueNotFound):
-            settled = moves.settle(self._folder, label, settlement)
+            settled = transitions.settle(self._folder, name, settlement)
         del self._held[settlement.receipt]  # not before: what raised may be tried again
         if settled:
             return SettleOutcome.OK
@@ -105,10 +105,10 @@ class SpoolConsumerBackend(ConsumerBackend):
             return [self._extend_one(receipt) for receipt in receipts]
 
     def _extend_one(self, receipt: str) -> SettleOutcome:
-        label = self._held.get(receipt)
-        if label is None:
+        name = self._held.get(receipt)
+        if name is None:
             return self._why_not_held(receipt)
-        longer = moves.extend(self._folder, label, self._lease_s)
+        longer = transitions.extend(self._folder, name, self._lease_s)
         if longer is None:
             del self._held[receipt]
             self._lost.add(receipt)
@@ -123,15 +123,15 @@ class SpoolConsumerBackend(ConsumerBackend):
 
     def interrupt(self) -> None:
         self._interrupted = True
-        self._bell.ring()
+        self._notifier.notify()
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            for label in self._held.values():
-                moves.give_back(self._folder, label)
+            for name in self._held.values():
+                transitions.release(self._folder, name)
             self._held.clear()
-        self._bell.ring()
+        self._notifier.notify()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -1,4 +1,4 @@
-"""One queue's folder, and the few things that are done to the files in it, each of them atomic.
+"""The folder of one queue, and the operations on its files, each of them atomic.
 
 ``ready/``    jobs that can be delivered, by their place in the order of arrival
 ``delayed/``  jobs that aren't due yet, by when they are
@@ -21,11 +21,11 @@ from typing import Any
 
 from mindtrace.jobs.domain.errors import BackendUnavailable, JobsError, QueueNotFound
 
-from .label import Label, moment, parse_all
-from .record import Record, pack, pack_note, read
+from .file_name import FileName, parse_all, time_ns
+from .job_file import JobFile, pack, pack_note, read
 
 _LEFTOVER_S = 3600.0
-"""How old, in seconds, is what a process left aside that died over writing or removing it."""
+"""Seconds after which a temporary file counts as left by a process that died."""
 
 
 class State(StrEnum):
@@ -49,7 +49,7 @@ class QueueFolder:
 
     def create(self) -> None:
         """Create the folder unless it is there: made aside, it appears whole, by one rename."""
-        with self._seam():
+        with self._translated_errors():
             self._home.mkdir(parents=True, exist_ok=True)
             if self._path.is_dir():
                 self._remove_leftovers()
@@ -67,7 +67,7 @@ class QueueFolder:
 
     def remove(self) -> None:
         """Remove the folder: with all that is in it at once, by a rename; then file by file."""
-        with self._seam():
+        with self._translated_errors():
             doomed = self._path.rename(self._aside())
             _sync(self._home)
         shutil.rmtree(doomed, ignore_errors=True)
@@ -83,13 +83,13 @@ class QueueFolder:
 
     @contextmanager
     def locked(self) -> Iterator[Callable[[], int]]:
-        """Hold the queue's lock, for what takes more than one rename; yields what gives out places.
+        """Hold the queue's lock, for a step of several renames; yield a function that takes the next place.
 
-        That is: to take the next place, which is to read the last one and to write it back; and to write a
-        failure into a leased job's file before moving it on, while nobody may take back its lease. The
-        kernel frees the lock of a process that dies.
+        There are two such steps: to read the last place and write the next, and to write a failure into a
+        leased job's file before moving it, while nobody else may end its lease. The kernel releases the lock
+        of a process that dies.
         """
-        with self._seam():
+        with self._translated_errors():
             lock = os.open(self._path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 flock(lock, LOCK_EX)  # on a file opened anew, so that threads exclude each other as well
@@ -97,7 +97,7 @@ class QueueFolder:
 
                 def next_place() -> int:
                     nonlocal last
-                    last = max(last + 1, moment())  # in order even if the clock was set back
+                    last = max(last + 1, time_ns())  # in order even if the clock was set back
                     return last
 
                 yield next_place
@@ -107,50 +107,54 @@ class QueueFolder:
 
     def sync(self) -> None:
         """Make sure that what was moved survives the machine's death."""
-        with self._seam(), suppress(FileNotFoundError):  # else the queue was deleted meanwhile
+        with self._translated_errors(), suppress(FileNotFoundError):  # else the queue was deleted meanwhile
             for state in State:
                 _sync(self._path / state)
 
     # -- its files --------------------------------------------------------------------------------
 
-    def labels(self, state: State) -> Iterator[Label]:
+    def names(self, state: State) -> Iterator[FileName]:
         """The jobs in ``state``, in order."""
-        with self._seam():
+        with self._translated_errors():
             return parse_all(sorted(file.name for file in os.scandir(self._path / state)))
 
     def write(self, body: bytes) -> str:
         """Write a new job's file aside, and to the disk; return its token."""
         token = token_hex(8)
-        with self._seam(), (self._path / "tmp" / token).open("xb") as file:
+        with self._translated_errors(), (self._path / "tmp" / token).open("xb") as file:
             file.write(pack(body))
             file.flush()
             os.fsync(file.fileno())
         return token
 
-    def admit(self, label: Label, state: State) -> None:
-        """Let the file appear that was written under ``label.token``."""
-        with self._seam():
-            (self._path / "tmp" / label.token).rename(self._file(label, state))
+    def admit(self, name: FileName, state: State) -> None:
+        """Let the file appear that was written under ``name.token``."""
+        with self._translated_errors():
+            (self._path / "tmp" / name.token).rename(self._file(name, state))
 
     # Each of these says whether the file was there. Of several that try at once, one succeeds.
 
-    def move(self, label: Label, source: State, to: Label, target: State) -> bool:
+    def move(self, name: FileName, source: State, to: FileName, target: State) -> bool:
         """Rename a job's file."""
-        with self._seam(), suppress(FileNotFoundError):
-            self._file(label, source).rename(self._file(to, target))
+        with self._translated_errors(), suppress(FileNotFoundError):
+            self._file(name, source).rename(self._file(to, target))
             return True
         return False
 
-    def drop(self, label: Label, state: State) -> bool:
+    def drop(self, name: FileName, state: State) -> bool:
         """Remove a job's file."""
-        with self._seam(), suppress(FileNotFoundError):
-            self._file(label, state).unlink()
+        with self._translated_errors(), suppress(FileNotFoundError):
+            self._file(name, state).unlink()
             return True
         return False
 
-    def note(self, label: Label, **note: Any) -> bool:
+    def note(self, name: FileName, **note: Any) -> bool:
         """Add a line to a leased job's file; the lock must be held."""
-        with self._seam(), suppress(FileNotFoundError), self._file(label, State.LEASED).open("r+b") as file:
+        with (
+            self._translated_errors(),
+            suppress(FileNotFoundError),
+            self._file(name, State.LEASED).open("r+b") as file,
+        ):
             file.seek(0, os.SEEK_END)
             file.write(pack_note(note))
             file.flush()
@@ -158,18 +162,18 @@ class QueueFolder:
             return True
         return False
 
-    def read(self, label: Label, state: State) -> Record | None:
+    def read(self, name: FileName, state: State) -> JobFile | None:
         """Read a job's file; None where it isn't there any more."""
-        with self._seam(), suppress(FileNotFoundError):
-            return read(self._file(label, state))
+        with self._translated_errors(), suppress(FileNotFoundError):
+            return read(self._file(name, state))
         return None
 
-    def _file(self, label: Label, state: State) -> Path:
-        return self._path / state / str(label)
+    def _file(self, name: FileName, state: State) -> Path:
+        return self._path / state / str(name)
 
     @contextmanager
-    def _seam(self) -> Iterator[None]:
-        """Turn the system's errors into the ports'."""
+    def _translated_errors(self) -> Iterator[None]:
+        """Raise the operating system's errors as those of the ports."""
         try:
             yield
         except JobsError:

@@ -1,0 +1,14 @@
+#!lua flags=allow-oom
+-- Lets no lease of a queue end for a while after an outage, in which no worker could extend them (LSE-3, RTY-3).
+-- KEYS  meta
+-- ARGV  the server's run id, how long to let them stand in ms, 1 where the caller met an outage
+-- Return 1, or 0 where there was no outage since the last call, or is no queue
+-- Cost  O(1)
+
+local about = redis.call('HMGET', meta, 'kind', 'server')
+if not about[1] then return 0 end
+local restarted = about[2] and about[2] ~= ARGV[1]
+if about[2] ~= ARGV[1] then redis.call('HSET', meta, 'server', ARGV[1]) end
+if not restarted and ARGV[3] == '0' then return 0 end
+redis.call('HSET', meta, 'stand', now_ms() + ARGV[2])
+return 1

@@ -1,1 +1,0 @@
-"""The parts, one by one."""

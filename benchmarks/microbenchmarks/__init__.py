@@ -1,0 +1,1 @@
+"""Microbenchmarks of the parts of this project."""

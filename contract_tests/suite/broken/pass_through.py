@@ -1,0 +1,201 @@
+"""An adapter that passes every call on to another. A fault derives from it, and overrides one method."""
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from ...domain import Queue
+from ...ports import (
+    Capabilities,
+    ConsumerBackend,
+    DeadLetter,
+    Delivery,
+    JobResult,
+    Message,
+    OrchestratorBackend,
+    PublishOutcome,
+    QueueCounts,
+    Settled,
+    Settlement,
+    SettleOutcome,
+)
+
+
+class PassThrough:
+    """Has no fault. All clients of a namespace share one instance."""
+
+    secrets: ClassVar[tuple[str, ...]] = ()
+    """What would have to stay secret, for faults that let it out."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
+        """Seconds on the broker's clock."""
+
+    # -- messages, deliveries and settlements ------------------------------------------------------
+
+    def outgoing(self, client: "BrokenBackend", message: Message) -> Message:
+        """Every message on its way into the broker."""
+        return message
+
+    def incoming(self, consumer: "BrokenConsumer", deliveries: list[Delivery]) -> list[Delivery]:
+        """Everything that the broker delivers."""
+        return deliveries
+
+    def settling(self, consumer: "BrokenConsumer", settlement: Settlement) -> Settlement:
+        """Every settlement on its way into the broker."""
+        return settlement
+
+    # -- the calls of a client --------------------------------------------------------------------
+
+    def namespace(self, name: str) -> str:
+        """Which namespace of the adapter a client of ``name`` works in."""
+        return name
+
+    def describe(self, client: "BrokenBackend") -> str:
+        """The client's repr."""
+        return f"Broken({client.inner!r})"
+
+    def capabilities(self, client: "BrokenBackend") -> Capabilities:
+        """As the port has it; so all that follow."""
+        return client.inner.capabilities
+
+    def declare(self, client: "BrokenBackend", queue: Queue) -> None:
+        client.inner.declare(queue)
+
+    def publish(
+        self, client: "BrokenBackend", queue: str, messages: Sequence[Message]
+    ) -> list[PublishOutcome]:
+        return client.inner.publish(queue, [self.outgoing(client, message) for message in messages])
+
+    def open_consumer(
+        self, client: "BrokenBackend", queue: str, lease_s: float, prefetch: int | None
+    ) -> ConsumerBackend:
+        return client.inner.open_consumer(queue, lease_s=lease_s, prefetch=prefetch)
+
+    def counts(self, client: "BrokenBackend", queue: str) -> QueueCounts:
+        return client.inner.counts(queue)
+
+    def purge(self, client: "BrokenBackend", queue: str) -> int:
+        return client.inner.purge(queue)
+
+    def delete(self, client: "BrokenBackend", queue: str) -> None:
+        client.inner.delete(queue)
+
+    def dead_letters(self, client: "BrokenBackend", queue: str, limit: int, offset: int) -> list[DeadLetter]:
+        return client.inner.dead_letters(queue, limit=limit, offset=offset)
+
+    def redrive(self, client: "BrokenBackend", queue: str, ids: Sequence[str] | None) -> int:
+        return client.inner.redrive(queue, ids)
+
+    def discard(self, client: "BrokenBackend", queue: str, ids: Sequence[str] | None) -> int:
+        return client.inner.discard(queue, ids)
+
+    def result(self, client: "BrokenBackend", queue: str, job_id: str, timeout_s: float) -> JobResult | None:
+        return client.inner.result(queue, job_id, timeout_s=timeout_s)
+
+    def sever(self, client: "BrokenBackend") -> None:
+        """The client's connections are about to be cut."""
+
+    def close(self, client: "BrokenBackend") -> None:
+        client.inner.close()
+
+    # -- the calls of a consumer ------------------------------------------------------------------
+
+    def receive(self, consumer: "BrokenConsumer", max_jobs: int, timeout_s: float) -> list[Delivery]:
+        return self.incoming(consumer, consumer.inner.receive(max_jobs, timeout_s))
+
+    def settle(self, consumer: "BrokenConsumer", settlements: Sequence[Settlement], take: int) -> Settled:
+        sent = [self.settling(consumer, settlement) for settlement in settlements]
+        answer = consumer.inner.settle(sent, take=take)
+        return Settled(answer.outcomes, self.incoming(consumer, answer.deliveries))
+
+    def extend(self, consumer: "BrokenConsumer", receipts: Sequence[str]) -> list[SettleOutcome]:
+        return consumer.inner.extend(receipts)
+
+    def interrupt(self, consumer: "BrokenConsumer") -> None:
+        consumer.inner.interrupt()
+
+    def close_consumer(self, consumer: "BrokenConsumer") -> None:
+        consumer.inner.close()
+
+
+class BrokenBackend(OrchestratorBackend):
+    """A client that asks ``fault`` first."""
+
+    def __init__(self, inner: OrchestratorBackend, fault: PassThrough) -> None:
+        super().__init__()
+        self.inner = inner
+        self.fault = fault
+
+    def __repr__(self) -> str:
+        return self.fault.describe(self)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.fault.capabilities(self)
+
+    def declare(self, queue: Queue) -> None:
+        self.fault.declare(self, queue)
+
+    def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
+        return self.fault.publish(self, queue, messages)
+
+    def open_consumer(
+        self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
+    ) -> "BrokenConsumer":
+        return BrokenConsumer(self.fault.open_consumer(self, queue, lease_s, prefetch), self, queue)
+
+    def counts(self, queue: str) -> QueueCounts:
+        return self.fault.counts(self, queue)
+
+    def purge(self, queue: str) -> int:
+        return self.fault.purge(self, queue)
+
+    def delete(self, queue: str) -> None:
+        self.fault.delete(self, queue)
+
+    def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+        return self.fault.dead_letters(self, queue, limit, offset)
+
+    def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:
+        return self.fault.redrive(self, queue, ids)
+
+    def discard(self, queue: str, ids: Sequence[str] | None = None) -> int:
+        return self.fault.discard(self, queue, ids)
+
+    def result(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
+        return self.fault.result(self, queue, job_id, timeout_s)
+
+    def close(self) -> None:
+        self.fault.close(self)
+
+
+class BrokenConsumer(ConsumerBackend):
+    """A consumer that asks the fault of its ``client`` first."""
+
+    def __init__(self, inner: ConsumerBackend, client: BrokenBackend, queue: str) -> None:
+        super().__init__()
+        self.inner = inner
+        self.client = client
+        self.queue = queue
+
+    @property
+    def lease_s(self) -> float | None:
+        return self.inner.lease_s
+
+    def receive(self, max_jobs: int, timeout_s: float) -> list[Delivery]:
+        return self.client.fault.receive(self, max_jobs, timeout_s)
+
+    def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
+        return self.client.fault.settle(self, settlements, take)
+
+    def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
+        return self.client.fault.extend(self, receipts)
+
+    def release_ahead(self) -> None:
+        self.inner.release_ahead()
+
+    def interrupt(self) -> None:
+        self.client.fault.interrupt(self)
+
+    def close(self) -> None:
+        self.client.fault.close_consumer(self)

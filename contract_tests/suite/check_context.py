@@ -1,0 +1,380 @@
+"""The context on which an adapter is tried: fresh namespaces, queues, time, threads, properties."""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.strategies import SearchStrategy
+
+from ..domain import Queue, QueueKind
+from ..ports import (
+    Ack,
+    Capabilities,
+    ConsumerBackend,
+    Delivery,
+    Message,
+    OrchestratorBackend,
+    PublishOutcome,
+    PublishStatus,
+    QueueCounts,
+    Settlement,
+    SettleOutcome,
+)
+from .harness import Harness
+from .profiles import Profile
+from .violation import demand
+
+ValueT = TypeVar("ValueT")
+
+LONG_LEASE_S = 600.0
+"""A lease that never runs out during a check."""
+_STEP_S = 0.02
+CLOCKS_DIFFER_S = 0.002
+"""The broker may count in whole milliseconds, so that two readings of one moment differ by as much."""
+_LONGER = (1, 8, 64)
+"""The factors by which a lease is lengthened while it proves too short for this machine."""
+
+_names = itertools.count(1)
+_run = uuid4().hex[:12]
+"""Tells this process from all others that share the broker, also from those of other machines."""
+
+
+@dataclass(slots=True)
+class QueueUnderTest:
+    """One queue of one backend, with the calls that checks make most often."""
+
+    context: "CheckContext"
+    backend: OrchestratorBackend
+    name: str
+
+    def message(self, id_: str, *, priority: int = 0, delay_s: float = 0.0) -> Message:
+        """Make a message whose body contains its id."""
+        return Message(id_, b'{"body of":"%b"}' % id_.encode(), priority, delay_s)
+
+    def publish(self, *ids: str, priority: int = 0, delay_s: float = 0.0) -> list[PublishOutcome]:
+        """Publish a message for each id, as one batch, and demand that all are accepted."""
+        messages = [self.message(id_, priority=priority, delay_s=delay_s) for id_ in ids]
+        outcomes = self.backend.publish(self.name, messages)
+        assert [outcome.status for outcome in outcomes] == [PublishStatus.ACCEPTED] * len(ids)
+        return outcomes
+
+    def consumer(self, *, lease_s: float = LONG_LEASE_S) -> ConsumerBackend:
+        """Open a consumer whose lease lasts longer than any check."""
+        return self.backend.open_consumer(self.name, lease_s=lease_s)
+
+    def receive(
+        self, consumer: ConsumerBackend, max_jobs: int = 1, *, timeout_s: float | None = None
+    ) -> list[Delivery]:
+        """Receive what should be there."""
+        return self.context.receive(consumer, max_jobs, timeout_s=timeout_s)
+
+    def receive_one(self, consumer: ConsumerBackend) -> Delivery:
+        """Receive one job that should be there."""
+        deliveries = self.receive(consumer)
+        assert len(deliveries) == 1, "a job should be ready, and none came"
+        return deliveries[0]
+
+    def receive_nothing(self, consumer: ConsumerBackend) -> None:
+        """Demand that no job is ready."""
+        deliveries = consumer.receive(10, 0.0)
+        assert not deliveries, f"nothing should be ready, and these came: {_ids(deliveries)}"
+
+    def receive_when_due(self, consumer: ConsumerBackend, due: float, clause: str) -> Delivery:
+        """Receive one job that must come, and not before ``due``, by the harness's clock.
+
+        It is asked for at once, and then when it is due: a slow machine may be late for the first time.
+        """
+        harness, deliveries = self.context.harness, consumer.receive(1, 0.0)
+        if not deliveries:
+            harness.advance(max(0.0, due - harness.now()) + self.backend.capabilities.delay_resolution_s)
+            deliveries = self.receive(consumer)
+        early_s = due - harness.now()
+        assert len(deliveries) == 1, "a job should be ready, and none came"
+        demand(clause, early_s <= CLOCKS_DIFFER_S, f"{deliveries[0].id} came {early_s:.3f} s early")
+        return deliveries[0]
+
+    def drain(self, consumer: ConsumerBackend, count: int) -> list[str]:
+        """Receive and ack ``count`` jobs one by one, and return their ids in the order of delivery."""
+        ids = []
+        for _ in range(count):
+            delivery = self.receive_one(consumer)
+            ids.append(delivery.id)
+            assert self.settle(consumer, Ack(delivery.receipt)) is SettleOutcome.OK
+        return ids
+
+    def settle(self, consumer: ConsumerBackend, settlement: Settlement) -> SettleOutcome:
+        """Settle one delivery."""
+        return consumer.settle([settlement]).outcomes[0]
+
+    def counts(self) -> QueueCounts:
+        """Count the queue's jobs."""
+        return self.backend.counts(self.name)
+
+    def expect_counts(self, *, ready: int = 0, delayed: int = 0, in_flight: int = 0, dead: int = 0) -> None:
+        """Demand these counts; those in flight only where the backend can tell."""
+        known = self.backend.capabilities.counts_in_flight
+        expected = QueueCounts(ready, delayed, in_flight if known else None, dead)
+
+        def agree() -> None:
+            counts = self.counts()
+            assert counts == expected, f"{counts}, not {expected}"
+
+        self.context.eventually(agree)
+
+
+class HeldLease:
+    """A lease that a check keeps, and whether it may have run out because this machine was too slow."""
+
+    def __init__(self, harness: Harness, seconds: float) -> None:
+        self.seconds = seconds
+        self._harness = harness
+        self._since = inf
+        self._was_late = False
+
+    def begin(self) -> None:
+        """Note that the lease is taken now or later."""
+        self._since = self._harness.now()
+
+    def renewed_by(self, call: Callable[[], ValueT]) -> ValueT:
+        """Make a call that takes or extends the lease, and note when it began unless it raises."""
+        began = self._harness.now()
+        value = call()
+        self._was_late = self.may_be_over
+        self._since = began
+        return value
+
+    @property
+    def may_be_over(self) -> bool:
+        """Whether it ever was renewed so late that the broker may have ended it before."""
+        return self._was_late or self._harness.now() - self._since >= self.seconds
+
+
+@dataclass(slots=True)
+class CheckContext:
+    """One adapter, tested under one profile. Every check gets one."""
+
+    harness: Harness
+    profile: Profile
+    seed: int | None = None
+    examples: int = 0
+    """How many examples of properties were run so far; of one that failed, up to the first that did."""
+    failed: bool = False
+    """Whether the check that runs has found an example that fails."""
+    _capabilities: list[Capabilities] = field(default_factory=list)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the adapter declares."""
+        if not self._capabilities:
+            with self.namespace() as namespace, self.harness.make(namespace) as backend:
+                self._capabilities.append(backend.capabilities)
+        return self._capabilities[0]
+
+    # -- namespaces and queues --------------------------------------------------------------------
+
+    @contextmanager
+    def namespace(self) -> Iterator[str]:
+        """A name that no other check uses; destroyed in the end."""
+        name = f"contract-{_run}-{next(_names)}"
+        try:
+            yield name
+        finally:
+            self.harness.destroy(name)
+
+    @contextmanager
+    def backends(self, count: int) -> Iterator[list[OrchestratorBackend]]:
+        """Several clients of one fresh namespace."""
+        with self.namespace() as namespace, ExitStack() as stack:
+            yield [stack.enter_context(self.harness.make(namespace)) for _ in range(count)]
+
+    @contextmanager
+    def queues(self, count: int) -> Iterator[list[QueueUnderTest]]:
+        """Several fresh queues of a fresh client, so that their delays and leases pass at the same time."""
+        with self.backends(1) as (backend,):
+            yield [self.queue_on(backend, name=f"jobs-{number}") for number in range(count)]
+
+    @contextmanager
+    def queue(self, kind: QueueKind = QueueKind.FIFO, *, name: str = "jobs") -> Iterator[QueueUnderTest]:
+        """A fresh queue of a fresh client in a fresh namespace."""
+        with self.backends(1) as (backend,):
+            yield self.queue_on(backend, kind, name=name)
+
+    def queue_on(
+        self, backend: OrchestratorBackend, kind: QueueKind = QueueKind.FIFO, *, name: str = "jobs"
+    ) -> QueueUnderTest:
+        """Declare a queue of ``backend``, and return it."""
+        backend.declare(Queue(name, kind))
+        return QueueUnderTest(self, backend, name)
+
+    # -- time -------------------------------------------------------------------------------------
+
+    @property
+    def lateness_s(self) -> float:
+        """How long after its time a due job may come: on a clock that stands still, as declared."""
+        slow_s = 0.0 if self.harness.virtual_time else self.harness.timeout_s
+        return self.capabilities.delay_resolution_s + slow_s
+
+    def keep_lease(self, attempt: Callable[[HeldLease], None], *, shortest_s: float | None = None) -> None:
+        """Make an attempt that holds a lease, and repeat it with a longer one where it came too late to.
+
+        An assertion that fails after the lease may have run out proves nothing about the adapter.
+        """
+        for factor in _LONGER:
+            lease = HeldLease(self.harness, (shortest_s or self.harness.lease_s) * factor)
+            try:
+                return attempt(lease)
+            except AssertionError:
+                if not lease.may_be_over:
+                    raise
+        raise AssertionError(f"this machine was too slow to keep a lease of {lease.seconds:g} s")
+
+    def pass_time(self, seconds: float) -> None:
+        """Let the broker's time and real time pass together, so that threads can act meanwhile."""
+        if not self.harness.virtual_time:
+            self.harness.advance(seconds)
+            return
+        while seconds > 0:
+            time.sleep(min(_STEP_S, seconds))
+            self.harness.advance(min(_STEP_S, seconds))
+            seconds -= _STEP_S
+
+    def receive(
+        self, consumer: ConsumerBackend, max_jobs: int = 1, *, timeout_s: float | None = None
+    ) -> list[Delivery]:
+        """Receive what should be there: waits as long as the harness allows a slow broker."""
+        wait_s = self.harness.timeout_s if timeout_s is None else timeout_s
+        if self.harness.virtual_time and (ready := consumer.receive(max_jobs, 0.0)):
+            return ready  # where time stands still, waiting takes a thread
+        return self.call_in_time(
+            lambda: consumer.receive(max_jobs, wait_s), within_s=wait_s + self.harness.timeout_s
+        )
+
+    def call_in_time(self, call: Callable[[], ValueT], *, within_s: float | None = None) -> ValueT:
+        """Make a call that may block, while time passes; demand that it returns in time."""
+        if not self.harness.virtual_time:
+            return call()
+        future = self.start(call)
+        return self.finish(future, within_s=within_s)
+
+    def stopwatch(self) -> Callable[[], float]:
+        """Start a stopwatch, and return the function that reads it, in seconds.
+
+        Timeouts may pass by the machine's clock while leases pass by a virtual one: the longer time counts.
+        """
+        began_s, began_virtual_s = time.monotonic(), self.harness.now()
+        return lambda: max(time.monotonic() - began_s, self.harness.now() - began_virtual_s)
+
+    def start(self, call: Callable[[], ValueT]) -> "Future[ValueT]":
+        """Make a call on a thread of its own, which doesn't outlive the process."""
+        future: Future[ValueT] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(call())
+            except BaseException as error:
+                future.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        return future
+
+    def finish(self, future: "Future[ValueT]", *, within_s: float | None = None) -> ValueT:
+        """Return what a started call returned, letting time pass until then."""
+        timeout_s = self.harness.timeout_s if within_s is None else within_s
+        give_up = time.monotonic() + timeout_s
+        while not future.done():
+            assert time.monotonic() < give_up, f"a call should have returned within {timeout_s:g} s"
+            self.pass_time(_STEP_S)
+        return future.result()
+
+    def failure_of(self, call: Callable[[], object]) -> BaseException | None:
+        """Return what a call raises, or None, letting time pass until then."""
+        return self.failure(self.start(call))
+
+    def failure(self, future: "Future[Any]") -> BaseException | None:
+        """Return what a started call raised, or None, letting time pass until then."""
+        try:
+            self.finish(future)
+        except Exception as error:
+            return error
+        return None
+
+    def eventually(self, check: Callable[[], None]) -> None:
+        """Repeat a check until it holds, or time is up: a broker may need a moment to show what it did."""
+        give_up = time.monotonic() + (0 if self.harness.virtual_time else self.harness.timeout_s)
+        while True:
+            try:
+                return check()
+            except AssertionError:
+                if time.monotonic() >= give_up:
+                    raise
+            time.sleep(_STEP_S)
+
+    # -- properties -------------------------------------------------------------------------------
+
+    def settings(self, examples: int, **more: Any) -> settings:
+        """The Hypothesis settings of this profile."""
+        unwanted = {Phase.explain} if self.profile.shrink else {Phase.explain, Phase.shrink}
+        return settings(
+            max_examples=examples,
+            derandomize=self.profile.derandomize and self.seed is None,
+            deadline=None,
+            database=None,
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+            phases=[phase for phase in Phase if phase not in unwanted],
+            **more,
+        )
+
+    def seeded(self, test: Any) -> Any:
+        """Fix the random numbers of a property or a state machine, where a seed was asked for."""
+        return test if self.seed is None else seed(self.seed)(test)
+
+    @contextmanager
+    def example(self) -> Iterator[None]:
+        """Count an example, unless one has failed: what comes then repeats it, or makes it smaller."""
+        self.examples += not self.failed
+        try:
+            yield
+        except Exception:
+            self.failed = True
+            raise
+
+    def property(self, **strategies: SearchStrategy[Any]) -> Callable[[Callable[..., None]], None]:
+        """Run the decorated function at once, as a property of values drawn from ``strategies``."""
+        return self._property(self.profile.property_examples, strategies)
+
+    def waited_property(self, **strategies: SearchStrategy[Any]) -> Callable[[Callable[..., None]], None]:
+        """As :meth:`property`, of one whose every example lets time pass: try several cases in each."""
+        profile = self.profile
+        examples = (
+            profile.property_examples if self.harness.virtual_time else profile.waited_property_examples
+        )
+        return self._property(examples, strategies)
+
+    def _property(
+        self, examples: int, strategies: dict[str, SearchStrategy[Any]]
+    ) -> Callable[[Callable[..., None]], None]:
+        def run(body: Callable[..., None]) -> None:
+            __tracebackhide__ = True
+
+            def example(**values: Any) -> None:
+                __tracebackhide__ = True
+                with self.example():
+                    body(**values)
+
+            test = given(**strategies)(example)
+            self.seeded(self.settings(examples)(test))()
+
+        return run
+
+
+def _ids(deliveries: Sequence[Delivery]) -> list[str]:
+    return [delivery.id for delivery in deliveries]

@@ -1,0 +1,45 @@
+"""Break the connections of a RabbitMQ client, and receive jobs: what several test modules do."""
+
+import time
+from collections.abc import Collection
+
+from mindtrace.jobs import ConsumerBackend, RabbitMQClient
+from mindtrace.jobs.adapters.rabbitmq.transport.connection import Connection
+from mindtrace.jobs.ports import Ack, Delivery, SettleOutcome
+
+QUEUE = "squares"
+LIMIT_S = 60.0
+"""How long a test waits for what must happen; only a failing test waits that long."""
+
+
+def cut(connection: Connection) -> None:
+    """Break a connection as a network does, and let it be noticed."""
+    broken = connection._driver
+    if broken is not None:
+        broken.drop()
+    give_up = time.monotonic() + LIMIT_S
+    while broken is not None and connection._driver is broken:
+        assert time.monotonic() < give_up, "it doesn't notice that it broke"
+        connection.loop.poll()
+        time.sleep(0.001)
+
+
+def receive(consumer: ConsumerBackend, count: int) -> list[Delivery]:
+    """Receive so many jobs."""
+    came: list[Delivery] = []
+    while len(came) < count:
+        some = consumer.receive(count - len(came), LIMIT_S)
+        assert some, f"{len(came)} came, of {count}"
+        came += some
+    return came
+
+
+def drained(client: RabbitMQClient, expected: Collection[str], queue: str = QUEUE) -> list[str]:
+    """Run what is left, and return its ids: wait until each of ``expected`` came, and look for more."""
+    ids: list[str] = []
+    with client.open_consumer(queue) as consumer:
+        while came := consumer.receive(10, 0.3 if set(expected) <= set(ids) else LIMIT_S):
+            ids += [delivery.id for delivery in came]
+            assert set(consumer.settle([Ack(one.receipt) for one in came]).outcomes) == {SettleOutcome.OK}
+    assert set(expected) <= set(ids), f"{ids} came, and no more"
+    return ids

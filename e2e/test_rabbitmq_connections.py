@@ -1,0 +1,465 @@
+"""Connections to RabbitMQ that break, open, close or fork at the worst moments."""
+
+import gc
+import os
+import select
+import signal
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count
+from typing import Any
+
+import pika.data
+import pytest
+from pika.frame import Heartbeat
+
+from brokers.private_server import free_port
+from brokers.proxy import Disruption, Proxy
+from brokers.rabbitmq_server import PrivateRabbitMQ, retry_timeout
+from mindtrace.jobs import RabbitMQClient, RabbitMQConsumerBackend
+from mindtrace.jobs.adapters.rabbitmq.consumer.channel import ConsumerChannel
+from mindtrace.jobs.adapters.rabbitmq.transport import connection as connection_module
+from mindtrace.jobs.domain import Queue, QueueKind
+from mindtrace.jobs.domain.errors import BackendUnavailable, BrokerUnsuitable, Closed
+from mindtrace.jobs.ports import (
+    Ack,
+    Dead,
+    Message,
+    PublishStatus,
+    Release,
+    Retry,
+    Settlement,
+    SettleOutcome,
+)
+
+from .rabbitmq_jobs import LIMIT_S, QUEUE, cut, drained
+from .worker_process import eventually
+
+ACK = b"\x00\x3c\x00\x50"
+"""What a Basic.Ack contains."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbitMQ]:
+    """One node for all: no test here breaks it."""
+    node = PrivateRabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
+    try:
+        yield node.start()
+    finally:
+        node.kill()
+
+
+@pytest.fixture
+def client(server: PrivateRabbitMQ) -> Iterator[RabbitMQClient]:
+    with server.client(f"t{time.monotonic_ns()}", retry_timeout_s=LIMIT_S) as made:
+        made.declare(Queue(QUEUE))
+        yield made
+
+
+class CutAt:
+    """Cuts a consumer's connection before or after the n-th request over it, until it is lifted."""
+
+    NAMES = ("request", "settle")
+
+    def __init__(self, channel: ConsumerChannel, which: int, *, before: bool) -> None:
+        self.cuts = 0
+        self._channel = channel
+        self._left = which
+        for name in self.NAMES:
+            setattr(channel, name, self._cutting(getattr(channel, name), before))
+
+    def lift(self) -> None:
+        """Cut no more."""
+        for name in self.NAMES:
+            delattr(self._channel, name)
+
+    def _cutting(self, say: Callable[..., Any], before: bool) -> Callable[..., Any]:
+        def cutting(*args: Any, **options: Any) -> Any:
+            self._left -= 1
+            if self._left == 0 and before:
+                self._cut()
+            answer = say(*args, **options)
+            if self._left == 0 and not before:
+                self._cut()
+            return answer
+
+        return cutting
+
+    def _cut(self) -> None:
+        cut(self._channel)
+        self.cuts += 1
+
+
+SETTLEMENTS: dict[str, Callable[[str], Settlement]] = {
+    "ack": Ack,
+    "retry": lambda receipt: Retry(receipt, 0.0, "no"),
+    "dead": lambda receipt: Dead(receipt, "rejected", "no"),
+    "release": Release,
+}
+
+
+@pytest.mark.parametrize("how", SETTLEMENTS)
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("kind", [QueueKind.FIFO, QueueKind.PRIORITY])
+def test_a_settlement_is_ok_only_where_the_broker_heard_it(
+    server: PrivateRabbitMQ, kind: QueueKind, before: bool, how: str
+) -> None:
+    """Whichever request the connection breaks at: OK is final, LOST leaves it open (LSE-4, I1)."""
+    with server.client(f"t{time.monotonic_ns()}", retry_timeout_s=LIMIT_S) as client:
+        for request in count(1):
+            queue = f"{QUEUE}-{request}"
+            client.declare(Queue(queue, kind))
+            if not settled_at_a_cut(client, queue, how, request, before=before):
+                assert request > 1
+                return
+            client.delete(queue)
+
+
+def settled_at_a_cut(client: RabbitMQClient, queue: str, how: str, request: int, *, before: bool) -> bool:
+    """Settle one of three jobs, cut the connection at that request, and say whether there were so many."""
+    client.publish(queue, [Message(f"job-{n}", b"{}") for n in range(3)])
+    with client.open_consumer(queue) as consumer:
+        assert isinstance(consumer, RabbitMQConsumerBackend)
+        (held,) = consumer.receive(1, LIMIT_S)
+        cutter = CutAt(consumer._channel, request, before=before)
+        (outcome,) = consumer.settle([SETTLEMENTS[how](held.receipt)], take=1).outcomes
+        cutter.lift()
+    dead = Counter(letter.id for letter in client.dead_letters(queue))
+    unheard = before and request == 1
+    gone = (how == "ack" and not unheard) or held.id in dead
+    left = Counter(drained(client, {f"job-{n}" for n in range(3)} - ({held.id} if gone else set()), queue))
+    times = left.pop(held.id, 0)
+    assert left == {"job-1": 1, "job-2": 1}, "the others were disturbed"
+    outcomes = f"{how} at request {request}: {outcome}, delivered {times} times, dead {dead[held.id]} times"
+    if outcome is SettleOutcome.OK:
+        expected = {"ack": (0, 0), "dead": (0, 1)}.get(how, (1, 0))
+        assert (times, dead[held.id]) == expected, outcomes
+    else:
+        assert outcome is SettleOutcome.LOST
+        # The broker may have heard it all the same, or a part of it: the copy, and not the acknowledgement.
+        assert times <= (1 if how in ("ack", "dead") else 2), outcomes
+        assert not dead or how == "dead", outcomes
+    if unheard:
+        assert (outcome, times) == (SettleOutcome.LOST, 1), outcomes
+    return cutter.cuts > 0
+
+
+def test_what_the_broker_never_heard_is_lost_and_comes_again(server: PrivateRabbitMQ) -> None:
+    """Though it was written, and a later connection answers (LSE-4, I1)."""
+    with (
+        Proxy(server.address.host, server.address.port) as proxy,
+        RabbitMQClient("127.0.0.1", proxy.port, namespace="unheard", retry_timeout_s=LIMIT_S) as client,
+    ):
+        client.declare(Queue(QUEUE))
+        client.publish(QUEUE, [Message("job", b"{}")])
+        with client.open_consumer(QUEUE) as consumer:
+            assert isinstance(consumer, RabbitMQConsumerBackend)
+            (held,) = consumer.receive(1, LIMIT_S)
+            settle = consumer._channel.settle
+
+            def swallowed(*words: Any, **more: Any) -> bool:
+                proxy.disrupt_next(ACK, Disruption.HOLD)
+                answer = settle(*words, **more)
+                eventually(lambda: proxy.disrupted, LIMIT_S, "the acknowledgement is held up")
+                for connection in proxy._connections:
+                    if connection.disruption is Disruption.HOLD:
+                        connection.end()
+                cut(consumer._channel)
+                return answer
+
+            consumer._channel.settle = swallowed  # type: ignore[method-assign]
+            assert consumer.settle([Ack(held.receipt)]).outcomes == [SettleOutcome.LOST]
+            consumer._channel.settle = settle  # type: ignore[method-assign]
+        assert drained(client, {"job"}) == ["job"]
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_a_receiver_whose_connection_breaks_at_any_word_is_still_woken(
+    client: RabbitMQClient, before: bool
+) -> None:
+    """It has reconnected and asked again when the next job comes (RCV-2, CON-1)."""
+    for step in (1, 2):
+        with client.open_consumer(QUEUE) as consumer, ThreadPoolExecutor(1) as threads:
+            assert isinstance(consumer, RabbitMQConsumerBackend)
+            channel = consumer._channel
+            cutter = CutAt(channel, step, before=before)
+            waiting = threads.submit(consumer.receive, 1, 10 * LIMIT_S)
+            eventually(lambda: cutter.cuts and channel.credit, LIMIT_S, "it has asked again")  # noqa: B023
+            client.publish(QUEUE, [Message(f"job-{step}", b"{}")])
+            try:
+                came = waiting.result(LIMIT_S)
+            finally:
+                consumer.interrupt()
+            assert [one.id for one in came] == [f"job-{step}"]
+        assert drained(client, {f"job-{step}"}) == [f"job-{step}"]
+
+
+def test_a_connection_that_breaks_at_once_each_time_is_no_storm(client: RabbitMQClient) -> None:
+    """A receiver pauses longer and longer between connections that don't last (CON-1)."""
+    with client.open_consumer(QUEUE) as consumer:
+        assert isinstance(consumer, RabbitMQConsumerBackend)
+        channel, asked = consumer._channel, 0
+        request = channel.request
+
+        def doomed(*args: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            answer = request(*args)
+            cut(channel)
+            return answer
+
+        channel.request = doomed  # type: ignore[method-assign]
+        with suppress(BackendUnavailable):
+            consumer.receive(1, 2.0)
+        assert asked < 40
+        channel.request = request  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("ssl", [False, True])
+def test_a_client_closes_at_once_while_a_server_is_silent(ssl: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At whatever point of the opening; who waits for it is told (CON-2)."""
+    monkeypatch.setattr(
+        connection_module, "CLOSE_TIMEOUT_S", 10 * LIMIT_S
+    )  # what a farewell that nobody answers would take
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = RabbitMQClient(hosts=[silent.getsockname()], ssl=ssl, retry_timeout_s=10 * LIMIT_S)
+        told: list[BaseException] = []
+
+        def declare() -> None:
+            try:
+                client.declare(Queue(QUEUE))
+            except Closed as error:
+                told.append(error)
+
+        caller = threading.Thread(target=declare)
+        caller.start()
+        there, _ = silent.accept()
+        with there:
+            assert there.recv(1)  # so it waits for the answer
+            began = time.monotonic()
+            client.close()
+            assert time.monotonic() - began < LIMIT_S
+            caller.join(LIMIT_S)
+    assert len(told) == 1
+
+
+def test_a_client_may_close_at_any_point_of_its_opening(server: PrivateRabbitMQ) -> None:
+    """And leaves no socket to the garbage collector, whose warning would be an error here (CON-2)."""
+
+    def declare(client: RabbitMQClient) -> None:
+        with suppress(Closed):
+            client.declare(Queue(QUEUE))
+
+    for tenths_of_ms in range(100):
+        client = server.client()
+        caller = threading.Thread(target=declare, args=[client])
+        caller.start()
+        time.sleep(tenths_of_ms / 10_000)
+        client.close()
+        caller.join(LIMIT_S)
+        assert not caller.is_alive()
+    gc.collect()
+
+
+def test_what_was_said_before_a_connection_ended_hides_no_end(server: PrivateRabbitMQ) -> None:
+    """A sign of life, say: what is published next goes by a new connection, and its fate is known (PUB-1)."""
+    with (
+        Proxy(server.address.host, server.address.port) as proxy,
+        RabbitMQClient("127.0.0.1", proxy.port, namespace="ended", retry_timeout_s=LIMIT_S) as client,
+    ):
+        client.declare(Queue(QUEUE))
+        client.publish(QUEUE, [Message("before", b"{}")])
+        publisher = client._open().publisher._connection
+        publisher._heartbeat.unregister(publisher.loop)  # which might notice it first
+        has_ended = select.poll()
+        has_ended.register(publisher._driver._transport._sock, select.POLLRDHUP)
+        for connection in proxy._connections:
+            connection.client.sendall(Heartbeat().marshal())
+            connection.end()
+        assert has_ended.poll(LIMIT_S * 1000)
+        (outcome,) = client.publish(QUEUE, [Message("after", b"{}")])
+        assert outcome.status is PublishStatus.ACCEPTED
+        publisher._heartbeat.register(publisher.loop)
+
+
+def test_of_several_servers_the_first_that_answers_is_used(server: PrivateRabbitMQ) -> None:
+    """Whatever is wrong with those before it, be it that nobody knows their names."""
+    hosts = [("nobody.invalid", 5672), ("127.0.0.1", free_port()), ("127.0.0.1", server.address.port)]
+    with RabbitMQClient(hosts=hosts, namespace="several", retry_timeout_s=LIMIT_S) as client:
+        client.declare(Queue(QUEUE))
+        assert client.counts(QUEUE).waiting == 0
+
+
+def test_a_signal_handler_may_interrupt_a_receiver(client: RabbitMQClient) -> None:
+    """However deep in the I/O the signal strikes, nothing is locked out (SET-4)."""
+    consumer = client.open_consumer(QUEUE)
+    before = signal.signal(signal.SIGALRM, lambda *_: consumer.interrupt())
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.0007)
+    try:
+        give_up = time.monotonic() + 1.5
+        while time.monotonic() < give_up:
+            consumer.receive(1, 5.0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    consumer.close()
+
+
+def test_a_child_leaves_its_parents_consumers_alone(client: RabbitMQClient) -> None:
+    """It may close what it inherited: the parent still holds its job (CON-2)."""
+    client.publish(QUEUE, [Message("job", b"{}")])
+    with client.open_consumer(QUEUE) as consumer:
+        (held,) = consumer.receive(1, 5.0)
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                consumer.close()
+                client.close()
+                try:
+                    client.publish(QUEUE, [Message("child", b"{}")])
+                except Closed:
+                    status = 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert consumer.settle([Ack(held.receipt)]).outcomes == [SettleOutcome.OK]
+    assert drained(client, set()) == []
+
+
+def test_a_publish_after_a_cut_goes_over_a_new_connection(client: RabbitMQClient) -> None:
+    """Not over the one that is known to be gone to whoever looks: nothing is UNKNOWN then (PUB-1, CON-1)."""
+    for number in range(5):
+        publisher = client._open().publisher._connection
+        client.publish(QUEUE, [Message(f"before-{number}", b"{}")])
+        publisher._driver._transport._sock.shutdown(socket.SHUT_RDWR)
+        (outcome,) = client.publish(QUEUE, [Message(f"after-{number}", b"{}")])
+        assert outcome.status is PublishStatus.ACCEPTED
+
+
+def test_a_publish_over_what_pika_gave_up_goes_over_a_new_connection(client: RabbitMQClient) -> None:
+    """Where nothing shows on the socket, but the loop has yet to tell (PUB-1, CON-1)."""
+    client.publish(QUEUE, [Message("before", b"{}")])
+    publisher = client._open().publisher._connection
+
+    publisher.loop.call(lambda: publisher._driver._terminate_stream(RuntimeError("no heartbeat came")))
+    (outcome,) = client.publish(QUEUE, [Message("after", b"{}")])
+
+    assert outcome.status is PublishStatus.ACCEPTED
+
+
+def test_what_was_given_up_before_it_was_begun_never_arrives(client: RabbitMQClient) -> None:
+    """Whoever has the loop may be held up longer than others wait, as by the handler of a signal (PUB-4)."""
+    client.publish(QUEUE, [Message("before", b"{}")])
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        let_go.wait(LIMIT_S)
+
+    holder = threading.Thread(target=client._open().publisher._connection.loop.call, args=(hold,))
+    holder.start()
+    assert held.wait(LIMIT_S)
+    with retry_timeout(client, 0.5):
+        (outcome,) = client.publish(QUEUE, [Message("given up", b"{}")])
+    let_go.set()
+    holder.join()
+
+    assert outcome.status is not PublishStatus.ACCEPTED
+    client.publish(QUEUE, [Message("later", b"{}")])
+    assert drained(client, {"before", "later"}) == ["before", "later"]
+
+
+def test_a_message_that_cannot_be_written_costs_no_other(client: RabbitMQClient) -> None:
+    """Of its own batch, or of one that is under way; it's the port that lets such a one pass (PUB-4)."""
+    good = [Message(f"good-{number}", b"{}") for number in range(3)]
+    bad = [Message("x" * 300, b"{}"), Message("ranked", b"{}", priority=1000)]
+    client.publish(QUEUE, good[:1])
+    connection = client._open().publisher._connection._driver
+
+    outcomes = client.publish(QUEUE, [good[0], bad[0], good[1], bad[1], good[2]])
+
+    told = [outcome.status for outcome in outcomes]
+    assert told == [PublishStatus.ACCEPTED, PublishStatus.REJECTED] * 2 + [PublishStatus.ACCEPTED]
+    assert "no room" in str(outcomes[1].error)
+    assert client._open().publisher._connection._driver is connection
+    ids = [message.id for message in good[:1] + good]
+    assert drained(client, set(ids)) == ids
+
+
+# -- servers that answer wrongly ------------------------------------------------------------------------
+
+
+class FakeServer:
+    """Answers a client's first words as a server does, and then goes away."""
+
+    def __init__(self, version: str | None) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._version = version
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                peer, _ = self._listener.accept()
+            except OSError:
+                return
+            with peer, suppress(OSError):
+                peer.recv(8)
+                peer.sendall(
+                    self._frame(10, 10, b"\x00\x09" + self._properties() + _long("PLAIN") + _long("en_US"))
+                )
+                peer.recv(4096)
+                if self._version is None:
+                    continue  # as a node that is shut down this moment
+                peer.sendall(self._frame(10, 30, struct.pack(">HIH", 0, 131072, 0)))
+                peer.recv(4096)
+                peer.sendall(self._frame(10, 41, b"\x00"))
+                peer.recv(4096)
+                peer.sendall(self._frame(10, 51, b""))
+                peer.recv(4096)
+
+    def _properties(self) -> bytes:
+        pieces: list[bytes] = []
+        pika.data.encode_table(pieces, {"product": "RabbitMQ", "version": self._version or "4.0.5"})
+        return b"".join(pieces)
+
+    def _frame(self, of: int, method: int, arguments: bytes) -> bytes:
+        payload = struct.pack(">HH", of, method) + arguments
+        return struct.pack(">BHI", 1, 0, len(payload)) + payload + b"\xce"
+
+
+def _long(text: str) -> bytes:
+    return struct.pack(">I", len(text)) + text.encode()
+
+
+def test_a_server_that_goes_away_while_a_connection_is_made_denies_nothing() -> None:
+    """It is an outage, which a worker rides out, and no matter of a password (CON-1)."""
+    fake = FakeServer(None)
+    with (
+        RabbitMQClient("127.0.0.1", fake.port, retry_timeout_s=0.3) as client,
+        pytest.raises(BackendUnavailable),
+    ):
+        client.declare(Queue(QUEUE))
+    fake.close()
+
+
+def test_a_server_that_is_too_old_is_told_so() -> None:
+    """At once, with its version and the one that is needed."""
+    fake = FakeServer("3.13.7")
+    with (
+        RabbitMQClient("127.0.0.1", fake.port, retry_timeout_s=LIMIT_S) as client,
+        pytest.raises(BrokerUnsuitable, match=r"RabbitMQ 3\.13\.7 answers, and 4\.0 or newer is needed"),
+    ):
+        client.declare(Queue(QUEUE))
+    fake.close()

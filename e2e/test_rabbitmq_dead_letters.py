@@ -1,0 +1,86 @@
+"""Listings of dead letters in RabbitMQ: complete and in order, whatever other readers do."""
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from brokers.rabbitmq_server import Address
+from mindtrace.jobs import RabbitMQClient
+from mindtrace.jobs.adapters.rabbitmq import dead_letters
+from mindtrace.jobs.adapters.rabbitmq.topology import Names
+from mindtrace.jobs.domain import Queue
+from mindtrace.jobs.domain.errors import BackendUnavailable
+from mindtrace.jobs.ports import Dead, Message
+
+from .rabbitmq_jobs import LIMIT_S, QUEUE, receive
+from .worker_process import eventually
+
+
+@pytest.fixture
+def client(rabbitmq_address: Address) -> Iterator[RabbitMQClient]:
+    with rabbitmq_address.client(f"t{time.monotonic_ns()}", retry_timeout_s=LIMIT_S) as made:
+        made.declare(Queue(QUEUE))
+        yield made
+        made.delete(QUEUE)
+
+
+def test_a_listing_waits_for_what_a_reader_that_died_still_has_in_hand(
+    rabbitmq_address: Address, client: RabbitMQClient
+) -> None:
+    """The broker may let go of a reader's lock before it puts back its letters (DLQ-1)."""
+    ids = [f"job-{number}" for number in range(5)]
+    client.publish(QUEUE, [Message(id_, b"{}") for id_ in ids])
+    with client.open_consumer(QUEUE) as consumer:
+        consumer.settle([Dead(one.receipt, "rejected", "no") for one in receive(consumer, 5)])
+    died = rabbitmq_address.driver()
+    died.channel().basic_consume(Names(client._namespace, QUEUE).dead, lambda *_: None)
+    eventually(
+        lambda: died.process_data_events(0) or client.counts(QUEUE).dead == 0, LIMIT_S, "it has all of them"
+    )
+
+    with (
+        rabbitmq_address.client(client._namespace, retry_timeout_s=3.0) as hasty,
+        pytest.raises(BackendUnavailable, match="somebody else is going through its dead letters"),
+    ):
+        hasty.discard(QUEUE)
+    end = threading.Timer(0.5, died.close)
+    end.start()
+    listed = [letter.id for letter in client.dead_letters(QUEUE)]
+    end.join()
+    assert listed == ids
+
+
+def test_many_dead_letters_are_listed_quickly_and_in_order(
+    client: RabbitMQClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than RabbitMQ sends at once by itself, and more than one subscription may have in hand (DLQ-1)."""
+    count = 3000
+    client.publish(QUEUE, [Message(f"job-{n}", b"x" * 2000) for n in range(count)])
+    with client.open_consumer(QUEUE) as consumer:
+        for _ in range(6):
+            came = receive(consumer, 500)
+            consumer.settle([Dead(one.receipt, "rejected", "no") for one in came])
+    asked = 0
+    ask = dead_letters._ReaderConnection.request
+
+    def counted(*args: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return ask(*args)
+
+    monkeypatch.setattr(dead_letters._ReaderConnection, "request", counted)
+    began = time.process_time()
+    listed = [letter.id for letter in client.dead_letters(QUEUE, limit=10**6)]
+    took_s = time.process_time() - began
+    print(f"{count} dead letters listed in {asked} requests and {took_s:.2f} s of CPU")
+    assert asked < count / 10
+    assert took_s < 3.0
+    assert listed == [f"job-{n}" for n in range(count)]
+    monkeypatch.setattr(dead_letters, "_MAX_PREFETCH", 1000)
+    assert {letter.id for letter in client.dead_letters(QUEUE, limit=count)} == {
+        f"job-{n}" for n in range(count)
+    }
+    assert client.discard(QUEUE, ["job-2999", "job-0", "job-1500"]) == 3

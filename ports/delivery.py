@@ -1,0 +1,90 @@
+"""What crosses the port on the way to a consumer and back: the delivery, its settlement, the answer.
+
+Values made once per job are named tuples, which cost a quarter of a frozen dataclass.
+"""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Delivery(NamedTuple):
+    """A job leased to one consumer."""
+
+    id: str
+    body: bytes
+    receipt: str
+    """The fencing token: it settles and extends this delivery, and no other delivery of the job (LSE-4)."""
+    attempt: int
+    """Starts at 1, and rises by one with each retry (SET-2)."""
+    number: int
+    """Counts the deliveries of the job from 1, whatever ended the earlier ones. After a redrive it goes on or
+    starts at 1 again."""
+    crashes: int
+    """How many earlier deliveries ended without a settlement, so that their workers seem to have died
+    (RTY-3)."""
+    deadline_s: float | None
+    """Seconds that the lease had left when it was granted; None where the connection is the lease."""
+
+
+class Ack(NamedTuple):
+    """The job is done (SET-1); its result, if any, is stored in the same step (RES-2)."""
+
+    receipt: str
+    result: bytes | None = None
+    """The encoded output. With None, a backend that keeps results still remembers that the job is done, for
+    a limited time or number of jobs."""
+    result_ttl_s: float = 3600.0
+    """Seconds for which the result is kept."""
+
+
+class Retry(NamedTuple):
+    """The attempt failed: the job is ready again after ``delay_s``, with ``attempt`` one higher (SET-2).
+
+    It then joins the queue as if it were published at that moment, behind the jobs that are ready.
+    """
+
+    receipt: str
+    delay_s: float
+    error: str
+    """The error, kept in the job's history."""
+
+
+class Dead(NamedTuple):
+    """The job has failed for good: it becomes a dead letter, with body, reason and history (SET-3)."""
+
+    receipt: str
+    reason: str
+    """One of a few short phrases, to count by."""
+    error: str
+    """The last error; a caller that waits for the result gets it (RES-1)."""
+
+
+class Release(NamedTuple):
+    """The job goes back to its place in the queue at once, without spending an attempt (SET-4, ORD-4)."""
+
+    receipt: str
+
+
+Settlement = Ack | Retry | Dead | Release
+
+
+class SettleOutcome(StrEnum):
+    """The broker's answer to one settlement or one extension (LSE-4)."""
+
+    OK = "ok"
+    """The broker confirmed it."""
+    ALREADY = "already"
+    """This receipt settled its job before; nothing changed (SET-1)."""
+    LOST = "lost"
+    """The settlement isn't known to have taken effect, and this receipt can settle nothing any more.
+
+    If the lease had ended before, nothing changed. If the connection was the lease and broke before the
+    answer came, the broker may have done it: the job is settled or runs again. Rely on neither.
+    """
+
+
+class Settled(NamedTuple):
+    """The answers to a batch of settlements, in order, and the jobs received in the same round trip."""
+
+    outcomes: list[SettleOutcome]
+    deliveries: list[Delivery]
