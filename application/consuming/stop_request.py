@@ -10,8 +10,8 @@ from ...domain.errors import JobsError
 class StopRequest:
     """Asks a loop to stop.
 
-    A signal handler interrupts the main thread anywhere, even while that holds a lock which this needs. So
-    :meth:`set` first sets a plain flag. In the main thread it leaves the rest to another thread.
+    A signal handler interrupts the main thread anywhere, even while that holds a lock which ``interrupt``
+    needs, and a broker may take long to answer. So :meth:`set` sets a plain flag, and a thread does the rest.
 
     Args:
         interrupt: Ends the wait of the loop for jobs.
@@ -21,37 +21,40 @@ class StopRequest:
         self._interrupt = interrupt
         self._is_set = False
         self._event = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._under_way: list[threading.Event] = []
+        """One for each thread that was started to wake the loop; set once that is done."""
 
     def is_set(self) -> bool:
         """Whether the loop is to stop."""
         return self._is_set
 
     def set(self) -> None:
-        """Ask the loop to stop."""
+        """Ask the loop to stop. This waits for nothing."""
+        woken = threading.Event()
+        self._under_way.append(woken)  # before the flag, which may make the loop end and call `clear`
         self._is_set = True
-        if threading.current_thread() is not threading.main_thread():
-            self._wake()
-            return
-        thread = threading.Thread(target=self._try_to_wake, name="mindtrace-jobs-stop", daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        thread = threading.Thread(target=self._wake, args=(woken,), name="mindtrace-jobs-stop", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no thread can be started any more
+            woken.set()
+            raise
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait for the request, for up to ``seconds``; return whether it came."""
         return self._event.wait(seconds)
 
     def clear(self) -> None:
-        """Withdraw the request, once every thread that it started has ended."""
-        while self._threads:
-            self._threads.pop().join()
+        """Withdraw the request, once every thread that it started has woken the loop."""
+        while self._under_way:
+            self._under_way.pop().wait()
         self._event.clear()
         self._is_set = False
 
-    def _try_to_wake(self) -> None:
-        with suppress(JobsError):  # closed: nothing waits any more
-            self._wake()
-
-    def _wake(self) -> None:
-        self._event.set()
-        self._interrupt()
+    def _wake(self, woken: threading.Event) -> None:
+        try:
+            self._event.set()
+            with suppress(JobsError):  # closed, or the broker is away: then nothing waits for jobs
+                self._interrupt()
+        finally:
+            woken.set()

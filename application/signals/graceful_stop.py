@@ -4,7 +4,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from types import CodeType, FrameType, TracebackType
 
@@ -26,15 +26,25 @@ def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
 
     Only the main thread can do so; elsewhere, and for a signal that the program handles itself, nothing
     changes.
+
+    Args:
+        stop: Must wait for nothing: a signal handler calls it, or the thread that passes signals on.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
     unhandled = [number for number in _SIGNALS if signal.getsignal(number) in _DEFAULTS]
-    with _Watcher(unhandled, stop) if in_main_thread and unhandled else nullcontext():
+    if not in_main_thread or not unhandled:
         yield
+        return
+    watcher = _Watcher(unhandled, stop)
+    try:
+        watcher.start()
+        yield
+    finally:
+        watcher.end()
 
 
 class _Watcher:
-    """Handles signals, and has a thread call ``stop`` as soon as the first has come.
+    """Handles signals, and calls ``stop`` as soon as the first has come.
 
     Python runs a handler in the main thread, once that executes code: where the signal comes just before
     the thread begins to wait for a lock, that is after the wait. But the signal's number is written to a
@@ -51,17 +61,14 @@ class _Watcher:
         self._handlers = SignalHandlers(handlers, wakeup_fd=self._sender.fileno())
         self._thread = threading.Thread(target=self._watch, name="mindtrace-jobs-signals", daemon=True)
 
-    def __enter__(self) -> None:
-        self._handlers.__enter__()
+    def start(self) -> None:
+        """Handle the signals, until :meth:`end`."""
+        self._handlers.install()
         self._thread.start()
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
-        self._handlers.__exit__(exc_type, exc_val, exc_tb)
+    def end(self) -> None:
+        """Leave the signals to what handled them before."""
+        self._handlers.restore()
         if self._thread.is_alive():  # not in a process that was forked: what that sends, its parent receives
             self._sender.send(bytes([_END]))
             self._thread.join()
@@ -85,9 +92,7 @@ class _Watcher:
     def _tell(self) -> None:
         if not self._is_told:
             self._is_told = True
-            # In a thread of its own: a handler interrupts the main thread anywhere, even while it holds a
-            # lock that `stop` needs, and a broker may take long to answer.
-            threading.Thread(target=self._stop, name="mindtrace-jobs-stop", daemon=True).start()
+            self._stop()
 
 
 def asks_to_stop(error: BaseException) -> bool:

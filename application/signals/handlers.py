@@ -5,16 +5,16 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from types import FrameType, TracebackType
-from typing import Any, Self
+from types import FrameType
+from typing import Any
 
 Handler = Callable[[int, FrameType | None], None]
 
 
 class SignalHandlers:
-    """Handles signals as long as the context lasts, which only the main thread can enter.
+    """Handles signals between :meth:`install` and :meth:`restore`.
 
-    Then they do what they did before; at once in a process that is forked, as ``multiprocessing`` does.
+    Afterwards they do what they did before; at once in a process that is forked, as ``multiprocessing`` does.
 
     Args:
         handlers: A handler for each signal.
@@ -27,21 +27,17 @@ class SignalHandlers:
         self._previous: dict[int, Any] = {}
         self._previous_wakeup = -1
 
-    def __enter__(self) -> Self:
+    def install(self) -> None:
+        """Handle the signals from here on. Only the main thread can do so."""
+        _active.append(self)  # first, so that `restore` can undo an installation that was interrupted
         if self._wakeup_fd is not None:
             self._previous_wakeup = signal.set_wakeup_fd(self._wakeup_fd, warn_on_full_buffer=False)
         for number, handler in self.handlers.items():
             self._previous[number] = signal.signal(number, handler)
-        _active.append(self)
-        return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
-        if self not in _active:  # left already, in a process that was forked
+    def restore(self) -> None:
+        """Restore what handled the signals before."""
+        if self not in _active:  # restored already, in a process that was forked
             return
         _active.remove(self)
         for number, handler in self._previous.items():
@@ -72,7 +68,7 @@ def _after_fork() -> None:
 
 def _after_fork_in_child() -> None:
     for each in reversed(_active.copy()):
-        each.__exit__(None, None, None)
+        each.restore()
     _after_fork()
 
 

@@ -5,7 +5,6 @@ import select
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 from .handlers import SignalHandlers
@@ -34,16 +33,11 @@ class SignalQueue:
         self._handlers = SignalHandlers(dict.fromkeys(signals, _do_nothing), wakeup_fd=self._write)
 
     def __enter__(self) -> Self:
-        self._handlers.__enter__()
+        self._handlers.install()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
-        self._handlers.__exit__(exc_type, exc_val, exc_tb)
+    def __exit__(self, *_: object) -> None:
+        self._handlers.restore()
         read, write = self._read, self._write
         self._read = (
             self._write

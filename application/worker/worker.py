@@ -190,7 +190,9 @@ class Worker:
         grace_s = self._settings.grace_s
         self._logger.info("%s: finishing the jobs that run, for %g s at most", why, grace_s)
         self._deadline_s = monotonic() + grace_s
-        self._side_by_side(Consumer.stop)  # without waiting: another signal must be heard
+        for consumer in self._consumers:
+            with suppress(JobsError):  # closed by its handler
+                consumer.stop()
 
     def _tell_health(self) -> None:
         if self._health is not None and self._last_polls is not None:
@@ -199,20 +201,15 @@ class Worker:
                 self._health.write(moment_s)
 
     def _close(self) -> None:
-        """Give back what is in hand."""
-        closing = self._side_by_side(Consumer.close)
-        give_up_s = monotonic() + _CLOSE_S
-        for thread in closing:
-            thread.join(max(0.0, give_up_s - monotonic()))
-
-    def _side_by_side(self, act: Callable[[Consumer], None]) -> list[threading.Thread]:
-        """Act on all consumers at once, so that a broker that is away delays them only once."""
-
-        def run(consumer: Consumer) -> None:
-            with suppress(JobsError):
-                act(consumer)
-
-        threads = [threading.Thread(target=run, args=(each,), daemon=True) for each in self._consumers]
+        """Close all consumers at once, so that a broker that is away delays them only once."""
+        threads = [threading.Thread(target=_close, args=(each,), daemon=True) for each in self._consumers]
         for thread in threads:
             thread.start()
-        return threads
+        give_up_s = monotonic() + _CLOSE_S
+        for thread in threads:
+            thread.join(max(0.0, give_up_s - monotonic()))
+
+
+def _close(consumer: Consumer) -> None:
+    with suppress(JobsError):
+        consumer.close()

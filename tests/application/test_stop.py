@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mindtrace.jobs import Consumer, Orchestrator
+from mindtrace.jobs import BackendUnavailable, Consumer, Orchestrator
 
 MakeConsumer = Callable[..., Consumer]
 
@@ -28,8 +28,13 @@ def test_stop_before_consume_makes_the_next_return_at_once(
     assert consumer.consume(1) == 1
 
 
-def test_stop_in_a_signal_handler_waits_for_no_lock(
-    orchestrator: Orchestrator, make_consumer: MakeConsumer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("in_main_thread", [True, False], ids=["in a signal handler", "in another thread"])
+def test_stop_waits_for_no_lock(
+    orchestrator: Orchestrator,
+    make_consumer: MakeConsumer,
+    background: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    in_main_thread: bool,
 ) -> None:
     """The main thread, which a signal interrupts anywhere, may hold the lock that an interruption needs."""
     orchestrator.publish("points", {})
@@ -42,11 +47,31 @@ def test_stop_in_a_signal_handler_waits_for_no_lock(
     consumer = make_consumer()
     monkeypatch.setattr(consumer._connected().loop._stopping, "_interrupt", interrupt)
     with lock:
-        consumer.stop()
+        if in_main_thread:
+            consumer.stop()
+        else:
+            background(consumer.stop).result()
         assert not interrupted.is_set()
 
     assert consumer.consume() == 0, "the request was there at once"
     assert interrupted.is_set()
+    assert consumer.consume(1) == 1
+
+
+def test_a_broker_that_can_not_be_reached_keeps_nobody_from_stopping(
+    orchestrator: Orchestrator, make_consumer: MakeConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request stands, though nothing could be interrupted."""
+    orchestrator.publish("points", {})
+    consumer = make_consumer()
+
+    def interrupt() -> None:
+        raise BackendUnavailable("it is away")
+
+    monkeypatch.setattr(consumer._connected().loop._stopping, "_interrupt", interrupt)
+    consumer.stop()
+
+    assert consumer.consume() == 0
     assert consumer.consume(1) == 1
 
 
