@@ -6,7 +6,6 @@ consumer's lease table) or *dead*. ``_live`` knows the waiting and the leased by
 
 import itertools
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from heapq import heappop, heappush
@@ -35,30 +34,14 @@ from ...ports import (
     SettleOutcome,
 )
 from ..shared.errors import consumer_closed
-from ..shared.receipts import Receipts
 from ..shared.records import MAX_HISTORY
 from .clock import Clock
+from .leases import LeaseTable
 from .order import ORDERS, Order, StoredJob
-
-_REMEMBERED_ENDS = 10_000
-"""Of how many ended jobs without a result the end is remembered, for those who ask late."""
-
-_DONE = JobResult(ResultStatus.DONE)
+from .results import Results
 
 _table_numbers = itertools.count(1)
 """Of this process, so that no receipt is given out again by a queue that was declared anew."""
-
-
-class LeaseTable:
-    """What one consumer holds, in the order in which the leases run out."""
-
-    def __init__(self, name: str, lease_s: float) -> None:
-        self.name = name
-        self.lease_s = lease_s
-        self.held: dict[str, StoredJob] = {}
-        self.receipts = Receipts(name)
-        self.interrupted = False
-        self.closed = False
 
 
 class QueueStore:
@@ -82,9 +65,7 @@ class QueueStore:
         self._next_expiry = inf
         """No lease runs out before this; it may be too early, never too late."""
         self._dead: dict[str, tuple[StoredJob, DeadLetter]] = {}
-        # A plain dict is slow to find its first item once many before it were deleted.
-        self._results: OrderedDict[str, tuple[float, JobResult]] = OrderedDict()
-        self._ended_ids: OrderedDict[str, None] = OrderedDict()
+        self._results = Results()
         self._places = itertools.count(1)
         self._deleted = False
 
@@ -100,9 +81,7 @@ class QueueStore:
         if message.id in self._live or message.id in self._dead:
             return PublishStatus.DUPLICATE
         job = StoredJob(message.id, message.body, message.priority)
-        # What became of an earlier job of this id is no answer to a question for this one.
-        self._results.pop(job.id, None)
-        self._ended_ids.pop(job.id, None)
+        self._results.forget(job.id)
         self._make_ready(job, message.delay_s, now)
         self._live[job.id] = job  # last: after an interrupt a job that nobody can take would be a duplicate
         return PublishStatus.ACCEPTED
@@ -168,20 +147,7 @@ class QueueStore:
             if lease_ends < self._next_event() and self._receivers_waiting:
                 self._changed.notify_all()
             self._next_expiry = lease_ends
-        pop, held, receipts = self._order.pop, table.held, table.receipts
-        deliveries = []
-        for granted in range(receipts.granted + 1, receipts.granted + 1 + count):
-            job = pop()
-            job.number += 1
-            job.progress = None
-            job.lease_ends = lease_ends
-            receipt = f"{table.name}.{granted}"
-            held[receipt] = job
-            deliveries.append(
-                Delivery(job.id, job.body, receipt, job.attempt, job.number, job.crashes, table.lease_s)
-            )
-        receipts.granted += count
-        return deliveries
+        return table.grant(self._order.pop, count, lease_ends)
 
     def _sweep(self, now: float) -> None:
         """Make ready what is due and what was leased too long (DLY-1, LSE-2)."""
@@ -192,16 +158,10 @@ class QueueStore:
             self._order.add(job)
         if now >= self._next_expiry:
             for table in self._tables.values():
-                self._expire(table, now)
-            self._next_expiry = min(map(_first_expiry, self._tables.values()), default=inf)
-
-    def _expire(self, table: LeaseTable, now: float) -> None:
-        expired = list(itertools.takewhile(lambda held: held[1].lease_ends <= now, table.held.items()))
-        table.receipts.lose(receipt for receipt, _ in expired)
-        for receipt, job in expired:
-            del table.held[receipt]
-            job.crashes += 1
-            self._order.give_back(job)
+                for job in table.expire(now):
+                    job.crashes += 1
+                    self._order.give_back(job)
+            self._next_expiry = min((table.first_expiry for table in self._tables.values()), default=inf)
 
     def _next_event(self) -> float:
         """When a job may become ready without anyone's doing."""
@@ -237,32 +197,22 @@ class QueueStore:
     def _settle_one(self, table: LeaseTable, settlement: Settlement, now: float) -> SettleOutcome:
         job = table.held.pop(settlement.receipt, None)
         if job is None:
-            return table.receipts.why_not_held(settlement.receipt)
+            return table.why_not_held(settlement.receipt)
         if isinstance(settlement, Ack):
-            self._end(job, settlement, now)
+            self._live.pop(job.id, None)
+            self._results.keep(job.id, settlement, now)
         elif isinstance(settlement, Retry):
             job.history = (*job.history, Failure(job.attempt, settlement.error))[-MAX_HISTORY:]
             job.attempt += 1
             self._make_ready(job, settlement.delay_s, now)
         elif isinstance(settlement, Dead):
-            self._bury(job, settlement, now)
+            self._dead_letter(job, settlement, now)
         else:
             self._order.give_back(job)
             self._pass_on()
         return SettleOutcome.OK
 
-    def _end(self, job: StoredJob, ack: Ack, now: float) -> None:
-        self._live.pop(job.id, None)
-        if ack.result is not None:
-            self._forget_expired_results(now)
-            self._results[job.id] = (now + ack.result_ttl_s, JobResult(ResultStatus.DONE, ack.result))
-            self._results.move_to_end(job.id)
-            return
-        self._ended_ids[job.id] = None
-        if len(self._ended_ids) > _REMEMBERED_ENDS:
-            self._ended_ids.popitem(last=False)
-
-    def _bury(self, job: StoredJob, dead: Dead, now: float) -> None:
+    def _dead_letter(self, job: StoredJob, dead: Dead, now: float) -> None:
         self._live.pop(job.id, None)
         letter = DeadLetter(
             id=job.id,
@@ -280,22 +230,14 @@ class QueueStore:
         with self._lock:
             now = self._check_open(table)
             self._sweep(now)
-            return [self._extend_one(table, receipt, now) for receipt in receipts]
-
-    def _extend_one(self, table: LeaseTable, receipt: str, now: float) -> SettleOutcome:
-        job = table.held.pop(receipt, None)
-        if job is None:
-            return table.receipts.why_not_held(receipt)
-        job.lease_ends = now + table.lease_s
-        table.held[receipt] = job  # at the end: held is ordered by lease_ends
-        return SettleOutcome.OK
+            return [table.extend(receipt, now) for receipt in receipts]
 
     def report(self, table: LeaseTable, receipt: str, progress: Progress) -> None:
         with self._lock:
             if (job := table.held.get(receipt)) is not None:
                 job.progress = progress
 
-    # -- looking and tending ----------------------------------------------------------------------
+    # -- introspection and administration ---------------------------------------------------------
 
     def progress(self, ids: Iterable[str] | None) -> dict[str, Progress]:
         with self._lock:
@@ -327,8 +269,7 @@ class QueueStore:
         with self._lock:
             self._deleted = True
             for table in self._tables.values():
-                table.receipts.lose(table.held)
-                table.held.clear()
+                table.lose_all()
             self._changed.notify_all()
             self._ended.notify_all()
 
@@ -379,15 +320,7 @@ class QueueStore:
             return None
         if job_id in self._dead:
             return JobResult(ResultStatus.FAILED, error=self._dead[job_id][1].error)
-        expires, result = self._results.get(job_id, (now, None))
-        if expires > now:
-            return result
-        return _DONE if job_id in self._ended_ids else None
-
-    def _forget_expired_results(self, now: float) -> None:
-        # Results of one queue are mostly kept equally long, so the first to be stored expires first.
-        while self._results and next(iter(self._results.values()))[0] <= now:
-            self._results.popitem(last=False)
+        return self._results.find(job_id, now)
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -401,7 +334,3 @@ class QueueStore:
     def _check_not_deleted(self) -> None:
         if self._deleted:
             raise QueueNotFound(f"queue {self.queue.name!r}: deleted meanwhile")
-
-
-def _first_expiry(table: LeaseTable) -> float:
-    return next(iter(table.held.values())).lease_ends if table.held else inf

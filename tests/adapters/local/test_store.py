@@ -251,8 +251,8 @@ def test_what_is_remembered_is_bounded(
     put("last")
     consumer.settle([Ack(take(consumer)["last"], b"1")])
 
-    assert len(store._ended_ids) == 10_000
-    assert list(store._results) == ["last"]
+    assert len(store._results._ended_ids) == 10_000
+    assert list(store._results._results) == ["last"]
     assert not store._live
     assert client.result("points", "0-0") is None
     assert client.result("points", "10-999") == JobResult(ResultStatus.DONE)
