@@ -4,6 +4,38 @@ A message names the value, the rule that it breaks, and how to fix it. No messag
 (SEC-3).
 """
 
+__all__ = [
+    "AccessDenied",
+    "AdapterNotInstalled",
+    "AlreadyConnected",
+    "BackendError",
+    "BackendUnavailable",
+    "BodyTooLarge",
+    "BrokerUnsuitable",
+    "Closed",
+    "HandlerMissing",
+    "InvalidInput",
+    "InvalidJob",
+    "InvalidName",
+    "InvalidPayload",
+    "InvalidSchema",
+    "JobFailed",
+    "JobsError",
+    "MalformedBody",
+    "NotConnected",
+    "PublishUnknown",
+    "QueueConflict",
+    "QueueNotFound",
+    "ResultNotReady",
+    "SchemaConflict",
+    "SchemaMismatch",
+    "SchemaNotRegistered",
+    "UnknownBackend",
+    "UnsupportedCapability",
+    "UsageError",
+]
+"""The public errors: ``mindtrace.jobs.errors`` and ``mindtrace.jobs`` take their names from here."""
+
 
 class JobsError(Exception):
     """The root of all errors that this project raises on purpose."""

@@ -38,36 +38,7 @@ from mindtrace.jobs.domain import (
     job_from_schema,
     progress,
 )
-from mindtrace.jobs.errors import (
-    AccessDenied,
-    AdapterNotInstalled,
-    AlreadyConnected,
-    BackendError,
-    BackendUnavailable,
-    BodyTooLarge,
-    BrokerUnsuitable,
-    Closed,
-    HandlerMissing,
-    InvalidInput,
-    InvalidJob,
-    InvalidName,
-    InvalidPayload,
-    InvalidSchema,
-    JobFailed,
-    JobsError,
-    MalformedBody,
-    NotConnected,
-    PublishUnknown,
-    QueueConflict,
-    QueueNotFound,
-    ResultNotReady,
-    SchemaConflict,
-    SchemaMismatch,
-    SchemaNotRegistered,
-    UnknownBackend,
-    UnsupportedCapability,
-    UsageError,
-)
+from mindtrace.jobs.errors import *
 from mindtrace.jobs.ports import (
     Attempt,
     Capabilities,
@@ -93,42 +64,24 @@ if TYPE_CHECKING:
 __version__ = version("mindtrace-jobs")
 
 __all__ = [
-    "AccessDenied",
-    "AdapterNotInstalled",
-    "AlreadyConnected",
     "Attempt",
-    "BackendError",
-    "BackendUnavailable",
-    "BodyTooLarge",
-    "BrokerUnsuitable",
     "Capabilities",
-    "Closed",
     "ConsumeStats",
     "Consumer",
     "ConsumerBackend",
     "DeadLetter",
     "Durability",
     "Finding",
-    "HandlerMissing",
     "HandlerSignal",
-    "InvalidInput",
-    "InvalidJob",
-    "InvalidName",
-    "InvalidPayload",
-    "InvalidSchema",
     "Job",
-    "JobFailed",
     "JobHandle",
     "JobHandler",
     "JobInput",
     "JobOutput",
     "JobQueue",
     "JobSchema",
-    "JobsError",
     "LocalClient",
     "LocalConsumerBackend",
-    "MalformedBody",
-    "NotConnected",
     "Observer",
     "Orchestrator",
     "OrchestratorBackend",
@@ -136,36 +89,27 @@ __all__ = [
     "Progress",
     "PublishOutcome",
     "PublishStatus",
-    "PublishUnknown",
     "Queue",
-    "QueueConflict",
     "QueueCounts",
     "QueueKind",
-    "QueueNotFound",
     "RabbitMQClient",
     "RabbitMQConsumerBackend",
     "RedisClient",
     "RedisConsumerBackend",
     "RedisResultStore",
     "Reject",
-    "ResultNotReady",
     "ResultStore",
     "RetryLater",
     "RetryPolicy",
     "SQLiteClient",
     "SQLiteConsumerBackend",
-    "SchemaConflict",
-    "SchemaMismatch",
-    "SchemaNotRegistered",
-    "UnknownBackend",
-    "UnsupportedCapability",
-    "UsageError",
     "Verdict",
     "errors",
     "job_from_schema",
     "job_handler",
     "progress",
 ]
+__all__ += errors.__all__
 
 if not TYPE_CHECKING:
     _LIBRARIES = {"sqlite": "sqlite3", "redis": "redis", "rabbitmq": "pika"}
@@ -193,7 +137,7 @@ if not TYPE_CHECKING:
                 message = f"{name} needs {error.name}, a part of Python that this one was built without"
             else:
                 message = f"{name} needs {error.name}: pip install 'mindtrace-jobs[{adapter}]'"
-            raise AdapterNotInstalled(message, name=error.name) from error
+            raise errors.AdapterNotInstalled(message, name=error.name) from error
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *_ON_DEMAND})
