@@ -58,7 +58,8 @@ def to_message(
         job = job_from_schema(schema, work, priority=0 if priority is None else priority)
     elif work.schema_name != schema.name:
         raise SchemaMismatch(
-            f"job {work.id} is of schema {work.schema_name!r}; queue {queue.name!r} carries {schema.name!r}"
+            f"job {work.id} is of schema {work.schema_name!r}; queue {queue.name!r} carries {schema.name!r}: "
+            f"make it with orchestrator.job({queue.name!r}, …), or publish it to its own queue"
         )
     elif not isinstance(work.payload, schema.input):
         payload = validate_model("payload", schema.input, work.payload)

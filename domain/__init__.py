@@ -3,14 +3,16 @@
 May import the standard library, pydantic and typing-extensions, nothing else.
 """
 
+from .any_json import AnyJSON
 from .handler_signals import HandlerSignal, Reject, RetryLater
 from .job import Job, new_job_id
 from .job_progress import Progress, progress
 from .queue import Queue, QueueKind
 from .retry import RetryPolicy
-from .schema import JobInput, JobOutput, JobSchema, job_from_schema
+from .schema import JobInput, JobOutput, JobSchema, SchemaLike, job_from_schema, read_schema
 
 __all__ = [
+    "AnyJSON",
     "HandlerSignal",
     "Job",
     "JobInput",
@@ -22,7 +24,9 @@ __all__ = [
     "Reject",
     "RetryLater",
     "RetryPolicy",
+    "SchemaLike",
     "job_from_schema",
     "new_job_id",
     "progress",
+    "read_schema",
 ]

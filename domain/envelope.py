@@ -88,7 +88,9 @@ def encode_model(what: str, model: BaseModel) -> bytes:
             plain = serializer.to_python(model, by_alias=True)
             _refuse_non_finite(what, to_json(plain, bytes_mode="base64", serialize_unknown=True))
     except (PydanticSerializationError, UnicodeEncodeError) as error:
-        raise InvalidPayload(f"{what}: can't be written as JSON: {error}") from error
+        raise InvalidPayload(
+            f"{what}: can't be written as JSON: {error}; use text, numbers, lists, dicts and models"
+        ) from error
     return text
 
 
@@ -246,4 +248,6 @@ def _refuse_non_finite(what: str, text: bytes) -> None:
     try:
         from_json(text, allow_inf_nan=False)
     except ValueError as error:
-        raise InvalidPayload(f"{what}: NaN and infinity can't be written as JSON") from error
+        raise InvalidPayload(
+            f"{what}: NaN and infinity can't be written as JSON; send None or a text in their place"
+        ) from error

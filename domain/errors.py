@@ -4,6 +4,7 @@ A message names the value, the rule that it breaks, and how to fix it. No messag
 (SEC-3).
 """
 
+import dataclasses
 __all__ = [
     "AccessDenied",
     "AdapterNotInstalled",
@@ -14,6 +15,7 @@ __all__ = [
     "BrokerUnsuitable",
     "Closed",
     "HandlerMissing",
+    "ImmutableJob",
     "InvalidInput",
     "InvalidJob",
     "InvalidName",
@@ -87,6 +89,10 @@ class HandlerMissing(UsageError, TypeError):
     """A consumer class has no usable ``run(self, job)``."""
 
 
+class ImmutableJob(UsageError, dataclasses.FrozenInstanceError):
+    """A field of a ``Job`` was set or deleted."""
+
+
 class NotConnected(UsageError):
     """A consumer was used before ``connect``."""
 
@@ -143,8 +149,10 @@ class PublishUnknown(BackendUnavailable):
     """
 
 
-class QueueNotFound(BackendError, LookupError):
+class QueueNotFound(BackendError, KeyError):
     """The queue was never declared, or was deleted (PUB-3)."""
+
+    __str__ = BackendError.__str__  # where a KeyError would show its message in quotes
 
 
 class QueueConflict(BackendError):

@@ -5,9 +5,11 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
-from .errors import InvalidJob
+from pydantic import PlainSerializer
+
+from .errors import ImmutableJob, InvalidJob
 from .job_progress import progress
 from .limits import (
     MAX_ATTEMPTS,
@@ -50,6 +52,8 @@ class Headers(Mapping[str, str]):
 
 
 NO_HEADERS: Mapping[str, str] = Headers({})
+_AS_DICT = PlainSerializer(dict, return_type=dict[str, str])
+"""How a pydantic model that has a job as a field writes the job's headers."""
 
 
 def new_job_id() -> str:
@@ -90,7 +94,7 @@ class Job(Generic[InT]):
     """Which attempt this is, from 1; it rises with each retry (SET-2)."""
     max_attempts: int | None = None
     """The error budget of this job; None leaves it to the schema's policy (RTY-1)."""
-    headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
+    headers: Annotated[Mapping[str, str], _AS_DICT] = field(default_factory=lambda: NO_HEADERS)
     """Strings that travel with the job, such as a trace context: at most 32 of 1,024 characters each."""
 
     def __post_init__(self) -> None:
@@ -110,6 +114,17 @@ class Job(Generic[InT]):
         """Report the progress of this job from its handler: see :func:`~.job_progress.progress`."""
         progress(done, total)
 
+
+def _refuse_change(_job: object, name: str, _value: object = None) -> None:
+    raise ImmutableJob(
+        f"job.{name}: a job can't be changed; make another, as in dataclasses.replace(job, priority=5), or "
+        "give publish() its priority and delay"
+    )
+
+
+# Put there afterwards: a frozen dataclass defines both itself, with a message that says less.
+Job.__setattr__ = _refuse_change  # type: ignore[method-assign]
+Job.__delattr__ = _refuse_change  # type: ignore[method-assign]
 
 (
     _set_schema_name,

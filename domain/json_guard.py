@@ -53,7 +53,10 @@ def check_bounds(body: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> None:
     """
     size = len(body)
     if size > max_bytes:
-        raise BodyTooLarge(f"body of {size:,} bytes: the limit is {max_bytes:,} bytes")
+        raise BodyTooLarge(
+            f"body of {size:,} bytes: the limit is {max_bytes:,} bytes; store large data elsewhere, and send "
+            "its path"
+        )
     if body.count(b"{") + body.count(b"[") > MAX_DEPTH or (
         size > MAX_DIGITS and _LONG_NUMBER.search(body) is not None
     ):
@@ -62,9 +65,9 @@ def check_bounds(body: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> None:
 
 def _check_skeleton(skeleton: bytes) -> None:
     if _depth(skeleton) > MAX_DEPTH:
-        raise MalformedBody(f"nested deeper than {MAX_DEPTH} levels")
+        raise MalformedBody(f"nested deeper than {MAX_DEPTH} levels: flatten it, or send the path of a file")
     if _LONG_NUMBER.search(skeleton):
-        raise MalformedBody(f"a number of more than {MAX_DIGITS} digits")
+        raise MalformedBody(f"a number of more than {MAX_DIGITS} digits: send it as a text")
 
 
 def _skeleton(body: bytes) -> bytes:

@@ -35,7 +35,8 @@ def check_name(what: str, value: object) -> str:
         plain = value.isascii() and value.isalnum() and len(value) <= 128  # what most ids are, and cheaper
         if plain or _NAME.fullmatch(value):
             return value
-    raise InvalidName(f"{what} {_shown(value)}: use 1 to 128 characters of A-Z a-z 0-9 . _ -")
+    rule = "use 1 to 128 characters of A-Z a-z 0-9 . _ -"
+    raise InvalidName(f"{what} {_shown(value)}: {rule}{_name_hint(value)}")
 
 
 def check_int(what: str, value: object, low: int, high: int) -> int:
@@ -74,6 +75,15 @@ def truncate_error(text: str, longest: int = MAX_ERROR_CHARS) -> str:
     if len(text) <= longest:
         return text
     return "…" + text[1 - longest :]
+
+
+def _name_hint(value: object) -> str:
+    """Say what to pass in place of a schema or a class, which are often given where a name is due."""
+    for what, schema in (("its schema's name", getattr(value, "schema", None)), ("its name", value)):
+        name = getattr(schema, "name", None)
+        if isinstance(name, str) and hasattr(schema, "input_schema"):
+            return f"; pass {what}, {name!r:.140}"
+    return "; pass a name, not a class" if isinstance(value, type) else ""
 
 
 def _shown(value: object) -> str:

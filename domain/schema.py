@@ -1,14 +1,14 @@
 """Schemas of jobs: their input and output models, and how to make a job of one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from datetime import datetime
-from typing import Any, Generic
+from typing import Any, Generic, Protocol
 
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 from typing_extensions import TypeVar
 
-from .errors import InvalidJob, InvalidPayload, InvalidSchema
+from .errors import InvalidInput, InvalidJob, InvalidPayload, InvalidSchema
 from .job import NO_HEADERS, Job, job_of_checked, new_job_id, utcnow
 from .limits import MAX_PRIORITY, check_int, check_name, check_seconds
 from .retry import RetryPolicy
@@ -70,9 +70,14 @@ class JobSchema(Generic[InModelT, OutModelT]):
         check_name("schema name", name)
         input_model = _model_class(name, "input", input, input_schema)
         if input_model is None:
-            raise InvalidSchema(f"schema {name!r}: input is missing; pass a JobInput class")
+            raise InvalidSchema(
+                f"schema {name!r}: input is missing; pass a JobInput class, or AnyJSON for any JSON object"
+            )
         if retry is not None and not isinstance(retry, RetryPolicy):
-            raise InvalidSchema(f"schema {name!r}: retry must be a RetryPolicy, got {retry!r:.80}")
+            raise InvalidSchema(
+                f"schema {name!r}: retry must be a RetryPolicy, such as RetryPolicy(max_attempts=3), got "
+                f"{retry!r:.80}"
+            )
         if check_seconds("result_ttl_s", result_ttl_s) == 0:
             raise InvalidJob("result_ttl_s 0: must be more than 0 seconds")
         fields = {
@@ -84,6 +89,49 @@ class JobSchema(Generic[InModelT, OutModelT]):
         }
         for field, value in fields.items():
             object.__setattr__(self, field, value)
+
+    @property
+    def input_schema(self) -> type[InModelT]:
+        """Another name for ``input``."""
+        return self.input
+
+    @property
+    def output_schema(self) -> type[OutModelT]:
+        """Another name for ``output``."""
+        return self.output
+
+
+class SchemaLike(Protocol):
+    """What can be read as a :class:`JobSchema`: one, or a model with these fields, as of mindtrace-core."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def input_schema(self) -> type[BaseModel] | None: ...  # noqa: D102
+    @property
+    def output_schema(self) -> type[BaseModel] | None: ...  # noqa: D102
+
+
+def read_schema(value: object, call: str) -> JobSchema[Any, Any]:
+    """Return ``value`` as a schema: it is one, or a pydantic model that has its fields.
+
+    Args:
+        value: What the caller was given.
+        call: The name of the call, for the message.
+
+    Raises:
+        InvalidInput: it is neither.
+        InvalidSchema: its models can't be used.
+    """
+    if isinstance(value, JobSchema):
+        return value
+    if isinstance(value, BaseModel) and hasattr(value, "input_schema"):
+        output = getattr(value, "output_schema", None)
+        return JobSchema(getattr(value, "name", ""), input_schema=value.input_schema, output_schema=output)
+    example = "JobSchema(name=…, input=…)"
+    if isinstance(getattr(value, "schema", None), JobSchema):
+        example = f"{getattr(value, '__name__', type(value).__name__)}.schema"
+    raise InvalidInput(f"{call}({value!r:.80}): pass a JobSchema, such as {example}")
 
 
 def job_from_schema(
@@ -108,10 +156,13 @@ def job_from_schema(
         headers: Strings that are stored with the job.
 
     Raises:
+        InvalidInput: ``schema`` is no ``JobSchema``.
         InvalidPayload: ``input_data`` doesn't fit the schema's input model (PUB-6).
         InvalidName: the id breaks the rule for names.
         InvalidJob: another field is out of range.
     """
+    if type(schema) is not JobSchema:
+        schema = read_schema(schema, "job_from_schema")
     payload = validate_model("payload", schema.input, input_data)
     if id is None and not_before is None and max_attempts is None and headers is NO_HEADERS:  # as most are
         check_int("priority", priority, 0, MAX_PRIORITY)
@@ -139,7 +190,8 @@ def validate_model(what: str, model: type[ModelT], data: object) -> ModelT:
     if isinstance(data, model):
         return data
     if not isinstance(data, Mapping):
-        raise InvalidPayload(f"{what}: expected {model.__name__} or a dict, got {type(data).__name__}")
+        got = f"the class {data.__name__}" if isinstance(data, type) else type(data).__name__
+        raise InvalidPayload(f"{what}: expected {model.__name__} or a dict, got {got}")
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -166,9 +218,24 @@ def _model_class(schema: str, role: str, given: object, alias: object) -> type[A
     if model is None:
         return None
     if not isinstance(model, type) or not issubclass(model, BaseModel) or model is BaseModel:
-        raise InvalidSchema(f"schema {schema!r}: {role} must be a pydantic model class, got {model!r}")
+        raise InvalidSchema(
+            f"schema {schema!r}: {role} must be a pydantic model class, got {model!r:.80}: "
+            f"{_remedy(role, model)}"
+        )
     _check_survives_json(schema, role, model)
     return model
+
+
+def _remedy(role: str, model: object) -> str:
+    """Say what to pass in place of something that is no model."""
+    if model is BaseModel:
+        return "it has no fields and would drop them all; pass AnyJSON for any JSON object"
+    base = f"Job{role.capitalize()}"
+    if isinstance(model, type) and is_dataclass(model):
+        return f"write class {model.__name__}({base}) without @dataclass"
+    if isinstance(model, type):
+        return f"derive a class from {base}, with a field for each value; or pass AnyJSON for any JSON object"
+    return f"pass a class that derives from {base}"
 
 
 def _check_survives_json(schema: str, role: str, model: type[BaseModel]) -> None:
@@ -187,7 +254,7 @@ def _check_survives_json(schema: str, role: str, model: type[BaseModel]) -> None
         if field.exclude and field.is_required():
             raise InvalidSchema(
                 f"schema {schema!r}: {role} field {name!r} is required but excluded from serialization, "
-                "so no consumer would ever see it"
+                "so no consumer would ever see it; give it a default, or don't exclude it"
             )
         alias = field.validation_alias or name
         if not isinstance(alias, str) or alias != (field.serialization_alias or name):

@@ -1,6 +1,7 @@
 """Bad input is a typed error that names the value and the rule, and nothing is published or lost."""
 
 import inspect
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -324,6 +325,11 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
         "no such thing",
         lambda w: w.far.result("points", w.dead_id),
     ),
+    "changing a job": (
+        errors.ImmutableJob,
+        "job.id: a job can't be changed; make another, as in dataclasses.replace(job, priority=5)",
+        lambda w: setattr(job_from_schema(w.schema, {}), "id", "a"),
+    ),
     "a closed backend": (
         errors.Closed,
         "this LocalClient is closed",
@@ -390,7 +396,8 @@ def test_every_error_of_the_tree_is_provoked() -> None:
         (errors.UnknownBackend, TypeError),
         (errors.AdapterNotInstalled, ImportError),
         (errors.BackendUnavailable, ConnectionError),
-        (errors.QueueNotFound, LookupError),
+        (errors.QueueNotFound, KeyError),
+        (errors.ImmutableJob, AttributeError),
         (errors.UnsupportedCapability, NotImplementedError),
         (errors.ResultNotReady, TimeoutError),
     ],
@@ -401,6 +408,19 @@ def test_an_error_can_be_caught_as_the_builtin_that_it_is(
     """Whoever doesn't know the tree still catches what they would expect."""
     assert issubclass(error, builtin)
     assert issubclass(error, JobsError)
+
+
+def test_a_key_error_reads_as_a_sentence(orchestrator: Orchestrator) -> None:
+    """Without the quotes that Python puts around the message of one; also in a traceback."""
+    with pytest.raises(KeyError) as raised:
+        orchestrator.publish("nowhere", {})
+
+    assert str(raised.value) == (
+        "queue 'nowhere': register its schema with this orchestrator first; registered: 'points'"
+    )
+    assert traceback.format_exception_only(raised.value) == [
+        f"mindtrace.jobs.domain.errors.QueueNotFound: {raised.value}\n"
+    ]
 
 
 def test_a_handler_that_raises_costs_its_own_job_only(

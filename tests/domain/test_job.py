@@ -1,15 +1,18 @@
 """A job: immutable, its fields within their bounds."""
 
+import copy
+import pickle
 from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 from unittest import mock
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
-from mindtrace.jobs import Job
+from mindtrace.jobs import Job, JobInput, JobSchema, job_from_schema
 from mindtrace.jobs.domain import new_job_id
-from mindtrace.jobs.domain.errors import InvalidJob, InvalidName
+from mindtrace.jobs.domain.errors import ImmutableJob, InvalidJob, InvalidName, JobsError
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NAME_RULE = "use 1 to 128 characters of A-Z a-z 0-9 . _ -"
@@ -59,11 +62,57 @@ def test_a_job_cannot_be_changed() -> None:
     made = job(headers=headers)
     headers["trace"] = "2"
 
-    with pytest.raises(FrozenInstanceError):
-        made.priority = 5
+    with pytest.raises(ImmutableJob, match=r"job.priority: a job can't be changed; make another") as raised:
+        made.priority = 5  # type: ignore[misc]
+    with pytest.raises(ImmutableJob):
+        del made.priority  # type: ignore[misc]
+    assert isinstance(raised.value, JobsError | FrozenInstanceError)
     with pytest.raises(TypeError):
         made.headers["trace"] = "3"
     assert made.headers == {"trace": "1"}
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda job: pickle.loads(pickle.dumps(job)), replace]
+)
+def test_a_job_can_be_copied(copied: Any) -> None:
+    made = job(payload={"x": 1}, headers={"trace": "1"}, priority=3)
+
+    assert copied(made) == made
+
+
+class Image(JobInput):
+    path: str
+
+
+class Status(BaseModel):
+    job: Job[Image]
+    untyped: Job[Any] | None = None
+
+
+def test_a_job_may_be_a_field_of_a_model() -> None:
+    """Written as JSON and read again, it is the same job."""
+    made = job_from_schema(
+        JobSchema("inspect", Image),
+        {"path": "a.png"},
+        not_before=NOON,
+        headers={"trace": "1"},
+        max_attempts=2,
+    )
+    text = Status(job=made, untyped=made).model_dump_json()
+    again = Status.model_validate_json(text)
+
+    assert again.job == made
+    assert again.untyped == replace(made, payload={"path": "a.png"})
+    assert Status(job=made).job is made
+    assert Status.model_validate(Status(job=made).model_dump()).job == made
+    assert "headers" in str(Status.model_json_schema(mode="serialization"))
+
+
+def test_a_model_refuses_a_job_that_is_none() -> None:
+    """By the rules of a job."""
+    with pytest.raises(ValidationError, match="use 1 to 128 characters"):
+        Status.model_validate_json('{"job": {"schema_name": "a b", "payload": {"path": "a"}}}')
 
 
 @pytest.mark.parametrize("name", ["a", "a.b_c-9", "A" * 128, "4f1e"])

@@ -121,7 +121,10 @@ class ManyNames(JobInput):
         ({"input": Hidden}, "input field 'secret' is required but excluded from serialization"),
         ({"input": TwoNames}, "input field 'x' is written as 'ex' but read as 'x'"),
         ({"input": ManyNames}, "input field 'x' is written as 'x' but read as AliasChoices"),
-        ({"input": Point, "retry": 5}, "schema 'points': retry must be a RetryPolicy, got 5"),
+        (
+            {"input": Point, "retry": 5},
+            "schema 'points': retry must be a RetryPolicy, such as RetryPolicy(max_attempts=3), got 5",
+        ),
     ],
 )
 def test_a_schema_that_could_only_fail_later_is_refused(arguments: dict[str, Any], rule: str) -> None:
@@ -171,7 +174,7 @@ def test_a_job_is_made_of_a_model_or_a_dict(data: Any) -> None:
         ({"x": "one"}, r"doesn't fit Point \(x: Input should be a valid number"),
         ({"x": float("nan")}, r"x: Input should be a finite number"),
         (Total(), "expected Point or a dict, got Total"),
-        (Point, "expected Point or a dict, got ModelMetaclass"),
+        (Point, "expected Point or a dict, got the class Point"),
         (None, "expected Point or a dict, got NoneType"),
         ([("x", 1.0)], "expected Point or a dict, got list"),
         ('{"x": 1.0}', "expected Point or a dict, got str"),

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -119,7 +120,7 @@ def test_a_library_that_is_missing_is_named_with_its_extra(
     with pytest.raises(AdapterNotInstalled) as raised:
         getattr(mindtrace.jobs, name)
 
-    remedy = f": pip install 'mindtrace-jobs[{adapter}]'"
+    remedy = f": pip install 'mindtrace-jobs[{adapter}]>={version('mindtrace-jobs')}'"
     if adapter == "sqlite":  # which no extra brings
         remedy = ", a part of Python that this one was built without"
     assert str(raised.value) == f"{name} needs nosuchlibrary{remedy}"

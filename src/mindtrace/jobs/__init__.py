@@ -24,6 +24,7 @@ from mindtrace.jobs.application import (
     job_handler,
 )
 from mindtrace.jobs.domain import (
+    AnyJSON,
     HandlerSignal,
     Job,
     JobInput,
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 __version__ = version("mindtrace-jobs")
 
 __all__ = [
+    "AnyJSON",
     "Attempt",
     "Capabilities",
     "ConsumeStats",
@@ -136,7 +138,9 @@ if not TYPE_CHECKING:
             if adapter == "sqlite":
                 message = f"{name} needs {error.name}, a part of Python that this one was built without"
             else:
-                message = f"{name} needs {error.name}: pip install 'mindtrace-jobs[{adapter}]'"
+                # Without the version, an installer may take an older release.
+                wanted = f"mindtrace-jobs[{adapter}]>={__version__}"
+                message = f"{name} needs {error.name}: pip install '{wanted}'"
             raise errors.AdapterNotInstalled(message, name=error.name) from error
 
     def __dir__() -> list[str]:
