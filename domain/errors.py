@@ -5,6 +5,7 @@ A message names the value, the rule that it breaks, and how to fix it. No messag
 """
 
 import dataclasses
+
 __all__ = [
     "AccessDenied",
     "AdapterNotInstalled",

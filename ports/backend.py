@@ -129,6 +129,27 @@ class OrchestratorBackend(Closeable):
 
     # -- optional ---------------------------------------------------------------------------------
 
+    @property
+    def url(self) -> str:
+        """The URL of this backend for another process, without passwords; see :meth:`make_url`."""
+        return self.make_url()
+
+    def make_url(self, *, with_passwords: bool = False) -> str:
+        """Return a URL from which ``Orchestrator(url)`` reaches the same queues, in this process or another.
+
+        How long a call waits or retries isn't part of it.
+
+        Args:
+            with_passwords: Whether the URL contains passwords. Without them, whoever gets the URL has to put
+                them in, if the broker demands any.
+
+        Raises:
+            UnsupportedCapability: no URL leads there.
+        """
+        raise UnsupportedCapability(
+            f"{type(self).__name__} has no URL: make the client in the other process, with the same settings"
+        )
+
     def queues(self) -> list[Queue]:
         """List the declared queues, by name.
 

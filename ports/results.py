@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
+from ..domain.errors import UnsupportedCapability
 from .base_classes import Closeable
 
 
@@ -64,6 +65,16 @@ class ResultStore(Closeable):
         Raises:
             BackendUnavailable: the store can't be reached.
         """
+
+    def make_url(self, *, with_passwords: bool = False) -> str:
+        """Return the URL of this store for another process, as :meth:`OrchestratorBackend.make_url` does.
+
+        Raises:
+            UnsupportedCapability: no URL leads there.
+        """
+        raise UnsupportedCapability(
+            f"{type(self).__name__} has no URL: make the store in the other process, with the same settings"
+        )
 
     @abstractmethod
     def close(self) -> None:

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Sequence
 from os import PathLike
 
-from ...domain.errors import Closed, InvalidName
+from ...domain.errors import InvalidName, UnsupportedCapability
 from ...domain.job_progress import Progress
 from ...domain.limits import check_name
 from ...domain.queue import Queue
@@ -24,6 +24,7 @@ from ...ports import (
     Redelivery,
 )
 from ...ports.findings import doubtful
+from ..shared.errors import client_closed
 from .clock import Clock
 from .consumer import LocalConsumerBackend
 from .namespace import Namespace, open_namespace
@@ -134,6 +135,11 @@ class LocalClient(OrchestratorBackend):
             ),
         ]
 
+    def make_url(self, *, with_passwords: bool = False) -> str:
+        raise UnsupportedCapability(
+            "queues in memory have no URL, as no other process can reach them: use SQLiteClient or a broker"
+        )
+
     def close(self) -> None:
         with self._lock:
             self._namespace = None
@@ -145,7 +151,7 @@ class LocalClient(OrchestratorBackend):
     def _open_namespace(self) -> Namespace:
         namespace = self._namespace
         if namespace is None:
-            raise Closed("this LocalClient is closed")
+            raise client_closed("LocalClient")
         return namespace
 
     def _store(self, queue: str) -> QueueStore:

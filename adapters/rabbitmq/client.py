@@ -30,7 +30,7 @@ from ...ports import (
     ResultStore,
     Verdict,
 )
-from ..shared.errors import not_declared
+from ..shared.errors import client_closed, not_declared
 from .admin import Admin
 from .consumer import RabbitMQConsumerBackend
 from .dead_letters import DeadLetters, DeadMessage
@@ -122,7 +122,7 @@ class RabbitMQClient(OrchestratorBackend):
                 retry_timeout_s,
             )
         )
-        self._is_exposed = settings.is_exposed
+        self._settings = settings
         if settings.is_exposed:
             self.logger.warning(
                 "the connection to RabbitMQ at %s isn't encrypted: anyone on the way can change jobs, "
@@ -133,6 +133,7 @@ class RabbitMQClient(OrchestratorBackend):
             Broker, settings.parameters(), settings.shown, retry_timeout_s=retry_timeout_s, logger=self.logger
         )
         self._default_prefetch = checked_prefetch(prefetch)
+        self._store = results
         self._results = None if results is None else Results(results, self.logger)
         self._consumers: set[RabbitMQConsumerBackend] = set()
         """Those that are open: each has a connection, and jobs that only its end gives back."""
@@ -240,7 +241,7 @@ class RabbitMQClient(OrchestratorBackend):
                 self._consumers.add(consumer)
                 return consumer
         consumer.close()
-        raise Closed("this RabbitMQClient is closed")
+        raise client_closed("RabbitMQClient")
 
     def result(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
         if self._results is None:
@@ -294,8 +295,14 @@ class RabbitMQClient(OrchestratorBackend):
     def diagnose(self) -> list[Finding]:
         findings = super().diagnose()
         if all(finding.verdict is Verdict.GOOD for finding in findings):
-            findings += diagnose(self._open().broker, self._namespace, exposed=self._is_exposed)
+            findings += diagnose(self._open().broker, self._namespace, exposed=self._settings.is_exposed)
         return findings
+
+    def make_url(self, *, with_passwords: bool = False) -> str:
+        results = None if self._store is None else self._store.make_url(with_passwords=with_passwords)
+        return self._settings.url(
+            self._namespace, self._default_prefetch, results, with_passwords=with_passwords
+        )
 
     # -- parts ------------------------------------------------------------------------------------
 
@@ -320,7 +327,7 @@ class RabbitMQClient(OrchestratorBackend):
         self._notice_fork()
         with self._lock:
             if self._closed:
-                raise Closed("this RabbitMQClient is closed")
+                raise client_closed("RabbitMQClient")
             if self._parts is None:
                 self._parts = _Parts(self._make_broker())
             return self._parts

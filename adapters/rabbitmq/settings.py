@@ -4,20 +4,22 @@ import os
 import ssl as tls
 from collections.abc import Sequence
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from pika import ConnectionParameters, PlainCredentials, SSLOptions
 from pydantic import SecretStr
 
 from ...domain.errors import InvalidInput, InvalidName
-from ...domain.limits import check_int, check_name
+from ...domain.limits import check_name
 from ..shared.server_settings import (
     Address,
     check_address,
     check_duration,
+    check_number,
     check_pairs,
     check_tls,
     is_loopback,
+    netloc,
     parsed_address,
     plain_password,
 )
@@ -54,6 +56,29 @@ class Settings(NamedTuple):
         """Whether others than this machine can read what is sent."""
         return not self.ssl and not all(is_loopback(host) for host, _ in self.addresses)
 
+    def url(self, namespace: str, prefetch: int | None, results: str | None, *, with_passwords: bool) -> str:
+        """Return the URL that :func:`parsed_url` reads as these settings.
+
+        Args:
+            namespace: The client's.
+            prefetch: Likewise.
+            results: The URL of its result store, or None.
+            with_passwords: Whether the URL contains the password.
+        """
+        query: dict[str, str | int] = {
+            "namespace": namespace,
+            "prefetch": "adaptive" if prefetch is None else prefetch,
+            "heartbeat_s": self.heartbeat_s,
+        }
+        if self.ca_certs is not None:
+            query["ssl_ca_certs"] = self.ca_certs
+        if results is not None:
+            query["results"] = results
+        password = self.password.get_secret_value() if with_passwords else None
+        where = netloc(self.username, password, self.addresses)
+        vhost = "" if self.vhost == "/" else f"/{quote(self.vhost, safe='')}"
+        return f"amqp{'s' if self.ssl else ''}://{where}{vhost}?{urlencode(query, quote_via=quote, safe='')}"
+
     def parameters(self) -> list[ConnectionParameters]:
         """The same for the driver, one for each server."""
         timeout_s = max(0.5, self.retry_timeout_s / 2)  # so that there is time to try another
@@ -87,7 +112,7 @@ def check_settings(settings: Settings) -> Settings:
     _check_text("username", settings.username)
     _check_text("vhost", settings.vhost)
     check_tls(settings.ssl, settings.ca_certs, url="an amqps:// URL")
-    check_int("heartbeat_s", settings.heartbeat_s, 1, _LONGEST_HEARTBEAT_S)
+    check_number("heartbeat_s", settings.heartbeat_s, 1, _LONGEST_HEARTBEAT_S)
     check_duration("retry_timeout_s", settings.retry_timeout_s)
     return settings
 
@@ -133,7 +158,7 @@ def checked_prefetch(prefetch: int | None) -> int | None:
     Raises:
         InvalidInput: it is neither None nor 1 to 65535.
     """
-    return None if prefetch is None else check_int("prefetch", prefetch, 1, _MOST_PREFETCH)
+    return None if prefetch is None else check_number("prefetch", prefetch, 1, _MOST_PREFETCH)
 
 
 def parsed_url(url: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Sequence
 from time import monotonic
 
-from ...domain.errors import Closed, QueueConflict
+from ...domain.errors import QueueConflict
 from ...domain.job_progress import Progress
 from ...domain.limits import check_name
 from ...domain.queue import Queue
@@ -26,7 +26,7 @@ from ...ports import (
     ResultStatus,
     Verdict,
 )
-from ..shared.errors import kind_conflict
+from ..shared.errors import client_closed, kind_conflict
 from .consumer import RedisConsumerBackend
 from .dead_letters import list_dead_letters, read_error, redrive_or_discard
 from .declared_queues import DeclaredQueues
@@ -90,6 +90,7 @@ class RedisClient(OrchestratorBackend):
         check_name("namespace", namespace)
         who = (username, password, ssl, ssl_ca_certs)
         server = ServerSettings(host, port, db, *who, sentinels, sentinel_service, sentinel_password)
+        self._server = server
         self._client_name = f"mindtrace-jobs-{secrets.token_hex(4)}"
         self._redis = server.connect(
             "RedisClient",
@@ -228,6 +229,9 @@ class RedisClient(OrchestratorBackend):
             return findings
         return findings + diagnose(self._redis, self._namespace, self._durability, _LAYOUT, self._address)
 
+    def make_url(self, *, with_passwords: bool = False) -> str:
+        return self._server.url(self._namespace, with_passwords=with_passwords)
+
     def close(self) -> None:
         with self._lock:
             if self._closed:
@@ -249,7 +253,7 @@ class RedisClient(OrchestratorBackend):
         if os.getpid() != self._pid:
             self._forget_parent()
         if self._closed:
-            raise Closed("this RedisClient is closed")
+            raise client_closed("RedisClient")
 
     def _forget_parent(self) -> None:
         """After a fork: be another client, or the server would take this one's requests for the parent's."""

@@ -63,6 +63,7 @@ class RedisResultStore(ResultStore):
         super().__init__()
         who = (username, password, ssl, ssl_ca_certs)
         server = ServerSettings(host, port, db, *who, sentinels, sentinel_service, sentinel_password)
+        self._server = server
         self._namespace = check_name("namespace", namespace)
         self._sweep_s = sweep_s
         self._client_name = f"mindtrace-jobs-results-{secrets.token_hex(4)}"
@@ -114,6 +115,9 @@ class RedisResultStore(ResultStore):
                 return
             for chunk in in_chunks(ids, CHUNK_JOBS):
                 self._redis.run(RESULT_STORE_FORGET, keys, chunk)
+
+    def make_url(self, *, with_passwords: bool = False) -> str:
+        return self._server.url(self._namespace, with_passwords=with_passwords)
 
     def close(self) -> None:
         self._redis.close()

@@ -7,19 +7,20 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from pydantic import SecretStr
 
-from ...domain.errors import InvalidInput
-from ...domain.limits import check_int
+from ...domain.errors import InvalidInput, UnsupportedCapability
 from ...ports import Durability
 from ..shared.server_settings import (
     check_address,
     check_duration,
+    check_number,
     check_pairs,
     check_tls,
     is_loopback,
+    netloc,
     parsed_address,
     plain_password,
 )
@@ -51,7 +52,7 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         check_address("host", self.host, self.port)
-        check_int("db", self.db, 0, _MAX_DB)
+        check_number("db", self.db, 0, _MAX_DB)
         _check_credentials(self.username, self.password)
         check_tls(self.ssl, self.ssl_ca_certs, url="a rediss:// URL")
         _check_sentinels(self.sentinels, self.sentinel_service, self.sentinel_password)
@@ -84,7 +85,29 @@ class ServerSettings:
             owner=owner,
             retry_timeout_s=retry_timeout_s,
             logger=logger,
+            is_local=self._is_local,
         )
+
+    def url(self, namespace: str, *, with_passwords: bool) -> str:
+        """Return the URL that :func:`parsed_url` reads as these settings and ``namespace``.
+
+        Raises:
+            UnsupportedCapability: Sentinels over TLS have none.
+        """
+        query = {"namespace": namespace}
+        if self.ssl_ca_certs is not None:
+            query["ssl_ca_certs"] = self.ssl_ca_certs
+        sentinel_password = plain_password("sentinel_password", self.sentinel_password)
+        if with_passwords and sentinel_password is not None:
+            query["sentinel_password"] = sentinel_password
+        password = plain_password("password", self.password) if with_passwords else None
+        where = netloc(self.username, password, self.sentinels or [(self.host, self.port)])
+        if not self.sentinels:
+            return f"redis{'s' if self.ssl else ''}://{where}/{self.db}?{urlencode(query)}"
+        if self.ssl:
+            raise UnsupportedCapability("no URL names Sentinels over TLS: make the client by its arguments")
+        service = quote(self.sentinel_service, safe="")
+        return f"redis+sentinel://{where}/{service}/{self.db}?{urlencode(query)}"
 
     @property
     def _address(self) -> str:
@@ -106,9 +129,13 @@ class ServerSettings:
         )
         return settings | {"service": self.sentinel_service, "sentinel": sentinel}
 
-    def _warn_of_plaintext(self, logger: logging.Logger) -> None:
+    @property
+    def _is_local(self) -> bool:
         hosts = [host for host, _ in self.sentinels] or [self.host]
-        if not self.ssl and not all(map(is_loopback, hosts)):
+        return all(map(is_loopback, hosts))
+
+    def _warn_of_plaintext(self, logger: logging.Logger) -> None:
+        if not self.ssl and not self._is_local:
             logger.warning(
                 "the connection to Redis at %s isn't encrypted: anyone on the way can change jobs, "
                 "and read the password; use ssl=True or a rediss:// URL",

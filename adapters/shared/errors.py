@@ -16,6 +16,11 @@ def kind_conflict(queue: Queue, found: str) -> QueueConflict:
     )
 
 
+def client_closed(owner: str) -> Closed:
+    """Return the error for a call of a client, or of something else, that was closed."""
+    return Closed(f"this {owner} is closed; make another, or call this before it is closed")
+
+
 def consumer_closed(queue: str) -> Closed:
     """Return the error for a call of a consumer that was closed."""
     return Closed(f"this consumer of queue {queue!r} is closed")

@@ -6,12 +6,12 @@ No message shows a password (SEC-3).
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import SecretStr
 
 from ...domain.errors import InvalidInput
-from ...domain.limits import check_int, check_seconds
+from ...domain.limits import check_seconds
 
 Address = tuple[str, int]
 """A host and a port."""
@@ -25,7 +25,19 @@ def check_address(what: str, host: object, port: object) -> None:
     """
     if not isinstance(host, str) or not host or host != host.strip() or "/" in host:
         raise InvalidInput(f"{what} {host!r:.80}: give a host's name or address, and nothing else")
-    check_int(f"{what}'s port", port, 1, 65535)
+    check_number(f"{what}'s port", port, 1, 65535)
+
+
+def check_number(what: str, value: object, low: int, high: int) -> int:
+    """Demand an integer from ``low`` to ``high``.
+
+    Raises:
+        InvalidInput: it isn't; the message says how to convert a text, as environment variables are.
+    """
+    if type(value) is int and low <= value <= high:
+        return value
+    remedy = "; convert the text with int(…)" if isinstance(value, str) and value.isdecimal() else ""
+    raise InvalidInput(f"{what} {value!r:.80}: must be an integer from {low} to {high}{remedy}")
 
 
 def check_pairs(what: str, pairs: object) -> None:
@@ -94,6 +106,15 @@ def parsed_address(text: str, default_port: int) -> Address:
     """
     parts = urlsplit(f"//{text}")
     return parts.hostname or "localhost", default_port if parts.port is None else parts.port
+
+
+def netloc(username: str | None, password: str | None, addresses: Sequence[Address]) -> str:
+    """Write what :func:`parsed_address` and its callers read: who connects, and where."""
+    who = quote(username or "", safe="")
+    if password is not None:
+        who += f":{quote(password, safe='')}"
+    where = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in addresses)
+    return f"{who}@{where}" if who else where
 
 
 def is_loopback(host: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from time import monotonic, sleep
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from ...domain.errors import BackendError, BackendUnavailable, Closed, InvalidInput
 from ...domain.job_progress import Progress
@@ -27,6 +27,7 @@ from ...ports import (
     Redelivery,
 )
 from ..shared.chunks import in_chunks
+from ..shared.errors import client_closed
 from . import admin
 from .consumer import SQLiteConsumerBackend
 from .diagnosis import diagnose
@@ -85,7 +86,7 @@ class SQLiteClient(OrchestratorBackend):
         self._durability = Durability(durability)
         self._settings = FileSettings(Path(name).resolve(), _SYNCHRONOUS[self._durability], retry_timeout_s)
         self._namespace = namespace
-        self._session = Session(self._settings, "this SQLiteClient")
+        self._session = Session(self._settings, "SQLiteClient")
         self._consumers: list[SQLiteConsumerBackend] = []
         self._waiters: set[Waiter] = set()
         self._lock = threading.Lock()
@@ -244,6 +245,10 @@ class SQLiteClient(OrchestratorBackend):
             return super().diagnose()
         return diagnose(self._settings, self._namespace, self._durability)
 
+    def make_url(self, *, with_passwords: bool = False) -> str:
+        settings = {"namespace": self._namespace, "durability": str(self._durability)}
+        return f"sqlite:///{quote(str(self._settings.path))}?{urlencode(settings)}"
+
     def close(self) -> None:
         with self._lock:
             self._closed = True
@@ -257,7 +262,7 @@ class SQLiteClient(OrchestratorBackend):
             waiter.wake()
 
     def _is_closed(self) -> Closed:
-        return Closed("this SQLiteClient is closed")
+        return client_closed("SQLiteClient")
 
     def _queue(self, queue: str) -> QueueSession:
         return QueueSession(self._own_session(), self._settings, self._namespace, queue)

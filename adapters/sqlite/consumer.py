@@ -32,7 +32,7 @@ class SQLiteConsumerBackend(ConsumerBackend):
 
     def __init__(self, settings: FileSettings, namespace: str, queue: str, lease_s: float) -> None:
         super().__init__()
-        self._session = Session(settings, f"this consumer of queue {queue!r}")
+        self._session = Session(settings, f"consumer of queue {queue!r}")
         self._queue = QueueSession(self._session, settings, namespace, queue)
         self._wakeups = settings.wakeups
         self._retry_timeout_s = settings.retry_timeout_s

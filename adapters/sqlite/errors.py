@@ -72,13 +72,17 @@ def _cannot_open(error: sqlite3.Error, path: Path) -> BackendError:
     try:
         if path.is_dir():
             return BrokerUnsuitable(f"{path} is a folder: name a file in it")
+        if path.parent.exists() and not path.parent.is_dir():
+            return BrokerUnsuitable(f"{path.parent} is no folder: name a file in one")
         if not path.parent.is_dir():
             return BackendUnavailable(f"no folder {path.parent} for {path.name}: create it")
     except PermissionError:
         return AccessDenied(f"{path} can't be opened: let this user enter the folders above it")
     if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.R_OK | os.W_OK)):
         return AccessDenied(f"{path} can't be opened: let this user write the file and its folder")
-    return BackendUnavailable(f"{path} can't be opened ({error})")
+    return BackendUnavailable(
+        f"{path} can't be opened ({error}): name a file in a folder that this user can write"
+    )
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -11,7 +11,8 @@ from math import inf
 from pathlib import Path
 from typing import TypeVar
 
-from ...domain.errors import BrokerUnsuitable, Closed
+from ...domain.errors import BrokerUnsuitable
+from ..shared.errors import client_closed
 from .clock import FileClock, read_clock, set_clock
 from .errors import CommitUnknown, is_busy, leaves_open, translated
 from .filesystem import make_private, refuse_network_share
@@ -70,7 +71,7 @@ class Session:
 
     Args:
         settings: The file.
-        owner: Who says that it is closed once it is.
+        owner: What errors say is closed, once it is.
     """
 
     def __init__(self, settings: FileSettings, owner: str) -> None:
@@ -120,7 +121,7 @@ class Session:
         with self._lock:
             while True:
                 if self._closed:
-                    raise Closed(f"{self._owner} is closed")
+                    raise client_closed(self._owner)
                 try:
                     return self._transact(self._connected(), begin, work)
                 except sqlite3.Error as error:

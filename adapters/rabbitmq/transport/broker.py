@@ -10,7 +10,10 @@ from typing import TypeVar
 from pika import ConnectionParameters, exceptions
 
 from ....domain import RetryPolicy
-from ....domain.errors import AccessDenied, BackendError, BackendUnavailable, BrokerUnsuitable, Closed
+from ....domain.errors import AccessDenied, BackendError, BackendUnavailable, BrokerUnsuitable
+from ...shared.errors import client_closed
+from ...shared.server_settings import is_loopback
+from ...shared.unreachable import remedy
 from .errors import ClosedByClient, ConnectionBroken, Differs, Locked, Missing, Unsuitable
 from .heartbeat import HeartbeatThread
 
@@ -74,11 +77,11 @@ class Broker:
         tries = 0
         while True:
             if self._closing.is_set():
-                raise Closed("this RabbitMQClient is closed")
+                raise client_closed("RabbitMQClient")
             try:
                 answer = call(max(0.01, give_up - monotonic()))
             except ClosedByClient:
-                raise Closed("this RabbitMQClient, or its consumer, is closed") from None
+                raise client_closed("RabbitMQClient, or its consumer,") from None
             except ConnectionBroken as broken:
                 self.raise_refusal(broken)
                 tries += 1
@@ -116,7 +119,10 @@ class Broker:
         if isinstance(broken, Unsuitable):
             raise BrokerUnsuitable(f"RabbitMQ at {self._address}: {cause}") from cause
         if _denies(cause):
-            raise AccessDenied(f"RabbitMQ at {self._address} denies access: {_said(cause)}") from cause
+            raise AccessDenied(
+                f"RabbitMQ at {self._address} denies access: {_said(cause)}; correct the user, the password "
+                "and the vhost, or what the user may do"
+            ) from cause
         if isinstance(cause, exceptions.ChannelClosedByBroker):
             if cause.reply_code == _ACCESS_REFUSED:
                 raise AccessDenied(f"RabbitMQ at {self._address}: {_said(cause)}") from cause
@@ -125,10 +131,12 @@ class Broker:
 
     def unavailable(self, broken: ConnectionBroken) -> BackendUnavailable:
         """Return what to tell the caller of an outage."""
-        return BackendUnavailable(
-            f"no RabbitMQ answers at {self._address} ({broken}); "
-            "is it running? Start one with: rabbitmq-server"
-        )
+        if isinstance(broken.cause, exceptions.IncompatibleProtocolError):
+            fix = "what answers there doesn't speak AMQP: check the host, the port, and whether it uses TLS"
+        else:
+            is_local = all(is_loopback(server.host) for server in self.servers)
+            fix = remedy(broken.cause, start="rabbitmq-server", is_local=is_local)
+        return BackendUnavailable(f"no RabbitMQ answers at {self._address} ({broken}); {fix}")
 
     def stop_retrying(self) -> None:
         """Let no call try again."""

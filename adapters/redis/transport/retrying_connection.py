@@ -12,7 +12,9 @@ from redis import exceptions as driver
 from redis.sentinel import MasterNotFoundError
 
 from ....domain import RetryPolicy
-from ....domain.errors import AccessDenied, BackendUnavailable, Closed, JobsError
+from ....domain.errors import AccessDenied, BackendUnavailable, JobsError
+from ...shared.errors import client_closed
+from ...shared.unreachable import remedy
 from ..errors import RefusedByServer, ServerUnreachable
 from ..scripts import Script
 from .channel import Argument, Command, Execute
@@ -56,6 +58,7 @@ class RetryingConnection:
         owner: What to call, in messages, the object that closes it.
         retry_timeout_s: Seconds to keep trying before a call fails.
         logger: Logs an outage once when it begins and once when it ends.
+        is_local: Whether the server should be on this machine.
     """
 
     def __init__(
@@ -67,8 +70,10 @@ class RetryingConnection:
         owner: str,
         retry_timeout_s: float,
         logger: logging.Logger,
+        is_local: bool = True,
     ) -> None:
         self._address = address
+        self._is_local = is_local
         self._commands = commands
         self._waits = waits
         self._owner = owner
@@ -197,7 +202,7 @@ class RetryingConnection:
         may_have_run = redeclared = False
         while True:
             if self._closing.is_set():
-                raise Closed(f"this {self._owner} is closed")
+                raise client_closed(self._owner)
             try:
                 answer = call(*arguments)
             except JobsError:
@@ -236,15 +241,23 @@ class RetryingConnection:
 
     def unavailable(self, out: ServerUnreachable) -> BackendUnavailable:
         """Return what an outage is to the caller."""
-        return BackendUnavailable(
-            f"no Redis answers at {self._address} ({_described(out.error)}); "
-            "is it running? Start one with: redis-server"
-        )
+        if isinstance(out.error, MasterNotFoundError):
+            fix = "check sentinels= and sentinel_service=, and whether the Sentinels run"
+        else:
+            fix = remedy(out.error, start="redis-server", is_local=self._is_local)
+        return BackendUnavailable(f"no Redis answers at {self._address} ({_described(out.error)}); {fix}")
 
     def _translated(self, error: Exception, may_have_run: bool = False) -> Exception:
         text = str(error)
         if isinstance(error, _DENIED) or text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
-            return AccessDenied(f"Redis at {self._address} denies access: {text}")
+            return AccessDenied(
+                f"Redis at {self._address} denies access: {text}; correct the username and the password, or "
+                "what the user may do"
+            )
+        if isinstance(error, driver.InvalidResponse):
+            text = f"what answers at {self._address} isn't Redis ({text}); correct the host and the port"
+        elif text.startswith("DB index"):
+            text = f"{text}; use a lower db, or raise `databases` in the server's redis.conf"
         if isinstance(error, driver.RedisError):
             return RefusedByServer(text, may_have_run)
         return error

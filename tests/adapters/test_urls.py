@@ -1,0 +1,138 @@
+"""A client's URL makes such a client again, elsewhere; it shows passwords only if they are asked for."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from mindtrace.jobs import (
+    JobInput,
+    JobSchema,
+    LocalClient,
+    Orchestrator,
+    OrchestratorBackend,
+    RabbitMQClient,
+    RedisClient,
+    RedisResultStore,
+    ResultStore,
+    SQLiteClient,
+)
+from mindtrace.jobs.errors import UnsupportedCapability
+
+ODD = "p@ss:w/rd?#%&+ ü"
+CA = __file__
+"""Some file that exists: that it holds no certificate is seen when it is used."""
+
+CLIENTS: dict[str, tuple[Any, str, str]] = {
+    "a file": (
+        lambda: SQLiteClient("/tmp/my jobs?.db", namespace="a"),
+        "sqlite:////tmp/my%20jobs%3F.db?namespace=a&durability=fsync",
+        "",
+    ),
+    "a file that is faster": (
+        lambda: SQLiteClient("/tmp/jobs.db", durability="snapshot"),
+        "sqlite:////tmp/jobs.db?namespace=default&durability=snapshot",
+        "",
+    ),
+    "Redis": (RedisClient, "redis://localhost:6379/0?namespace=default", ""),
+    "Redis with all": (
+        lambda: RedisClient(
+            "::1",
+            1,
+            2,
+            username="a b",
+            password=SecretStr(ODD),
+            namespace="n",
+            ssl=True,
+            ssl_ca_certs=CA,
+        ),
+        "rediss://a%20b@[::1]:1/2?namespace=n&ssl_ca_certs=",
+        "rediss://a%20b:p%40ss%3Aw%2Frd%3F%23%25%26%2B%20%C3%BC@[::1]:1/2?namespace=n&ssl_ca_certs=",
+    ),
+    "Redis with a password alone": (
+        lambda: RedisClient(password=ODD),
+        "redis://localhost:6379/0?",
+        "redis://:p%40ss",
+    ),
+    "Redis behind Sentinels": (
+        lambda: RedisClient(
+            db=3,
+            sentinels=[("a", 1), ("b", 2)],
+            sentinel_service="my master",
+            sentinel_password=ODD,
+            password="p",
+        ),
+        "redis+sentinel://a:1,b:2/my%20master/3?namespace=default",
+        "redis+sentinel://:p@a:1,b:2/my%20master/3?namespace=default&sentinel_password=p%40ss",
+    ),
+    "RabbitMQ": (
+        RabbitMQClient,
+        "amqp://guest@localhost:5672?namespace=default&prefetch=1&heartbeat_s=15",
+        "amqp://guest:guest@localhost:5672?",
+    ),
+    "RabbitMQ with all": (
+        lambda: RabbitMQClient(
+            username="a:b",
+            password=ODD,
+            vhost="my/host",
+            namespace="n",
+            hosts=[("a", 1), ("::1", 2)],
+            prefetch=None,
+            heartbeat_s=7,
+            results=RedisResultStore(password=ODD, namespace="r"),
+        ),
+        "amqp://a%3Ab@a:1,[::1]:2/my%2Fhost?namespace=n&prefetch=adaptive&heartbeat_s=7"
+        "&results=redis%3A%2F%2Flocalhost%3A6379%2F0%3Fnamespace%3Dr",
+        "amqp://a%3Ab:p%40ss",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "plain", "secret"), CLIENTS.values(), ids=CLIENTS)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_the_url_of_a_client_makes_such_a_client_again(make: Any, plain: str, secret: str) -> None:
+    with make() as client:
+        url = client.make_url(with_passwords=True)
+
+        assert client.url.startswith(plain)
+        assert client.make_url() == client.url
+        assert url.startswith(secret)
+        with Orchestrator(url) as again:
+            assert type(again.backend) is type(client)
+            assert again.backend.make_url(with_passwords=True) == url
+            assert again.backend.url == client.url
+        for part in (ODD, "p%40ss", "p@ss", ":guest", ":p@"):
+            assert part not in client.url
+
+
+def test_another_process_would_find_the_jobs(tmp_path: Path) -> None:
+    """The path is absolute: the process may work in another folder."""
+    with Orchestrator(SQLiteClient(tmp_path / "jobs.db", namespace="a")) as jobs:
+        jobs.register(JobSchema("inspect", JobInput))
+        jobs.publish("inspect", {})
+        with Orchestrator(jobs.backend.url) as there:
+            assert there.counts("inspect").ready == 1
+
+
+class NoURL(LocalClient):
+    make_url = OrchestratorBackend.make_url
+
+
+class NoStoreURL(RedisResultStore):
+    make_url = ResultStore.make_url
+
+
+@pytest.mark.parametrize(
+    ("make", "remedy"),
+    [
+        (LocalClient, "use SQLiteClient or a broker"),
+        (lambda: LocalClient("shared"), "use SQLiteClient or a broker"),
+        (NoURL, "NoURL has no URL: make the client in the other process"),
+        (lambda: RabbitMQClient(results=NoStoreURL()), "NoStoreURL has no URL: make the store in the other"),
+        (lambda: RedisClient(sentinels=[("localhost", 1)], ssl=True), "make the client by its arguments"),
+    ],
+)
+def test_a_client_that_no_url_reaches_says_so(make: Any, remedy: str) -> None:
+    with make() as client, pytest.raises(UnsupportedCapability, match=remedy):
+        client.url  # noqa: B018
