@@ -112,6 +112,8 @@ def _load(entry: EntryPoint) -> Callable[..., Any]:
     except ImportError as error:
         distribution = entry.dist.name if entry.dist is not None else entry.module
         wanted = f"{distribution}[{','.join(entry.extras)}]" if entry.extras else distribution
+        if entry.dist is not None:  # without a version, an installer may take an older release
+            wanted += f">={entry.dist.version}"
         raise AdapterNotInstalled(
             f"{entry.name}:// needs {error.name or error}: pip install '{wanted}'", name=error.name
         ) from error

@@ -11,7 +11,7 @@ from functools import partial
 from logging import ERROR
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, get_args, get_origin
 
-from ..domain import Job, JobSchema, QueueKind, RetryPolicy
+from ..domain import Job, JobSchema, QueueKind, RetryPolicy, read_schema
 from ..domain.errors import AlreadyConnected, HandlerMissing, InvalidInput, NotConnected, UsageError
 from ..domain.limits import check_int, check_name, check_seconds
 from ..ports import ConsumerBackend
@@ -55,6 +55,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
 
     Args:
         job_type_name: The name of the schema and its queue; by default the name of the class's ``schema``.
+        queue: The name of the queue, if it isn't the schema's; see :meth:`Orchestrator.register`.
 
     Raises:
         HandlerMissing: the class doesn't define ``run``.
@@ -76,26 +77,34 @@ class Consumer(Closeable, Generic[InT, OutT]):
     _connection: "_Connection | None" = None
     _close_after_job = False
 
-    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
+    def __new__(cls, *args: Any, **_kwargs: Any) -> Self:
         """Refuse a class without a usable ``run``, in words, where Python would name abstract methods."""
+        if cls is Consumer:
+            given = "takes no function" if args and callable(args[0]) else "is a base class"
+            raise HandlerMissing(
+                f"Consumer {given}: derive a class that defines run(self, job), or write "
+                "@job_handler(schema) above a function and call its consumer()"
+            )
         if getattr(cls.run, "__isabstractmethod__", False) or not callable(cls.run):
             raise HandlerMissing(f"{cls.__name__} has no handler: define run(self, job)")
         if inspect.isasyncgenfunction(cls.run) or inspect.isgeneratorfunction(cls.run):
             raise HandlerMissing(f"{cls.__name__}.run is a generator: return the result, without yield")
         return super().__new__(cls)
 
-    def __init__(self, job_type_name: str | None = None) -> None:
+    def __init__(self, job_type_name: str | None = None, *, queue: str | None = None) -> None:
         super().__init__()
         cls, schema = type(self).__name__, self.own_schema()
-        if job_type_name is None:
-            if schema is None:
-                raise InvalidInput(
-                    f"{cls}: pass the name of its queue, or set schema = JobSchema(…) in the class"
-                )
-            job_type_name = schema.name
-        elif schema is not None and schema.name != job_type_name:
-            raise InvalidInput(f"{cls}({job_type_name!r:.140}): its schema is named {schema.name!r}")
-        self._queue_name = check_name("job type name", job_type_name)
+        name = schema.name if schema is not None else queue if job_type_name is None else job_type_name
+        if name is None:
+            raise InvalidInput(
+                f"{cls}: pass the name of its queue, or set schema = JobSchema(…) in the class"
+            )
+        if job_type_name is not None and check_name("job type name", job_type_name) != name:
+            raise InvalidInput(
+                f"{cls}({job_type_name!r:.140}): its schema is named {name!r}; leave the name out, or for "
+                f"another queue of that schema write {cls}(queue={job_type_name!r:.140})"
+            )
+        self._queue_name = name if queue is None else check_name("queue name", queue)
 
     @classmethod
     def own_schema(cls) -> JobSchema[Any, Any] | None:
@@ -108,7 +117,12 @@ class Consumer(Closeable, Generic[InT, OutT]):
         if schema is None:
             return None
         if not isinstance(schema, JobSchema):
-            raise InvalidInput(f"{cls.__name__}.schema {schema!r:.80}: must be a JobSchema")
+            if not hasattr(schema, "input_schema"):
+                raise InvalidInput(
+                    f"{cls.__name__}.schema {schema!r:.80}: must be a JobSchema, such as "
+                    "JobSchema(name=…, input=…)"
+                )
+            schema = read_schema(schema, f"{cls.__name__}.schema")
         for declared, model in zip(_declared_models(cls), (schema.input, schema.output), strict=False):
             if isinstance(declared, type) and not issubclass(model, declared):
                 raise InvalidInput(
@@ -159,7 +173,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
             raise AlreadyConnected(f"consumer of {self.queue_name!r} is connected: close() it first")
         self._check_settings(orchestrator, lease_s, prefetch, poll_timeout_s)
         if (own := self.own_schema()) is not None:
-            orchestrator.register(own, self.queue_type)
+            orchestrator.register(own, self.queue_type, queue=self.queue_name)
         schema, queue = orchestrator.registration_for_consumer(self.queue_name)
         backend = detect_consumer_backend(
             orchestrator.backend, queue.name, lease_s=lease_s, prefetch=prefetch
@@ -196,14 +210,19 @@ class Consumer(Closeable, Generic[InT, OutT]):
         self, orchestrator: object, lease_s: float, prefetch: int | None, poll_timeout_s: float
     ) -> None:
         if not isinstance(orchestrator, Orchestrator):
-            raise InvalidInput(f"connect({orchestrator!r:.80}): pass an Orchestrator")
+            raise InvalidInput(
+                f"connect({orchestrator!r:.80}): pass an Orchestrator, as in Orchestrator(url)"
+            )
         if check_seconds("lease_s", lease_s) == 0:
             raise InvalidInput("lease_s 0: must be more than 0 seconds")
         if prefetch is not None:
             check_int("prefetch", prefetch, 1, _MAX_PREFETCH)
         check_seconds("poll_timeout_s", poll_timeout_s)
         if self.retry is not None and not isinstance(self.retry, RetryPolicy):
-            raise InvalidInput(f"{type(self).__name__}.retry {self.retry!r:.80}: must be a RetryPolicy")
+            raise InvalidInput(
+                f"{type(self).__name__}.retry {self.retry!r:.80}: must be a RetryPolicy, such as "
+                "RetryPolicy(max_attempts=3)"
+            )
 
     @property
     def consumer_backend(self) -> ConsumerBackend:
@@ -240,7 +259,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
         """
         return self._connection is not None and self._connection.loop.running_is_lost
 
-    def consume(self, num_messages: int | None = None, *, block: bool = False) -> int:
+    def consume(self, num_messages: int | None = None, *, block: bool | None = None) -> int:
         """Run jobs until stopped, or until ``num_messages`` deliveries were attempted.
 
         In the main thread, SIGINT and SIGTERM stop it gracefully: the running job is finished, and the other
@@ -255,8 +274,9 @@ class Consumer(Closeable, Generic[InT, OutT]):
         Args:
             num_messages: How many deliveries to attempt, 0 or more, whether they succeed or not; the same on
                 every backend. None runs until stopped.
-            block: With ``num_messages``: wait until there were that many. By default this returns early
-                once a whole ``poll_timeout_s`` has passed without a job.
+            block: True waits for jobs however long it takes; False returns as soon as none is ready. By
+                default, with ``num_messages`` this returns early once a whole ``poll_timeout_s`` has passed
+                without a job, and without it it waits.
 
         Returns:
             How many deliveries were attempted.
@@ -271,8 +291,13 @@ class Consumer(Closeable, Generic[InT, OutT]):
         connection = self._connected()
         if num_messages is not None:
             check_int("num_messages", num_messages, 0, sys.maxsize)
-        until = forever if num_messages is None or block else one_poll
-        return self._run_loop(connection, num_messages, until(connection.poll_timeout_s))
+        if block is False:
+            stop_condition = one_poll(0.0)
+        elif block or num_messages is None:
+            stop_condition = forever(connection.poll_timeout_s)
+        else:
+            stop_condition = one_poll(connection.poll_timeout_s)
+        return self._run_loop(connection, num_messages, stop_condition)
 
     def consume_until_empty(self) -> int:
         """Run jobs until no job is ready or delayed. Jobs that wait for a retry count as delayed.

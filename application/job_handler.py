@@ -44,9 +44,13 @@ class JobHandler(Generic[InT, OutT]):
         """Call the function."""
         return self.function(job)
 
-    def consumer(self) -> Consumer[InT, OutT]:
-        """Make a consumer that runs jobs by the function."""
-        return self._consumer_class()
+    def consumer(self, *, queue: str | None = None) -> Consumer[InT, OutT]:
+        """Make a consumer that runs jobs by the function.
+
+        Args:
+            queue: The name of the queue, if it isn't the schema's.
+        """
+        return self._consumer_class(queue=queue)
 
     def __repr__(self) -> str:
         return f"<job handler {self.function.__qualname__} of {self.schema.name!r}>"
@@ -74,7 +78,10 @@ def job_handler(
 
     def decorate(function: Callable[[Job[InT]], Answer[OutT]]) -> JobHandler[InT, OutT]:
         if not inspect.isroutine(function):
-            raise HandlerMissing(f"@job_handler: {function!r:.80} is no function")
+            raise HandlerMissing(
+                f"@job_handler: {function!r:.80} is no function; write it above one, or derive a class from "
+                "Consumer"
+            )
         return JobHandler(function, schema, queue_type, retry)
 
     return decorate

@@ -1,16 +1,17 @@
 """One queue with its types: what it takes, and what its jobs give back."""
 
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, Union
 
 from pydantic import BaseModel
 from typing_extensions import TypeVar
 
 from ..domain import Job, JobSchema, Progress
 from ..ports import DeadLetter, PublishOutcome, QueueCounts
+from .published_id import awaited
 
 if TYPE_CHECKING:
-    from .orchestrator import Orchestrator
+    from .orchestrator import Orchestrator, QueueRef
 
 InT = TypeVar("InT", bound=BaseModel, default=Any)
 OutT = TypeVar("OutT", bound=BaseModel, default=Any)
@@ -25,22 +26,26 @@ class JobHandle(Generic[OutT]):
     Made by :meth:`JobQueue.publish` and :meth:`JobQueue.handle`.
     """
 
-    def __init__(self, orchestrator: "Orchestrator", schema: JobSchema[Any, OutT], job_id: str) -> None:
-        self._orchestrator = orchestrator
-        self._schema = schema
+    def __init__(self, queue: "JobQueue[Any, OutT]", job_id: str) -> None:
+        self._queue = queue
         self.id = job_id
         """The job's id (PUB-2)."""
 
     def result(self, *, timeout_s: float = 0.0) -> OutT | None:
         """Return what the handler returned; see :meth:`Orchestrator.result` for the errors."""
-        return self._orchestrator.result(self._schema, self.id, timeout_s=timeout_s)
+        return self._queue.result(self.id, timeout_s=timeout_s)
 
     def progress(self) -> Progress | None:
         """Say how far the job has come; None if it doesn't run now, or hasn't reported it."""
-        return self._orchestrator.progress(self._schema, [self.id]).get(self.id)
+        return self._queue.progress([self.id]).get(self.id)
 
     def __repr__(self) -> str:
-        return f"JobHandle({self._schema.name!r}, {self.id!r})"
+        return f"JobHandle({self._queue.name!r}, {self.id!r})"
+
+    if not TYPE_CHECKING:  # which refuse to await it
+
+        def __await__(self) -> NoReturn:
+            raise awaited("publish", f"job {self.id}")
 
 
 class JobQueue(Generic[InT, OutT]):
@@ -50,14 +55,13 @@ class JobQueue(Generic[InT, OutT]):
     and raises the same errors.
     """
 
-    def __init__(self, orchestrator: "Orchestrator", schema: JobSchema[InT, OutT]) -> None:
+    def __init__(self, orchestrator: "Orchestrator", schema: JobSchema[InT, OutT], name: str) -> None:
         self._orchestrator = orchestrator
         self.schema = schema
-
-    @property
-    def name(self) -> str:
-        """The queue's name, which is the schema's."""
-        return self.schema.name
+        self.name = name
+        """The queue's name."""
+        # By the schema, its models are compared with those that are registered.
+        self._ref: QueueRef = schema if name == schema.name else name
 
     def publish(
         self,
@@ -73,7 +77,7 @@ class JobQueue(Generic[InT, OutT]):
             priority: 0 to 9, higher first, on a priority queue.
             delay_s: Seconds before the job may run, by the broker's clock.
         """
-        return self.handle(self._orchestrator.publish(self.schema, job, priority=priority, delay_s=delay_s))
+        return self.handle(self._orchestrator.publish(self._ref, job, priority=priority, delay_s=delay_s))
 
     def publish_batch(
         self,
@@ -83,47 +87,53 @@ class JobQueue(Generic[InT, OutT]):
         delay_s: float | None = None,
     ) -> list[PublishOutcome]:
         """Publish many jobs in order, and return one outcome for each, in the same order (PUB-4)."""
-        return self._orchestrator.publish_batch(self.schema, jobs, priority=priority, delay_s=delay_s)
+        return self._orchestrator.publish_batch(self._ref, jobs, priority=priority, delay_s=delay_s)
 
     def job(self, data: InT | Mapping[str, Any], *, id: str | None = None) -> Job[InT]:  # noqa: A002
         """Make a job without publishing it, for example to choose its ``id``."""
-        return self._orchestrator.job(self.schema, data, id=id)
+        return self._orchestrator.job(self._ref, data, id=id)
 
     def handle(self, job_id: str) -> JobHandle[OutT]:
         """Return the handle of a job by its id, for example in another process than the publisher's."""
-        return JobHandle(self._orchestrator, self.schema, job_id)
+        return JobHandle(self, job_id)
+
+    def result(self, job_id: str, *, timeout_s: float = 0.0) -> OutT | None:
+        """Return what the handler of a job returned; see :meth:`Orchestrator.result` for the errors."""
+        result: OutT | None = self._orchestrator.result(self._ref, job_id, timeout_s=timeout_s)
+        return result
 
     def receive(self) -> Job[InT] | None:
         """Take one job off the queue without waiting; see :meth:`Orchestrator.receive_message`."""
-        return self._orchestrator.receive_message(self.schema)
+        job: Job[InT] | None = self._orchestrator.receive_message(self._ref)
+        return job
 
     def counts(self) -> QueueCounts:
         """Count the jobs by state: ready, delayed, in flight, dead (CNT-1)."""
-        return self._orchestrator.counts(self.schema)
+        return self._orchestrator.counts(self._ref)
 
     def progress(self, job_ids: Sequence[str] | None = None) -> dict[str, Progress]:
         """Say how far the running jobs have come, by id: all, or those named."""
-        return self._orchestrator.progress(self.schema, job_ids)
+        return self._orchestrator.progress(self._ref, job_ids)
 
     def clean(self) -> int:
         """Drop every waiting job, ready or delayed, and return how many (ADM-2)."""
-        return self._orchestrator.clean_queue(self.schema)
+        return self._orchestrator.clean_queue(self._ref)
 
     def delete(self) -> None:
         """Remove the queue with its jobs, dead letters, results and registration (ADM-3)."""
-        self._orchestrator.delete_queue(self.schema)
+        self._orchestrator.delete_queue(self._ref)
 
     def dead_letters(self, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         """List the dead jobs, oldest first (DLQ-1)."""
-        return self._orchestrator.dead_letters(self.schema, limit=limit, offset=offset)
+        return self._orchestrator.dead_letters(self._ref, limit=limit, offset=offset)
 
     def redrive(self, job_ids: Sequence[str] | None = None) -> int:
         """Make dead jobs ready again with fresh budgets: all, or those named; return how many (DLQ-2)."""
-        return self._orchestrator.redrive(self.schema, job_ids)
+        return self._orchestrator.redrive(self._ref, job_ids)
 
     def discard(self, job_ids: Sequence[str] | None = None) -> int:
         """Drop dead jobs for good: all, or those named; return how many (DLQ-3)."""
-        return self._orchestrator.discard(self.schema, job_ids)
+        return self._orchestrator.discard(self._ref, job_ids)
 
     def __repr__(self) -> str:
         return f"JobQueue({self.name!r}, {self.schema.input.__name__} -> {self.schema.output.__name__})"

@@ -6,11 +6,22 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, overload
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
-from ..domain import Job, JobSchema, Progress, Queue, QueueKind, job_from_schema
+from ..domain import (
+    AnyJSON,
+    Job,
+    JobSchema,
+    Progress,
+    Queue,
+    QueueKind,
+    SchemaLike,
+    job_from_schema,
+    read_schema,
+)
 from ..domain.envelope import decode_model
 from ..domain.errors import (
+    BackendUnavailable,
     InvalidInput,
     JobFailed,
     QueueNotFound,
@@ -37,6 +48,7 @@ from ..ports import (
 )
 from ..ports.base_classes import Closeable
 from .backends import detect_backend
+from .default_backend import default_url
 from .job_queue import InT, JobQueue, OutT
 from .messages import (
     Work,
@@ -46,17 +58,11 @@ from .messages import (
     to_message,
 )
 from .observers import Observers
+from .published_id import returned_id
 from .registry import Registration, SchemaRegistry
 
 _MAX_LISTED = 2**31 - 1
 _UNOBSERVED = nullcontext(NO_HEADERS)
-
-
-class Anything(BaseModel):
-    """The model of a queue whose schema isn't known here: any JSON object."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
 
 QueueRef = str | JobSchema[Any, Any]
 """A queue, by its name or by the schema of its jobs."""
@@ -69,8 +75,10 @@ class Orchestrator(Closeable):
     reached, and ``Closed`` after :meth:`close`.
 
     Args:
-        backend: A backend, such as ``LocalClient()``, or a URL, such as ``"memory://"``. :meth:`close` closes
-            a backend that was made of a URL. A backend that you pass is yours to close.
+        backend: A backend, such as ``LocalClient()``, or a URL, such as ``"memory://"``. Without one it is
+            the backend that the command uses: of the variable ``MINDTRACE_JOBS_BACKEND``, else of
+            ``pyproject.toml``, else the file ``mindtrace-jobs.db`` in the working folder. :meth:`close`
+            closes a backend that was made here. A backend that you pass is yours to close.
         max_body_bytes: The largest encoded job that is published or decoded, in bytes.
         observers: Told about published jobs, and about the attempts of consumers connected to this.
 
@@ -83,12 +91,14 @@ class Orchestrator(Closeable):
 
     def __init__(
         self,
-        backend: OrchestratorBackend | str,
+        backend: OrchestratorBackend | str | None = None,
         *,
         max_body_bytes: int = MAX_BODY_BYTES,
         observers: Sequence[Observer] = (),
     ) -> None:
         super().__init__()
+        if backend is None:
+            backend = default_url(self.logger)
         self.backend = detect_backend(backend)
         self.max_body_bytes = max_body_bytes
         self.observer: Observer | None = Observers(observers, self.logger) if observers else None
@@ -97,12 +107,23 @@ class Orchestrator(Closeable):
 
     # -- schemas ----------------------------------------------------------------------------------
 
-    def register(self, schema: JobSchema[Any, Any], queue_type: QueueKind | str = QueueKind.FIFO) -> str:
-        """Declare the queue of ``schema``. Registering it again changes nothing (ADM-1).
+    def register(
+        self,
+        schema: SchemaLike,
+        queue_type: QueueKind | str = QueueKind.FIFO,
+        *,
+        queue: str | None = None,
+    ) -> str:
+        """Declare a queue for the jobs of ``schema``. Registering it again changes nothing (ADM-1).
+
+        If the broker is away, this raises ``BackendUnavailable``, and the next publish to the queue tries to
+        declare it again.
 
         Args:
-            schema: The schema; its queue has the same name.
+            schema: The schema; or a pydantic model with the same fields, such as a ``TaskSchema`` of
+                mindtrace-core.
             queue_type: ``"fifo"`` (oldest first), ``"stack"`` (newest first) or ``"priority"``.
+            queue: The queue's name; by default the schema's. With it one schema can serve several queues.
 
         Returns:
             The queue's name.
@@ -111,15 +132,23 @@ class Orchestrator(Closeable):
             SchemaConflict: a schema of this name with other models is registered.
             QueueConflict: the queue exists with another type.
             UnsupportedCapability: the backend has no queues of this type.
+            InvalidName: ``queue`` breaks the rule for names.
             InvalidInput: there is no such type, or ``schema`` is no ``JobSchema``.
         """
-        if not isinstance(schema, JobSchema):
-            raise InvalidInput(f"register({schema!r:.80}): pass a JobSchema")
-        registration = Registration(schema, Queue(schema.name, QueueKind.parse(queue_type)))
+        known = read_schema(schema, "register")
+        name = known.name if queue is None else queue
+        registration = Registration(known, Queue(name, QueueKind.parse(queue_type)))
         self._registry.check(registration)
-        self.backend.declare(registration.queue)
+        self._declare(registration)
+        return name
+
+    def _declare(self, registration: Registration) -> None:
+        try:
+            self.backend.declare(registration.queue)
+        except BackendUnavailable:
+            self._registry.keep_undeclared(registration)
+            raise
         self._registry.add(registration)
-        return registration.queue.name
 
     def registration_for_consumer(self, queue_name: str) -> Registration:
         """Return the schema and queue for a consumer of ``queue_name``, and declare the queue if necessary.
@@ -135,7 +164,7 @@ class Orchestrator(Closeable):
                 f"connecting a consumer to it, or give its class a schema; registered: {names}"
             )
         if self._registry.find(queue_name) is None:
-            self.register(registration.schema, registration.queue.kind)
+            self._declare(registration)
         return registration
 
     def attach(self, queue: str | Queue) -> None:
@@ -153,7 +182,7 @@ class Orchestrator(Closeable):
         self.backend.counts(name)
         if self._registry.find(name) is None:
             found = queue if isinstance(queue, Queue) else self._found(name)
-            self._registry.add_here(Registration(JobSchema(name, Anything, Anything), found))
+            self._registry.add_here(Registration(JobSchema(name, AnyJSON, AnyJSON), found))
 
     def _found(self, queue_name: str) -> Queue:
         try:
@@ -163,23 +192,28 @@ class Orchestrator(Closeable):
         return next((queue for queue in queues if queue.name == queue_name), Queue(queue_name))
 
     def queue(
-        self, schema: JobSchema[InT, OutT], queue_type: QueueKind | str | None = None
+        self,
+        schema: JobSchema[InT, OutT],
+        queue_type: QueueKind | str | None = None,
+        *,
+        queue: str | None = None,
     ) -> JobQueue[InT, OutT]:
-        """Return the queue of ``schema``, typed by its models, and declare it if necessary.
+        """Return a queue of ``schema``, typed by its models, and declare it if necessary.
 
         Args:
-            schema: The schema; its queue has the same name.
+            schema: The schema.
             queue_type: As in :meth:`register`; by default that of the registered queue, or else ``"fifo"``.
+            queue: As in :meth:`register`.
 
         Raises:
             JobsError: as in :meth:`register`.
         """
-        self.register(schema, self._queue_type_of(schema) if queue_type is None else queue_type)
-        return JobQueue(self, schema)
-
-    def _queue_type_of(self, schema: object) -> QueueKind:
-        found = self._registry.find(schema.name) if isinstance(schema, JobSchema) else None
-        return QueueKind.FIFO if found is None else found.queue.kind
+        schema = read_schema(schema, "queue")
+        name = schema.name if queue is None else queue
+        if queue_type is None:
+            found = self._registry.find(name)
+            queue_type = QueueKind.FIFO if found is None else found.queue.kind
+        return JobQueue(self, schema, self.register(schema, queue_type, queue=name))
 
     # -- publishing -------------------------------------------------------------------------------
 
@@ -258,7 +292,7 @@ class Orchestrator(Closeable):
         with self._publishing(name, 1) as headers:
             message = to_message(registration, job, priority, delay_s, headers, self.max_body_bytes)
             outcome = self.backend.publish(name, [message])[0]
-            return confirmed_id(name, outcome, self.backend)
+            return returned_id(confirmed_id(name, outcome, self.backend))
 
     def _publishing(self, queue_name: str, count: int) -> AbstractContextManager[Mapping[str, str]]:
         return _UNOBSERVED if self.observer is None else self.observer.publishing(queue_name, count)
@@ -331,6 +365,8 @@ class Orchestrator(Closeable):
             return registration
         name = _name_of(queue)
         registration = self._registry.find(name)
+        if registration is None and (registration := self._registry.find_undeclared(name)) is not None:
+            self._declare(registration)
         if registration is None:
             names = ", ".join(map(repr, self._registry.names())) or "none"
             raise QueueNotFound(
@@ -395,7 +431,7 @@ class Orchestrator(Closeable):
         if found is None:
             raise ResultNotReady(
                 f"job {job_id}: no result within {timeout_s:g} s: it hasn't ended, is unknown, or its result "
-                "has expired"
+                "has expired; to wait for it, pass timeout_s"
             )
         if found.status is ResultStatus.FAILED:
             raise JobFailed(found.error)
@@ -460,7 +496,9 @@ class Orchestrator(Closeable):
 
 
 def _name_of(queue: object) -> str:
-    return check_name("queue name", queue.name if isinstance(queue, JobSchema) else queue)
+    if not isinstance(queue, str) and hasattr(queue, "input_schema"):
+        queue = read_schema(queue, "queue").name
+    return check_name("queue name", queue)
 
 
 def _checked_ids(ids: Sequence[str] | None) -> list[str] | None:

@@ -26,6 +26,8 @@ class SchemaRegistry:
 
     def __init__(self) -> None:
         self._registrations: dict[str, Registration] = {}
+        self._undeclared: dict[str, Registration] = {}
+        """Those whose queue couldn't be declared, as the broker was away."""
 
     def check(self, registration: Registration) -> None:
         """Refuse a second schema for one queue.
@@ -42,7 +44,7 @@ class SchemaRegistry:
             if before == after:
                 remedy = "these classes were defined again, as by a notebook cell; make a new Orchestrator"
             else:
-                remedy = "give the other schema another name"
+                remedy = "give the other schema another name, or another queue: register(schema, queue=…)"
             raise SchemaConflict(
                 f"queue {registration.queue.name!r} carries jobs of {before}, not {after}: {remedy}"
             )
@@ -54,7 +56,16 @@ class SchemaRegistry:
 
     def add_here(self, registration: Registration) -> None:
         """Likewise, but for no other orchestrator of this process."""
+        self._undeclared.pop(registration.queue.name, None)
         self._registrations[registration.queue.name] = registration
+
+    def keep_undeclared(self, registration: Registration) -> None:
+        """Remember ``registration`` until its queue can be declared."""
+        self._undeclared[registration.queue.name] = registration
+
+    def find_undeclared(self, queue: str) -> Registration | None:
+        """Return what :meth:`keep_undeclared` remembered for ``queue``."""
+        return self._undeclared.get(queue)
 
     def find(self, queue: str) -> Registration | None:
         """Return what was registered here for ``queue``."""
@@ -67,6 +78,7 @@ class SchemaRegistry:
     def drop(self, queue: str) -> None:
         """Forget ``queue`` here."""
         self._registrations.pop(queue, None)
+        self._undeclared.pop(queue, None)
 
     def names(self) -> list[str]:
         """The names of the queues registered here, sorted."""

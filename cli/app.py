@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 import click
 
 from ..application import Orchestrator
+from ..application.default_backend import DEFAULT_URL
 from ..domain.errors import QueueNotFound, UnsupportedCapability
 from ..ports import Durability
 from .errors import BadUsage
 from .loading import load_schema
-from .settings import DEFAULT_BACKEND, Settings, add_to_path, load_settings, masked
+from .settings import Settings, add_to_path, load_settings, masked
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -31,7 +32,7 @@ def backend_option(command: CommandT) -> CommandT:
         "--backend",
         metavar="URL",
         help="URL of the backend, such as redis://localhost:6379/0.  [default: MINDTRACE_JOBS_BACKEND, else "
-        f"pyproject.toml, else {DEFAULT_BACKEND}]",
+        f"pyproject.toml, else {DEFAULT_URL}]",
     )(command)
 
 

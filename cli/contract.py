@@ -44,7 +44,7 @@ def contract(
     try:
         from ..contract import CLAUSES, Harness, run_contract
     except ModuleNotFoundError as error:
-        raise NotInstalled(f"contract needs {error.name}: pip install 'mindtrace-jobs[contract]'") from error
+        raise NotInstalled("contract", error.name, "contract") from error
     if unknown := [clause for clause in clauses if clause not in CLAUSES]:
         raise BadUsage(f"no clause {', '.join(unknown)}; there are: {', '.join(CLAUSES)}")
     found = load(harness, "Harness")

@@ -1,6 +1,7 @@
 """Exit codes, and the errors of the command line itself."""
 
 from enum import IntEnum
+from importlib.metadata import version
 
 from ..domain.errors import (
     AdapterNotInstalled,
@@ -38,7 +39,19 @@ class BadUsage(JobsError):
 
 
 class NotInstalled(JobsError):
-    """An extra is missing."""
+    """An extra is missing; the message has the command that installs it.
+
+    The command names the version: without it, an installer may take an older release.
+
+    Args:
+        what: What needs the extra.
+        library: The library that wasn't found.
+        extra: The extra that brings it.
+    """
+
+    def __init__(self, what: str, library: str | None, extra: str) -> None:
+        wanted = f"mindtrace-jobs[{extra}]>={version('mindtrace-jobs')}"
+        super().__init__(f"{what} needs {library}: pip install '{wanted}'")
 
 
 def exit_code(error: JobsError) -> Exit:

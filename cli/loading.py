@@ -1,5 +1,6 @@
 """From ``module:Name`` on the command line to the object that it names."""
 
+import sys
 import traceback
 from importlib import import_module
 from typing import Any
@@ -32,8 +33,7 @@ def load(target: str, what: str) -> Any:
         raise BadUsage(_failed(module_name, error)) from error
     for part in name.split("."):
         if not hasattr(found, part):
-            candidates = ", ".join(_candidates(found)) or "none"
-            raise BadUsage(f"module {module_name!r} has no {name!r}; consumers in it: {candidates}")
+            raise BadUsage(f"module {module_name!r} has no {name!r}; {_listed(target)}")
         found = getattr(found, part)
     return found
 
@@ -51,10 +51,14 @@ def load_maker(target: str) -> MakeConsumer:
         cls = type(found).__name__
         raise BadUsage(f"{target} is an instance: name its class, {cls}; each thread makes its own instance")
     if isinstance(found, type) and not issubclass(found, Consumer):
-        raise BadUsage(f"{target} is no Consumer: derive {found.__name__} from mindtrace.jobs.Consumer")
+        raise BadUsage(
+            f"{target} is no Consumer: derive {found.__name__} from mindtrace.jobs.Consumer, or name "
+            f"another; {_listed(target)}"
+        )
     if not callable(found):
         raise BadUsage(
-            f"{target} is a {type(found).__name__}: name a Consumer class, or a function that makes one"
+            f"{target} is a {type(found).__name__}: name a Consumer class, or a function that makes one; "
+            f"{_listed(target)}"
         )
 
     def make() -> Consumer:
@@ -82,16 +86,19 @@ def load_schema(target: str) -> tuple[JobSchema[Any, Any], str]:
         return found.schema, found.queue_type
     if isinstance(found, type) and issubclass(found, Consumer) and (own := found.own_schema()) is not None:
         return own, found.queue_type
-    raise BadUsage(f"{target} is neither a JobSchema nor a Consumer class with a schema")
+    raise BadUsage(f"{target} is neither a JobSchema nor a Consumer class with a schema; {_listed(target)}")
 
 
-def _candidates(module: Any) -> list[str]:
-    return [
+def _listed(target: str) -> str:
+    """List the consumers in the module of ``target``, which is imported."""
+    module = target.partition(":")[0]
+    names = [
         name
-        for name, value in vars(module).items()
+        for name, value in vars(sys.modules[module]).items()
         if (isinstance(value, type) and issubclass(value, Consumer) and value is not Consumer)
         or isinstance(value, JobHandler)
     ]
+    return f"consumers in {module}: {', '.join(names) or 'none'}"
 
 
 def _failed(module: str, error: BaseException) -> str:

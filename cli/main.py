@@ -27,11 +27,10 @@ from .worker import worker
 def commands(as_json: bool) -> None:
     """Run workers, publish jobs, and manage queues.
 
-    \b
     Exit codes: 0 success; 1 a check failed or a job is dead; 2 wrong usage;
     3 the broker is out of reach or refuses; 4 no such queue, job or result;
     5 an extra isn't installed; 130 stopped at once.
-    """  # noqa: D301 - click reads the character
+    """
 
 
 for _command in (worker, publish, queues, dead, result, purge, doctor, health, contract):

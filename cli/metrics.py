@@ -34,8 +34,7 @@ def serving(settings: Settings, folder: Path) -> Iterator[dict[str, str]]:
         from prometheus_client.core import GaugeMetricFamily
         from prometheus_client.multiprocess import MultiProcessCollector
     except ModuleNotFoundError as error:
-        message = f"--metrics-port needs {error.name}: pip install 'mindtrace-jobs[metrics]'"
-        raise NotInstalled(message) from error
+        raise NotInstalled("--metrics-port", error.name, "metrics") from error
 
     class QueueCollector:
         """Counts the jobs of each queue by state when it is asked."""

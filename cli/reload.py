@@ -20,8 +20,7 @@ def reloading(folder: Path, signal_queue: SignalQueue) -> Iterator[None]:
     try:
         from watchfiles import PythonFilter, watch
     except ModuleNotFoundError as error:
-        message = f"--reload needs {error.name}: pip install 'mindtrace-jobs[reload]'"
-        raise NotInstalled(message) from error
+        raise NotInstalled("--reload", error.name, "reload") from error
     done = threading.Event()
 
     def follow() -> None:

@@ -15,10 +15,9 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError
 
+from ..application.default_backend import DEFAULT_URL
 from .errors import BadUsage
 
-DEFAULT_BACKEND = "sqlite:///mindtrace-jobs.db"
-"""A file in the working folder, so that two terminals work together with nothing started."""
 PREFIX = "MINDTRACE_JOBS_"
 TABLE = "tool.mindtrace-jobs"
 
@@ -42,7 +41,7 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
     )
 
-    backend: SecretStr = SecretStr(DEFAULT_BACKEND)
+    backend: SecretStr = SecretStr(DEFAULT_URL)
     consumers: Annotated[tuple[str, ...], NoDecode] = ()
     processes: int = Field(1, ge=1, le=1024)
     threads: int = Field(1, ge=1, le=1024)

@@ -18,8 +18,7 @@ def tracing_observer(url: str) -> Observer:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ModuleNotFoundError as error:
-        message = f"--tracing needs {error.name}: pip install 'mindtrace-jobs[tracing]'"
-        raise NotInstalled(message) from error
+        raise NotInstalled("--tracing", error.name, "tracing") from error
     from ..adapters.telemetry.opentelemetry import TracingObserver
 
     provider = TracerProvider()

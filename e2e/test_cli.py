@@ -289,7 +289,7 @@ def test_a_mistake_in_the_real_command_is_one_line(shell: Shell) -> None:
     worker = shell.start("worker", "tasks:Nobody", "-p", "4", "--log-level", "warning")
     assert worker.ends() == 2
     assert worker.text == (
-        "error: module 'tasks' has no 'Nobody'; consumers in it: Sleeper, AsyncSleeper, Crasher\n"
+        "error: module 'tasks' has no 'Nobody'; consumers in tasks: Sleeper, AsyncSleeper, Crasher\n"
     )
     shell.env["MINDTRACE_JOBS_BACKEND"] = "redis://:swordfish@127.0.0.1:1/0"
     queues = shell.start("queues")

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
-from mindtrace.jobs.cli.settings import DEFAULT_BACKEND, masked
+from mindtrace.jobs.application.default_backend import DEFAULT_URL
+from mindtrace.jobs.cli.settings import masked
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "worker"
@@ -64,7 +65,7 @@ def as_told_by(url: str, output: str) -> str:
     """What a backend prints where the page shows what the default prints."""
     if url.startswith("amqp://"):  # which knows no queue's type, and not what is in flight
         output = re.sub(r"^(inspect  )fifo( +\d+ +)0", r"\1-   \2-", output, flags=re.MULTILINE)
-    return output.replace(DEFAULT_BACKEND, url)
+    return output.replace(DEFAULT_URL, url)
 
 
 @pytest.fixture(params=BACKENDS)
@@ -78,7 +79,7 @@ def environment(request: pytest.FixtureRequest) -> dict[str, str]:
 def test_the_session_happens_as_it_is_told(environment: dict[str, str], tmp_path: Path) -> None:
     """From the first publish to a drained queue, on each backend."""
     folder = Path(shutil.copytree(EXAMPLE, tmp_path / "worker"))
-    url = masked(environment.get(VARIABLE, DEFAULT_BACKEND))
+    url = masked(environment.get(VARIABLE, DEFAULT_URL))
     ids: list[str] = []
     for command, output in session():
         if written := re.search(r"\b[0-9a-f]{32}\b", command):  # an id that was printed before

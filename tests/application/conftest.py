@@ -13,6 +13,7 @@ from mindtrace.jobs import (
     Orchestrator,
     PublishOutcome,
     PublishStatus,
+    Queue,
 )
 from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.domain.errors import BackendUnavailable
@@ -90,6 +91,10 @@ class LineClient(LocalClient):
             super().publish(queue, messages)
             return [PublishOutcome(message.id, PublishStatus.UNKNOWN, error) for message in messages]
         return super().publish(queue, messages)
+
+    def declare(self, queue: Queue) -> None:
+        self.line.carry("declare")
+        super().declare(queue)
 
     def counts(self, queue: str) -> QueueCounts:
         self.line.carry("counts")

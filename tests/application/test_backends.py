@@ -75,7 +75,6 @@ def test_a_class_instead_of_an_instance_is_told_so() -> None:
             "int is not a backend: pass an OrchestratorBackend, such as LocalClient(), or a URL; registered: "
             + REGISTERED,
         ),
-        (None, "NoneType is not a backend"),
         (int, "int is not a backend"),
         (b"memory://", "bytes is not a backend"),
         ("", "a backend URL starts with a scheme, such as memory://; registered: " + REGISTERED),
@@ -117,7 +116,7 @@ def test_a_third_partys_scheme_is_found(install: Install) -> None:
 
 @pytest.mark.parametrize(
     ("entry", "remedy"),
-    [("acme = acme_jobs:make [fast]", "acme-jobs[fast]"), ("acme = acme_jobs:make", "acme-jobs")],
+    [("acme = acme_jobs:make [fast]", "acme-jobs[fast]>=1.0"), ("acme = acme_jobs:make", "acme-jobs>=1.0")],
 )
 def test_a_missing_library_is_named_with_what_to_install(install: Install, entry: str, remedy: str) -> None:
     """The distribution and its extra come from the entry point itself."""

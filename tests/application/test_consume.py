@@ -126,6 +126,31 @@ def test_block_waits_however_long_it_takes(
     assert orchestrator.count_queue_messages("points") == 1
 
 
+@pytest.mark.parametrize(("limit", "runs"), [(None, 3), (5, 3), (2, 2), (0, 0)])
+def test_without_blocking_it_takes_what_is_there(
+    orchestrator: Orchestrator, make_consumer: MakeConsumer, limit: int | None, runs: int
+) -> None:
+    """However long a poll is; delayed jobs stay."""
+    consumer = make_consumer(poll_timeout_s=3600)
+    orchestrator.publish_batch("points", [{}, {}, {}])
+    orchestrator.publish("points", {}, delay_s=3600)
+
+    assert consumer.consume(limit, block=False) == runs
+    assert orchestrator.count_queue_messages("points") == 4 - runs
+
+
+def test_without_a_number_blocking_is_the_default(
+    orchestrator: Orchestrator, make_consumer: MakeConsumer, background: Any, eventually: Any
+) -> None:
+    consumer = make_consumer(poll_timeout_s=0.01)
+    consuming = [background(consumer.consume, block=True)]
+    orchestrator.publish("points", {})
+    eventually(lambda: consumer.stats.done == 1)
+    consumer.stop()
+
+    assert consuming[0].result() == 1
+
+
 def test_a_publish_wakes_it_at_once(
     orchestrator: Orchestrator, make_consumer: MakeConsumer, background: Any, until_blocked: Any
 ) -> None:

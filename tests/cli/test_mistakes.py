@@ -1,13 +1,16 @@
 """Every mistake of a newcomer: one paragraph that says the mend, an exit code, no traceback, no secret."""
 
-from importlib.metadata import EntryPoint
+import re
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint, version
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from mindtrace.jobs.application import backends
-from mindtrace.jobs.cli.main import run
+from mindtrace.jobs.cli.main import commands, run
 
 from .conftest import Command
 
@@ -89,7 +92,7 @@ LOADING: dict[str, tuple[str, str]] = {
     "no name": ("tasks", "'tasks': write module:ConsumerClass, such as tasks:ConsumerClass"),
     "no such class": (
         "tasks:Inspektor",
-        "module 'tasks' has no 'Inspektor'; consumers in it: Inspector",
+        "module 'tasks' has no 'Inspektor'; consumers in tasks: Inspector",
     ),
     "an instance": ("tasks:inspector", "tasks:inspector is an instance: name its class, Inspector"),
     "no consumer": ("tasks:NoConsumer", "derive NoConsumer from mindtrace.jobs.Consumer"),
@@ -144,7 +147,26 @@ def test_an_extra_of_the_worker_that_is_missing_is_named(
     answer = command("worker", "tasks:Inspector", *option)
 
     assert answer.code == 5
-    assert f"pip install 'mindtrace-jobs[{extra}]'" in answer.err
+    assert f"pip install 'mindtrace-jobs[{extra}]>={version('mindtrace-jobs')}'" in answer.err
+
+
+def every_command(group: click.Group, *names: str) -> Iterator[tuple[str, ...]]:
+    yield names
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from every_command(command, *names, name)
+        else:
+            yield (*names, name)
+
+
+@pytest.mark.parametrize("words", list(every_command(commands)), ids=" ".join)
+def test_help_is_plain_text(command: Command, words: tuple[str, ...]) -> None:
+    """Nothing that is meant for the library that prints it."""
+    answer = command(*words, "--help")
+
+    assert answer.code == 0
+    assert answer.out.startswith(f"Usage: mindtrace-jobs {' '.join(words)}".rstrip())
+    assert not re.search(r"\\|[\x00-\x09\x0b-\x1f\x7f]|``", answer.out)
 
 
 def test_what_was_not_foreseen_shows_itself_whole(

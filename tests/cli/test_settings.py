@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from mindtrace.jobs.application.default_backend import DEFAULT_URL
 from mindtrace.jobs.cli.errors import BadUsage
 from mindtrace.jobs.cli.logs import JsonFormatter, TextFormatter
-from mindtrace.jobs.cli.settings import DEFAULT_BACKEND, load_settings, masked
+from mindtrace.jobs.cli.settings import load_settings, masked
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +24,7 @@ def write(text: str) -> None:
 
 
 def test_by_default_the_queues_are_a_file_of_the_working_folder() -> None:
-    assert load_settings().backend.get_secret_value() == DEFAULT_BACKEND == "sqlite:///mindtrace-jobs.db"
+    assert load_settings().backend.get_secret_value() == DEFAULT_URL == "sqlite:///mindtrace-jobs.db"
 
 
 def test_options_go_before_the_environment_and_that_before_the_file(

@@ -1,0 +1,28 @@
+"""The id that ``publish`` returns, in a thread that runs an event loop."""
+
+from asyncio import _get_running_loop
+from typing import NoReturn
+
+from ..domain.errors import UsageError
+
+
+class _PublishedId(str):
+    """A job's id that says what is wrong if it is awaited."""
+
+    __slots__ = ()
+
+    def __await__(self) -> NoReturn:
+        raise awaited("publish", f"job {self!s}")
+
+
+def returned_id(job_id: str) -> str:
+    """Return ``job_id``; where an event loop runs, so that awaiting it raises a ``UsageError``."""
+    return job_id if _get_running_loop() is None else _PublishedId(job_id)
+
+
+def awaited(method: str, job: str) -> UsageError:
+    """Return the error of ``await`` before a call that publishes at once."""
+    return UsageError(
+        f"{method} is no coroutine, and {job} is published already: call it without await; or, as it blocks "
+        f"the event loop, in a thread: await asyncio.to_thread(jobs.{method}, …)"
+    )

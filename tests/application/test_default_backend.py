@@ -1,0 +1,99 @@
+"""The backend that is used if none is named: for programs the same as for the command."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from mindtrace.jobs import JobInput, JobSchema, LocalClient, Orchestrator, SQLiteClient
+from mindtrace.jobs.cli.settings import load_settings
+from mindtrace.jobs.errors import Closed, InvalidInput
+
+
+class Image(JobInput):
+    path: str = ""
+
+
+SCHEMA = JobSchema("inspect", Image)
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MINDTRACE_JOBS_BACKEND", raising=False)
+
+
+def test_by_default_the_queues_are_a_file_of_the_working_folder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another orchestrator there finds the job; the log says which file it is."""
+    with caplog.at_level(logging.INFO), Orchestrator() as jobs:
+        jobs.register(SCHEMA)
+        jobs.publish("inspect", {})
+    with Orchestrator() as again:
+        assert isinstance(again.backend, SQLiteClient)
+        assert again.counts("inspect").ready == 1
+    assert tmp_path.joinpath("mindtrace-jobs.db").is_file()
+    assert f"using sqlite:///mindtrace-jobs.db in {tmp_path}" in caplog.text
+
+
+def test_it_is_closed_with_its_orchestrator() -> None:
+    """Nobody else has it."""
+    with Orchestrator() as jobs:
+        pass
+    with pytest.raises(Closed):
+        jobs.register(SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("variable", "file"),
+    [
+        (None, None),
+        ("", None),
+        ("memory://a", None),
+        (None, "memory://b"),
+        ("memory://a", "memory://b"),
+        ("", "memory://b"),
+    ],
+)
+def test_it_is_the_one_of_the_command(
+    variable: str | None, file: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever names it: the variable before the file; and no log shows a URL, which may hold a password."""
+    if variable is not None:
+        monkeypatch.setenv("MINDTRACE_JOBS_BACKEND", variable)
+    if file is not None:
+        Path("pyproject.toml").write_text(f'[tool.mindtrace-jobs]\nbackend = "{file}"\n', "utf-8")
+    url = load_settings().backend.get_secret_value()
+
+    with caplog.at_level(logging.INFO), Orchestrator() as jobs:
+        if url.startswith("memory"):
+            assert isinstance(jobs.backend, LocalClient)
+            with Orchestrator(url) as same:
+                same.register(SCHEMA)
+                assert [queue.name for queue in jobs.queues()] == ["inspect"]
+            assert "memory://" not in caplog.text
+        else:
+            assert isinstance(jobs.backend, SQLiteClient)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[tool", "name the backend: Orchestrator"),
+        ("tool = 1", "name the backend: Orchestrator"),
+        ("[tool.mindtrace-jobs]\nbackend = 1", "must be a text, a URL"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(text: str, problem: str) -> None:
+    Path("pyproject.toml").write_text(text, "utf-8")
+
+    with pytest.raises(InvalidInput, match=f"^pyproject.toml: .*{problem}"):
+        Orchestrator()
+
+
+def test_another_project_of_the_folder_changes_nothing() -> None:
+    Path("pyproject.toml").write_text('[project]\nname = "mine"\n', "utf-8")
+
+    with Orchestrator() as jobs:
+        assert isinstance(jobs.backend, SQLiteClient)
