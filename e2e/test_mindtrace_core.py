@@ -75,6 +75,27 @@ def test_a_consumer_works_on_the_real_base_classes(python: Path, home: Path) -> 
     assert run(python, "-I", "-c", CONSUME, cwd=home).splitlines()[-1] == "LocalConsumerBackend 3.0"
 
 
+SAMPLE = """
+from importlib.metadata import files
+
+from mindtrace.core import EchoInput, echo_task
+from mindtrace.jobs import Orchestrator
+
+shared = set(map(str, files("mindtrace-jobs"))) & set(map(str, files("mindtrace-core")))
+assert not shared, shared
+
+orchestrator = Orchestrator()
+orchestrator.register(echo_task)
+orchestrator.publish("echo", EchoInput(message="Hello, world!"))
+print(orchestrator.receive_message("echo").payload)
+"""
+
+
+def test_a_schema_of_mindtrace_core_is_registered_as_it_is(python: Path, home: Path) -> None:
+    """As in a sample of 0.x; and the two distributions have no file together."""
+    assert run(python, "-I", "-c", SAMPLE, cwd=home).splitlines()[-1] == "message='Hello, world!' delay=0.0"
+
+
 def test_what_the_tests_say_of_the_bases_holds_of_the_real_ones(python: Path, home: Path) -> None:
     tests = shutil.copy(ROOT / "tests" / "ports" / "test_base.py", home)
 

@@ -3,10 +3,12 @@
 import json
 import subprocess
 import tomllib
+from email.parser import Parser
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from packaging.version import Version
 
 from .virtual_environments import ROOT, make_environment, run
 
@@ -64,6 +66,26 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 
     assert names - metadata == expected
     assert any(name.endswith("/licenses/LICENSE") for name in metadata)
+    # Nothing that mindtrace-core or its kin install too, such as an __init__.py of the namespace.
+    assert all(name.startswith("mindtrace/jobs/") for name in names - metadata)
+    assert "mindtrace/jobs/py.typed" in names
+
+
+def test_the_metadata_says_what_it_is_and_what_it_needs(wheel: Path) -> None:
+    """A release that no installer takes for one of the old code, unless it is asked for."""
+    with ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        said = Parser().parsestr(archive.read(name).decode())
+    project = PYPROJECT["project"]
+
+    assert (said["Name"], said["Version"]) == ("mindtrace-jobs", project["version"])
+    assert Version(said["Version"]).is_prerelease
+    assert Version(said["Version"]) > Version("0.16.0")
+    assert said["Requires-Python"] == ">=3.11"
+    classifiers = said.get_all("Classifier") or []
+    assert sorted(classifiers) == sorted(project["classifiers"])
+    assert {"Programming Language :: Python :: 3.11", "Typing :: Typed"} <= set(classifiers)
+    assert set(said.get_all("Provides-Extra") or []) == set(project["optional-dependencies"])
 
 
 def test_the_wheel_works_alone_and_imports_no_optional_library(installed: Path, tmp_path: Path) -> None:
@@ -86,4 +108,5 @@ def test_the_command_comes_with_it_and_says_what_a_backend_lacks(installed: Path
 
     assert run(command, "--version", cwd=tmp_path).endswith(f"version {PYPROJECT['project']['version']}\n")
     assert answer.returncode == 5
-    assert answer.stderr == "error: redis:// needs redis: pip install 'mindtrace-jobs[redis]'\n"
+    wanted = f"mindtrace-jobs[redis]>={PYPROJECT['project']['version']}"
+    assert answer.stderr == f"error: redis:// needs redis: pip install '{wanted}'\n"

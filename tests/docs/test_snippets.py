@@ -12,25 +12,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 import pytest
 
 from mindtrace.jobs.cli.main import commands
 
-ROOT = Path(__file__).parents[2]
-PAGES = [
-    ROOT / "README.md",
-    *sorted(page for page in (ROOT / "docs").glob("*.md") if "```" in page.read_text("utf-8")),
-]
-SESSION = "first_worker.md"
-"""``e2e/test_first_worker_page.py`` runs its recorded session on each backend, and compares the output."""
-
-BLOCK = re.compile(
-    r"(?:<!-- not run: (?P<reason>.+) -->\n+)?^ *```(?P<kind>\w+)\n(?P<text>.*?)^ *```$", re.M | re.S
-)
-FILE = re.compile(r"# ([\w/.-]+\.(?:py|toml))\n")
+from .blocks import PAGES, ROOT, blocks_of
 
 # Runs the blocks of one page. Errors name the page and its line.
 DRIVER = """
@@ -67,27 +55,6 @@ for kind, line, text in blocks:
 """
 
 
-class Block(NamedTuple):
-    kind: str
-    line: int
-    text: str
-
-
-def blocks_of(page: Path) -> list[Block]:
-    """The blocks of a page that are run, in order."""
-    text = page.read_text("utf-8")
-    found = []
-    for match in BLOCK.finditer(text):
-        kind, body = match["kind"], match["text"]
-        if match["reason"] or (kind == "console" and page.name == SESSION):
-            continue
-        if (name := FILE.match(body)) is not None and kind in ("python", "toml"):
-            kind, body = "file", f"{name[1]}\n{body}"
-        if kind in ("python", "console", "text", "file"):
-            found.append(Block(kind, text.count("\n", 0, match.start("text")) + 1, body))
-    return found
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_snippets_of_a_page_run(page: Path, tmp_path: Path) -> None:
     environment = {
@@ -121,6 +88,52 @@ def test_commands_that_a_page_names_have_the_options_that_it_names(page: Path) -
             continue
         known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
         assert {word for word in words if word.startswith("--")} <= known, line
+
+
+NAMES_OF_0X = {
+    "BackendType BatchPublishResult Consumer ConsumerFailurePolicy ExecutionStatus Job JobSchema",
+    "LocalClient LocalConsumerBackend LocalPriorityQueue LocalQueue LocalStack Orchestrator",
+    "RabbitMQClient RabbitMQConsumerBackend RedisClient RedisConsumerBackend job_from_schema",
+    "register publish publish_batch clean_queue delete_queue count_queue_messages orchestrator_dir",
+    "declare_queue receive_message store_job_result get_job_result move_to_dlq consumer_backend_args",
+    "create_consumer_backend declare_exchange delete_exchange count_exchanges",
+    "connection channel create_connection",
+    "connect_to_orchestrator connect_to_orchestator_via_backend_args",
+    "failure_policy prefetch_count poll_timeout auto_ack",
+    "consume consume_until_empty stop reset close run job_dict consumer_backend",
+    "name input_schema output_schema",
+    "id schema_name payload status created_at started_at completed_at error entrypoint priority",
+}
+"""What 0.16.0 exports, the public members of its classes and the settings of its consumers."""
+
+
+def test_every_public_name_of_0x_is_on_the_page_for_those_who_come_from_it() -> None:
+    page = (ROOT / "docs" / "coming_from_0x.md").read_text("utf-8")
+    left = {name for row in re.findall(r"^\| (.+?) \| ", page, re.M) for name in re.findall(r"\w+", row)}
+
+    assert set(" ".join(NAMES_OF_0X).split()) - left == set()
+
+
+def test_nobody_is_told_to_install_an_older_release() -> None:
+    """The index has only those under the bare name: a command names the version, or a clone, or a wheel."""
+    sources = [
+        *PAGES,
+        ROOT / "CONTRIBUTING.md",
+        *ROOT.glob("examples/**/*.md"),
+        *ROOT.glob("examples/**/*.toml"),
+    ]
+    for folder in ("application", "adapters", "cli", "contract_tests/suite", "src"):
+        sources += ROOT.glob(f"{folder}/**/*.py")
+    told = re.compile(
+        r"(?:pip install[^`\n]*|dependencies = .*|test = .*)mindtrace-jobs(?:\[[^\]]*\])?(?P<version>..)"
+    )
+    bare = [
+        f"{source.relative_to(ROOT)}: {found[0]}"
+        for source in sources
+        for found in told.finditer(source.read_text("utf-8"))
+        if found["version"] != ">="
+    ]
+    assert bare == []
 
 
 def test_every_link_to_a_file_or_heading_leads_somewhere() -> None:

@@ -111,9 +111,14 @@ def test_the_local_part_of_the_fourth_example_works_word_for_word(
     assert finish(running["example 4"]) == ["✓ Local backend: LocalConsumerBackend"]
 
 
-@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
-def test_an_example_of_the_project_runs(example: Path) -> None:
+@pytest.mark.parametrize(
+    "example", sorted([*EXAMPLES.glob("*.py"), *EXAMPLES.glob("from_0x/*.py")]), ids=lambda path: path.name
+)
+def test_an_example_of_the_project_runs(
+    example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without a broker, too; what isn't there is a line, not a traceback."""
+    monkeypatch.chdir(tmp_path)
     output = finish(start(example))
 
     assert output

@@ -161,5 +161,5 @@ def test_a_light_abstract_class_cannot_be_instantiated() -> None:
 
 def test_a_consumer_without_a_handler_says_so_on_either_base() -> None:
     """The refusal is ours, in words, and no list of abstract methods."""
-    with pytest.raises(HandlerMissing, match=r"Consumer has no handler: define run\(self, job\)"):
+    with pytest.raises(HandlerMissing, match=r"derive a class that defines run\(self, job\)"):
         Consumer("points")

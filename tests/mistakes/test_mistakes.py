@@ -1,0 +1,862 @@
+"""The mistakes of a newcomer: each raises a typed error that says what to do instead.
+
+Every row makes its mistake for real. The remedy is the part of the message that helps.
+"""
+
+import asyncio
+import dataclasses
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypedDict
+
+import pytest
+from pydantic import BaseModel, Field, RootModel
+
+from mindtrace.jobs import (
+    AnyJSON,
+    Consumer,
+    Job,
+    JobInput,
+    JobOutput,
+    JobSchema,
+    LocalClient,
+    Orchestrator,
+    RabbitMQClient,
+    RedisClient,
+    RedisResultStore,
+    RetryLater,
+    RetryPolicy,
+    SQLiteClient,
+    errors,
+    job_from_schema,
+    job_handler,
+)
+from mindtrace.jobs.cli.errors import BadUsage
+from mindtrace.jobs.cli.loading import load_maker, load_schema
+from mindtrace.jobs.domain.limits import MAX_BODY_BYTES
+
+NOBODYS_PORT = 1
+"""Nothing listens there."""
+UNKNOWN_HOST = "no-such-host.invalid"
+"""A name that is never registered (RFC 2606)."""
+
+
+class Image(JobInput):
+    path: str
+
+
+class Report(JobOutput):
+    defects: int = 0
+
+
+class Bag(JobInput):
+    item: Any = None
+
+
+class Small(JobInput):
+    n: int = Field(ge=0)
+
+
+SCHEMA = JobSchema("inspect", Image, Report)
+OTHER = JobSchema("other", Image, Report)
+
+
+class Inspector(Consumer):
+    schema = SCHEMA
+
+    def run(self, job: Job[Image]) -> Report:
+        return Report()
+
+
+class Nameless(Consumer):
+    def run(self, job: Job[Any]) -> None: ...
+
+
+class Named(Nameless):
+    """Its schema is a name."""
+
+    schema = "inspect"  # type: ignore[assignment]
+
+
+class AsyncInspector(Inspector):
+    async def run(self, job: Job[Image]) -> Report:  # type: ignore[override]
+        return Report()
+
+
+class NoRun(Consumer):
+    schema = SCHEMA
+
+
+class Yielding(Inspector):
+    def run(self, job: Job[Image]) -> Any:
+        yield Report()
+
+
+class Swapped(Consumer[Report, Image]):  # type: ignore[type-var]
+    schema = SCHEMA
+
+    def run(self, job: Job[Any]) -> Any: ...
+
+
+class OwnInit(Inspector):
+    def __init__(self) -> None:
+        self.model = "resnet"
+
+
+class OddPolicy(Inspector):
+    retry = 5  # type: ignore[assignment]
+
+
+@dataclasses.dataclass
+class Dataclass:
+    path: str
+
+
+class Typed(TypedDict):
+    path: str
+
+
+class Paths(RootModel[list[str]]):
+    pass
+
+
+class Renamed(JobInput):
+    path: str = Field(validation_alias="p", serialization_alias="q")
+
+
+class Hidden(JobInput):
+    path: str = Field(exclude=True)
+
+
+@dataclasses.dataclass
+class World:
+    """What a mistake is made in."""
+
+    jobs: Orchestrator
+    """It has the queues ``inspect``, ``other`` and ``bags``, without jobs."""
+    folder: Path
+    stranger: int
+    """The port of a server that speaks another protocol."""
+
+    def publish(self, job: Any, **settings: Any) -> Any:
+        return self.jobs.publish("inspect", job, **settings)
+
+    def connected(self, consumer: Consumer) -> Consumer:
+        consumer.connect(self.jobs, poll_timeout_s=0.0)
+        return consumer
+
+
+@pytest.fixture(scope="module")
+def stranger() -> Iterator[int]:
+    """A server that answers everything as a web server does."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(1024)
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+@pytest.fixture
+def world(tmp_path: Path, stranger: int) -> Iterator[World]:
+    with LocalClient() as client:
+        jobs = Orchestrator(client)
+        jobs.register(SCHEMA)
+        jobs.register(OTHER)
+        jobs.register(JobSchema("bags", Bag))
+        yield World(jobs, tmp_path, stranger)
+
+
+def awaiting(call: Callable[[], Any]) -> None:
+    """Await what a call returns, as an async program would."""
+
+    async def program() -> None:
+        await call()
+
+    asyncio.run(program())
+
+
+def in_a_loop(call: Callable[[], Any]) -> None:
+    async def program() -> None:
+        call()
+
+    asyncio.run(program())
+
+
+def away() -> Orchestrator:
+    """An orchestrator whose broker is down."""
+    return Orchestrator(RedisClient("127.0.0.1", NOBODYS_PORT, retry_timeout_s=0.1))
+
+
+def published_after_a_failed_register() -> None:
+    jobs = away()
+    with pytest.raises(errors.BackendUnavailable):
+        jobs.register(SCHEMA)
+    jobs.publish("inspect", {"path": "a.png"})
+
+
+def closed() -> Orchestrator:
+    with Orchestrator("memory://") as jobs:
+        jobs.register(SCHEMA)
+    return jobs
+
+
+def module(world: World, text: str = "") -> None:
+    """Write the module ``tasks_of_a_newcomer``."""
+    world.folder.joinpath("tasks_of_a_newcomer.py").write_text(
+        text
+        or "from mindtrace.jobs import *\n"
+        "class Image(JobInput):\n    path: str\n"
+        "schema = JobSchema('inspect', Image)\n"
+        "class Inspector(Consumer):\n    schema = schema\n    def run(self, job): ...\n"
+        "inspector = Inspector()\n",
+        "utf-8",
+    )
+
+
+def loading(name: str, load: Callable[[str], Any] = load_maker) -> Callable[[World], Any]:
+    def load_it(world: World) -> Any:
+        module(world)
+        return load(f"tasks_of_a_newcomer:{name}")
+
+    return load_it
+
+
+Row = tuple[type[Exception], str, Callable[[World], Any]]
+
+NAMES: dict[str, Row] = {
+    "a schema as the name of a consumer": (
+        errors.InvalidName,
+        "pass its name, 'inspect'",
+        lambda w: Nameless(SCHEMA),  # type: ignore[arg-type]
+    ),
+    "a schema as the name of a schema": (
+        errors.InvalidName,
+        "pass its name, 'inspect'",
+        lambda w: JobSchema(SCHEMA, Image),  # type: ignore[arg-type]
+    ),
+    "a schema as an id": (
+        errors.InvalidName,
+        "pass its name, 'inspect'",
+        lambda w: w.jobs.result("inspect", SCHEMA),  # type: ignore[call-overload]
+    ),
+    "a consumer class as a queue": (
+        errors.InvalidName,
+        "pass its schema's name, 'inspect'",
+        lambda w: w.jobs.publish(Inspector, {"path": "a.png"}),  # type: ignore[call-overload]
+    ),
+    "a consumer as a queue": (
+        errors.InvalidName,
+        "pass its schema's name, 'inspect'",
+        lambda w: w.jobs.counts(Inspector()),  # type: ignore[arg-type]
+    ),
+    "a model as a queue": (
+        errors.InvalidName,
+        "pass a name, not a class",
+        lambda w: w.jobs.publish(Image, {"path": "a.png"}),  # type: ignore[call-overload]
+    ),
+    "a name with a space": (
+        errors.InvalidName,
+        "use 1 to 128 characters of A-Z a-z 0-9 . _ -",
+        lambda w: JobSchema("my jobs", Image),
+    ),
+    "an empty name": (
+        errors.InvalidName,
+        "use 1 to 128 characters of A-Z a-z 0-9 . _ -",
+        lambda w: Nameless(""),
+    ),
+    "a name with a slash for a queue": (
+        errors.InvalidName,
+        "use 1 to 128 characters of A-Z a-z 0-9 . _ -",
+        lambda w: w.jobs.register(SCHEMA, queue="inspect/urgent"),
+    ),
+    "a misspelt queue": (
+        errors.QueueNotFound,
+        "register its schema with this orchestrator first; registered: 'bags', 'inspect', 'other'",
+        lambda w: w.jobs.publish("inspekt", {"path": "a.png"}),
+    ),
+    "a misspelt queue of a consumer": (
+        errors.SchemaNotRegistered,
+        "call orchestrator.register(schema) before connecting a consumer to it, or give its class a schema",
+        lambda w: w.connected(Nameless("inspekt")),
+    ),
+    "another name than the schema's": (
+        errors.InvalidInput,
+        "for another queue of that schema write Inspector(queue='urgent')",
+        lambda w: Inspector("urgent"),
+    ),
+}
+
+SCHEMAS: dict[str, Row] = {
+    "no schema": (
+        errors.InvalidInput,
+        "pass a JobSchema",
+        lambda w: job_from_schema(None, {}),  # type: ignore[type-var, arg-type]
+    ),
+    "a consumer class in place of its schema": (
+        errors.InvalidInput,
+        "pass a JobSchema, such as Inspector.schema",
+        lambda w: job_from_schema(Inspector, {}),  # type: ignore[type-var, arg-type]
+    ),
+    "registering a consumer class": (
+        errors.InvalidInput,
+        "pass a JobSchema, such as Inspector.schema",
+        lambda w: w.jobs.register(Inspector),  # type: ignore[arg-type]
+    ),
+    "registering a name": (
+        errors.InvalidInput,
+        "pass a JobSchema, such as JobSchema(name=…, input=…)",
+        lambda w: w.jobs.register("inspect"),  # type: ignore[arg-type]
+    ),
+    "a queue of a name": (
+        errors.InvalidInput,
+        "pass a JobSchema",
+        lambda w: w.jobs.queue("inspect"),  # type: ignore[arg-type]
+    ),
+    "a class whose schema is a name": (
+        errors.InvalidInput,
+        "must be a JobSchema, such as JobSchema(name=…, input=…)",
+        lambda w: Named(),
+    ),
+    "no input model": (
+        errors.InvalidSchema,
+        "pass a JobInput class, or AnyJSON for any JSON object",
+        lambda w: JobSchema("new"),
+    ),
+    "BaseModel itself": (
+        errors.InvalidSchema,
+        "pass AnyJSON for any JSON object",
+        lambda w: JobSchema("new", BaseModel),
+    ),
+    "a dataclass as a model": (
+        errors.InvalidSchema,
+        "write class Dataclass(JobInput) without @dataclass",
+        lambda w: JobSchema("new", Dataclass),  # type: ignore[type-var]
+    ),
+    "a TypedDict as a model": (
+        errors.InvalidSchema,
+        "derive a class from JobInput",
+        lambda w: JobSchema("new", Typed),  # type: ignore[type-var]
+    ),
+    "dict as a model": (
+        errors.InvalidSchema,
+        "or pass AnyJSON for any JSON object",
+        lambda w: JobSchema("new", dict),  # type: ignore[type-var]
+    ),
+    "a dataclass as the output": (
+        errors.InvalidSchema,
+        "write class Dataclass(JobOutput) without @dataclass",
+        lambda w: JobSchema("new", Image, Dataclass),  # type: ignore[type-var]
+    ),
+    "a dict of types as a model": (
+        errors.InvalidSchema,
+        "pass a class that derives from JobInput",
+        lambda w: JobSchema("new", {"path": str}),  # type: ignore[type-var]
+    ),
+    "a root model": (
+        errors.InvalidSchema,
+        "use a model with named fields",
+        lambda w: JobSchema("new", Paths),
+    ),
+    "two aliases of one field": (
+        errors.InvalidSchema,
+        "give it one alias",
+        lambda w: JobSchema("new", Renamed),
+    ),
+    "a field that no consumer would see": (
+        errors.InvalidSchema,
+        "give it a default, or don't exclude it",
+        lambda w: JobSchema("new", Hidden),
+    ),
+    "an input under both names": (
+        errors.InvalidSchema,
+        "pass input or input_schema, not both",
+        lambda w: JobSchema("new", Image, input_schema=Image),
+    ),
+    "a number as the retry policy": (
+        errors.InvalidSchema,
+        "such as RetryPolicy(max_attempts=3)",
+        lambda w: JobSchema("new", Image, retry=3),  # type: ignore[arg-type]
+    ),
+    "no attempts": (
+        errors.InvalidJob,
+        "must be an integer from 1",
+        lambda w: RetryPolicy(max_attempts=0),
+    ),
+    "the same models defined again": (
+        errors.SchemaConflict,
+        "make a new Orchestrator",
+        lambda w: w.jobs.register(JobSchema("inspect", type("Image", (JobInput,), {}), Report)),
+    ),
+    "other models under the same name": (
+        errors.SchemaConflict,
+        "give the other schema another name, or another queue: register(schema, queue=…)",
+        lambda w: w.jobs.register(JobSchema("inspect", Bag)),
+    ),
+    "a queue type that isn't": (
+        errors.InvalidInput,
+        "must be one of fifo, stack, priority",
+        lambda w: w.jobs.register(SCHEMA, "lifo"),
+    ),
+    "another type for a queue that exists": (
+        errors.QueueConflict,
+        "declare it as it is, or delete it first",
+        lambda w: w.jobs.register(SCHEMA, "priority"),
+    ),
+}
+
+JOBS: dict[str, Row] = {
+    "a misspelt field": (
+        errors.InvalidPayload,
+        "doesn't fit Image (path: Field required)",
+        lambda w: w.publish({"pth": "a.png"}),
+    ),
+    "a value out of range": (
+        errors.InvalidPayload,
+        "n: Input should be greater than or equal to 0",
+        lambda w: job_from_schema(JobSchema("new", Small), {"n": -1}),
+    ),
+    "a text in place of a payload": (
+        errors.InvalidPayload,
+        "expected Image or a dict, got str",
+        lambda w: w.publish('{"path": "a.png"}'),
+    ),
+    "the input class in place of an instance": (
+        errors.InvalidPayload,
+        "expected Image or a dict, got the class Image",
+        lambda w: w.publish(Image),
+    ),
+    "a job of another schema": (
+        errors.SchemaMismatch,
+        "make it with orchestrator.job('inspect', …), or publish it to its own queue",
+        lambda w: w.publish(job_from_schema(OTHER, {"path": "a.png"})),
+    ),
+    "a payload over 1 MiB": (
+        errors.BodyTooLarge,
+        "store large data elsewhere, and send its path",
+        lambda w: w.publish({"path": "x" * MAX_BODY_BYTES}),
+    ),
+    "an object in a field that is Any": (
+        errors.InvalidPayload,
+        "use text, numbers, lists, dicts and models",
+        lambda w: w.jobs.publish("bags", {"item": object()}),
+    ),
+    "a NaN": (
+        errors.InvalidPayload,
+        "send None or a text in their place",
+        lambda w: w.jobs.publish("bags", {"item": float("nan")}),
+    ),
+    "lists in lists in lists": (
+        errors.MalformedBody,
+        "flatten it, or send the path of a file",
+        lambda w: w.jobs.publish("bags", Bag(item=nested(100))),
+    ),
+    "a number of a thousand digits": (
+        errors.MalformedBody,
+        "send it as a text",
+        lambda w: w.jobs.publish("bags", Bag(item=10**1000)),
+    ),
+    "a priority on a queue without": (
+        errors.InvalidJob,
+        'register its schema with queue_type="priority"',
+        lambda w: w.publish({"path": "a.png"}, priority=5),
+    ),
+    "a priority of 10": (
+        errors.InvalidJob,
+        "must be an integer from 0 to 9",
+        lambda w: w.publish({"path": "a.png"}, priority=10),
+    ),
+    "a delay that is a text": (
+        errors.InvalidJob,
+        "must be a number of seconds",
+        lambda w: w.publish({"path": "a.png"}, delay_s="60"),
+    ),
+    "a job that is changed": (
+        errors.ImmutableJob,
+        "make another, as in dataclasses.replace(job, priority=5)",
+        lambda w: setattr(job_from_schema(SCHEMA, {"path": "a.png"}), "priority", 5),
+    ),
+    "a job without its field": (
+        errors.ImmutableJob,
+        "make another, as in dataclasses.replace",
+        lambda w: delattr(job_from_schema(SCHEMA, {"path": "a.png"}), "priority"),
+    ),
+    "one job for a batch": (
+        errors.InvalidInput,
+        "pass a list of jobs, not one Image",
+        lambda w: w.jobs.publish_batch("inspect", Image(path="a.png")),
+    ),
+    "one id for a list": (
+        errors.InvalidInput,
+        "pass a list of ids",
+        lambda w: w.jobs.redrive("inspect", "abc"),
+    ),
+    "await publish()": (
+        errors.UsageError,
+        "call it without await; or, as it blocks the event loop, in a thread: await asyncio.to_thread",
+        lambda w: awaiting(lambda: w.publish({"path": "a.png"})),
+    ),
+    "await queue.publish()": (
+        errors.UsageError,
+        "await asyncio.to_thread",
+        lambda w: awaiting(lambda: w.jobs.queue(SCHEMA).publish({"path": "a.png"})),
+    ),
+    "a result at once": (
+        errors.ResultNotReady,
+        "to wait for it, pass timeout_s",
+        lambda w: w.jobs.result("inspect", w.publish({"path": "a.png"})),
+    ),
+    "publishing after close": (
+        errors.Closed,
+        "make another, or call this before it is closed",
+        lambda w: closed().publish("inspect", {"path": "a.png"}),
+    ),
+    "a delay that is a text in a handler": (
+        errors.InvalidJob,
+        "must be a number of seconds",
+        lambda w: RetryLater("soon"),  # type: ignore[arg-type]
+    ),
+}
+
+
+def nested(depth: int) -> list[Any]:
+    item: list[Any] = []
+    for _ in range(depth):
+        item = [item]
+    return item
+
+
+CONSUMERS: dict[str, Row] = {
+    "Consumer(lambda)": (
+        errors.HandlerMissing,
+        "write @job_handler(schema) above a function and call its consumer()",
+        lambda w: Consumer(lambda job: None),  # type: ignore[abstract, arg-type]
+    ),
+    "the base class": (
+        errors.HandlerMissing,
+        "derive a class that defines run(self, job)",
+        lambda w: Consumer("inspect"),  # type: ignore[abstract]
+    ),
+    "no run": (errors.HandlerMissing, "define run(self, job)", lambda w: NoRun()),
+    "a run that yields": (errors.HandlerMissing, "return the result, without yield", lambda w: Yielding()),
+    "neither a name nor a schema": (
+        errors.InvalidInput,
+        "pass the name of its queue, or set schema = JobSchema(…) in the class",
+        lambda w: Nameless(),
+    ),
+    "models in the wrong order": (
+        errors.InvalidInput,
+        "write Consumer[Input, Output] as in JobSchema(…)",
+        lambda w: Swapped(),
+    ),
+    "an __init__ that forgets its base": (
+        errors.UsageError,
+        "must call super().__init__(job_type_name)",
+        lambda w: w.connected(OwnInit()),
+    ),
+    "a number as the retry policy of a class": (
+        errors.InvalidInput,
+        "such as RetryPolicy(max_attempts=3)",
+        lambda w: w.connected(OddPolicy()),
+    ),
+    "consuming before connecting": (
+        errors.NotConnected,
+        "call connect(orchestrator) first",
+        lambda w: Inspector().consume(1),
+    ),
+    "connecting to a backend": (
+        errors.InvalidInput,
+        "pass an Orchestrator, as in Orchestrator(url)",
+        lambda w: Inspector().connect(w.jobs.backend),  # type: ignore[arg-type]
+    ),
+    "connecting to a URL": (
+        errors.InvalidInput,
+        "pass an Orchestrator, as in Orchestrator(url)",
+        lambda w: Inspector().connect("memory://"),  # type: ignore[arg-type]
+    ),
+    "connecting twice": (
+        errors.AlreadyConnected,
+        "close() it first",
+        lambda w: w.connected(w.connected(Inspector())),
+    ),
+    "a lease of no length": (
+        errors.InvalidInput,
+        "must be more than 0 seconds",
+        lambda w: Inspector().connect(w.jobs, lease_s=0),
+    ),
+    "a number of messages below zero": (
+        errors.InvalidJob,
+        "must be an integer from 0",
+        lambda w: w.connected(Inspector()).consume(-1),
+    ),
+    "an async handler under a running loop": (
+        errors.UsageError,
+        "await asyncio.to_thread(consumer.consume)",
+        lambda w: in_a_loop(w.connected(AsyncInspector()).consume),
+    ),
+    "a name in place of the handler's schema": (
+        errors.InvalidInput,
+        "pass the JobSchema, as in @job_handler(schema)",
+        lambda w: job_handler("inspect"),  # type: ignore[arg-type]
+    ),
+    "the decorator without its schema": (
+        errors.InvalidInput,
+        "pass the JobSchema, as in @job_handler(schema)",
+        lambda w: job_handler(lambda job: None),  # type: ignore[arg-type]
+    ),
+    "a class as a handler": (
+        errors.HandlerMissing,
+        "write it above one, or derive a class from Consumer",
+        lambda w: job_handler(SCHEMA)(Inspector),  # type: ignore[arg-type]
+    ),
+}
+
+BACKENDS: dict[str, Row] = {
+    "the class of a client": (
+        errors.UnknownBackend,
+        "pass an instance, LocalClient(…)",
+        lambda w: Orchestrator(LocalClient),  # type: ignore[arg-type]
+    ),
+    "a number as a backend": (
+        errors.UnknownBackend,
+        "pass an OrchestratorBackend, such as LocalClient(), or a URL",
+        lambda w: Orchestrator(7),  # type: ignore[arg-type]
+    ),
+    "a path as a backend": (
+        errors.UnknownBackend,
+        "write sqlite:///jobs.db",
+        lambda w: Orchestrator("jobs.db"),
+    ),
+    "a host as a backend": (
+        errors.UnknownBackend,
+        "a backend URL starts with a scheme, such as memory://",
+        lambda w: Orchestrator("localhost"),
+    ),
+    "an unknown scheme": (
+        errors.UnknownBackend,
+        "registered: amqp://",
+        lambda w: Orchestrator("kafka://localhost"),
+    ),
+    "two slashes for a file": (
+        errors.InvalidInput,
+        "three slashes before a relative path and four before an absolute one",
+        lambda w: Orchestrator("sqlite://jobs.db"),
+    ),
+    "a path for queues in memory": (
+        errors.InvalidName,
+        "use SQLiteClient('jobs.db')",
+        lambda w: LocalClient("jobs.db"),
+    ),
+    "a file in memory": (
+        errors.InvalidInput,
+        "use LocalClient for queues in memory",
+        lambda w: SQLiteClient(":memory:"),
+    ),
+    "a file in no folder": (
+        errors.BackendUnavailable,
+        "create it",
+        lambda w: Orchestrator(SQLiteClient(w.folder / "nowhere" / "jobs.db")).register(SCHEMA),
+    ),
+    "a folder as a file": (
+        errors.BrokerUnsuitable,
+        "name a file in it",
+        lambda w: Orchestrator(SQLiteClient(w.folder)).register(SCHEMA),
+    ),
+    "a file that can't be written": (
+        errors.BackendUnavailable,
+        "name a file in a folder that this user can write",
+        lambda w: Orchestrator(SQLiteClient("/proc/jobs.db")).register(SCHEMA),
+    ),
+    "a file below a file": (
+        errors.BrokerUnsuitable,
+        "name a file in one",
+        lambda w: Orchestrator(SQLiteClient("/dev/null/jobs.db")).register(SCHEMA),
+    ),
+    "a file of something else": (
+        errors.BrokerUnsuitable,
+        "name another file",
+        lambda w: Orchestrator(SQLiteClient(text_file(w.folder))).register(SCHEMA),
+    ),
+    "the URL of queues in memory": (
+        errors.UnsupportedCapability,
+        "use SQLiteClient or a broker",
+        lambda w: w.jobs.backend.url,
+    ),
+    "a Redis that isn't there": (
+        errors.BackendUnavailable,
+        "is it running? Start one with: redis-server",
+        lambda w: away().register(SCHEMA),
+    ),
+    "publishing when the broker was down at the start": (
+        errors.BackendUnavailable,
+        "is it running? Start one with: redis-server",
+        lambda w: published_after_a_failed_register(),
+    ),
+    "a RabbitMQ that isn't there": (
+        errors.BackendUnavailable,
+        "is it running? Start one with: rabbitmq-server",
+        lambda w: RabbitMQClient("127.0.0.1", NOBODYS_PORT, retry_timeout_s=0.1).counts("inspect"),
+    ),
+    "an unknown host of Redis": (
+        errors.BackendUnavailable,
+        "no host of this name is known here: correct the name",
+        lambda w: RedisClient(UNKNOWN_HOST, retry_timeout_s=0.1).counts("inspect"),
+    ),
+    "an unknown host of RabbitMQ": (
+        errors.BackendUnavailable,
+        "no host of this name is known here: correct the name",
+        lambda w: RabbitMQClient(UNKNOWN_HOST, retry_timeout_s=0.5).counts("inspect"),
+    ),
+    "another server at the port of Redis": (
+        errors.BackendError,
+        "correct the host and the port",
+        lambda w: RedisClient("127.0.0.1", w.stranger, retry_timeout_s=0.1).counts("inspect"),
+    ),
+    "another server at the port of RabbitMQ": (
+        errors.BackendUnavailable,
+        "check the host, the port, and whether it uses TLS",
+        lambda w: RabbitMQClient("127.0.0.1", w.stranger, retry_timeout_s=0.5).counts("inspect"),
+    ),
+    "Sentinels that aren't there": (
+        errors.BackendUnavailable,
+        "check sentinels= and sentinel_service=",
+        lambda w: RedisClient(sentinels=[("127.0.0.1", NOBODYS_PORT)], retry_timeout_s=0.1).counts("inspect"),
+    ),
+    "a port that is a text": (
+        errors.InvalidInput,
+        "must be an integer from 1 to 65535; convert the text with int(…)",
+        lambda w: RedisClient("localhost", "6379"),  # type: ignore[arg-type]
+    ),
+    "a port of RabbitMQ that is a text": (
+        errors.InvalidInput,
+        "must be an integer from 1 to 65535; convert the text with int(…)",
+        lambda w: RabbitMQClient("localhost", "5672"),  # type: ignore[arg-type]
+    ),
+    "a database that is a text": (
+        errors.InvalidInput,
+        "convert the text with int(…)",
+        lambda w: RedisClient(db="0"),  # type: ignore[arg-type]
+    ),
+    "a URL as a host": (
+        errors.InvalidInput,
+        "give a host's name or address, and nothing else",
+        lambda w: RedisClient("redis://localhost"),
+    ),
+    "a user without a password": (
+        errors.InvalidInput,
+        "needs a password",
+        lambda w: RedisClient(username="app"),
+    ),
+    "certificates without TLS": (
+        errors.InvalidInput,
+        "is of use only with ssl=True, or in a rediss:// URL",
+        lambda w: RedisClient(ssl_ca_certs="ca.pem"),
+    ),
+    "a misspelt word in a URL": (
+        errors.InvalidInput,
+        "it takes namespace",
+        lambda w: Orchestrator("redis://localhost?namspace=a"),
+    ),
+    "a stack on RabbitMQ": (
+        errors.UnsupportedCapability,
+        "this backend has no stack queues; it has: fifo, priority",
+        lambda w: Orchestrator(RabbitMQClient("127.0.0.1", NOBODYS_PORT)).register(SCHEMA, "stack"),
+    ),
+    "results on RabbitMQ": (
+        errors.UnsupportedCapability,
+        "give its client a store for them, as in RabbitMQClient(results=RedisResultStore(...))",
+        lambda w: RabbitMQClient("127.0.0.1", NOBODYS_PORT).result("inspect", "a"),
+    ),
+    "a result store that isn't there": (
+        errors.BackendUnavailable,
+        "is it running? Start one with: redis-server",
+        lambda w: RedisResultStore("127.0.0.1", NOBODYS_PORT, retry_timeout_s=0.1).get("inspect", "a"),
+    ),
+}
+
+
+def text_file(folder: Path) -> Path:
+    path = folder / "notes.txt"
+    path.write_text("not a database\n" * 100, "utf-8")
+    return path
+
+
+COMMANDS: dict[str, Row] = {
+    "a model in place of a consumer": (
+        BadUsage,
+        "consumers in tasks_of_a_newcomer: Inspector",
+        loading("Image"),
+    ),
+    "a schema in place of a consumer": (
+        BadUsage,
+        "consumers in tasks_of_a_newcomer: Inspector",
+        loading("schema"),
+    ),
+    "an instance in place of its class": (BadUsage, "name its class, Inspector", loading("inspector")),
+    "a misspelt consumer": (BadUsage, "consumers in tasks_of_a_newcomer: Inspector", loading("Inspektor")),
+    "a model in place of a schema": (
+        BadUsage,
+        "consumers in tasks_of_a_newcomer: Inspector",
+        loading("Image", load_schema),
+    ),
+    "a module that isn't there": (
+        BadUsage,
+        "run the command in its folder, or name that folder with --app-dir",
+        lambda w: load_maker("tasks_of_nobody:Inspector"),
+    ),
+    "a file in place of a module": (
+        BadUsage,
+        "write module:ConsumerClass",
+        lambda w: load_maker("tasks.py"),
+    ),
+}
+
+TABLE = {**NAMES, **SCHEMAS, **JOBS, **CONSUMERS, **BACKENDS, **COMMANDS}
+
+
+@pytest.mark.parametrize(("error", "remedy", "make"), TABLE.values(), ids=TABLE)
+def test_a_mistake_is_answered_with_its_remedy(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[Exception],
+    remedy: str,
+    make: Callable[[World], Any],
+) -> None:
+    monkeypatch.syspath_prepend(str(world.folder))
+    monkeypatch.delitem(__import__("sys").modules, "tasks_of_a_newcomer", raising=False)
+
+    with pytest.raises(error, match=re.escape(remedy)) as raised:
+        make(world)
+
+    text = str(raised.value)
+    assert "\n" not in text
+    assert len(text) < 700, "nobody reads more"
+
+
+def test_the_table_has_a_row_for_each_of_many_mistakes() -> None:
+    assert len(TABLE) == sum(map(len, (NAMES, SCHEMAS, JOBS, CONSUMERS, BACKENDS, COMMANDS))) >= 60
+
+
+def test_a_payload_of_any_json_needs_no_model(world: World) -> None:
+    """As the remedies say."""
+    world.jobs.register(JobSchema("notes", AnyJSON))
+    world.jobs.publish("notes", {"text": "a", "n": [1]})
+    job = world.jobs.receive_message("notes")
+
+    assert job is not None
+    assert job.payload.model_dump() == {"text": "a", "n": [1]}
+    assert job.payload.n == [1]
