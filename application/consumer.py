@@ -1,6 +1,5 @@
 """The ``Consumer``: the base class of handlers."""
 
-import asyncio
 import inspect
 import logging
 import sys
@@ -17,10 +16,10 @@ from ..domain.limits import check_int, check_name, check_seconds
 from ..ports import ConsumerBackend
 from ..ports.base_classes import Closeable
 from .backends import detect_consumer_backend
-from .consuming.coroutine_handler import CoroutineHandler
-from .consuming.executor import Executor
+from .consuming.executor import Executor, Handler
 from .consuming.loop import ConsumeLoop, ConsumeStats
 from .consuming.stop_conditions import StopCondition, forever, one_poll, while_any
+from .event_loop import runs_event_loop
 from .handler_errors import try_to_log
 from .job_queue import Answer, InT, OutT
 from .orchestrator import Orchestrator
@@ -178,7 +177,8 @@ class Consumer(Closeable, Generic[InT, OutT]):
         backend = detect_consumer_backend(
             orchestrator.backend, queue.name, lease_s=lease_s, prefetch=prefetch
         )
-        handler = CoroutineHandler(self.run) if inspect.iscoroutinefunction(self.run) else self.run
+        is_async = inspect.iscoroutinefunction(self.run)
+        handler, end_handler = _on_own_loop(self.run) if is_async else (self.run, _nothing)
         executor = Executor(
             schema=schema,
             handler=handler,
@@ -199,8 +199,8 @@ class Consumer(Closeable, Generic[InT, OutT]):
         self._connection = _Connection(
             backend=backend,
             loop=loop,
-            end_handler=handler.close if isinstance(handler, CoroutineHandler) else _nothing,
-            is_async=isinstance(handler, CoroutineHandler),
+            end_handler=end_handler,
+            is_async=is_async,
             poll_timeout_s=poll_timeout_s,
             count_waiting=partial(orchestrator.count_queue_messages, queue.name),
             counts_lag_s=orchestrator.backend.capabilities.counts_lag_s,
@@ -348,7 +348,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
         return self._connection
 
     def _run_loop(self, connection: _Connection, limit: int | None, stop_condition: StopCondition) -> int:
-        if connection.is_async and _has_event_loop():
+        if connection.is_async and runs_event_loop():
             raise UsageError(
                 f"{type(self).__name__}.run is an async def, and this thread runs an event loop already: "
                 "consume in a thread, as in await asyncio.to_thread(consumer.consume)"
@@ -380,12 +380,12 @@ def _declared_models(cls: type) -> tuple[Any, ...]:
     return ()
 
 
-def _has_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+def _on_own_loop(run: Callable[[Job[Any]], Any]) -> tuple[Handler, Callable[[], None]]:
+    """Return an ``async def`` as a plain handler, and what ends the loop that it runs on."""
+    from .consuming.coroutine_handler import CoroutineHandler  # imports asyncio, which takes long
+
+    handler = CoroutineHandler(run)
+    return handler, handler.close
 
 
 def _nothing() -> None:

@@ -8,7 +8,7 @@ from typing_extensions import TypeVar
 
 from ..domain import Job, JobSchema, Progress
 from ..ports import DeadLetter, PublishOutcome, QueueCounts
-from .published_id import awaited
+from .event_loop import awaited
 
 if TYPE_CHECKING:
     from .orchestrator import Orchestrator, QueueRef

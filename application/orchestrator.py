@@ -49,6 +49,7 @@ from ..ports import (
 from ..ports.base_classes import Closeable
 from .backends import detect_backend
 from .default_backend import default_url
+from .event_loop import returned_id
 from .job_queue import InT, JobQueue, OutT
 from .messages import (
     Work,
@@ -58,7 +59,6 @@ from .messages import (
     to_message,
 )
 from .observers import Observers
-from .published_id import returned_id
 from .registry import Registration, SchemaRegistry
 
 _MAX_LISTED = 2**31 - 1

@@ -137,6 +137,8 @@ def test_importing_it_imports_no_optional_library() -> None:
     """Whether or not they are installed: an extra is paid for by those who use it."""
     optional = {"redis", "pika", "hypothesis", "pytest", "testcontainers", "mindtrace.jobs.contract"}
     optional |= {"click", "rich", "prometheus_client", "opentelemetry"}
+    if not CORE:  # a part of Python that takes as long to import as half of this package
+        optional |= {"asyncio"}
     if not CORE:  # which imports it for itself
         optional.add("pydantic_settings")
 

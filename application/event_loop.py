@@ -1,6 +1,6 @@
-"""The id that ``publish`` returns, in a thread that runs an event loop."""
+"""Calls from a thread that runs an event loop."""
 
-from asyncio import _get_running_loop
+import sys
 from typing import NoReturn
 
 from ..domain.errors import UsageError
@@ -15,9 +15,15 @@ class _PublishedId(str):
         raise awaited("publish", f"job {self!s}")
 
 
+def runs_event_loop() -> bool:
+    """Whether the calling thread runs one. This doesn't import asyncio, which takes long."""
+    get_running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    return get_running_loop is not None and get_running_loop() is not None
+
+
 def returned_id(job_id: str) -> str:
     """Return ``job_id``; where an event loop runs, so that awaiting it raises a ``UsageError``."""
-    return job_id if _get_running_loop() is None else _PublishedId(job_id)
+    return _PublishedId(job_id) if runs_event_loop() else job_id
 
 
 def awaited(method: str, job: str) -> UsageError:
