@@ -3,7 +3,17 @@
 from .consumer import Consumer
 from .consuming.loop import ConsumeStats
 from .job_handler import JobHandler, job_handler
+from .job_logging import JobContextFilter
 from .job_queue import JobHandle, JobQueue
 from .orchestrator import Orchestrator
 
-__all__ = ["ConsumeStats", "Consumer", "JobHandle", "JobHandler", "JobQueue", "Orchestrator", "job_handler"]
+__all__ = [
+    "ConsumeStats",
+    "Consumer",
+    "JobContextFilter",
+    "JobHandle",
+    "JobHandler",
+    "JobQueue",
+    "Orchestrator",
+    "job_handler",
+]

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, get_args, get_or
 
 from ..domain import Job, JobSchema, QueueKind, RetryPolicy, read_schema
 from ..domain.errors import AlreadyConnected, HandlerMissing, InvalidInput, NotConnected, UsageError
+from ..domain.job_context import ConsumerContext
 from ..domain.limits import check_int, check_name, check_seconds
 from ..ports import ConsumerBackend
 from ..ports.base_classes import Closeable
 from .backends import detect_consumer_backend
 from .consuming.executor import Executor, Handler
 from .consuming.loop import ConsumeLoop, ConsumeStats
+from .consuming.progress_reporter import ProgressReporter
 from .consuming.stop_conditions import StopCondition, forever, one_poll, while_any
 from .event_loop import runs_event_loop
 from .handler_errors import try_to_log
@@ -32,6 +34,7 @@ _MAX_PREFETCH = 10_000
 class _Connection:
     """The state of a connected consumer."""
 
+    orchestrator: Orchestrator
     backend: ConsumerBackend
     loop: ConsumeLoop
     end_handler: Callable[[], None]
@@ -187,6 +190,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
             max_body_bytes=orchestrator.max_body_bytes,
             logger=self.logger,
             observer=orchestrator.observer,
+            consumer=ConsumerContext(queue.name, orchestrator, ProgressReporter(backend, self.logger)),
         )
         loop = ConsumeLoop(
             queue.name,
@@ -197,6 +201,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
             observer=orchestrator.observer,
         )
         self._connection = _Connection(
+            orchestrator=orchestrator,
             backend=backend,
             loop=loop,
             end_handler=end_handler,
@@ -223,6 +228,15 @@ class Consumer(Closeable, Generic[InT, OutT]):
                 f"{type(self).__name__}.retry {self.retry!r:.80}: must be a RetryPolicy, such as "
                 "RetryPolicy(max_attempts=3)"
             )
+
+    @property
+    def orchestrator(self) -> Orchestrator:
+        """The orchestrator that this is connected to, for example to publish the next job from ``run``.
+
+        Raises:
+            NotConnected: this consumer isn't connected.
+        """
+        return self._connected().orchestrator
 
     @property
     def consumer_backend(self) -> ConsumerBackend:

@@ -1,9 +1,36 @@
-"""One line of log for each attempt at a job."""
+"""Logs of jobs: a line for each attempt, and on every line the job that it belongs to."""
 
 import logging
 
+from ..domain.job_context import running
 from ..domain.printable import printable
 from ..ports import Attempt, Observer
+
+NO_JOB = "-"
+"""What stands in a record that belongs to no job."""
+
+
+class JobContextFilter(logging.Filter):
+    """Adds to each record the job whose handler wrote it, whichever logger that used.
+
+    The record gets ``job_queue``, ``job_id`` and ``job_attempt``, for example for the format
+    ``"%(levelname)s [%(job_queue)s %(job_id)s %(job_attempt)s] %(message)s"``. Outside a handler each is
+    ``"-"``. Add it to handlers, not to loggers: a logger's filters don't see what its children log. Where a
+    ``QueueHandler`` passes records to another thread, add it to that one.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add the attributes, unless another filter did; keep every record."""
+        if not hasattr(record, "job_id"):
+            context = running.get()
+            if context is None:
+                record.job_queue = record.job_id = record.job_attempt = NO_JOB
+            else:
+                job, _, consumer = context
+                record.job_queue = consumer.queue
+                record.job_id = job.id
+                record.job_attempt = job.attempt
+        return True
 
 
 class JobLogger(Observer):

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from typing_extensions import TypeVar
 
 from ..domain import Job, JobSchema, Progress
-from ..ports import DeadLetter, PublishOutcome, QueueCounts
+from ..ports import DeadLetter, JobStatus, PublishOutcome, QueueCounts
 from .event_loop import awaited
 
 if TYPE_CHECKING:
@@ -34,6 +34,10 @@ class JobHandle(Generic[OutT]):
     def result(self, *, timeout_s: float = 0.0) -> OutT | None:
         """Return what the handler returned; see :meth:`Orchestrator.result` for the errors."""
         return self._queue.result(self.id, timeout_s=timeout_s)
+
+    def status(self) -> JobStatus:
+        """Say where the job is; see :meth:`Orchestrator.status`."""
+        return self._queue.status(self.id)
 
     def progress(self) -> Progress | None:
         """Say how far the job has come; None if it doesn't run now, or hasn't reported it."""
@@ -101,6 +105,10 @@ class JobQueue(Generic[InT, OutT]):
         """Return what the handler of a job returned; see :meth:`Orchestrator.result` for the errors."""
         result: OutT | None = self._orchestrator.result(self._ref, job_id, timeout_s=timeout_s)
         return result
+
+    def status(self, job_id: str) -> JobStatus:
+        """Say where a job is: waiting, running, done, failed, or not known."""
+        return self._orchestrator.status(self._ref, job_id)
 
     def receive(self) -> Job[InT] | None:
         """Take one job off the queue without waiting; see :meth:`Orchestrator.receive_message`."""

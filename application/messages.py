@@ -12,7 +12,7 @@ from ..domain.dead_reasons import DeadReason
 from ..domain.envelope import decode, encode
 from ..domain.errors import InvalidInput, InvalidJob, JobsError, PublishUnknown, SchemaMismatch
 from ..domain.job import utcnow
-from ..domain.limits import MAX_HEADERS, check_seconds, truncate_error
+from ..domain.limits import MAX_HEADERS, check_seconds
 from ..domain.schema import validate_model
 from ..ports import (
     Ack,
@@ -24,6 +24,7 @@ from ..ports import (
     PublishStatus,
     Settlement,
 )
+from .failures import failed_attempt
 from .handler_errors import describe
 from .registry import Registration
 from .signals.graceful_stop import asks_to_stop
@@ -129,6 +130,6 @@ def accept(
     except BaseException as error:  # a validator of the user's model may raise anything
         if asks_to_stop(error):
             raise
-        error_text = truncate_error(describe(error))
-        return None, Dead(delivery.receipt, DeadReason.MALFORMED, error_text)
+        failure = failed_attempt(describe(error), error)
+        return None, Dead(delivery.receipt, DeadReason.MALFORMED, failure)
     return job, Ack(delivery.receipt)

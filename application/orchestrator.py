@@ -23,7 +23,7 @@ from ..domain.envelope import decode_model
 from ..domain.errors import (
     BackendUnavailable,
     InvalidInput,
-    JobFailed,
+    JobNotFound,
     QueueNotFound,
     ResultNotReady,
     SchemaNotRegistered,
@@ -38,6 +38,8 @@ from ..domain.limits import (
 )
 from ..ports import (
     DeadLetter,
+    JobResult,
+    JobStatus,
     Message,
     Observer,
     OrchestratorBackend,
@@ -50,6 +52,7 @@ from ..ports.base_classes import Closeable
 from .backends import detect_backend
 from .default_backend import default_url
 from .event_loop import returned_id
+from .failures import explained, job_failed
 from .job_queue import InT, JobQueue, OutT
 from .messages import (
     Work,
@@ -420,8 +423,10 @@ class Orchestrator(Closeable):
             An instance of the schema's output model, or None if the handler returned None.
 
         Raises:
-            JobFailed: the job is dead; the message is its last error.
-            ResultNotReady: the job hasn't ended by then, is unknown, or its result has expired.
+            JobFailed: the job is dead; the message is its last error, ``traceback`` its traceback.
+            JobNotFound: the queue knows no such job by then, or its result has expired.
+            ResultNotReady: the job hasn't ended by then. On RabbitMQ, which can't tell, also in place of
+                ``JobNotFound``.
             UnsupportedCapability: the backend keeps no results.
             QueueNotFound: nothing was registered under this name, or the queue was deleted.
         """
@@ -429,15 +434,55 @@ class Orchestrator(Closeable):
         check_name("job id", job_id)
         found = self.backend.result(queue.name, job_id, timeout_s=check_seconds("timeout_s", timeout_s))
         if found is None:
-            raise ResultNotReady(
-                f"job {job_id}: no result within {timeout_s:g} s: it hasn't ended, is unknown, or its result "
-                "has expired; to wait for it, pass timeout_s"
-            )
+            found = self._ended_meanwhile(queue.name, job_id, timeout_s)
         if found.status is ResultStatus.FAILED:
-            raise JobFailed(found.error)
+            raise job_failed(found.error)
         if found.body is None:
             return None
         return decode_model(f"result of job {job_id}", schema.output, found.body)
+
+    def _ended_meanwhile(self, queue: str, job_id: str, timeout_s: float) -> JobResult:
+        """Say why there is no result; return the result of a job that ended just now."""
+        try:
+            status = self.backend.status(queue, job_id)
+        except UnsupportedCapability:
+            raise ResultNotReady(
+                f"job {job_id}: no result within {timeout_s:g} s: it hasn't ended, is unknown, or its result "
+                "has expired; this backend can't tell which"
+            ) from None
+        if status is JobStatus.UNKNOWN:
+            raise JobNotFound(
+                f"job {job_id}: not known in queue {queue!r}: it was never published here, was purged or "
+                "discarded, or ended and its result has expired"
+            )
+        found = None
+        if status in (JobStatus.DONE, JobStatus.FAILED):
+            found = self.backend.result(queue, job_id)
+        if found is None:
+            raise ResultNotReady(
+                f"job {job_id}: no result within {timeout_s:g} s: it is {status}; to wait for it, "
+                "pass timeout_s"
+            )
+        return found
+
+    def status(self, queue_name: QueueRef, job_id: str) -> JobStatus:
+        """Say where a job is: waiting, running, done, failed, or not known.
+
+        On RabbitMQ, which can't tell, a job that hasn't ended is not known either.
+
+        Raises:
+            UnsupportedCapability: the backend keeps no results.
+            QueueNotFound: nothing was registered under this name, or the queue was deleted.
+        """
+        queue = self._registered(queue_name).queue.name
+        check_name("job id", job_id)
+        try:
+            return self.backend.status(queue, job_id)
+        except UnsupportedCapability:
+            found = self.backend.result(queue, job_id)
+        if found is None:
+            return JobStatus.UNKNOWN
+        return JobStatus.FAILED if found.status is ResultStatus.FAILED else JobStatus.DONE
 
     # -- administration ---------------------------------------------------------------------------
 
@@ -476,7 +521,8 @@ class Orchestrator(Closeable):
         """List dead jobs, oldest first, and change nothing (DLQ-1)."""
         check_int("limit", limit, 0, _MAX_LISTED)
         check_int("offset", offset, 0, _MAX_LISTED)
-        return self.backend.dead_letters(_name_of(queue_name), limit=limit, offset=offset)
+        letters = self.backend.dead_letters(_name_of(queue_name), limit=limit, offset=offset)
+        return list(map(explained, letters))
 
     def redrive(self, queue_name: QueueRef, job_ids: Sequence[str] | None = None) -> int:
         """Make dead jobs ready again, all or those named, and return how many (DLQ-2).

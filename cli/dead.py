@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.markup import escape
 
 from ..application.tools.dead_letters import find_dead_letter, payload_of
-from ..ports import DeadLetter
+from ..domain.printable import printable_lines
+from ..ports import DeadLetter, Failure
 from .app import backend_option, confirm, json_option, opened, settings_of, wants_json, yes_option
 from .errors import BadUsage, Exit
 from .output import print_json, shown, stdout, table
@@ -53,7 +55,7 @@ def list_(queue: str, limit: int, offset: int, as_json: bool, backend: str | Non
 @json_option
 @backend_option
 def show(queue: str, job_id: str, as_json: bool, backend: str | None, app_dir: Path) -> int:
-    """Show one dead job: its payload and the errors of its attempts."""
+    """Show one dead job: its payload, its attempts with time, host and process, and the last traceback."""
     with opened(settings_of(backend, app_dir)) as orchestrator:
         letter = find_dead_letter(orchestrator, queue, job_id)
     if wants_json(as_json):
@@ -64,11 +66,12 @@ def show(queue: str, job_id: str, as_json: bool, backend: str | None, app_dir: P
         f"[bold]{shown(letter.id)}[/] {shown(letter.reason)}, {letter.died_at:%Y-%m-%d %H:%M:%S} UTC"
     )
     console.print(f"payload   {shown(payload_of(letter))}")
-    for failure in letter.history:
-        console.print(f"attempt {failure.attempt} {shown(failure.error)}")
-    console.print(f"attempt {letter.attempt} {shown(letter.error)}")
+    for failure in letter.attempts:
+        console.print(f"attempt {failure.attempt} {_where(failure)}{shown(failure.error)}")
     if letter.crashes:
         console.print(f"crashes   {letter.crashes}")
+    if letter.traceback is not None:
+        console.print(escape(printable_lines(letter.traceback)))
     return Exit.OK
 
 
@@ -136,13 +139,27 @@ def _plain(letter: DeadLetter) -> dict[str, Any]:
         "attempt": letter.attempt,
         "crashes": letter.crashes,
         "died_at": letter.died_at.isoformat(),
-        "history": [{"attempt": failure.attempt, "error": failure.error} for failure in letter.history],
+        "host": letter.host,
+        "pid": letter.pid,
+        "traceback": letter.traceback,
+        "history": [
+            {
+                "attempt": failure.attempt,
+                "error": failure.error,
+                "failed_at": None if failure.failed_at is None else failure.failed_at.isoformat(),
+                "host": failure.host,
+                "pid": failure.pid,
+            }
+            for failure in letter.history
+        ],
         "payload": payload_of(letter),
     }
 
 
-def _moment(letter: DeadLetter) -> str:
-    return f"{letter.died_at:%Y-%m-%d %H:%M:%S}"
+def _where(failure: Failure) -> str:
+    """When an attempt failed, and in which process, as far as that is known."""
+    moment = "" if failure.failed_at is None else f"{failure.failed_at:%Y-%m-%d %H:%M:%S} UTC "
+    return moment + ("" if failure.host is None else f"on {shown(failure.host)}, process {failure.pid}: ")
 
 
 def _short(text: str) -> str:

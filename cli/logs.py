@@ -6,6 +6,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from ..application import Orchestrator
+from ..application.job_logging import NO_JOB, JobContextFilter
 from ..domain.printable import printable, printable_json, printable_lines
 
 WORKER = logging.getLogger("mindtrace.jobs.worker")
@@ -15,10 +17,12 @@ class TextFormatter(logging.Formatter):
     """One line a record, whatever the text of its job; a traceback follows, indented."""
 
     def __init__(self) -> None:
-        super().__init__("%(asctime)s %(process)d %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
+        super().__init__("%(asctime)s %(process)d %(levelname)-7s %(of_job)s%(message)s", datefmt="%H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        """Write the line."""
+        """Write the line; where a handler wrote it, with the job that it runs."""
+        job = {} if record.name == WORKER.name else _job_of(record)  # what a worker says of a job names it
+        record.of_job = "[{queue} {id} {attempt}] ".format(**job) if job else ""
         return printable(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
@@ -43,15 +47,48 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         job = getattr(record, "job", None)
-        if isinstance(job, dict):
+        if job := _job_of(record) | (job if isinstance(job, dict) else {}):
             fields["job"] = job
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
         return printable_json(json.dumps(fields, ensure_ascii=False, default=str))
 
 
-def configure(log_format: str, log_level: str) -> None:
-    """Send every record of this process to stderr."""
+def configure(log_format: str, log_level: str) -> bool:
+    """Send every record of this process to stderr, unless its program has configured logging itself.
+
+    Returns:
+        Whether it does so; else the root logger has handlers already, and nothing is changed.
+    """
+    root = logging.getLogger()
+    if root.handlers:
+        return False
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
-    logging.basicConfig(level=log_level.upper(), handlers=[handler], force=True)
+    handler.addFilter(JobContextFilter())
+    handler.setLevel(log_level.upper())
+    root.addHandler(handler)
+    root.setLevel(log_level.upper())
+    _hear_mindtrace_core()
+    return True
+
+
+def _hear_mindtrace_core() -> None:
+    """Have the loggers of mindtrace-core, and so ours, pass their records on, and write no line to stderr.
+
+    Where it is installed, it gives the logger ``mindtrace`` a file and stderr, and ends propagation there.
+    """
+    _ = Orchestrator.logger  # with mindtrace-core, this sets that logger up
+    core = logging.getLogger("mindtrace")
+    core.propagate = True
+    for handler in list(core.handlers):
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr:
+            core.removeHandler(handler)
+
+
+def _job_of(record: logging.LogRecord) -> dict[str, Any]:
+    """The job whose handler wrote a record, as the filter has noted it; else nothing."""
+    if getattr(record, "job_id", NO_JOB) == NO_JOB:
+        return {}
+    fields = vars(record)
+    return {"id": fields["job_id"], "queue": fields["job_queue"], "attempt": fields["job_attempt"]}

@@ -6,6 +6,7 @@ May import the standard library, pydantic and typing-extensions, nothing else.
 from .any_json import AnyJSON
 from .handler_signals import HandlerSignal, Reject, RetryLater
 from .job import Job, new_job_id
+from .job_context import current_job
 from .job_progress import Progress, progress
 from .queue import Queue, QueueKind
 from .retry import RetryPolicy
@@ -25,6 +26,7 @@ __all__ = [
     "RetryLater",
     "RetryPolicy",
     "SchemaLike",
+    "current_job",
     "job_from_schema",
     "new_job_id",
     "progress",

@@ -23,9 +23,11 @@ __all__ = [
     "InvalidPayload",
     "InvalidSchema",
     "JobFailed",
+    "JobNotFound",
     "JobsError",
     "MalformedBody",
     "NotConnected",
+    "NotInHandler",
     "PublishUnknown",
     "QueueConflict",
     "QueueNotFound",
@@ -98,6 +100,10 @@ class NotConnected(UsageError):
     """A consumer was used before ``connect``."""
 
 
+class NotInHandler(UsageError):
+    """``job.orchestrator`` was asked for where no handler runs."""
+
+
 class AlreadyConnected(UsageError):
     """A consumer was connected a second time."""
 
@@ -168,8 +174,25 @@ class UnsupportedCapability(BackendError, NotImplementedError):
 
 
 class JobFailed(JobsError):
-    """The job is dead and has no result; the message is its last error (RES-1)."""
+    """The job is dead and has no result; the message is its last error (RES-1).
+
+    Args:
+        error: The error that ended its last attempt.
+        traceback: That error's traceback as text, its most recent frames last; None if there is none.
+    """
+
+    def __init__(self, error: str | None = None, traceback: str | None = None) -> None:
+        super().__init__(error)
+        self.traceback = traceback
 
 
 class ResultNotReady(JobsError, TimeoutError):
-    """There is no result: the job hasn't ended in time, is unknown, or its result has expired (RES-1)."""
+    """There is no result: the job hasn't ended in time, or nothing is known of it (RES-1)."""
+
+
+class JobNotFound(ResultNotReady):
+    """The queue knows no job of this id.
+
+    It was never published here, it was purged or discarded, or it ended and its result has expired. No
+    backend keeps what it would need to tell these apart.
+    """

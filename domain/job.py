@@ -5,11 +5,12 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Annotated, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Generic, TypeVar
 
 from pydantic import PlainSerializer
 
 from .errors import ImmutableJob, InvalidJob
+from .job_context import current_orchestrator
 from .job_progress import progress
 from .limits import (
     MAX_ATTEMPTS,
@@ -19,6 +20,9 @@ from .limits import (
     check_int,
     check_name,
 )
+
+if TYPE_CHECKING:
+    from ..application import Orchestrator
 
 InT = TypeVar("InT")
 
@@ -113,6 +117,16 @@ class Job(Generic[InT]):
     def progress(self, done: float, total: float | None = None) -> None:
         """Report the progress of this job from its handler: see :func:`~.job_progress.progress`."""
         progress(done, total)
+
+    @property
+    def orchestrator(self) -> "Orchestrator":
+        """The orchestrator of the consumer whose handler runs, for example to publish the next job.
+
+        Raises:
+            NotInHandler: no handler runs in this context; see :func:`~.job_context.current_job`.
+        """
+        orchestrator: Orchestrator = current_orchestrator()
+        return orchestrator
 
 
 def _refuse_change(_job: object, name: str, _value: object = None) -> None:

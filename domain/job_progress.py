@@ -1,16 +1,15 @@
 """The progress of a job, reported by its handler while it runs.
 
-A report goes to the listener of the current context: in a worker, that sends it to the broker. Without a
-listener it goes nowhere, so a test can call a handler directly.
+A report goes to the consumer that runs the job of the current context, and from there to the broker. Outside
+a consumer it goes nowhere, so a test can call a handler directly. Once the job is settled, it goes nowhere
+either.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 
 from .errors import InvalidInput
+from .job_context import running
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +35,6 @@ class Progress:
         return f"{self.done:g}"
 
 
-Listener = Callable[[Progress], None]
-
-_listener: ContextVar[Listener | None] = ContextVar("mindtrace_jobs_progress", default=None)
-
-
 def progress(done: float, total: float | None = None) -> None:
     """Report the progress of the job that runs in this context. Outside a worker this does nothing.
 
@@ -55,19 +49,10 @@ def progress(done: float, total: float | None = None) -> None:
         InvalidInput: a number is negative or not finite.
     """
     told = Progress(done, total)
-    listener = _listener.get()
-    if listener is not None:
-        listener(told)
-
-
-@contextmanager
-def listening(listener: Listener) -> Iterator[None]:
-    """Pass progress that is reported in this context to ``listener``."""
-    token = _listener.set(listener)
-    try:
-        yield
-    finally:
-        _listener.reset(token)
+    context = running.get()
+    if context is not None:
+        job, receipt, consumer = context
+        consumer.report(job, receipt, told)
 
 
 def _is_amount(number: object) -> bool:

@@ -14,7 +14,11 @@ MAX_PRIORITY = 9
 MAX_HEADERS = 32
 MAX_HEADER_CHARS = 1024
 MAX_ERROR_CHARS = 2048
-"""Errors stored with a job are cut to this length, so that a traceback can't fill a broker."""
+"""The error of an attempt is cut to this length."""
+MAX_TRACEBACK_CHARS = 8192
+"""The traceback of a dead job is cut to this length; its most recent frames stay."""
+MAX_FAILURE_CHARS = MAX_TRACEBACK_CHARS + MAX_ERROR_CHARS + 512
+"""The longest text that a failed attempt stores with its job: traceback, time, host, process and error."""
 MAX_DELAY_S = 366 * 86_400.0
 """The longest delay of a publish or a retry: one year."""
 MAX_ATTEMPTS = 1_000_000

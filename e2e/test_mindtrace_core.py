@@ -96,6 +96,39 @@ def test_a_schema_of_mindtrace_core_is_registered_as_it_is(python: Path, home: P
     assert run(python, "-I", "-c", SAMPLE, cwd=home).splitlines()[-1] == "message='Hello, world!' delay=0.0"
 
 
+TASKS = """
+from mindtrace.jobs import Consumer, JobInput, JobSchema
+
+class Nothing(JobInput):
+    pass
+
+class Loud(Consumer):
+    schema = JobSchema(name="loud", input=Nothing)
+
+    def run(self, job):
+        self.logger.info("hello")
+        self.logger.error("an error")
+"""
+
+
+def test_a_worker_logs_to_stderr_and_each_line_once(python: Path, home: Path) -> None:
+    """Though mindtrace-core keeps what its loggers write from the root logger."""
+    home.joinpath("tasks.py").write_text(TASKS, "utf-8")
+    command = python.with_name("mindtrace-jobs")
+    for words in (
+        ["publish", "loud", "--json", "{}", "--schema", "tasks:Loud", "--id", "a"],
+        ["worker", "tasks:Loud", "--burst"],
+    ):
+        done = subprocess.run([command, *words], cwd=home, capture_output=True, encoding="utf-8", timeout=300)
+        assert done.returncode == 0, done.stderr
+
+    lines = [line.split(maxsplit=3)[-1] for line in done.stderr.splitlines()]
+    assert lines.count("[loud a 1] hello") == 1
+    assert lines.count("[loud a 1] an error") == 1
+    assert sum(line.startswith("job a of loud: done in") for line in lines) == 1
+    assert not [line for line in done.stderr.splitlines() if "DEBUG" in line]
+
+
 def test_what_the_tests_say_of_the_bases_holds_of_the_real_ones(python: Path, home: Path) -> None:
     tests = shutil.copy(ROOT / "tests" / "ports" / "test_base.py", home)
 

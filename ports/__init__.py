@@ -8,7 +8,7 @@ from .findings import Finding, Verdict
 from .observer import Attempt, Observer, Outcome
 from .publishing import Message, PublishOutcome, PublishStatus
 from .queue_contents import DeadLetter, Failure, QueueCounts
-from .results import EndedJob, JobResult, ResultStatus, ResultStore
+from .results import EndedJob, JobResult, JobStatus, ResultStatus, ResultStore
 
 __all__ = [
     "Ack",
@@ -23,6 +23,7 @@ __all__ = [
     "Failure",
     "Finding",
     "JobResult",
+    "JobStatus",
     "Lease",
     "Message",
     "Observer",

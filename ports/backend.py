@@ -13,7 +13,7 @@ from .findings import Finding, good, wrong
 from .idle_consumers import IdleConsumers
 from .publishing import Message, PublishOutcome
 from .queue_contents import DeadLetter, QueueCounts
-from .results import JobResult
+from .results import JobResult, JobStatus
 
 _NEVER_DECLARED = "mindtrace-jobs.never-declared"
 
@@ -166,6 +166,15 @@ class OrchestratorBackend(Closeable):
             ids: The jobs to look up; None means all.
         """
         return {}
+
+    def status(self, queue: str, job_id: str) -> JobStatus:
+        """Say where a job is (RES-1). ``DONE`` and ``FAILED`` agree with :meth:`result`.
+
+        Raises:
+            UnsupportedCapability: this backend can't tell a job that hasn't ended from one that it doesn't
+                know.
+        """
+        raise UnsupportedCapability("this backend can't say where a job is: ask for its result")
 
     def diagnose(self) -> list[Finding]:
         """Check that the broker answers and is configured to keep its guarantees; change nothing.

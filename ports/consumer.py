@@ -88,8 +88,8 @@ class ConsumerBackend(Closeable):
     def report(self, receipt: str, progress: Progress) -> None:
         """Store the progress of a delivery until it is settled, if the backend can.
 
-        The thread that runs the handler calls it, a few times a second at most. A receipt that is no longer
-        held changes nothing.
+        Any thread of the handler calls it, for each job a few times a second at most. A receipt that is no
+        longer held changes nothing.
         """
 
     @abstractmethod

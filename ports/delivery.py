@@ -46,7 +46,7 @@ class Retry(NamedTuple):
     receipt: str
     delay_s: float
     error: str
-    """The error, kept in the job's history."""
+    """What is known of the failure, kept in the job's history; see :class:`Dead`."""
 
 
 class Dead(NamedTuple):
@@ -56,7 +56,11 @@ class Dead(NamedTuple):
     reason: str
     """One of a few short phrases, to count by."""
     error: str
-    """The last error; a caller that waits for the result gets it (RES-1)."""
+    """What is known of the last failure; a caller that waits for the result gets it (RES-1).
+
+    Up to ``domain.limits.MAX_FAILURE_CHARS`` characters, of any kind that UTF-8 can encode. A backend stores
+    them as they are. If it has too little room, it keeps the end.
+    """
 
 
 class Release(NamedTuple):

@@ -22,15 +22,30 @@ class QueueCounts:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failed attempt in a job's history."""
+    """One failed attempt in a job's history.
+
+    An adapter sets the attempt, and as the error the text that settled it. The orchestrator reads that text,
+    and fills in the rest; each is None where it isn't known.
+    """
 
     attempt: int
     error: str
+    failed_at: datetime | None = None
+    """By the clock of the worker."""
+    host: str | None = None
+    """The name of the worker's machine or container."""
+    pid: int | None = None
+    """The worker's process."""
+    traceback: str | None = None
+    """Kept of the last attempt only: at most 8,192 characters, the most recent frames."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A dead job with its body, the reason and its history (SET-3)."""
+    """A dead job with its body, the reason and its history (SET-3).
+
+    An adapter sets the fields up to ``history``, as in :class:`Failure`.
+    """
 
     id: str
     body: bytes
@@ -43,3 +58,15 @@ class DeadLetter:
     died_at: datetime
     history: tuple[Failure, ...]
     """The failed attempts before the last, oldest first; at most the last 10."""
+    traceback: str | None = None
+    """Of the last error, its most recent frames last; None if no code of the handler raised it."""
+    host: str | None = None
+    """The name of the machine or container whose worker gave the job up; None if it isn't known."""
+    pid: int | None = None
+    """That worker's process."""
+
+    @property
+    def attempts(self) -> tuple[Failure, ...]:
+        """Every attempt that is known, oldest first, the last one included."""
+        last = Failure(self.attempt, self.error, self.died_at, self.host, self.pid, self.traceback)
+        return (*self.history, last)

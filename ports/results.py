@@ -9,6 +9,22 @@ from ..domain.errors import UnsupportedCapability
 from .base_classes import Closeable
 
 
+class JobStatus(StrEnum):
+    """Where a job is."""
+
+    WAITING = "waiting"
+    """Ready, or delayed until it is due or retried."""
+    RUNNING = "running"
+    """In flight: with a consumer."""
+    DONE = "done"
+    """Its result, or that it had none, is still kept."""
+    FAILED = "failed"
+    """A dead letter."""
+    UNKNOWN = "unknown"
+    """Nothing is known of it: it was never published here, was purged or discarded, or ended and its result
+    has expired."""
+
+
 class ResultStatus(StrEnum):
     """How a job ended."""
 

@@ -16,6 +16,7 @@ from ...ports import (
     Durability,
     Finding,
     JobResult,
+    JobStatus,
     Lease,
     Message,
     OrchestratorBackend,
@@ -118,6 +119,9 @@ class LocalClient(OrchestratorBackend):
 
     def result(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
         return self._store(queue).result(job_id, timeout_s)
+
+    def status(self, queue: str, job_id: str) -> JobStatus:
+        return self._store(queue).status(job_id)
 
     def queues(self) -> list[Queue]:
         return self._open_namespace().queues()

@@ -23,6 +23,7 @@ from ...ports import (
     Delivery,
     Failure,
     JobResult,
+    JobStatus,
     Message,
     PublishOutcome,
     PublishStatus,
@@ -314,6 +315,20 @@ class QueueStore:
                     self._clock.wait_until(inf, self._ended, remaining_s)
                 finally:
                     self._result_waiters -= 1
+
+    def status(self, job_id: str) -> JobStatus:
+        with self._lock:
+            self._check_not_deleted()
+            now = self._clock.now()
+            self._sweep(now)
+            if (job := self._live.get(job_id)) is not None:
+                is_leased = any(
+                    held is job for table in self._tables.values() for held in table.held.values()
+                )
+                return JobStatus.RUNNING if is_leased else JobStatus.WAITING
+            if (found := self._find_result(job_id, now)) is None:
+                return JobStatus.UNKNOWN
+            return JobStatus.FAILED if found.status is ResultStatus.FAILED else JobStatus.DONE
 
     def _find_result(self, job_id: str, now: float) -> JobResult | None:
         if job_id in self._live:

@@ -246,8 +246,9 @@ class RabbitMQClient(OrchestratorBackend):
     def result(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
         if self._results is None:
             raise UnsupportedCapability(
-                "RabbitMQ keeps no results: give its client a store for them, as in "
-                "RabbitMQClient(results=RedisResultStore(...))"
+                "RabbitMQ keeps no results: name a store for them, in the URL as in "
+                "amqp://localhost?results=redis://localhost:6379/0, or as in "
+                "RabbitMQClient(results=RedisResultStore(...)); workers need it, too"
             )
         names, admin = self._names(queue), self._open().admin
         admin.require(names)

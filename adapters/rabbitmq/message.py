@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ...domain import QueueKind
 from ...domain.dead_reasons import DeadReason
-from ...domain.limits import MAX_ERROR_CHARS, MAX_PRIORITY, truncate_error
+from ...domain.limits import MAX_FAILURE_CHARS, MAX_PRIORITY, truncate_error
 from ...ports import DeadLetter, Failure
 from .topology import fresh_rank, priority_of, returned_rank
 from .transport.frames import Properties
@@ -51,7 +51,7 @@ class DeliveryHistory(NamedTuple):
 
     def failed(self, error: str) -> "DeliveryHistory":
         """The same after its present attempt failed."""
-        failures = (*self.failures, (self.attempt, truncate_error(error)))
+        failures = (*self.failures, (self.attempt, truncate_error(error, MAX_FAILURE_CHARS)))
         return self._replace(attempt=self.attempt + 1, failures=failures[-_HISTORY:])
 
 
@@ -157,7 +157,7 @@ _DELIVERED_ONCE = DeliveryHistory(number=1)
 
 def _encoded(history: DeliveryHistory, death: DeathRecord | None, frame_max: int) -> bytes:
     """As JSON; if a frame has no room for it, with each error cut to the same length."""
-    longest = MAX_ERROR_CHARS
+    longest = MAX_FAILURE_CHARS
     encoded = _as_json(history, death, longest)
     while len(encoded) > frame_max - _OTHER_BYTES and longest > 2:
         longest //= 2
@@ -178,14 +178,14 @@ def _decoded(headers: dict[str, Any]) -> tuple[DeliveryHistory, DeathRecord | No
     """What :func:`_encoded` wrote; of a message that isn't ours, nothing."""
     try:
         attempt, number, crashes, failed, *death = json.loads(headers[HEADER])
-        failures = tuple((_whole(n, 1), truncate_error(str(error))) for n, error in failed[-_HISTORY:])
+        failures = tuple((_whole(n, 1), _bounded(error)) for n, error in failed[-_HISTORY:])
         history = DeliveryHistory(_whole(attempt, 1), _whole(number), _whole(crashes), failures)
         if not death:
             return history, None
         reason, error, died_ms, priority = death
         ended = DeathRecord(
             truncate_error(str(reason)),
-            truncate_error(str(error)),
+            _bounded(error),
             _whole(died_ms, most=_LAST_MS),
             _whole(priority, most=MAX_PRIORITY),
         )
@@ -213,6 +213,10 @@ def _removed_ms(headers: dict[str, Any]) -> int:
         return _whole(read_table(latest.data)["time"], most=_LAST_MS // 1000) * 1000
     except (KeyError, IndexError, AttributeError, TypeError, ValueError):
         return 0
+
+
+def _bounded(error: object) -> str:
+    return truncate_error(str(error), MAX_FAILURE_CHARS)
 
 
 def _whole(value: object, least: int = 0, most: int = _MOST) -> int:

@@ -17,6 +17,7 @@ from ...ports import (
     Durability,
     Finding,
     JobResult,
+    JobStatus,
     Lease,
     Message,
     OrchestratorBackend,
@@ -35,7 +36,7 @@ from .introspection import list_queues, read_progress
 from .keys import QueueKeys
 from .publisher import Publisher
 from .requests import CHUNK_JOBS, RemoteQueue, operation
-from .scripts import COUNTS, DECLARE, DELETE, GET_RESULT, PROTECT_LEASES, PURGE
+from .scripts import COUNTS, DECLARE, DELETE, GET_RESULT, PROTECT_LEASES, PURGE, STATUS
 from .settings import Password, ServerSettings, parsed_durability, parsed_url
 from .transport import as_text
 
@@ -215,6 +216,10 @@ class RedisClient(OrchestratorBackend):
             if wait_s <= 0:
                 return None
             self._redis.wait([(remote.keys.rwake, answer[1].decode())], wait_s)
+
+    def status(self, queue: str, job_id: str) -> JobStatus:
+        answer: bytes = self._queue(queue).run(STATUS, [job_id])
+        return JobStatus(answer.decode())
 
     def queues(self) -> list[Queue]:
         self._check_open()

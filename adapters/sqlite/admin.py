@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 
 from ...domain.queue import Queue
-from ...ports import DeadLetter, JobResult, QueueCounts, ResultStatus
+from ...ports import DeadLetter, JobResult, JobStatus, QueueCounts, ResultStatus
 from ..shared.errors import kind_conflict
 from ..shared.records import parse_history, parse_moment
 from .damage import death_of, is_id, repair, substitute_id
@@ -231,3 +231,16 @@ def result(tx: Transaction, job_id: str) -> tuple[int, JobResult | None]:
         return tx.key, JobResult(ResultStatus.DONE, kept[1]) if kept[0] else None
     ended = tx.db.execute("SELECT 1 FROM ended WHERE queue = ? AND id = ? LIMIT 1", asked).fetchone()
     return tx.key, _DONE if ended else None
+
+
+def status(tx: Transaction, job_id: str) -> JobStatus:
+    """Where a job is (RES-1)."""
+    live = tx.db.execute(
+        "SELECT dead.seq IS NOT NULL, EXISTS (SELECT 1 FROM lease WHERE queue = job.queue AND ends > ?"
+        " AND seq = job.seq) FROM job LEFT JOIN dead USING (seq) WHERE job.queue = ? AND id = ?",
+        (tx.now, tx.key, job_id),
+    ).fetchone()
+    if live:
+        is_dead, is_leased = live
+        return JobStatus.FAILED if is_dead else JobStatus.RUNNING if is_leased else JobStatus.WAITING
+    return JobStatus.UNKNOWN if result(tx, job_id)[1] is None else JobStatus.DONE

@@ -18,6 +18,7 @@ from ...ports import (
     Durability,
     Finding,
     JobResult,
+    JobStatus,
     Lease,
     Message,
     OrchestratorBackend,
@@ -231,6 +232,9 @@ class SQLiteClient(OrchestratorBackend):
             with self._lock:
                 self._waiters.discard(waiter)
             waiter.close()
+
+    def status(self, queue: str, job_id: str) -> JobStatus:
+        return self._queue(queue).read(lambda tx: admin.status(tx, job_id))
 
     def queues(self) -> list[Queue]:
         if self._closed:

@@ -55,6 +55,8 @@ class InFlight:
         self._queued: deque[Delivery] = deque()
         self._settlements: deque[Settlement] = deque()
         """Of the finished jobs, but for those that a call to the broker is about to settle."""
+        self._added: Sequence[Delivery] = ()
+        """What was added last: a settlement knows its receipt alone, and people know the job's id."""
         self._is_closed = False
         self._running: Delivery | None = None
         self._started_s = 0.0
@@ -72,6 +74,7 @@ class InFlight:
             if self._is_closed:  # the backend releases them
                 return
             self._extended_s = monotonic()
+            self._added = deliveries
             self._states |= dict.fromkeys([delivery.receipt for delivery in deliveries], _QUEUED)
             self._queued.extend(deliveries)
 
@@ -111,10 +114,6 @@ class InFlight:
     def unsettled(self) -> int:
         """How many settlements the broker has yet to answer."""
         return len(self._settlements)
-
-    def running(self) -> Delivery | None:
-        """The job that runs now, unless it is lost."""
-        return None if self.running_is_lost else self._running
 
     @property
     def running_is_lost(self) -> bool:
@@ -291,4 +290,10 @@ class InFlight:
                 self.settled[type(settlement)] += 1
             elif not isinstance(settlement, Release):
                 self.lost += 1
-                self._logger.warning("lease %s was lost before it was settled", printable(settlement.receipt))
+                self._logger.warning(
+                    "job %s: its lease was lost before it was settled; another consumer may run it",
+                    printable(self._id_of(settlement.receipt)),
+                )
+
+    def _id_of(self, receipt: str) -> str:
+        return next((delivery.id for delivery in self._added if delivery.receipt == receipt), receipt)

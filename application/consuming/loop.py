@@ -8,7 +8,6 @@ from logging import Logger
 from time import monotonic
 
 from ...domain.errors import BackendUnavailable, JobsError, UsageError
-from ...domain.job_progress import listening
 from ...domain.printable import printable
 from ...ports import Ack, ConsumerBackend, Dead, Delivery, Observer, Release, Retry
 from .batch_sizer import BatchSizer
@@ -16,7 +15,6 @@ from .executor import Executor
 from .in_flight import InFlight
 from .lease_renewer import LeaseRenewer
 from .outages import RECONNECT, RESETTLE, call_until_answered
-from .progress_reporter import ProgressReporter
 from .settle_timer import Due, SettleTimer
 from .stop_conditions import StopCondition
 from .stop_request import StopRequest
@@ -114,9 +112,7 @@ class ConsumeLoop:
         self._thread = threading.get_ident()
         try:
             try:
-                reporter = ProgressReporter(self._backend, self._in_flight.running, self._logger)
-                renewer = LeaseRenewer(self._in_flight, self._backend.lease_s, self._logger)
-                with renewer, listening(reporter):
+                with LeaseRenewer(self._in_flight, self._backend.lease_s, self._logger):
                     self._consume(None if limit is None else start + limit, stop_condition)
             finally:  # after the renewer's end, so that nothing is released twice
                 self._release_all()

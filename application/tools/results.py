@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ...domain import Progress, Queue
-from ...domain.errors import InvalidInput, ResultNotReady, UnsupportedCapability
+from ...domain.errors import InvalidInput, JobNotFound, ResultNotReady, UnsupportedCapability
 from ...domain.limits import check_name
 from ..orchestrator import Orchestrator
 
@@ -34,7 +34,8 @@ def await_result(
 
     Raises:
         JobFailed: the job is dead; the message is its last error.
-        ResultNotReady: it hasn't ended by then, isn't known, or its result is kept no longer.
+        JobNotFound: no queue that was asked knows it, or its result has expired.
+        ResultNotReady: it hasn't ended by then.
         QueueNotFound: the queue isn't declared.
         InvalidInput: the id is none, or no queue was named and the backend can't list them.
     """
@@ -46,17 +47,20 @@ def await_result(
     give_up_s = monotonic() + timeout_s
     while True:
         remaining_s = max(0.0, give_up_s - monotonic())
+        answer: ResultNotReady = JobNotFound(f"job {job_id}: not known in any queue: {', '.join(queues)}")
         for name in queues:
             wait_s = min(_LOOK_S, remaining_s) if len(queues) == 1 else 0.0
             try:
                 value = orchestrator.result(name, job_id, timeout_s=wait_s)
-            except ResultNotReady:
+            except ResultNotReady as error:
+                if len(queues) == 1 or not isinstance(error, JobNotFound):
+                    answer = error
                 for progress in orchestrator.progress(name, [job_id]).values():
                     on_progress(progress)
             else:
                 return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
         if not remaining_s:
-            raise ResultNotReady(f"job {job_id}: not known, not ended within {timeout_s:g} s, or long ago")
+            raise answer
         if len(queues) != 1:
             sleep(min(_LOOK_S, remaining_s))
 

@@ -7,10 +7,16 @@ from typing import Any
 
 import pytest
 
-from mindtrace.jobs import Consumer, Job, LocalClient, Orchestrator, Progress, progress
+from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, LocalClient, Orchestrator, Progress, progress
 from mindtrace.jobs.application.consuming import progress_reporter
 from mindtrace.jobs.application.tools.results import await_result
-from mindtrace.jobs.domain.errors import BackendUnavailable, JobFailed, ResultNotReady, UsageError
+from mindtrace.jobs.domain.errors import (
+    BackendUnavailable,
+    JobFailed,
+    JobNotFound,
+    ResultNotReady,
+    UsageError,
+)
 
 MakeConsumer = Callable[..., Consumer]
 
@@ -208,8 +214,14 @@ def test_a_dead_job_and_an_unknown_one_raise(
     make_consumer(lambda job: 1 / 0).consume_until_empty()
     with pytest.raises(JobFailed, match="ZeroDivisionError"):
         await_result(Orchestrator(client), job_id)
-    with pytest.raises(ResultNotReady, match="not known"):
+    with pytest.raises(JobNotFound, match="not known in queue 'points'"):
         await_result(Orchestrator(client), "nobody", "points")
+    orchestrator.register(JobSchema("other", JobInput))
+    with pytest.raises(JobNotFound, match="not known in any queue: other, points"):
+        await_result(Orchestrator(client), "nobody")
+    waiting = orchestrator.publish("points", {})
+    with pytest.raises(ResultNotReady, match="it is waiting"):
+        await_result(Orchestrator(client), waiting)
 
 
 def test_an_async_handler_is_refused_under_a_running_event_loop(

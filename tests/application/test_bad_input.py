@@ -54,7 +54,7 @@ class World:
     """What a refusal is provoked in."""
 
     near: Orchestrator
-    """One job waits in its queue ``points``; its queue ``notes`` carries strings."""
+    """One job waits in its queue ``points``; another, ``w``, in ``notes``, which carries strings."""
     far: Orchestrator
     """One job waits in its queue ``points``, beyond ``line``."""
     line: Any
@@ -86,6 +86,7 @@ def world(
 ) -> World:
     orchestrator.register(JobSchema("notes", Note))
     orchestrator.publish("points", {})
+    orchestrator.publish("notes", orchestrator.job("notes", {"text": ""}, id="w"))
     dead_id = far.publish("points", {})
     make_consumer(refuse, to=far).consume(1)
     return World(orchestrator, far, line, schema, make_consumer(), dead_id)
@@ -315,10 +316,20 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
         "timeout_s -1: must be a number of seconds",
         lambda w: w.near.result("points", "a", timeout_s=-1),
     ),
-    "a result that isn't there": (
+    "the result of a job that waits": (
         errors.ResultNotReady,
-        "job a: no result within 0 s",
+        "job w: no result within 0 s: it is waiting",
+        lambda w: w.near.result("notes", "w"),
+    ),
+    "the result of a job that isn't known": (
+        errors.JobNotFound,
+        "job a: not known in queue 'points'",
         lambda w: w.near.result("points", "a"),
+    ),
+    "the orchestrator of a job outside its handler": (
+        errors.NotInHandler,
+        "no handler runs here",
+        lambda w: w.near.job("points", {}).orchestrator,
     ),
     "the result of a dead job": (
         errors.JobFailed,

@@ -71,10 +71,14 @@ def test_a_heartbeat_that_fails_is_tried_again_before_the_lease_ends(
 
 
 def test_a_lost_lease_is_told_to_the_handler_and_counted(
-    far: Orchestrator, clock: ManualClock, make_consumer: MakeConsumer, eventually: Any
+    far: Orchestrator,
+    clock: ManualClock,
+    make_consumer: MakeConsumer,
+    eventually: Any,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The ack under the stale receipt changes nothing, and the job runs again (LSE-2, LSE-4)."""
-    far.publish("points", {})
+    job_id = far.publish("points", {})
     told: list[bool] = []
 
     def pause(job: Any) -> None:
@@ -88,6 +92,7 @@ def test_a_lost_lease_is_told_to_the_handler_and_counted(
 
     assert told == [False, True]
     assert (consumer.stats.attempted, consumer.stats.lost, consumer.stats.done) == (1, 1, 0)
+    assert f"job {job_id}: its lease was lost before it was settled" in caplog.text
     again: list[tuple[int, bool]] = []
     other = make_consumer(lambda job: again.append((job.attempt, other.lease_lost)), to=far)
     other.consume(1)

@@ -1,13 +1,14 @@
 """Results: validated, kept with the ack, read back typed, and waited for."""
 
+import pickle
 import threading
 from typing import Any
 
 import pytest
 
-from mindtrace.jobs import JobSchema, LocalClient, Orchestrator, Reject
+from mindtrace.jobs import JobSchema, JobStatus, LocalClient, Orchestrator, Reject
 from mindtrace.jobs.adapters.local import ManualClock
-from mindtrace.jobs.domain.errors import JobFailed, ResultNotReady
+from mindtrace.jobs.domain.errors import JobFailed, JobNotFound, ResultNotReady, UnsupportedCapability
 
 
 @pytest.mark.parametrize("as_dict", [True, False])
@@ -43,17 +44,88 @@ def test_a_failed_job_answers_with_its_error(orchestrator: Orchestrator, make_co
 
     make_consumer(refuse).consume(1)
 
-    with pytest.raises(JobFailed, match="no such thing"):
+    with pytest.raises(JobFailed, match="no such thing") as failed:
         orchestrator.result("points", job_id, timeout_s=60)
+    assert 'raise Reject("no such thing")' in failed.value.traceback
+    assert str(failed.value) == "no such thing"
+    assert pickle.loads(pickle.dumps(failed.value)).traceback == failed.value.traceback
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_a_result_that_is_not_there_is_not_ready(orchestrator: Orchestrator, known: bool) -> None:
-    """Not ended, or never heard of: both say how long was waited (RES-1)."""
-    job_id = orchestrator.publish("points", {}) if known else "unknown"
+def test_a_job_that_has_not_ended_is_not_ready(orchestrator: Orchestrator, make_consumer: Any) -> None:
+    """It says how long was waited, and whether the job waits or runs (RES-1)."""
+    seen: list[str] = []
 
-    with pytest.raises(ResultNotReady, match=f"job {job_id}: no result within 0.01 s"):
+    def ask(job: Any) -> None:
+        with pytest.raises(ResultNotReady) as asked:
+            orchestrator.result("points", job.id)
+        seen.append(str(asked.value))
+
+    job_id = orchestrator.publish("points", {})
+    with pytest.raises(ResultNotReady, match=f"job {job_id}: no result within 0.01 s: it is waiting"):
         orchestrator.result("points", job_id, timeout_s=0.01)
+    make_consumer(ask).consume(1)
+
+    assert seen == [f"job {job_id}: no result within 0 s: it is running"]
+
+
+def test_a_job_that_is_not_known_is_not_found(orchestrator: Orchestrator) -> None:
+    with pytest.raises(JobNotFound, match="job unknown: not known in queue 'points'"):
+        orchestrator.result("points", "unknown")
+
+
+def test_a_backend_that_cannot_tell_says_so(
+    orchestrator: Orchestrator, client: LocalClient, make_consumer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As RabbitMQ: a job that hasn't ended and one that isn't known look the same."""
+
+    def refuse(queue: str, job_id: str) -> JobStatus:
+        raise UnsupportedCapability
+
+    monkeypatch.setattr(client, "status", refuse)
+    job_id = orchestrator.publish("points", {})
+
+    with pytest.raises(ResultNotReady, match="this backend can't tell which") as asked:
+        orchestrator.result("points", job_id)
+    assert not isinstance(asked.value, JobNotFound)
+    assert orchestrator.status("points", job_id) is JobStatus.UNKNOWN
+    make_consumer().consume(1)
+    assert orchestrator.status("points", job_id) is JobStatus.DONE
+
+
+def test_a_job_that_ends_while_it_is_looked_at_answers_with_its_result(
+    orchestrator: Orchestrator, client: LocalClient, make_consumer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the question for its result and the one for its status."""
+    consumer, ask = make_consumer(lambda job: {"total": 7}), client.status
+
+    def end(queue: str, job_id: str) -> JobStatus:
+        consumer.consume(1)
+        return ask(queue, job_id)
+
+    monkeypatch.setattr(client, "status", end)
+
+    assert orchestrator.result("points", orchestrator.publish("points", {})).total == 7
+
+
+def test_the_status_of_a_job_follows_it(orchestrator: Orchestrator, schema: Any, make_consumer: Any) -> None:
+    """By its handle, too. An expired result and an unknown job look the same."""
+    queue = orchestrator.queue(schema)
+    handle = queue.publish({})
+    seen = [handle.status()]
+
+    def fail_first(job: Any) -> None:
+        seen.append(handle.status())
+        if job.attempt == 1:
+            raise ValueError
+
+    make_consumer(fail_first).consume(2)
+    seen.append(handle.status())
+
+    assert seen == [JobStatus.WAITING, JobStatus.RUNNING, JobStatus.RUNNING, JobStatus.DONE]
+    failed = queue.publish({})
+    make_consumer(lambda job: 1 / 0).consume_until_empty()
+    assert failed.status() is JobStatus.FAILED
+    assert queue.handle("nobody").status() is JobStatus.UNKNOWN
 
 
 def test_waiting_ends_with_the_job(

@@ -1,11 +1,15 @@
 """What each command answers, to people and as JSON, and with which exit code."""
 
+import os
+import re
+import socket
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mindtrace.jobs import Consumer, Job, Orchestrator, Reject
+from mindtrace.jobs import Consumer, Job, Orchestrator, Reject, RetryLater
 
 from .conftest import Command
 
@@ -156,6 +160,38 @@ def test_dead_jobs_are_listed_shown_redriven_and_discarded(command: Command, ins
     assert inspect.counts("inspect").dead == 0
 
 
+def test_a_dead_job_is_shown_with_its_attempts_and_its_traceback(
+    command: Command, inspect: Orchestrator
+) -> None:
+    """Of each attempt when, on which host and in which process; the same as JSON."""
+
+    def fail(job: Job[Any]) -> None:
+        if job.attempt == 1:
+            raise RetryLater(0, "no camera")
+        raise Reject("no such image")
+
+    job_id = inspect.publish("inspect", {"path": "a"})
+    work(inspect, fail, 2)
+    shown = command("dead", "show", "inspect", job_id).out.splitlines()
+    place = (
+        rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC on {re.escape(socket.gethostname())}, process {os.getpid()}"
+    )
+
+    assert any(re.fullmatch(f"attempt 1 {place}: no camera", line) for line in shown)
+    assert any(re.fullmatch(f"attempt 2 {place}: no such image", line) for line in shown)
+    assert "    Traceback (most recent call last):" in shown
+    assert '        raise Reject("no such image")' in shown
+    assert shown[-1].endswith("Reject: no such image")
+
+    found = command("dead", "show", "inspect", job_id, "--json").json
+    assert (found["host"], found["pid"]) == (socket.gethostname(), os.getpid())
+    assert found["traceback"].endswith("Reject: no such image")
+    (first,) = found["history"]
+    assert first.keys() == {"attempt", "error", "failed_at", "host", "pid"}
+    assert datetime.fromisoformat(first["failed_at"]).tzinfo is not None
+    inspect.discard("inspect")
+
+
 HOSTILE = "\x1b]0;owned\x07\x9b31m[red]:bug:\bover\x7f\u202e\udcff"
 """A title and a colour for a terminal, markup, a shortcode, a backspace, turned writing, half a character."""
 HARMLESS = r"\x1b]0;owned\x07\x9b31m[red]:bug:\x08over\x7f\u202e\udcff"
@@ -210,12 +246,26 @@ def test_result_prints_what_the_handler_returned(command: Command, inspect: Orch
     }
 
 
-def test_result_of_a_dead_job_is_its_error(command: Command, inspect: Orchestrator) -> None:
+def test_result_of_a_dead_job_is_its_traceback_and_its_error(command: Command, inspect: Orchestrator) -> None:
     job_id = inspect.publish("inspect", {"path": "a"})
     work(inspect, reject)
     answer = command("result", job_id)
 
-    assert (answer.code, answer.err) == (1, "error: no such image\n")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err.startswith("    Traceback (most recent call last):\n")
+    assert answer.err.endswith("Reject: no such image\nerror: no such image\n")
+    found = command("result", job_id, "--json").json
+    assert (found["id"], found["error"]) == (job_id, "no such image")
+    assert found["traceback"].endswith("Reject: no such image")
+
+
+def test_result_says_why_there_is_none(command: Command, inspect: Orchestrator) -> None:
+    """The job waits, or nobody knows it."""
+    job_id = inspect.publish("inspect", {"path": "a"})
+
+    assert command("result", job_id).err == f"error: job {job_id}: no result within 0 s: it is waiting\n"
+    assert "not known in queue 'inspect'" in command("result", "nobody", "--queue", "inspect").err
+    assert "not known in queue 'inspect'" in command("result", "nobody").err
 
 
 # -- health, contract -----------------------------------------------------------------------------

@@ -1,26 +1,41 @@
 """How far a job has come: what its handler may say, and who hears it."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
 
 import pytest
 
 from mindtrace.jobs import Job, JobInput, JobsError, Progress, progress
-from mindtrace.jobs.domain.job_progress import listening
+from mindtrace.jobs.domain.job_context import ConsumerContext, running
+
+JOB = Job(schema_name="points", payload=JobInput())
+
+
+@contextmanager
+def heard_in(heard: list[Progress]) -> Iterator[None]:
+    """The context of a job whose progress is heard."""
+    consumer = ConsumerContext("points", None, lambda job, receipt, progress: heard.append(progress))
+    token = running.set((JOB, "receipt", consumer))
+    try:
+        yield
+    finally:
+        running.reset(token)
 
 
 def test_it_goes_nowhere_outside_a_worker() -> None:
     """A handler can be called in a test as it is."""
     progress(1, 2)
-    Job(schema_name="points", payload=JobInput()).progress(1, 2)
+    JOB.progress(1, 2)
 
 
-def test_whoever_listens_in_the_context_hears_it() -> None:
+def test_the_consumer_of_the_context_hears_it() -> None:
     """From the job and from the function alike, until the context ends."""
     heard: list[Progress] = []
-    with listening(heard.append):
+    with heard_in(heard):
         progress(1)
-        Job(schema_name="points", payload=JobInput()).progress(2, 4)
+        JOB.progress(2, 4)
     progress(3)
 
     assert heard == [Progress(1), Progress(2, 4)]
@@ -28,7 +43,7 @@ def test_whoever_listens_in_the_context_hears_it() -> None:
 
 def test_a_thread_of_the_handler_is_heard_if_it_runs_in_its_context() -> None:
     heard: list[Progress] = []
-    with listening(heard.append):
+    with heard_in(heard):
         for context in (copy_context(), None):
             run = progress if context is None else lambda done, context=context: context.run(progress, done)
             thread = threading.Thread(target=run, args=(1,))

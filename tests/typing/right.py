@@ -57,6 +57,9 @@ class Plain(Consumer):
 class Silent(Consumer[ImageInput]):
     def run(self, job: Job[ImageInput]) -> None:
         print(job.payload.path.upper())
+        next_id: str = self.orchestrator.publish(schema, job.payload)
+        same: Orchestrator = job.orchestrator
+        print(next_id, same.status(schema, next_id).upper())
 
 
 @job_handler(schema)

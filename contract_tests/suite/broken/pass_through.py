@@ -10,6 +10,7 @@ from ...ports import (
     DeadLetter,
     Delivery,
     JobResult,
+    JobStatus,
     Message,
     OrchestratorBackend,
     PublishOutcome,
@@ -92,6 +93,9 @@ class PassThrough:
     def result(self, client: "BrokenBackend", queue: str, job_id: str, timeout_s: float) -> JobResult | None:
         return client.inner.result(queue, job_id, timeout_s=timeout_s)
 
+    def status(self, client: "BrokenBackend", queue: str, job_id: str) -> JobStatus:
+        return client.inner.status(queue, job_id)
+
     def sever(self, client: "BrokenBackend") -> None:
         """The client's connections are about to be cut."""
 
@@ -164,6 +168,9 @@ class BrokenBackend(OrchestratorBackend):
 
     def result(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
         return self.fault.result(self, queue, job_id, timeout_s)
+
+    def status(self, queue: str, job_id: str) -> JobStatus:
+        return self.fault.status(self, queue, job_id)
 
     def close(self) -> None:
         self.fault.close(self)

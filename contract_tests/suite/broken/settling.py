@@ -111,6 +111,14 @@ class DropsTheHistory(Listing):
 
 
 @breaks("SET-3")
+class CutsLongErrors(Listing):
+    """Errors are kept in a column of 2,048 characters, and of a longer one the beginning is lost."""
+
+    def show(self, letter: DeadLetter) -> DeadLetter:
+        return replace(letter, error=letter.error[-2048:])
+
+
+@breaks("SET-3")
 class TheDeadVanish(PassThrough):
     """A job that is given up is dropped: there are no dead letters."""
 

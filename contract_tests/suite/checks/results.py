@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from ...domain import Job, Reject
 from ...domain.dead_reasons import DeadReason
-from ...domain.errors import JobFailed, ResultNotReady, UnsupportedCapability
-from ...ports import Ack, Dead, JobResult, ResultStatus, SettleOutcome
+from ...domain.errors import JobFailed, QueueNotFound, ResultNotReady, UnsupportedCapability
+from ...ports import Ack, Dead, JobResult, JobStatus, Release, ResultStatus, Retry, SettleOutcome
 from ..app import QUEUE, Numbers, Recorder, Total, add, app_on
 from ..check_context import CheckContext
 from ..registry import check, refusal
@@ -143,6 +143,49 @@ def a_result_is_kept_for_its_time(context: CheckContext) -> None:
         demand("RES-1", not is_gone or kept_s >= ttl_s, f"it was gone after {kept_s:.3f} s, not {ttl_s:g} s")
         context.harness.advance(ttl_s + 0.5)
         assert isinstance(context.failure_of(ask), ResultNotReady)
+
+
+@check("RES-1", needs="results")
+def where_a_job_is_can_be_told(context: CheckContext) -> None:
+    """A backend that says where jobs are tells one that waits, runs, is done, is dead or isn't known."""
+    harness = context.harness
+    with context.queue() as queue:
+        status = partial(queue.backend.status, queue.name)
+        try:
+            status("never-published")
+        except UnsupportedCapability:  # which is allowed
+            return
+
+        def expect(id_: str, expected: JobStatus) -> None:
+            found = status(id_)
+            demand("RES-1", found is expected, f"{id_} is said to be {found}, not {expected}")
+
+        assert isinstance(context.failure_of(partial(queue.backend.status, "nowhere", "job")), QueueNotFound)
+        expect("never-published", JobStatus.UNKNOWN)
+        queue.publish("job", "silent", "purged")
+        consumer = queue.consumer()
+        held, silent, purged = (queue.receive_one(consumer) for _ in range(3))
+        expect("job", JobStatus.RUNNING)
+        queue.settle(consumer, Release(held.receipt))
+        expect("job", JobStatus.WAITING)
+        queue.settle(consumer, Dead(queue.receive_one(consumer).receipt, "rejected", "no good"))
+        expect("job", JobStatus.FAILED)
+        queue.backend.redrive(queue.name)
+        expect("job", JobStatus.WAITING)
+        queue.settle(consumer, Ack(queue.receive_one(consumer).receipt, b'"mine"'))
+        queue.settle(consumer, Ack(silent.receipt))
+        expect("job", JobStatus.DONE)
+        expect("silent", JobStatus.DONE)
+        queue.settle(consumer, Retry(purged.receipt, 3600.0, "later"))
+        expect("purged", JobStatus.WAITING)
+        queue.backend.purge(queue.name)
+        expect("purged", JobStatus.UNKNOWN)
+        queue.publish("lost")
+        doomed = queue.consumer(lease_s=harness.lease_s)
+        queue.receive_one(doomed)
+        harness.crash(doomed)
+        harness.advance(harness.redelivery_s(harness.lease_s))
+        expect("lost", JobStatus.WAITING)
 
 
 @check("RES-2", needs="results")

@@ -1,6 +1,9 @@
 """RTY: what becomes of a job that fails; the application's part, on this backend."""
 
+import os
+import socket
 import time
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -37,6 +40,29 @@ def an_exhausted_error_budget_is_death(context: CheckContext) -> None:
             demand("SET-3", letter.error == f"ValueError: attempt {budget} failed", f"error {letter.error!r}")
             demand("SET-3", len(letter.history) == budget - 1, f"the history is {letter.history}")
             demand("I9", app.orchestrator.count_queue_messages(QUEUE) == 0, "jobs are left")
+
+
+@check("SET-3")
+def a_dead_letter_explains_itself(context: CheckContext) -> None:
+    """Its traceback, and of each attempt the time, the host and the process, outlast every retry."""
+    with app_on(context) as app:
+        app.publish(Numbers())
+        began = datetime.now(UTC)
+        app.consume(Recorder(_fail), 3)
+        ended = datetime.now(UTC)
+        (letter,) = app.orchestrator.dead_letters(QUEUE)
+        errors = [failure.error for failure in letter.attempts]
+        demand("SET-3", errors == [f"ValueError: attempt {n} failed" for n in (1, 2, 3)], f"errors {errors}")
+        places = {(failure.host, failure.pid) for failure in letter.attempts}
+        demand("SET-3", places == {(socket.gethostname(), os.getpid())}, f"the attempts failed at {places}")
+        moments = [failure.failed_at for failure in letter.history]
+        slack = timedelta(milliseconds=1)  # to which the moments are rounded
+        in_time = all(moment and began - slack <= moment <= ended + slack for moment in moments)
+        demand("SET-3", in_time, f"the attempts failed at {moments}, between {began} and {ended}")
+        last_lines = ['raise ValueError(f"attempt {job.attempt} failed")', "ValueError: attempt 3 failed"]
+        lines = (letter.traceback or "").splitlines()
+        found = [line.strip() for line in lines if line.strip(" ~^")]  # without those that mark a place
+        demand("SET-3", found[-2:] == last_lines, f"the traceback is {letter.traceback!r}")
 
 
 @check("RTY-1")

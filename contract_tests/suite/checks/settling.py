@@ -2,6 +2,7 @@
 
 from hypothesis import strategies as st
 
+from ...domain.limits import MAX_FAILURE_CHARS
 from ...ports import Ack, Dead, Release, Retry, Settlement, SettleOutcome
 from ..check_context import CheckContext
 from ..registry import check
@@ -117,6 +118,24 @@ def a_dead_job_is_kept_whole(context: CheckContext) -> None:
         kept = [(attempt, f"error {attempt}") for attempt in range(5, 15)]
         demand("SET-3", history == kept, f"the history is {history}")
         demand("SET-3", letter.died_at.tzinfo is not None, "the time of death has no time zone")
+
+
+@check("SET-3")
+def what_is_known_of_a_failure_is_kept_whole(context: CheckContext) -> None:
+    """The text of a failure may be a long traceback, with any character in it: it comes back as it was."""
+    text = ('\x1e\tFile "größe.py", line 7, in run \N{SKULL}\n' * MAX_FAILURE_CHARS)[-MAX_FAILURE_CHARS:]
+    with context.queue() as queue:
+        queue.publish("job")
+        consumer = queue.consumer()
+        for attempt in (1, 2):
+            receipt = queue.receive_one(consumer).receipt
+            assert queue.settle(consumer, Retry(receipt, 0.0, f"{attempt}{text[1:]}")) is SettleOutcome.OK
+        receipt = queue.receive_one(consumer).receipt
+        assert queue.settle(consumer, Dead(receipt, "rejected", text)) is SettleOutcome.OK
+        (letter,) = queue.backend.dead_letters(queue.name)
+        demand("SET-3", letter.error == text, f"the error is {letter.error!r:.80}, {len(letter.error)} long")
+        history = [failure.error for failure in letter.history]
+        demand("SET-3", history == [f"{n}{text[1:]}" for n in (1, 2)], f"the history is {history!r:.160}")
 
 
 @check("SET-4")

@@ -28,7 +28,7 @@ from mindtrace.jobs.adapters.rabbitmq.transport.frames import (
     read_properties,
 )
 from mindtrace.jobs.domain import QueueKind
-from mindtrace.jobs.domain.limits import MAX_ERROR_CHARS
+from mindtrace.jobs.domain.limits import MAX_ERROR_CHARS, MAX_FAILURE_CHARS
 
 COUNTS = st.integers(0, 10**6)
 TEXTS = st.text(max_size=300)
@@ -167,6 +167,10 @@ def test_errors_that_fit_are_not_cut() -> None:
     for number in range(10):
         history = history.failed(str(number) * MAX_ERROR_CHARS)
     assert history_of(moved_properties("id", QueueKind.FIFO, 0, history, frame_max=FRAME_MAX)) == history
+    death = DeathRecord("rejected", "x" * MAX_FAILURE_CHARS, 0, 0)
+    letter = dead_letter(dead_properties("id", history, death, frame_max=FRAME_MAX), b"")
+    assert letter.error == death.error
+    assert [failure.error for failure in letter.history] == [error for _, error in history.failures]
 
 
 def came(headers: dict[str, Any], **properties: Any) -> Properties:
@@ -225,5 +229,5 @@ def test_a_history_that_lies_is_bounded() -> None:
     """However long an error somebody wrote, and whatever no terminal can print."""
     header = json.dumps([1, 0, 0, [[1, "\ud800" + "x" * 10**5]]])
     ((_, error),) = history_of(Properties(headers={HEADER: header})).failures
-    assert len(error) == MAX_ERROR_CHARS
+    assert len(error) == MAX_FAILURE_CHARS
     assert error.encode()

@@ -1,0 +1,124 @@
+"""Failed attempts: what is stored of one, and how that is read back."""
+
+import os
+import socket
+import traceback
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+from itertools import chain
+from types import TracebackType
+
+from ..domain.errors import JobFailed
+from ..domain.failure import FailureReport, decode_failure, encode_failure
+from ..ports import DeadLetter, Failure
+from .signals.graceful_stop import asks_to_stop
+
+_FRAMES = 50
+"""The most frames of one error that are looked at: what recurs without end has thousands."""
+_NOT_THE_HANDLERS = ("mindtrace.jobs.", "asyncio.")
+"""Modules whose frames lead to the handler, and say nothing of it."""
+
+
+def failed_attempt(error: str, raised: BaseException | None = None) -> str:
+    """Return the text to store of an attempt that fails now, in this process.
+
+    Args:
+        error: The error, as it is shown.
+        raised: Whose traceback to keep; None keeps none. That is for retries: it would be written again
+            with each later attempt.
+    """
+    return encode_failure(
+        FailureReport(
+            error,
+            failed_at=datetime.now(UTC),
+            host=_host(),
+            pid=os.getpid(),
+            traceback=None if raised is None else _traceback_of(raised),
+        )
+    )
+
+
+def explained(letter: DeadLetter) -> DeadLetter:
+    """Return a dead letter as users see it, from one whose errors are as they were stored."""
+    last = decode_failure(letter.error)
+    return replace(
+        letter,
+        error=last.error,
+        traceback=last.traceback,
+        host=last.host,
+        pid=last.pid,
+        history=tuple(map(_explained, letter.history)),
+    )
+
+
+def job_failed(stored: str | None) -> JobFailed:
+    """Return the error for whoever asks for the result of a dead job."""
+    if stored is None:
+        return JobFailed()
+    report = decode_failure(stored)
+    return JobFailed(report.error, report.traceback)
+
+
+def _explained(failure: Failure) -> Failure:
+    report = decode_failure(failure.error)
+    return Failure(failure.attempt, report.error, report.failed_at, report.host, report.pid, report.traceback)
+
+
+def _traceback_of(error: BaseException) -> str | None:
+    """Format the traceback of ``error`` and its causes, without the frames that lead to the handler."""
+    try:
+        frames = _from_handler(error.__traceback__)
+        if frames is None:
+            return None
+        return "".join([*_causes_of(error), *_lines_of(error, frames)]).rstrip("\n")
+    except BaseException as broken:  # formatting runs code of the error's class
+        if asks_to_stop(broken):
+            raise
+        return None
+
+
+def _causes_of(error: BaseException) -> list[str]:
+    """Format what led to ``error``, the first cause first."""
+    parts: list[list[str]] = []
+    seen: set[int] = set()
+    while id(error) not in seen:
+        seen.add(id(error))
+        if (cause := error.__cause__) is not None:
+            how = "The above exception was the direct cause of the following exception"
+        elif (cause := error.__context__) is not None and not error.__suppress_context__:
+            how = "During handling of the above exception, another exception occurred"
+        else:
+            break
+        parts.append([*_lines_of(cause, cause.__traceback__), f"\n{how}:\n\n"])
+        error = cause
+    return list(chain.from_iterable(reversed(parts)))
+
+
+def _lines_of(error: BaseException, frames: TracebackType | None) -> list[str]:
+    """Format one error as Python does, but for the marks under its lines, which take most of the time."""
+    if isinstance(error, BaseExceptionGroup):
+        return traceback.format_exception(type(error), error, frames, limit=-_FRAMES, chain=False)
+    stack = traceback.StackSummary.extract(traceback.walk_tb(frames), limit=-_FRAMES)
+    return [
+        "Traceback (most recent call last):\n",
+        *stack.format(),
+        *traceback.format_exception_only(type(error), error),
+    ]
+
+
+def _from_handler(frames: TracebackType | None) -> TracebackType | None:
+    """Leave out the frames before the handler's; None where there are no others."""
+    while frames is not None and _leads_to_handler(frames):
+        frames = frames.tb_next
+    return frames
+
+
+def _leads_to_handler(frames: TracebackType) -> bool:
+    module = frames.tb_frame.f_globals.get("__name__")
+    return isinstance(module, str) and module.startswith(_NOT_THE_HANDLERS)
+
+
+@cache
+def _host() -> str:
+    return socket.gethostname()

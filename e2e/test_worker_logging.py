@@ -1,0 +1,118 @@
+"""What a worker logs: with its own configuration, and with one that a consumer's module brings."""
+
+import json
+import os
+import subprocess
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+BARE = """
+import logging
+
+from mindtrace.jobs import Consumer, JobInput, JobSchema
+
+
+class Nothing(JobInput):
+    pass
+
+
+class Loud(Consumer):
+    schema = JobSchema(name="loud", input=Nothing)
+
+    def run(self, job):
+        logging.getLogger("mine").info("hello")
+        self.logger.info("hello too")
+"""
+CONFIGURED = {
+    "basicConfig": """
+import logging, sys
+
+logging.basicConfig(level="INFO", stream=sys.stdout, format="mine: %(message)s")
+""",
+    "dictConfig": """
+import logging.config
+
+logging.config.dictConfig(
+    {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "filters": {"job": {"()": "mindtrace.jobs.JobContextFilter"}},
+        "formatters": {"line": {"format": "mine: %(job_queue)s/%(job_id)s/%(job_attempt)s %(message)s"}},
+        "handlers": {
+            "out": {
+                "class": "logging.StreamHandler",
+                "stream": "ext://sys.stdout",
+                "filters": ["job"],
+                "formatter": "line",
+            }
+        },
+        "root": {"level": "INFO", "handlers": ["out"]},
+    }
+)
+""",
+}
+
+Work = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    """Run one job by a worker, and return what that wrote to stdout and to stderr."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MINDTRACE_JOBS_")}
+    command = Path(sysconfig.get_path("scripts"), "mindtrace-jobs")
+
+    def work(tasks: str, *options: str) -> tuple[str, str]:
+        tmp_path.joinpath("tasks.py").write_text(tasks, "utf-8")
+        for words in (
+            ["publish", "loud", "--json", "{}", "--schema", "tasks:Loud", "--id", "a"],
+            ["worker", "tasks:Loud", "--burst", *options],
+        ):
+            done = subprocess.run(
+                [command, *words],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                encoding="utf-8",
+                timeout=120,
+            )
+            assert done.returncode == 0, done.stderr
+        return done.stdout, done.stderr
+
+    return work
+
+
+def test_lines_of_a_handler_begin_with_its_job(work: Work) -> None:
+    _, told = work(BARE)
+
+    lines = [line.split(maxsplit=3)[-1] for line in told.splitlines()]
+    assert "[loud a 1] hello" in lines
+    assert "[loud a 1] hello too" in lines
+    assert any(line.startswith("job a of loud: done in") for line in lines)
+
+
+def test_and_as_json_they_have_it_as_fields(work: Work) -> None:
+    _, told = work(BARE, "--log-format", "json")
+
+    lines = {line["message"]: line for line in map(json.loads, told.splitlines())}
+    assert lines["hello"]["job"] == {"id": "a", "queue": "loud", "attempt": 1}
+    assert lines["hello too"]["job"] == lines["hello"]["job"]
+    (ended,) = (line["job"] for message, line in lines.items() if "done in" in message)
+    assert (ended["id"], ended["outcome"]) == ("a", "done")
+
+
+@pytest.mark.parametrize("how", CONFIGURED)
+def test_a_configuration_of_the_module_is_neither_replaced_nor_doubled(work: Work, how: str) -> None:
+    """Its processes log as the module says, each line once; ours is left to the supervisor."""
+    said, told = work(CONFIGURED[how] + BARE)
+
+    job = "loud/a/1 " if how == "dictConfig" else ""
+    lines = said.splitlines()
+    assert lines.count(f"mine: {job}hello") == 1
+    assert lines.count(f"mine: {job}hello too") == 1
+    assert sum("job a of loud: done in" in line for line in lines) == 1
+    assert "hello" not in told
+    assert "done in" not in told
+    assert "processes: 1" in told
