@@ -19,8 +19,9 @@ from ..ports.base_classes import Closeable
 from .backends import detect_consumer_backend
 from .consuming.executor import Executor, Handler
 from .consuming.loop import ConsumeLoop, ConsumeStats
+from .consuming.loops import make_loop
 from .consuming.progress_reporter import ProgressReporter
-from .consuming.stop_conditions import StopCondition, forever, one_poll, while_any
+from .consuming.stop_conditions import Forever, StopCondition, one_poll, while_any
 from .event_loop import runs_event_loop
 from .handler_errors import try_to_log
 from .job_queue import Answer, InT, OutT
@@ -28,6 +29,7 @@ from .orchestrator import Orchestrator
 from .signals.graceful_stop import asks_to_stop, stopping_on_signals
 
 _MAX_PREFETCH = 10_000
+_MAX_CONCURRENCY = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,10 @@ class Consumer(Closeable, Generic[InT, OutT]):
     ``run`` returns an instance of the schema's output model, a dict that validates as one, or None. If it
     raises, the job is retried by the retry policy. ``RetryLater`` chooses the delay of the retry, and
     ``Reject`` makes the job a dead letter at once. A job may run more than once, after a crash or a lost
-    lease, so ``run`` must be idempotent. ``run`` may be an ``async def``. Either way a consumer runs one job
-    at a time.
+    lease, so ``run`` must be idempotent. ``run`` may be an ``async def``.
+
+    A consumer runs one job at a time, unless ``concurrency`` is more: then so many run at once, each as a
+    task of one event loop if ``run`` is an ``async def``, else on a thread of its own.
 
     Args:
         job_type_name: The name of the schema and its queue; by default the name of the class's ``schema``.
@@ -74,6 +78,8 @@ class Consumer(Closeable, Generic[InT, OutT]):
     """The type of the queue that ``connect`` declares: ``"fifo"``, ``"stack"`` or ``"priority"``."""
     retry: ClassVar[RetryPolicy | None] = None
     """The retry policy of this consumer, instead of the schema's."""
+    concurrency: ClassVar[int] = 1
+    """How many jobs run at once, unless ``connect`` is told otherwise."""
 
     _queue_name: str | None = None
     _connection: "_Connection | None" = None
@@ -152,6 +158,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
         self,
         orchestrator: Orchestrator,
         *,
+        concurrency: int | None = None,
         lease_s: float = 30.0,
         prefetch: int | None = None,
         poll_timeout_s: float = 5.0,
@@ -160,10 +167,12 @@ class Consumer(Closeable, Generic[InT, OutT]):
 
         Args:
             orchestrator: The orchestrator; it knows the schema, unless the class has one.
+            concurrency: How many jobs run at once, 1 to 10,000; None is the class's ``concurrency``.
             lease_s: Seconds after which the jobs of a consumer that died go to another. A heartbeat extends
                 the lease while a handler runs, however long. No effect on RabbitMQ.
             prefetch: How many jobs to take at once. None leaves it to the backend: RabbitMQ's client takes 1
-                unless it was made with another ``prefetch``; all others adapt it to how long jobs take.
+                unless it was made with another ``prefetch``; all others adapt it to how long jobs take. At
+                least ``concurrency`` jobs are taken, however small this is.
             poll_timeout_s: The longest single wait for a job, in seconds. A publish ends the wait at once.
 
         Raises:
@@ -173,15 +182,22 @@ class Consumer(Closeable, Generic[InT, OutT]):
         """
         if self._connection is not None:
             raise AlreadyConnected(f"consumer of {self.queue_name!r} is connected: close() it first")
-        self._check_settings(orchestrator, lease_s, prefetch, poll_timeout_s)
+        if concurrency is None:
+            concurrency = self.concurrency
+        self._check_settings(orchestrator, concurrency, lease_s, prefetch, poll_timeout_s)
         if (own := self.own_schema()) is not None:
             orchestrator.register(own, self.queue_type, queue=self.queue_name)
         schema, queue = orchestrator.registration_for_consumer(self.queue_name)
         backend = detect_consumer_backend(
-            orchestrator.backend, queue.name, lease_s=lease_s, prefetch=prefetch
+            orchestrator.backend,
+            queue.name,
+            lease_s=lease_s,
+            prefetch=None if prefetch is None else max(prefetch, concurrency),
         )
         is_async = inspect.iscoroutinefunction(self.run)
-        handler, end_handler = _on_own_loop(self.run) if is_async else (self.run, _nothing)
+        handler, end_handler = (
+            _on_own_loop(self.run) if is_async and concurrency == 1 else (self.run, _nothing)
+        )
         executor = Executor(
             schema=schema,
             handler=handler,
@@ -192,10 +208,12 @@ class Consumer(Closeable, Generic[InT, OutT]):
             observer=orchestrator.observer,
             consumer=ConsumerContext(queue.name, orchestrator, ProgressReporter(backend, self.logger)),
         )
-        loop = ConsumeLoop(
+        loop = make_loop(
             queue.name,
             backend,
             executor,
+            concurrency=concurrency,
+            is_async=is_async,
             prefetch=prefetch,
             logger=self.logger,
             observer=orchestrator.observer,
@@ -212,12 +230,18 @@ class Consumer(Closeable, Generic[InT, OutT]):
         )
 
     def _check_settings(
-        self, orchestrator: object, lease_s: float, prefetch: int | None, poll_timeout_s: float
+        self,
+        orchestrator: object,
+        concurrency: int,
+        lease_s: float,
+        prefetch: int | None,
+        poll_timeout_s: float,
     ) -> None:
         if not isinstance(orchestrator, Orchestrator):
             raise InvalidInput(
                 f"connect({orchestrator!r:.80}): pass an Orchestrator, as in Orchestrator(url)"
             )
+        check_int("concurrency", concurrency, 1, _MAX_CONCURRENCY)
         if check_seconds("lease_s", lease_s) == 0:
             raise InvalidInput("lease_s 0: must be more than 0 seconds")
         if prefetch is not None:
@@ -306,9 +330,9 @@ class Consumer(Closeable, Generic[InT, OutT]):
         if num_messages is not None:
             check_int("num_messages", num_messages, 0, sys.maxsize)
         if block is False:
-            stop_condition = one_poll(0.0)
+            stop_condition: StopCondition = one_poll(0.0)
         elif block or num_messages is None:
-            stop_condition = forever(connection.poll_timeout_s)
+            stop_condition = Forever(connection.poll_timeout_s)
         else:
             stop_condition = one_poll(connection.poll_timeout_s)
         return self._run_loop(connection, num_messages, stop_condition)

@@ -23,6 +23,7 @@ class JobHandler(Generic[InT, OutT]):
         schema: JobSchema[InT, OutT],
         queue_type: QueueKind | str,
         retry: RetryPolicy | None,
+        concurrency: int,
     ) -> None:
         update_wrapper(self, function)
         self.function = function
@@ -33,6 +34,7 @@ class JobHandler(Generic[InT, OutT]):
             "schema": schema,
             "queue_type": queue_type,
             "retry": retry,
+            "concurrency": concurrency,
             "run": staticmethod(function),
             "__doc__": function.__doc__,
             "__module__": function.__module__,
@@ -61,6 +63,7 @@ def job_handler(
     *,
     queue_type: QueueKind | str = QueueKind.FIFO,
     retry: RetryPolicy | None = None,
+    concurrency: int = 1,
 ) -> Callable[[Callable[[Job[InT]], Answer[OutT]]], JobHandler[InT, OutT]]:
     """Make a function the handler of jobs; it may be an ``async def``.
 
@@ -68,6 +71,7 @@ def job_handler(
         schema: The schema of the jobs.
         queue_type: The type of the queue: ``"fifo"``, ``"stack"`` or ``"priority"``.
         retry: A retry policy instead of the schema's.
+        concurrency: How many jobs a consumer runs at once.
 
     Raises:
         InvalidInput: ``schema`` is no ``JobSchema``.
@@ -82,6 +86,6 @@ def job_handler(
                 f"@job_handler: {function!r:.80} is no function; write it above one, or derive a class from "
                 "Consumer"
             )
-        return JobHandler(function, schema, queue_type, retry)
+        return JobHandler(function, schema, queue_type, retry, concurrency)
 
     return decorate

@@ -33,7 +33,7 @@ def doctor(consumers: tuple[str, ...], as_json: bool, backend: str | None, app_d
     url = settings.backend.get_secret_value()
     findings, makers = _check_consumers(settings)
     findings += _check_files(settings)
-    how = WorkerSettings(threads=settings.threads, lease_s=settings.lease_s, poll_timeout_s=settings.poll_s)
+    how = WorkerSettings(lease_s=settings.lease_s, poll_timeout_s=settings.poll_s)
     findings += examine(url, makers, how)
     if wants_json(as_json):
         print_json([asdict(finding) for finding in findings])

@@ -37,8 +37,7 @@ _FINISHED = 100
 _EXIT_CODES = {
     Ending.FINISHED: _FINISHED,
     Ending.STOPPED: Exit.OK,
-    Ending.CUT_SHORT: Exit.OK,
-    Ending.AT_ONCE: Exit.AT_ONCE,
+    Ending.CUT_SHORT: Exit.AT_ONCE,
     Ending.DIED: Exit.BUG,
 }
 
@@ -51,7 +50,7 @@ class Plan(BaseModel):
     backend: SecretStr
     consumers: tuple[str, ...]
     app_dir: Path
-    threads: int
+    concurrency: int | None
     grace_s: float
     lease_s: float
     poll_s: float
@@ -131,10 +130,10 @@ def main() -> int:
     plan = Plan.model_validate_json(_read_line(pipe))
     threading.Thread(target=_watch_supervisor, args=(pipe, signal_queue), daemon=True).start()
     add_to_path(plan.app_dir)
-    code, in_order = _try_to_work(plan, signal_queue)
+    code = _try_to_work(plan, signal_queue)
     for number in (*STOP, AT_ONCE):
         signal.signal(number, signal.SIG_IGN)  # which Python, too, leaves as it is when it ends
-    if not in_order:
+    if code not in (Exit.OK, _FINISHED):
         _end(code)  # a handler may still run, on a thread that nothing else can end
     # A thread that a handler left behind, and that never ends, would keep the process for ever.
     watchdog = threading.Timer(plan.grace_s, _end, [code])
@@ -143,28 +142,26 @@ def main() -> int:
     return code
 
 
-def _try_to_work(plan: Plan, signal_queue: SignalQueue) -> tuple[int, bool]:
-    """Work; return the exit code, and whether every handler has ended."""
+def _try_to_work(plan: Plan, signal_queue: SignalQueue) -> int:
     try:
-        ending = _work(plan, signal_queue)
+        return _EXIT_CODES[_work(plan, signal_queue)]
     except JobsError as error:
-        return fail(str(error), exit_code(error)), False
+        return fail(str(error), exit_code(error))
     except BaseException:  # a constructor that calls sys.exit(0) has failed, too
         try_to_log(WORKER, logging.ERROR, "the process failed", traceback=True)
-        return Exit.BUG, False
-    return _EXIT_CODES[ending], ending in (Ending.FINISHED, Ending.STOPPED)
+        return Exit.BUG
 
 
 def _work(plan: Plan, signal_queue: SignalQueue) -> Ending:
     makers = [load_maker(target) for target in plan.consumers]
     if not configure(plan.log_format, plan.log_level):  # only now: the modules may do so as they are imported
         WORKER.info("logging is configured already: --log-format and --log-level have no effect")
-    last_polls = LastPolls(len(makers) * plan.threads)
+    last_polls = LastPolls(len(makers))
     url = plan.backend.get_secret_value()
     with Orchestrator(url, observers=_observers(plan, last_polls)) as orchestrator:
         check_shared(orchestrator, url)
         settings = WorkerSettings(
-            threads=plan.threads,
+            concurrency=plan.concurrency,
             lease_s=plan.lease_s,
             prefetch=plan.prefetch,
             poll_timeout_s=plan.poll_s,

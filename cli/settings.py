@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     backend: SecretStr = SecretStr(DEFAULT_URL)
     consumers: Annotated[tuple[str, ...], NoDecode] = ()
     processes: int = Field(1, ge=1, le=1024)
-    threads: int = Field(1, ge=1, le=1024)
+    concurrency: int | None = Field(None, ge=1, le=10_000)
     grace_s: float = Field(30.0, ge=0, le=86_400)
     lease_s: float = Field(30.0, gt=0, le=86_400)
     poll_s: float = Field(5.0, gt=0, le=3600)

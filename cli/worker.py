@@ -27,7 +27,10 @@ _HOPELESS = frozenset({Exit.USAGE, Exit.BROKER, Exit.NOT_FOUND, Exit.NOT_INSTALL
 @backend_option
 @click.option("-p", "--processes", type=int, help="Number of processes.  [default: 1]")
 @click.option(
-    "-t", "--threads", type=int, help="Threads in each process for each consumer class.  [default: 1]"
+    "-c",
+    "--concurrency",
+    type=int,
+    help="Jobs that each consumer runs at once.  [default: what its class says, else 1]",
 )
 @click.option(
     "--grace",
@@ -113,11 +116,10 @@ def _supervise(
     if settings.health_file is not None:
         _check_writable(settings.health_file)
     WORKER.info(
-        "%s on %s; processes: %d, threads each: %d",
+        "%s on %s; processes: %d",
         ", ".join(settings.consumers),
         masked(settings.backend.get_secret_value()),
         settings.processes,
-        settings.threads,
     )
     supervisor = Supervisor(
         start,

@@ -6,6 +6,9 @@ from .limits import check_seconds
 class HandlerSignal(Exception):
     """The root of the exceptions by which a handler decides what happens to its job."""
 
+    reason: str
+    """Why; kept with the job."""
+
 
 class RetryLater(HandlerSignal):
     """Run the job again after ``delay_s`` seconds instead of the policy's backoff (RTY-2).

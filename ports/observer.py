@@ -47,7 +47,7 @@ class Observer:
         """A consumer asked the broker for jobs, and got ``received`` of them, perhaps none."""
 
     def started(self, queue: str, job: Job[Any]) -> None:
-        """A handler is about to run, on this thread."""
+        """A handler is about to run, in this thread or task."""
 
     def ended(self, attempt: Attempt) -> None:
-        """An attempt has ended, on the thread that ran it. It had no start if its handler never ran."""
+        """An attempt has ended, in the thread or task that ran it. Without a handler, it had no start."""

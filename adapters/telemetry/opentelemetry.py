@@ -1,8 +1,8 @@
 """Spans for OpenTelemetry: one for each publish, one for each attempt, joined by the job's headers."""
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from opentelemetry import propagate, trace
@@ -10,6 +10,8 @@ from opentelemetry.trace import Link, Span, SpanKind, StatusCode, TracerProvider
 
 from ...domain import Job
 from ...ports import Attempt, Observer, Outcome
+
+_Running = tuple[Span, AbstractContextManager[Span]]
 
 
 class TracingObserver(Observer):
@@ -26,7 +28,7 @@ class TracingObserver(Observer):
     def __init__(self, system: str, provider: TracerProvider | None = None) -> None:
         self._system = system
         self._tracer = trace.get_tracer("mindtrace.jobs", tracer_provider=provider)
-        self._running = threading.local()
+        self._running: ContextVar[_Running | None] = ContextVar("mindtrace_jobs_span", default=None)
 
     @contextmanager
     def publishing(self, queue: str, count: int) -> Iterator[Mapping[str, str]]:
@@ -61,14 +63,14 @@ class TracingObserver(Observer):
         )
         current = trace.use_span(span, end_on_exit=True)
         current.__enter__()
-        self._running.span = (span, current)
+        self._running.set((span, current))
 
     def ended(self, attempt: Attempt) -> None:
-        """Close this thread's span."""
-        running: tuple[Span, AbstractContextManager[Span]] | None = getattr(self._running, "span", None)
+        """Close the span of the attempt that this thread or task runs."""
+        running = self._running.get()
         if running is None:
             return
-        del self._running.span
+        self._running.set(None)
         span, current = running
         span.set_attribute("mindtrace_jobs.outcome", attempt.outcome.value)
         if attempt.outcome is not Outcome.DONE and attempt.error is not None:

@@ -1,16 +1,15 @@
 """The jobs that were delivered to one consumer and aren't settled yet.
 
 A job is queued, then running, then finished; it leaves once the broker has answered its settlement. A job
-whose lease ended is lost. Two threads share the jobs. The consumer's own thread starts and finishes them. The
-lease renewer's thread extends the leases (LSE-3), learns which were lost (LSE-4), and keeps a slow job from
-holding up the others. One lock guards the states; no call to the broker and no log handler runs while it is
+whose lease ended is lost. Several threads share the jobs. Those that run handlers start and finish them. The
+consumer's own thread adds and settles them. The lease renewer's thread extends the leases (LSE-3), and learns
+which were lost (LSE-4). One lock guards the states; no call to the broker and no log handler runs while it is
 held. Another has settlements sent one call after the other.
 """
 
 import threading
 from collections import deque
 from collections.abc import Sequence
-from enum import Enum
 from logging import Logger
 from math import inf
 from time import monotonic
@@ -18,21 +17,6 @@ from time import monotonic
 from ...domain.errors import BackendUnavailable, Closed, JobsError
 from ...domain.printable import printable
 from ...ports import Ack, ConsumerBackend, Dead, Delivery, Release, Retry, Settlement, SettleOutcome
-
-
-class JobState(Enum):
-    """How far a job has come."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    FINISHED = "finished"
-    """Its settlement is known, and the broker hasn't answered it yet."""
-    LOST = "lost"
-    """It runs, but its lease ended: another consumer may run it."""
-
-
-# Module names, as Python 3.11 takes longer to look up a member of an Enum than all else here takes a job.
-_QUEUED, _RUNNING, _FINISHED, _LOST = JobState
 
 
 class InFlight:
@@ -50,60 +34,100 @@ class InFlight:
         self._logger = logger
         self._lock = threading.Lock()
         self._settling = threading.Lock()
-        self._states: dict[str, JobState] = {}
-        """Of each job, by its receipt."""
+        self._jobs: dict[str, Delivery] = {}
+        """All, by their receipts: the queued, the running and the finished."""
         self._queued: deque[Delivery] = deque()
+        self._running: dict[str, Delivery] = {}
+        self._lost: set[str] = set()
+        """The receipts of running jobs that another consumer may run too, as their leases ended."""
         self._settlements: deque[Settlement] = deque()
         """Of the finished jobs, but for those that a call to the broker is about to settle."""
-        self._added: Sequence[Delivery] = ()
-        """What was added last: a settlement knows its receipt alone, and people know the job's id."""
-        self._is_closed = False
-        self._running: Delivery | None = None
+        self._waiting: dict[threading.Event, int] = {}
+        """Who waits until how many jobs are finished."""
+        self.is_closed = False
+        """Whether :meth:`close` was called, so that nothing is to be started any more."""
         self._started_s = 0.0
         self._extended_s = 0.0
+        self.started = 0
+        """How many jobs were started."""
         self.settled: dict[type[Settlement], int] = {Ack: 0, Retry: 0, Dead: 0, Release: 0}
         """How many were settled in each way."""
         self.lost = 0
         """How many were finished, but lost before they were settled."""
 
-    # -- the consumer's thread --------------------------------------------------------------------
+    # -- the threads that run handlers, and the consumer's -----------------------------------------
 
     def add(self, deliveries: Sequence[Delivery]) -> None:
         """Queue jobs that were received just now."""
         with self._lock:
-            if self._is_closed:  # the backend releases them
+            if self.is_closed:  # the backend releases them
                 return
-            self._extended_s = monotonic()
-            self._added = deliveries
-            self._states |= dict.fromkeys([delivery.receipt for delivery in deliveries], _QUEUED)
+            if not self._jobs:  # else the leases of others began before
+                self._extended_s = monotonic()
+            self._jobs |= {delivery.receipt: delivery for delivery in deliveries}
             self._queued.extend(deliveries)
 
     def start_next(self) -> Delivery | None:
-        """Start the next queued job, once it is sure that its lease stands; None if no job is queued."""
+        """Start the next queued job, once it is sure that its lease stands; None if no job is queued.
+
+        A job that was with a consumer which died isn't started while another runs: it runs alone.
+        """
         now = monotonic()
         if now - self._extended_s >= self._lease_s and self._queued:
             self._check_leases(now)
         with self._lock:
-            if not self._queued:
-                self._running = None
+            if not self._queued or (self._running and self._queued[0].crashes):
                 return None
             self._started_s = now  # first: the renewer's thread reads it once a job runs
-            self._running = delivery = self._queued.popleft()
-            self._states[delivery.receipt] = _RUNNING
+            delivery = self._queued.popleft()
+            self._running[delivery.receipt] = delivery
+            self.started += 1
         return delivery
 
-    def finish(self, settlement: Settlement) -> None:
-        """Note how the running job is to be settled; :meth:`settle` tells the broker."""
-        with self._lock:
-            self._settlements.append(settlement)  # first: an interrupt in between may not drop it
-            self._states[settlement.receipt] = _FINISHED
+    def start_next_beside_others(self) -> Delivery | None:
+        """Start the next queued job unless it must run alone; otherwise as :meth:`start_next`."""
+        return self.start_next() if self.has_startable else None
 
-    def put_back(self) -> None:
-        """Release the job that was started last instead of running it; :meth:`settle` tells the broker."""
-        delivery, self._running = self._running, None
-        if delivery is not None:
+    def start_suspect(self) -> Delivery | None:
+        """Start the next queued job if it must run alone, and none runs; otherwise as :meth:`start_next`."""
+        return self.start_next() if self.has_suspect else None
+
+    def finish(self, settlement: Settlement) -> None:
+        """Note how a running job is to be settled; :meth:`settle` tells the broker.
+
+        A job that was released meanwhile, as its consumer stopped, stays so.
+        """
+        with self._lock:
+            if settlement.receipt in self._running:
+                self._settlements.append(settlement)  # first: an interrupt in between may not drop it
+                del self._running[settlement.receipt]
+                if self._lost:
+                    self._lost.discard(settlement.receipt)
+                if self._waiting:
+                    self._wake_waiting()
+
+    def wait_for_finished(self, count: int, timeout_s: float) -> None:
+        """Wait until ``count`` finished jobs are to be settled, or no job runs, for ``timeout_s`` at most."""
+        enough = threading.Event()
+        with self._lock:
+            self._waiting[enough] = count
+            self._wake_waiting()
+        try:
+            enough.wait(timeout_s)
+        finally:
             with self._lock:
-                self._release([delivery.receipt])
+                del self._waiting[enough]
+
+    def end_waits(self) -> None:
+        """Make :meth:`wait_for_finished` return at once."""
+        with self._lock:
+            for waiting in self._waiting:
+                waiting.set()
+
+    def put_back(self, delivery: Delivery) -> None:
+        """Release a job that was started instead of running it; :meth:`settle` tells the broker."""
+        self.started -= 1
+        self.finish(Release(delivery.receipt))
 
     @property
     def has_queued(self) -> bool:
@@ -111,23 +135,57 @@ class InFlight:
         return bool(self._queued)
 
     @property
+    def has_startable(self) -> bool:
+        """Whether the next queued job may run beside others."""
+        try:
+            return not self._queued[0].crashes
+        except IndexError:  # none is queued
+            return False
+
+    @property
+    def has_suspect(self) -> bool:
+        """Whether the next queued job was with a consumer that died: it must run alone."""
+        try:
+            return self._queued[0].crashes > 0
+        except IndexError:  # none is queued
+            return False
+
+    @property
     def unsettled(self) -> int:
         """How many settlements the broker has yet to answer."""
         return len(self._settlements)
 
     @property
-    def running_is_lost(self) -> bool:
-        """Whether the job that runs now is lost (LSE-4)."""
-        delivery = self._running
-        return delivery is not None and self._states.get(delivery.receipt) is _LOST
+    def queued(self) -> int:
+        """How many jobs haven't been started."""
+        return len(self._queued)
+
+    @property
+    def held(self) -> int:
+        """How many jobs are queued or running."""
+        return len(self._queued) + len(self._running)
+
+    def holds(self, receipt: str) -> bool:
+        """Whether this job isn't settled yet."""
+        return receipt in self._jobs
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether a job runs that is lost (LSE-4)."""
+        return bool(self._lost)
+
+    def is_lost(self, receipt: str) -> bool:
+        """Whether this job runs, and is lost (LSE-4)."""
+        return receipt in self._lost
 
     def release_all(self) -> None:
         """Settle the finished jobs, and release all others; raises as :meth:`settle`."""
-        self._running = None
-        with self._lock:
+        with self._settling, self._lock:  # no call settles any at this moment
+            finished = {settlement.receipt for settlement in self._settlements}
+            self._settlements.extend(Release(receipt) for receipt in self._jobs if receipt not in finished)
             self._queued.clear()
-            states = self._states.items()
-            self._release([receipt for receipt, state in states if state is not _FINISHED])
+            self._running.clear()
+            self._lost.clear()
         self.release_queued()
 
     # -- either thread ----------------------------------------------------------------------------
@@ -155,14 +213,15 @@ class InFlight:
                     with self._lock:
                         self._settlements.extendleft(reversed(settlements))
                 raise
-            self._remove(settlements)
             self._count(settlements, answer.outcomes)
+            self._remove(settlements)
             return answer.deliveries
 
     def close(self) -> None:
         """Queue no more jobs, and release the queued ones; otherwise as :meth:`settle`."""
         with self._lock:
-            self._is_closed = True
+            self.is_closed = True
+        self.end_waits()
         self.release_queued()
 
     def release_queued(self) -> None:
@@ -182,9 +241,9 @@ class InFlight:
         return monotonic() - self._extended_s
 
     @property
-    def running_s(self) -> float:
-        """For how many seconds a job has run; 0 if none runs."""
-        return 0.0 if self._running is None else monotonic() - self._started_s
+    def stalled_s(self) -> float:
+        """For how many seconds queued jobs have waited for those that run; 0 if none runs."""
+        return monotonic() - self._started_s if self._running else 0.0
 
     def extend(self) -> None:
         """Extend all leases, and learn which are lost (LSE-3, LSE-4).
@@ -192,7 +251,7 @@ class InFlight:
         Raises:
             BackendUnavailable: the broker is away.
         """
-        if self._states:
+        if self._jobs:
             self._extend(monotonic())
 
     # -- leases -----------------------------------------------------------------------------------
@@ -215,7 +274,7 @@ class InFlight:
 
     def _extend(self, now: float) -> None:
         with self._lock:
-            receipts = list(self._states)
+            receipts = list(self._jobs)
         try:
             outcomes = self._backend.extend(receipts)
         except Closed:  # a handler closed its consumer: its job was released
@@ -230,34 +289,37 @@ class InFlight:
         self._extended_s = now  # last: what failed is tried again at the next look
 
     def _lose(self, receipts: set[str]) -> list[str]:
-        """Drop the queued jobs that are lost, mark the running one, and return the ids of all these."""
+        """Drop the queued jobs that are lost, mark the running ones, and return the ids of all these."""
         if not receipts:
             return []
         with self._lock:
-            lost = [delivery for delivery in self._queued if delivery.receipt in receipts]
-            for delivery in lost:
-                del self._states[delivery.receipt]
+            queued = [delivery for delivery in self._queued if delivery.receipt in receipts]
+            for delivery in queued:
+                del self._jobs[delivery.receipt]
             self._queued = deque(delivery for delivery in self._queued if delivery.receipt not in receipts)
-            running = self._running
-            runs = running is not None and self._states.get(running.receipt) is _RUNNING
-            if running is not None and runs and running.receipt in receipts:
-                self._states[running.receipt] = _LOST
-                lost.append(running)
-        return [delivery.id for delivery in lost]
+            running = [
+                delivery
+                for receipt, delivery in self._running.items()
+                if receipt in receipts and receipt not in self._lost
+            ]
+            self._lost.update(delivery.receipt for delivery in running)
+        return [delivery.id for delivery in (*queued, *running)]
 
     # -- settlements ------------------------------------------------------------------------------
 
-    def _release(self, receipts: Sequence[str]) -> int:
-        """Finish jobs by releasing them, with the lock held; return how many."""
-        for receipt in receipts:
-            self._settlements.append(Release(receipt))
-            self._states[receipt] = _FINISHED
-        return len(receipts)
+    def _wake_waiting(self) -> None:
+        """Wake those who waited for as many finished jobs as there are, with the lock held."""
+        finished = len(self._settlements)
+        for waiting, count in self._waiting.items():
+            if finished >= count or not self._running:
+                waiting.set()
 
     def _release_queued(self) -> int:
-        queued = [delivery.receipt for delivery in self._queued]
+        """Finish the queued jobs by releasing them, with the lock held; return how many."""
+        released = len(self._queued)
+        self._settlements.extend([Release(delivery.receipt) for delivery in self._queued])
         self._queued.clear()
-        return self._release(queued)
+        return released
 
     def _is_final(self, error: BaseException) -> bool:
         """Whether it is no use to send settlements again after this error."""
@@ -270,7 +332,7 @@ class InFlight:
         if isinstance(error, BackendUnavailable):  # the connection was the lease of all
             with self._lock:
                 for delivery in self._queued:
-                    self._states.pop(delivery.receipt, None)
+                    self._jobs.pop(delivery.receipt, None)
                 self._queued.clear()
         done = sum(not isinstance(settlement, Release) for settlement in settlements)
         self.lost += done
@@ -280,7 +342,7 @@ class InFlight:
 
     def _remove(self, settlements: list[Settlement]) -> None:
         with self._lock:
-            remove = self._states.pop
+            remove = self._jobs.pop
             for settlement in settlements:
                 remove(settlement.receipt, None)
 
@@ -292,8 +354,5 @@ class InFlight:
                 self.lost += 1
                 self._logger.warning(
                     "job %s: its lease was lost before it was settled; another consumer may run it",
-                    printable(self._id_of(settlement.receipt)),
+                    printable(self._jobs[settlement.receipt].id),
                 )
-
-    def _id_of(self, receipt: str) -> str:
-        return next((delivery.id for delivery in self._added if delivery.receipt == receipt), receipt)

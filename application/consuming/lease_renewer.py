@@ -1,6 +1,7 @@
 """The thread that renews the leases of a consumer's jobs."""
 
 import threading
+from collections.abc import Callable
 from logging import Logger
 from types import TracebackType
 from typing import Self
@@ -17,16 +18,18 @@ SLOW_S = 1.0
 class LeaseRenewer:
     """Extends leases on a thread of its own, for as long as the context lasts.
 
-    While a slow job runs, it also settles the finished jobs and releases the queued ones.
-
     Args:
         in_flight: The jobs whose leases to renew.
         lease_s: How many seconds a lease lasts; None where the connection is the lease.
+        watch: What else to do at each look at the leases, at least every ``SLOW_S`` seconds.
         logger: Where failures are told.
     """
 
-    def __init__(self, in_flight: InFlight, lease_s: float | None, logger: Logger) -> None:
+    def __init__(
+        self, in_flight: InFlight, lease_s: float | None, watch: Callable[[], None], logger: Logger
+    ) -> None:
         self._in_flight = in_flight
+        self._watch = watch
         self._logger = logger
         # Where the connection is the lease, asking costs nothing, and tells whether it still stands.
         self._extended_after_s = 0.0 if lease_s is None else lease_s * _EXTENDED_AFTER
@@ -61,5 +64,4 @@ class LeaseRenewer:
         in_flight = self._in_flight
         if in_flight.since_extended_s >= self._extended_after_s:
             in_flight.extend()
-        if in_flight.running_s >= SLOW_S:
-            in_flight.release_queued()
+        self._watch()

@@ -19,20 +19,17 @@ class StopRequest:
 
     def __init__(self, interrupt: Callable[[], None]) -> None:
         self._interrupt = interrupt
-        self._is_set = False
+        self.is_set = False
+        """Whether the loop is to stop."""
         self._event = threading.Event()
         self._under_way: list[threading.Event] = []
         """One for each thread that was started to wake the loop; set once that is done."""
-
-    def is_set(self) -> bool:
-        """Whether the loop is to stop."""
-        return self._is_set
 
     def set(self) -> None:
         """Ask the loop to stop. This waits for nothing."""
         woken = threading.Event()
         self._under_way.append(woken)  # before the flag, which may make the loop end and call `clear`
-        self._is_set = True
+        self.is_set = True
         thread = threading.Thread(target=self._wake, args=(woken,), name="mindtrace-jobs-stop", daemon=True)
         try:
             thread.start()
@@ -49,7 +46,7 @@ class StopRequest:
         while self._under_way:
             self._under_way.pop().wait()
         self._event.clear()
-        self._is_set = False
+        self.is_set = False
 
     def _wake(self, woken: threading.Event) -> None:
         try:

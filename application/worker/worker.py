@@ -31,10 +31,7 @@ class Ending(Enum):
     STOPPED = "stopped"
     """As asked, after the jobs that ran."""
     CUT_SHORT = "cut short"
-    """As asked, at the end of the grace period, with a handler still running. Its job was released, with no
-    attempt spent. The process must end, and the thread with it."""
-    AT_ONCE = "at once"
-    """Likewise, before that, by a second signal."""
+    """With a handler still running; its job was given back. The process must end, and the thread with it."""
     DIED = "died"
     """A consumer ended that nobody had asked to. The process must end, and another take its place."""
 
@@ -43,8 +40,8 @@ class Ending(Enum):
 class WorkerSettings:
     """How a worker process works."""
 
-    threads: int = 1
-    """Consumers of each kind."""
+    concurrency: int | None = None
+    """How many jobs each consumer runs at once; None is what its class says."""
     lease_s: float = 30.0
     prefetch: int | None = None
     poll_timeout_s: float = 5.0
@@ -84,7 +81,7 @@ class Worker:
         health: HealthFile | None = None,
     ) -> None:
         self._orchestrator = orchestrator
-        self._makers = [make for make in makers for _ in range(settings.threads)]
+        self._makers = tuple(makers)
         self._settings = settings
         self._signal_queue = signal_queue
         self._logger = logger
@@ -106,14 +103,18 @@ class Worker:
         try:
             self._connect()
             self._start()
-            return self._ending(self._attend())
+            return self._ending(all_ended=self._attend())
         finally:
             self._close()
 
-    def _ending(self, attended: Ending) -> Ending:
+    def _ending(self, *, all_ended: bool) -> Ending:
         if self._failures:
             raise self._failures[0]
-        return Ending.DIED if self._died else attended
+        if self._died:
+            return Ending.DIED
+        if not all_ended:
+            return Ending.CUT_SHORT
+        return Ending.FINISHED if self._deadline_s is None else Ending.STOPPED
 
     def _connect(self) -> None:
         settings = self._settings
@@ -121,6 +122,7 @@ class Worker:
             consumer = make()
             consumer.connect(
                 self._orchestrator,
+                concurrency=settings.concurrency,
                 lease_s=settings.lease_s,
                 prefetch=settings.prefetch,
                 poll_timeout_s=settings.poll_timeout_s,
@@ -130,12 +132,11 @@ class Worker:
             self._health.write(time())
 
     def _start(self) -> None:
-        queues = ", ".join(dict.fromkeys(consumer.queue_name for consumer in self._consumers))
-        self._logger.info("working on %s, %d at a time", queues, len(self._consumers))
-        for number, consumer in enumerate(self._consumers):
-            name = f"{consumer.queue_name}-{number % self._settings.threads}"
+        for consumer in self._consumers:
+            queue, at_once = consumer.queue_name, self._settings.concurrency or consumer.concurrency
+            self._logger.info("working on %s, %d at a time", queue, at_once)
             self._threads.append(
-                threading.Thread(target=self._consume, args=(consumer,), name=name, daemon=True)
+                threading.Thread(target=self._consume, args=(consumer,), name=queue, daemon=True)
             )
         for thread in self._threads:
             thread.start()
@@ -163,25 +164,25 @@ class Worker:
             return self._settings.burst and not consumer.stopped
         return False
 
-    def _attend(self) -> Ending:
-        """Wait for the threads, and for signals; return how the wait ended."""
+    def _attend(self) -> bool:
+        """Wait for the threads, and for signals; return whether all have ended."""
         while any(thread.is_alive() for thread in self._threads):
             wait_s = _TICK_S
             if self._deadline_s is not None:
                 wait_s = min(wait_s, self._deadline_s - monotonic())
                 if wait_s <= 0:
-                    self._logger.warning("still running after the grace period: releasing what runs")
-                    return Ending.CUT_SHORT
+                    self._logger.warning("still running after the grace period: stopping at once")
+                    return False
             for number in self._signal_queue.wait(wait_s):
                 if number == AT_ONCE:
                     self._logger.warning("stopping at once")
-                    return Ending.AT_ONCE
+                    return False
                 if number != WAKE:
                     self._stop(signal.Signals(number).name)
             if self._failures or self._died:
                 self._stop("a consumer ended")
             self._tell_health()
-        return Ending.FINISHED if self._deadline_s is None else Ending.STOPPED
+        return True
 
     def _stop(self, why: str) -> None:
         if self._deadline_s is not None:

@@ -271,7 +271,7 @@ class Lines(logging.Handler):
     """Keeps what it is given, as a formatter would write it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(logging.INFO)
         self.lines: list[str] = []
         self.setFormatter(logging.Formatter("%(job_queue)s %(job_id)s %(job_attempt)s %(message)s"))
         self.addFilter(JobContextFilter())
@@ -283,11 +283,14 @@ class Lines(logging.Handler):
 @pytest.fixture
 def lines() -> Iterator[list[str]]:
     """The lines of log of everything."""
-    handler, root = Lines(), logging.getLogger()
-    level = root.level
+    _ = Orchestrator.logger  # with mindtrace-core, this sets the next one up, which passes nothing on
+    handler, root, core = Lines(), logging.getLogger(), logging.getLogger("mindtrace")
+    level, passes_on = root.level, core.propagate
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+    core.propagate = True
     yield handler.lines
+    core.propagate = passes_on
     root.removeHandler(handler)
     root.setLevel(level)
 

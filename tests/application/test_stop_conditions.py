@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from mindtrace.jobs.application.consuming.batch_sizer import BatchSizer
-from mindtrace.jobs.application.consuming.stop_conditions import forever, one_poll, while_any
+from mindtrace.jobs.application.consuming.stop_conditions import Forever, one_poll, while_any
 from mindtrace.jobs.domain.errors import BackendUnavailable
 
 
 def test_forever_never_gives_up() -> None:
     """However often it was waited in vain."""
-    patience = forever(5.0)
+    patience = Forever(5.0)
 
     assert [patience(waited) for waited in (None, 5.0, 0.1, 5.0)] == [5.0] * 4
 
@@ -45,7 +45,7 @@ def test_while_any_looks_before_it_waits() -> None:
     assert [patience(waited) for waited in (None, 0.0, 5.0, 5.0)] == [0.0, 5.0, 5.0, None]
 
 
-@pytest.mark.parametrize("make", [forever, lambda poll_s: while_any(poll_s, lambda: 1, counts_lag_s=0.0)])
+@pytest.mark.parametrize("make", [Forever, lambda poll_s: while_any(poll_s, lambda: 1, counts_lag_s=0.0)])
 def test_a_consumer_that_polls_without_a_pause_spins_on_no_delayed_job(make: Any) -> None:
     """It would ask the broker as fast as it can until the job is due (RCV-1)."""
     assert make(0.0)(0.0) > 0

@@ -31,20 +31,23 @@ def signal_queue() -> Iterator[SignalQueue]:
 def make_worker(orchestrator: Orchestrator, signal_queue: SignalQueue) -> MakeWorker:
     """A worker whose consumers run a function."""
 
-    def make(handler: Callable[[Job[Any]], Any], *, name: str = "points", **settings: Any) -> Worker:
+    def make(
+        handler: Callable[[Job[Any]], Any], *, name: str = "points", consumers: int = 1, **settings: Any
+    ) -> Worker:
         class FunctionConsumer(Consumer):
             def run(self, job: Job[Any]) -> Any:
                 return handler(job)
 
         observers = {key: settings.pop(key) for key in ("last_polls", "health") if key in settings}
         how = WorkerSettings(**({"poll_timeout_s": 0.05} | settings))
-        return Worker(orchestrator, [lambda: FunctionConsumer(name)], how, signal_queue, LOGGER, **observers)
+        makers = [lambda: FunctionConsumer(name)] * consumers
+        return Worker(orchestrator, makers, how, signal_queue, LOGGER, **observers)
 
     return make
 
 
 def test_a_burst_ends_once_no_job_waits(make_worker: MakeWorker, orchestrator: Orchestrator) -> None:
-    """Its threads share the work, each with a consumer of its own."""
+    """Two places share the work."""
     orchestrator.publish_batch("points", [{"x": n} for n in range(20)])
     both = threading.Barrier(2, timeout=60)
     ran: set[str] = set()
@@ -54,8 +57,8 @@ def test_a_burst_ends_once_no_job_waits(make_worker: MakeWorker, orchestrator: O
             ran.add(threading.current_thread().name)
             both.wait()
 
-    assert make_worker(work, threads=2, burst=True, prefetch=1).run() is Ending.FINISHED
-    assert ran == {"points-0", "points-1"}
+    assert make_worker(work, concurrency=2, burst=True, prefetch=1).run() is Ending.FINISHED
+    assert len(ran) == 2
     assert orchestrator.counts("points").waiting == 0
 
 
@@ -84,12 +87,8 @@ def test_a_signal_stops_it_after_the_jobs_that_run(
 
 
 @pytest.mark.parametrize(
-    ("signals", "grace_s", "ending"),
-    [
-        ([signal.SIGTERM], 0.05, Ending.CUT_SHORT),
-        ([signal.SIGTERM, AT_ONCE], 60.0, Ending.AT_ONCE),
-        ([AT_ONCE], 60.0, Ending.AT_ONCE),
-    ],
+    ("signals", "grace_s"),
+    [([signal.SIGTERM], 0.05), ([signal.SIGTERM, AT_ONCE], 60.0), ([AT_ONCE], 60.0)],
     ids=["grace ends", "told to hurry", "at once"],
 )
 def test_a_handler_that_does_not_end_is_left_and_its_job_given_back(
@@ -98,7 +97,6 @@ def test_a_handler_that_does_not_end_is_left_and_its_job_given_back(
     signal_queue: SignalQueue,
     signals: list[int],
     grace_s: float,
-    ending: Ending,
 ) -> None:
     """At once, without an attempt spent (SET-4)."""
     orchestrator.publish("points", {"x": 1})
@@ -111,7 +109,7 @@ def test_a_handler_that_does_not_end_is_left_and_its_job_given_back(
 
     worker = make_worker(work, grace_s=grace_s)
     try:
-        assert worker.run() is ending
+        assert worker.run() is Ending.CUT_SHORT
         assert orchestrator.counts("points").ready == 1
         with orchestrator.backend.open_consumer("points") as consumer:
             (delivery,) = consumer.receive(1, 0)
@@ -183,7 +181,7 @@ def test_a_thread_that_ends_by_an_error_is_the_death_of_the_process(
     whole = Consumer.consume
     monkeypatch.setattr(Consumer, "consume", consume)
 
-    assert make_worker(lambda job: None, threads=2).run() is Ending.DIED
+    assert make_worker(lambda job: None, consumers=2).run() is Ending.DIED
     assert "a consumer of points failed" in caplog.text
 
 
@@ -195,7 +193,7 @@ def test_a_consumer_that_fails_stops_the_others(make_worker: MakeWorker, orchest
         orchestrator.delete_queue("points")
 
     with pytest.raises(QueueNotFound):
-        make_worker(work, threads=2).run()
+        make_worker(work, consumers=2).run()
 
 
 def test_what_cannot_be_connected_raises(make_worker: MakeWorker) -> None:
@@ -226,9 +224,10 @@ def test_its_health_is_when_the_slowest_consumer_polled_last(
             seen_s.append(health.read())
             signal_queue.post(signal.SIGTERM)
 
-    settings = WorkerSettings(threads=2, poll_timeout_s=0.05)
+    settings = WorkerSettings(poll_timeout_s=0.05)
     make = lambda: Hanging("points")  # noqa: E731
-    worker = Worker(observed, [make], settings, signal_queue, LOGGER, last_polls=last_polls, health=health)
+    makers = [make, make]
+    worker = Worker(observed, makers, settings, signal_queue, LOGGER, last_polls=last_polls, health=health)
 
     assert worker.run() is Ending.STOPPED
     assert seen_s[0] is not None

@@ -30,12 +30,12 @@ def test_by_default_the_queues_are_a_file_of_the_working_folder() -> None:
 def test_options_go_before_the_environment_and_that_before_the_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write('[tool.mindtrace-jobs]\nprocesses = 2\nthreads = 2\ngrace_s = 2\nconsumers = ["tasks:A"]\n')
-    monkeypatch.setenv("MINDTRACE_JOBS_THREADS", "3")
+    write('[tool.mindtrace-jobs]\nprocesses = 2\nconcurrency = 2\ngrace_s = 2\nconsumers = ["tasks:A"]\n')
+    monkeypatch.setenv("MINDTRACE_JOBS_CONCURRENCY", "3")
     monkeypatch.setenv("MINDTRACE_JOBS_GRACE_S", "3")
     settings = load_settings(grace_s=4, lease_s=None)
 
-    assert (settings.processes, settings.threads, settings.grace_s, settings.lease_s) == (2, 3, 4, 30)
+    assert (settings.processes, settings.concurrency, settings.grace_s, settings.lease_s) == (2, 3, 4, 30)
     assert settings.consumers == ("tasks:A",)
 
 

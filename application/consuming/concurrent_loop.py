@@ -1,0 +1,172 @@
+"""Many jobs at once: handlers run on other threads, and the thread that consumes talks to the broker."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from logging import Logger
+from time import monotonic
+
+from ...domain.errors import BackendUnavailable, Closed, QueueNotFound
+from ...ports import ConsumerBackend, Delivery, Observer
+from .executor import Executor
+from .handler_runner import HandlerRunner
+from .idle_settler import IdleSettler
+from .in_flight import InFlight
+from .lease_renewer import SLOW_S
+from .loop import ConsumeLoop
+from .stop_conditions import Forever, StopCondition
+
+_SETTLE_S = 0.05
+"""The longest that a settlement waits for others to share its round trip."""
+_POLL_S = 5.0
+"""The longest single wait for a job while others run."""
+
+
+class ConcurrentLoop(ConsumeLoop):
+    """Keeps up to ``concurrency`` jobs running, and so many more at hand that no place stays empty.
+
+    While no job is ready, it waits for the next one, and another thread settles what is finished.
+
+    Args:
+        concurrency: How many jobs run at once.
+        make_runner: Makes what runs their handlers.
+    """
+
+    def __init__(
+        self,
+        queue: str,
+        backend: ConsumerBackend,
+        executor: Executor,
+        *,
+        concurrency: int,
+        make_runner: Callable[[InFlight], HandlerRunner],
+        prefetch: int | None,
+        logger: Logger,
+        observer: Observer | None = None,
+    ) -> None:
+        super().__init__(queue, backend, executor, prefetch=prefetch, logger=logger, observer=observer)
+        self._concurrency = concurrency
+        self._runner = make_runner(self._in_flight)
+        self._measured_s = 0.0
+        """When the time that jobs take was last measured."""
+        self._measured_started = 0
+        """How many jobs had been started by then."""
+
+    def _watch(self) -> None:
+        self._runner.check()
+
+    def _consume(self, stop_at: int | None, stop_condition: StopCondition) -> None:
+        with IdleSettler(self._in_flight, self._logger) as settler, self._runner:
+            try:
+                self._feed(settler, stop_at, stop_condition)
+            except QueueNotFound:  # deleted: what runs may end
+                self._finish_running()
+                raise
+            self._finish_running()
+
+    # -- feeding the runner -------------------------------------------------------------------------
+
+    def _feed(self, settler: IdleSettler, stop_at: int | None, stop_condition: StopCondition) -> None:
+        """Keep jobs at hand until stopped, until ``stop_at`` were started, or until the condition holds."""
+        in_flight = self._in_flight
+        ends_wait = None if isinstance(stop_condition, Forever) else self._backend.interrupt
+        may_be_ready, waited_s = True, None
+        self._settle(take=0)
+        self._restart_measuring()
+        while not self._stopping.is_set:
+            if (suspect := in_flight.start_suspect()) is not None:
+                self._run_alone(suspect)
+            room = self._room(stop_at)
+            if room <= 0:
+                if in_flight.started == stop_at:
+                    return
+                self._add(self._settle_when_worthwhile(stop_at))
+                may_be_ready = True
+            elif may_be_ready:
+                deliveries = self._settle_and_take(room)
+                self._add(deliveries)
+                may_be_ready = len(deliveries) == room
+            else:
+                was_busy = in_flight.held > 0
+                timeout_s = _POLL_S if was_busy else stop_condition(waited_s)
+                if timeout_s is None:
+                    return
+                began = monotonic()
+                with settler.settling(ends_wait):
+                    deliveries = self._receive(room, timeout_s)
+                waited_s = None if deliveries or was_busy else monotonic() - began
+                self._add(deliveries)
+                may_be_ready = bool(deliveries)
+                self._restart_measuring()
+
+    def _add(self, deliveries: list[Delivery]) -> None:
+        if deliveries:
+            self._runs_suspect = self._runs_suspect and deliveries[0].crashes > 0
+            self._in_flight.add(deliveries)
+            self._runner.wake()
+
+    def _settle_when_worthwhile(self, stop_at: int | None) -> list[Delivery]:
+        """Wait until enough jobs are finished to share a round trip; settle them, and take others."""
+        in_flight = self._in_flight
+        self._wait_for_finished(max(1, self._ahead // 2), _SETTLE_S)
+        self._measure()
+        if in_flight.stalled_s >= SLOW_S and in_flight.has_queued:
+            self._release_queued()
+        return self._settle_and_take(max(0, self._room(stop_at)))
+
+    def _settle_and_take(self, room: int) -> list[Delivery]:
+        deliveries = self._settle(take=room)
+        if room:
+            self._tell_polled(deliveries)
+        return deliveries
+
+    def _run_alone(self, suspect: Delivery) -> None:
+        """Run a job that was just started, and that may kill its consumer, while no other is in flight."""
+        if self._isolate(suspect):
+            self._runner.run(suspect)
+            self._finish_running()
+            self._runs_suspect = True
+
+    def _finish_running(self) -> None:
+        """Release what is queued, and settle jobs as they finish, until none runs."""
+        in_flight = self._in_flight
+        self._release_queued()
+        while in_flight.held:
+            self._wait_for_finished(in_flight.unsettled + 1, SLOW_S)
+            with suppress(BackendUnavailable):  # kept, and tried again
+                in_flight.settle()
+
+    def _wait_for_finished(self, count: int, timeout_s: float) -> None:
+        self._in_flight.wait_for_finished(count, timeout_s)
+        if self._in_flight.is_closed:
+            raise Closed(f"this consumer of queue {self._queue!r} was closed")
+
+    def _release_queued(self) -> None:
+        with suppress(BackendUnavailable):  # they are released with the next settlements
+            self._in_flight.release_queued()
+
+    # -- how many to have at hand -------------------------------------------------------------------
+
+    def _room(self, stop_at: int | None) -> int:
+        """Return how many more jobs to take."""
+        in_flight = self._in_flight
+        if in_flight.has_suspect:
+            return 0  # it waits until the others have ended
+        room = (1 if self._runs_suspect else self._concurrency + self._ahead) - in_flight.held
+        return room if stop_at is None else min(room, stop_at - in_flight.started - in_flight.queued)
+
+    @property
+    def _ahead(self) -> int:
+        """How many jobs to have at hand beyond those that may run."""
+        if self._in_flight.stalled_s >= SLOW_S:
+            return 0
+        return self._sizer.size - 1 if self._sizer.adapts else max(0, self._sizer.size - self._concurrency)
+
+    def _measure(self) -> None:
+        """Tell the sizer how many jobs a second pass."""
+        now, started = monotonic(), self._in_flight.started
+        if started > self._measured_started:
+            self._sizer.record(started - self._measured_started, now - self._measured_s)
+            self._measured_s, self._measured_started = now, started
+
+    def _restart_measuring(self) -> None:
+        self._measured_s, self._measured_started = monotonic(), self._in_flight.started

@@ -1,0 +1,24 @@
+"""What runs the handlers of many jobs at once."""
+
+from abc import abstractmethod
+from contextlib import AbstractContextManager
+
+from ...ports import Delivery
+
+
+class HandlerRunner(AbstractContextManager[None]):
+    """Runs jobs in flight at a number of places, as long as the context lasts.
+
+    As it ends, it starts no further job, and abandons what still runs: its consumer has released it.
+    """
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Start queued jobs at the places that are free."""
+
+    @abstractmethod
+    def run(self, delivery: Delivery) -> None:
+        """Run a job that the caller has started."""
+
+    def check(self) -> None:
+        """Look, once in a while and on any thread, whether handlers do what they shouldn't."""

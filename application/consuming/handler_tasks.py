@@ -1,0 +1,165 @@
+"""Handlers that are an ``async def``, many at once: each a task on one event loop, which has a thread."""
+
+import asyncio
+import sys
+import threading
+import traceback
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from contextvars import Context, copy_context
+from functools import partial
+from logging import Logger
+from time import monotonic
+from types import TracebackType
+
+from ...domain.printable import printable
+from ...ports import Delivery, Settlement
+from .handler_runner import HandlerRunner
+from .in_flight import InFlight
+
+_BLOCKED_S = 1.0
+"""For how long a handler may keep the event loop from running any other before that is told."""
+_CANCEL_S = 5.0
+"""How long cancelled handlers may take to clean up before they are abandoned."""
+
+
+class HandlerTasks(HandlerRunner):
+    """Runs up to ``concurrency`` jobs as tasks of one event loop, which ends with the context.
+
+    Args:
+        in_flight: Where the jobs come from, and where their settlements go.
+        execute: Runs one; it is given what says whether an error cancels it, as its consumer ends.
+        concurrency: How many run at once.
+        name: What the thread is called.
+        logger: Where it is told that a handler blocks the loop.
+    """
+
+    def __init__(
+        self,
+        in_flight: InFlight,
+        execute: Callable[[Delivery, Callable[[BaseException], bool]], Awaitable[Settlement]],
+        concurrency: int,
+        name: str,
+        logger: Logger,
+    ) -> None:
+        self._in_flight = in_flight
+        self._execute = execute
+        self._concurrency = concurrency
+        self._name = name
+        self._logger = logger
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._context = Context()
+        self._tasks: dict[asyncio.Task[None], Delivery] = {}
+        self._is_ending = False
+        self._beat_s: float | None = None
+        """When the loop was asked for a sign of life that it hasn't given yet."""
+        self._has_warned = False
+
+    def __enter__(self) -> None:
+        self._is_ending = self._has_warned = False
+        self._beat_s = None
+        self._context = copy_context()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, args=(self._loop,), name=self._name, daemon=True)
+        self._thread.start()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        self._is_ending = True
+        if self._loop is not None and self._thread is not None:
+            self._have_called(self._loop.stop)
+            self._thread.join(_CANCEL_S)
+        self._loop = self._thread = None
+
+    def wake(self) -> None:
+        """Start queued jobs at the places that are free."""
+        self._have_called(self._fill)
+
+    def run(self, delivery: Delivery) -> None:
+        """Run a job that the caller has started."""
+        self._have_called(partial(self._start, delivery))
+
+    def check(self) -> None:
+        """Warn of a handler that blocks the event loop, and name it."""
+        loop, thread, asked_s = self._loop, self._thread, self._beat_s
+        if loop is None or thread is None:
+            return
+        if asked_s is None:
+            self._beat_s = monotonic()
+            self._have_called(self._beat)
+            return
+        blocked_s = monotonic() - asked_s
+        if blocked_s < _BLOCKED_S or self._has_warned:
+            return
+        self._has_warned = True
+        task = asyncio.current_task(loop)
+        job = next((delivery.id for each, delivery in list(self._tasks.items()) if each is task), None)
+        self._logger.warning(
+            "%s blocks the event loop for %.1f s, so no other job of this consumer runs; await in place of "
+            "blocking calls, or use asyncio.to_thread. It is at %s",
+            "something" if job is None else f"job {printable(job)}",
+            blocked_s,
+            _where(thread),
+        )
+
+    def _have_called(self, function: Callable[[], object]) -> None:
+        """Have the event loop's thread call a function, unless the loop has ended."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it was closed this moment
+                self._loop.call_soon_threadsafe(function, context=self._context)
+
+    # -- on the event loop's thread -----------------------------------------------------------------
+
+    def _beat(self) -> None:
+        self._beat_s = None
+        self._has_warned = False
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.get_loop()
+            while not self._is_ending:
+                try:
+                    loop.run_forever()
+                except BaseException:  # such as KeyboardInterrupt, of a task that a job left behind
+                    self._logger.exception("a task that a job left behind failed")
+
+    def _fill(self) -> None:
+        while len(self._tasks) < self._concurrency and not self._is_ending:
+            delivery = self._in_flight.start_next_beside_others()
+            if delivery is None:
+                return
+            self._start(delivery)
+
+    def _start(self, delivery: Delivery) -> None:
+        loop = self._loop
+        if loop is not None:
+            # In a context of its own: the one of now may be another job's.
+            task = loop.create_task(self._run(delivery), context=self._context.copy())
+            self._tasks[task] = delivery
+
+    async def _run(self, delivery: Delivery) -> None:
+        try:
+            settlement = await self._execute(delivery, self._is_abandoned)
+        finally:
+            task = asyncio.current_task()
+            if task is not None:
+                self._tasks.pop(task, None)
+        self._in_flight.finish(settlement)
+        self._fill()
+
+    def _is_abandoned(self, error: BaseException) -> bool:
+        return self._is_ending and isinstance(error, asyncio.CancelledError)
+
+
+def _where(thread: threading.Thread) -> str:
+    """Return file, line and function of the code that a thread runs."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    if frame is None:
+        return "an unknown place"
+    at = traceback.extract_stack(frame)[-1]
+    return f"{at.filename}:{at.lineno}, in {at.name}"

@@ -1,0 +1,81 @@
+"""The thread that settles finished jobs while the consumer's own thread waits for new ones."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from logging import Logger
+from types import TracebackType
+from typing import Self
+
+from ...domain.errors import JobsError
+from .in_flight import InFlight
+
+_RETRY_S = 1.0
+"""How long to wait after a settlement failed."""
+
+
+class IdleSettler:
+    """Settles jobs as they finish, on a thread of its own, while :meth:`settling` lasts.
+
+    Args:
+        in_flight: The jobs.
+        logger: Where failures are told.
+    """
+
+    def __init__(self, in_flight: InFlight, logger: Logger) -> None:
+        self._in_flight = in_flight
+        self._logger = logger
+        self._lock = threading.Lock()
+        self._active = threading.Event()
+        self._ended = threading.Event()
+        self._when_idle: Callable[[], None] | None = None
+        self._thread = threading.Thread(target=self._run, name="mindtrace-jobs-settler", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._active.set()
+        self._in_flight.end_waits()
+        self._thread.join()
+
+    @contextmanager
+    def settling(self, when_idle: Callable[[], None] | None) -> Iterator[None]:
+        """Settle what finishes meanwhile, and call ``when_idle`` once no job runs any more."""
+        with self._lock:
+            self._when_idle = when_idle
+            if self._in_flight.held:
+                self._active.set()
+        try:
+            yield
+        finally:
+            self._active.clear()
+            self._in_flight.end_waits()
+
+    def _run(self) -> None:
+        while self._active.wait() and not self._ended.is_set():
+            self._in_flight.wait_for_finished(1, _RETRY_S)
+            try:
+                self._in_flight.settle()
+            except JobsError as error:
+                # The broker is out of reach or closing; the consumer's own thread deals with that.
+                self._logger.debug("settlements wait for the broker: %s", error)
+                self._ended.wait(_RETRY_S)
+            self._rest_if_idle()
+
+    def _rest_if_idle(self) -> None:
+        with self._lock:  # else what `settling` begins at this moment would be missed
+            if self._in_flight.held or self._in_flight.unsettled or not self._active.is_set():
+                return
+            self._active.clear()
+            when_idle = self._when_idle
+        if when_idle is not None and not self._ended.is_set():
+            with suppress(JobsError):
+                when_idle()
