@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from ..application.tools.dead_letters import find_dead_letter, payload_of
 from ..domain.printable import printable_lines
+from ..domain.wording import quantity
 from ..ports import DeadLetter, Failure
 from .app import backend_option, confirm, json_option, opened, settings_of, wants_json, yes_option
 from .errors import BadUsage, Exit
@@ -45,7 +46,7 @@ def list_(queue: str, limit: int, offset: int, as_json: bool, backend: str | Non
     ]
     if rows:
         stdout().print(table(("id", "died (UTC)", "reason", "attempt", "error"), rows, right=("attempt",)))
-    stdout().print(f"{len(letters):,} of {count:,} dead jobs")
+    stdout().print(f"{len(letters):,} of {quantity(count, 'dead job')}")
     return Exit.OK
 
 
@@ -111,7 +112,7 @@ def discard(
     ids = _chosen(job_ids, all_)
     with opened(settings_of(backend, app_dir)) as orchestrator:
         count = orchestrator.counts(queue).dead if ids is None else len(ids)
-        confirm(f"Delete {count:,} dead jobs of {queue}?", yes)
+        confirm(f"Delete {quantity(count, 'dead job')} of {queue}?", yes)
         count = orchestrator.discard(queue, ids)
     return _counted("discarded", count, ids, as_json)
 
@@ -127,7 +128,7 @@ def _counted(what: str, count: int, ids: list[str] | None, as_json: bool) -> int
     if wants_json(as_json):
         print_json({what: count})
     else:
-        stdout().print(f"{what} {count:,} jobs" + (f" of {len(ids):,} named" if ids else ""))
+        stdout().print(f"{what} {quantity(count, 'job')}" + (f" of {len(ids):,} named" if ids else ""))
     return Exit.OK if ids is None or count == len(set(ids)) else Exit.NOT_FOUND
 
 

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from ..application import Orchestrator
 from ..application.tools.bulk_publish import BulkPublishReport, bulk_publish
 from ..domain.json_guard import parse_object
+from ..domain.wording import quantity
 from ..ports import PublishStatus
 from .app import backend_option, opened, prepare, settings_of, wants_json
 from .errors import BadUsage, Exit
@@ -94,7 +95,7 @@ def _publish_file(
         for bad in report.bad:
             tell(f"line {bad.number}: {bad.status.value}: {bad.error}")
         rate = report.published / seconds if seconds else 0.0
-        done = f"published {report.published:,} of {report.lines:,} jobs"
+        done = f"published {report.published:,} of {quantity(report.lines, 'job')}"
         stdout().print(f"{done} in {seconds:.1f} s, {rate:,.0f} a second")
     return Exit.OK if report.published == report.lines else Exit.NO
 

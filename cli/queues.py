@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 
 from ..application.tools.queue_stats import QueueView, watch
+from ..domain.wording import quantity
 from .app import backend_option, confirm, json_option, opened, settings_of, wants_json, yes_option
 from .errors import Exit
 from .output import print_json, shown, stdout, table
@@ -66,12 +67,12 @@ def purge(queue: str, yes: bool, as_json: bool, backend: str | None, app_dir: Pa
     """Drop the ready and delayed jobs of QUEUE. Jobs in flight and dead jobs stay."""
     with opened(settings_of(backend, app_dir)) as orchestrator:
         waiting = orchestrator.count_queue_messages(queue)
-        confirm(f"Drop {waiting:,} jobs of {queue} for good?", yes)
+        confirm(f"Drop {quantity(waiting, 'job')} of {queue} for good?", yes)
         purged = orchestrator.clean_queue(queue)
     if wants_json(as_json):
         print_json({"purged": purged})
     else:
-        stdout().print(f"dropped {purged:,} jobs")
+        stdout().print(f"dropped {quantity(purged, 'job')}")
     return Exit.OK
 
 

@@ -1,6 +1,5 @@
 """The limits of every value that is sent to a broker, and the checks that enforce them."""
 
-import math
 import re
 
 from .errors import InvalidJob, InvalidName
@@ -54,16 +53,18 @@ def check_int(what: str, value: object, low: int, high: int) -> int:
     raise InvalidJob(f"{what} {_shown(value)}: must be an integer from {low} to {high}")
 
 
-def check_seconds(what: str, value: object, *, high: float = MAX_DELAY_S) -> float:
-    """Return ``value`` as a float if it is a finite number of seconds from 0 to ``high``.
+def check_seconds(what: str, value: object) -> float:
+    """Return ``value`` as a float if it is a number of seconds from 0 to 366 days.
 
     Raises:
         InvalidJob: it isn't.
     """
-    if (type(value) is float or type(value) is int) and 0 <= value <= high:
+    if (type(value) is float or type(value) is int) and 0 <= value <= MAX_DELAY_S:
         return float(value)
-    bound = "0 or more" if math.isinf(high) else f"from 0 to {high:g}"
-    raise InvalidJob(f"{what} {_shown(value)}: must be a number of seconds, {bound}")
+    raise InvalidJob(
+        f"{what} {_shown(value)}: must be a number of seconds, "
+        f"from 0 to {MAX_DELAY_S:,.0f} ({MAX_DELAY_S / 86_400:.0f} days)"
+    )
 
 
 def truncate_error(text: str, longest: int = MAX_ERROR_CHARS) -> str:

@@ -658,14 +658,14 @@ def test_waiting_for_a_result_shows_its_progress(shell: Shell) -> None:
 def test_a_question_is_asked_before_jobs_are_dropped(shell: Shell) -> None:
     shell.publish()
     no = shell.start("purge", "naps", terminal=True)
-    no.wait_for(r"Drop 1 jobs of naps for good\? \[y/N\]")
+    no.wait_for(r"Drop 1 job of naps for good\? \[y/N\]")
     no.type("n\n")
     assert no.ends() == 130
     yes = shell.start("purge", "naps", terminal=True)
     yes.wait_for(r"\[y/N\]")
     yes.type("y\n")
     assert yes.ends() == 0
-    assert "dropped 1 jobs" in yes.text
+    assert "dropped 1 job" in yes.text
 
 
 def test_the_command_and_the_library_work_together(shell: Shell, server: PrivateRedis) -> None:

@@ -452,10 +452,10 @@ def test_a_key_of_the_wrong_type_is_told_and_named_by_the_doctor(damaged: Damage
 
 def test_the_doctor_counts_jobs_without_a_place_and_places_without_a_job(damaged: DamagedQueue) -> None:
     damaged.admin.hset(damaged.keys.body, "lost", "{}")
-    assert "1 jobs have a body and no place" in _records(damaged)
+    assert "1 job with a body but no place" in _records(damaged)
 
     damaged.admin.rpush(damaged.keys.ready, "lost", "ghost")
-    assert "1 entries have no job" in _records(damaged)
+    assert "1 entry without a job" in _records(damaged)
 
     damaged.publish("sound")
     damaged.drain()

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from ...domain import RetryPolicy
 from ...domain.errors import BackendUnavailable, JobsError
+from ...domain.wording import quantity
 from ...ports import EndedJob, JobResult, ResultStore
 
 _PAUSES = RetryPolicy(base_delay_s=1.0, max_delay_s=10.0)
@@ -48,13 +49,15 @@ class Results:
     def try_forget(self, queue: str, ids: Sequence[str]) -> None:
         """Forget them unless the store is away. Only ids that are used again need it."""
         self._try(
-            lambda: self._store.forget(queue, ids), f"earlier results of {len(ids)} jobs aren't forgotten"
+            lambda: self._store.forget(queue, ids),
+            f"earlier results of {quantity(len(ids), 'job')} aren't forgotten",
         )
 
     def try_put(self, queue: str, ended: Sequence[EndedJob]) -> None:
         """Store how jobs ended, unless the store is away."""
         self._try(
-            lambda: self._store.put(queue, ended), f"the results of {len(ended)} jobs that ended are lost"
+            lambda: self._store.put(queue, ended),
+            f"the results of {quantity(len(ended), 'job')} are lost",
         )
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ...domain.errors import AccessDenied, JobsError
 from ...domain.queue import QueueKind
+from ...domain.wording import quantity
 from ...ports import Durability, Finding
 from ...ports.findings import doubtful, good, wrong
 from ..shared.records import parse_queue
@@ -239,13 +240,13 @@ def _records(redis: RetryingConnection, keys: QueueKeys, kind: QueueKind) -> Ite
     if bodies > standing:
         yield wrong(
             "records",
-            f"queue {keys.queue!r}: {bodies - standing:,} jobs have a body and no place, so they never run",
+            f"queue {keys.queue!r}: {quantity(bodies - standing, 'job')} with a body but no place",
             f"look for them with HSCAN {keys.body}, and publish them again",
         )
     if bodies < standing:
         yield doubtful(
             "records",
-            f"queue {keys.queue!r}: {standing - bodies:,} entries have no job",
+            f"queue {keys.queue!r}: {quantity(standing - bodies, 'entry', 'entries')} without a job",
             "workers drop them, and log the id of each",
         )
 

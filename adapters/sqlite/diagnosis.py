@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...domain.errors import AccessDenied, BackendError, BackendUnavailable, BrokerUnsuitable
+from ...domain.wording import quantity
 from ...ports import Durability, Finding
 from ...ports.findings import doubtful, good, wrong
 from ..shared.records import parse_queue
@@ -152,13 +153,13 @@ def _records(db: sqlite3.Connection, key: int, name: str) -> Iterator[Finding]:
         if jobs > sum(found):
             yield wrong(
                 "records",
-                f"queue {name!r}: {jobs - sum(found):,} jobs stand nowhere, so they never run",
+                f"queue {name!r}: {quantity(jobs - sum(found), 'job')} in no state, never run",
                 "look for them in the table job, and publish them again",
             )
         if jobs < sum(found):
             yield doubtful(
                 "records",
-                f"queue {name!r}: {sum(found) - jobs:,} entries have no job",
+                f"queue {name!r}: {quantity(sum(found) - jobs, 'entry', 'entries')} without a job",
                 "workers drop them, and log each; discard drops those that are dead",
             )
 
@@ -203,7 +204,7 @@ def _leases(db: sqlite3.Connection, key: int, name: str, now: int) -> Iterator[F
     if count:
         yield doubtful(
             "leases",
-            f"{count:,} jobs of queue {name!r} are still with workers whose lease ended up to "
+            f"queue {name!r}: {quantity(count, 'job')} still with workers whose lease ended up to "
             f"{(now - first) / 1_000_000:,.0f} s ago, and nobody has come for them",
             "start a worker for this queue: they run again, at once",
         )

@@ -15,6 +15,7 @@ from ...domain.handler_signals import HandlerSignal
 from ...domain.job_context import NO_CONSUMER, ConsumerContext, running
 from ...domain.limits import truncate_error
 from ...domain.schema import validate_model
+from ...domain.wording import quantity
 from ...ports import Ack, Attempt, Dead, Delivery, Observer, Outcome, Retry, Settlement
 from ..failures import failed_attempt
 from ..handler_errors import describe, try_to_log
@@ -99,7 +100,8 @@ class Executor:
     def _begin(self, delivery: Delivery) -> Job[Any] | Settlement:
         """Return the job to run, or how to settle the delivery if it can't be run."""
         if delivery.crashes >= self.policy.max_deliveries:
-            error = f"{delivery.crashes} deliveries ended without a settlement: does the job kill its worker?"
+            lost = quantity(delivery.crashes, "delivery", "deliveries")
+            error = f"{lost} ended without a settlement: does the job kill its worker?"
             return self._dead(delivery, DeadReason.CRASHES, error)
         try:
             return decode(delivery.body, self.schema, attempt=delivery.attempt, max_bytes=self.max_body_bytes)

@@ -16,6 +16,7 @@ from time import monotonic
 
 from ...domain.errors import BackendUnavailable, Closed, JobsError
 from ...domain.printable import printable
+from ...domain.wording import quantity
 from ...ports import Ack, ConsumerBackend, Dead, Delivery, Release, Retry, Settlement, SettleOutcome
 
 
@@ -231,7 +232,7 @@ class InFlight:
             released = self._release_queued()
         self.settle()
         if released:
-            self._logger.info("released %d jobs before they were started", released)
+            self._logger.info("released %s, not started yet", quantity(released, "job"))
 
     # -- the lease renewer's thread ---------------------------------------------------------------
 
@@ -267,8 +268,8 @@ class InFlight:
             with self._lock:
                 released = self._release_queued()
             self._logger.warning(
-                "%d jobs aren't started: their leases may be over, and the broker is away: %s",
-                released,
+                "not starting %s: the lease may be over, and the broker is away: %s",
+                quantity(released, "job"),
                 error,
             )
 
@@ -337,7 +338,10 @@ class InFlight:
         done = sum(not isinstance(settlement, Release) for settlement in settlements)
         self.lost += done
         self._logger.warning(
-            "%d settlements lost, %d jobs not released: %s", done, len(settlements) - done, error
+            "lost %s, and couldn't release %s: %s",
+            quantity(done, "settlement"),
+            quantity(len(settlements) - done, "job"),
+            error,
         )
 
     def _remove(self, settlements: list[Settlement]) -> None:

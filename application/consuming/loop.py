@@ -10,6 +10,7 @@ from logging import Logger
 from ...domain.errors import BackendUnavailable, JobsError, UsageError
 from ...domain.job_context import running
 from ...domain.printable import printable
+from ...domain.wording import quantity
 from ...ports import Ack, ConsumerBackend, Dead, Delivery, Observer, Release, Retry
 from .batch_sizer import BatchSizer
 from .executor import Executor
@@ -168,7 +169,7 @@ class ConsumeLoop(ABC):
             Whether that is done; else the job isn't to be started.
         """
         self._logger.info(
-            "job %s was with %d consumers that died: it runs alone", delivery.id, delivery.crashes
+            "job %s was with %s that died: it runs alone", delivery.id, quantity(delivery.crashes, "consumer")
         )
         try:
             self._in_flight.release_queued()
@@ -186,8 +187,8 @@ class ConsumeLoop(ABC):
             in_flight.release_all()
         except BackendUnavailable as error:
             self._logger.warning(
-                "the broker is away: %d settlements are kept; the next consume() sends them, or close(): %s",
-                in_flight.unsettled,
+                "the broker is away: kept %s for the next consume(), or close(): %s",
+                quantity(in_flight.unsettled, "settlement"),
                 error,
             )
         except JobsError as error:

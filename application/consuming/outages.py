@@ -5,6 +5,7 @@ from logging import Logger
 
 from ...domain import RetryPolicy
 from ...domain.errors import BackendUnavailable
+from ...domain.wording import quantity
 from ...ports import Delivery
 from .stop_request import StopRequest
 
@@ -39,5 +40,5 @@ def call_until_answered(
                 return []
         else:
             if tries:
-                logger.warning("backend is back after %d tries", tries)
+                logger.warning("backend is back after %s", quantity(tries, "try", "tries"))
             return answer

@@ -156,7 +156,7 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
     ),
     "a delay of two years": (
         errors.InvalidJob,
-        "delay_s 63244800: must be a number of seconds, from 0 to 3.16224e+07",
+        "delay_s 63244800: must be a number of seconds, from 0 to 31,622,400 (366 days)",
         lambda w: w.publish({}, delay_s=2 * 366 * 86_400),
     ),
     "a moment in a far century": (

@@ -196,7 +196,7 @@ def test_an_outage_while_stopping_is_told_and_not_raised(
     consumer, _ = stop_during_an_outage(far, line, make_consumer)
 
     assert (consumer.stats.done, consumer.stats.lost, consumer.stats.released) == (0, 0, 0)
-    assert "the broker is away: 3 settlements are kept" in caplog.text
+    assert "the broker is away: kept 3 settlements" in caplog.text
 
 
 def test_what_an_outage_left_in_hand_is_settled_by_the_next_consume(

@@ -154,9 +154,9 @@ def test_dead_jobs_are_listed_shown_redriven_and_discarded(command: Command, ins
     assert "{'path': '[red]a'}" in shown
     assert command("dead", "show", "inspect", ids[1], "--json").json["payload"] == {"path": "[red]a"}
 
-    assert command("dead", "redrive", "inspect", ids[0]).out == "redriven 1 jobs of 1 named\n"
+    assert command("dead", "redrive", "inspect", ids[0]).out == "redriven 1 job of 1 named\n"
     assert command("dead", "discard", "inspect", ids[1], "--yes", "--json").json == {"discarded": 1}
-    assert command("dead", "redrive", "inspect", "--all").out == "redriven 1 jobs\n"
+    assert command("dead", "redrive", "inspect", "--all").out == "redriven 1 job\n"
     assert inspect.counts("inspect").dead == 0
 
 

@@ -10,6 +10,7 @@ from time import monotonic
 
 from ....domain import QueueKind, RetryPolicy
 from ....domain.errors import Closed, JobsError, QueueNotFound
+from ....domain.wording import quantity
 from ....ports import (
     Ack,
     ConsumerBackend,
@@ -330,7 +331,9 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         failures = [message for message in messages if message.state is not SendState.CONFIRMED]
         if failures:
             self.logger.warning(
-                "%d jobs couldn't be moved and are delivered again: %s", len(failures), failures[0].error
+                "couldn't move %s, to be delivered again: %s",
+                quantity(len(failures), "job"),
+                failures[0].error,
             )
 
     def _recall(self, most: int) -> None:

@@ -414,10 +414,10 @@ def test_the_doctor_tells_of_counts_and_rows_that_do_not_agree(client: SQLiteCli
     sql("DELETE FROM ready WHERE rank = 2")
     messages = _told(client, "records")
     assert "counts [3, 0, 0, 0] jobs (ready, delayed, in flight, dead); [2, 0, 0, 0] are there" in messages
-    assert "1 jobs stand nowhere, so they never run" in messages
+    assert "1 job in no state, never run" in messages
 
     sql("DELETE FROM job")
-    assert "2 entries have no job" in _told(client, "records")
+    assert "2 entries without a job" in _told(client, "records")
 
 
 def _told(client: SQLiteClient, subject: str) -> str:

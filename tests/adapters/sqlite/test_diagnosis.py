@@ -219,7 +219,7 @@ def test_jobs_that_nobody_takes_back_are_found(
 
     finding = findings(path)["leases"]
     assert finding.verdict is DOUBTFUL
-    assert finding.what.startswith("2 jobs of queue 'points' are still with workers whose lease ended up to")
+    assert finding.what.startswith("queue 'points': 2 jobs still with workers whose lease ended up to")
     with client.open_consumer("points") as next_worker:  # as the mend says
         next_worker.receive(1, 0.0)
     assert "leases" not in findings(path)
