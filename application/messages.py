@@ -13,7 +13,7 @@ from ..domain.envelope import decode, encode
 from ..domain.errors import InvalidInput, InvalidJob, JobsError, PublishUnknown, SchemaMismatch
 from ..domain.job import utcnow
 from ..domain.limits import MAX_HEADERS, check_seconds
-from ..domain.schema import validate_model
+from ..domain.schema import validate_payload
 from ..ports import (
     Ack,
     Dead,
@@ -63,7 +63,7 @@ def to_message(
             f"make it with orchestrator.job({queue.name!r}, …), or publish it to its own queue"
         )
     elif not isinstance(work.payload, schema.input):
-        payload = validate_model("payload", schema.input, work.payload)
+        payload = validate_payload(schema, work.payload)
         job = replace(work, payload=payload, priority=work.priority if priority is None else priority)
     else:
         job = work if priority is None else replace(work, priority=priority)

@@ -282,7 +282,7 @@ class Orchestrator(Closeable):
 
         Raises:
             QueueNotFound: nothing was registered under this name, or the queue was deleted (PUB-3).
-            InvalidPayload: the input doesn't fit the schema (PUB-6).
+            InvalidPayload: the input doesn't fit the schema, or is a dict with an unknown key (PUB-6).
             SchemaMismatch: the job is of another schema.
             InvalidJob: priority or delay is out of range, or a priority was given for another queue type.
             BodyTooLarge: the encoded job is over ``max_body_bytes``.

@@ -8,13 +8,17 @@ One JSON object, compact, in UTF-8. What equals its default isn't written::
 """
 
 import re
+from collections import deque
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from .errors import InvalidInput, InvalidPayload, MalformedBody
+from .errors import BodyTooLarge, InvalidInput, InvalidPayload, MalformedBody
+from .foreign_scalars import plain_scalar
 from .job import LATEST, NO_HEADERS, Job, job_of_checked
 from .json_guard import check_bounds, parse_object
 from .limits import MAX_ATTEMPTS, MAX_BODY_BYTES, NAME, check_name
@@ -37,6 +41,7 @@ _HEAD = re.compile(
 )
 """What :func:`encode` writes before the payload, where there are no headers."""
 _END_OF_TIME = LATEST.timestamp()
+_COLLECTIONS = (list, tuple, set, frozenset, deque)
 
 
 def encode(job: Job[Any], schema: JobSchema[Any, Any], *, max_bytes: int = MAX_BODY_BYTES) -> bytes:
@@ -66,10 +71,28 @@ def encode(job: Job[Any], schema: JobSchema[Any, Any], *, max_bytes: int = MAX_B
     payload = encode_model("payload", job.payload)
     # An instance may have been built past its validators, or changed since, or be written otherwise than
     # it is read: better to hear of it here than in a dead letter.
-    decode_model("payload, as a consumer would read it", schema.input, payload)
+    read = decode_model("payload, as a consumer would read it", schema.input, payload)
+    if schema.has_untyped_input:
+        _refuse_lost_bytes("payload", job.payload, read)
     body = b'%b,"payload":%b}' % (head, payload)
     check_bounds(body, max_bytes=max_bytes)
     return body
+
+
+def encode_result(output: BaseModel, schema: JobSchema[Any, Any], *, max_bytes: int) -> bytes:
+    """Write what a handler returned.
+
+    Raises:
+        InvalidPayload: it holds what JSON can't carry, such as NaN.
+        BodyTooLarge: it is longer than ``max_bytes``.
+        MalformedBody: it nests deeper than 64 levels, or has a number of more than 200 digits.
+    """
+    text = encode_model("result", output)
+    if schema.has_untyped_output:
+        _refuse_lost_bytes("result", output, decode_model("result, as it would be read", schema.output, text))
+    if len(text) > max_bytes:
+        raise BodyTooLarge(f"result of {len(text):,} bytes: the limit is {max_bytes:,} bytes")
+    return text
 
 
 def encode_model(what: str, model: BaseModel) -> bytes:
@@ -81,16 +104,17 @@ def encode_model(what: str, model: BaseModel) -> bytes:
     """
     serializer = type(model).__pydantic_serializer__
     try:
-        text = serializer.to_json(model, by_alias=True)
+        try:
+            text = serializer.to_json(model, by_alias=True)
+        except PydanticSerializationError:  # a scalar of NumPy, perhaps
+            text = serializer.to_json(model, by_alias=True, fallback=_plain_value)
         if b"null" in text or _N in text or _I in text:
             # pydantic writes NaN as null unless told otherwise, and a null may well be accepted later on. In
             # its Python form, NaN is still itself wherever it stands, even in a field that is typed Any.
             plain = serializer.to_python(model, by_alias=True)
-            _refuse_non_finite(what, to_json(plain, bytes_mode="base64", serialize_unknown=True))
+            _refuse_non_finite(what, to_json(plain, bytes_mode="base64", fallback=_plain_or_empty))
     except (PydanticSerializationError, UnicodeEncodeError) as error:
-        raise InvalidPayload(
-            f"{what}: can't be written as JSON: {error}; use text, numbers, lists, dicts and models"
-        ) from error
+        raise InvalidPayload(f"{what}: can't be written as JSON: {_reason(error)}") from error
     return text
 
 
@@ -240,6 +264,62 @@ def _moment(what: str, seconds: object) -> datetime:
         except (ValueError, OverflowError, OSError):
             pass
     raise MalformedBody(f"{what}: must be seconds since 1970")
+
+
+def _plain_value(value: object) -> object:
+    """Return the number that is written for an object that pydantic doesn't know.
+
+    Raises:
+        PydanticSerializationError: JSON has nothing for it.
+    """
+    plain = plain_scalar(value)
+    if plain is value:
+        raise PydanticSerializationError(
+            f"{type(value).__name__} has no form in JSON; save it and publish its path, or use plain values"
+        )
+    return plain
+
+
+def _plain_or_empty(value: object) -> object:
+    """Return that number, or what is neither a number nor bytes."""
+    plain = plain_scalar(value)
+    return "" if plain is value else plain
+
+
+def _reason(error: Exception) -> str:
+    """Say what pydantic says, without its prefixes."""
+    text = str(error).removeprefix("Error serializing to JSON: ").removeprefix("PydanticSerializationError: ")
+    is_bytes = text.startswith("invalid utf-8 sequence")
+    advice = "declare a field for bytes as bytes" if is_bytes else "use text, numbers, lists, dicts and models"
+    return f"{text}; {advice}"
+
+
+def _refuse_lost_bytes(what: str, model: BaseModel, read: BaseModel) -> None:
+    """Raise if bytes in a field without a type would be read as a string, which JSON has in their place."""
+    plain = model.model_dump()
+    one, other = (to_json(plain, bytes_mode=mode, fallback=_plain_or_empty) for mode in ("base64", "hex"))
+    if one == other:  # there are no bytes, not even in fields that have a type
+        return
+    lost = _lost_bytes(plain, read.model_dump(), "")
+    if lost is not None:
+        raise InvalidPayload(
+            f"{what}: {lost.lstrip('.')} is bytes in a field without a type, and would be read as a string: "
+            "declare the field as bytes"
+        )
+
+
+def _lost_bytes(value: object, read: object, path: str) -> str | None:
+    """Return where there are bytes in ``value`` that aren't in ``read``."""
+    if isinstance(value, bytes | bytearray):
+        return None if isinstance(read, bytes) else path
+    pairs: Iterable[tuple[object, object, object]] = ()
+    if isinstance(value, dict) and isinstance(read, dict):
+        keys = zip(value, read, value, strict=False)
+        pairs = (*keys, *((item, read.get(key), key) for key, item in value.items()))
+    elif isinstance(value, _COLLECTIONS) and isinstance(read, _COLLECTIONS):
+        pairs = zip(value, read, count(), strict=False)
+    found = (_lost_bytes(item, other, f"{path}.{name}") for item, other, name in pairs)
+    return next((path for path in found if path is not None), None)
 
 
 def _refuse_non_finite(what: str, text: bytes) -> None:

@@ -1,29 +1,52 @@
 """Schemas of jobs: their input and output models, and how to make a job of one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from datetime import datetime
-from typing import Any, Generic, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol
 
-from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import TypeVar
 
 from .errors import InvalidInput, InvalidJob, InvalidPayload, InvalidSchema
+from .foreign_scalars import plain_scalars
 from .job import NO_HEADERS, Job, job_of_checked, new_job_id, utcnow
+from .json_fields import check_fields
 from .limits import MAX_PRIORITY, check_int, check_name, check_seconds
 from .retry import RetryPolicy
+from .unknown_keys import refuse_unknown_keys
 
 
-class JobInput(BaseModel):
-    """Base class of input models. Instances are immutable; NaN and infinity are refused."""
+class _JobModel(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, allow_inf_nan=False, ser_json_bytes="base64", val_json_bytes="base64"
+    )
 
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    if not TYPE_CHECKING:  # checkers know the fields as arguments, as of any pydantic model
+
+        def __init__(self, /, **data: Any) -> None:
+            """Validate the fields. Where pydantic refuses a scalar of NumPy, try what Python has for it."""
+            __tracebackhide__ = True
+            try:
+                made = self.__pydantic_validator__.validate_python(data, self_instance=self)
+            except ValidationError:
+                plain = plain_scalars(data)
+                if plain is data:
+                    raise
+                super().__init__(**plain)
+            else:
+                if made is not self:
+                    super().__init__(**data)  # which warns of it
+
+        __init__.__pydantic_base_init__ = True  # or pydantic would call it where it needn't
 
 
-class JobOutput(BaseModel):
-    """Base class of output models. Instances are immutable; NaN and infinity are refused."""
+class JobInput(_JobModel):
+    """Base class of input models. Instances are immutable; NaN and infinity are refused; bytes are base64."""
 
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+class JobOutput(_JobModel):
+    """Base class of output models, with the same settings as :class:`JobInput`."""
 
 
 InModelT = TypeVar("InModelT", bound=BaseModel)
@@ -45,8 +68,8 @@ class JobSchema(Generic[InModelT, OutModelT]):
 
     Raises:
         InvalidName: the name isn't 1 to 128 characters of ``A-Z a-z 0-9 . _ -``.
-        InvalidSchema: a model is missing, given twice, no pydantic model, or loses data on its way through
-            JSON; or ``retry`` is no ``RetryPolicy``.
+        InvalidSchema: a model is missing, given twice or no pydantic model; or one of its fields doesn't
+            survive JSON; or ``retry`` is no ``RetryPolicy``.
         InvalidJob: ``result_ttl_s`` is out of range.
     """
 
@@ -55,6 +78,10 @@ class JobSchema(Generic[InModelT, OutModelT]):
     output: type[OutModelT]
     retry: RetryPolicy
     result_ttl_s: float
+    has_untyped_input: bool = field(init=False, compare=False, repr=False)
+    """Whether the input has values without a type, such as those of a field that is ``Any``."""
+    has_untyped_output: bool = field(init=False, compare=False, repr=False)
+    """Likewise the output."""
 
     def __init__(
         self,
@@ -80,15 +107,18 @@ class JobSchema(Generic[InModelT, OutModelT]):
             )
         if check_seconds("result_ttl_s", result_ttl_s) == 0:
             raise InvalidJob("result_ttl_s 0: must be more than 0 seconds")
+        output_model = _model_class(name, "output", output, output_schema) or JobOutput
         fields = {
             "name": name,
             "input": input_model,
-            "output": _model_class(name, "output", output, output_schema) or JobOutput,
+            "output": output_model,
             "retry": retry or RetryPolicy(),
             "result_ttl_s": float(result_ttl_s),
+            "has_untyped_input": check_fields(f"schema {name!r}: input", input_model),
+            "has_untyped_output": check_fields(f"schema {name!r}: output", output_model),
         }
-        for field, value in fields.items():
-            object.__setattr__(self, field, value)
+        for attribute, value in fields.items():
+            object.__setattr__(self, attribute, value)
 
     @property
     def input_schema(self) -> type[InModelT]:
@@ -157,13 +187,14 @@ def job_from_schema(
 
     Raises:
         InvalidInput: ``schema`` is no ``JobSchema``.
-        InvalidPayload: ``input_data`` doesn't fit the schema's input model (PUB-6).
+        InvalidPayload: ``input_data`` doesn't fit the schema's input model, or is a dict with an unknown key
+            (PUB-6).
         InvalidName: the id breaks the rule for names.
         InvalidJob: another field is out of range.
     """
     if type(schema) is not JobSchema:
         schema = read_schema(schema, "job_from_schema")
-    payload = validate_model("payload", schema.input, input_data)
+    payload = validate_payload(schema, input_data)
     if id is None and not_before is None and max_attempts is None and headers is NO_HEADERS:  # as most are
         check_int("priority", priority, 0, MAX_PRIORITY)
         return job_of_checked(schema.name, payload, new_job_id(), priority, utcnow(), None, 1, None)
@@ -181,21 +212,48 @@ def job_from_schema(
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
+def validate_payload(schema: JobSchema[InModelT, Any], data: object) -> InModelT:
+    """Return ``data`` as an instance of the schema's input model.
+
+    Raises:
+        InvalidPayload: ``data`` is of another model, doesn't validate, or is a dict with a key that the model
+            doesn't know.
+    """
+    if isinstance(data, schema.input):
+        return data
+    payload = _converted("payload", schema.input, data)
+    if type(data) is dict or isinstance(data, Mapping):
+        refuse_unknown_keys("payload", payload, data)
+    return payload
+
+
 def validate_model(what: str, model: type[ModelT], data: object) -> ModelT:
     """Return ``data`` as an instance of ``model``; an instance of it is returned as it is.
 
     Raises:
         InvalidPayload: ``data`` is of another model, or doesn't validate; ``what`` opens the message.
     """
-    if isinstance(data, model):
-        return data
-    if not isinstance(data, Mapping):
-        got = f"the class {data.__name__}" if isinstance(data, type) else type(data).__name__
-        raise InvalidPayload(f"{what}: expected {model.__name__} or a dict, got {got}")
+    return data if isinstance(data, model) else _converted(what, model, data)
+
+
+def _converted(what: str, model: type[ModelT], data: object) -> ModelT:
     try:
-        return model.model_validate(data)
+        if isinstance(data, Mapping):
+            return _validate_mapping(model, data)
     except ValidationError as error:
         raise InvalidPayload(f"{what}: {describe(error)}") from error
+    got = f"the class {data.__name__}" if isinstance(data, type) else type(data).__name__
+    raise InvalidPayload(f"{what}: expected {model.__name__} or a dict, got {got}")
+
+
+def _validate_mapping(model: type[ModelT], data: Mapping[str, Any]) -> ModelT:
+    try:
+        return model.model_validate(data)
+    except ValidationError:
+        plain = plain_scalars(data)
+        if plain is data:
+            raise
+        return model.model_validate(plain)
 
 
 def describe(error: ValidationError) -> str:
@@ -222,7 +280,6 @@ def _model_class(schema: str, role: str, given: object, alias: object) -> type[A
             f"schema {schema!r}: {role} must be a pydantic model class, got {model!r:.80}: "
             f"{_remedy(role, model)}"
         )
-    _check_survives_json(schema, role, model)
     return model
 
 
@@ -236,36 +293,3 @@ def _remedy(role: str, model: object) -> str:
     if isinstance(model, type):
         return f"derive a class from {base}, with a field for each value; or pass AnyJSON for any JSON object"
     return f"pass a class that derives from {base}"
-
-
-def _check_survives_json(schema: str, role: str, model: type[BaseModel]) -> None:
-    """Refuse a model that loses a field between publisher and handler, where it would only fail late."""
-    if issubclass(model, RootModel):
-        raise InvalidSchema(
-            f"schema {schema!r}: {role} {model.__name__} is a RootModel; use a model with named fields"
-        )
-    model.model_rebuild(raise_errors=False)  # where it waits for its first use
-    if _holds_iterator(model.__pydantic_core_schema__):
-        raise InvalidSchema(
-            f"schema {schema!r}: {role} {model.__name__} has an Iterable or a Generator, which can be read "
-            "only once; use a list or a Sequence"
-        )
-    for name, field in model.model_fields.items():
-        if field.exclude and field.is_required():
-            raise InvalidSchema(
-                f"schema {schema!r}: {role} field {name!r} is required but excluded from serialization, "
-                "so no consumer would ever see it; give it a default, or don't exclude it"
-            )
-        alias = field.validation_alias or name
-        if not isinstance(alias, str) or alias != (field.serialization_alias or name):
-            raise InvalidSchema(
-                f"schema {schema!r}: {role} field {name!r} is written as "
-                f"{field.serialization_alias or name!r} but read as {alias!r}; give it one alias"
-            )
-
-
-def _holds_iterator(schema: object) -> bool:
-    """Whether pydantic reads a part of a model bit by bit, as it is asked for."""
-    if isinstance(schema, dict):
-        return schema.get("type") == "generator" or any(map(_holds_iterator, schema.values()))
-    return isinstance(schema, list | tuple) and any(map(_holds_iterator, schema))

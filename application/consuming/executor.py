@@ -8,8 +8,7 @@ from typing import Any
 
 from ...domain import Job, JobSchema, RetryLater, RetryPolicy
 from ...domain.dead_reasons import DeadReason
-from ...domain.envelope import decode, encode_model
-from ...domain.errors import BodyTooLarge
+from ...domain.envelope import decode, encode_result
 from ...domain.failure import decode_failure
 from ...domain.handler_signals import HandlerSignal
 from ...domain.job_context import NO_CONSUMER, ConsumerContext, running
@@ -155,10 +154,7 @@ class Executor:
         valid = validate_model("result", self.schema.output, output)
         if not self.keep_results:
             return None
-        result = encode_model("result", valid)
-        if len(result) > self.max_body_bytes:
-            raise BodyTooLarge(f"result of {len(result):,} bytes: the limit is {self.max_body_bytes:,} bytes")
-        return result
+        return encode_result(valid, self.schema, max_bytes=self.max_body_bytes)
 
     def _retry(
         self, delivery: Delivery, job: Job[Any], delay_s: float, error: str, raised: BaseException

@@ -214,6 +214,11 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
         "NoFunction has no handler: define run(self, job)",
         lambda w: NoFunction("points"),
     ),
+    "a payload with an unknown key": (
+        errors.InvalidPayload,
+        "payload: unknown key 'txet' (did you mean 'text'?)",
+        lambda w: w.near.publish("notes", {"txet": "hello"}),
+    ),
     "a body of 5 MB": (
         errors.BodyTooLarge,
         "bytes: the limit is 1,048,576 bytes",
