@@ -24,6 +24,7 @@ from .consuming.progress_reporter import ProgressReporter
 from .consuming.stop_conditions import Forever, StopCondition, one_poll, while_any
 from .event_loop import runs_event_loop
 from .handler_errors import try_to_log
+from .handler_signature import check_takes_job
 from .job_queue import Answer, InT, OutT
 from .orchestrator import Orchestrator
 from .signals.graceful_stop import asks_to_stop, stopping_on_signals
@@ -64,7 +65,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
         queue: The name of the queue, if it isn't the schema's; see :meth:`Orchestrator.register`.
 
     Raises:
-        HandlerMissing: the class doesn't define ``run``.
+        HandlerMissing: the class doesn't define ``run``, or its ``run`` can't be called with a job.
         InvalidName: the name breaks the rule for names.
         InvalidInput: no name was given and the class has no schema; or ``schema`` is no ``JobSchema`` or has
             another name.
@@ -97,7 +98,9 @@ class Consumer(Closeable, Generic[InT, OutT]):
             raise HandlerMissing(f"{cls.__name__} has no handler: define run(self, job)")
         if inspect.isasyncgenfunction(cls.run) or inspect.isgeneratorfunction(cls.run):
             raise HandlerMissing(f"{cls.__name__}.run is a generator: return the result, without yield")
-        return super().__new__(cls)
+        made = super().__new__(cls)
+        check_takes_job(f"{cls.__name__}.run", made.run)
+        return made
 
     def __init__(self, job_type_name: str | None = None, *, queue: str | None = None) -> None:
         super().__init__()

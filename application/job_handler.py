@@ -8,6 +8,7 @@ from typing import Generic
 from ..domain import Job, JobSchema, QueueKind, RetryPolicy
 from ..domain.errors import HandlerMissing, InvalidInput
 from .consumer import Consumer
+from .handler_signature import check_takes_job
 from .job_queue import Answer, InT, OutT
 
 
@@ -75,7 +76,7 @@ def job_handler(
 
     Raises:
         InvalidInput: ``schema`` is no ``JobSchema``.
-        HandlerMissing: what is decorated is no function.
+        HandlerMissing: what is decorated is no function, or can't be called with a job.
     """
     if not isinstance(schema, JobSchema):
         raise InvalidInput(f"@job_handler({schema!r:.80}): pass the JobSchema, as in @job_handler(schema)")
@@ -86,6 +87,7 @@ def job_handler(
                 f"@job_handler: {function!r:.80} is no function; write it above one, or derive a class from "
                 "Consumer"
             )
+        check_takes_job(getattr(function, "__name__", "the handler"), function)
         return JobHandler(function, schema, queue_type, retry, concurrency)
 
     return decorate

@@ -10,6 +10,8 @@ class DeadReason(StrEnum):
     """Its body can't be decoded, or its payload doesn't fit the schema (RCV-4)."""
     REJECTED = "rejected"
     """Its handler raised ``Reject`` (RTY-2)."""
+    RESULT = "invalid result"
+    """What its handler returned doesn't fit the output model, or can't be written as JSON (RES-1)."""
     ATTEMPTS = "attempts exhausted"
     """All its attempts failed (RTY-1)."""
     CRASHES = "crash budget exhausted"

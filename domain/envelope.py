@@ -289,8 +289,9 @@ def _plain_or_empty(value: object) -> object:
 def _reason(error: Exception) -> str:
     """Say what pydantic says, without its prefixes."""
     text = str(error).removeprefix("Error serializing to JSON: ").removeprefix("PydanticSerializationError: ")
-    is_bytes = text.startswith("invalid utf-8 sequence")
-    advice = "declare a field for bytes as bytes" if is_bytes else "use text, numbers, lists, dicts and models"
+    advice = "use text, numbers, lists, dicts and models"
+    if text.startswith("invalid utf-8 sequence"):
+        advice = "declare a field for bytes as bytes"
     return f"{text}; {advice}"
 
 

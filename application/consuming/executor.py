@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import isawaitable, iscoroutine
 from logging import ERROR, WARNING, Logger
 from time import perf_counter
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from ...domain import Job, JobSchema, RetryLater, RetryPolicy
 from ...domain.dead_reasons import DeadReason
 from ...domain.envelope import decode, encode_result
+from ...domain.errors import InvalidPayload
 from ...domain.failure import decode_failure
 from ...domain.handler_signals import HandlerSignal
 from ...domain.job_context import NO_CONSUMER, ConsumerContext, running
@@ -130,7 +132,11 @@ class Executor:
             try:
                 result = self._encode(output)
             except BaseException as error:  # a validator of the user's model may raise anything
-                return self._fail(delivery, job, error)
+                if asks_to_stop(error):
+                    raise
+                try_to_log(self.logger, WARNING, "job %s: its result is invalid", job.id, traceback=True)
+                # Another run would return the same.
+                return self._dead(delivery, DeadReason.RESULT, describe(error), error)
         return new_ack(Ack, (delivery.receipt, result, self.schema.result_ttl_s))
 
     def _fail(self, delivery: Delivery, job: Job[Any], error: BaseException) -> Settlement:
@@ -151,7 +157,10 @@ class Executor:
         return self._dead(delivery, DeadReason.REJECTED, signal.reason, signal)
 
     def _encode(self, output: Any) -> bytes | None:
-        valid = validate_model("result", self.schema.output, output)
+        try:
+            valid = validate_model("result", self.schema.output, output)
+        except InvalidPayload as error:
+            raise InvalidPayload(f"{error}{_advice(output)}") from error
         if not self.keep_results:
             return None
         return encode_result(valid, self.schema, max_bytes=self.max_body_bytes)
@@ -168,6 +177,17 @@ class Executor:
     ) -> Settlement:
         try_to_log(self.logger, ERROR, "job %s is dead: %s: %s", delivery.id, reason, truncate_error(error))
         return Dead(delivery.receipt, reason, failed_attempt(error, raised))
+
+
+def _advice(output: object) -> str:
+    """Say what the author of a handler probably forgot, if that shows in what it returned."""
+    if isinstance(output, HandlerSignal):
+        return f"; raise {type(output).__name__} instead of returning it"
+    if isawaitable(output):
+        if iscoroutine(output):
+            output.close()  # or Python would warn that it was never awaited
+        return "; make run an async def, and await it there"
+    return ""
 
 
 def _attempt_of(queue: str, delivery: Delivery, settlement: Settlement, duration_s: float) -> Attempt:

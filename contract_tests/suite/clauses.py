@@ -39,7 +39,8 @@ CLAUSES: dict[str, str] = {
     "ADM-1": "declaring again is idempotent; with another kind it raises",
     "ADM-2": "purge empties what waits and says how many",
     "ADM-3": "delete removes every trace; a purge or delete racing a receive resurrects nothing",
-    "RES-1": "a result is validated, kept, read back typed; a failed job answers its error; a wait ends",
+    "RES-1": "a result is validated, kept, read back typed; one that doesn't fit ends its job; "
+    "a failed job answers its error; a wait ends",
     "RES-2": "a result is stored with the ack, not before",
     "CON-1": "a cut connection is survived: reconnect, resume; what was in flight is answered truly",
     "CON-2": "close is idempotent and leaves nothing behind; namespaces never see each other",
@@ -51,7 +52,7 @@ CLAUSES: dict[str, str] = {
     "I3": "two executions of one job overlap only if a lease or connection was lost between",
     "I4": "one terminal OK per job",
     "I5": "undisturbed jobs keep the queue's order",
-    "I6": "attempts never fall; dead only at a budget or on request",
+    "I6": "attempts never fall; dead only at a budget, on request, or where another run can't help",
     "I7": "nothing is early",
     "I8": "after healing, everything ends within lease + poll + longest backoff",
     "I9": "counts equal the model's",

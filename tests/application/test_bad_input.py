@@ -33,6 +33,11 @@ class GeneratorHandler(Consumer):
         yield job
 
 
+class NoArgument(Consumer):
+    def run(self) -> None:
+        pass
+
+
 class NoFunction(Consumer):
     run = None
 
@@ -213,6 +218,12 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
         errors.HandlerMissing,
         "NoFunction has no handler: define run(self, job)",
         lambda w: NoFunction("points"),
+    ),
+    "a run that takes no job": (
+        errors.HandlerMissing,
+        "NoArgument.run(self) can't be called with a job (too many positional arguments): "
+        "define run(self, job)",
+        lambda w: NoArgument("points"),
     ),
     "a payload with an unknown key": (
         errors.InvalidPayload,

@@ -14,7 +14,7 @@ from mindtrace.jobs import JobInput, JobOutput, JobSchema, Reject, RetryLater, R
 from mindtrace.jobs.application.consuming.executor import Executor
 from mindtrace.jobs.application.signals.graceful_stop import SecondSignal, stopping_on_signals
 from mindtrace.jobs.domain.envelope import encode
-from mindtrace.jobs.domain.errors import InvalidJob
+from mindtrace.jobs.domain.errors import InvalidJob, InvalidPayload
 from mindtrace.jobs.domain.failure import decode_failure
 from mindtrace.jobs.ports import Ack, Dead, Delivery, Retry, Settlement
 
@@ -101,18 +101,103 @@ def test_what_the_handler_returns_is_the_result(
         ),
     ],
 )
-def test_a_wrong_result_is_a_failed_attempt(execute: Execute, output: object, error: str) -> None:
-    """The output is held against its model, and the handler's mistake is retried like any other (RES-1)."""
+def test_a_wrong_result_is_dead_at_once(execute: Execute, output: object, error: str) -> None:
+    """The output is held against its model, and another run would return the same (RES-1)."""
     settlement = execute(lambda job: output)
 
-    assert isinstance(settlement, Retry)
+    assert isinstance(settlement, Dead)
+    assert settlement.reason == "invalid result"
     assert settlement.error.startswith(error)
+
+
+async def forgotten() -> None:
+    """Nobody awaits it."""
+
+
+@pytest.mark.parametrize(
+    ("returned", "advice"),
+    [
+        (lambda: forgotten(), "got coroutine; make run an async def, and await it there"),
+        (lambda: Reject("no"), "got Reject; raise Reject instead of returning it"),
+        (lambda: RetryLater(5), "got RetryLater; raise RetryLater instead of returning it"),
+    ],
+)
+def test_what_was_probably_forgotten_is_said(
+    execute: Execute, returned: Callable[[], object], advice: str
+) -> None:
+    """And no warning of a coroutine that was never awaited is left behind."""
+    settlement = execute(lambda job: returned())
+
+    assert isinstance(settlement, Dead)
+    assert settlement.error.endswith(advice)
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [ValueError("no"), TypeError("no"), RetryLater(5), KeyboardInterrupt(), Reject("no"), SystemExit()],
+)
+def test_whatever_a_validator_of_the_result_raises_is_permanent(raised: BaseException) -> None:
+    """It isn't the handler that raised it, whatever it is; and no consumer ends by it (RES-1)."""
+
+    class Fussy(JobOutput):
+        total: float
+
+        @field_validator("total")
+        @classmethod
+        def refuse(cls, total: float) -> float:
+            raise raised
+
+    schema = JobSchema("points", JobInput, Fussy)
+    executor = Executor(
+        schema, lambda job: {"total": 1}, schema.retry, True, 1024, logging.Logger("silent", 99)
+    )
+
+    dead = executor.execute(Delivery("a", encode(job_from_schema(schema, {}), schema), "r", 1, 1, 0, None))
+
+    assert isinstance(dead, Dead)
+    assert dead.reason == "invalid result"
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (object(), "InvalidPayload: result: can't be written as JSON: "),
+        (float("nan"), "InvalidPayload: result: NaN and infinity can't be written as JSON"),
+        ("x" * 2000, "BodyTooLarge: result of 2,012 bytes: the limit is 1,024 bytes"),
+        ({"deep": [b"text"]}, "InvalidPayload: result: value.deep.0 is bytes in a field without a type"),
+    ],
+)
+def test_a_result_that_cannot_be_written_is_dead_at_once(value: object, error: str) -> None:
+    """Though it fits its model (RES-1)."""
+
+    class Free(JobOutput):
+        value: Any = None
+
+    schema = JobSchema("points", JobInput, Free)
+    executor = Executor(
+        schema, lambda job: {"value": value}, schema.retry, True, 1024, logging.Logger("silent", 99)
+    )
+
+    dead = executor.execute(Delivery("a", encode(job_from_schema(schema, {}), schema), "r", 1, 1, 0, None))
+
+    assert isinstance(dead, Dead)
+    assert (dead.reason, dead.error[: len(error)]) == ("invalid result", error)
+
+
+@pytest.mark.parametrize(
+    "raised", [TypeError("run() takes 1 positional argument"), InvalidPayload("result: no")]
+)
+def test_an_error_of_the_handler_is_retried_whatever_it_looks_like(
+    execute: Execute, raised: Exception
+) -> None:
+    """Only what happens after it has returned is permanent (RTY-1)."""
+    assert isinstance(execute(raising(raised)), Retry)
 
 
 def test_a_backend_that_keeps_no_results_is_sent_none(execute: Execute) -> None:
     """The output is validated all the same, so that handlers don't differ by backend."""
     assert execute(lambda job: {"total": 3}, keep_results=False).result is None
-    assert isinstance(execute(lambda job: {"total": "three"}, keep_results=False), Retry)
+    assert isinstance(execute(lambda job: {"total": "three"}, keep_results=False), Dead)
 
 
 # -- what the handler raises ----------------------------------------------------------------------

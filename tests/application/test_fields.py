@@ -198,3 +198,21 @@ def test_jobs_without_a_field_that_became_required_are_dead_at_once_and_can_be_r
     assert old.redrive("inspect") == 2
     consume(newer((int, Field(7))))
     assert sorted(runs[1:]) == [("a", 7, 1), ("b", 7, 1), ("new", 2, 1)]
+
+
+def test_a_wrong_result_is_dead_at_once_and_can_be_redriven(
+    orchestrator: Orchestrator, make_consumer: Callable[..., Consumer]
+) -> None:
+    """With the attempts that were left, and the handler corrected (RES-1, DLQ-2)."""
+    job_id = orchestrator.publish("points", {"x": 1})
+    wrong = make_consumer(lambda job: {"total": "many"})
+    assert wrong.consume_until_empty() == 1
+    assert (wrong.stats.dead, wrong.stats.retried) == (1, 0)
+    (letter,) = orchestrator.dead_letters("points")
+    assert (letter.reason, letter.attempt) == ("invalid result", 1)
+    assert "total: Input should be a valid number" in letter.error
+
+    orchestrator.redrive("points")
+    make_consumer(lambda job: {"total": job.payload.x}).consume_until_empty()
+
+    assert orchestrator.result("points", job_id).total == 1

@@ -96,15 +96,19 @@ def a_handler_that_returns_nothing_is_done(context: CheckContext) -> None:
 
 @check("RES-1")
 def an_output_that_does_not_fit_is_a_failure(context: CheckContext) -> None:
-    """A handler whose output doesn't validate has failed, and its job is retried and dies as any other."""
+    """A job whose output doesn't validate is dead at once, whatever attempts are left; it can be redriven."""
     wrong: list[Any] = [{"total": "many"}, {}, 7, Numbers()]
     with app_on(context) as app:
         for output in wrong:
-            app.publish(Job(schema_name=QUEUE, payload=Numbers(), max_attempts=1))
+            app.publish(Numbers(x=1, y=2))
             app.consume(Recorder(lambda _job, output=output: output), 1)  # type: ignore[misc]
         letters = app.orchestrator.dead_letters(QUEUE)
-        assert [letter.reason for letter in letters] == [DeadReason.ATTEMPTS] * len(wrong)
-        assert all("Total" in letter.error for letter in letters)
+        reasons = [letter.reason for letter in letters]
+        demand("RES-1", reasons == [DeadReason.RESULT] * len(wrong), f"the reasons are {reasons}")
+        demand("SET-3", all("Total" in letter.error for letter in letters), f"the letters are {letters}")
+        assert app.orchestrator.redrive(QUEUE) == len(wrong)
+        assert len(app.consume(Recorder(), len(wrong)).jobs) == len(wrong)
+        assert app.orchestrator.counts(QUEUE).dead == 0
 
 
 @check("RES-1", needs="results")

@@ -1,0 +1,39 @@
+"""How a handler takes its job: seen from its signature, before the first job comes."""
+
+import inspect
+from collections.abc import Callable
+from types import MethodType
+from typing import Any
+
+from ..domain.errors import HandlerMissing
+
+
+def check_takes_job(name: str, handler: Callable[..., Any]) -> None:
+    """Refuse a handler that can't be called with a job alone.
+
+    Args:
+        name: What to call it in the error's message.
+        handler: A function or method. A decorator counts as it is, whatever it says that it wraps.
+
+    Raises:
+        HandlerMissing: it takes no job, takes it by its name only, or needs more than that.
+    """
+    needed = ["job"]
+    if isinstance(handler, MethodType):
+        needed, handler = ["self", "job"], handler.__func__
+    try:
+        signature = inspect.signature(handler, follow_wrapped=False)
+    except (TypeError, ValueError):  # written in C: it says nothing of its arguments
+        return
+    try:
+        signature.bind(*needed)
+    except TypeError as error:
+        definition = f"{name.rpartition('.')[2]}({', '.join(needed)})"
+        raise HandlerMissing(
+            f"{name}{_without_types(signature)} can't be called with a job ({error}): define {definition}"
+        ) from None
+
+
+def _without_types(signature: inspect.Signature) -> inspect.Signature:
+    bare = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
+    return signature.replace(parameters=bare, return_annotation=signature.empty)
