@@ -14,6 +14,7 @@ from ..domain import Job, JobSchema, QueueKind, RetryPolicy, read_schema
 from ..domain.errors import AlreadyConnected, HandlerMissing, InvalidInput, NotConnected, UsageError
 from ..domain.job_context import ConsumerContext
 from ..domain.limits import check_int, check_name, check_seconds
+from ..domain.model_changes import changes
 from ..ports import ConsumerBackend
 from ..ports.base_classes import Closeable
 from .backends import detect_consumer_backend
@@ -135,7 +136,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
                 )
             schema = read_schema(schema, f"{cls.__name__}.schema")
         for declared, model in zip(_declared_models(cls), (schema.input, schema.output), strict=False):
-            if isinstance(declared, type) and not issubclass(model, declared):
+            if isinstance(declared, type) and not issubclass(model, declared) and changes(declared, model):
                 raise InvalidInput(
                     f"{cls.__name__} is declared for {declared.__name__}, but its schema has "
                     f"{model.__name__} in that place: write Consumer[Input, Output] as in JobSchema(…)"

@@ -9,7 +9,6 @@ from typing import Any, overload
 from pydantic import BaseModel
 
 from ..domain import (
-    AnyJSON,
     Job,
     JobSchema,
     Progress,
@@ -62,7 +61,7 @@ from .messages import (
     to_message,
 )
 from .observers import Observers
-from .registry import Registration, SchemaRegistry
+from .registry import Registration, SchemaRegistry, UnknownModel
 
 _MAX_LISTED = 2**31 - 1
 _UNOBSERVED = nullcontext(NO_HEADERS)
@@ -122,6 +121,9 @@ class Orchestrator(Closeable):
         If the broker is away, this raises ``BackendUnavailable``, and the next publish to the queue tries to
         declare it again.
 
+        Models that were defined again with the same names and fields, as by a notebook cell, replace those
+        registered before.
+
         Args:
             schema: The schema; or a pydantic model with the same fields, such as a ``TaskSchema`` of
                 mindtrace-core.
@@ -132,7 +134,8 @@ class Orchestrator(Closeable):
             The queue's name.
 
         Raises:
-            SchemaConflict: a schema of this name with other models is registered.
+            SchemaConflict: a schema of this name with other models is registered; the message names the
+                fields that differ.
             QueueConflict: the queue exists with another type.
             UnsupportedCapability: the backend has no queues of this type.
             InvalidName: ``queue`` breaks the rule for names.
@@ -185,7 +188,7 @@ class Orchestrator(Closeable):
         self.backend.counts(name)
         if self._registry.find(name) is None:
             found = queue if isinstance(queue, Queue) else self._found(name)
-            self._registry.add_here(Registration(JobSchema(name, AnyJSON, AnyJSON), found))
+            self._registry.add_here(Registration(JobSchema(name, UnknownModel, UnknownModel), found))
 
     def _found(self, queue_name: str) -> Queue:
         try:
@@ -375,8 +378,9 @@ class Orchestrator(Closeable):
             raise QueueNotFound(
                 f"queue {name!r}: register its schema with this orchestrator first; registered: {names}"
             )
-        if isinstance(queue, JobSchema):
-            self._registry.check(Registration(queue, registration.queue))
+        if isinstance(queue, JobSchema) and queue is not registration.schema:
+            registration = Registration(queue, registration.queue)
+            self._registry.check(registration)
         return registration
 
     # -- receiving without a consumer -------------------------------------------------------------

@@ -1,9 +1,13 @@
 """Which schema travels in which queue."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..domain import JobSchema, Queue
+from pydantic import BaseModel
+
+from ..domain import AnyJSON, JobSchema, Queue
 from ..domain.errors import SchemaConflict
+from ..domain.model_changes import changes
 
 
 class Registration(NamedTuple):
@@ -14,6 +18,11 @@ class Registration(NamedTuple):
 
 
 _known: dict[str, Registration] = {}
+_SHOWN = 5
+
+
+class UnknownModel(AnyJSON):
+    """The model of a queue whose schema isn't known here: another may take its place."""
 
 
 class SchemaRegistry:
@@ -30,24 +39,23 @@ class SchemaRegistry:
         """Those whose queue couldn't be declared, as the broker was away."""
 
     def check(self, registration: Registration) -> None:
-        """Refuse a second schema for one queue.
+        """Refuse a second schema for one queue, unless its models are those of the first, defined again.
 
         Raises:
             SchemaConflict: the queue carries jobs of other models.
         """
-        schema = registration.schema
-        present = self._registrations.get(registration.queue.name)
-        if present is None:
+        name = registration.queue.name
+        present = self._registrations.get(name)
+        if present is None or present.schema.input is UnknownModel:
             return
-        if (present.schema.input, present.schema.output) != (schema.input, schema.output):
-            before, after = _models(present.schema), _models(schema)
-            if before == after:
-                remedy = "these classes were defined again, as by a notebook cell; make a new Orchestrator"
-            else:
-                remedy = "give the other schema another name, or another queue: register(schema, queue=…)"
-            raise SchemaConflict(
-                f"queue {registration.queue.name!r} carries jobs of {before}, not {after}: {remedy}"
-            )
+        before, after = _models(present.schema), _models(registration.schema)
+        if before == after:
+            return
+        differences = [
+            difference for models in zip(before, after, strict=True) for difference in changes(*models)
+        ]
+        if differences:
+            raise SchemaConflict(_conflict(name, before, after, differences))
 
     def add(self, registration: Registration) -> None:
         """Remember ``registration``, in place of an earlier one of its queue."""
@@ -85,5 +93,20 @@ class SchemaRegistry:
         return sorted(self._registrations)
 
 
-def _models(schema: JobSchema[Any, Any]) -> str:
-    return f"{schema.input.__name__} -> {schema.output.__name__}"
+def _models(schema: JobSchema[Any, Any]) -> tuple[type[BaseModel], type[BaseModel]]:
+    return schema.input, schema.output
+
+
+def _conflict(queue: str, before: Sequence[type], after: Sequence[type], differences: Sequence[str]) -> str:
+    were, are = (" -> ".join(model.__name__ for model in models) for models in (before, after))
+    if were != are:
+        return (
+            f"queue {queue!r} carries jobs of {were}, not {are}: give the other schema another name, or "
+            "another queue: register(schema, queue=…)"
+        )
+    shown = "; ".join(differences[:_SHOWN])
+    more = f"; and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
+    return (
+        f"queue {queue!r} carries jobs of {were} as it was defined before: {shown}{more}. To go on with the "
+        "new definition, make a new Orchestrator on the same backend; for other jobs, use another name"
+    )

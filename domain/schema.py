@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticSerializationError
 from typing_extensions import TypeVar
 
 from .errors import InvalidInput, InvalidJob, InvalidPayload, InvalidSchema
@@ -13,6 +14,7 @@ from .foreign_scalars import plain_scalars
 from .job import NO_HEADERS, Job, job_of_checked, new_job_id, utcnow
 from .json_fields import check_fields
 from .limits import MAX_PRIORITY, check_int, check_name, check_seconds
+from .model_changes import changes
 from .retry import RetryPolicy
 from .unknown_keys import refuse_unknown_keys
 
@@ -240,6 +242,8 @@ def _converted(what: str, model: type[ModelT], data: object) -> ModelT:
     try:
         if isinstance(data, Mapping):
             return _validate_mapping(model, data)
+        if isinstance(data, BaseModel) and type(data).__qualname__ == model.__qualname__:
+            return _of_new_class(what, model, data)
     except ValidationError as error:
         raise InvalidPayload(f"{what}: {describe(error)}") from error
     got = f"the class {data.__name__}" if isinstance(data, type) else type(data).__name__
@@ -254,6 +258,21 @@ def _validate_mapping(model: type[ModelT], data: Mapping[str, Any]) -> ModelT:
         if plain is data:
             raise
         return model.model_validate(plain)
+
+
+def _of_new_class(what: str, model: type[ModelT], data: BaseModel) -> ModelT:
+    """Make of an instance one of a class that was defined again since, as by a notebook cell."""
+    differences = changes(type(data), model)
+    if differences:
+        raise InvalidPayload(
+            f"{what}: {model.__name__} was defined again since this instance was made, and differs: "
+            f"{'; '.join(differences[:5])}. Make the instance anew"
+        )
+    try:
+        text = type(data).__pydantic_serializer__.to_json(data, by_alias=True)
+    except PydanticSerializationError as error:
+        raise InvalidPayload(f"{what}: can't be written as JSON: {error}") from error
+    return model.__pydantic_validator__.validate_json(text)  # type: ignore[no-any-return]
 
 
 def describe(error: ValidationError) -> str:
