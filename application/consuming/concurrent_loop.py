@@ -86,7 +86,7 @@ class ConcurrentLoop(ConsumeLoop):
                 self._add(deliveries)
                 may_be_ready = len(deliveries) == room
             else:
-                was_busy = in_flight.held > 0
+                was_busy = not in_flight.is_empty  # what is finished may become ready again
                 timeout_s = _POLL_S if was_busy else stop_condition(waited_s)
                 if timeout_s is None:
                     return

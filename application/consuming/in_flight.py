@@ -166,6 +166,11 @@ class InFlight:
         """How many jobs are queued or running."""
         return len(self._queued) + len(self._running)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether every job is settled."""
+        return not self._jobs
+
     def holds(self, receipt: str) -> bool:
         """Whether this job isn't settled yet."""
         return receipt in self._jobs
