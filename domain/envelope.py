@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from .errors import BodyTooLarge, InvalidInput, InvalidPayload, MalformedBody
+from .errors import InvalidInput, InvalidPayload, MalformedBody
 from .foreign_scalars import plain_scalar
 from .job import LATEST, NO_HEADERS, Job, job_of_checked
 from .json_guard import check_bounds, parse_object
@@ -73,26 +73,10 @@ def encode(job: Job[Any], schema: JobSchema[Any, Any], *, max_bytes: int = MAX_B
     # it is read: better to hear of it here than in a dead letter.
     read = decode_model("payload, as a consumer would read it", schema.input, payload)
     if schema.has_untyped_input:
-        _refuse_lost_bytes("payload", job.payload, read)
+        check_bytes_kept("payload", job.payload, read)
     body = b'%b,"payload":%b}' % (head, payload)
     check_bounds(body, max_bytes=max_bytes)
     return body
-
-
-def encode_result(output: BaseModel, schema: JobSchema[Any, Any], *, max_bytes: int) -> bytes:
-    """Write what a handler returned.
-
-    Raises:
-        InvalidPayload: it holds what JSON can't carry, such as NaN.
-        BodyTooLarge: it is longer than ``max_bytes``.
-        MalformedBody: it nests deeper than 64 levels, or has a number of more than 200 digits.
-    """
-    text = encode_model("result", output)
-    if schema.has_untyped_output:
-        _refuse_lost_bytes("result", output, decode_model("result, as it would be read", schema.output, text))
-    if len(text) > max_bytes:
-        raise BodyTooLarge(f"result of {len(text):,} bytes: the limit is {max_bytes:,} bytes")
-    return text
 
 
 def encode_model(what: str, model: BaseModel) -> bytes:
@@ -128,6 +112,24 @@ def decode_model(what: str, model: type[InModelT], text: bytes) -> InModelT:
         return model.__pydantic_validator__.validate_json(text)  # type: ignore[no-any-return]
     except ValidationError as error:
         raise InvalidPayload(f"{what}: {describe(error)}") from error
+
+
+def check_bytes_kept(what: str, model: BaseModel, read: BaseModel) -> None:
+    """Compare a model with what would be read of it, where it has fields without a type.
+
+    Raises:
+        InvalidPayload: there are bytes in such a field, and a string, which JSON has for them, would be read.
+    """
+    plain = model.model_dump()
+    one, other = (to_json(plain, bytes_mode=mode, fallback=_plain_or_empty) for mode in ("base64", "hex"))
+    if one == other:  # there are no bytes, not even in fields that have a type
+        return
+    lost = _lost_bytes(plain, read.model_dump(), "")
+    if lost is not None:
+        raise InvalidPayload(
+            f"{what}: {lost.lstrip('.')} is bytes in a field without a type, and would be read as a string: "
+            "declare the field as bytes"
+        )
 
 
 class Envelope(NamedTuple):
@@ -293,20 +295,6 @@ def _reason(error: Exception) -> str:
     if text.startswith("invalid utf-8 sequence"):
         advice = "declare a field for bytes as bytes"
     return f"{text}; {advice}"
-
-
-def _refuse_lost_bytes(what: str, model: BaseModel, read: BaseModel) -> None:
-    """Raise if bytes in a field without a type would be read as a string, which JSON has in their place."""
-    plain = model.model_dump()
-    one, other = (to_json(plain, bytes_mode=mode, fallback=_plain_or_empty) for mode in ("base64", "hex"))
-    if one == other:  # there are no bytes, not even in fields that have a type
-        return
-    lost = _lost_bytes(plain, read.model_dump(), "")
-    if lost is not None:
-        raise InvalidPayload(
-            f"{what}: {lost.lstrip('.')} is bytes in a field without a type, and would be read as a string: "
-            "declare the field as bytes"
-        )
 
 
 def _lost_bytes(value: object, read: object, path: str) -> str | None:

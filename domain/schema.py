@@ -221,10 +221,8 @@ def validate_payload(schema: JobSchema[InModelT, Any], data: object) -> InModelT
         InvalidPayload: ``data`` is of another model, doesn't validate, or is a dict with a key that the model
             doesn't know.
     """
-    if isinstance(data, schema.input):
-        return data
-    payload = _converted("payload", schema.input, data)
-    if type(data) is dict or isinstance(data, Mapping):
+    payload = validate_model("payload", schema.input, data)
+    if payload is not data and (type(data) is dict or isinstance(data, Mapping)):
         refuse_unknown_keys("payload", payload, data)
     return payload
 
@@ -235,29 +233,23 @@ def validate_model(what: str, model: type[ModelT], data: object) -> ModelT:
     Raises:
         InvalidPayload: ``data`` is of another model, or doesn't validate; ``what`` opens the message.
     """
-    return data if isinstance(data, model) else _converted(what, model, data)
-
-
-def _converted(what: str, model: type[ModelT], data: object) -> ModelT:
+    if isinstance(data, model):
+        return data
     try:
         if isinstance(data, Mapping):
-            return _validate_mapping(model, data)
+            try:
+                return model.model_validate(data)
+            except ValidationError:
+                plain = plain_scalars(data)
+                if plain is data:
+                    raise
+                return model.model_validate(plain)
         if isinstance(data, BaseModel) and type(data).__qualname__ == model.__qualname__:
             return _of_new_class(what, model, data)
     except ValidationError as error:
         raise InvalidPayload(f"{what}: {describe(error)}") from error
     got = f"the class {data.__name__}" if isinstance(data, type) else type(data).__name__
     raise InvalidPayload(f"{what}: expected {model.__name__} or a dict, got {got}")
-
-
-def _validate_mapping(model: type[ModelT], data: Mapping[str, Any]) -> ModelT:
-    try:
-        return model.model_validate(data)
-    except ValidationError:
-        plain = plain_scalars(data)
-        if plain is data:
-            raise
-        return model.model_validate(plain)
 
 
 def _of_new_class(what: str, model: type[ModelT], data: BaseModel) -> ModelT:

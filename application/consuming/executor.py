@@ -9,8 +9,8 @@ from typing import Any
 
 from ...domain import Job, JobSchema, RetryLater, RetryPolicy
 from ...domain.dead_reasons import DeadReason
-from ...domain.envelope import decode, encode_result
-from ...domain.errors import InvalidPayload
+from ...domain.envelope import check_bytes_kept, decode, decode_model, encode_model
+from ...domain.errors import BodyTooLarge, InvalidPayload
 from ...domain.failure import decode_failure
 from ...domain.handler_signals import HandlerSignal
 from ...domain.job_context import NO_CONSUMER, ConsumerContext, running
@@ -163,7 +163,12 @@ class Executor:
             raise InvalidPayload(f"{error}{_advice(output)}") from error
         if not self.keep_results:
             return None
-        return encode_result(valid, self.schema, max_bytes=self.max_body_bytes)
+        result = encode_model("result", valid)
+        if self.schema.has_untyped_output:
+            check_bytes_kept("result", valid, decode_model("result", self.schema.output, result))
+        if len(result) > self.max_body_bytes:
+            raise BodyTooLarge(f"result of {len(result):,} bytes: the limit is {self.max_body_bytes:,} bytes")
+        return result
 
     def _retry(
         self, delivery: Delivery, job: Job[Any], delay_s: float, error: str, raised: BaseException
