@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from inspect import signature
+from os import PathLike
 from typing import Any
 from urllib.parse import unquote
 
@@ -37,6 +38,8 @@ def detect_backend(backend: object) -> OrchestratorBackend:
         shown = backend.__name__ if isinstance(backend, type) else type(backend).__name__
         if isinstance(backend, type) and issubclass(backend, OrchestratorBackend):
             raise UnknownBackend(f"{shown} is a class: pass an instance, {shown}(…)")
+        if isinstance(backend, PathLike):
+            raise UnknownBackend(f"{shown} is not a backend: for a file, pass SQLiteClient(path)")
         raise UnknownBackend(
             f"{shown} is not a backend: pass an OrchestratorBackend, such as LocalClient(), or a URL; "
             f"{_known(registered)}"

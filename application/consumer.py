@@ -325,7 +325,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
 
         Raises:
             NotConnected: this consumer isn't connected.
-            InvalidJob: ``num_messages`` is negative or no integer.
+            InvalidInput: ``num_messages`` is negative or no integer, or ``block`` is none of the three.
             QueueNotFound: the queue was deleted.
             Closed: this consumer, or the backend, was closed meanwhile.
             UsageError: this consumer is consuming already, in another thread or around this call.
@@ -333,6 +333,8 @@ class Consumer(Closeable, Generic[InT, OutT]):
         connection = self._connected()
         if num_messages is not None:
             check_int("num_messages", num_messages, 0, sys.maxsize)
+        if block is not None and not isinstance(block, bool):
+            raise InvalidInput(f"block {block!r:.80}: must be True, False or None")
         if block is False:
             stop_condition: StopCondition = one_poll(0.0)
         elif block or num_messages is None:

@@ -22,6 +22,7 @@ from ..domain.envelope import decode_model
 from ..domain.errors import (
     BackendUnavailable,
     InvalidInput,
+    InvalidName,
     JobNotFound,
     QueueNotFound,
     ResultNotReady,
@@ -102,7 +103,7 @@ class Orchestrator(Closeable):
         if backend is None:
             backend = default_url(self.logger)
         self.backend = detect_backend(backend)
-        self.max_body_bytes = max_body_bytes
+        self.max_body_bytes = check_int("max_body_bytes", max_body_bytes, 1, _MAX_LISTED)
         self.observer: Observer | None = Observers(observers, self.logger) if observers else None
         self._owns_backend = isinstance(backend, str)
         self._registry = SchemaRegistry()
@@ -548,6 +549,8 @@ class Orchestrator(Closeable):
 def _name_of(queue: object) -> str:
     if not isinstance(queue, str) and hasattr(queue, "input_schema"):
         queue = read_schema(queue, "queue").name
+    if isinstance(queue, Mapping | BaseModel):
+        raise InvalidName(f"queue name {queue!r:.80}: pass the queue first, and then the job")
     return check_name("queue name", queue)
 
 
@@ -555,6 +558,6 @@ def _checked_ids(ids: Sequence[str] | None) -> list[str] | None:
     """Refuse a lone string, which would pass for the ids of one letter each that it consists of."""
     if ids is None:
         return None
-    if isinstance(ids, str):
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
         raise InvalidInput(f"job ids {ids!r:.140}: pass a list of ids")
     return [check_name("job id", id_) for id_ in ids]

@@ -181,7 +181,9 @@ def _check_moment(what: str, moment: object) -> None:
     if type(moment) is datetime and moment.tzinfo is UTC and _EARLIEST.year <= moment.year < LATEST.year - 1:
         return  # what most are, and cheaper
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
-        raise InvalidJob(f"{what} {moment!r:.80}: must be a datetime with a time zone")
+        raise InvalidJob(
+            f"{what} {moment!r:.80}: must be a datetime with a time zone, as datetime.now(UTC) has one"
+        )
     # Within a day of a datetime's ends, seconds can't be read back; the last microseconds before round up.
     if not (_EARLIEST <= moment < LATEST and moment.timestamp() < LATEST.timestamp()):
         raise InvalidJob(f"{what} {moment}: must be from {_EARLIEST:%Y} to {LATEST.year - 1}")

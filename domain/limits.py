@@ -1,6 +1,7 @@
 """The limits of every value that is sent to a broker, and the checks that enforce them."""
 
 import re
+from datetime import timedelta
 
 from .errors import InvalidJob, InvalidName
 
@@ -61,9 +62,10 @@ def check_seconds(what: str, value: object) -> float:
     """
     if (type(value) is float or type(value) is int) and 0 <= value <= MAX_DELAY_S:
         return float(value)
+    remedy = "; use its total_seconds()" if isinstance(value, timedelta) else ""
     raise InvalidJob(
         f"{what} {_shown(value)}: must be a number of seconds, "
-        f"from 0 to {MAX_DELAY_S:,.0f} ({MAX_DELAY_S / 86_400:.0f} days)"
+        f"from 0 to {MAX_DELAY_S:,.0f} ({MAX_DELAY_S / 86_400:.0f} days){remedy}"
     )
 
 
@@ -88,7 +90,12 @@ def _name_hint(value: object) -> str:
         name = getattr(schema, "name", None)
         if isinstance(name, str) and hasattr(schema, "input_schema"):
             return f"; pass {what}, {name!r:.140}"
-    return "; pass a name, not a class" if isinstance(value, type) else ""
+    if isinstance(value, type):
+        return "; pass a name, not a class"
+    if hasattr(value, "schema_name"):
+        return "; pass the job's id"
+    is_text = isinstance(value, str) or value is None
+    return "" if is_text or not _NAME.fullmatch(str(value)) else "; convert it with str(…)"
 
 
 def _shown(value: object) -> str:

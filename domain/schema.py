@@ -249,7 +249,8 @@ def validate_model(what: str, model: type[ModelT], data: object) -> ModelT:
     except ValidationError as error:
         raise InvalidPayload(f"{what}: {describe(error)}") from error
     got = f"the class {data.__name__}" if isinstance(data, type) else type(data).__name__
-    raise InvalidPayload(f"{what}: expected {model.__name__} or a dict, got {got}")
+    many = "; publish_batch takes many jobs" if what == "payload" and isinstance(data, list) else ""
+    raise InvalidPayload(f"{what}: expected {model.__name__} or a dict, got {got}{many}")
 
 
 def _of_new_class(what: str, model: type[ModelT], data: BaseModel) -> ModelT:

@@ -11,6 +11,7 @@ from ...domain import Queue
 from ...domain.errors import (
     BackendError,
     Closed,
+    InvalidInput,
     QueueNotFound,
     UnsupportedCapability,
 )
@@ -133,6 +134,10 @@ class RabbitMQClient(OrchestratorBackend):
             Broker, settings.parameters(), settings.shown, retry_timeout_s=retry_timeout_s, logger=self.logger
         )
         self._default_prefetch = checked_prefetch(prefetch)
+        if results is not None and not isinstance(results, ResultStore):
+            raise InvalidInput(
+                f"results: pass a ResultStore, such as RedisResultStore(…), not a {type(results).__name__}"
+            )
         self._store = results
         self._results = None if results is None else Results(results, self.logger)
         self._consumers: set[RabbitMQConsumerBackend] = set()

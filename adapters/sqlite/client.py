@@ -78,7 +78,11 @@ class SQLiteClient(OrchestratorBackend):
     ) -> None:
         super().__init__()
         check_name("namespace", namespace)
+        if not isinstance(path, str | PathLike):
+            raise InvalidInput(f"path {path!r:.80}: name a file, by a text or a Path")
         name = os.fspath(path)
+        if name.startswith("~"):
+            raise InvalidInput(f"path {name!r}: expand the home folder first, as in Path(…).expanduser()")
         if not name or name.startswith(":memory:") or "\0" in name:
             raise InvalidInput(f"path {name!r}: name a file, or use LocalClient for queues in memory")
         if durability not in _SYNCHRONOUS:

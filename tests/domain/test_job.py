@@ -130,7 +130,7 @@ def test_another_name_is_refused(name: object, field: str, called: str) -> None:
 
     message = str(raised.value)
     assert message.startswith(f"{called} {repr(name)[:70]}")
-    assert message.endswith(NAME_RULE)
+    assert NAME_RULE in message
     assert len(message) < 200
 
 

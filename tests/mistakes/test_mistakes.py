@@ -9,8 +9,10 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypedDict
+from uuid import uuid4
 
 import pytest
 from pydantic import BaseModel, Field, RootModel
@@ -284,6 +286,26 @@ NAMES: dict[str, Row] = {
         "use 1 to 128 characters of A-Z a-z 0-9 . _ -",
         lambda w: w.jobs.register(SCHEMA, queue="inspect/urgent"),
     ),
+    "a payload in place of the queue": (
+        errors.InvalidName,
+        "pass the queue first, and then the job",
+        lambda w: w.jobs.publish({"path": "a.png"}, "inspect"),  # type: ignore[call-overload]
+    ),
+    "a job as an id": (
+        errors.InvalidName,
+        "pass the job's id",
+        lambda w: w.jobs.result("inspect", w.jobs.job("inspect", {"path": "a.png"})),  # type: ignore[call-overload]
+    ),
+    "a UUID as an id": (
+        errors.InvalidName,
+        "convert it with str(…)",
+        lambda w: w.jobs.job("inspect", {"path": "a.png"}, id=uuid4()),  # type: ignore[call-overload]
+    ),
+    "a number as an id": (
+        errors.InvalidName,
+        "convert it with str(…)",
+        lambda w: w.jobs.job("inspect", {"path": "a.png"}, id=7),  # type: ignore[call-overload]
+    ),
     "a misspelt queue": (
         errors.QueueNotFound,
         "register its schema with this orchestrator first; registered: 'bags', 'inspect', 'other'",
@@ -439,6 +461,26 @@ JOBS: dict[str, Row] = {
         errors.InvalidPayload,
         "expected Image or a dict, got the class Image",
         lambda w: w.publish(Image),
+    ),
+    "a list of payloads": (
+        errors.InvalidPayload,
+        "publish_batch takes many jobs",
+        lambda w: w.publish([{"path": "a.png"}]),
+    ),
+    "a timedelta as a delay": (
+        errors.InvalidJob,
+        "use its total_seconds()",
+        lambda w: w.publish({"path": "a.png"}, delay_s=timedelta(minutes=1)),
+    ),
+    "a moment without a time zone": (
+        errors.InvalidJob,
+        "as datetime.now(UTC) has one",
+        lambda w: job_from_schema(SCHEMA, {"path": "a.png"}, not_before=datetime(2030, 1, 1)),
+    ),
+    "one number for a list of ids": (
+        errors.InvalidInput,
+        "pass a list of ids",
+        lambda w: w.jobs.redrive("inspect", 7),  # type: ignore[arg-type]
     ),
     "a job of another schema": (
         errors.SchemaMismatch,
@@ -603,6 +645,11 @@ CONSUMERS: dict[str, Row] = {
         "must be an integer from 0",
         lambda w: w.connected(Inspector()).consume(-1),
     ),
+    "a text for block": (
+        errors.InvalidInput,
+        "must be True, False or None",
+        lambda w: w.connected(Inspector()).consume(1, block="no"),  # type: ignore[arg-type]
+    ),
     "an async handler under a running loop": (
         errors.UsageError,
         "await asyncio.to_thread(consumer.consume)",
@@ -640,6 +687,31 @@ BACKENDS: dict[str, Row] = {
         errors.UnknownBackend,
         "write sqlite:///jobs.db",
         lambda w: Orchestrator("jobs.db"),
+    ),
+    "a Path as a backend": (
+        errors.UnknownBackend,
+        "for a file, pass SQLiteClient(path)",
+        lambda w: Orchestrator(Path("jobs.db")),  # type: ignore[arg-type]
+    ),
+    "a number as a file": (
+        errors.InvalidInput,
+        "name a file, by a text or a Path",
+        lambda w: SQLiteClient(7),  # type: ignore[arg-type]
+    ),
+    "a file of the home folder": (
+        errors.InvalidInput,
+        "as in Path(…).expanduser()",
+        lambda w: SQLiteClient("~/jobs.db"),
+    ),
+    "a text as the largest body": (
+        errors.InvalidJob,
+        "must be an integer from 1",
+        lambda w: Orchestrator("memory://", max_body_bytes="1 MiB"),  # type: ignore[arg-type]
+    ),
+    "a URL as a result store": (
+        errors.InvalidInput,
+        "pass a ResultStore, such as RedisResultStore(…)",
+        lambda w: RabbitMQClient(results="redis://localhost"),  # type: ignore[arg-type]
     ),
     "a host as a backend": (
         errors.UnknownBackend,
