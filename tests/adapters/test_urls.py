@@ -90,7 +90,6 @@ CLIENTS: dict[str, tuple[Any, str, str]] = {
 
 
 @pytest.mark.parametrize(("make", "plain", "secret"), CLIENTS.values(), ids=CLIENTS)
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_the_url_of_a_client_makes_such_a_client_again(make: Any, plain: str, secret: str) -> None:
     with make() as client:
         url = client.make_url(with_passwords=True)
@@ -108,10 +107,11 @@ def test_the_url_of_a_client_makes_such_a_client_again(make: Any, plain: str, se
 
 def test_another_process_would_find_the_jobs(tmp_path: Path) -> None:
     """The path is absolute: the process may work in another folder."""
-    with Orchestrator(SQLiteClient(tmp_path / "jobs.db", namespace="a")) as jobs:
+    with SQLiteClient(tmp_path / "jobs.db", namespace="a") as client:
+        jobs = Orchestrator(client)
         jobs.register(JobSchema("inspect", JobInput))
         jobs.publish("inspect", {})
-        with Orchestrator(jobs.backend.url) as there:
+        with Orchestrator(client.url) as there:
             assert there.counts("inspect").ready == 1
 
 

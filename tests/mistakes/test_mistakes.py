@@ -26,6 +26,7 @@ from mindtrace.jobs import (
     JobSchema,
     LocalClient,
     Orchestrator,
+    OrchestratorBackend,
     RabbitMQClient,
     RedisClient,
     RedisResultStore,
@@ -199,16 +200,39 @@ def in_a_loop(call: Callable[[], Any]) -> None:
     asyncio.run(program())
 
 
-def away() -> Orchestrator:
-    """An orchestrator whose broker is down."""
-    return Orchestrator(RedisClient("127.0.0.1", NOBODYS_PORT, retry_timeout_s=0.1))
+_getaddrinfo = socket.getaddrinfo
+
+
+def resolve(host: Any, *arguments: Any, **settings: Any) -> Any:
+    """Resolve a name, without asking a server for the unknown one: it may take its time."""
+    if host == UNKNOWN_HOST:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    return _getaddrinfo(host, *arguments, **settings)
+
+
+def counted(client: OrchestratorBackend) -> None:
+    """Make a first call of a client that is closed afterwards."""
+    with client:
+        client.counts("inspect")
+
+
+def registered(client: OrchestratorBackend, queue_type: str = "fifo") -> None:
+    """Likewise, by an orchestrator."""
+    with client:
+        Orchestrator(client).register(SCHEMA, queue_type)
+
+
+def away() -> RedisClient:
+    """A client whose broker is down."""
+    return RedisClient("127.0.0.1", NOBODYS_PORT, retry_timeout_s=0.1)
 
 
 def published_after_a_failed_register() -> None:
-    jobs = away()
-    with pytest.raises(errors.BackendUnavailable):
-        jobs.register(SCHEMA)
-    jobs.publish("inspect", {"path": "a.png"})
+    with away() as client:
+        jobs = Orchestrator(client)
+        with pytest.raises(errors.BackendUnavailable):
+            jobs.register(SCHEMA)
+        jobs.publish("inspect", {"path": "a.png"})
 
 
 def closed() -> Orchestrator:
@@ -741,27 +765,27 @@ BACKENDS: dict[str, Row] = {
     "a file in no folder": (
         errors.BackendUnavailable,
         "create it",
-        lambda w: Orchestrator(SQLiteClient(w.folder / "nowhere" / "jobs.db")).register(SCHEMA),
+        lambda w: registered(SQLiteClient(w.folder / "nowhere" / "jobs.db")),
     ),
     "a folder as a file": (
         errors.BrokerUnsuitable,
         "name a file in it",
-        lambda w: Orchestrator(SQLiteClient(w.folder)).register(SCHEMA),
+        lambda w: registered(SQLiteClient(w.folder)),
     ),
     "a file that can't be written": (
         errors.BackendUnavailable,
         "name a file in a folder that this user can write",
-        lambda w: Orchestrator(SQLiteClient("/proc/jobs.db")).register(SCHEMA),
+        lambda w: registered(SQLiteClient("/proc/jobs.db")),
     ),
     "a file below a file": (
         errors.BrokerUnsuitable,
         "name a file in one",
-        lambda w: Orchestrator(SQLiteClient("/dev/null/jobs.db")).register(SCHEMA),
+        lambda w: registered(SQLiteClient("/dev/null/jobs.db")),
     ),
     "a file of something else": (
         errors.BrokerUnsuitable,
         "name another file",
-        lambda w: Orchestrator(SQLiteClient(text_file(w.folder))).register(SCHEMA),
+        lambda w: registered(SQLiteClient(text_file(w.folder))),
     ),
     "the URL of queues in memory": (
         errors.UnsupportedCapability,
@@ -771,7 +795,7 @@ BACKENDS: dict[str, Row] = {
     "a Redis that isn't there": (
         errors.BackendUnavailable,
         "is it running? Start one with: redis-server",
-        lambda w: away().register(SCHEMA),
+        lambda w: registered(away()),
     ),
     "publishing when the broker was down at the start": (
         errors.BackendUnavailable,
@@ -781,32 +805,32 @@ BACKENDS: dict[str, Row] = {
     "a RabbitMQ that isn't there": (
         errors.BackendUnavailable,
         "is it running? Start one with: rabbitmq-server",
-        lambda w: RabbitMQClient("127.0.0.1", NOBODYS_PORT, retry_timeout_s=0.1).counts("inspect"),
+        lambda w: counted(RabbitMQClient("127.0.0.1", NOBODYS_PORT, retry_timeout_s=0.1)),
     ),
     "an unknown host of Redis": (
         errors.BackendUnavailable,
         "no host of this name is known here: correct the name",
-        lambda w: RedisClient(UNKNOWN_HOST, retry_timeout_s=0.1).counts("inspect"),
+        lambda w: counted(RedisClient(UNKNOWN_HOST, retry_timeout_s=0.1)),
     ),
     "an unknown host of RabbitMQ": (
         errors.BackendUnavailable,
         "no host of this name is known here: correct the name",
-        lambda w: RabbitMQClient(UNKNOWN_HOST, retry_timeout_s=0.5).counts("inspect"),
+        lambda w: counted(RabbitMQClient(UNKNOWN_HOST, retry_timeout_s=1.5)),
     ),
     "another server at the port of Redis": (
         errors.BackendError,
         "correct the host and the port",
-        lambda w: RedisClient("127.0.0.1", w.stranger, retry_timeout_s=0.1).counts("inspect"),
+        lambda w: counted(RedisClient("127.0.0.1", w.stranger, retry_timeout_s=0.1)),
     ),
     "another server at the port of RabbitMQ": (
         errors.BackendUnavailable,
         "check the host, the port, and whether it uses TLS",
-        lambda w: RabbitMQClient("127.0.0.1", w.stranger, retry_timeout_s=0.5).counts("inspect"),
+        lambda w: counted(RabbitMQClient("127.0.0.1", w.stranger, retry_timeout_s=1.5)),
     ),
     "Sentinels that aren't there": (
         errors.BackendUnavailable,
         "check sentinels= and sentinel_service=",
-        lambda w: RedisClient(sentinels=[("127.0.0.1", NOBODYS_PORT)], retry_timeout_s=0.1).counts("inspect"),
+        lambda w: counted(RedisClient(sentinels=[("127.0.0.1", NOBODYS_PORT)], retry_timeout_s=0.1)),
     ),
     "a port that is a text": (
         errors.InvalidInput,
@@ -846,7 +870,7 @@ BACKENDS: dict[str, Row] = {
     "a stack on RabbitMQ": (
         errors.UnsupportedCapability,
         "this backend has no stack queues; it has: fifo, priority",
-        lambda w: Orchestrator(RabbitMQClient("127.0.0.1", NOBODYS_PORT)).register(SCHEMA, "stack"),
+        lambda w: registered(RabbitMQClient("127.0.0.1", NOBODYS_PORT), "stack"),
     ),
     "results on RabbitMQ": (
         errors.UnsupportedCapability,
@@ -908,6 +932,7 @@ def test_a_mistake_is_answered_with_its_remedy(
     remedy: str,
     make: Callable[[World], Any],
 ) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
     monkeypatch.syspath_prepend(str(world.folder))
     monkeypatch.delitem(__import__("sys").modules, "tasks_of_a_newcomer", raising=False)
 
