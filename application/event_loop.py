@@ -22,7 +22,7 @@ def runs_event_loop() -> bool:
 
 
 def returned_id(job_id: str) -> str:
-    """Return ``job_id``; where an event loop runs, so that awaiting it raises a ``UsageError``."""
+    """Return ``job_id``; if the calling thread runs an event loop, awaiting it raises a ``UsageError``."""
     return _PublishedId(job_id) if runs_event_loop() else job_id
 
 

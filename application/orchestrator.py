@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from sys import modules
 from typing import Any, overload
 
 from pydantic import BaseModel
@@ -299,7 +300,8 @@ class Orchestrator(Closeable):
         with self._publishing(name, 1) as headers:
             message = to_message(registration, job, priority, delay_s, headers, self.max_body_bytes)
             outcome = self.backend.publish(name, [message])[0]
-            return returned_id(confirmed_id(name, outcome, self.backend))
+            job_id = confirmed_id(name, outcome, self.backend)
+            return returned_id(job_id) if "asyncio" in modules else job_id  # no loop runs without it
 
     def _publishing(self, queue_name: str, count: int) -> AbstractContextManager[Mapping[str, str]]:
         return _UNOBSERVED if self.observer is None else self.observer.publishing(queue_name, count)
