@@ -31,7 +31,7 @@ class Exit(IntEnum):
     BUG = 70
     """A bug in this project; a traceback is printed."""
     AT_ONCE = 130
-    """Stopped at once, by a second signal or at the end of the grace period. Running jobs were released."""
+    """Stopped at once, by a second signal. Running jobs were released."""
 
 
 class BadUsage(JobsError):

@@ -37,7 +37,8 @@ _FINISHED = 100
 _EXIT_CODES = {
     Ending.FINISHED: _FINISHED,
     Ending.STOPPED: Exit.OK,
-    Ending.CUT_SHORT: Exit.AT_ONCE,
+    Ending.CUT_SHORT: Exit.OK,
+    Ending.AT_ONCE: Exit.AT_ONCE,
     Ending.DIED: Exit.BUG,
 }
 
@@ -130,10 +131,10 @@ def main() -> int:
     plan = Plan.model_validate_json(_read_line(pipe))
     threading.Thread(target=_watch_supervisor, args=(pipe, signal_queue), daemon=True).start()
     add_to_path(plan.app_dir)
-    code = _try_to_work(plan, signal_queue)
+    code, in_order = _try_to_work(plan, signal_queue)
     for number in (*STOP, AT_ONCE):
         signal.signal(number, signal.SIG_IGN)  # which Python, too, leaves as it is when it ends
-    if code not in (Exit.OK, _FINISHED):
+    if not in_order:
         _end(code)  # a handler may still run, on a thread that nothing else can end
     # A thread that a handler left behind, and that never ends, would keep the process for ever.
     watchdog = threading.Timer(plan.grace_s, _end, [code])
@@ -142,14 +143,16 @@ def main() -> int:
     return code
 
 
-def _try_to_work(plan: Plan, signal_queue: SignalQueue) -> int:
+def _try_to_work(plan: Plan, signal_queue: SignalQueue) -> tuple[int, bool]:
+    """Work; return the exit code, and whether every handler has ended."""
     try:
-        return _EXIT_CODES[_work(plan, signal_queue)]
+        ending = _work(plan, signal_queue)
     except JobsError as error:
-        return fail(str(error), exit_code(error))
+        return fail(str(error), exit_code(error)), False
     except BaseException:  # a constructor that calls sys.exit(0) has failed, too
         try_to_log(WORKER, logging.ERROR, "the process failed", traceback=True)
-        return Exit.BUG
+        return Exit.BUG, False
+    return _EXIT_CODES[ending], ending in (Ending.FINISHED, Ending.STOPPED)
 
 
 def _work(plan: Plan, signal_queue: SignalQueue) -> Ending:

@@ -31,7 +31,10 @@ class Ending(Enum):
     STOPPED = "stopped"
     """As asked, after the jobs that ran."""
     CUT_SHORT = "cut short"
-    """With a handler still running; its job was given back. The process must end, and the thread with it."""
+    """As asked, at the end of the grace period, with a handler still running. Its job was released, with no
+    attempt spent. The process must end, and the thread with it."""
+    AT_ONCE = "at once"
+    """Likewise, before that, by a second signal."""
     DIED = "died"
     """A consumer ended that nobody had asked to. The process must end, and another take its place."""
 
@@ -103,18 +106,14 @@ class Worker:
         try:
             self._connect()
             self._start()
-            return self._ending(all_ended=self._attend())
+            return self._ending(self._attend())
         finally:
             self._close()
 
-    def _ending(self, *, all_ended: bool) -> Ending:
+    def _ending(self, attended: Ending) -> Ending:
         if self._failures:
             raise self._failures[0]
-        if self._died:
-            return Ending.DIED
-        if not all_ended:
-            return Ending.CUT_SHORT
-        return Ending.FINISHED if self._deadline_s is None else Ending.STOPPED
+        return Ending.DIED if self._died else attended
 
     def _connect(self) -> None:
         settings = self._settings
@@ -164,25 +163,25 @@ class Worker:
             return self._settings.burst and not consumer.stopped
         return False
 
-    def _attend(self) -> bool:
-        """Wait for the threads, and for signals; return whether all have ended."""
+    def _attend(self) -> Ending:
+        """Wait for the threads, and for signals; return how the wait ended."""
         while any(thread.is_alive() for thread in self._threads):
             wait_s = _TICK_S
             if self._deadline_s is not None:
                 wait_s = min(wait_s, self._deadline_s - monotonic())
                 if wait_s <= 0:
-                    self._logger.warning("still running after the grace period: stopping at once")
-                    return False
+                    self._logger.warning("still running after the grace period: releasing what runs")
+                    return Ending.CUT_SHORT
             for number in self._signal_queue.wait(wait_s):
                 if number == AT_ONCE:
                     self._logger.warning("stopping at once")
-                    return False
+                    return Ending.AT_ONCE
                 if number != WAKE:
                     self._stop(signal.Signals(number).name)
             if self._failures or self._died:
                 self._stop("a consumer ended")
             self._tell_health()
-        return True
+        return Ending.FINISHED if self._deadline_s is None else Ending.STOPPED
 
     def _stop(self, why: str) -> None:
         if self._deadline_s is not None:

@@ -87,8 +87,12 @@ def test_a_signal_stops_it_after_the_jobs_that_run(
 
 
 @pytest.mark.parametrize(
-    ("signals", "grace_s"),
-    [([signal.SIGTERM], 0.05), ([signal.SIGTERM, AT_ONCE], 60.0), ([AT_ONCE], 60.0)],
+    ("signals", "grace_s", "ending"),
+    [
+        ([signal.SIGTERM], 0.05, Ending.CUT_SHORT),
+        ([signal.SIGTERM, AT_ONCE], 60.0, Ending.AT_ONCE),
+        ([AT_ONCE], 60.0, Ending.AT_ONCE),
+    ],
     ids=["grace ends", "told to hurry", "at once"],
 )
 def test_a_handler_that_does_not_end_is_left_and_its_job_given_back(
@@ -97,6 +101,7 @@ def test_a_handler_that_does_not_end_is_left_and_its_job_given_back(
     signal_queue: SignalQueue,
     signals: list[int],
     grace_s: float,
+    ending: Ending,
 ) -> None:
     """At once, without an attempt spent (SET-4)."""
     orchestrator.publish("points", {"x": 1})
@@ -109,7 +114,7 @@ def test_a_handler_that_does_not_end_is_left_and_its_job_given_back(
 
     worker = make_worker(work, grace_s=grace_s)
     try:
-        assert worker.run() is Ending.CUT_SHORT
+        assert worker.run() is ending
         assert orchestrator.counts("points").ready == 1
         with orchestrator.backend.open_consumer("points") as consumer:
             (delivery,) = consumer.receive(1, 0)
