@@ -15,7 +15,7 @@ from ..domain.errors import AlreadyConnected, HandlerMissing, InvalidInput, NotC
 from ..domain.job_context import ConsumerContext
 from ..domain.limits import check_int, check_name, check_seconds
 from ..domain.model_changes import changes
-from ..ports import ConsumerBackend
+from ..ports import ConsumerBackend, Observer
 from ..ports.base_classes import Closeable
 from .backends import detect_consumer_backend
 from .consuming.executor import Executor, Handler
@@ -83,6 +83,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
     concurrency: ClassVar[int] = 1
     """How many jobs run at once, unless ``connect`` is told otherwise."""
 
+    _executor_class: ClassVar[type[Executor]] = Executor
     _queue_name: str | None = None
     _connection: "_Connection | None" = None
     _close_after_job = False
@@ -198,11 +199,10 @@ class Consumer(Closeable, Generic[InT, OutT]):
             lease_s=lease_s,
             prefetch=None if prefetch is None else max(prefetch, concurrency),
         )
-        is_async = inspect.iscoroutinefunction(self.run)
-        handler, end_handler = (
-            _on_own_loop(self.run) if is_async and concurrency == 1 else (self.run, _nothing)
-        )
-        executor = Executor(
+        run = self._bound_handler()
+        is_async = inspect.iscoroutinefunction(run)
+        handler, end_handler = _on_own_loop(run) if is_async and concurrency == 1 else (run, _nothing)
+        executor = self._executor_class(
             schema=schema,
             handler=handler,
             policy=self.retry or schema.retry,
@@ -212,7 +212,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
             observer=orchestrator.observer,
             consumer=ConsumerContext(queue.name, orchestrator, ProgressReporter(backend, self.logger)),
         )
-        loop = make_loop(
+        loop = self._make_loop(
             queue.name,
             backend,
             executor,
@@ -231,6 +231,32 @@ class Consumer(Closeable, Generic[InT, OutT]):
             poll_timeout_s=poll_timeout_s,
             count_waiting=partial(orchestrator.count_queue_messages, queue.name),
             counts_lag_s=orchestrator.backend.capabilities.counts_lag_s,
+        )
+
+    def _bound_handler(self) -> Callable[[Any], Any]:
+        return self.run
+
+    def _make_loop(
+        self,
+        queue: str,
+        backend: ConsumerBackend,
+        executor: Executor,
+        *,
+        concurrency: int,
+        is_async: bool,
+        prefetch: int | None,
+        logger: logging.Logger,
+        observer: Observer | None,
+    ) -> ConsumeLoop:
+        return make_loop(
+            queue,
+            backend,
+            executor,
+            concurrency=concurrency,
+            is_async=is_async,
+            prefetch=prefetch,
+            logger=logger,
+            observer=observer,
         )
 
     def _check_settings(
@@ -417,9 +443,9 @@ class Consumer(Closeable, Generic[InT, OutT]):
 
 
 def _declared_models(cls: type) -> tuple[Any, ...]:
-    """Return what stands in the brackets of ``Consumer[…]`` among the bases of a class."""
+    """Return what stands in the brackets of ``Consumer[…]``, or of a subclass, among the bases of a class."""
     for base in getattr(cls, "__orig_bases__", ()):
-        if get_origin(base) is Consumer:
+        if isinstance(origin := get_origin(base), type) and issubclass(origin, Consumer):
             return get_args(base)
     return ()
 

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from functools import update_wrapper
-from typing import Generic
+from typing import Any, Generic
 
 from ..domain import Job, JobSchema, QueueKind, RetryPolicy
 from ..domain.errors import HandlerMissing, InvalidInput
@@ -12,7 +12,51 @@ from .handler_signature import check_takes_job
 from .job_queue import Answer, InT, OutT
 
 
-class JobHandler(Generic[InT, OutT]):
+class FunctionHandler(Generic[InT, OutT]):
+    """A function in the place of a consumer class: what a worker and a type checker need to know of it.
+
+    A worker finds it as ``module:name``.
+
+    Args:
+        function: What runs jobs.
+        consumer_class: What makes its consumers; it has the schema and the settings.
+    """
+
+    schema: JobSchema[InT, OutT]
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        schema: JobSchema[InT, OutT],
+        consumer_class: type[Consumer[InT, OutT]],
+    ) -> None:
+        self.schema = schema
+        self._name = function.__qualname__
+        self._consumer_class = consumer_class
+
+    @property
+    def queue_type(self) -> QueueKind | str:
+        """The type of the queue."""
+        return self._consumer_class.queue_type
+
+    @property
+    def retry(self) -> RetryPolicy | None:
+        """The retry policy instead of the schema's, if there is one."""
+        return self._consumer_class.retry
+
+    def consumer(self, *, queue: str | None = None) -> Consumer[InT, OutT]:
+        """Make a consumer that runs jobs by the function.
+
+        Args:
+            queue: The name of the queue, if it isn't the schema's.
+        """
+        return self._consumer_class(queue=queue)
+
+    def __repr__(self) -> str:
+        return f"<job handler {self._name} of {self.schema.name!r}>"
+
+
+class JobHandler(FunctionHandler[InT, OutT]):
     """A function that runs jobs, with all that a consumer needs to know. Made by :func:`job_handler`.
 
     A worker finds it as ``module:name``. Calling it calls the function, as in a test.
@@ -26,37 +70,48 @@ class JobHandler(Generic[InT, OutT]):
         retry: RetryPolicy | None,
         concurrency: int,
     ) -> None:
-        update_wrapper(self, function)
-        self.function = function
-        self.schema = schema
-        self.queue_type = queue_type
-        self.retry = retry
         members = {
             "schema": schema,
             "queue_type": queue_type,
             "retry": retry,
             "concurrency": concurrency,
             "run": staticmethod(function),
-            "__doc__": function.__doc__,
-            "__module__": function.__module__,
-            "__qualname__": function.__qualname__,
         }
-        self._consumer_class: type[Consumer[InT, OutT]] = type(function.__name__, (Consumer,), members)
+        super().__init__(function, schema, make_class(Consumer, function, members))
+        update_wrapper(self, function)
+        self.function = function
 
     def __call__(self, job: Job[InT]) -> Answer[OutT]:
         """Call the function."""
         return self.function(job)
 
-    def consumer(self, *, queue: str | None = None) -> Consumer[InT, OutT]:
-        """Make a consumer that runs jobs by the function.
 
-        Args:
-            queue: The name of the queue, if it isn't the schema's.
-        """
-        return self._consumer_class(queue=queue)
+def make_class(base: type[Any], function: Callable[..., Any], members: dict[str, Any]) -> type[Any]:
+    """Make a class of consumers that runs jobs by ``function``, and goes by its name."""
+    copied = ("__doc__", "__module__", "__qualname__")
+    return type(function.__name__, (base,), members | {name: getattr(function, name) for name in copied})
 
-    def __repr__(self) -> str:
-        return f"<job handler {self.function.__qualname__} of {self.schema.name!r}>"
+
+def check_decorated(name: str, schema: object) -> None:
+    """Refuse what isn't a schema in the brackets of the decorator ``name``.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    if not isinstance(schema, JobSchema):
+        raise InvalidInput(f"@{name}({schema!r:.80}): pass the JobSchema, as in @{name}(schema)")
+
+
+def check_function(name: str, function: object) -> None:
+    """Refuse what isn't a function below the decorator ``name``.
+
+    Raises:
+        HandlerMissing: it is none.
+    """
+    if not inspect.isroutine(function):
+        raise HandlerMissing(
+            f"@{name}: {function!r:.80} is no function; write it above one, or derive a class from Consumer"
+        )
 
 
 def job_handler(
@@ -78,15 +133,10 @@ def job_handler(
         InvalidInput: ``schema`` is no ``JobSchema``.
         HandlerMissing: what is decorated is no function, or can't be called with a job.
     """
-    if not isinstance(schema, JobSchema):
-        raise InvalidInput(f"@job_handler({schema!r:.80}): pass the JobSchema, as in @job_handler(schema)")
+    check_decorated("job_handler", schema)
 
     def decorate(function: Callable[[Job[InT]], Answer[OutT]]) -> JobHandler[InT, OutT]:
-        if not inspect.isroutine(function):
-            raise HandlerMissing(
-                f"@job_handler: {function!r:.80} is no function; write it above one, or derive a class from "
-                "Consumer"
-            )
+        check_function("job_handler", function)
         check_takes_job(getattr(function, "__name__", "the handler"), function)
         return JobHandler(function, schema, queue_type, retry, concurrency)
 

@@ -2,7 +2,7 @@
 
 import logging
 
-from ..domain.job_context import running
+from ..domain.job_context import BatchContext, running
 from ..domain.printable import printable
 from ..ports import Attempt, Observer
 
@@ -15,8 +15,9 @@ class JobContextFilter(logging.Filter):
 
     The record gets ``job_queue``, ``job_id`` and ``job_attempt``, for example for the format
     ``"%(levelname)s [%(job_queue)s %(job_id)s %(job_attempt)s] %(message)s"``. Outside a handler each is
-    ``"-"``. Add it to handlers, not to loggers: a logger's filters don't see what its children log. Where a
-    ``QueueHandler`` passes records to another thread, add it to that one.
+    ``"-"``; in the handler of a batch the id and the attempt are. Add it to handlers, not to loggers: a
+    logger's filters don't see what its children log. Where a ``QueueHandler`` passes records to another
+    thread, add it to that one.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -25,6 +26,9 @@ class JobContextFilter(logging.Filter):
             context = running.get()
             if context is None:
                 record.job_queue = record.job_id = record.job_attempt = NO_JOB
+            elif isinstance(context, BatchContext):
+                record.job_queue = context.consumer.queue
+                record.job_id = record.job_attempt = NO_JOB
             else:
                 job, _, consumer = context
                 record.job_queue = consumer.queue

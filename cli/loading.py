@@ -5,7 +5,8 @@ import traceback
 from importlib import import_module
 from typing import Any
 
-from ..application import Consumer, JobHandler
+from ..application import BatchConsumer, Consumer
+from ..application.job_handler import FunctionHandler
 from ..application.worker.worker import MakeConsumer
 from ..domain import JobSchema
 from .errors import BadUsage
@@ -45,7 +46,7 @@ def load_maker(target: str) -> MakeConsumer:
         BadUsage: it is neither.
     """
     found = load(target, "ConsumerClass")
-    if isinstance(found, JobHandler):
+    if isinstance(found, FunctionHandler):
         return found.consumer
     if isinstance(found, Consumer):
         cls = type(found).__name__
@@ -82,7 +83,7 @@ def load_schema(target: str) -> tuple[JobSchema[Any, Any], str]:
     found = load(target, "ConsumerClass")
     if isinstance(found, JobSchema):
         return found, "fifo"
-    if isinstance(found, JobHandler):
+    if isinstance(found, FunctionHandler):
         return found.schema, found.queue_type
     if isinstance(found, type) and issubclass(found, Consumer) and (own := found.own_schema()) is not None:
         return own, found.queue_type
@@ -95,8 +96,10 @@ def _listed(target: str) -> str:
     names = [
         name
         for name, value in vars(sys.modules[module]).items()
-        if (isinstance(value, type) and issubclass(value, Consumer) and value is not Consumer)
-        or isinstance(value, JobHandler)
+        if (
+            isinstance(value, type) and issubclass(value, Consumer) and value not in (Consumer, BatchConsumer)
+        )
+        or isinstance(value, FunctionHandler)
     ]
     return f"consumers in {module}: {', '.join(names) or 'none'}"
 

@@ -56,6 +56,8 @@ class Plan(BaseModel):
     lease_s: float
     poll_s: float
     prefetch: int | None
+    batch_size: int | None
+    batch_wait_s: float | None
     burst: bool
     log_format: LogFormat
     log_level: LogLevel
@@ -167,6 +169,8 @@ def _work(plan: Plan, signal_queue: SignalQueue) -> Ending:
             concurrency=plan.concurrency,
             lease_s=plan.lease_s,
             prefetch=plan.prefetch,
+            batch_size=plan.batch_size,
+            batch_wait_s=plan.batch_wait_s,
             poll_timeout_s=plan.poll_s,
             grace_s=plan.grace_s,
             burst=plan.burst,

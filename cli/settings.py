@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     lease_s: float = Field(30.0, gt=0, le=86_400)
     poll_s: float = Field(5.0, gt=0, le=3600)
     prefetch: int | None = Field(None, ge=1, le=10_000)
+    batch_size: int | None = Field(None, ge=1, le=10_000)
+    batch_wait_s: float | None = Field(None, ge=0, le=86_400)
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
     health_file: Path | None = None

@@ -50,6 +50,15 @@ _HOPELESS = frozenset({Exit.USAGE, Exit.BROKER, Exit.NOT_FOUND, Exit.NOT_INSTALL
     type=int,
     help="Jobs that a consumer takes at once.  [default: the backend's: 1 on RabbitMQ, else adaptive]",
 )
+@click.option(
+    "--batch-size", type=int, help="Jobs that a BatchConsumer runs at once.  [default: what its class says]"
+)
+@click.option(
+    "--batch-wait",
+    "batch_wait_s",
+    type=float,
+    help="Seconds that its batch waits for more jobs.  [default: what its class says]",
+)
 @click.option("--burst", is_flag=True, help="Exit once no job is ready, delayed or to be retried.")
 @click.option(
     "--reload",

@@ -8,12 +8,15 @@ from .handler_signals import HandlerSignal, Reject, RetryLater
 from .job import Job, new_job_id
 from .job_context import current_job
 from .job_progress import Progress, progress
+from .outcomes import Dead, Done, Retry
 from .queue import Queue, QueueKind
 from .retry import RetryPolicy
 from .schema import JobInput, JobOutput, JobSchema, SchemaLike, job_from_schema, read_schema
 
 __all__ = [
     "AnyJSON",
+    "Dead",
+    "Done",
     "HandlerSignal",
     "Job",
     "JobInput",
@@ -23,6 +26,7 @@ __all__ = [
     "Queue",
     "QueueKind",
     "Reject",
+    "Retry",
     "RetryLater",
     "RetryPolicy",
     "SchemaLike",

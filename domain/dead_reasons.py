@@ -11,7 +11,7 @@ class DeadReason(StrEnum):
     REJECTED = "rejected"
     """Its handler raised ``Reject`` (RTY-2)."""
     RESULT = "invalid result"
-    """What its handler returned doesn't fit the output model, or can't be written as JSON (RES-1)."""
+    """What its handler returned can't be used, and would be the same again (RES-1)."""
     ATTEMPTS = "attempts exhausted"
     """All its attempts failed (RTY-1)."""
     CRASHES = "crash budget exhausted"

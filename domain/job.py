@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Generic, TypeVar
 from pydantic import PlainSerializer
 
 from .errors import ImmutableJob, InvalidJob
-from .job_context import current_orchestrator
-from .job_progress import progress
+from .job_context import context_of, current_orchestrator
+from .job_progress import report
 from .limits import (
     MAX_ATTEMPTS,
     MAX_HEADER_CHARS,
@@ -116,7 +116,7 @@ class Job(Generic[InT]):
 
     def progress(self, done: float, total: float | None = None) -> None:
         """Report the progress of this job from its handler: see :func:`~.job_progress.progress`."""
-        progress(done, total)
+        report(context_of(self), done, total)
 
     @property
     def orchestrator(self) -> "Orchestrator":

@@ -4,7 +4,7 @@ A context variable carries it. So it is right with many jobs at once, in threads
 a thread that a job leaves behind still belongs to that job, not to the one that runs next.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,18 +37,46 @@ NO_CONSUMER = ConsumerContext()
 JobContext = tuple["Job[Any]", str, ConsumerContext]
 """One run of a job: the job, the receipt of its delivery, its consumer. A plain tuple, as it costs least."""
 
-running: ContextVar[JobContext | None] = ContextVar("mindtrace_jobs_running", default=None)
-"""The job of this context. Only what runs handlers sets it."""
+
+class BatchContext:
+    """One run of a batch of jobs: none of them is the one that runs."""
+
+    __slots__ = ("consumer", "members")
+
+    def __init__(self, members: Sequence[JobContext], consumer: ConsumerContext) -> None:
+        self.members = {member[0].id: member for member in members}
+        """By the ids of their jobs."""
+        self.consumer = consumer
+
+
+running: ContextVar[JobContext | BatchContext | None] = ContextVar("mindtrace_jobs_running", default=None)
+"""The job or the batch of this context. Only what runs handlers sets it."""
+
+
+def context_of(job: "Job[Any]") -> JobContext | None:
+    """Return the run of ``job`` if it is of the batch of this context; else the job that runs, if any."""
+    context = running.get()
+    return context.members.get(job.id) if isinstance(context, BatchContext) else context
+
+
+def current_receipts() -> tuple[str, ...]:
+    """Return the receipts of the job or the batch that runs in this context; none outside a handler."""
+    context = running.get()
+    if context is None:
+        return ()
+    if isinstance(context, BatchContext):
+        return tuple(receipt for _, receipt, _ in context.members.values())
+    return (context[1],)
 
 
 def current_job() -> "Job[Any] | None":
-    """Return the job whose handler runs in this context; None outside a handler.
+    """Return the job whose handler runs in this context; None outside a handler, and in one of a batch.
 
     A thread that the handler starts shares the context if it is run by ``contextvars.copy_context().run`` or
     ``asyncio.to_thread``; tasks share it by themselves.
     """
     context = running.get()
-    return None if context is None else context[0]
+    return None if context is None or isinstance(context, BatchContext) else context[0]
 
 
 def current_orchestrator() -> Any:
@@ -58,7 +86,8 @@ def current_orchestrator() -> Any:
         NotInHandler: no handler runs in this context.
     """
     context = running.get()
-    orchestrator = None if context is None else context[2].orchestrator
+    consumer = context.consumer if isinstance(context, BatchContext) else context and context[2]
+    orchestrator = None if consumer is None else consumer.orchestrator
     if orchestrator is None:
         raise NotInHandler(
             "job.orchestrator: no handler runs here. It is there while a consumer runs the job, also in the "

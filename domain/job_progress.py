@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from .errors import InvalidInput
-from .job_context import running
+from .job_context import BatchContext, JobContext, running
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ def progress(done: float, total: float | None = None) -> None:
     """Report the progress of the job that runs in this context. Outside a worker this does nothing.
 
     It is cheap enough for a loop: the broker is told twice a second at most. A thread that the handler starts
-    shares its context if it is run by ``contextvars.copy_context().run`` or ``asyncio.to_thread``.
+    shares its context if it is run by ``contextvars.copy_context().run`` or ``asyncio.to_thread``. In a batch
+    no job is the one that runs, so this does nothing: use :meth:`Job.progress`.
 
     Args:
         done: How much is done, in any unit.
@@ -48,8 +49,13 @@ def progress(done: float, total: float | None = None) -> None:
     Raises:
         InvalidInput: a number is negative or not finite.
     """
-    told = Progress(done, total)
     context = running.get()
+    report(None if isinstance(context, BatchContext) else context, done, total)
+
+
+def report(context: JobContext | None, done: float, total: float | None) -> None:
+    """Report the progress of one run of a job; see :func:`progress`."""
+    told = Progress(done, total)
     if context is not None:
         job, receipt, consumer = context
         consumer.report(job, receipt, told)

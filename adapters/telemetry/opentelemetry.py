@@ -1,8 +1,8 @@
 """Spans for OpenTelemetry: one for each publish, one for each attempt, joined by the job's headers."""
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 from opentelemetry import propagate, trace
@@ -11,14 +11,13 @@ from opentelemetry.trace import Link, Span, SpanKind, StatusCode, TracerProvider
 from ...domain import Job
 from ...ports import Attempt, Observer, Outcome
 
-_Running = tuple[Span, AbstractContextManager[Span]]
-
 
 class TracingObserver(Observer):
     """Opens a span around each publish and each attempt.
 
     The context of a publish travels in the headers of its jobs (``traceparent``). An attempt's span belongs
-    to that trace, and is current while the handler runs, so that spans of the handler are below it.
+    to that trace, and is current while the handler runs, so that spans of the handler are below it. In a
+    batch, each job has a span, and the last one is current.
 
     Args:
         system: What carries the jobs, such as ``redis``.
@@ -28,7 +27,7 @@ class TracingObserver(Observer):
     def __init__(self, system: str, provider: TracerProvider | None = None) -> None:
         self._system = system
         self._tracer = trace.get_tracer("mindtrace.jobs", tracer_provider=provider)
-        self._running: ContextVar[_Running | None] = ContextVar("mindtrace_jobs_span", default=None)
+        self._running = threading.local()
 
     @contextmanager
     def publishing(self, queue: str, count: int) -> Iterator[Mapping[str, str]]:
@@ -63,20 +62,26 @@ class TracingObserver(Observer):
         )
         current = trace.use_span(span, end_on_exit=True)
         current.__enter__()
-        self._running.set((span, current))
+        self._spans()[job.id] = (span, current)
 
     def ended(self, attempt: Attempt) -> None:
-        """Close the span of the attempt that this thread or task runs."""
-        running = self._running.get()
+        """Close the span of the job."""
+        running = self._spans().pop(attempt.job_id, None)
         if running is None:
             return
-        self._running.set(None)
         span, current = running
         span.set_attribute("mindtrace_jobs.outcome", attempt.outcome.value)
         if attempt.outcome is not Outcome.DONE and attempt.error is not None:
             span.set_attribute("error.type", attempt.error.partition(":")[0])
             span.set_status(StatusCode.ERROR, attempt.error)
         current.__exit__(None, None, None)
+
+    def _spans(self) -> dict[str, tuple[Span, AbstractContextManager[Span]]]:
+        """Return the open spans of this thread, by the ids of their jobs."""
+        spans: dict[str, tuple[Span, AbstractContextManager[Span]]] = self._running.__dict__.setdefault(
+            "spans", {}
+        )
+        return spans
 
     def _attributes(self, queue: str, name: str, kind: str) -> dict[str, str | int]:
         return {

@@ -6,9 +6,8 @@ from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from typing import Any
 
-from ...domain import Job
-
-AsyncHandler = Callable[[Job[Any]], Coroutine[Any, Any, Any]]
+AsyncHandler = Callable[[Any], Coroutine[Any, Any, Any]]
+"""Takes a job, or a batch of jobs."""
 
 
 class CoroutineHandler:
@@ -21,8 +20,8 @@ class CoroutineHandler:
         self._handler = handler
         self._local = threading.local()
 
-    def __call__(self, job: Job[Any]) -> Any:
-        """Run the handler for ``job``, and return or raise what it does.
+    def __call__(self, work: Any) -> Any:
+        """Run the handler for a job or a batch, and return or raise what it does.
 
         A KeyboardInterrupt or SystemExit of a task that an earlier job left on the loop is raised as well:
         asyncio ends the loop by it, whichever task raised it.
@@ -35,7 +34,7 @@ class CoroutineHandler:
         async def run() -> Any:
             nonlocal task
             task = asyncio.current_task()
-            return await self._handler(job)
+            return await self._handler(work)
 
         try:
             # In a copy of the context of now, where progress is listened to; else it were the first job's.

@@ -22,7 +22,8 @@ from ..failures import failed_attempt
 from ..handler_errors import describe, try_to_log
 from ..signals.graceful_stop import asks_to_stop
 
-Handler = Callable[[Job[Any]], Any]
+Handler = Callable[[Any], Any]
+"""Takes a job, or a batch of jobs."""
 new_ack: Callable[[type[Ack], tuple[Any, ...]], Ack] = tuple.__new__
 """Makes one in half the time of ``Ack(...)``, which counts once a job."""
 
@@ -171,7 +172,12 @@ class Executor:
         return result
 
     def _retry(
-        self, delivery: Delivery, job: Job[Any], delay_s: float, error: str, raised: BaseException
+        self,
+        delivery: Delivery,
+        job: Job[Any],
+        delay_s: float,
+        error: str,
+        raised: BaseException | None = None,
     ) -> Settlement:
         if job.attempt >= (job.max_attempts or self.policy.max_attempts):
             return self._dead(delivery, DeadReason.ATTEMPTS, error, raised)

@@ -184,6 +184,11 @@ class InFlight:
         """Whether this job runs, and is lost (LSE-4)."""
         return receipt in self._lost
 
+    def is_job_lost(self, job_id: str) -> bool:
+        """Whether a job of this id runs, and is lost (LSE-4)."""
+        with self._lock:
+            return any(self._running[receipt].id == job_id for receipt in self._lost)
+
     def release_all(self) -> None:
         """Settle the finished jobs, and release all others; raises as :meth:`settle`."""
         with self._settling, self._lock:  # no call settles any at this moment

@@ -8,7 +8,7 @@ from functools import partial
 from logging import Logger
 
 from ...domain.errors import BackendUnavailable, JobsError, UsageError
-from ...domain.job_context import running
+from ...domain.job_context import current_receipts
 from ...domain.printable import printable
 from ...domain.wording import quantity
 from ...ports import Ack, ConsumerBackend, Dead, Delivery, Observer, Release, Retry
@@ -67,18 +67,17 @@ class ConsumeLoop(ABC):
 
     @property
     def running_is_lost(self) -> bool:
-        """Whether the lease of the job that runs here was lost (LSE-4).
+        """Whether the lease of the job that runs here was lost, or of one of the batch (LSE-4).
 
         A thread that runs none asks about all that run.
         """
-        context = running.get()
-        return self._in_flight.has_lost if context is None else self._in_flight.is_lost(context[1])
+        receipts, in_flight = current_receipts(), self._in_flight
+        return any(map(in_flight.is_lost, receipts)) if receipts else in_flight.has_lost
 
     @property
     def runs_here(self) -> bool:
         """Whether the caller is the thread in :meth:`run`, or the handler of a job of this consumer."""
-        context = running.get()
-        is_handler = context is not None and self._in_flight.holds(context[1])
+        is_handler = any(map(self._in_flight.holds, current_receipts()))
         return is_handler or self._thread == threading.get_ident()
 
     @property

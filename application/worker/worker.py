@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from logging import ERROR, Logger
 from time import monotonic, time
 
 from ...domain.errors import JobsError, NotConnected
+from ..batch_consumer import BatchConsumer
 from ..consumer import Consumer
 from ..handler_errors import try_to_log
 from ..orchestrator import Orchestrator
@@ -47,6 +49,9 @@ class WorkerSettings:
     """How many jobs each consumer runs at once; None is what its class says."""
     lease_s: float = 30.0
     prefetch: int | None = None
+    batch_size: int | None = None
+    """How many jobs a batch has at most; None is what its class says. Likewise the next."""
+    batch_wait_s: float | None = None
     poll_timeout_s: float = 5.0
     grace_s: float = 30.0
     """How many seconds, after the first signal, a handler may take to end."""
@@ -119,7 +124,12 @@ class Worker:
         settings = self._settings
         for make in self._makers:
             consumer = make()
-            consumer.connect(
+            connect = consumer.connect
+            if isinstance(consumer, BatchConsumer):
+                connect = partial(
+                    consumer.connect, batch_size=settings.batch_size, batch_wait_s=settings.batch_wait_s
+                )
+            connect(
                 self._orchestrator,
                 concurrency=settings.concurrency,
                 lease_s=settings.lease_s,

@@ -1,20 +1,27 @@
 """Code that type checkers must accept."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from mindtrace.jobs import (
+    BatchConsumer,
     Consumer,
+    Dead,
+    Done,
     Job,
     JobHandle,
     JobInput,
+    JobOutcome,
     JobOutput,
     JobQueue,
     JobSchema,
     Orchestrator,
     PublishOutcome,
     RedisClient,
+    Retry,
     RetryPolicy,
     SQLiteClient,
+    batch_handler,
     job_from_schema,
     job_handler,
 )
@@ -72,6 +79,38 @@ async def inspect_later(job: Job[ImageInput]) -> ImageOutput:
     return ImageOutput(defects=job.attempt)
 
 
+class Batcher(BatchConsumer[ImageInput, ImageOutput]):
+    schema = JobSchema(name="inspect", input=ImageInput, output=ImageOutput)
+    batch_size = 8
+    batch_wait_s = 0.5
+
+    def run_batch(self, jobs: Sequence[Job[ImageInput]]) -> list[ImageOutput]:
+        return [ImageOutput(defects=len(job.payload.path)) for job in jobs if not self.is_lost(job)]
+
+
+class OutcomeBatcher(BatchConsumer[ImageInput, ImageOutput]):
+    def run_batch(self, jobs: Sequence[Job[ImageInput]]) -> list[JobOutcome[ImageOutput]]:
+        output = ImageOutput(defects=len(jobs[0].payload.path))
+        return [output, {"defects": 1}, None, Done(output), Done(), Retry(5.0), Dead("no"), ValueError("no")]
+
+
+class AsyncBatcher(BatchConsumer[ImageInput, ImageOutput]):
+    schema = schema
+
+    async def run_batch(self, jobs: Sequence[Job[ImageInput]]) -> list[ImageOutput | Retry | None]:
+        return [None if self.lease_lost else ImageOutput(defects=job.attempt) for job in jobs]
+
+
+class SilentBatcher(BatchConsumer[ImageInput]):
+    def run_batch(self, jobs: Sequence[Job[ImageInput]]) -> list[None]:
+        return [None for job in jobs if job.payload.path.upper()]
+
+
+@batch_handler(schema, batch_size=8)
+def inspect_images(jobs: Sequence[Job[ImageInput]]) -> list[ImageOutput]:
+    return [ImageOutput(defects=len(job.payload.path)) for job in jobs]
+
+
 def publish(orchestrator: Orchestrator) -> int:
     queue: JobQueue[ImageInput, ImageOutput] = orchestrator.queue(schema)
     handle: JobHandle[ImageOutput] = queue.publish(ImageInput(path="a.png"), delay_s=timedelta(1).seconds)
@@ -94,6 +133,9 @@ def connect() -> None:
         except JobFailed as error:
             raise JobsError from error
     Inspector().connect(Orchestrator("memory://"))
+    Batcher().connect(Orchestrator("memory://"), batch_size=4, batch_wait_s=0)
+    print(inspect_images([job_from_schema(schema, {"path": "a.png"})]))
+    inspect_images.consumer().connect(Orchestrator("memory://"), batch_size=4)
     inspect_image(job_from_schema(schema, {"path": "a.png"}))
     inspect_later.consumer().consume(1)
     orchestrator = Orchestrator("memory://")

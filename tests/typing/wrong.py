@@ -1,12 +1,16 @@
 """Code that type checkers must refuse, in each line that says so."""
 
+from collections.abc import Sequence
+
 from mindtrace.jobs import (
+    BatchConsumer,
     Consumer,
     Job,
     JobInput,
     JobOutput,
     JobSchema,
     Orchestrator,
+    batch_handler,
     job_handler,
 )
 
@@ -51,6 +55,26 @@ class WrongField(Consumer[ImageInput, ImageOutput]):
 @job_handler(schema)  # wrong
 def wrong_handler(job: Job[Other]) -> ImageOutput:
     return ImageOutput(defects=job.payload.n)
+
+
+class WrongBatch(BatchConsumer[ImageInput, ImageOutput]):
+    def run_batch(self, jobs: Sequence[Job[Other]]) -> list[ImageOutput]:  # wrong
+        return [ImageOutput(defects=job.payload.n) for job in jobs]
+
+
+class WrongElement(BatchConsumer[ImageInput, ImageOutput]):
+    def run_batch(self, jobs: Sequence[Job[ImageInput]]) -> list[Other]:  # wrong
+        return [Other(n=1)]
+
+
+class WrongSingle(BatchConsumer[ImageInput, ImageOutput]):
+    def run_batch(self, jobs: Sequence[Job[ImageInput]]) -> ImageOutput:  # wrong
+        return ImageOutput(defects=jobs[0].payload.size)  # wrong
+
+
+@batch_handler(schema)  # wrong
+def wrong_batch_handler(jobs: Sequence[Job[Other]]) -> list[ImageOutput]:
+    return [ImageOutput(defects=job.payload.n) for job in jobs]
 
 
 def publish(orchestrator: Orchestrator) -> None:

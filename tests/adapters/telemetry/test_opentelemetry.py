@@ -1,6 +1,6 @@
 """Spans follow the semantic conventions for messaging, and one trace leads from publisher to handler."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from mindtrace.jobs import BatchConsumer, Dead, Job, JobInput, JobSchema, LocalClient, Orchestrator
 from mindtrace.jobs.adapters.telemetry.opentelemetry import TracingObserver
 from mindtrace.jobs.ports import Attempt, Outcome
 
@@ -95,3 +96,25 @@ def test_a_batch_says_how_many_and_an_error_what(
 
     assert attributes["messaging.batch.message_count"] == 3
     assert attributes["error.type"] == "ZeroDivisionError"
+
+
+def test_each_job_of_a_batch_has_a_span_and_none_stays_behind(
+    observer: TracingObserver, exporter: InMemorySpanExporter
+) -> None:
+    class Halves(BatchConsumer):
+        schema = JobSchema(name="halves", input=JobInput)
+
+        def run_batch(self, jobs: Sequence[Job[Any]]) -> list[Any]:
+            return [None, Dead("never"), None]
+
+    with LocalClient() as client, Halves() as consumer:
+        orchestrator = Orchestrator(client, observers=[observer])
+        consumer.connect(orchestrator, batch_size=3)
+        orchestrator.publish_batch("halves", [{}, {}, {}])
+        consumer.consume(3)
+
+    (publish, *attempts) = exporter.get_finished_spans()
+    assert {span.context.trace_id for span in attempts} == {publish.context.trace_id}
+    outcomes = [(span.attributes or {})["mindtrace_jobs.outcome"] for span in reversed(attempts)]
+    assert outcomes == ["done", "dead", "done"]
+    assert not trace.get_current_span().get_span_context().is_valid

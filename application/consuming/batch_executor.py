@@ -1,0 +1,177 @@
+"""The execution of one batch: decode each job, run all at once, and settle each by what is said of it."""
+
+import gc
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from logging import INFO, WARNING
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from ...domain import Dead as DeadOutcome
+from ...domain import Done, Job
+from ...domain import Retry as RetryOutcome
+from ...domain.dead_reasons import DeadReason
+from ...domain.handler_signals import HandlerSignal
+from ...domain.job_context import BatchContext, JobContext, running
+from ...ports import Delivery, Settlement
+from ..handler_errors import describe, try_to_log
+from ..signals.graceful_stop import asks_to_stop
+from .executor import Executor
+from .memory_limit import MemoryLimit
+from .out_of_memory import is_out_of_memory
+
+
+class _Member(NamedTuple):
+    """A job of a batch that its handler is to run."""
+
+    delivery: Delivery
+    job: Job[Any]
+    context: JobContext
+
+
+class WrongAnswer(Exception):
+    """What a handler returned doesn't say what becomes of each of its jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchExecutor(Executor):
+    """Turns batches of deliveries into settlements; its handler takes a list of jobs.
+
+    As with :class:`Executor`, no job and no handler can make it raise.
+    """
+
+    def execute_batch(self, deliveries: Sequence[Delivery], memory: MemoryLimit) -> list[Settlement]:
+        """Run deliveries as one batch, and return the settlement of each, in any order.
+
+        Those that can't be decoded are dead by themselves. Where memory runs out, the batch is run in parts.
+
+        Args:
+            deliveries: What to run.
+            memory: How many to run at once at most; it learns what fits.
+        """
+        began_s = perf_counter()
+        settlements: list[Settlement] = []
+        members: list[_Member] = []
+        for delivery in deliveries:
+            job = self._begin(delivery)
+            if isinstance(job, Job):
+                members.append(_Member(delivery, job, (job, delivery.receipt, self.consumer)))
+            else:
+                settlements.append(self._tell(delivery, job, began_s))
+        if members:
+            settlements += self._run_members(members, memory, began_s)
+        return settlements
+
+    def _run_members(self, members: list[_Member], memory: MemoryLimit, began_s: float) -> list[Settlement]:
+        token = running.set(BatchContext([member.context for member in members], self.consumer))
+        try:
+            if self.observer is not None:
+                for member in members:
+                    self.observer.started(self.schema.name, member.job)
+            settlements = self._run_in_parts(members, memory)
+            if self.observer is not None:  # in reverse, so that what was opened last is closed first
+                for member, settlement in zip(reversed(members), reversed(settlements), strict=True):
+                    running.set(member.context)
+                    self._tell(member.delivery, settlement, began_s)
+            return settlements
+        finally:
+            running.reset(token)
+
+    def _run_in_parts(self, members: list[_Member], memory: MemoryLimit) -> list[Settlement]:
+        """Run as many at once as fit into memory; return one settlement for each, in order."""
+        settlements: list[Settlement] = []
+        while len(settlements) < len(members):
+            part = members[len(settlements) :][: memory.size]
+            settled = self._run_part(part, memory)
+            if settled is None:
+                gc.collect()  # or what the failed attempt has made would take up memory in the next
+            else:
+                settlements += settled
+        return settlements
+
+    def _run_part(self, part: list[_Member], memory: MemoryLimit) -> list[Settlement] | None:
+        """Run jobs at once; return one settlement for each, or None if fewer are to be tried."""
+        try:
+            outcomes = _outcomes(self.handler([member.job for member in part]), len(part))
+        except WrongAnswer as error:
+            return [self._dead(member.delivery, DeadReason.RESULT, f"{error}") for member in part]
+        except BaseException as error:
+            if asks_to_stop(error):
+                raise
+            if len(part) == 1 or not is_out_of_memory(error):
+                return self._fail_all(part, error)
+            memory.ran_out(len(part))
+            self._tell_smaller(len(part), memory.size, error)
+            return None
+        if memory.fitted(len(part)):
+            try_to_log(self.logger, INFO, "trying up to %d jobs at once again", memory.size)
+        return [self._settle_one(member, outcome) for member, outcome in zip(part, outcomes, strict=True)]
+
+    def _tell_smaller(self, jobs: int, at_once: int, error: BaseException) -> None:
+        try_to_log(
+            self.logger,
+            WARNING,
+            "memory ran out with %d jobs at once: trying up to %d from now on: %s",
+            jobs,
+            at_once,
+            describe(error),
+        )
+
+    def _fail_all(self, members: list[_Member], error: BaseException) -> list[Settlement]:
+        """Return how to settle jobs whose handler raised ``error``, which is being handled."""
+        if len(members) == 1 or isinstance(error, HandlerSignal):
+            return [self._settle_one(member, error) for member in members]
+        ids = ", ".join(member.job.id for member in members)
+        try_to_log(self.logger, WARNING, "a batch of %d jobs failed: %s", len(members), ids, traceback=True)
+        shown, delay_s = describe(error), self.policy.delay_s
+        return [
+            self._retry(member.delivery, member.job, delay_s(member.job.attempt), shown, error)
+            for member in members
+        ]
+
+    def _settle_one(self, member: _Member, outcome: Any) -> Settlement:
+        """Return how to settle a job by its outcome."""
+        delivery, job, context = member
+        token = running.set(context)  # what is logged is this job's
+        try:
+            match outcome:
+                case BaseException():
+                    raise outcome
+                case RetryOutcome(delay_s, reason):
+                    delay_s = self.policy.delay_s(job.attempt) if delay_s is None else delay_s
+                    return self._retry(delivery, job, delay_s, str(reason))
+                case DeadOutcome(reason):
+                    return self._dead(delivery, DeadReason.REJECTED, str(reason))
+                case Done(output):
+                    outcome = output
+            return self._succeed(delivery, job, outcome)
+        except BaseException as error:
+            return self._fail(delivery, job, error)
+        finally:
+            running.reset(token)
+
+
+def _outcomes(answer: object, jobs: int) -> list[Any]:
+    """Return what a handler says of each of its jobs.
+
+    Raises:
+        WrongAnswer: it isn't a sequence of so many outcomes.
+    """
+    if not isinstance(answer, Sequence) or isinstance(answer, str | bytes | bytearray):
+        if inspect.iscoroutine(answer):
+            answer.close()  # or Python would warn that it was never awaited
+        hint = "; make it an async def, and await there" if inspect.isawaitable(answer) else ""
+        raise WrongAnswer(
+            f"run_batch returned {_kind(answer)}: return a list with one outcome for each job{hint}"
+        )
+    outcomes = list(answer)
+    if len(outcomes) != jobs:
+        raise WrongAnswer(
+            f"run_batch returned {len(outcomes)} outcomes for {jobs} jobs: return one for each, in order"
+        )
+    return outcomes
+
+
+def _kind(answer: object) -> str:
+    return "None" if answer is None else f"a {type(answer).__name__}"

@@ -1,0 +1,128 @@
+"""Jobs in batches: collect some, run them at once on the thread that consumes, settle each."""
+
+from contextlib import suppress
+from logging import Logger
+from time import monotonic
+
+from ...domain.errors import BackendUnavailable
+from ...ports import ConsumerBackend, Delivery, Observer
+from .batch_executor import BatchExecutor
+from .lease_renewer import SLOW_S
+from .loop import ConsumeLoop
+from .memory_limit import MemoryLimit
+from .stop_conditions import StopCondition
+
+
+class BatchLoop(ConsumeLoop):
+    """Runs up to ``batch_size`` jobs at once, or as many as come within ``wait_s`` after the first.
+
+    The jobs of a consumer that died are suspects: each of them may have killed it. They run alone, each in a
+    batch of one, while no other job is in flight here.
+
+    Args:
+        batch_size: How many jobs a batch has at most.
+        wait_s: For how many seconds a batch that isn't full waits for more.
+    """
+
+    def __init__(
+        self,
+        queue: str,
+        backend: ConsumerBackend,
+        executor: BatchExecutor,
+        *,
+        batch_size: int,
+        wait_s: float,
+        logger: Logger,
+        observer: Observer | None = None,
+    ) -> None:
+        super().__init__(queue, backend, executor, prefetch=batch_size, logger=logger, observer=observer)
+        self._batches = executor
+        self._memory = MemoryLimit(batch_size)
+        self._wait_s = wait_s
+
+    def is_lost(self, job_id: str) -> bool:
+        """Whether the lease of this job, which runs here, was lost (LSE-4)."""
+        return self._in_flight.is_job_lost(job_id)
+
+    def _watch(self) -> None:
+        """While a slow batch runs, release what the broker has sent meanwhile."""
+        if self._in_flight.stalled_s >= SLOW_S:
+            self._in_flight.release_queued()
+
+    def _consume(self, stop_at: int | None, stop_condition: StopCondition) -> None:
+        self._settle(take=0)
+        waited_s: float | None = None
+        while not self._stops():
+            room = self._room(stop_at)
+            timeout_s = stop_condition(waited_s) if room else None
+            if timeout_s is None:
+                return
+            began_s = monotonic()
+            deliveries = self._receive(room, timeout_s)
+            waited_s = None if deliveries else monotonic() - began_s
+            while deliveries:
+                self._collect(deliveries, stop_at)
+                if self._stops():
+                    return  # what was collected is released
+                self._run_batch(self._start_batch())
+                if self._stops():
+                    return  # what is finished is settled at the end
+                deliveries = self._settle(take=self._room(stop_at))
+                self._tell_polled(deliveries)
+
+    def _stops(self) -> bool:
+        """Whether it was asked to stop, by any thread at any moment."""
+        return self._stopping.is_set
+
+    # -- collecting ---------------------------------------------------------------------------------
+
+    def _room(self, stop_at: int | None) -> int:
+        """Return how many more jobs to take for the batch that is being collected."""
+        in_flight = self._in_flight
+        room = (1 if self._runs_suspect else self._memory.size) - in_flight.queued
+        return room if stop_at is None else min(room, stop_at - in_flight.started - in_flight.queued)
+
+    def _collect(self, deliveries: list[Delivery], stop_at: int | None) -> None:
+        """Queue jobs, and those that come soon, until the batch is full or one came that must run alone."""
+        give_up_s = monotonic() + self._wait_s
+        while deliveries:
+            self._in_flight.add(deliveries)
+            if any(delivery.crashes for delivery in deliveries):
+                return
+            asked_for_one, self._runs_suspect = self._runs_suspect, False
+            room, wait_s = self._room(stop_at), give_up_s - monotonic()
+            if room <= 0 or self._stops() or (wait_s <= 0 and not asked_for_one):
+                return
+            deliveries = self._receive_more(room, max(0.0, wait_s))
+
+    def _receive_more(self, room: int, wait_s: float) -> list[Delivery]:
+        """Wait for more jobs; for none where the broker is away, as those here can run."""
+        try:
+            deliveries = self._backend.receive(room, wait_s)
+        except BackendUnavailable as error:
+            self._logger.debug("the batch is run as it is while the broker is away: %s", error)
+            return []
+        self._tell_polled(deliveries)
+        return deliveries
+
+    # -- running ------------------------------------------------------------------------------------
+
+    def _start_batch(self) -> list[Delivery]:
+        """Start what was collected, up to a job that must run alone; or that job."""
+        in_flight = self._in_flight
+        batch: list[Delivery] = []
+        while (delivery := in_flight.start_next()) is not None:
+            batch.append(delivery)
+            if delivery.crashes:
+                return batch if self._isolate(delivery) else []
+        if in_flight.has_queued:  # a crash of the batch would be charged to what waits behind it, too
+            with suppress(BackendUnavailable):  # it is released with the next settlements
+                in_flight.release_queued()
+        return batch
+
+    def _run_batch(self, batch: list[Delivery]) -> None:
+        if not batch:
+            return
+        self._runs_suspect = batch[0].crashes > 0
+        for settlement in self._batches.execute_batch(batch, self._memory):
+            self._in_flight.finish(settlement)
