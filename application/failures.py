@@ -16,7 +16,7 @@ from .signals.graceful_stop import asks_to_stop
 
 _FRAMES = 50
 """The most frames of one error that are looked at: what recurs without end has thousands."""
-_NOT_THE_HANDLERS = ("mindtrace.jobs.", "asyncio.")
+_NOT_THE_HANDLERS = ("mindtrace.jobs.application.", "mindtrace.jobs.domain.", "asyncio.")
 """Modules whose frames lead to the handler, and say nothing of it."""
 
 

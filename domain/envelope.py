@@ -291,10 +291,8 @@ def _plain_or_empty(value: object) -> object:
 def _reason(error: Exception) -> str:
     """Say what pydantic says, without its prefixes."""
     text = str(error).removeprefix("Error serializing to JSON: ").removeprefix("PydanticSerializationError: ")
-    advice = "use text, numbers, lists, dicts and models"
-    if text.startswith("invalid utf-8 sequence"):
-        advice = "declare a field for bytes as bytes"
-    return f"{text}; {advice}"
+    advice = "; declare a field for bytes as bytes" if text.startswith("invalid utf-8 sequence") else ""
+    return f"{text}{advice}"
 
 
 def _lost_bytes(value: object, read: object, path: str) -> str | None:

@@ -145,7 +145,9 @@ class _Walk:
         if field.exclude:
             if field.is_required():
                 self._refuse(
-                    place, "is required but excluded from serialization, so no consumer would ever see it"
+                    place,
+                    "is required but excluded from serialization, so no consumer would ever see it; give it "
+                    "a default, or don't exclude it",
                 )
             return
         written = field.serialization_alias or name

@@ -16,7 +16,7 @@ import numpy as np
 from mindtrace.jobs import BatchConsumer, Dead, Job, JobInput, JobOutcome, JobOutput, JobSchema, Orchestrator
 
 try:
-    import torch
+    import torch  # type: ignore[import-not-found,unused-ignore]  # pyright: ignore[reportMissingImports]
 except ImportError:
     torch = None
 
@@ -54,7 +54,8 @@ class Model:
             values = torch.from_numpy(values).to(self._device)
             for weights in self._weights:
                 values = torch.tanh(values @ weights)
-            return values.cpu().numpy()
+            embedded: np.ndarray = values.cpu().numpy()
+            return embedded
 
 
 @cache
@@ -107,10 +108,10 @@ def images_per_second(images: Sequence[Image], batch_size: int) -> float:
 
 
 def plot(images: Sequence[Image], file: Path, rounds: int = 5) -> None:
-    import matplotlib
+    import matplotlib  # type: ignore[import-not-found,unused-ignore]  # pyright: ignore[reportMissingImports]
 
     matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    import matplotlib.pyplot as plt  # type: ignore[import-not-found,unused-ignore]  # pyright: ignore[reportMissingImports]
 
     runs = [[images_per_second(images, size) for size in SIZES] for _ in range(rounds)]  # round after round
     found = dict(zip(SIZES, map(sorted, zip(*runs, strict=True)), strict=True))

@@ -181,7 +181,7 @@ def test_a_result_that_cannot_be_written_is_dead_at_once(value: object, error: s
     dead = executor.execute(Delivery("a", encode(job_from_schema(schema, {}), schema), "r", 1, 1, 0, None))
 
     assert isinstance(dead, Dead)
-    assert (dead.reason, dead.error[: len(error)]) == ("invalid result", error)
+    assert (dead.reason, decode_failure(dead.error).error[: len(error)]) == ("invalid result", error)
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_a_job_that_has_not_ended_is_not_ready(orchestrator: Orchestrator, make_
         orchestrator.result("points", job_id, timeout_s=0.01)
     make_consumer(ask).consume(1)
 
-    assert seen == [f"job {job_id}: no result within 0 s: it is running"]
+    assert seen == [f"job {job_id}: no result within 0 s: it is running; to wait for it, pass timeout_s"]
 
 
 def test_a_job_that_is_not_known_is_not_found(orchestrator: Orchestrator) -> None:

@@ -263,7 +263,10 @@ def test_result_says_why_there_is_none(command: Command, inspect: Orchestrator) 
     """The job waits, or nobody knows it."""
     job_id = inspect.publish("inspect", {"path": "a"})
 
-    assert command("result", job_id).err == f"error: job {job_id}: no result within 0 s: it is waiting\n"
+    assert (
+        command("result", job_id).err
+        == f"error: job {job_id}: no result within 0 s: it is waiting; to wait for it, pass timeout_s\n"
+    )
     assert "not known in queue 'inspect'" in command("result", "nobody", "--queue", "inspect").err
     assert "not known in queue 'inspect'" in command("result", "nobody").err
 

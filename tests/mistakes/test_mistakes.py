@@ -874,7 +874,8 @@ BACKENDS: dict[str, Row] = {
     ),
     "results on RabbitMQ": (
         errors.UnsupportedCapability,
-        "give its client a store for them, as in RabbitMQClient(results=RedisResultStore(...))",
+        "name a store for them, in the URL as in amqp://localhost?results=redis://localhost:6379/0, or as in "
+        "RabbitMQClient(results=RedisResultStore(...))",
         lambda w: RabbitMQClient("127.0.0.1", NOBODYS_PORT).result("inspect", "a"),
     ),
     "a result store that isn't there": (
