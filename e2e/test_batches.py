@@ -30,7 +30,7 @@ from mindtrace.jobs.domain.dead_reasons import DeadReason
 from mindtrace.jobs.ports import Message
 
 from .batch_worker import BATCH_SIZE, KILLER, SCHEMA, Image
-from .workers import eventually
+from .worker_process import eventually
 
 WORKER = Path(__file__).with_name("batch_worker.py")
 LIMIT_S = 120.0

@@ -62,6 +62,15 @@ class ConsumerBackend(Closeable):
                 doesn't raise this: it answers ``LOST``.
         """
 
+    def allow_ahead(self, limit: int) -> None:
+        """Let the broker send jobs ahead until this consumer has ``limit`` jobs, or about as many.
+
+        A consumer that runs many jobs at once says so. Then :meth:`settle` needn't ask for each job, and what
+        it doesn't return comes with the next call. Those that the consumer holds, and those that were sent
+        ahead, count towards the limit. It holds until the next call of this or of :meth:`release_ahead`, by
+        the thread that calls :meth:`receive`. Only a backend whose broker sends jobs ahead overrides this.
+        """
+
     def release_ahead(self) -> None:
         """Release the jobs that the broker sent and no call has returned yet, because a job takes long.
 

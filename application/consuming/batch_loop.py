@@ -7,6 +7,7 @@ from time import monotonic
 from ...domain.errors import BackendUnavailable
 from ...ports import ConsumerBackend, Delivery, Observer
 from .batch_executor import BatchExecutor
+from .batch_sizer import BatchSizer
 from .lease_renewer import SLOW_S
 from .loop import ConsumeLoop
 from .memory_limit import MemoryLimit
@@ -35,7 +36,9 @@ class BatchLoop(ConsumeLoop):
         logger: Logger,
         observer: Observer | None = None,
     ) -> None:
-        super().__init__(queue, backend, executor, prefetch=batch_size, logger=logger, observer=observer)
+        super().__init__(
+            queue, backend, executor, sizer=BatchSizer(batch_size), logger=logger, observer=observer
+        )
         self._batches = executor
         self._memory = MemoryLimit(batch_size)
         self._wait_s = wait_s

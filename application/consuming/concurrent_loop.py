@@ -7,6 +7,7 @@ from time import monotonic
 
 from ...domain.errors import BackendUnavailable, Closed, QueueNotFound
 from ...ports import ConsumerBackend, Delivery, Observer
+from .batch_sizer import BatchSizer
 from .executor import Executor
 from .handler_runner import HandlerRunner
 from .idle_settler import IdleSettler
@@ -17,6 +18,8 @@ from .stop_conditions import Forever, StopCondition
 
 _SETTLE_S = 0.05
 """The longest that a settlement waits for others to share its round trip."""
+_MEASURED_S = 0.005
+"""The shortest time over which the speed of the jobs is measured."""
 _POLL_S = 5.0
 """The longest single wait for a job while others run."""
 
@@ -43,7 +46,11 @@ class ConcurrentLoop(ConsumeLoop):
         logger: Logger,
         observer: Observer | None = None,
     ) -> None:
-        super().__init__(queue, backend, executor, prefetch=prefetch, logger=logger, observer=observer)
+        if prefetch is None and (backend.prefetch or 0) >= concurrency:
+            prefetch = backend.prefetch  # one below is a default for one job at a time
+        super().__init__(
+            queue, backend, executor, sizer=BatchSizer(prefetch), logger=logger, observer=observer
+        )
         self._concurrency = concurrency
         self._runner = make_runner(self._in_flight)
         self._measured_s = 0.0
@@ -76,13 +83,13 @@ class ConcurrentLoop(ConsumeLoop):
             if (suspect := in_flight.start_suspect()) is not None:
                 self._run_alone(suspect)
             room = self._room(stop_at)
-            if room <= 0:
+            if room <= 0 or in_flight.held > self._concurrency + self._ahead // 2:
                 if in_flight.started == stop_at:
                     return
                 self._add(self._settle_when_worthwhile(stop_at))
                 may_be_ready = True
-            elif may_be_ready:
-                deliveries = self._settle_and_take(room)
+            elif may_be_ready or in_flight.unsettled:
+                deliveries = self._take(room, stop_at)
                 self._add(deliveries)
                 may_be_ready = len(deliveries) == room
             else:
@@ -90,13 +97,15 @@ class ConcurrentLoop(ConsumeLoop):
                 timeout_s = _POLL_S if was_busy else stop_condition(waited_s)
                 if timeout_s is None:
                     return
+                self._allow_ahead(room, stop_at)
                 began = monotonic()
                 with settler.settling(ends_wait):
                     deliveries = self._receive(room, timeout_s)
                 waited_s = None if deliveries or was_busy else monotonic() - began
                 self._add(deliveries)
                 may_be_ready = bool(deliveries)
-                self._restart_measuring()
+                if not was_busy:
+                    self._restart_measuring()
 
     def _add(self, deliveries: list[Delivery]) -> None:
         if deliveries:
@@ -108,16 +117,29 @@ class ConcurrentLoop(ConsumeLoop):
         """Wait until enough jobs are finished to share a round trip; settle them, and take others."""
         in_flight = self._in_flight
         self._wait_for_finished(max(1, self._ahead // 2), _SETTLE_S)
-        self._measure()
-        if in_flight.stalled_s >= SLOW_S and in_flight.has_queued:
+        if in_flight.stalled_s >= SLOW_S:
             self._release_queued()
-        return self._settle_and_take(max(0, self._room(stop_at)))
+        return self._take(max(0, self._room(stop_at)), stop_at)
 
-    def _settle_and_take(self, room: int) -> list[Delivery]:
+    def _take(self, room: int, stop_at: int | None) -> list[Delivery]:
+        """Settle what is finished, and take up to ``room`` jobs."""
+        self._measure()
+        if room:
+            self._allow_ahead(room, stop_at)
         deliveries = self._settle(take=room)
         if room:
             self._tell_polled(deliveries)
         return deliveries
+
+    def _allow_ahead(self, room: int, stop_at: int | None) -> None:
+        """Let the broker send jobs before they are asked for, unless these are the last to be run."""
+        in_flight = self._in_flight
+        left = None if stop_at is None else stop_at - in_flight.started - in_flight.queued
+        if self._runs_suspect or (left is not None and left <= room):
+            with suppress(BackendUnavailable):  # then there are none
+                self._backend.release_ahead()
+        else:
+            self._backend.allow_ahead(self._limit)
 
     def _run_alone(self, suspect: Delivery) -> None:
         """Run a job that was just started, and that may kill its consumer, while no other is in flight."""
@@ -151,8 +173,13 @@ class ConcurrentLoop(ConsumeLoop):
         in_flight = self._in_flight
         if in_flight.has_suspect:
             return 0  # it waits until the others have ended
-        room = (1 if self._runs_suspect else self._concurrency + self._ahead) - in_flight.held
+        room = (1 if self._runs_suspect else self._limit) - in_flight.held
         return room if stop_at is None else min(room, stop_at - in_flight.started - in_flight.queued)
+
+    @property
+    def _limit(self) -> int:
+        """How many jobs to have at most."""
+        return self._concurrency + self._ahead
 
     @property
     def _ahead(self) -> int:
@@ -164,7 +191,7 @@ class ConcurrentLoop(ConsumeLoop):
     def _measure(self) -> None:
         """Tell the sizer how many jobs a second pass."""
         now, started = monotonic(), self._in_flight.started
-        if started > self._measured_started:
+        if started > self._measured_started and now - self._measured_s >= _MEASURED_S:
             self._sizer.record(started - self._measured_started, now - self._measured_s)
             self._measured_s, self._measured_started = now, started
 

@@ -45,7 +45,7 @@ class ConsumeLoop(ABC):
         backend: ConsumerBackend,
         executor: Executor,
         *,
-        prefetch: int | None,
+        sizer: BatchSizer,
         logger: Logger,
         observer: Observer | None = None,
     ) -> None:
@@ -55,7 +55,7 @@ class ConsumeLoop(ABC):
         self._observer = observer
         self._logger = logger
         self._in_flight = InFlight(backend, logger)
-        self._sizer = BatchSizer(backend.prefetch if prefetch is None else prefetch)
+        self._sizer = sizer
         self._runs_suspect = False
         """Whether the job that ran last was with a consumer that died: the job may have killed it."""
         self._stopping = StopRequest(backend.interrupt)

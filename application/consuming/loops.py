@@ -3,6 +3,7 @@
 from logging import Logger
 
 from ...ports import ConsumerBackend, Observer
+from .batch_sizer import BatchSizer
 from .concurrent_loop import ConcurrentLoop
 from .executor import Executor
 from .handler_runner import HandlerRunner
@@ -36,7 +37,8 @@ def make_loop(
         observer: Who hears of each poll, if anyone.
     """
     if concurrency == 1:
-        return SequentialLoop(queue, backend, executor, prefetch=prefetch, logger=logger, observer=observer)
+        sizer = BatchSizer(backend.prefetch if prefetch is None else prefetch)
+        return SequentialLoop(queue, backend, executor, sizer=sizer, logger=logger, observer=observer)
 
     def make_runner(in_flight: InFlight) -> HandlerRunner:
         name = f"mindtrace-jobs-{queue}"

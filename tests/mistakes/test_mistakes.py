@@ -518,7 +518,7 @@ JOBS: dict[str, Row] = {
     ),
     "an object in a field that is Any": (
         errors.InvalidPayload,
-        "use text, numbers, lists, dicts and models",
+        "save it and publish its path, or use plain values",
         lambda w: w.jobs.publish("bags", {"item": object()}),
     ),
     "a NaN": (

@@ -44,10 +44,7 @@ _Placed = tuple[int, Arrival]
 
 
 class RabbitMQConsumerBackend(ConsumerBackend):
-    """Receives what it asked for over a connection of its own, which is the lease (LSE-1).
-
-    Made by :meth:`RabbitMQClient.open_consumer`.
-    """
+    """Receives jobs over a connection of its own, which is the lease (LSE-1)."""
 
     def __init__(
         self,
@@ -97,7 +94,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         breaks = 0
         while True:
             self._check_open()
-            self._recall(max_jobs)
+            if not self._credit.limit:
+                self._recall(max_jobs)
             generation = self._channel.generation
             with naming_queue(self._names.queue):
                 deliveries = self._receive(max_jobs, give_up)
@@ -118,17 +116,21 @@ class RabbitMQConsumerBackend(ConsumerBackend):
     def _receive(self, max_jobs: int, give_up: float) -> list[Delivery]:
         """Receive once; empty as well where the connection broke meanwhile."""
         channel = self._channel
-        ready: int = self._broker.retry(partial(channel.request, channel.count))
-        generation = channel.generation
-        if generation != self._kind_generation:
-            self._settlement_messages.kind, self._kind_generation = self._find_kind(), generation
-        if not ready and (give_up <= monotonic() or self._interrupted):
-            return []
-        channel.queue_deleted = False  # an earlier one: the queue exists
+        ready, generation = 0, channel.generation
+        if not channel.standing or generation != self._kind_generation:
+            ready = self._broker.retry(partial(channel.request, channel.count))
+            generation = channel.generation
+            if generation != self._kind_generation:
+                self._settlement_messages.kind, self._kind_generation = self._find_kind(), generation
+            if not ready and (give_up <= monotonic() or self._interrupted):
+                return []
+            channel.queue_deleted = False  # an earlier one: the queue exists
         try:
-            # Where none is ready, the first that comes is run at once; the rest of a burst comes with its
-            # settlement.
-            self._credit.grant(min(max_jobs, ready) or 1)
+            if limit := self._credit.limit:
+                self._credit.stand(limit)
+            else:
+                # Where none is ready, one: it is run at once; the rest of a burst comes with its settlement.
+                self._credit.grant(min(max_jobs, ready) or 1)
             return self._collect(max_jobs, ready, give_up, generation)
         except (ConnectionBroken, ClosedByClient) as broken:
             self._check_open()
@@ -141,10 +143,11 @@ class RabbitMQConsumerBackend(ConsumerBackend):
 
         Nothing more comes once ``generation`` is over.
         """
-        channel = self._channel
+        channel, stood = self._channel, self._channel.standing
 
         def over() -> bool:
-            return self._interrupted or self._closing or channel.generation != generation
+            ended = channel.generation != generation or (stood and not channel.standing)
+            return bool(self._interrupted or self._closing or ended)
 
         self._credit.wait_for_jobs(max_jobs, ready, give_up, over)
         if channel.queue_deleted:
@@ -197,7 +200,10 @@ class RabbitMQConsumerBackend(ConsumerBackend):
     def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
         with self._settling:
             self._check_open()
-            if take and not self._credit.may_stand(take, settles_all=len(settlements) == len(self._held)):
+            if take and self._credit.limit:
+                with suppress(ConnectionBroken, ClosedByClient):  # then nothing is settled either
+                    self._credit.cut()
+            elif take and not self._credit.may_stand(take, settles_all=len(settlements) == len(self._held)):
                 self._recall(take)
             generation = self._channel.generation
             outcomes = [SettleOutcome.OK] * len(settlements)
@@ -254,6 +260,9 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         self._check_open()
         self._channel.loop.poll()  # a connection that broke may not have been looked at since
         return [self._still_held(receipt) for receipt in receipts]
+
+    def allow_ahead(self, limit: int) -> None:
+        self._credit.allow(limit)
 
     def release_ahead(self) -> None:
         if not self._closing and os.getpid() == self._pid:
@@ -343,6 +352,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         """
         channel = self._channel
         with self._settling, suppress(ConnectionBroken, ClosedByClient):
+            self._credit.limit = 0
             if channel.standing:
                 self._credit.withdraw()
             surplus: list[Arrival] = []

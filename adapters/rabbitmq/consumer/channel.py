@@ -22,6 +22,10 @@ from ..transport.request import Reply
 
 _MOMENT_S = 0.005
 """How long to let jobs come before asking how many are ready."""
+_SEVERAL = 2
+"""So many subscriptions are cancelled one after the other, and settlements may overtake that."""
+_NEGLIGIBLE = 16
+"""Which part of the jobs that the broker keeps a consumer at may be missing for a while."""
 
 
 @dataclass(slots=True)
@@ -31,6 +35,8 @@ class Subscription:
     tag: str
     prefetch: int
     unsettled: int = 0
+    is_active: bool = True
+    """Whether the broker sends anything by it; False once it is cancelled."""
 
     @property
     def credit(self) -> int:
@@ -65,7 +71,8 @@ class ConsumerChannel(Connection):
     The broker pushes, and a consumer asks. So the broker gets credit for what was asked for and no more: a
     subscription's prefetch is how many unsettled jobs the consumer wants of it, and where the consumer wants
     less than the credit that is left, the subscription is cancelled. Hence no job waits, uncounted and out of
-    others' reach, with a consumer that is busy; but for the second half of a large hand, where credit stands.
+    others' reach, with a consumer that is busy; but where credit stands: for the second half of a large hand,
+    and for a consumer of many jobs at once.
     """
 
     def __init__(self, broker: Broker, names: Names) -> None:
@@ -73,7 +80,8 @@ class ConsumerChannel(Connection):
         self._names = names
         self._unsettled: OrderedDict[int, Subscription] = OrderedDict()
         """By delivery tag, in the order of delivery."""
-        self._subscription: Subscription | None = None
+        self._subscriptions: list[Subscription] = []
+        """Those that are active: one, or several that add up where credit stands."""
         self.standing = 0
         """At how many unsettled jobs the broker keeps the consumer, by sending one for each that is settled;
         0 where each is asked for."""
@@ -87,13 +95,23 @@ class ConsumerChannel(Connection):
 
     @property
     def prefetch(self) -> int:
-        """How many unsettled jobs of the present subscription the broker allows."""
-        return self._subscription.prefetch if self._subscription is not None else 0
+        """How many unsettled jobs of the active subscriptions the broker allows."""
+        return sum(active.prefetch for active in self._subscriptions)
 
     @property
     def credit(self) -> int:
         """How many jobs may still come."""
-        return self._subscription.credit if self._subscription is not None else 0
+        return sum(active.credit for active in self._subscriptions)
+
+    @property
+    def missing(self) -> int:
+        """How many more must be let come, so that the broker keeps the consumer at ``standing`` jobs."""
+        prefetch = self.prefetch
+        of_cancelled = len(self._unsettled) - (prefetch - self.credit)
+        missing = self.standing - prefetch - of_cancelled
+        # Jobs of a cancelled subscription make no room when they are settled. So that there won't be as many
+        # subscriptions as such jobs, a few may be missing until all of those are settled.
+        return missing if missing > (prefetch // _NEGLIGIBLE if of_cancelled else 0) else 0
 
     # -- what a consumer asks, in the loop ------------------------------------------------------------
 
@@ -112,6 +130,19 @@ class ConsumerChannel(Connection):
         if not self._align(channel, more, freed=0, reply=reply):
             reply(None)
 
+    def stand(self, jobs: int, channel: Channel, reply: Reply) -> None:
+        """Have the broker keep the consumer at so many unsettled jobs, and reply once it knows."""
+        self.standing = jobs
+        if missing := self.missing:
+            self._subscribe(channel, missing, reply)
+        else:
+            reply(None)
+
+    def cancel(self, channel: Channel, reply: Reply) -> None:
+        """Let nothing more come, and reply once the broker knows."""
+        self.standing = 0
+        self._cancel_all(channel, reply)
+
     def settle(
         self, acks: Sequence[Arrival], returns: Sequence[Arrival], more: int | None, *, enough: int
     ) -> bool:
@@ -120,7 +151,7 @@ class ConsumerChannel(Connection):
         Args:
             acks: Jobs that are done.
             returns: Jobs that aren't.
-            more: None leaves that as it is: no more than were to come, or as many as are settled.
+            more: None leaves that as it is: no more than were to come, or as many as keep ``standing``.
             enough: Wait a moment for so many jobs to be here, some of them new; 0 waits for nothing.
 
         Returns:
@@ -148,18 +179,17 @@ class ConsumerChannel(Connection):
         return 0 < enough <= len(self.arrivals)
 
     def _say(self, acks: Sequence[Arrival], returns: Sequence[Arrival], more: int | None) -> None:
-        channel, present = self._channel, self._subscription
+        channel = self._channel
         freed = 0
         for settled in (acks, returns):
             for arrival in settled:
                 if arrival.generation != self.generation:
                     raise ConnectionWrongStateError("the channel that they came by is gone")
-                freed += arrival.subscription is present
-        if more is None:
-            more = present.credit + (freed if self.standing else 0) if present else 0
+                freed += arrival.subscription.is_active
         if channel is None:
             raise ConnectionWrongStateError("there is no channel")
-        self._align(channel, more, freed)
+        if more is not None or not self.standing:
+            self._align(channel, self.credit if more is None else more, freed)
         self._acknowledge(channel, acks)
         for arrival in returns:
             channel.connection.give_back(channel, arrival.tag)
@@ -168,21 +198,42 @@ class ConsumerChannel(Connection):
         for settled in (acks, returns):
             for arrival in settled:
                 arrival.subscription.unsettled -= 1
+        if self.standing and (missing := self.missing):
+            self._subscribe(channel, missing)
+            self._flush()
 
     def _align(self, channel: Channel, more: int, freed: int, reply: Reply = _ignore) -> bool:
         """Make the broker's credit ``more``; return whether that took a word, the last of which replies."""
-        present = self._subscription
-        if (present.credit + freed if present else 0) == more:
+        if self.credit + freed == more and len(self._subscriptions) < _SEVERAL:
             return False
-        if present is not None:
-            channel.connection.cancel(channel, present.tag, _ignore if more else reply)
-            self._subscription = None
-            self.standing = 0
+        self._cancel_all(channel, _ignore if more else reply)
+        self.standing = 0
         if more:
-            self._subscription = subscription = Subscription(f"jobs-{secrets.token_hex(4)}", more)
-            on_delivery = partial(self._on_arrival, subscription)
-            channel.connection.consume(channel, self._names.work, subscription.tag, more, on_delivery, reply)
+            self._subscribe(channel, more, reply)
         return True
+
+    def _subscribe(self, channel: Channel, prefetch: int, reply: Reply = _ignore) -> None:
+        subscription = Subscription(f"jobs-{secrets.token_hex(4)}", prefetch)
+        self._subscriptions.append(subscription)
+        on_delivery = partial(self._on_arrival, subscription)
+        channel.connection.consume(channel, self._names.work, subscription.tag, prefetch, on_delivery, reply)
+
+    def _cancel_all(self, channel: Channel, reply: Reply = _ignore) -> None:
+        """Cancel all subscriptions, and reply once the broker knows of each.
+
+        One after the other: pika takes an answer for that to all.
+        """
+        cancelled, self._subscriptions = self._subscriptions, []
+        for subscription in cancelled:
+            subscription.is_active = False
+
+        def cancel_next(_frame: object = None) -> None:
+            if cancelled:
+                channel.connection.cancel(channel, cancelled.pop().tag, cancel_next)
+            else:
+                reply(None)
+
+        cancel_next()
 
     def _acknowledge(self, channel: Channel, acks: Sequence[Arrival]) -> None:
         """One word for all up to the first that isn't acknowledged; one for each of the rest."""
@@ -210,7 +261,7 @@ class ConsumerChannel(Connection):
 
     def _lose_all(self) -> None:
         self.generation += 1
-        self._subscription = None
+        self._subscriptions.clear()
         self.standing = self.depth = 0
         self._unsettled.clear()
         self.arrivals.clear()

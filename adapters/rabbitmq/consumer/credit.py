@@ -14,6 +14,12 @@ _GRACE_S = 0.25
 """How long to wait for jobs that the broker just counted; another consumer may have been quicker."""
 _HALVED = 200
 """From how many jobs on they are taken in halves."""
+_REFILL_S = 0.005
+"""How long to wait for what the broker sends in place of settled jobs, while others run."""
+_MUCH_MORE, _MUCH_LESS = 1.25, 0.5
+"""How many times as many jobs a consumer must want as before for the broker to be told at once."""
+_LASTING_S = 1.0
+"""After how long it is told that the consumer wants a little less."""
 
 
 class Credit:
@@ -32,6 +38,38 @@ class Credit:
         self._channel = channel
         self._prefetch = prefetch
         self._timeout_s = timeout_s
+        self.limit = 0
+        """How many jobs the broker may keep a consumer of many at once at; 0 where each is asked for."""
+        self._reached_s = 0.0
+        """When the consumer last wanted as many."""
+
+    def allow(self, limit: int) -> None:
+        """Let the broker keep the consumer at ``limit`` jobs, from the next call that receives or settles on.
+
+        A small difference changes nothing at first: words to the broker cost more than is won.
+        """
+        now, present = monotonic(), self.limit
+        lasting = now - self._reached_s >= _LASTING_S
+        if limit > present * _MUCH_MORE or limit < (present if lasting else present * _MUCH_LESS):
+            self.limit = limit
+        if limit >= self.limit:
+            self._reached_s = now
+
+    def stand(self, limit: int) -> None:
+        """Have the broker keep the consumer at ``limit`` jobs, if it doesn't."""
+        channel = self._channel
+        if channel.standing != limit or channel.missing:
+            channel.request(partial(channel.stand, limit), self._timeout_s)
+
+    def cut(self) -> None:
+        """Have the broker keep the consumer at no more than the limit, once it may send none anyway.
+
+        What crosses a cancellation counts as a crash. So nothing may be settled meanwhile.
+        """
+        channel, limit = self._channel, self.limit
+        if channel.standing and channel.prefetch > limit and not channel.credit:
+            channel.request(channel.cancel, self._timeout_s)
+            self.stand(limit)
 
     def grant(self, jobs: int) -> None:
         """Have so many jobs come, those that are here already among them."""
@@ -61,7 +99,7 @@ class Credit:
 
         None leaves the credit as it is: some may come this moment, so that only the loop can tell how many.
         """
-        if self._channel.standing or not take:
+        if self.limit or self._channel.standing or not take:
             return None, 0
         if not self._is_deep(take):
             return 0, 0
@@ -71,6 +109,9 @@ class Credit:
     def for_next(self, take: int, ready: int) -> int:
         """Have up to ``take`` of the ``ready`` jobs come; return how many to wait for."""
         channel = self._channel
+        if self.limit:
+            self.stand(self.limit)
+            return take
         if self._is_deep(take) and self._may_halve(take):
             # The broker syncs before it sends more, and would wait for the consumer then. So the consumer
             # begins with one half while the other is on its way.
@@ -81,7 +122,7 @@ class Credit:
         return take
 
     def wait_for_jobs(self, enough: int, ready: int, give_up: float, over: Callable[[], bool]) -> None:
-        """Wait for what the broker is about to send, ``ready`` by its own count,.
+        """Wait for what the broker is about to send, ``ready`` by its own count.
 
         Args:
             enough: For how many to wait, if so many are ready.
@@ -92,6 +133,12 @@ class Credit:
         channel = self._channel
         arrivals, wait = channel.arrivals, channel.loop.wait
         enough = min(enough, ready)
+        if self.limit and channel.standing:  # jobs run meanwhile
+            if give_up:
+                wait(lambda: arrivals or over(), max(0.0, give_up - monotonic()))
+            elif len(arrivals) < (enough := min(enough, len(arrivals) + channel.credit)):
+                wait(lambda: len(arrivals) >= enough or over(), _REFILL_S)
+            return
         if not 0 < enough <= len(arrivals):
             soon = monotonic() + _GRACE_S
             first_by = max(give_up, soon) if ready else give_up

@@ -54,6 +54,8 @@ class PublicConnection(DriverConnection):
         """By delivery tag, in the order of delivery."""
         self._fetching: _Fetcher | None = None
         """Whose request is under way: a channel has one at a time."""
+        self._is_waiting = False
+        """Whether the queue is to be asked again after a pause."""
         self._channel: Channel | None = None
         super().__init__(*args, **settings)
 
@@ -136,8 +138,13 @@ class PublicConnection(DriverConnection):
             return
         self._fetching = None
         fetcher.answered()
-        if self._fetchers:
-            self.ioloop.call_later(_POLL_S, self._fetch)
+        if self._fetchers and not self._is_waiting:
+            self._is_waiting = True
+            self.ioloop.call_later(_POLL_S, self._ask_again)
+
+    def _ask_again(self) -> None:
+        self._is_waiting = False
+        self._fetch()
 
     def _settled(self, tags: list[int]) -> None:
         for tag in tags:
