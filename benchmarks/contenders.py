@@ -36,10 +36,13 @@ class Contender:
     """How many jobs of a millisecond, and how many of a millisecond of a processor."""
     queue_type: str = ""
     """The kind of queue, where that is to be chosen."""
+    concurrency: int = 1
+    """How many of our own jobs run at once; the peers choose that themselves."""
 
     @property
     def name(self) -> str:
-        return " ".join(filter(None, (self.broker, self.peer, self.queue_type)))
+        at_once = f"{self.concurrency}-at-once" if self.concurrency > 1 else ""
+        return " ".join(filter(None, (self.broker, self.peer, self.queue_type, at_once)))
 
     @property
     def python(self) -> str:
@@ -56,28 +59,32 @@ class Contender:
 
 CONTENDERS = (
     Contender("memory", "ours", None, 3_000, 20_000, 20_000),
+    Contender("memory", "ours", None, 3_000, 20_000, 20_000, 4_000, concurrency=100),
     Contender("memory", "incumbent", "incumbent", 100, 100, 200, 30),
     Contender("sqlite", "ours", None, 1_000, 10_000, 10_000),
+    Contender("sqlite", "ours", None, 1_000, 10_000, 10_000, 4_000, concurrency=100),
     Contender("sqlite", "huey", "huey", 1_000, 0, 2_000),
     Contender("redis", "ours", None, 2_000, 20_000, 20_000),
+    Contender("redis", "ours", None, 2_000, 20_000, 20_000, 4_000, concurrency=100),
     Contender("redis", "bare_redis", None, 2_000, 20_000, 20_000),
     Contender("redis", "incumbent", "incumbent", 2_000, 5_000, 10_000),
     Contender("redis", "rq", "rq", 500, 1_000, 1_000),
     Contender("redis", "huey", "huey", 2_000, 0, 4_000),
     Contender("redis", "dramatiq", "dramatiq", 1_500, 0, 2_000),
     Contender("redis", "celery", "celery", 1_000, 0, 1_500),
-    Contender("redis", "arq", "arq", 1_000, 0, 2_000),
-    Contender("redis", "saq", "saq", 1_500, 0, 2_000),
-    Contender("redis", "taskiq", "taskiq", 1_500, 0, 4_000),
-    Contender("redis", "streaq", "streaq", 1_500, 5_000, 5_000),
+    Contender("redis", "arq", "arq", 1_000, 0, 2_000, 4_000),
+    Contender("redis", "saq", "saq", 1_500, 0, 2_000, 4_000),
+    Contender("redis", "taskiq", "taskiq", 1_500, 0, 4_000, 4_000),
+    Contender("redis", "streaq", "streaq", 1_500, 5_000, 5_000, 4_000),
     Contender("rabbitmq", "ours", None, 1_000, 20_000, 20_000),
     Contender("rabbitmq", "ours", None, 1_000, 20_000, 20_000, queue_type="priority"),
+    Contender("rabbitmq", "ours", None, 1_000, 20_000, 20_000, 4_000, concurrency=100),
     Contender("rabbitmq", "bare_rabbitmq", None, 1_000, 20_000, 20_000),
     Contender("rabbitmq", "incumbent", "incumbent", 200, 300, 2_000),
     Contender("rabbitmq", "dramatiq", "dramatiq", 1_000, 0, 4_000),
     Contender("rabbitmq", "dramatiq", "dramatiq", 1_000, 0, 4_000, queue_type="quorum"),
     Contender("rabbitmq", "celery", "celery", 1_000, 0, 3_000),
-    Contender("rabbitmq", "taskiq", "taskiq", 1_000, 0, 4_000),
+    Contender("rabbitmq", "taskiq", "taskiq", 1_000, 0, 4_000, 4_000),
 )
 
 
@@ -96,6 +103,7 @@ class Running:
             "BENCH_URL": url,
             "BENCH_QUEUE": queue,
             "BENCH_QUEUE_TYPE": contender.queue_type,
+            "BENCH_CONCURRENCY": str(contender.concurrency),
             "BENCH_RECORD": str(self._path),
             "PYTHONPATH": str(folder),
         }

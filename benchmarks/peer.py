@@ -27,11 +27,13 @@ class Place:
     url: str
     queue: str
     queue_type: str
+    concurrency: int
 
     @classmethod
     def from_environment(cls) -> "Place":
         names = ("BENCH_BROKER", "BENCH_URL", "BENCH_QUEUE", "BENCH_QUEUE_TYPE")
-        return cls(*(os.environ.get(name, "") for name in names))
+        words = (os.environ.get(name, "") for name in names)
+        return cls(*words, int(os.environ.get("BENCH_CONCURRENCY", "1")))
 
     @property
     def host(self) -> str:

@@ -4,6 +4,7 @@ Records every execution, and prints its statistics when it ends gracefully.
 """
 
 import argparse
+import asyncio
 import dataclasses
 import json
 import os
@@ -123,6 +124,16 @@ class Worker(Consumer):
             os.close(descriptor)
 
 
+class AsyncWorker(Worker):
+    """The same with an ``async def``, so that its jobs run as tasks."""
+
+    async def run(self, job: Job[Numbered]) -> Square:  # type: ignore[override]
+        self.note_start(job)
+        await asyncio.sleep(self._job_s)
+        os.write(self._finished, f"{os.getpid()} {job.id}\n".encode())
+        return Square(square=job.payload.number**2)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url")
@@ -132,6 +143,8 @@ def main() -> None:
     parser.add_argument("--lease-s", type=float, default=30.0)
     parser.add_argument("--job-s", type=float, default=0.001, help="how long a job takes")
     parser.add_argument("--prefetch", type=int)
+    parser.add_argument("--concurrency", type=int, default=1, help="how many jobs run at once")
+    parser.add_argument("--tasks", type=int, default=0, help="whether they run as tasks, not on threads")
     parser.add_argument("--signal-at", choices=POINTS, help="where this process is sent a signal")
     parser.add_argument("--signal-after", type=int, default=1, help="when it passes there for the n-th time")
     parser.add_argument("--signal-name", default="SIGKILL", help="which signal")
@@ -140,8 +153,14 @@ def main() -> None:
 
     orchestrator = Orchestrator(options.url)
     orchestrator.register(SCHEMA)
-    with Worker(options.record, options.job_s, options.finished, options.received, on_point) as worker:
-        worker.connect(orchestrator, lease_s=options.lease_s, prefetch=options.prefetch)
+    kind = AsyncWorker if options.tasks else Worker
+    with kind(options.record, options.job_s, options.finished, options.received, on_point) as worker:
+        worker.connect(
+            orchestrator,
+            concurrency=options.concurrency,
+            lease_s=options.lease_s,
+            prefetch=options.prefetch,
+        )
         worker.consume()
         print(json.dumps(dataclasses.asdict(worker.stats)))
     orchestrator.close()

@@ -37,9 +37,26 @@ class Runner(Consumer):
         RUN[payload.kind](payload.x, payload.y)
 
 
+class AsyncRunner(Runner):
+    """Waits as a task, beside others; on Redis and RabbitMQ this is what SAQ, arq and taskiq do."""
+
+    concurrency = PLACE.concurrency
+
+    async def run(self, job: Job[Work]) -> None:  # type: ignore[override]
+        payload = job.payload
+        if payload.kind == "wait":
+            await jobs.wait_in_a_loop(payload.x, payload.y)
+        else:
+            RUN[payload.kind](payload.x, payload.y)
+
+
+MANY = PLACE.concurrency > 1
+VARIANT = ", priority queue" if PRIORITY else f", {PLACE.concurrency} at once" if MANY else ""
+
+
 class Measured(Peer):
     about = About(
-        "this project, priority queue" if PRIORITY else "this project",
+        f"this project{VARIANT}",
         AT_LEAST_ONCE,
         SETTINGS[PLACE.broker],
         ("mindtrace-jobs", "pydantic", *EXTRAS.get(PLACE.broker, ())),
@@ -62,7 +79,7 @@ class Measured(Peer):
     def work(self) -> None:
         if not self.in_process:
             self.open()
-        with Runner(PLACE.queue) as consumer:
+        with (AsyncRunner if MANY else Runner)(PLACE.queue) as consumer:
             consumer.connect(self.orchestrator)
             consumer.consume()
 

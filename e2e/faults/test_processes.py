@@ -97,6 +97,23 @@ def test_killing_workers_loses_no_job_and_repeats_only_what_was_in_hand(experime
     print(f"seed {seed}: {experiment.check()}")
 
 
+@row("SIGKILL of workers with a hundred jobs under way", "LSE-1", "I1", "I2", "I3", not_on=NO_PROCESSES)
+def test_killing_workers_that_run_a_hundred_jobs_at_once_loses_no_job(experiment: Experiment) -> None:
+    seed = random.randrange(10**6)
+    chance = random.Random(seed)
+    experiment.publish(4000)
+    for tasks in (0, 1) * 4:
+        lease_s = experiment.target.lease_s
+        doomed = experiment.start_worker(concurrency=100, tasks=tasks, lease_s=lease_s, job_s=0.05)
+        time.sleep(chance.uniform(0, 0.2))
+        with experiment.fault_on(doomed, in_flight=4000):  # those at hand, too: how many, its speed decides
+            doomed.kill()
+    assert len(experiment.finished) < 4000, "the kills came too late to tell anything"
+    experiment.start_worker(concurrency=100, tasks=1, lease_s=experiment.target.lease_s)
+    experiment.wait_until_drained()
+    print(f"seed {seed}: {experiment.check()}")
+
+
 @row("SIGSTOP of a worker past its lease, then SIGCONT", "LSE-2", "LSE-4", "I3", "I4", not_on=NO_PROCESSES)
 def test_a_worker_that_slept_past_its_lease_is_told_so_and_another_did_its_jobs(
     experiment: Experiment,
