@@ -1,5 +1,6 @@
 """What users call: ``Orchestrator`` and ``Consumer``, and what runs a job. Never imports an adapter."""
 
+from .async_job_queue import AsyncJobHandle, AsyncJobQueue
 from .batch_consumer import BatchAnswer, BatchConsumer, JobOutcome
 from .batch_handler import BatchHandler, batch_handler
 from .consumer import Consumer
@@ -10,6 +11,8 @@ from .job_queue import JobHandle, JobQueue
 from .orchestrator import Orchestrator
 
 __all__ = [
+    "AsyncJobHandle",
+    "AsyncJobQueue",
     "BatchAnswer",
     "BatchConsumer",
     "BatchHandler",

@@ -30,5 +30,5 @@ def awaited(method: str, job: str) -> UsageError:
     """Return the error of ``await`` before a call that publishes at once."""
     return UsageError(
         f"{method} is no coroutine, and {job} is published already: call it without await; or, as it blocks "
-        f"the event loop, in a thread: await asyncio.to_thread(jobs.{method}, …)"
+        f"the event loop, use an AsyncOrchestrator, or a thread: await asyncio.to_thread(jobs.{method}, …)"
     )

@@ -19,14 +19,11 @@ from ..domain import (
     job_from_schema,
     read_schema,
 )
-from ..domain.envelope import decode_model
 from ..domain.errors import (
     BackendUnavailable,
     InvalidInput,
     InvalidName,
-    JobNotFound,
     QueueNotFound,
-    ResultNotReady,
     SchemaNotRegistered,
     UnsupportedCapability,
 )
@@ -39,21 +36,19 @@ from ..domain.limits import (
 )
 from ..ports import (
     DeadLetter,
-    JobResult,
     JobStatus,
     Message,
     Observer,
     OrchestratorBackend,
     PublishOutcome,
     QueueCounts,
-    ResultStatus,
     SettleOutcome,
 )
 from ..ports.base_classes import Closeable
 from .backends import detect_backend
 from .default_backend import default_url
 from .event_loop import returned_id
-from .failures import explained, job_failed
+from .failures import explained
 from .job_queue import InT, JobQueue, OutT
 from .messages import (
     Work,
@@ -63,7 +58,9 @@ from .messages import (
     to_message,
 )
 from .observers import Observers
+from .publishing.group_commit import GroupCommit
 from .registry import Registration, SchemaRegistry, UnknownModel
+from .results import job_status, result_value
 
 _MAX_LISTED = 2**31 - 1
 _UNOBSERVED = nullcontext(NO_HEADERS)
@@ -108,6 +105,7 @@ class Orchestrator(Closeable):
         self.observer: Observer | None = Observers(observers, self.logger) if observers else None
         self._owns_backend = isinstance(backend, str)
         self._registry = SchemaRegistry()
+        self._commits: dict[str, GroupCommit] = {}
 
     # -- schemas ----------------------------------------------------------------------------------
 
@@ -255,7 +253,7 @@ class Orchestrator(Closeable):
             InvalidPayload: the input doesn't fit the schema.
             InvalidName: the id breaks the rule for names.
         """
-        return job_from_schema(self._registered(queue_name).schema, data, id=id)
+        return job_from_schema(self.registered(queue_name).schema, data, id=id)
 
     @overload
     def publish(
@@ -274,6 +272,9 @@ class Orchestrator(Closeable):
         self, queue_name: QueueRef, job: Work, *, priority: int | None = None, delay_s: float | None = None
     ) -> str:
         """Publish one job, and return once the broker has confirmed it (PUB-1).
+
+        What several threads publish to a queue at the same time shares one batch and one confirm. Each
+        gets its own outcome.
 
         Args:
             queue_name: A registered queue: its name, as :meth:`register` returned it, or its schema.
@@ -294,14 +295,28 @@ class Orchestrator(Closeable):
             PublishUnknown: the connection broke before the confirm: the job may or may not be in the queue
                 (PUB-4).
             BackendUnavailable: the broker is away, and the job wasn't sent.
+            UsageError: a signal or log handler calls this in a thread that is publishing to this queue.
         """
-        registration = self._registered(queue_name)
+        registration = self.registered(queue_name)
         name = registration.queue.name
-        with self._publishing(name, 1) as headers:
+        if self.observer is None:
+            message = to_message(registration, job, priority, delay_s, NO_HEADERS, self.max_body_bytes)
+            return self._commit(name, message)
+        with self.observer.publishing(name, 1) as headers:
             message = to_message(registration, job, priority, delay_s, headers, self.max_body_bytes)
-            outcome = self.backend.publish(name, [message])[0]
-            job_id = confirmed_id(name, outcome, self.backend)
-            return returned_id(job_id) if "asyncio" in modules else job_id  # no loop runs without it
+            return self._commit(name, message)
+
+    def _commit(self, queue_name: str, message: Message) -> str:
+        try:
+            commit = self._commits[queue_name]
+        except KeyError:
+            commit = self.group_commit(queue_name)
+        job_id = confirmed_id(queue_name, commit.publish([message])[0], self.backend)
+        return returned_id(job_id) if "asyncio" in modules else job_id  # no loop runs without it
+
+    def group_commit(self, queue_name: str) -> GroupCommit:
+        """Return what publishes to ``queue_name`` for all threads and event loops."""
+        return self._commits.setdefault(queue_name, GroupCommit(self.backend, queue_name))
 
     def _publishing(self, queue_name: str, count: int) -> AbstractContextManager[Mapping[str, str]]:
         return _UNOBSERVED if self.observer is None else self.observer.publishing(queue_name, count)
@@ -344,7 +359,7 @@ class Orchestrator(Closeable):
             QueueNotFound: nothing was registered under this name, or the queue was deleted (PUB-3).
             InvalidInput: ``jobs`` is a single job.
         """
-        registration = self._registered(queue_name)
+        registration = self.registered(queue_name)
         name = registration.queue.name
         if isinstance(jobs, str | bytes | Mapping | BaseModel | Job):
             raise InvalidInput(f"publish_batch: pass a list of jobs, not one {type(jobs).__name__}")
@@ -368,7 +383,14 @@ class Orchestrator(Closeable):
         )
         return outcomes
 
-    def _registered(self, queue: object) -> Registration:
+    def registered(self, queue: object) -> Registration:
+        """Return what was registered for a queue, given by its name or its schema.
+
+        Raises:
+            QueueNotFound: nothing was registered under this name.
+            SchemaConflict: the queue carries jobs of other models.
+            InvalidInput: ``queue`` is neither a name nor a schema.
+        """
         registration = self._registry.find(queue) if isinstance(queue, str) else None
         if registration is not None:
             return registration
@@ -385,6 +407,10 @@ class Orchestrator(Closeable):
             registration = Registration(queue, registration.queue)
             self._registry.check(registration)
         return registration
+
+    def must_declare(self, queue: QueueRef) -> bool:
+        """Whether :meth:`registered` would declare the queue first, as the broker was away before."""
+        return self._registry.has_undeclared and self._registry.find(_name_of(queue)) is None
 
     # -- receiving without a consumer -------------------------------------------------------------
 
@@ -405,7 +431,7 @@ class Orchestrator(Closeable):
         Raises:
             QueueNotFound: nothing was registered under this name, or the queue was deleted.
         """
-        schema, queue = self._registered(queue_name)
+        schema, queue = self.registered(queue_name)
         open_one = partial(self.backend.open_consumer, queue.name, prefetch=1)
         with self.backend.idle_consumers.borrowed(queue.name, open_one) as consumer:
             while deliveries := consumer.receive(1, 0.0):
@@ -437,40 +463,11 @@ class Orchestrator(Closeable):
             UnsupportedCapability: the backend keeps no results.
             QueueNotFound: nothing was registered under this name, or the queue was deleted.
         """
-        schema, queue = self._registered(queue_name)
+        registration = self.registered(queue_name)
         check_name("job id", job_id)
-        found = self.backend.result(queue.name, job_id, timeout_s=check_seconds("timeout_s", timeout_s))
-        if found is None:
-            found = self._ended_meanwhile(queue.name, job_id, timeout_s)
-        if found.status is ResultStatus.FAILED:
-            raise job_failed(found.error)
-        if found.body is None:
-            return None
-        return decode_model(f"result of job {job_id}", schema.output, found.body)
-
-    def _ended_meanwhile(self, queue: str, job_id: str, timeout_s: float) -> JobResult:
-        """Say why there is no result; return the result of a job that ended just now."""
-        try:
-            status = self.backend.status(queue, job_id)
-        except UnsupportedCapability:
-            raise ResultNotReady(
-                f"job {job_id}: no result within {timeout_s:g} s: it hasn't ended, is unknown, or its result "
-                "has expired; this backend can't tell which"
-            ) from None
-        if status is JobStatus.UNKNOWN:
-            raise JobNotFound(
-                f"job {job_id}: not known in queue {queue!r}: it was never published here, was purged or "
-                "discarded, or ended and its result has expired"
-            )
-        found = None
-        if status in (JobStatus.DONE, JobStatus.FAILED):
-            found = self.backend.result(queue, job_id)
-        if found is None:
-            raise ResultNotReady(
-                f"job {job_id}: no result within {timeout_s:g} s: it is {status}; to wait for it, "
-                "pass timeout_s"
-            )
-        return found
+        timeout_s = check_seconds("timeout_s", timeout_s)
+        found = self.backend.result(registration.queue.name, job_id, timeout_s=timeout_s)
+        return result_value(self.backend, registration, job_id, found, timeout_s)
 
     def status(self, queue_name: QueueRef, job_id: str) -> JobStatus:
         """Say where a job is: waiting, running, done, failed, or not known.
@@ -481,15 +478,8 @@ class Orchestrator(Closeable):
             UnsupportedCapability: the backend keeps no results.
             QueueNotFound: nothing was registered under this name, or the queue was deleted.
         """
-        queue = self._registered(queue_name).queue.name
-        check_name("job id", job_id)
-        try:
-            return self.backend.status(queue, job_id)
-        except UnsupportedCapability:
-            found = self.backend.result(queue, job_id)
-        if found is None:
-            return JobStatus.UNKNOWN
-        return JobStatus.FAILED if found.status is ResultStatus.FAILED else JobStatus.DONE
+        queue = self.registered(queue_name).queue.name
+        return job_status(self.backend, queue, check_name("job id", job_id))
 
     # -- administration ---------------------------------------------------------------------------
 

@@ -71,6 +71,11 @@ class SchemaRegistry:
         """Remember ``registration`` until its queue can be declared."""
         self._undeclared[registration.queue.name] = registration
 
+    @property
+    def has_undeclared(self) -> bool:
+        """Whether :meth:`keep_undeclared` remembers any."""
+        return bool(self._undeclared)
+
     def find_undeclared(self, queue: str) -> Registration | None:
         """Return what :meth:`keep_undeclared` remembered for ``queue``."""
         return self._undeclared.get(queue)

@@ -8,7 +8,7 @@ from . import machine, report
 from .brokers import BROKERS, private_brokers
 from .contenders import CONTENDERS, Contender
 from .results import Results
-from .scenarios import backlog, comparison, latency, memory, rabbitmq_limit, redis_limit
+from .scenarios import backlog, comparison, concurrent, latency, memory, rabbitmq_limit, redis_limit
 
 RESULTS = Path("build/bench/results")
 
@@ -41,6 +41,7 @@ def main() -> int:
             latency.measure(results, contenders, urls, options.rounds, options.scale)
             redis_limit.measure(results, urls, options.rounds, options.scale)
             rabbitmq_limit.measure(results, urls, options.rounds, options.scale)
+            concurrent.measure(results, urls, options.rounds, options.scale)
             memory.measure(results, contenders, urls, options.scale)
             backlog.measure(results, urls, tuple(options.backlogs), options.rounds)
         finally:

@@ -52,7 +52,7 @@ def write(runs: list[Results], page: Path) -> None:
                 if plot.exists():
                     parts.append(f"![{title}: publishing, draining, latency](benchmarks/{broker}.png)\n")
                 parts.append(limits(run, broker))
-    parts += [backlogs(runs), memory(runs), failures(runs), machine(runs)]
+    parts += [concurrent(runs), backlogs(runs), memory(runs), failures(runs), machine(runs)]
     page.write_text("\n".join(part for part in parts if part), "utf-8")
 
 
@@ -110,6 +110,24 @@ def limits(run: Results, broker: str) -> str:
     return "Against the bare client, in one process, by turns (batches in jobs):\n\n" + table(
         ["", "jobs/s", "bare, jobs/s", "ratio"], rows
     )
+
+
+def concurrent(runs: list[Results]) -> str:
+    found = [(run, one) for run in runs for one in run.figures if one.scenario == "concurrent"]
+    rows = []
+    for run, one in found:
+        alone = run.find("concurrent", one.broker, one.library, "one")
+        times = f"{ratio(one, alone):.1f}" if alone and one.unit == "jobs/s" else ""
+        rows.append([f"{BROKERS[one.broker]}, {one.name}", f"{shown(one)} {one.unit}", times])
+    if not rows:
+        return ""
+    told = (
+        "## Many publishers at once\n\n"
+        "This project: 64 threads, or tasks, that each publish job after job and wait for each confirm, "
+        "beside *one* alone; and the event loop's longest *pause* and longest *step* (CPU of one callback) "
+        "meanwhile, and while the broker is away or a black hole.\n\n"
+    )
+    return told + table(["", "measured", "times one"], rows)
 
 
 def backlogs(runs: list[Results]) -> str:

@@ -170,6 +170,40 @@ def test_waiters_are_woken(
         assert answers[2].result(LIMIT_S) == DONE
 
 
+def test_many_are_got_at_once(store: RedisResultStore, admin: Redis) -> None:
+    """In answers of bounded size, however many and however large they are."""
+    large = JobResult(ResultStatus.DONE, b"x" * 1_000_000)
+    failed = JobResult(ResultStatus.FAILED, error="no good")
+    results = {f"job-{n}": (DONE, failed, JobResult(ResultStatus.DONE))[n % 3] for n in range(1200)}
+    results |= {f"large-{n}": large for n in range(9)}
+    store.put(QUEUE, [EndedJob(id_, result, 60.0) for id_, result in results.items()])
+
+    assert store.get_many(QUEUE, [*results, "never"]) == results
+    assert store.get_many("other/squares", list(results)) == {}
+
+
+def test_it_tells_which_jobs_ended(store: RedisResultStore, admin: Redis, namespace: str) -> None:
+    """And says that it doesn't know where what it would read is gone."""
+
+    def put(*ids: str) -> None:
+        store.put(QUEUE, [EndedJob(id_, DONE, 60.0) for id_ in ids])
+
+    with store.ended_jobs(QUEUE) as ended:
+        assert ended.wait(0.01) == []
+        put("first")
+        assert ended.wait(LIMIT_S) is None  # nothing was there to begin with
+        put("a", "b")
+        put("c")
+        assert ended.wait(LIMIT_S) == ["a", "b", "c"]
+        assert ended.wait(0.01) == []
+        put("d")
+        admin.xtrim(f"mtj:{{{namespace}/{QUEUE}}}:kept-wake", maxlen=0, approximate=False)
+        put("e")
+        assert ended.wait(LIMIT_S) is None
+        put("f")
+        assert ended.wait(LIMIT_S) == ["f"]
+
+
 def test_a_wait_ends(store: RedisResultStore) -> None:
     """At its timeout, and not before, over several sweeps."""
     began = time.monotonic()

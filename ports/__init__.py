@@ -4,6 +4,7 @@ from .backend import OrchestratorBackend
 from .capabilities import Capabilities, Durability, Lease, Redelivery
 from .consumer import ConsumerBackend
 from .delivery import Ack, Dead, Delivery, Release, Retry, Settled, Settlement, SettleOutcome
+from .ended_jobs import EndedJobs, UnknownEnds
 from .findings import Finding, Verdict
 from .observer import Attempt, Observer, Outcome
 from .publishing import Message, PublishOutcome, PublishStatus
@@ -20,6 +21,7 @@ __all__ = [
     "Delivery",
     "Durability",
     "EndedJob",
+    "EndedJobs",
     "Failure",
     "Finding",
     "JobResult",
@@ -40,5 +42,6 @@ __all__ = [
     "SettleOutcome",
     "Settled",
     "Settlement",
+    "UnknownEnds",
     "Verdict",
 ]

@@ -9,6 +9,7 @@ from ..domain.queue import Queue
 from .base_classes import Closeable
 from .capabilities import Capabilities
 from .consumer import ConsumerBackend
+from .ended_jobs import EndedJobs, UnknownEnds
 from .findings import Finding, good, wrong
 from .idle_consumers import IdleConsumers
 from .publishing import Message, PublishOutcome
@@ -157,6 +158,23 @@ class OrchestratorBackend(Closeable):
             UnsupportedCapability: this backend can't list its queues.
         """
         raise UnsupportedCapability("this backend can't list its queues: name them")
+
+    def results(self, queue: str, ids: Sequence[str]) -> dict[str, JobResult]:
+        """Return how those of these jobs ended that have, by id, without waiting (RES-1).
+
+        Raises:
+            UnsupportedCapability: results aren't supported.
+        """
+        found = ((id_, self.result(queue, id_)) for id_ in ids)
+        return {id_: result for id_, result in found if result is not None}
+
+    def ended_jobs(self, queue: str) -> EndedJobs:
+        """Open what tells which jobs of ``queue`` end from now on, for those who wait for many (RES-1).
+
+        Raises:
+            UnsupportedCapability: results aren't supported.
+        """
+        return UnknownEnds()
 
     def progress(self, queue: str, ids: Sequence[str] | None = None) -> dict[str, Progress]:
         """Return the progress of running jobs, by id. Jobs that reported none are missing.

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..domain.errors import UnsupportedCapability
 from .base_classes import Closeable
+from .ended_jobs import EndedJobs, UnknownEnds
 
 
 class JobStatus(StrEnum):
@@ -91,6 +92,25 @@ class ResultStore(Closeable):
         raise UnsupportedCapability(
             f"{type(self).__name__} has no URL: make the store in the other process, with the same settings"
         )
+
+    # -- optional ---------------------------------------------------------------------------------
+
+    def get_many(self, queue: str, ids: Sequence[str]) -> dict[str, JobResult]:
+        """Return how those of these jobs ended that have, by id, without waiting (RES-1).
+
+        Raises:
+            BackendUnavailable: the store can't be reached.
+        """
+        found = ((id_, self.get(queue, id_)) for id_ in ids)
+        return {id_: result for id_, result in found if result is not None}
+
+    def ended_jobs(self, queue: str) -> EndedJobs:
+        """Open what tells whose results are put from now on (RES-1).
+
+        Raises:
+            BackendUnavailable: the store can't be reached.
+        """
+        return UnknownEnds()
 
     @abstractmethod
     def close(self) -> None:

@@ -28,6 +28,7 @@ from ...ports.findings import doubtful
 from ..shared.errors import client_closed
 from .clock import Clock
 from .consumer import LocalConsumerBackend
+from .ended_jobs import LocalEndedJobs
 from .namespace import Namespace, open_namespace
 from .store import QueueStore
 
@@ -122,6 +123,12 @@ class LocalClient(OrchestratorBackend):
 
     def status(self, queue: str, job_id: str) -> JobStatus:
         return self._store(queue).status(job_id)
+
+    def results(self, queue: str, ids: Sequence[str]) -> dict[str, JobResult]:
+        return self._store(queue).results(ids)
+
+    def ended_jobs(self, queue: str) -> LocalEndedJobs:
+        return LocalEndedJobs(self._store(queue))
 
     def queues(self) -> list[Queue]:
         return self._open_namespace().queues()

@@ -67,6 +67,8 @@ class QueueStore:
         """No lease runs out before this; it may be too early, never too late."""
         self._dead: dict[str, tuple[StoredJob, DeadLetter]] = {}
         self._results = Results()
+        self._told: list[set[str]] = []
+        """Where to put the id of each job that ends."""
         self._places = itertools.count(1)
         self._deleted = False
 
@@ -190,6 +192,8 @@ class QueueStore:
         with self._lock:
             now = self._check_open(table)
             self._sweep(now)
+            if self._told:
+                self._tell(table, settlements)
             outcomes = [self._settle_one(table, settlement, now) for settlement in settlements]
             if self._result_waiters:
                 self._ended.notify_all()
@@ -329,6 +333,49 @@ class QueueStore:
             if (found := self._find_result(job_id, now)) is None:
                 return JobStatus.UNKNOWN
             return JobStatus.FAILED if found.status is ResultStatus.FAILED else JobStatus.DONE
+
+    def results(self, ids: Sequence[str]) -> dict[str, JobResult]:
+        with self._lock:
+            self._check_not_deleted()
+            now = self._clock.now()
+            return {id_: found for id_ in ids if (found := self._find_result(id_, now)) is not None}
+
+    def tell_ends(self, ended: set[str]) -> None:
+        """Add the id of each job that ends from now on to ``ended``."""
+        with self._lock:
+            self._check_not_deleted()
+            self._told.append(ended)
+
+    def tell_no_ends(self, ended: set[str]) -> None:
+        """Stop doing so."""
+        with self._lock:
+            self._told = [each for each in self._told if each is not ended]
+
+    def wait_for_ends(self, ended: set[str], timeout_s: float) -> set[str]:
+        """Wait until there is something in ``ended``, and take it out."""
+        with self._lock:
+            give_up_s = monotonic() + timeout_s
+            while True:
+                self._check_not_deleted()
+                remaining_s = give_up_s - monotonic()
+                if ended or remaining_s <= 0:
+                    taken = set(ended)
+                    ended.clear()
+                    return taken
+                self._result_waiters += 1
+                try:
+                    self._clock.wait_until(inf, self._ended, remaining_s)
+                finally:
+                    self._result_waiters -= 1
+
+    def _tell(self, table: LeaseTable, settlements: Sequence[Settlement]) -> None:
+        ids = [
+            table.held[settlement.receipt].id
+            for settlement in settlements
+            if isinstance(settlement, Ack | Dead) and settlement.receipt in table.held
+        ]
+        for ended in self._told:
+            ended.update(ids)
 
     def _find_result(self, job_id: str, now: float) -> JobResult | None:
         if job_id in self._live:

@@ -19,6 +19,7 @@ from ...ports import (
     Capabilities,
     DeadLetter,
     Durability,
+    EndedJobs,
     Finding,
     JobResult,
     Lease,
@@ -249,6 +250,19 @@ class RabbitMQClient(OrchestratorBackend):
         raise client_closed("RabbitMQClient")
 
     def result(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
+        results, name = self._results_of(queue)
+        return results.get(name, job_id, timeout_s=timeout_s)
+
+    def results(self, queue: str, ids: Sequence[str]) -> dict[str, JobResult]:
+        results, name = self._results_of(queue)
+        return results.get_many(name, ids)
+
+    def ended_jobs(self, queue: str) -> EndedJobs:
+        results, name = self._results_of(queue)
+        return results.ended_jobs(name)
+
+    def _results_of(self, queue: str) -> tuple[Results, str]:
+        """Where the results of a declared queue are, and what it is called there."""
         if self._results is None:
             raise UnsupportedCapability(
                 "RabbitMQ keeps no results: name a store for them, in the URL as in "
@@ -257,7 +271,7 @@ class RabbitMQClient(OrchestratorBackend):
             )
         names, admin = self._names(queue), self._open().admin
         admin.require(names)
-        return self._results.get(names.results, job_id, timeout_s=timeout_s)
+        return self._results, names.results
 
     def _forget(self, names: Names, ids: Sequence[str] | None = None) -> None:
         """Forget how jobs of these ids ended in an earlier life, or how all ended that the queue had."""

@@ -9,7 +9,7 @@ from typing import TypeVar
 from ...domain import RetryPolicy
 from ...domain.errors import BackendUnavailable, JobsError
 from ...domain.wording import quantity
-from ...ports import EndedJob, JobResult, ResultStore
+from ...ports import EndedJob, EndedJobs, JobResult, ResultStore
 
 _PAUSES = RetryPolicy(base_delay_s=1.0, max_delay_s=10.0)
 """Between two calls that wait for a store that was away. Results are lost for so long after it is back."""
@@ -41,6 +41,14 @@ class Results:
     def get(self, queue: str, job_id: str, *, timeout_s: float) -> JobResult | None:
         """Say how a job ended, waiting up to ``timeout_s`` seconds for it to end (RES-1)."""
         return self._call(lambda: self._store.get(queue, job_id, timeout_s=timeout_s))
+
+    def get_many(self, queue: str, ids: Sequence[str]) -> dict[str, JobResult]:
+        """Say how those of these jobs ended that have."""
+        return self._call(lambda: self._store.get_many(queue, ids))
+
+    def ended_jobs(self, queue: str) -> EndedJobs:
+        """Open what tells which jobs end from now on."""
+        return self._call(lambda: self._store.ended_jobs(queue))
 
     def forget(self, queue: str, ids: Sequence[str] | None) -> None:
         """Forget how jobs of these ids ended, or how all of the queue's did."""

@@ -32,11 +32,22 @@ from .consumer import RedisConsumerBackend
 from .dead_letters import list_dead_letters, read_error, redrive_or_discard
 from .declared_queues import DeclaredQueues
 from .diagnosis import diagnose
+from .ended_jobs import RedisEndedJobs, look_up
 from .introspection import list_queues, read_progress
 from .keys import QueueKeys
 from .publisher import Publisher
 from .requests import CHUNK_JOBS, RemoteQueue, operation
-from .scripts import COUNTS, DECLARE, DELETE, GET_RESULT, PROTECT_LEASES, PURGE, STATUS
+from .scripts import (
+    COUNTS,
+    DECLARE,
+    DELETE,
+    ENDED_JOBS,
+    GET_RESULT,
+    GET_RESULTS,
+    PROTECT_LEASES,
+    PURGE,
+    STATUS,
+)
 from .settings import Password, ServerSettings, parsed_durability, parsed_url
 from .transport import as_text
 
@@ -221,6 +232,14 @@ class RedisClient(OrchestratorBackend):
         answer: bytes = self._queue(queue).run(STATUS, [job_id])
         return JobStatus(answer.decode())
 
+    def results(self, queue: str, ids: Sequence[str]) -> dict[str, JobResult]:
+        return {id_: _result(answer) for id_, answer in look_up(self._queue(queue).run, GET_RESULTS, ids)}
+
+    def ended_jobs(self, queue: str) -> RedisEndedJobs:
+        remote = self._queue(queue)
+        keys = remote.keys.of(ENDED_JOBS)
+        return RedisEndedJobs(self._redis, remote.run, ENDED_JOBS, keys, remote.keys.rwake)
+
     def queues(self) -> list[Queue]:
         self._check_open()
         return list_queues(self._redis, self._namespace)
@@ -266,3 +285,9 @@ class RedisClient(OrchestratorBackend):
         self._lock = threading.Lock()
         self._publishers = {}
         self._consumers = weakref.WeakSet()
+
+
+def _result(answer: bytes) -> JobResult:
+    if answer[:1] == b"f":
+        return JobResult(ResultStatus.FAILED, error=read_error(answer[1:]))
+    return JobResult(ResultStatus.DONE, answer[1:] or None)

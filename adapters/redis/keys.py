@@ -50,7 +50,7 @@ class QueueKeys:
         self.wake = f"{prefix}:wake"
         """Stream of the last wake-ups: a new one tells waiting consumers to ask again."""
         self.rwake = f"{prefix}:rwake"
-        """Stream, likewise: a new one tells those who wait for results to ask again."""
+        """Stream of the last wake-ups for those who wait for results: each has the ids of jobs that ended."""
         self.progress = f"{prefix}:progress"
         """Hash: id -> JSON [done, total], of jobs in flight that told how far they are. Expires."""
         self.memory_id = f"mtj:{{{namespace}/}}:memory-id"
@@ -89,6 +89,6 @@ class ResultKeys:
         self.expiry = f"{prefix}-until"
         """Sorted set: id -> until when its result is kept, ms."""
         self.wake = f"{prefix}-wake"
-        """Stream of the last wake-ups: a new one tells those who wait for results to ask again."""
+        """Stream of the last wake-ups for those who wait for results: each has the ids of jobs that ended."""
         self.all = [self.kept, self.expiry, self.wake]
         """Those of each script, in its order."""

@@ -2,14 +2,24 @@
 
 import secrets
 from collections.abc import Sequence
+from functools import partial
 from time import monotonic
+from typing import Any
 
 from ...domain.limits import check_name
 from ...ports import EndedJob, JobResult, ResultStatus, ResultStore
 from ..shared.chunks import in_chunks
+from .ended_jobs import RedisEndedJobs, look_up
 from .keys import ResultKeys
 from .requests import CHUNK_BYTES, CHUNK_JOBS
-from .scripts import RESULT_STORE_FORGET, RESULT_STORE_GET, RESULT_STORE_PUT
+from .scripts import (
+    RESULT_STORE_ENDED,
+    RESULT_STORE_FORGET,
+    RESULT_STORE_GET,
+    RESULT_STORE_GET_MANY,
+    RESULT_STORE_PUT,
+    Script,
+)
 from .settings import Password, ServerSettings, parsed_url
 from .transport import Argument, as_text
 
@@ -106,6 +116,18 @@ class RedisResultStore(ResultStore):
             if wait_s <= 0:
                 return None
             self._redis.wait([(keys.wake, newest.decode())], wait_s)
+
+    def get_many(self, queue: str, ids: Sequence[str]) -> dict[str, JobResult]:
+        found = look_up(partial(self._run, queue), RESULT_STORE_GET_MANY, ids)
+        return {id_: _unpacked(record) for id_, record in found}
+
+    def ended_jobs(self, queue: str) -> RedisEndedJobs:
+        keys = self._keys(queue)
+        return RedisEndedJobs(self._redis, partial(self._run, queue), RESULT_STORE_ENDED, keys.all, keys.wake)
+
+    def _run(self, queue: str, script: Script, arguments: Sequence[Argument]) -> Any:
+        with self._redis.outages():
+            return self._redis.run(script, self._keys(queue).all, arguments)
 
     def forget(self, queue: str, ids: Sequence[str] | None = None) -> None:
         keys = self._keys(queue).all

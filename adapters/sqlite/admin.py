@@ -244,3 +244,32 @@ def status(tx: Transaction, job_id: str) -> JobStatus:
         is_dead, is_leased = live
         return JobStatus.FAILED if is_dead else JobStatus.RUNNING if is_leased else JobStatus.WAITING
     return JobStatus.UNKNOWN if result(tx, job_id)[1] is None else JobStatus.DONE
+
+
+def results(tx: Transaction, ids: Sequence[str]) -> dict[str, JobResult]:
+    """How those of at most :data:`CHUNK` jobs ended that have, by id (RES-1)."""
+    live = dict(_rows_of(tx, _LIVE, ids))
+    found = {
+        id_: JobResult(ResultStatus.FAILED, error=error.decode(errors="backslashreplace"))
+        for id_, error in live.items()
+        if error is not None
+    }
+    kept = dict(_rows_of(tx, _KEPT, [id_ for id_ in ids if id_ not in live], tx.now))
+    found |= {id_: JobResult(ResultStatus.DONE, body) for id_, body in kept.items() if body is not None}
+    ended = _rows_of(tx, _ENDED, [id_ for id_ in ids if id_ not in live and id_ not in kept])
+    return found | {id_: _DONE for id_, _ in ended}
+
+
+_LIVE = "SELECT id, CAST(error AS BLOB) FROM job LEFT JOIN dead USING (seq) WHERE job.queue = ?"
+_KEPT = "SELECT id, CASE WHEN expires > ? THEN CAST(body AS BLOB) END FROM result WHERE queue = ?"
+_ENDED = "SELECT id, NULL FROM ended WHERE queue = ?"
+
+
+def _rows_of(
+    tx: Transaction, query: str, ids: Sequence[str], *more: int
+) -> Iterator[tuple[str, bytes | None]]:
+    if not ids:
+        return
+    places = ", ".join("?" * len(ids))
+    for id_, found in tx.db.execute(f"{query} AND id IN ({places})", (*more, tx.key, *ids)):
+        yield id_.decode(errors="backslashreplace"), found

@@ -32,6 +32,7 @@ from ..shared.errors import client_closed
 from . import admin
 from .consumer import SQLiteConsumerBackend
 from .diagnosis import diagnose
+from .ended_jobs import SQLiteEndedJobs
 from .errors import CommitUnknown
 from .introspection import list_queues, read_progress
 from .publish import publish
@@ -222,9 +223,7 @@ class SQLiteClient(OrchestratorBackend):
         key, found = session.read(lambda tx: admin.result(tx, job_id))
         if found is not None or timeout_s <= 0:
             return found
-        waiter = make_waiter(self._settings.wakeups, key, ENDED)
-        with self._lock:
-            self._waiters.add(waiter)
+        waiter = self._make_waiter(key)
         try:
             while True:
                 _, found = session.read(lambda tx: admin.result(tx, job_id))
@@ -233,9 +232,28 @@ class SQLiteClient(OrchestratorBackend):
                     return found
                 waiter.wait(min(remaining_s, LOOK_S))
         finally:
-            with self._lock:
-                self._waiters.discard(waiter)
-            waiter.close()
+            self._close_waiter(waiter)
+
+    def results(self, queue: str, ids: Sequence[str]) -> dict[str, JobResult]:
+        session, found = self._queue(queue), dict[str, JobResult]()
+        for chunk in in_chunks(ids, admin.CHUNK):
+            found |= session.read(lambda tx, chunk=chunk: admin.results(tx, chunk))  # type: ignore[misc]
+        return found
+
+    def ended_jobs(self, queue: str) -> SQLiteEndedJobs:
+        waiter = self._make_waiter(self._queue(queue).read(lambda tx: tx.key))
+        return SQLiteEndedJobs(waiter, self._close_waiter)
+
+    def _make_waiter(self, key: int) -> Waiter:
+        waiter = make_waiter(self._settings.wakeups, key, ENDED)
+        with self._lock:  # so that `close` can wake it
+            self._waiters.add(waiter)
+        return waiter
+
+    def _close_waiter(self, waiter: Waiter) -> None:
+        with self._lock:
+            self._waiters.discard(waiter)
+        waiter.close()
 
     def status(self, queue: str, job_id: str) -> JobStatus:
         return self._queue(queue).read(lambda tx: admin.status(tx, job_id))

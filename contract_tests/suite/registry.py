@@ -48,6 +48,7 @@ _MODULES = (
     "dead_letters",
     "administration",
     "results",
+    "many_results",
     "connections",
     "hostile_input",
     "state_machine",

@@ -573,7 +573,7 @@ JOBS: dict[str, Row] = {
     ),
     "await publish()": (
         errors.UsageError,
-        "call it without await; or, as it blocks the event loop, in a thread: await asyncio.to_thread",
+        "call it without await; or, as it blocks the event loop, use an AsyncOrchestrator, or a thread: ",
         lambda w: awaiting(lambda: w.publish({"path": "a.png"})),
     ),
     "await queue.publish()": (

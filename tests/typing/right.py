@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from mindtrace.jobs import (
+    AsyncJobHandle,
+    AsyncJobQueue,
+    AsyncOrchestrator,
     BatchConsumer,
     Consumer,
     Dead,
@@ -124,6 +127,22 @@ def publish(orchestrator: Orchestrator) -> int:
     by_schema: str = orchestrator.publish(schema, ImageInput(path="g.png"))
     orchestrator.queue(without_output).publish(ImageInput(path=by_name + by_schema))
     return (report.defects if report else 0) + (same.defects if same else 0) + len(outcomes) + bool(one)
+
+
+async def publish_async(orchestrator: AsyncOrchestrator) -> int:
+    queue: AsyncJobQueue[ImageInput, ImageOutput] = await orchestrator.queue(schema)
+    handle: AsyncJobHandle[ImageOutput] = await queue.publish(ImageInput(path="a.png"))
+    report: ImageOutput | None = await handle.result(timeout_s=10)
+    same: ImageOutput | None = await orchestrator.result(schema, handle.id)
+    one: Job[ImageInput] | None = await orchestrator.receive_message(schema)
+    outcomes: list[PublishOutcome] = await orchestrator.publish_batch(schema, [{"path": "d.png"}])
+    by_name: str = await orchestrator.publish("inspect", {"path": "f.png"})
+    return (
+        (report.defects if report else 0)
+        + (same.defects if same else 0)
+        + len(outcomes)
+        + bool(one or by_name)
+    )
 
 
 def connect() -> None:

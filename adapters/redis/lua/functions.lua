@@ -115,6 +115,12 @@ local function wake_up(wake)
   redis.call('XADD', wake, 'MAXLEN', '~', 1, '*', 'w', 1)
 end
 
+-- Wakes those who wait for results, and says of which jobs. As many wake-ups are kept as one may miss who is looking up
+-- what the last said.
+local function wake_with_ids(wake, ids)
+  redis.call('XADD', wake, 'MAXLEN', '~', 1000, '*', 'ids', table.concat(ids, ','))
+end
+
 -- Forgets that jobs of these ids ended, in an earlier life of theirs. O(length of `ended`), and so only for what is
 -- done seldom.
 local function forget_ends(ended, ids)

@@ -6,7 +6,7 @@
 -- Cost  O(log n) a job; removes at most 500 others whose time is over
 
 local SWEPT, WAKE_MS = 500, 600000
-local now, longest = now_ms(), 0
+local now, longest, ids = now_ms(), 0, {}
 
 local outdated = redis.call('ZRANGE', expiry, '-inf', now, 'BYSCORE', 'LIMIT', 0, SWEPT)
 if #outdated > 0 then
@@ -18,10 +18,11 @@ for i = 1, #ARGV, 3 do
   redis.call('HSET', kept, id, record)
   redis.call('ZADD', expiry, now + ttl_ms, id)
   longest = math.max(longest, ttl_ms)
+  ids[#ids + 1] = id
 end
 -- The keys last as long as the last of their entries, and no longer: nothing is left of a queue that nobody uses.
 for _, key in ipairs({ kept, expiry }) do
   if redis.call('PTTL', key) < longest then redis.call('PEXPIRE', key, longest) end
 end
-wake_up(wake)
+wake_with_ids(wake, ids)
 redis.call('PEXPIRE', wake, WAKE_MS)

@@ -15,6 +15,8 @@ from mindtrace.jobs.adapters.local import (
     LocalConsumerBackend,
 )
 from mindtrace.jobs.application import (
+    AsyncJobHandle,
+    AsyncJobQueue,
     BatchAnswer,
     BatchConsumer,
     BatchHandler,
@@ -73,11 +75,15 @@ if TYPE_CHECKING:
     from mindtrace.jobs.adapters.rabbitmq import RabbitMQClient, RabbitMQConsumerBackend
     from mindtrace.jobs.adapters.redis import RedisClient, RedisConsumerBackend, RedisResultStore
     from mindtrace.jobs.adapters.sqlite import SQLiteClient, SQLiteConsumerBackend
+    from mindtrace.jobs.application.async_orchestrator import AsyncOrchestrator
 
 __version__ = version("mindtrace-jobs")
 
 __all__ = [
     "AnyJSON",
+    "AsyncJobHandle",
+    "AsyncJobQueue",
+    "AsyncOrchestrator",
     "Attempt",
     "BatchAnswer",
     "BatchConsumer",
@@ -152,6 +158,8 @@ if not TYPE_CHECKING:
     __all__ = [name for name in __all__ if name not in _ON_DEMAND or find_spec(_LIBRARIES[_ON_DEMAND[name]])]
 
     def __getattr__(name: str) -> Any:
+        if name == "AsyncOrchestrator":  # asyncio takes as long to import as half of this package
+            return import_module(f"{__name__}.application.async_orchestrator").AsyncOrchestrator
         adapter = _ON_DEMAND.get(name)
         if adapter is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -168,4 +176,4 @@ if not TYPE_CHECKING:
             raise errors.AdapterNotInstalled(message, name=error.name) from error
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_ON_DEMAND})
+        return sorted({*globals(), *_ON_DEMAND, "AsyncOrchestrator"})

@@ -13,7 +13,13 @@ from mindtrace.jobs.domain.queue import QueueKind
 SCRIPTS = {name: value for name, value in vars(scripts).items() if isinstance(value, Script)}
 FOLDER = files(scripts.__package__) / "lua"
 PARTS = [path.name for path in (FOLDER / "parts").iterdir()]
-OF_A_STORE = ("RESULT_STORE_PUT", "RESULT_STORE_GET", "RESULT_STORE_FORGET")
+OF_A_STORE = (
+    "RESULT_STORE_PUT",
+    "RESULT_STORE_GET",
+    "RESULT_STORE_GET_MANY",
+    "RESULT_STORE_ENDED",
+    "RESULT_STORE_FORGET",
+)
 
 
 def test_keys_become_local_variables() -> None:

@@ -87,7 +87,7 @@ do
       redis.call('HDEL', result, unpack(outdated))
     end
     if #over > 0 and waited_until and waited_until > now then
-      wake_up(rwake)
+      wake_with_ids(rwake, over)
       redis.call('PEXPIRE', rwake, WAKE_MS)
     end
   end

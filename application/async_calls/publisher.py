@@ -1,0 +1,105 @@
+"""Publishing from event loops: what comes while a batch is under way is the next batch."""
+
+import asyncio
+import threading
+from asyncio import Future
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ...domain.errors import JobsError
+from ...domain.job import NO_HEADERS
+from ...ports import Message
+from ..messages import Work, confirmed_id, to_message
+from ..orchestrator import Orchestrator
+from ..publishing.group_commit import CONCERNS_ALL, MAX_BYTES, MAX_JOBS, own_copy
+from ..registry import Registration
+from .bridge import Answer, deliver
+from .threads import Threads
+
+
+class _Job(NamedTuple):
+    """A job to publish, and who waits for that."""
+
+    future: "Future[str]"
+    registration: Registration
+    work: Work
+    priority: int | None
+    delay_s: float | None
+
+
+class AsyncPublisher:
+    """Publishes to one queue, in the order in which it is called. Any event loop may call.
+
+    A thread validates and encodes what has come, and publishes it with what other threads publish.
+
+    Args:
+        orchestrator: Where it publishes.
+        queue: The queue's name.
+        threads: Where it works, in one of them at a time.
+    """
+
+    def __init__(self, orchestrator: Orchestrator, queue: str, threads: Threads) -> None:
+        self._orchestrator = orchestrator
+        self._queue = queue
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._jobs: deque[_Job] = deque()
+        self._is_working = False
+
+    async def publish(
+        self, registration: Registration, work: Work, priority: int | None, delay_s: float | None
+    ) -> str:
+        """Publish one job; as :meth:`Orchestrator.publish`."""
+        future: Future[str] = asyncio.get_running_loop().create_future()
+        with self._lock:
+            self._jobs.append(_Job(future, registration, work, priority, delay_s))
+            begins, self._is_working = not self._is_working, True
+        if begins:
+            self._threads.submit(self._publish_batch)
+        return await future
+
+    def _publish_batch(self) -> None:
+        encoded = self._encode()
+        if encoded:
+            deliver(self._commit(encoded))
+        with self._lock:
+            goes_on = self._is_working = bool(self._jobs)
+        if goes_on:  # behind what others have submitted meanwhile
+            self._threads.submit(self._publish_batch)
+
+    def _encode(self) -> list[tuple[_Job, Message]]:
+        """Take jobs, make messages of those that nobody cancelled, and tell those whose job is invalid."""
+        encoded: list[tuple[_Job, Message]] = []
+        invalid: list[Answer] = []
+        max_bytes, size = self._orchestrator.max_body_bytes, 0
+        while self._jobs and len(encoded) < MAX_JOBS and size < MAX_BYTES:
+            job = self._jobs.popleft()
+            if job.future.cancelled():
+                continue
+            _, registration, work, priority, delay_s = job
+            try:
+                message = to_message(registration, work, priority, delay_s, NO_HEADERS, max_bytes)
+            except BaseException as error:  # a validator of the user's model may raise anything
+                invalid.append(Answer(job.future, error=error))
+            else:
+                encoded.append((job, message))
+                size += len(message.body)
+        deliver(invalid)
+        return encoded
+
+    def _commit(self, encoded: Sequence[tuple[_Job, Message]]) -> list[Answer]:
+        backend, commit = self._orchestrator.backend, self._orchestrator.group_commit(self._queue)
+        try:
+            outcomes = commit.publish([message for _, message in encoded])
+        except BaseException as error:
+            if len(encoded) > 1 and isinstance(error, JobsError) and not isinstance(error, CONCERNS_ALL):
+                return [answer for each in encoded for answer in self._commit([each])]
+            return [Answer(job.future, error=own_copy(error)) for job, _ in encoded]
+        answers = []
+        for (job, _), outcome in zip(encoded, outcomes, strict=True):
+            try:
+                answers.append(Answer(job.future, confirmed_id(self._queue, outcome, backend)))
+            except JobsError as error:
+                answers.append(Answer(job.future, error=own_copy(error)))
+        return answers

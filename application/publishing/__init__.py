@@ -1,0 +1,1 @@
+"""How single jobs that are published at the same time reach the broker together."""

@@ -1,0 +1,271 @@
+"""Group commit: what many threads publish to a queue at the same time shares one confirmed batch.
+
+Who comes while nobody publishes leads: it publishes its own messages at once, in its own thread. Who comes
+meanwhile waits. When the leader is done, the first who waits leads the next group: all who came by then.
+
+There is no lock around this state, as a signal handler may publish, too, and would wait for the code that it
+interrupted. Each step is one atomic operation on a dict or a deque. Who leads is recorded by identity, so
+that after an interrupt between any two steps a ``finally`` knows what is left to do.
+"""
+
+import copy
+import threading
+from collections import deque
+from collections.abc import Sequence
+from threading import get_ident
+from typing import TypeVar
+
+from ...domain.errors import (
+    AccessDenied,
+    BackendUnavailable,
+    BrokerUnsuitable,
+    Closed,
+    JobsError,
+    QueueNotFound,
+    UsageError,
+)
+from ...ports import Message, OrchestratorBackend, PublishOutcome, PublishStatus
+from ..forks import start_anew_in_children
+
+MAX_JOBS = 500
+"""The most jobs of a group."""
+MAX_BYTES = 4 * 1024 * 1024
+"""The most bytes of a group; a job that is larger has a group of its own."""
+CONCERNS_ALL = (AccessDenied, BackendUnavailable, BrokerUnsuitable, Closed, QueueNotFound)
+"""Errors that a job would have met alone, too. Another may be the fault of one job of the group."""
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
+
+
+class _Call:
+    """A call that waits: for its outcomes, or to lead."""
+
+    __slots__ = ("_passer", "answer", "is_interrupted", "messages", "thread", "woken")
+
+    def __init__(self, messages: Sequence[Message], thread: int) -> None:
+        self.messages = messages
+        self.thread = thread
+        self.answer: list[PublishOutcome] | BaseException | None = None
+        self.woken = threading.Lock()
+        """Released when there is an answer, or when this leads."""
+        self.woken.acquire()
+        self.is_interrupted = False
+        """Whether its thread has left without an answer."""
+        self._passer: dict[None, int] = {}
+
+    def is_left_to(self, thread: int) -> bool:
+        """Whether it was interrupted, and ``thread`` is the one of two that passes its lead on."""
+        return self.is_interrupted and self._passer.setdefault(None, thread) == thread
+
+    @property
+    def size(self) -> int:
+        return sum(len(message.body) for message in self.messages)
+
+
+_Leader = tuple[int, object]
+"""A thread, and what tells one of its calls from another."""
+
+
+class GroupCommit:
+    """Publishes to one queue. Any thread may call; the jobs of each arrive in the order of its calls.
+
+    Args:
+        backend: The backend.
+        queue: The queue's name.
+    """
+
+    def __init__(self, backend: OrchestratorBackend, queue: str) -> None:
+        self._backend = backend
+        self._queue = queue
+        self.start_anew()
+        start_anew_in_children(self)
+
+    def start_anew(self) -> None:
+        """Forget who leads and who waits: after a fork they are threads of the parent."""
+        self._leader: dict[None, _Leader] = {}
+        """Who leads, under the one key; empty while nobody does."""
+        self._waiting: deque[_Call] = deque()
+        """In the order in which they came. Only the leader takes one out."""
+        self._followers: set[int] = set()
+        """The threads that wait."""
+        self._within_wait: set[int] = set()
+        """Those of them whose signal handler publishes."""
+
+    def publish(self, messages: Sequence[Message]) -> list[PublishOutcome]:
+        """Publish messages, alone or in a group, and return one outcome for each, in the same order.
+
+        Raises:
+            JobsError: as of :meth:`OrchestratorBackend.publish`; each caller gets an error of its own.
+            UsageError: this thread is publishing to the queue: a signal or log handler interrupted it.
+        """
+        leader, waiting = self._leader, self._waiting
+        me = (get_ident(), messages)
+        try:
+            if leader.setdefault(None, me) is not me:
+                return self._publish_in_group(leader, messages)
+            outcomes = self._backend.publish(self._queue, messages)
+            if not waiting:
+                del leader[None]
+                if not waiting:
+                    return outcomes
+                leader.setdefault(None, me)  # one came meanwhile, and may have seen this one lead
+            self._pass_on(leader, me)
+        except BaseException:
+            try:
+                self._pass_on(leader, me)
+            finally:  # again, should an interrupt have come first
+                self._pass_on(leader, me)
+            raise
+        return outcomes
+
+    def _publish_in_group(
+        self, leader: dict[None, _Leader], messages: Sequence[Message]
+    ) -> list[PublishOutcome]:
+        thread, followers = get_ident(), self._followers
+        self._refuse_within_itself(leader, thread)
+        if thread in followers:  # a signal handler interrupted its wait, and can't wait for the same
+            return self._publish_within_wait(thread, messages)
+        call = _Call(messages, thread)
+        me = (thread, call)
+        try:
+            followers.add(thread)
+            self._waiting.append(call)
+            if leader.setdefault(None, me) is not me:  # else who led has left, without seeing this call
+                call.woken.acquire()
+            while call.answer is None:
+                self._lead_group(call)
+        except BaseException:
+            call.is_interrupted = True
+            raise
+        finally:
+            try:
+                self._resign(leader, call)
+            finally:
+                self._resign(leader, call)
+                followers.discard(thread)
+        if isinstance(call.answer, BaseException):
+            raise call.answer
+        return call.answer
+
+    def _publish_within_wait(self, thread: int, messages: Sequence[Message]) -> list[PublishOutcome]:
+        self._within_wait.add(thread)
+        try:
+            return self._backend.publish(self._queue, messages)
+        finally:
+            self._within_wait.discard(thread)
+
+    def _refuse_within_itself(self, leader: dict[None, _Leader], thread: int) -> None:
+        holder, call = leader.get(None, (0, None))
+        is_over = isinstance(call, _Call) and call.is_interrupted  # another is about to take its lead
+        if (holder != thread or is_over) and thread not in self._within_wait:
+            return
+        raise UsageError(
+            f"this thread is publishing to queue {self._queue!r} just now, so a signal or log handler that "
+            "interrupted it can't: set a flag in the handler, and publish later"
+        )
+
+    # -- leading ----------------------------------------------------------------------------------
+
+    def _lead_group(self, leading: _Call) -> None:
+        """Publish what waits as one batch, and tell each caller what became of its messages."""
+        group: list[_Call] = []
+        try:
+            self._gather(leading, group)
+            self._commit(group)
+        finally:
+            try:
+                _wake(group, leading)
+            finally:  # again, should an interrupt have ended it half-way
+                _wake(group, leading)
+
+    def _gather(self, leading: _Call, group: list[_Call]) -> None:
+        """Take as many calls as fit into a group, in the order in which they came."""
+        if leading.thread == threading.main_thread().ident:  # Ctrl-C's: it leads for itself
+            group.append(leading)
+            return
+        waiting = self._waiting
+        jobs = size = 0
+        while waiting:
+            call = waiting[0]
+            if call.answer is None and not call.is_interrupted:
+                jobs += len(call.messages)
+                size += call.size
+                if group and (jobs > MAX_JOBS or size > MAX_BYTES):
+                    return
+                group.append(call)  # before it is taken out, as an interrupt may come between
+            waiting.popleft()
+
+    def _commit(self, group: Sequence[_Call]) -> None:
+        messages = [message for call in group for message in call.messages]
+        try:
+            outcomes = self._backend.publish(self._queue, messages)
+        except Exception as error:
+            if len(group) > 1 and isinstance(error, JobsError) and not isinstance(error, CONCERNS_ALL):
+                for call in group:  # nothing was sent: find whose fault it is
+                    self._commit([call])
+                return
+            for call in group:
+                call.answer = own_copy(error) if len(group) > 1 else error
+            return
+        begin = 0
+        for call in group:
+            end = begin + len(call.messages)
+            answer = outcomes[begin:end]
+            call.answer = [_with_own_error(each) for each in answer] if len(group) > 1 else answer
+            begin = end
+
+    def _pass_on(self, leader: dict[None, _Leader], me: _Leader) -> None:
+        """Let the first who waits lead, if any does."""
+        waiting = self._waiting
+        while leader.get(None) is me:
+            if not waiting:
+                del leader[None]
+                if waiting:  # one came meanwhile, and may have seen this one lead
+                    leader.setdefault(None, me)
+                continue
+            heir = waiting[0]
+            if heir.answer is not None or heir.is_interrupted:
+                waiting.popleft()
+                continue
+            me = leader[None] = (heir.thread, heir)
+            heir.woken.release()
+            if not heir.is_left_to(get_ident()):
+                return
+
+    def _resign(self, leader: dict[None, _Leader], call: _Call) -> None:
+        """Pass the lead on if ``call`` has it, as its thread is about to leave."""
+        me = leader.get(None)
+        if me is None or me[1] is not call:
+            return
+        if not call.is_interrupted or call.is_left_to(call.thread):
+            self._pass_on(leader, me)
+
+
+def own_copy(error: ErrorT) -> ErrorT:
+    """Return a copy of an error that several callers get, as raising it in one changes it for all."""
+    try:
+        copied = copy.copy(error)
+    except Exception:  # an error of a driver's that can't be copied
+        return error
+    copied.__cause__, copied.__suppress_context__ = error.__cause__, error.__suppress_context__
+    return copied.with_traceback(error.__traceback__)
+
+
+def _with_own_error(outcome: PublishOutcome) -> PublishOutcome:
+    return outcome if outcome.error is None else outcome._replace(error=own_copy(outcome.error))
+
+
+def _wake(group: list[_Call], leading: _Call) -> None:
+    """Wake all of a group; those without an answer are told that the leader was interrupted."""
+    while group:
+        call = group[-1]
+        if call.answer is None:
+            call.answer = _unknown(call.messages)
+        del group[-1]
+        if call is not leading:
+            call.woken.release()
+
+
+def _unknown(messages: Sequence[Message]) -> list[PublishOutcome]:
+    error = BackendUnavailable("the thread that published this job together with its own was interrupted")
+    return [PublishOutcome(message.id, PublishStatus.UNKNOWN, error) for message in messages]

@@ -1,0 +1,70 @@
+"""From how a job ended to what its caller gets: an output, or the error that says why there is none."""
+
+from typing import Any
+
+from ..domain.envelope import decode_model
+from ..domain.errors import JobNotFound, ResultNotReady, UnsupportedCapability
+from ..ports import JobResult, JobStatus, OrchestratorBackend, ResultStatus
+from .failures import job_failed
+from .registry import Registration
+
+
+def result_value(
+    backend: OrchestratorBackend,
+    registration: Registration,
+    job_id: str,
+    found: JobResult | None,
+    timeout_s: float,
+) -> Any:
+    """Return what the handler of a job returned: an instance of the output model, or None.
+
+    If nothing was found within ``timeout_s``, the backend is asked where the job is.
+
+    Raises:
+        JobFailed: the job is dead.
+        JobNotFound: the queue knows no such job.
+        ResultNotReady: the job hasn't ended.
+        InvalidPayload: the stored output doesn't fit the schema.
+    """
+    if found is None:
+        found = _ended_meanwhile(backend, registration.queue.name, job_id, timeout_s)
+    if found.status is ResultStatus.FAILED:
+        raise job_failed(found.error)
+    if found.body is None:
+        return None
+    return decode_model(f"result of job {job_id}", registration.schema.output, found.body)
+
+
+def _ended_meanwhile(backend: OrchestratorBackend, queue: str, job_id: str, timeout_s: float) -> JobResult:
+    """Say why there is no result; return the result of a job that ended just now."""
+    try:
+        status = backend.status(queue, job_id)
+    except UnsupportedCapability:
+        raise ResultNotReady(
+            f"job {job_id}: no result within {timeout_s:g} s: it hasn't ended, is unknown, or its result "
+            "has expired; this backend can't tell which"
+        ) from None
+    if status is JobStatus.UNKNOWN:
+        raise JobNotFound(
+            f"job {job_id}: not known in queue {queue!r}: it was never published here, was purged or "
+            "discarded, or ended and its result has expired"
+        )
+    found = None
+    if status in (JobStatus.DONE, JobStatus.FAILED):
+        found = backend.result(queue, job_id)
+    if found is None:
+        raise ResultNotReady(
+            f"job {job_id}: no result within {timeout_s:g} s: it is {status}; to wait for it, pass timeout_s"
+        )
+    return found
+
+
+def job_status(backend: OrchestratorBackend, queue: str, job_id: str) -> JobStatus:
+    """Say where a job is; of a backend that can't tell, whether and how it ended."""
+    try:
+        return backend.status(queue, job_id)
+    except UnsupportedCapability:
+        found = backend.result(queue, job_id)
+    if found is None:
+        return JobStatus.UNKNOWN
+    return JobStatus.FAILED if found.status is ResultStatus.FAILED else JobStatus.DONE
