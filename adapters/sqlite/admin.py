@@ -247,22 +247,25 @@ def status(tx: Transaction, job_id: str) -> JobStatus:
 
 
 def results(tx: Transaction, ids: Sequence[str]) -> dict[str, JobResult]:
-    """How those of at most :data:`CHUNK` jobs ended that have, by id (RES-1)."""
-    live = dict(_rows_of(tx, _LIVE, ids))
-    found = {
-        id_: JobResult(ResultStatus.FAILED, error=error.decode(errors="backslashreplace"))
-        for id_, error in live.items()
-        if error is not None
+    """How those of at most :data:`CHUNK` jobs ended that have, by id (RES-1).
+
+    Most haven't, mostly: so each query returns only those that may have.
+    """
+    dead = {
+        id_: JobResult(ResultStatus.FAILED, error=(error or b"").decode(errors="backslashreplace"))
+        for id_, error in _rows_of(tx, _DEAD, ids)
     }
-    kept = dict(_rows_of(tx, _KEPT, [id_ for id_ in ids if id_ not in live], tx.now))
-    found |= {id_: JobResult(ResultStatus.DONE, body) for id_, body in kept.items() if body is not None}
-    ended = _rows_of(tx, _ENDED, [id_ for id_ in ids if id_ not in live and id_ not in kept])
-    return found | {id_: _DONE for id_, _ in ended}
+    kept = dict(_rows_of(tx, _KEPT, ids, tx.now))
+    ended = {id_: _DONE for id_, _ in _rows_of(tx, _ENDED, ids) if id_ not in kept}
+    done = ended | {id_: JobResult(ResultStatus.DONE, body) for id_, body in kept.items() if body is not None}
+    live = dict(_rows_of(tx, _LIVE, list(done)))
+    return {id_: result for id_, result in done.items() if id_ not in live} | dead
 
 
-_LIVE = "SELECT id, CAST(error AS BLOB) FROM job LEFT JOIN dead USING (seq) WHERE job.queue = ?"
+_DEAD = "SELECT id, CAST(error AS BLOB) FROM job JOIN dead USING (seq) WHERE job.queue = ?"
 _KEPT = "SELECT id, CASE WHEN expires > ? THEN CAST(body AS BLOB) END FROM result WHERE queue = ?"
 _ENDED = "SELECT id, NULL FROM ended WHERE queue = ?"
+_LIVE = "SELECT id, NULL FROM job WHERE queue = ?"
 
 
 def _rows_of(

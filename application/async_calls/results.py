@@ -18,6 +18,8 @@ _TURN_S = 0.25
 """How long one turn waits while there are threads for all queues."""
 _SHORT_TURN_S = 0.02
 """How long while queues share threads."""
+_PAUSE_S = 0.005
+"""The longest pause after all ids were looked up."""
 
 
 Read = Callable[[JobResult | None], Any]
@@ -159,7 +161,7 @@ class AwaitedResults:
         began = time.monotonic()
         self._look_up(ids)
         if ended is None:  # all of them, so that the next time had better not be at once
-            time.sleep(min(_SHORT_TURN_S, time.monotonic() - began))
+            time.sleep(min(_PAUSE_S, time.monotonic() - began))
 
     def _look_up(self, ids: Iterable[str]) -> None:
         ids = list(dict.fromkeys(ids))

@@ -84,7 +84,6 @@ class Slow(LocalClient):
         super().__init__()
         self.gate = threading.Event()
         self.gate.set()
-        self.entered = threading.Semaphore(0)
         self.batches: list[int] = []
         self.threads: set[str] = set()
         self.answer: Callable[[Sequence[Message]], list[PublishOutcome]] | None = None
@@ -92,7 +91,6 @@ class Slow(LocalClient):
     def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
         self.threads.add(threading.current_thread().name)
         self.batches.append(len(messages))
-        self.entered.release()
         assert self.gate.wait(LIMIT_S)
         return super().publish(queue, messages) if self.answer is None else self.answer(messages)
 
