@@ -15,6 +15,7 @@ from .consuming.batch_executor import BatchExecutor
 from .consuming.batch_loop import BatchLoop
 from .consuming.executor import Executor
 from .consuming.loop import ConsumeLoop
+from .handler_signature import check_takes_job
 from .job_queue import Answer, InT, OutT
 from .orchestrator import Orchestrator
 
@@ -62,7 +63,9 @@ class BatchConsumer(Consumer[InT, OutT], Generic[InT, OutT]):
             raise HandlerMissing(f"{cls.__name__} has no handler: define run_batch(self, jobs)")
         if inspect.isasyncgenfunction(cls.run_batch) or inspect.isgeneratorfunction(cls.run_batch):
             raise HandlerMissing(f"{cls.__name__}.run_batch is a generator: return a list, without yield")
-        return super().__new__(cls, *args, **kwargs)
+        made = super().__new__(cls, *args, **kwargs)
+        check_takes_job(f"{cls.__name__}.run_batch", made.run_batch, what="jobs")
+        return made
 
     @abstractmethod
     def run_batch(self, jobs: Sequence[Job[InT]]) -> BatchAnswer[OutT]:

@@ -5,6 +5,7 @@ from functools import update_wrapper
 
 from ..domain import Job, JobSchema, QueueKind, RetryPolicy
 from .batch_consumer import BatchAnswer, BatchConsumer
+from .handler_signature import check_takes_job
 from .job_handler import FunctionHandler, check_decorated, check_function, make_class
 from .job_queue import InT, OutT
 
@@ -76,6 +77,7 @@ def batch_handler(
 
     def decorate(function: Callable[[Sequence[Job[InT]]], BatchAnswer[OutT]]) -> BatchHandler[InT, OutT]:
         check_function("batch_handler", function)
+        check_takes_job(getattr(function, "__name__", "the handler"), function, what="jobs")
         return BatchHandler(function, schema, queue_type, retry, batch_size, batch_wait_s)
 
     return decorate

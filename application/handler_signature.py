@@ -8,19 +8,20 @@ from typing import Any
 from ..domain.errors import HandlerMissing
 
 
-def check_takes_job(name: str, handler: Callable[..., Any]) -> None:
-    """Refuse a handler that can't be called with a job alone.
+def check_takes_job(name: str, handler: Callable[..., Any], *, what: str = "job") -> None:
+    """Refuse a handler that can't be called with a job alone, or with a batch of jobs.
 
     Args:
         name: What to call it in the error's message.
         handler: A function or method. A decorator counts as it is, whatever it says that it wraps.
+        what: The name of its one argument: ``job`` or ``jobs``.
 
     Raises:
         HandlerMissing: it takes no job, takes it by its name only, or needs more than that.
     """
-    needed = ["job"]
+    needed = [what]
     if isinstance(handler, MethodType):
-        needed, handler = ["self", "job"], handler.__func__
+        needed, handler = ["self", what], handler.__func__
     try:
         signature = inspect.signature(handler, follow_wrapped=False)
     except (TypeError, ValueError):  # written in C: it says nothing of its arguments
@@ -28,9 +29,10 @@ def check_takes_job(name: str, handler: Callable[..., Any]) -> None:
     try:
         signature.bind(*needed)
     except TypeError as error:
+        called = "a job" if what == "job" else "a list of jobs"
         definition = f"{name.rpartition('.')[2]}({', '.join(needed)})"
         raise HandlerMissing(
-            f"{name}{_without_types(signature)} can't be called with a job ({error}): define {definition}"
+            f"{name}{_without_types(signature)} can't be called with {called} ({error}): define {definition}"
         ) from None
 
 

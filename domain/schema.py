@@ -16,7 +16,7 @@ from .json_fields import check_fields
 from .limits import MAX_PRIORITY, check_int, check_name, check_seconds
 from .model_changes import changes
 from .retry import RetryPolicy
-from .unknown_keys import refuse_unknown_keys
+from .unknown_keys import describe_unknown_keys, refuse_unknown_keys
 
 
 class _JobModel(BaseModel):
@@ -221,7 +221,13 @@ def validate_payload(schema: JobSchema[InModelT, Any], data: object) -> InModelT
         InvalidPayload: ``data`` is of another model, doesn't validate, or is a dict with a key that the model
             doesn't know.
     """
-    payload = validate_model("payload", schema.input, data)
+    try:
+        payload = validate_model("payload", schema.input, data)
+    except InvalidPayload as error:
+        unknown = describe_unknown_keys(schema.input, data) if isinstance(data, Mapping) else ""
+        if not unknown:
+            raise
+        raise InvalidPayload(f"{error}; {unknown}") from error.__cause__
     if payload is not data and (type(data) is dict or isinstance(data, Mapping)):
         refuse_unknown_keys("payload", payload, data)
     return payload

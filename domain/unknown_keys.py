@@ -36,6 +36,14 @@ def refuse_unknown_keys(what: str, model: BaseModel, data: Mapping[str, Any]) ->
         raise InvalidPayload(f"{what}: {'; '.join(found[:_SHOWN])}{more}")
 
 
+def describe_unknown_keys(model: type[BaseModel], data: Mapping[str, Any]) -> str:
+    """Describe the keys of ``data`` itself that ``model`` doesn't read, for data that doesn't validate."""
+    keys = _keys_of(model)
+    if keys is None or keys.takes_all:
+        return ""
+    return "; ".join(_unknown(data, keys, "")[:_SHOWN])
+
+
 class _Keys(NamedTuple):
     """The keys that a model reads."""
 
@@ -54,8 +62,7 @@ def _collect(value: object, given: object, path: str, found: list[str]) -> None:
         keys = _keys_of(cls)
         if keys is not None:
             if not keys.takes_all and not given.keys() <= keys.known:
-                unknown = (key for key in given if key not in keys.known)
-                found += [f"unknown key {f'{path}{key}'!r:.140} ({_advice(key, keys)})" for key in unknown]
+                found += _unknown(given, keys, path)
             for key, name in keys.deep:
                 if key in given:
                     _collect(getattr(value, name), given[key], f"{path}{key}.", found)
@@ -67,6 +74,11 @@ def _collect(value: object, given: object, path: str, found: list[str]) -> None:
     elif isinstance(given, list | tuple) and isinstance(value, list | tuple) and len(given) == len(value):
         for number, (item, given_item) in enumerate(zip(value, given, strict=True)):
             _collect(item, given_item, f"{path}{number}.", found)
+
+
+def _unknown(given: Mapping[Any, Any], keys: _Keys, path: str) -> list[str]:
+    unknown = (key for key in given if key not in keys.known)
+    return [f"unknown key {f'{path}{key}'!r:.140} ({_advice(key, keys)})" for key in unknown]
 
 
 def _advice(key: object, keys: _Keys) -> str:

@@ -37,7 +37,13 @@ def test_the_benchmark_measures_this_project_and_the_bare_client(tmp_path: Path)
 
     figures = json.loads(out.read_text("utf-8"))["figures"]
     drained = {(one["broker"], one["library"]) for one in figures if one["name"] == "drain" and one["values"]}
-    assert drained == {("memory", "this project"), ("redis", "this project"), ("redis", "bare Lua")}
+    assert drained == {
+        ("memory", "this project"),
+        ("memory", "this project, 100 at once"),
+        ("redis", "this project"),
+        ("redis", "this project, 100 at once"),
+        ("redis", "bare Lua"),
+    }
     waited = {one["broker"]: one["values"] for one in figures if one["name"] == "latency_p50"}
     assert waited.keys() == {"memory", "redis"}
     assert all(value > 0 for values in waited.values() for value in values)

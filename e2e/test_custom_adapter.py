@@ -74,7 +74,7 @@ def test_it_passes_the_contract_suite_and_refuses_what_it_cant(
     assert report["profile"] == "quick"
     assert [check for check in spool["checks"] if check["broken"]] == []
     assert declared == {"stack", "priority", "dedupe", "results"}
-    assert refused == {"ORD-2", "ORD-3", "ORD-4", "PUB-5", "RES-1", "RES-2"}
+    assert refused == {"ADM-3", "ORD-2", "ORD-3", "ORD-4", "PUB-5", "RES-1", "RES-2"}
 
 
 def test_its_url_works_from_one_process_to_another(python: Path, tmp_path: Path) -> None:

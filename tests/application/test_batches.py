@@ -873,3 +873,20 @@ def test_settings_come_from_the_class_unless_connect_is_told_otherwise(
 def test_a_single_job_is_refused_in_words(make_batcher: MakeBatcher, schema: Any) -> None:
     with pytest.raises(UsageError, match=r"call run_batch\(\[job\]\)"):
         make_batcher().run(job_from_schema(schema, {}))
+
+
+def test_a_handler_that_takes_no_list_is_refused() -> None:
+    """When it is made, and not as each of its batches fails."""
+    schema = JobSchema("images", JobInput)
+
+    class Mistaken(BatchConsumer):
+        def run_batch(self) -> list[None]:  # type: ignore[override]
+            return []
+
+    with pytest.raises(HandlerMissing, match=r"run_batch\(self\) can't be called with a list of jobs"):
+        Mistaken("images")
+    with pytest.raises(HandlerMissing, match=r"define forgot\(jobs\)"):
+
+        @batch_handler(schema)  # type: ignore[arg-type]
+        def forgot() -> list[None]:
+            return []

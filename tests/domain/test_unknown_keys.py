@@ -240,3 +240,15 @@ def test_a_dump_of_the_model_is_accepted() -> None:
         value: Area
 
     assert accepted(Holder, Holder(value=Area(side=2)).model_dump()) == Holder(value=Area(side=2))
+
+
+def test_a_typo_in_a_required_key_is_named_beside_what_is_missing() -> None:
+    """Both in one message: the key that is missing, and the one that was meant."""
+
+    class Image(JobInput):
+        path: str
+
+    with pytest.raises(
+        InvalidPayload, match=r"path: Field required\); unknown key 'pth' \(did you mean 'path'\?\)"
+    ):
+        job_from_schema(JobSchema("images", Image), {"pth": "a.png"})
