@@ -3,9 +3,10 @@
 import secrets
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from time import monotonic
 
-from ...domain.errors import BackendError, BackendUnavailable, JobsError, QueueNotFound
+from ...domain.errors import BackendError, BackendUnavailable, JobsError, QueueNotFound, UsageError
 from ...ports import Message, PublishOutcome, PublishStatus
 from ..shared.chunks import in_chunks
 from .errors import RefusedByServer, ServerUnreachable
@@ -32,17 +33,29 @@ class Publisher:
         self._requests = NumberedRequests[list[str]](queue, PUBLISH, secrets.token_hex(8))
         self._confirmed_late: dict[str, float] = {}
         """Ids that were answered UNKNOWN and are in the queue, each with when that stops to matter."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._is_busy = False
 
     def publish(self, messages: Sequence[Message]) -> list[PublishOutcome]:
         """Publish messages, in requests of bounded size, and answer for each."""
-        retry_timeout_s = None if self._lock.acquire(blocking=False) else self._wait_for_turn()
-        try:
+        is_first = False
+        try:  # an interrupt may come between any two steps, so that only the lock knows whose it is
+            retry_timeout_s = None if self._lock.acquire(blocking=False) else self._wait_for_turn()
+            is_first = not self._is_busy
+            if not is_first:
+                raise UsageError(
+                    f"this thread is publishing to queue {self._queue.name!r} just now, so a signal or log "
+                    "handler that interrupted it can't: set a flag in the handler, and publish later"
+                )
+            self._is_busy = True
             if len(messages) == 1:
                 return self._publish_chunk(list(messages), retry_timeout_s)
             return self._publish_chunks(messages, retry_timeout_s)
         finally:
-            self._lock.release()
+            if is_first:
+                self._is_busy = False
+            with suppress(RuntimeError):  # it isn't this thread's
+                self._lock.release()
 
     def close(self) -> None:
         """Remove what the server remembers of this publisher."""

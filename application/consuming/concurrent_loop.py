@@ -52,6 +52,7 @@ class ConcurrentLoop(ConsumeLoop):
             queue, backend, executor, sizer=BatchSizer(prefetch), logger=logger, observer=observer
         )
         self._concurrency = concurrency
+        self._make_runner = make_runner
         self._runner = make_runner(self._in_flight)
         self._measured_s = 0.0
         """When the time that jobs take was last measured."""
@@ -62,7 +63,9 @@ class ConcurrentLoop(ConsumeLoop):
         self._runner.check()
 
     def _consume(self, stop_at: int | None, stop_condition: StopCondition) -> None:
-        with IdleSettler(self._in_flight, self._logger) as settler, self._runner:
+        # A new one each time: what the last one abandoned may still be at work.
+        self._runner = runner = self._make_runner(self._in_flight)
+        with IdleSettler(self._in_flight, self._logger) as settler, runner:
             try:
                 self._feed(settler, stop_at, stop_condition)
             except QueueNotFound:  # deleted: what runs may end
@@ -84,7 +87,7 @@ class ConcurrentLoop(ConsumeLoop):
                 self._run_alone(suspect)
             room = self._room(stop_at)
             if room <= 0 or in_flight.held > self._concurrency + self._ahead // 2:
-                if in_flight.started == stop_at:
+                if stop_at is not None and in_flight.started >= stop_at:
                     return
                 self._add(self._settle_when_worthwhile(stop_at))
                 may_be_ready = True
@@ -134,7 +137,7 @@ class ConcurrentLoop(ConsumeLoop):
     def _allow_ahead(self, room: int, stop_at: int | None) -> None:
         """Let the broker send jobs before they are asked for, unless these are the last to be run."""
         in_flight = self._in_flight
-        left = None if stop_at is None else stop_at - in_flight.started - in_flight.queued
+        left = None if stop_at is None else stop_at - in_flight.started_or_queued
         if self._runs_suspect or (left is not None and left <= room):
             with suppress(BackendUnavailable):  # then there are none
                 self._backend.release_ahead()
@@ -174,7 +177,7 @@ class ConcurrentLoop(ConsumeLoop):
         if in_flight.has_suspect:
             return 0  # it waits until the others have ended
         room = (1 if self._runs_suspect else self._limit) - in_flight.held
-        return room if stop_at is None else min(room, stop_at - in_flight.started - in_flight.queued)
+        return room if stop_at is None else min(room, stop_at - in_flight.started_or_queued)
 
     @property
     def _limit(self) -> int:

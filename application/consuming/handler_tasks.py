@@ -13,7 +13,7 @@ from time import monotonic
 from types import TracebackType
 
 from ...domain.printable import printable
-from ...ports import Delivery, Settlement
+from ...ports import Delivery, Release, Settlement
 from .handler_runner import HandlerRunner
 from .in_flight import InFlight
 
@@ -50,7 +50,7 @@ class HandlerTasks(HandlerRunner):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._context = Context()
-        self._tasks: dict[asyncio.Task[None], Delivery] = {}
+        self._tasks: dict[asyncio.Task[Settlement], Delivery] = {}
         self._is_ending = False
         self._beat_s: float | None = None
         """When the loop was asked for a sign of life that it hasn't given yet."""
@@ -141,15 +141,23 @@ class HandlerTasks(HandlerRunner):
             # In a context of its own: the one of now may be another job's.
             task = loop.create_task(self._run(delivery), context=self._context.copy())
             self._tasks[task] = delivery
+            task.add_done_callback(self._end, context=self._context)
 
-    async def _run(self, delivery: Delivery) -> None:
-        try:
-            settlement = await self._execute(delivery, self._is_abandoned)
-        finally:
-            task = asyncio.current_task()
-            if task is not None:
-                self._tasks.pop(task, None)
-        self._in_flight.finish(settlement)
+    async def _run(self, delivery: Delivery) -> Settlement:
+        if self._is_ending:  # it has waited for its first step since before it was released
+            raise asyncio.CancelledError
+        return await self._execute(delivery, self._is_abandoned)
+
+    def _end(self, task: asyncio.Task[Settlement]) -> None:
+        """Note how the job of a task is to be settled, and fill its place."""
+        delivery = self._tasks.pop(task)
+        if task.cancelled():  # before its first step, by another job: it never ran
+            self._in_flight.put_back(delivery)
+        elif (error := task.exception()) is not None:  # a fault of ours
+            self._logger.error("job %s is released", printable(delivery.id), exc_info=error)
+            self._in_flight.finish(Release(delivery.receipt))
+        else:
+            self._in_flight.finish(task.result())
         self._fill()
 
     def _is_abandoned(self, error: BaseException) -> bool:

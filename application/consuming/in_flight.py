@@ -47,6 +47,8 @@ class InFlight:
         """Who waits until how many jobs are finished."""
         self.is_closed = False
         """Whether :meth:`close` was called, so that nothing is to be started any more."""
+        self._suspects = 0
+        """How many of the queued jobs were with a consumer that died."""
         self._started_s = 0.0
         self._extended_s = 0.0
         self.started = 0
@@ -67,6 +69,7 @@ class InFlight:
                 self._extended_s = monotonic()
             self._jobs |= {delivery.receipt: delivery for delivery in deliveries}
             self._queued.extend(deliveries)
+            self._suspects += sum(delivery.crashes > 0 for delivery in deliveries)
 
     def start_next(self) -> Delivery | None:
         """Start the next queued job, once it is sure that its lease stands; None if no job is queued.
@@ -83,6 +86,8 @@ class InFlight:
             delivery = self._queued.popleft()
             self._running[delivery.receipt] = delivery
             self.started += 1
+            if delivery.crashes:
+                self._suspects -= 1
         return delivery
 
     def start_next_beside_others(self) -> Delivery | None:
@@ -91,7 +96,7 @@ class InFlight:
 
     def start_suspect(self) -> Delivery | None:
         """Start the next queued job if it must run alone, and none runs; otherwise as :meth:`start_next`."""
-        return self.start_next() if self.has_suspect else None
+        return self.start_next() if self._suspects and not self.has_startable else None
 
     def finish(self, settlement: Settlement) -> None:
         """Note how a running job is to be settled; :meth:`settle` tells the broker.
@@ -127,7 +132,8 @@ class InFlight:
 
     def put_back(self, delivery: Delivery) -> None:
         """Release a job that was started instead of running it; :meth:`settle` tells the broker."""
-        self.started -= 1
+        with self._lock:
+            self.started -= 1
         self.finish(Release(delivery.receipt))
 
     @property
@@ -145,11 +151,8 @@ class InFlight:
 
     @property
     def has_suspect(self) -> bool:
-        """Whether the next queued job was with a consumer that died: it must run alone."""
-        try:
-            return self._queued[0].crashes > 0
-        except IndexError:  # none is queued
-            return False
+        """Whether a queued job was with a consumer that died, so that it must run alone."""
+        return self._suspects > 0
 
     @property
     def unsettled(self) -> int:
@@ -164,7 +167,14 @@ class InFlight:
     @property
     def held(self) -> int:
         """How many jobs are queued or running."""
-        return len(self._queued) + len(self._running)
+        with self._lock:
+            return len(self._queued) + len(self._running)
+
+    @property
+    def started_or_queued(self) -> int:
+        """How many jobs were started, or are about to be."""
+        with self._lock:
+            return self.started + len(self._queued)
 
     @property
     def is_empty(self) -> bool:
@@ -195,6 +205,7 @@ class InFlight:
             finished = {settlement.receipt for settlement in self._settlements}
             self._settlements.extend(Release(receipt) for receipt in self._jobs if receipt not in finished)
             self._queued.clear()
+            self._suspects = 0
             self._running.clear()
             self._lost.clear()
         self.release_queued()
@@ -308,6 +319,7 @@ class InFlight:
             for delivery in queued:
                 del self._jobs[delivery.receipt]
             self._queued = deque(delivery for delivery in self._queued if delivery.receipt not in receipts)
+            self._suspects -= sum(delivery.crashes > 0 for delivery in queued)
             running = [
                 delivery
                 for receipt, delivery in self._running.items()
@@ -330,6 +342,7 @@ class InFlight:
         released = len(self._queued)
         self._settlements.extend([Release(delivery.receipt) for delivery in self._queued])
         self._queued.clear()
+        self._suspects = 0
         return released
 
     def _is_final(self, error: BaseException) -> bool:
@@ -345,6 +358,7 @@ class InFlight:
                 for delivery in self._queued:
                     self._jobs.pop(delivery.receipt, None)
                 self._queued.clear()
+                self._suspects = 0
         done = sum(not isinstance(settlement, Release) for settlement in settlements)
         self.lost += done
         self._logger.warning(

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,9 +11,12 @@ from typing import Any
 
 import pytest
 
-from mindtrace.jobs import Consumer, Orchestrator, Reject, RetryLater
+from mindtrace.jobs import Consumer, LocalClient, Orchestrator, Queue, Reject, RetryLater
 from mindtrace.jobs.adapters.local import ManualClock
+from mindtrace.jobs.application.consuming.in_flight import InFlight
+from mindtrace.jobs.application.signals.graceful_stop import SecondSignal
 from mindtrace.jobs.domain.errors import InvalidJob
+from mindtrace.jobs.ports import Ack, Delivery
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -450,3 +454,77 @@ def test_threads_are_left_behind_by_none(
 def test_an_impossible_concurrency_is_refused(make_concurrent: MakeConsumer, concurrency: Any) -> None:
     with pytest.raises(InvalidJob, match="concurrency"):
         make_concurrent(lambda job: None, concurrency)
+
+
+def test_num_messages_is_exact_however_fast_jobs_start(
+    orchestrator: Orchestrator, make_concurrent: MakeConsumer, waiting: Any
+) -> None:
+    """Jobs start on another thread while the consumer counts how many more to take."""
+    consumer = make_concurrent(waiting(SET), 100)
+    for count in (20, 50, 101) * 20:
+        publish(orchestrator, 200)
+        assert consumer.consume(count) == count
+        orchestrator.clean_queue("points")
+
+
+def test_a_job_that_must_run_alone_is_seen_behind_others() -> None:
+    """It starts once those before it have ended, and nothing more is taken until then."""
+
+    def delivery(number: int, crashes: int = 0) -> Delivery:
+        return Delivery(f"job-{number}", b"", f"r.{number}", 1, 1, crashes, 60.0)
+
+    with LocalClient() as client:
+        client.declare(Queue("points"))
+        in_flight = InFlight(client.open_consumer("points"), logging.getLogger("test"))
+        in_flight.add([delivery(1), delivery(2, crashes=1)])
+        assert in_flight.has_suspect
+        assert in_flight.start_suspect() is None
+        assert in_flight.start_next_beside_others() == delivery(1)
+        assert in_flight.start_next_beside_others() is None
+        assert in_flight.start_suspect() is None
+        in_flight.finish(Ack("r.1"))
+        assert in_flight.start_suspect() == delivery(2, crashes=1)
+        assert not in_flight.has_suspect
+
+
+def test_what_was_cut_short_leaves_the_next_consume_alone(
+    orchestrator: Orchestrator, make_concurrent: MakeConsumer, waiting: Any, eventually: Any
+) -> None:
+    """Handlers that were abandoned take none of its places, and run none of its jobs."""
+    publish(orchestrator, 3)
+    go_on, begun = threading.Event(), list[float]()
+    consumer = make_concurrent(waiting(go_on, lambda job: begun.append(job.payload.x)), 3)
+    loop: Any = consumer._connected().loop
+    wait = loop._wait_for_finished
+
+    def interrupted(count: int, timeout_s: float) -> None:
+        eventually(lambda: len(begun) == 3)
+        raise SecondSignal
+
+    loop._wait_for_finished = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        consumer.consume(3)
+    loop._wait_for_finished = wait
+    assert orchestrator.counts("points").ready == 3
+    go_on.set()
+
+    assert consumer.consume(3) == 3
+    assert sorted(begun) == [0, 0, 1, 1, 2, 2]
+    assert orchestrator.counts("points").ready == 0
+
+
+def test_a_handler_that_cancels_all_others_loses_no_job(
+    orchestrator: Orchestrator, make_concurrent: MakeConsumer
+) -> None:
+    """One whose task hadn't begun goes back, and one that ran has failed."""
+    publish(orchestrator, 20)
+
+    async def run(job: Any) -> None:
+        if job.payload.x == 0 and job.attempt == 1:
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+        await asyncio.sleep(0)
+
+    consumer = make_concurrent(run, 10, poll_timeout_s=0.05)
+    consumer.consume_until_empty()
+    assert consumer.stats.done == 20
