@@ -100,7 +100,12 @@ def test_a_user_with_no_more_than_the_documented_privileges_is_enough(private_re
             _look_at(client)
 
         with LeastPrivilegeHarness.address.results("other") as store:
-            store.put("squares", [EndedJob("job", JobResult(ResultStatus.DONE, b"{}"), 60.0)])
+            with store.ended_jobs("squares") as ended:
+                for id_ in ("first", "job"):  # the first may be one of any: nothing was read before
+                    store.put("squares", [EndedJob(id_, JobResult(ResultStatus.DONE, b"{}"), 60.0)])
+                    told = ended.wait(5.0)
+                assert told is None or set(told) == {"job"}
+            assert store.get_many("squares", ["job", "another"]).keys() == {"job"}
             assert store.get("squares", "job", timeout_s=0.1) is not None
             store.forget("squares", ["job"])
             assert store.get("squares", "job", timeout_s=0.1) is None
