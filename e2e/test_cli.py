@@ -68,7 +68,7 @@ class Sleeper(Consumer):
         if len([name for name in os.listdir() if name.endswith(".ran")]) < nap.processes:
             return False
         if nap.until == "stopped":
-            return self._connection.loop._stopping.is_set()
+            return self._connection.loop._stopping.is_set
         return not nap.until or os.path.exists(nap.until)
 
 class AsyncSleeper(Sleeper):
