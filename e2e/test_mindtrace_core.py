@@ -130,7 +130,7 @@ def test_a_worker_logs_to_stderr_and_each_line_once(python: Path, home: Path) ->
 
 
 def test_what_the_tests_say_of_the_bases_holds_of_the_real_ones(python: Path, home: Path) -> None:
-    tests = shutil.copy(ROOT / "tests" / "ports" / "test_base.py", home)
+    tests = shutil.copy(ROOT / "tests" / "ports" / "test_base_classes.py", home)
 
     report = run(python, "-m", "pytest", "-W", "error", tests, cwd=home)
 
