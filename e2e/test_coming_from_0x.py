@@ -10,7 +10,7 @@ import pytest
 
 from mindtrace.jobs import Orchestrator
 
-from .environments import ROOT
+from .virtual_environments import ROOT
 
 SAMPLES = ROOT / "examples" / "from_0x"
 
