@@ -1,7 +1,6 @@
 """The ``BatchConsumer``: the base class of handlers that run many jobs in one call."""
 
 import inspect
-import logging
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Self, TypeAlias, Union, final
@@ -9,12 +8,13 @@ from typing import Any, ClassVar, Generic, Self, TypeAlias, Union, final
 from ..domain import Dead, Done, Job, Retry
 from ..domain.errors import HandlerMissing, InvalidInput, UsageError
 from ..domain.limits import check_int, check_seconds
-from ..ports import ConsumerBackend, Observer
+from ..ports import ConsumerBackend
 from .consumer import Consumer
 from .consuming.batch_executor import BatchExecutor
 from .consuming.batch_loop import BatchLoop
 from .consuming.executor import Executor
 from .consuming.loop import ConsumeLoop
+from .consuming.loops import LoopSettings
 from .handler_signature import check_takes_job
 from .job_queue import Answer, InT, OutT
 from .orchestrator import Orchestrator
@@ -142,25 +142,14 @@ class BatchConsumer(Consumer[InT, OutT], Generic[InT, OutT]):
     def _bound_handler(self) -> Callable[[Any], Any]:
         return self.run_batch
 
-    def _make_loop(
-        self,
-        queue: str,
-        backend: ConsumerBackend,
-        executor: Executor,
-        *,
-        concurrency: int,
-        is_async: bool,
-        prefetch: int | None,
-        logger: logging.Logger,
-        observer: Observer | None,
-    ) -> ConsumeLoop:
+    def _make_loop(self, backend: ConsumerBackend, executor: Executor, settings: LoopSettings) -> ConsumeLoop:
         assert isinstance(executor, BatchExecutor)  # noqa: S101 - as `_executor_class` says
         return BatchLoop(
-            queue,
+            settings.queue,
             backend,
             executor,
             batch_size=self._size,
             wait_s=self._wait_s,
-            logger=logger,
-            observer=observer,
+            logger=settings.logger,
+            observer=settings.observer,
         )

@@ -15,12 +15,12 @@ from ..domain.errors import AlreadyConnected, HandlerMissing, InvalidInput, NotC
 from ..domain.job_context import ConsumerContext
 from ..domain.limits import check_int, check_name, check_seconds
 from ..domain.model_changes import changes
-from ..ports import ConsumerBackend, Observer
+from ..ports import ConsumerBackend
 from ..ports.base_classes import Closeable
 from .backends import detect_consumer_backend
 from .consuming.executor import Executor, Handler
 from .consuming.loop import ConsumeLoop, ConsumeStats
-from .consuming.loops import make_loop
+from .consuming.loops import LoopSettings, make_loop
 from .consuming.progress_reporter import ProgressReporter
 from .consuming.stop_conditions import Forever, StopCondition, one_poll, while_any
 from .event_loop import runs_event_loop
@@ -212,10 +212,8 @@ class Consumer(Closeable, Generic[InT, OutT]):
             observer=orchestrator.observer,
             consumer=ConsumerContext(queue.name, orchestrator, ProgressReporter(backend, self.logger)),
         )
-        loop = self._make_loop(
-            queue.name,
-            backend,
-            executor,
+        settings = LoopSettings(
+            queue=queue.name,
             concurrency=concurrency,
             is_async=is_async,
             prefetch=prefetch,
@@ -225,7 +223,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
         self._connection = _Connection(
             orchestrator=orchestrator,
             backend=backend,
-            loop=loop,
+            loop=self._make_loop(backend, executor, settings),
             end_handler=end_handler,
             is_async=is_async,
             poll_timeout_s=poll_timeout_s,
@@ -236,28 +234,8 @@ class Consumer(Closeable, Generic[InT, OutT]):
     def _bound_handler(self) -> Callable[[Any], Any]:
         return self.run
 
-    def _make_loop(
-        self,
-        queue: str,
-        backend: ConsumerBackend,
-        executor: Executor,
-        *,
-        concurrency: int,
-        is_async: bool,
-        prefetch: int | None,
-        logger: logging.Logger,
-        observer: Observer | None,
-    ) -> ConsumeLoop:
-        return make_loop(
-            queue,
-            backend,
-            executor,
-            concurrency=concurrency,
-            is_async=is_async,
-            prefetch=prefetch,
-            logger=logger,
-            observer=observer,
-        )
+    def _make_loop(self, backend: ConsumerBackend, executor: Executor, settings: LoopSettings) -> ConsumeLoop:
+        return make_loop(backend, executor, settings)
 
     def _check_settings(
         self,

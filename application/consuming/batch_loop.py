@@ -8,14 +8,12 @@ from ...domain.errors import BackendUnavailable
 from ...ports import ConsumerBackend, Delivery, Observer
 from .batch_executor import BatchExecutor
 from .batch_sizer import BatchSizer
-from .lease_renewer import SLOW_S
-from .loop import ConsumeLoop
 from .memory_limit import MemoryLimit
-from .stop_conditions import StopCondition
+from .sequential_loop import SequentialLoop
 
 
-class BatchLoop(ConsumeLoop):
-    """Runs up to ``batch_size`` jobs at once, or as many as come within ``wait_s`` after the first.
+class BatchLoop(SequentialLoop):
+    """Runs one batch after the other: up to ``batch_size`` jobs, or those that come within ``wait_s``.
 
     The jobs of a consumer that died are suspects: each of them may have killed it. They run alone, each in a
     batch of one, while no other job is in flight here.
@@ -47,31 +45,15 @@ class BatchLoop(ConsumeLoop):
         """Whether the lease of this job, which runs here, was lost (LSE-4)."""
         return self._in_flight.is_job_lost(job_id)
 
-    def _watch(self) -> None:
-        """While a slow batch runs, release what the broker has sent meanwhile."""
-        if self._in_flight.stalled_s >= SLOW_S:
-            self._in_flight.release_queued()
-
-    def _consume(self, stop_at: int | None, stop_condition: StopCondition) -> None:
-        self._settle(take=0)
-        waited_s: float | None = None
-        while not self._stops():
-            room = self._room(stop_at)
-            timeout_s = stop_condition(waited_s) if room else None
-            if timeout_s is None:
-                return
-            began_s = monotonic()
-            deliveries = self._receive(room, timeout_s)
-            waited_s = None if deliveries else monotonic() - began_s
-            while deliveries:
-                self._collect(deliveries, stop_at)
-                if self._stops():
-                    return  # what was collected is released
-                self._run_batch(self._start_batch())
-                if self._stops():
-                    return  # what is finished is settled at the end
-                deliveries = self._settle(take=self._room(stop_at))
-                self._tell_polled(deliveries)
+    def _work_through(self, batch: list[Delivery], stop_at: int | None) -> list[Delivery]:
+        """Collect more jobs to these, run them, settle them, and return the first of the next batch."""
+        self._collect(batch, stop_at)
+        if self._stops():
+            return []  # what was collected is released
+        self._run_batch(self._start_batch())
+        if self._stops():
+            return []  # what is finished is settled at the end
+        return self._settle_and_take(self._next_size(stop_at))
 
     def _stops(self) -> bool:
         """Whether it was asked to stop, by any thread at any moment."""
@@ -79,11 +61,11 @@ class BatchLoop(ConsumeLoop):
 
     # -- collecting ---------------------------------------------------------------------------------
 
-    def _room(self, stop_at: int | None) -> int:
+    def _next_size(self, stop_at: int | None) -> int:
         """Return how many more jobs to take for the batch that is being collected."""
         in_flight = self._in_flight
         room = (1 if self._runs_suspect else self._memory.size) - in_flight.queued
-        return room if stop_at is None else min(room, stop_at - in_flight.started - in_flight.queued)
+        return room if stop_at is None else min(room, stop_at - in_flight.started_or_queued)
 
     def _collect(self, deliveries: list[Delivery], stop_at: int | None) -> None:
         """Queue jobs, and those that come soon, until the batch is full or one came that must run alone."""
@@ -93,7 +75,7 @@ class BatchLoop(ConsumeLoop):
             if any(delivery.crashes for delivery in deliveries):
                 return
             asked_for_one, self._runs_suspect = self._runs_suspect, False
-            room, wait_s = self._room(stop_at), give_up_s - monotonic()
+            room, wait_s = self._next_size(stop_at), give_up_s - monotonic()
             if room <= 0 or self._stops() or (wait_s <= 0 and not asked_for_one):
                 return
             deliveries = self._receive_more(room, max(0.0, wait_s))

@@ -127,12 +127,10 @@ class ConcurrentLoop(ConsumeLoop):
     def _take(self, room: int, stop_at: int | None) -> list[Delivery]:
         """Settle what is finished, and take up to ``room`` jobs."""
         self._measure()
-        if room:
-            self._allow_ahead(room, stop_at)
-        deliveries = self._settle(take=room)
-        if room:
-            self._tell_polled(deliveries)
-        return deliveries
+        if not room:
+            return self._settle(take=0)
+        self._allow_ahead(room, stop_at)
+        return self._settle_and_take(room)
 
     def _allow_ahead(self, room: int, stop_at: int | None) -> None:
         """Let the broker send jobs before they are asked for, unless these are the last to be run."""

@@ -34,7 +34,7 @@ class HandlerThreads(HandlerRunner):
         self._threads = 0
         self._idle = 0
         self._ended = True
-        self._context: Context | None = None
+        self._context = Context()
 
     def __enter__(self) -> None:
         self._ended = False
@@ -65,10 +65,9 @@ class HandlerThreads(HandlerRunner):
         self.wake()
 
     def _start_thread(self) -> None:
-        context = copy_context() if self._context is None else self._context.copy()
         self._threads += 1
         name = f"{self._name}-{self._threads}"
-        threading.Thread(target=context.run, args=(self._work,), name=name, daemon=True).start()
+        threading.Thread(target=self._context.copy().run, args=(self._work,), name=name, daemon=True).start()
 
     def _work(self) -> None:
         in_flight, execute = self._in_flight, self._execute

@@ -204,8 +204,7 @@ class InFlight:
         with self._settling, self._lock:  # no call settles any at this moment
             finished = {settlement.receipt for settlement in self._settlements}
             self._settlements.extend(Release(receipt) for receipt in self._jobs if receipt not in finished)
-            self._queued.clear()
-            self._suspects = 0
+            self._take_queued()
             self._running.clear()
             self._lost.clear()
         self.release_queued()
@@ -339,11 +338,14 @@ class InFlight:
 
     def _release_queued(self) -> int:
         """Finish the queued jobs by releasing them, with the lock held; return how many."""
-        released = len(self._queued)
-        self._settlements.extend([Release(delivery.receipt) for delivery in self._queued])
-        self._queued.clear()
-        self._suspects = 0
-        return released
+        queued = self._take_queued()
+        self._settlements.extend([Release(delivery.receipt) for delivery in queued])
+        return len(queued)
+
+    def _take_queued(self) -> deque[Delivery]:
+        """Empty the queue, with the lock held, and return what was in it."""
+        queued, self._queued, self._suspects = self._queued, deque(), 0
+        return queued
 
     def _is_final(self, error: BaseException) -> bool:
         """Whether it is no use to send settlements again after this error."""
@@ -355,10 +357,8 @@ class InFlight:
         self._remove(settlements)
         if isinstance(error, BackendUnavailable):  # the connection was the lease of all
             with self._lock:
-                for delivery in self._queued:
+                for delivery in self._take_queued():
                     self._jobs.pop(delivery.receipt, None)
-                self._queued.clear()
-                self._suspects = 0
         done = sum(not isinstance(settlement, Release) for settlement in settlements)
         self.lost += done
         self._logger.warning(

@@ -26,7 +26,7 @@ class ConsumeStats:
     """How many deliveries of one consumer ended in which way, since it was connected."""
 
     attempted: int = 0
-    """Deliveries that were executed."""
+    """Deliveries whose execution was begun, the present ones included."""
     done: int = 0
     retried: int = 0
     dead: int = 0
@@ -156,6 +156,12 @@ class ConsumeLoop(ABC):
     def _settle(self, *, take: int) -> list[Delivery]:
         settle = partial(self._in_flight.settle, take=take)
         return call_until_answered(settle, RESETTLE, self._stopping, self._logger)
+
+    def _settle_and_take(self, room: int) -> list[Delivery]:
+        """Settle what is finished, and take up to ``room`` jobs in the same round trip."""
+        deliveries = self._settle(take=room)
+        self._tell_polled(deliveries)
+        return deliveries
 
     def _tell_polled(self, batch: list[Delivery]) -> None:
         if self._observer is not None:

@@ -1,5 +1,6 @@
 """Which loop a consumer needs."""
 
+from dataclasses import dataclass
 from logging import Logger
 
 from ...ports import ConsumerBackend, Observer
@@ -13,48 +14,52 @@ from .loop import ConsumeLoop
 from .sequential_loop import SequentialLoop
 
 
-def make_loop(
-    queue: str,
-    backend: ConsumerBackend,
-    executor: Executor,
-    *,
-    concurrency: int,
-    is_async: bool,
-    prefetch: int | None,
-    logger: Logger,
-    observer: Observer | None,
-) -> ConsumeLoop:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopSettings:
+    """How a consumer is to work."""
+
+    queue: str
+    """The queue's name."""
+    concurrency: int
+    """How many jobs run at once."""
+    is_async: bool
+    """Whether the handler is an ``async def``; one job at a time is run as a plain handler's."""
+    prefetch: int | None
+    """How many jobs to take at once; None leaves it to the backend."""
+    logger: Logger
+    """Where outages, losses and releases are told."""
+    observer: Observer | None
+    """Who hears of each poll, if anyone."""
+
+
+def make_loop(backend: ConsumerBackend, executor: Executor, settings: LoopSettings) -> ConsumeLoop:
     """Make the loop of a consumer.
 
     Args:
-        queue: The queue's name.
         backend: Where jobs come from.
         executor: What runs one.
-        concurrency: How many run at once.
-        is_async: Whether the handler is an ``async def``; one job at a time is run as a plain handler's.
-        prefetch: How many jobs to take at once; None leaves it to the backend.
-        logger: Where outages, losses and releases are told.
-        observer: Who hears of each poll, if anyone.
+        settings: How to work.
     """
-    if concurrency == 1:
-        sizer = BatchSizer(backend.prefetch if prefetch is None else prefetch)
+    queue, logger, observer = settings.queue, settings.logger, settings.observer
+    if settings.concurrency == 1:
+        sizer = BatchSizer(backend.prefetch if settings.prefetch is None else settings.prefetch)
         return SequentialLoop(queue, backend, executor, sizer=sizer, logger=logger, observer=observer)
 
     def make_runner(in_flight: InFlight) -> HandlerRunner:
         name = f"mindtrace-jobs-{queue}"
-        if is_async:
+        if settings.is_async:
             from .handler_tasks import HandlerTasks  # imports asyncio, which takes long
 
-            return HandlerTasks(in_flight, executor.execute_async, concurrency, name, logger)
-        return HandlerThreads(in_flight, executor.execute, concurrency, name)
+            return HandlerTasks(in_flight, executor.execute_async, settings.concurrency, name, logger)
+        return HandlerThreads(in_flight, executor.execute, settings.concurrency, name)
 
     return ConcurrentLoop(
         queue,
         backend,
         executor,
-        concurrency=concurrency,
+        concurrency=settings.concurrency,
         make_runner=make_runner,
-        prefetch=prefetch,
+        prefetch=settings.prefetch,
         logger=logger,
         observer=observer,
     )

@@ -54,9 +54,7 @@ class SequentialLoop(ConsumeLoop):
             self._sizer.record(executed, timer.elapsed_s)
         if stopping.is_set:
             return []  # what is finished is settled together with the release of the rest
-        next_batch = self._settle(take=self._next_size(stop_at))
-        self._tell_polled(next_batch)
-        return next_batch
+        return self._settle_and_take(self._next_size(stop_at))
 
     def _settle_early(self, timer: SettleTimer, due: Due) -> None:
         """Settle in the midst of a batch; where the broker is away, leave it to the end of the batch.
