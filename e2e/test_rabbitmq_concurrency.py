@@ -27,6 +27,7 @@ from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.domain.errors import QueueNotFound
 from mindtrace.jobs.ports import Ack, Delivery, Message, SettleOutcome
 
+from .rabbitmq_jobs import receive
 from .worker_process import eventually
 
 QUEUE = "squares"
@@ -201,15 +202,6 @@ def filled(client: RabbitMQClient, count: int) -> list[str]:
     return ids
 
 
-def received(consumer: RabbitMQConsumerBackend, count: int) -> list[Delivery]:
-    came: list[Delivery] = []
-    while len(came) < count:
-        some = consumer.receive(count - len(came), LIMIT_S)
-        assert some, f"{len(came)} came, of {count}"
-        came += some
-    return came
-
-
 def test_what_was_sent_ahead_is_released_while_the_consumer_waits_for_more(client: RabbitMQClient) -> None:
     """And a job that is published then wakes it all the same (RCV-2, SET-4)."""
     ids = filled(client, 30)
@@ -219,11 +211,11 @@ def test_what_was_sent_ahead_is_released_while_the_consumer_waits_for_more(clien
         ThreadPoolExecutor(1) as threads,
     ):
         busy.allow_ahead(20)
-        held = received(busy, 5)
+        held = receive(busy, 5)
         eventually(lambda: client.counts(QUEUE).ready == 10, LIMIT_S, "the others are sent ahead")
         busy.release_ahead()
         assert client.counts(QUEUE).ready == 25
-        rest = received(other, 25)
+        rest = receive(other, 25)
         assert sorted(one.id for one in [*held, *rest]) == ids
         assert {one.crashes for one in rest} == {0}
 
@@ -240,13 +232,13 @@ def test_the_connection_may_break_while_another_thread_settles(client: RabbitMQC
     ids = filled(client, 20)
     with client.open_consumer(QUEUE) as consumer, ThreadPoolExecutor(1) as threads:
         consumer.allow_ahead(50)
-        held = received(consumer, 20)
+        held = receive(consumer, 20)
         waiting = threads.submit(consumer.receive, 30, LIMIT_S)
         eventually(lambda: consumer._channel.loop._leader, LIMIT_S, "it waits for more")
         assert consumer.settle([Ack(one.receipt) for one in held[:10]]).outcomes == [SettleOutcome.OK] * 10
         consumer._channel.drop()
         again = waiting.result(LIMIT_S)
-        again += received(consumer, 10 - len(again))
+        again += receive(consumer, 10 - len(again))
         assert consumer.settle([Ack(held[10].receipt)]).outcomes == [SettleOutcome.LOST]
         assert sorted(one.id for one in again) == ids[10:]
         assert {one.crashes for one in again} == {1}

@@ -22,7 +22,6 @@ from brokers.rabbitmq_server import PrivateRabbitMQ, retry_timeout
 from job_audit import ExecutionRecord, Fault, JobAudit
 from mindtrace.jobs import (
     Consumer,
-    ConsumerBackend,
     Job,
     JobInput,
     JobSchema,
@@ -37,6 +36,7 @@ from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable, QueueConflict, QueueNotFound
 from mindtrace.jobs.ports import Ack, Dead, Delivery, Message, Release, Retry, SettleOutcome
 
+from .rabbitmq_jobs import receive
 from .worker_process import eventually
 
 # Nodes are started, restarted and told what to do, each of which takes seconds on a busy machine.
@@ -485,16 +485,6 @@ def test_dead_letters_survive_many_listings_and_a_reader_that_dies(private_rabbi
 
 
 # -- priorities -----------------------------------------------------------------------------------
-
-
-def receive(consumer: ConsumerBackend, count: int) -> list[Delivery]:
-    """Receive so many: one call may bring fewer."""
-    came: list[Delivery] = []
-    while len(came) < count:
-        some = consumer.receive(count - len(came), LIMIT_S)
-        assert some, f"{len(came)} came, of {count}"
-        came += some
-    return came
 
 
 def test_a_job_for_priorities_counts_each_crash_and_keeps_its_rank(server: PrivateRabbitMQ) -> None:
