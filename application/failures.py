@@ -53,7 +53,7 @@ def explained(letter: DeadLetter) -> DeadLetter:
 
 
 def job_failed(stored: str | None) -> JobFailed:
-    """Return the error for whoever asks for the result of a dead job."""
+    """Return the error that a caller gets who asks for the result of a dead job."""
     if stored is None:
         return JobFailed()
     report = decode_failure(stored)

@@ -11,7 +11,7 @@ NO_JOB = "-"
 
 
 class JobContextFilter(logging.Filter):
-    """Adds to each record the job whose handler wrote it, whichever logger that used.
+    """Adds the job to each record that its handler writes, with any logger.
 
     The record gets ``job_queue``, ``job_id`` and ``job_attempt``, for example for the format
     ``"%(levelname)s [%(job_queue)s %(job_id)s %(job_attempt)s] %(message)s"``. Outside a handler each is

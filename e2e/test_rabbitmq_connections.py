@@ -110,7 +110,7 @@ SETTLEMENTS: dict[str, Callable[[str], Settlement]] = {
 def test_a_settlement_is_ok_only_where_the_broker_heard_it(
     server: PrivateRabbitMQ, kind: QueueKind, before: bool, how: str
 ) -> None:
-    """Whichever request the connection breaks at: OK is final, LOST leaves it open (LSE-4, I1)."""
+    """The connection may break at any request: OK is final, LOST leaves it open (LSE-4, I1)."""
     with server.client(f"t{time.monotonic_ns()}", retry_timeout_s=LIMIT_S) as client:
         for request in count(1):
             queue = f"{QUEUE}-{request}"
@@ -334,7 +334,7 @@ def test_a_child_leaves_its_parents_consumers_alone(client: RabbitMQClient) -> N
 
 
 def test_a_publish_after_a_cut_goes_over_a_new_connection(client: RabbitMQClient) -> None:
-    """Not over the one that is known to be gone to whoever looks: nothing is UNKNOWN then (PUB-1, CON-1)."""
+    """A connection that can be seen to be gone isn't used, so nothing is UNKNOWN (PUB-1, CON-1)."""
     for number in range(5):
         publisher = client._open().publisher._connection
         client.publish(QUEUE, [Message(f"before-{number}", b"{}")])

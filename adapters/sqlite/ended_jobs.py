@@ -1,4 +1,4 @@
-"""Learning that jobs of a queue in a file have ended, whichever process ended them."""
+"""Tells which jobs of a queue in a file have ended, also those that another process ended."""
 
 from collections.abc import Callable
 

@@ -21,4 +21,4 @@ class HandlerRunner(AbstractContextManager[None]):
         """Run a job that the caller has started."""
 
     def check(self) -> None:
-        """Look, once in a while and on any thread, whether handlers do what they shouldn't."""
+        """Warn of handlers that do what they shouldn't. Any thread calls this, about once a second."""

@@ -25,7 +25,7 @@ _MOMENT_S = 0.005
 _SEVERAL = 2
 """So many subscriptions are cancelled one after the other, and settlements may overtake that."""
 _NEGLIGIBLE = 16
-"""Which part of the jobs that the broker keeps a consumer at may be missing for a while."""
+"""A consumer may lack one in so many of the jobs that its limit allows, for a while."""
 
 
 @dataclass(slots=True)

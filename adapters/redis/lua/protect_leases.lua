@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Lets no lease of a queue end for a while after an outage, in which no worker could extend them (LSE-3, RTY-3).
+-- Keeps leases of a queue from ending just after an outage, when no worker could extend them (LSE-3, RTY-3).
 -- KEYS  meta
 -- ARGV  the server's run id, how long to let them stand in ms, 1 where the caller met an outage
 -- Return 1, or 0 where there was no outage since the last call, or is no queue

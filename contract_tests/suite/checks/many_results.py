@@ -35,7 +35,7 @@ def many_results_are_looked_up_at_once(context: CheckContext) -> None:
 
 @check("RES-1", needs="results")
 def those_who_wait_for_many_miss_no_end(context: CheckContext) -> None:
-    """Whoever waits for jobs to end is told of each, or told to look all of them up."""
+    """A caller that waits for jobs to end is told of each, or told to look all of them up."""
     ids = [f"job-{n}" for n in range(250)]
     with context.queue() as queue:
         queue.publish(*ids)

@@ -56,7 +56,7 @@ ENDS = st.tuples(st.sampled_from(["ack", "retry", "dead", "release"]), st.sample
 
 @check("I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9")
 def the_adapter_and_the_model_agree(context: CheckContext) -> None:
-    """Whatever is done to a queue, and whichever consumer dies, no job is lost and none runs twice."""
+    """No job is lost and none runs twice, in any order of calls and with any consumer dying."""
     profile = context.profile
     examples = profile.machine_examples if context.harness.virtual_time else profile.waited_machine_examples
     settings = context.settings(examples, stateful_step_count=profile.machine_steps)
