@@ -41,8 +41,9 @@ class IdleSettler:
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        self._ended.set()
-        self._active.set()
+        with self._lock:  # else the thread could rest once more, and nobody would wake it
+            self._ended.set()
+            self._active.set()
         self._in_flight.end_waits()
         self._thread.join()
 
@@ -72,10 +73,10 @@ class IdleSettler:
 
     def _rest_if_idle(self) -> None:
         with self._lock:  # else what `settling` begins at this moment would be missed
-            if not (self._in_flight.is_empty and self._active.is_set()):
+            if self._ended.is_set() or not (self._in_flight.is_empty and self._active.is_set()):
                 return
             self._active.clear()
             when_idle = self._when_idle
-        if when_idle is not None and not self._ended.is_set():
+        if when_idle is not None:
             with suppress(JobsError):
                 when_idle()
