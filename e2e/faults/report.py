@@ -104,9 +104,13 @@ def main() -> int:
     if options.check is None:
         sys.stdout.write(table)
         return 0
-    if list(_without_figures(options.check.read_text("utf-8"))) == list(_without_figures(table)):
+    written = list(_without_figures(options.check.read_text("utf-8")))
+    found = list(_without_figures(table))
+    if written == found:
         return 0
     print(f"{options.check} has other rows than the tests: run 'make matrix' and commit it", file=sys.stderr)
+    sys.stderr.writelines(f"+ {' | '.join(row)}\n" for row in found if row not in written)
+    sys.stderr.writelines(f"- {' | '.join(row)}\n" for row in written if row not in found)
     return 1
 
 
