@@ -269,7 +269,7 @@ class ConsumerChannel(Connection):
     def _on_deleted(self, channel: Channel) -> None:
         self.queue_deleted = True
         self._lose_all()  # at once, or a successor could be taken for the queue until the channel is closed
-        channel.connection.forget_consumers()  # what is under way belongs to nobody
+        channel.connection.forget_channel()  # what is under way belongs to nobody
         with suppress(Exception):  # it is closing already
             channel.close()
 

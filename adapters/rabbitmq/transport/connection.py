@@ -259,7 +259,7 @@ class Connection:
         if self.state in (State.OPENING, State.OPEN):
             self._enter(State.CHANNEL_LOST)
         if self._driver is not None:
-            self._driver.forget_consumers()
+            self._driver.forget_channel()
         self.on_channel_lost(reason)
         broken = ConnectionBroken(reason)
         sent, self._sent = self._sent, set()

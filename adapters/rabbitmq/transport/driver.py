@@ -10,12 +10,15 @@ from typing import Any
 from pika import SelectConnection
 from pika.channel import Channel
 from pika.exceptions import ChannelWrongStateError
+from pika.spec import Basic
 
 from .frames import AROUND, Properties
 from .io_loop import IOLoop
 
 OnDelivery = Callable[[int, bool, Properties, bytes], None]
 """Told the delivery tag, whether it was delivered before, the properties and the body."""
+OnConfirm = Callable[[int, bool, bool], None]
+"""Told a message's number on its channel, whether all up to it are meant, and whether the server keeps it."""
 
 
 class DriverConnection(SelectConnection):  # type: ignore[misc]
@@ -83,9 +86,24 @@ class DriverConnection(SelectConnection):  # type: ignore[misc]
             HeaderTooLong: the properties don't fit into a frame; nothing was written.
         """
 
+    def confirm(self, channel: Channel, on_confirm: OnConfirm, callback: Callable[[Any], None]) -> None:
+        """Have the server confirm what is published from now on.
+
+        Args:
+            channel: One of this connection.
+            on_confirm: Called for every confirm.
+            callback: Called once the server has agreed.
+        """
+
+        def confirmed(frame: Any) -> None:
+            method = frame.method
+            on_confirm(method.delivery_tag, method.multiple, isinstance(method, Basic.Ack))
+
+        channel.confirm_delivery(confirmed, callback=callback)
+
     @abstractmethod
-    def forget_consumers(self) -> None:
-        """Deliver nothing more: their channel is gone, or going."""
+    def forget_channel(self) -> None:
+        """Pass on nothing more: the channel is gone, or going."""
 
     @abstractmethod
     def flush(self) -> None:

@@ -19,12 +19,13 @@ BASIC = 60
 """The class of all that concerns messages."""
 DELIVER = 60
 """The method that a delivery begins with."""
-_ACK = 80
+ACK, NACK = 80, 120
+"""The methods that acknowledge messages and refuse them, whichever side does."""
 _PERSISTENT = 2
 _LONGEST_NAME = 255
 _END = bytes([FRAME_END])
 
-_ACK_FRAME = Struct(">BHLHHQBB")
+ACK_FRAME = Struct(">BHLHHQBB")
 """A frame's kind, channel and size; the class and the method; a delivery tag; multiple; the frame's end."""
 _ACK_BYTES = 13
 HEADER_START = Struct(">BHLHHQ")
@@ -66,7 +67,7 @@ class Properties(NamedTuple):
 
 def ack_frame(channel: int, tag: int, *, multiple: bool) -> bytes:
     """Acknowledge a delivery, or all up to it."""
-    return _ACK_FRAME.pack(METHOD, channel, _ACK_BYTES, BASIC, _ACK, tag, multiple, FRAME_END)
+    return ACK_FRAME.pack(METHOD, channel, _ACK_BYTES, BASIC, ACK, tag, multiple, FRAME_END)
 
 
 def message_frames(

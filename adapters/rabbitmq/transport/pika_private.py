@@ -20,8 +20,10 @@ from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapte
 from pika.channel import Channel
 from pika.frame import Header
 
-from .driver import DriverConnection, OnDelivery, require_open
+from .driver import DriverConnection, OnConfirm, OnDelivery, require_open
 from .frames import (
+    ACK,
+    ACK_FRAME,
     AROUND,
     BASIC,
     BODY,
@@ -31,6 +33,7 @@ from .frames import (
     HEADER,
     HEADER_START,
     METHOD,
+    NACK,
     Properties,
     ack_frame,
     message_frames,
@@ -113,7 +116,7 @@ def resolver_loop(function: object) -> object:
 
 
 class PrivateConnection(DriverConnection):
-    """A connection that reads whole deliveries by itself, and leaves all else to pika.
+    """A connection that reads whole deliveries and confirms by itself, and leaves all else to pika.
 
     A delivery that comes in pieces is put together by pika, and its consumer is told by the same callback.
     But pika never reads the properties of a message, because anybody may have written them, and what it can't
@@ -122,6 +125,9 @@ class PrivateConnection(DriverConnection):
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         self._callbacks: dict[bytes, OnDelivery] = {}
+        """By consumer tag."""
+        self._confirm_callbacks: dict[int, OnConfirm] = {}
+        """By channel."""
         self._outgoing: deque[bytes] = deque()
         """Frames of our own that the next :meth:`flush` writes."""
         super().__init__(*args, **settings)
@@ -167,8 +173,13 @@ class PrivateConnection(DriverConnection):
         frames = message_frames(number, "", routing_key, properties, body, self.longest_body_frame)
         self._outgoing.append(frames)
 
-    def forget_consumers(self) -> None:
+    def confirm(self, channel: Channel, on_confirm: OnConfirm, callback: Callable[[Any], None]) -> None:
+        self._confirm_callbacks[channel.channel_number] = on_confirm
+        super().confirm(channel, on_confirm, callback)
+
+    def forget_channel(self) -> None:
         self._callbacks.clear()
+        self._confirm_callbacks.clear()
 
     def flush(self) -> None:
         # pika would do so in the next turn of the loop, and make a call, and thereby a packet, of each frame.
@@ -223,7 +234,8 @@ class PrivateConnection(DriverConnection):
         # is mostly cut, and pika's is that one, not all that come after it.
         self._frame_buffer += data_in
         while self._frame_buffer:
-            if at := self._read_deliveries(self._frame_buffer):
+            read = self._read_confirms if self._confirm_callbacks else self._read_deliveries
+            if at := read(self._frame_buffer):
                 self._trim_frame_buffer(at)  # which counts it too, as a sign of life
                 continue
             size, frame = self._read_frame()
@@ -243,6 +255,20 @@ class PrivateConnection(DriverConnection):
                 return end, Header(channel, body_size, properties)
         frame: tuple[int, Any] = super()._read_frame()
         return frame
+
+    def _read_confirms(self, data: bytes) -> int:
+        """Read the confirms that ``data`` begins with, and return where they end."""
+        at = 0
+        while len(data) - at >= ACK_FRAME.size:
+            kind, channel, _, class_id, method_id, tag, bits, frame_end = ACK_FRAME.unpack_from(data, at)
+            on_confirm = self._confirm_callbacks.get(channel)
+            if kind != METHOD or class_id != BASIC or method_id not in (ACK, NACK) or frame_end != FRAME_END:
+                break
+            if on_confirm is None:
+                break
+            on_confirm(tag, bool(bits & 1), method_id == ACK)
+            at += ACK_FRAME.size
+        return at
 
     def _read_deliveries(self, data: bytes) -> int:
         """Read the whole deliveries that ``data`` begins with, and return where they end."""

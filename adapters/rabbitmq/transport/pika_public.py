@@ -102,7 +102,7 @@ class PublicConnection(DriverConnection):
         )
         channel.basic_publish("", routing_key, body, theirs, mandatory=True)
 
-    def forget_consumers(self) -> None:
+    def forget_channel(self) -> None:
         self._fetchers.clear()
         self._unsettled.clear()
         self._fetching = self._channel = None

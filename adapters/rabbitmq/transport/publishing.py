@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum, auto
 from functools import partial
-from typing import Any
 
 from pika.channel import Channel
 from pika.spec import Basic
@@ -137,7 +136,7 @@ class PublishConnection(Connection):
     def on_channel(self, channel: Channel, ready: Reply) -> None:
         self._last_tag = 0
         channel.add_on_return_callback(self._on_return)
-        channel.confirm_delivery(self._on_confirm, callback=ready)
+        channel.connection.confirm(channel, self._on_confirm, ready)
 
     def on_channel_lost(self, error: BaseException) -> None:
         self.broken_by = error
@@ -188,13 +187,12 @@ class PublishConnection(Connection):
     ) -> None:
         self._returned[method.routing_key, properties.message_id] += 1
 
-    def _on_confirm(self, frame: Any) -> None:
-        confirm = frame.method
-        state = SendState.CONFIRMED if isinstance(confirm, Basic.Ack) else SendState.REFUSED
-        if confirm.multiple:
-            while self._under_way and next(iter(self._under_way)) <= confirm.delivery_tag:
+    def _on_confirm(self, tag: int, multiple: bool, is_kept: bool) -> None:
+        state = SendState.CONFIRMED if is_kept else SendState.REFUSED
+        if multiple:
+            while self._under_way and next(iter(self._under_way)) <= tag:
                 self._decide(*self._under_way.popitem(last=False)[1], state)
-        elif (one := self._under_way.pop(confirm.delivery_tag, None)) is not None:
+        elif (one := self._under_way.pop(tag, None)) is not None:
             self._decide(*one, state)
         if self._queued:
             self._pump()

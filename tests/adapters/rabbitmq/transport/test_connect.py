@@ -14,7 +14,16 @@ from mindtrace.jobs.adapters.rabbitmq.transport.pika_public import PublicConnect
 
 TRANSPORT = Path(pika_private.__file__).parent
 LISTED = {name for names in PRIVATE_NAMES.values() for name in names}
-OURS = {"_callbacks", "_outgoing", "_write", "_leave_to_pika", "_read_once", "_read_deliveries"}
+OURS = {
+    "_callbacks",
+    "_confirm_callbacks",
+    "_leave_to_pika",
+    "_outgoing",
+    "_read_confirms",
+    "_read_deliveries",
+    "_read_once",
+    "_write",
+}
 """Private names of :class:`PrivateConnection` itself."""
 
 

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
-from pika.frame import Heartbeat
+from pika.frame import Heartbeat, Method
 from pika.heartbeat import HeartbeatChecker
+from pika.spec import Basic
 
 from mindtrace.jobs.adapters.rabbitmq.transport.frames import Properties, ack_frame, message_frames
 from mindtrace.jobs.adapters.rabbitmq.transport.io_loop import IOLoop
@@ -48,6 +49,28 @@ def test_a_stream_may_be_cut_anywhere(sent: list[tuple[Told, str, int, bool]], d
         for start, end in pairwise(cuts):
             stream.connection._on_data_available(written[start:end])
         assert stream.told == [told for told, *_ in sent]
+        assert stream.connection.bytes_received == len(written)
+
+
+CONFIRM = st.tuples(st.integers(1, 2**63 - 1), st.booleans(), st.booleans())
+
+
+@given(st.lists(st.tuples(CONFIRM, st.booleans()), max_size=8), st.data())
+def test_confirms_arrive_in_order_however_they_are_cut(
+    sent: list[tuple[tuple[int, bool, bool], bool]], data: st.DataObject
+) -> None:
+    written = b"".join(
+        Method(1, Basic.Ack(tag, multiple) if is_kept else Basic.Nack(tag, multiple)).marshal()
+        + (HEARTBEAT if beats else b"")
+        for (tag, multiple, is_kept), beats in sent
+    )
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(written)), max_size=6)) | {0, len(written)})
+    heard: list[tuple[int, bool, bool]] = []
+    with streaming() as stream:
+        stream.connection._confirm_callbacks[1] = lambda *confirm: heard.append(confirm)
+        for start, end in pairwise(cuts):
+            stream.connection._on_data_available(written[start:end])
+        assert heard == [confirm for confirm, _ in sent]
         assert stream.connection.bytes_received == len(written)
 
 

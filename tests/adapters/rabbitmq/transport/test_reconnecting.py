@@ -62,7 +62,7 @@ class FakeDriver:
     def flush(self) -> None:
         pass
 
-    def forget_consumers(self) -> None:
+    def forget_channel(self) -> None:
         pass
 
     drop = flush
