@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from hiredis import pack_command
 from redis import ResponseError
 
 from brokers.fixtures import StartRedis
 from brokers.redis_server import Address
 from mindtrace.jobs import ConsumerBackend, OrchestratorBackend, Progress, Queue, Verdict
 from mindtrace.jobs.adapters.redis import RedisClient, scripts
-from mindtrace.jobs.adapters.redis.transport import connections
+from mindtrace.jobs.adapters.redis.transport import connections, direct
+from mindtrace.jobs.adapters.redis.transport.channel import Command
 from mindtrace.jobs.adapters.redis.transport.public import PublicChannel
 from mindtrace.jobs.contract import Harness, contract_suite, run_contract
 from mindtrace.jobs.ports import EndedJob, JobResult, Message, ResultStatus
@@ -50,6 +52,17 @@ class RedisHarness(Harness):
 @pytest.fixture(scope="module", autouse=True)
 def find_redis(redis_address: Address) -> None:
     RedisHarness.address = redis_address
+
+
+@pytest.fixture(autouse=True)
+def refuse_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hiredis makes text of a number, and a signal that comes meanwhile ends the process."""
+
+    def pack(words: Command) -> bytes:
+        assert not any(isinstance(word, int) for word in words), words[0]
+        return pack_command(words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(direct, "pack_command", pack)
 
 
 globals().update(contract_suite(RedisHarness))

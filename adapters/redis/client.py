@@ -160,7 +160,7 @@ class RedisClient(OrchestratorBackend):
                 f"queue {queue.name!r} was made by another release: its layout is "
                 f"{as_text(layout or b'unknown')}, this one knows {_LAYOUT}"
             )
-        with remote.errors():
+        with remote.errors:
             self._declared.add(remote.keys.of(DECLARE), arguments)
 
     def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
@@ -176,7 +176,7 @@ class RedisClient(OrchestratorBackend):
     ) -> RedisConsumerBackend:
         remote = self._queue(queue)
         self.counts(queue)  # raises QueueNotFound
-        with remote.errors():
+        with remote.errors:
             self._redis.protect_leases(remote.keys.of(PROTECT_LEASES), round(lease_s * 1000))
         consumer = RedisConsumerBackend(remote, lease_s=lease_s, sweep_s=self._sweep_s)
         with self._lock:
@@ -191,7 +191,7 @@ class RedisClient(OrchestratorBackend):
         with operation(remote, PURGE) as run:
             # What is published meanwhile may be dropped as well; what was there when it began always is.
             while purged < waiting:
-                dropped: int = run([CHUNK_JOBS])
+                dropped: int = run([str(CHUNK_JOBS)])
                 if not dropped:
                     break
                 purged += dropped
@@ -219,7 +219,7 @@ class RedisClient(OrchestratorBackend):
         while True:
             wait_s = min(self._sweep_s, give_up - monotonic())
             announced_ms = round(wait_s * 1000) + 1000 if wait_s > 0 else 0
-            answer = remote.run(GET_RESULT, [job_id, announced_ms])
+            answer = remote.run(GET_RESULT, [job_id, str(announced_ms)])
             if answer[0] == b"done":
                 return JobResult(ResultStatus.DONE, answer[1] or None)
             if answer[0] == b"failed":

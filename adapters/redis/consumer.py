@@ -115,12 +115,12 @@ class RedisConsumerBackend(ConsumerBackend):
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
         self._check_open()
         if self._requests.unanswered is not None:  # else what it settled would seem to be lost
-            with self._lock, suppress(QueueNotFound), self._queue.errors():
+            with self._lock, suppress(QueueNotFound), self._queue.errors:
                 self._catch_up()
         known = [(receipt, job) for receipt in receipts if (job := self._held.get(receipt)) is not None]
         for start in range(0, len(known), _MAX_BATCH):
             chunk = known[start : start + _MAX_BATCH]
-            arguments: list[Argument] = [round(self._lease_s * 1000)]
+            arguments: list[Argument] = [str(round(self._lease_s * 1000))]
             for _, job in chunk:
                 arguments += job
             try:
@@ -139,7 +139,7 @@ class RedisConsumerBackend(ConsumerBackend):
         held = self._held.get(receipt)
         if held is not None:
             told = json.dumps([progress.done, progress.total])
-            self._queue.run(REPORT_PROGRESS, [held[0], told, _KEEP_PROGRESS_MS])
+            self._queue.run(REPORT_PROGRESS, [held[0], told, str(_KEEP_PROGRESS_MS)])
 
     def interrupt(self) -> None:
         self._interrupted.set()
@@ -170,10 +170,10 @@ class RedisConsumerBackend(ConsumerBackend):
             self._receiving.release()
 
     def _end_wait(self) -> None:
-        add = ("XADD", self._interrupt_key, "MAXLEN", 1, "*", "w", 1)
+        add = ("XADD", self._interrupt_key, "MAXLEN", "1", "*", "w", "1")
         try:
             self._redis.command(*add, retry_timeout_s=_INTERRUPT_S)
-            self._redis.command("PEXPIRE", self._interrupt_key, 2000, retry_timeout_s=_INTERRUPT_S)
+            self._redis.command("PEXPIRE", self._interrupt_key, "2000", retry_timeout_s=_INTERRUPT_S)
         except (JobsError, ServerUnreachable) as error:  # then a wait can't be under way for long either
             self.logger.debug("a wait wasn't interrupted: %s", error)
 
@@ -185,7 +185,7 @@ class RedisConsumerBackend(ConsumerBackend):
             return self._settle_and_take([], take).deliveries
 
     def _settle_and_take(self, settlements: Sequence[Settlement], take: int) -> Settled:
-        with self._lock, self._queue.errors():
+        with self._lock, self._queue.errors:
             self._catch_up()
             return self._send(settlements, take)
 
@@ -235,7 +235,7 @@ class RedisConsumerBackend(ConsumerBackend):
         return request is not None and receipt in request.content.receipts()
 
     def _wait_and_take(self, wake_id: str, wait_s: float, take: int) -> list[Delivery]:
-        with self._lock, self._queue.errors():
+        with self._lock, self._queue.errors:
             self._check_open()
             self._catch_up()
             request = self._make_request(take, self._no_settlements.arguments, self._no_settlements)
@@ -259,7 +259,7 @@ class RedisConsumerBackend(ConsumerBackend):
         """Send a request whose answer didn't come: what it took is answered again, or it takes now."""
         self._idle = None
         try:
-            with self._queue.errors():
+            with self._queue.errors:
                 try:
                     return self._requests.send(request)
                 except ServerUnreachable:
@@ -274,8 +274,8 @@ class RedisConsumerBackend(ConsumerBackend):
         self, take: int, settlements: Sequence[Argument], batch: SettlementBatch
     ) -> Request[SettlementBatch]:
         lease_ms = round(self._lease_s * 1000)
-        head = (self._sender, lease_ms, KEEP_ANSWER_MS + lease_ms, min(take, _MAX_TAKE))
-        return self._requests.make([*head, *settlements], batch)
+        numbers = map(str, (lease_ms, KEEP_ANSWER_MS + lease_ms, min(take, _MAX_TAKE)))
+        return self._requests.make([self._sender, *numbers, *settlements], batch)
 
     # -- what was received ------------------------------------------------------------------------
 
@@ -314,10 +314,10 @@ class RedisConsumerBackend(ConsumerBackend):
 
         One without a body is dropped: there is nothing to bury.
         """
-        operations: list[Argument] = [0]
+        operations: list[Argument] = ["0"]
         for id_, damage in damaged:
-            operations += (f"d{DeadReason.MALFORMED}", id_, token, damage, 0)
-        with suppress(JobsError), self._queue.errors():
+            operations += (f"d{DeadReason.MALFORMED}", id_, token, damage, "0")
+        with suppress(JobsError), self._queue.errors:
             request = self._make_request(0, operations, self._no_settlements)
             outcomes: bytes = self._requests.send(request)[3]
             for (id_, damage), outcome in zip(damaged, outcomes.decode(), strict=True):

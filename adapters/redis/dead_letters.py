@@ -17,7 +17,7 @@ def list_dead_letters(queue: RemoteQueue, *, limit: int, offset: int) -> list[De
     found, last = list[DeadLetter](), b""
     while True:
         size = min(CHUNK_JOBS, limit - len(found))
-        last, *columns = queue.run(DEAD_LETTERS, [offset, size, CHUNK_BYTES, last])
+        last, *columns = queue.run(DEAD_LETTERS, [str(offset), str(size), str(CHUNK_BYTES), last])
         found += [_read_dead_letter(*row) for row in zip(*columns, strict=True)]
         if not last or len(found) >= limit:
             return found
@@ -31,12 +31,12 @@ def redrive_or_discard(
     with operation(queue, REDRIVE_OR_DISCARD) as run:
         if ids is not None:
             for chunk in in_chunks(dict.fromkeys(ids), CHUNK_JOBS):
-                taken, _ = run([how, "", CHUNK_JOBS, *chunk]).split()
+                taken, _ = run([how, "", str(CHUNK_JOBS), *chunk]).split()
                 count += int(taken)
             return count
         up_to = ""  # then the last death of when it began: those that come meanwhile stay
         while True:
-            taken, last = run([how, up_to, CHUNK_JOBS, "*"]).split()
+            taken, last = run([how, up_to, str(CHUNK_JOBS), "*"]).split()
             up_to = last.decode()
             count += int(taken)
             if int(taken) < CHUNK_JOBS:

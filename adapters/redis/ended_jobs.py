@@ -35,10 +35,10 @@ class RedisEndedJobs(EndedJobs):
         self._script = script
         self._keys = keys
         self._stream = stream
-        self._note(run(script, ["", 0, _MARGIN_MS]))
+        self._note(run(script, ["", "0", str(_MARGIN_MS)]))
 
     def wait(self, timeout_s: float) -> Collection[str] | None:
-        arguments: list[Argument] = [self._last, self._announced, round(timeout_s * 1000) + _MARGIN_MS]
+        arguments: list[Argument] = [self._last, self._announced, str(round(timeout_s * 1000) + _MARGIN_MS)]
         call = (self._script, self._keys, arguments)
         _, answer = self._redis.wait([(self._stream, self._last)], timeout_s, call)
         ended = self._note(answer or self._run(self._script, arguments))
@@ -58,7 +58,7 @@ def look_up(run: Run, script: Script, ids: Sequence[str]) -> Iterator[tuple[str,
     """Look ids up, in requests and answers of bounded size; yield those of which something is known."""
     done = 0
     while done < len(ids):
-        answers = run(script, [CHUNK_BYTES, *ids[done : done + CHUNK_JOBS]])
+        answers = run(script, [str(CHUNK_BYTES), *ids[done : done + CHUNK_JOBS]])
         for id_, answer in zip(ids[done:], answers, strict=False):
             if answer is not None:
                 yield id_, answer

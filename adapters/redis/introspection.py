@@ -7,7 +7,7 @@ from ...domain.queue import Queue
 from ..shared.chunks import in_chunks
 from ..shared.records import parse_progress, parse_queue
 from .requests import CHUNK_JOBS, RemoteQueue
-from .transport import RetryingConnection, as_text
+from .transport import Argument, RetryingConnection, as_text
 
 _SCANNED = 1000
 """How many keys the server looks at in one step, between which it serves others."""
@@ -35,10 +35,11 @@ def find_queues(redis: RetryingConnection, namespace: str) -> list[tuple[bytes, 
     start, end = f"mtj:{{{namespace}/".encode(), b"}:meta"
     pattern = start + b"*" + end  # a namespace has no character that a pattern would take for its own
     keys: set[bytes] = set()
+    count = str(_SCANNED)
     with redis.outages():
-        cursor: bytes | int = 0
+        cursor: Argument = "0"
         while True:
-            cursor, found = redis.command("SCAN", cursor, "MATCH", pattern, "COUNT", _SCANNED, "TYPE", "hash")
+            cursor, found = redis.command("SCAN", cursor, "MATCH", pattern, "COUNT", count, "TYPE", "hash")
             keys.update(found)
             if int(cursor) == 0:
                 break
@@ -50,7 +51,7 @@ def read_progress(queue: RemoteQueue, ids: Sequence[str] | None) -> dict[str, Pr
     """Return how far the jobs in flight have come, and forget what is kept of others."""
     command, keys = queue.redis.command, queue.keys
     found: dict[str, Progress] = {}
-    with queue.errors():
+    with queue.errors:
         for chunk in in_chunks(_kept_progress(queue, ids).items(), CHUNK_JOBS):
             leases = command("ZMSCORE", keys.run, *(id_ for id_, _ in chunk))
             if ended := [id_ for (id_, _), lease in zip(chunk, leases, strict=True) if lease is None]:

@@ -2,8 +2,9 @@
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from ...domain.errors import JobsError
@@ -35,6 +36,8 @@ class RemoteQueue:
     def __init__(self, redis: RetryingConnection, keys: QueueKeys) -> None:
         self.redis = redis
         self.keys = keys
+        self.errors = _Errors(self)
+        """A context that raises what :meth:`run` does for errors of the connection."""
 
     @property
     def name(self) -> str:
@@ -50,18 +53,8 @@ class RemoteQueue:
             QueueDamaged: somebody else wrote one of its keys.
             BackendError: the server refused otherwise.
         """
-        with self.errors():
+        with self.errors:
             return self.redis.run(script, self.keys.of(script), arguments)
-
-    @contextmanager
-    def errors(self) -> Iterator[None]:
-        """Raise what :meth:`run` does for errors of the connection."""
-        with self.redis.outages():
-            try:
-                yield
-            except RefusedByServer as refusal:
-                self.check(refusal)
-                raise
 
     def check(self, refusal: RefusedByServer) -> None:
         """Raise QueueNotFound if the script's error is NOQUEUE, and QueueDamaged if it is WRONGTYPE."""
@@ -72,6 +65,24 @@ class RemoteQueue:
                 f"queue {self.name!r}: one of its keys in Redis has the wrong type; "
                 "mindtrace-jobs doctor names it"
             ) from refusal
+
+
+class _Errors(AbstractContextManager[None]):
+    """Holds no state, so that one serves all calls: an idle consumer's latency shows each function called."""
+
+    def __init__(self, queue: RemoteQueue) -> None:
+        self._queue = queue
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, RefusedByServer):
+            self._queue.check(error)
+        elif isinstance(error, ServerUnreachable):
+            raise self._queue.redis.unavailable(error) from error.error
 
 
 @dataclass(slots=True)
@@ -108,7 +119,7 @@ class NumberedRequests(Generic[ContentT]):
     def make(self, arguments: Sequence[Argument], content: ContentT) -> Request[ContentT]:
         """Make the next request."""
         self._last_number += 1
-        call = (self._script, self._keys, [self._last_number, *arguments])
+        call = (self._script, self._keys, [str(self._last_number), *arguments])
         return Request(self._last_number, call, content)
 
     def send(self, request: Request[ContentT], *, retry_timeout_s: float | None = None) -> Any:
@@ -140,6 +151,6 @@ def operation(queue: RemoteQueue, script: Script) -> Iterator[Callable[[Sequence
         BackendError: as of :meth:`RemoteQueue.run`.
     """
     requests = NumberedRequests[None](queue, script, secrets.token_hex(8))
-    with queue.errors():
-        yield lambda arguments: requests.send(requests.make([KEEP_ANSWER_MS, *arguments], None))
+    with queue.errors:
+        yield lambda arguments: requests.send(requests.make([str(KEEP_ANSWER_MS), *arguments], None))
     requests.end()

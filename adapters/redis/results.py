@@ -96,7 +96,7 @@ class RedisResultStore(ResultStore):
 
     def put(self, queue: str, ended: Sequence[EndedJob]) -> None:
         keys = self._keys(queue).all
-        records = [(job.id, round(job.ttl_s * 1000), _packed(job.result)) for job in ended]
+        records = [(job.id, str(round(job.ttl_s * 1000)), _packed(job.result)) for job in ended]
         with self._redis.outages():
             for chunk in in_chunks(
                 records, CHUNK_JOBS, max_bytes=CHUNK_BYTES, size_of=lambda record: len(record[2])

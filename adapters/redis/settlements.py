@@ -46,7 +46,7 @@ class SettlementBatch:
             else:
                 self._otherwise.append(place)
                 others += _operation(settlement, job)
-        self.arguments: list[Argument] = [len(runs)]
+        self.arguments: list[Argument] = [str(len(runs))]
         """What ``settle_and_take.lua`` is to be told."""
         for token, ids in runs:
             self.arguments += (token, ",".join(ids))
@@ -77,10 +77,10 @@ def _operation(settlement: Settlement, job: Held) -> tuple[Argument, ...]:
     """A settlement as the script reads it: op, id, token, text, number."""
     match settlement:
         case Ack(_, result, ttl_s):
-            return ("a", *job, result or b"", max(1, round(ttl_s * 1000)))
+            return ("a", *job, result or b"", str(max(1, round(ttl_s * 1000))))
         case Retry(_, delay_s, error):
-            return ("r", *job, error.encode("utf-8", "replace"), round(delay_s * 1000))
+            return ("r", *job, error.encode("utf-8", "replace"), str(round(delay_s * 1000)))
         case Dead(_, reason, error):
-            return (f"d{reason}", *job, error.encode("utf-8", "replace"), 0)
+            return (f"d{reason}", *job, error.encode("utf-8", "replace"), "0")
         case Release():
-            return ("l", *job, "", 0)
+            return ("l", *job, "", "0")

@@ -6,21 +6,12 @@ from typing import Any, Protocol
 
 from redis.connection import Connection
 
-Argument = str | bytes | int
+Argument = str | bytes
+"""Never a number: hiredis makes it text, and reads a null pointer where a signal like Ctrl-C comes then."""
 Command = tuple[Argument, ...]
 """Its name, and its arguments."""
-Words = tuple[str | bytes, ...]
 Execute = Callable[..., list[Any]]
 """Sends commands in one go, and returns as many answers; an error that the server answers isn't raised."""
-
-
-def without_numbers(command: Command) -> Words:
-    """Return a command with its numbers as text.
-
-    hiredis would make them text itself. Where a signal comes meanwhile, as with Ctrl-C, it then reads a null
-    pointer, and the process dies.
-    """
-    return tuple([str(word) if word.__class__ is int else word for word in command])  # type: ignore[misc]
 
 
 class Channel(Protocol):

@@ -15,7 +15,7 @@ from typing import Any
 from redis import exceptions as driver
 from redis.connection import Connection
 
-from .channel import Command, without_numbers
+from .channel import Command
 
 from hiredis import Reader, pack_command  # isort: skip - after redis, which who lacks both is told of
 
@@ -67,8 +67,7 @@ class DirectChannel:
 
     def execute(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands, and read as many answers; an error that the server answers is one of them."""
-        words = map(without_numbers, commands)
-        self._socket.sendall(b"".join(map(pack_command, words)))  # type: ignore[arg-type]
+        self._socket.sendall(b"".join([pack_command(command) for command in commands]))  # type: ignore[arg-type]
         return [self._read() for _ in commands]
 
     def _read(self) -> Any:

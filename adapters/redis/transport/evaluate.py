@@ -11,7 +11,7 @@ from .channel import Argument, Command, Execute
 
 def evalsha(script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Command:
     """The command that runs a script which the server knows."""
-    return ("EVALSHA", script.sha, len(keys), *keys, *arguments)
+    return ("EVALSHA", script.sha, str(len(keys)), *keys, *arguments)
 
 
 def evaluate(execute: Execute, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
@@ -22,7 +22,7 @@ def evaluate(execute: Execute, script: Script, keys: Sequence[str], arguments: S
     """
     (answer,) = execute(evalsha(script, keys, arguments))
     if isinstance(answer, NoScriptError):  # the server was restarted, or its scripts flushed
-        (answer,) = execute(("EVAL", script.text, len(keys), *keys, *arguments))
+        (answer,) = execute(("EVAL", script.text, str(len(keys)), *keys, *arguments))
     if isinstance(answer, Exception):
         raise answer
     return answer

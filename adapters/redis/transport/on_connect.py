@@ -54,13 +54,13 @@ class OnConnect:
         for keys, lease_ms in list(self._leases.items()):
             # A worker extends a lease when a third of it is gone: it stands longer than a shorter outage.
             if is_another or away_s * 1000 >= lease_ms / 3:
-                evaluate(execute, PROTECT_LEASES, keys, [run_id, lease_ms, 1])
+                evaluate(execute, PROTECT_LEASES, keys, [run_id, str(lease_ms), "1"])
         self._run_id = run_id
 
     def protect_leases(self, execute: Execute, keys: Sequence[str], lease_ms: int) -> None:
         """Do so for a queue that gets a consumer, now and with each new connection."""
         self._leases[tuple(keys)] = max(lease_ms, self._leases.get(tuple(keys), 0))
-        evaluate(execute, PROTECT_LEASES, keys, [self._run_id, lease_ms, 0])
+        evaluate(execute, PROTECT_LEASES, keys, [self._run_id, str(lease_ms), "0"])
 
     def unprotect_leases(self, keys: Sequence[str]) -> None:
         """Stop doing so for a queue that was deleted."""

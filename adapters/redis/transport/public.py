@@ -7,7 +7,7 @@ from typing import Any
 from redis import exceptions as driver
 from redis.connection import Connection
 
-from .channel import Command, without_numbers
+from .channel import Command
 
 _ANSWERS = (
     driver.ResponseError,
@@ -39,9 +39,7 @@ class PublicChannel:
     def execute(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands, and read as many answers; an error that the server answers is one of them."""
         connection: Any = self.connection
-        connection.send_packed_command(
-            connection.pack_commands(list(map(without_numbers, commands))), check_health=False
-        )
+        connection.send_packed_command(connection.pack_commands(list(commands)), check_health=False)
         return [self._read() for _ in commands]
 
     def _read(self) -> Any:

@@ -148,10 +148,10 @@ class RetryingConnection:
             The ids of the new entries, by stream; if an error ended the wait, the given ids. And the answer
             of ``then``, or None if none came: it may or may not have run, and :meth:`run` is to run it again.
         """
-        block_ms = max(1, ceil(seconds * 1000))  # 0 would be for ever
+        block_ms = str(max(1, ceil(seconds * 1000)))  # 0 would be for ever
         names = [name for name, _ in streams]
         ids = [last for _, last in streams]
-        commands: list[Command] = [("XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", *names, *ids)]
+        commands: list[Command] = [("XREAD", "COUNT", "1", "BLOCK", block_ms, "STREAMS", *names, *ids)]
         if then is not None:
             commands.append(evalsha(*then))
         try:
@@ -223,7 +223,8 @@ class RetryingConnection:
                     raise ServerUnreachable(error, may_have_run) from error
                 self._closing.wait(delay_s)
             else:
-                self._log_recovery()
+                if self._outage is not None:
+                    self._log_recovery()
                 return answer
 
     def out_of_time(self) -> ServerUnreachable:
@@ -274,9 +275,8 @@ class RetryingConnection:
             )
 
     def _log_recovery(self) -> None:
-        if self._outage is not None:
-            self._outage = None
-            self._logger.warning("Redis at %s is back", self._address)
+        self._outage = None
+        self._logger.warning("Redis at %s is back", self._address)
 
 
 def _described(error: Exception) -> str:

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 
 from mindtrace.jobs.adapters.redis.transport import connections, direct
-from mindtrace.jobs.adapters.redis.transport.channel import without_numbers
 from mindtrace.jobs.adapters.redis.transport.connections import choose_channel
 from mindtrace.jobs.adapters.redis.transport.direct import DirectChannel, find_missing_names
 from mindtrace.jobs.adapters.redis.transport.public import PublicChannel
@@ -50,15 +49,3 @@ def test_a_driver_that_lacks_a_private_name_is_used_by_its_public_methods_and_th
     with caplog.at_level(logging.WARNING, logger=connections.__name__):
         assert choose_channel() is PublicChannel
     assert f"redis-py lacks {named}: its public methods are used" in caplog.text
-
-
-def test_no_number_is_left_to_the_driver() -> None:
-    """Hiredis makes text of one, and a signal that comes meanwhile ends the process."""
-    assert without_numbers(("EVALSHA", b"sha", 2, "key", 0, b"\xff")) == (
-        "EVALSHA",
-        b"sha",
-        "2",
-        "key",
-        "0",
-        b"\xff",
-    )
