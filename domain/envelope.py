@@ -21,7 +21,7 @@ from .errors import InvalidInput, InvalidPayload, MalformedBody
 from .foreign_scalars import plain_scalar
 from .job import LATEST, NO_HEADERS, Job, job_of_checked
 from .json_guard import check_bounds, parse_object
-from .limits import MAX_ATTEMPTS, MAX_BODY_BYTES, NAME, check_name
+from .limits import MAX_ATTEMPTS, MAX_BODY_BYTES, MAX_DEPTH, MAX_DIGITS, NAME, check_name
 from .schema import InModelT, JobSchema, describe
 
 VERSION = 1
@@ -29,6 +29,7 @@ VERSION = 1
 _REQUIRED = ("v", "id", "schema", "created_at", "payload")
 _KNOWN = frozenset({*_REQUIRED, "priority", "not_before", "max_attempts", "headers"})
 
+_BRACE = ord("}")
 _N, _I = b"NI"
 """What NaN and Infinity begin with. Searching for one byte costs next to nothing, for a word it shows."""
 
@@ -40,6 +41,8 @@ _HEAD = re.compile(
     ',"payload":'.encode()
 )
 """What :func:`encode` writes before the payload, where there are no headers."""
+_ALWAYS_IN_BOUNDS = min(2 * MAX_DEPTH - 2, MAX_DIGITS)
+"""A payload of so many bytes has no room for a nesting that is too deep, or a number that is too long."""
 _END_OF_TIME = LATEST.timestamp()
 _COLLECTIONS = (list, tuple, set, frozenset, deque)
 
@@ -174,8 +177,7 @@ def decode(
         MalformedBody: it isn't an envelope, is of another schema, or one of its fields is out of range.
         InvalidPayload: its payload doesn't fit the schema's input model.
     """
-    check_bounds(body, max_bytes=max_bytes)
-    job = _decode_at_once(body, schema, attempt)
+    job = _decode_at_once(body, schema, attempt, max_bytes)
     if job is not None:
         return job
     fields = _read_fields(body, max_bytes)
@@ -199,17 +201,25 @@ def decode(
         raise MalformedBody(f"envelope: {error}") from error
 
 
-def _decode_at_once(body: bytes, schema: JobSchema[InModelT, Any], attempt: int) -> Job[InModelT] | None:
+def _decode_at_once(
+    body: bytes, schema: JobSchema[InModelT, Any], attempt: int, max_bytes: int
+) -> Job[InModelT] | None:
     """Decode a body that :func:`encode` would write the same again, as most are, without its parts (ADR 24).
 
     Returns:
         None where it wouldn't, or where the job has headers: that says nothing of the body.
+
+    Raises:
+        BodyTooLarge, MalformedBody: as of :func:`decode`.
     """
     head = _HEAD.match(body)
-    if head is None or not body.endswith(b"}"):
+    if head is None or body[-1] != _BRACE:
         return None
     id_, name, created_at, priority, not_before, max_attempts = head.groups()
     text = body[head.end() : -1]
+    if len(text) > _ALWAYS_IN_BOUNDS or len(body) > max_bytes:
+        check_bounds(body, max_bytes=max_bytes)
+    created_s = float(created_at)
     try:
         payload: InModelT = schema.input.__pydantic_validator__.validate_json(text)
         again = type(payload).__pydantic_serializer__.to_json(payload, by_alias=True, warnings=False)
@@ -221,7 +231,7 @@ def _decode_at_once(body: bytes, schema: JobSchema[InModelT, Any], attempt: int)
         or text[:1] != b"{"
         or name.decode() != schema.name
         or not 1 <= attempt <= MAX_ATTEMPTS
-        or float(created_at) >= _END_OF_TIME
+        or created_s >= _END_OF_TIME
         or (not_before is not None and float(not_before) >= _END_OF_TIME)
         or (max_attempts is not None and int(max_attempts) > MAX_ATTEMPTS)
         or (_N in text and b"NaN" in text)
@@ -233,7 +243,7 @@ def _decode_at_once(body: bytes, schema: JobSchema[InModelT, Any], attempt: int)
         payload,
         id_.decode(),
         0 if priority is None else int(priority),
-        datetime.fromtimestamp(float(created_at), UTC),
+        datetime.fromtimestamp(created_s, UTC),
         None if not_before is None else datetime.fromtimestamp(float(not_before), UTC),
         attempt,
         None if max_attempts is None else int(max_attempts),

@@ -69,7 +69,7 @@ class InFlight:
                 self._extended_s = monotonic()
             self._jobs |= {delivery.receipt: delivery for delivery in deliveries}
             self._queued.extend(deliveries)
-            self._suspects += sum(delivery.crashes > 0 for delivery in deliveries)
+            self._suspects += len([delivery for delivery in deliveries if delivery.crashes])
 
     def start_next(self) -> Delivery | None:
         """Start the next queued job, once it is sure that its lease stands; None if no job is queued.
@@ -80,14 +80,16 @@ class InFlight:
         if now - self._extended_s >= self._lease_s and self._queued:
             self._check_leases(now)
         with self._lock:
-            if not self._queued or (self._running and self._queued[0].crashes):
+            if not self._queued:
                 return None
-            self._started_s = now  # first: the renewer's thread reads it once a job runs
-            delivery = self._queued.popleft()
-            self._running[delivery.receipt] = delivery
-            self.started += 1
+            delivery = self._queued[0]
             if delivery.crashes:
+                if self._running:
+                    return None
                 self._suspects -= 1
+            self._started_s = now  # first: the renewer's thread reads it once a job runs
+            self._running[delivery.receipt] = self._queued.popleft()
+            self.started += 1
         return delivery
 
     def start_next_beside_others(self) -> Delivery | None:
@@ -103,12 +105,13 @@ class InFlight:
 
         A job that was released meanwhile, as its consumer stopped, stays so.
         """
+        receipt = settlement.receipt
         with self._lock:
-            if settlement.receipt in self._running:
+            if receipt in self._running:
                 self._settlements.append(settlement)  # first: an interrupt in between may not drop it
-                del self._running[settlement.receipt]
+                del self._running[receipt]
                 if self._lost:
-                    self._lost.discard(settlement.receipt)
+                    self._lost.discard(receipt)
                 if self._waiting:
                     self._wake_waiting()
 

@@ -6,7 +6,7 @@ from ...domain.errors import BackendUnavailable
 from ...ports import Delivery
 from .lease_renewer import SLOW_S
 from .loop import ConsumeLoop
-from .settle_timer import Due, SettleTimer
+from .settle_timer import SettleTimer
 from .stop_conditions import StopCondition
 
 
@@ -40,29 +40,31 @@ class SequentialLoop(ConsumeLoop):
         """Execute ``batch``, settle it, and return the next one, taken in the same round trip."""
         in_flight, execute, stopping = self._in_flight, self._executor.execute, self._stopping
         in_flight.add(batch)
-        timer = SettleTimer(may_release=self._sizer.adapts)
+        timer = SettleTimer()
         executed = 0
-        while not stopping.is_set and (delivery := in_flight.start_next()) is not None:
-            if delivery.crashes and not self._isolate(delivery):
+        while not stopping.is_set:
+            if timer.is_due and in_flight.has_queued:
+                self._settle_early(timer)
+                continue
+            delivery = in_flight.start_next()
+            if delivery is None or (delivery.crashes and not self._isolate(delivery)):
                 break
             executed += 1
             in_flight.finish(execute(delivery))
             self._runs_suspect = delivery.crashes > 0
-            if in_flight.has_queued and (due := timer.due()) is not None:
-                self._settle_early(timer, due)
         if executed:
             self._sizer.record(executed, timer.elapsed_s)
         if stopping.is_set:
             return []  # what is finished is settled together with the release of the rest
         return self._settle_and_take(self._next_size(stop_at))
 
-    def _settle_early(self, timer: SettleTimer, due: Due) -> None:
+    def _settle_early(self, timer: SettleTimer) -> None:
         """Settle in the midst of a batch; where the broker is away, leave it to the end of the batch.
 
         Each try would hold up its jobs, and they may start as long as their leases stand.
         """
         try:
-            if due is Due.SETTLE_AND_RELEASE:
+            if self._sizer.adapts and timer.is_late:
                 self._in_flight.release_queued()
             else:
                 self._in_flight.settle()
