@@ -6,9 +6,12 @@ Only this file uses private names of redis-py, on :class:`redis.connection.Conne
 - ``_parser.parse_error``: makes the driver's exception of an error that the server answers.
 """
 
+import os
 import select
+import socket
 from collections.abc import Callable, Sequence
 from functools import partial
+from struct import Struct
 from threading import Event
 from typing import Any
 
@@ -20,6 +23,8 @@ from .channel import Command
 from hiredis import Reader, pack_command  # isort: skip - after redis, which who lacks both is told of
 
 _READ_BYTES = 65_536
+_INTERVAL = Struct("@ll")
+"""Seconds and microseconds, as the system takes a timeout."""
 
 
 def find_missing_names() -> list[str]:
@@ -35,22 +40,33 @@ def find_missing_names() -> list[str]:
     return [name for name, is_there in has.items() if not is_there]
 
 
+def _leave_timeout_to_system(sock: socket.socket) -> None:
+    """Have the system end a call that takes too long: Python would ask it before each if that may begin."""
+    seconds = sock.gettimeout()
+    if seconds and type(sock) is socket.socket and os.name == "posix":  # TLS has its own way
+        interval = _INTERVAL.pack(int(seconds), int(seconds % 1 * 1e6) or 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, interval)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
+        sock.settimeout(None)
+
+
 class DirectChannel:
     """Sends with one call of the system, reads with one more, and spends nothing else on a command."""
 
     def __init__(self, connection: Connection, closed: Event) -> None:
-        socket: Any = connection._sock
-        if socket is None:
+        sock: Any = connection._sock
+        if sock is None:
             raise ValueError("it has no socket")
         self.connection = connection
-        self._socket = socket
+        self._socket = sock
+        _leave_timeout_to_system(sock)
         self._buffer = bytearray(_READ_BYTES)
         to_error: Any = connection._parser.parse_error
         self._reader = Reader(protocolError=driver.InvalidResponse, replyError=to_error)
         self._can_read: Callable[[], object] = connection.can_read
         if hasattr(select, "poll"):  # not on Windows
             poll = select.poll()
-            poll.register(socket, select.POLLIN)
+            poll.register(sock, select.POLLIN)
             self._can_read = partial(poll.poll, 0)
 
     def is_quiet(self) -> bool:
@@ -67,8 +83,11 @@ class DirectChannel:
 
     def execute(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands, and read as many answers; an error that the server answers is one of them."""
-        self._socket.sendall(b"".join([pack_command(command) for command in commands]))  # type: ignore[arg-type]
-        return [self._read() for _ in commands]
+        try:
+            self._socket.sendall(b"".join([pack_command(command) for command in commands]))  # type: ignore[arg-type]
+            return [self._read() for _ in commands]
+        except BlockingIOError as error:  # the system ended a call
+            raise TimeoutError("timed out") from error
 
     def _read(self) -> Any:
         reader = self._reader

@@ -1,6 +1,5 @@
 """Requests are numbered, and the one that was never answered is kept."""
 
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -37,9 +36,6 @@ class Server:
     def unlink_unless_late(self, *keys: str) -> None:
         self.removed += keys
 
-    def outages(self) -> Any:
-        return nullcontext()
-
 
 def requests(server: Server) -> NumberedRequests[str]:
     return NumberedRequests[str](RemoteQueue(server, KEYS), PUBLISH, "me")  # type: ignore[arg-type]
@@ -48,12 +44,12 @@ def requests(server: Server) -> NumberedRequests[str]:
 def test_requests_are_numbered_and_keep_their_number_when_they_are_sent_again() -> None:
     server = Server()
     ours = requests(server)
-    first, second = ours.make([7], "first"), ours.make([8], "second")
+    first, second = ours.make(["a"], "first"), ours.make(["b"], "second")
     for request in (first, first, second):
         ours.send(request)
 
     keys = KEYS.of(PUBLISH, "me")
-    assert server.sent == [(PUBLISH, keys, [number, text]) for number, text in ((1, 7), (1, 7), (2, 8))]
+    assert server.sent == [(PUBLISH, keys, [number, text]) for number, text in ("1a", "1a", "2b")]
 
 
 def test_the_last_request_is_kept_and_one_that_was_overtaken_is_not() -> None:
@@ -91,11 +87,11 @@ def test_the_end_removes_the_record_and_failing_to_is_no_error() -> None:
 def test_an_operation_numbers_its_requests_and_removes_its_record() -> None:
     server = Server()
     with operation(RemoteQueue(server, KEYS), PURGE) as run:  # type: ignore[arg-type]
-        assert [run([500]), run([500])] == [1, 2]
+        assert [run(["500"]), run(["500"])] == [1, 2]
 
     assert [arguments for _, _, arguments in server.sent] == [
-        [1, KEEP_ANSWER_MS, 500],
-        [2, KEEP_ANSWER_MS, 500],
+        ["1", str(KEEP_ANSWER_MS), "500"],
+        ["2", str(KEEP_ANSWER_MS), "500"],
     ]
     (removed,) = server.removed
     assert removed == server.sent[0][1][-1]

@@ -1,7 +1,11 @@
 """Which way to the server is chosen: the fast one, or the driver's public methods."""
 
 import logging
+import socket
+from collections.abc import Iterator
+from threading import Event
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -49,3 +53,33 @@ def test_a_driver_that_lacks_a_private_name_is_used_by_its_public_methods_and_th
     with caplog.at_level(logging.WARNING, logger=connections.__name__):
         assert choose_channel() is PublicChannel
     assert f"redis-py lacks {named}: its public methods are used" in caplog.text
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    here, there = socket.socketpair()
+    with here, there:
+        here.settimeout(0.02)
+        yield here, there
+
+
+def channel_over(sock: socket.socket) -> DirectChannel:
+    driver: Any = SimpleNamespace(_sock=sock, _parser=PARSER, can_read=bool)
+    return DirectChannel(driver, Event())
+
+
+def test_an_answer_that_does_not_come_is_a_timeout(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Also where the system measures the time."""
+    here, there = pair
+    channel = channel_over(here)
+
+    with pytest.raises(TimeoutError, match="timed out"):
+        channel.execute([("PING",)])
+
+    there.sendall(b"+PONG\r\n")
+    assert channel.execute([("PING",)]) == [b"PONG"]
+
+
+def test_a_command_that_nobody_takes_is_a_timeout(pair: tuple[socket.socket, socket.socket]) -> None:
+    with pytest.raises(TimeoutError, match="timed out"):
+        channel_over(pair[0]).execute([("SET", "key", b"x" * 10_000_000)])
