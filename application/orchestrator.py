@@ -457,7 +457,8 @@ class Orchestrator(Closeable):
 
         Raises:
             JobFailed: the job is dead; the message is its last error, ``traceback`` its traceback.
-            JobNotFound: the queue knows no such job by then, or its result has expired.
+            JobNotFound: the queue knows no such job by then. Of this kind is ``ResultExpired``: the job's id
+                is older than results are kept.
             ResultNotReady: the job hasn't ended by then. On RabbitMQ, which can't tell, also in place of
                 ``JobNotFound``.
             UnsupportedCapability: the backend keeps no results.

@@ -31,6 +31,7 @@ __all__ = [
     "PublishUnknown",
     "QueueConflict",
     "QueueNotFound",
+    "ResultExpired",
     "ResultNotReady",
     "SchemaConflict",
     "SchemaMismatch",
@@ -193,6 +194,13 @@ class ResultNotReady(JobsError, TimeoutError):
 class JobNotFound(ResultNotReady):
     """The queue knows no job of this id.
 
-    It was never published here, it was purged or discarded, or it ended and its result has expired. No
-    backend keeps what it would need to tell these apart.
+    It was never published here, or it was purged or discarded. Where the id is yours, so that its age isn't
+    known, its result may also have expired.
+    """
+
+
+class ResultExpired(JobNotFound):
+    """The queue knows no job of this id, which was made longer ago than results are kept.
+
+    So it ended and its result has expired, or it was purged or discarded.
     """

@@ -1,6 +1,7 @@
 """One unit of work."""
 
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -55,6 +56,10 @@ class Headers(Mapping[str, str]):
         return repr(self._items)
 
 
+_ID = re.compile("[0-9a-f]{32}")
+_FIRST_ID_S = datetime(2025, 1, 1, tzinfo=UTC).timestamp()
+_DAY_S = 86_400.0
+"""Of the clocks of others. An id that seems to be older, or newer by more, is of another kind."""
 NO_HEADERS: Mapping[str, str] = Headers({})
 _AS_DICT = PlainSerializer(dict, return_type=dict[str, str])
 """How a pydantic model that has a job as a field writes the job's headers."""
@@ -66,6 +71,14 @@ def new_job_id() -> str:
     Jobs made one after the other are thus neighbours in an index of ids, however large that is (ADR 15).
     """
     return ((time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10)).hex()
+
+
+def made_at(job_id: str) -> datetime | None:
+    """Return when an id of :func:`new_job_id` was made; None for an id that says nothing of that."""
+    if _ID.fullmatch(job_id) is None:
+        return None
+    seconds = int(job_id[:12], 16) / 1000
+    return datetime.fromtimestamp(seconds, UTC) if _FIRST_ID_S <= seconds <= time.time() + _DAY_S else None
 
 
 def utcnow() -> datetime:

@@ -342,6 +342,11 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
         "job a: not known in queue 'points'",
         lambda w: w.near.result("points", "a"),
     ),
+    "a result that has expired": (
+        errors.ResultExpired,
+        "was made at 2025-06-15 15:06:40 UTC, and results are kept for 3600 s",
+        lambda w: w.near.result("points", "01977420dc0000000000000000000000"),
+    ),
     "the orchestrator of a job outside its handler": (
         errors.NotInHandler,
         "no handler runs here",

@@ -2,13 +2,21 @@
 
 import pickle
 import threading
+import time
 from typing import Any
 
 import pytest
 
-from mindtrace.jobs import JobSchema, JobStatus, LocalClient, Orchestrator, Reject
+from mindtrace.jobs import JobSchema, JobStatus, LocalClient, Orchestrator, Queue, Reject
 from mindtrace.jobs.adapters.local import ManualClock
-from mindtrace.jobs.domain.errors import JobFailed, JobNotFound, ResultNotReady, UnsupportedCapability
+from mindtrace.jobs.domain.errors import (
+    JobFailed,
+    JobNotFound,
+    ResultExpired,
+    ResultNotReady,
+    UnsupportedCapability,
+)
+from mindtrace.jobs.domain.job import new_job_id
 
 
 @pytest.mark.parametrize("as_dict", [True, False])
@@ -71,6 +79,37 @@ def test_a_job_that_has_not_ended_is_not_ready(orchestrator: Orchestrator, make_
 def test_a_job_that_is_not_known_is_not_found(orchestrator: Orchestrator) -> None:
     with pytest.raises(JobNotFound, match="job unknown: not known in queue 'points'"):
         orchestrator.result("points", "unknown")
+
+
+def test_an_id_tells_whether_the_result_can_have_expired(
+    orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    young = new_job_id()
+    with pytest.raises(JobNotFound, match=r"published here, or was purged or discarded$") as asked:
+        orchestrator.result("points", young)
+    assert not isinstance(asked.value, ResultExpired)
+
+    monkeypatch.setattr(time, "time_ns", lambda: 1_780_000_000_000_000_000)
+    old = new_job_id()
+    monkeypatch.undo()
+    made = "was made at 2026-05-28 20:26:40 UTC, and results are kept for 3600 s: its result has expired"
+    with pytest.raises(ResultExpired, match=made):
+        orchestrator.result("points", old)
+
+
+def test_an_id_that_somebody_chose_tells_nothing(orchestrator: Orchestrator) -> None:
+    for chosen in ("camera-7", "0" * 32, "f" * 32, new_job_id().upper()):
+        with pytest.raises(JobNotFound, match="or ended and its result has expired") as asked:
+            orchestrator.result("points", chosen)
+        assert not isinstance(asked.value, ResultExpired)
+
+
+def test_without_a_schema_nobody_knows_how_long_results_are_kept(client: LocalClient) -> None:
+    client.declare(Queue("bare"))
+    with Orchestrator(client) as bare:
+        bare.attach("bare")
+        with pytest.raises(JobNotFound, match="or ended and its result has expired"):
+            bare.result("bare", new_job_id())
 
 
 def test_a_backend_that_cannot_tell_says_so(
