@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from mindtrace.jobs.adapters.sqlite import SQLiteClient, SQLiteConsumerBackend
     from mindtrace.jobs.application.async_orchestrator import AsyncOrchestrator
 
-__version__ = version("mindtrace-jobs")
+    __version__: str
 
 __all__ = [
     "AnyJSON",
@@ -160,6 +160,8 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> Any:
         if name == "AsyncOrchestrator":  # asyncio takes as long to import as half of this package
             return import_module(f"{__name__}.application.async_orchestrator").AsyncOrchestrator
+        if name == "__version__":  # what reads it takes as long to import as all adapters together
+            return version("mindtrace-jobs")
         adapter = _ON_DEMAND.get(name)
         if adapter is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -171,9 +173,9 @@ if not TYPE_CHECKING:
                 message = f"{name} needs {error.name}, a part of Python that this one was built without"
             else:
                 # Without the version, an installer may take an older release.
-                wanted = f"mindtrace-jobs[{adapter}]>={__version__}"
+                wanted = f"mindtrace-jobs[{adapter}]>={version('mindtrace-jobs')}"
                 message = f"{name} needs {error.name}: pip install '{wanted}'"
             raise errors.AdapterNotInstalled(message, name=error.name) from error
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_ON_DEMAND, "AsyncOrchestrator"})
+        return sorted({*globals(), *_ON_DEMAND, "AsyncOrchestrator", "__version__"})
