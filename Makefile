@@ -48,7 +48,7 @@ test: brokers lint ## everything: lint, tests, contract, end to end, the wheel
 	@echo "==> docs/faults.md has the rows of the fault matrix"
 	@$(BIN)/python e2e/faults/report.py $(FAULTS) --check docs/faults.md
 
-brokers: $(SYNCED) ## say which Redis and RabbitMQ the tests use, and how to get what is missing
+brokers: $(SYNCED) ## say which brokers and databases the tests use, and how to get what is missing
 	@echo "==> the brokers"
 	@PYTHONPATH=testing $(BIN)/python -m brokers
 

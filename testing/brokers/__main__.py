@@ -7,10 +7,10 @@ It takes a second or two, where a test that misses its server fails after minute
 
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from . import rabbitmq_server, redis_server
+from . import pgbouncer, postgresql_server, rabbitmq_server, redis_server
 from .private_server import NoServer
 from .server_lookup import ServerLookup
 
@@ -20,11 +20,32 @@ Server = tuple[ServerLookup, Callable[[], Path]]
 SERVERS: Sequence[Server] = (
     (redis_server.SHARED, redis_server.installed_program),
     (rabbitmq_server.SHARED, rabbitmq_server.installed_program),
+    (postgresql_server.SHARED, postgresql_server.installed_program),
 )
 
 
-def find_servers(servers: Sequence[Server]) -> tuple[list[str], list[str]]:
-    """Return what was found, a line for each kind of server, and a line for each thing that is missing."""
+def find_openssl() -> Path:
+    """The path of ``openssl``.
+
+    Raises:
+        NoServer: it isn't installed.
+    """
+    if path := shutil.which("openssl"):
+        return Path(path)
+    raise NoServer("No openssl, which makes the certificates of the TLS tests: install it")
+
+
+PROGRAMS: Mapping[str, Callable[[], Path]] = {
+    "PgBouncer": pgbouncer.installed_program,
+    "openssl": find_openssl,
+}
+"""How to find what tests need besides."""
+
+
+def find_servers(
+    servers: Sequence[Server], programs: Mapping[str, Callable[[], Path]] = PROGRAMS
+) -> tuple[list[str], list[str]]:
+    """Return a line for each server and program that was found, and one for each that is missing."""
     found, missing = [], []
     for lookup, find_program in servers:
         try:
@@ -33,8 +54,11 @@ def find_servers(servers: Sequence[Server]) -> tuple[list[str], list[str]]:
             found.append(f"{lookup.server}: tests share {shared}; to break one, they start {program}")
         except NoServer as error:
             missing.append(str(error))
-    if shutil.which("openssl") is None:
-        missing.append("No openssl, which makes the certificates of the TLS tests: install it")
+    for name, find_program in programs.items():
+        try:
+            found.append(f"{name}: tests start {find_program()}")
+        except NoServer as error:
+            missing.append(str(error))
     return found, missing
 
 

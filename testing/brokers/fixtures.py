@@ -6,13 +6,17 @@ from typing import Any
 
 import pytest
 
-from . import rabbitmq_server, redis_server
+from . import postgresql_server, rabbitmq_server, redis_server
+from .pgbouncer import PrivatePgBouncer
+from .postgresql_server import PrivatePostgreSQL
 from .private_server import NoServer
 from .rabbitmq_server import PrivateRabbitMQ
 from .redis_server import PrivateRedis
 
 StartRedis = Callable[..., PrivateRedis]
 StartRabbitMQ = Callable[..., PrivateRabbitMQ]
+StartPostgreSQL = Callable[..., PrivatePostgreSQL]
+StartPgBouncer = Callable[..., PrivatePgBouncer]
 
 
 @contextmanager
@@ -27,10 +31,10 @@ def fail_without_server() -> Iterator[None]:
 def _starter(
     kind: Callable[..., Any], folders: pytest.TempPathFactory, stack: ExitStack
 ) -> Callable[..., Any]:
-    def start(**options: Any) -> Any:
+    def start(*arguments: Any, **options: Any) -> Any:
         with fail_without_server():
-            server = kind(folders.mktemp("server"), **options)
-        stack.callback(server.kill)
+            server = kind(folders.mktemp("server"), *arguments, **options)
+        stack.callback(server.close)
         return server.start()
 
     return start
@@ -62,3 +66,27 @@ def private_rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start
     """Start nodes of one's own, to break: ``private_rabbitmq(heartbeat=5)``."""
     with ExitStack() as stack:
         yield _starter(PrivateRabbitMQ, tmp_path_factory, stack)
+
+
+@pytest.fixture(scope="session")
+def postgresql_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgresql_server.Address]:
+    """A PostgreSQL that all tests share: each keeps to a schema of its own."""
+    with (
+        fail_without_server(),
+        postgresql_server.SHARED.open(tmp_path_factory.mktemp("postgresql")) as address,
+    ):
+        yield address
+
+
+@pytest.fixture
+def start_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartPostgreSQL]:
+    """Start clusters of one's own, to break: ``start_postgresql(max_connections=10)``."""
+    with ExitStack() as stack:
+        yield _starter(PrivatePostgreSQL, tmp_path_factory, stack)
+
+
+@pytest.fixture
+def start_pgbouncer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartPgBouncer]:
+    """Start a pooler of one's own: ``start_pgbouncer(postgresql_address, default_pool_size=2)``."""
+    with ExitStack() as stack:
+        yield _starter(PrivatePgBouncer, tmp_path_factory, stack)

@@ -9,7 +9,9 @@ import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+from . import watchdog
 
 _END_S = 60.0
 _PORTS = range(20_000, 30_000)
@@ -21,7 +23,7 @@ class NoServer(Exception):
 
 
 class PrivateServer(ABC):
-    """A process on a free port, which a test may break.
+    """A process on a free port, which a test may break. It ends with the test run, also if that is killed.
 
     Args:
         folder: Where it keeps its files; must exist.
@@ -45,6 +47,10 @@ class PrivateServer(ABC):
         """Its environment; None for that of this process."""
         return None
 
+    def process_options(self) -> dict[str, Any]:
+        """Further arguments of ``subprocess.Popen``."""
+        return {}
+
     def start(self) -> Self:
         """Start it, and wait until it answers."""
         words = self.command()
@@ -56,7 +62,9 @@ class PrivateServer(ABC):
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # so that a signal reaches what a script has started
+                **self.process_options(),
             )
+        watchdog.watch_process(self._process.pid)
         give_up = time.monotonic() + self._start_s
         while not self.answers():
             if self._process.poll() is not None or time.monotonic() > give_up:
@@ -72,6 +80,10 @@ class PrivateServer(ABC):
     def kill(self) -> None:
         """End it with SIGKILL."""
         self._end(signal.SIGKILL)
+
+    def close(self) -> None:
+        """End it for good."""
+        self.kill()
 
     def restart(self) -> None:
         """Shut it down gracefully and start it again, at the same address."""
@@ -104,6 +116,7 @@ class PrivateServer(ABC):
             except subprocess.TimeoutExpired:
                 self._signal(signal.SIGKILL)
                 self._process.wait()
+            watchdog.forget_process(self._process.pid)
             self._process = None
 
 

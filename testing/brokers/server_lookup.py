@@ -3,9 +3,9 @@
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ class ServerLookup:
     """Make an address of a URL."""
     default: Any
     """The address where one runs by default."""
+    usable: Callable[[Any], bool] = lambda address: bool(address.answers())
+    """Whether the server at that address serves the tests."""
     isolate: Callable[[Any], AbstractContextManager[Any]] = nullcontext
     """Make a part of that server for these tests alone, if possible."""
     private: Callable[[Path], Any]
@@ -35,6 +37,8 @@ class ServerLookup:
     """How to install it."""
     image: str
     """The image of a container, if none is named."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """The environment of a container."""
     start_s: float
     """How many seconds a container may take until it answers."""
 
@@ -62,7 +66,7 @@ class ServerLookup:
         if named:
             self._named(named)
             return f"the one that {self.variable} names"
-        if self.default.answers():
+        if self.usable(self.default):
             return f"the one on {self.default.host}:{self.default.port}"
         return "one that they start"
 
@@ -77,7 +81,7 @@ class ServerLookup:
             return self._container(named.removeprefix(_IN_DOCKER))
         if named:
             return nullcontext(self._named(named))
-        if self.default.answers():
+        if self.usable(self.default):
             return self.isolate(self.default)
         try:
             server = self.private(folder)
@@ -93,6 +97,8 @@ class ServerLookup:
                     from testcontainers.core.container import DockerContainer
 
                     container = DockerContainer(image).with_exposed_ports(self.default.port)
+                    for name, value in self.environment.items():
+                        container.with_env(name, value)
                     stack.callback(container.stop)
                     container.start()
                     host, port = (
@@ -128,4 +134,4 @@ def _running(server: Any) -> Iterator[Any]:
     try:
         yield server.address
     finally:
-        server.kill()
+        server.close()

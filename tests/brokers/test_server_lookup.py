@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import pytest
 
+from brokers import pgbouncer
 from brokers.__main__ import find_servers
 from brokers.private_server import NoServer
 from brokers.server_lookup import ServerLookup
@@ -41,8 +42,8 @@ class Installed:
         self.log.append("started")
         return self
 
-    def kill(self) -> None:
-        self.log.append("killed")
+    def close(self) -> None:
+        self.log.append("closed")
 
 
 class Container:
@@ -59,6 +60,9 @@ class Container:
     def with_exposed_ports(self, port: int) -> Self:
         assert port == 1234
         return self
+
+    def with_env(self, name: str, value: str) -> None:
+        self.log.append(f"{name}={value}")
 
     def start(self) -> None:
         self.log.append("started")
@@ -155,12 +159,20 @@ def test_the_usual_one_comes_before_one_that_is_installed_and_only_a_part_of_it_
     assert not server.log
 
 
+def test_the_usual_one_is_passed_over_where_it_does_not_serve_the_tests(tmp_path: Path) -> None:
+    server = Installed()
+    lookup = replace(LOOKUP, default=Place(there=True), usable=lambda address: False)
+    lookup = replace(lookup, private=lambda folder: server)
+    assert found(lookup, tmp_path) == server.address
+    assert lookup.describe() == "one that they start"
+
+
 def test_one_that_is_installed_comes_before_docker_and_is_ended_again(
     docker: type[Container], tmp_path: Path
 ) -> None:
     server = Installed()
     assert found(replace(LOOKUP, private=lambda folder: server), tmp_path) == server.address
-    assert server.log == ["started", "killed"]
+    assert server.log == ["started", "closed"]
     assert not docker.images
 
 
@@ -178,6 +190,13 @@ def test_a_container_comes_first_where_its_image_is_named(
     monkeypatch.setenv(VARIABLE, "docker://mine/something:2")
     assert found(replace(LOOKUP, default=Place(there=True)), tmp_path).host == "container"
     assert docker.images == ["mine/something:2"]
+
+
+def test_a_container_gets_the_environment_that_its_image_needs(
+    docker: type[Container], tmp_path: Path
+) -> None:
+    found(replace(LOOKUP, environment={"DATABASE": "test"}), tmp_path)
+    assert docker.log == ["DATABASE=test", "started", "stopped"]
 
 
 def test_a_container_that_does_not_start_or_answer_is_taken_away(
@@ -200,32 +219,47 @@ def no_program() -> Path:
     raise NoServer("No Something for a test to break: install something")
 
 
+def told(lookup: ServerLookup) -> list[str]:
+    found, missing = find_servers([(lookup, program)], {})
+    assert not missing
+    return found
+
+
 def test_what_the_tests_will_use_is_told_before_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the same order of ways, with nothing started."""
     there = replace(LOOKUP, default=Place(there=True))
     start = "; to break one, they start /usr/bin/something"
 
-    assert find_servers([(LOOKUP, program)])[0] == [f"Something: tests share one that they start{start}"]
-    assert find_servers([(there, program)])[0] == [f"Something: tests share the one on usual:1234{start}"]
+    assert told(LOOKUP) == [f"Something: tests share one that they start{start}"]
+    assert told(there) == [f"Something: tests share the one on usual:1234{start}"]
     monkeypatch.setenv(VARIABLE, "named, and up")
-    assert find_servers([(there, program)])[0] == [
-        f"Something: tests share the one that {VARIABLE} names{start}"
-    ]
+    assert told(there) == [f"Something: tests share the one that {VARIABLE} names{start}"]
     monkeypatch.setenv(VARIABLE, "docker://mine/something:2")
-    assert find_servers([(there, program)])[0] == [
-        f"Something: tests share a container of mine/something:2{start}"
-    ]
+    assert told(there) == [f"Something: tests share a container of mine/something:2{start}"]
+    assert find_servers([], {"Tool": program}) == (["Tool: tests start /usr/bin/something"], [])
 
 
 def test_all_that_is_missing_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    found, missing = find_servers([(LOOKUP, no_program), (LOOKUP, program), (LOOKUP, no_program)])
+    servers = [(LOOKUP, no_program), (LOOKUP, program), (LOOKUP, no_program)]
+    found, missing = find_servers(servers, {"Tool": no_program})
 
     assert len(found) == 1
-    assert missing[:2] == ["No Something for a test to break: install something"] * 2
-    assert missing[2].startswith("No openssl")
+    assert missing == ["No Something for a test to break: install something"] * 3
     monkeypatch.setenv(VARIABLE, "named")
-    assert f"{VARIABLE} is set, and no Something answers there" in find_servers([(LOOKUP, program)])[1][0]
+    (reason,) = find_servers([(LOOKUP, program)], {})[1]
+    assert f"{VARIABLE} is set, and no Something answers there" in reason
+
+
+def test_what_other_programs_the_tests_need_is_told_with_the_way_to_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(pgbouncer, "_FOLDERS", ())
+    found, missing = find_servers([])
+
+    assert not found
+    assert [line.partition(",")[0] for line in missing] == ["No PgBouncer", "No openssl"]
+    assert "apt-get install pgbouncer" in missing[0]
 
 
 @pytest.mark.usefixtures("no_docker")
