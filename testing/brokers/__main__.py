@@ -1,4 +1,4 @@
-"""Say which servers the tests will use, or what is missing and how to get it.
+"""Say which servers the tests will use; install what is missing, or say how to get it.
 
     PYTHONPATH=testing .venv/bin/python -m brokers
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from . import pgbouncer, postgresql_server, rabbitmq_server, redis_server
+from . import debian_packages, pgbouncer, postgresql_server, rabbitmq_server, redis_server
 from .private_server import NoServer
 from .server_lookup import ServerLookup
 
@@ -32,7 +32,7 @@ def find_openssl() -> Path:
     """
     if path := shutil.which("openssl"):
         return Path(path)
-    raise NoServer("No openssl, which makes the certificates of the TLS tests: install it")
+    raise NoServer("No openssl, which makes the certificates of the TLS tests: apt-get install openssl")
 
 
 PROGRAMS: Mapping[str, Callable[[], Path]] = {
@@ -63,8 +63,12 @@ def find_servers(
 
 
 def main() -> None:
-    """Print what was found, and end with 1 where something is missing."""
+    """Print what was found, having installed what may be; end with 1 if something is missing still."""
     found, missing = find_servers(SERVERS)
+    if (packages := debian_packages.packages_for(missing)) and debian_packages.may_install():
+        print("installing", *packages)
+        debian_packages.install(packages)
+        found, missing = find_servers(SERVERS)
     print(*found, sep="\n")
     if missing:
         hint = "Where Docker runs, `make test-docker` tries the contract without these."
