@@ -9,7 +9,7 @@ from .job_queue import InT, OutT
 
 if TYPE_CHECKING:
     from .async_orchestrator import AsyncOrchestrator
-    from .orchestrator import QueueRef
+    from .registry import QueueRef
 
 
 class AsyncJobHandle(Generic[OutT]):

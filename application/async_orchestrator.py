@@ -22,9 +22,9 @@ from .async_calls.threads import Threads, start_without_waiting
 from .async_job_queue import AsyncJobQueue
 from .forks import start_anew_in_children
 from .job_queue import InT, JobQueue, OutT
-from .messages import Work
-from .orchestrator import Orchestrator, QueueRef
-from .registry import Registration
+from .orchestrator import Orchestrator
+from .publishing.messages import Work
+from .registry import QueueRef, Registration
 from .results import result_value
 
 _CALLING = 4
@@ -162,9 +162,10 @@ class AsyncOrchestrator:
         return await call_in(self._calling, method, orchestrator, *arguments, **options)
 
     async def _registered(self, orchestrator: Orchestrator, queue: QueueRef) -> Registration:
-        if orchestrator.must_declare(queue):
-            return await call_in(self._calling, orchestrator.registered, queue)
-        return orchestrator.registered(queue)
+        registry = orchestrator.schema_registry
+        if registry.must_declare(queue):
+            return await call_in(self._calling, registry.registered, queue)
+        return registry.registered(queue)
 
     # -- schemas ----------------------------------------------------------------------------------
 

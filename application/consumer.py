@@ -192,7 +192,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
         self._check_settings(orchestrator, concurrency, lease_s, prefetch, poll_timeout_s)
         if (own := self.own_schema()) is not None:
             orchestrator.register(own, self.queue_type, queue=self.queue_name)
-        schema, queue = orchestrator.registration_for_consumer(self.queue_name)
+        schema, queue = orchestrator.schema_registry.for_consumer(self.queue_name)
         backend = detect_consumer_backend(
             orchestrator.backend,
             queue.name,

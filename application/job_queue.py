@@ -11,7 +11,8 @@ from ..ports import DeadLetter, JobStatus, PublishOutcome, QueueCounts
 from .event_loop import awaited
 
 if TYPE_CHECKING:
-    from .orchestrator import Orchestrator, QueueRef
+    from .orchestrator import Orchestrator
+    from .registry import QueueRef
 
 InT = TypeVar("InT", bound=BaseModel, default=Any)
 OutT = TypeVar("OutT", bound=BaseModel, default=Any)

@@ -2,71 +2,32 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from contextlib import nullcontext
 from sys import modules
 from typing import Any, overload
 
 from pydantic import BaseModel
 
-from ..domain import (
-    Job,
-    JobSchema,
-    Progress,
-    Queue,
-    QueueKind,
-    SchemaLike,
-    job_from_schema,
-    read_schema,
-)
-from ..domain.errors import (
-    BackendUnavailable,
-    InvalidInput,
-    InvalidName,
-    QueueNotFound,
-    SchemaNotRegistered,
-    UnsupportedCapability,
-)
+from ..domain import Job, JobSchema, Progress, Queue, QueueKind, SchemaLike, job_from_schema, read_schema
+from ..domain.errors import InvalidInput
 from ..domain.job import NO_HEADERS
-from ..domain.limits import (
-    MAX_BODY_BYTES,
-    check_int,
-    check_name,
-    check_seconds,
-)
-from ..ports import (
-    DeadLetter,
-    JobStatus,
-    Message,
-    Observer,
-    OrchestratorBackend,
-    PublishOutcome,
-    QueueCounts,
-    SettleOutcome,
-)
+from ..domain.limits import MAX_BODY_BYTES, check_int, check_job_ids, check_name, check_seconds
+from ..ports import DeadLetter, JobStatus, Message, Observer, OrchestratorBackend, PublishOutcome, QueueCounts
 from ..ports.base_classes import Closeable
 from .backends import detect_backend
 from .default_backend import default_url
 from .event_loop import returned_id
 from .failures import explained
 from .job_queue import InT, JobQueue, OutT
-from .messages import (
-    Work,
-    accept,
-    confirmed_id,
-    message_or_rejection,
-    to_message,
-)
 from .observers import Observers
-from .publishing.group_commit import GroupCommit
-from .registry import Registration, SchemaRegistry, UnknownModel
+from .publishing.group_commit import GroupCommits
+from .publishing.messages import Work, confirmed_id, prepare, publish_prepared, to_message
+from .receiving import receive_job
+from .registry import QueueRef, SchemaRegistry, queue_name_of
 from .results import job_status, result_value
 
 _MAX_LISTED = 2**31 - 1
 _UNOBSERVED = nullcontext(NO_HEADERS)
-
-QueueRef = str | JobSchema[Any, Any]
-"""A queue, by its name or by the schema of its jobs."""
 
 
 class Orchestrator(Closeable):
@@ -104,8 +65,8 @@ class Orchestrator(Closeable):
         self.max_body_bytes = check_int("max_body_bytes", max_body_bytes, 1, _MAX_LISTED)
         self.observer: Observer | None = Observers(observers, self.logger) if observers else None
         self._owns_backend = isinstance(backend, str)
-        self._registry = SchemaRegistry()
-        self._commits: dict[str, GroupCommit] = {}
+        self.schema_registry = SchemaRegistry(self.backend)
+        self.group_commits = GroupCommits(self.backend)
 
     # -- schemas ----------------------------------------------------------------------------------
 
@@ -143,35 +104,8 @@ class Orchestrator(Closeable):
         """
         known = read_schema(schema, "register")
         name = known.name if queue is None else queue
-        registration = Registration(known, Queue(name, QueueKind.parse(queue_type)))
-        self._registry.check(registration)
-        self._declare(registration)
+        self.schema_registry.register(known, Queue(name, QueueKind.parse(queue_type)))
         return name
-
-    def _declare(self, registration: Registration) -> None:
-        try:
-            self.backend.declare(registration.queue)
-        except BackendUnavailable:
-            self._registry.keep_undeclared(registration)
-            raise
-        self._registry.add(registration)
-
-    def registration_for_consumer(self, queue_name: str) -> Registration:
-        """Return the schema and queue for a consumer of ``queue_name``, and declare the queue if necessary.
-
-        Raises:
-            SchemaNotRegistered: no schema of this name is registered in this process (SEC-1).
-        """
-        registration = self._registry.find_known(queue_name)
-        if registration is None:
-            names = ", ".join(map(repr, self._registry.names())) or "none"
-            raise SchemaNotRegistered(
-                f"no schema {queue_name!r} is registered: call orchestrator.register(schema) before "
-                f"connecting a consumer to it, or give its class a schema; registered: {names}"
-            )
-        if self._registry.find(queue_name) is None:
-            self._declare(registration)
-        return registration
 
     def attach(self, queue: str | Queue) -> None:
         """Use a declared queue without its schema: any JSON object can be published as a payload.
@@ -184,18 +118,7 @@ class Orchestrator(Closeable):
         Raises:
             QueueNotFound: the queue isn't declared; nothing is created.
         """
-        name = queue.name if isinstance(queue, Queue) else check_name("queue name", queue)
-        self.backend.counts(name)
-        if self._registry.find(name) is None:
-            found = queue if isinstance(queue, Queue) else self._found(name)
-            self._registry.add_here(Registration(JobSchema(name, UnknownModel, UnknownModel), found))
-
-    def _found(self, queue_name: str) -> Queue:
-        try:
-            queues = self.backend.queues()
-        except UnsupportedCapability:  # then only a job with a priority is refused that might have passed
-            queues = []
-        return next((queue for queue in queues if queue.name == queue_name), Queue(queue_name))
+        self.schema_registry.attach(queue)
 
     def queue(
         self,
@@ -217,27 +140,18 @@ class Orchestrator(Closeable):
         schema = read_schema(schema, "queue")
         name = schema.name if queue is None else queue
         if queue_type is None:
-            found = self._registry.find(name)
-            queue_type = QueueKind.FIFO if found is None else found.queue.kind
+            queue_type = self.schema_registry.kind_of(name) or QueueKind.FIFO
         return JobQueue(self, schema, self.register(schema, queue_type, queue=name))
 
     # -- publishing -------------------------------------------------------------------------------
 
     @overload
     def job(
-        self,
-        queue_name: JobSchema[InT, Any],
-        data: InT | Mapping[str, Any],
-        *,
-        id: str | None = None,
+        self, queue_name: JobSchema[InT, Any], data: InT | Mapping[str, Any], *, id: str | None = None
     ) -> Job[InT]: ...
     @overload
     def job(
-        self,
-        queue_name: str,
-        data: BaseModel | Mapping[str, Any],
-        *,
-        id: str | None = None,
+        self, queue_name: str, data: BaseModel | Mapping[str, Any], *, id: str | None = None
     ) -> Job[Any]: ...
     def job(
         self,
@@ -253,7 +167,7 @@ class Orchestrator(Closeable):
             InvalidPayload: the input doesn't fit the schema.
             InvalidName: the id breaks the rule for names.
         """
-        return job_from_schema(self.registered(queue_name).schema, data, id=id)
+        return job_from_schema(self.schema_registry.registered(queue_name).schema, data, id=id)
 
     @overload
     def publish(
@@ -297,7 +211,7 @@ class Orchestrator(Closeable):
             BackendUnavailable: the broker is away, and the job wasn't sent.
             UsageError: a signal or log handler calls this in a thread that is publishing to this queue.
         """
-        registration = self.registered(queue_name)
+        registration = self.schema_registry.registered(queue_name)
         name = registration.queue.name
         if self.observer is None:
             message = to_message(registration, job, priority, delay_s, NO_HEADERS, self.max_body_bytes)
@@ -307,19 +221,9 @@ class Orchestrator(Closeable):
             return self._commit(name, message)
 
     def _commit(self, queue_name: str, message: Message) -> str:
-        try:
-            commit = self._commits[queue_name]
-        except KeyError:
-            commit = self.group_commit(queue_name)
-        job_id = confirmed_id(queue_name, commit.publish([message])[0], self.backend)
+        outcomes = self.group_commits[queue_name].publish([message])
+        job_id = confirmed_id(queue_name, outcomes[0], self.backend)
         return returned_id(job_id) if "asyncio" in modules else job_id  # no loop runs without it
-
-    def group_commit(self, queue_name: str) -> GroupCommit:
-        """Return what publishes to ``queue_name`` for all threads and event loops."""
-        return self._commits.setdefault(queue_name, GroupCommit(self.backend, queue_name))
-
-    def _publishing(self, queue_name: str, count: int) -> AbstractContextManager[Mapping[str, str]]:
-        return _UNOBSERVED if self.observer is None else self.observer.publishing(queue_name, count)
 
     @overload
     def publish_batch(
@@ -359,58 +263,20 @@ class Orchestrator(Closeable):
             QueueNotFound: nothing was registered under this name, or the queue was deleted (PUB-3).
             InvalidInput: ``jobs`` is a single job.
         """
-        registration = self.registered(queue_name)
+        registration = self.schema_registry.registered(queue_name)
         name = registration.queue.name
         if isinstance(jobs, str | bytes | Mapping | BaseModel | Job):
             raise InvalidInput(f"publish_batch: pass a list of jobs, not one {type(jobs).__name__}")
         jobs = list(jobs)
-        with self._publishing(name, len(jobs)) as headers:
-            prepared = [
-                message_or_rejection(registration, job, priority, delay_s, headers, self.max_body_bytes)
-                for job in jobs
-            ]
-            messages = [item for item in prepared if isinstance(item, Message)]
-            answers = self.backend.publish(name, messages) if messages else []
-        if len(messages) == len(prepared):
-            return answers
-        remaining = iter(answers)
-        outcomes = [next(remaining) if isinstance(item, Message) else item for item in prepared]
-        self.logger.warning(
-            "queue %s: %d of %d jobs of a batch were rejected",
-            name,
-            len(outcomes) - len(answers),
-            len(outcomes),
-        )
-        return outcomes
-
-    def registered(self, queue: object) -> Registration:
-        """Return what was registered for a queue, given by its name or its schema.
-
-        Raises:
-            QueueNotFound: nothing was registered under this name.
-            SchemaConflict: the queue carries jobs of other models.
-            InvalidInput: ``queue`` is neither a name nor a schema.
-        """
-        registration = self._registry.find(queue) if isinstance(queue, str) else None
-        if registration is not None:
-            return registration
-        name = _name_of(queue)
-        registration = self._registry.find(name)
-        if registration is None and (registration := self._registry.find_undeclared(name)) is not None:
-            self._declare(registration)
-        if registration is None:
-            names = ", ".join(map(repr, self._registry.names())) or "none"
-            raise QueueNotFound(
-                f"queue {name!r}: register its schema with this orchestrator first; registered: {names}"
+        observed = _UNOBSERVED if self.observer is None else self.observer.publishing(name, len(jobs))
+        with observed as headers:
+            prepared = prepare(registration, jobs, priority, delay_s, headers, self.max_body_bytes)
+            outcomes = publish_prepared(self.backend, name, prepared)
+        if rejected := sum(isinstance(item, PublishOutcome) for item in prepared):
+            self.logger.warning(
+                "queue %s: %d of %d jobs of a batch were rejected", name, rejected, len(outcomes)
             )
-        if isinstance(queue, JobSchema) and queue is not registration.schema:
-            registration = Registration(queue, registration.queue)
-            self._registry.check(registration)
-        return registration
-
-    def must_declare(self, queue: QueueRef) -> bool:
-        """Whether :meth:`registered` would declare the queue first, as the broker was away before."""
-        return self._registry.has_undeclared and self._registry.find(_name_of(queue)) is None
+        return outcomes
 
     # -- receiving without a consumer -------------------------------------------------------------
 
@@ -431,15 +297,7 @@ class Orchestrator(Closeable):
         Raises:
             QueueNotFound: nothing was registered under this name, or the queue was deleted.
         """
-        schema, queue = self.registered(queue_name)
-        open_one = partial(self.backend.open_consumer, queue.name, prefetch=1)
-        with self.backend.idle_consumers.borrowed(queue.name, open_one) as consumer:
-            while deliveries := consumer.receive(1, 0.0):
-                job, settlement = accept(deliveries[0], schema, self.max_body_bytes)
-                (outcome,) = consumer.settle([settlement]).outcomes
-                if job is not None and outcome is SettleOutcome.OK:  # else it is another's
-                    return job
-        return None
+        return receive_job(self.backend, self.schema_registry.registered(queue_name), self.max_body_bytes)
 
     # -- results ----------------------------------------------------------------------------------
 
@@ -464,7 +322,7 @@ class Orchestrator(Closeable):
             UnsupportedCapability: the backend keeps no results.
             QueueNotFound: nothing was registered under this name, or the queue was deleted.
         """
-        registration = self.registered(queue_name)
+        registration = self.schema_registry.registered(queue_name)
         check_name("job id", job_id)
         timeout_s = check_seconds("timeout_s", timeout_s)
         found = self.backend.result(registration.queue.name, job_id, timeout_s=timeout_s)
@@ -479,7 +337,7 @@ class Orchestrator(Closeable):
             UnsupportedCapability: the backend keeps no results.
             QueueNotFound: nothing was registered under this name, or the queue was deleted.
         """
-        queue = self.registered(queue_name).queue.name
+        queue = self.schema_registry.registered(queue_name).queue.name
         return job_status(self.backend, queue, check_name("job id", job_id))
 
     # -- administration ---------------------------------------------------------------------------
@@ -490,7 +348,7 @@ class Orchestrator(Closeable):
 
     def counts(self, queue_name: QueueRef) -> QueueCounts:
         """Count the jobs by state: ready, delayed, in flight, dead (CNT-1)."""
-        return self.backend.counts(_name_of(queue_name))
+        return self.backend.counts(queue_name_of(queue_name))
 
     def queues(self) -> list[Queue]:
         """List the declared queues of the backend, by name.
@@ -502,24 +360,24 @@ class Orchestrator(Closeable):
 
     def progress(self, queue_name: QueueRef, job_ids: Sequence[str] | None = None) -> dict[str, Progress]:
         """Return the progress that running jobs reported, by id: of all jobs, or of those named."""
-        return self.backend.progress(_name_of(queue_name), _checked_ids(job_ids))
+        return self.backend.progress(queue_name_of(queue_name), check_job_ids(job_ids))
 
     def clean_queue(self, queue_name: QueueRef) -> int:
         """Drop every ready or delayed job, and return how many there were (ADM-2)."""
-        return self.backend.purge(_name_of(queue_name))
+        return self.backend.purge(queue_name_of(queue_name))
 
     def delete_queue(self, queue_name: QueueRef) -> None:
         """Remove the queue with its jobs, dead letters, results and registration (ADM-3)."""
-        name = _name_of(queue_name)
+        name = queue_name_of(queue_name)
         self.backend.idle_consumers.close(name)
         self.backend.delete(name)
-        self._registry.drop(name)
+        self.schema_registry.drop(name)
 
     def dead_letters(self, queue_name: QueueRef, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         """List dead jobs, oldest first, and change nothing (DLQ-1)."""
         check_int("limit", limit, 0, _MAX_LISTED)
         check_int("offset", offset, 0, _MAX_LISTED)
-        letters = self.backend.dead_letters(_name_of(queue_name), limit=limit, offset=offset)
+        letters = self.backend.dead_letters(queue_name_of(queue_name), limit=limit, offset=offset)
         return list(map(explained, letters))
 
     def redrive(self, queue_name: QueueRef, job_ids: Sequence[str] | None = None) -> int:
@@ -527,30 +385,13 @@ class Orchestrator(Closeable):
 
         Their attempts and crashes are counted from the start again, and their history is forgotten.
         """
-        return self.backend.redrive(_name_of(queue_name), _checked_ids(job_ids))
+        return self.backend.redrive(queue_name_of(queue_name), check_job_ids(job_ids))
 
     def discard(self, queue_name: QueueRef, job_ids: Sequence[str] | None = None) -> int:
         """Delete dead jobs, all or those named, and return how many (DLQ-3)."""
-        return self.backend.discard(_name_of(queue_name), _checked_ids(job_ids))
+        return self.backend.discard(queue_name_of(queue_name), check_job_ids(job_ids))
 
     def close(self) -> None:
         """Close the backend if this was made with a URL. Closing again does nothing (CON-2)."""
         if self._owns_backend:
             self.backend.close()
-
-
-def _name_of(queue: object) -> str:
-    if not isinstance(queue, str) and hasattr(queue, "input_schema"):
-        queue = read_schema(queue, "queue").name
-    if isinstance(queue, Mapping | BaseModel):
-        raise InvalidName(f"queue name {queue!r:.80}: pass the queue first, and then the job")
-    return check_name("queue name", queue)
-
-
-def _checked_ids(ids: Sequence[str] | None) -> list[str] | None:
-    """Refuse a lone string, which would pass for the ids of one letter each that it consists of."""
-    if ids is None:
-        return None
-    if isinstance(ids, str) or not isinstance(ids, Iterable):
-        raise InvalidInput(f"job ids {ids!r:.140}: pass a list of ids")
-    return [check_name("job id", id_) for id_ in ids]

@@ -1,13 +1,25 @@
 """Which schema travels in which queue."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from ..domain import AnyJSON, JobSchema, Queue
-from ..domain.errors import SchemaConflict
+from ..domain import AnyJSON, JobSchema, Queue, QueueKind, read_schema
+from ..domain.errors import (
+    BackendUnavailable,
+    InvalidName,
+    QueueNotFound,
+    SchemaConflict,
+    SchemaNotRegistered,
+    UnsupportedCapability,
+)
+from ..domain.limits import check_name
 from ..domain.model_changes import changes
+from ..ports import OrchestratorBackend
+
+QueueRef = str | JobSchema[Any, Any]
+"""A queue, by its name or by the schema of its jobs."""
 
 
 class Registration(NamedTuple):
@@ -26,24 +38,104 @@ class UnknownModel(AnyJSON):
 
 
 class SchemaRegistry:
-    """The schemas of one orchestrator, by the name of their queue.
+    """The schemas of one orchestrator, by the name of their queue, which is declared with them.
 
     What was registered anywhere in this process is remembered besides, so that a consumer can be connected
     to a second orchestrator without registering its schema again. A schema is a definition, like a class;
     no broker and no job is shared this way.
+
+    Args:
+        backend: Where the queues are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, backend: OrchestratorBackend) -> None:
+        self._backend = backend
         self._registrations: dict[str, Registration] = {}
         self._undeclared: dict[str, Registration] = {}
         """Those whose queue couldn't be declared, as the broker was away."""
 
-    def check(self, registration: Registration) -> None:
-        """Refuse a second schema for one queue, unless its models are those of the first, defined again.
+    def register(self, schema: JobSchema[Any, Any], queue: Queue) -> None:
+        """Declare ``queue``, and remember that it carries jobs of ``schema``.
+
+        If the broker is away, this is tried again when the queue is next used.
 
         Raises:
             SchemaConflict: the queue carries jobs of other models.
+            JobsError: as of :meth:`OrchestratorBackend.declare`.
         """
+        registration = Registration(schema, queue)
+        self._check(registration)
+        self._declare(registration)
+
+    def attach(self, queue: str | Queue) -> None:
+        """Remember a declared queue whose schema isn't known, but for no other orchestrator.
+
+        Raises:
+            QueueNotFound: the queue isn't declared.
+        """
+        name = queue.name if isinstance(queue, Queue) else check_name("queue name", queue)
+        self._backend.counts(name)
+        if name not in self._registrations:
+            found = queue if isinstance(queue, Queue) else self._found(name)
+            self._add(Registration(JobSchema(name, UnknownModel, UnknownModel), found))
+
+    def registered(self, queue: object) -> Registration:
+        """Return what was registered for a queue, given by its name or its schema.
+
+        Raises:
+            QueueNotFound: nothing was registered under this name.
+            SchemaConflict: the queue carries jobs of other models.
+            InvalidInput: ``queue`` is neither a name nor a schema.
+        """
+        if isinstance(queue, str) and (registration := self._registrations.get(queue)) is not None:
+            return registration
+        name = queue_name_of(queue)
+        registration = self._registrations.get(name)
+        if registration is None and (registration := self._undeclared.get(name)) is not None:
+            self._declare(registration)
+        if registration is None:
+            raise QueueNotFound(
+                f"queue {name!r}: register its schema with this orchestrator first; "
+                f"registered: {self._names()}"
+            )
+        if isinstance(queue, JobSchema) and queue is not registration.schema:
+            registration = Registration(queue, registration.queue)
+            self._check(registration)
+        return registration
+
+    def must_declare(self, queue: QueueRef) -> bool:
+        """Whether :meth:`registered` would declare the queue first, as the broker was away before."""
+        return bool(self._undeclared) and queue_name_of(queue) not in self._registrations
+
+    def for_consumer(self, queue: str) -> Registration:
+        """Return what was registered for ``queue`` here or else in this process; declare it if necessary.
+
+        Raises:
+            SchemaNotRegistered: no schema of this name is registered in this process (SEC-1).
+        """
+        registration = self._registrations.get(queue)
+        if registration is None:
+            registration = _known.get(queue)
+            if registration is None:
+                raise SchemaNotRegistered(
+                    f"no schema {queue!r} is registered: call orchestrator.register(schema) before "
+                    f"connecting a consumer to it, or give its class a schema; registered: {self._names()}"
+                )
+            self._declare(registration)
+        return registration
+
+    def kind_of(self, queue: str) -> QueueKind | None:
+        """Return the kind of a queue that is registered here."""
+        registration = self._registrations.get(queue)
+        return None if registration is None else registration.queue.kind
+
+    def drop(self, queue: str) -> None:
+        """Forget ``queue`` here."""
+        self._registrations.pop(queue, None)
+        self._undeclared.pop(queue, None)
+
+    def _check(self, registration: Registration) -> None:
+        """Refuse a second schema for one queue, unless its models are those of the first, defined again."""
         name = registration.queue.name
         present = self._registrations.get(name)
         if present is None or present.schema.input is UnknownModel:
@@ -57,45 +149,43 @@ class SchemaRegistry:
         if differences:
             raise SchemaConflict(_conflict(name, before, after, differences))
 
-    def add(self, registration: Registration) -> None:
-        """Remember ``registration``, in place of an earlier one of its queue."""
-        self.add_here(registration)
-        _known[registration.queue.name] = registration
+    def _declare(self, registration: Registration) -> None:
+        name = registration.queue.name
+        try:
+            self._backend.declare(registration.queue)
+        except BackendUnavailable:
+            self._undeclared[name] = registration
+            raise
+        self._add(registration)
+        _known[name] = registration
 
-    def add_here(self, registration: Registration) -> None:
-        """Likewise, but for no other orchestrator of this process."""
+    def _add(self, registration: Registration) -> None:
         self._undeclared.pop(registration.queue.name, None)
         self._registrations[registration.queue.name] = registration
 
-    def keep_undeclared(self, registration: Registration) -> None:
-        """Remember ``registration`` until its queue can be declared."""
-        self._undeclared[registration.queue.name] = registration
+    def _found(self, queue: str) -> Queue:
+        """Ask the backend for the kind of a queue."""
+        try:
+            queues = self._backend.queues()
+        except UnsupportedCapability:  # then only a job with a priority is refused that might have passed
+            queues = []
+        return next((found for found in queues if found.name == queue), Queue(queue))
 
-    @property
-    def has_undeclared(self) -> bool:
-        """Whether :meth:`keep_undeclared` remembers any."""
-        return bool(self._undeclared)
+    def _names(self) -> str:
+        return ", ".join(map(repr, sorted(self._registrations))) or "none"
 
-    def find_undeclared(self, queue: str) -> Registration | None:
-        """Return what :meth:`keep_undeclared` remembered for ``queue``."""
-        return self._undeclared.get(queue)
 
-    def find(self, queue: str) -> Registration | None:
-        """Return what was registered here for ``queue``."""
-        return self._registrations.get(queue)
+def queue_name_of(queue: object) -> str:
+    """Return the name of a queue, given by its name or its schema.
 
-    def find_known(self, queue: str) -> Registration | None:
-        """Return what was registered for ``queue`` here, or else last anywhere in this process."""
-        return self._registrations.get(queue) or _known.get(queue)
-
-    def drop(self, queue: str) -> None:
-        """Forget ``queue`` here."""
-        self._registrations.pop(queue, None)
-        self._undeclared.pop(queue, None)
-
-    def names(self) -> list[str]:
-        """The names of the queues registered here, sorted."""
-        return sorted(self._registrations)
+    Raises:
+        InvalidInput: it is neither.
+    """
+    if not isinstance(queue, str) and hasattr(queue, "input_schema"):
+        queue = read_schema(queue, "queue").name
+    if isinstance(queue, Mapping | BaseModel):
+        raise InvalidName(f"queue name {queue!r:.80}: pass the queue first, and then the job")
+    return check_name("queue name", queue)
 
 
 def _models(schema: JobSchema[Any, Any]) -> tuple[type[BaseModel], type[BaseModel]]:

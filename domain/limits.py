@@ -1,9 +1,10 @@
 """The limits of every value that is sent to a broker, and the checks that enforce them."""
 
 import re
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
-from .errors import InvalidJob, InvalidName
+from .errors import InvalidInput, InvalidJob, InvalidName
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_DEPTH = 64
@@ -41,6 +42,21 @@ def check_name(what: str, value: object) -> str:
             return value
     rule = "use 1 to 128 characters of A-Z a-z 0-9 . _ -"
     raise InvalidName(f"{what} {_shown(value)}: {rule}{_name_hint(value)}")
+
+
+def check_job_ids(ids: Sequence[str] | None) -> list[str] | None:
+    """Return ``ids`` as a list if each may name a job; None, which stands for all jobs, is returned as it is.
+
+    A lone string is refused, which would pass for as many ids of one letter each.
+
+    Raises:
+        InvalidInput: it is no list of ids, or one of them is none.
+    """
+    if ids is None:
+        return None
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        raise InvalidInput(f"job ids {ids!r:.140}: pass a list of ids")
+    return [check_name("job id", id_) for id_ in ids]
 
 
 def check_int(what: str, value: object, low: int, high: int) -> int:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from ...domain.errors import JobsError
 from ...domain.job import NO_HEADERS
 from ...ports import Message
-from ..messages import Work, confirmed_id, to_message
 from ..orchestrator import Orchestrator
 from ..publishing.group_commit import CONCERNS_ALL, MAX_BYTES, MAX_JOBS, own_copy
+from ..publishing.messages import Work, confirmed_id, to_message
 from ..registry import Registration
 from .bridge import Answer, deliver
 from .threads import Threads
@@ -89,7 +89,7 @@ class AsyncPublisher:
         return encoded
 
     def _commit(self, encoded: Sequence[tuple[_Job, Message]]) -> list[Answer]:
-        backend, commit = self._orchestrator.backend, self._orchestrator.group_commit(self._queue)
+        backend, commit = self._orchestrator.backend, self._orchestrator.group_commits[self._queue]
         try:
             outcomes = commit.publish([message for _, message in encoded])
         except BaseException as error:

@@ -241,6 +241,21 @@ class GroupCommit:
             self._pass_on(leader, me)
 
 
+class GroupCommits(dict[str, GroupCommit]):
+    """What publishes to the queues of one backend, for all threads and event loops, by the queue's name.
+
+    Args:
+        backend: The backend.
+    """
+
+    def __init__(self, backend: OrchestratorBackend) -> None:
+        super().__init__()
+        self._backend = backend
+
+    def __missing__(self, queue: str) -> GroupCommit:
+        return self.setdefault(queue, GroupCommit(self._backend, queue))
+
+
 def own_copy(error: ErrorT) -> ErrorT:
     """Return a copy of an error that several callers get, as raising it in one changes it for all."""
     try:

@@ -405,7 +405,7 @@ def test_threads_and_tasks_share_a_batch(slow: Slow, background: Any) -> None:
     """As they share the orchestrator."""
     sync = Orchestrator(slow)
     sync.register(SCHEMA)
-    commit = sync.group_commit("sums")
+    commit = sync.group_commits["sums"]
 
     async def main() -> None:
         async with AsyncOrchestrator(sync) as jobs:

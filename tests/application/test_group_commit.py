@@ -83,7 +83,7 @@ Publish = Callable[..., Any]
 @pytest.fixture
 def publish(jobs: Orchestrator, gate: Gate, background: Any, schema: Any, eventually: Any) -> Publish:
     """Publish a job in a thread of its own; return once it is at the gate, or in the waiting line."""
-    commit = jobs.group_commit("points")
+    commit = jobs.group_commits["points"]
 
     def publish(id_: str, work: Any = None) -> Any:
         before, is_first = len(commit._waiting), not gate.entered.is_set()
@@ -264,7 +264,7 @@ def test_the_main_thread_leads_for_itself_only(
     jobs: Orchestrator, gate: Gate, publish: Publish, background: Any, schema: Any, eventually: Any
 ) -> None:
     """Ctrl-C comes to it, and so leaves no other in doubt."""
-    commit = jobs.group_commit("points")
+    commit = jobs.group_commits["points"]
     first = publish("first")
 
     def followers() -> list[Any]:
@@ -306,7 +306,7 @@ def test_an_interrupt_at_any_point_of_a_wait_leaves_the_way_free(
         with Gate() as gate:
             jobs = Orchestrator(gate)
             jobs.register(schema)
-            commit = jobs.group_commit("points")
+            commit = jobs.group_commits["points"]
             first = background(jobs.publish, "points", {})
             assert gate.entered.wait(LIMIT_S)
             follower = background(interrupt_at, point, "group_commit.py", partial(jobs.publish, "points", {}))
@@ -359,7 +359,7 @@ def test_a_signal_handler_may_publish_while_its_thread_waits(
     jobs: Orchestrator, gate: Gate, publish: Publish, background: Any, eventually: Any, on_signal: Any
 ) -> None:
     """What it publishes doesn't wait for the group that it interrupted."""
-    commit = jobs.group_commit("points")
+    commit = jobs.group_commits["points"]
     published: list[str] = []
 
     def handler() -> None:

@@ -1,33 +1,20 @@
-"""From what users publish to messages, and from deliveries back to jobs."""
+"""From what users publish to messages, and from outcomes to what they get."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from pydantic import BaseModel
 
-from ..domain import Job, JobSchema, QueueKind, job_from_schema
-from ..domain.dead_reasons import DeadReason
-from ..domain.envelope import decode, encode
-from ..domain.errors import InvalidInput, InvalidJob, JobsError, PublishUnknown, SchemaMismatch
-from ..domain.job import utcnow
-from ..domain.limits import MAX_HEADERS, check_seconds
-from ..domain.schema import validate_payload
-from ..ports import (
-    Ack,
-    Dead,
-    Delivery,
-    Message,
-    OrchestratorBackend,
-    PublishOutcome,
-    PublishStatus,
-    Settlement,
-)
-from .failures import failed_attempt
-from .handler_errors import describe
-from .registry import Registration
-from .signals.graceful_stop import asks_to_stop
+from ...domain import Job, QueueKind, job_from_schema
+from ...domain.envelope import encode
+from ...domain.errors import InvalidInput, InvalidJob, JobsError, PublishUnknown, SchemaMismatch
+from ...domain.job import utcnow
+from ...domain.limits import MAX_HEADERS, check_seconds
+from ...domain.schema import validate_payload
+from ...ports import Message, OrchestratorBackend, PublishOutcome, PublishStatus
+from ..registry import Registration
 
 Work = Job[Any] | BaseModel | Mapping[str, Any]
 """What can be published: a job, an instance of the schema's input model, or a dict that validates as one."""
@@ -83,19 +70,35 @@ def to_message(
     return Message(job.id, encode(job, schema, max_bytes=max_body_bytes), job.priority, delay)
 
 
-def message_or_rejection(
+def prepare(
     registration: Registration,
-    work: Work,
+    works: Iterable[Work],
     priority: int | None,
     delay_s: float | None,
     headers: Mapping[str, str],
     max_body_bytes: int,
-) -> Message | PublishOutcome:
-    """Do as :func:`to_message`, and return a ``REJECTED`` outcome with its error for an invalid job."""
-    try:
-        return to_message(registration, work, priority, delay_s, headers, max_body_bytes)
-    except InvalidInput as error:
-        return PublishOutcome(work.id if isinstance(work, Job) else "", PublishStatus.REJECTED, error)
+) -> list[Message | PublishOutcome]:
+    """Do as :func:`to_message` with each job of a batch; in place of an invalid one stands its rejection."""
+    prepared: list[Message | PublishOutcome] = []
+    for work in works:
+        try:
+            prepared.append(to_message(registration, work, priority, delay_s, headers, max_body_bytes))
+        except InvalidInput as error:
+            id_ = work.id if isinstance(work, Job) else ""
+            prepared.append(PublishOutcome(id_, PublishStatus.REJECTED, error))
+    return prepared
+
+
+def publish_prepared(
+    backend: OrchestratorBackend, queue_name: str, prepared: Sequence[Message | PublishOutcome]
+) -> list[PublishOutcome]:
+    """Publish the messages of a batch, and return their outcomes among those of the rejected jobs."""
+    messages = [item for item in prepared if isinstance(item, Message)]
+    outcomes = backend.publish(queue_name, messages) if messages else []
+    if len(messages) == len(prepared):
+        return outcomes
+    remaining = iter(outcomes)
+    return [next(remaining) if isinstance(item, Message) else item for item in prepared]
 
 
 def confirmed_id(queue_name: str, outcome: PublishOutcome, backend: OrchestratorBackend) -> str:
@@ -117,19 +120,3 @@ def confirmed_id(queue_name: str, outcome: PublishOutcome, backend: Orchestrator
             f"the connection broke before the confirm; {again}"
         ) from outcome.error
     raise outcome.error or JobsError(f"job {outcome.id} was rejected by the backend")
-
-
-def accept(
-    delivery: Delivery, schema: JobSchema[Any, Any], max_body_bytes: int
-) -> tuple[Job[Any] | None, Settlement]:
-    """Return the job of a delivery and its ack; for a body that is no job, None and its death (RCV-4)."""
-    try:
-        job = decode(delivery.body, schema, attempt=delivery.attempt, max_bytes=max_body_bytes)
-    except KeyboardInterrupt:  # the caller's, who has pressed Ctrl-C
-        raise
-    except BaseException as error:  # a validator of the user's model may raise anything
-        if asks_to_stop(error):
-            raise
-        failure = failed_attempt(describe(error), error)
-        return None, Dead(delivery.receipt, DeadReason.MALFORMED, failure)
-    return job, Ack(delivery.receipt)
