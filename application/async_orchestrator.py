@@ -17,7 +17,7 @@ from ..domain.limits import MAX_BODY_BYTES, check_name, check_seconds
 from ..ports import DeadLetter, JobStatus, Observer, OrchestratorBackend, PublishOutcome, QueueCounts
 from .async_calls.bridge import call_in
 from .async_calls.publisher import AsyncPublisher
-from .async_calls.results import AwaitedResults
+from .async_calls.results import AwaitedQueues
 from .async_calls.threads import Threads, start_without_waiting
 from .async_job_queue import AsyncJobQueue
 from .forks import start_anew_in_children
@@ -29,8 +29,6 @@ from .results import result_value
 
 _CALLING = 4
 """The most threads that publish, look up and administer."""
-_WATCHING = 4
-"""The most threads, and connections, that wait for jobs to end; each serves any number of waits."""
 
 P = ParamSpec("P")
 AnswerT = TypeVar("AnswerT")
@@ -75,9 +73,9 @@ class AsyncOrchestrator:
         self._owns_orchestrator = self._orchestrator is None
         self._closing: Future[None] | None = None
         self._calling = Threads(_CALLING, "mindtrace-jobs-call")
-        self._watching = Threads(_WATCHING, "mindtrace-jobs-results")
-        for threads in (self._calling, self._watching):
-            weakref.finalize(self, threads.stop)
+        self._awaited = AwaitedQueues(self._calling)
+        weakref.finalize(self, self._calling.stop)
+        weakref.finalize(self, self._awaited.stop)
         self.start_anew()
         start_anew_in_children(self)
 
@@ -86,7 +84,7 @@ class AsyncOrchestrator:
         self._lock = threading.Lock()
         self._making = threading.Lock()
         self._publishers: dict[str, AsyncPublisher] = {}
-        self._awaited: dict[str, AwaitedResults] = {}
+        self._awaited.clear()
 
     async def __aenter__(self) -> Self:
         try:
@@ -119,8 +117,7 @@ class AsyncOrchestrator:
 
     def _close(self, closing: "Future[None]") -> None:
         try:
-            for awaited in list(self._awaited.values()):
-                awaited.fail(self._is_closed())
+            self._awaited.fail(self._is_closed())
             if self._owns_orchestrator and self._orchestrator is not None:
                 self._orchestrator.close()
         except BaseException as error:
@@ -129,7 +126,7 @@ class AsyncOrchestrator:
             closing.set_result(None)
         finally:
             self._calling.stop()
-            self._watching.stop()
+            self._awaited.stop()
 
     def _is_closed(self) -> Closed:
         return Closed("this AsyncOrchestrator is closed")
@@ -311,23 +308,8 @@ class AsyncOrchestrator:
         if not timeout_s or not orchestrator.backend.capabilities.results:
             return await self._call(_result, queue_name, job_id)
         read = partial(result_value, orchestrator.backend, registration, job_id, timeout_s=timeout_s)
-        return await self._awaited_of(orchestrator, registration.queue.name).wait(job_id, timeout_s, read)
-
-    def _awaited_of(self, orchestrator: Orchestrator, queue: str) -> AwaitedResults:
-        awaited = self._awaited.get(queue)
-        if awaited is None:
-            awaited = AwaitedResults(
-                orchestrator.backend,
-                queue,
-                watching=self._watching,
-                calls=self._calling,
-                is_shared=self._has_many_queues,
-            )
-            awaited = self._awaited.setdefault(queue, awaited)
-        return awaited
-
-    def _has_many_queues(self) -> bool:
-        return sum(awaited.is_watched for awaited in list(self._awaited.values())) > _WATCHING
+        awaited = self._awaited.of(orchestrator.backend, registration.queue.name)
+        return await awaited.wait(job_id, timeout_s, read)
 
     async def status(self, queue_name: QueueRef, job_id: str) -> JobStatus:
         """Say where a job is; see :meth:`Orchestrator.status`."""

@@ -11,7 +11,7 @@ from ...domain.errors import JobsError
 from ...domain.job import NO_HEADERS
 from ...ports import Message
 from ..orchestrator import Orchestrator
-from ..publishing.group_commit import CONCERNS_ALL, MAX_BYTES, MAX_JOBS, own_copy
+from ..publishing.group_commit import MAX_BYTES, MAX_JOBS, own_copy, publish_together
 from ..publishing.messages import Work, confirmed_id, to_message
 from ..registry import Registration
 from .bridge import Answer, deliver
@@ -62,7 +62,11 @@ class AsyncPublisher:
     def _publish_batch(self) -> None:
         encoded = self._encode()
         if encoded:
-            deliver(self._commit(encoded))
+            try:
+                answers = self._commit(encoded)
+            except BaseException as error:  # nobody may wait for ever
+                answers = [Answer(job.future, error=own_copy(error)) for job, _ in encoded]
+            deliver(answers)
         with self._lock:
             goes_on = self._is_working = bool(self._jobs)
         if goes_on:  # behind what others have submitted meanwhile
@@ -90,16 +94,14 @@ class AsyncPublisher:
 
     def _commit(self, encoded: Sequence[tuple[_Job, Message]]) -> list[Answer]:
         backend, commit = self._orchestrator.backend, self._orchestrator.group_commits[self._queue]
-        try:
-            outcomes = commit.publish([message for _, message in encoded])
-        except BaseException as error:
-            if len(encoded) > 1 and isinstance(error, JobsError) and not isinstance(error, CONCERNS_ALL):
-                return [answer for each in encoded for answer in self._commit([each])]
-            return [Answer(job.future, error=own_copy(error)) for job, _ in encoded]
+        outcomes = publish_together(commit.publish, [[message] for _, message in encoded])
         answers = []
         for (job, _), outcome in zip(encoded, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                answers.append(Answer(job.future, error=outcome))
+                continue
             try:
-                answers.append(Answer(job.future, confirmed_id(self._queue, outcome, backend)))
+                answers.append(Answer(job.future, confirmed_id(self._queue, outcome[0], backend)))
             except JobsError as error:
-                answers.append(Answer(job.future, error=own_copy(error)))
+                answers.append(Answer(job.future, error=error))
         return answers

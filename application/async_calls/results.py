@@ -1,4 +1,4 @@
-"""Waiting for many results of one queue, in one thread."""
+"""Waiting for many results: those of one queue in one thread."""
 
 import asyncio
 import threading
@@ -14,6 +14,8 @@ from ..publishing.group_commit import own_copy
 from .bridge import Answer, call_in, deliver
 from .threads import Threads
 
+_WATCHING = 4
+"""The most threads, and connections, that wait for jobs to end; each serves any number of waits."""
 _TURN_S = 0.25
 """How long one turn waits while there are threads for all queues."""
 _SHORT_TURN_S = 0.02
@@ -174,6 +176,41 @@ class AwaitedResults:
                 for wait in self._waits.get(id_, ()):
                     wait.is_looked_up = True
         deliver(_read(wait, result) for wait, result in done)
+
+
+class AwaitedQueues(dict[str, AwaitedResults]):
+    """The results of any queue that coroutines wait for, by the queue's name.
+
+    Args:
+        calls: Threads in which to look up.
+    """
+
+    def __init__(self, calls: Threads) -> None:
+        super().__init__()
+        self._calls = calls
+        self._watching = Threads(_WATCHING, "mindtrace-jobs-results")
+
+    def of(self, backend: OrchestratorBackend, queue: str) -> AwaitedResults:
+        """Return those of one queue."""
+        awaited = self.get(queue)
+        if awaited is None:
+            awaited = AwaitedResults(
+                backend, queue, watching=self._watching, calls=self._calls, is_shared=self._are_many
+            )
+            awaited = self.setdefault(queue, awaited)
+        return awaited
+
+    def fail(self, error: BaseException) -> None:
+        """End all waits with an error."""
+        for awaited in list(self.values()):
+            awaited.fail(error)
+
+    def stop(self) -> None:
+        """End the threads."""
+        self._watching.stop()
+
+    def _are_many(self) -> bool:
+        return sum(awaited.is_watched for awaited in list(self.values())) > _WATCHING
 
 
 def _read(wait: _Wait, result: JobResult) -> Answer:

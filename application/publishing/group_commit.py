@@ -11,7 +11,9 @@ that after an interrupt between any two steps a ``finally`` knows what is left t
 import copy
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from threading import get_ident
 from typing import TypeVar
 
@@ -31,7 +33,7 @@ MAX_JOBS = 500
 """The most jobs of a group."""
 MAX_BYTES = 4 * 1024 * 1024
 """The most bytes of a group; a job that is larger has a group of its own."""
-CONCERNS_ALL = (AccessDenied, BackendUnavailable, BrokerUnsuitable, Closed, QueueNotFound)
+_CONCERNS_ALL = (AccessDenied, BackendUnavailable, BrokerUnsuitable, Closed, QueueNotFound)
 """Errors that a job would have met alone, too. Another may be the fault of one job of the group."""
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
@@ -196,23 +198,11 @@ class GroupCommit:
             waiting.popleft()
 
     def _commit(self, group: Sequence[_Call]) -> None:
-        messages = [message for call in group for message in call.messages]
-        try:
-            outcomes = self._backend.publish(self._queue, messages)
-        except Exception as error:
-            if len(group) > 1 and isinstance(error, JobsError) and not isinstance(error, CONCERNS_ALL):
-                for call in group:  # nothing was sent: find whose fault it is
-                    self._commit([call])
-                return
-            for call in group:
-                call.answer = own_copy(error) if len(group) > 1 else error
-            return
-        begin = 0
-        for call in group:
-            end = begin + len(call.messages)
-            answer = outcomes[begin:end]
-            call.answer = [_with_own_error(each) for each in answer] if len(group) > 1 else answer
-            begin = end
+        answers = publish_together(
+            partial(self._backend.publish, self._queue), [call.messages for call in group]
+        )
+        for call, answer in zip(group, answers, strict=True):
+            call.answer = answer
 
     def _pass_on(self, leader: dict[None, _Leader], me: _Leader) -> None:
         """Let the first who waits lead, if any does."""
@@ -254,6 +244,32 @@ class GroupCommits(dict[str, GroupCommit]):
 
     def __missing__(self, queue: str) -> GroupCommit:
         return self.setdefault(queue, GroupCommit(self._backend, queue))
+
+
+def publish_together(
+    publish: Callable[[Sequence[Message]], list[PublishOutcome]], callers: Sequence[Sequence[Message]]
+) -> Iterator[list[PublishOutcome] | Exception]:
+    """Publish the messages of several callers as one batch, and yield what to tell each, in their order.
+
+    If the batch fails by what may be the fault of one caller, nothing was sent, and each is published alone.
+    """
+    try:
+        outcomes = publish([message for messages in callers for message in messages])
+    except Exception as error:
+        if len(callers) == 1:
+            yield error
+        elif isinstance(error, JobsError) and not isinstance(error, _CONCERNS_ALL):
+            for messages in callers:
+                yield from publish_together(publish, [messages])
+        else:
+            for _ in callers:
+                yield own_copy(error)
+        return
+    if len(callers) > 1:
+        outcomes = list(map(_with_own_error, outcomes))
+    remaining = iter(outcomes)
+    for messages in callers:
+        yield list(islice(remaining, len(messages)))
 
 
 def own_copy(error: ErrorT) -> ErrorT:
