@@ -1,6 +1,5 @@
 """The ``BatchConsumer``: the base class of handlers that run many jobs in one call."""
 
-import inspect
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Self, TypeAlias, Union, final
@@ -15,7 +14,7 @@ from .consuming.batch_loop import BatchLoop
 from .consuming.executor import Executor
 from .consuming.loop import ConsumeLoop
 from .consuming.loops import LoopSettings
-from .handler_signature import check_takes_job
+from .handler_signature import check_handler, check_takes_job
 from .job_queue import Answer, InT, OutT
 from .orchestrator import Orchestrator
 
@@ -59,10 +58,7 @@ class BatchConsumer(Consumer[InT, OutT], Generic[InT, OutT]):
         """Refuse a class without a usable ``run_batch``."""
         if cls.run is not BatchConsumer.run:
             raise HandlerMissing(f"{cls.__name__} runs batches: define run_batch(self, jobs) in place of run")
-        if getattr(cls.run_batch, "__isabstractmethod__", False) or not callable(cls.run_batch):
-            raise HandlerMissing(f"{cls.__name__} has no handler: define run_batch(self, jobs)")
-        if inspect.isasyncgenfunction(cls.run_batch) or inspect.isgeneratorfunction(cls.run_batch):
-            raise HandlerMissing(f"{cls.__name__}.run_batch is a generator: return a list, without yield")
+        check_handler(cls, "run_batch", what="jobs")
         made = super().__new__(cls, *args, **kwargs)
         check_takes_job(f"{cls.__name__}.run_batch", made.run_batch, what="jobs")
         return made

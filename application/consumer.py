@@ -8,30 +8,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from logging import ERROR
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self
 
-from ..domain import Job, JobSchema, QueueKind, RetryPolicy, read_schema
+from ..domain import Job, JobSchema, QueueKind, RetryPolicy
 from ..domain.errors import AlreadyConnected, HandlerMissing, InvalidInput, NotConnected, UsageError
 from ..domain.job_context import ConsumerContext
-from ..domain.limits import check_int, check_name, check_seconds
-from ..domain.model_changes import changes
+from ..domain.limits import check_int, check_name
 from ..ports import ConsumerBackend
 from ..ports.base_classes import Closeable
 from .backends import detect_consumer_backend
-from .consuming.executor import Executor, Handler
+from .consumer_checks import check_retry, check_settings, schema_of
+from .consuming.executor import Executor
 from .consuming.loop import ConsumeLoop, ConsumeStats
 from .consuming.loops import LoopSettings, make_loop
 from .consuming.progress_reporter import ProgressReporter
 from .consuming.stop_conditions import Forever, StopCondition, one_poll, while_any
 from .event_loop import runs_event_loop
 from .handler_errors import try_to_log
-from .handler_signature import check_takes_job
+from .handler_signature import check_handler, check_takes_job
 from .job_queue import Answer, InT, OutT
 from .orchestrator import Orchestrator
 from .signals.graceful_stop import asks_to_stop, stopping_on_signals
 
-_MAX_PREFETCH = 10_000
-_MAX_CONCURRENCY = 10_000
+if TYPE_CHECKING:
+    from .consuming.coroutine_handler import CoroutineHandler
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,10 @@ class _Connection:
     orchestrator: Orchestrator
     backend: ConsumerBackend
     loop: ConsumeLoop
-    end_handler: Callable[[], None]
+    coroutines: "CoroutineHandler | None"
+    """What runs an ``async def`` one job at a time, on an event loop of its own."""
     is_async: bool
     poll_timeout_s: float
-    count_waiting: Callable[[], int]
-    counts_lag_s: float
 
 
 class Consumer(Closeable, Generic[InT, OutT]):
@@ -96,10 +95,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
                 f"Consumer {given}: derive a class that defines run(self, job), or write "
                 "@job_handler(schema) above a function and call its consumer()"
             )
-        if getattr(cls.run, "__isabstractmethod__", False) or not callable(cls.run):
-            raise HandlerMissing(f"{cls.__name__} has no handler: define run(self, job)")
-        if inspect.isasyncgenfunction(cls.run) or inspect.isgeneratorfunction(cls.run):
-            raise HandlerMissing(f"{cls.__name__}.run is a generator: return the result, without yield")
+        check_handler(cls, "run")
         made = super().__new__(cls)
         check_takes_job(f"{cls.__name__}.run", made.run)
         return made
@@ -126,23 +122,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
         Raises:
             InvalidInput: it is no ``JobSchema``, or its models aren't those of ``Consumer[Input, Output]``.
         """
-        schema = getattr(cls, "schema", None)
-        if schema is None:
-            return None
-        if not isinstance(schema, JobSchema):
-            if not hasattr(schema, "input_schema"):
-                raise InvalidInput(
-                    f"{cls.__name__}.schema {schema!r:.80}: must be a JobSchema, such as "
-                    "JobSchema(name=…, input=…)"
-                )
-            schema = read_schema(schema, f"{cls.__name__}.schema")
-        for declared, model in zip(_declared_models(cls), (schema.input, schema.output), strict=False):
-            if isinstance(declared, type) and not issubclass(model, declared) and changes(declared, model):
-                raise InvalidInput(
-                    f"{cls.__name__} is declared for {declared.__name__}, but its schema has "
-                    f"{model.__name__} in that place: write Consumer[Input, Output] as in JobSchema(…)"
-                )
-        return schema
+        return schema_of(cls, Consumer)
 
     @abstractmethod
     def run(self, job: Job[InT]) -> Answer[OutT]:
@@ -189,9 +169,24 @@ class Consumer(Closeable, Generic[InT, OutT]):
             raise AlreadyConnected(f"consumer of {self.queue_name!r} is connected: close() it first")
         if concurrency is None:
             concurrency = self.concurrency
-        self._check_settings(orchestrator, concurrency, lease_s, prefetch, poll_timeout_s)
+        if not isinstance(orchestrator, Orchestrator):
+            raise InvalidInput(
+                f"connect({orchestrator!r:.80}): pass an Orchestrator, as in Orchestrator(url)"
+            )
+        check_settings(concurrency, lease_s, prefetch, poll_timeout_s)
+        check_retry(type(self).__name__, self.retry)
         if (own := self.own_schema()) is not None:
             orchestrator.register(own, self.queue_type, queue=self.queue_name)
+        self._connection = self._connection_to(orchestrator, concurrency, lease_s, prefetch, poll_timeout_s)
+
+    def _connection_to(
+        self,
+        orchestrator: Orchestrator,
+        concurrency: int,
+        lease_s: float,
+        prefetch: int | None,
+        poll_timeout_s: float,
+    ) -> _Connection:
         schema, queue = orchestrator.schema_registry.for_consumer(self.queue_name)
         backend = detect_consumer_backend(
             orchestrator.backend,
@@ -201,10 +196,10 @@ class Consumer(Closeable, Generic[InT, OutT]):
         )
         run = self._bound_handler()
         is_async = inspect.iscoroutinefunction(run)
-        handler, end_handler = _on_own_loop(run) if is_async and concurrency == 1 else (run, _nothing)
+        on_own_loop = _on_own_loop(run) if is_async and concurrency == 1 else None
         executor = self._executor_class(
             schema=schema,
-            handler=handler,
+            handler=on_own_loop or run,
             policy=self.retry or schema.retry,
             keep_results=orchestrator.backend.capabilities.results,
             max_body_bytes=orchestrator.max_body_bytes,
@@ -220,46 +215,14 @@ class Consumer(Closeable, Generic[InT, OutT]):
             logger=self.logger,
             observer=orchestrator.observer,
         )
-        self._connection = _Connection(
-            orchestrator=orchestrator,
-            backend=backend,
-            loop=self._make_loop(backend, executor, settings),
-            end_handler=end_handler,
-            is_async=is_async,
-            poll_timeout_s=poll_timeout_s,
-            count_waiting=partial(orchestrator.count_queue_messages, queue.name),
-            counts_lag_s=orchestrator.backend.capabilities.counts_lag_s,
-        )
+        loop = self._make_loop(backend, executor, settings)
+        return _Connection(orchestrator, backend, loop, on_own_loop, is_async, poll_timeout_s)
 
     def _bound_handler(self) -> Callable[[Any], Any]:
         return self.run
 
     def _make_loop(self, backend: ConsumerBackend, executor: Executor, settings: LoopSettings) -> ConsumeLoop:
         return make_loop(backend, executor, settings)
-
-    def _check_settings(
-        self,
-        orchestrator: object,
-        concurrency: int,
-        lease_s: float,
-        prefetch: int | None,
-        poll_timeout_s: float,
-    ) -> None:
-        if not isinstance(orchestrator, Orchestrator):
-            raise InvalidInput(
-                f"connect({orchestrator!r:.80}): pass an Orchestrator, as in Orchestrator(url)"
-            )
-        check_int("concurrency", concurrency, 1, _MAX_CONCURRENCY)
-        if check_seconds("lease_s", lease_s) == 0:
-            raise InvalidInput("lease_s 0: must be more than 0 seconds")
-        if prefetch is not None:
-            check_int("prefetch", prefetch, 1, _MAX_PREFETCH)
-        check_seconds("poll_timeout_s", poll_timeout_s)
-        if self.retry is not None and not isinstance(self.retry, RetryPolicy):
-            raise InvalidInput(
-                f"{type(self).__name__}.retry {self.retry!r:.80}: must be a RetryPolicy, such as "
-                "RetryPolicy(max_attempts=3)"
-            )
 
     @property
     def orchestrator(self) -> Orchestrator:
@@ -358,8 +321,11 @@ class Consumer(Closeable, Generic[InT, OutT]):
             QueueNotFound: the queue was deleted.
         """
         connection = self._connected()
+        orchestrator = connection.orchestrator
         stop_condition = while_any(
-            connection.poll_timeout_s, connection.count_waiting, connection.counts_lag_s
+            connection.poll_timeout_s,
+            partial(orchestrator.count_queue_messages, self.queue_name),
+            orchestrator.backend.capabilities.counts_lag_s,
         )
         return self._run_loop(connection, None, stop_condition)
 
@@ -409,7 +375,8 @@ class Consumer(Closeable, Generic[InT, OutT]):
 
     def _end(self, connection: _Connection) -> None:
         try:
-            connection.end_handler()
+            if connection.coroutines is not None:
+                connection.coroutines.close()
         except BaseException as error:
             if asks_to_stop(error):
                 raise
@@ -420,21 +387,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
                 self.close()
 
 
-def _declared_models(cls: type) -> tuple[Any, ...]:
-    """Return what stands in the brackets of ``Consumer[…]``, or of a subclass, among the bases of a class."""
-    for base in getattr(cls, "__orig_bases__", ()):
-        if isinstance(origin := get_origin(base), type) and issubclass(origin, Consumer):
-            return get_args(base)
-    return ()
-
-
-def _on_own_loop(run: Callable[[Job[Any]], Any]) -> tuple[Handler, Callable[[], None]]:
-    """Return an ``async def`` as a plain handler, and what ends the loop that it runs on."""
+def _on_own_loop(run: Callable[[Job[Any]], Any]) -> "CoroutineHandler":
     from .consuming.coroutine_handler import CoroutineHandler  # imports asyncio, which takes long
 
-    handler = CoroutineHandler(run)
-    return handler, handler.close
-
-
-def _nothing() -> None:
-    """A plain handler leaves nothing to be ended."""
+    return CoroutineHandler(run)

@@ -1,4 +1,4 @@
-"""How a handler takes its job: seen from its signature, before the first job comes."""
+"""Whether a class has a handler that can take a job: seen from its signature, before the first job comes."""
 
 import inspect
 from collections.abc import Callable
@@ -6,6 +6,25 @@ from types import MethodType
 from typing import Any
 
 from ..domain.errors import HandlerMissing
+
+
+def check_handler(cls: type, name: str, *, what: str = "job") -> None:
+    """Refuse a class of consumers whose handler isn't defined, or gives back nothing that is a result.
+
+    Args:
+        cls: The class.
+        name: The handler's name: ``run`` or ``run_batch``.
+        what: As of :func:`check_takes_job`.
+
+    Raises:
+        HandlerMissing: it is missing, or a generator.
+    """
+    handler = getattr(cls, name)
+    if getattr(handler, "__isabstractmethod__", False) or not callable(handler):
+        raise HandlerMissing(f"{cls.__name__} has no handler: define {name}(self, {what})")
+    if inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
+        result = "the result" if what == "job" else "a list"
+        raise HandlerMissing(f"{cls.__name__}.{name} is a generator: return {result}, without yield")
 
 
 def check_takes_job(name: str, handler: Callable[..., Any], *, what: str = "job") -> None:

@@ -1,0 +1,75 @@
+"""What a consumer is refused for: the schema of its class, and its settings."""
+
+from typing import Any, get_args, get_origin
+
+from ..domain import JobSchema, RetryPolicy, read_schema
+from ..domain.errors import InvalidInput
+from ..domain.limits import check_int, check_seconds
+from ..domain.model_changes import changes
+
+_MAX_PREFETCH = 10_000
+_MAX_CONCURRENCY = 10_000
+
+
+def schema_of(cls: type, base: type) -> JobSchema[Any, Any] | None:
+    """Return the ``schema`` of a class of consumers, or None.
+
+    Args:
+        cls: The class.
+        base: ``Consumer``, which the class may give its models in brackets.
+
+    Raises:
+        InvalidInput: as :meth:`Consumer.own_schema` says.
+    """
+    schema = getattr(cls, "schema", None)
+    if schema is None:
+        return None
+    if not isinstance(schema, JobSchema):
+        if not hasattr(schema, "input_schema"):
+            raise InvalidInput(
+                f"{cls.__name__}.schema {schema!r:.80}: must be a JobSchema, such as "
+                "JobSchema(name=…, input=…)"
+            )
+        schema = read_schema(schema, f"{cls.__name__}.schema")
+    for declared, model in zip(_declared_models(cls, base), (schema.input, schema.output), strict=False):
+        if isinstance(declared, type) and not issubclass(model, declared) and changes(declared, model):
+            raise InvalidInput(
+                f"{cls.__name__} is declared for {declared.__name__}, but its schema has "
+                f"{model.__name__} in that place: write Consumer[Input, Output] as in JobSchema(…)"
+            )
+    return schema
+
+
+def _declared_models(cls: type, base: type) -> tuple[Any, ...]:
+    """Return what stands in the brackets of ``base[…]``, or of a subclass, among the bases of a class."""
+    for each in getattr(cls, "__orig_bases__", ()):
+        if isinstance(origin := get_origin(each), type) and issubclass(origin, base):
+            return get_args(each)
+    return ()
+
+
+def check_settings(concurrency: int, lease_s: float, prefetch: int | None, poll_timeout_s: float) -> None:
+    """Refuse settings of :meth:`Consumer.connect` that are out of range.
+
+    Raises:
+        InvalidJob: one is.
+        InvalidInput: ``lease_s`` is 0.
+    """
+    check_int("concurrency", concurrency, 1, _MAX_CONCURRENCY)
+    if check_seconds("lease_s", lease_s) == 0:
+        raise InvalidInput("lease_s 0: must be more than 0 seconds")
+    if prefetch is not None:
+        check_int("prefetch", prefetch, 1, _MAX_PREFETCH)
+    check_seconds("poll_timeout_s", poll_timeout_s)
+
+
+def check_retry(cls: str, retry: object) -> None:
+    """Refuse a class whose retry policy is none.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        raise InvalidInput(
+            f"{cls}.retry {retry!r:.80}: must be a RetryPolicy, such as RetryPolicy(max_attempts=3)"
+        )
