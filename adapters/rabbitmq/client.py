@@ -2,15 +2,13 @@
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from pydantic import SecretStr
 
 from ...domain import Queue
 from ...domain.errors import (
-    BackendError,
-    Closed,
     InvalidInput,
     QueueNotFound,
     UnsupportedCapability,
@@ -26,7 +24,6 @@ from ...ports import (
     Message,
     OrchestratorBackend,
     PublishOutcome,
-    PublishStatus,
     QueueCounts,
     Redelivery,
     ResultStore,
@@ -38,7 +35,7 @@ from .consumer import RabbitMQConsumerBackend
 from .dead_letters import DeadLetters, DeadMessage
 from .delays import DELAY_UNIT_S
 from .diagnosis import diagnose
-from .message import dead_letter, fresh_properties, revived_properties
+from .message import dead_letter, revived_properties
 from .publisher import Publisher
 from .results import Results
 from .settings import (
@@ -56,11 +53,6 @@ from .transport.publishing import Outgoing, SendState
 
 _MOVE_S = 1.0
 """How long the broker may take to move a due job to its next queue, in which time no count has it."""
-_CHUNK_JOBS = 2000
-"""The most messages that are sent before their confirms are waited for."""
-_CHUNK_BYTES = 8 * 1024 * 1024
-_STATUS = {SendState.CONFIRMED: PublishStatus.ACCEPTED, SendState.UNKNOWN: PublishStatus.UNKNOWN}
-"""Of a message in another state it is known that it isn't in its queue."""
 
 
 class RabbitMQClient(OrchestratorBackend):
@@ -206,25 +198,7 @@ class RabbitMQClient(OrchestratorBackend):
             parts.admin.require(names)
         if self._results is not None and messages:
             self._results.try_forget(names.results, [message.id for message in messages])
-        outcomes: list[PublishOutcome] = []
-        for chunk in _bounded(messages):
-            outgoing = [
-                Outgoing(
-                    names.work,
-                    fresh_properties(message.id, message.priority),
-                    message.body,
-                    message.delay_s,
-                )
-                for message in chunk
-            ]
-            try:
-                parts.publisher.send(names, outgoing)
-            except (BackendError, Closed) as error:
-                if not outcomes:
-                    raise
-                for one in outgoing:
-                    one.state, one.error = SendState.UNSENT, error
-            outcomes += map(_outcome, chunk, outgoing)
+        outcomes = parts.publisher.publish(names, messages)
         if messages and all(isinstance(outcome.error, QueueNotFound) for outcome in outcomes):
             raise not_declared(queue)
         return outcomes
@@ -375,21 +349,3 @@ class _Parts:
         self.admin.close()
         self.publisher.close()
         self.broker.close()
-
-
-def _outcome(message: Message, sent: Outgoing) -> PublishOutcome:
-    return PublishOutcome(message.id, _STATUS.get(sent.state, PublishStatus.REJECTED), sent.error)
-
-
-def _bounded(messages: Iterable[Message]) -> Iterator[list[Message]]:
-    """Cut a batch into chunks that are bounded in number and size."""
-    chunk: list[Message] = []
-    size = 0
-    for message in messages:
-        if chunk and (len(chunk) >= _CHUNK_JOBS or size + len(message.body) > _CHUNK_BYTES):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(message)
-        size += len(message.body)
-    if chunk:
-        yield chunk

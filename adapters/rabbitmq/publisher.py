@@ -4,13 +4,21 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 from ...domain.errors import BackendError, BackendUnavailable, Closed, JobsError
+from ...ports import Message, PublishOutcome, PublishStatus
+from ..shared.chunks import in_chunks
 from ..shared.errors import not_declared
 from .delays import DelayLevels, levels_of, route
+from .message import fresh_properties
 from .topology import Names
 from .transport.broker import Broker
 from .transport.errors import ConnectionBroken
 from .transport.publishing import Outgoing, PublishConnection, SendState
 
+_CHUNK_JOBS = 2000
+"""The most messages that are sent before their confirms are waited for."""
+_CHUNK_BYTES = 8 * 1024 * 1024
+_STATUS = {SendState.CONFIRMED: PublishStatus.ACCEPTED, SendState.UNKNOWN: PublishStatus.UNKNOWN}
+"""Of a message in another state it is known that it isn't in its queue."""
 _ERRORS = {
     SendState.REFUSED: "RabbitMQ refused to keep it: is its disk or a queue full?",
     SendState.UNWRITABLE: "RabbitMQ has no room for its id, priority, history or body",
@@ -29,6 +37,35 @@ class Publisher:
         self._broker = broker
         self._make_levels = make_levels
         self._connection = PublishConnection(broker)
+
+    def publish(self, names: Names, messages: Sequence[Message]) -> list[PublishOutcome]:
+        """Publish the messages of a batch in chunks, and return the outcome of each, in order.
+
+        Raises:
+            JobsError: as :meth:`send`, of the first chunk; the outcomes of a later one carry its error.
+        """
+        outcomes: list[PublishOutcome] = []
+        for chunk in in_chunks(messages, _CHUNK_JOBS, max_bytes=_CHUNK_BYTES, size_of=_body_bytes):
+            outgoing = [
+                Outgoing(
+                    names.work,
+                    fresh_properties(message.id, message.priority),
+                    message.body,
+                    message.delay_s,
+                )
+                for message in chunk
+            ]
+            try:
+                self.send(names, outgoing)
+            except (BackendError, Closed) as error:
+                if not outcomes:
+                    raise
+                for sent in outgoing:
+                    sent.state, sent.error = SendState.UNSENT, error
+            for message, sent in zip(chunk, outgoing, strict=True):
+                status = _STATUS.get(sent.state, PublishStatus.REJECTED)
+                outcomes.append(PublishOutcome(message.id, status, sent.error))
+        return outcomes
 
     def send(self, names: Names, messages: Sequence[Outgoing]) -> None:
         """Publish messages to parts of one queue, in order, and set the state and error of each.
@@ -122,3 +159,7 @@ def _delay(names: Names, message: Outgoing) -> None:
     properties = message.properties
     message.properties = properties._replace(headers=(properties.headers or {}) | hops)
     message.queue = levels_of(names, properties.priority).level(level)
+
+
+def _body_bytes(message: Message) -> int:
+    return len(message.body)

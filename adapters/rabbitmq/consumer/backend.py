@@ -10,7 +10,6 @@ from time import monotonic
 
 from ....domain import QueueKind, RetryPolicy
 from ....domain.errors import Closed, JobsError, QueueNotFound
-from ....domain.wording import quantity
 from ....ports import (
     Ack,
     ConsumerBackend,
@@ -29,18 +28,16 @@ from ..results import Results
 from ..topology import Names, naming_queue
 from ..transport.broker import Broker
 from ..transport.errors import ClosedByClient, ConnectionBroken
-from ..transport.publishing import Outgoing, SendState
+from ..transport.publishing import Outgoing
 from .channel import Arrival, ConsumerChannel
 from .credit import Credit
 from .settlement_messages import SettlementMessages
+from .settler import Placed, Settler
 
 _BACKOFF = RetryPolicy(base_delay_s=0.05, max_delay_s=2.0)
 """Between connections that break one after the other, as soon as they are made."""
 _FAILURE_TTL_S = 7 * 86_400.0
 """How long the store remembers that a job died, for callers that wait for its result."""
-
-_Placed = tuple[int, Arrival]
-"""An arrival, and the place of its settlement."""
 
 
 class RabbitMQConsumerBackend(ConsumerBackend):
@@ -62,13 +59,13 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         self._names = names
         self._find_kind = find_kind
         kind = find_kind()
-        self._send = send
         self._results = results
         self._prefetch = prefetch
         self._on_close = on_close
         self._channel = ConsumerChannel(broker, names)
         self._credit = Credit(self._channel, prefetch, broker.retry_timeout_s)
         self._settlement_messages = SettlementMessages(names, kind, self._channel, self.logger)
+        self._settler = Settler(broker, names, self._channel, self._credit, send, self.logger)
         self._kind_generation = self._channel.generation
         """The channel on which the kind was last asked for: a later one may lead to a queue made anew."""
         self._receipts = Receipts(secrets.token_urlsafe(8))
@@ -191,7 +188,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
 
     def _put_back(self, jobs: Sequence[Arrival]) -> None:
         """Put back jobs that nobody was given: with a crash counted, or among the dead letters."""
-        self._settle_all(
+        self._settler.settle(
             [], list(enumerate(jobs)), [self._settlement_messages.undelivered(job) for job in jobs], 0
         )
 
@@ -207,8 +204,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                 self._recall(take)
             generation = self._channel.generation
             outcomes = [SettleOutcome.OK] * len(settlements)
-            acks: list[_Placed] = []
-            republished: list[_Placed] = []
+            acks: list[Placed] = []
+            republished: list[Placed] = []
             messages: list[Outgoing] = []
             jobs: dict[int, Arrival] = {}
             for place, settlement in enumerate(settlements):
@@ -225,7 +222,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                 else:
                     republished.append((place, job))
                     messages.append(self._settlement_messages.for_settlement(settlement, job))
-            lost, ready = self._settle_all(acks, republished, messages, take)
+            lost, ready = self._settler.settle(acks, republished, messages, take)
             for place in lost:
                 outcomes[place] = self._lose(settlements[place].receipt)
                 del jobs[place]
@@ -286,65 +283,6 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             self._channel.close()
             self._on_close(self)
 
-    def _settle_all(
-        self, acks: list[_Placed], republished: list[_Placed], messages: list[Outgoing], take: int
-    ) -> tuple[list[int], int | None]:
-        """Put jobs elsewhere, and acknowledge them once the broker has confirmed that.
-
-        In that order a death in between leaves a job twice, and never loses it.
-
-        Returns:
-            The places of what was lost, and how many jobs are ready; None where the broker wasn't heard.
-        """
-        done, returns, lost = list(acks), list[Arrival](), list[int]()
-        if republished:
-            if not self._is_alive(republished[0][1].generation):
-                return [place for place, _ in (*acks, *republished)], None
-            self._publish(messages)
-            for (place, arrival), message in zip(republished, messages, strict=True):
-                if message.state is SendState.CONFIRMED:
-                    done.append((place, arrival))
-                else:
-                    returns.append(arrival)
-                    lost.append(place)
-        if not done and not returns and not take:
-            return lost, None
-        ready = self._acknowledge([arrival for _, arrival in done], returns, take)
-        return lost if ready is not None else [*lost, *(place for place, _ in done)], ready
-
-    def _acknowledge(self, done: list[Arrival], returns: list[Arrival], take: int) -> int | None:
-        """Have the broker forget what is done, deliver ``returns`` again, and send up to ``take`` jobs.
-
-        Returns:
-            How many jobs arrived or are ready; None where the broker wasn't heard.
-        """
-        channel, generation = self._channel, self._channel.generation
-        more, enough = self._credit.after_settling(take)
-        try:
-            if channel.settle(done, returns, more, enough=enough):
-                return take
-            ready: int = channel.request(channel.count, self._broker.retry_timeout_s)
-        except (ConnectionBroken, ClosedByClient) as broken:
-            self.logger.debug("settlements lost: %s", broken)
-            return None
-        # On another channel the answer tells nothing of what was said on this one.
-        return ready if channel.generation == generation else None
-
-    def _publish(self, messages: list[Outgoing]) -> None:
-        """Publish what takes the place of jobs; log why some of it couldn't be."""
-        try:
-            self._send(self._names, messages)
-        except JobsError as error:
-            for message in messages:
-                message.state, message.error = SendState.UNSENT, error
-        failures = [message for message in messages if message.state is not SendState.CONFIRMED]
-        if failures:
-            self.logger.warning(
-                "couldn't move %s, to be delivered again: %s",
-                quantity(len(failures), "job"),
-                failures[0].error,
-            )
-
     def _recall(self, most: int) -> None:
         """Where the broker sends jobs by itself, stop it, and give back what came beyond ``most``.
 
@@ -361,17 +299,6 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                     surplus.append(channel.arrivals.pop())
             self._put_back(surplus[::-1])
 
-    def _is_alive(self, generation: int) -> bool:
-        """Return whether what came in this generation is still held, and its queue exists."""
-        channel = self._channel
-        if not channel.is_open:
-            return False
-        try:
-            channel.request(channel.count, self._broker.retry_timeout_s)
-        except (ConnectionBroken, ClosedByClient):
-            return False
-        return channel.generation == generation
-
     def _release_all(self) -> None:
         channel = self._channel
         if not channel.is_open:
@@ -384,7 +311,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         messages += [self._settlement_messages.undelivered(job) for job in ahead]
         self._held.clear()
         if messages:
-            self._settle_all([], list(enumerate([*held, *ahead])), messages, 0)
+            self._settler.settle([], list(enumerate([*held, *ahead])), messages, 0)
 
     def _still_held(self, receipt: str) -> SettleOutcome:
         job = self._held.get(receipt)
