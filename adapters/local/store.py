@@ -7,9 +7,7 @@ consumer's lease table) or *dead*. ``_live`` knows the waiting and the leased by
 import itertools
 import threading
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from heapq import heappop, heappush
-from itertools import islice
 from math import inf
 from time import monotonic
 
@@ -37,6 +35,7 @@ from ...ports import (
 from ..shared.errors import consumer_closed
 from ..shared.records import MAX_HISTORY
 from .clock import Clock
+from .dead_letters import DeadLetters
 from .leases import LeaseTable
 from .order import ORDERS, Order, StoredJob
 from .results import Results
@@ -65,7 +64,7 @@ class QueueStore:
         self._tables: dict[str, LeaseTable] = {}
         self._next_expiry = inf
         """No lease runs out before this; it may be too early, never too late."""
-        self._dead: dict[str, tuple[StoredJob, DeadLetter]] = {}
+        self._dead = DeadLetters()
         self._results = Results()
         self._told: list[set[str]] = []
         """Where to put the id of each job that ends."""
@@ -211,25 +210,12 @@ class QueueStore:
             job.attempt += 1
             self._make_ready(job, settlement.delay_s, now)
         elif isinstance(settlement, Dead):
-            self._dead_letter(job, settlement, now)
+            self._live.pop(job.id, None)
+            self._dead.add(job, settlement, now)
         else:
             self._order.give_back(job)
             self._pass_on()
         return SettleOutcome.OK
-
-    def _dead_letter(self, job: StoredJob, dead: Dead, now: float) -> None:
-        self._live.pop(job.id, None)
-        letter = DeadLetter(
-            id=job.id,
-            body=job.body,
-            reason=dead.reason,
-            error=dead.error,
-            attempt=job.attempt,
-            crashes=job.crashes,
-            died_at=datetime.fromtimestamp(now, UTC),
-            history=job.history,
-        )
-        self._dead[job.id] = (job, letter)
 
     def extend(self, table: LeaseTable, receipts: Sequence[str]) -> list[SettleOutcome]:
         with self._lock:
@@ -281,13 +267,13 @@ class QueueStore:
     def dead_letters(self, limit: int, offset: int) -> list[DeadLetter]:
         with self._lock:
             self._check_not_deleted()
-            return [letter for _, letter in islice(self._dead.values(), offset, offset + limit)]
+            return self._dead.page(limit, offset)
 
     def redrive(self, ids: Sequence[str] | None) -> int:
         with self._lock:
             self._check_not_deleted()
             now = self._clock.now()
-            jobs = self._take_dead(ids)
+            jobs = self._dead.take(ids)
             for job in jobs:
                 fresh = StoredJob(job.id, job.body, job.priority, number=job.number)
                 self._live[fresh.id] = fresh
@@ -297,11 +283,7 @@ class QueueStore:
     def discard(self, ids: Sequence[str] | None) -> int:
         with self._lock:
             self._check_not_deleted()
-            return len(self._take_dead(ids))
-
-    def _take_dead(self, ids: Iterable[str] | None) -> list[StoredJob]:
-        wanted = list(self._dead) if ids is None else [id_ for id_ in dict.fromkeys(ids) if id_ in self._dead]
-        return [self._dead.pop(id_)[0] for id_ in wanted]
+            return len(self._dead.take(ids))
 
     # -- results ----------------------------------------------------------------------------------
 
@@ -314,11 +296,7 @@ class QueueStore:
                 remaining_s = give_up_s - monotonic()
                 if found is not None or remaining_s <= 0:
                     return found
-                self._result_waiters += 1
-                try:
-                    self._clock.wait_until(inf, self._ended, remaining_s)
-                finally:
-                    self._result_waiters -= 1
+                self._wait_for_end(remaining_s)
 
     def status(self, job_id: str) -> JobStatus:
         with self._lock:
@@ -362,11 +340,14 @@ class QueueStore:
                     taken = set(ended)
                     ended.clear()
                     return taken
-                self._result_waiters += 1
-                try:
-                    self._clock.wait_until(inf, self._ended, remaining_s)
-                finally:
-                    self._result_waiters -= 1
+                self._wait_for_end(remaining_s)
+
+    def _wait_for_end(self, timeout_s: float) -> None:
+        self._result_waiters += 1
+        try:
+            self._clock.wait_until(inf, self._ended, timeout_s)
+        finally:
+            self._result_waiters -= 1
 
     def _tell(self, table: LeaseTable, settlements: Sequence[Settlement]) -> None:
         ids = [
