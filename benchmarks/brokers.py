@@ -12,6 +12,7 @@ from brokers.rabbitmq_server import PrivateRabbitMQ
 from brokers.redis_server import PrivateRedis
 
 BROKERS = ("memory", "sqlite", "redis", "rabbitmq")
+SERVERS = {"redis": PrivateRedis, "rabbitmq": PrivateRabbitMQ}
 
 
 @contextmanager
@@ -20,7 +21,7 @@ def private_brokers(names: tuple[str, ...]) -> Iterator[dict[str, str]]:
     urls = {"memory": "memory://", "sqlite": "sqlite://"}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-brokers-")))
-        for name, kind in (("redis", PrivateRedis), ("rabbitmq", PrivateRabbitMQ)):
+        for name, kind in SERVERS.items():
             if name in names:
                 (folder / name).mkdir()
                 server = kind(folder / name).start()

@@ -46,11 +46,7 @@ class Contender:
 
     @property
     def python(self) -> str:
-        return (
-            sys.executable
-            if self.environment is None
-            else str(ENVIRONMENTS / self.environment / "bin/python")
-        )
+        return python_of(self.environment)
 
     @property
     def installed(self) -> bool:
@@ -96,17 +92,15 @@ class Running:
         self._folder = folder
         self._path = folder / "record"
         self.record = Record(self._path)
-        # The contender must import nothing else of this tree, which has the incumbent's name.
-        (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
-        self._environment = os.environ | {
-            "BENCH_BROKER": contender.broker,
-            "BENCH_URL": url,
-            "BENCH_QUEUE": queue,
-            "BENCH_QUEUE_TYPE": contender.queue_type,
-            "BENCH_CONCURRENCY": str(contender.concurrency),
-            "BENCH_RECORD": str(self._path),
-            "PYTHONPATH": str(folder),
-        }
+        self._environment = variables(
+            folder,
+            BENCH_BROKER=contender.broker,
+            BENCH_URL=url,
+            BENCH_QUEUE=queue,
+            BENCH_QUEUE_TYPE=contender.queue_type,
+            BENCH_CONCURRENCY=str(contender.concurrency),
+            BENCH_RECORD=str(self._path),
+        )
         self._log = (folder / "log").open("wb")
         self._publisher = self._start(
             [contender.python, "-m", "benchmarks.publisher_process", contender.peer],
@@ -202,6 +196,20 @@ def running(contender: Contender, url: str, queue: str) -> Iterator[Running]:
             url = f"sqlite:///{folder}/jobs.db"
         with Running(contender, url, queue, Path(folder)) as one:
             yield one
+
+
+def python_of(environment: str | None) -> str:
+    """The interpreter of an environment; None for that of this process."""
+    return sys.executable if environment is None else str(ENVIRONMENTS / environment / "bin/python")
+
+
+def variables(folder: Path, **place: str) -> dict[str, str]:
+    """Make a folder from which a process imports the benchmark, and return its environment's variables.
+
+    It must import nothing else of this tree, which has the incumbent's name.
+    """
+    (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
+    return os.environ | place | {"PYTHONPATH": str(folder)}
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -84,6 +84,10 @@ class Peer(ABC):
     def send(self, kind: str) -> None:
         """Publish one job."""
 
+    async def publish(self, x: float, y: float) -> str:
+        """Publish one no-op job from a coroutine, and return its id: for the libraries of web services."""
+        raise NotImplementedError
+
     def send_batch(self, kind: str, count: int) -> None:
         """Publish so many jobs by one call, where the library has one."""
         raise NotImplementedError
