@@ -13,7 +13,7 @@ from .consuming.batch_executor import BatchExecutor
 from .consuming.batch_loop import BatchLoop
 from .consuming.executor import Executor
 from .consuming.loop import ConsumeLoop
-from .consuming.loops import LoopSettings
+from .consuming.loop_factory import LoopSettings
 from .handler_signature import check_handler, check_takes_job
 from .job_queue import Answer, InT, OutT
 from .orchestrator import Orchestrator

@@ -16,14 +16,14 @@ from ..domain.job_context import ConsumerContext
 from ..domain.limits import check_int, check_name
 from ..ports import ConsumerBackend
 from ..ports.base_classes import Closeable
+from .await_misuse import runs_event_loop
 from .backends import detect_consumer_backend
 from .consumer_checks import check_retry, check_settings, schema_of
 from .consuming.executor import Executor
 from .consuming.loop import ConsumeLoop, ConsumeStats
-from .consuming.loops import LoopSettings, make_loop
+from .consuming.loop_factory import LoopSettings, make_loop
 from .consuming.progress_reporter import ProgressReporter
 from .consuming.stop_conditions import Forever, StopCondition, one_poll, while_any
-from .event_loop import runs_event_loop
 from .handler_errors import try_to_log
 from .handler_signature import check_handler, check_takes_job
 from .job_queue import Answer, InT, OutT

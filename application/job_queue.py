@@ -8,7 +8,7 @@ from typing_extensions import TypeVar
 
 from ..domain import Job, JobSchema, Progress
 from ..ports import DeadLetter, JobStatus, PublishOutcome, QueueCounts
-from .event_loop import awaited
+from .await_misuse import awaited
 
 if TYPE_CHECKING:
     from .orchestrator import Orchestrator

@@ -14,9 +14,9 @@ from ..domain.job import NO_HEADERS
 from ..domain.limits import MAX_BODY_BYTES, check_int, check_job_ids, check_name, check_seconds
 from ..ports import DeadLetter, JobStatus, Message, Observer, OrchestratorBackend, PublishOutcome, QueueCounts
 from ..ports.base_classes import Closeable
+from .await_misuse import returned_id
 from .backends import detect_backend
 from .default_backend import default_url
-from .event_loop import returned_id
 from .failures import explained
 from .job_queue import InT, JobQueue, OutT
 from .observers import Observers

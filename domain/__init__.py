@@ -4,11 +4,11 @@ May import the standard library, pydantic and typing-extensions, nothing else.
 """
 
 from .any_json import AnyJSON
+from .batch_outcomes import Dead, Done, Retry
 from .handler_signals import HandlerSignal, Reject, RetryLater
 from .job import Job, new_job_id
 from .job_context import current_job
 from .job_progress import Progress, progress
-from .outcomes import Dead, Done, Retry
 from .queue import Queue, QueueKind
 from .retry import RetryPolicy
 from .schema import JobInput, JobOutput, JobSchema, SchemaLike, job_from_schema, read_schema

@@ -3,13 +3,14 @@
 from .backend import OrchestratorBackend
 from .capabilities import Capabilities, Durability, Lease, Redelivery
 from .consumer import ConsumerBackend
-from .delivery import Ack, Dead, Delivery, Release, Retry, Settled, Settlement, SettleOutcome
+from .delivery import Delivery
 from .ended_jobs import EndedJobs, UnknownEnds
 from .findings import Finding, Verdict
 from .observer import Attempt, Observer, Outcome
 from .publishing import Message, PublishOutcome, PublishStatus
 from .queue_contents import DeadLetter, Failure, QueueCounts
 from .results import EndedJob, JobResult, JobStatus, ResultStatus, ResultStore
+from .settlement import Ack, Dead, Release, Retry, Settled, Settlement, SettleOutcome
 
 __all__ = [
     "Ack",

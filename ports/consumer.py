@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from ..domain.job_progress import Progress
 from .base_classes import Closeable
-from .delivery import Delivery, Settled, Settlement, SettleOutcome
+from .delivery import Delivery
+from .settlement import Settled, Settlement, SettleOutcome
 
 
 class ConsumerBackend(Closeable):

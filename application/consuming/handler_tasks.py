@@ -1,24 +1,20 @@
 """Handlers that are an ``async def``, many at once: each a task on one event loop, which has a thread."""
 
 import asyncio
-import sys
 import threading
-import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from logging import Logger
-from time import monotonic
 from types import TracebackType
 
 from ...domain.printable import printable
 from ...ports import Delivery, Release, Settlement
+from .blocked_loop import BlockedLoopWatch
 from .handler_runner import HandlerRunner
 from .in_flight import InFlight
 
-_BLOCKED_S = 1.0
-"""For how long a handler may keep the event loop from running any other before that is told."""
 _CANCEL_S = 5.0
 """How long cancelled handlers may take to clean up before they are abandoned."""
 
@@ -52,13 +48,11 @@ class HandlerTasks(HandlerRunner):
         self._context = Context()
         self._tasks: dict[asyncio.Task[Settlement], Delivery] = {}
         self._is_ending = False
-        self._beat_s: float | None = None
-        """When the loop was asked for a sign of life that it hasn't given yet."""
-        self._has_warned = False
+        self._watch = BlockedLoopWatch(self._running_job, logger)
 
     def __enter__(self) -> None:
-        self._is_ending = self._has_warned = False
-        self._beat_s = None
+        self._is_ending = False
+        self._watch = BlockedLoopWatch(self._running_job, self._logger)
         self._context = copy_context()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, args=(self._loop,), name=self._name, daemon=True)
@@ -86,26 +80,13 @@ class HandlerTasks(HandlerRunner):
 
     def check(self) -> None:
         """Warn of a handler that blocks the event loop, and name it."""
-        loop, thread, asked_s = self._loop, self._thread, self._beat_s
-        if loop is None or thread is None:
-            return
-        if asked_s is None:
-            self._beat_s = monotonic()
-            self._have_called(self._beat)
-            return
-        blocked_s = monotonic() - asked_s
-        if blocked_s < _BLOCKED_S or self._has_warned:
-            return
-        self._has_warned = True
-        task = asyncio.current_task(loop)
-        job = next((delivery.id for each, delivery in list(self._tasks.items()) if each is task), None)
-        self._logger.warning(
-            "%s blocks the event loop for %.1f s, so no other job of this consumer runs; await in place of "
-            "blocking calls, or use asyncio.to_thread. It is at %s",
-            "something" if job is None else f"job {printable(job)}",
-            blocked_s,
-            _where(thread),
-        )
+        if self._thread is not None:
+            self._watch.look(self._have_called, self._thread)
+
+    def _running_job(self) -> str | None:
+        """Return the id of the job whose task the event loop runs just now."""
+        task = None if self._loop is None else asyncio.current_task(self._loop)
+        return next((delivery.id for each, delivery in list(self._tasks.items()) if each is task), None)
 
     def _have_called(self, function: Callable[[], object]) -> None:
         """Have the event loop's thread call a function, unless the loop has ended."""
@@ -114,10 +95,6 @@ class HandlerTasks(HandlerRunner):
                 self._loop.call_soon_threadsafe(function, context=self._context)
 
     # -- on the event loop's thread -----------------------------------------------------------------
-
-    def _beat(self) -> None:
-        self._beat_s = None
-        self._has_warned = False
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
@@ -162,12 +139,3 @@ class HandlerTasks(HandlerRunner):
 
     def _is_abandoned(self, error: BaseException) -> bool:
         return self._is_ending and isinstance(error, asyncio.CancelledError)
-
-
-def _where(thread: threading.Thread) -> str:
-    """Return file, line and function of the code that a thread runs."""
-    frame = sys._current_frames().get(thread.ident or 0)
-    if frame is None:
-        return "an unknown place"
-    at = traceback.extract_stack(frame)[-1]
-    return f"{at.filename}:{at.lineno}, in {at.name}"

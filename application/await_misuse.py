@@ -1,4 +1,4 @@
-"""Calls from a thread that runs an event loop."""
+"""What tells a caller that it awaits a method which is no coroutine."""
 
 import sys
 from typing import NoReturn
