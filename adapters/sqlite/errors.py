@@ -38,7 +38,7 @@ def translated(error: sqlite3.Error, path: Path) -> BackendError:
     code = _code(error)
     if code in _BUSY:
         return BackendUnavailable(
-            f"{path} was kept busy by others for longer than patience lasts: does one of them hang in a "
+            f"{path} was kept busy by others for longer than retry_timeout_s: does one of them hang in a "
             "transaction?"
         )
     if code in _DENIED:

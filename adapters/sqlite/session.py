@@ -90,7 +90,7 @@ class Session:
         """Run ``work`` in a transaction: no other process writes meanwhile, and it takes effect whole or not.
 
         Raises:
-            BackendUnavailable: others kept the file busy for as long as patience lasts, or the disk failed.
+            BackendUnavailable: others kept the file busy for ``retry_timeout_s``, or the disk failed.
             DiskFull: there is no room; nothing was done.
             CommitUnknown: the disk failed just when the transaction was to be made safe.
             BackendError: the file can't be used; the kind of error and its message say why.
