@@ -1,14 +1,19 @@
 """An orchestrator and a consumer on an adapter, for the clauses that they keep together."""
 
-from collections.abc import Callable, Iterator, Mapping
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
-from ..application import Consumer, Orchestrator
+from ..application import BatchConsumer, Consumer, Orchestrator
 from ..domain import Job, JobInput, JobOutput, JobSchema, QueueKind, RetryPolicy
 from ..ports import Message, OrchestratorBackend, PublishStatus
 from .check_context import CheckContext
+from .modes import ONE_AT_A_TIME, Mode
 
 QUEUE = "sums"
 
@@ -35,29 +40,112 @@ def add(job: Job[Numbers]) -> Total:
     return Total(total=job.payload.x + job.payload.y)
 
 
-class Recorder(Consumer):
-    """A consumer that runs a handler, and records the jobs that it was given."""
+class Recording(Consumer):
+    """What the consumers of the suite share: they run a handler, and record the jobs that they were given."""
 
-    def __init__(self, handler: Handler = add, retry: RetryPolicy | None = None) -> None:
+    def __init__(
+        self, handler: Handler = add, retry: RetryPolicy | None = None, mode: Mode = ONE_AT_A_TIME
+    ) -> None:
         super().__init__(QUEUE)
         self.handler = handler
         self.jobs: list[Job[Numbers]] = []
         self._own_policy = retry
+        self._mode = mode
 
     @property
     def retry(self) -> RetryPolicy | None:  # type: ignore[override]
         """The policy given to this recorder."""
         return self._own_policy
 
-    def run(self, job: Job[Numbers]) -> Any:
-        """Hand the job to the handler."""
+    def handle(self, job: Job[Numbers]) -> Any:
+        """Record the job, and hand it to the handler."""
         self.jobs.append(job)
         return self.handler(job)
 
+    def is_told(self, job: Job[Numbers]) -> bool:
+        """Whether the handler of this job can see that its lease was lost (LSE-4)."""
+        return self.lease_lost
+
     @property
     def ids(self) -> list[str]:
-        """The ids of the jobs that were run, in order."""
+        """The ids of the jobs that were run, in the order in which their handlers began."""
         return [job.id for job in self.jobs]
+
+    def ran(self, ids: Sequence[str]) -> bool:
+        """Whether these jobs were run and no others, each once: in this order, unless many run at once."""
+        if self._mode.is_ordered:
+            return self.ids == list(ids)
+        return sorted(self.ids) == sorted(ids)
+
+
+class Recorder(Recording):
+    """A consumer whose handler is a plain function: one job at a time, or many, each on a thread."""
+
+    @property
+    def concurrency(self) -> int:  # type: ignore[override]
+        """How many jobs run at once."""
+        return self._mode.at_once
+
+    def run(self, job: Job[Numbers]) -> Any:
+        """Run one job."""
+        return self.handle(job)
+
+
+class TaskRecorder(Recorder):
+    """A consumer whose handler is an ``async def``: each job is a task, which awaits what may take long."""
+
+    _threads: ThreadPoolExecutor | None = None
+
+    def connect(self, *args: Any, **settings: Any) -> None:
+        """Connect, with a thread for each job that may run."""
+        self._threads = ThreadPoolExecutor(self._mode.at_once)
+        super().connect(*args, **settings)
+
+    def close(self) -> None:
+        """Disconnect, and end the threads."""
+        super().close()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+
+    async def run(self, job: Job[Numbers]) -> Any:
+        """Run one job."""
+        handle = partial(copy_context().run, self.handle, job)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, handle)
+
+
+class BatchRecorder(Recording, BatchConsumer):
+    """A consumer whose handler takes batches: it runs their jobs one after the other."""
+
+    def __init__(self, *args: Any, batch_wait_s: float, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._batch_wait_s = batch_wait_s
+
+    @property
+    def batch_wait_s(self) -> float:  # type: ignore[override]
+        """How long a batch that isn't full waits for more jobs."""
+        return self._batch_wait_s
+
+    @property
+    def batch_size(self) -> int:  # type: ignore[override]
+        """How many jobs a batch has at most."""
+        return self._mode.at_once
+
+    def run_batch(self, jobs: Sequence[Job[Numbers]]) -> list[Any]:
+        """Run the jobs of a batch; what is raised for one is the outcome of that one."""
+        return [self._outcome(job) for job in jobs]
+
+    def _outcome(self, job: Job[Numbers]) -> Any:
+        try:
+            return self.handle(job)
+        except Exception as error:
+            return error
+
+    def is_told(self, job: Job[Numbers]) -> bool:
+        """Whether the handler can see that the lease of this very job was lost (LSE-4)."""
+        return self.is_lost(job)
+
+
+RecordingT = TypeVar("RecordingT", bound=Recording)
 
 
 @dataclass(slots=True)
@@ -72,12 +160,27 @@ class App:
         """Publish one job."""
         return self.orchestrator.publish(QUEUE, data, **options)
 
-    def publish_raw(self, id_: str, body: bytes) -> None:
-        """Publish a body as it is, past the encoder."""
-        (outcome,) = self.backend.publish(QUEUE, [Message(id_, body)])
-        assert outcome.status is PublishStatus.ACCEPTED
+    def publish_many(self, count: int) -> list[str]:
+        """Publish so many jobs at once, numbered from 0 as ``x``, and return their ids."""
+        outcomes = self.orchestrator.publish_batch(QUEUE, [Numbers(x=n) for n in range(count)])
+        assert {outcome.status for outcome in outcomes} <= {PublishStatus.ACCEPTED}
+        return [outcome.id for outcome in outcomes]
 
-    def consume(self, consumer: Recorder, count: int, *, lease_s: float = 60.0) -> Recorder:
+    def publish_raw(self, bodies: Mapping[str, bytes]) -> None:
+        """Publish bodies by their ids, as they are, past the encoder."""
+        outcomes = self.backend.publish(QUEUE, [Message(id_, body) for id_, body in bodies.items()])
+        assert {outcome.status for outcome in outcomes} == {PublishStatus.ACCEPTED}
+
+    def recorder(
+        self, handler: Handler = add, retry: RetryPolicy | None = None, *, batch_wait_s: float = 0.01
+    ) -> Recording:
+        """Make a consumer that runs its jobs in the mode of the check that runs."""
+        mode = self.context.mode
+        if mode.in_batches:
+            return BatchRecorder(handler, retry, mode, batch_wait_s=batch_wait_s)
+        return (TaskRecorder if mode.is_async else Recorder)(handler, retry, mode)
+
+    def consume(self, consumer: RecordingT, count: int, *, lease_s: float = 60.0) -> RecordingT:
         """Connect ``consumer``, let it attempt ``count`` deliveries, and close it."""
         with consumer:
             timeout_s = self.context.harness.timeout_s

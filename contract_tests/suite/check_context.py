@@ -4,7 +4,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from math import inf
@@ -29,6 +29,7 @@ from ..ports import (
     SettleOutcome,
 )
 from .harness import Harness
+from .modes import ONE_AT_A_TIME, Mode
 from .profiles import Profile
 from .violation import demand
 
@@ -36,6 +37,8 @@ ValueT = TypeVar("ValueT")
 
 LONG_LEASE_S = 600.0
 """A lease that never runs out during a check."""
+_FEWER = 5
+"""By how much fewer examples a property has where it runs once more, with many jobs at once."""
 _STEP_S = 0.02
 CLOCKS_DIFFER_S = 0.002
 """The broker may count in whole milliseconds, so that two readings of one moment differ by as much."""
@@ -168,6 +171,8 @@ class CheckContext:
     """How many examples of properties were run so far; of one that failed, up to the first that did."""
     failed: bool = False
     """Whether the check that runs has found an example that fails."""
+    mode: Mode = ONE_AT_A_TIME
+    """How the application's consumers run the jobs of the check that runs."""
     _capabilities: list[Capabilities] = field(default_factory=list)
 
     @property
@@ -291,7 +296,9 @@ class CheckContext:
         give_up = time.monotonic() + timeout_s
         while not future.done():
             assert time.monotonic() < give_up, f"a call should have returned within {timeout_s:g} s"
-            self.pass_time(_STEP_S)
+            wait([future], _STEP_S)
+            if self.harness.virtual_time and not future.done():
+                self.harness.advance(_STEP_S)
         return future.result()
 
     def failure_of(self, call: Callable[[], object]) -> BaseException | None:
@@ -362,6 +369,9 @@ class CheckContext:
     def _property(
         self, examples: int, strategies: dict[str, SearchStrategy[Any]]
     ) -> Callable[[Callable[..., None]], None]:
+        if self.mode is not ONE_AT_A_TIME:  # in the other modes the values are the same, and some will do
+            examples = max(2, examples // _FEWER)
+
         def run(body: Callable[..., None]) -> None:
             __tracebackhide__ = True
 

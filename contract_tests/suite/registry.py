@@ -1,7 +1,7 @@
 """The checks of the suite, each with the clauses that it proves."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Literal
@@ -9,6 +9,7 @@ from typing import Literal
 from ..ports import Capabilities
 from .check_context import CheckContext
 from .clauses import CLAUSES
+from .modes import ONE_AT_A_TIME, Mode
 
 Feature = Literal["stack", "priority", "dedupe", "results"]
 
@@ -21,12 +22,15 @@ class Check:
     run: Callable[[CheckContext], None]
     needs: Feature | None = None
     """The capability without which the clause doesn't apply; its refusal is then checked instead."""
+    mode: Mode | None = None
+    """How its consumers run their jobs; None where it drives the adapter without the application's."""
 
     @property
     def name(self) -> str:
-        """The clauses and what is checked, as a pytest function is named."""
+        """The clauses, what is checked and in which mode, as a pytest function is named."""
         clauses = "_".join(clause.replace("-", "") for clause in self.clauses)
-        return f"test_{clauses}_{self.run.__name__}"
+        mode = "" if self.mode is None else f"[{self.mode.name}]"
+        return f"test_{clauses}_{self.run.__name__}{mode}"
 
     @property
     def sentence(self) -> str:
@@ -56,15 +60,15 @@ _MODULES = (
 
 
 def check(
-    *clauses: str, needs: Feature | None = None
+    *clauses: str, needs: Feature | None = None, modes: Sequence[Mode | None] = (None,)
 ) -> Callable[[Callable[[CheckContext], None]], Callable[[CheckContext], None]]:
-    """Register the decorated function as a check of ``clauses``."""
+    """Register the decorated function as a check of ``clauses``: once, or once for each of ``modes``."""
     unknown = [clause for clause in clauses if clause not in CLAUSES]
     if unknown or not clauses:
         raise ValueError(f"a check names clauses of the contract, not {unknown}")
 
     def register(run: Callable[[CheckContext], None]) -> Callable[[CheckContext], None]:
-        _checks.append(Check(clauses, run, needs))
+        _checks.extend(Check(clauses, run, needs, mode) for mode in modes)
         return run
 
     return register
@@ -81,10 +85,10 @@ def refusal(feature: Feature) -> Callable[[Callable[[CheckContext], None]], Call
 
 
 def all_checks() -> list[Check]:
-    """Every check of the suite, in the contract's order."""
+    """Every check of the suite in the contract's order; those with many jobs at once after all others."""
     for module in _MODULES:
         import_module(f"{__package__}.checks.{module}")
-    return list(_checks)
+    return sorted(_checks, key=lambda check: check.mode not in (None, ONE_AT_A_TIME))
 
 
 def applicable(check: Check, capabilities: Capabilities) -> tuple[Callable[[CheckContext], None], bool]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 from .check_context import CheckContext
 from .harness import Harness
+from .modes import ONE_AT_A_TIME
 from .profiles import PROFILES
 from .registry import Check, all_checks, applicable
 from .violation import ContractViolation
@@ -17,6 +18,8 @@ class Result:
 
     check: str
     clauses: tuple[str, ...]
+    mode: str | None
+    """How its consumers ran their jobs; None where the check needs no consumer of the application's."""
     refusal: bool
     """Whether the refusal of an unsupported capability was checked in place of the clause."""
     broken: str | None
@@ -35,6 +38,7 @@ def run_check(context: CheckContext, check: Check) -> tuple[Result, BaseExceptio
     """Run one check on ``context``; return its result, and what it raised."""
     __tracebackhide__ = True
     examples, began, context.failed = context.examples, time.perf_counter(), False
+    context.mode = check.mode or ONE_AT_A_TIME
     run, refused = applicable(check, context.capabilities)
     error: BaseException | None = None
     try:
@@ -47,6 +51,7 @@ def run_check(context: CheckContext, check: Check) -> tuple[Result, BaseExceptio
     result = Result(
         check=check.name,
         clauses=check.clauses,
+        mode=None if check.mode is None else check.mode.name,
         refusal=refused,
         broken=broken,
         error=None if error is None else f"{type(error).__name__}: {error}",

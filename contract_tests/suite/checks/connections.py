@@ -8,8 +8,9 @@ from functools import partial
 from ...domain import Queue
 from ...domain.errors import Closed
 from ...ports import Ack, Lease, Message, OrchestratorBackend, PublishStatus, SettleOutcome
-from ..app import QUEUE, Numbers, Recorder, app_on
+from ..app import QUEUE, Numbers, app_on
 from ..check_context import LONG_LEASE_S, CheckContext
+from ..modes import EVERY_MODE, ONE_AT_A_TIME
 from ..registry import check
 from ..violation import demand
 from .receiving import blocked_receive
@@ -62,20 +63,20 @@ def jobs_are_taken_by_hand_over_a_cut(context: CheckContext) -> None:
         assert app.orchestrator.receive_message(QUEUE) is None
 
 
-@check("CON-1")
+@check("CON-1", modes=EVERY_MODE)
 def a_blocked_receiver_survives_a_cut(context: CheckContext) -> None:
     """A receiver that was cut off while it waited is neither deaf nor dead: the application goes on."""
-    with app_on(context) as app, Recorder() as consumer:
+    with app_on(context) as app, app.recorder() as consumer:
         consumer.connect(app.orchestrator, poll_timeout_s=300.0)
         consuming = context.start(lambda: consumer.consume(1, block=True))
-        time.sleep(0.1)
+        time.sleep(0.1 if context.mode is ONE_AT_A_TIME else 0.03)
         context.harness.sever(app.backend)
         job_id = app.publish(Numbers())
         assert context.finish(consuming) == 1
         assert consumer.ids == [job_id]
 
 
-@check("CON-1")
+@check("CON-1", modes=EVERY_MODE)
 def what_was_finished_when_a_connection_was_cut_is_settled(context: CheckContext) -> None:
     """A finished job is done, and never run again, though a cut met its settlement while its lease stood.
 
@@ -88,7 +89,7 @@ def what_was_finished_when_a_connection_was_cut_is_settled(context: CheckContext
             if len(consumer.jobs) == 1:
                 context.harness.sever(app.backend)
 
-        with Recorder(cut_the_first_time) as consumer:
+        with app.recorder(cut_the_first_time) as consumer:
             consumer.connect(app.orchestrator, lease_s=LONG_LEASE_S)
             app.publish(Numbers())
             context.call_in_time(lambda: consumer.consume(1, block=True))

@@ -9,8 +9,9 @@ from ...domain import Job, Queue, QueueKind
 from ...domain.errors import InvalidInput, QueueNotFound, SchemaMismatch
 from ...domain.limits import MAX_BODY_BYTES
 from ...ports import Ack, Dead, Message, OrchestratorBackend, PublishStatus, Retry
-from ..app import QUEUE, Numbers, Recorder, app_on
+from ..app import QUEUE, Numbers, app_on
 from ..check_context import CheckContext
+from ..modes import EVERY_MODE
 from ..registry import check, refusal
 from ..violation import demand
 
@@ -71,7 +72,7 @@ def an_id_is_kept_to_the_end(context: CheckContext) -> None:
         demand("PUB-2", letters == ids, f"the dead letters are {letters}")
 
 
-@check("PUB-2")
+@check("PUB-2", modes=EVERY_MODE)
 def the_id_is_the_jobs_own(context: CheckContext) -> None:
     """The id that publish returns is that of the job that the handler sees."""
     with app_on(context) as app:
@@ -80,7 +81,7 @@ def the_id_is_the_jobs_own(context: CheckContext) -> None:
             app.publish(Job(schema_name=QUEUE, payload=Numbers(), id="mine")),
         ]
         assert returned[1] == "mine"
-        assert app.consume(Recorder(), 2).ids == returned
+        assert app.consume(app.recorder(), 2).ran(returned)
 
 
 @check("PUB-3")
