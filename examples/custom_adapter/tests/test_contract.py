@@ -20,7 +20,7 @@ class SpoolHarness(Harness):
         return SpoolClient(self.spool, namespace=namespace)
 
     def crash(self, consumer: ConsumerBackend) -> None:
-        """Nothing to do: one that is never heard of again is dead. test_processes.py truly kills some."""
+        """The suite stops using it, so its leases end by themselves. test_processes.py truly kills some."""
 
     def sever(self, backend: OrchestratorBackend) -> None:
         """Nothing to do: there is no connection."""
@@ -32,7 +32,7 @@ class SpoolHarness(Harness):
         shutil.rmtree(self.spool)
 
     def redelivery_s(self, lease_s: float) -> float:
-        return lease_s + 0.05  # a lease needs nobody to end it
+        return lease_s + 0.05  # a lease ends by the clock, and a waiting receiver takes the job at once
 
 
 globals().update(contract_suite(SpoolHarness))
