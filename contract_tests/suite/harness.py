@@ -41,6 +41,16 @@ class Harness(ABC):
     def sever(self, backend: OrchestratorBackend) -> None:
         """Break every connection of ``backend`` and of its consumers, without telling them."""
 
+    def cut_reply(self, backend: OrchestratorBackend) -> bool:
+        """Have the broker carry out the next request of ``backend``, and lose its reply with the connection.
+
+        Optional. Without it the suite can't see whether a request whose reply was lost is repeated blindly.
+
+        Returns:
+            Whether the reply will be lost; False, as here, if the harness can't do that.
+        """
+        return False
+
     @abstractmethod
     def destroy(self, namespace: str) -> None:
         """Remove all that is left of ``namespace``; nobody is connected to it any more."""

@@ -34,6 +34,11 @@ class BrokenHarness(Harness):
         backend.fault.sever(backend)
         self.inner.sever(backend.inner)
 
+    def cut_reply(self, backend: OrchestratorBackend) -> bool:
+        """Lose a reply to the fault, or to the client inside."""
+        assert isinstance(backend, BrokenBackend)
+        return backend.fault.cut_reply(backend) or self.inner.cut_reply(backend.inner)
+
     def destroy(self, namespace: str) -> None:
         """Remove what is left."""
         if fault := self._made.pop(namespace, None):

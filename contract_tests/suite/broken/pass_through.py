@@ -9,6 +9,7 @@ from ...ports import (
     ConsumerBackend,
     DeadLetter,
     Delivery,
+    Finding,
     JobResult,
     JobStatus,
     Message,
@@ -96,8 +97,21 @@ class PassThrough:
     def status(self, client: "BrokenBackend", queue: str, job_id: str) -> JobStatus:
         return client.inner.status(queue, job_id)
 
+    def queues(self, client: "BrokenBackend") -> list[Queue]:
+        return client.inner.queues()
+
+    def diagnose(self, client: "BrokenBackend") -> list[Finding]:
+        return client.inner.diagnose()
+
+    def make_url(self, client: "BrokenBackend", with_passwords: bool) -> str:
+        return client.inner.make_url(with_passwords=with_passwords)
+
     def sever(self, client: "BrokenBackend") -> None:
         """The client's connections are about to be cut."""
+
+    def cut_reply(self, client: "BrokenBackend") -> bool:
+        """Lose the reply to the client's next request, if this can; else the harness inside may."""
+        return False
 
     def close(self, client: "BrokenBackend") -> None:
         client.inner.close()
@@ -171,6 +185,15 @@ class BrokenBackend(OrchestratorBackend):
 
     def status(self, queue: str, job_id: str) -> JobStatus:
         return self.fault.status(self, queue, job_id)
+
+    def queues(self) -> list[Queue]:
+        return self.fault.queues(self)
+
+    def diagnose(self) -> list[Finding]:
+        return self.fault.diagnose(self)
+
+    def make_url(self, *, with_passwords: bool = False) -> str:
+        return self.fault.make_url(self, with_passwords)
 
     def close(self) -> None:
         self.fault.close(self)
