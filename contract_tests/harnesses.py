@@ -16,6 +16,8 @@ class LocalHarness(Harness):
     """Queues in memory, on a clock that stands still."""
 
     lease_s = 10.0
+    wake_s = 0.2
+    secrets = None
     virtual_time = True
 
     def __init__(self) -> None:
@@ -57,6 +59,8 @@ class ShortTimeoutHarness(LocalHarness):
 class SQLiteHarness(Harness):
     """Queues in one file, with a namespace for each check."""
 
+    secrets = None
+    wake_s = 0.1  # less than the quarter of a second after which a waiter looks by itself
     lease_s = 0.6  # a sync may take half of it, where the disk has other work
 
     def __init__(self) -> None:

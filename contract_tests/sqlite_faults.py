@@ -83,7 +83,7 @@ FAULTS = (
     TextFault(
         "CountsExpiredLeasesTwice",
         "A lease that has ended counts as ready and as in flight.",
-        ("CNT-1", "I9", "LSE-2", "LSE-4", "ADM-2"),
+        ("CNT-1", "I9", "LSE-1", "LSE-2"),
         r"SELECT count\(\*\) FROM lease WHERE queue = \? AND ends <= \?",
         "SELECT count(*) * 2 FROM lease WHERE queue = ? AND ends <= ?",
     ),

@@ -42,7 +42,8 @@ class Dead(NamedTuple):
     """What is known of the last failure; a caller that waits for the result gets it (RES-1).
 
     Up to ``domain.limits.MAX_FAILURE_CHARS`` characters, of any kind that UTF-8 can encode. A backend stores
-    them as they are. If it has too little room, it keeps the end.
+    them as they are. If it has too little room, it keeps the end. What UTF-8 can't encode, such as half of a
+    surrogate pair, raises nothing; a backend may keep something else in its place.
     """
 
 

@@ -66,7 +66,12 @@ class QueueUnderTest:
         """Publish a message for each id, as one batch, and demand that all are accepted."""
         messages = [self.message(id_, priority=priority, delay_s=delay_s) for id_ in ids]
         outcomes = self.backend.publish(self.name, messages)
-        assert [outcome.status for outcome in outcomes] == [PublishStatus.ACCEPTED] * len(ids)
+        statuses = [outcome.status for outcome in outcomes]
+        refused = [status for status in statuses if status is not PublishStatus.ACCEPTED]
+        assert len(statuses) == len(ids), f"{len(ids)} messages got {len(statuses)} answers"
+        assert not refused, (
+            f"of {len(ids)} messages, {len(refused)} weren't accepted: the first was {refused[0]}"
+        )
         return outcomes
 
     def consumer(self, *, lease_s: float = LONG_LEASE_S) -> ConsumerBackend:
@@ -82,7 +87,7 @@ class QueueUnderTest:
     def receive_one(self, consumer: ConsumerBackend) -> Delivery:
         """Receive one job that should be there."""
         deliveries = self.receive(consumer)
-        assert len(deliveries) == 1, "a job should be ready, and none came"
+        assert len(deliveries) == 1, f"one job should come, and these came: {_ids(deliveries)}"
         return deliveries[0]
 
     def receive_nothing(self, consumer: ConsumerBackend) -> None:
@@ -100,7 +105,7 @@ class QueueUnderTest:
             harness.advance(max(0.0, due - harness.now()) + self.backend.capabilities.delay_resolution_s)
             deliveries = self.receive(consumer)
         early_s = due - harness.now()
-        assert len(deliveries) == 1, "a job should be ready, and none came"
+        assert len(deliveries) == 1, f"one job should come, and these came: {_ids(deliveries)}"
         demand(clause, early_s <= CLOCKS_DIFFER_S, f"{deliveries[0].id} came {early_s:.3f} s early")
         return deliveries[0]
 
@@ -110,12 +115,18 @@ class QueueUnderTest:
         for _ in range(count):
             delivery = self.receive_one(consumer)
             ids.append(delivery.id)
-            assert self.settle(consumer, Ack(delivery.receipt)) is SettleOutcome.OK
+            self.settle_ok(consumer, Ack(delivery.receipt))
         return ids
 
     def settle(self, consumer: ConsumerBackend, settlement: Settlement) -> SettleOutcome:
         """Settle one delivery."""
         return consumer.settle([settlement]).outcomes[0]
+
+    def settle_ok(self, consumer: ConsumerBackend, settlement: Settlement) -> None:
+        """Settle one delivery that is held, and demand that this counts."""
+        outcome = self.settle(consumer, settlement)
+        what = type(settlement).__name__
+        assert outcome is SettleOutcome.OK, f"{what} of what is held was answered {outcome}, not OK"
 
     def counts(self) -> QueueCounts:
         """Count the queue's jobs."""

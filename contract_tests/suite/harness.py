@@ -18,8 +18,18 @@ class Harness(ABC):
     timeout_s: float = 30.0
     """Seconds that the suite waits, on a busy machine, for something that should happen at once."""
 
-    secrets: tuple[str, ...] = ()
-    """Passwords that :meth:`make` connects with, which must show up nowhere (SEC-3)."""
+    wake_s: float = 0.5
+    """Seconds within which who waits on an idle machine has what it waits for, once that is there (RCV-2).
+
+    The suite wakes a few times, and demands that one of them is as fast: a poll behind a notification that
+    doesn't arrive is slower each time, a busy machine only now and then.
+    """
+
+    secrets: tuple[str, ...] | None = ()
+    """Passwords that :meth:`make` connects with, which must show up nowhere (SEC-3).
+
+    None if it connects without any. The suite warns of an empty tuple, with which SEC-3 proves nothing.
+    """
 
     virtual_time: bool = False
     """Whether the broker's clock stands still but for :meth:`advance`."""
@@ -42,9 +52,10 @@ class Harness(ABC):
         """Break every connection of ``backend`` and of its consumers, without telling them."""
 
     def cut_reply(self, backend: OrchestratorBackend) -> bool:
-        """Have the broker carry out the next request of ``backend``, and lose its reply with the connection.
+        """Have the broker carry out the next change that ``backend`` asks for, and lose the reply.
 
-        Optional. Without it the suite can't see whether a request whose reply was lost is repeated blindly.
+        The connection breaks with it. This is optional: without it, the suite can't see whether a request
+        whose reply was lost is repeated blindly.
 
         Returns:
             Whether the reply will be lost; False, as here, if the harness can't do that.

@@ -55,6 +55,14 @@ _MODULES = (
     "many_results",
     "connections",
     "hostile_input",
+    "scale",
+    "places",
+    "races",
+    "wakeups",
+    "tokens",
+    "values",
+    "lost_replies",
+    "traces",
     "state_machine",
 )
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 from .check_context import CheckContext
+from .clauses import CLAUSES
 from .harness import Harness
 from .modes import ONE_AT_A_TIME
 from .profiles import PROFILES
@@ -40,25 +41,34 @@ def run_check(context: CheckContext, check: Check) -> tuple[Result, BaseExceptio
     examples, began, context.failed = context.examples, time.perf_counter(), False
     context.mode = check.mode or ONE_AT_A_TIME
     run, refused = applicable(check, context.capabilities)
-    error: BaseException | None = None
+    error: Exception | None = None
     try:
         run(context)
     except Exception as raised:
         error = raised
     broken = None
-    if error is not None:
-        broken = error.clause if isinstance(error, ContractViolation) else check.clauses[0]
+    if isinstance(error, ContractViolation):
+        broken = error.clause
+    elif error is not None:
+        broken = check.clauses[0]
+        error.add_note(f"[{broken}] {CLAUSES[broken]}")
     result = Result(
         check=check.name,
         clauses=check.clauses,
         mode=None if check.mode is None else check.mode.name,
         refusal=refused,
         broken=broken,
-        error=None if error is None else f"{type(error).__name__}: {error}",
+        error=None if error is None else _described(error, broken),
         examples=context.examples - examples,
         seconds=round(time.perf_counter() - began, 3),
     )
     return result, error
+
+
+def _described(error: Exception, clause: str | None) -> str:
+    """What was seen, with the clause that it breaks."""
+    named = "" if isinstance(error, ContractViolation) else f"[{clause}] "
+    return f"{type(error).__name__}: {named}{error}"
 
 
 def run_contract(

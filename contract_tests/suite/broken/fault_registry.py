@@ -52,6 +52,14 @@ _MODULES = (
     "administration",
     "results",
     "connections",
+    "scale",
+    "places",
+    "races",
+    "wakeups",
+    "tokens",
+    "values",
+    "transactions",
+    "traces",
 )
 
 

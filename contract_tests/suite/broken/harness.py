@@ -14,7 +14,8 @@ class BrokenHarness(Harness):
         self.lease_s = inner.lease_s
         self.timeout_s = inner.timeout_s
         self.virtual_time = inner.virtual_time
-        self.secrets = (*inner.secrets, *fault.make.secrets)
+        self.wake_s = inner.wake_s
+        self.secrets = (*(inner.secrets or ()), *fault.make.secrets) or None
         self._fault = fault
         self._made: dict[str, PassThrough] = {}
 

@@ -14,6 +14,7 @@ from ...ports import (
     Message,
     PublishOutcome,
     PublishStatus,
+    Release,
     Settled,
     Settlement,
     SettleOutcome,
@@ -180,12 +181,13 @@ class TwoTakersSeeOneJob(PassThrough):
         self._takes = 0
         self._latest: list[Delivery] = []
 
-    def taking(self, take: Callable[[], list[Delivery]]) -> list[Delivery]:
+    def taking(self, consumer: BrokenConsumer, take: Callable[[], list[Delivery]]) -> list[Delivery]:
         """Take, and see what another took meanwhile."""
         before = self._takes
         time.sleep(_GAP_S / 4)
         came = take()
-        if not came and self._takes > before:
+        if self._takes > before:
+            consumer.inner.settle([Release(delivery.receipt) for delivery in came])
             return self._latest
         if came:
             self._takes += 1
@@ -194,7 +196,7 @@ class TwoTakersSeeOneJob(PassThrough):
 
     def receive(self, consumer: BrokenConsumer, max_jobs: int, timeout_s: float) -> list[Delivery]:
         receive = super().receive
-        return self.taking(lambda: receive(consumer, max_jobs, timeout_s))
+        return self.taking(consumer, lambda: receive(consumer, max_jobs, timeout_s))
 
 
 @breaks("ADM-3")

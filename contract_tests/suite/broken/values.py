@@ -180,7 +180,7 @@ class TimesToKeepAreWholeSeconds(PassThrough):
 
     def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
         if isinstance(settlement, Ack) and settlement.result_ttl_s < 1:
-            return settlement._replace(result=None if settlement.result is None else b"", result_ttl_s=1e-6)
+            return settlement._replace(result_ttl_s=0.0)
         return settlement
 
 
@@ -209,7 +209,7 @@ class ResultsAgeFromTheDelivery(RecordsDeliveries):
     def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
         if isinstance(settlement, Ack) and settlement.receipt in self._since:
             age_s = self.now() - self._since[settlement.receipt]
-            return settlement._replace(result_ttl_s=max(1e-6, settlement.result_ttl_s - age_s))
+            return settlement._replace(result_ttl_s=max(0.0, settlement.result_ttl_s - age_s))
         return settlement
 
 

@@ -120,18 +120,22 @@ class ARetryDueSoonerWakesNobody(WakesByEveryCause):
 
 @breaks("LSE-1", where=timed)
 class ALaterLeaseWakesNobody(WakesByEveryCause):
-    """A receiver plans for the leases that stand when it begins to wait, and for no later one."""
+    """A receiver plans for the leases that stand when it is called, and for no later one."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         super().__init__(now)
-        self._granted: list[tuple[float, float]] = []
+        self._ends: list[float] = []
+        self._call = threading.local()
 
     def leased(self, moment: float) -> None:
-        self._granted.append((self.now(), moment))
+        self._ends.append(moment)
+
+    def receive(self, consumer: BrokenConsumer, max_jobs: int, timeout_s: float) -> list[Delivery]:
+        self._call.known = min((moment for moment in self._ends if moment > self.now()), default=inf)
+        return super().receive(consumer, max_jobs, timeout_s)
 
     def wait(self, seen: int, give_up: float) -> None:
-        known = min((moment for _, moment in list(self._granted) if moment > self.now()), default=inf)
-        super().wait(seen, min(give_up, known))
+        super().wait(seen, min(give_up, self._call.known))
 
 
 @breaks("RCV-2")
@@ -188,7 +192,7 @@ class WakesBeforeTheCommit(WakesByEveryCause):
 
 
 @breaks("RCV-1")
-class AnInterruptEndsAllWaits(WaitsForNotifications):
+class AnInterruptEndsAllWaits(WakesByEveryCause):
     """Interrupting one consumer ends the wait of every other too."""
 
     def interrupt(self, consumer: BrokenConsumer) -> None:
@@ -198,11 +202,6 @@ class AnInterruptEndsAllWaits(WaitsForNotifications):
     def __init__(self, now: Callable[[], float]) -> None:
         super().__init__(now)
         self._waiting: set[BrokenConsumer] = set()
-
-    def publish(self, client: BrokenBackend, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
-        outcomes = super().publish(client, queue, messages)
-        self.notify()
-        return outcomes
 
     def receive(self, consumer: BrokenConsumer, max_jobs: int, timeout_s: float) -> list[Delivery]:
         self._waiting.add(consumer)

@@ -42,7 +42,7 @@ def count_queue_messages_is_what_waits(context: CheckContext) -> None:
             app.publish(Numbers())
         app.publish(Numbers(), delay_s=3600)
         consumer = app.backend.open_consumer(QUEUE)
-        assert context.receive(consumer)
+        demand("CNT-1", context.receive(consumer), "of three ready jobs none came")
         context.eventually(lambda: _same(app.orchestrator.count_queue_messages(QUEUE), 3))
 
 
@@ -69,7 +69,8 @@ def declaring_again_changes_nothing(context: CheckContext) -> None:
             except QueueConflict:
                 continue
             raise AssertionError(f"a fifo queue could be declared as {kind}")
-        assert queue.receive_one(queue.consumer()).id == "job"
+        came = queue.receive_one(queue.consumer()).id
+        demand("ADM-1", came == "job", f"after it was declared again, {came} came")
 
 
 @check("ADM-1")
@@ -105,10 +106,11 @@ def purging_empties_what_waits(context: CheckContext) -> None:
         demand("ADM-2", purged == 3, f"it says {purged}, and 3 waited")
         queue.expect_counts(in_flight=1, dead=1)
         queue.receive_nothing(consumer)
-        assert queue.settle(consumer, Ack(held.receipt)) is SettleOutcome.OK
+        queue.settle_ok(consumer, Ack(held.receipt))
         demand("ADM-2", queue.backend.purge(queue.name) == 0, "a second purge found jobs")
         queue.publish("a")  # its id is free again
-        assert queue.receive_one(consumer).id == "a"
+        came = queue.receive_one(consumer).id
+        demand("ADM-2", came == "a", f"after the purge a was published, and {came} came")
 
 
 @check("ADM-3")

@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from ...ports import Dead, Retry, SettleOutcome
+from ...ports import Dead, Retry
 from ..check_context import CheckContext, QueueUnderTest
 from ..registry import check
 from ..violation import demand
@@ -14,10 +14,10 @@ def _bury(queue: QueueUnderTest, count: int) -> list[str]:
     consumer, died = queue.consumer(), list[str]()
     for _ in range(count):
         receipt = queue.receive_one(consumer).receipt
-        assert queue.settle(consumer, Retry(receipt, 0.0, "once")) is SettleOutcome.OK
+        queue.settle_ok(consumer, Retry(receipt, 0.0, "once"))
     for _ in range(count):
         delivery = queue.receive_one(consumer)
-        assert queue.settle(consumer, Dead(delivery.receipt, "rejected", delivery.id)) is SettleOutcome.OK
+        queue.settle_ok(consumer, Dead(delivery.receipt, "rejected", delivery.id))
         died.append(delivery.id)
     consumer.close()
     return died

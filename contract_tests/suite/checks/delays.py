@@ -109,7 +109,8 @@ def a_delayed_job_waits_in_the_broker(context: CheckContext) -> None:
         consumer.close()
         publisher.close()
         successor = context.queue_on(other)
-        assert successor.receive_when_due(successor.consumer(), sent + soon_s, "DLY-1").id == "soon"
+        came = successor.receive_when_due(successor.consumer(), sent + soon_s, "DLY-1").id
+        demand("DLY-3", came == "soon", f"once its publisher had gone, {came} came")
         successor.expect_counts(delayed=1, in_flight=1)
 
 
@@ -119,7 +120,8 @@ def a_far_job_blocks_no_other(context: CheckContext) -> None:
     with context.queue() as queue:
         queue.publish(*[f"far-{n}" for n in range(50)], delay_s=365 * 86_400)
         queue.publish("now")
-        assert queue.receive_one(queue.consumer()).id == "now"
+        came = queue.receive_one(queue.consumer()).id
+        demand("DLY-3", came == "now", f"{came} came before the job that is due now")
         queue.expect_counts(delayed=50, in_flight=1)
 
 

@@ -152,6 +152,6 @@ def secrets_stay_secret(context: CheckContext) -> None:
     finally:
         root.removeHandler(collector)
         root.setLevel(level)
-    for secret in context.harness.secrets:
+    for secret in context.harness.secrets or ():
         leaks = [record for record in records if secret in record]
         demand("SEC-3", not leaks, f"a secret stands in {leaks[:1]!r:.200}")

@@ -59,7 +59,7 @@ def _expect_inherited(queue: QueueUnderTest, published: int, lost: set[str]) -> 
     for _ in range(published):
         delivery = queue.receive_one(successor)
         crashes[delivery.id] = delivery.crashes
-        assert queue.settle(successor, Ack(delivery.receipt)) is SettleOutcome.OK
+        queue.settle_ok(successor, Ack(delivery.receipt))
     demand("LSE-1", len(crashes) == published, f"{len(crashes)} of {published} came")
     for id_, count in crashes.items():
         demand("RTY-3", count == (id_ in lost), f"{id_} tells of {count} crashes")
@@ -79,14 +79,15 @@ def a_blocked_receiver_inherits_from_the_dead(context: CheckContext) -> None:
         # Only now, or its lease might end while the blocked receiver is still about to take the first.
         queue.publish("job")
         held = queue.receive_one(doomed)
-        assert (first.id, held.id) == ("other", "job")
+        taken = (first.id, held.id)
+        demand("LSE-1", taken == ("other", "job"), f"the receiver and the doomed took {taken}")
         waiting = context.start(blocked_receive(successor))
         time.sleep(0.05)
         harness.crash(doomed)
         harness.advance(harness.redelivery_s(harness.lease_s))
         (inherited,) = context.finish(waiting)
         demand("LSE-1", inherited.id == held.id, f"{inherited.id} came, expected {held.id}")
-        assert inherited.crashes == 1
+        demand("RTY-3", inherited.crashes == 1, f"after one crash it tells of {inherited.crashes}")
 
 
 @check("LSE-2")
@@ -101,7 +102,7 @@ def an_expired_lease_frees_the_job(context: CheckContext) -> None:
         if context.capabilities.lease is Lease.CONNECTION:
             harness.advance(harness.redelivery_s(harness.lease_s))
             queue.receive_nothing(other)
-            assert queue.settle(slow, Ack(held.receipt)) is SettleOutcome.OK
+            queue.settle_ok(slow, Ack(held.receipt))
             return
         again = queue.receive_when_due(other, asked + harness.lease_s, "LSE-2")
         demand("LSE-2", (again.number, again.attempt, again.crashes) == (2, 1, 1), f"it came as {again}")
@@ -122,7 +123,7 @@ def extending_keeps_the_job(context: CheckContext) -> None:
                 context.harness.advance(lease.seconds / 2)
                 lease.renewed_by(lambda: _extend(holder, [held.receipt]))
                 queue.receive_nothing(other)
-            assert queue.settle(holder, Ack(held.receipt)) is SettleOutcome.OK
+            queue.settle_ok(holder, Ack(held.receipt))
 
 
 def _extend(holder: ConsumerBackend, receipts: list[str]) -> None:
@@ -222,8 +223,9 @@ def _run_for_several_leases(context: CheckContext, step: float, lease: HeldLease
                 lease.begin()
                 consumer.consume(len(ids))
             demand("LSE-3", not came, "a job was delivered a second time")
-            assert consumer.ran(ids)
-            assert (consumer.stats.done, consumer.stats.lost) == (len(ids), 0)
+            demand("LSE-3", consumer.ran(ids), f"{consumer.ids} ran, expected {ids}")
+            found = (consumer.stats.done, consumer.stats.lost)
+            demand("LSE-3", found == (len(ids), 0), f"of {len(ids)}, done and lost are {found}")
 
 
 @check("LSE-4")
@@ -254,7 +256,7 @@ def a_stale_receipt_changes_nothing(context: CheckContext) -> None:
             queue.expect_counts(ready=int(held is None), in_flight=int(held is not None))
             held = held or queue.receive_one(successor)
             demand("LSE-4", held.attempt == 1, "a late settlement spent an attempt")
-            assert queue.settle(successor, Ack(held.receipt)) is SettleOutcome.OK
+            queue.settle_ok(successor, Ack(held.receipt))
             queue.expect_counts()
 
 
@@ -268,7 +270,7 @@ def _severed_receipts_are_lost(context: CheckContext) -> None:
         demand("LSE-4", consumer.extend([stale]) == [SettleOutcome.LOST], "a late extension wasn't LOST")
         outcome = queue.settle(consumer, Ack(stale))
         demand("LSE-4", outcome is SettleOutcome.LOST, f"a late settlement was answered {outcome}")
-        assert again.crashes == 1
+        demand("RTY-3", again.crashes == 1, f"after one lost connection it tells of {again.crashes} crashes")
 
 
 @check("LSE-4")
@@ -328,6 +330,8 @@ def a_workers_clock_moves_no_deadline(context: CheckContext) -> None:
             held = queue.receive_one(consumer)
             sent = harness.now()
             queue.publish("delayed", delay_s=soon_s)
-            assert queue.receive_when_due(other, sent + soon_s, "LSE-5").id == "delayed"
-            queue.receive_nothing(other)
-            assert queue.settle(consumer, Ack(held.receipt)) is SettleOutcome.OK
+            came = queue.receive_when_due(other, sent + soon_s, "LSE-5")
+            demand("LSE-5", came.id == "delayed", f"with a clock {off_s:g} s off, {came.id} came")
+            held_too = [delivery.id for delivery in other.receive(10, 0.0)]
+            demand("LSE-5", not held_too, f"with a clock {off_s:g} s off, {held_too} came though leased")
+            queue.settle_ok(consumer, Ack(held.receipt))

@@ -22,10 +22,13 @@ def a_published_job_is_visible_at_once(context: CheckContext) -> None:
     with context.backends(2) as (publisher, other):
         publisher.declare(Queue("jobs"))
         publisher.publish("jobs", [Message("a", b'{"n":1}')])
-        assert other.counts("jobs").waiting == 1
-        (delivery,) = context.receive(other.open_consumer("jobs"))
-        assert (delivery.id, delivery.body) == ("a", b'{"n":1}')
-        assert (delivery.attempt, delivery.number, delivery.crashes) == (1, 1, 0)
+        waiting = other.counts("jobs").waiting
+        demand("PUB-1", waiting == 1, f"one job is published, and another client counts {waiting}")
+        came = context.receive(other.open_consumer("jobs"))
+        demand("PUB-1", len(came) == 1, f"one job is published, and {len(came)} came")
+        demand("PUB-1", (came[0].id, came[0].body) == ("a", b'{"n":1}'), f"it came as {came[0]}")
+        fresh = (came[0].attempt, came[0].number, came[0].crashes)
+        demand("PUB-1", fresh == (1, 1, 0), f"attempt, number and crashes of a new job are {fresh}")
 
 
 @check("PUB-1")
@@ -37,7 +40,8 @@ def equal_jobs_are_as_many_jobs(context: CheckContext) -> None:
         queue.expect_counts(ready=5)
         consumer = queue.consumer()
         held = [queue.receive_one(consumer) for _ in range(4)]
-        assert {delivery.body for delivery in held} == {b"{}"}
+        bodies = {delivery.body for delivery in held}
+        demand("PUB-1", bodies == {b"{}"}, f"equal bodies came as {bodies}")
         queue.settle(consumer, Ack(held[0].receipt))
         queue.settle(consumer, Dead(held[1].receipt, "rejected", "no good"))
         queue.settle(consumer, Retry(held[2].receipt, 3600.0, "later"))
@@ -53,7 +57,12 @@ def a_body_arrives_as_it_was(context: CheckContext) -> None:
         queue.backend.publish(queue.name, [Message(id_, body) for id_, body in bodies.items()])
         consumer = queue.consumer()
         for id_, body in bodies.items():
-            assert queue.receive_one(consumer).body == body, f"the {id_} body was changed"
+            delivery = queue.receive_one(consumer)
+            demand("PUB-1", delivery.id == id_, f"{delivery.id} came where {id_} should")
+            size = len(delivery.body)
+            demand(
+                "PUB-1", delivery.body == body, f"the {id_} body, of {len(body)} bytes, has {size} or others"
+            )
 
 
 @check("PUB-2")
@@ -61,7 +70,8 @@ def an_id_is_kept_to_the_end(context: CheckContext) -> None:
     """Any id that is allowed is that of the outcome, the delivery and the dead letter, and is no other's."""
     ids = ["a", "A", ".", "..", "-", "a.b", "a-b", "a_b", "x" * 127 + "y", "x" * 127 + "z"]
     with context.queue() as queue:
-        assert [outcome.id for outcome in queue.publish(*ids)] == ids
+        answered = [outcome.id for outcome in queue.publish(*ids)]
+        demand("PUB-2", answered == ids, f"the outcomes of {ids} are of {answered}")
         consumer = queue.consumer()
         for id_ in ids:
             delivery = queue.receive_one(consumer)
@@ -80,8 +90,9 @@ def the_id_is_the_jobs_own(context: CheckContext) -> None:
             app.publish(Numbers(x=1)),
             app.publish(Job(schema_name=QUEUE, payload=Numbers(), id="mine")),
         ]
-        assert returned[1] == "mine"
-        assert app.consume(app.recorder(), 2).ran(returned)
+        demand("PUB-2", returned[1] == "mine", f"job 'mine' was published as {returned[1]!r}")
+        consumer = app.consume(app.recorder(), 2)
+        demand("PUB-2", consumer.ran(returned), f"published as {returned}, the handlers saw {consumer.ids}")
 
 
 @check("PUB-3")
@@ -126,14 +137,18 @@ def a_large_batch_is_whole(context: CheckContext) -> None:
         ids = [f"job-{n}" for n in range(3000)]
         padding = b'{"pad":"%b"}' % (b"x" * 1000)
         outcomes = queue.backend.publish(queue.name, [Message(id_, padding) for id_ in ids])
-        assert {outcome.status for outcome in outcomes} == {PublishStatus.ACCEPTED}
+        statuses = {outcome.status for outcome in outcomes}
+        demand("PUB-4", len(outcomes) == len(ids), f"{len(ids)} messages got {len(outcomes)} answers")
+        demand("PUB-4", statuses == {PublishStatus.ACCEPTED}, f"{len(ids)} messages were answered {statuses}")
         consumer, received = queue.consumer(), list[str]()
         while len(received) < len(ids):
             deliveries = queue.receive(consumer, 500)
-            assert deliveries, f"only {len(received)} of {len(ids)} came"
+            demand("PUB-4", deliveries, f"only {len(received)} of {len(ids)} came")
             received += [delivery.id for delivery in deliveries]
             consumer.settle([Ack(delivery.receipt) for delivery in deliveries])
-        assert received == ids
+        whole = sorted(received) == sorted(ids)
+        demand("PUB-4", whole, f"{len(received)} came, {len(set(received))} of them different, of {len(ids)}")
+        demand("PUB-4", received == ids, "they didn't come in the order of the batch")
 
 
 @check("PUB-4", "PUB-6")
@@ -183,8 +198,9 @@ def a_duplicate_changes_nothing_in_any_state(context: CheckContext) -> None:
         for outcome in queue.backend.publish(queue.name, again):
             demand("PUB-5", outcome.status is PublishStatus.DUPLICATE, f"live {outcome.id}: {outcome.status}")
         queue.expect_counts(ready=1, delayed=1, in_flight=1, dead=1)
-        assert queue.receive_one(consumer).body == queue.message("ready").body
-        assert queue.settle(consumer, Ack(flying.receipt))
+        came = queue.receive_one(consumer)
+        demand("PUB-5", came.body == queue.message("ready").body, f"the duplicate changed a body: {came}")
+        queue.settle_ok(consumer, Ack(flying.receipt))
 
 
 @refusal("dedupe")
@@ -220,7 +236,8 @@ def what_breaks_a_rule_is_never_sent(context: CheckContext) -> None:
             except expected:
                 continue
             raise AssertionError(f"case {number} was not refused with {expected.__name__}")
-        assert app.orchestrator.count_queue_messages(QUEUE) == 0
+        waiting = app.orchestrator.count_queue_messages(QUEUE)
+        demand("PUB-6", waiting == 0, f"of what was refused, {waiting} jobs wait")
 
 
 @check("PUB-6")

@@ -154,12 +154,14 @@ def a_blocked_receiver_can_be_ended(context: CheckContext) -> None:
         waiting = context.start(blocked_receive(consumer))
         time.sleep(0.05)
         consumer.close()
-        assert isinstance(context.failure(waiting), Closed)
+        error = context.failure(waiting)
+        demand("RCV-2", isinstance(error, Closed), f"closing a blocked consumer raised {error!r} there")
 
         waiting = context.start(blocked_receive(queue.consumer()))
         time.sleep(0.05)
         queue.backend.delete(queue.name)
-        assert isinstance(context.failure(waiting), QueueNotFound)
+        error = context.failure(waiting)
+        demand("RCV-2", isinstance(error, QueueNotFound), f"a delete raised {error!r} in a blocked receive")
 
 
 @check("RCV-3")
@@ -193,11 +195,14 @@ def an_unreadable_body_never_stops_a_consumer(context: CheckContext) -> None:
         app.publish_raw({"unreadable": b"\x80\x04not json"})
         after = app.publish(Numbers(x=2))
         consumer = app.consume(app.recorder(), 3)
-        assert consumer.ran([before, after])
-        (letter,) = app.orchestrator.dead_letters(QUEUE)
-        assert (letter.id, letter.body) == ("unreadable", b"\x80\x04not json")
-        assert letter.reason == DeadReason.MALFORMED
-        assert letter.error
+        ran = [before, after]
+        demand("RCV-4", consumer.ran(ran), f"around an unreadable body {consumer.ids} ran, not {ran}")
+        letters = app.orchestrator.dead_letters(QUEUE)
+        found = [(letter.id, letter.body) for letter in letters]
+        kept = [("unreadable", b"\x80\x04not json")]
+        demand("RCV-4", found == kept, f"the dead letters are {found}, not {kept}")
+        reason, error = letters[0].reason, letters[0].error
+        demand("RCV-4", reason == DeadReason.MALFORMED and error, f"it died of {reason!r}: {error!r}")
 
 
 @check("RCV-3")

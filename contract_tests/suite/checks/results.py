@@ -211,7 +211,7 @@ def a_result_is_stored_with_the_ack(context: CheckContext) -> None:
         if slow.lease_s is not None:
             assert queue.settle(slow, Ack(stale.receipt, b'"stale"')) is SettleOutcome.LOST
         demand("RES-2", queue.backend.result(queue.name, "job") is None, "a stale ack stored its result")
-        assert queue.settle(consumer, Ack(held.receipt, b'"mine"')) is SettleOutcome.OK
+        queue.settle_ok(consumer, Ack(held.receipt, b'"mine"'))
         found = queue.backend.result(queue.name, "job")
         demand("RES-2", found == JobResult(ResultStatus.DONE, b'"mine"'), f"the result is {found}")
 
@@ -224,7 +224,7 @@ def a_failure_is_stored_with_the_death(context: CheckContext) -> None:
         consumer = queue.consumer()
         held = queue.receive_one(consumer)
         assert queue.backend.result(queue.name, "job") is None
-        assert queue.settle(consumer, Dead(held.receipt, "rejected", "no good")) is SettleOutcome.OK
+        queue.settle_ok(consumer, Dead(held.receipt, "rejected", "no good"))
         found = queue.backend.result(queue.name, "job")
         demand("RES-2", found == JobResult(ResultStatus.FAILED, None, "no good"), f"the result is {found}")
 

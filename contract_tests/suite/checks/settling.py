@@ -16,7 +16,7 @@ def an_ack_ends_the_job_once(context: CheckContext) -> None:
         queue.publish("job")
         consumer = queue.consumer()
         receipt = queue.receive_one(consumer).receipt
-        assert queue.settle(consumer, Ack(receipt)) is SettleOutcome.OK
+        queue.settle_ok(consumer, Ack(receipt))
         queue.expect_counts()
         for again in (
             Ack(receipt),
@@ -84,7 +84,7 @@ def a_retry_spends_an_attempt(context: CheckContext) -> None:
             delivery = queue.receive_one(consumer)
             for attempt, delay_s in enumerate(delays, 2):
                 sent = context.harness.now()
-                assert queue.settle(consumer, Retry(delivery.receipt, delay_s, "again")) is SettleOutcome.OK
+                queue.settle_ok(consumer, Retry(delivery.receipt, delay_s, "again"))
                 delivery = queue.receive_when_due(consumer, sent + delay_s, "SET-2")
                 demand("SET-2", delivery.attempt == attempt, f"attempt {delivery.attempt} came as {attempt}")
                 demand("SET-2", delivery.number == attempt, f"delivery {delivery.number} came as {attempt}")
@@ -104,10 +104,10 @@ def a_dead_job_is_kept_whole(context: CheckContext) -> None:
         consumer = queue.consumer()
         for attempt in range(1, 15):
             receipt = queue.receive_one(consumer).receipt
-            assert queue.settle(consumer, Retry(receipt, 0.0, f"error {attempt}")) is SettleOutcome.OK
+            queue.settle_ok(consumer, Retry(receipt, 0.0, f"error {attempt}"))
         receipt = queue.receive_one(consumer).receipt
         error = "ünïcode \x00 \N{SKULL}"
-        assert queue.settle(consumer, Dead(receipt, "rejected", error)) is SettleOutcome.OK
+        queue.settle_ok(consumer, Dead(receipt, "rejected", error))
         queue.expect_counts(dead=1)
         queue.receive_nothing(consumer)
         (letter,) = queue.backend.dead_letters(queue.name)
@@ -129,9 +129,9 @@ def what_is_known_of_a_failure_is_kept_whole(context: CheckContext) -> None:
         consumer = queue.consumer()
         for attempt in (1, 2):
             receipt = queue.receive_one(consumer).receipt
-            assert queue.settle(consumer, Retry(receipt, 0.0, f"{attempt}{text[1:]}")) is SettleOutcome.OK
+            queue.settle_ok(consumer, Retry(receipt, 0.0, f"{attempt}{text[1:]}"))
         receipt = queue.receive_one(consumer).receipt
-        assert queue.settle(consumer, Dead(receipt, "rejected", text)) is SettleOutcome.OK
+        queue.settle_ok(consumer, Dead(receipt, "rejected", text))
         (letter,) = queue.backend.dead_letters(queue.name)
         demand("SET-3", letter.error == text, f"the error is {letter.error!r:.80}, {len(letter.error)} long")
         history = [failure.error for failure in letter.history]
@@ -148,9 +148,7 @@ def a_release_spends_nothing(context: CheckContext) -> None:
             queue.publish("job")
             consumer, other = queue.consumer(), queue.consumer()
             for _ in range(releases):
-                assert (
-                    queue.settle(consumer, Release(queue.receive_one(consumer).receipt)) is SettleOutcome.OK
-                )
+                queue.settle_ok(consumer, Release(queue.receive_one(consumer).receipt))
             delivery = queue.receive_one(other)
             spent = (delivery.attempt, delivery.crashes)
             demand("SET-4", spent == (1, 0), f"attempt and crashes are {spent} after {releases} releases")
@@ -164,10 +162,10 @@ def no_broker_limits_deliveries(context: CheckContext) -> None:
         queue.publish("job")
         consumer = queue.consumer()
         for _ in range(times):
-            assert queue.settle(consumer, Release(queue.receive_one(consumer).receipt)) is SettleOutcome.OK
+            queue.settle_ok(consumer, Release(queue.receive_one(consumer).receipt))
         for _ in range(times):
             receipt = queue.receive_one(consumer).receipt
-            assert queue.settle(consumer, Retry(receipt, 0.0, "again")) is SettleOutcome.OK
+            queue.settle_ok(consumer, Retry(receipt, 0.0, "again"))
         last = queue.receive_one(consumer)
         found = (last.attempt, last.number, last.crashes)
         assert found == (times + 1, 2 * times + 1, 0), f"attempt, delivery and crashes are {found}"

@@ -12,6 +12,7 @@ from mindtrace.jobs.contract import Harness, contract_suite
 
 class SpoolHarness(Harness):
     lease_s = 0.3
+    secrets = None  # a folder has no password
 
     def __init__(self) -> None:
         self.spool = Path(tempfile.mkdtemp())

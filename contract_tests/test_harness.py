@@ -1,0 +1,34 @@
+"""What the suite says of a harness with which it proves less."""
+
+import warnings
+
+import pytest
+
+from mindtrace.jobs.contract import run_contract
+from mindtrace.jobs.contract.checks.traces import NoSecretsWarning
+
+from .harnesses import LocalHarness
+
+
+class ForgetfulHarness(LocalHarness):
+    secrets = ()
+
+
+class PasswordHarness(LocalHarness):
+    secrets = ("correct-horse",)
+
+
+def test_a_harness_that_names_no_secrets_is_warned_of() -> None:
+    with pytest.warns(NoSecretsWarning, match="Forgetful: the harness names no secrets"):
+        results = list(run_contract(ForgetfulHarness(), profile="quick", clauses=["SEC-3"]))
+
+    assert not [result for result in results if result.broken]
+
+
+@pytest.mark.parametrize("harness", [LocalHarness, PasswordHarness], ids=["has none", "names them"])
+def test_a_harness_that_says_what_is_secret_is_not(harness: type[LocalHarness]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        results = list(run_contract(harness(), profile="quick", clauses=["SEC-3"]))
+
+    assert not [result for result in results if result.broken]
