@@ -118,24 +118,29 @@ def _expect_ready(queue: QueueUnderTest, count: int, clause: str, found: str) ->
 
 @check("ADM-1")
 def two_declare_a_queue_at_once(context: CheckContext) -> None:
-    """Two clients declare a new queue at once and publish into it: neither fails, and both jobs are there."""
+    """Two clients declare a new queue at once, and publish: neither fails, and what was accepted is there.
 
-    def declare_and_publish(number: int, name: str) -> BaseException | None:
+    A broker may reject a job while it is still making the queue for the other client, as long as it says so.
+    """
+
+    def declare_and_publish(number: int, name: str) -> PublishStatus | BaseException:
         try:
             backends[number].declare(Queue(name))
-            backends[number].publish(name, [Message(f"job-{number}", b"{}")])
+            (outcome,) = backends[number].publish(name, [Message(f"job-{number}", b"{}")])
         except Exception as error:
             return error
-        return None
+        return outcome.status
 
     with context.backends(2) as backends:
         for round_ in range(10):
             name = f"jobs-{round_}"
-            errors = at_once(context, *[partial(declare_and_publish, number, name) for number in range(2)])
-            demand("ADM-1", errors == [None, None], f"two that declared a queue at once got {errors}")
+            answers = at_once(context, *[partial(declare_and_publish, number, name) for number in range(2)])
+            told = {PublishStatus.ACCEPTED, PublishStatus.REJECTED}
+            demand("ADM-1", told.issuperset(answers), f"two that declared a queue at once got {answers}")
             queue = QueueUnderTest(context, backends[0], name)
-            waiting = queue.counts().waiting
-            demand("ADM-1", waiting == 2, f"of two jobs published after two declares at once, {waiting} wait")
+            waiting, accepted = queue.counts().waiting, answers.count(PublishStatus.ACCEPTED)
+            found = f"of {accepted} jobs accepted after two declares at once, {waiting} wait"
+            demand("ADM-1", waiting == accepted > 0, found)
 
 
 @check("ADM-1")
