@@ -129,7 +129,7 @@ class PublicConnection(DriverConnection):
         fetcher.unsettled += 1
         self._unsettled[method.delivery_tag] = fetcher
         fetcher.on_delivery(method.delivery_tag, method.redelivered, properties, body)
-        fetcher.answered()
+        self._answered(fetcher)
         self._fetch()
 
     def _on_empty(self, channel: Channel) -> None:
@@ -137,10 +137,16 @@ class PublicConnection(DriverConnection):
         if fetcher is None or channel is not self._channel:
             return
         self._fetching = None
-        fetcher.answered()
+        self._answered(fetcher)
         if self._fetchers and not self._is_waiting:
             self._is_waiting = True
             self.ioloop.call_later(_POLL_S, self._ask_again)
+
+    def _answered(self, fetcher: _Fetcher) -> None:
+        """Tell all who wait for the server: one whose turn hasn't come may have to wait for ever."""
+        fetcher.answered()
+        for other in list(self._fetchers.values()):
+            other.answered()
 
     def _ask_again(self) -> None:
         self._is_waiting = False
