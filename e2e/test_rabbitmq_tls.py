@@ -155,8 +155,10 @@ def test_what_a_dropped_connection_still_held_is_read_deciphered_or_not_at_all(
             monkeypatch.setattr(
                 connection, "_on_data_available", lambda data: (read.append(data), take(data))
             )
-            file = connection._transport._sock.fileno()
-            with socket.fromfd(file, socket.AF_INET, socket.SOCK_STREAM) as enciphered:
+            transport = connection._transport
+            if transport._tx_buffers:  # the request for the next job, if each is fetched
+                transport._on_socket_writable()
+            with socket.fromfd(transport._sock.fileno(), socket.AF_INET, socket.SOCK_STREAM) as enciphered:
                 eventually(lambda: bytes_to_read(enciphered) > RECORD, LIMIT_S, "a whole record is here")
             connection.drop()
 
