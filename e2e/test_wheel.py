@@ -58,7 +58,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         f"{target}/{path.relative_to(ROOT / folder).as_posix()}"
         for folder, target in SHIPPED.items()
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in {".py", ".lua"} or path.name == "py.typed"
+        if path.suffix in {".py", ".lua", ".sql"} or path.name == "py.typed"
     }
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())

@@ -12,6 +12,7 @@ from mindtrace.jobs import (
     LocalClient,
     Orchestrator,
     OrchestratorBackend,
+    PostgreSQLClient,
     RabbitMQClient,
     RedisClient,
     RedisResultStore,
@@ -65,6 +66,29 @@ CLIENTS: dict[str, tuple[Any, str, str]] = {
         ),
         "redis+sentinel://a:1,b:2/my%20master/3?namespace=default",
         "redis+sentinel://:p@a:1,b:2/my%20master/3?namespace=default&sentinel_password=p%40ss",
+    ),
+    "PostgreSQL": (
+        PostgreSQLClient,
+        "postgresql://localhost:5432/postgres?namespace=mindtrace_jobs&durability=fsync",
+        "",
+    ),
+    "PostgreSQL with all": (
+        lambda: PostgreSQLClient(
+            "/var/run/my db",
+            1,
+            "a/b",
+            username="a b",
+            password=SecretStr(ODD),
+            namespace="n",
+            durability="every second",
+            poll_s=1.0,
+            prepared=False,
+            more_hosts=[("::1", 2)],
+            libpq={"sslmode": "verify-full", "sslrootcert": "/a b"},
+        ),
+        "postgresql://a%20b@%2Fvar%2Frun%2Fmy%20db:1,[::1]:2/a%2Fb?namespace=n&durability=every+second&prepared=false"
+        "&sslmode=verify-full&sslrootcert=%2Fa+b",
+        "postgresql://a%20b:p%40ss",
     ),
     "RabbitMQ": (
         RabbitMQClient,

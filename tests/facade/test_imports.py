@@ -24,6 +24,8 @@ LAZY = {
     "RedisResultStore": "redis",
     "RabbitMQClient": "rabbitmq",
     "RabbitMQConsumerBackend": "rabbitmq",
+    "PostgreSQLClient": "postgresql",
+    "PostgreSQLConsumerBackend": "postgresql",
 }
 
 

@@ -1,7 +1,8 @@
 """A job queue with the same guarantees on every backend.
 
 The names below are the public interface; :mod:`mindtrace.jobs.errors` has the errors by themselves. The
-clients of SQLite, Redis and RabbitMQ are imported when they are first used: only pydantic must be installed.
+clients of SQLite, Redis, RabbitMQ and PostgreSQL are imported when they are first used: only pydantic must
+be installed.
 """
 
 from importlib import import_module
@@ -72,6 +73,7 @@ from mindtrace.jobs.ports import (
 )
 
 if TYPE_CHECKING:
+    from mindtrace.jobs.adapters.postgresql import PostgreSQLClient, PostgreSQLConsumerBackend
     from mindtrace.jobs.adapters.rabbitmq import RabbitMQClient, RabbitMQConsumerBackend
     from mindtrace.jobs.adapters.redis import RedisClient, RedisConsumerBackend, RedisResultStore
     from mindtrace.jobs.adapters.sqlite import SQLiteClient, SQLiteConsumerBackend
@@ -115,6 +117,8 @@ __all__ = [
     "Orchestrator",
     "OrchestratorBackend",
     "Outcome",
+    "PostgreSQLClient",
+    "PostgreSQLConsumerBackend",
     "Progress",
     "PublishOutcome",
     "PublishStatus",
@@ -144,7 +148,7 @@ __all__ = [
 __all__ += errors.__all__
 
 if not TYPE_CHECKING:
-    _LIBRARIES = {"sqlite": "sqlite3", "redis": "redis", "rabbitmq": "pika"}
+    _LIBRARIES = {"sqlite": "sqlite3", "redis": "redis", "rabbitmq": "pika", "postgresql": "psycopg"}
     _ON_DEMAND = {
         "SQLiteClient": "sqlite",
         "SQLiteConsumerBackend": "sqlite",
@@ -153,6 +157,8 @@ if not TYPE_CHECKING:
         "RedisResultStore": "redis",
         "RabbitMQClient": "rabbitmq",
         "RabbitMQConsumerBackend": "rabbitmq",
+        "PostgreSQLClient": "postgresql",
+        "PostgreSQLConsumerBackend": "postgresql",
     }
     # `import *` fetches every name: those whose library isn't installed are left out of it.
     __all__ = [name for name in __all__ if name not in _ON_DEMAND or find_spec(_LIBRARIES[_ON_DEMAND[name]])]

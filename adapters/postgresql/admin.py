@@ -1,0 +1,146 @@
+"""Administration of queues: declaring, counting, purging, deleting, dead letters."""
+
+from collections.abc import Sequence
+
+from ...domain.queue import Queue
+from ...ports import DeadLetter, Failure, QueueCounts
+from ..shared.chunks import in_chunks
+from ..shared.errors import kind_conflict, not_declared
+from ..shared.records import parse_moment, parse_queue
+from .connection import Connection
+from .errors import RefusedByServer, translated
+from .schema import migrate
+from .session import Session
+from .statements import Statements
+from .wire import boolean, int4, int8, parse_array, parse_int, parse_ints, texts
+from .wire import parse_float as _seconds
+
+CHUNK = 1000
+"""The most jobs that one transaction drops, so that nobody waits for long behind it."""
+_DROPPED = 5000
+
+
+class Admin:
+    """Calls on queues as a whole.
+
+    Args:
+        session: The way to the server.
+        statements: The statements for the session's schema.
+    """
+
+    def __init__(self, session: Session, statements: Statements) -> None:
+        self._session = session
+        self._statements = statements
+
+    def declare(self, queue: Queue) -> None:
+        """Create a queue, or find it as it is (ADM-1), and the tables where there are none."""
+        name, kind = queue.name.encode(), queue.kind.encode()
+
+        def work(connection: Connection) -> bytes | None:
+            try:
+                migrate(connection, self._session.schema)
+                connection.execute(self._statements.drop_deleted, [int4(CHUNK)], 60.0)
+                answer = connection.execute(self._statements.declare, [name, kind], 60.0)
+                if not answer.rows:  # another declared it at the same time
+                    answer = connection.execute(self._statements.declare, [name, kind], 60.0)
+            except RefusedByServer as error:
+                if error.has_no_schema:
+                    raise translated(error, self._session.settings.address, self._session.schema) from error
+                raise
+            return answer.value(0, 0)
+
+        found = self._session.work(work)
+        if found != kind:
+            raise kind_conflict(queue, (found or b"").decode(errors="backslashreplace"))
+
+    def find_key(self, queue: str) -> int:
+        """Return the key of a queue, which no other queue ever has."""
+        answer = self._session.look(self._statements.find_queue, [queue.encode()], queue=queue)
+        if not answer.rows:
+            raise not_declared(queue)
+        return parse_int(answer.value(0, 0))
+
+    def queues(self) -> list[Queue]:
+        """List the queues, by name."""
+        try:
+            rows = self._session.look(self._statements.list_queues).all_rows()
+        except RefusedByServer as error:
+            if error.has_no_schema:
+                return []
+            raise
+        found = [parse_queue((name or b"").decode(), (kind or b"").decode()) for name, kind in rows]
+        return [queue for queue in found if queue is not None]
+
+    def counts(self, queue: str) -> QueueCounts:
+        """Count the jobs by state: what is due, or was leased too long, counts as ready (CNT-1)."""
+        answer = self._session.look(self._statements.counts, [queue.encode()], queue=queue)
+        if not answer.rows:
+            raise not_declared(queue)
+        placed, held, delayed, with_delay, dead = map(parse_int, answer.row(0))
+        return QueueCounts(placed - held + with_delay - delayed, delayed, held, dead)
+
+    def purge(self, queue: str) -> int:
+        """Drop what waits (ADM-2)."""
+        waiting, purged = self.counts(queue).waiting, 0
+        # What is published meanwhile may be dropped as well; what was there when it began always is.
+        while purged < waiting:
+            answer = self._session.look(self._statements.purge, [queue.encode(), int4(CHUNK)], queue=queue)
+            dropped = parse_int(answer.value(0, 0))
+            if not dropped:
+                break
+            purged += dropped
+        return purged
+
+    def delete(self, queue: str) -> None:
+        """Remove a queue with all that belongs to it (ADM-3)."""
+        self._session.look(self._statements.delete_queue, [queue.encode()], queue=queue)
+        while parse_int(self._session.look(self._statements.drop_deleted, [int4(_DROPPED)]).value(0, 0)):
+            pass
+
+    def dead_letters(self, queue: str, limit: int, offset: int) -> list[DeadLetter]:
+        """List dead letters, oldest first (DLQ-1)."""
+        parameters = [queue.encode(), int8(limit), int8(offset)]
+        rows = self._session.look(self._statements.dead_letters, parameters, queue=queue).all_rows()
+        if not rows:
+            raise not_declared(queue)
+        return [_letter(row) for row in rows if row[0] is not None]
+
+    def redrive_or_discard(self, queue: str, ids: Sequence[str] | None, *, redrives: bool) -> int:
+        """Redrive (DLQ-2) or discard (DLQ-3) dead jobs."""
+        count = 0
+        if ids is not None:
+            self.find_key(queue)
+            for chunk in in_chunks(dict.fromkeys(ids), CHUNK):
+                count += self._act(queue, texts(chunk), 0, redrives)
+            return count
+        answer = self._session.look(self._statements.last_death, [queue.encode()], queue=queue)
+        if not answer.rows:
+            raise not_declared(queue)
+        upto = parse_int(answer.value(0, 1))  # jobs that die meanwhile stay
+        while done := self._act(queue, None, upto, redrives):
+            count += done
+        return count
+
+    def _act(self, queue: str, ids: bytes | None, upto: int, redrives: bool) -> int:
+        parameters = [queue.encode(), ids, int8(upto), int4(CHUNK), boolean(redrives)]
+        answer = self._session.look(self._statements.redrive_or_discard, parameters, queue=queue)
+        return parse_int(answer.value(0, 0))
+
+
+def _letter(row: Sequence[bytes | None]) -> DeadLetter:
+    id_, body, reason, error, attempt, crashes, died, failed, failures, _ = row
+    history = zip(parse_ints(failed), parse_array(failures), strict=False)
+    return DeadLetter(
+        id=(id_ or b"").decode(),
+        body=body or b"",
+        reason=_text(reason),
+        error=_text(error),
+        attempt=parse_int(attempt),
+        crashes=parse_int(crashes),
+        died_at=parse_moment(_seconds(died)),
+        history=tuple(Failure(number, _text(text)) for number, text in history),
+    )
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode(errors="backslashreplace")

@@ -1,0 +1,239 @@
+"""The backend for a PostgreSQL server."""
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+
+from ...domain.job_progress import Progress
+from ...domain.queue import Queue
+from ...ports import (
+    Capabilities,
+    DeadLetter,
+    Durability,
+    Finding,
+    JobResult,
+    JobStatus,
+    Lease,
+    Message,
+    OrchestratorBackend,
+    PublishOutcome,
+    QueueCounts,
+    Redelivery,
+    Verdict,
+)
+from ..shared.errors import client_closed
+from ..shared.server_settings import check_duration
+from .admin import Admin
+from .consumer import PostgreSQLConsumerBackend
+from .diagnosis import diagnose
+from .publisher import Publisher
+from .results import PostgreSQLEndedJobs, Results
+from .session import Session
+from .settings import (
+    DEFAULT_NAMESPACE,
+    Password,
+    ServerSettings,
+    check_namespace,
+    parsed_durability,
+    parsed_url,
+)
+from .statements import Statements
+from .wakeups import Wakeups
+
+
+class PostgreSQLClient(OrchestratorBackend):
+    """Queues in a PostgreSQL database, version 14 or newer.
+
+    It connects when it is first used, and reconnects by itself. The first ``declare`` makes the tables.
+
+    Args:
+        host: The server's host name, or the folder of its socket.
+        port: Its port.
+        database: The database.
+        username: Whom to connect as; by default, the user of this process.
+        password: The password; shown nowhere.
+        namespace: The schema of the tables, which is made where there is none. Clients of the same namespace
+            share their queues.
+        durability: What the server is set up to survive; declared in the capabilities, not changed by this.
+        poll_s: The longest, in seconds, that an idle consumer waits before it asks the server by itself.
+            Behind a pooler that gives each transaction another connection, nothing else wakes it.
+        retry_timeout_s: How many seconds a call tries to reach the server before it fails.
+        prepared: Whether to prepare statements. Behind a pooler that doesn't allow it, the client finds out.
+        more_hosts: Host and port of each further server, to connect to the first that answers; with
+            ``libpq={"target_session_attrs": "read-write"}``, the one that isn't a standby.
+        libpq: More of libpq's settings, such as ``sslmode`` and ``sslrootcert``.
+
+    Raises:
+        InvalidInput: a setting is out of range or of the wrong type; the message says which.
+    """
+
+    def __init__(
+        self,
+        host: str = "localhost",
+        port: int = 5432,
+        database: str = "postgres",
+        *,
+        username: str | None = None,
+        password: Password = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        durability: Durability | str = Durability.FSYNC,
+        poll_s: float = 5.0,
+        retry_timeout_s: float = 5.0,
+        prepared: bool = True,
+        more_hosts: Sequence[tuple[str, int]] = (),
+        libpq: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self._namespace = check_namespace(namespace)
+        self._durability = parsed_durability(durability)
+        hosts = ((host, port), *more_hosts)
+        self._settings = ServerSettings(hosts, database, username, password, dict(libpq or {}), prepared)
+        self._poll_s = check_duration("poll_s", poll_s)
+        self._session = Session(
+            self._settings,
+            self._namespace,
+            "PostgreSQLClient",
+            retry_timeout_s=check_duration("retry_timeout_s", retry_timeout_s),
+            logger=self.logger,
+        )
+        self._settings.warn_of_plaintext(self.logger)
+        self._statements = Statements(self._namespace)
+        self._wakeups = Wakeups(self._session.connect, self._namespace, self.logger)
+        self._admin = Admin(self._session, self._statements)
+        self._publisher = Publisher(self._session, self._statements)
+        self._results = Results(self._session, self._statements, self._wakeups, poll_s)
+        self._consumers: list[PostgreSQLConsumerBackend] = []
+        self._lock = threading.Lock()
+        self._closed = False
+        self._pid = os.getpid()
+
+    @classmethod
+    def from_url(cls, url: str) -> "PostgreSQLClient":
+        """Make a client from ``postgresql://[user[:password]@]host[:port][,host[:port]]/database[?…]``.
+
+        The query may name ``namespace`` (or ``schema``), ``durability``, ``prepared``, and settings of libpq
+        such as ``sslmode``, ``sslrootcert`` and ``target_session_attrs``.
+
+        Raises:
+            InvalidInput: the URL can't be understood.
+        """
+        return cls(**parsed_url(url))
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            stack=True,
+            priority=True,
+            dedupe=True,
+            results=True,
+            lease=Lease.TIMED,
+            redelivery=Redelivery.IN_ORDER,
+            durability=self._durability,
+            delay_resolution_s=0.05,
+            counts_in_flight=True,
+        )
+
+    def declare(self, queue: Queue) -> None:
+        self._check_open()
+        self._admin.declare(queue)
+
+    def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
+        self._check_open()
+        if not messages:
+            self._admin.find_key(queue)  # raises QueueNotFound
+        return self._publisher.publish(queue, messages)
+
+    def open_consumer(
+        self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
+    ) -> PostgreSQLConsumerBackend:
+        self._check_open()
+        key = self._admin.find_key(queue)
+        settings = {"lease_s": lease_s, "poll_s": self._poll_s}
+        consumer = PostgreSQLConsumerBackend(
+            self._session, self._statements, self._wakeups, queue, key, **settings
+        )
+        with self._lock:  # so that `close` can't miss it
+            if self._closed:
+                raise client_closed("PostgreSQLClient")
+            self._consumers = [*(each for each in self._consumers if not each.is_closed), consumer]
+        return consumer
+
+    def counts(self, queue: str) -> QueueCounts:
+        self._check_open()
+        return self._admin.counts(queue)
+
+    def purge(self, queue: str) -> int:
+        self._check_open()
+        return self._admin.purge(queue)
+
+    def delete(self, queue: str) -> None:
+        self._check_open()
+        self._admin.delete(queue)
+
+    def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+        self._check_open()
+        return self._admin.dead_letters(queue, limit, offset)
+
+    def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:
+        self._check_open()
+        return self._admin.redrive_or_discard(queue, ids, redrives=True)
+
+    def discard(self, queue: str, ids: Sequence[str] | None = None) -> int:
+        self._check_open()
+        return self._admin.redrive_or_discard(queue, ids, redrives=False)
+
+    def result(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
+        self._check_open()
+        return self._results.result(queue, job_id, timeout_s)
+
+    def results(self, queue: str, ids: Sequence[str]) -> dict[str, JobResult]:
+        self._check_open()
+        return self._results.results(queue, ids)
+
+    def ended_jobs(self, queue: str) -> PostgreSQLEndedJobs:
+        self._check_open()
+        return self._results.ended_jobs(queue)
+
+    def status(self, queue: str, job_id: str) -> JobStatus:
+        self._check_open()
+        return self._results.status(queue, job_id)
+
+    def queues(self) -> list[Queue]:
+        self._check_open()
+        return self._admin.queues()
+
+    def progress(self, queue: str, ids: Sequence[str] | None = None) -> dict[str, Progress]:
+        self._check_open()
+        return self._results.progress(queue, ids)
+
+    def diagnose(self) -> list[Finding]:
+        findings = super().diagnose()
+        if any(finding.verdict is Verdict.WRONG for finding in findings):
+            return findings
+        return findings + diagnose(self._session, self._durability)
+
+    def make_url(self, *, with_passwords: bool = False) -> str:
+        return self._settings.url(self._namespace, self._durability, with_passwords=with_passwords)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            consumers = list(self._consumers)
+        self._session.start_closing()
+        if os.getpid() == self._pid:
+            for consumer in consumers:
+                consumer.close()
+            self._publisher.close()
+        self._session.close()
+        self._wakeups.close()
+
+    def _check_open(self) -> None:
+        if os.getpid() != self._pid:  # after a fork: the parent's consumers are the parent's
+            self._pid = os.getpid()
+            self._lock = threading.Lock()
+            self._consumers = []
+            self._publisher.forget_parent()
+        if self._closed:
+            raise client_closed("PostgreSQLClient")

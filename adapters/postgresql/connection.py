@@ -1,0 +1,209 @@
+"""One connection to the server, used below the driver's cursors: each wait has an end.
+
+A cursor of the driver waits for an answer for ever. Its :mod:`psycopg.pq`, which is public, leaves the
+waiting to us.
+"""
+
+import os
+import selectors
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import pq
+
+from .errors import ConnectFailed, ConnectionBroke, RefusedByServer
+
+Parameter = bytes | None
+_SLICE_S = 0.25
+"""How often a wait looks whether it is to end early."""
+_NOTHING = pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK
+
+
+def make_selector() -> selectors.BaseSelector:
+    """Return what waits for sockets, and takes no file descriptor itself."""
+    return getattr(selectors, "PollSelector", selectors.SelectSelector)()
+
+
+class Statement(NamedTuple):
+    """A statement; its parameters and its answer have the binary format."""
+
+    sql: str
+    parameters: int
+
+
+class Answer:
+    """The rows that a statement returned."""
+
+    __slots__ = ("_result", "rows")
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+        self.rows: int = result.ntuples
+
+    def value(self, row: int, column: int) -> bytes | None:
+        """Return one value; None for NULL."""
+        value: bytes | None = self._result.get_value(row, column)
+        return value
+
+    def row(self, row: int) -> list[bytes | None]:
+        """Return the values of one row."""
+        get = self._result.get_value
+        return [get(row, column) for column in range(self._result.nfields)]
+
+    def all_rows(self) -> list[list[bytes | None]]:
+        """Return the values of all rows."""
+        return [self.row(row) for row in range(self.rows)]
+
+
+class Connection:
+    """A connection that was just opened.
+
+    Args:
+        parameters: Those of libpq.
+        timeout_s: How long to wait for the connection.
+        prepares: Whether statements are prepared, which a pooler may not allow.
+        is_over: Whether a wait is to end early.
+
+    Raises:
+        ConnectFailed: it couldn't be made.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, Any], timeout_s: float, *, prepares: bool, is_over: Callable[[], bool]
+    ) -> None:
+        timeout = max(2, round(timeout_s))  # libpq takes no less
+        try:
+            self._driver = psycopg.connect(**{"connect_timeout": timeout, **parameters}, autocommit=True)
+        except psycopg.Error as error:
+            raise ConnectFailed(" ".join(str(error).split())) from None
+        self._pg = self._driver.pgconn
+        self._pg.nonblocking = 1
+        self._prepares = prepares
+        self._prepared: dict[str, bytes] = {}
+        self._is_over = is_over
+        self._selector = make_selector()
+        self._selector.register(self._pg.socket, selectors.EVENT_READ)
+        self._pid = os.getpid()
+        self.is_usable = True
+
+    @property
+    def socket(self) -> int:
+        """Its file descriptor."""
+        return int(self._pg.socket)
+
+    @property
+    def server_version(self) -> int:
+        """As PostgreSQL numbers it: 150020 for 15.20."""
+        return int(self._pg.server_version)
+
+    def execute(self, statement: Statement, parameters: Sequence[Parameter], timeout_s: float) -> Answer:
+        """Run a statement, and return its rows.
+
+        Raises:
+            RefusedByServer: the server answered with an error.
+            ConnectionBroke: the connection broke, or no answer came in time; the statement may have run.
+        """
+        until = monotonic() + timeout_s
+        try:
+            return self._execute(statement, parameters, until)
+        except RefusedByServer as error:
+            if error.ends_connection:
+                self.close()
+            raise
+        except BaseException:  # an interrupt as well: what is still to come must be nobody's answer
+            self.close()
+            raise
+
+    def _execute(self, statement: Statement, parameters: Sequence[Parameter], until: float) -> Answer:
+        pg, sql = self._pg, statement.sql
+        formats = [1] * statement.parameters
+        try:
+            if self._prepares:
+                name = self._prepared.get(sql)
+                if name is None:
+                    name = b"mtj%d" % len(self._prepared)
+                    pg.send_prepare(name, sql.encode())
+                    self._result(until)
+                    self._prepared[sql] = name
+                pg.send_query_prepared(name, parameters, formats, 1)
+            else:
+                pg.send_query_params(sql.encode(), parameters, None, formats, 1)
+        except psycopg.Error as error:
+            raise ConnectionBroke(_message(error)) from None
+        return Answer(self._result(until))
+
+    def run_script(self, sql: str, timeout_s: float) -> None:
+        """Run several statements as one transaction; otherwise as :meth:`execute`."""
+        try:
+            self._pg.send_query(sql.encode())
+            self._result(monotonic() + timeout_s)
+        except psycopg.Error as error:
+            self.close()
+            raise ConnectionBroke(_message(error)) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def _result(self, until: float) -> Any:
+        """Wait for the answer, and read all of it."""
+        pg, last, failed = self._pg, None, None
+        try:
+            while pg.flush():
+                self._wait(until, selectors.EVENT_READ | selectors.EVENT_WRITE)
+                pg.consume_input()
+            while True:
+                while pg.is_busy():
+                    self._wait(until, selectors.EVENT_READ)
+                    pg.consume_input()
+                result = pg.get_result()
+                if result is None:
+                    break
+                if result.status not in _NOTHING:
+                    failed = failed or result
+                last = result
+        except psycopg.Error as error:
+            if failed is None:
+                raise ConnectionBroke(_message(error)) from None
+        if failed is not None:
+            code = failed.error_field(pq.DiagnosticField.SQLSTATE)
+            text = failed.error_field(pq.DiagnosticField.MESSAGE_PRIMARY)
+            if code is None:
+                raise ConnectionBroke((failed.error_message or b"").decode(errors="replace").strip())
+            raise RefusedByServer(code.decode(), (text or b"").decode(errors="replace"))
+        return last
+
+    def _wait(self, until: float, events: int) -> None:
+        self._selector.modify(self._pg.socket, events)
+        while True:
+            left_s = until - monotonic()
+            if left_s <= 0 or self._is_over():
+                raise ConnectionBroke("no answer came in time") from TimeoutError()
+            if self._selector.select(min(left_s, _SLICE_S)):
+                return
+
+    def notifications(self) -> list[bytes]:
+        """Read what has come, without waiting, and return the payloads of notifications.
+
+        Raises:
+            ConnectionBroke: the connection broke.
+        """
+        payloads = []
+        try:
+            self._pg.consume_input()
+            while (notify := self._pg.notifies()) is not None:
+                payloads.append(notify.extra)
+        except psycopg.Error as error:
+            raise ConnectionBroke(_message(error)) from None
+        return payloads
+
+    def close(self) -> None:
+        """Close it, unless it is the parent's of a process that was forked."""
+        self.is_usable = False
+        if os.getpid() == self._pid:
+            self._driver.close()
+
+
+def _message(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,352 @@
+"""A consumer's side of a queue in PostgreSQL."""
+
+import json
+import os
+import secrets
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from time import monotonic
+
+from ...domain.errors import Closed, JobsError, QueueNotFound
+from ...domain.job_progress import Progress
+from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
+from ..shared.chunks import in_chunks
+from ..shared.errors import consumer_closed
+from ..shared.receipts import Held
+from .connection import Answer
+from .requests import Look, Request, Requests
+from .scan import Scan
+from .session import Session
+from .settlements import LeasedJob
+from .statements import Statements
+from .wakeups import READY, Waiter, Wakeups
+from .wire import int4, int8, parse_int, parse_ints
+
+_MAX_BATCH = 1000
+"""The most settlements, and the most jobs, of one request."""
+_LOOKS_S = (0.0, 0.02, 0.1)
+"""When to look again after the first announcement that somebody waits: a publish that was under way may not
+have seen it."""
+_SWEEP_S = 0.2
+"""How often a busy consumer has the server look for what is due and for leases that have ended."""
+
+
+class PostgreSQLConsumerBackend(ConsumerBackend):
+    """Receives a batch in one statement, and waits for a wake-up: a publish wakes it at once (RCV-2).
+
+    A request that was never answered is sent again before any other, under its own token: it is carried out
+    once, and what it settled is known.
+
+    Made by :meth:`PostgreSQLClient.open_consumer`.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        statements: Statements,
+        wakeups: Wakeups,
+        queue: str,
+        key: int,
+        *,
+        lease_s: float,
+        poll_s: float,
+    ) -> None:
+        super().__init__()
+        self._session = session
+        self._statements = statements
+        self._requests = Requests(session, statements, queue, lease_s)
+        self._wakeups = wakeups
+        self._name = queue
+        self._key = key
+        self._lease_s = lease_s
+        self._poll_s = poll_s
+        self._lock = threading.RLock()  # what is held, and the requests
+        self._held: Held[LeasedJob] = Held(secrets.token_urlsafe(8))
+        self._leases: dict[int, int] = {}
+        """How many of the jobs that were leased together are held still, by token; without any was lost."""
+        self._unclaimed: list[str] = []
+        """The receipts of jobs that an unanswered request took for nobody."""
+        self._scan = Scan()
+        self._next_sweep = 0.0
+        self._next_event_s: float | None = None
+        self._looks: list[float] = []
+        self._waiter: Waiter | None = None
+        self._waits_for = -1
+        self._interrupted = threading.Event()
+        self._closed = False
+        self._pid = os.getpid()
+
+    @property
+    def lease_s(self) -> float:
+        return self._lease_s
+
+    def receive(self, max_jobs: int, timeout_s: float) -> list[Delivery]:
+        give_up = monotonic() + timeout_s
+        while True:
+            self._check_open()
+            deliveries = self._receive(max_jobs, is_to_wait=give_up > monotonic())
+            if deliveries:
+                self._looks = []
+                return deliveries
+            remaining_s = give_up - monotonic()
+            if self._interrupted.is_set() or remaining_s <= 0:
+                self._interrupted.clear()
+                return []
+            self._wait(remaining_s)
+
+    def _receive(self, max_jobs: int, *, is_to_wait: bool) -> list[Delivery]:
+        key = self._key
+        try:
+            return self._settle_and_take([], max_jobs, is_to_wait=is_to_wait, sweeps=True).deliveries
+        except QueueNotFound:
+            self._find_queue()  # raises QueueNotFound
+            if self._key == key:
+                raise
+            return []
+
+    def _find_queue(self) -> None:
+        """Learn the key of a queue that was declared again."""
+        answer = self._session.look(self._statements.find_queue, [self._name.encode()], queue=self._name)
+        if answer.rows:
+            self._key = parse_int(answer.value(0, 0))
+            self._scan = Scan()
+
+    def _wait(self, remaining_s: float) -> None:
+        if self._waiter is None or self._waits_for != self._key:
+            former, self._waiter = self._waiter, self._wakeups.open_waiter(self._key, READY)
+            self._waits_for = self._key
+            if former is not None:
+                former.close()
+        pause_s = min(remaining_s, self._poll_s)
+        if self._next_event_s is not None:
+            pause_s = min(pause_s, self._next_event_s)
+        if self._looks:
+            pause_s = min(pause_s, self._looks.pop(0))
+        if pause_s > 0 and not self._interrupted.is_set() and not self._closed:
+            self._waiter.wait(pause_s)
+
+    def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
+        with self._lock:
+            self._check_open()
+            outcomes: list[SettleOutcome] = []
+            deliveries: list[Delivery] = []
+            for start in range(0, max(1, len(settlements)), _MAX_BATCH):
+                chunk = settlements[start : start + _MAX_BATCH]
+                is_last = start + _MAX_BATCH >= len(settlements)
+                try:
+                    settled = self._settle_and_take(chunk, take if is_last else 0)
+                except QueueNotFound:  # deleted: every receipt of it is lost (ADM-3)
+                    outcomes += [self._end(settlement.receipt, took_effect=False) for settlement in chunk]
+                    continue
+                outcomes += settled.outcomes
+                deliveries += settled.deliveries
+            return Settled(outcomes, deliveries)
+
+    def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
+        with self._lock:
+            self._check_open()
+            with suppress(QueueNotFound):
+                self._catch_up()
+            for chunk in in_chunks(dict.fromkeys(receipts), _MAX_BATCH):
+                known = {receipt: job for receipt in chunk if (job := self._held.get(receipt)) is not None}
+                if not known:
+                    continue
+                request = self._requests.extension(self._key, known)
+                try:
+                    answer = self._requests.send(request)
+                except QueueNotFound:
+                    for receipt in known:
+                        self._end(receipt, took_effect=False)
+                else:
+                    self._take_extension(request, answer)
+            return list(map(self._held.outcome, receipts))
+
+    def report(self, receipt: str, progress: Progress) -> None:
+        with self._lock:
+            held = self._held.get(receipt)
+            if held is None:
+                return
+            self._check_open()
+            told = json.dumps([progress.done, progress.total]).encode()
+            where = [int4(self._key), int8(held.place), int8(held.seq), int8(held.token)]
+            self._session.look(self._statements.report, [*where, told], queue=self._name)
+
+    def interrupt(self) -> None:
+        self._interrupted.set()
+        if (waiter := self._waiter) is not None:
+            waiter.tell("")
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    def close(self) -> None:
+        if self._closed or os.getpid() != self._pid:  # what a parent process holds stays with it
+            return
+        is_locked = self._lock.acquire(timeout=self._session.retry_timeout_s)
+        try:
+            if not is_locked:
+                self.logger.warning("a consumer closed without releasing its jobs: a call is under way still")
+            elif (receipts := self._held.receipts()) or self._requests.unanswered is not None:
+                self.settle([Release(receipt) for receipt in receipts])
+        except JobsError as error:
+            self.logger.warning("a consumer closed without releasing its jobs: %s", error)
+        finally:
+            self._closed = True
+            if is_locked:
+                self._requests.forget()
+                self._lock.release()
+        if (waiter := self._waiter) is not None:
+            waiter.tell("")
+            waiter.close()
+
+    # -- one round trip ---------------------------------------------------------------------------
+
+    def _settle_and_take(
+        self, settlements: Sequence[Settlement], count: int, *, is_to_wait: bool = False, sweeps: bool = False
+    ) -> Settled:
+        with self._lock:
+            self._check_open()
+            self._catch_up()
+            known: dict[str, tuple[LeasedJob, Settlement]] = {}
+            for settlement in settlements:
+                if (held := self._held.get(settlement.receipt)) is not None:
+                    known.setdefault(settlement.receipt, (held, settlement))
+            if not known and count <= 0:
+                return Settled([self._end(each.receipt, took_effect=False) for each in settlements], [])
+            now, count = monotonic(), min(count, _MAX_BATCH)
+            is_whole = self._scan.is_whole(now)
+            sweeps = sweeps or (count > 0 and now >= self._next_sweep)
+            if sweeps:
+                self._next_sweep = now + _SWEEP_S
+            starts = self._scan.starts(is_whole=is_whole)
+            look = Look(count, starts, self._scan.returned, sweeps, is_to_wait)
+            request = self._requests.settlement(self._key, known, look)
+            answer = self._requests.send(request)
+            deliveries = self._take_answer(request, answer, count)
+            if is_whole:
+                self._scan.was_whole(now)
+            ends = self._ends(request.receipts, parse_lost(answer))
+            outcomes = [
+                ends.pop(receipt) if receipt in ends else self._end(receipt, took_effect=False)
+                for receipt, *_ in settlements
+            ]
+            return Settled(outcomes, deliveries)
+
+    def _catch_up(self) -> None:
+        """Learn what became of the unanswered request, and give back what it took."""
+        if (request := self._requests.unanswered) is not None:
+            self._requests.unanswered = None
+            try:
+                answer = self._requests.send(request)
+            except QueueNotFound:
+                for receipt in request.receipts:
+                    self._end(receipt, took_effect=False)
+                raise
+            except JobsError:
+                self._requests.unanswered = request
+                raise
+            if self._requests.is_extension(request):
+                self._take_extension(request, answer)
+            else:
+                self._unclaimed += [each.receipt for each in self._take_answer(request, answer, 0)]
+                self._ends(request.receipts, parse_lost(answer))
+        if self._unclaimed:
+            receipts, self._unclaimed = self._unclaimed, []
+            known = {r: (job, Release(r)) for r in receipts if (job := self._held.get(r)) is not None}
+            if known:
+                try:
+                    release = self._requests.settlement(self._key, dict(known))
+                    self._ends(release.receipts, parse_lost(self._requests.send(release)))
+                except JobsError:
+                    self._unclaimed = receipts
+                    raise
+
+    # -- what was answered ------------------------------------------------------------------------
+
+    def _take_answer(self, request: Request, answer: Answer, count: int) -> list[Delivery]:
+        """Hold what was taken, and read the last row, which says something else."""
+        deliveries: list[Delivery] = []
+        last, grant, lease_s, token, place = (
+            answer.rows - 1,
+            self._held.grant,
+            self._lease_s,
+            request.token,
+            0,
+        )
+        new = tuple.__new__
+        for row in range(last):
+            raw_place, seq, id_, body, attempt, number, crashes = answer.row(row)
+            place = parse_int(raw_place)
+            receipt = grant(LeasedJob(place, parse_int(seq), token))
+            fields = (
+                (id_ or b"").decode(),
+                body or b"",
+                receipt,
+                *map(parse_int, (attempt, number, crashes)),
+                lease_s,
+            )
+            deliveries.append(new(Delivery, fields))
+        if deliveries:
+            self._leases[token] = len(deliveries)
+        elif request.receipts:
+            self._requests.answered.append(token)
+        seen, returned, _, _, announced, next_ms, _ = answer.row(last)
+        if count > 0 and parse_int(returned) >= 0:
+            last_place = place if len(deliveries) >= count else None
+            self._scan.saw(parse_int(seen), parse_int(returned), last_place)
+        self._next_event_s = None if next_ms is None else max(0, parse_int(next_ms)) / 1000
+        if parse_int(announced):
+            self._looks = list(_LOOKS_S)
+        return deliveries
+
+    def _take_extension(self, request: Request, answer: Answer) -> None:
+        lost = set(parse_ints(answer.value(0, 0)))
+        for number, receipt in enumerate(request.receipts, 1):
+            job = self._held.get(receipt)
+            if job is None:
+                continue
+            if number in lost:
+                self._end(receipt, took_effect=False)
+            else:
+                self._leave(job.token)
+                self._leases[request.token] = self._leases.get(request.token, 0) + 1
+                self._held.replace(receipt, job._replace(token=request.token))
+        if request.token not in self._leases:
+            self._requests.answered.append(request.token)
+
+    def _ends(self, receipts: Iterable[str], lost: set[int]) -> dict[str, SettleOutcome]:
+        return {
+            receipt: self._end(receipt, took_effect=number not in lost)
+            for number, receipt in enumerate(receipts, 1)
+        }
+
+    def _end(self, receipt: str, *, took_effect: bool) -> SettleOutcome:
+        job = self._held.get(receipt)
+        if job is not None and took_effect:
+            self._leave(job.token)
+        elif job is not None:
+            self._leases.pop(job.token, None)  # nobody but the server knows what became of the job
+        return self._held.settle(receipt, took_effect=took_effect)
+
+    def _leave(self, token: int) -> None:
+        """Note that one job less is held of those that were leased together."""
+        left = self._leases.pop(token, 0) - 1
+        if left > 0:
+            self._leases[token] = left
+        elif left == 0:
+            self._requests.answered.append(token)
+
+    def _check_open(self) -> None:
+        if os.getpid() != self._pid:
+            raise Closed(f"this consumer of queue {self._name!r} belongs to another process")
+        if self._closed:
+            raise consumer_closed(self._name)
+
+
+def parse_lost(answer: Answer) -> set[int]:
+    """Read from an answer which settlements were lost, counted from 1."""
+    told = answer.value(answer.rows - 1, 2)
+    return set(map(int, told.split(b","))) if told else set()

@@ -1,0 +1,218 @@
+"""What a server's own account of itself says about the jobs in it."""
+
+from collections.abc import Callable, Iterator
+
+from ...domain.errors import BackendUnavailable, JobsError
+from ...domain.wording import quantity
+from ...ports import Durability, Finding
+from ...ports.findings import doubtful, good, wrong
+from ..shared.server_settings import is_loopback
+from .connection import Connection, Statement
+from .errors import RefusedByServer
+from .schema import OLDEST_SERVER, find_version, has_schema, migrations, quoted
+from .session import Session
+
+_TIMEOUT_S = 10.0
+_NEARLY = 0.9
+_LONG_S = 60
+_ORDER = (Durability.NONE, Durability.EVERY_SECOND, Durability.FSYNC, Durability.REPLICATED)
+_KEPT = {
+    "off": Durability.EVERY_SECOND,
+    "local": Durability.FSYNC,
+    "on": Durability.FSYNC,
+    "remote_write": Durability.FSYNC,
+    "remote_apply": Durability.FSYNC,
+}
+_TABLES = ("queue", "job", "request", "result", "ended")
+
+Check = Callable[["_Look"], Iterator[Finding]]
+
+
+class _Look:
+    """Asks one connection, in texts."""
+
+    def __init__(self, connection: Connection, session: Session) -> None:
+        self.connection = connection
+        self.session = session
+
+    def text(self, expression: str, *parameters: str) -> str:
+        """Return the value of an expression as text."""
+        statement = Statement(f"SELECT ({expression})::text", len(parameters))
+        sent = [parameter.encode() for parameter in parameters]
+        return (self.connection.execute(statement, sent, _TIMEOUT_S).value(0, 0) or b"").decode()
+
+    def setting(self, name: str) -> str:
+        """Return a setting of the server; empty where it has none of that name."""
+        return self.text("current_setting($1, true)", name)
+
+    def number(self, expression: str, *parameters: str) -> int:
+        """Return the value of an expression as a whole number."""
+        return int(float(self.text(expression, *parameters) or 0))
+
+
+def diagnose(session: Session, declared: Durability) -> list[Finding]:
+    """Look at a server that can be reached, as far as the user may.
+
+    Args:
+        session: The way to it.
+        declared: What the client says that the server survives.
+    """
+
+    def work(connection: Connection) -> list[Finding]:
+        look = _Look(connection, session)
+        findings = [*_version(look), *_encryption(look), *_durability(look, declared)]
+        for check in (_settings, _clients, _snapshots, _schema, _privileges, _tables):
+            try:
+                findings += check(look)
+            except RefusedByServer as error:
+                findings.append(doubtful("access", f"a look was refused: {error}", "let the user see it"))
+        return findings
+
+    try:
+        return session.work(work)
+    except BackendUnavailable as error:
+        return [wrong("reachable", str(error), "look at the server's log")]
+    except JobsError as error:
+        return [wrong("access", str(error), "grant what docs/postgresql.md says, Privileges")]
+
+
+def _version(look: _Look) -> Iterator[Finding]:
+    version = look.setting("server_version")
+    if look.connection.server_version < OLDEST_SERVER:
+        yield wrong("version", f"PostgreSQL {version} is too old", "upgrade it to 14 or newer")
+    else:
+        yield good("version", f"PostgreSQL {version}")
+    if look.text("pg_is_in_recovery()") == "true":
+        remedy = "name all servers in the URL, with target_session_attrs=read-write"
+        yield wrong("role", "this is a standby: it takes no jobs", remedy)
+
+
+def _encryption(look: _Look) -> Iterator[Finding]:
+    plain = [h for h, _ in look.session.settings.hosts if not h.startswith("/") and not is_loopback(h)]
+    is_encrypted = look.text("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()") == "true"
+    if plain and not is_encrypted:
+        yield doubtful("encryption", f"jobs travel to {plain[0]} in plain text", "use sslmode=verify-full")
+
+
+def _durability(look: _Look, declared: Durability) -> Iterator[Finding]:
+    if look.setting("fsync") == "off":
+        yield wrong("fsync", "fsync is off: a crash of the machine can lose all data", "set fsync = on")
+        return
+    commit = look.setting("synchronous_commit")
+    found = _KEPT.get(commit, Durability.FSYNC)
+    if look.setting("synchronous_standby_names") and commit in ("on", "remote_write", "remote_apply"):
+        found = Durability.REPLICATED
+    what = f"synchronous_commit is {commit}, which is durability {found.value!r}"
+    if _ORDER.index(found) < _ORDER.index(declared):
+        remedy = (
+            "set synchronous_commit = on for this user, and standbys if need be; or declare what there is"
+        )
+        yield wrong("durability", f"{what}; the client declares {declared.value!r}", remedy)
+    else:
+        yield good("durability", what)
+
+
+def _settings(look: _Look) -> Iterator[Finding]:
+    if look.setting("autovacuum") == "off":
+        remedy = "set autovacuum = on"
+        yield wrong("autovacuum", "autovacuum is off: the tables grow, and get slower", remedy)
+    else:
+        yield good("autovacuum", "autovacuum is on")
+    isolation = look.setting("default_transaction_isolation")
+    if isolation != "read committed":
+        remedy = "ALTER ROLE … SET default_transaction_isolation = 'read committed'"
+        yield wrong("isolation", f"the default is {isolation}: consumers fail beside each other", remedy)
+    timeout_ms = look.number("SELECT setting FROM pg_settings WHERE name = 'statement_timeout'")
+    if 0 < timeout_ms < 5000:
+        remedy = "ALTER ROLE … SET statement_timeout = '30s', or 0"
+        yield doubtful("timeout", f"statements are cancelled after {timeout_ms} ms", remedy)
+
+
+def _clients(look: _Look) -> Iterator[Finding]:
+    limit = look.number("current_setting('max_connections')::int") - look.number(
+        "current_setting('superuser_reserved_connections')::int"
+    )
+    taken = look.number("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
+    if taken >= _NEARLY * limit:
+        remedy = "raise max_connections, or use a pooler such as PgBouncer"
+        yield wrong("connections", f"{taken} of {limit} connections are taken", remedy)
+    else:
+        yield good("connections", f"{taken} of {limit} connections are taken")
+
+
+def _snapshots(look: _Look) -> Iterator[Finding]:
+    age_s = look.number(
+        "SELECT max(extract(epoch FROM clock_timestamp() - xact_start)) FROM pg_stat_activity"
+        " WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid() AND datname = current_database()"
+    )
+    if age_s > _LONG_S:
+        yield doubtful(
+            "snapshots",
+            f"a transaction is open for {age_s:,} s: until it ends, no space is freed",
+            "end it (pg_stat_activity, backend_xmin); set idle_in_transaction_session_timeout",
+        )
+    slots = look.number("SELECT count(*) FROM pg_replication_slots WHERE NOT active AND xmin IS NOT NULL")
+    if slots:
+        what = f"{quantity(slots, 'replication slot')} that nobody uses keeps dead rows"
+        yield doubtful("slots", what, "drop it with pg_drop_replication_slot")
+
+
+def _schema(look: _Look) -> Iterator[Finding]:
+    schema, newest = look.session.schema, len(migrations())
+    try:
+        version = find_version(look.connection, schema) if has_schema(look.connection, schema) else 0
+    except JobsError as error:
+        yield wrong("schema", str(error), "upgrade mindtrace-jobs")
+        return
+    if version == 0:
+        if look.text("has_database_privilege(current_database(), 'CREATE')") != "true":
+            remedy = "see docs/postgresql.md, Privileges"
+            yield wrong("schema", f"there is no schema {schema!r}, and this user may not create it", remedy)
+        else:
+            yield good("schema", f"the first declare makes the schema {schema!r}")
+    elif version < newest:
+        remedy = "declare a queue as the owner of the schema"
+        yield doubtful("schema", f"schema {schema!r} has version {version}, of {newest}", remedy)
+    else:
+        yield good("schema", f"schema {schema!r} has version {version}")
+
+
+def _privileges(look: _Look) -> Iterator[Finding]:
+    schema = look.session.schema
+    if not has_schema(look.connection, schema):
+        return
+    if look.text("has_schema_privilege($1, 'USAGE')", schema) != "true":
+        yield wrong(
+            "permissions", f"the user may not use schema {schema!r}", f"GRANT USAGE ON SCHEMA {schema}"
+        )
+        return
+    missing = [
+        f"{privilege} on {table}"
+        for table in _TABLES
+        for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE")
+        if look.text("has_table_privilege($1, $2)", f"{quoted(schema)}.{table}", privilege) != "true"
+    ]
+    if missing:
+        remedy = "grant what docs/postgresql.md says, Privileges"
+        yield wrong("permissions", f"the user lacks {', '.join(missing)}", remedy)
+    else:
+        yield good("permissions", "the user may do all that is needed")
+
+
+def _tables(look: _Look) -> Iterator[Finding]:
+    schema = look.session.schema
+    relation = f"{quoted(schema)}.job"
+    if not has_schema(look.connection, schema) or not look.text("to_regclass($1)", relation):
+        return
+    options = look.text("SELECT reloptions FROM pg_class WHERE oid = to_regclass($1)", relation)
+    if "autovacuum_enabled=false" in options:
+        remedy = f"ALTER TABLE {relation} RESET (autovacuum_enabled)"
+        yield wrong("autovacuum", "autovacuum is off for the table of jobs", remedy)
+    size = look.number("pg_total_relation_size(to_regclass($1))", relation)
+    dead = look.number("SELECT n_dead_tup FROM pg_stat_all_tables WHERE relid = to_regclass($1)", relation)
+    live = look.number("SELECT n_live_tup FROM pg_stat_all_tables WHERE relid = to_regclass($1)", relation)
+    what = f"{size / 1e6:,.0f} MB, {live:,} live rows, {dead:,} dead ones"
+    if dead > 1_000_000 and dead > 10 * live:
+        yield doubtful("bloat", what, "look for open transactions; VACUUM the table of jobs")
+    else:
+        yield good("bloat", what)

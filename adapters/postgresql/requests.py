@@ -1,0 +1,155 @@
+"""The requests of a consumer: each has a token of its own, under which it is carried out once."""
+
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import NamedTuple
+
+from ...domain.errors import JobsError
+from ...ports import Settlement
+from .connection import Answer, Parameter, Statement
+from .errors import ServerUnreachable
+from .session import Session
+from .settlements import LeasedJob, SettlementBatch
+from .statements import Statements
+from .wire import FALSE, TRUE, boolean, float8, int4, int8, int8s
+
+_AGAIN = 2
+"""The place of the parameter that says that a request was sent before, in each of them."""
+_CLOSE_S = 2.0
+_NO_SETTLEMENTS = SettlementBatch({}).parameters
+
+
+class Request(NamedTuple):
+    """A request that changes something."""
+
+    token: int
+    statement: Statement
+    parameters: list[Parameter]
+    receipts: list[str]
+    """What it settles or extends, in the order of its items."""
+
+
+class Look(NamedTuple):
+    """How a request is to take jobs."""
+
+    most: int
+    """How many at most."""
+    starts: bytes
+    returned: int
+    sweeps: bool
+    """Whether to look for what is due and for leases that have ended."""
+    is_to_wait: bool
+    """Whether the consumer waits where there is nothing."""
+
+
+NO_LOOK = Look(0, int8s([0]), 0, False, False)
+
+
+class Requests:
+    """Makes and sends the requests of one consumer, and keeps the one that was never answered.
+
+    Args:
+        session: The way to the server.
+        statements: The statements for the session's schema.
+        queue: The queue's name.
+        lease_s: How long jobs are leased, in seconds.
+    """
+
+    def __init__(self, session: Session, statements: Statements, queue: str, lease_s: float) -> None:
+        self._session = session
+        self._statements = statements
+        self._queue = queue
+        self._lease_s = lease_s
+        self.answered: list[int] = []
+        """Tokens that the server needn't remember any more."""
+        self.unanswered: Request | None = None
+
+    def settlement(
+        self, key: int, known: Mapping[str, tuple[LeasedJob, Settlement]], look: Look = NO_LOOK
+    ) -> Request:
+        """Make a request that settles and takes.
+
+        Args:
+            key: The queue's key.
+            known: What to settle, by receipt, each with its lease.
+            look: How to take.
+        """
+        batch = SettlementBatch(known) if known else None
+        token = secrets.randbits(63)
+        parameters: list[Parameter] = [
+            int4(key),
+            int8(token),
+            FALSE,
+            int8s(self.answered) if known else int8s(()),
+            *(batch.parameters if batch else _NO_SETTLEMENTS),
+            int4(look.most),
+            float8(self._lease_s),
+            look.starts,
+            int8(look.returned),
+            boolean(look.sweeps),
+            boolean(look.is_to_wait),
+        ]
+        return Request(token, self._statements.settle_and_take, parameters, batch.receipts if batch else [])
+
+    def extension(self, key: int, known: Mapping[str, LeasedJob]) -> Request:
+        """Make a request that extends leases, given by receipt."""
+        token = secrets.randbits(63)
+        places, seqs, tokens = zip(*known.values(), strict=True)
+        parameters: list[Parameter] = [
+            int4(key),
+            int8(token),
+            FALSE,
+            int8s(self.answered),
+            int8s(list(set(tokens))),
+            int8s(places),
+            int8s(seqs),
+            int8s(tokens),
+            float8(self._lease_s),
+        ]
+        return Request(token, self._statements.extend, parameters, list(known))
+
+    def is_extension(self, request: Request) -> bool:
+        """Whether a request extends leases."""
+        return request.statement is self._statements.extend
+
+    def send(self, request: Request) -> Answer:
+        """Have a request carried out, or learn its answer if it was before.
+
+        One that may or may not have been carried out is kept.
+
+        Raises:
+            BackendUnavailable: the server couldn't be reached in time.
+            QueueNotFound: the queue isn't declared.
+            BackendError: the server refused otherwise.
+        """
+        told = len(self.answered)
+        try:
+            answer = self._session.run(request.statement, request.parameters, queue=self._queue, again=_AGAIN)
+        except ServerUnreachable as out:
+            if out.may_have_run:
+                self._keep(request)
+            raise self._session.unavailable(out) from out.error
+        except JobsError:
+            raise
+        except BaseException:  # an interrupt
+            self._keep(request)
+            raise
+        if request.receipts:
+            del self.answered[:told]
+        return answer
+
+    def forget(self) -> None:
+        """Have the server forget what it keeps for this consumer; if that fails, it does later."""
+        if self.answered:
+            with suppress(JobsError, ServerUnreachable):
+                self._session.run(
+                    self._statements.forget_requests,
+                    [int8s(self.answered)],
+                    queue=self._queue,
+                    retry_timeout_s=_CLOSE_S,
+                )
+
+    def _keep(self, request: Request) -> None:
+        request.parameters[_AGAIN] = TRUE
+        self.unanswered = request

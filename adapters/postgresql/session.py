@@ -1,0 +1,233 @@
+"""The way to the server: connections that all threads share, and requests that are tried until answered."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from math import inf
+from time import monotonic
+from typing import TypeVar
+
+from ...domain import RetryPolicy
+from ...domain.errors import BackendError
+from ..shared.errors import client_closed, not_declared
+from .connection import Answer, Connection, Parameter, Statement
+from .errors import (
+    NO_QUEUE,
+    ConnectFailed,
+    ConnectionBroke,
+    RefusedByServer,
+    ServerUnreachable,
+    refused_login,
+    translated,
+    unavailable,
+)
+from .settings import ServerSettings
+from .wire import FALSE, TRUE
+
+AnswerT = TypeVar("AnswerT")
+
+_BACKOFF = RetryPolicy(base_delay_s=0.02, max_delay_s=1.0)
+_LONG_S = 600.0
+"""How long a statement may take that has to look at each job of a queue."""
+_NOT_PREPARED = ("26000", "42P05", "0A000")
+"""What is answered where a pooler gives each statement another connection, or the tables have changed."""
+_MOST_IDLE = 16
+
+_inherited: list[Connection] = []
+"""Connections of the process that this one was forked from: to close one here would disturb it there."""
+
+
+class Session:
+    """Connections to one server; any thread may call.
+
+    Args:
+        settings: The server.
+        schema: The schema of the tables.
+        owner: What errors say is closed, once it is.
+        retry_timeout_s: Seconds to keep trying before a call fails.
+        logger: Logs an outage once when it begins and once when it ends.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        schema: str,
+        owner: str,
+        *,
+        retry_timeout_s: float,
+        logger: logging.Logger,
+    ) -> None:
+        self.settings = settings
+        self.schema = schema
+        self.retry_timeout_s = retry_timeout_s
+        self._owner = owner
+        self._prepares = settings.prepared
+        self._logger = logger
+        self._deadline = inf
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._idle: list[Connection] = []
+        self._closing = threading.Event()
+        self._outage = False
+
+    def run(
+        self,
+        statement: Statement,
+        parameters: Sequence[Parameter],
+        *,
+        queue: str = "",
+        again: int | None = None,
+        retry_timeout_s: float | None = None,
+    ) -> Answer:
+        """Run a statement until it is answered, and return its rows.
+
+        Args:
+            statement: The statement.
+            parameters: Its parameters.
+            queue: The queue that it is about, for errors.
+            again: The place of the parameter that says that the statement may have run before. Without one,
+                it may run twice.
+            retry_timeout_s: Seconds to keep trying, in place of the usual.
+
+        Raises:
+            ServerUnreachable: the server couldn't be reached in time.
+            QueueNotFound: the queue isn't declared.
+            BackendError: the server refused.
+            Closed: the session was closed.
+        """
+        timeout_s = self.retry_timeout_s if retry_timeout_s is None else retry_timeout_s
+        give_up = min(monotonic() + timeout_s, self._deadline)
+
+        def call(connection: Connection, may_have_run: bool) -> Answer:
+            sent = parameters
+            if again is not None:
+                sent = list(parameters)
+                sent[again] = TRUE if may_have_run or parameters[again] == TRUE else FALSE
+            return connection.execute(statement, sent, max(0.05, give_up - monotonic()))
+
+        return self._retry(call, give_up, queue)
+
+    def look(self, statement: Statement, parameters: Sequence[Parameter] = (), *, queue: str = "") -> Answer:
+        """Run a statement that may take long and may run twice; raise BackendUnavailable in an outage.
+
+        Otherwise as :meth:`run`.
+        """
+        return self.work(lambda connection: connection.execute(statement, parameters, _LONG_S), queue=queue)
+
+    def work(self, call: Callable[[Connection], AnswerT], *, queue: str = "") -> AnswerT:
+        """Have ``call`` use a connection, perhaps more than once; errors as of :meth:`look`."""
+        give_up = min(monotonic() + self.retry_timeout_s, self._deadline)
+        try:
+            return self._retry(lambda connection, _: call(connection), give_up, queue)
+        except ServerUnreachable as out:
+            raise self.unavailable(out) from out.error
+
+    def unavailable(self, out: ServerUnreachable) -> BackendError:
+        """Return what an outage is to the caller."""
+        return unavailable(out, self.settings.address, is_local=self.settings.is_local)
+
+    def connect(self) -> Connection:
+        """Open a connection, which the caller closes.
+
+        Raises:
+            ConnectFailed: it can't be made now.
+        """
+        timeout_s = min(self.retry_timeout_s, 5.0)
+        parameters, is_over = self.settings.parameters, self._closing.is_set
+        return Connection(parameters, timeout_s, prepares=self._prepares, is_over=is_over)
+
+    def start_closing(self) -> None:
+        """Have all calls from now on end within ``retry_timeout_s``, together."""
+        self._deadline = monotonic() + self.retry_timeout_s
+
+    def close(self) -> None:
+        """Close the connections; calls under way and to come raise Closed."""
+        self.leave_parent()
+        self._closing.set()
+        self._drop_idle()
+
+    def leave_parent(self) -> None:
+        """After a fork: leave the connections to the process that made them."""
+        if os.getpid() != self._pid:
+            _inherited.extend(self._idle)
+            self._begin()
+
+    def _retry(self, call: Callable[[Connection, bool], AnswerT], give_up: float, queue: str) -> AnswerT:
+        tries, may_have_run = 0, False
+        while True:
+            self.leave_parent()
+            if self._closing.is_set():
+                raise client_closed(self._owner)
+            connection: Connection | None = None
+            try:
+                connection = self._take_idle() or self.connect()
+                answer = call(connection, may_have_run)
+            except (ConnectFailed, ConnectionBroke, RefusedByServer) as error:
+                may_have_run = may_have_run or isinstance(error, ConnectionBroke)
+                if isinstance(error, RefusedByServer):
+                    may_have_run = may_have_run or error.code in ("57P01", "23505")
+                failed: Exception = error
+            else:
+                self._keep(connection)
+                if self._outage:
+                    self._outage = False
+                    self._logger.warning("PostgreSQL at %s is back", self.settings.address)
+                return answer
+            if connection is not None and connection.is_usable:
+                self._keep(connection)
+            self._refuse(failed, queue)
+            tries += 1
+            delay_s = _BACKOFF.delay_s(tries)
+            if monotonic() + delay_s >= give_up:
+                if self._closing.is_set():
+                    raise client_closed(self._owner) from failed
+                raise ServerUnreachable(failed, may_have_run) from failed
+            self._closing.wait(delay_s)
+
+    def _refuse(self, error: Exception, queue: str) -> None:
+        """Raise what another try doesn't mend."""
+        address = self.settings.address
+        if isinstance(error, RefusedByServer):
+            if error.code == NO_QUEUE:
+                raise not_declared(queue) from None
+            if error.code in _NOT_PREPARED and self._prepares:
+                self._drop_idle()
+                if error.code != "0A000":
+                    self._prepares = False
+                    self._logger.warning("a pooler in between prepares no statements: going on without")
+                return
+            if not error.is_passing:
+                if error.has_no_schema:
+                    if queue:  # nothing was ever declared
+                        raise not_declared(queue) from error
+                    raise error
+                raise translated(error, address, self.schema) from error
+        elif isinstance(error, ConnectFailed) and (refusal := refused_login(error, address)):
+            raise refusal from None
+        if not isinstance(error, RefusedByServer) or error.ends_connection:
+            self._drop_idle()
+            if not self._outage and not self._closing.is_set():
+                self._outage = True
+                self._logger.warning("PostgreSQL at %s is out of reach, trying again: %s", address, error)
+
+    def _keep(self, connection: Connection) -> None:
+        if not connection.is_usable or self._closing.is_set() or len(self._idle) >= _MOST_IDLE:
+            connection.close()
+        else:
+            self._idle.append(connection)
+            if self._closing.is_set():  # meanwhile
+                self.close()
+
+    def _drop_idle(self) -> None:
+        """Close what is idle: each may be dead after an outage, or lead to a server that was demoted."""
+        while (connection := self._take_idle()) is not None:
+            connection.close()
+
+    def _take_idle(self) -> Connection | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None

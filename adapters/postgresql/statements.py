@@ -1,0 +1,111 @@
+"""The statements, for one schema."""
+
+from .connection import Statement
+from .schema import quoted
+
+
+def _call(schema: str, function: str, parameters: int) -> Statement:
+    places = ", ".join(f"${number}" for number in range(1, parameters + 1))
+    return Statement(f"SELECT * FROM {quoted(schema)}.{function}({places})", parameters)  # noqa: S608
+
+
+class Statements:
+    """What the adapter asks of the server; the functions are described in ``sql/``.
+
+    Args:
+        schema: Where the tables are.
+    """
+
+    def __init__(self, schema: str) -> None:
+        name = quoted(schema)
+        self.publish = _call(schema, "publish", 8)
+        self.settle_and_take = _call(schema, "settle_and_take", 23)
+        self.extend = _call(schema, "extend", 9)
+        self.purge = _call(schema, "purge", 2)
+        self.redrive_or_discard = _call(schema, "redrive_or_discard", 5)
+        self.delete_queue = _call(schema, "delete_queue", 1)
+        self.drop_deleted = _call(schema, "drop_deleted", 1)
+        self.resolve = _call(schema, "resolve", 1)
+        self.announce_caller = _call(schema, "announce_caller", 1)
+
+        def sql(text: str, parameters: int) -> Statement:
+            return Statement(text.replace("{s}", name), parameters)
+
+        self.forget_requests = sql("DELETE FROM {s}.request WHERE token = ANY ($1)", 1)
+        self.declare = sql(
+            "WITH made AS (INSERT INTO {s}.queue (name, kind) VALUES ($1, $2)"
+            " ON CONFLICT (name) DO NOTHING RETURNING kind)"
+            " SELECT kind FROM made UNION ALL SELECT kind FROM {s}.queue WHERE name = $1",
+            2,
+        )
+        self.find_queue = sql("SELECT key FROM {s}.queue WHERE name = $1", 1)
+        self.list_queues = sql("SELECT name, kind FROM {s}.queue WHERE name IS NOT NULL ORDER BY name", 0)
+        self.counts = sql(_COUNTS, 1)
+        self.dead_letters = sql(_DEAD_LETTERS, 3)
+        self.last_death = sql(
+            "SELECT q.key, (SELECT max(death) FROM {s}.job WHERE queue = q.key AND death IS NOT NULL)"
+            " FROM {s}.queue q WHERE q.name = $1",
+            1,
+        )
+        self.results = sql(_RESULTS, 2)
+        self.status = sql(_STATUS, 2)
+        self.progress = sql(_PROGRESS, 1)
+        self.report = sql(
+            "UPDATE {s}.job SET progress = $5 WHERE queue = $1 AND place = $2 AND seq = $3 AND token = $4", 5
+        )
+
+
+_HELD = """
+    {s}.request r, unnest(r.places, r.seqs) AS h (place, seq), {s}.job j
+    WHERE r.queue = q.key AND r.ends > clock_timestamp()
+      AND j.queue = q.key AND j.place = h.place AND j.seq = h.seq AND j.token = r.token
+"""
+"""The leases of a queue that haven't ended."""
+
+_COUNTS = f"""
+    SELECT
+      (SELECT count(*) FROM {{s}}.job WHERE queue = q.key AND place IS NOT NULL),
+      (SELECT count(*) FROM {_HELD}),
+      (SELECT count(*) FROM {{s}}.job WHERE queue = q.key AND due IS NOT NULL AND due > clock_timestamp()),
+      (SELECT count(*) FROM {{s}}.job WHERE queue = q.key AND due IS NOT NULL),
+      (SELECT count(*) FROM {{s}}.job WHERE queue = q.key AND death IS NOT NULL)
+    FROM {{s}}.queue q WHERE q.name = $1
+"""  # noqa: S608
+
+_DEAD_LETTERS = """
+    SELECT j.id, j.body, j.reason, j.error, j.attempt, j.crashes, extract(epoch FROM j.died)::float8,
+      j.failed, j.failures, q.key
+    FROM {s}.queue q LEFT JOIN LATERAL (
+      SELECT * FROM {s}.job WHERE queue = q.key AND death IS NOT NULL ORDER BY death LIMIT $2 OFFSET $3
+    ) j ON true WHERE q.name = $1
+    ORDER BY j.death
+"""
+
+_RESULTS = """
+    SELECT a.id, j.id IS NOT NULL, j.error, r.id IS NOT NULL, CASE WHEN r.expires > clock_timestamp() THEN
+    r.body END,
+      j.death IS NOT NULL
+    FROM {s}.queue q
+    LEFT JOIN LATERAL unnest($2::text[]) AS a (id) ON true
+    LEFT JOIN {s}.job j ON j.queue = q.key AND j.id = a.id
+    LEFT JOIN {s}.result r ON r.queue = q.key AND r.id = a.id AND (j.id IS NULL OR j.death IS NOT NULL)
+    WHERE q.name = $1 AND (
+      a.id IS NULL OR j.death IS NOT NULL OR r.id IS NOT NULL OR j.id IS NULL AND EXISTS (
+        SELECT FROM {s}.ended e WHERE e.queue = q.key AND e.ids @> ARRAY[a.id]
+      )
+    )
+"""
+"""Of each job that may have ended: id, is live, error, has a result, the result, is dead."""
+
+_STATUS = """
+    SELECT j.death IS NOT NULL, j.id IS NOT NULL, j.token IS NOT NULL AND EXISTS (
+      SELECT FROM {s}.request r WHERE r.token = j.token AND r.ends > clock_timestamp()
+    )
+    FROM {s}.queue q LEFT JOIN {s}.job j ON j.queue = q.key AND j.id = $2 WHERE q.name = $1
+"""
+
+_PROGRESS = f"""
+    SELECT q.key, p.id, p.progress FROM {{s}}.queue q
+    LEFT JOIN LATERAL (SELECT j.id, j.progress FROM {_HELD} AND j.progress IS NOT NULL) p ON true
+    WHERE q.name = $1
+"""  # noqa: S608

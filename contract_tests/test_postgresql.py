@@ -1,0 +1,296 @@
+"""The contract, on a real PostgreSQL."""
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+from uuid import uuid4
+
+import pytest
+
+from brokers.fixtures import StartPgBouncer
+from brokers.postgresql_server import Address
+from brokers.proxy import Disruption, Proxy
+from mindtrace.jobs import (
+    ConsumerBackend,
+    OrchestratorBackend,
+    PostgreSQLClient,
+    PublishStatus,
+    Queue,
+    Verdict,
+)
+from mindtrace.jobs.contract import Harness, contract_suite, run_contract
+from mindtrace.jobs.errors import AccessDenied, BackendUnavailable, QueueNotFound
+from mindtrace.jobs.ports import Ack, Dead, Message, Release, Retry, Settlement, SettleOutcome
+
+# The state machine waits for real leases: a minute on a machine that is idle.
+pytestmark = pytest.mark.timeout(1800)
+
+
+class PostgreSQLHarness(Harness):
+    lease_s = 0.3
+    address: ClassVar[Address]
+
+    def __init__(self) -> None:
+        self.admin = self.address.connect()
+
+    def make(self, namespace: str) -> OrchestratorBackend:
+        return client_of(self.address, namespace, application_name=namespace)
+
+    def crash(self, consumer: ConsumerBackend) -> None:
+        """Nothing to do: a consumer that is never heard of again is dead."""
+
+    def sever(self, backend: OrchestratorBackend) -> None:
+        kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
+        self.admin.execute(kill, [backend.url.partition("application_name=")[2]])
+
+    def destroy(self, namespace: str) -> None:
+        self.admin.execute(f'DROP SCHEMA IF EXISTS "{namespace}" CASCADE')
+
+    def close(self) -> None:
+        self.admin.close()
+
+
+def client_of(
+    address: Address, namespace: str, *, timeout_s: float = 30.0, poll_s: float = 5.0, **libpq: str
+) -> PostgreSQLClient:
+    """A client of ours; it tries for long, as the machine may be busy."""
+    return PostgreSQLClient(
+        address.host,
+        address.port,
+        address.database,
+        username=address.user,
+        password=address.password,
+        namespace=namespace,
+        poll_s=poll_s,
+        retry_timeout_s=timeout_s,
+        libpq=dict(address.parameters) | libpq,
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def find_postgresql(postgresql_address: Address) -> None:
+    PostgreSQLHarness.address = postgresql_address
+
+
+globals().update(contract_suite(PostgreSQLHarness))
+
+
+@pytest.fixture
+def namespace(postgresql_address: Address) -> Iterator[str]:
+    """A schema of one's own."""
+    name = f"test-{uuid4().hex}"
+    yield name
+    with postgresql_address.connect() as admin:
+        admin.execute(f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
+
+
+# -- answers that are lost ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def behind_a_proxy(postgresql_address: Address, namespace: str) -> Iterator[tuple[Proxy, PostgreSQLClient]]:
+    """A client whose requests were all prepared, so that each names its statement."""
+    with Proxy(postgresql_address.host, postgresql_address.port) as proxy:
+        address = replace(postgresql_address, host="127.0.0.1", port=proxy.port)
+        with client_of(address, namespace, sslmode="disable") as client:
+            client.declare(Queue("jobs"))
+            yield proxy, client
+
+
+def test_a_publish_whose_answer_is_lost_is_carried_out_once(
+    behind_a_proxy: tuple[Proxy, PostgreSQLClient],
+) -> None:
+    proxy, client = behind_a_proxy
+    proxy.disrupt_next(b"marked body", Disruption.CUT)
+
+    (outcome,) = client.publish("jobs", [Message("a", b"marked body")])
+
+    assert outcome.status is PublishStatus.ACCEPTED
+    assert proxy.disrupted == 1
+    assert client.counts("jobs").ready == 1
+
+
+def test_a_publish_that_was_answered_unknown_makes_no_second_job(
+    behind_a_proxy: tuple[Proxy, PostgreSQLClient], postgresql_address: Address, namespace: str
+) -> None:
+    """Not even if the job is done by the time it is published again."""
+    proxy, client = behind_a_proxy
+    client._session.retry_timeout_s = 1.0
+    proxy.disrupt_next(b"marked body", Disruption.SILENCE, times=20)
+    (outcome,) = client.publish("jobs", [Message("a", b"marked body")])
+    assert outcome.status is PublishStatus.UNKNOWN
+    proxy.stop_disrupting()
+    client._session.retry_timeout_s = 30.0
+    with client_of(postgresql_address, namespace) as other, other.open_consumer("jobs") as consumer:
+        (delivery,) = consumer.receive(1, 30.0)
+        assert consumer.settle([Ack(delivery.receipt)]).outcomes == [SettleOutcome.OK]
+
+    (again,) = client.publish("jobs", [Message("a", b"marked body")])
+    (later,) = client.publish("jobs", [Message("a", b"marked body")])
+
+    assert again.status is PublishStatus.DUPLICATE
+    assert later.status is PublishStatus.ACCEPTED
+
+
+@pytest.mark.parametrize("end", [Ack, "retry", "dead", Release], ids=str)
+def test_a_settlement_whose_answer_is_lost_is_carried_out_once(
+    behind_a_proxy: tuple[Proxy, PostgreSQLClient], end: object
+) -> None:
+    proxy, client = behind_a_proxy
+    client.publish("jobs", [Message("a", b"1"), Message("b", b"2")])
+    with client.open_consumer("jobs") as consumer:
+        (held,) = consumer.receive(1, 30.0)
+        settlement: Settlement
+        match end:
+            case "retry":
+                settlement = Retry(held.receipt, 600.0, "marked error")
+            case "dead":
+                settlement = Dead(held.receipt, "rejected", "marked error")
+            case _:
+                settlement = Ack(held.receipt) if end is Ack else Release(held.receipt)
+        (token,) = {job.token for job in consumer._held._jobs.values()}
+        proxy.disrupt_next(token.to_bytes(8, "big"), Disruption.CUT)
+
+        settled = consumer.settle([settlement], take=1)
+
+        assert proxy.disrupted == 1
+        assert settled.outcomes == [SettleOutcome.OK]
+        assert len(settled.deliveries) == 1
+        assert settled.deliveries[0].crashes == 0
+        assert client.counts("jobs").in_flight == 1
+        assert consumer.settle([settlement]).outcomes == [SettleOutcome.ALREADY]
+
+
+def test_what_an_unanswered_request_did_is_found_out_and_what_it_took_is_given_back(
+    behind_a_proxy: tuple[Proxy, PostgreSQLClient],
+) -> None:
+    proxy, client = behind_a_proxy
+    client.publish("jobs", [Message("a", b"1"), Message("b", b"2")])
+    with client.open_consumer("jobs") as consumer:
+        (held,) = consumer.receive(1, 30.0)
+        (token,) = {job.token for job in consumer._held._jobs.values()}
+        client._session.retry_timeout_s = 1.0
+        proxy.disrupt_next(token.to_bytes(8, "big"), Disruption.SILENCE, times=20)
+        with pytest.raises(BackendUnavailable):
+            consumer.settle([Ack(held.receipt)], take=1)
+        proxy.stop_disrupting()
+        client._session.retry_timeout_s = 30.0
+
+        outcome = consumer.settle([Ack(held.receipt)]).outcomes
+
+        assert outcome[0] in (SettleOutcome.OK, SettleOutcome.ALREADY)
+        (other,) = consumer.receive(1, 30.0)
+        assert (other.id, other.crashes) == ("b", 0)
+        counts = client.counts("jobs")
+        assert (counts.ready, counts.in_flight) == (0, 1)
+
+
+def test_an_extension_whose_answer_is_lost_keeps_the_job(
+    behind_a_proxy: tuple[Proxy, PostgreSQLClient],
+) -> None:
+    proxy, client = behind_a_proxy
+    client.publish("jobs", [Message("a", b"1")])
+    with client.open_consumer("jobs") as consumer:
+        (held,) = consumer.receive(1, 30.0)
+        (token,) = {job.token for job in consumer._held._jobs.values()}
+        proxy.disrupt_next(token.to_bytes(8, "big"), Disruption.CUT)
+
+        assert consumer.extend([held.receipt]) == [SettleOutcome.OK]
+
+        assert proxy.disrupted == 1
+        assert consumer.settle([Ack(held.receipt)]).outcomes == [SettleOutcome.OK]
+
+
+# -- the schema -----------------------------------------------------------------------------------
+
+
+def test_before_anything_is_declared_nothing_is_created(postgresql_address: Address, namespace: str) -> None:
+    with client_of(postgresql_address, namespace) as client:
+        assert client.queues() == []
+        for call in (lambda: client.counts("jobs"), lambda: client.publish("jobs", [Message("a", b"{}")])):
+            with pytest.raises(QueueNotFound):
+                call()
+        with postgresql_address.connect() as admin:
+            found = admin.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [namespace]).fetchall()
+    assert not found
+
+
+GUIDE = Path(__file__).parents[1] / "docs" / "postgresql.md"
+CLAUSES = {
+    *("PUB-1", "PUB-3", "PUB-5", "ORD-2", "ORD-3", "LSE-3", "LSE-4", "SET-1", "SET-2", "SET-4", "DLY-2"),
+    *("DLQ-1", "DLQ-2", "DLQ-3", "CNT-1", "ADM-1", "ADM-2", "ADM-3", "RES-1", "CON-2"),
+}
+
+
+def test_a_user_with_no_more_than_the_documented_privileges_is_enough(postgresql_address: Address) -> None:
+    user = f"app_{uuid4().hex[:12]}"
+    grants = [line for line in GUIDE.read_text("utf-8").splitlines() if re.match("GRANT .* TO app;$", line)]
+    assert len(grants) == 3
+
+    class LeastPrivilegeHarness(PostgreSQLHarness):
+        address = replace(postgresql_address, user=user)
+
+        def __init__(self) -> None:
+            self.admin = postgresql_address.connect()
+
+        def make(self, namespace: str) -> OrchestratorBackend:
+            with client_of(postgresql_address, namespace) as owner:
+                owner.declare(Queue("made-by-the-owner"))
+            for grant in grants:
+                own = grant.replace("mindtrace_jobs", f'"{namespace}"').replace("TO app", f"TO {user}")
+                self.admin.execute(own)
+            return super().make(namespace)
+
+    with postgresql_address.connect() as admin:
+        admin.execute(f"CREATE ROLE {user} LOGIN")
+        harness = LeastPrivilegeHarness()
+        try:
+            results = list(run_contract(harness, profile="quick", clauses=CLAUSES))
+            assert [f"{result.check}: {result.error}" for result in results if result.broken] == []
+            with (
+                client_of(LeastPrivilegeHarness.address, f"test-{user}") as client,
+                pytest.raises(AccessDenied, match="Privileges"),
+            ):
+                client.declare(Queue("jobs"))
+        finally:
+            harness.close()
+            with suppress(Exception):
+                admin.execute(f"DROP OWNED BY {user}")
+            admin.execute(f"DROP ROLE {user}")
+
+
+POOLED_CLAUSES = {"PUB-1", "PUB-5", "ORD-3", "LSE-3", "LSE-4", "SET-2", "ADM-3", "RES-1"}
+
+
+@pytest.mark.parametrize("max_prepared_statements", [0, 100])
+def test_the_contract_holds_behind_a_pooler_that_gives_each_transaction_another_connection(
+    postgresql_address: Address, start_pgbouncer: StartPgBouncer, max_prepared_statements: int
+) -> None:
+    """Whether or not it lets statements be prepared; no notification comes, so that consumers must look."""
+    pooler = start_pgbouncer(postgresql_address, max_prepared_statements=max_prepared_statements)
+
+    class PgBouncerHarness(PostgreSQLHarness):
+        def __init__(self) -> None:
+            self.admin = postgresql_address.connect()
+
+        def make(self, namespace: str) -> OrchestratorBackend:
+            return client_of(pooler.address, namespace, poll_s=0.1)
+
+    harness = PgBouncerHarness()
+    results = list(run_contract(harness, profile="quick", clauses=POOLED_CLAUSES))
+    harness.close()
+
+    assert [f"{result.check}: {result.error}" for result in results if result.broken] == []
+
+
+def test_the_doctor_finds_nothing_wrong_with_what_a_client_made(
+    postgresql_address: Address, namespace: str
+) -> None:
+    with client_of(postgresql_address, namespace) as client:
+        client.declare(Queue("jobs"))
+        found = {finding.subject: finding.verdict for finding in client.diagnose()}
+
+    assert found["version"] is found["schema"] is found["permissions"] is Verdict.GOOD
