@@ -1,12 +1,12 @@
 """The way to the file: a connection, transactions on it, and what stands in their way."""
 
 import os
-import random
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +16,7 @@ from ..shared.errors import client_closed
 from .clock import FileClock, read_clock, set_clock
 from .errors import CommitUnknown, is_busy, leaves_open, translated
 from .filesystem import make_private, refuse_network_share
+from .lock_wait import call_once_unlocked
 from .schema import OLDEST_SQLITE, is_current, migrate
 from .wakeups import SUFFIX
 
@@ -29,8 +30,6 @@ LOG_LIMIT = 64 * 1024 * 1024
 """The most bytes that the log may keep on the disk once all of it is in the file."""
 _LOG_CHECKED = 256
 """After how many commits the log's size is looked at."""
-_PAUSE_S = (0.0002, 0.005)
-"""The shortest and the longest pause before a transaction is tried again."""
 
 _inherited: list[sqlite3.Connection] = []
 """Connections of the process that this one was forked from: to close one here would disturb it there."""
@@ -116,22 +115,18 @@ class Session:
     def _run(self, begin: str, work: Work[AnswerT]) -> AnswerT:
         self._leave_parent()
         give_up = min(time.monotonic() + self._settings.retry_timeout_s, self._ends)
-        shortest_s, longest_s = _PAUSE_S
-        pause_s = shortest_s
         with self._lock:
-            while True:
-                if self._closed:
-                    raise client_closed(self._owner)
-                try:
-                    return self._transact(self._connected(), begin, work)
-                except sqlite3.Error as error:
-                    if not is_busy(error):
-                        self._drop()
-                        raise translated(error, self._settings.path) from error
-                    if time.monotonic() >= give_up:
-                        raise translated(error, self._settings.path) from error
-                pause_s = min(longest_s, 2 * pause_s)
-                time.sleep(random.uniform(shortest_s, pause_s))  # noqa: S311
+            try:
+                return call_once_unlocked(partial(self._try_once, begin, work), give_up)
+            except sqlite3.Error as error:
+                if not is_busy(error):
+                    self._drop()
+                raise translated(error, self._settings.path) from error
+
+    def _try_once(self, begin: str, work: Work[AnswerT]) -> AnswerT:
+        if self._closed:
+            raise client_closed(self._owner)
+        return self._transact(self._connected(), begin, work)
 
     def _transact(self, db: sqlite3.Connection, begin: str, work: Work[AnswerT]) -> AnswerT:
         try:

@@ -17,9 +17,9 @@ from ...domain.job_context import BatchContext, JobContext, running
 from ...ports import Delivery, Settlement
 from ..handler_errors import describe, try_to_log
 from ..signals.graceful_stop import asks_to_stop
+from .batch_size_limit import BatchSizeLimit
 from .executor import Executor
-from .memory_limit import MemoryLimit
-from .out_of_memory import is_out_of_memory
+from .out_of_memory_errors import is_out_of_memory
 
 
 class _Member(NamedTuple):
@@ -41,7 +41,7 @@ class BatchExecutor(Executor):
     As with :class:`Executor`, no job and no handler can make it raise.
     """
 
-    def execute_batch(self, deliveries: Sequence[Delivery], memory: MemoryLimit) -> list[Settlement]:
+    def execute_batch(self, deliveries: Sequence[Delivery], memory: BatchSizeLimit) -> list[Settlement]:
         """Run deliveries as one batch, and return the settlement of each, in any order.
 
         Those that can't be decoded are dead by themselves. Where memory runs out, the batch is run in parts.
@@ -63,7 +63,9 @@ class BatchExecutor(Executor):
             settlements += self._run_members(members, memory, began_s)
         return settlements
 
-    def _run_members(self, members: list[_Member], memory: MemoryLimit, began_s: float) -> list[Settlement]:
+    def _run_members(
+        self, members: list[_Member], memory: BatchSizeLimit, began_s: float
+    ) -> list[Settlement]:
         token = running.set(BatchContext([member.context for member in members], self.consumer))
         try:
             if self.observer is not None:
@@ -78,7 +80,7 @@ class BatchExecutor(Executor):
         finally:
             running.reset(token)
 
-    def _run_in_parts(self, members: list[_Member], memory: MemoryLimit) -> list[Settlement]:
+    def _run_in_parts(self, members: list[_Member], memory: BatchSizeLimit) -> list[Settlement]:
         """Run as many at once as fit into memory; return one settlement for each, in order."""
         settlements: list[Settlement] = []
         while len(settlements) < len(members):
@@ -90,7 +92,7 @@ class BatchExecutor(Executor):
                 settlements += settled
         return settlements
 
-    def _run_part(self, part: list[_Member], memory: MemoryLimit) -> list[Settlement] | None:
+    def _run_part(self, part: list[_Member], memory: BatchSizeLimit) -> list[Settlement] | None:
         """Run jobs at once; return one settlement for each, or None if fewer are to be tried."""
         try:
             outcomes = _outcomes(self.handler([member.job for member in part]), len(part))

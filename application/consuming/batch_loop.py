@@ -7,8 +7,8 @@ from time import monotonic
 from ...domain.errors import BackendUnavailable
 from ...ports import ConsumerBackend, Delivery, Observer
 from .batch_executor import BatchExecutor
-from .batch_sizer import BatchSizer
-from .memory_limit import MemoryLimit
+from .batch_size_limit import BatchSizeLimit
+from .prefetch_sizer import PrefetchSizer
 from .sequential_loop import SequentialLoop
 
 
@@ -35,10 +35,10 @@ class BatchLoop(SequentialLoop):
         observer: Observer | None = None,
     ) -> None:
         super().__init__(
-            queue, backend, executor, sizer=BatchSizer(batch_size), logger=logger, observer=observer
+            queue, backend, executor, sizer=PrefetchSizer(batch_size), logger=logger, observer=observer
         )
         self._batches = executor
-        self._memory = MemoryLimit(batch_size)
+        self._memory = BatchSizeLimit(batch_size)
         self._wait_s = wait_s
 
     def is_lost(self, job_id: str) -> bool:

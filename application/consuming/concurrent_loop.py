@@ -7,13 +7,13 @@ from time import monotonic
 
 from ...domain.errors import BackendUnavailable, Closed, QueueNotFound
 from ...ports import ConsumerBackend, Delivery, Observer
-from .batch_sizer import BatchSizer
 from .executor import Executor
 from .handler_runner import HandlerRunner
 from .idle_settler import IdleSettler
 from .in_flight import InFlight
 from .lease_renewer import SLOW_S
 from .loop import ConsumeLoop
+from .prefetch_sizer import PrefetchSizer
 from .stop_conditions import Forever, StopCondition
 
 _SETTLE_S = 0.05
@@ -49,7 +49,7 @@ class ConcurrentLoop(ConsumeLoop):
         if prefetch is None and (backend.prefetch or 0) >= concurrency:
             prefetch = backend.prefetch  # one below is a default for one job at a time
         super().__init__(
-            queue, backend, executor, sizer=BatchSizer(prefetch), logger=logger, observer=observer
+            queue, backend, executor, sizer=PrefetchSizer(prefetch), logger=logger, observer=observer
         )
         self._concurrency = concurrency
         self._make_runner = make_runner

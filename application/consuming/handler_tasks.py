@@ -11,7 +11,7 @@ from types import TracebackType
 
 from ...domain.printable import printable
 from ...ports import Delivery, Release, Settlement
-from .blocked_loop import BlockedLoopWatch
+from .blocked_event_loop import BlockedEventLoopWatch
 from .handler_runner import HandlerRunner
 from .in_flight import InFlight
 
@@ -48,11 +48,11 @@ class HandlerTasks(HandlerRunner):
         self._context = Context()
         self._tasks: dict[asyncio.Task[Settlement], Delivery] = {}
         self._is_ending = False
-        self._watch = BlockedLoopWatch(self._running_job, logger)
+        self._watch = BlockedEventLoopWatch(self._running_job, logger)
 
     def __enter__(self) -> None:
         self._is_ending = False
-        self._watch = BlockedLoopWatch(self._running_job, self._logger)
+        self._watch = BlockedEventLoopWatch(self._running_job, self._logger)
         self._context = copy_context()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, args=(self._loop,), name=self._name, daemon=True)

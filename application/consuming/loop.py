@@ -12,11 +12,11 @@ from ...domain.job_context import current_receipts
 from ...domain.printable import printable
 from ...domain.wording import quantity
 from ...ports import Ack, ConsumerBackend, Dead, Delivery, Observer, Release, Retry
-from .batch_sizer import BatchSizer
 from .executor import Executor
 from .in_flight import InFlight
 from .lease_renewer import LeaseRenewer
 from .outages import RECONNECT, RESETTLE, call_until_answered
+from .prefetch_sizer import PrefetchSizer
 from .stop_conditions import StopCondition
 from .stop_request import StopRequest
 
@@ -45,7 +45,7 @@ class ConsumeLoop(ABC):
         backend: ConsumerBackend,
         executor: Executor,
         *,
-        sizer: BatchSizer,
+        sizer: PrefetchSizer,
         logger: Logger,
         observer: Observer | None = None,
     ) -> None:

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from logging import Logger
 
 from ...ports import ConsumerBackend, Observer
-from .batch_sizer import BatchSizer
 from .concurrent_loop import ConcurrentLoop
 from .executor import Executor
 from .handler_runner import HandlerRunner
 from .handler_threads import HandlerThreads
 from .in_flight import InFlight
 from .loop import ConsumeLoop
+from .prefetch_sizer import PrefetchSizer
 from .sequential_loop import SequentialLoop
 
 
@@ -42,7 +42,7 @@ def make_loop(backend: ConsumerBackend, executor: Executor, settings: LoopSettin
     """
     queue, logger, observer = settings.queue, settings.logger, settings.observer
     if settings.concurrency == 1:
-        sizer = BatchSizer(backend.prefetch if settings.prefetch is None else settings.prefetch)
+        sizer = PrefetchSizer(backend.prefetch if settings.prefetch is None else settings.prefetch)
         return SequentialLoop(queue, backend, executor, sizer=sizer, logger=logger, observer=observer)
 
     def make_runner(in_flight: InFlight) -> HandlerRunner:

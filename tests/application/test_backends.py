@@ -19,7 +19,7 @@ from mindtrace.jobs.domain.errors import (
 )
 
 Install = Callable[..., None]
-REGISTERED = "amqp://, amqps://, memory://, redis+sentinel://, redis://, rediss://, sqlite://"
+REGISTERED = "amqp://, amqps://, memory://, postgres://, postgresql://, redis+sentinel://, redis://, rediss://, sqlite://"
 
 
 @pytest.fixture

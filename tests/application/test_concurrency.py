@@ -403,7 +403,7 @@ def test_a_handler_that_blocks_the_event_loop_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With its job and the line it is at; and it loses nothing."""
-    monkeypatch.setattr("mindtrace.jobs.application.consuming.blocked_loop._BLOCKED_S", 0.0)
+    monkeypatch.setattr("mindtrace.jobs.application.consuming.blocked_event_loop._BLOCKED_S", 0.0)
     blocking, _ = publish(orchestrator, 2)
     told = threading.Event()
 

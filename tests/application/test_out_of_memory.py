@@ -2,8 +2,8 @@
 
 import pytest
 
-from mindtrace.jobs.application.consuming.memory_limit import MemoryLimit
-from mindtrace.jobs.application.consuming.out_of_memory import is_out_of_memory
+from mindtrace.jobs.application.consuming.batch_size_limit import BatchSizeLimit
+from mindtrace.jobs.application.consuming.out_of_memory_errors import is_out_of_memory
 
 
 def error_of(library: str, name: str, base: type[Exception], message: str = "") -> Exception:
@@ -74,7 +74,7 @@ def test_an_error_that_is_its_own_cause_ends_the_search() -> None:
     assert not is_out_of_memory(error)
 
 
-def fill(limit: MemoryLimit) -> int:
+def fill(limit: BatchSizeLimit) -> int:
     """Run full batches until the limit grows; return how many that took."""
     batches = 1
     while not limit.fitted(limit.size):
@@ -83,7 +83,7 @@ def fill(limit: MemoryLimit) -> int:
 
 
 def test_what_ran_out_is_halved_down_to_one() -> None:
-    limit = MemoryLimit(32)
+    limit = BatchSizeLimit(32)
     sizes = []
     while limit.size > 1:
         limit.ran_out(limit.size)
@@ -93,7 +93,7 @@ def test_what_ran_out_is_halved_down_to_one() -> None:
 
 
 def test_the_limit_grows_slowly_and_not_beyond_the_batch_size() -> None:
-    limit = MemoryLimit(20)
+    limit = BatchSizeLimit(20)
     limit.ran_out(16)
     sizes = [limit.size]
     while limit.size < 20:
@@ -105,7 +105,7 @@ def test_the_limit_grows_slowly_and_not_beyond_the_batch_size() -> None:
 
 
 def test_a_batch_smaller_than_the_limit_proves_nothing() -> None:
-    limit = MemoryLimit(16)
+    limit = BatchSizeLimit(16)
     limit.ran_out(16)
 
     assert not any(limit.fitted(7) for _ in range(1000))
@@ -113,7 +113,7 @@ def test_a_batch_smaller_than_the_limit_proves_nothing() -> None:
 
 
 def test_a_larger_size_that_didnt_fit_is_tried_again_ever_more_seldom() -> None:
-    limit = MemoryLimit(8)
+    limit = BatchSizeLimit(8)
     limit.ran_out(8)
     taken = []
     for _ in range(7):

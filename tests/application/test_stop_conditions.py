@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mindtrace.jobs.application.consuming.batch_sizer import BatchSizer
+from mindtrace.jobs.application.consuming.prefetch_sizer import PrefetchSizer
 from mindtrace.jobs.application.consuming.stop_conditions import Forever, one_poll, while_any
 from mindtrace.jobs.domain.errors import BackendUnavailable
 
@@ -70,7 +70,7 @@ def test_while_any_waits_for_jobs_that_no_count_has_yet() -> None:
 
 def test_batches_of_short_jobs_grow_to_a_bound() -> None:
     """Doubling from one, so that a first slow job comes alone."""
-    sizer = BatchSizer()
+    sizer = PrefetchSizer()
     sizes = [sizer.size]
     for _ in range(12):
         sizer.record(sizer.size, sizer.size * 1e-6)
@@ -81,7 +81,7 @@ def test_batches_of_short_jobs_grow_to_a_bound() -> None:
 
 def test_a_batch_holds_no_more_than_a_moments_work() -> None:
     """Jobs of 10 ms come five at a time, jobs of a second alone."""
-    sizer = BatchSizer()
+    sizer = PrefetchSizer()
     for _ in range(20):
         sizer.record(sizer.size, sizer.size * 0.01)
     assert sizer.size == 5
@@ -92,7 +92,7 @@ def test_a_batch_holds_no_more_than_a_moments_work() -> None:
 
 def test_a_sudden_change_is_believed_at_once() -> None:
     """After one batch that took far longer than the average, the next is small."""
-    sizer = BatchSizer()
+    sizer = PrefetchSizer()
     for _ in range(20):
         sizer.record(sizer.size, 0.0)
     assert sizer.size == 1000
@@ -103,7 +103,7 @@ def test_a_sudden_change_is_believed_at_once() -> None:
 
 def test_a_fixed_size_is_kept() -> None:
     """``prefetch`` is what the user wants, whatever the jobs take."""
-    sizer = BatchSizer(7)
+    sizer = PrefetchSizer(7)
     sizer.record(7, 100.0)
 
     assert sizer.size == 7

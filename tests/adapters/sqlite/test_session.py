@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mindtrace.jobs import PublishStatus, Queue, QueueCounts, SQLiteClient
-from mindtrace.jobs.adapters.sqlite import FileDamaged, session
+from mindtrace.jobs.adapters.sqlite import FileDamaged, lock_wait, session
 from mindtrace.jobs.adapters.sqlite.filesystem import filesystem_of, refuse_network_share
 from mindtrace.jobs.domain.errors import BackendUnavailable, BrokerUnsuitable, Closed
 from mindtrace.jobs.ports import Ack, Message, SettleOutcome
@@ -103,7 +103,7 @@ def test_a_file_that_stays_locked_is_told_of_however_often_it_was_tried(
     client: SQLiteClient, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a process is stopped in the midst of a transaction."""
-    monkeypatch.setattr(session, "_PAUSE_S", (0.0, 0.0))
+    monkeypatch.setattr(lock_wait, "_PAUSE_S", (0.0, 0.0))
     with closing(sqlite3.connect(path)) as other, SQLiteClient(path, retry_timeout_s=0.5) as waiting:
         waiting.counts("points")
         other.execute("BEGIN IMMEDIATE")

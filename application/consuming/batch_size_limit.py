@@ -6,7 +6,7 @@ _LONGEST = 16 * _GROW_AFTER
 """The most that becomes of it: each larger size that didn't fit doubles it."""
 
 
-class MemoryLimit:
+class BatchSizeLimit:
     """The largest batch that is worth a try: half of what ran out of memory, then slowly more again.
 
     Args:

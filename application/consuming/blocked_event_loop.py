@@ -13,7 +13,7 @@ _BLOCKED_S = 1.0
 """For how long a handler may keep the event loop from running any other before that is told."""
 
 
-class BlockedLoopWatch:
+class BlockedEventLoopWatch:
     """Asks the event loop for a sign of life, and warns once if none comes.
 
     Args:

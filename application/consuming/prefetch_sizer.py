@@ -8,7 +8,7 @@ _MEMORY = 0.7
 """The weight of the past in the average; a few batches of another length change it."""
 
 
-class BatchSizer:
+class PrefetchSizer:
     """Sizes batches by how long jobs took, doubling at most from one to the next.
 
     Args:
