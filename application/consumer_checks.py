@@ -32,6 +32,8 @@ def schema_of(cls: type, base: type) -> JobSchema[Any, Any] | None:
             )
         schema = read_schema(schema, f"{cls.__name__}.schema")
     for declared, model in zip(_declared_models(cls, base), (schema.input, schema.output), strict=False):
+        if declared is Any:  # a class, as of Python 3.11: what a parameter that was left out stands for
+            continue
         if isinstance(declared, type) and not issubclass(model, declared) and changes(declared, model):
             raise InvalidInput(
                 f"{cls.__name__} is declared for {declared.__name__}, but its schema has "

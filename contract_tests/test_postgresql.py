@@ -29,8 +29,13 @@ from mindtrace.jobs.ports import Ack, Dead, Message, Release, Retry, Settlement,
 pytestmark = pytest.mark.timeout(1800)
 
 
+SECRET = "open-sesame-4711"
+"""A password that shows nowhere; a server that trusts its users takes any."""
+
+
 class PostgreSQLHarness(Harness):
     lease_s = 0.3
+    secrets = (SECRET,)
     address: ClassVar[Address]
 
     def __init__(self) -> None:
@@ -62,7 +67,7 @@ def client_of(
         address.port,
         address.database,
         username=address.user,
-        password=address.password,
+        password=address.password or SECRET,
         namespace=namespace,
         poll_s=poll_s,
         retry_timeout_s=timeout_s,
@@ -73,6 +78,7 @@ def client_of(
 @pytest.fixture(scope="module", autouse=True)
 def find_postgresql(postgresql_address: Address) -> None:
     PostgreSQLHarness.address = postgresql_address
+    PostgreSQLHarness.secrets = (postgresql_address.password or SECRET,)
 
 
 globals().update(contract_suite(PostgreSQLHarness))
@@ -237,8 +243,9 @@ def test_a_user_with_no_more_than_the_documented_privileges_is_enough(postgresql
             self.admin = postgresql_address.connect()
 
         def make(self, namespace: str) -> OrchestratorBackend:
-            with client_of(postgresql_address, namespace) as owner:
+            with client_of(postgresql_address, namespace) as owner:  # which makes the tables
                 owner.declare(Queue("made-by-the-owner"))
+                owner.delete("made-by-the-owner")
             for grant in grants:
                 own = grant.replace("mindtrace_jobs", f'"{namespace}"').replace("TO app", f"TO {user}")
                 self.admin.execute(own)

@@ -7,6 +7,7 @@ waiting to us.
 import os
 import selectors
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -80,8 +81,10 @@ class Connection:
             raise ConnectFailed(" ".join(str(error).split())) from None
         self._pg = self._driver.pgconn
         self._pg.nonblocking = 1
-        self._prepares = prepares
+        self.prepares = prepares
         self._prepared: dict[str, bytes] = {}
+        self._names = count()
+        """Numbers of statements, none twice: PgBouncer takes a name for used even if its statement failed."""
         self._is_over = is_over
         self._selector = make_selector()
         self._selector.register(self._pg.socket, selectors.EVENT_READ)
@@ -120,10 +123,10 @@ class Connection:
         pg, sql = self._pg, statement.sql
         formats = [1] * statement.parameters
         try:
-            if self._prepares:
+            if self.prepares:
                 name = self._prepared.get(sql)
                 if name is None:
-                    name = b"mtj%d" % len(self._prepared)
+                    name = b"mtj%d" % next(self._names)
                     pg.send_prepare(name, sql.encode())
                     self._result(until)
                     self._prepared[sql] = name

@@ -178,7 +178,7 @@ class Session:
                 return answer
             if connection is not None and connection.is_usable:
                 self._keep(connection)
-            self._refuse(failed, queue)
+            self._refuse(failed, queue, prepared=connection is not None and connection.prepares)
             tries += 1
             delay_s = _BACKOFF.delay_s(tries)
             if monotonic() + delay_s >= give_up:
@@ -187,15 +187,15 @@ class Session:
                 raise ServerUnreachable(failed, may_have_run) from failed
             self._closing.wait(delay_s)
 
-    def _refuse(self, error: Exception, queue: str) -> None:
-        """Raise what another try doesn't mend."""
+    def _refuse(self, error: Exception, queue: str, *, prepared: bool) -> None:
+        """Raise what another try doesn't mend; ``prepared`` says whether the statement was to be prepared."""
         address = self.settings.address
         if isinstance(error, RefusedByServer):
             if error.code == NO_QUEUE:
                 raise not_declared(queue) from None
-            if error.code in _NOT_PREPARED and self._prepares:
+            if error.code in _NOT_PREPARED and prepared:
                 self._drop_idle()
-                if error.code != "0A000":
+                if error.code != "0A000" and self._prepares:
                     self._prepares = False
                     self._logger.warning("a pooler in between prepares no statements: going on without")
                 return
@@ -214,7 +214,8 @@ class Session:
                 self._logger.warning("PostgreSQL at %s is out of reach, trying again: %s", address, error)
 
     def _keep(self, connection: Connection) -> None:
-        if not connection.is_usable or self._closing.is_set() or len(self._idle) >= _MOST_IDLE:
+        is_outdated = connection.prepares and not self._prepares  # it was in use when a pooler refused
+        if not connection.is_usable or is_outdated or self._closing.is_set() or len(self._idle) >= _MOST_IDLE:
             connection.close()
         else:
             self._idle.append(connection)

@@ -19,7 +19,10 @@ from mindtrace.jobs.domain.errors import (
 )
 
 Install = Callable[..., None]
-REGISTERED = "amqp://, amqps://, memory://, postgres://, postgresql://, redis+sentinel://, redis://, rediss://, sqlite://"
+REGISTERED = (
+    "amqp://, amqps://, memory://, postgres://, postgresql://, redis+sentinel://, redis://, "
+    "rediss://, sqlite://"
+)
 
 
 @pytest.fixture

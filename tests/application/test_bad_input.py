@@ -299,7 +299,8 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
     "a backend that is none": (
         errors.UnknownBackend,
         "int is not a backend: pass an OrchestratorBackend, such as LocalClient(), or a URL; "
-        "registered: amqp://, amqps://, memory://, postgres://, postgresql://, redis+sentinel://, redis://, rediss://, sqlite://",
+        "registered: amqp://, amqps://, memory://, postgres://, postgresql://, redis+sentinel://, redis://, "
+        "rediss://, sqlite://",
         lambda w: Orchestrator(7),
     ),
     "a list limit below zero": (

@@ -1,8 +1,11 @@
 """Queues with types: everything by the schema, and handles of jobs."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from mindtrace.jobs import (
+    BatchConsumer,
     Consumer,
     Job,
     JobHandler,
@@ -193,6 +196,22 @@ def test_what_is_no_schema_or_no_function_is_refused() -> None:
         job_handler(add)  # type: ignore[arg-type]
     with pytest.raises(HandlerMissing, match="is no function"):
         job_handler(SCHEMA)(Adder)  # type: ignore[arg-type]
+
+
+def test_a_consumer_that_returns_nothing_names_its_input_alone() -> None:
+    class Quiet(Consumer[Pair]):
+        schema = JobSchema("quiet", Pair)
+
+        def run(self, job: Job[Pair]) -> None:
+            pass
+
+    class QuietBatches(BatchConsumer[Pair]):
+        schema = JobSchema("quiet", Pair)
+
+        def run_batch(self, jobs: Sequence[Job[Pair]]) -> list[None]:
+            return [None] * len(jobs)
+
+    assert Quiet()._queue_name == QuietBatches()._queue_name == "quiet"
 
 
 def test_a_consumer_of_other_models_than_its_schema_is_refused() -> None:
