@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Sequence
 from functools import partial
+from time import monotonic
 
 from pydantic import SecretStr
 
@@ -51,6 +52,8 @@ from .topology import Names, names_of
 from .transport.broker import Broker
 from .transport.publishing import Outgoing, SendState
 
+_LOOK_S = 1.0
+"""How long who waits for a result waits before the queue is looked for again."""
 _MOVE_S = 1.0
 """How long the broker may take to move a due job to its next queue, in which time no count has it."""
 
@@ -224,8 +227,13 @@ class RabbitMQClient(OrchestratorBackend):
         raise client_closed("RabbitMQClient")
 
     def result(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
-        results, name = self._results_of(queue)
-        return results.get(name, job_id, timeout_s=timeout_s)
+        give_up = monotonic() + timeout_s
+        while True:
+            results, name = self._results_of(queue)  # each time: the store doesn't tell that it was deleted
+            left_s = give_up - monotonic()
+            found = results.get(name, job_id, timeout_s=max(0.0, min(left_s, _LOOK_S)))
+            if found is not None or left_s <= _LOOK_S:
+                return found
 
     def results(self, queue: str, ids: Sequence[str]) -> dict[str, JobResult]:
         results, name = self._results_of(queue)

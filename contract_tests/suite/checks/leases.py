@@ -293,7 +293,7 @@ def a_receipt_that_never_was_is_lost(context: CheckContext) -> None:
 def the_handler_is_told(context: CheckContext) -> None:
     """A handler whose job is no longer its own can see so, and its settlement counts as lost."""
     mode, timeout_s = context.mode, context.harness.timeout_s
-    lease_s = 1.0 if mode is ONE_AT_A_TIME else 0.2
+    lease_s = 3.0  # none may run out while a hundred handlers start on a busy machine
     with app_on(context) as app:
         ids = app.publish_many(mode.at_once)
         all_run, told = threading.Barrier(mode.side_by_side), list[str]()
