@@ -10,7 +10,6 @@ from uuid import uuid4
 
 import pytest
 
-from brokers.fixtures import StartPgBouncer
 from brokers.postgresql_server import Address
 from brokers.proxy import Disruption, Proxy
 from mindtrace.jobs import (
@@ -267,30 +266,6 @@ def test_a_user_with_no_more_than_the_documented_privileges_is_enough(postgresql
             with suppress(Exception):
                 admin.execute(f"DROP OWNED BY {user}")
             admin.execute(f"DROP ROLE {user}")
-
-
-POOLED_CLAUSES = {"PUB-1", "PUB-5", "ORD-3", "LSE-3", "LSE-4", "SET-2", "ADM-3", "RES-1"}
-
-
-@pytest.mark.parametrize("max_prepared_statements", [0, 100])
-def test_the_contract_holds_behind_a_pooler_that_gives_each_transaction_another_connection(
-    postgresql_address: Address, start_pgbouncer: StartPgBouncer, max_prepared_statements: int
-) -> None:
-    """Whether or not it lets statements be prepared; no notification comes, so that consumers must look."""
-    pooler = start_pgbouncer(postgresql_address, max_prepared_statements=max_prepared_statements)
-
-    class PgBouncerHarness(PostgreSQLHarness):
-        def __init__(self) -> None:
-            self.admin = postgresql_address.connect()
-
-        def make(self, namespace: str) -> OrchestratorBackend:
-            return client_of(pooler.address, namespace, poll_s=0.1)
-
-    harness = PgBouncerHarness()
-    results = list(run_contract(harness, profile="quick", clauses=POOLED_CLAUSES))
-    harness.close()
-
-    assert [f"{result.check}: {result.error}" for result in results if result.broken] == []
 
 
 def test_the_doctor_finds_nothing_wrong_with_what_a_client_made(

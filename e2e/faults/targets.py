@@ -5,7 +5,7 @@ import sqlite3
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -226,16 +226,24 @@ class SQLiteTarget(ProcessTarget):
     def out_of_space(self, client: OrchestratorBackend) -> Iterator[None]:
         """As a quota on the file does, for this client alone."""
         assert isinstance(client, SQLiteClient)
-        connection = client._session._connection
+        session = client._session
+        connection = session._connection
         assert connection is not None
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
-        (most,) = connection.execute("PRAGMA max_page_count").fetchone()
-        connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+        connect = session._connect
+
+        def connect_limited() -> sqlite3.Connection:
+            limited = connect()
+            limited.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+            return limited
+
+        session._drop()
+        session._connect = connect_limited  # type: ignore[method-assign]
         try:
             yield
         finally:
-            with suppress(sqlite3.ProgrammingError):  # it was closed: the client took another after the error
-                connection.execute(f"PRAGMA max_page_count = {most}").fetchone()
+            session._drop()
+            session._connect = connect  # type: ignore[method-assign]
 
 
 class RedisTarget(ServerTarget):
