@@ -134,7 +134,7 @@ def _clients(look: _Look) -> Iterator[Finding]:
     )
     taken = look.number("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
     if taken >= _NEARLY * limit:
-        remedy = "raise max_connections, or use a pooler such as PgBouncer"
+        remedy = "raise max_connections, or run fewer workers"
         yield wrong("connections", f"{taken} of {limit} connections are taken", remedy)
     else:
         yield good("connections", f"{taken} of {limit} connections are taken")

@@ -104,7 +104,7 @@ def unavailable(out: ServerUnreachable, address: str, *, is_local: bool) -> Back
     if code == "25006":
         fix = "this server is a standby: name all servers in the URL, with target_session_attrs=read-write"
     elif code == "53300":
-        fix = "raise max_connections, or use a pooler such as PgBouncer"
+        fix = "raise max_connections, or run fewer workers"
     elif code == "57014":
         fix = "a statement was cancelled: raise statement_timeout for this user"
     else:
@@ -113,7 +113,7 @@ def unavailable(out: ServerUnreachable, address: str, *, is_local: bool) -> Back
 
 
 def translated(error: RefusedByServer, address: str, schema: str) -> BackendError:
-    """Return what to tell the caller of an error that no more waiting mends."""
+    """Return the error for the caller if another try would fail as well."""
     if error.code.startswith(_DENIED):
         return AccessDenied(
             f"PostgreSQL at {address} denies access: {error}; grant what docs/postgresql.md says, Privileges"

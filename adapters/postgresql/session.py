@@ -188,7 +188,13 @@ class Session:
             self._closing.wait(delay_s)
 
     def _refuse(self, error: Exception, queue: str, *, prepared: bool) -> None:
-        """Raise what another try doesn't mend; ``prepared`` says whether the statement was to be prepared."""
+        """Raise the error if another try would fail as well.
+
+        Args:
+            error: What the try failed by.
+            queue: The queue that it was about.
+            prepared: Whether the statement was to be prepared.
+        """
         address = self.settings.address
         if isinstance(error, RefusedByServer):
             if error.code == NO_QUEUE:

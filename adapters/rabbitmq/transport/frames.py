@@ -20,7 +20,7 @@ BASIC = 60
 DELIVER = 60
 """The method that a delivery begins with."""
 ACK, NACK = 80, 120
-"""The methods that acknowledge messages and refuse them, whichever side does."""
+"""The methods by which either side acknowledges messages, and refuses them."""
 _PERSISTENT = 2
 _LONGEST_NAME = 255
 _END = bytes([FRAME_END])

@@ -92,13 +92,18 @@ class TwoThreadsSettleOneReceipt(PassThrough):
         return Settled(outcomes, taken)
 
 
+def _dead_ids(client: BrokenBackend, queue: str, ids: Sequence[str] | None) -> list[str]:
+    """The ids of the dead jobs: all, or those among ``ids``."""
+    dead = [letter.id for letter in client.inner.dead_letters(queue, limit=10_000)]
+    return dead if ids is None else [id_ for id_ in dict.fromkeys(ids) if id_ in dead]
+
+
 @breaks("DLQ-2")
 class TwoRedrivesCountTwice(PassThrough):
     """The dead are counted before they are moved: of two redrives both say that they moved them."""
 
     def redrive(self, client: BrokenBackend, queue: str, ids: Sequence[str] | None) -> int:
-        dead = [letter.id for letter in client.inner.dead_letters(queue, limit=10_000)]
-        chosen = dead if ids is None else [id_ for id_ in dict.fromkeys(ids) if id_ in dead]
+        chosen = _dead_ids(client, queue, ids)
         time.sleep(_GAP_S)
         super().redrive(client, queue, chosen)
         return len(chosen)
@@ -123,8 +128,7 @@ class TwoDiscardsCountTwice(PassThrough):
     """The dead are counted before they are dropped: of two discards both say that they dropped them."""
 
     def discard(self, client: BrokenBackend, queue: str, ids: Sequence[str] | None) -> int:
-        dead = [letter.id for letter in client.inner.dead_letters(queue, limit=10_000)]
-        chosen = dead if ids is None else [id_ for id_ in dict.fromkeys(ids) if id_ in dead]
+        chosen = _dead_ids(client, queue, ids)
         time.sleep(_GAP_S)
         super().discard(client, queue, chosen)
         return len(chosen)

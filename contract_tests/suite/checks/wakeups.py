@@ -1,4 +1,4 @@
-"""RCV-2, DLY-2, LSE-1, RES-1: whoever waits is woken, by every cause and soon."""
+"""RCV-2, DLY-2, LSE-1, RES-1: every cause soon wakes those who wait."""
 
 import itertools
 import time
