@@ -198,7 +198,7 @@ def app_on(
     *,
     retry: RetryPolicy | None = None,
     kind: QueueKind = QueueKind.FIFO,
-    result_ttl_s: float = 60.0,
+    result_ttl_s: float = 3600.0,
 ) -> Iterator[App]:
     """The application, with a schema whose failed jobs are retried at once."""
     at_once = RetryPolicy(max_attempts=3, base_delay_s=0.0)

@@ -132,7 +132,7 @@ def an_id_used_again_forgets_its_former_result(context: CheckContext) -> None:
 @check("RES-1", needs="results", modes=EVERY_MODE)
 def a_result_is_kept_for_its_time(context: CheckContext) -> None:
     """A result can be read, any number of times, until its time is over."""
-    with app_on(context, result_ttl_s=3600.0) as app:
+    with app_on(context) as app:
         job_id = app.publish(Numbers(x=1, y=2))
         app.consume(app.recorder(), 1)
         for _ in range(3):

@@ -1,5 +1,6 @@
 """Values arrive whole: errors, results, ids, times; and what is kept stays over a declare and a purge."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -146,7 +147,9 @@ def _is_kept_for(context: CheckContext, ttl_s: float) -> bool:
         held = {delivery.id: delivery.receipt for _ in range(4) for delivery in queue.receive(consumer)}
         harness.advance(ttl_s)
         queue.settle(consumer, Ack(held["long"], b"2", 3600.0))
-        for id_ in ("a", "b"):  # which end at different parts of a second
+        began = harness.now()
+        for id_, after_s in (("a", 0.0), ("b", math.ceil(ttl_s + 0.4) + 0.5)):  # at other parts of a second
+            harness.advance(max(0.0, began + after_s - harness.now()))
             acked = harness.now()
             queue.settle(consumer, Ack(held[id_], b"1", ttl_s))
             answered = harness.now()
