@@ -18,7 +18,7 @@ from ..ports import ConsumerBackend
 from ..ports.base_classes import Closeable
 from .await_misuse import runs_event_loop
 from .backends import detect_consumer_backend
-from .consumer_checks import check_retry, check_settings, schema_of
+from .consumer_checks import check_loop_factory, check_retry, check_settings, schema_of
 from .consuming.executor import Executor
 from .consuming.loop import ConsumeLoop, ConsumeStats
 from .consuming.loop_factory import LoopSettings, make_loop
@@ -31,6 +31,8 @@ from .orchestrator import Orchestrator
 from .signals.graceful_stop import asks_to_stop, stopping_on_signals
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from .consuming.coroutine_handler import CoroutineHandler
 
 
@@ -81,6 +83,8 @@ class Consumer(Closeable, Generic[InT, OutT]):
     """The retry policy of this consumer, instead of the schema's."""
     concurrency: ClassVar[int] = 1
     """How many jobs run at once, unless ``connect`` is told otherwise."""
+    loop_factory: ClassVar["Callable[[], AbstractEventLoop] | None"] = None
+    """Makes the event loop of an ``async def``, such as ``uvloop.new_event_loop``; None is asyncio's own."""
 
     _executor_class: ClassVar[type[Executor]] = Executor
     _queue_name: str | None = None
@@ -175,6 +179,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
             )
         check_settings(concurrency, lease_s, prefetch, poll_timeout_s)
         check_retry(type(self).__name__, self.retry)
+        check_loop_factory(type(self).__name__, type(self).loop_factory)
         if (own := self.own_schema()) is not None:
             orchestrator.register(own, self.queue_type, queue=self.queue_name)
         self._connection = self._connection_to(orchestrator, concurrency, lease_s, prefetch, poll_timeout_s)
@@ -196,7 +201,8 @@ class Consumer(Closeable, Generic[InT, OutT]):
         )
         run = self._bound_handler()
         is_async = inspect.iscoroutinefunction(run)
-        on_own_loop = _on_own_loop(run) if is_async and concurrency == 1 else None
+        loop_factory = type(self).loop_factory  # asked of the class: of an instance, it were a method
+        on_own_loop = _on_own_loop(run, loop_factory) if is_async and concurrency == 1 else None
         executor = self._executor_class(
             schema=schema,
             handler=on_own_loop or run,
@@ -211,6 +217,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
             queue=queue.name,
             concurrency=concurrency,
             is_async=is_async,
+            loop_factory=loop_factory,
             prefetch=prefetch,
             logger=self.logger,
             observer=orchestrator.observer,
@@ -387,7 +394,9 @@ class Consumer(Closeable, Generic[InT, OutT]):
                 self.close()
 
 
-def _on_own_loop(run: Callable[[Job[Any]], Any]) -> "CoroutineHandler":
+def _on_own_loop(
+    run: Callable[[Job[Any]], Any], loop_factory: "Callable[[], AbstractEventLoop] | None"
+) -> "CoroutineHandler":
     from .consuming.coroutine_handler import CoroutineHandler  # imports asyncio, which takes long
 
-    return CoroutineHandler(run)
+    return CoroutineHandler(run, loop_factory)

@@ -65,6 +65,19 @@ def check_settings(concurrency: int, lease_s: float, prefetch: int | None, poll_
     check_seconds("poll_timeout_s", poll_timeout_s)
 
 
+def check_loop_factory(cls: str, loop_factory: object) -> None:
+    """Refuse a class whose ``loop_factory`` makes no event loops.
+
+    Raises:
+        InvalidInput: it can't be called.
+    """
+    if loop_factory is not None and not callable(loop_factory):
+        raise InvalidInput(
+            f"{cls}.loop_factory {loop_factory!r:.80}: must be a function that makes an event loop, such as "
+            "uvloop.new_event_loop"
+        )
+
+
 def check_retry(cls: str, retry: object) -> None:
     """Refuse a class whose retry policy is none.
 

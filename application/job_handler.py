@@ -3,13 +3,16 @@
 import inspect
 from collections.abc import Callable
 from functools import update_wrapper
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 from ..domain import Job, JobSchema, QueueKind, RetryPolicy
 from ..domain.errors import HandlerMissing, InvalidInput
 from .consumer import Consumer
 from .handler_signature import check_takes_job
 from .job_queue import Answer, InT, OutT
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 
 class FunctionHandler(Generic[InT, OutT]):
@@ -69,12 +72,14 @@ class JobHandler(FunctionHandler[InT, OutT]):
         queue_type: QueueKind | str,
         retry: RetryPolicy | None,
         concurrency: int,
+        loop_factory: "Callable[[], AbstractEventLoop] | None",
     ) -> None:
         members = {
             "schema": schema,
             "queue_type": queue_type,
             "retry": retry,
             "concurrency": concurrency,
+            "loop_factory": loop_factory,
             "run": staticmethod(function),
         }
         super().__init__(function, schema, make_class(Consumer, function, members))
@@ -120,6 +125,7 @@ def job_handler(
     queue_type: QueueKind | str = QueueKind.FIFO,
     retry: RetryPolicy | None = None,
     concurrency: int = 1,
+    loop_factory: "Callable[[], AbstractEventLoop] | None" = None,
 ) -> Callable[[Callable[[Job[InT]], Answer[OutT]]], JobHandler[InT, OutT]]:
     """Make a function the handler of jobs; it may be an ``async def``.
 
@@ -128,6 +134,7 @@ def job_handler(
         queue_type: The type of the queue: ``"fifo"``, ``"stack"`` or ``"priority"``.
         retry: A retry policy instead of the schema's.
         concurrency: How many jobs a consumer runs at once.
+        loop_factory: Makes the event loop of an ``async def``; see :attr:`Consumer.loop_factory`.
 
     Raises:
         InvalidInput: ``schema`` is no ``JobSchema``.
@@ -138,6 +145,6 @@ def job_handler(
     def decorate(function: Callable[[Job[InT]], Answer[OutT]]) -> JobHandler[InT, OutT]:
         check_function("job_handler", function)
         check_takes_job(getattr(function, "__name__", "the handler"), function)
-        return JobHandler(function, schema, queue_type, retry, concurrency)
+        return JobHandler(function, schema, queue_type, retry, concurrency, loop_factory)
 
     return decorate

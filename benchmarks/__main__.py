@@ -8,7 +8,17 @@ from . import machine, report
 from .brokers import BROKERS, private_brokers
 from .contenders import CONTENDERS, Contender
 from .results import Results
-from .scenarios import backlog, comparison, concurrent, latency, memory, rabbitmq_limit, redis_limit, web
+from .scenarios import (
+    backlog,
+    comparison,
+    concurrent,
+    latency,
+    many_waiting,
+    memory,
+    rabbitmq_limit,
+    redis_limit,
+    web,
+)
 
 RESULTS = Path("build/bench/results")
 
@@ -42,6 +52,7 @@ def main() -> int:
             redis_limit.measure(results, urls, options.rounds, options.scale)
             rabbitmq_limit.measure(results, urls, options.rounds, options.scale)
             concurrent.measure(results, urls, options.rounds, options.scale)
+            many_waiting.measure(results, urls, options.rounds, options.scale)
             web.measure(results, web.choose(names, options.peer), options.rounds, options.scale)
             memory.measure(results, contenders, urls, options.scale)
             backlog.measure(results, urls, tuple(options.backlogs), options.rounds)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from .peer import AT_LEAST_ONCE, CONFIRMED
 from .results import COMPARISON, Figure, Results, ratio
+from .scenarios.many_waiting import CONCURRENCY, WAIT_S
 
 OURS, INCUMBENT = "this project", "mindtrace-jobs 0.16"
 BROKERS = {"memory": "In memory", "sqlite": "SQLite", "redis": "Redis", "rabbitmq": "RabbitMQ"}
@@ -74,7 +75,15 @@ def write(runs: list[Results], page: Path) -> None:
                 if plot.exists():
                     parts.append(f"![{title}: publishing, draining, latency](benchmarks/{broker}.png)\n")
                 parts.append(limits(run, broker))
-    parts += [concurrent(runs), web(runs), backlogs(runs), memory(runs), failures(runs), machine(runs)]
+    parts += [
+        concurrent(runs),
+        many_waiting(runs),
+        web(runs),
+        backlogs(runs),
+        memory(runs),
+        failures(runs),
+        machine(runs),
+    ]
     page.write_text("\n".join(part for part in parts if part), "utf-8")
 
 
@@ -150,6 +159,24 @@ def concurrent(runs: list[Results]) -> str:
         "meanwhile, and while the broker is away or a black hole.\n\n"
     )
     return told + table(["", "measured", "times one"], rows)
+
+
+def many_waiting(runs: list[Results]) -> str:
+    found = [one for run in runs for one in run.figures if one.scenario == "many waiting"]
+    ideal = CONCURRENCY / WAIT_S
+    rows = [
+        [f"{BROKERS[one.broker]}, {one.name}", f"{shown(one)} {one.unit}", f"{one.median / ideal:.2f}"]
+        for one in found
+    ]
+    if not rows:
+        return ""
+    told = (
+        "## A thousand waits at once\n\n"
+        f"This project: one consumer with `concurrency = {CONCURRENCY}`, whose handler waits "
+        f"{WAIT_S * 1000:g} ms, on asyncio's own event loop and on uvloop's. At best it runs "
+        f"{ideal:,.0f} jobs a second.\n\n"
+    )
+    return told + table(["", "measured", "of the best"], rows)
 
 
 def web(runs: list[Results]) -> str:

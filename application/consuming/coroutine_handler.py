@@ -14,10 +14,17 @@ class CoroutineHandler:
     """An ``async def`` handler as a plain one. Each thread has a loop, which lasts until :meth:`close`.
 
     So clients that belong to a loop, such as HTTP sessions, last from job to job.
+
+    Args:
+        handler: The ``async def``.
+        loop_factory: Makes a thread's loop; None is asyncio's own.
     """
 
-    def __init__(self, handler: AsyncHandler) -> None:
+    def __init__(
+        self, handler: AsyncHandler, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    ) -> None:
         self._handler = handler
+        self._loop_factory = loop_factory
         self._local = threading.local()
 
     def __call__(self, work: Any) -> Any:
@@ -28,7 +35,7 @@ class CoroutineHandler:
         """
         runner: asyncio.Runner | None = getattr(self._local, "runner", None)
         if runner is None:
-            runner = self._local.runner = asyncio.Runner()
+            runner = self._local.runner = asyncio.Runner(loop_factory=self._loop_factory)
         task: asyncio.Task[Any] | None = None
 
         async def run() -> Any:

@@ -28,6 +28,7 @@ class HandlerTasks(HandlerRunner):
         concurrency: How many run at once.
         name: What the thread is called.
         logger: Where it is told that a handler blocks the loop.
+        loop_factory: Makes the event loop; None is asyncio's own.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class HandlerTasks(HandlerRunner):
         concurrency: int,
         name: str,
         logger: Logger,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     ) -> None:
         self._in_flight = in_flight
         self._execute = execute
         self._concurrency = concurrency
         self._name = name
         self._logger = logger
+        self._loop_factory = loop_factory or asyncio.new_event_loop
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._context = Context()
@@ -54,7 +57,7 @@ class HandlerTasks(HandlerRunner):
         self._is_ending = False
         self._watch = BlockedEventLoopWatch(self._running_job, self._logger)
         self._context = copy_context()
-        self._loop = asyncio.new_event_loop()
+        self._loop = self._loop_factory()
         self._thread = threading.Thread(target=self._serve, args=(self._loop,), name=self._name, daemon=True)
         self._thread.start()
 

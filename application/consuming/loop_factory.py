@@ -1,7 +1,9 @@
 """Which loop a consumer needs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from logging import Logger
+from typing import TYPE_CHECKING
 
 from ...ports import ConsumerBackend, Observer
 from .concurrent_loop import ConcurrentLoop
@@ -12,6 +14,9 @@ from .in_flight import InFlight
 from .loop import ConsumeLoop
 from .prefetch_sizer import PrefetchSizer
 from .sequential_loop import SequentialLoop
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +29,8 @@ class LoopSettings:
     """How many jobs run at once."""
     is_async: bool
     """Whether the handler is an ``async def``; one job at a time is run as a plain handler's."""
+    loop_factory: "Callable[[], AbstractEventLoop] | None"
+    """Makes the event loop of an ``async def``; None is asyncio's own."""
     prefetch: int | None
     """How many jobs to take at once; None leaves it to the backend."""
     logger: Logger
@@ -50,7 +57,14 @@ def make_loop(backend: ConsumerBackend, executor: Executor, settings: LoopSettin
         if settings.is_async:
             from .handler_tasks import HandlerTasks  # imports asyncio, which takes long
 
-            return HandlerTasks(in_flight, executor.execute_async, settings.concurrency, name, logger)
+            return HandlerTasks(
+                in_flight,
+                executor.execute_async,
+                settings.concurrency,
+                name,
+                logger,
+                settings.loop_factory,
+            )
         return HandlerThreads(in_flight, executor.execute, settings.concurrency, name)
 
     return ConcurrentLoop(

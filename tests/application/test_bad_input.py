@@ -54,6 +54,10 @@ class OddPolicy(Idle):
     retry = 5
 
 
+class OddLoop(Idle):
+    loop_factory = "uvloop"
+
+
 @dataclass
 class World:
     """What a refusal is provoked in."""
@@ -270,6 +274,11 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
         errors.InvalidInput,
         "OddPolicy.retry 5: must be a RetryPolicy",
         lambda w: OddPolicy("points").connect(w.near),
+    ),
+    "a name in place of what makes event loops": (
+        errors.InvalidInput,
+        "OddLoop.loop_factory 'uvloop': must be a function that makes an event loop",
+        lambda w: OddLoop("points").connect(w.near),
     ),
     "a consumer whose __init__ forgot its base": (
         errors.UsageError,
