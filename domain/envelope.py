@@ -69,7 +69,7 @@ def encode(job: Job[Any], schema: JobSchema[Any, Any], *, max_bytes: int = MAX_B
         head += b',"not_before":%b' % _seconds(job.not_before)
     if job.max_attempts is not None:
         head += b',"max_attempts":%d' % job.max_attempts
-    if job.headers:
+    if job.headers is not NO_HEADERS:
         head += b',"headers":%b' % to_json(dict(job.headers))
     payload = encode_model("payload", job.payload)
     # An instance may have been built past its validators, or changed since, or be written otherwise than
@@ -78,7 +78,8 @@ def encode(job: Job[Any], schema: JobSchema[Any, Any], *, max_bytes: int = MAX_B
     if schema.has_untyped_input:
         check_bytes_kept("payload", job.payload, read)
     body = b'%b,"payload":%b}' % (head, payload)
-    check_bounds(body, max_bytes=max_bytes)
+    if len(payload) > _ALWAYS_IN_BOUNDS or len(body) > max_bytes:
+        check_bounds(body, max_bytes=max_bytes)
     return body
 
 

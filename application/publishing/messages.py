@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from ...domain import Job, QueueKind, job_from_schema
 from ...domain.envelope import encode
 from ...domain.errors import InvalidInput, InvalidJob, JobsError, PublishUnknown, SchemaMismatch
-from ...domain.job import utcnow
+from ...domain.job import NO_HEADERS, utcnow
 from ...domain.limits import MAX_HEADERS, check_seconds
 from ...domain.schema import validate_payload
 from ...ports import Message, OrchestratorBackend, PublishOutcome, PublishStatus
@@ -54,7 +54,7 @@ def to_message(
         job = replace(work, payload=payload, priority=work.priority if priority is None else priority)
     else:
         job = work if priority is None else replace(work, priority=priority)
-    if headers and len(headers.keys() | job.headers.keys()) <= MAX_HEADERS:
+    if headers is not NO_HEADERS and len(headers.keys() | job.headers.keys()) <= MAX_HEADERS:
         job = replace(job, headers={**headers, **job.headers})
     if job.priority and queue.kind is not QueueKind.PRIORITY:
         raise InvalidJob(
