@@ -5,11 +5,10 @@ error stands last, since a backend that has too little room keeps the end of a t
 first. A text without RS is an error alone.
 """
 
-import json
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from .limits import MAX_TRACEBACK_CHARS, truncate_error
 from .printable import printable
@@ -18,8 +17,7 @@ _SEPARATOR = "\x1e"
 _MAX_HOST_CHARS = 200
 
 
-@dataclass(frozen=True, slots=True)
-class FailureReport:
+class FailureReport(NamedTuple):
     """Why an attempt failed, where and when."""
 
     error: str
@@ -68,8 +66,8 @@ def _shown_traceback(text: str | None) -> str:
 
 def _parsed(origin: str) -> dict[str, object]:
     try:
-        found = json.loads(origin)
-    except (ValueError, RecursionError):
+        found = from_json(origin)
+    except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
-from pydantic import PlainSerializer
+from pydantic import GetCoreSchemaHandler, GetPydanticSchema
+from pydantic_core import CoreSchema, core_schema
 
 from .errors import ImmutableJob, InvalidJob
 from .job_context import context_of, current_orchestrator
@@ -23,7 +24,7 @@ from .limits import (
 )
 
 if TYPE_CHECKING:
-    from ..application import Orchestrator
+    from ..application.orchestrator import Orchestrator
 
 InT = TypeVar("InT")
 
@@ -61,8 +62,15 @@ _FIRST_ID_S = datetime(2025, 1, 1, tzinfo=UTC).timestamp()
 _DAY_S = 86_400.0
 """Of the clocks of others. An id that seems to be older, or newer by more, is of another kind."""
 NO_HEADERS: Mapping[str, str] = Headers({})
-_AS_DICT = PlainSerializer(dict, return_type=dict[str, str])
-"""How a pydantic model that has a job as a field writes the job's headers."""
+
+
+def _written_as_dict(source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    """Say how a pydantic model that has a job as a field writes the job's headers."""
+    text = core_schema.str_schema()
+    written = core_schema.dict_schema(text, text)
+    schema = handler(source)
+    schema["serialization"] = core_schema.plain_serializer_function_ser_schema(dict, return_schema=written)  # type: ignore[index]
+    return schema
 
 
 def new_job_id() -> str:
@@ -111,7 +119,9 @@ class Job(Generic[InT]):
     """Which attempt this is, from 1; it rises with each retry (SET-2)."""
     max_attempts: int | None = None
     """The error budget of this job; None leaves it to the schema's policy (RTY-1)."""
-    headers: Annotated[Mapping[str, str], _AS_DICT] = field(default_factory=lambda: NO_HEADERS)
+    headers: Annotated[Mapping[str, str], GetPydanticSchema(_written_as_dict)] = field(
+        default_factory=lambda: NO_HEADERS
+    )
     """Strings that travel with the job, such as a trace context: at most 32 of 1,024 characters each."""
 
     def __post_init__(self) -> None:

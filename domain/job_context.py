@@ -6,8 +6,7 @@ a thread that a job leaves behind still belongs to that job, not to the one that
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import NotInHandler
 
@@ -20,8 +19,7 @@ def _nowhere(job: "Job[Any]", receipt: str, progress: "Progress") -> None:
     """Drop the progress of a job that no consumer runs."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumerContext:
+class ConsumerContext(NamedTuple):
     """What the jobs of one consumer have in common."""
 
     queue: str = ""

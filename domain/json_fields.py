@@ -15,7 +15,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from pydantic import AliasChoices, AliasPath, BaseModel, RootModel, TypeAdapter
+from pydantic import AliasChoices, AliasPath, BaseModel, RootModel
 from pydantic.fields import FieldInfo
 
 from .errors import InvalidSchema
@@ -184,6 +184,8 @@ class _Walk:
             self._refuse(place, f"is {what}, which JSON can't carry: {advice}")
 
     def _check_enum(self, enum: type[Enum], place: _Place) -> None:
+        from pydantic import TypeAdapter  # here, as few models have an enum
+
         adapter = TypeAdapter(enum)
         for member in enum:
             try:

@@ -1,6 +1,5 @@
 """What differs between two models: whether a class was merely defined again, or describes other jobs."""
 
-import json
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -45,6 +44,8 @@ def _compare(before: type[BaseModel], after: type[BaseModel]) -> tuple[str, ...]
 
 def _parts(model: type[BaseModel]) -> dict[str, str]:
     """Describe each field of a model and of those within it, by its name."""
+    import json  # here, as only models that were defined again are compared
+
     try:
         schema = _without_titles(model.model_json_schema(schema_generator=_AnyTypes))
     except PydanticUserError:  # a type of the user's refuses: then the name alone has to do

@@ -1,7 +1,6 @@
 """Keys of a dict that its model doesn't know: a typing error that pydantic would drop without a word."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, NamedTuple, get_args
 
@@ -86,6 +85,8 @@ def _advice(key: object, keys: _Keys) -> str:
     field = model.model_fields.get(key) if isinstance(key, str) else None
     if field is not None and isinstance(key, str) and (names := names_read(key, field, model)):
         return f"{model.__name__} reads {key} as {next(iter(names))!r}"
+    from difflib import get_close_matches  # here, as only an error needs it
+
     close = get_close_matches(str(key), keys.known, n=1)
     if close:
         return f"did you mean {close[0]!r}?"

@@ -1,15 +1,11 @@
 """Which loop a consumer needs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from logging import Logger
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...ports import ConsumerBackend, Observer
-from .concurrent_loop import ConcurrentLoop
 from .executor import Executor
-from .handler_runner import HandlerRunner
-from .handler_threads import HandlerThreads
 from .in_flight import InFlight
 from .loop import ConsumeLoop
 from .prefetch_sizer import PrefetchSizer
@@ -19,8 +15,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoopSettings:
+class LoopSettings(NamedTuple):
     """How a consumer is to work."""
 
     queue: str
@@ -47,33 +42,36 @@ def make_loop(backend: ConsumerBackend, executor: Executor, settings: LoopSettin
         executor: What runs one.
         settings: How to work.
     """
-    queue, logger, observer = settings.queue, settings.logger, settings.observer
-    if settings.concurrency == 1:
-        sizer = PrefetchSizer(backend.prefetch if settings.prefetch is None else settings.prefetch)
-        return SequentialLoop(queue, backend, executor, sizer=sizer, logger=logger, observer=observer)
+    if settings.concurrency > 1:
+        return _concurrent_loop(backend, executor, settings)
+    sizer = PrefetchSizer(backend.prefetch if settings.prefetch is None else settings.prefetch)
+    return SequentialLoop(
+        settings.queue, backend, executor, sizer=sizer, logger=settings.logger, observer=settings.observer
+    )
+
+
+def _concurrent_loop(backend: ConsumerBackend, executor: Executor, settings: LoopSettings) -> ConsumeLoop:
+    from .concurrent_loop import ConcurrentLoop  # here, as most consumers run one job at a time
+    from .handler_runner import HandlerRunner
+    from .handler_threads import HandlerThreads
+
+    name = f"mindtrace-jobs-{settings.queue}"
 
     def make_runner(in_flight: InFlight) -> HandlerRunner:
-        name = f"mindtrace-jobs-{queue}"
         if settings.is_async:
             from .handler_tasks import HandlerTasks  # imports asyncio, which takes long
 
-            return HandlerTasks(
-                in_flight,
-                executor.execute_async,
-                settings.concurrency,
-                name,
-                logger,
-                settings.loop_factory,
-            )
+            run, new_loop = executor.execute_async, settings.loop_factory
+            return HandlerTasks(in_flight, run, settings.concurrency, name, settings.logger, new_loop)
         return HandlerThreads(in_flight, executor.execute, settings.concurrency, name)
 
     return ConcurrentLoop(
-        queue,
+        settings.queue,
         backend,
         executor,
         concurrency=settings.concurrency,
         make_runner=make_runner,
         prefetch=settings.prefetch,
-        logger=logger,
-        observer=observer,
+        logger=settings.logger,
+        observer=settings.observer,
     )

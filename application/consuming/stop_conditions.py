@@ -1,7 +1,6 @@
 """When a consume loop stops waiting for jobs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ...domain.errors import BackendUnavailable
 
@@ -12,15 +11,15 @@ was none yet. Returns how many seconds to wait next, or None to give up."""
 _SHORTEST_S = 0.01
 
 
-@dataclass(frozen=True, slots=True)
 class Forever:
     """Never give up; and never spin, however short a poll was asked for."""
 
-    poll_timeout_s: float
+    def __init__(self, poll_timeout_s: float) -> None:
+        self._wait_s = max(poll_timeout_s, _SHORTEST_S)
 
     def __call__(self, waited_s: float | None) -> float:
         """Return how many seconds to wait next."""
-        return max(self.poll_timeout_s, _SHORTEST_S)
+        return self._wait_s
 
 
 def one_poll(poll_timeout_s: float) -> StopCondition:
