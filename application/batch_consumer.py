@@ -4,7 +4,8 @@ from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Self, TypeAlias, Union, final
 
-from ..domain import Dead, Done, Job, Retry
+from ..domain import Job
+from ..domain.batch_outcomes import Dead, Done, Retry
 from ..domain.errors import HandlerMissing, InvalidInput, UsageError
 from ..domain.limits import check_int, check_seconds
 from ..ports import ConsumerBackend

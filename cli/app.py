@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
-from ..application import Orchestrator
 from ..application.default_backend import DEFAULT_URL
+from ..application.orchestrator import Orchestrator
 from ..domain.errors import QueueNotFound, UnsupportedCapability
 from ..ports import Durability
 from .errors import BadUsage

@@ -5,7 +5,8 @@ import traceback
 from importlib import import_module
 from typing import Any
 
-from ..application import BatchConsumer, Consumer
+from ..application.batch_consumer import BatchConsumer
+from ..application.consumer import Consumer
 from ..application.job_handler import FunctionHandler
 from ..application.worker.worker import MakeConsumer
 from ..domain import JobSchema

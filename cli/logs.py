@@ -6,8 +6,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from ..application import Orchestrator
 from ..application.job_logging import NO_JOB, JobContextFilter
+from ..application.orchestrator import Orchestrator
 from ..domain.printable import printable, printable_json, printable_lines
 
 WORKER = logging.getLogger("mindtrace.jobs.worker")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..application import Orchestrator
+from ..application.orchestrator import Orchestrator
 from ..application.tools.queue_stats import watch
 from ..domain.errors import JobsError
 from ..ports import Observer

@@ -9,7 +9,7 @@ from typing import IO
 import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..application import Orchestrator
+from ..application.orchestrator import Orchestrator
 from ..application.tools.bulk_publish import BulkPublishReport, bulk_publish
 from ..domain.json_guard import parse_object
 from ..domain.wording import quantity

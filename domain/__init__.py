@@ -4,7 +4,6 @@ May import the standard library, pydantic and typing-extensions, nothing else.
 """
 
 from .any_json import AnyJSON
-from .batch_outcomes import Dead, Done, Retry
 from .handler_signals import HandlerSignal, Reject, RetryLater
 from .job import Job, new_job_id
 from .job_context import current_job
@@ -15,8 +14,6 @@ from .schema import JobInput, JobOutput, JobSchema, SchemaLike, job_from_schema,
 
 __all__ = [
     "AnyJSON",
-    "Dead",
-    "Done",
     "HandlerSignal",
     "Job",
     "JobInput",
@@ -26,7 +23,6 @@ __all__ = [
     "Queue",
     "QueueKind",
     "Reject",
-    "Retry",
     "RetryLater",
     "RetryPolicy",
     "SchemaLike",

@@ -8,9 +8,10 @@ from logging import INFO, WARNING
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from ...domain import Dead as DeadOutcome
-from ...domain import Done, Job
-from ...domain import Retry as RetryOutcome
+from ...domain import Job
+from ...domain.batch_outcomes import Dead as DeadOutcome
+from ...domain.batch_outcomes import Done
+from ...domain.batch_outcomes import Retry as RetryOutcome
 from ...domain.dead_reasons import DeadReason
 from ...domain.handler_signals import HandlerSignal
 from ...domain.job_context import BatchContext, JobContext, running

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from ..application import BatchConsumer, Consumer, Orchestrator
+from ..application.batch_consumer import BatchConsumer
+from ..application.consumer import Consumer
+from ..application.orchestrator import Orchestrator
 from ..domain import Job, JobInput, JobOutput, JobSchema, QueueKind, RetryPolicy
 from ..ports import Message, OrchestratorBackend, PublishStatus
 from .check_context import CheckContext

@@ -1,5 +1,6 @@
 """The public names: what is there, what is fetched when it is asked for, and what importing costs."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -29,9 +30,13 @@ LAZY = {
 }
 
 
+CORE_NAMES = "from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, Orchestrator"
+"""What nearly every program imports."""
+
+
 def fresh_import(statement: str) -> set[str]:
     """Run an import in a fresh interpreter, and return the modules that are then loaded."""
-    report = f"import json, sys; {statement}; print(json.dumps(sorted(sys.modules)))"
+    report = f"import sys; {statement}; loaded = sorted(sys.modules); import json; print(json.dumps(loaded))"
     printed = subprocess.run([sys.executable, "-c", report], capture_output=True, check=True).stdout
     return set(json.loads(printed))
 
@@ -157,10 +162,55 @@ def test_importing_it_needs_pydantic_and_nothing_else() -> None:
     assert roots - sys.stdlib_module_names - {"mindtrace", "pydantic"} == set()
 
 
-def test_importing_it_imports_no_adapter_but_local() -> None:
-    """An adapter costs nothing before it is used."""
-    ours = {
-        name for name in fresh_import("import mindtrace.jobs") if name.startswith("mindtrace.jobs.adapters.")
-    }
+def own_modules(statement: str) -> set[str]:
+    """Return the modules of this project that an import loads, by their names within it."""
+    prefix = "mindtrace.jobs."
+    return {name.removeprefix(prefix) for name in fresh_import(statement) if name.startswith(prefix)}
 
-    assert {name.split(".")[3] for name in ours} == {"local", "shared"}
+
+def test_importing_it_imports_neither_the_application_nor_an_adapter() -> None:
+    """What does the work is imported when it is asked for; a value or an error needs none of it."""
+    roots = {name.partition(".")[0] for name in own_modules("import mindtrace.jobs")}
+
+    assert roots == {"domain", "errors", "ports"}
+
+
+def test_the_names_of_most_programs_import_nothing_that_few_use() -> None:
+    """Batches, many jobs at once, event loops, workers and adapters are paid for by those who use them."""
+    loaded = own_modules(CORE_NAMES)
+    few_use = ("adapters", "application.async_", "application.batch_", "application.consuming.batch_")
+    few_use += ("application.consuming.concurrent_loop", "application.consuming.handler_", "domain.batch_")
+    few_use += ("application.job_handler", "application.tools", "application.worker")
+
+    assert {"application.consumer", "application.orchestrator"} <= loaded
+    assert [name for name in sorted(loaded) if name.startswith(few_use)] == []
+
+
+@pytest.mark.skipif(CORE, reason="mindtrace-core brings libraries of its own")
+def test_the_names_of_most_programs_import_no_module_that_takes_long() -> None:
+    """Of what the errors of a few, the models of some and asynchronous handlers need."""
+    takes_long = {"asyncio", "concurrent.futures", "difflib", "json", "multiprocessing", "sqlite3"}
+    takes_long |= {"pydantic.functional_serializers", "pydantic.type_adapter"}
+    user_model = "from pydantic import BaseModel; type('Model', (BaseModel,), {})"
+
+    assert (fresh_import(CORE_NAMES) - fresh_import(user_model)) & takes_long == set()
+
+
+def test_a_url_imports_the_adapter_of_its_scheme_alone() -> None:
+    loaded = own_modules(f"{CORE_NAMES}; Orchestrator('memory://').close()")
+
+    assert {name.split(".")[1] for name in loaded if name.startswith("adapters.")} == {"local", "shared"}
+
+
+def test_what_is_imported_on_demand_is_what_type_checkers_are_told() -> None:
+    """The table of the interpreter names the same modules as the imports under ``TYPE_CHECKING``."""
+    tree = ast.parse(Path(mindtrace.jobs.__file__).read_text("utf-8"))
+    blocks = (
+        node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    imports = [node for node in ast.walk(next(blocks)) if isinstance(node, ast.ImportFrom)]
+    told = {alias.name: node.module for node in imports for alias in node.names}
+
+    on_demand: dict[str, str] = vars(mindtrace.jobs)["_ON_DEMAND"]
+    assert told == {name: f"mindtrace.jobs.{module}" for name, module in on_demand.items()}
+    assert set(told) <= set(mindtrace.jobs.__all__)

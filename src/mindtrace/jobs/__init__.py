@@ -1,8 +1,9 @@
 """A job queue with the same guarantees on every backend.
 
 The names below are the public interface; :mod:`mindtrace.jobs.errors` has the errors by themselves. The
-clients of SQLite, Redis, RabbitMQ and PostgreSQL are imported when they are first used: only pydantic must
-be installed.
+values that programs pass around are imported at once, and what does the work (orchestrators, consumers, the
+clients of brokers) when it is first asked for. So a program loads only what it uses, and only pydantic must
+be installed (ADR 57).
 """
 
 from importlib import import_module
@@ -11,31 +12,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from mindtrace.jobs import errors
-from mindtrace.jobs.adapters.local import (
-    LocalClient,
-    LocalConsumerBackend,
-)
-from mindtrace.jobs.application import (
-    AsyncJobHandle,
-    AsyncJobQueue,
-    BatchAnswer,
-    BatchConsumer,
-    BatchHandler,
-    Consumer,
-    ConsumeStats,
-    JobContextFilter,
-    JobHandle,
-    JobHandler,
-    JobOutcome,
-    JobQueue,
-    Orchestrator,
-    batch_handler,
-    job_handler,
-)
 from mindtrace.jobs.domain import (
     AnyJSON,
-    Dead,
-    Done,
     HandlerSignal,
     Job,
     JobInput,
@@ -45,7 +23,6 @@ from mindtrace.jobs.domain import (
     Queue,
     QueueKind,
     Reject,
-    Retry,
     RetryLater,
     RetryPolicy,
     current_job,
@@ -73,11 +50,22 @@ from mindtrace.jobs.ports import (
 )
 
 if TYPE_CHECKING:
+    from mindtrace.jobs.adapters.local import LocalClient, LocalConsumerBackend
     from mindtrace.jobs.adapters.postgresql import PostgreSQLClient, PostgreSQLConsumerBackend
     from mindtrace.jobs.adapters.rabbitmq import RabbitMQClient, RabbitMQConsumerBackend
     from mindtrace.jobs.adapters.redis import RedisClient, RedisConsumerBackend, RedisResultStore
     from mindtrace.jobs.adapters.sqlite import SQLiteClient, SQLiteConsumerBackend
+    from mindtrace.jobs.application.async_job_queue import AsyncJobHandle, AsyncJobQueue
     from mindtrace.jobs.application.async_orchestrator import AsyncOrchestrator
+    from mindtrace.jobs.application.batch_consumer import BatchAnswer, BatchConsumer, JobOutcome
+    from mindtrace.jobs.application.batch_handler import BatchHandler, batch_handler
+    from mindtrace.jobs.application.consumer import Consumer
+    from mindtrace.jobs.application.consuming.loop import ConsumeStats
+    from mindtrace.jobs.application.job_handler import JobHandler, job_handler
+    from mindtrace.jobs.application.job_logging import JobContextFilter
+    from mindtrace.jobs.application.job_queue import JobHandle, JobQueue
+    from mindtrace.jobs.application.orchestrator import Orchestrator
+    from mindtrace.jobs.domain.batch_outcomes import Dead, Done, Retry
 
     __version__: str
 
@@ -148,33 +136,61 @@ __all__ = [
 __all__ += errors.__all__
 
 if not TYPE_CHECKING:
-    _LIBRARIES = {"sqlite": "sqlite3", "redis": "redis", "rabbitmq": "pika", "postgresql": "psycopg"}
     _ON_DEMAND = {
-        "SQLiteClient": "sqlite",
-        "SQLiteConsumerBackend": "sqlite",
-        "RedisClient": "redis",
-        "RedisConsumerBackend": "redis",
-        "RedisResultStore": "redis",
-        "RabbitMQClient": "rabbitmq",
-        "RabbitMQConsumerBackend": "rabbitmq",
-        "PostgreSQLClient": "postgresql",
-        "PostgreSQLConsumerBackend": "postgresql",
+        "AsyncJobHandle": "application.async_job_queue",
+        "AsyncJobQueue": "application.async_job_queue",
+        "AsyncOrchestrator": "application.async_orchestrator",
+        "BatchAnswer": "application.batch_consumer",
+        "BatchConsumer": "application.batch_consumer",
+        "BatchHandler": "application.batch_handler",
+        "ConsumeStats": "application.consuming.loop",
+        "Consumer": "application.consumer",
+        "Dead": "domain.batch_outcomes",
+        "Done": "domain.batch_outcomes",
+        "JobContextFilter": "application.job_logging",
+        "JobHandle": "application.job_queue",
+        "JobHandler": "application.job_handler",
+        "JobOutcome": "application.batch_consumer",
+        "JobQueue": "application.job_queue",
+        "LocalClient": "adapters.local",
+        "LocalConsumerBackend": "adapters.local",
+        "Orchestrator": "application.orchestrator",
+        "PostgreSQLClient": "adapters.postgresql",
+        "PostgreSQLConsumerBackend": "adapters.postgresql",
+        "RabbitMQClient": "adapters.rabbitmq",
+        "RabbitMQConsumerBackend": "adapters.rabbitmq",
+        "RedisClient": "adapters.redis",
+        "RedisConsumerBackend": "adapters.redis",
+        "RedisResultStore": "adapters.redis",
+        "Retry": "domain.batch_outcomes",
+        "SQLiteClient": "adapters.sqlite",
+        "SQLiteConsumerBackend": "adapters.sqlite",
+        "batch_handler": "application.batch_handler",
+        "job_handler": "application.job_handler",
+    }
+    """The modules of the names that are imported when they are first asked for."""
+    _LIBRARIES = {
+        "adapters.postgresql": "psycopg",
+        "adapters.rabbitmq": "pika",
+        "adapters.redis": "redis",
+        "adapters.sqlite": "sqlite3",
     }
     # `import *` fetches every name: those whose library isn't installed are left out of it.
-    __all__ = [name for name in __all__ if name not in _ON_DEMAND or find_spec(_LIBRARIES[_ON_DEMAND[name]])]
+    _missing = {module for module, library in _LIBRARIES.items() if find_spec(library) is None}
+    __all__ = [name for name in __all__ if _ON_DEMAND.get(name) not in _missing]
 
     def __getattr__(name: str) -> Any:
-        if name == "AsyncOrchestrator":  # asyncio takes as long to import as half of this package
-            return import_module(f"{__name__}.application.async_orchestrator").AsyncOrchestrator
-        if name == "__version__":  # what reads it takes as long to import as all adapters together
+        if name == "__version__":
             return version("mindtrace-jobs")
-        adapter = _ON_DEMAND.get(name)
-        if adapter is None:
+        module = _ON_DEMAND.get(name)
+        if module is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        module = f"{__name__}.adapters.{adapter}"
         try:
-            return getattr(import_module(module), name)
+            return getattr(import_module(f"{__name__}.{module}"), name)
         except ModuleNotFoundError as error:
+            if module not in _LIBRARIES:
+                raise
+            adapter = module.removeprefix("adapters.")
             if adapter == "sqlite":
                 message = f"{name} needs {error.name}, a part of Python that this one was built without"
             else:
@@ -184,4 +200,4 @@ if not TYPE_CHECKING:
             raise errors.AdapterNotInstalled(message, name=error.name) from error
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_ON_DEMAND, "AsyncOrchestrator", "__version__"})
+        return sorted({*globals(), *_ON_DEMAND, "__version__"})
