@@ -1,6 +1,7 @@
 """The layers hold, and an import against them is caught under its contract's name."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,32 @@ NO_LIBRARY = "The core needs no library but pydantic"
 ONLY_BASE = "Only the base classes import mindtrace-core"
 NO_FOLDER = "Nothing is imported by its folder's name"
 
+WRONG = [
+    ("domain", "mindtrace.jobs.ports", INWARD),
+    ("ports", "mindtrace.jobs.application", INWARD),
+    ("application", "mindtrace.jobs.adapters.local", INWARD),
+    ("contract", "mindtrace.jobs.adapters.local", INWARD),
+    ("adapters.local", "mindtrace.jobs.contract", INWARD),
+    ("adapters.local", "mindtrace.jobs.application", NO_APPLICATION),
+    ("adapters.local", "mindtrace.jobs.adapters.sibling", NO_SIBLING),
+    ("domain", "mindtrace.jobs", NO_FACADE),
+    ("adapters.local", "mindtrace.jobs", NO_FACADE),
+    ("cli", "mindtrace.jobs", NO_FACADE),
+    ("application", "mindtrace.jobs.cli", INWARD),
+    ("adapters.local", "mindtrace.jobs.cli", INWARD),
+    ("contract", "mindtrace.jobs.cli", INWARD),
+    ("cli", "mindtrace.jobs.adapters.local", BY_APPLICATION),
+    ("application", "click", ONLY_CLI),
+    ("adapters.local", "rich", ONLY_CLI),
+    ("ports", "pydantic_settings", ONLY_CLI),
+    ("domain", "redis", NO_LIBRARY),
+    ("application", "prometheus_client", NO_LIBRARY),
+    ("application", "pika", NO_LIBRARY),
+    ("application", "mindtrace.core", ONLY_BASE),
+    ("adapters.local", "domain", NO_FOLDER),
+]
+"""The importer, what it imports, and the contract that this breaks."""
+
 
 def lint_imports(*, path: Path | None = None) -> str:
     """Return import-linter's report on the installed package, or on the one found first under `path`."""
@@ -41,15 +68,29 @@ def lint_imports(*, path: Path | None = None) -> str:
     return result.stdout
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the package, laid out as it is installed."""
+    root = tmp_path_factory.mktemp("tree")
     for package, folder in PACKAGE_DIRS.items():
-        target = tmp_path.joinpath(*package.split("."))
+        target = root.joinpath(*package.split("."))
         target.mkdir(parents=True, exist_ok=True)
         for source in (ROOT / folder).glob("*.py"):
             shutil.copy(source, target)
-    return tmp_path
+    return root
+
+
+@pytest.fixture(scope="module")
+def report(tree: Path) -> str:
+    """The report on a copy with all wrong imports, each in a module of its own: a report takes seconds."""
+    spoilt = tree.with_name("spoilt")
+    shutil.copytree(tree, spoilt)
+    layer = spoilt / "mindtrace" / "jobs"
+    layer.joinpath("adapters", "sibling.py").touch()
+    for number, (importer, imported, _) in enumerate(WRONG):
+        planted = layer.joinpath(*importer.split("."), f"planted_{number}.py")
+        planted.write_text(f"import {imported}\n", "utf-8")
+    return lint_imports(path=spoilt)
 
 
 def test_every_contract_is_kept() -> None:
@@ -60,42 +101,14 @@ def test_the_copy_that_the_next_tests_spoil_is_clean(tree: Path) -> None:
     assert " 0 broken" in lint_imports(path=tree)
 
 
-@pytest.mark.parametrize(
-    ("importer", "imported", "contract"),
-    [
-        ("domain", "mindtrace.jobs.ports", INWARD),
-        ("ports", "mindtrace.jobs.application", INWARD),
-        ("application", "mindtrace.jobs.adapters.local", INWARD),
-        ("contract", "mindtrace.jobs.adapters.local", INWARD),
-        ("adapters.local", "mindtrace.jobs.contract", INWARD),
-        ("adapters.local", "mindtrace.jobs.application", NO_APPLICATION),
-        ("adapters.local", "mindtrace.jobs.adapters.sibling", NO_SIBLING),
-        ("domain", "mindtrace.jobs", NO_FACADE),
-        ("adapters.local", "mindtrace.jobs", NO_FACADE),
-        ("cli", "mindtrace.jobs", NO_FACADE),
-        ("application", "mindtrace.jobs.cli", INWARD),
-        ("adapters.local", "mindtrace.jobs.cli", INWARD),
-        ("contract", "mindtrace.jobs.cli", INWARD),
-        ("cli", "mindtrace.jobs.adapters.local", BY_APPLICATION),
-        ("application", "click", ONLY_CLI),
-        ("adapters.local", "rich", ONLY_CLI),
-        ("ports", "pydantic_settings", ONLY_CLI),
-        ("domain", "redis", NO_LIBRARY),
-        ("application", "prometheus_client", NO_LIBRARY),
-        ("application", "pika", NO_LIBRARY),
-        ("application", "mindtrace.core", ONLY_BASE),
-        ("adapters.local", "domain", NO_FOLDER),
-    ],
-)
-def test_a_wrong_import_is_caught(tree: Path, importer: str, imported: str, contract: str) -> None:
-    layer = tree / "mindtrace" / "jobs"
-    layer.joinpath("adapters", "sibling.py").touch()
-    layer.joinpath(*importer.split("."), "planted.py").write_text(f"import {imported}\n", "utf-8")
-
-    report = lint_imports(path=tree)
+@pytest.mark.parametrize("number", range(len(WRONG)), ids=lambda n: f"{WRONG[n][0]}-{WRONG[n][1]}")
+def test_a_wrong_import_is_caught(report: str, number: int) -> None:
+    importer, imported, contract = WRONG[number]
+    _, *sections = re.split(r"^(.+)\n-+\n", report, flags=re.MULTILINE)
+    broken = dict(zip(sections[::2], sections[1::2], strict=True))
 
     assert f"{contract} BROKEN" in report
-    assert f"mindtrace.jobs.{importer}.planted -> {imported}" in report
+    assert f"mindtrace.jobs.{importer}.planted_{number} -> {imported} (l.1)" in broken[contract]
 
 
 @pytest.mark.parametrize("layer", ["domain", "ports", "application"])
