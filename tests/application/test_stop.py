@@ -266,7 +266,7 @@ def run_worker(
             for number in signals:
                 output += process.stdout.readline()
                 process.send_signal(number)
-            output += process.communicate(timeout=60)[0]
+            output += process.communicate(timeout=300)[0]
         finally:
             process.kill()
     return process.returncode, output.splitlines()

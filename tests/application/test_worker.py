@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mindtrace.jobs import Consumer, Job, JobSchema, Orchestrator, QueueKind
-from mindtrace.jobs.application.signals.queue import AT_ONCE, SignalQueue
+from mindtrace.jobs.application.signals.queue import AT_ONCE, WAKE, SignalQueue
 from mindtrace.jobs.application.worker.health import HealthFile, LastPolls, oldest
 from mindtrace.jobs.application.worker.worker import Ending, Worker, WorkerSettings
 from mindtrace.jobs.domain.errors import InvalidInput, QueueNotFound, SchemaNotRegistered
@@ -206,6 +206,14 @@ def test_what_cannot_be_connected_raises(make_worker: MakeWorker) -> None:
         make_worker(lambda job: None, name="nobody").run()
 
 
+class CountedHealthFile(HealthFile):
+    writes = 0
+
+    def write(self, moment_s: float) -> None:
+        super().write(moment_s)
+        self.writes += 1
+
+
 def test_its_health_is_when_the_slowest_consumer_polled_last(
     make_worker: MakeWorker,
     orchestrator: Orchestrator,
@@ -213,9 +221,10 @@ def test_its_health_is_when_the_slowest_consumer_polled_last(
     schema: Any,
     signal_queue: SignalQueue,
     tmp_path: Path,
+    eventually: Callable[[Callable[[], object]], None],
 ) -> None:
     """A handler that hangs makes it old, whatever other consumers do."""
-    last_polls, health = LastPolls(2), HealthFile(tmp_path / "health")
+    last_polls, health = LastPolls(2), CountedHealthFile(tmp_path / "health")
     observed = Orchestrator(client, observers=[last_polls])
     observed.register(schema)
     observed.publish("points", {"x": 1})
@@ -225,7 +234,13 @@ def test_its_health_is_when_the_slowest_consumer_polled_last(
     class Hanging(Consumer):
         def run(self, job: Job[Any]) -> None:
             hung_since_s.append(time.time())
-            time.sleep(2.5)
+            goal = health.writes + 2
+
+            def is_told() -> bool:
+                signal_queue.post(WAKE)
+                return health.writes >= goal
+
+            eventually(is_told)
             seen_s.append(health.read())
             signal_queue.post(signal.SIGTERM)
 
