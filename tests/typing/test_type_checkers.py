@@ -1,77 +1,176 @@
-"""Both type checkers accept the right code, and refuse each line of the wrong code that says so."""
+"""Type checkers accept right code, the examples and the snippets of the documentation, and refuse wrong code.
+
+The examples are checked as strictly as it goes. Snippets may leave out annotations, as many users do, and a
+page may define a name again. Each page is one module, with its lines where the page has them; a file that a
+page shows is another. Each type checker runs once, over all.
+"""
 
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+import textwrap
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 import mindtrace.jobs
 
-HERE = Path(__file__).parent
-RIGHT, WRONG = HERE / "right.py", HERE / "wrong.py"
+from ..docs.blocks import PAGES, ROOT, blocks_of
+
+RIGHT, WRONG = (Path(__file__).with_name(name) for name in ("right.py", "wrong.py"))
+EXAMPLES = ROOT / "examples"
+SPOOL = EXAMPLES / "custom_adapter" / "src"
 INSTALLED = Path(mindtrace.jobs.__file__).parents[2]
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
-Errors = dict[Path, set[int]]
-"""The lines of each file in which a type checker found an error."""
+MYPY = f"""
+[mypy]
+strict = true
+python_version = {PYTHON}
+mypy_path = {SPOOL}
+
+[mypy-uvicorn.*]
+ignore_missing_imports = true
+
+[mypy-pages.*,tasks]
+allow_untyped_defs = true
+allow_incomplete_defs = true
+allow_untyped_calls = true
+allow_redefinition = true
+warn_return_any = false
+disable_error_code = no-redef
+"""
 
 
-def mypy(folder: Path) -> Errors:
-    """mypy, as strict as it can be."""
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", folder / "cache", "--output", "json"]
-    # Typed code is installed, so mypy must find it where it would look for any library.
-    environment = os.environ | {"MYPYPATH": ""}
-    result = subprocess.run(
-        [*map(str, command), str(RIGHT), str(WRONG)],
-        capture_output=True,
-        text=True,
-        env=environment,
+class Error(NamedTuple):
+    """What a type checker found, and where."""
+
+    file: str
+    line: int
+    what: str
+
+
+def write_pages(folder: Path) -> list[Path]:
+    """Write what type checkers are to read of the documentation."""
+    folder = folder / "pages"
+    folder.mkdir()
+    folder.joinpath("__init__.py").touch()
+    written = []
+    for page in PAGES:
+        name = page.stem.lower()
+        blocks = [block for block in blocks_of(page) if block.kind in ("python", "file")]
+        modules = [Path(block.text.split("\n", 1)[0]) for block in blocks if block.kind == "file"]
+        imported = "|".join(module.stem for module in modules if module.suffix == ".py")
+
+        def write(path: Path, text: str, name: str = name, imported: str = imported) -> None:
+            if imported:  # pages that show a file of the same name mean another
+                text = re.sub(
+                    rf"^( *(?:from|import) )({imported})\b", rf"\1pages.{name}_\2", text, flags=re.M
+                )
+            path.write_text(text, "utf-8")
+            written.append(path)
+
+        lines: list[str] = []
+        for block in blocks:
+            if block.kind == "file":
+                file, text = block.text.split("\n", 1)
+                if file.endswith(".py"):
+                    write(folder / f"{name}_{Path(file).stem}.py", text)
+                continue
+            lines += [""] * (block.line - 1 - len(lines)) + textwrap.dedent(block.text).splitlines()
+        if lines:
+            write(folder / f"{name}.py", "\n".join(lines) + "\n")
+    return written
+
+
+def examples() -> list[Path]:
+    return [path for path in sorted(EXAMPLES.rglob("*.py")) if "build" not in path.parts]
+
+
+def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"MYPYPATH": "", "PYTHONUTF8": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+
+
+def files(folder: Path) -> list[Path]:
+    """All that type checkers read."""
+    return [*write_pages(folder), *examples(), RIGHT, WRONG]
+
+
+def mypy(folder: Path) -> list[Error]:
+    folder.joinpath("mypy.ini").write_text(MYPY, "utf-8")
+    found = run(
+        "mypy",
+        "--config-file",
+        "mypy.ini",
+        "--cache-dir",
+        folder / "cache",
+        "--output",
+        "json",
+        *files(folder),
         cwd=folder,
     )
-    assert result.returncode == 1, result.stdout + result.stderr
-    return errors(
-        (found["file"], found["line"])
-        for found in map(json.loads, result.stdout.splitlines())
-        if found["severity"] == "error"
-    )
+    assert found.returncode == 1, found.stdout + found.stderr  # because of the wrong code
+    problems = [json.loads(line) for line in found.stdout.splitlines() if line.startswith("{")]
+    return [
+        Error(Path(problem["file"]).name, problem["line"], f"{problem['message']} [{problem['code']}]")
+        for problem in problems
+        if problem["severity"] == "error"
+    ]
 
 
-def pyright(folder: Path) -> Errors:
+def pyright(folder: Path) -> list[Error]:
     """Pyright, in its standard mode."""
     settings = {
-        "include": [str(RIGHT), str(WRONG)],
+        "include": [str(path) for path in files(folder)],
         "typeCheckingMode": "standard",
-        "extraPaths": [str(INSTALLED)],
-        "pythonVersion": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "extraPaths": [str(INSTALLED), str(SPOOL)],
+        "pythonVersion": PYTHON,
+        "reportRedeclaration": False,
     }
     folder.joinpath("pyrightconfig.json").write_text(json.dumps(settings), "utf-8")
-    command = [sys.executable, "-m", "basedpyright", "-p", str(folder), "--outputjson", "--level", "error"]
-    command += ["--pythonpath", sys.executable]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 1, result.stdout + result.stderr
-    found = json.loads(result.stdout)["generalDiagnostics"]
-    return errors((each["file"], each["range"]["start"]["line"] + 1) for each in found)
+    found = run(
+        "basedpyright",
+        "-p",
+        folder,
+        "--outputjson",
+        "--level",
+        "error",
+        "--pythonpath",
+        sys.executable,
+        cwd=folder,
+    )
+    assert found.returncode == 1, found.stdout + found.stderr
+    return [
+        Error(
+            Path(problem["file"]).name,
+            problem["range"]["start"]["line"] + 1,
+            f"{problem['message']} [{problem.get('rule')}]",
+        )
+        for problem in json.loads(found.stdout)["generalDiagnostics"]
+        if problem["severity"] == "error"
+    ]
 
 
-def errors(found: Iterable[tuple[str, int]]) -> Errors:
-    lines: Errors = {RIGHT: set(), WRONG: set()}
-    for file, line in found:
-        lines[HERE / Path(file).name].add(line)
-    return lines
+@pytest.fixture(scope="module", params=[mypy, pyright], ids=["mypy", "pyright"])
+def errors(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Error]:
+    """What one of the type checkers found."""
+    found: list[Error] = request.param(tmp_path_factory.mktemp("types"))
+    return found
 
 
-@pytest.mark.parametrize("check", [mypy, pyright])
-def test_right_code_is_accepted_and_each_wrong_line_refused(
-    tmp_path: Path, check: Callable[[Path], Errors]
-) -> None:
+def test_right_code_the_examples_and_the_snippets_are_accepted(errors: list[Error]) -> None:
+    assert [error for error in errors if error.file != WRONG.name] == []
+
+
+def test_each_wrong_line_is_refused(errors: list[Error]) -> None:
     wrong = {
         number for number, line in enumerate(WRONG.read_text("utf-8").splitlines(), 1) if "# wrong" in line
     }
 
-    found = check(tmp_path)
-
-    assert found[RIGHT] == set()
-    assert found[WRONG] == wrong
+    assert {error.line for error in errors if error.file == WRONG.name} == wrong
