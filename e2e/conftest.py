@@ -1,10 +1,14 @@
-"""The wheel, built once for all tests, and the report of the fault matrix."""
+"""The wheel and a node of RabbitMQ, made once for all tests, and the report of the fault matrix."""
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from brokers.fixtures import fail_without_server
+from brokers.rabbitmq_server import PrivateRabbitMQ
 
 from .faults.report import FaultReporter
 from .virtual_environments import ROOT, run
@@ -14,6 +18,17 @@ def pytest_configure(config: pytest.Config) -> None:
     """Report the fault matrix from the controlling process only: not from the processes of xdist."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(FaultReporter())
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbitMQ]:
+    """A node that all tests share which don't break theirs: it takes as long to start as most of them run."""
+    with fail_without_server():
+        node = PrivateRabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
+    try:
+        yield node.start()
+    finally:
+        node.kill()
 
 
 @pytest.fixture(scope="session")

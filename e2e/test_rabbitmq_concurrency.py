@@ -113,13 +113,9 @@ class Threads(Consumer[Number, Nothing]):
         self.ran.end(job.payload.x)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbitMQ]:
-    node = PrivateRabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
-    try:
-        yield node.start()
-    finally:
-        node.kill()
+@pytest.fixture
+def server(rabbitmq_node: PrivateRabbitMQ) -> PrivateRabbitMQ:
+    return rabbitmq_node
 
 
 def orchestrator(server: PrivateRabbitMQ, kind: QueueKind = QueueKind.FIFO) -> Orchestrator:

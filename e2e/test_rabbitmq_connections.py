@@ -45,14 +45,9 @@ ACK = b"\x00\x3c\x00\x50"
 """What a Basic.Ack contains."""
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbitMQ]:
-    """One node for all: no test here breaks it."""
-    node = PrivateRabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
-    try:
-        yield node.start()
-    finally:
-        node.kill()
+@pytest.fixture
+def server(rabbitmq_node: PrivateRabbitMQ) -> PrivateRabbitMQ:
+    return rabbitmq_node
 
 
 @pytest.fixture

@@ -94,21 +94,11 @@ class Experiment:
 ExperimentOn = Callable[..., Experiment]
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbitMQ]:
-    """One node for the tests that don't break theirs: it takes as long to start as most of them run."""
-    node = PrivateRabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
-    try:
-        yield node.start()
-    finally:
-        node.kill()
-
-
 @pytest.fixture
-def server(shared: PrivateRabbitMQ) -> Iterator[PrivateRabbitMQ]:
+def server(rabbitmq_node: PrivateRabbitMQ) -> Iterator[PrivateRabbitMQ]:
     """The node that is shared, without a queue that another test left."""
-    yield shared
-    with shared.client() as client:
+    yield rabbitmq_node
+    with rabbitmq_node.client() as client:
         for name in (QUEUE, "my_jobs"):
             with suppress(QueueNotFound):
                 client.delete(name)
