@@ -7,8 +7,9 @@ UV := $(BIN)/uv
 SYNCED := $(VENV)/.synced
 REPORT := build/contract.json
 FAULTS := build/faults.json
-# What takes time in the tests with brokers is waiting: for leases, delays, restarts. So files run side by side.
-WORKERS ?= 3
+# What takes time in the tests with brokers is waiting: for leases, delays, restarts. So tests run side by side.
+WORKERS ?= 4
+PYTEST := $(BIN)/pytest --quiet --dist worksteal --numprocesses $(WORKERS)
 MINUTES ?= 10
 SECONDS ?= 60
 THREADS ?= 32
@@ -28,7 +29,7 @@ unexport VIRTUAL_ENV PYTHONPATH
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test brokers test-docker matrix soak stress fuzz check lint format docs bench bench-full bench-report clean
+.PHONY: help demo check test test-long test-all brokers test-docker matrix soak stress fuzz lint format docs bench bench-full bench-report clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,23 +39,31 @@ demo: $(UV) ## run the example on every backend
 	@echo "==> the example"
 	@$(BIN)/python examples/example_new_consumer.py
 
-test: brokers lint ## everything: lint, tests, contract, end to end, the wheel
-	@echo "==> tests"
-	@$(BIN)/pytest --quiet tests
-	@echo "==> the contract on every backend, end to end, the wheel"
-	@$(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadfile --contract-report $(REPORT) contract_tests e2e
+test: brokers lint ## that this checkout works on every backend, in 6 minutes: all but what is marked long
+	@echo "==> tests/: each layer, the pages and the examples, the type checkers"
+	@$(PYTEST) -m "not long" tests
+	@echo "==> contract_tests/ and e2e/: the contract of every backend in profile quick, what users do, what brokers suffer"
+	@$(PYTEST) -m "not long" --contract-profile quick contract_tests e2e
+
+test-long: brokers ## the rest: the contract in profile ci, the fault matrix, the wheel, the pages made from tests
+	@echo "==> contract_tests/: the contract of every backend in profile ci, broken and changed adapters, any seed"
+	@$(PYTEST) --contract-report $(REPORT) contract_tests
+	@echo "==> tests/ and e2e/: what is marked long, as the fault matrix, the wheel and a short soak"
+	@$(PYTEST) -m long tests e2e
 	@echo "==> docs/capabilities.md is what the contract suite found"
 	@$(BIN)/python -m mindtrace.jobs.contract.capability_matrix $(REPORT) --check docs/capabilities.md
 	@echo "==> docs/faults.md has the rows of the fault matrix"
 	@$(BIN)/python e2e/faults/report.py $(FAULTS) --check docs/faults.md
 
+test-all: test test-long soak test-docker ## all of these, 10 minutes of soak, and the contract in containers: an hour
+
 brokers: $(SYNCED) ## say which brokers and databases the tests use, and how to get what is missing
 	@echo "==> the brokers"
 	@PYTHONPATH=testing $(BIN)/python -m brokers
 
-check: lint ## the fast part: lint, tests
-	@echo "==> tests"
-	@$(BIN)/pytest --quiet tests
+check: lint ## while you work, within a minute: lint, and tests/ but for its pages and type checkers
+	@echo "==> tests/ but for docs/ and typing/: each layer"
+	@$(PYTEST) -m "not long" tests --ignore tests/docs --ignore tests/typing
 
 lint: $(SYNCED) ## ruff, mypy, the layers
 	@echo "==> ruff"
@@ -87,11 +96,11 @@ fuzz: $(SYNCED) ## mutated envelopes into each backend: JOBS=100000 SEED=1 BACKE
 	@PYTHONPATH=testing $(BIN)/python -m fuzz --jobs $(JOBS) $(if $(SEED),--seed $(SEED)) $(BACKENDS)
 
 docs: $(SYNCED) ## generate docs/capabilities.md from a run of the contract suite
-	@$(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadfile contract_tests --contract-report $(REPORT)
+	@$(PYTEST) contract_tests --contract-report $(REPORT)
 	@$(BIN)/python -m mindtrace.jobs.contract.capability_matrix $(REPORT) > docs/capabilities.md
 
 matrix: $(SYNCED) ## run the fault matrix, and generate docs/faults.md from what it found
-	@$(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist loadfile e2e/faults
+	@$(PYTEST) e2e/faults
 	@$(BIN)/python e2e/faults/report.py $(FAULTS) > docs/faults.md
 
 bench: $(SYNCED) $(PEERS) ## measure the parts, and other libraries beside this one, in a few minutes

@@ -15,6 +15,7 @@ from .harnesses import LocalHarness, ShortTimeoutHarness
 TABLE = Path(__file__).parents[1] / "docs" / "broken_adapters.md"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_is_caught_by_each_clause_that_it_breaks(fault: Fault) -> None:
     escaped = [clause for clause, result in detect(ShortTimeoutHarness(), fault).items() if result is None]

@@ -16,6 +16,8 @@ from .changed_adapters import TextFault, changed_scripts, changed_statements, un
 from .harnesses import SQLiteHarness
 from .test_redis import RedisHarness
 
+pytestmark = pytest.mark.long
+
 
 class ImpatientSQLiteHarness(SQLiteHarness):
     timeout_s = 4.0

@@ -26,6 +26,8 @@ from mindtrace.jobs.contract.run import run_check
 
 from .harnesses import LocalHarness
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 SEEDS = range(20)
 

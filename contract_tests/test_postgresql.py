@@ -230,6 +230,7 @@ CLAUSES = {
 }
 
 
+@pytest.mark.long
 def test_a_user_with_no_more_than_the_documented_privileges_is_enough(postgresql_address: Address) -> None:
     user = f"app_{uuid4().hex[:12]}"
     grants = [line for line in GUIDE.read_text("utf-8").splitlines() if re.match("GRANT .* TO app;$", line)]

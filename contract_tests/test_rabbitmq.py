@@ -135,6 +135,7 @@ CLAUSES = {
 """What takes every part of a queue through all that is done with it."""
 
 
+@pytest.mark.long
 def test_a_user_with_no_more_than_the_documented_permissions_is_enough(
     private_rabbitmq: StartRabbitMQ,
 ) -> None:

@@ -114,6 +114,7 @@ def _look_at(client: RedisClient) -> None:
     assert not wrong
 
 
+@pytest.mark.long
 def test_a_user_with_no_more_than_the_documented_privileges_is_enough(private_redis: StartRedis) -> None:
     (rule,) = re.findall(r"^ACL SETUSER .*$", GUIDE.read_text("utf-8"), re.MULTILINE)
     server = private_redis()
@@ -155,6 +156,7 @@ def test_a_user_with_no_more_than_the_documented_privileges_is_enough(private_re
 # -- the driver's public methods ------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_contract_holds_by_the_public_methods_of_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which serve where a release of it lacks the private names that the fast way needs."""
     monkeypatch.setattr(connections, "_OpenChannel", PublicChannel)

@@ -128,6 +128,7 @@ def test_each_job_of_a_batch_has_an_outcome_of_its_own(url: str) -> None:
                 orchestrator.result(SQUARES, ids[5])
 
 
+@pytest.mark.long
 @on_all_between_processes
 def test_of_a_thousand_jobs_two_that_kill_their_worker_are_dead_and_the_others_done(
     url: str, tmp_path: Path, record_property: Any

@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.long
 def test_the_benchmark_measures_this_project_and_the_bare_client(tmp_path: Path) -> None:
     """A run in which no other library takes part gives figures of both, and the report takes them."""
     out, page = tmp_path / "results.json", tmp_path / "benchmarks.md"

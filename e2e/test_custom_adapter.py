@@ -10,7 +10,7 @@ import pytest
 
 from .virtual_environments import ROOT, make_environment, run
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 EXAMPLE = ROOT / "examples" / "custom_adapter"
 GUIDE = ROOT / "docs" / "adding_a_backend.md"

@@ -68,7 +68,10 @@ def as_told_by(url: str, output: str) -> str:
     return output.replace(DEFAULT_URL, url)
 
 
-@pytest.fixture(params=BACKENDS)
+# On the default backend, which the page shows, each time; on the others it takes as long again.
+@pytest.fixture(
+    params=["file", *(pytest.param(name, marks=pytest.mark.long) for name in ("redis", "rabbitmq"))]
+)
 def environment(request: pytest.FixtureRequest) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MINDTRACE_JOBS_")}
     kept["PATH"] = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"

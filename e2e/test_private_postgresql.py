@@ -19,6 +19,8 @@ from brokers.postgresql_server import Address, PrivatePostgreSQL, Shutdown
 
 Run = Callable[..., "Future[Any]"]
 
+pytestmark = pytest.mark.long
+
 TESTING = Path(watchdog.__file__).parents[1]
 DYING_RUN = """
 import os, signal, sys

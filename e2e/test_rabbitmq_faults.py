@@ -170,6 +170,7 @@ def consuming(
 # -- workers that die, sleep or are busy ----------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_long_job_starves_no_heartbeat(server: PrivateRabbitMQ, experiment_on: ExperimentOn) -> None:
     """A handler that computes for three times the heartbeat keeps its connection, and its job (LSE-3)."""
     experiment = experiment_on(server, heartbeat_s=4)
@@ -215,6 +216,7 @@ def producing(experiment: Experiment) -> Iterator[None]:
     assert not thread.is_alive(), "the producer hangs"
 
 
+@pytest.mark.long
 def test_what_was_confirmed_survives_an_orderly_end_of_the_broker(
     private_rabbitmq: StartRabbitMQ, experiment_on: ExperimentOn
 ) -> None:
@@ -241,6 +243,7 @@ def test_what_was_confirmed_survives_an_orderly_end_of_the_broker(
         print(f"{len(audit.confirmed)} confirmed, {len(audit.unconfirmed)} open, {worker.stats}")
 
 
+@pytest.mark.long
 def test_an_outage_is_told_once(
     private_rabbitmq: StartRabbitMQ,
     experiment_on: ExperimentOn,
@@ -303,6 +306,7 @@ def test_graceful_restarts_leak_nothing(server: PrivateRabbitMQ, experiment_on: 
 # -- a broker that is full ------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_full_broker_refuses_publishers_within_their_patience_and_still_serves_workers(
     private_rabbitmq: StartRabbitMQ, experiment_on: ExperimentOn
 ) -> None:
@@ -424,6 +428,7 @@ def test_a_queue_of_another_kind_is_a_conflict_that_names_the_kinds(
 # -- the dead -------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_history_is_cut_to_what_a_small_frame_has_room_for(private_rabbitmq: StartRabbitMQ) -> None:
     """No long error costs the connection, which would count as a crash of its worker (RTY-3, SET-3)."""
     attempts = 8
@@ -449,6 +454,7 @@ def test_a_history_is_cut_to_what_a_small_frame_has_room_for(private_rabbitmq: S
     assert letter.error.endswith(f"end of {attempts}")
 
 
+@pytest.mark.long
 def test_dead_letters_survive_many_listings_and_a_reader_that_dies(private_rabbitmq: StartRabbitMQ) -> None:
     """Listing 25 times, also from several threads, changes neither their number nor their order (DLQ-1)."""
     server = private_rabbitmq()

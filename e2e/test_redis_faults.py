@@ -176,6 +176,7 @@ ExperimentOn = Callable[..., Experiment]
 # -- workers that die or sleep --------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_worker_that_is_killed_while_it_waits_takes_no_job_along(
     private_redis: StartRedis, experiment_on: ExperimentOn
 ) -> None:
@@ -276,6 +277,7 @@ def disturbing(server: PrivateRedis, how: Callable[[Redis], None]) -> Iterator[C
         thread.join()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", [kill_clients, flush_scripts])
 @pytest.mark.parametrize("retry_timeout_s", [LIMIT_S, 0.01])
 def test_cut_connections_and_flushed_scripts_lose_nothing_and_repeat_nothing(
@@ -396,6 +398,7 @@ def test_backends_are_tried_in_turn_and_one_without_a_server_only_costs_its_own(
 # -- what an idle worker costs --------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_an_idle_worker_sends_a_handful_of_commands_a_minute_and_wakes_at_once(
     private_redis: StartRedis, experiment_on: ExperimentOn
 ) -> None:
@@ -430,6 +433,7 @@ def role(server: PrivateRedis) -> str:
     return "none"
 
 
+@pytest.mark.long
 def test_workers_and_publishers_follow_a_failover(
     private_redis: StartRedis, experiment_on: ExperimentOn
 ) -> None:

@@ -85,6 +85,7 @@ def settle(consumer: ConsumerBackend, *receipts: str) -> list[SettleOutcome]:
 stopped = pytest.mark.parametrize("end", [PrivateRedis.stop, PrivateRedis.kill], ids=["stopped", "killed"])
 
 
+@pytest.mark.long
 @stopped
 def test_leases_that_ran_out_while_the_server_was_away_stand_until_their_workers_can_be_back(
     server: PrivateRedis, connect: Connect, end: Callable[[PrivateRedis], None]
@@ -107,6 +108,7 @@ def test_leases_that_ran_out_while_the_server_was_away_stand_until_their_workers
     assert client.counts("jobs") == EMPTY
 
 
+@pytest.mark.long
 def test_an_outage_ends_no_lease_in_a_queue_that_was_declared_again(
     server: PrivateRedis, connect: Connect
 ) -> None:
@@ -125,6 +127,7 @@ def test_an_outage_ends_no_lease_in_a_queue_that_was_declared_again(
     assert settle(holder, held.receipt) == [SettleOutcome.OK]
 
 
+@pytest.mark.long
 @stopped
 def test_a_worker_that_died_with_the_server_is_found_dead_a_lease_after_that_is_back(
     server: PrivateRedis, connect: Connect, end: Callable[[PrivateRedis], None]
@@ -168,6 +171,7 @@ def test_a_lease_that_runs_out_while_the_server_serves_is_a_crash_at_once(connec
     assert delivery.crashes == 1
 
 
+@pytest.mark.long
 def test_a_network_that_cuts_all_workers_off_charges_no_job_with_a_crash(
     server: PrivateRedis, stack: ExitStack
 ) -> None:
@@ -205,6 +209,7 @@ def test_a_worker_that_alone_is_cut_off_is_taken_for_dead(server: PrivateRedis, 
     assert settle(other, again.receipt) == [SettleOutcome.OK]
 
 
+@pytest.mark.long
 def test_workers_ride_five_outages_out_and_run_each_job_once(
     server: PrivateRedis, connect: Connect, stack: ExitStack, tmp_path: Any
 ) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from .virtual_environments import ROOT
 
-pytestmark = pytest.mark.timeout(900)  # more than it waits itself, on whatever machine
+# The limit is more than it waits itself, on whatever machine.
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 def test_some_seconds_of_kills_and_stops_cost_no_job() -> None:

@@ -123,6 +123,7 @@ def experiment(tmp_path: Path) -> Iterator[Experiment]:
 # -- processes that die or sleep ------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_killing_four_workers_at_random_loses_no_job_and_repeats_only_what_was_in_hand(
     experiment: Experiment,
 ) -> None:
@@ -161,6 +162,7 @@ for batch in range(10**6):
 """
 
 
+@pytest.mark.long
 def test_a_producer_that_is_killed_leaves_whole_batches_and_every_one_that_was_confirmed(
     experiment: Experiment,
 ) -> None:
@@ -233,6 +235,7 @@ def listens(worker: WorkerProcess, fifos: Path) -> bool:
     return any(file.parent == fifos for file in open_files)
 
 
+@pytest.mark.long
 def test_a_waiter_that_is_killed_swallows_no_wake_up_and_leaves_nothing_that_grows(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -431,6 +434,7 @@ class Measured(sqlite3.Connection):
         return super().execute(statement, *rest)
 
 
+@pytest.mark.long
 def test_dropping_many_jobs_keeps_nobody_waiting_for_long(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -458,6 +462,7 @@ def test_dropping_many_jobs_keeps_nobody_waiting_for_long(
     assert experiment.backend.counts(QUEUE) == QueueCounts(0, 0, 0, 0)
 
 
+@pytest.mark.long
 def test_the_log_stays_small_beside_a_reader_that_never_ends(experiment: Experiment) -> None:
     """While a reader keeps the log from beginning anew it grows; once it is gone the log shrinks again."""
     log = Path(f"{experiment.path}-wal")

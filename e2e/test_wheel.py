@@ -12,7 +12,7 @@ from packaging.version import Version
 
 from .virtual_environments import ROOT, make_environment, run
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
