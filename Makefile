@@ -55,7 +55,7 @@ test-long: brokers ## the rest: the contract in profile ci, the fault matrix, th
 	@echo "==> docs/faults.md has the rows of the fault matrix"
 	@$(BIN)/python e2e/faults/report.py $(FAULTS) --check docs/faults.md
 
-test-all: test test-long soak test-docker ## all of these, 10 minutes of soak, and the contract in containers: an hour
+test-all: test test-long soak test-docker ## both of these, 10 minutes of soak, and the contract in containers: 40 minutes
 
 brokers: $(SYNCED) ## say which brokers and databases the tests use, and how to get what is missing
 	@echo "==> the brokers"
