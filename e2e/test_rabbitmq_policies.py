@@ -2,13 +2,16 @@
 
 import json
 import time
+from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
+from http.client import HTTPConnection
 from typing import Any
 
 import pytest
 
-from brokers.rabbitmq_server import PrivateRabbitMQ
+from brokers.rabbitmq_server import MANAGEMENT, PrivateRabbitMQ
 from mindtrace.jobs import PublishStatus, RabbitMQClient
 from mindtrace.jobs.adapters.rabbitmq.diagnosis import policy_probe
 from mindtrace.jobs.domain import Queue, QueueKind
@@ -44,17 +47,26 @@ class Policies:
 
     def set(self, definition: dict[str, Any], names: str = "", *, operators: bool = False) -> str:
         """Set a policy for names of the namespace, all by default, and return what it is called."""
-        kind = "operator_policy" if operators else "policy"
+        kind = "operator-policies" if operators else "policies"
         name = f"{self.namespace}-{len(self._set)}"
         pattern = f"^mtj:{self.namespace}/{names}"
-        self._server.control(f"set_{kind}", name, pattern, json.dumps(definition), "--apply-to", "queues")
+        self._request("PUT", kind, name, {"pattern": pattern, "definition": definition, "apply-to": "queues"})
         self._set.append((kind, name))
         return name
 
     def clear(self) -> None:
         while self._set:
-            kind, name = self._set.pop()
-            self._server.control(f"clear_{kind}", name)
+            self._request("DELETE", *self._set.pop())
+
+    def _request(self, method: str, kind: str, name: str, body: object = None) -> None:
+        """Ask the management plugin; rabbitmqctl starts a machine of Erlang's for each command."""
+        address = self._server.address
+        who = b64encode(f"{address.username}:{address.password}".encode()).decode()
+        headers = {"Authorization": f"Basic {who}", "Content-Type": "application/json"}
+        with closing(HTTPConnection(address.host, address.port + MANAGEMENT, timeout=60)) as connection:
+            connection.request(method, f"/api/{kind}/%2F/{name}", json.dumps(body), headers)
+            answer = connection.getresponse()
+            assert answer.status in (201, 204), answer.read()
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ HOW_TO_INSTALL = (
 _FOLDERS = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin")
 """Where the scripts are that don't change the user first, as those on Debian's PATH do."""
 _START_S = 180.0
-_MANAGEMENT = 10_000
+MANAGEMENT = 10_000
 """How far above AMQP's port the management plugin listens."""
 _DENIED = (ProbableAccessDeniedError, ProbableAuthenticationError)
 
@@ -119,7 +119,7 @@ class PrivateRabbitMQ(PrivateServer):
         self._cookie = secrets.token_hex(10)
         lines = {"loopback_users": "none", "log.console": "true"}
         if management:
-            lines["management.tcp.port"] = str(port + _MANAGEMENT)
+            lines["management.tcp.port"] = str(port + MANAGEMENT)
         lines |= {name.replace("__", "."): str(value) for name, value in settings.items()}
         (folder / "rabbitmq.conf").write_text("".join(f"{key} = {value}\n" for key, value in lines.items()))
         (folder / "enabled_plugins").write_text("[rabbitmq_management]." if management else "[].")
@@ -200,7 +200,7 @@ def _temporary_vhost(address: Address) -> Iterator[Address]:
 def _port_below() -> int:
     """A port that nothing listens on, nor on that of its management."""
     while True:
-        port = free_port() - _MANAGEMENT
+        port = free_port() - MANAGEMENT
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
