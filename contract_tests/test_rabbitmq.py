@@ -23,7 +23,7 @@ from mindtrace.jobs.domain.errors import AccessDenied, QueueNotFound
 from mindtrace.jobs.ports import Message
 
 # The state machine waits for real delays and real brokers: a minute and a half on a machine that is idle.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 LIMIT_S = 30.0
 """How long a broker may take to answer: on a busy machine longer than a client waits by default."""
