@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 SECONDS = "LSE3_a_long_handler_keeps_its_job[concurrency-1]"
 """A check that takes some seconds, whatever the profile."""
