@@ -3,10 +3,11 @@
 import re
 import secrets
 import shlex
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from pika.exceptions import ChannelClosedByBroker
@@ -16,7 +17,10 @@ from brokers import redis_server
 from brokers.fixtures import StartRabbitMQ
 from brokers.rabbitmq_server import Address
 from mindtrace.jobs import ConsumerBackend, OrchestratorBackend, RabbitMQClient
+from mindtrace.jobs.adapters.rabbitmq.consumer.channel import Arrival, ConsumerChannel
 from mindtrace.jobs.adapters.rabbitmq.transport.connection import Connection
+from mindtrace.jobs.adapters.rabbitmq.transport.errors import ConnectionBroken
+from mindtrace.jobs.adapters.rabbitmq.transport.publishing import Outgoing, SendState
 from mindtrace.jobs.contract import Harness, contract_suite, run_contract
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import AccessDenied, QueueNotFound
@@ -62,6 +66,10 @@ class RabbitMQHarness(Harness):
         for consumer in list(backend._consumers):
             _cut(consumer._channel)
 
+    def cut_reply(self, backend: OrchestratorBackend) -> bool:
+        LostReply(backend)
+        return True
+
     def destroy(self, namespace: str) -> None:
         with self.client(namespace) as client:
             for queue in self.queues.pop(namespace, set()):
@@ -70,6 +78,98 @@ class RabbitMQHarness(Harness):
 
     def redelivery_s(self, lease_s: float) -> float:
         return 0.1
+
+
+class LostReply:
+    """Lets the broker do, and confirm, the next change that a client asks for, and then cuts the connection.
+
+    The confirm is forgotten: what was published is unknown, and a request fails as over a broken network.
+    """
+
+    def __init__(self, backend: RabbitMQClient) -> None:
+        parts = backend._open()
+        self._hooks: list[tuple[object, str]] = []
+        """What has to be taken off; once that is done, a call that is under way isn't disturbed either."""
+        self._hook(parts.publisher._connection, "send", self._losing_confirms)
+        self._hook(parts.admin._connection, "request", self._losing_the_reply)
+        self._hook(parts.dead_letters, "_reading", self._losing_drops)
+        for consumer in list(backend._consumers):
+            self._hook(consumer._channel, "settle", self._losing_settlements)
+
+    def _hook(self, owner: Any, name: str, losing: Callable[[Any, Callable[..., Any]], object]) -> None:
+        setattr(owner, name, losing(owner, getattr(owner, name)))
+        self._hooks.append((owner, name))
+
+    def _cut(self, connection: Connection) -> bool:
+        """Cut the connection, the first time."""
+        is_first = bool(self._hooks)
+        while self._hooks:
+            delattr(*self._hooks.pop())
+        if is_first:
+            _cut(connection)
+        return is_first
+
+    def _losing_confirms(self, connection: Connection, send: Callable[..., None]) -> Callable[..., None]:
+        def send_and_lose(messages: Sequence[Outgoing], timeout_s: float) -> None:
+            send(messages, timeout_s)
+            if self._cut(connection):
+                for message in messages:
+                    if message.state is SendState.CONFIRMED:
+                        message.state = SendState.UNKNOWN
+
+        return send_and_lose
+
+    def _losing_the_reply(self, connection: Connection, request: Callable[..., Any]) -> Callable[..., Any]:
+        def request_and_lose(action: Any, timeout_s: float) -> Any:
+            answer = request(action, timeout_s)
+            if getattr(action, "func", action).__qualname__ in CHANGES and self._cut(connection):
+                raise reply_lost()
+            return answer
+
+        return request_and_lose
+
+    def _losing_settlements(self, channel: ConsumerChannel, settle: Callable[..., bool]) -> object:
+        def settle_and_lose(
+            acks: Sequence[Arrival], returns: Sequence[Arrival], *rest: Any, **more: Any
+        ) -> bool:
+            answer = settle(acks, returns, *rest, **more)
+            if acks or returns:
+                channel.request(channel.count, LIMIT_S)  # the broker has done all that it was told before
+                if self._cut(channel):
+                    raise reply_lost()
+            return answer
+
+        return settle_and_lose
+
+    def _losing_drops(self, _: object, reading: Callable[..., AbstractContextManager[Any]]) -> object:
+        @contextmanager
+        def reading_and_losing(*words: Any, **more: Any) -> Iterator[Any]:
+            with reading(*words, **more) as found:
+                drop = found.drop
+
+                def drop_and_lose(messages: Sequence[object]) -> None:
+                    drop(messages)
+                    if self._cut(found._connection):
+                        raise reply_lost()
+
+                found.drop = drop_and_lose
+                yield found
+
+        return reading_and_losing
+
+
+def reply_lost() -> ConnectionBroken:
+    return ConnectionBroken(ConnectionResetError("the reply was lost"))
+
+
+CHANGES = {
+    "_purge",
+    "_delete_level",
+    "_make_levels",
+    "Admin.declare.<locals>.act",
+    "Admin.delete.<locals>.act",
+}
+"""What the administration of a queue asks for that changes it."""
 
 
 def _cut(connection: Connection) -> None:

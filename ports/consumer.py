@@ -49,8 +49,8 @@ class ConsumerBackend(Closeable):
         There is one outcome for each settlement, in the same order (SET-1, LSE-4). ``OK``: the broker
         confirmed it. ``ALREADY``: this receipt settled its job before; nothing changed. ``LOST``: the lease
         had ended, and nothing changed; or the connection was the lease and broke before the answer came, so
-        that the job is settled or runs again. If one receipt is settled twice, the first settlement that
-        reaches the broker counts.
+        that the job is settled, or runs again, or both. If one receipt is settled twice, the first
+        settlement that reaches the broker counts.
 
         The broker may send some of the ``take`` jobs later, while the consumer runs the others. They count
         towards ``take``, and the next call returns them.

@@ -67,7 +67,7 @@ class SettleOutcome(StrEnum):
     """The settlement isn't known to have taken effect, and this receipt can settle nothing any more.
 
     If the lease had ended before, nothing changed. If the connection was the lease and broke before the
-    answer came, the broker may have done it: the job is settled or runs again. Rely on neither.
+    answer came, the broker may have done it: the job is settled, or runs again, or both. Rely on none.
     """
 
 

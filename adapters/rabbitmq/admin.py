@@ -1,7 +1,7 @@
 """Administration of queues: declare, count, purge and delete."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ from .topology import (
 )
 from .transport.broker import Broker
 from .transport.connection import RequestConnection
-from .transport.errors import Differs, Missing
+from .transport.errors import ConnectionBroken, Differs, Missing, Unreachable
 from .transport.queue_requests import QueueState, declare_exclusive, request_queue_state
 from .transport.request import Action, Reply
 
@@ -101,8 +101,8 @@ class Admin:
         no purge reaches. From the top, so that what was moved before is met further down.
         """
         with self._levels_locked(names), naming_queue(names.queue):
-            delayed = self._delete_levels(names)
-            return delayed + int(self._request(partial(_purge, names.work)))
+            delayed = self._delete_levels(names, partial(self._request_once, names))
+            return delayed + int(self._request_once(names, partial(_purge, names.work)))
 
     def delete(self, names: Names) -> None:
         """Remove a queue with all its parts."""
@@ -114,7 +114,7 @@ class Admin:
             channel.queue_delete(names.life, callback=reply)
 
         with self._levels_locked(names):
-            self._delete_levels(names)
+            self._delete_levels(names, self._request)
             self._request(act)
 
     def make_levels(self, levels: DelayLevels, top: int) -> None:
@@ -143,11 +143,11 @@ class Admin:
             self._request(partial(_count_levels, levels, found))
         return found
 
-    def _delete_levels(self, names: Names) -> int:
+    def _delete_levels(self, names: Names, request: Callable[[Action], Any]) -> int:
         deleted = 0
         for levels in all_levels(names):
             for number in reversed(range(len(self._count_levels(levels)))):
-                deleted += int(self._request(partial(_delete_level, levels.level(number))))
+                deleted += int(request(partial(_delete_level, levels.level(number))))
         return deleted
 
     @contextmanager
@@ -175,6 +175,27 @@ class Admin:
 
     def _request(self, action: Action) -> Any:
         return self._broker.retry(partial(self._connection.request, action))
+
+    def _request_once(self, names: Names, action: Action) -> Any:
+        """Make a request that drops jobs and says how many: made a second time, it would say none.
+
+        Raises:
+            BackendUnavailable: the connection broke before the answer.
+        """
+
+        def attempt(timeout_s: float) -> Any:
+            try:
+                return self._connection.request(action, timeout_s)
+            except Unreachable:  # nothing was sent
+                raise
+            except ConnectionBroken as broken:
+                self._broker.raise_refusal(broken)
+                raise BackendUnavailable(
+                    f"queue {names.queue!r}: the connection to RabbitMQ broke before it said how many jobs "
+                    f"it dropped ({broken}); purge again to drop what may be left"
+                ) from broken.cause
+
+        return self._broker.retry(attempt)
 
 
 def _declare(part: str, arguments: Arguments, channel: Channel, reply: Reply) -> None:

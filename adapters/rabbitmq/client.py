@@ -10,7 +10,9 @@ from pydantic import SecretStr
 
 from ...domain import Queue
 from ...domain.errors import (
+    BackendUnavailable,
     InvalidInput,
+    JobsError,
     QueueNotFound,
     UnsupportedCapability,
 )
@@ -269,6 +271,7 @@ class RabbitMQClient(OrchestratorBackend):
     def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:
         parts, names = self._open(), self._names(queue)
         kind = parts.admin.kind_of(names)
+        failed: list[Outgoing] = []
 
         def publish_again(messages: Sequence[DeadMessage]) -> Sequence[DeadMessage]:
             self._forget(names, [message.id for message in messages])
@@ -277,13 +280,17 @@ class RabbitMQClient(OrchestratorBackend):
                 for message in messages
             ]
             parts.publisher.send(names, revived)
+            failed.extend(again for again in revived if again.state is not SendState.CONFIRMED)
             return [
                 message
                 for message, again in zip(messages, revived, strict=True)
                 if again.state is SendState.CONFIRMED
             ]
 
-        return parts.dead_letters.remove(names, ids, publish_again)
+        redriven = parts.dead_letters.remove(names, ids, publish_again)
+        if failed:
+            raise _not_redriven(queue, redriven, failed)
+        return redriven
 
     def discard(self, queue: str, ids: Sequence[str] | None = None) -> int:
         names = self._names(queue)
@@ -341,6 +348,18 @@ class RabbitMQClient(OrchestratorBackend):
             self._lock = threading.Lock()
             self._parts = None
             self._consumers = set()
+
+
+def _not_redriven(queue: str, redriven: int, failed: Sequence[Outgoing]) -> JobsError:
+    """Return what to raise where jobs weren't confirmed that were published again; they stay dead."""
+    error = failed[0].error
+    unknown = sum(message.state is SendState.UNKNOWN for message in failed)
+    if not unknown:
+        return error or BackendUnavailable(f"queue {queue!r}: {len(failed)} dead jobs can't be redriven now")
+    return BackendUnavailable(
+        f"queue {queue!r}: {redriven} dead jobs were redriven, and of {unknown} more it isn't known "
+        f"({error}): they may be ready, and are still listed as dead; compare, then redrive or discard them"
+    )
 
 
 class _Parts:

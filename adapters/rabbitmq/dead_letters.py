@@ -110,7 +110,7 @@ class DeadLetters:
         Args:
             names: The queue's.
             ids: Which; None is all.
-            handle: Deals with a chunk, and returns those that may go.
+            handle: Deals with a chunk, and returns those that may go; if they aren't all, it is the last.
         """
         wanted = None if ids is None else set(ids)
         if not any(self._look(names)) or wanted == set():
@@ -124,6 +124,8 @@ class DeadLetters:
                     handled = handle(chunk)
                     reading.drop(handled)
                     removed += len(handled)
+                    if len(handled) < len(chunk):  # the next would fare no better
+                        break
         except ConnectionBroken as broken:
             self._broker.raise_refusal(broken)
             raise self._broker.unavailable(broken) from broken.cause
