@@ -1,10 +1,10 @@
-"""An adapter from outside, a distribution of its own: under the contract suite, and found by its URL."""
+"""Adapters from outside, distributions of their own: under the contract suite, and found by their URLs."""
 
 import json
 import re
 import shutil
-import textwrap
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -12,7 +12,7 @@ from .virtual_environments import ROOT, make_environment, run
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
-EXAMPLE = ROOT / "examples" / "custom_adapter"
+EXAMPLES = ROOT / "examples"
 GUIDE = ROOT / "docs" / "adding_a_backend.md"
 
 SUMS = """
@@ -47,38 +47,66 @@ print(type(consumer).__name__, orchestrator.count_queue_messages("sums"))
 """
 
 
+class Adapter(NamedTuple):
+    folder: str
+    backend: str
+    """Its name in reports."""
+    url: str
+    off: set[str]
+    """The capabilities that it declares off."""
+    refused: set[str]
+    """The clauses that it refuses in whole or in part."""
+
+
+ADAPTERS = [
+    Adapter(
+        "custom_adapter",
+        "Spool",
+        "spool://{}/spool",
+        off={"stack", "priority", "dedupe", "results"},
+        refused={"ADM-3", "ORD-2", "ORD-3", "ORD-4", "PUB-5", "RES-1", "RES-2"},
+    ),
+    Adapter("sql_adapter", "Table", "table://{}/jobs.db", off=set(), refused=set()),
+]
+
+
+@pytest.fixture(scope="module", params=ADAPTERS, ids=lambda adapter: adapter.backend)
+def adapter(request: pytest.FixtureRequest) -> Adapter:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def example(adapter: Adapter, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example's folder, where nothing of this tree is near."""
     unwanted = shutil.ignore_patterns("__pycache__", "build", "*.egg-info", ".*")
-    return shutil.copytree(EXAMPLE, tmp_path_factory.mktemp("example") / EXAMPLE.name, ignore=unwanted)
+    target = tmp_path_factory.mktemp("example") / adapter.folder
+    return shutil.copytree(EXAMPLES / adapter.folder, target, ignore=unwanted)
 
 
 @pytest.fixture(scope="module")
-def python(wheel: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def python(wheel: Path, example: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of a clean environment with the wheel, what the suite needs, and the example."""
-    return make_environment(tmp_path_factory.mktemp("adapter"), f"{wheel}[contract]", f"{adapter}[test]")
+    return make_environment(tmp_path_factory.mktemp("adapter"), f"{wheel}[contract]", f"{example}[test]")
 
 
 def test_it_passes_the_contract_suite_and_refuses_what_it_cant(
-    python: Path, adapter: Path, tmp_path: Path
+    adapter: Adapter, python: Path, example: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "report.json"
 
-    run(python, "-m", "pytest", "-n4", "--contract-profile=quick", f"--contract-report={path}", cwd=adapter)
+    run(python, "-m", "pytest", "-n4", "--contract-profile=quick", f"--contract-report={path}", cwd=example)
 
     report = json.loads(path.read_text("utf-8"))
-    spool = report["backends"]["Spool"]
-    declared = {name for name, value in spool["capabilities"].items() if value is False}
-    refused = {clause for check in spool["checks"] if check["refusal"] for clause in check["clauses"]}
+    found = report["backends"][adapter.backend]
     assert report["profile"] == "quick"
-    assert [check for check in spool["checks"] if check["broken"]] == []
-    assert declared == {"stack", "priority", "dedupe", "results"}
-    assert refused == {"ADM-3", "ORD-2", "ORD-3", "ORD-4", "PUB-5", "RES-1", "RES-2"}
+    assert [check for check in found["checks"] if check["broken"]] == []
+    assert {name for name, value in found["capabilities"].items() if value is False} == adapter.off
+    refusals = [check for check in found["checks"] if check["refusal"]]
+    assert {clause for check in refusals for clause in check["clauses"]} == adapter.refused
 
 
-def test_its_url_works_from_one_process_to_another(python: Path, tmp_path: Path) -> None:
-    url = f"spool://{tmp_path / 'spool'}"
+def test_its_url_works_from_one_process_to_another(adapter: Adapter, python: Path, tmp_path: Path) -> None:
+    url = adapter.url.format(tmp_path)
 
     job_id = run(python, "-I", "-c", SUMS + PUBLISH, url, cwd=tmp_path).strip()
     consumed = run(python, "-I", "-c", SUMS + CONSUME, url, cwd=tmp_path).splitlines()
@@ -86,14 +114,19 @@ def test_its_url_works_from_one_process_to_another(python: Path, tmp_path: Path)
     assert consumed == [f"{job_id} 3.0", "Adder 0"]
 
 
-def test_the_guide_quotes_the_example_as_it_is() -> None:
-    files = [*EXAMPLE.glob("src/*/*.py"), *EXAMPLE.glob("tests/*.py"), EXAMPLE / "pyproject.toml"]
-    texts = [path.read_text("utf-8") for path in files]
+def test_the_guide_quotes_the_examples_as_they_are() -> None:
+    files = [*EXAMPLES.glob("*_adapter/src/*/*.py"), *EXAMPLES.glob("*_adapter/tests/*.py")]
+    files += EXAMPLES.glob("*_adapter/pyproject.toml")
+    texts = [unindented(path.read_text("utf-8")) for path in files]
     quotes = re.findall(
-        r"^( *)```(?:python|toml)\n(.*?)^\1```", GUIDE.read_text("utf-8"), re.DOTALL | re.MULTILINE
+        r"^( *)```(?:python|toml|sql)\n(.*?)^\1```", GUIDE.read_text("utf-8"), re.DOTALL | re.MULTILINE
     )
 
     quotes = [quote for quote in quotes if not quote[1].startswith("# harness.py")]  # the page's own
-    assert len(quotes) == 3
+    assert len(quotes) > 8
     for _, quote in quotes:
-        assert any(textwrap.dedent(quote) in text for text in texts), quote
+        assert any(unindented(quote) in text for text in texts), quote
+
+
+def unindented(text: str) -> str:
+    return re.sub(r"^ +", "", text, flags=re.MULTILINE)

@@ -22,7 +22,7 @@ from ..docs.blocks import PAGES, ROOT, blocks_of
 
 RIGHT, WRONG = (Path(__file__).with_name(name) for name in ("right.py", "wrong.py"))
 EXAMPLES = ROOT / "examples"
-SPOOL = EXAMPLES / "custom_adapter" / "src"
+ADAPTERS = sorted(EXAMPLES.glob("*_adapter/src"))
 INSTALLED = Path(mindtrace.jobs.__file__).parents[2]
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -30,7 +30,7 @@ MYPY = f"""
 [mypy]
 strict = true
 python_version = {PYTHON}
-mypy_path = {SPOOL}
+mypy_path = {":".join(map(str, ADAPTERS))}
 
 [mypy-uvicorn.*]
 ignore_missing_imports = true
@@ -129,7 +129,7 @@ def pyright(folder: Path) -> list[Error]:
     settings = {
         "include": [str(path) for path in files(folder)],
         "typeCheckingMode": "standard",
-        "extraPaths": [str(INSTALLED), str(SPOOL)],
+        "extraPaths": [str(INSTALLED), *map(str, ADAPTERS)],
         "pythonVersion": PYTHON,
         "reportRedeclaration": False,
     }
