@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -11,8 +11,9 @@ from brokers.rabbitmq_server import Address
 from mindtrace.jobs import RabbitMQClient
 from mindtrace.jobs.adapters.rabbitmq import dead_letters
 from mindtrace.jobs.adapters.rabbitmq.topology import Names
+from mindtrace.jobs.adapters.rabbitmq.transport.publishing import Outgoing, SendState
 from mindtrace.jobs.domain import Queue
-from mindtrace.jobs.domain.errors import BackendUnavailable
+from mindtrace.jobs.domain.errors import BackendError, BackendUnavailable
 from mindtrace.jobs.ports import Dead, Message
 
 from .rabbitmq_jobs import LIMIT_S, QUEUE, receive
@@ -84,3 +85,30 @@ def test_many_dead_letters_are_listed_quickly_and_in_order(
         f"job-{n}" for n in range(count)
     }
     assert client.discard(QUEUE, ["job-2999", "job-0", "job-1500"]) == 3
+
+
+@pytest.mark.parametrize("state", [SendState.UNKNOWN, SendState.REFUSED], ids=lambda state: state.name)
+def test_a_redrive_that_is_not_confirmed_says_so_at_once_and_keeps_the_letters(
+    client: RabbitMQClient, monkeypatch: pytest.MonkeyPatch, state: SendState
+) -> None:
+    """It doesn't wait for letters that can't come while it holds those that stay (DLQ-2, CON-1)."""
+    count = 250  # more than a chunk
+    client.publish(QUEUE, [Message(f"job-{number}", b"{}") for number in range(count)])
+    with client.open_consumer(QUEUE) as consumer:
+        consumer.settle([Dead(one.receipt, "rejected", "no") for one in receive(consumer, count)])
+    eventually(lambda: client.counts(QUEUE).dead == count, LIMIT_S, "all are dead")
+    asked = 0
+
+    def unconfirmed(_names: Names, messages: Sequence[Outgoing]) -> None:
+        nonlocal asked
+        asked += len(messages)
+        for message in messages:
+            message.state, message.error = state, BackendError("a queue is full")
+
+    monkeypatch.setattr(client._open().publisher, "send", unconfirmed)
+    expected = BackendUnavailable if state is SendState.UNKNOWN else BackendError
+    with pytest.raises(expected, match="a queue is full"):
+        client.redrive(QUEUE)
+
+    assert 0 < asked < count
+    eventually(lambda: client.counts(QUEUE).dead == count, LIMIT_S, "all are dead still")

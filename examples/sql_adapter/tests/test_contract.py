@@ -46,7 +46,7 @@ def lose_next_reply(database: Database) -> None:
     """Let the database make the next commit, and break the connection before it says so."""
 
     def commit_and_break(db: sqlite3.Connection) -> None:
-        del database.commit  # type: ignore[method-assign]
+        del database.commit
         database.commit(db)
         break_connection(database)
         raise sqlite3.OperationalError("the reply is lost")
