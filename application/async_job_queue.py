@@ -60,6 +60,7 @@ class AsyncJobQueue(Generic[InT, OutT]):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
+        connection: object = None,
     ) -> AsyncJobHandle[OutT]:
         """Publish one job, and return its handle once the broker has confirmed it (PUB-1).
 
@@ -67,8 +68,12 @@ class AsyncJobQueue(Generic[InT, OutT]):
             job: An instance of the schema's input model, a dict that validates as one, or a job.
             priority: 0 to 9, higher first, on a priority queue.
             delay_s: Seconds before the job may run, by the broker's clock.
+            connection: Your connection, in whose transaction the job is published (PUB-7); see
+                :meth:`Orchestrator.publish`.
         """
-        published = await self._orchestrator.publish(self._ref, job, priority=priority, delay_s=delay_s)
+        published = await self._orchestrator.publish(
+            self._ref, job, priority=priority, delay_s=delay_s, connection=connection
+        )
         return self.handle(published)
 
     async def publish_batch(
@@ -77,9 +82,12 @@ class AsyncJobQueue(Generic[InT, OutT]):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
+        connection: object = None,
     ) -> list[PublishOutcome]:
         """Publish many jobs in order, and return one outcome for each, in the same order (PUB-4)."""
-        return await self._orchestrator.publish_batch(self._ref, jobs, priority=priority, delay_s=delay_s)
+        return await self._orchestrator.publish_batch(
+            self._ref, jobs, priority=priority, delay_s=delay_s, connection=connection
+        )
 
     async def job(self, data: InT | Mapping[str, Any], *, id: str | None = None) -> Job[InT]:  # noqa: A002
         """Make a job without publishing it, for example to choose its ``id``."""

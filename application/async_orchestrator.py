@@ -15,10 +15,12 @@ from ..domain import Job, JobSchema, Progress, Queue, QueueKind, SchemaLike
 from ..domain.errors import Closed, InvalidInput
 from ..domain.limits import MAX_BODY_BYTES, check_name, check_seconds
 from ..ports import DeadLetter, JobStatus, Observer, OrchestratorBackend, PublishOutcome, QueueCounts
+from .async_calls import overloaded
 from .async_calls.bridge import call_in
 from .async_calls.publisher import AsyncPublisher
 from .async_calls.results import AwaitedQueues
 from .async_calls.threads import Threads, start_without_waiting
+from .async_calls.transactions import AsyncTransactions
 from .async_job_queue import AsyncJobQueue
 from .forks import start_anew_in_children
 from .job_queue import InT, JobQueue, OutT
@@ -209,7 +211,7 @@ class AsyncOrchestrator:
         id: str | None = None,  # noqa: A002 - the field's name
     ) -> Job[Any]:
         """Make a job without publishing it; see :meth:`Orchestrator.job`."""
-        return await self._call(_job, queue_name, data, id)
+        return await self._call(overloaded.job, queue_name, data, id)
 
     @overload
     async def publish(
@@ -219,23 +221,43 @@ class AsyncOrchestrator:
         *,
         priority: int | None = None,
         delay_s: float | None = None,
+        connection: object = None,
     ) -> str: ...
     @overload
     async def publish(
-        self, queue_name: str, job: Work, *, priority: int | None = None, delay_s: float | None = None
+        self,
+        queue_name: str,
+        job: Work,
+        *,
+        priority: int | None = None,
+        delay_s: float | None = None,
+        connection: object = None,
     ) -> str: ...
     async def publish(
-        self, queue_name: QueueRef, job: Work, *, priority: int | None = None, delay_s: float | None = None
+        self,
+        queue_name: QueueRef,
+        job: Work,
+        *,
+        priority: int | None = None,
+        delay_s: float | None = None,
+        connection: object = None,
     ) -> str:
         """Publish one job, and return its id once the broker has confirmed it (PUB-1).
 
         See :meth:`Orchestrator.publish`. What many tasks publish to a queue at the same time shares one batch
         and one confirm, in the order of the calls. Each gets its own outcome. A call that is cancelled before
         its batch begins isn't sent.
+
+        With ``connection=``, a ``psycopg.AsyncConnection`` or an ``AsyncConnection`` or ``AsyncSession`` of
+        SQLAlchemy on psycopg, the job is published in its transaction (PUB-7), on the running event loop.
         """
         orchestrator = await self._open()
+        if connection is not None:
+            registration = await self._registered(orchestrator, queue_name)
+            transactions = AsyncTransactions(orchestrator, self._calling)
+            return await transactions.publish(connection, registration, job, priority, delay_s)
         if orchestrator.observer is not None:
-            return await self._call(_publish, queue_name, job, priority, delay_s)
+            return await self._call(overloaded.publish, queue_name, job, priority, delay_s)
         registration = await self._registered(orchestrator, queue_name)
         name = registration.queue.name
         publisher = self._publishers.get(name)
@@ -252,6 +274,7 @@ class AsyncOrchestrator:
         *,
         priority: int | None = None,
         delay_s: float | None = None,
+        connection: object = None,
     ) -> list[PublishOutcome]: ...
     @overload
     async def publish_batch(
@@ -261,6 +284,7 @@ class AsyncOrchestrator:
         *,
         priority: int | None = None,
         delay_s: float | None = None,
+        connection: object = None,
     ) -> list[PublishOutcome]: ...
     async def publish_batch(
         self,
@@ -269,12 +293,19 @@ class AsyncOrchestrator:
         *,
         priority: int | None = None,
         delay_s: float | None = None,
+        connection: object = None,
     ) -> list[PublishOutcome]:
         """Publish many jobs in order, and return one outcome for each, in the same order (PUB-4).
 
-        See :meth:`Orchestrator.publish_batch`. ``jobs`` is read in a thread.
+        See :meth:`Orchestrator.publish_batch`. ``jobs`` is read in a thread. ``connection`` is as in
+        :meth:`publish`.
         """
-        return await self._call(_publish_batch, queue_name, jobs, priority, delay_s)
+        if connection is not None:
+            orchestrator = await self._open()
+            registration = await self._registered(orchestrator, queue_name)
+            transactions = AsyncTransactions(orchestrator, self._calling)
+            return await transactions.publish_batch(connection, registration, jobs, priority, delay_s)
+        return await self._call(overloaded.publish_batch, queue_name, jobs, priority, delay_s)
 
     # -- receiving and results --------------------------------------------------------------------
 
@@ -287,7 +318,7 @@ class AsyncOrchestrator:
 
         If this is cancelled, the job may be lost.
         """
-        return await self._call(_receive, queue_name)
+        return await self._call(overloaded.receive, queue_name)
 
     @overload
     async def result(
@@ -306,7 +337,7 @@ class AsyncOrchestrator:
         check_name("job id", job_id)
         timeout_s = check_seconds("timeout_s", timeout_s)
         if not timeout_s or not orchestrator.backend.capabilities.results:
-            return await self._call(_result, queue_name, job_id)
+            return await self._call(overloaded.result, queue_name, job_id)
         read = partial(result_value, orchestrator.backend, registration, job_id, timeout_s=timeout_s)
         awaited = self._awaited.of(orchestrator.backend, registration.queue.name)
         return await awaited.wait(job_id, timeout_s, read)
@@ -356,34 +387,3 @@ class AsyncOrchestrator:
     async def discard(self, queue_name: QueueRef, job_ids: Sequence[str] | None = None) -> int:
         """Delete dead jobs, all or those named, and return how many (DLQ-3)."""
         return await self._call(Orchestrator.discard, queue_name, job_ids)
-
-
-# Functions in place of overloaded methods, whose types no `Callable` can carry.
-
-
-def _job(orchestrator: Orchestrator, queue: QueueRef, data: Any, id_: str | None) -> Job[Any]:
-    return orchestrator.job(queue, data, id=id_)
-
-
-def _publish(
-    orchestrator: Orchestrator, queue: QueueRef, job: Work, priority: int | None, delay_s: float | None
-) -> str:
-    return orchestrator.publish(queue, job, priority=priority, delay_s=delay_s)
-
-
-def _publish_batch(
-    orchestrator: Orchestrator,
-    queue: QueueRef,
-    jobs: Iterable[Work],
-    priority: int | None,
-    delay_s: float | None,
-) -> list[PublishOutcome]:
-    return orchestrator.publish_batch(queue, jobs, priority=priority, delay_s=delay_s)
-
-
-def _receive(orchestrator: Orchestrator, queue: QueueRef) -> Job[Any] | None:
-    return orchestrator.receive_message(queue)
-
-
-def _result(orchestrator: Orchestrator, queue: QueueRef, job_id: str) -> Any:
-    return orchestrator.result(queue, job_id)

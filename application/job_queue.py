@@ -74,6 +74,7 @@ class JobQueue(Generic[InT, OutT]):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
+        connection: object = None,
     ) -> JobHandle[OutT]:
         """Publish one job, and return its handle once the broker has confirmed it (PUB-1).
 
@@ -81,8 +82,14 @@ class JobQueue(Generic[InT, OutT]):
             job: An instance of the schema's input model, a dict that validates as one, or a job.
             priority: 0 to 9, higher first, on a priority queue.
             delay_s: Seconds before the job may run, by the broker's clock.
+            connection: Your connection, in whose transaction the job is published (PUB-7); see
+                :meth:`Orchestrator.publish`.
         """
-        return self.handle(self._orchestrator.publish(self._ref, job, priority=priority, delay_s=delay_s))
+        return self.handle(
+            self._orchestrator.publish(
+                self._ref, job, priority=priority, delay_s=delay_s, connection=connection
+            )
+        )
 
     def publish_batch(
         self,
@@ -90,9 +97,12 @@ class JobQueue(Generic[InT, OutT]):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
+        connection: object = None,
     ) -> list[PublishOutcome]:
         """Publish many jobs in order, and return one outcome for each, in the same order (PUB-4)."""
-        return self._orchestrator.publish_batch(self._ref, jobs, priority=priority, delay_s=delay_s)
+        return self._orchestrator.publish_batch(
+            self._ref, jobs, priority=priority, delay_s=delay_s, connection=connection
+        )
 
     def job(self, data: InT | Mapping[str, Any], *, id: str | None = None) -> Job[InT]:  # noqa: A002
         """Make a job without publishing it, for example to choose its ``id``."""

@@ -2,35 +2,32 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from sys import modules
 from typing import Any, overload
 
 from pydantic import BaseModel
 
-from ..domain import Job, JobSchema, Progress, Queue, QueueKind, SchemaLike, job_from_schema, read_schema
-from ..domain.errors import InvalidInput
+from ..domain import Job, JobSchema, Queue, QueueKind, SchemaLike, job_from_schema, read_schema
 from ..domain.job import NO_HEADERS
-from ..domain.limits import MAX_BODY_BYTES, check_int, check_job_ids, check_name, check_seconds
-from ..ports import DeadLetter, JobStatus, Message, Observer, OrchestratorBackend, PublishOutcome, QueueCounts
-from ..ports.base_classes import Closeable
+from ..domain.limits import MAX_BODY_BYTES, check_int, check_name, check_seconds
+from ..ports import JobStatus, Message, Observer, OrchestratorBackend, PublishOutcome
 from .await_misuse import returned_id
 from .backends import detect_backend
 from .default_backend import default_url
-from .failures import explained
 from .job_queue import InT, JobQueue, OutT
 from .observers import Observers
 from .publishing.group_commit import GroupCommits
-from .publishing.messages import Work, confirmed_id, prepare, publish_prepared, to_message
+from .publishing.messages import Work, confirmed_id, listed, messages_of, prepare, to_message, with_rejections
+from .queue_admin import MAX_LISTED, QueueAdmin
 from .receiving import receive_job
-from .registry import QueueRef, SchemaRegistry, queue_name_of
+from .registry import QueueRef, SchemaRegistry
 from .results import job_status, result_value
 
-_MAX_LISTED = 2**31 - 1
 _UNOBSERVED = nullcontext(NO_HEADERS)
 
 
-class Orchestrator(Closeable):
+class Orchestrator(QueueAdmin):
     """Publishes jobs, reads results, and manages the queues of one backend.
 
     Threads may share an orchestrator. Every method may raise ``BackendUnavailable`` when the broker can't be
@@ -62,7 +59,7 @@ class Orchestrator(Closeable):
         if backend is None:
             backend = default_url(self.logger)
         self.backend = detect_backend(backend)
-        self.max_body_bytes = check_int("max_body_bytes", max_body_bytes, 1, _MAX_LISTED)
+        self.max_body_bytes = check_int("max_body_bytes", max_body_bytes, 1, MAX_LISTED)
         self.observer: Observer | None = Observers(observers, self.logger) if observers else None
         self._owns_backend = isinstance(backend, str)
         self.schema_registry = SchemaRegistry(self.backend)
@@ -177,13 +174,26 @@ class Orchestrator(Closeable):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
+        connection: object = None,
     ) -> str: ...
     @overload
     def publish(
-        self, queue_name: str, job: Work, *, priority: int | None = None, delay_s: float | None = None
+        self,
+        queue_name: str,
+        job: Work,
+        *,
+        priority: int | None = None,
+        delay_s: float | None = None,
+        connection: object = None,
     ) -> str: ...
     def publish(
-        self, queue_name: QueueRef, job: Work, *, priority: int | None = None, delay_s: float | None = None
+        self,
+        queue_name: QueueRef,
+        job: Work,
+        *,
+        priority: int | None = None,
+        delay_s: float | None = None,
+        connection: object = None,
     ) -> str:
         """Publish one job, and return once the broker has confirmed it (PUB-1).
 
@@ -195,6 +205,9 @@ class Orchestrator(Closeable):
             job: A job, an instance of the schema's input model, or a dict that validates as one.
             priority: 0 to 9, higher first, on a priority queue; replaces the job's ``priority``.
             delay_s: Seconds before the job may run, by the broker's clock; replaces the job's ``not_before``.
+            connection: Your connection to the database of the queues: the job is there once you commit, and
+                never if you roll back (PUB-7). On PostgreSQL: a ``psycopg.Connection`` in a transaction, or a
+                ``Connection`` or ``Session`` of SQLAlchemy on psycopg. What its driver raises is passed on.
 
         Returns:
             The job's id (PUB-2). If a job with this id is live (ready, delayed, in flight or dead), nothing
@@ -209,19 +222,24 @@ class Orchestrator(Closeable):
             PublishUnknown: the connection broke before the confirm: the job may or may not be in the queue
                 (PUB-4).
             BackendUnavailable: the broker is away, and the job wasn't sent.
+            UnsupportedCapability: ``connection`` is given, and the backend joins no transactions.
+            InvalidInput: ``connection`` can't be joined; the message says why. Nothing was sent.
             UsageError: a signal or log handler calls this in a thread that is publishing to this queue.
         """
         registration = self.schema_registry.registered(queue_name)
         name = registration.queue.name
         if self.observer is None:
             message = to_message(registration, job, priority, delay_s, NO_HEADERS, self.max_body_bytes)
-            return self._commit(name, message)
+            return self._commit(name, message, connection)
         with self.observer.publishing(name, 1) as headers:
             message = to_message(registration, job, priority, delay_s, headers, self.max_body_bytes)
-            return self._commit(name, message)
+            return self._commit(name, message, connection)
 
-    def _commit(self, queue_name: str, message: Message) -> str:
-        outcomes = self.group_commits[queue_name].publish([message])
+    def _commit(self, queue_name: str, message: Message, connection: object) -> str:
+        if connection is None:
+            outcomes = self.group_commits[queue_name].publish([message])
+        else:
+            outcomes = self.backend.publish_in(connection, queue_name, [message])
         job_id = confirmed_id(queue_name, outcomes[0], self.backend)
         return returned_id(job_id) if "asyncio" in modules else job_id  # no loop runs without it
 
@@ -233,6 +251,7 @@ class Orchestrator(Closeable):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
+        connection: object = None,
     ) -> list[PublishOutcome]: ...
     @overload
     def publish_batch(
@@ -242,6 +261,7 @@ class Orchestrator(Closeable):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
+        connection: object = None,
     ) -> list[PublishOutcome]: ...
     def publish_batch(
         self,
@@ -250,6 +270,7 @@ class Orchestrator(Closeable):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
+        connection: object = None,
     ) -> list[PublishOutcome]:
         """Publish many jobs in order, and return one outcome for each, in the same order (PUB-4).
 
@@ -265,18 +286,32 @@ class Orchestrator(Closeable):
         """
         registration = self.schema_registry.registered(queue_name)
         name = registration.queue.name
-        if isinstance(jobs, str | bytes | Mapping | BaseModel | Job):
-            raise InvalidInput(f"publish_batch: pass a list of jobs, not one {type(jobs).__name__}")
-        jobs = list(jobs)
-        observed = _UNOBSERVED if self.observer is None else self.observer.publishing(name, len(jobs))
-        with observed as headers:
+        jobs = listed(jobs)
+        with self.observed(name, len(jobs)) as headers:
             prepared = prepare(registration, jobs, priority, delay_s, headers, self.max_body_bytes)
-            outcomes = publish_prepared(self.backend, name, prepared)
-        if rejected := sum(isinstance(item, PublishOutcome) for item in prepared):
+            messages = messages_of(prepared)
+            if not messages:
+                outcomes = []
+            elif connection is None:
+                outcomes = self.backend.publish(name, messages)
+            else:
+                outcomes = self.backend.publish_in(connection, name, messages)
+        return self.whole_batch(name, prepared, outcomes)
+
+    def observed(self, queue: str, count: int) -> AbstractContextManager[Mapping[str, str]]:
+        """Return a context in which so many jobs are published; it yields headers to add to each."""
+        return _UNOBSERVED if self.observer is None else self.observer.publishing(queue, count)
+
+    def whole_batch(
+        self, queue: str, prepared: Sequence[Message | PublishOutcome], outcomes: list[PublishOutcome]
+    ) -> list[PublishOutcome]:
+        """Return the outcomes of a batch with those of its invalid jobs, and log how many were invalid."""
+        whole = with_rejections(prepared, outcomes)
+        if rejected := len(whole) - len(outcomes):
             self.logger.warning(
-                "queue %s: %d of %d jobs of a batch were rejected", name, rejected, len(outcomes)
+                "queue %s: %d of %d jobs of a batch were rejected", queue, rejected, len(whole)
             )
-        return outcomes
+        return whole
 
     # -- receiving without a consumer -------------------------------------------------------------
 
@@ -339,57 +374,6 @@ class Orchestrator(Closeable):
         """
         queue = self.schema_registry.registered(queue_name).queue.name
         return job_status(self.backend, queue, check_name("job id", job_id))
-
-    # -- administration ---------------------------------------------------------------------------
-
-    def count_queue_messages(self, queue_name: QueueRef) -> int:
-        """Count the jobs that wait to be delivered: ready or delayed (CNT-1)."""
-        return self.counts(queue_name).waiting
-
-    def counts(self, queue_name: QueueRef) -> QueueCounts:
-        """Count the jobs by state: ready, delayed, in flight, dead (CNT-1)."""
-        return self.backend.counts(queue_name_of(queue_name))
-
-    def queues(self) -> list[Queue]:
-        """List the declared queues of the backend, by name.
-
-        Raises:
-            UnsupportedCapability: the backend can't list its queues, as on RabbitMQ.
-        """
-        return self.backend.queues()
-
-    def progress(self, queue_name: QueueRef, job_ids: Sequence[str] | None = None) -> dict[str, Progress]:
-        """Return the progress that running jobs reported, by id: of all jobs, or of those named."""
-        return self.backend.progress(queue_name_of(queue_name), check_job_ids(job_ids))
-
-    def clean_queue(self, queue_name: QueueRef) -> int:
-        """Drop every ready or delayed job, and return how many there were (ADM-2)."""
-        return self.backend.purge(queue_name_of(queue_name))
-
-    def delete_queue(self, queue_name: QueueRef) -> None:
-        """Remove the queue with its jobs, dead letters, results and registration (ADM-3)."""
-        name = queue_name_of(queue_name)
-        self.backend.idle_consumers.close(name)
-        self.backend.delete(name)
-        self.schema_registry.drop(name)
-
-    def dead_letters(self, queue_name: QueueRef, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
-        """List dead jobs, oldest first, and change nothing (DLQ-1)."""
-        check_int("limit", limit, 0, _MAX_LISTED)
-        check_int("offset", offset, 0, _MAX_LISTED)
-        letters = self.backend.dead_letters(queue_name_of(queue_name), limit=limit, offset=offset)
-        return list(map(explained, letters))
-
-    def redrive(self, queue_name: QueueRef, job_ids: Sequence[str] | None = None) -> int:
-        """Make dead jobs ready again, all or those named, and return how many (DLQ-2).
-
-        Their attempts and crashes are counted from the start again, and their history is forgotten.
-        """
-        return self.backend.redrive(queue_name_of(queue_name), check_job_ids(job_ids))
-
-    def discard(self, queue_name: QueueRef, job_ids: Sequence[str] | None = None) -> int:
-        """Delete dead jobs, all or those named, and return how many (DLQ-3)."""
-        return self.backend.discard(queue_name_of(queue_name), check_job_ids(job_ids))
 
     def close(self) -> None:
         """Close the backend if this was made with a URL. Closing again does nothing (CON-2)."""

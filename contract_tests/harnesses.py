@@ -3,13 +3,20 @@
 import shutil
 import sqlite3
 import tempfile
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
-from mindtrace.jobs import ConsumerBackend, LocalClient, OrchestratorBackend
+from mindtrace.jobs import ConsumerBackend, JobStatus, LocalClient, OrchestratorBackend
 from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.adapters.sqlite import SQLiteClient
 from mindtrace.jobs.contract import Harness
+from mindtrace.jobs.errors import InvalidInput
+from mindtrace.jobs.ports import Capabilities, Message, PublishOutcome, PublishStatus
+
+_LIVE = (JobStatus.WAITING, JobStatus.RUNNING, JobStatus.FAILED)
 
 
 class LocalHarness(Harness):
@@ -20,13 +27,15 @@ class LocalHarness(Harness):
     secrets = None
     virtual_time = True
 
+    client: ClassVar[type[LocalClient]] = LocalClient
+
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.clients: dict[str, LocalClient] = {}
 
     def make(self, namespace: str) -> OrchestratorBackend:
         """Connect a client; the first is kept, so that the namespace lasts until it is destroyed."""
-        client = LocalClient(namespace, clock=self.clock)
+        client = self.client(namespace, clock=self.clock)
         self.clients.setdefault(namespace, LocalClient(namespace))
         return client
 
@@ -50,7 +59,60 @@ class LocalHarness(Harness):
         return self.clock.now()
 
 
-class ShortTimeoutHarness(LocalHarness):
+class Transaction:
+    """A caller's transaction on queues in memory, for the suite's own tests: publishes when it commits."""
+
+    def __init__(self) -> None:
+        self._messages: list[tuple[LocalClient, str, Message]] = []
+
+    def add(self, client: LocalClient, queue: str, message: Message) -> PublishStatus:
+        """Publish a message once this commits, unless its id is live by now."""
+        here = any((name, each.id) == (queue, message.id) for _, name, each in self._messages)
+        if here or client.status(queue, message.id) in _LIVE:
+            return PublishStatus.DUPLICATE
+        self._messages.append((client, queue, message))
+        return PublishStatus.ACCEPTED
+
+    def commit(self) -> None:
+        """Publish."""
+        messages, self._messages = self._messages, []
+        for client, queue, message in messages:
+            client.publish(queue, [message])
+
+    def rollback(self) -> None:
+        """Forget what was to be published."""
+        self._messages.clear()
+
+    close = rollback
+
+
+class TransactionalLocalClient(LocalClient):
+    """Queues in memory that join such transactions, so that those who do it wrong can be tried."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Those of queues in memory, and this."""
+        return replace(super().capabilities, transactional_publish=True)
+
+    def publish_in(self, connection: object, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
+        """Publish once the transaction commits."""
+        if not isinstance(connection, Transaction):
+            raise InvalidInput("connection: pass a Transaction")
+        self.counts(queue)  # raises QueueNotFound
+        return [PublishOutcome(each.id, connection.add(self, queue, each)) for each in messages]
+
+
+class TransactionalLocalHarness(LocalHarness):
+    """Queues in memory, with every capability there is."""
+
+    client = TransactionalLocalClient
+
+    def open_connection(self, backend: OrchestratorBackend) -> Transaction:
+        """Begin a transaction."""
+        return Transaction()
+
+
+class ShortTimeoutHarness(TransactionalLocalHarness):
     """For adapters that are broken: what one doesn't do within a second, it never does."""
 
     timeout_s = 1.0

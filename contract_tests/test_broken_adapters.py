@@ -10,7 +10,7 @@ from mindtrace.jobs.contract.broken.fault_registry import everywhere
 from mindtrace.jobs.contract.broken.pass_through import PassThrough
 from mindtrace.jobs.contract.registry import all_checks
 
-from .harnesses import LocalHarness, ShortTimeoutHarness
+from .harnesses import ShortTimeoutHarness, TransactionalLocalHarness
 
 TABLE = Path(__file__).parents[1] / "docs" / "broken_adapters.md"
 
@@ -24,13 +24,13 @@ def test_a_fault_is_caught_by_each_clause_that_it_breaks(fault: Fault) -> None:
 
 
 def test_wrapping_an_adapter_breaks_nothing() -> None:
-    results = run_contract(BrokenHarness(LocalHarness(), NO_FAULT), profile="quick")
+    results = run_contract(BrokenHarness(TransactionalLocalHarness(), NO_FAULT), profile="quick")
 
     assert [result for result in results if result.broken] == []
 
 
 def test_what_is_no_fault_is_not_caught() -> None:
-    assert detect(LocalHarness(), Fault(PassThrough, ("PUB-1", "SET-1"), everywhere)) == {
+    assert detect(TransactionalLocalHarness(), Fault(PassThrough, ("PUB-1", "SET-1"), everywhere)) == {
         "PUB-1": None,
         "SET-1": None,
     }
@@ -51,7 +51,7 @@ def test_every_fault_says_what_is_wrong_in_a_sentence_of_its_own() -> None:
 
 
 def test_the_local_adapter_can_have_every_fault() -> None:
-    assert possible_faults(LocalHarness()) == FAULTS
+    assert possible_faults(TransactionalLocalHarness()) == FAULTS
 
 
 def test_the_table_in_the_documentation_has_every_fault() -> None:

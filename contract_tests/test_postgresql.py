@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from brokers.postgresql_server import Address
@@ -49,6 +50,9 @@ class PostgreSQLHarness(Harness):
     def sever(self, backend: OrchestratorBackend) -> None:
         kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
         self.admin.execute(kill, [backend.url.partition("application_name=")[2]])
+
+    def open_connection(self, backend: OrchestratorBackend) -> "psycopg.Connection[Any]":
+        return self.address.connect(autocommit=False)
 
     def destroy(self, namespace: str) -> None:
         self.admin.execute(f'DROP SCHEMA IF EXISTS "{namespace}" CASCADE')
@@ -225,7 +229,20 @@ def test_before_anything_is_declared_nothing_is_created(postgresql_address: Addr
 
 GUIDE = Path(__file__).parents[1] / "docs" / "postgresql.md"
 CLAUSES = {
-    *("PUB-1", "PUB-3", "PUB-5", "ORD-2", "ORD-3", "LSE-3", "LSE-4", "SET-1", "SET-2", "SET-4", "DLY-2"),
+    *(
+        "PUB-1",
+        "PUB-3",
+        "PUB-5",
+        "PUB-7",
+        "ORD-2",
+        "ORD-3",
+        "LSE-3",
+        "LSE-4",
+        "SET-1",
+        "SET-2",
+        "SET-4",
+        "DLY-2",
+    ),
     *("DLQ-1", "DLQ-2", "DLQ-3", "CNT-1", "ADM-1", "ADM-2", "ADM-3", "RES-1", "CON-2"),
 }
 

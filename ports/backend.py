@@ -130,6 +130,31 @@ class OrchestratorBackend(Closeable):
 
     # -- optional ---------------------------------------------------------------------------------
 
+    def publish_in(self, connection: object, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
+        """Publish in the transaction of a caller's connection, and never end that transaction (PUB-7).
+
+        ``ACCEPTED`` means that the job will be in the queue once the transaction commits. A refusal of ours
+        leaves the transaction as it was. What the caller's driver raises is passed on as it is.
+
+        Args:
+            connection: The caller's connection to where the queues are, of a kind that the adapter knows.
+            queue: As in :meth:`publish`.
+            messages: As in :meth:`publish`.
+
+        Raises:
+            UnsupportedCapability: the backend joins no transactions.
+            InvalidInput: ``connection`` is of another kind, leads elsewhere or is in no transaction.
+        """
+        self.capabilities.require_transactional_publish()
+        raise UnsupportedCapability(f"{type(self).__name__} joins transactions by publish_in_async only")
+
+    async def publish_in_async(
+        self, connection: object, queue: str, messages: Sequence[Message]
+    ) -> list[PublishOutcome]:
+        """Do as :meth:`publish_in`, on a connection that belongs to the running event loop."""
+        self.capabilities.require_transactional_publish()
+        raise UnsupportedCapability(f"{type(self).__name__} joins transactions by publish_in only")
+
     @property
     def url(self) -> str:
         """The URL of this backend for another process, without passwords; see :meth:`make_url`."""

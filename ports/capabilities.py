@@ -68,6 +68,9 @@ class Capabilities:
     priority_durability: Durability | None = None
     """The durability of priority queues, if it differs; None if it is the same."""
 
+    transactional_publish: bool = False
+    """Jobs can be published in a transaction of the caller's (PUB-7)."""
+
     def durability_of(self, kind: QueueKind) -> Durability:
         """Return the durability of queues of this kind."""
         other = self.priority_durability if kind is QueueKind.PRIORITY else None
@@ -84,6 +87,18 @@ class Capabilities:
             kinds = ", ".join(kind for kind, able in supported.items() if able)
             raise UnsupportedCapability(
                 f"queue {queue.name!r}: this backend has no {queue.kind} queues; it has: {kinds}"
+            )
+
+    def require_transactional_publish(self) -> None:
+        """Refuse to publish in a transaction of the caller's if the backend can't.
+
+        Raises:
+            UnsupportedCapability: the backend joins no transactions (PUB-7).
+        """
+        if not self.transactional_publish:
+            raise UnsupportedCapability(
+                "this backend can't publish in your transaction, as PostgreSQL can: publish after the "
+                "commit, without connection="
             )
 
     def require_results(self) -> None:

@@ -38,6 +38,7 @@ from .settings import (
     parsed_url,
 )
 from .statements import Statements
+from .transactional_publisher import TransactionalPublisher
 from .wakeups import Wakeups
 
 
@@ -101,6 +102,7 @@ class PostgreSQLClient(OrchestratorBackend):
         self._wakeups = Wakeups(self._session.connect, self._namespace, self.logger)
         self._admin = Admin(self._session, self._statements)
         self._publisher = Publisher(self._session, self._statements)
+        self._transactional = TransactionalPublisher(self._statements, self._namespace)
         self._results = Results(self._session, self._statements, self._wakeups, poll_s)
         self._consumers: list[PostgreSQLConsumerBackend] = []
         self._lock = threading.Lock()
@@ -131,6 +133,7 @@ class PostgreSQLClient(OrchestratorBackend):
             durability=self._durability,
             delay_resolution_s=0.05,
             counts_in_flight=True,
+            transactional_publish=True,
         )
 
     def declare(self, queue: Queue) -> None:
@@ -142,6 +145,16 @@ class PostgreSQLClient(OrchestratorBackend):
         if not messages:
             self._admin.find_key(queue)  # raises QueueNotFound
         return self._publisher.publish(queue, messages)
+
+    def publish_in(self, connection: object, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
+        self._check_open()
+        return self._transactional.publish(connection, queue, messages)
+
+    async def publish_in_async(
+        self, connection: object, queue: str, messages: Sequence[Message]
+    ) -> list[PublishOutcome]:
+        self._check_open()
+        return await self._transactional.publish_async(connection, queue, messages)
 
     def open_consumer(
         self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None

@@ -15,9 +15,9 @@ from .session import Session
 from .statements import Statements
 from .wire import FALSE, TRUE, byteas, float8s, int4s, int8, int8s, parse_ints, texts
 
-_CHUNK_JOBS = 2000
+CHUNK_JOBS = 2000
 """The most messages of one transaction; a block of numbers has 65,536."""
-_CHUNK_BYTES = 8 * 1024 * 1024
+CHUNK_BYTES = 8 * 1024 * 1024
 _AGAIN = 2
 _RETRIED_S = 60.0
 """How long after an answer was lost a publish of the same id counts as a retry of it."""
@@ -51,7 +51,7 @@ class Publisher:
         failure: JobsError | None = None
         status = PublishStatus.UNKNOWN
         for chunk in in_chunks(
-            messages, _CHUNK_JOBS, max_bytes=_CHUNK_BYTES, size_of=lambda message: len(message.body)
+            messages, CHUNK_JOBS, max_bytes=CHUNK_BYTES, size_of=lambda message: len(message.body)
         ):
             if failure is None:
                 try:

@@ -31,6 +31,13 @@ class Statements:
         def sql(text: str, parameters: int) -> Statement:
             return Statement(text.replace("{s}", name), parameters)
 
+        # On connections of callers, by the driver's own cursors.
+        self.has_publish_in_transaction = _HAS_PUBLISH_IN_TRANSACTION
+        self.publish_in_transaction = (
+            f"SELECT {name}.publish_in_transaction(%(queue)s::text, %(ids)s::text[], %(bodies)b::bytea[],"
+            " %(priorities)s::int[], %(delays)s::float8[])"
+        )
+
         self.forget_requests = sql("DELETE FROM {s}.request WHERE token = ANY ($1)", 1)
         self.declare = sql(
             "WITH made AS (INSERT INTO {s}.queue (name, kind) VALUES ($1, $2)"
@@ -54,6 +61,11 @@ class Statements:
             "UPDATE {s}.job SET progress = $5 WHERE queue = $1 AND place = $2 AND seq = $3 AND token = $4", 5
         )
 
+
+_HAS_PUBLISH_IN_TRANSACTION = (
+    "SELECT count(*) FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace"
+    " WHERE n.nspname = %(schema)s AND p.proname = 'publish_in_transaction'"
+)
 
 _HELD = """
     {s}.request r, unnest(r.places, r.seqs) AS h (place, seq), {s}.job j

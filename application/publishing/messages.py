@@ -70,6 +70,17 @@ def to_message(
     return Message(job.id, encode(job, schema, max_bytes=max_body_bytes), job.priority, delay)
 
 
+def listed(jobs: Iterable[Work]) -> list[Work]:
+    """Return the jobs of a batch as a list.
+
+    Raises:
+        InvalidInput: it is a single job.
+    """
+    if isinstance(jobs, str | bytes | Mapping | BaseModel | Job):
+        raise InvalidInput(f"publish_batch: pass a list of jobs, not one {type(jobs).__name__}")
+    return list(jobs)
+
+
 def prepare(
     registration: Registration,
     works: Iterable[Work],
@@ -89,13 +100,16 @@ def prepare(
     return prepared
 
 
-def publish_prepared(
-    backend: OrchestratorBackend, queue_name: str, prepared: Sequence[Message | PublishOutcome]
+def messages_of(prepared: Iterable[Message | PublishOutcome]) -> list[Message]:
+    """Return the messages of a batch, without its invalid jobs."""
+    return [item for item in prepared if isinstance(item, Message)]
+
+
+def with_rejections(
+    prepared: Sequence[Message | PublishOutcome], outcomes: list[PublishOutcome]
 ) -> list[PublishOutcome]:
-    """Publish the messages of a batch, and return their outcomes among those of the rejected jobs."""
-    messages = [item for item in prepared if isinstance(item, Message)]
-    outcomes = backend.publish(queue_name, messages) if messages else []
-    if len(messages) == len(prepared):
+    """Return the outcomes of the messages of a batch among those of its invalid jobs."""
+    if len(outcomes) == len(prepared):
         return outcomes
     remaining = iter(outcomes)
     return [next(remaining) if isinstance(item, Message) else item for item in prepared]

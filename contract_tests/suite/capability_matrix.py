@@ -34,6 +34,7 @@ _DECLARED = {
     "priority": "priority queues, strictly 0 to 9",
     "dedupe": "one job for an id that is published twice",
     "results": "results are kept",
+    "transactional_publish": "publishing in a transaction of the caller's",
     "lease": "what keeps a job with its consumer",
     "redelivery": "where a job that came back stands",
     "durability": "what survives a crash of the broker",

@@ -7,6 +7,7 @@ CLAUSES: dict[str, str] = {
     "PUB-4": "a batch answers per item, in order; all items are validated before the first is sent",
     "PUB-5": "publishing an id that is still live is a no-op that says so",
     "PUB-6": "what breaks a rule is refused with a typed error before anything is sent",
+    "PUB-7": "a publish in a caller's transaction is there once that commits, else never; it holds nobody up",
     "ORD-1": "fifo serves undisturbed jobs in publish order",
     "ORD-2": "stack serves undisturbed jobs newest first",
     "ORD-3": "priority serves strictly higher first, publish order within one",

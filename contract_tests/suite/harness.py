@@ -2,6 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
+from typing import Any
 
 from ..ports import ConsumerBackend, OrchestratorBackend
 
@@ -61,6 +62,17 @@ class Harness(ABC):
             Whether the reply will be lost; False, as here, if the harness can't do that.
         """
         return False
+
+    def open_connection(self, backend: OrchestratorBackend) -> Any:
+        """Open a caller's own connection to where the queues of ``backend`` are, in a transaction (PUB-7).
+
+        It has the methods ``commit``, ``rollback`` and ``close``, as connections of Python's drivers have.
+        An adapter with the capability ``transactional_publish`` needs this.
+        """
+        raise NotImplementedError(
+            f"{type(backend).__name__} declares transactional_publish: define {type(self).__name__}"
+            ".open_connection, so that the suite can prove it"
+        )
 
     @abstractmethod
     def destroy(self, namespace: str) -> None:

@@ -11,7 +11,7 @@ from .check_context import CheckContext
 from .clauses import CLAUSES
 from .modes import ONE_AT_A_TIME, Mode
 
-Feature = Literal["stack", "priority", "dedupe", "results"]
+Feature = Literal["stack", "priority", "dedupe", "results", "transactional_publish"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ _refusals: dict[Feature, Callable[[CheckContext], None]] = {}
 
 _MODULES = (
     "publishing",
+    "caller_transactions",
     "order",
     "receiving",
     "leases",

@@ -59,6 +59,7 @@ _MODULES = (
     "tokens",
     "values",
     "transactions",
+    "caller_transactions",
     "traces",
 )
 

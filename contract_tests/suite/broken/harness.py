@@ -1,5 +1,7 @@
 """A harness around another, whose adapter it breaks."""
 
+from typing import Any
+
 from ...ports import ConsumerBackend, OrchestratorBackend
 from ..harness import Harness
 from .fault_registry import Fault
@@ -39,6 +41,11 @@ class BrokenHarness(Harness):
         """Lose a reply to the fault, or to the client inside."""
         assert isinstance(backend, BrokenBackend)
         return backend.fault.cut_reply(backend) or self.inner.cut_reply(backend.inner)
+
+    def open_connection(self, backend: OrchestratorBackend) -> Any:
+        """Open a connection to where the client inside has its queues."""
+        assert isinstance(backend, BrokenBackend)
+        return self.inner.open_connection(backend.inner)
 
     def destroy(self, namespace: str) -> None:
         """Remove what is left."""

@@ -1,7 +1,7 @@
 """An adapter that passes every call on to another. A fault derives from it, and overrides one method."""
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ...domain import Queue
 from ...ports import (
@@ -67,6 +67,12 @@ class PassThrough:
         self, client: "BrokenBackend", queue: str, messages: Sequence[Message]
     ) -> list[PublishOutcome]:
         return client.inner.publish(queue, [self.outgoing(client, message) for message in messages])
+
+    def publish_in(
+        self, client: "BrokenBackend", connection: Any, queue: str, messages: Sequence[Message]
+    ) -> list[PublishOutcome]:
+        sent = [self.outgoing(client, message) for message in messages]
+        return client.inner.publish_in(connection, queue, sent)
 
     def open_consumer(
         self, client: "BrokenBackend", queue: str, lease_s: float, prefetch: int | None
@@ -156,6 +162,9 @@ class BrokenBackend(OrchestratorBackend):
 
     def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
         return self.fault.publish(self, queue, messages)
+
+    def publish_in(self, connection: object, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
+        return self.fault.publish_in(self, connection, queue, messages)
 
     def open_consumer(
         self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None

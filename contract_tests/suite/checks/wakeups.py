@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import closing
 from functools import partial
 from math import inf
 from typing import Any
@@ -127,6 +128,25 @@ def _demand_soon(
     demand(
         clause, False, f"{cause} took {fastest_s:.2f} s, longer than {bound_s:g} s, by the harness's wake_s"
     )
+
+
+@check("PUB-7", "RCV-2", needs="transactional_publish")
+def a_commit_wakes_a_receiver_soon(context: CheckContext) -> None:
+    """A receiver that begins to wait after a publish in a transaction is woken by the commit."""
+    _demand_soon(context, "PUB-7", "a commit", partial(_wake_by_commit, context))
+
+
+def _wake_by_commit(context: CheckContext) -> float:
+    """Wake a receiver by a commit, and return how many seconds after that it had its job, but for taking."""
+    with context.backends(2) as (mine, other):
+        queue = context.queue_on(mine)
+        with closing(context.harness.open_connection(mine)) as connection:
+            mine.publish_in(connection, queue.name, [queue.message("new")])
+            waiting = _Waiting(context, queue, other.open_consumer(queue.name))
+            connection.commit()
+            began = time.monotonic()
+            waiting.finish("PUB-7", "a commit")
+        return time.monotonic() - began - waiting.take_s
 
 
 @check("RCV-2")

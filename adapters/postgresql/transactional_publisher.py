@@ -1,0 +1,95 @@
+"""Publishing in a caller's transaction (PUB-7)."""
+
+from collections.abc import Generator, Sequence
+from typing import Any
+from weakref import WeakSet
+
+from ...domain.errors import InvalidInput
+from ...ports import Message, PublishOutcome, PublishStatus
+from ..shared.chunks import in_chunks
+from ..shared.errors import not_declared
+from .caller_connection import Parameters, async_caller_connection, caller_connection
+from .publisher import CHUNK_BYTES, CHUNK_JOBS
+from .statements import Statements
+
+_Steps = Generator[tuple[str, Parameters], Any, list[PublishOutcome]]
+"""Statements to run, one after the other; each is sent what the one before it answered."""
+
+
+class TransactionalPublisher:
+    """Publishes in transactions of callers, of any thread or event loop, and never ends one.
+
+    What a caller's driver raises is the caller's, as the transaction is; it is passed on as it is.
+
+    Args:
+        statements: The statements for the schema.
+        schema: Where the tables are.
+    """
+
+    def __init__(self, statements: Statements, schema: str) -> None:
+        self._statements = statements
+        self._schema = schema
+        self._known: WeakSet[Any] = WeakSet()
+        """The drivers' connections in whose database the tables were found."""
+
+    def publish(self, connection: object, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
+        """Publish on a connection that blocks."""
+        driver, execute = caller_connection(connection)
+        steps = self._steps(driver, queue, messages)
+        try:
+            statement = next(steps)
+            while True:
+                statement = steps.send(execute(*statement))
+        except StopIteration as end:
+            outcomes: list[PublishOutcome] = end.value
+            return outcomes
+
+    async def publish_async(
+        self, connection: object, queue: str, messages: Sequence[Message]
+    ) -> list[PublishOutcome]:
+        """Publish on a connection of an event loop."""
+        driver, execute = await async_caller_connection(connection)
+        steps = self._steps(driver, queue, messages)
+        try:
+            statement = next(steps)
+            while True:
+                statement = steps.send(await execute(*statement))
+        except StopIteration as end:
+            outcomes: list[PublishOutcome] = end.value
+            return outcomes
+
+    def _steps(self, driver: Any, queue: str, messages: Sequence[Message]) -> _Steps:
+        statements = self._statements
+        if driver not in self._known:  # a function that isn't there would end the transaction
+            if not (yield statements.has_publish_in_transaction, {"schema": self._schema}):
+                raise self._not_found(driver)
+            self._known.add(driver)
+        outcomes: list[PublishOutcome] = []
+        chunks = in_chunks(messages, CHUNK_JOBS, max_bytes=CHUNK_BYTES, size_of=lambda each: len(each.body))
+        for chunk in list(chunks) or [[]]:  # without any, the queue is looked for all the same
+            parameters = {
+                "queue": queue,
+                "ids": [message.id for message in chunk],
+                "bodies": [message.body for message in chunk],
+                "priorities": [message.priority for message in chunk],
+                "delays": [float(message.delay_s) for message in chunk],
+            }
+            found = yield statements.publish_in_transaction, parameters
+            if found is None:
+                raise not_declared(queue)
+            duplicates = frozenset(found)
+            outcomes += [
+                PublishOutcome(
+                    message.id, PublishStatus.DUPLICATE if number in duplicates else PublishStatus.ACCEPTED
+                )
+                for number, message in enumerate(chunk, 1)
+            ]
+        return outcomes
+
+    def _not_found(self, driver: Any) -> InvalidInput:
+        info = driver.info
+        return InvalidInput(
+            f"connection: database {info.dbname!r} at {info.host}:{info.port} has no schema "
+            f"{self._schema!r} of this release; connect to the database of the jobs, or, if it is that, "
+            "register a schema with this release first"
+        )

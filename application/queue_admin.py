@@ -1,0 +1,68 @@
+"""What an orchestrator does with queues as a whole: count and list them, empty them, treat dead letters."""
+
+from collections.abc import Sequence
+
+from ..domain import Progress, Queue
+from ..domain.limits import check_int, check_job_ids
+from ..ports import DeadLetter, OrchestratorBackend, QueueCounts
+from ..ports.base_classes import Closeable
+from .failures import explained
+from .registry import QueueRef, SchemaRegistry, queue_name_of
+
+MAX_LISTED = 2**31 - 1
+
+
+class QueueAdmin(Closeable):
+    """The base of :class:`Orchestrator`: its methods for queues as a whole."""
+
+    backend: OrchestratorBackend
+    schema_registry: SchemaRegistry
+
+    def count_queue_messages(self, queue_name: QueueRef) -> int:
+        """Count the jobs that wait to be delivered: ready or delayed (CNT-1)."""
+        return self.counts(queue_name).waiting
+
+    def counts(self, queue_name: QueueRef) -> QueueCounts:
+        """Count the jobs by state: ready, delayed, in flight, dead (CNT-1)."""
+        return self.backend.counts(queue_name_of(queue_name))
+
+    def queues(self) -> list[Queue]:
+        """List the declared queues of the backend, by name.
+
+        Raises:
+            UnsupportedCapability: the backend can't list its queues, as on RabbitMQ.
+        """
+        return self.backend.queues()
+
+    def progress(self, queue_name: QueueRef, job_ids: Sequence[str] | None = None) -> dict[str, Progress]:
+        """Return the progress that running jobs reported, by id: of all jobs, or of those named."""
+        return self.backend.progress(queue_name_of(queue_name), check_job_ids(job_ids))
+
+    def clean_queue(self, queue_name: QueueRef) -> int:
+        """Drop every ready or delayed job, and return how many there were (ADM-2)."""
+        return self.backend.purge(queue_name_of(queue_name))
+
+    def delete_queue(self, queue_name: QueueRef) -> None:
+        """Remove the queue with its jobs, dead letters, results and registration (ADM-3)."""
+        name = queue_name_of(queue_name)
+        self.backend.idle_consumers.close(name)
+        self.backend.delete(name)
+        self.schema_registry.drop(name)
+
+    def dead_letters(self, queue_name: QueueRef, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+        """List dead jobs, oldest first, and change nothing (DLQ-1)."""
+        check_int("limit", limit, 0, MAX_LISTED)
+        check_int("offset", offset, 0, MAX_LISTED)
+        letters = self.backend.dead_letters(queue_name_of(queue_name), limit=limit, offset=offset)
+        return list(map(explained, letters))
+
+    def redrive(self, queue_name: QueueRef, job_ids: Sequence[str] | None = None) -> int:
+        """Make dead jobs ready again, all or those named, and return how many (DLQ-2).
+
+        Their attempts and crashes are counted from the start again, and their history is forgotten.
+        """
+        return self.backend.redrive(queue_name_of(queue_name), check_job_ids(job_ids))
+
+    def discard(self, queue_name: QueueRef, job_ids: Sequence[str] | None = None) -> int:
+        """Delete dead jobs, all or those named, and return how many (DLQ-3)."""
+        return self.backend.discard(queue_name_of(queue_name), check_job_ids(job_ids))

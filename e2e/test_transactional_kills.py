@@ -1,0 +1,142 @@
+"""Of transactions that store an order and publish its job, exactly the committed ones run (PUB-7).
+
+Publishers, or their server, are killed at random moments.
+
+The variable ``MINDTRACE_JOBS_TEST_TRANSACTIONS`` says how many transactions to try, 1,000 by default.
+"""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from brokers.fixtures import StartPostgreSQL
+from brokers.postgresql_server import PrivatePostgreSQL
+from job_audit import ExecutionRecord
+
+from .worker_process import WorkerProcess, eventually
+
+PROGRAM = Path(__file__).with_name("transactional_publisher.py")
+KINDS = ("psycopg", "sqlalchemy")
+TRANSACTIONS = int(os.environ.get("MINDTRACE_JOBS_TEST_TRANSACTIONS", "1000"))
+KILLS = max(4, TRANSACTIONS // 250)
+"""How often each publisher is killed."""
+LIMIT_S = 60.0 + TRANSACTIONS / 2
+
+pytestmark = pytest.mark.timeout(2 * LIMIT_S + 600)
+
+
+class Publisher:
+    """``transactional_publisher.py`` as a process, which is begun anew where it was killed."""
+
+    def __init__(self, server: PrivatePostgreSQL, folder: Path, kind: str) -> None:
+        self._attempts = folder / f"{kind}.txt"
+        self._attempts.touch()
+        self._command = [sys.executable, PROGRAM, server.url(), server.url("jobs"), self._attempts, kind]
+        self.begin()
+
+    def begin(self) -> None:
+        command = [*self._command, str(self.attempted()), str(TRANSACTIONS // len(KINDS))]
+        self._process = subprocess.Popen(list(map(str, command)))
+
+    def attempted(self) -> int:
+        """How many transactions it has begun, whatever became of them."""
+        return self._attempts.read_bytes().count(b"\n")
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def finish(self) -> None:
+        """Demand that it has ended well."""
+        assert self._process.wait(LIMIT_S) == 0
+
+
+def run_publishers(server: PrivatePostgreSQL, folder: Path, kill: Callable[[Publisher], None]) -> None:
+    """Have all transactions tried, with kills at random moments."""
+    random = Random(52)
+    with server.connect() as admin:
+        admin.execute("CREATE TABLE orders (id text PRIMARY KEY)")
+    publishers = [Publisher(server, folder, kind) for kind in KINDS]
+    share = TRANSACTIONS // len(KINDS)
+    try:
+        for moment in sorted(random.sample(range(1, share), KILLS)):
+            for publisher in publishers:
+                eventually(
+                    lambda publisher=publisher, moment=moment: publisher.attempted() >= moment,
+                    LIMIT_S,
+                    f"transaction {moment} begins",
+                )
+                kill(publisher)
+        for publisher in publishers:
+            publisher.finish()
+    finally:
+        for publisher in publishers:
+            publisher.kill()
+    assert [publisher.attempted() for publisher in publishers] == [share] * len(KINDS)
+
+
+def committed(server: PrivatePostgreSQL) -> set[str]:
+    """The ids of the orders that are there."""
+    with server.connect() as admin:
+        return {row[0] for row in admin.execute("SELECT id FROM orders")}
+
+
+def check(server: PrivatePostgreSQL, record: ExecutionRecord) -> None:
+    """Demand that exactly the jobs of the orders ran, each once, and that they are about half."""
+    orders = committed(server)
+    worker = WorkerProcess(server.url("jobs"), record)
+    try:
+        eventually(lambda: len(record) >= len(orders), LIMIT_S, f"{len(orders)} jobs run")
+        worker.end()
+    finally:
+        worker.kill()
+    runs = Counter(run.job_id for run in record.runs())
+    assert runs.keys() == orders
+    assert set(runs.values()) == {1}
+    print(f"{TRANSACTIONS} transactions, {len(orders)} committed, {len(runs)} jobs ran, each once")
+    assert TRANSACTIONS // 4 <= len(orders) <= TRANSACTIONS // 2
+
+
+def test_of_publishers_that_are_killed_exactly_the_committed_jobs_run(
+    start_postgresql: StartPostgreSQL, tmp_path: Path
+) -> None:
+    """Also while a worker runs them."""
+    server = start_postgresql()
+    record = ExecutionRecord(tmp_path / "record.txt")
+    worker = WorkerProcess(server.url("jobs"), record)
+
+    def kill(publisher: Publisher) -> None:
+        publisher.kill()
+        publisher.begin()
+
+    try:
+        run_publishers(server, tmp_path, kill)
+        orders = committed(server)
+        eventually(lambda: len(record) >= len(orders), LIMIT_S, f"{len(orders)} jobs run")
+        worker.end()
+    finally:
+        worker.kill()
+    check(server, record)
+
+
+def test_of_a_server_that_is_killed_exactly_the_committed_jobs_run(
+    start_postgresql: StartPostgreSQL, tmp_path: Path
+) -> None:
+    """Its publishers are in the middle of a transaction, or wait for a commit whose answer never comes."""
+    server = start_postgresql()
+
+    def kill(publisher: Publisher) -> None:
+        server.kill()
+        server.start()
+
+    run_publishers(server, tmp_path, kill)
+    check(server, ExecutionRecord(tmp_path / "record.txt"))
