@@ -21,8 +21,9 @@ from mindtrace.jobs import (
     Queue,
     Verdict,
 )
+from mindtrace.jobs.adapters.postgresql import schema
 from mindtrace.jobs.contract import Harness, contract_suite, run_contract
-from mindtrace.jobs.errors import AccessDenied, BackendUnavailable, QueueNotFound
+from mindtrace.jobs.errors import AccessDenied, BackendUnavailable, InvalidInput, QueueNotFound
 from mindtrace.jobs.ports import Ack, Dead, Message, Release, Retry, Settlement, SettleOutcome
 
 # The state machine waits for real leases: a minute on a machine that is idle.
@@ -225,6 +226,25 @@ def test_before_anything_is_declared_nothing_is_created(postgresql_address: Addr
         with postgresql_address.connect() as admin:
             found = admin.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [namespace]).fetchall()
     assert not found
+
+
+def test_tables_of_the_release_before_refuse_transactions_of_callers_until_they_are_brought_up_to_date(
+    postgresql_address: Address, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = schema.migrations()[:1]
+    with monkeypatch.context() as patch, client_of(postgresql_address, namespace) as client:
+        patch.setattr(schema, "migrations", lambda: before)
+        client.declare(Queue("jobs"))
+    with (
+        client_of(postgresql_address, namespace) as client,
+        postgresql_address.connect(autocommit=False) as connection,
+    ):
+        with pytest.raises(InvalidInput, match="register a schema with this release first"):
+            client.publish_in(connection, "jobs", [Message("a", b"{}")])
+        client.declare(Queue("jobs"))
+        client.publish_in(connection, "jobs", [Message("a", b"{}")])
+        connection.commit()
+        assert client.counts("jobs").ready == 1
 
 
 GUIDE = Path(__file__).parents[1] / "docs" / "postgresql.md"

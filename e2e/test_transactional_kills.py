@@ -6,10 +6,14 @@ The variable ``MINDTRACE_JOBS_TEST_TRANSACTIONS`` says how many transactions to 
 """
 
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -18,70 +22,74 @@ import pytest
 from brokers.fixtures import StartPostgreSQL
 from brokers.postgresql_server import PrivatePostgreSQL
 from job_audit import ExecutionRecord
+from mindtrace.jobs import Orchestrator
 
+from .recording_worker import SCHEMA
 from .worker_process import WorkerProcess, eventually
 
 PROGRAM = Path(__file__).with_name("transactional_publisher.py")
 KINDS = ("psycopg", "sqlalchemy")
 TRANSACTIONS = int(os.environ.get("MINDTRACE_JOBS_TEST_TRANSACTIONS", "1000"))
-KILLS = max(4, TRANSACTIONS // 250)
-"""How often each publisher is killed."""
+KILLS = max(4, TRANSACTIONS // 50)
+"""How often a child of each publisher is killed."""
+SERVER_KILLS = 2
 LIMIT_S = 60.0 + TRANSACTIONS / 2
 
 pytestmark = pytest.mark.timeout(2 * LIMIT_S + 600)
 
 
 class Publisher:
-    """``transactional_publisher.py`` as a process, which is begun anew where it was killed."""
+    """``transactional_publisher.py`` as a process, whose child is killed, and replaced by another."""
 
     def __init__(self, server: PrivatePostgreSQL, folder: Path, kind: str) -> None:
-        self._attempts = folder / f"{kind}.txt"
-        self._attempts.touch()
-        self._command = [sys.executable, PROGRAM, server.url(), server.url("jobs"), self._attempts, kind]
-        self.begin()
+        self.attempts = ExecutionRecord(folder / f"{kind}.txt")
+        words = [server.url(), server.url("jobs"), self.attempts.path, kind, TRANSACTIONS // len(KINDS)]
+        command = [sys.executable, str(PROGRAM), *map(str, words)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        self._process = subprocess.Popen(command, env=environment)
 
-    def begin(self) -> None:
-        command = [*self._command, str(self.attempted()), str(TRANSACTIONS // len(KINDS))]
-        self._process = subprocess.Popen(list(map(str, command)))
-
-    def attempted(self) -> int:
-        """How many transactions it has begun, whatever became of them."""
-        return self._attempts.read_bytes().count(b"\n")
-
-    def has_ended(self) -> bool:
-        return self._process.poll() is not None
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
+    def kill_child(self) -> None:
+        """Kill the child that began the last transaction."""
+        with suppress(ProcessLookupError):
+            os.kill(self.attempts.runs()[-1].pid, signal.SIGKILL)
 
     def finish(self) -> None:
         """Demand that it has ended well."""
         assert self._process.wait(LIMIT_S) == 0
 
+    def kill(self) -> None:
+        """End it; a no-op where it has ended."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+            self.kill_child()
+
 
 def run_publishers(server: PrivatePostgreSQL, folder: Path, kill: Callable[[Publisher], None]) -> None:
     """Have all transactions tried, with kills at random moments."""
     random = Random(52)
+    share = TRANSACTIONS // len(KINDS)
     with server.connect() as admin:
         admin.execute("CREATE TABLE orders (id text PRIMARY KEY)")
+    with Orchestrator(server.url("jobs")) as jobs:
+        jobs.register(SCHEMA)
     publishers = [Publisher(server, folder, kind) for kind in KINDS]
-    share = TRANSACTIONS // len(KINDS)
     try:
         for moment in sorted(random.sample(range(1, share), KILLS)):
             for publisher in publishers:
-                eventually(
-                    lambda publisher=publisher, moment=moment: publisher.attempted() >= moment,
-                    LIMIT_S,
-                    f"transaction {moment} begins",
-                )
+                has_come = partial(_has_begun, publisher, moment)
+                eventually(has_come, LIMIT_S, f"transaction {moment} begins")
                 kill(publisher)
         for publisher in publishers:
             publisher.finish()
     finally:
         for publisher in publishers:
             publisher.kill()
-    assert [publisher.attempted() for publisher in publishers] == [share] * len(KINDS)
+    assert [len(publisher.attempts) for publisher in publishers] == [share] * len(KINDS)
+
+
+def _has_begun(publisher: Publisher, moment: int) -> bool:
+    return len(publisher.attempts) >= moment
 
 
 def committed(server: PrivatePostgreSQL) -> set[str]:
@@ -114,12 +122,8 @@ def test_of_publishers_that_are_killed_exactly_the_committed_jobs_run(
     record = ExecutionRecord(tmp_path / "record.txt")
     worker = WorkerProcess(server.url("jobs"), record)
 
-    def kill(publisher: Publisher) -> None:
-        publisher.kill()
-        publisher.begin()
-
     try:
-        run_publishers(server, tmp_path, kill)
+        run_publishers(server, tmp_path, Publisher.kill_child)
         orders = committed(server)
         eventually(lambda: len(record) >= len(orders), LIMIT_S, f"{len(orders)} jobs run")
         worker.end()
@@ -134,9 +138,12 @@ def test_of_a_server_that_is_killed_exactly_the_committed_jobs_run(
     """Its publishers are in the middle of a transaction, or wait for a commit whose answer never comes."""
     server = start_postgresql()
 
+    kills = count()
+
     def kill(publisher: Publisher) -> None:
-        server.kill()
-        server.start()
+        if next(kills) % (KILLS * len(KINDS) // SERVER_KILLS) == 1:
+            server.kill()
+            server.start()
 
     run_publishers(server, tmp_path, kill)
     check(server, ExecutionRecord(tmp_path / "record.txt"))

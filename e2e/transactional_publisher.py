@@ -1,20 +1,26 @@
 """A publisher for tests that kill it: stores orders, and publishes their jobs, in transactions of its own.
 
-Every second transaction is rolled back. The id of each is written to a file before it begins. After an error
-of the connection it makes another, and goes on with the next id: whether the last commit counted, only the
-server knows.
+Every second transaction is rolled back. The id of each is recorded before it begins. After an error of the
+connection it makes another, and goes on with the next id: whether the last commit counted, the server knows.
+
+A child does the work, and the test kills that one: another then goes on with the next id. To fork it takes no
+time, as all is imported.
 """
 
 import argparse
 import os
+import signal
+import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import sqlalchemy
 from recording_worker import SCHEMA, Numbered
 
+from job_audit import ExecutionRecord
 from mindtrace.jobs import Job, Orchestrator
 
 INSERT = "INSERT INTO orders (id) VALUES ('{}')"
@@ -30,31 +36,21 @@ def transact(connection: Any, execute: Any, jobs: Orchestrator, job: Job[Numbere
     (connection.commit if commits else connection.rollback)()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("url", help="of the database")
-    parser.add_argument("jobs", help="of the queue")
-    parser.add_argument("attempts", help="a file that gets a line before each transaction")
-    parser.add_argument("kind", choices=("psycopg", "sqlalchemy"))
-    parser.add_argument("first", type=int)
-    parser.add_argument("end", type=int)
-    options = parser.parse_args()
-    attempts = os.open(options.attempts, os.O_WRONLY | os.O_APPEND)
-    url = sqlalchemy.make_url(options.url).set(drivername="postgresql+psycopg")
-    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
-    jobs = Orchestrator(options.jobs)
-    jobs.register(SCHEMA)
-
+def work(url: str, jobs_url: str, kind: str, record: ExecutionRecord, numbers: range) -> None:
+    """Try a transaction for each number."""
+    attempts = record.writer()
+    engine_url = sqlalchemy.make_url(url).set(drivername="postgresql+psycopg")
+    engine = sqlalchemy.create_engine(engine_url, poolclass=sqlalchemy.NullPool)
+    jobs = Orchestrator(jobs_url)
+    jobs.attach(SCHEMA.name)
     connection: Any = None
-    for number in range(options.first, options.end):
-        job = jobs.job(SCHEMA, Numbered(number=number), id=f"{options.kind}-{number}")
-        os.write(attempts, f"{job.id}\n".encode())
+    for number in numbers:
+        job = Job(schema_name=SCHEMA.name, payload=Numbered(number=number), id=f"{kind}-{number}")
+        record.write(attempts, job.id)
         try:
-            if connection is None and options.kind == "psycopg":
-                connection = psycopg.connect(options.url)
-            elif connection is None:
-                connection = engine.connect()
-            execute = connection.execute if options.kind == "psycopg" else connection.exec_driver_sql
+            if connection is None:
+                connection = psycopg.connect(url) if kind == "psycopg" else engine.connect()
+            execute = connection.execute if kind == "psycopg" else connection.exec_driver_sql
             transact(connection, execute, jobs, job, commits=number % 2 == 0)
         except (psycopg.OperationalError, sqlalchemy.exc.DBAPIError):
             with suppress(psycopg.Error, sqlalchemy.exc.SQLAlchemyError):
@@ -64,5 +60,26 @@ def main() -> None:
             time.sleep(0.1)
 
 
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("url", help="of the database")
+    parser.add_argument("jobs", help="of the queue, which is declared")
+    parser.add_argument("attempts", type=Path, help="a file that gets a line before each transaction")
+    parser.add_argument("kind", choices=("psycopg", "sqlalchemy"))
+    parser.add_argument("count", type=int)
+    options = parser.parse_args()
+    record = ExecutionRecord(options.attempts)
+    while len(record) < options.count:
+        child = os.fork()
+        if not child:
+            numbers = range(len(record), options.count)
+            work(options.url, options.jobs, options.kind, record, numbers)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if status and os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
+            return 1
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

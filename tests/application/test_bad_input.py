@@ -382,6 +382,12 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
         "this backend keeps no results",
         lambda w: replace(w.near.backend.capabilities, results=False).require_results(),
     ),
+    "joining a transaction on a backend that can't": (
+        errors.UnsupportedCapability,
+        "this backend can't publish in your transaction, as PostgreSQL can: publish after the commit, "
+        "without connection=",
+        lambda w: w.publish({}, connection=object()),
+    ),
     "a confirm that didn't come": (
         errors.PublishUnknown,
         "job a may or may not be in queue 'points': the connection broke before the confirm; "

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
+import psycopg
+
 from mindtrace.jobs import (
     AsyncJobHandle,
     AsyncJobQueue,
@@ -114,10 +116,10 @@ def inspect_images(jobs: Sequence[Job[ImageInput]]) -> list[ImageOutput]:
     return [ImageOutput(defects=len(job.payload.path)) for job in jobs]
 
 
-def publish(orchestrator: Orchestrator) -> int:
+def publish(orchestrator: Orchestrator, connection: psycopg.Connection) -> int:
     queue: JobQueue[ImageInput, ImageOutput] = orchestrator.queue(schema)
     handle: JobHandle[ImageOutput] = queue.publish(ImageInput(path="a.png"), delay_s=timedelta(1).seconds)
-    queue.publish({"path": "b.png"})
+    queue.publish({"path": "b.png"}, connection=connection)
     queue.publish(job_from_schema(schema, ImageInput(path="c.png")))
     outcomes: list[PublishOutcome] = queue.publish_batch([ImageInput(path="d.png"), {"path": "e.png"}])
     report: ImageOutput | None = handle.result(timeout_s=10)
@@ -129,13 +131,15 @@ def publish(orchestrator: Orchestrator) -> int:
     return (report.defects if report else 0) + (same.defects if same else 0) + len(outcomes) + bool(one)
 
 
-async def publish_async(orchestrator: AsyncOrchestrator) -> int:
+async def publish_async(orchestrator: AsyncOrchestrator, connection: psycopg.AsyncConnection) -> int:
     queue: AsyncJobQueue[ImageInput, ImageOutput] = await orchestrator.queue(schema)
     handle: AsyncJobHandle[ImageOutput] = await queue.publish(ImageInput(path="a.png"))
     report: ImageOutput | None = await handle.result(timeout_s=10)
     same: ImageOutput | None = await orchestrator.result(schema, handle.id)
     one: Job[ImageInput] | None = await orchestrator.receive_message(schema)
-    outcomes: list[PublishOutcome] = await orchestrator.publish_batch(schema, [{"path": "d.png"}])
+    outcomes: list[PublishOutcome] = await orchestrator.publish_batch(
+        schema, [{"path": "d.png"}], connection=connection
+    )
     by_name: str = await orchestrator.publish("inspect", {"path": "f.png"})
     return (
         (report.defects if report else 0)
