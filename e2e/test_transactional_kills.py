@@ -22,7 +22,7 @@ import pytest
 from brokers.fixtures import StartPostgreSQL
 from brokers.postgresql_server import PrivatePostgreSQL
 from job_audit import ExecutionRecord
-from mindtrace.jobs import Orchestrator
+from mindtrace.jobs import Orchestrator, QueueCounts
 
 from .recording_worker import SCHEMA
 from .worker_process import WorkerProcess, eventually
@@ -98,19 +98,17 @@ def committed(server: PrivatePostgreSQL) -> set[str]:
         return {row[0] for row in admin.execute("SELECT id FROM orders")}
 
 
-def check(server: PrivatePostgreSQL, record: ExecutionRecord) -> None:
-    """Demand that exactly the jobs of the orders ran, each once, and that they are about half."""
+def check(server: PrivatePostgreSQL, worker: WorkerProcess, record: ExecutionRecord) -> None:
+    """Demand that exactly the jobs of the orders run, each once, and that they are about half."""
     orders = committed(server)
-    worker = WorkerProcess(server.url("jobs"), record)
-    try:
-        eventually(lambda: len(record) >= len(orders), LIMIT_S, f"{len(orders)} jobs run")
-        worker.end()
-    finally:
-        worker.kill()
+    eventually(lambda: len(record) >= len(orders), LIMIT_S, f"{len(orders)} jobs run")
+    worker.end()
     runs = Counter(run.job_id for run in record.runs())
+    print(f"{TRANSACTIONS} transactions, {len(orders)} committed, {len(runs)} jobs ran, {runs.total()} times")
     assert runs.keys() == orders
     assert set(runs.values()) == {1}
-    print(f"{TRANSACTIONS} transactions, {len(orders)} committed, {len(runs)} jobs ran, each once")
+    with Orchestrator(server.url("jobs")) as jobs:
+        assert jobs.backend.counts(SCHEMA.name) == QueueCounts(ready=0, delayed=0, in_flight=0, dead=0)
     assert TRANSACTIONS // 4 <= len(orders) <= TRANSACTIONS // 2
 
 
@@ -124,12 +122,9 @@ def test_of_publishers_that_are_killed_exactly_the_committed_jobs_run(
 
     try:
         run_publishers(server, tmp_path, Publisher.kill_child)
-        orders = committed(server)
-        eventually(lambda: len(record) >= len(orders), LIMIT_S, f"{len(orders)} jobs run")
-        worker.end()
+        check(server, worker, record)
     finally:
         worker.kill()
-    check(server, record)
 
 
 def test_of_a_server_that_is_killed_exactly_the_committed_jobs_run(
@@ -146,4 +141,9 @@ def test_of_a_server_that_is_killed_exactly_the_committed_jobs_run(
             server.start()
 
     run_publishers(server, tmp_path, kill)
-    check(server, ExecutionRecord(tmp_path / "record.txt"))
+    record = ExecutionRecord(tmp_path / "record.txt")
+    worker = WorkerProcess(server.url("jobs"), record)
+    try:
+        check(server, worker, record)
+    finally:
+        worker.kill()

@@ -78,8 +78,8 @@ async def async_caller_connection(connection: Any) -> AsyncCallerConnection:
     if _is_of_sqlalchemy(connection, _ASYNC_SESSIONS):
         connection = await connection.connection()
     if _is_of_sqlalchemy(connection, _ASYNC_CONNECTIONS):
-        _refuse_other_drivers(connection)
         driver = (await connection.get_raw_connection()).driver_connection
+        _refuse_other_drivers(connection)
 
         async def execute(sql: str, parameters: Parameters) -> Any:
             return (await connection.exec_driver_sql(sql, parameters)).scalar_one()
