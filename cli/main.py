@@ -14,6 +14,7 @@ from .dead import dead
 from .doctor import doctor
 from .errors import Exit, exit_code
 from .health import health
+from .migrate import migrate
 from .output import fail
 from .publish import publish
 from .queues import purge, queues
@@ -33,7 +34,7 @@ def commands(as_json: bool) -> None:
     """
 
 
-for _command in (worker, publish, queues, dead, result, purge, doctor, health, contract):
+for _command in (worker, publish, queues, dead, result, purge, doctor, migrate, health, contract):
     commands.add_command(_command)
 
 

@@ -270,8 +270,9 @@ CLAUSES = {
 @pytest.mark.long
 def test_a_user_with_no_more_than_the_documented_privileges_is_enough(postgresql_address: Address) -> None:
     user = f"app_{uuid4().hex[:12]}"
-    grants = [line for line in GUIDE.read_text("utf-8").splitlines() if re.match("GRANT .* TO app;$", line)]
-    assert len(grants) == 3
+    _, _, section = GUIDE.read_text("utf-8").partition("\n## Privileges\n")
+    grants = re.findall(r"```sql\n(.*?)```", section, re.DOTALL)[1].splitlines()
+    assert len(grants) == 6
 
     class LeastPrivilegeHarness(PostgreSQLHarness):
         address = replace(postgresql_address, user=user)
@@ -284,8 +285,9 @@ def test_a_user_with_no_more_than_the_documented_privileges_is_enough(postgresql
                 owner.declare(Queue("made-by-the-owner"))
                 owner.delete("made-by-the-owner")
             for grant in grants:
-                own = grant.replace("mindtrace_jobs", f'"{namespace}"').replace("TO app", f"TO {user}")
-                self.admin.execute(own)
+                self.admin.execute(
+                    grant.replace("mindtrace_jobs", f'"{namespace}"').replace("jobs_app", user)
+                )
             return super().make(namespace)
 
     with postgresql_address.connect() as admin:

@@ -26,6 +26,7 @@ __all__ = [
     "JobNotFound",
     "JobsError",
     "MalformedBody",
+    "MigrationNeeded",
     "NotConnected",
     "NotInHandler",
     "PublishUnknown",
@@ -142,6 +143,13 @@ class BackendUnavailable(BackendError, ConnectionError):
 
 class AccessDenied(BackendError):
     """The broker rejects the credentials, or they don't permit the call."""
+
+
+class MigrationNeeded(AccessDenied):
+    """The tables are older than this release needs, or missing, and the user may not change them.
+
+    The message names the command, ``mindtrace-jobs migrate``.
+    """
 
 
 class BrokerUnsuitable(BackendError):

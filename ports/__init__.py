@@ -6,6 +6,7 @@ from .consumer import ConsumerBackend
 from .delivery import Delivery
 from .ended_jobs import EndedJobs, UnknownEnds
 from .findings import Finding, Verdict
+from .migrations import Migrates, Migration
 from .observer import Attempt, Observer, Outcome
 from .publishing import Message, PublishOutcome, PublishStatus
 from .queue_contents import DeadLetter, Failure, QueueCounts
@@ -29,6 +30,8 @@ __all__ = [
     "JobStatus",
     "Lease",
     "Message",
+    "Migrates",
+    "Migration",
     "Observer",
     "OrchestratorBackend",
     "Outcome",

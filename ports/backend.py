@@ -12,6 +12,7 @@ from .consumer import ConsumerBackend
 from .ended_jobs import EndedJobs, UnknownEnds
 from .findings import Finding, good, wrong
 from .idle_consumers import IdleConsumers
+from .migrations import Migrates
 from .publishing import Message, PublishOutcome
 from .queue_contents import DeadLetter, QueueCounts
 from .results import JobResult, JobStatus
@@ -19,7 +20,7 @@ from .results import JobResult, JobStatus
 _NEVER_DECLARED = "mindtrace-jobs.never-declared"
 
 
-class OrchestratorBackend(Closeable):
+class OrchestratorBackend(Migrates, Closeable):
     """A broker, as an orchestrator sees it. Any thread may call any method.
 
     Every method may raise ``BackendUnavailable`` when the broker can't be reached, and ``Closed`` after

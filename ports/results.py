@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ..domain.errors import UnsupportedCapability
 from .base_classes import Closeable
 from .ended_jobs import EndedJobs, UnknownEnds
+from .migrations import Migrates
 
 
 class JobStatus(StrEnum):
@@ -51,7 +52,7 @@ class EndedJob(NamedTuple):
     ttl_s: float
 
 
-class ResultStore(Closeable):
+class ResultStore(Migrates, Closeable):
     """Keeps how jobs ended, for a broker that can't. Any thread may call any method.
 
     A store and a broker can't be changed in one step. Adapters store a result after its job is settled, never

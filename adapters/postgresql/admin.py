@@ -9,9 +9,9 @@ from ..shared.errors import kind_conflict, not_declared
 from ..shared.records import parse_moment, parse_queue
 from .connection import Connection
 from .errors import RefusedByServer, translated
-from .schema import migrate
 from .session import Session
 from .statements import Statements
+from .tables import Tables
 from .wire import boolean, int4, int8, parse_array, parse_int, parse_ints, texts
 from .wire import parse_float as _seconds
 
@@ -26,30 +26,30 @@ class Admin:
     Args:
         session: The way to the server.
         statements: The statements for the session's schema.
+        tables: The tables of that schema.
     """
 
-    def __init__(self, session: Session, statements: Statements) -> None:
+    def __init__(self, session: Session, statements: Statements, tables: Tables) -> None:
         self._session = session
         self._statements = statements
+        self._tables = tables
 
     def declare(self, queue: Queue) -> None:
         """Create a queue, or find it as it is (ADM-1), and the tables where there are none."""
         name, kind = queue.name.encode(), queue.kind.encode()
 
         def work(connection: Connection) -> bytes | None:
-            try:
-                migrate(connection, self._session.schema)
-                connection.execute(self._statements.drop_deleted, [int4(CHUNK)], 60.0)
+            connection.execute(self._statements.drop_deleted, [int4(CHUNK)], 60.0)
+            answer = connection.execute(self._statements.declare, [name, kind], 60.0)
+            if not answer.rows:  # another declared it at the same time
                 answer = connection.execute(self._statements.declare, [name, kind], 60.0)
-                if not answer.rows:  # another declared it at the same time
-                    answer = connection.execute(self._statements.declare, [name, kind], 60.0)
-            except RefusedByServer as error:
-                if error.has_no_schema:
-                    raise translated(error, self._session.settings.address, self._session.schema) from error
-                raise
             return answer.value(0, 0)
 
-        found = self._session.work(work)
+        self._tables.make()
+        try:
+            found = self._session.work(work)
+        except RefusedByServer as error:  # the tables were dropped just now
+            raise translated(error, self._session.settings.address, self._session.schema) from error
         if found != kind:
             raise kind_conflict(queue, (found or b"").decode(errors="backslashreplace"))
 

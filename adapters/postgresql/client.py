@@ -15,6 +15,7 @@ from ...ports import (
     JobStatus,
     Lease,
     Message,
+    Migration,
     OrchestratorBackend,
     PublishOutcome,
     QueueCounts,
@@ -38,6 +39,7 @@ from .settings import (
     parsed_url,
 )
 from .statements import Statements
+from .tables import Tables
 from .transactional_publisher import TransactionalPublisher
 from .wakeups import Wakeups
 
@@ -100,7 +102,8 @@ class PostgreSQLClient(OrchestratorBackend):
         self._settings.warn_of_plaintext(self.logger)
         self._statements = Statements(self._namespace)
         self._wakeups = Wakeups(self._session.connect, self._namespace, self.logger)
-        self._admin = Admin(self._session, self._statements)
+        self._tables = Tables(self._session, self.logger)
+        self._admin = Admin(self._session, self._statements, self._tables)
         self._publisher = Publisher(self._session, self._statements)
         self._transactional = TransactionalPublisher(self._statements, self._namespace)
         self._results = Results(self._session, self._statements, self._wakeups, poll_s)
@@ -141,7 +144,7 @@ class PostgreSQLClient(OrchestratorBackend):
         self._admin.declare(queue)
 
     def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
-        self._check_open()
+        self._require(queue)
         if not messages:
             self._admin.find_key(queue)  # raises QueueNotFound
         return self._publisher.publish(queue, messages)
@@ -159,7 +162,7 @@ class PostgreSQLClient(OrchestratorBackend):
     def open_consumer(
         self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
     ) -> PostgreSQLConsumerBackend:
-        self._check_open()
+        self._require(queue)
         key = self._admin.find_key(queue)
         settings = {"lease_s": lease_s, "poll_s": self._poll_s}
         consumer = PostgreSQLConsumerBackend(
@@ -172,51 +175,51 @@ class PostgreSQLClient(OrchestratorBackend):
         return consumer
 
     def counts(self, queue: str) -> QueueCounts:
-        self._check_open()
+        self._check()
         return self._admin.counts(queue)
 
     def purge(self, queue: str) -> int:
-        self._check_open()
+        self._require(queue)
         return self._admin.purge(queue)
 
     def delete(self, queue: str) -> None:
-        self._check_open()
+        self._require(queue)
         self._admin.delete(queue)
 
     def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
-        self._check_open()
+        self._require(queue)
         return self._admin.dead_letters(queue, limit, offset)
 
     def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:
-        self._check_open()
+        self._require(queue)
         return self._admin.redrive_or_discard(queue, ids, redrives=True)
 
     def discard(self, queue: str, ids: Sequence[str] | None = None) -> int:
-        self._check_open()
+        self._require(queue)
         return self._admin.redrive_or_discard(queue, ids, redrives=False)
 
     def result(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
-        self._check_open()
+        self._require(queue)
         return self._results.result(queue, job_id, timeout_s)
 
     def results(self, queue: str, ids: Sequence[str]) -> dict[str, JobResult]:
-        self._check_open()
+        self._require(queue)
         return self._results.results(queue, ids)
 
     def ended_jobs(self, queue: str) -> PostgreSQLEndedJobs:
-        self._check_open()
+        self._require(queue)
         return self._results.ended_jobs(queue)
 
     def status(self, queue: str, job_id: str) -> JobStatus:
-        self._check_open()
+        self._require(queue)
         return self._results.status(queue, job_id)
 
     def queues(self) -> list[Queue]:
-        self._check_open()
+        self._check()
         return self._admin.queues()
 
     def progress(self, queue: str, ids: Sequence[str] | None = None) -> dict[str, Progress]:
-        self._check_open()
+        self._require(queue)
         return self._results.progress(queue, ids)
 
     def diagnose(self) -> list[Finding]:
@@ -224,6 +227,14 @@ class PostgreSQLClient(OrchestratorBackend):
         if any(finding.verdict is Verdict.WRONG for finding in findings):
             return findings
         return findings + diagnose(self._session, self._durability)
+
+    def pending_migrations(self) -> list[Migration]:
+        self._check_open()
+        return self._tables.pending()
+
+    def migrate(self) -> list[Migration]:
+        self._check_open()
+        return self._tables.migrate()
 
     def make_url(self, *, with_passwords: bool = False) -> str:
         return self._settings.url(self._namespace, self._durability, with_passwords=with_passwords)
@@ -241,6 +252,16 @@ class PostgreSQLClient(OrchestratorBackend):
             self._publisher.close()
         self._session.close()
         self._wakeups.close()
+
+    def _require(self, queue: str) -> None:
+        """Check that this is open, and that the tables are those of this release or compatible with it."""
+        self._check_open()
+        self._tables.require(queue)
+
+    def _check(self) -> None:
+        """As :meth:`_require`, for what only looks, as the doctor does: it changes nothing."""
+        self._check_open()
+        self._tables.check()
 
     def _check_open(self) -> None:
         if os.getpid() != self._pid:  # after a fork: the parent's consumers are the parent's

@@ -159,22 +159,24 @@ def _snapshots(look: _Look) -> Iterator[Finding]:
 
 def _schema(look: _Look) -> Iterator[Finding]:
     schema, newest = look.session.schema, len(migrations())
-    try:
-        version = find_version(look.connection, schema) if has_schema(look.connection, schema) else 0
-    except JobsError as error:
-        yield wrong("schema", str(error), "upgrade mindtrace-jobs")
+    there = has_schema(look.connection, schema)
+    version = find_version(look.connection, schema).number if there else 0
+    what = f"schema {schema!r} has version {version}"
+    if version >= newest:  # one that can't be used was refused before
+        yield good("schema", what)
         return
-    if version == 0:
-        if look.text("has_database_privilege(current_database(), 'CREATE')") != "true":
-            remedy = "see docs/postgresql.md, Privileges"
-            yield wrong("schema", f"there is no schema {schema!r}, and this user may not create it", remedy)
-        else:
-            yield good("schema", f"the first declare makes the schema {schema!r}")
-    elif version < newest:
-        remedy = "declare a queue as the owner of the schema"
-        yield doubtful("schema", f"schema {schema!r} has version {version}, of {newest}", remedy)
+    may = (
+        "pg_has_role((SELECT nspowner FROM pg_namespace WHERE nspname = $1), 'USAGE')"
+        if there
+        else "has_database_privilege(current_database(), 'CREATE') AND $1 <> ''"
+    )
+    if not version:
+        what = f"there are no tables in schema {schema!r} yet"
+    if look.text(may, schema) == "true":
+        yield good("schema", f"{what}; the first worker or publisher brings it to version {newest}")
     else:
-        yield good("schema", f"schema {schema!r} has version {version}")
+        remedy = "run mindtrace-jobs migrate as its owner, see docs/postgresql.md, Privileges"
+        yield wrong("schema", f"{what}, this release needs {newest}, and this user may not change it", remedy)
 
 
 def _privileges(look: _Look) -> Iterator[Finding]:

@@ -7,7 +7,8 @@ from ..shared.unreachable import remedy
 
 NO_QUEUE = "MJ404"
 """What our own functions raise for a queue that isn't declared."""
-_NO_SCHEMA = ("3F000", "42P01", "42883", "42704")
+_NO_SCHEMA = ("3F000", "42P01", "42704")
+_NO_FUNCTION = "42883"
 _PASSING = (
     "08",
     "57P0",
@@ -120,9 +121,9 @@ def translated(error: RefusedByServer, address: str, schema: str) -> BackendErro
         )
     if error.code in _FULL:
         return DiskFull(f"PostgreSQL at {address} has no room, nothing was done: free some space ({error})")
-    if error.has_no_schema:
+    if error.has_no_schema or error.code == _NO_FUNCTION:
         return BrokerUnsuitable(
-            f"schema {schema!r} at {address} lacks what this release needs ({error}): declare a queue as a "
-            "user who may create tables there"
+            f"schema {schema!r} at {address} lacks what this release needs ({error}): it was dropped, or a "
+            "newer release has migrated it; start this program again, which says what to do"
         )
     return BackendError(f"PostgreSQL at {address}: {error} ({error.code})")

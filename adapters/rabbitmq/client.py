@@ -25,6 +25,7 @@ from ...ports import (
     JobResult,
     Lease,
     Message,
+    Migration,
     OrchestratorBackend,
     PublishOutcome,
     QueueCounts,
@@ -306,6 +307,12 @@ class RabbitMQClient(OrchestratorBackend):
         if all(finding.verdict is Verdict.GOOD for finding in findings):
             findings += diagnose(self._open().broker, self._namespace, exposed=self._settings.is_exposed)
         return findings
+
+    def pending_migrations(self) -> Sequence[Migration] | None:
+        return None if self._store is None else self._store.pending_migrations()
+
+    def migrate(self) -> Sequence[Migration]:
+        return () if self._store is None else self._store.migrate()
 
     def make_url(self, *, with_passwords: bool = False) -> str:
         results = None if self._store is None else self._store.make_url(with_passwords=with_passwords)

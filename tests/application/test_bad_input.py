@@ -407,8 +407,9 @@ ELSEWHERE = {
     errors.AdapterNotInstalled,
     errors.AccessDenied,
     errors.BrokerUnsuitable,
+    errors.MigrationNeeded,
 }
-"""Two are caught, never raised themselves; one needs a broken installation, and two need a broker."""
+"""Two are caught, never raised themselves; one needs a broken installation, and three need a broker."""
 
 
 @pytest.mark.parametrize(("error", "message", "provoke"), REFUSALS.values(), ids=REFUSALS.keys())

@@ -271,6 +271,19 @@ def test_result_says_why_there_is_none(command: Command, inspect: Orchestrator) 
     assert "not known in queue 'inspect'" in command("result", "nobody").err
 
 
+# -- migrate --------------------------------------------------------------------------------------
+
+
+def test_migrate_says_that_most_backends_need_nothing(command: Command) -> None:
+    """Nor does one whose queues no other process sees."""
+    for options in ([], ["--check"], ["--sql"]):
+        answer = command("migrate", *options)
+        assert (answer.code, answer.err) == (0, "")
+        assert answer.out == "shared://***@host/0 has no migrations: nothing is needed\n"
+        assert command("migrate", *options, "--json").json == []
+    assert command("migrate", "-b", "memory://").code == 0
+
+
 # -- health, contract -----------------------------------------------------------------------------
 
 
