@@ -2,5 +2,6 @@
 
 from .client import PostgreSQLClient
 from .consumer import PostgreSQLConsumerBackend
+from .result_store import PostgreSQLResultStore
 
-__all__ = ["PostgreSQLClient", "PostgreSQLConsumerBackend"]
+__all__ = ["PostgreSQLClient", "PostgreSQLConsumerBackend", "PostgreSQLResultStore"]

@@ -1,6 +1,6 @@
 """How jobs ended, and how far those that run have come."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 
 from ...domain.job_progress import Progress
@@ -16,7 +16,7 @@ from .wire import TRUE, parse_int, texts
 _CHUNK = 1000
 _LOOKS_S = (0.02, 0.1)
 """When to look again after the first announcement that somebody waits, as with consumers."""
-_ANNOUNCED_S = 8.0
+ANNOUNCED_S = 8.0
 """How long an announcement is good for; the server keeps it for 20 s at least."""
 
 
@@ -34,28 +34,15 @@ class Results:
         self._session = session
         self._statements = statements
         self._wakeups = wakeups
-        self._poll_s = min(poll_s, _ANNOUNCED_S)
+        self._poll_s = min(poll_s, ANNOUNCED_S)
 
     def result(self, queue: str, job_id: str, timeout_s: float) -> JobResult | None:
         """Return how a job ended, waiting for that (RES-1)."""
-        give_up = monotonic() + timeout_s
-        found = self.results(queue, [job_id]).get(job_id)
-        if found is not None or timeout_s <= 0:
-            return found
-        ended = self.ended_jobs(queue)
-        try:
-            while True:
-                found = self.results(queue, [job_id]).get(job_id)
-                remaining_s = give_up - monotonic()
-                if found is not None or remaining_s <= 0:
-                    return found
-                while True:  # what others wait for is no reason to look
-                    told = ended.wait(min(remaining_s, self._poll_s))
-                    remaining_s = give_up - monotonic()
-                    if not told or job_id in told or remaining_s <= 0:
-                        break
-        finally:
-            ended.close()
+
+        def look() -> JobResult | None:
+            return self.results(queue, [job_id]).get(job_id)
+
+        return wait_for_end(job_id, look, lambda: self.ended_jobs(queue), timeout_s, self._poll_s)
 
     def results(self, queue: str, ids: Sequence[str]) -> dict[str, JobResult]:
         """Return how those of these jobs ended that have (RES-1)."""
@@ -120,6 +107,39 @@ class Results:
         return parse_int(answer.value(0, 0))
 
 
+def wait_for_end(
+    job_id: str,
+    look: Callable[[], JobResult | None],
+    open_ended_jobs: Callable[[], EndedJobs],
+    timeout_s: float,
+    poll_s: float,
+) -> JobResult | None:
+    """Look up how a job ended, and wait up to ``timeout_s`` seconds for its end.
+
+    Args:
+        job_id: The job.
+        look: Looks it up.
+        open_ended_jobs: Opens what tells which jobs end.
+        timeout_s: How long to wait.
+        poll_s: After how many seconds at the latest to look again.
+    """
+    give_up = monotonic() + timeout_s
+    found = look()
+    if found is not None or timeout_s <= 0:
+        return found
+    with open_ended_jobs() as ended:
+        while True:
+            found = look()
+            remaining_s = give_up - monotonic()
+            if found is not None or remaining_s <= 0:
+                return found
+            while True:  # what others wait for is no reason to look
+                told = ended.wait(min(remaining_s, poll_s))
+                remaining_s = give_up - monotonic()
+                if not told or job_id in told or remaining_s <= 0:
+                    break
+
+
 class PostgreSQLEndedJobs(EndedJobs):
     """Told by notifications, each of which names the jobs that have ended.
 
@@ -138,8 +158,8 @@ class PostgreSQLEndedJobs(EndedJobs):
         self._next_poll = monotonic() + poll_s
         self._looks = list(_LOOKS_S)
 
-    def wait(self, timeout_s: float) -> Collection[str] | None:
-        if monotonic() - self._announced > _ANNOUNCED_S:
+    def wait(self, timeout_s: float) -> Sequence[str] | None:
+        if monotonic() - self._announced > ANNOUNCED_S:
             self._announce()
             self._announced = monotonic()
         first_looks = bool(self._looks)

@@ -112,10 +112,10 @@ class ServerSettings:
                 self.address,
             )
 
-    def url(self, namespace: str, durability: Durability, *, with_passwords: bool) -> str:
+    def url(self, namespace: str, durability: Durability | None, *, with_passwords: bool) -> str:
         """Return the URL that :func:`parsed_url` reads as these settings."""
         password = plain_password("password", self.password) if with_passwords else None
-        query = {"namespace": namespace, "durability": str(durability)}
+        query = {"namespace": namespace} | ({} if durability is None else {"durability": str(durability)})
         query |= ({} if self.prepared else {"prepared": "false"}) | dict(self.libpq)
         hosts = [(quote(host, safe="") if host.startswith("/") else host, port) for host, port in self.hosts]
         where = netloc(self.username, password, hosts)

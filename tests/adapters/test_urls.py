@@ -13,6 +13,7 @@ from mindtrace.jobs import (
     Orchestrator,
     OrchestratorBackend,
     PostgreSQLClient,
+    PostgreSQLResultStore,
     RabbitMQClient,
     RedisClient,
     RedisResultStore,
@@ -109,6 +110,12 @@ CLIENTS: dict[str, tuple[Any, str, str]] = {
         "amqp://a%3Ab@a:1,[::1]:2/my%2Fhost?namespace=n&prefetch=adaptive&heartbeat_s=7"
         "&results=redis%3A%2F%2Flocalhost%3A6379%2F0%3Fnamespace%3Dr",
         "amqp://a%3Ab:p%40ss",
+    ),
+    "RabbitMQ with results in PostgreSQL": (
+        lambda: RabbitMQClient(results=PostgreSQLResultStore("db", password=ODD, namespace="r")),
+        "amqp://guest@localhost:5672?namespace=default&prefetch=1&heartbeat_s=15"
+        "&results=postgresql%3A%2F%2Fdb%3A5432%2Fpostgres%3Fnamespace%3Dr",
+        "amqp://guest:guest@localhost:5672?",
     ),
 }
 

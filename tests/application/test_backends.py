@@ -211,10 +211,10 @@ def test_a_url_names_the_store_of_its_results(
     [
         (
             "nosuch://:hunter2@host",
-            "no result store for nosuch:// is installed; registered: acme://, redis",
+            "no result store for nosuch:// is installed; registered: acme://, postgres",
         ),
-        ("hunter2", "results= must be a URL; registered: acme://, redis"),
-        ("", "results= must be a URL; registered: acme://, redis"),
+        ("hunter2", "results= must be a URL; registered: acme://, postgres"),
+        ("", "results= must be a URL; registered: acme://, postgres"),
     ],
 )
 def test_a_store_that_is_not_there_is_named_without_its_password(

@@ -27,6 +27,7 @@ LAZY = {
     "RabbitMQConsumerBackend": "rabbitmq",
     "PostgreSQLClient": "postgresql",
     "PostgreSQLConsumerBackend": "postgresql",
+    "PostgreSQLResultStore": "postgresql",
 }
 
 

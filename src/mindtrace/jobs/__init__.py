@@ -51,7 +51,11 @@ from mindtrace.jobs.ports import (
 
 if TYPE_CHECKING:
     from mindtrace.jobs.adapters.local import LocalClient, LocalConsumerBackend
-    from mindtrace.jobs.adapters.postgresql import PostgreSQLClient, PostgreSQLConsumerBackend
+    from mindtrace.jobs.adapters.postgresql import (
+        PostgreSQLClient,
+        PostgreSQLConsumerBackend,
+        PostgreSQLResultStore,
+    )
     from mindtrace.jobs.adapters.rabbitmq import RabbitMQClient, RabbitMQConsumerBackend
     from mindtrace.jobs.adapters.redis import RedisClient, RedisConsumerBackend, RedisResultStore
     from mindtrace.jobs.adapters.sqlite import SQLiteClient, SQLiteConsumerBackend
@@ -107,6 +111,7 @@ __all__ = [
     "Outcome",
     "PostgreSQLClient",
     "PostgreSQLConsumerBackend",
+    "PostgreSQLResultStore",
     "Progress",
     "PublishOutcome",
     "PublishStatus",
@@ -157,6 +162,7 @@ if not TYPE_CHECKING:
         "Orchestrator": "application.orchestrator",
         "PostgreSQLClient": "adapters.postgresql",
         "PostgreSQLConsumerBackend": "adapters.postgresql",
+        "PostgreSQLResultStore": "adapters.postgresql",
         "RabbitMQClient": "adapters.rabbitmq",
         "RabbitMQConsumerBackend": "adapters.rabbitmq",
         "RedisClient": "adapters.redis",
