@@ -97,6 +97,11 @@ class Connection:
         return int(self._pg.socket)
 
     @property
+    def reported_pid(self) -> int:
+        """The server's process, as it was told at the login; a pooler tells a number of its own."""
+        return int(self._pg.backend_pid)
+
+    @property
     def server_version(self) -> int:
         """As PostgreSQL numbers it: 150020 for 15.20."""
         return int(self._pg.server_version)

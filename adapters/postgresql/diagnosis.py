@@ -1,6 +1,7 @@
 """What a server's own account of itself says about the jobs in it."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from ...domain.errors import BackendUnavailable, JobsError
 from ...domain.wording import quantity
@@ -8,7 +9,7 @@ from ...ports import Durability, Finding
 from ...ports.findings import doubtful, good, wrong
 from ..shared.server_settings import is_loopback
 from .connection import Connection, Statement
-from .errors import RefusedByServer
+from .errors import ConnectFailed, ConnectionBroke, RefusedByServer
 from .schema import OLDEST_SERVER, find_version, has_schema, migrations, quoted
 from .session import Session
 
@@ -24,6 +25,9 @@ _KEPT = {
     "remote_apply": Durability.FSYNC,
 }
 _TABLES = ("queue", "job", "request", "result", "ended")
+_SEQUENCES = ("block", "death", "ending")
+_PID = "pg_backend_pid()"
+_ASKS = 5
 
 Check = Callable[["_Look"], Iterator[Finding]]
 
@@ -61,7 +65,7 @@ def diagnose(session: Session, declared: Durability) -> list[Finding]:
     def work(connection: Connection) -> list[Finding]:
         look = _Look(connection, session)
         findings = [*_version(look), *_encryption(look), *_durability(look, declared)]
-        for check in (_settings, _clients, _snapshots, _schema, _privileges, _tables):
+        for check in (_settings, _pooler, _clients, _snapshots, _schema, _privileges, _tables):
             try:
                 findings += check(look)
             except RefusedByServer as error:
@@ -128,28 +132,77 @@ def _settings(look: _Look) -> Iterator[Finding]:
         yield doubtful("timeout", f"statements are cancelled after {timeout_ms} ms", remedy)
 
 
-def _clients(look: _Look) -> Iterator[Finding]:
-    limit = look.number("current_setting('max_connections')::int") - look.number(
-        "current_setting('superuser_reserved_connections')::int"
-    )
-    taken = look.number("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
-    if taken >= _NEARLY * limit:
-        remedy = "raise max_connections, or run fewer workers"
-        yield wrong("connections", f"{taken} of {limit} connections are taken", remedy)
+def _pooler(look: _Look) -> Iterator[Finding]:
+    """Find out whether a pooler gives the same connection to several clients in turn."""
+    mine, theirs = {look.number(_PID)}, set()
+    if look.connection.reported_pid in mine:
+        return
+    with suppress(ConnectFailed, ConnectionBroke):  # a pool of one connection that is ours
+        other = _Look(look.session.connect(), look.session)
+        try:
+            for _ in range(_ASKS):
+                theirs.add(other.number(_PID))
+                mine.add(look.number(_PID))
+        finally:
+            other.connection.close()
+    if mine & theirs or len(mine) > 1:
+        what = (
+            "a pooler in transaction mode is in between: idle consumers aren't woken, and look every poll_s"
+        )
+        yield doubtful("pooler", what, "connect to the server itself, or use the pooler's session mode")
     else:
-        yield good("connections", f"{taken} of {limit} connections are taken")
+        yield good("pooler", "a pooler in session mode is in between")
+
+
+def _clients(look: _Look) -> Iterator[Finding]:
+    reserved = "current_setting('superuser_reserved_connections')::int"
+    more_reserved = "coalesce(current_setting('reserved_connections', true)::int, 0)"  # PostgreSQL 16
+    open_here = "FROM pg_stat_database WHERE datname = current_database()"
+    places = {
+        "connections": (
+            f"current_setting('max_connections')::int - {reserved} - {more_reserved}",
+            "SELECT sum(numbackends) FROM pg_stat_database",
+            "raise max_connections, or run fewer workers",
+        ),
+        "connections of this database": (
+            "SELECT datconnlimit FROM pg_database WHERE datname = current_database()",
+            f"SELECT numbackends {open_here}",
+            "ALTER DATABASE … CONNECTION LIMIT …, or run fewer workers",
+        ),
+        "connections of this user": (
+            "SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user",
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = current_user",
+            "ALTER ROLE … CONNECTION LIMIT …, or run fewer workers",
+        ),
+    }
+    for name, (limit_of, taken_of, remedy) in places.items():
+        limit, taken = look.number(limit_of), look.number(taken_of)
+        if limit >= 0 and taken >= _NEARLY * limit:
+            yield wrong("connections", f"{taken} of {limit} {name} are taken", remedy)
+        elif name == "connections":
+            yield good("connections", f"{taken} of {limit} {name} are taken")
 
 
 def _snapshots(look: _Look) -> Iterator[Finding]:
-    age_s = look.number(
+    age_s = look.text(
         "SELECT max(extract(epoch FROM clock_timestamp() - xact_start)) FROM pg_stat_activity"
         " WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid() AND datname = current_database()"
     )
-    if age_s > _LONG_S:
+    if age_s and float(age_s) > _LONG_S:
         yield doubtful(
             "snapshots",
-            f"a transaction is open for {age_s:,} s: until it ends, no space is freed",
+            f"a transaction is open for {float(age_s):,.0f} s: until it ends, no space is freed",
             "end it (pg_stat_activity, backend_xmin); set idle_in_transaction_session_timeout",
+        )
+    prepared_s = look.text(
+        "SELECT max(extract(epoch FROM clock_timestamp() - prepared)) FROM pg_prepared_xacts"
+        " WHERE database = current_database()"
+    )
+    if prepared_s and float(prepared_s) > _LONG_S:
+        yield doubtful(
+            "snapshots",
+            f"a prepared transaction waits for {float(prepared_s):,.0f} s: until it ends, no space is freed",
+            "COMMIT PREPARED or ROLLBACK PREPARED it (pg_prepared_xacts)",
         )
     slots = look.number("SELECT count(*) FROM pg_replication_slots WHERE NOT active AND xmin IS NOT NULL")
     if slots:
@@ -181,7 +234,7 @@ def _schema(look: _Look) -> Iterator[Finding]:
 
 def _privileges(look: _Look) -> Iterator[Finding]:
     schema = look.session.schema
-    if not has_schema(look.connection, schema):
+    if not has_schema(look.connection, schema) or not find_version(look.connection, schema).number:
         return
     if look.text("has_schema_privilege($1, 'USAGE')", schema) != "true":
         yield wrong(
@@ -194,6 +247,18 @@ def _privileges(look: _Look) -> Iterator[Finding]:
         for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE")
         if look.text("has_table_privilege($1, $2)", f"{quoted(schema)}.{table}", privilege) != "true"
     ]
+    missing += [
+        f"USAGE on {sequence}"
+        for sequence in _SEQUENCES
+        if look.text("has_sequence_privilege($1, 'USAGE')", f"{quoted(schema)}.{sequence}") != "true"
+    ]
+    if functions := look.text(
+        "SELECT string_agg(proname, ', ' ORDER BY proname) FROM pg_proc"
+        " WHERE pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)"
+        " AND NOT has_function_privilege(oid, 'EXECUTE')",
+        schema,
+    ):
+        missing.append(f"EXECUTE on {functions}")
     if missing:
         remedy = "grant what docs/postgresql.md says, Privileges"
         yield wrong("permissions", f"the user lacks {', '.join(missing)}", remedy)
