@@ -35,7 +35,7 @@ help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(UV) ## run the example on every backend
-	@$(UV) sync --quiet --frozen --inexact --no-dev --extra redis --extra rabbitmq
+	@$(UV) sync --quiet --frozen --inexact --no-dev --extra redis --extra rabbitmq --extra postgresql
 	@echo "==> the example"
 	@$(BIN)/python examples/example_new_consumer.py
 

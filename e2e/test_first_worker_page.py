@@ -58,6 +58,11 @@ BACKENDS: dict[str, Callable[[pytest.FixtureRequest], str | None]] = {
         f"{request.getfixturevalue('private_rabbitmq')().address.url}"
         f"?results={request.getfixturevalue('private_redis')().url}"
     ),
+    "postgresql": lambda request: request.getfixturevalue("start_postgresql")(fsync="off").url(),
+    "rabbitmq and postgresql": lambda request: (
+        f"{request.getfixturevalue('private_rabbitmq')().address.url}"
+        f"?results={request.getfixturevalue('start_postgresql')(fsync='off').url()}"
+    ),
 }
 
 

@@ -37,6 +37,7 @@ def test_all_backends() -> None:
         ("SQLite", client("SQLiteClient", path=Path(folder.name) / "jobs.db")),
         ("Redis", client("RedisClient", host="localhost", port=6379, db=0)),
         ("RabbitMQ", client("RabbitMQClient", host="localhost", username="guest", password="guest")),
+        ("PostgreSQL", client("PostgreSQLClient", host="localhost", username="postgres")),
     ]
 
     for name, make_backend in backends:

@@ -61,11 +61,18 @@ def rabbitmq() -> OrchestratorBackend:
     return RabbitMQClient(host="localhost", port=5672, username="guest", password="guest")
 
 
+def postgresql() -> OrchestratorBackend:
+    from mindtrace.jobs import PostgreSQLClient
+
+    return PostgreSQLClient(host="localhost", port=5432, database="postgres", username="postgres")
+
+
 BACKENDS: list[tuple[str, Callable[[], OrchestratorBackend]]] = [
     ("Local", local),
     ("SQLite", sqlite),
     ("Redis", redis),
     ("RabbitMQ", rabbitmq),
+    ("PostgreSQL", postgresql),
 ]
 
 
