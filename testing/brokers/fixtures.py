@@ -9,6 +9,7 @@ import pytest
 from . import postgresql_server, rabbitmq_server, redis_server
 from .pgbouncer import PrivatePgBouncer
 from .postgresql_server import PrivatePostgreSQL
+from .postgresql_standby import StandbyPostgreSQL
 from .private_server import NoServer
 from .rabbitmq_server import PrivateRabbitMQ
 from .redis_server import PrivateRedis
@@ -16,6 +17,7 @@ from .redis_server import PrivateRedis
 StartRedis = Callable[..., PrivateRedis]
 StartRabbitMQ = Callable[..., PrivateRabbitMQ]
 StartPostgreSQL = Callable[..., PrivatePostgreSQL]
+StartStandby = Callable[..., StandbyPostgreSQL]
 StartPgBouncer = Callable[..., PrivatePgBouncer]
 
 
@@ -83,6 +85,13 @@ def start_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start
     """Start clusters of one's own, to break: ``start_postgresql(max_connections=10)``."""
     with ExitStack() as stack:
         yield _starter(PrivatePostgreSQL, tmp_path_factory, stack)
+
+
+@pytest.fixture
+def start_standby(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartStandby]:
+    """Start standbys of a private cluster: ``start_standby(start_postgresql())``."""
+    with ExitStack() as stack:
+        yield _starter(StandbyPostgreSQL, tmp_path_factory, stack)
 
 
 @pytest.fixture

@@ -8,12 +8,14 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import PGconn, Ping
+
+from mindtrace.jobs import PostgreSQLClient
 
 from . import watchdog
 from .private_server import NoServer, free_port
@@ -72,6 +74,12 @@ class Address:
         query = f"?{urlencode(parameters, quote_via=quote)}" if parameters else ""
         who = f"{quote(self.user, safe='')}{password}"
         return f"postgresql://{who}@{host}:{self.port}/{quote(self.database, safe='')}{query}"
+
+    def client(self, namespace: str = "mindtrace_jobs", **options: Any) -> PostgreSQLClient:
+        """Connect a client of ours."""
+        settings: dict[str, Any] = {"host": self.host, "port": self.port, "database": self.database}
+        settings |= {"username": self.user, "password": self.password, "libpq": dict(self.parameters)}
+        return PostgreSQLClient(namespace=namespace, **(settings | options))
 
     def connect(self, **options: Any) -> "psycopg.Connection[tuple[Any, ...]]":
         """Connect a plain driver, to inspect and to disturb; each statement commits by itself."""
@@ -135,7 +143,11 @@ class PrivatePostgreSQL(UnprivilegedServer):
         """Connect a plain driver, to inspect and to disturb; each statement commits by itself."""
         return self.address.connect(**options)
 
-    def start(self) -> "PrivatePostgreSQL":
+    def client(self, namespace: str = "mindtrace_jobs", **options: Any) -> PostgreSQLClient:
+        """Connect a client of ours."""
+        return self.address.client(namespace, **options)
+
+    def start(self) -> Self:
         """Start it, the first time on a new cluster, and wait until it answers."""
         if not self.data.exists():
             self._make_cluster()
