@@ -27,6 +27,7 @@ from ..shared.server_settings import check_duration
 from .admin import Admin
 from .consumer import PostgreSQLConsumerBackend
 from .diagnosis import diagnose
+from .lease_protection import LeaseProtection
 from .publisher import Publisher
 from .results import PostgreSQLEndedJobs, Results
 from .session import Session
@@ -92,12 +93,14 @@ class PostgreSQLClient(OrchestratorBackend):
         hosts = ((host, port), *more_hosts)
         self._settings = ServerSettings(hosts, database, username, password, dict(libpq or {}), prepared)
         self._poll_s = check_duration("poll_s", poll_s)
+        self._protect_leases = LeaseProtection(self._namespace, self._leases)
         self._session = Session(
             self._settings,
             self._namespace,
             "PostgreSQLClient",
             retry_timeout_s=check_duration("retry_timeout_s", retry_timeout_s),
             logger=self.logger,
+            on_connect=self._protect_leases,
         )
         self._settings.warn_of_plaintext(self.logger)
         self._statements = Statements(self._namespace)
@@ -172,7 +175,17 @@ class PostgreSQLClient(OrchestratorBackend):
             if self._closed:
                 raise client_closed("PostgreSQLClient")
             self._consumers = [*(each for each in self._consumers if not each.is_closed), consumer]
+        # Its process may be new, and the server, too: this connection knew nothing of the queue.
+        self._session.work(lambda connection: self._protect_leases(connection, 0.0))
         return consumer
+
+    def _leases(self) -> dict[int, float]:
+        """How long the leases of each queue with consumers are, by the queue's key."""
+        lease_s: dict[int, float] = {}
+        for consumer in self._consumers:
+            if not consumer.is_closed:
+                lease_s[consumer.key] = max(consumer.lease_s, lease_s.get(consumer.key, 0.0))
+        return lease_s
 
     def counts(self, queue: str) -> QueueCounts:
         self._check()

@@ -81,6 +81,11 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
     def lease_s(self) -> float:
         return self._lease_s
 
+    @property
+    def key(self) -> int:
+        """The key of its queue in the tables."""
+        return self._key
+
     def receive(self, max_jobs: int, timeout_s: float) -> list[Delivery]:
         give_up = monotonic() + timeout_s
         while True:

@@ -3,7 +3,6 @@
 import re
 
 from ...domain.errors import AccessDenied, BackendError, BackendUnavailable, BrokerUnsuitable
-from ..shared.unreachable import remedy
 
 NO_QUEUE = "MJ404"
 """What our own functions raise for a queue that isn't declared."""
@@ -31,6 +30,55 @@ _REFUSED_LOGIN = re.compile(
     r"|no password supplied|permission denied|certificate"
 )
 _NO_DATABASE = re.compile(r"database .* does not exist")
+
+
+_LOGIN_REMEDY = "correct the user, the password or pg_hba.conf"
+_LOGIN_REMEDIES = (
+    (re.compile("no encryption|SSL off"), "encrypt with sslmode=verify-full, or correct pg_hba.conf"),
+    (re.compile("valid client certificate"), "name the client's certificate with sslcert and sslkey"),
+    (re.compile("certificate"), "correct sslrootcert, the host's name, or the server's certificate"),
+)
+"""How to fix what a login is refused for, by libpq's or the server's words."""
+_FULL_OF_CLIENTS = "raise max_connections, or run fewer workers"
+_NO_WRITES = (
+    "if this server is a standby, name all servers in the URL, with target_session_attrs=read-write; "
+    "else set default_transaction_read_only = off"
+)
+_WAIT = "it does so by itself when it can"
+_HANGS = (
+    "check the host, the port and whether the server hangs, or waits for a lock or for a standby, as "
+    "pg_stat_activity shows"
+)
+_REMEDIES = {
+    "25006": _NO_WRITES,
+    "40": "it was in the way of other sessions: look at pg_locks for what they do to the tables",
+    "53300": _FULL_OF_CLIENTS,
+    "57014": "a statement was cancelled: raise statement_timeout for this user",
+    "55P03": "a statement waited too long for a lock: raise lock_timeout for this user",
+}
+"""How to fix what the server refuses for a while, by the beginning of its code."""
+_NOT_REACHED = "is it running, and may this machine reach it? Check the host, the port and the firewall"
+_CONNECT_REMEDIES = (
+    (
+        re.compile("refused|No such file"),
+        "is it running, and on this port? Correct the port, or start it: systemctl start postgresql",
+    ),
+    (re.compile("too many (clients|connections)|connection slots"), _FULL_OF_CLIENTS),
+    (re.compile("does not support SSL"), "set ssl = on there, or connect with sslmode=prefer"),
+    (re.compile("starting up|shutting down|recovery mode"), "it restarts: wait, and read its log"),
+    (re.compile("session is (not )?read-only|hot standby mode"), _NO_WRITES),
+    (
+        re.compile("invalid response to SSL|authentication request|closed the connection unexpectedly"),
+        "is it a PostgreSQL, or does another server listen there? Check the port",
+    ),
+    (re.compile("failed to resolve|translate host name"), "correct the host's name"),
+    (
+        re.compile("timeout expired"),
+        "check the host, the port and the firewall, and whether the server hangs",
+    ),
+)
+"""How to fix what no connection is made for, by libpq's words or the server's; the first is for a server of
+this machine."""
 
 
 class RefusedByServer(Exception):
@@ -93,24 +141,23 @@ def refused_login(error: ConnectFailed, address: str) -> BackendError | None:
     if _NO_DATABASE.search(text):
         return BrokerUnsuitable(f"PostgreSQL at {address}: {text}; create it with createdb, or name another")
     if _REFUSED_LOGIN.search(text):
-        return AccessDenied(
-            f"PostgreSQL at {address} denies access: {text}; correct the user, the password or pg_hba.conf"
-        )
+        fix = next((fix for pattern, fix in _LOGIN_REMEDIES if pattern.search(text)), _LOGIN_REMEDY)
+        return AccessDenied(f"PostgreSQL at {address} denies access: {text}; {fix}")
     return None
 
 
 def unavailable(out: ServerUnreachable, address: str, *, is_local: bool) -> BackendUnavailable:
     """Return what an outage is to the caller."""
-    code = getattr(out.error, "code", "")
-    if code == "25006":
-        fix = "this server is a standby: name all servers in the URL, with target_session_attrs=read-write"
-    elif code == "53300":
-        fix = "raise max_connections, or run fewer workers"
-    elif code == "57014":
-        fix = "a statement was cancelled: raise statement_timeout for this user"
-    else:
-        fix = remedy(out.error, start="pg_ctlcluster 15 main start", is_local=is_local)
-    return BackendUnavailable(f"no PostgreSQL answers at {address} ({out.error}); {fix}")
+    error = out.error
+    if isinstance(error, RefusedByServer):
+        fix = next((fix for code, fix in _REMEDIES.items() if error.code.startswith(code)), _WAIT)
+        return BackendUnavailable(f"PostgreSQL at {address} can't do it now ({error}); {fix}")
+    if isinstance(error, ConnectionBroke) and isinstance(error.__cause__, TimeoutError):
+        return BackendUnavailable(f"PostgreSQL at {address} doesn't answer ({error}); {_HANGS}")
+    text = str(error)
+    known = _CONNECT_REMEDIES if is_local else _CONNECT_REMEDIES[1:]
+    fix = next((fix for pattern, fix in known if pattern.search(text)), _NOT_REACHED)
+    return BackendUnavailable(f"no PostgreSQL answers at {address} ({text}); {fix}")
 
 
 def translated(error: RefusedByServer, address: str, schema: str) -> BackendError:

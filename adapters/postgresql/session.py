@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import inf
 from time import monotonic
 from typing import TypeVar
@@ -32,7 +33,11 @@ _LONG_S = 600.0
 """How long a statement may take that has to look at each job of a queue."""
 _NOT_PREPARED = ("26000", "42P05", "0A000")
 """What is answered where a pooler gives each statement another connection, or the tables have changed."""
+_SHORT_S = 5.0
 _MOST_IDLE = 16
+_END_WHAT_IS_GIVEN_UP = "SET client_connection_check_interval = '1s'"
+"""A statement whose client is gone would else wait for a lock to the end, and hold its connection; each new
+try would take one more."""
 
 _inherited: list[Connection] = []
 """Connections of the process that this one was forked from: to close one here would disturb it there."""
@@ -47,6 +52,8 @@ class Session:
         owner: What errors say is closed, once it is.
         retry_timeout_s: Seconds to keep trying before a call fails.
         logger: Logs an outage once when it begins and once when it ends.
+        on_connect: Called with each new connection before anything else is sent over it, and with how many
+            seconds the server was out of reach.
     """
 
     def __init__(
@@ -57,6 +64,7 @@ class Session:
         *,
         retry_timeout_s: float,
         logger: logging.Logger,
+        on_connect: Callable[[Connection, float], None] = lambda connection, away_s: None,
     ) -> None:
         self.settings = settings
         self.schema = schema
@@ -65,13 +73,17 @@ class Session:
         self._prepares = settings.prepared
         self._logger = logger
         self._deadline = inf
+        self._on_connect = on_connect
         self._begin()
 
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._idle: list[Connection] = []
         self._closing = threading.Event()
+        self._away_since: float | None = None
+        """When the first try began that failed, of all since the server was reached."""
         self._outage = False
+        """Whether that was logged."""
 
     def run(
         self,
@@ -161,9 +173,10 @@ class Session:
             self.leave_parent()
             if self._closing.is_set():
                 raise client_closed(self._owner)
-            connection: Connection | None = None
+            began, connection = monotonic(), self._take_idle()
+            was_idle = connection is not None
             try:
-                connection = self._take_idle() or self.connect()
+                connection = connection or self._open()
                 answer = call(connection, may_have_run)
             except (ConnectFailed, ConnectionBroke, RefusedByServer) as error:
                 may_have_run = may_have_run or isinstance(error, ConnectionBroke)
@@ -172,13 +185,14 @@ class Session:
                 failed: Exception = error
             else:
                 self._keep(connection)
-                if self._outage:
-                    self._outage = False
-                    self._logger.warning("PostgreSQL at %s is back", self.settings.address)
+                if self._away_since is not None:
+                    self._note_reached()
                 return answer
             if connection is not None and connection.is_usable:
                 self._keep(connection)
             self._refuse(failed, queue, prepared=connection is not None and connection.prepares)
+            if not isinstance(failed, RefusedByServer) or failed.ends_connection:
+                self._note_away(failed, began, was_idle=was_idle)
             tries += 1
             delay_s = _BACKOFF.delay_s(tries)
             if monotonic() + delay_s >= give_up:
@@ -213,11 +227,49 @@ class Session:
                 raise translated(error, address, self.schema) from error
         elif isinstance(error, ConnectFailed) and (refusal := refused_login(error, address)):
             raise refusal from None
-        if not isinstance(error, RefusedByServer) or error.ends_connection:
-            self._drop_idle()
-            if not self._outage and not self._closing.is_set():
-                self._outage = True
-                self._logger.warning("PostgreSQL at %s is out of reach, trying again: %s", address, error)
+
+    def _open(self) -> Connection:
+        """Open a connection, and tell ``on_connect``; nothing of a request is sent if that fails."""
+        connection = self.connect()
+        try:
+            with suppress(RefusedByServer):  # a server on a system that can't look
+                connection.run_script(_END_WHAT_IS_GIVEN_UP, _SHORT_S)
+            self._on_connect(connection, self._away_s())
+        except ConnectionBroke as error:
+            connection.close()
+            raise ConnectFailed(str(error)) from error
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _away_s(self) -> float:
+        """For how many seconds the server has been out of reach."""
+        since = self._away_since
+        return 0.0 if since is None else monotonic() - since
+
+    def _note_away(self, error: Exception, began: float, *, was_idle: bool) -> None:
+        """Note that the server wasn't reached by a try.
+
+        Args:
+            error: Why.
+            began: When the try began.
+            was_idle: Whether its connection had been idle, so that it may have ended long before.
+        """
+        self._drop_idle()
+        if self._away_since is None:
+            self._away_since = began
+        if not was_idle and not self._outage and not self._closing.is_set():
+            self._outage = True
+            self._logger.warning(
+                "PostgreSQL at %s is out of reach, trying again: %s", self.settings.address, error
+            )
+
+    def _note_reached(self) -> None:
+        self._away_since = None
+        if self._outage:
+            self._outage = False
+            self._logger.warning("PostgreSQL at %s is back", self.settings.address)
 
     def _keep(self, connection: Connection) -> None:
         is_outdated = connection.prepares and not self._prepares  # it was in use when a pooler refused

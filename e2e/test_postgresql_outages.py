@@ -1,0 +1,191 @@
+"""An outage of PostgreSQL costs no settlement of a finished job, and charges no healthy job with a crash.
+
+The server restarts, is killed or is cut off. Where a test sleeps, it is for longer than a lease, and nothing
+goes wrong if it takes longer still.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from brokers.fixtures import StartPostgreSQL
+from brokers.postgresql_server import PrivatePostgreSQL
+from brokers.proxy import Disruption, Proxy
+from mindtrace.jobs import ConsumerBackend, PostgreSQLClient, PublishStatus, QueueCounts
+from mindtrace.jobs.domain import Queue
+from mindtrace.jobs.domain.errors import BackendUnavailable
+from mindtrace.jobs.ports import Ack, Delivery, Message, SettleOutcome
+
+LEASE_S = 3.0
+"""Long enough for a busy machine to bring two consumers back within it."""
+EMPTY = QueueCounts(0, 0, 0, 0)
+
+Connect = Callable[..., PostgreSQLClient]
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def server(start_postgresql: StartPostgreSQL) -> PrivatePostgreSQL:
+    return start_postgresql()
+
+
+@pytest.fixture
+def connect(server: PrivatePostgreSQL, stack: ExitStack) -> Connect:
+    """Connect a client that has declared the queue."""
+
+    def connect(**options: Any) -> PostgreSQLClient:
+        client = stack.enter_context(server.client(**({"retry_timeout_s": 30.0, "poll_s": 0.5} | options)))
+        client.declare(Queue("jobs"))
+        return client
+
+    return connect
+
+
+def publish(client: PostgreSQLClient, *ids: str) -> list[PublishStatus]:
+    return [outcome.status for outcome in client.publish("jobs", [Message(id_, b"{}") for id_ in ids])]
+
+
+def receive(consumer: ConsumerBackend, count: int) -> list[Delivery]:
+    deliveries = consumer.receive(count, 20.0)
+    assert len(deliveries) == count
+    return deliveries
+
+
+def settle(consumer: ConsumerBackend, *receipts: str) -> list[SettleOutcome]:
+    return consumer.settle([Ack(receipt) for receipt in receipts]).outcomes
+
+
+stopped = pytest.mark.parametrize(
+    "end", [PrivatePostgreSQL.stop, PrivatePostgreSQL.kill], ids=["stopped", "killed"]
+)
+
+
+@stopped
+def test_leases_that_ran_out_while_the_server_was_away_stand_until_their_workers_can_be_back(
+    server: PrivatePostgreSQL, connect: Connect, end: Callable[[PrivatePostgreSQL], None]
+) -> None:
+    """Whoever is back first takes nobody's job, and counts it as in flight (LSE-3, RTY-3)."""
+    holder, first = (connect().open_consumer("jobs", lease_s=LEASE_S) for _ in range(2))
+    client = connect()
+    publish(client, "finished", "running")
+    finished, running = receive(holder, 2)
+    publish(client, "synced")  # and with it the leases before it
+
+    end(server)
+    time.sleep(LEASE_S + 0.5)
+    server.start()
+
+    (synced,) = first.receive(3, 0.0)
+    assert synced.id == "synced"
+    assert client.counts("jobs") == QueueCounts(0, 0, 3, 0)
+    assert settle(holder, finished.receipt) == [SettleOutcome.OK]
+    assert holder.extend([running.receipt]) == [SettleOutcome.OK]
+    assert settle(holder, running.receipt) == [SettleOutcome.OK]
+    assert settle(first, synced.receipt) == [SettleOutcome.OK]
+    assert client.counts("jobs") == EMPTY
+
+
+def test_a_worker_that_is_new_after_an_outage_takes_nobodys_job(
+    server: PrivatePostgreSQL, connect: Connect
+) -> None:
+    """It saw no outage; that the server has just started tells it (RTY-3)."""
+    holder = connect().open_consumer("jobs", lease_s=LEASE_S)
+    publish(connect(), "job")
+    (held,) = receive(holder, 1)
+    server.stop()
+    time.sleep(LEASE_S + 0.5)
+    server.start()
+
+    assert connect().open_consumer("jobs", lease_s=LEASE_S).receive(1, 0.0) == []
+    assert settle(holder, held.receipt) == [SettleOutcome.OK]
+
+
+@stopped
+def test_a_worker_that_died_with_the_server_is_found_dead_a_lease_after_that_is_back(
+    server: PrivatePostgreSQL, connect: Connect, end: Callable[[PrivatePostgreSQL], None]
+) -> None:
+    """Its job is charged with the crash: it may have taken both along (LSE-1, RTY-3)."""
+    heir = connect().open_consumer("jobs", lease_s=LEASE_S)
+    dead = connect().open_consumer("jobs", lease_s=LEASE_S)
+    publish(connect(), "job")
+    receive(dead, 1)
+    publish(connect(), "synced")
+
+    end(server)
+    server.start()
+
+    assert [(each.id, each.crashes) for each in receive(heir, 1)] == [("synced", 0)]
+    assert [(each.id, each.crashes) for each in receive(heir, 1)] == [("job", 1)]
+
+
+def test_a_job_that_kills_its_worker_ends_dead_though_the_server_restarts_each_time(
+    server: PrivatePostgreSQL, connect: Connect
+) -> None:
+    """A restart puts off when the crash is counted, and takes none back (RTY-3)."""
+    client = connect()
+    publish(client, "job")
+    for crashes in range(3):
+        doomed = connect().open_consumer("jobs", lease_s=0.2)
+        (delivery,) = receive(doomed, 1)
+        assert delivery.crashes == crashes
+        server.restart()
+
+    (delivery,) = receive(client.open_consumer("jobs", lease_s=0.2), 1)
+    assert delivery.crashes == 3
+
+
+def test_a_lease_that_runs_out_while_the_server_serves_is_a_crash_at_once(connect: Connect) -> None:
+    """Without an outage nothing is put off, also by a consumer with a longer lease (LSE-1)."""
+    client = connect()
+    publish(client, "job")
+    receive(connect().open_consumer("jobs", lease_s=0.2), 1)
+    time.sleep(0.3)
+
+    (delivery,) = connect().open_consumer("jobs", lease_s=0.2).receive(1, 20.0)
+    assert delivery.crashes == 1
+
+
+def test_a_network_that_cuts_all_workers_off_charges_no_job_with_a_crash(
+    server: PrivatePostgreSQL, connect: Connect, stack: ExitStack
+) -> None:
+    """The server saw no outage: the first worker that is back tells it (RTY-3)."""
+    proxy = stack.enter_context(Proxy(server.address.host, server.address.port))
+    holder, first = (
+        stack.enter_context(server.client(port=proxy.port, retry_timeout_s=0.5, libpq={"sslmode": "disable"}))
+        for _ in range(2)
+    )
+    publish(connect(), "job")
+    consumer, other = (client.open_consumer("jobs", lease_s=LEASE_S) for client in (holder, first))
+    (held,) = receive(consumer, 1)
+
+    proxy.disrupt_next(b"", Disruption.SILENCE, times=10_000)
+    for cut_off in (consumer, other):
+        with pytest.raises(BackendUnavailable):
+            cut_off.receive(1, 0.0)
+    time.sleep(LEASE_S + 0.5)
+    proxy.stop_disrupting()
+    for client in (holder, first):
+        client._session.retry_timeout_s = 30.0
+
+    assert other.receive(1, 0.0) == []
+    assert settle(consumer, held.receipt) == [SettleOutcome.OK]
+
+
+def test_a_worker_that_alone_is_cut_off_is_taken_for_dead(connect: Connect) -> None:
+    """It can't be told from one that died: its job runs elsewhere, charged with a crash (LSE-1, LSE-4)."""
+    publish(connect(), "job")
+    cut_off, other = (connect().open_consumer("jobs", lease_s=0.3) for _ in range(2))
+    (held,) = receive(cut_off, 1)
+
+    (again,) = receive(other, 1)
+    assert again.crashes == 1
+    assert settle(cut_off, held.receipt) == [SettleOutcome.LOST]
+    assert settle(other, again.receipt) == [SettleOutcome.OK]
