@@ -16,6 +16,7 @@ from pydantic_settings import (
 from pydantic_settings.exceptions import SettingsError
 
 from ..application.default_backend import DEFAULT_URL
+from ..domain.limits import NAME
 from .errors import BadUsage
 
 PREFIX = "MINDTRACE_JOBS_"
@@ -26,6 +27,8 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 _HOST = r"(?:[\w.-]+|\[[\da-fA-F:.]+\])(?::\d+)?"
 _WHERE = re.compile(rf"(?:{_HOST}(?:,{_HOST})*)?(?:/(?:(?!%40|%3A)[^@:])*)?", re.IGNORECASE)
 """Hosts, and a path after them: what a URL says when it is well formed and no secret."""
+_NAMESPACE = re.compile(rf"(?:^|(?<=&))(?:namespace|schema)={NAME}(?=&|$)")
+"""Where in a broker the queues are; its characters were checked, so it may be shown."""
 _RESULTS = re.compile("(?:^|(?<=&))results=[^&]*")
 """The URL of a result store, in the query of another."""
 
@@ -101,7 +104,7 @@ def load_settings(**options: Any) -> Settings:
 
 
 def masked(url: str) -> str:
-    """Return ``url`` without what may be secret: who connects, and the query.
+    """Return ``url`` without what may be secret: who connects, and the query but for the namespace.
 
     A password that isn't encoded may hold any character, so a URL that can be read in two ways shows its
     scheme alone.
@@ -113,7 +116,8 @@ def masked(url: str) -> str:
     who, at, where = address.rpartition("@")
     if not _WHERE.fullmatch(where) or "@" in _RESULTS.sub("", "".join(query)):
         return f"{scheme}://***"
-    return f"{scheme}://{'***@' if at and who else ''}{where}"
+    namespace = _NAMESPACE.search("".join(query))
+    return f"{scheme}://{'***@' if at and who else ''}{where}{f'?{namespace[0]}' if namespace else ''}"
 
 
 def add_to_path(folder: Path) -> None:
