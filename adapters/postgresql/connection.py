@@ -177,7 +177,8 @@ class Connection:
         if failed is not None:
             code = failed.error_field(pq.DiagnosticField.SQLSTATE)
             text = failed.error_field(pq.DiagnosticField.MESSAGE_PRIMARY)
-            if code is None:
+            severity = failed.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED)
+            if code is None or severity == b"PANIC":  # the server dies: who knows what it has written
                 raise ConnectionBroke((failed.error_message or b"").decode(errors="replace").strip())
             raise RefusedByServer(code.decode(), (text or b"").decode(errors="replace"))
         return last
