@@ -1,0 +1,223 @@
+"""A PostgreSQL with a standby: one that stalls, one that takes over, and servers that take no writes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brokers.fixtures import StartPostgreSQL, StartStandby
+from brokers.postgresql_server import PrivatePostgreSQL
+from brokers.postgresql_standby import StandbyPostgreSQL
+from job_audit import ExecutionRecord, Fault, JobAudit
+from mindtrace.jobs import Orchestrator, PostgreSQLClient, PublishStatus, QueueCounts, job_from_schema
+from mindtrace.jobs.domain import Queue
+from mindtrace.jobs.domain.errors import BackendUnavailable
+from mindtrace.jobs.ports import Ack, Message, SettleOutcome
+
+from .recording_worker import SCHEMA, Numbered
+from .worker_process import WorkerProcess, eventually
+
+LIMIT_S = 60.0
+"""How long a test waits for what must happen; only a failing test waits that long."""
+EMPTY = QueueCounts(0, 0, 0, 0)
+
+
+@dataclass
+class Pair:
+    """A primary that confirms nothing that its standby doesn't have."""
+
+    primary: PrivatePostgreSQL
+    standby: StandbyPostgreSQL
+
+    @property
+    def url(self) -> str:
+        """Both, for a client that wants the one that takes jobs."""
+        hosts = ",".join(f"127.0.0.1:{server.address.port}" for server in (self.primary, self.standby))
+        return f"postgresql://postgres@{hosts}/postgres?target_session_attrs=read-write"
+
+    def client(self, **options: Any) -> PostgreSQLClient:
+        """Connect a client to whichever takes jobs."""
+        also = ("127.0.0.1", self.standby.address.port)
+        return self.primary.client(
+            more_hosts=[also],
+            libpq={"target_session_attrs": "read-write"},
+            durability="replicated",
+            **options,
+        )
+
+    def connections(self) -> int:
+        """How many connections of ours the primary has."""
+        with self.primary.connect() as admin:
+            return int(
+                admin.execute(
+                    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'mindtrace-jobs'"
+                ).fetchall()[0][0]
+            )
+
+
+@pytest.fixture
+def pair(start_postgresql: StartPostgreSQL, start_standby: StartStandby) -> Pair:
+    primary = start_postgresql()
+    standby = start_standby(primary)
+    configure(primary, "synchronous_standby_names", standby.NAME)
+
+    def is_synchronous() -> bool:
+        with primary.connect() as admin:
+            return admin.execute("SELECT sync_state FROM pg_stat_replication").fetchall() == [("sync",)]
+
+    eventually(is_synchronous, LIMIT_S, "the standby follows")
+    return Pair(primary, standby)
+
+
+def configure(server: PrivatePostgreSQL, name: str, value: str) -> None:
+    """Change a setting of a running server."""
+    with server.connect() as admin:
+        before = admin.execute("SELECT current_setting(%s)", [name]).fetchall()
+        admin.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+        admin.execute("SELECT pg_reload_conf()")
+
+    def is_changed() -> bool:
+        with server.connect() as admin:
+            return admin.execute("SELECT current_setting(%s)", [name]).fetchall() != before
+
+    eventually(is_changed, LIMIT_S, f"{name} is {value}")
+
+
+# -- a standby that stalls ------------------------------------------------------------------------
+
+
+def test_a_standby_that_stalls_leaves_requests_open_within_the_retry_timeout_and_loses_none(
+    pair: Pair,
+) -> None:
+    """What was sent is UNKNOWN, and turns out to be there when the standby goes on (PUB-4, PUB-5, SET-1)."""
+    with pair.client(retry_timeout_s=LIMIT_S) as client:
+        client.declare(Queue("jobs"))
+        client.publish("jobs", [Message("a", b"{}"), Message("b", b"{}")])
+        consumer = client.open_consumer("jobs", lease_s=600.0)
+        (held,) = consumer.receive(1, LIMIT_S)
+
+        pair.standby.pause()
+        client._session.retry_timeout_s = 1.0
+        (sent,) = client.publish("jobs", [Message("c", b"{}")])
+        (again,) = client.publish("jobs", [Message("c", b"{}")])
+        with pytest.raises(BackendUnavailable, match="standby"):
+            consumer.settle([Ack(held.receipt)])
+        pair.standby.resume()
+        client._session.retry_timeout_s = LIMIT_S
+
+        assert (sent.status, again.status) == (PublishStatus.UNKNOWN, PublishStatus.UNKNOWN)
+        assert isinstance(sent.error, BackendUnavailable)
+        (settled,) = consumer.settle([Ack(held.receipt)]).outcomes
+        assert settled in (SettleOutcome.OK, SettleOutcome.ALREADY)
+        (found,) = client.publish("jobs", [Message("c", b"{}")])
+        assert found.status is PublishStatus.DUPLICATE
+        deliveries = consumer.receive(10, LIMIT_S)
+        assert [(each.id, each.crashes) for each in deliveries] == [("b", 0), ("c", 0)]
+        consumer.settle([Ack(each.receipt) for each in deliveries])
+        assert client.counts("jobs") == EMPTY
+
+
+def test_requests_that_were_given_up_leave_no_more_than_one_connection_open(pair: Pair) -> None:
+    """Else those who try again while a standby stalls would take all connections of the server."""
+    with pair.client(retry_timeout_s=LIMIT_S) as client:
+        client.declare(Queue("jobs"))
+        client.publish("jobs", [Message("a", b"{}")])
+        consumer = client.open_consumer("jobs", lease_s=600.0)
+        (held,) = consumer.receive(1, LIMIT_S)
+
+        pair.standby.pause()
+        client._session.retry_timeout_s = 0.2
+        for _ in range(10):
+            with pytest.raises(BackendUnavailable):
+                consumer.settle([Ack(held.receipt)])
+        eventually(lambda: pair.connections() <= 1, LIMIT_S, "only the first waits for the standby")
+        pair.standby.resume()
+        client._session.retry_timeout_s = LIMIT_S
+
+        (settled,) = consumer.settle([Ack(held.receipt)]).outcomes
+        assert settled in (SettleOutcome.OK, SettleOutcome.ALREADY)
+        assert client.counts("jobs") == EMPTY
+
+
+# -- a standby that takes over --------------------------------------------------------------------
+
+
+def test_a_standby_that_takes_over_has_every_job_and_workers_and_publishers_follow(
+    pair: Pair, tmp_path: Path
+) -> None:
+    started, finished, received = (ExecutionRecord(tmp_path / name) for name in ("s", "f", "r"))
+    audit = JobAudit()
+    with pair.client(retry_timeout_s=LIMIT_S) as client:
+        orchestrator = Orchestrator(client)
+        orchestrator.register(SCHEMA)
+
+        def publish(count: int) -> None:
+            left = [job_from_schema(SCHEMA, Numbered(number=number)) for number in range(count)]
+            audit.confirmed |= {job.id for job in left}
+            while left:
+                outcomes = orchestrator.publish_batch(SCHEMA.name, left)
+                unknown = {o.id for o in outcomes if o.status is PublishStatus.UNKNOWN}
+                left = [job for job in left if job.id in unknown]
+
+        publish(200)
+        files = {"finished": finished.path, "received": received.path}
+        worker = WorkerProcess(pair.url, started, prefetch=5, lease_s=6.0, job_s=0.01, **files)
+        try:
+            eventually(lambda: len(finished) >= 20, LIMIT_S, "the worker works")
+            before = len(received)
+            pair.primary.kill()
+            pair.standby.promote()
+            publish(50)
+            audit.faults.append(Fault(frozenset([worker.pid]), before, len(received), in_flight=5))
+            eventually(lambda: client.counts(SCHEMA.name) == EMPTY, LIMIT_S, "all is done")
+            worker.end()
+        finally:
+            worker.kill()
+        totals = audit.check(client, SCHEMA.name, started, finished, received)
+    assert (totals.done, totals.lost) == (250, 0)
+
+
+# -- servers that take no writes ------------------------------------------------------------------
+
+
+def test_a_standby_says_so_and_names_the_remedy(pair: Pair) -> None:
+    with pair.client(retry_timeout_s=LIMIT_S) as client:
+        client.declare(Queue("jobs"))
+        client.publish("jobs", [Message("a", b"{}")])
+    with pair.standby.client(retry_timeout_s=1.0) as reader:
+        eventually(lambda: reader.queues(), LIMIT_S, "the standby has the tables")
+        with pytest.raises(BackendUnavailable, match="target_session_attrs=read-write"):
+            reader.publish("jobs", [Message("b", b"{}")])
+        with pytest.raises(BackendUnavailable, match="target_session_attrs=read-write"):
+            reader.open_consumer("jobs").receive(1, 0.0)
+
+
+def test_a_server_that_was_made_read_only_says_so_and_goes_on_when_it_is_not(
+    start_postgresql: StartPostgreSQL,
+) -> None:
+    server = start_postgresql(fsync="off")
+    with server.client(retry_timeout_s=LIMIT_S) as client:
+        client.declare(Queue("jobs"))
+        client.publish("jobs", [Message("a", b"{}")])
+        consumer = client.open_consumer("jobs", lease_s=600.0)
+        (held,) = consumer.receive(1, LIMIT_S)
+
+        configure(server, "default_transaction_read_only", "on")
+        client._session.retry_timeout_s = 1.0
+        calls: list[Callable[[], object]] = [
+            lambda: client.publish("jobs", [Message("b", b"{}")]),
+            lambda: consumer.settle([Ack(held.receipt)]),
+            lambda: consumer.extend([held.receipt]),
+        ]
+        for call in calls:
+            with pytest.raises(BackendUnavailable, match="default_transaction_read_only"):
+                call()
+        configure(server, "default_transaction_read_only", "off")
+        client._session.retry_timeout_s = LIMIT_S
+
+        assert consumer.settle([Ack(held.receipt)]).outcomes == [SettleOutcome.OK]
+        (outcome,) = client.publish("jobs", [Message("b", b"{}")])
+        assert outcome.status is PublishStatus.ACCEPTED
+        assert client.counts("jobs") == QueueCounts(1, 0, 0, 0)
