@@ -86,13 +86,13 @@ test-docker: $(SYNCED) ## the contract on Redis and RabbitMQ in containers
 	  MINDTRACE_JOBS_TEST_REDIS=docker://$$redis MINDTRACE_JOBS_TEST_RABBITMQ=docker://$$rabbitmq \
 	  $(BIN)/pytest --quiet --contract-profile quick contract_tests/test_redis.py contract_tests/test_rabbitmq.py
 
-soak: $(SYNCED) ## minutes of work under faults: MINUTES=10 BACKENDS="sqlite redis rabbitmq" SEED=1
+soak: $(SYNCED) ## minutes of work under faults: MINUTES=10 BACKENDS="sqlite redis rabbitmq postgresql" SEED=1
 	@PYTHONPATH=testing $(BIN)/python -m soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(BACKENDS)
 
-stress: $(SYNCED) ## many threads on one client: SECONDS=60 THREADS=32 BACKENDS="memory sqlite redis rabbitmq"
+stress: $(SYNCED) ## many threads on one client: SECONDS=60 THREADS=32 BACKENDS="memory sqlite redis rabbitmq postgresql"
 	@PYTHONPATH=testing $(BIN)/python -m stress --seconds $(SECONDS) --threads $(THREADS) $(BACKENDS)
 
-fuzz: $(SYNCED) ## mutated envelopes into each backend: JOBS=100000 SEED=1 BACKENDS="memory sqlite redis rabbitmq"
+fuzz: $(SYNCED) ## mutated envelopes into each backend: JOBS=100000 SEED=1 BACKENDS="memory sqlite redis rabbitmq postgresql"
 	@PYTHONPATH=testing $(BIN)/python -m fuzz --jobs $(JOBS) $(if $(SEED),--seed $(SEED)) $(BACKENDS)
 
 docs: $(SYNCED) ## generate docs/capabilities.md from a run of the contract suite

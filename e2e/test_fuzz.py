@@ -7,6 +7,6 @@ import pytest
 from fuzz.__main__ import fuzz
 
 
-@pytest.mark.parametrize("backend", ["memory", "sqlite", "redis", "rabbitmq"])
+@pytest.mark.parametrize("backend", ["memory", "sqlite", "redis", "rabbitmq", "postgresql"])
 def test_each_mutated_envelope_is_run_or_becomes_a_dead_letter(backend: str, tmp_path: Path) -> None:
     assert fuzz(backend, tmp_path, jobs=1000, seed=7) == []

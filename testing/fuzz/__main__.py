@@ -19,6 +19,7 @@ from typing import Any
 
 from pydantic import Field
 
+from brokers.postgresql_server import PrivatePostgreSQL
 from brokers.rabbitmq_server import PrivateRabbitMQ
 from brokers.redis_server import PrivateRedis
 from mindtrace.jobs import (
@@ -38,7 +39,7 @@ from mindtrace.jobs.ports import Message
 from .amqp_properties import properties
 from .envelopes import SCHEMA, envelope
 
-BACKENDS = ("memory", "sqlite", "redis", "rabbitmq")
+BACKENDS = ("memory", "sqlite", "redis", "rabbitmq", "postgresql")
 _BATCH = 2000
 _RETRY_TIMEOUT_S = 60.0
 """How long a call may take: a busy broker lists thousands of dead letters of a hundred thousand."""
@@ -124,12 +125,12 @@ def fuzz(name: str, folder: Path, jobs: int, seed: int) -> list[str]:
     """Fuzz one backend, and return what is wrong."""
     if name == "rabbitmq":
         return _fuzz_rabbitmq(PrivateRabbitMQ(folder), jobs, seed)
-    if name == "redis":
-        server = PrivateRedis(folder)
+    if name in ("redis", "postgresql"):
+        server = PrivateRedis(folder) if name == "redis" else PrivatePostgreSQL(folder, fsync="off")
         try:
-            return _fuzz(server.start().client(), jobs, seed)
+            return _fuzz(server.start().client(retry_timeout_s=_RETRY_TIMEOUT_S), jobs, seed)
         finally:
-            server.kill()
+            server.close()
     return _fuzz(LocalClient() if name == "memory" else SQLiteClient(folder / "jobs.db"), jobs, seed)
 
 

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from brokers.postgresql_server import PrivatePostgreSQL
 from brokers.private_server import PrivateServer
 from brokers.rabbitmq_server import PrivateRabbitMQ
 from brokers.redis_server import PrivateRedis
@@ -167,8 +168,18 @@ def rabbitmq(folder: Path) -> Iterator[Environment]:
         yield Environment(f"{server.address.url}?heartbeat_s=2&prefetch={PREFETCH}", folder, server, stack, 3)
 
 
+@contextmanager
+def postgresql(folder: Path) -> Iterator[Environment]:
+    """A cluster that syncs each commit; its crash may take the leases of the last moment along."""
+    server = PrivatePostgreSQL(folder).start()
+    with ExitStack() as stack:
+        stack.callback(server.close)
+        yield Environment(server.url("mindtrace_jobs"), folder, server, stack, 2)
+
+
 ENVIRONMENTS: dict[str, Callable[[Path], AbstractContextManager[Environment]]] = {
     "sqlite": sqlite,
     "redis": redis,
     "rabbitmq": rabbitmq,
+    "postgresql": postgresql,
 }

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from brokers.postgresql_server import PrivatePostgreSQL
 from brokers.rabbitmq_server import PrivateRabbitMQ
 from brokers.redis_server import PrivateRedis
 from mindtrace.jobs import OrchestratorBackend
@@ -27,14 +28,14 @@ _SETTLED_S = 2.0
 
 
 @contextmanager
-def _served(server: PrivateRedis | PrivateRabbitMQ) -> Iterator[OrchestratorBackend]:
+def _served(server: PrivateRedis | PrivateRabbitMQ | PrivatePostgreSQL) -> Iterator[OrchestratorBackend]:
     try:
         server.start()
         time.sleep(_SETTLED_S)
         with server.client(retry_timeout_s=_RETRY_TIMEOUT_S) as client:
             yield client
     finally:
-        server.kill()
+        server.close()
 
 
 BACKENDS: dict[str, Callable[[Path], AbstractContextManager[OrchestratorBackend]]] = {
@@ -42,6 +43,7 @@ BACKENDS: dict[str, Callable[[Path], AbstractContextManager[OrchestratorBackend]
     "sqlite": lambda folder: detect_backend(f"sqlite:///{folder / 'jobs.db'}"),
     "redis": lambda folder: _served(PrivateRedis(folder)),
     "rabbitmq": lambda folder: _served(PrivateRabbitMQ(folder)),
+    "postgresql": lambda folder: _served(PrivatePostgreSQL(folder)),
 }
 
 
