@@ -59,8 +59,9 @@ class PostgreSQLClient(OrchestratorBackend):
         namespace: The schema of the tables, which is made where there is none. Clients of the same namespace
             share their queues.
         durability: What the server is set up to survive; declared in the capabilities, not changed by this.
-        poll_s: The longest, in seconds, that an idle consumer waits before it asks the server by itself.
-            Behind a pooler that gives each transaction another connection, nothing else wakes it.
+        poll_s: The longest, in seconds, that an idle consumer, or who waits for a result, waits before it
+            asks the server by itself. Behind a pooler that gives each transaction another connection,
+            nothing else wakes it.
         retry_timeout_s: How many seconds a call tries to reach the server before it fails.
         prepared: Whether to prepare statements. Behind a pooler that doesn't allow it, the client finds out.
         more_hosts: Host and port of each further server, to connect to the first that answers; with

@@ -5,6 +5,7 @@ waiting to us.
 """
 
 import os
+import secrets
 import selectors
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
@@ -19,6 +20,9 @@ from .errors import ConnectFailed, ConnectionBroke, RefusedByServer
 Parameter = bytes | None
 _SLICE_S = 0.25
 """How often a wait looks whether it is to end early."""
+_DROP_EVERY = 256
+"""After how many statements to drop notifications. Behind a pooler, those that others listen for come to any
+connection, and the driver keeps them until they are read."""
 _NOTHING = pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK
 
 
@@ -83,8 +87,12 @@ class Connection:
         self._pg.nonblocking = 1
         self.prepares = prepares
         self._prepared: dict[str, bytes] = {}
-        self._names = count()
-        """Numbers of statements, none twice: PgBouncer takes a name for used even if its statement failed."""
+        self._executed = 0
+        prefix = b"mtj_" + secrets.token_hex(8).encode()
+        self._names = (b"%s_%d" % (prefix, number) for number in count())
+        """Names of statements. No other connection has them: behind a pooler, the server may know a statement
+        of another client by that name, and would run it. None comes twice: PgBouncer takes a name for used
+        even if its statement failed."""
         self._is_over = is_over
         self._selector = make_selector()
         self._selector.register(self._pg.socket, selectors.EVENT_READ)
@@ -114,7 +122,10 @@ class Connection:
             ConnectionBroke: the connection broke, or no answer came in time; the statement may have run.
         """
         until = monotonic() + timeout_s
+        self._executed += 1
         try:
+            if self._executed % _DROP_EVERY == 0:
+                self.notifications()
             return self._execute(statement, parameters, until)
         except RefusedByServer as error:
             if error.ends_connection:
@@ -131,7 +142,7 @@ class Connection:
             if self.prepares:
                 name = self._prepared.get(sql)
                 if name is None:
-                    name = b"mtj%d" % next(self._names)
+                    name = next(self._names)
                     pg.send_prepare(name, sql.encode())
                     self._result(until)
                     self._prepared[sql] = name

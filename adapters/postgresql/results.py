@@ -165,12 +165,10 @@ class PostgreSQLEndedJobs(EndedJobs):
         first_looks = bool(self._looks)
         longest_s = self._looks.pop(0) if first_looks else max(0.0, self._next_poll - monotonic())
         told = self._waiter.wait(min(timeout_s, longest_s))
-        if told:
-            return _named(told)
-        if first_looks or monotonic() >= self._next_poll:
+        if (first_looks and not told) or monotonic() >= self._next_poll:
             self._next_poll = monotonic() + self._poll_s
             return None
-        return []
+        return _named(told)
 
     def close(self) -> None:
         self._waiter.close()
