@@ -18,7 +18,7 @@ BENCH := build/bench
 # Each library that is measured has an environment of its own: they don't agree on the versions of what they need.
 PEERS := $(patsubst benchmarks/environments/%.txt,$(BENCH)/%/.synced,$(wildcard benchmarks/environments/*.txt))
 MEASURE := $(BIN)/python -m benchmarks run --rounds 5 --scale 0.5 --backlogs 1000 10000 100000 1000000
-FULL := $(foreach name,local redis rabbitmq,$(BENCH)/results/$(name).json)
+FULL := $(foreach name,local redis rabbitmq postgresql,$(BENCH)/results/$(name).json)
 FOLDERS := $(shell find src domain ports application adapters cli contract_tests/suite -type d -not -name __pycache__)
 
 export UV_PROJECT_ENVIRONMENT := $(VENV)
@@ -107,10 +107,11 @@ bench: $(SYNCED) $(PEERS) ## measure the parts, and other libraries beside this 
 	@$(BIN)/pytest --quiet benchmarks/microbenchmarks --benchmark-only
 	@$(BIN)/python -m benchmarks run --rounds 1 --scale 0.2 --out $(BENCH)/results/quick.json
 
-bench-full: $(SYNCED) $(PEERS) ## the same with medians of five, and backlogs of up to a million: half an hour
+bench-full: $(SYNCED) $(PEERS) ## the same with medians of five, backlogs of up to a million, and a snapshot that is held: two hours
 	@$(MEASURE) --broker memory --broker sqlite --out $(BENCH)/results/local.json
 	@$(MEASURE) --broker redis --out $(BENCH)/results/redis.json
 	@$(MEASURE) --broker rabbitmq --out $(BENCH)/results/rabbitmq.json
+	@$(MEASURE) --broker postgresql --held 10 --out $(BENCH)/results/postgresql.json
 
 bench-report: $(SYNCED) $(PEERS) ## write docs/benchmarks.md and its plots from the results of bench-full
 	@$(BENCH)/plots/bin/python -m benchmarks.plots $(FULL)

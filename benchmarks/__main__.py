@@ -12,6 +12,7 @@ from .scenarios import (
     backlog,
     comparison,
     concurrent,
+    held_snapshot,
     latency,
     many_waiting,
     memory,
@@ -34,6 +35,7 @@ def main() -> int:
     run.add_argument("--rounds", type=int, default=1)
     run.add_argument("--scale", type=float, default=0.5, help="how many jobs, 1 being all")
     run.add_argument("--backlogs", type=int, nargs="+", default=[1_000, 10_000])
+    run.add_argument("--held", type=float, default=0.0, help="minutes to hold a snapshot, 0 for not at all")
     run.add_argument("--out", type=Path, default=RESULTS / "results.json")
     tell = commands.add_parser("report", help="write the page of results")
     tell.add_argument("results", type=Path, nargs="*", default=[RESULTS / "results.json"])
@@ -56,6 +58,8 @@ def main() -> int:
             web.measure(results, web.choose(names, options.peer), options.rounds, options.scale)
             memory.measure(results, contenders, urls, options.scale)
             backlog.measure(results, urls, tuple(options.backlogs), options.rounds)
+            if options.held:
+                held_snapshot.measure(results, contenders, options.held)
         finally:
             results.write(options.out)
     for figure in results.figures:

@@ -81,6 +81,11 @@ CONTENDERS = (
     Contender("rabbitmq", "dramatiq", "dramatiq", 1_000, 0, 4_000, queue_type="quorum"),
     Contender("rabbitmq", "celery", "celery", 1_000, 0, 3_000),
     Contender("rabbitmq", "taskiq", "taskiq", 1_000, 0, 4_000, 4_000),
+    Contender("postgresql", "ours", None, 1_000, 20_000, 20_000),
+    Contender("postgresql", "ours", None, 1_000, 20_000, 20_000, 4_000, concurrency=100),
+    Contender("postgresql", "procrastinate", "procrastinate", 500, 2_000, 1_000),
+    Contender("postgresql", "pgqueuer", "pgqueuer", 1_000, 10_000, 10_000, 4_000),
+    Contender("postgresql", "saq", "saq", 500, 0, 1_000, 1_000),
 )
 
 
@@ -145,8 +150,8 @@ class Running:
             self._worker = self._start(words, stdin=subprocess.DEVNULL, stdout=self._log)
         return began
 
-    def wait_for(self, kind: str, number: int) -> list[float]:
-        """Wait until so many jobs of a kind have begun, and return when each did."""
+    def wait_for(self, kind: str, number: int, *, after: int = 0) -> list[float]:
+        """Wait until so many jobs of a kind have begun, and return when each did but for the first ones."""
         give_up = time.monotonic() + LIMIT_S
         while not self.record.moment(kind, number):
             if time.monotonic() > give_up or self._publisher.poll() is not None:
@@ -154,7 +159,16 @@ class Running:
             if self._worker is not None and self._worker.poll() is not None:
                 raise RuntimeError(f"{self.subject.library}: its worker ended: {self._told()}")
             time.sleep(0.002)
-        return self.record.moments(kind, number)
+        return self.record.moments(kind, number, after=after)
+
+    @contextmanager
+    def stopped_worker(self) -> Iterator[None]:
+        """Stop the worker's processes, and let them go on."""
+        os.killpg(self._worker.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self._worker.pid, signal.SIGCONT)
 
     @property
     def worker_memory_mib(self) -> float:

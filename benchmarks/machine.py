@@ -5,8 +5,13 @@ import platform
 import subprocess
 from pathlib import Path
 
+import psycopg
 from pika import BlockingConnection, URLParameters
 from redis import Redis
+
+_POSTGRESQL = """
+    SELECT current_setting('server_version'), current_setting('synchronous_commit'), current_setting('fsync')
+"""
 
 
 def describe(urls: dict[str, str]) -> dict[str, str]:
@@ -26,6 +31,10 @@ def describe(urls: dict[str, str]) -> dict[str, str]:
         with BlockingConnection(URLParameters(urls["rabbitmq"])) as connection:
             properties = connection._impl.server_properties
             found["rabbitmq"] = f"{properties['version']} on {properties['platform']}"
+    if "postgresql" in urls:
+        with psycopg.connect(urls["postgresql"]) as connection:
+            row = connection.execute(_POSTGRESQL).fetchone()
+        found["postgresql"] = "{}, synchronous_commit={}, fsync={}".format(*row)
     return found
 
 

@@ -18,7 +18,7 @@ PANELS = {
     "drain": "drained, no-op jobs, jobs/s",
     "latency_p50": "idle latency p50, ms",
 }
-TITLES = {"sqlite": "SQLite", "redis": "Redis", "rabbitmq": "RabbitMQ"}
+TITLES = {"sqlite": "SQLite", "redis": "Redis", "rabbitmq": "RabbitMQ", "postgresql": "PostgreSQL"}
 COLOURS = {"ours": "#1f6f8b", "bare": "#b8b8b8", "peer": "#e0a458"}
 
 

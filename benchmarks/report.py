@@ -5,11 +5,17 @@ from functools import partial
 from pathlib import Path
 
 from .peer import AT_LEAST_ONCE, CONFIRMED
-from .results import COMPARISON, Figure, Results, ratio
+from .results import COMPARISON, HELD, Figure, Results, ratio
 from .scenarios.many_waiting import CONCURRENCY, WAIT_S
 
 OURS, INCUMBENT = "this project", "mindtrace-jobs 0.16"
-BROKERS = {"memory": "In memory", "sqlite": "SQLite", "redis": "Redis", "rabbitmq": "RabbitMQ"}
+BROKERS = {
+    "memory": "In memory",
+    "sqlite": "SQLite",
+    "redis": "Redis",
+    "rabbitmq": "RabbitMQ",
+    "postgresql": "PostgreSQL",
+}
 COLUMNS = {
     "publish": ("one by one", "jobs/s"),
     "publish_batch": ("in a batch", "jobs/s"),
@@ -32,6 +38,13 @@ WEB = {
     "ping p99, away": "broker away: ping p99, ms",
     "longest ping, away": "longest, ms",
 }
+HELD_TOLD = """## While a snapshot is held
+
+A server for each library: how fast one worker drains before and after another session has held a
+`REPEATABLE READ` transaction for some minutes, as a backup does, while jobs flow. PostgreSQL
+keeps all rows that die meanwhile.
+
+"""
 WEB_TOLD = """## In a web service
 
 FastAPI in one process of uvicorn, the same for all but for the library that publishes: this project's
@@ -58,8 +71,8 @@ worker's process to its first job. *Latency* is from the publish call to the beg
 idle worker; here the workers of all are idle at once, and their publishers take short turns, since a
 machine's mood changes from one minute to the next. A quorum queue of RabbitMQ delivers a job once it is on
 disk, a classic one before; so each kind is held against its own. This project's queues are quorum queues,
-but for those with priorities. Redis keeps nothing on disk, for all alike. The plots' whiskers say how far the
-rounds lie apart.
+but for those with priorities. Redis keeps nothing on disk, for all alike; PostgreSQL syncs each commit
+(`synchronous_commit=on`), for all alike. The plots' whiskers say how far the rounds lie apart.
 """
 
 
@@ -75,15 +88,8 @@ def write(runs: list[Results], page: Path) -> None:
                 if plot.exists():
                     parts.append(f"![{title}: publishing, draining, latency](benchmarks/{broker}.png)\n")
                 parts.append(limits(run, broker))
-    parts += [
-        concurrent(runs),
-        many_waiting(runs),
-        web(runs),
-        backlogs(runs),
-        memory(runs),
-        failures(runs),
-        machine(runs),
-    ]
+    sections = (concurrent, many_waiting, web, backlogs, held, memory, failures, machine)
+    parts += [section(runs) for section in sections]
     page.write_text("\n".join(part for part in parts if part), "utf-8")
 
 
@@ -204,6 +210,24 @@ def backlogs(runs: list[Results]) -> str:
     ]
     told = "## By how many jobs wait\n\nThis project: jobs/s of a new consumer's first 900.\n\n"
     return told + table(["", *(f"{size:,}" for size in sizes)], rows)
+
+
+def held(runs: list[Results]) -> str:
+    names = {
+        "before": "before, jobs/s",
+        "after": "at the end, jobs/s",
+        "ratio": "ratio",
+        "jobs": "jobs meanwhile",
+    }
+    rows = [
+        [one.library, *(shown(run.find(HELD, one.broker, one.library, name)) for name in names)]
+        for run in runs
+        for one in run.figures
+        if one.scenario == HELD and one.name == "before"
+    ]
+    if not rows:
+        return ""
+    return HELD_TOLD + table(["", *names.values()], rows)
 
 
 def memory(runs: list[Results]) -> str:
@@ -331,6 +355,7 @@ CHECKS = (
     rabbitmq_batch,
     partial(latency, "rabbitmq", queue_type="quorum queue"),
     partial(latency, "rabbitmq", queue_type="classic queue"),
+    partial(latency, "postgresql"),
     partial(
         limit,
         "rabbitmq",

@@ -8,6 +8,8 @@ from typing import Any
 
 COMPARISON = "field"
 """The scenario whose figures compare all libraries, as files of results name it."""
+HELD = "held snapshot"
+"""The scenario in which a transaction is held open."""
 
 
 @dataclass(frozen=True, slots=True)

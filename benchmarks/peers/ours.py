@@ -22,10 +22,11 @@ SETTINGS = {
     "sqlite": "one process on a file that is synced (WAL, synchronous=FULL)",
     "redis": "one process, adaptive batches",
     "rabbitmq": f"one process, prefetch=adaptive (it is 1 by default); quorum queue, {CONFIRMED}",
+    "postgresql": "one process, adaptive batches; synchronous_commit=on",
 }
 if PRIORITY:
     SETTINGS["rabbitmq"] = SETTINGS["rabbitmq"].replace("quorum", "classic")
-EXTRAS = {"redis": ("redis", "hiredis"), "rabbitmq": ("pika",)}
+EXTRAS = {"redis": ("redis", "hiredis"), "rabbitmq": ("pika",), "postgresql": ("psycopg",)}
 
 
 class Runner(Consumer):
@@ -38,7 +39,7 @@ class Runner(Consumer):
 
 
 class AsyncRunner(Runner):
-    """Waits as a task, beside others; on Redis and RabbitMQ this is what SAQ, arq and taskiq do."""
+    """Waits as a task, beside others; this is what SAQ, arq, taskiq, procrastinate and PGQueuer do."""
 
     concurrency = PLACE.concurrency
 

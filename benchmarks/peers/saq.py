@@ -1,4 +1,4 @@
-"""SAQ on Redis."""
+"""SAQ on Redis or PostgreSQL."""
 
 import sys
 
@@ -21,11 +21,16 @@ async def spin(ctx: object, *, x: float, y: float) -> None:
 
 
 queue = Queue.from_url(PLACE.url, name=PLACE.queue)
+SETTINGS = {
+    "redis": "100 at once, no results",
+    "postgresql": "100 at once, no results, a pool of 20 connections",
+}
+DRIVERS = {"redis": ("redis", "hiredis"), "postgresql": ("psycopg", "psycopg-pool")}
 settings = {"queue": queue, "functions": [no_op, wait, spin], "concurrency": 100}
 
 
 class Measured(Peer):
-    about = About("SAQ", "a sweep aborts what hangs", "100 at once, no results", ("saq", "redis", "hiredis"))
+    about = About("SAQ", "a sweep aborts what hangs", SETTINGS[PLACE.broker], ("saq", *DRIVERS[PLACE.broker]))
     worker = [sys.executable, "-m", "saq", "--quiet", "benchmarks.peers.saq.settings"]
 
     async def open(self) -> None:

@@ -6,7 +6,7 @@ longest *pause* is that of a task that sleeps for a millisecond at a time; on a 
 such. Its longest *step* is the CPU time of one callback, which the rest of the machine doesn't change.
 Without the rest of the benchmark:
 
-    .venv/bin/python -m benchmarks.scenarios.concurrent [redis|rabbitmq|sqlite …]
+    .venv/bin/python -m benchmarks.scenarios.concurrent [redis|rabbitmq|sqlite|postgresql …]
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from ..results import Results
 from brokers.proxy import Disruption, Proxy  # isort: skip - which `..brokers` makes importable
 
 PUBLISHERS = 64
-ALONE = {"redis": 4_000, "rabbitmq": 800, "sqlite": 400}
+ALONE = {"redis": 4_000, "rabbitmq": 800, "sqlite": 400, "postgresql": 800}
 """How many jobs one alone publishes, at scale 1."""
 MORE = 8
 """How many times as many 64 do."""
