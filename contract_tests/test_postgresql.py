@@ -326,8 +326,13 @@ def test_a_user_with_no_more_than_the_documented_privileges_is_enough(postgresql
 def test_the_contract_holds_behind_a_pooler_that_gives_each_transaction_another_connection(
     postgresql_address: Address, start_pgbouncer: StartPgBouncer, max_prepared_statements: int
 ) -> None:
-    """Whether or not it lets statements be prepared; no notification comes, so that consumers must look."""
-    pooler = start_pgbouncer(postgresql_address, max_prepared_statements=max_prepared_statements)
+    """Whether or not it lets statements be prepared; no notification comes, so that consumers must look.
+
+    Each check has tables of its own, and a connection to the server that has known many is slow where others
+    are made, so it lives for some seconds only.
+    """
+    settings = {"max_prepared_statements": max_prepared_statements, "server_lifetime": 5}
+    pooler = start_pgbouncer(postgresql_address, **settings)
 
     class PgBouncerHarness(PostgreSQLHarness):
         def __init__(self) -> None:

@@ -68,6 +68,8 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
         self._unclaimed: list[str] = []
         """The receipts of jobs that an unanswered request took for nobody."""
         self._scan = Scan()
+        self._looked_whole = True
+        """Whether the last look was from the beginning of the queue."""
         self._next_sweep = 0.0
         self._next_event_s: float | None = None
         self._looks: list[float] = []
@@ -128,6 +130,8 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
             pause_s = min(pause_s, self._next_event_s)
         if self._looks:
             pause_s = min(pause_s, self._looks.pop(0))
+        if not self._looked_whole:
+            pause_s = min(pause_s, max(0.0, self._scan.whole_in_s()))
         if pause_s > 0 and not self._interrupted.is_set() and not self._closed:
             self._waiter.wait(pause_s)
 
@@ -222,17 +226,22 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
             if not known and count <= 0:
                 return Settled([self._end(each.receipt, took_effect=False) for each in settlements], [])
             now, count = monotonic(), min(count, _MAX_BATCH)
-            is_whole = self._scan.is_whole(now)
-            sweeps = sweeps or (count > 0 and now >= self._next_sweep)
+            is_whole = count > 0 and self._scan.is_whole(now)
+            sweeps = sweeps or is_whole or (count > 0 and now >= self._next_sweep)
             if sweeps:
                 self._next_sweep = now + _SWEEP_S
             starts = self._scan.starts(is_whole=is_whole)
-            look = Look(count, starts, self._scan.returned, sweeps, is_to_wait)
+            sweep_s = self._scan.sweep_s(now, is_whole=is_whole) if sweeps else None
+            look = Look(count, starts, self._scan.returned, sweep_s, is_to_wait)
             request = self._requests.settlement(self._key, known, look)
             answer = self._requests.send(request)
             deliveries = self._take_answer(request, answer, count)
+            if sweeps:
+                is_all = parse_int(answer.value(answer.rows - 1, 6)) == 1
+                self._scan.swept(now, is_all=is_all, is_whole=is_whole)
             if is_whole:
                 self._scan.was_whole(now)
+            self._looked_whole = is_whole
             ends = self._ends(request.receipts, parse_lost(answer))
             outcomes = [
                 ends.pop(receipt) if receipt in ends else self._end(receipt, took_effect=False)

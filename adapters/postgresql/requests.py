@@ -37,13 +37,13 @@ class Look(NamedTuple):
     """How many at most."""
     starts: bytes
     returned: int
-    sweeps: bool
-    """Whether to look for what is due and for leases that have ended."""
+    sweep_s: float | None
+    """How many seconds to look back for what is due and for leases that have ended; None for not at all."""
     is_to_wait: bool
     """Whether the consumer waits where there is nothing."""
 
 
-NO_LOOK = Look(0, int8s([0]), 0, False, False)
+NO_LOOK = Look(0, int8s([0]), 0, None, False)
 
 
 class Requests:
@@ -87,7 +87,7 @@ class Requests:
             float8(self._lease_s),
             look.starts,
             int8(look.returned),
-            boolean(look.sweeps),
+            None if look.sweep_s is None else float8(look.sweep_s),
             boolean(look.is_to_wait),
         ]
         return Request(token, self._statements.settle_and_take, parameters, batch.receipts if batch else [])

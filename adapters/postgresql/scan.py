@@ -1,5 +1,6 @@
-"""Where in a queue a consumer looks for ready jobs."""
+"""Where in a queue a consumer looks for ready jobs, and for what comes to its time."""
 
+from math import inf
 from time import monotonic
 
 from .wire import int8s
@@ -9,6 +10,9 @@ _WHOLE_LOOK_S = 1.0
 took, and gave back by dying within that statement, stands there."""
 _SHARE = 20
 """How many times as long as such a look takes to wait before the next."""
+_LATE_S = 1.0
+"""How long after its time a row may become visible, as its transaction may be slow to commit. What comes
+later still is found by a look from the beginning."""
 _LEVELS = 10
 _LEVEL = 1 << 56
 """How far apart the levels of priority are in a place."""
@@ -24,10 +28,27 @@ class Scan:
         self.returned = 0
         """How often jobs had returned to their old places by the last look."""
         self._next_whole = 0.0
+        self._swept = -inf
+        """When all that had come to its time was swept."""
 
     def is_whole(self, now: float) -> bool:
         """Whether to look from the beginning."""
         return now >= self._next_whole
+
+    def whole_in_s(self) -> float:
+        """In how many seconds to look from the beginning."""
+        return self._next_whole - monotonic()
+
+    def sweep_s(self, now: float, *, is_whole: bool) -> float:
+        """How many seconds to look back for what has come to its time, and wasn't swept before."""
+        return inf if is_whole else now - self._swept + _LATE_S
+
+    def swept(self, began: float, *, is_all: bool, is_whole: bool) -> None:
+        """Note a sweep that began then, and whether it took all that it was to look for."""
+        if is_all:
+            self._swept = began
+        elif is_whole:
+            self._swept = -inf
 
     def starts(self, *, is_whole: bool) -> bytes:
         """Where to look from on each level, as the server is told."""

@@ -103,7 +103,8 @@ _RESULTS = """
     LEFT JOIN {s}.result r ON r.queue = q.key AND r.id = a.id AND (j.id IS NULL OR j.death IS NOT NULL)
     WHERE q.name = $1 AND (
       a.id IS NULL OR j.death IS NOT NULL OR r.id IS NOT NULL OR j.id IS NULL AND EXISTS (
-        SELECT FROM {s}.ended e WHERE e.queue = q.key AND e.ids @> ARRAY[a.id]
+        SELECT FROM {s}.ended e
+        WHERE e.queue = q.key AND e.number >= {s}.first_ended(q.key) AND e.ids @> ARRAY[a.id]
       )
     )
 """

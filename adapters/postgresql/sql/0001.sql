@@ -85,6 +85,7 @@ CREATE TABLE ended (
   queue int NOT NULL,
   number bigint NOT NULL,
   ids text[] COLLATE "C" NOT NULL,
+  first bigint, -- of some rows: all rows of the queue before this number had been deleted by then
   PRIMARY KEY (queue, number)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 
@@ -146,28 +147,37 @@ BEGIN
 END
 $$;
 
--- Make ready what is due, and take back what was leased too long; drop what is remembered long enough.
-CREATE FUNCTION sweep(q queue) RETURNS void LANGUAGE plpgsql VOLATILE
+-- Make ready what is due, and take back what was leased too long; drop what is remembered long enough. Looks at what
+-- came to its time after p_from, so as not to read again what was swept before: a held snapshot keeps those rows. Answers
+-- whether that was all.
+CREATE FUNCTION sweep(q queue, p_from timestamptz) RETURNS boolean LANGUAGE plpgsql VOLATILE
 SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
 DECLARE
   now timestamptz := clock_timestamp();
   before bigint;
   r request;
   has_moved boolean := false;
+  readied int := 0;
+  ended int := 0;
+  dropped int;
 BEGIN
-  IF EXISTS (SELECT FROM job WHERE queue = q.key AND due <= now) THEN
+  IF EXISTS (SELECT FROM job WHERE queue = q.key AND due > p_from AND due <= now) THEN
     before := nextval('block') << 16;
     UPDATE job SET place = place_now(q.kind, priority), seq = before + d.n, due = NULL
     FROM (
       SELECT first.at, row_number() OVER () AS n FROM (
-        SELECT ctid AS at FROM job WHERE queue = q.key AND due <= now ORDER BY due, seq LIMIT 500 FOR UPDATE SKIP LOCKED
+        SELECT ctid AS at FROM job WHERE queue = q.key AND due > p_from AND due <= now
+        ORDER BY due, seq LIMIT 500 FOR UPDATE SKIP LOCKED
       ) first
     ) d WHERE job.ctid = d.at;
+    GET DIAGNOSTICS readied = ROW_COUNT;
     has_moved := true;
   END IF;
   FOR r IN
-    SELECT * FROM request WHERE queue = q.key AND ends <= now ORDER BY ends LIMIT 100 FOR UPDATE SKIP LOCKED
+    SELECT * FROM request WHERE queue = q.key AND ends > p_from AND ends <= now
+    ORDER BY ends LIMIT 100 FOR UPDATE SKIP LOCKED
   LOOP
+    ended := ended + 1;
     IF r.places = '{}' THEN
       DELETE FROM request WHERE token = r.token;
       CONTINUE;
@@ -184,32 +194,54 @@ BEGIN
   END LOOP;
   IF has_moved AND q.receivers_wait_until > now THEN PERFORM wake(q.key, 'r'); END IF;
   DELETE FROM result WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM result WHERE queue = q.key AND expires <= now LIMIT 500 FOR UPDATE SKIP LOCKED
+    SELECT ctid FROM result WHERE queue = q.key AND expires > p_from AND expires <= now LIMIT 500 FOR UPDATE SKIP LOCKED
   ));
+  GET DIAGNOSTICS dropped = ROW_COUNT;
+  RETURN readied < 500 AND ended < 100 AND dropped < 500;
 END
 $$;
 
--- Remember of no more than about the last 10,000 jobs of a queue that they ended.
-CREATE FUNCTION forget_ended(p_queue int) RETURNS void LANGUAGE sql VOLATILE
-SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off AS $$
-  DELETE FROM ended WHERE queue = p_queue AND number < (
-    SELECT max(s.number) FROM (
-      SELECT number, sum(cardinality(ids)) OVER (ORDER BY number DESC) AS upto FROM ended WHERE queue = p_queue
-    ) s WHERE s.upto > 10000
+-- The number of a queue before which all that is remembered of its ended jobs was deleted: it is read in the last rows.
+CREATE FUNCTION first_ended(p_queue int) RETURNS bigint LANGUAGE sql STABLE
+SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
+  SELECT coalesce(
+    (SELECT first FROM ended WHERE queue = p_queue AND first IS NOT NULL ORDER BY number DESC LIMIT 1), 0
   )
 $$;
 
+-- Remember that jobs ended, of no more than about the last 10,000 jobs of a queue.
+CREATE FUNCTION note_ended(p_queue int, p_ids text[]) RETURNS void LANGUAGE plpgsql VOLATILE
+SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
+DECLARE
+  next bigint := nextval('ending');
+  since bigint;
+  until bigint;
+BEGIN
+  IF next % 64 = 0 THEN
+    since := first_ended(p_queue);
+    SELECT coalesce(max(s.number), since) INTO until FROM (
+      SELECT number, sum(cardinality(ids)) OVER (ORDER BY number DESC) AS upto
+      FROM ended WHERE queue = p_queue AND number >= since
+    ) s WHERE s.upto > 10000;
+    DELETE FROM ended WHERE queue = p_queue AND number >= since AND number < until;
+  END IF;
+  INSERT INTO ended (queue, number, ids, first) VALUES (p_queue, next, p_ids, until);
+END
+$$;
+
 -- Settle deliveries and take further jobs. Returns a row for each job taken, and a last one of another meaning:
--- place: all transactions before this one were seen, so that nothing more can become ready there; seq: queue.returned; id: the settlements whose leases were lost, counted
--- from 1, with commas; number: milliseconds until something is due or a lease ends; attempt: 1 if it was announced just
--- now that somebody waits.
+-- place: all transactions before this one were seen, so that nothing more can become ready there; seq: queue.returned;
+-- id: the settlements whose leases were lost, counted from 1, with commas; number: milliseconds until something is due or
+-- a lease ends; attempt: 1 if it was announced just now that somebody waits; crashes: 1 if all was swept.
 CREATE FUNCTION settle_and_take(
   p_queue int, p_token bigint, p_again boolean, p_answered bigint[],
   p_tokens bigint[], -- of the leases of all that is settled
   p_places bigint[], p_seqs bigint[], p_owners bigint[], p_results bytea[], p_ttls float8[], -- acks
   p_ops text, p_other_places bigint[], p_other_seqs bigint[], p_other_owners bigint[], -- the others: r, d or l
   p_delays float8[], p_reasons bytea[], p_errors bytea[],
-  p_take int, p_lease_s float8, p_from bigint[], p_returned bigint, p_sweep boolean, p_wait boolean
+  p_take int, p_lease_s float8, p_from bigint[], p_returned bigint,
+  p_sweep float8, -- how many seconds to look back for what has come to its time: NULL for not at all, or infinity
+  p_wait boolean
 ) RETURNS TABLE (
   place bigint, seq bigint, id text, body bytea, attempt int, number int, crashes int
 ) LANGUAGE plpgsql VOLATILE
@@ -231,6 +263,8 @@ DECLARE
   seen_before bigint;
   announced int := 0;
   next_ms int;
+  sweep_from timestamptz := '-infinity';
+  is_swept boolean := false;
 BEGIN
   SELECT * INTO q FROM queue WHERE key = p_queue AND name IS NOT NULL;
   IF NOT FOUND THEN RAISE EXCEPTION 'no such queue' USING ERRCODE = 'MJ404'; END IF;
@@ -250,8 +284,9 @@ BEGIN
     -- A lease that a crash of the server takes back is as good as lost, so nobody need wait for the disk.
     PERFORM set_config('synchronous_commit', 'off', true);
   END IF;
-  IF p_sweep THEN
-    PERFORM sweep(q);
+  IF p_sweep IS NOT NULL THEN
+    IF p_sweep < 'infinity' THEN sweep_from := clock_timestamp() - p_sweep * interval '1 s'; END IF;
+    is_swept := sweep(q, sweep_from);
     SELECT * INTO q FROM queue WHERE key = p_queue;
   END IF;
 
@@ -285,8 +320,7 @@ BEGIN
     END IF;
     IF silent_ids IS NOT NULL THEN
       DELETE FROM result WHERE queue = p_queue AND id = ANY (silent_ids); -- of an earlier job of the same id
-      INSERT INTO ended (queue, number, ids) VALUES (p_queue, nextval('ending'), silent_ids);
-      IF currval('ending') % 64 = 0 THEN PERFORM forget_ended(p_queue); END IF;
+      PERFORM note_ended(p_queue, silent_ids);
     END IF;
     FOR i IN 1 .. length(p_ops) LOOP
       IF NOT settle_other(
@@ -354,8 +388,8 @@ BEGIN
   END IF;
   IF taken = 0 AND p_wait THEN
     SELECT ceil(1000 * extract(epoch FROM least(
-        (SELECT min(due) FROM job WHERE queue = p_queue AND due IS NOT NULL),
-        (SELECT min(ends) FROM request WHERE queue = p_queue),
+        (SELECT min(due) FROM job WHERE queue = p_queue AND due > sweep_from),
+        (SELECT min(ends) FROM request WHERE queue = p_queue AND ends > sweep_from),
         clock_timestamp() + interval '1 h'
       ) - clock_timestamp()))::int INTO next_ms;
     IF q.receivers_wait_until < clock_timestamp() + interval '5 s' THEN
@@ -365,7 +399,7 @@ BEGIN
     END IF;
   END IF;
   RETURN QUERY SELECT CASE WHEN q.kind = 'stack' THEN 0 ELSE seen_before END, q.returned, array_to_string(lost, ','),
-    NULL::bytea, announced, next_ms, taken;
+    NULL::bytea, announced, next_ms, is_swept::int;
 END
 $$;
 
@@ -449,7 +483,7 @@ DECLARE
 BEGIN
   SELECT * INTO q FROM queue WHERE name = p_queue;
   IF NOT FOUND THEN RAISE EXCEPTION 'no such queue' USING ERRCODE = 'MJ404'; END IF;
-  PERFORM sweep(q); -- what was leased too long waits, too
+  PERFORM sweep(q, '-infinity'); -- what was leased too long waits, too
   WITH gone AS (
     DELETE FROM job WHERE ctid = ANY (ARRAY(
       SELECT ctid FROM job WHERE queue = q.key AND place IS NOT NULL AND token IS NULL
