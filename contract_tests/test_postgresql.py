@@ -353,8 +353,8 @@ def test_behind_a_pooler_no_client_runs_the_statement_of_another(
 ) -> None:
     """Two clients have prepared theirs on two connections to the server; then one comes to the other's."""
     pooler = start_pgbouncer(postgresql_address, max_prepared_statements=0, default_pool_size=2)
-    for schema, ids in ((namespace, "a"), (other_namespace, "")):
-        with client_of(postgresql_address, schema) as direct:
+    for each, ids in ((namespace, "a"), (other_namespace, "")):
+        with client_of(postgresql_address, each) as direct:
             direct.declare(Queue("jobs"))
             direct.publish("jobs", [Message(id_, b"{}") for id_ in ids])
     with (
