@@ -322,6 +322,7 @@ def test_a_user_with_no_more_than_the_documented_privileges_is_enough(postgresql
 # -- behind a pooler ------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("max_prepared_statements", [0, 100])
 def test_the_contract_holds_behind_a_pooler_that_gives_each_transaction_another_connection(
     postgresql_address: Address, start_pgbouncer: StartPgBouncer, max_prepared_statements: int

@@ -75,7 +75,7 @@ def as_told_by(url: str, output: str) -> str:
 
 # On the default backend, which the page shows, each time; on the others it takes as long again.
 @pytest.fixture(
-    params=["file", *(pytest.param(name, marks=pytest.mark.long) for name in ("redis", "rabbitmq"))]
+    params=[pytest.param(name, marks=[] if name == "file" else pytest.mark.long) for name in BACKENDS]
 )
 def environment(request: pytest.FixtureRequest) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MINDTRACE_JOBS_")}

@@ -35,7 +35,7 @@ KILLS = max(4, TRANSACTIONS // 50)
 SERVER_KILLS = 2
 LIMIT_S = 60.0 + TRANSACTIONS / 2
 
-pytestmark = pytest.mark.timeout(2 * LIMIT_S + 600)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(2 * LIMIT_S + 600)]
 
 
 class Publisher:
