@@ -34,6 +34,9 @@ class TableHarness(Harness):
             for queue in client.queues():
                 client.delete(queue.name)
 
+    def close(self) -> None:
+        self.folder.cleanup()
+
 
 def break_connection(database: Database) -> None:
     """Break the connection without telling: the next statement fails."""
