@@ -149,7 +149,11 @@ def _pooler(look: _Look) -> Iterator[Finding]:
         what = (
             "a pooler in transaction mode is in between: idle consumers aren't woken, and look every poll_s"
         )
-        yield doubtful("pooler", what, "connect to the server itself, or use the pooler's session mode")
+        yield doubtful(
+            "pooler",
+            what,
+            "set poll_s to a delay that you accept; or connect to the server itself, or in session mode",
+        )
     else:
         yield good("pooler", "a pooler in session mode is in between")
 
