@@ -396,7 +396,8 @@ def test_a_user_with_the_documented_grants_works_and_is_refused_a_migration(
     assert code == 0
     with owner.connect() as connection:  # as a DBA does
         connection.execute(sql.encode())
-    assert cli(app) == (0, f"postgresql://***@{app.host}:{app.port}/{app.database} is up to date\n", "")
+    place = f"{app.host}:{app.port}/{app.database}?namespace={namespace}"
+    assert cli(app) == (0, f"postgresql://***@{place} is up to date\n", "")
     use_all_of_it(app, namespace)
     with app.connect() as connection:
         connection.execute(f'INSERT INTO "{namespace}".tenant VALUES (%s)', ["one"])
