@@ -5,11 +5,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
-BACKENDS = ("Local", "SQLite", "Redis", "RabbitMQ")
+BACKENDS = ("Local", "SQLite", "Redis", "RabbitMQ", "PostgreSQL")
 
 NO_PROCESSES = {"Local": "its workers are threads: what kills them takes the queues along"}
 NO_SERVER = dict.fromkeys(("Local", "SQLite"), "there is no server, and no network")
-ONLY_REDIS = dict.fromkeys(("Local", "SQLite", "RabbitMQ"), "it is Redis's own")
+ONLY_REDIS = dict.fromkeys(("Local", "SQLite", "RabbitMQ", "PostgreSQL"), "it is Redis's own")
 NO_LIMIT = {"Local": "its room is the memory of its process"}
 ONE_CLOCK = {"Local": "its clock is that of its only process"}
 

@@ -9,11 +9,21 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+from brokers.postgresql_server import PrivatePostgreSQL
 from brokers.proxy import Proxy
 from brokers.rabbitmq_server import PrivateRabbitMQ
 from brokers.redis_server import PrivateRedis
 from job_audit import ExecutionRecord
-from mindtrace.jobs import LocalClient, Orchestrator, OrchestratorBackend, RabbitMQClient, RedisClient
+from mindtrace.jobs import (
+    LocalClient,
+    Orchestrator,
+    OrchestratorBackend,
+    PostgreSQLClient,
+    RabbitMQClient,
+    RedisClient,
+)
+from mindtrace.jobs.adapters.postgresql.connection import Statement
+from mindtrace.jobs.adapters.postgresql.statements import Statements
 from mindtrace.jobs.adapters.redis.scripts import PUBLISH, SETTLE_AND_TAKE
 from mindtrace.jobs.adapters.sqlite import SQLiteClient
 
@@ -93,7 +103,7 @@ class ProcessTarget(Target):
 class ServerTarget(ProcessTarget):
     """A backend behind a server of its own, and a network."""
 
-    server: PrivateRedis | PrivateRabbitMQ
+    server: PrivateRedis | PrivateRabbitMQ | PrivatePostgreSQL
     settle_bytes: ClassVar[bytes]
     """The bytes that identify a request that settles jobs."""
     publish_bytes: ClassVar[bytes]
@@ -115,7 +125,7 @@ class ServerTarget(ProcessTarget):
     def port(self) -> int:
         return self.server.address.port
 
-    def client(self, namespace: str, *, retry_timeout_s: float = LIMIT_S) -> RedisClient | RabbitMQClient:
+    def client(self, namespace: str, *, retry_timeout_s: float = LIMIT_S) -> OrchestratorBackend:
         return self.server.client(namespace, retry_timeout_s=retry_timeout_s)
 
     @abstractmethod
@@ -337,6 +347,60 @@ class RabbitMQTarget(ServerTarget):
             self.server.control("set_vm_memory_high_watermark", "0.6")
 
 
+def _bytes_that_run(statement: Statement) -> bytes:
+    """The bytes that identify a request to run a statement: the formats and the number of its parameters."""
+    count = statement.parameters.to_bytes(2, "big")
+    return count + b"\x00\x01" * statement.parameters + count
+
+
+class PostgreSQLTarget(ServerTarget):
+    """A PostgreSQL that syncs each commit."""
+
+    name = "PostgreSQL"
+    server: PrivatePostgreSQL
+    settle_bytes = _bytes_that_run(Statements("any").settle_and_take)
+    publish_bytes = _bytes_that_run(Statements("any").publish)
+
+    def __init__(self, folder: Path) -> None:
+        self.server = PrivatePostgreSQL(folder)
+        self.server.start()
+
+    def client_via(self, namespace: str, proxy: Proxy, *, retry_timeout_s: float) -> PostgreSQLClient:
+        return self.server.client(namespace, port=proxy.port, retry_timeout_s=retry_timeout_s)
+
+    def url(self, namespace: str, via: Proxy | None = None) -> str:
+        port = via.port if via else self.port
+        return f"postgresql://postgres@127.0.0.1:{port}/postgres?namespace={namespace}"
+
+    def close_connections(self) -> None:
+        with self.server.connect() as admin:
+            admin.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            )
+
+    @contextmanager
+    def out_of_space(self, client: OrchestratorBackend) -> Iterator[None]:
+        """Refuse every new job as the server does where the table can't grow."""
+        assert isinstance(client, PostgreSQLClient)
+        table = f'"{client._namespace}".job'
+        with self.server.connect() as admin:
+            admin.execute(
+                "CREATE OR REPLACE FUNCTION refuse_for_want_of_space() RETURNS trigger LANGUAGE plpgsql AS"
+                " $$ BEGIN RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$"
+            )
+            refuse = "FOR EACH ROW EXECUTE FUNCTION refuse_for_want_of_space()"
+            admin.execute(f"CREATE TRIGGER is_full BEFORE INSERT ON {table} {refuse}")
+            try:
+                yield
+            finally:
+                admin.execute(f"DROP TRIGGER is_full ON {table}")
+
+    def close(self) -> None:
+        self.server.close()
+
+
 TARGETS: dict[str, type[Target]] = {
-    target.name: target for target in (LocalTarget, SQLiteTarget, RedisTarget, RabbitMQTarget)
+    target.name: target
+    for target in (LocalTarget, SQLiteTarget, RedisTarget, RabbitMQTarget, PostgreSQLTarget)
 }

@@ -1,5 +1,6 @@
 """Brokers that die, restart, run full, forget, or close the connections of all."""
 
+import random
 import time
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,38 @@ def test_what_was_confirmed_survives_the_death_of_the_broker(experiment: Experim
         experiment.wait_until_run(100)
     experiment.wait_until_drained()
     assert experiment.check(dead=5).done >= 300
+
+
+@row(
+    "SIGKILL of 8 workers and, 3 times, of a broker that syncs",
+    "PUB-1",
+    "LSE-1",
+    "CON-1",
+    "I1",
+    "I3",
+    "I8",
+    not_on=NO_SERVER,
+)
+def test_killing_workers_and_the_broker_in_turn_loses_no_job(experiment: Experiment) -> None:
+    target, lease_s, seed = server_of(experiment), 6.0, random.randrange(10**6)
+    chance = random.Random(seed)
+    target.sync_metadata()
+    experiment.publish(1000)
+    deaths_of_the_broker = chance.sample(range(8), 3)
+    for number in range(8):
+        worker = experiment.start_worker(prefetch=5, lease_s=lease_s, publish_when_empty=True)
+        experiment.wait_until_run(10)
+        time.sleep(chance.uniform(0, 0.2))
+        if number in deaths_of_the_broker:
+            with experiment.producing(), experiment.fault_on(worker, in_flight=5):
+                target.server.kill()
+                target.server.start()
+                experiment.wait_until_run(1)
+        with experiment.fault_on(worker, in_flight=5):
+            worker.kill()
+    experiment.start_worker(prefetch=5, lease_s=lease_s, publish_when_empty=True)
+    experiment.wait_until_drained()
+    print(f"seed {seed}: {experiment.check()}")
 
 
 def held_by(pid: int) -> tuple[int, int]:
