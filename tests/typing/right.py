@@ -116,7 +116,7 @@ def inspect_images(jobs: Sequence[Job[ImageInput]]) -> list[ImageOutput]:
     return [ImageOutput(defects=len(job.payload.path)) for job in jobs]
 
 
-def publish(orchestrator: Orchestrator, connection: psycopg.Connection) -> int:
+def publish(orchestrator: Orchestrator, connection: psycopg.Connection | None = None) -> int:
     queue: JobQueue[ImageInput, ImageOutput] = orchestrator.queue(schema)
     handle: JobHandle[ImageOutput] = queue.publish(ImageInput(path="a.png"), delay_s=timedelta(1).seconds)
     queue.publish({"path": "b.png"}, connection=connection)
