@@ -29,8 +29,8 @@ from .wire import FALSE, TRUE
 AnswerT = TypeVar("AnswerT")
 
 _BACKOFF = RetryPolicy(base_delay_s=0.02, max_delay_s=1.0)
-_LONG_S = 600.0
-"""How long a statement may take that has to look at each job of a queue."""
+_LONG_S = 60.0
+"""How long a statement may take that looks at each job of a queue; a server that froze costs as much."""
 _NOT_PREPARED = ("26000", "42P05", "0A000")
 """What is answered where a pooler gives each statement another connection, or the tables have changed."""
 _SHORT_S = 5.0

@@ -74,7 +74,7 @@ class Broker:
             Closed: the client was closed.
         """
         give_up = monotonic() + self.retry_timeout_s
-        tries = 0
+        tries, told = 0, None
         while True:
             if self._closing.is_set():
                 raise client_closed("RabbitMQClient")
@@ -86,9 +86,11 @@ class Broker:
                 self.raise_refusal(broken)
                 tries += 1
                 self._log_outage(broken.cause)
+                if told is None or not isinstance(broken.cause, TimeoutError):  # the last try is cut short
+                    told = broken
                 delay_s = _BACKOFF.delay_s(tries)
                 if monotonic() + delay_s >= give_up:
-                    raise self.unavailable(broken) from broken.cause
+                    raise self.unavailable(told) from told.cause
                 self._closing.wait(delay_s)
             else:
                 self._log_recovery()
