@@ -108,7 +108,7 @@ def waits_for_a_lock(world: World, connection: "psycopg.Connection[Any]") -> boo
         {"client_encoding": "latin1"},
         {"prepare_threshold": 0},
     ],
-    ids=str,
+    ids=["defaults", "dict rows", "client cursor", "raw cursor", "encoding", "prepared at once"],
 )
 def test_a_connection_is_joined_and_stays_as_it_was(world: World, options: dict[str, Any]) -> None:
     look = (
