@@ -23,6 +23,7 @@ def test_a_fault_is_caught_by_each_clause_that_it_breaks(fault: Fault) -> None:
     assert not escaped, f"{fault.name}: {fault.sentence} The checks of {escaped} don't find it"
 
 
+@pytest.mark.long
 def test_wrapping_an_adapter_breaks_nothing() -> None:
     results = run_contract(BrokenHarness(TransactionalLocalHarness(), NO_FAULT), profile="quick")
 

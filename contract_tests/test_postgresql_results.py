@@ -301,6 +301,7 @@ class RabbitMQWithPostgreSQLResultsHarness(RabbitMQHarness):
         self.admin.execute(kill, [self.namespace])
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1800)  # as with the contract on PostgreSQL: only a busy machine takes long
 def test_results_of_rabbitmq_are_kept_in_postgresql(
     rabbitmq_address: rabbitmq_server.Address, postgresql_address: Address, namespace: str, admin: Admin

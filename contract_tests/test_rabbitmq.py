@@ -211,6 +211,7 @@ class RabbitMQWithRedisResultsHarness(RabbitMQHarness):
                     self.admin.client_kill_filter(_id=client["id"])
 
 
+@pytest.mark.long
 def test_results_are_kept_in_redis(redis_address: redis_server.Address) -> None:
     """What RabbitMQ can't keep, a store beside it does, and a deleted queue leaves no key there."""
     RabbitMQWithRedisResultsHarness.redis = redis_address
