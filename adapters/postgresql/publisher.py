@@ -10,7 +10,7 @@ from ...domain.errors import BackendError, BackendUnavailable, JobsError, QueueN
 from ...ports import Message, PublishOutcome, PublishStatus
 from ..shared.chunks import in_chunks
 from .connection import Parameter
-from .errors import ServerUnreachable
+from .errors import DiskFull, ServerUnreachable
 from .session import Session
 from .statements import Statements
 from .wire import FALSE, TRUE, byteas, float8s, int4s, int8, int8s, parse_ints, texts
@@ -111,6 +111,8 @@ class Publisher:
             with self._lock:
                 self._open |= {(queue, message.id): (token, until) for message in messages}
             return _same_for_all(messages, PublishStatus.UNKNOWN, error)
+        except DiskFull as full:  # a smaller message may fit
+            return _same_for_all(messages, PublishStatus.REJECTED, full)
         with self._lock:
             self._answered.append(token)
         duplicates = set(parse_ints(answer.value(0, 0)))
