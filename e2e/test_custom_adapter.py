@@ -63,10 +63,16 @@ ADAPTERS = [
         "custom_adapter",
         "Spool",
         "spool://{}/spool",
-        off={"stack", "priority", "dedupe", "results"},
-        refused={"ADM-3", "ORD-2", "ORD-3", "ORD-4", "PUB-5", "RES-1", "RES-2"},
+        off={"stack", "priority", "dedupe", "results", "transactional_publish"},
+        refused={"ADM-3", "ORD-2", "ORD-3", "ORD-4", "PUB-3", "PUB-5", "PUB-7", "RCV-2", "RES-1", "RES-2"},
     ),
-    Adapter("sql_adapter", "Table", "table://{}/jobs.db", off=set(), refused=set()),
+    Adapter(
+        "sql_adapter",
+        "Table",
+        "table://{}/jobs.db",
+        off={"transactional_publish"},
+        refused={"PUB-3", "PUB-7", "RCV-2"},
+    ),
 ]
 
 
