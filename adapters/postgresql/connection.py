@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import pq
 
-from .errors import ConnectFailed, ConnectionBroke, RefusedByServer
+from .errors import ConnectFailed, ConnectionBroke, NoAnswer, RefusedByServer
 
 Parameter = bytes | None
 _SLICE_S = 0.25
@@ -199,7 +199,7 @@ class Connection:
         while True:
             left_s = until - monotonic()
             if left_s <= 0 or self._is_over():
-                raise ConnectionBroke("no answer came in time") from TimeoutError()
+                raise NoAnswer("no answer came in time") from TimeoutError()
             if self._selector.select(min(left_s, _SLICE_S)):
                 return
 

@@ -113,6 +113,10 @@ class ConnectionBroke(Exception):
     """The connection broke after something was sent, or no answer came in time."""
 
 
+class NoAnswer(ConnectionBroke):
+    """No answer came in time."""
+
+
 class ConnectFailed(Exception):
     """No connection could be made; the message is libpq's."""
 

@@ -17,6 +17,7 @@ from .errors import (
     NO_QUEUE,
     ConnectFailed,
     ConnectionBroke,
+    NoAnswer,
     RefusedByServer,
     ServerUnreachable,
     refused_login,
@@ -169,6 +170,7 @@ class Session:
 
     def _retry(self, call: Callable[[Connection, bool], AnswerT], give_up: float, queue: str) -> AnswerT:
         tries, may_have_run = 0, False
+        told: Exception | None = None
         while True:
             self.leave_parent()
             if self._closing.is_set():
@@ -194,11 +196,13 @@ class Session:
             if not isinstance(failed, RefusedByServer) or failed.ends_connection:
                 self._note_away(failed, began, was_idle=was_idle)
             tries += 1
+            if told is None or not isinstance(failed, NoAnswer):  # the last try is cut short
+                told = failed
             delay_s = _BACKOFF.delay_s(tries)
             if monotonic() + delay_s >= give_up:
                 if self._closing.is_set():
                     raise client_closed(self._owner) from failed
-                raise ServerUnreachable(failed, may_have_run) from failed
+                raise ServerUnreachable(told, may_have_run) from told
             self._closing.wait(delay_s)
 
     def _refuse(self, error: Exception, queue: str, *, prepared: bool) -> None:
