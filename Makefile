@@ -61,9 +61,9 @@ brokers: $(SYNCED) ## say which brokers and databases the tests use, and how to 
 	@echo "==> the brokers"
 	@PYTHONPATH=testing $(BIN)/python -m brokers
 
-check: lint ## while you work, within a minute: lint, and tests/ but for its pages and type checkers
-	@echo "==> tests/ but for docs/ and typing/: each layer"
-	@$(PYTEST) -m "not long" tests --ignore tests/docs --ignore tests/typing
+check: lint ## while you work, two minutes: lint, and tests/ but for its pages
+	@echo "==> tests/ but for docs/: each layer, the type checkers"
+	@$(PYTEST) -m "not long" tests --ignore tests/docs
 
 lint: $(SYNCED) ## ruff, mypy, the layers
 	@echo "==> ruff"

@@ -199,7 +199,7 @@ class Connection:
         while True:
             left_s = until - monotonic()
             if left_s <= 0 or self._is_over():
-                raise NoAnswer("no answer came in time") from TimeoutError()
+                raise NoAnswer("no answer came in time")
             if self._selector.select(min(left_s, _SLICE_S)):
                 return
 

@@ -156,7 +156,7 @@ def unavailable(out: ServerUnreachable, address: str, *, is_local: bool) -> Back
     if isinstance(error, RefusedByServer):
         fix = next((fix for code, fix in _REMEDIES.items() if error.code.startswith(code)), _WAIT)
         return BackendUnavailable(f"PostgreSQL at {address} can't do it now ({error}); {fix}")
-    if isinstance(error, ConnectionBroke) and isinstance(error.__cause__, TimeoutError):
+    if isinstance(error, NoAnswer):
         return BackendUnavailable(f"PostgreSQL at {address} doesn't answer ({error}); {_HANGS}")
     text = str(error)
     known = _CONNECT_REMEDIES if is_local else _CONNECT_REMEDIES[1:]
