@@ -67,13 +67,9 @@ def client_of(
     address: Address, namespace: str, *, timeout_s: float = 30.0, poll_s: float = 5.0, **libpq: str
 ) -> PostgreSQLClient:
     """A client of ours; it tries for long, as the machine may be busy."""
-    return PostgreSQLClient(
-        address.host,
-        address.port,
-        address.database,
-        username=address.user,
+    return address.client(
+        namespace,
         password=address.password or SECRET,
-        namespace=namespace,
         poll_s=poll_s,
         retry_timeout_s=timeout_s,
         libpq=dict(address.parameters) | libpq,

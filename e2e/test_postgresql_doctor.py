@@ -19,16 +19,7 @@ Planted = tuple[str, str, Verdict, str]
 
 def diagnosed(address: Address, namespace: str) -> dict[str, Finding]:
     """What the doctor finds; the worst of each subject."""
-    with PostgreSQLClient(
-        address.host,
-        address.port,
-        address.database,
-        username=address.user,
-        password=address.password,
-        namespace=namespace,
-        retry_timeout_s=LIMIT_S,
-        libpq=dict(address.parameters),
-    ) as client:
+    with address.client(namespace, retry_timeout_s=LIMIT_S) as client:
         findings = client.diagnose()
     order = [GOOD, DOUBTFUL, WRONG]
     return {found.subject: found for found in sorted(findings, key=lambda found: order.index(found.verdict))}

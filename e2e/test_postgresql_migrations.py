@@ -99,16 +99,7 @@ def releases(tmp_path: Path) -> list[Path]:
 
 
 def client_of(address: Address, namespace: str) -> PostgreSQLClient:
-    return PostgreSQLClient(
-        address.host,
-        address.port,
-        address.database,
-        username=address.user,
-        password=address.password,
-        namespace=namespace,
-        retry_timeout_s=LIMIT_S,
-        libpq=dict(address.parameters),
-    )
+    return address.client(namespace, retry_timeout_s=LIMIT_S)
 
 
 def versions(address: Address, namespace: str) -> list[int]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from time import monotonic
 
-from ...domain.errors import BackendError, BackendUnavailable, JobsError, QueueNotFound
+from ...domain.errors import BackendError, JobsError
 from ...ports import Message, PublishOutcome, PublishStatus
 from ..shared.chunks import in_chunks
 from .connection import Parameter
@@ -65,9 +65,7 @@ class Publisher:
                     if not outcomes:
                         raise
                     failure = error  # told by message, or those before would be left without an answer
-                    if isinstance(
-                        error, QueueNotFound | BackendUnavailable | BackendError
-                    ):  # nothing of it was sent
+                    if isinstance(error, BackendError):  # nothing of it was sent
                         status = PublishStatus.REJECTED
             outcomes += _same_for_all(chunk, status, failure)
         return outcomes

@@ -6,8 +6,9 @@ from time import monotonic
 from typing import Any
 
 from ...domain.errors import QueueNotFound
-from ...ports import EndedJob, JobResult, Migration, ResultStatus, ResultStore
+from ...ports import EndedJob, JobResult, Migration, ResultStore
 from ..shared.chunks import in_chunks
+from ..shared.result_records import make_record, parse_record
 from ..shared.server_settings import check_duration
 from .admin import Admin
 from .connection import Answer, Parameter, Statement
@@ -23,8 +24,6 @@ from .wire import byteas, float8s, parse_int, texts
 
 _KIND = b"results"
 """The kind of a queue whose jobs are another broker's: no client lists it."""
-_DONE, _DONE_WITHOUT, _FAILED = b"d", b"n", b"f"
-"""How a record begins, of a job that is done and gave something back, or nothing; and of one that is dead."""
 _CHUNK, _CHUNK_BYTES = 1000, 8 * 1024 * 1024
 _SWEEP_S = 1.0
 """How often at most a store removes results whose time is over."""
@@ -136,7 +135,7 @@ class PostgreSQLResultStore(ResultStore):
 
     def put(self, queue: str, ended: Sequence[EndedJob]) -> None:
         # The last end of a job counts. In order, so that no two workers wait for each other.
-        records = sorted({job.id: (job.id, job.ttl_s, _packed(job.result)) for job in ended}.values())
+        records = sorted({job.id: (job.id, job.ttl_s, make_record(job.result)) for job in ended}.values())
         self._tables.make_once()
         for chunk in in_chunks(
             records, _CHUNK, max_bytes=_CHUNK_BYTES, size_of=lambda record: len(record[2])
@@ -162,7 +161,7 @@ class PostgreSQLResultStore(ResultStore):
         found: dict[str, JobResult] = {}
         for chunk in in_chunks(ids, _CHUNK):
             for id_, record in self._run(self._get, [queue.encode(), texts(chunk)]).all_rows():
-                found[(id_ or b"").decode()] = _unpacked(record or b"")
+                found[(id_ or b"").decode()] = parse_record(record or b"")
         return found
 
     def ended_jobs(self, queue: str) -> "StoredEndedJobs":
@@ -241,16 +240,3 @@ class StoredEndedJobs(PostgreSQLEndedJobs):
         if key != self._key:
             self._waiter.close()
             self._key, self._waiter = key, self._store.open_waiter(key)
-
-
-def _packed(result: JobResult) -> bytes:
-    if result.status is ResultStatus.FAILED:
-        return _FAILED + (result.error or "").encode("utf-8", "replace")
-    return _DONE_WITHOUT if result.body is None else _DONE + result.body
-
-
-def _unpacked(record: bytes) -> JobResult:
-    how, said = record[:1], record[1:]
-    if how == _FAILED:
-        return JobResult(ResultStatus.FAILED, error=said.decode(errors="backslashreplace"))
-    return JobResult(ResultStatus.DONE, said if how == _DONE else None)

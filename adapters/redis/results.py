@@ -7,8 +7,9 @@ from time import monotonic
 from typing import Any
 
 from ...domain.limits import check_name
-from ...ports import EndedJob, JobResult, ResultStatus, ResultStore
+from ...ports import EndedJob, JobResult, ResultStore
 from ..shared.chunks import in_chunks
+from ..shared.result_records import make_record, parse_record
 from .ended_jobs import RedisEndedJobs, look_up
 from .keys import ResultKeys
 from .requests import CHUNK_BYTES, CHUNK_JOBS
@@ -21,10 +22,7 @@ from .scripts import (
     Script,
 )
 from .settings import Password, ServerSettings, parsed_url
-from .transport import Argument, as_text
-
-_DONE, _DONE_WITHOUT, _FAILED = b"d", b"n", b"f"
-"""How a record begins, of a job that is done and gave something back, or nothing; and of one that is dead."""
+from .transport import Argument
 
 
 class RedisResultStore(ResultStore):
@@ -96,7 +94,7 @@ class RedisResultStore(ResultStore):
 
     def put(self, queue: str, ended: Sequence[EndedJob]) -> None:
         keys = self._keys(queue).all
-        records = [(job.id, str(round(job.ttl_s * 1000)), _packed(job.result)) for job in ended]
+        records = [(job.id, str(round(job.ttl_s * 1000)), make_record(job.result)) for job in ended]
         with self._redis.outages():
             for chunk in in_chunks(
                 records, CHUNK_JOBS, max_bytes=CHUNK_BYTES, size_of=lambda record: len(record[2])
@@ -111,7 +109,7 @@ class RedisResultStore(ResultStore):
             with self._redis.outages():
                 record, newest = self._redis.run(RESULT_STORE_GET, keys.all, [job_id])
             if record is not None:
-                return _unpacked(record)
+                return parse_record(record)
             wait_s = min(self._sweep_s, give_up - monotonic())
             if wait_s <= 0:
                 return None
@@ -119,7 +117,7 @@ class RedisResultStore(ResultStore):
 
     def get_many(self, queue: str, ids: Sequence[str]) -> dict[str, JobResult]:
         found = look_up(partial(self._run, queue), RESULT_STORE_GET_MANY, ids)
-        return {id_: _unpacked(record) for id_, record in found}
+        return {id_: parse_record(record) for id_, record in found}
 
     def ended_jobs(self, queue: str) -> RedisEndedJobs:
         keys = self._keys(queue)
@@ -146,16 +144,3 @@ class RedisResultStore(ResultStore):
 
     def _keys(self, queue: str) -> ResultKeys:
         return ResultKeys(self._namespace, queue)
-
-
-def _packed(result: JobResult) -> bytes:
-    if result.status is ResultStatus.FAILED:
-        return _FAILED + (result.error or "").encode("utf-8", "replace")
-    return _DONE_WITHOUT if result.body is None else _DONE + result.body
-
-
-def _unpacked(record: bytes) -> JobResult:
-    how, said = record[:1], record[1:]
-    if how == _FAILED:
-        return JobResult(ResultStatus.FAILED, error=as_text(said))
-    return JobResult(ResultStatus.DONE, said if how == _DONE else None)
