@@ -163,7 +163,7 @@ def test_many_are_kept_got_and_forgotten(store: PostgreSQLResultStore, admin: Ad
 
 
 def test_waiters_are_woken(store: PostgreSQLResultStore, postgresql_address: Address, namespace: str) -> None:
-    """By the result that they wait for, whichever process puts it."""
+    """Any process may put the result that wakes them."""
     with (
         store_of(postgresql_address, namespace, poll_s=3600.0) as waiting,
         ThreadPoolExecutor(3) as pool,
@@ -212,7 +212,7 @@ def test_a_wait_ends(store: PostgreSQLResultStore) -> None:
 
 
 def test_a_cut_wait_goes_on(store: PostgreSQLResultStore, admin: Admin, namespace: str) -> None:
-    """Whoever waits when the connections break is answered all the same (CON-1)."""
+    """A call that waits while the connections break is answered all the same (CON-1)."""
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(store.get, QUEUE, "job", timeout_s=3600.0)
         until_waiting(store)
@@ -223,7 +223,7 @@ def test_a_cut_wait_goes_on(store: PostgreSQLResultStore, admin: Admin, namespac
 
 
 def test_closing_ends_waits_and_is_final(store: PostgreSQLResultStore) -> None:
-    """Again is a no-op; whoever waits, or comes later, is told (CON-2). No thread is left."""
+    """Calls that wait, and later ones, raise Closed; closing again does nothing (CON-2). No thread stays."""
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(store.get, QUEUE, "job", timeout_s=3600.0)
         until_waiting(store)

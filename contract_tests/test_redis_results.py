@@ -156,7 +156,7 @@ def test_a_large_batch_is_kept_and_forgotten_whole(
 def test_waiters_are_woken(
     store: RedisResultStore, redis_address: Address, namespace: str, admin: Redis
 ) -> None:
-    """By the result that they wait for, whichever process puts it, long before they'd ask by themselves."""
+    """Any process may put the result: it wakes them long before they would ask by themselves."""
     with (
         redis_address.results(namespace, sweep_s=3600.0) as waiting,
         ThreadPoolExecutor(3) as pool,
@@ -224,7 +224,7 @@ def test_a_cut_wait_goes_on(store: RedisResultStore, admin: Redis) -> None:
 
 
 def test_closing_ends_waits_and_is_final(store: RedisResultStore, admin: Redis) -> None:
-    """Again is a no-op; whoever waits, or comes later, is told (CON-2)."""
+    """Calls that wait, and later calls, raise Closed; closing again does nothing (CON-2)."""
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(store.get, QUEUE, "job", timeout_s=3600.0)
         until_waiting(admin, store)

@@ -21,7 +21,7 @@ RETRY_TIMEOUT_S = 0.3
 
 @contextmanager
 def other_server(greeting: bytes | None) -> Iterator[int]:
-    """A server of another kind, on a port of its own: says something to whoever connects, or nothing."""
+    """A server of another kind, on a port of its own. It sends each client some bytes, or nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
 
         def serve() -> None:

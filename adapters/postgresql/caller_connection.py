@@ -100,7 +100,7 @@ async def async_caller_connection(connection: Any) -> AsyncCallerConnection:
 
 def _is_of_sqlalchemy(value: object, *kinds: tuple[str, tuple[str, ...]]) -> bool:
     for module, names in kinds:
-        found = sys.modules.get(f"sqlalchemy.{module}")  # whoever has such an object has imported it
+        found = sys.modules.get(f"sqlalchemy.{module}")  # a caller with such an object imported it
         if found is not None and isinstance(value, tuple(getattr(found, name) for name in names)):
             return True
     return False

@@ -56,7 +56,7 @@ _REMEDIES = {
     "57014": "a statement was cancelled: raise statement_timeout for this user",
     "55P03": "a statement waited too long for a lock: raise lock_timeout for this user",
 }
-"""How to fix what the server refuses for a while, by the beginning of its code."""
+"""Remedies for what the server refuses for a while, by how its error code begins."""
 _NOT_REACHED = "is it running, and may this machine reach it? Check the host, the port and the firewall"
 _CONNECT_REMEDIES = (
     (

@@ -26,9 +26,9 @@ _PROTECT = """
       FOR UPDATE OF r SKIP LOCKED
     ) late WHERE request.token = late.token
 """
-"""A lease can't have been extended before the server started, nor while this client tried in vain to reach
-it. Whoever comes a little later finds them extended; what another transaction has locked, it extends or has
-ended itself."""
+"""No worker can have extended a lease before the server started, or while this client couldn't reach it. A
+client that comes a little later finds the leases extended. A lease that another transaction has locked is
+extended or ended by that one."""
 
 
 class LeaseProtection:
@@ -49,7 +49,7 @@ class LeaseProtection:
 
         Args:
             connection: A connection that nothing was received over yet.
-            away_s: For how many seconds the client has tried in vain to reach the server.
+            away_s: For how many seconds the client couldn't reach the server.
 
         Raises:
             ConnectionBroke: the connection broke.

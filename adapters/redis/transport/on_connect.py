@@ -37,7 +37,7 @@ class OnConnect:
 
         Args:
             execute: Sends commands over it.
-            away_s: For how many seconds this client has tried in vain to reach the server.
+            away_s: For how many seconds this client couldn't reach the server.
 
         Raises:
             BrokerUnsuitable: the server is too old, part of a cluster, or would drop jobs when it is full.
