@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic
 
 from ..domain import Job, JobSchema, Progress
-from ..ports import DeadLetter, JobStatus, PublishOutcome, QueueCounts
+from ..ports import CancelOutcome, DeadLetter, JobStatus, PublishOutcome, QueueCounts
 from .job_queue import InT, OutT
+from .pausing.records import Pause
 
 if TYPE_CHECKING:
     from .async_orchestrator import AsyncOrchestrator
@@ -30,6 +31,10 @@ class AsyncJobHandle(Generic[OutT]):
     async def status(self) -> JobStatus:
         """Say where the job is; see :meth:`Orchestrator.status`."""
         return await self._queue.status(self.id)
+
+    async def cancel(self) -> CancelOutcome:
+        """Cancel the job, whether it waits or runs; see :meth:`Orchestrator.cancel_batch`."""
+        return await self._queue.cancel(self.id)
 
     async def progress(self) -> Progress | None:
         """Say how far the job has come; None if it doesn't run now, or hasn't reported it."""
@@ -63,6 +68,8 @@ class AsyncJobQueue(Generic[InT, OutT]):
         connection: object = None,
     ) -> AsyncJobHandle[OutT]:
         """Publish one job, and return its handle once the broker has confirmed it (PUB-1).
+
+        If the schema is ``unique`` and a job is in this one's place, the handle is that job's.
 
         Args:
             job: An instance of the schema's input model, a dict that validates as one, or a job.
@@ -103,8 +110,16 @@ class AsyncJobQueue(Generic[InT, OutT]):
         return result
 
     async def status(self, job_id: str) -> JobStatus:
-        """Say where a job is: waiting, running, done, failed, or not known."""
+        """Say where a job is: waiting, running, done, failed, cancelled, or not known."""
         return await self._orchestrator.status(self._ref, job_id)
+
+    async def cancel(self, job_id: str) -> CancelOutcome:
+        """Cancel a job, whether it waits or runs; see :meth:`Orchestrator.cancel_batch`."""
+        return await self._orchestrator.cancel(self._ref, job_id)
+
+    async def cancel_batch(self, job_ids: Iterable[str]) -> list[CancelOutcome]:
+        """Cancel jobs, and return one outcome for each, in the same order (CAN-1 to CAN-4)."""
+        return await self._orchestrator.cancel_batch(self._ref, job_ids)
 
     async def receive(self) -> Job[InT] | None:
         """Take one job off the queue without waiting; see :meth:`Orchestrator.receive_message`."""
@@ -118,6 +133,18 @@ class AsyncJobQueue(Generic[InT, OutT]):
     async def progress(self, job_ids: Sequence[str] | None = None) -> dict[str, Progress]:
         """Say how far the running jobs have come, by id: all, or those named."""
         return await self._orchestrator.progress(self._ref, job_ids)
+
+    async def pause(self, reason: str | None = None) -> Pause:
+        """Pause the queue: within a second no consumer starts another job; see :meth:`Orchestrator.pause`."""
+        return await self._orchestrator.pause(self._ref, reason)
+
+    async def resume(self) -> bool:
+        """Let the consumers go on, within a second; return whether the queue was paused."""
+        return await self._orchestrator.resume(self._ref)
+
+    async def paused(self) -> Pause | None:
+        """Say since when the queue is paused, and why; None if it isn't."""
+        return await self._orchestrator.paused(self._ref)
 
     async def clean(self) -> int:
         """Drop every waiting job, ready or delayed, and return how many (ADM-2)."""

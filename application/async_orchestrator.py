@@ -12,13 +12,15 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 from pydantic import BaseModel
 
 from ..domain import Job, JobSchema, Progress, Queue, QueueKind, SchemaLike
+from ..domain.bounds import MAX_BODY_BYTES, check_name, check_seconds
 from ..domain.errors import Closed, InvalidInput
-from ..domain.limits import MAX_BODY_BYTES, check_name, check_seconds
 from ..ports import DeadLetter, JobStatus, Observer, OrchestratorBackend, PublishOutcome, QueueCounts
 from .async_calls import overloaded
 from .async_calls.bridge import call_in
+from .async_calls.cancelling import AsyncCancelAdmin
 from .async_calls.publisher import AsyncPublisher
 from .async_calls.results import AwaitedQueues
+from .async_calls.scheduling import AsyncScheduling
 from .async_calls.threads import Threads, start_without_waiting
 from .async_calls.transactions import AsyncTransactions
 from .async_job_queue import AsyncJobQueue
@@ -26,6 +28,7 @@ from .forks import start_anew_in_children
 from .job_queue import InT, JobQueue, OutT
 from .orchestrator import Orchestrator
 from .publishing.messages import Work
+from .publishing.unique_publisher import refuse_transaction
 from .registry import QueueRef, Registration
 from .results import result_value
 
@@ -36,7 +39,7 @@ P = ParamSpec("P")
 AnswerT = TypeVar("AnswerT")
 
 
-class AsyncOrchestrator:
+class AsyncOrchestrator(AsyncCancelAdmin, AsyncScheduling):
     """Publishes jobs, reads results, and manages queues from coroutines: as :class:`Orchestrator`, awaited.
 
     Every method does what the method of the same name does there, and raises the same errors. None blocks
@@ -254,11 +257,12 @@ class AsyncOrchestrator:
         orchestrator = await self._open()
         if connection is not None:
             registration = await self._registered(orchestrator, queue_name)
+            refuse_transaction(registration.schema)
             transactions = AsyncTransactions(orchestrator, self._calling)
             return await transactions.publish(connection, registration, job, priority, delay_s)
-        if orchestrator.observer is not None:
-            return await self._call(overloaded.publish, queue_name, job, priority, delay_s)
         registration = await self._registered(orchestrator, queue_name)
+        if orchestrator.observer is not None or registration.schema.unique is not None:
+            return await self._call(overloaded.publish, queue_name, job, priority, delay_s)
         name = registration.queue.name
         publisher = self._publishers.get(name)
         if publisher is None:
@@ -303,6 +307,7 @@ class AsyncOrchestrator:
         if connection is not None:
             orchestrator = await self._open()
             registration = await self._registered(orchestrator, queue_name)
+            refuse_transaction(registration.schema)
             transactions = AsyncTransactions(orchestrator, self._calling)
             return await transactions.publish_batch(connection, registration, jobs, priority, delay_s)
         return await self._call(overloaded.publish_batch, queue_name, jobs, priority, delay_s)

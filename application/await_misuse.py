@@ -1,6 +1,6 @@
 """What tells a caller that it awaits a method which is no coroutine."""
 
-import sys
+from sys import modules
 from typing import NoReturn
 
 from ..domain.errors import UsageError
@@ -17,8 +17,10 @@ class _PublishedId(str):
 
 def runs_event_loop() -> bool:
     """Whether the calling thread runs one. This doesn't import asyncio, which takes long."""
-    get_running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
-    return get_running_loop is not None and get_running_loop() is not None
+    try:
+        return modules["asyncio"]._get_running_loop() is not None
+    except (KeyError, AttributeError):  # it isn't imported, or only in part
+        return False
 
 
 def returned_id(job_id: str) -> str:

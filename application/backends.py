@@ -3,25 +3,40 @@
 Adapters join through the entry point group ``mindtrace.jobs.adapters``: the entry's name is a URL scheme, its
 value a callable that makes a backend of a URL. Nothing is imported before its scheme is asked for.
 
-One that takes ``results=`` is given the store that its URL names under that word, by a URL as well, whose
-schemes are those of the group ``mindtrace.jobs.results``: so no adapter need know another.
+One that takes ``results=`` or ``store=`` is given the store that its URL names under that word, by a URL as
+well, whose schemes are those of the group ``mindtrace.jobs.results`` or ``mindtrace.jobs.coordination``. So
+no adapter need know another. What ``store=`` names keeps results, too, unless ``results=`` says where.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from inspect import signature
 from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from ..domain.errors import AdapterNotInstalled, UnknownBackend
-from ..ports import ConsumerBackend, OrchestratorBackend, ResultStore
+from ..ports import ConsumerBackend, CoordinationStore, OrchestratorBackend, ResultStore
 
 GROUP = "mindtrace.jobs.adapters"
-RESULTS_GROUP = "mindtrace.jobs.results"
 _FILE = re.compile(r"^[\w./\\-]+\.(db|sqlite3?)$")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+
+
+class _StoreKind(NamedTuple):
+    """What a word in a backend's URL may name."""
+
+    name: str
+    group: str
+    """The group of entry points that make one from its URL."""
+
+
+_STORES = {
+    "results": _StoreKind("result store", "mindtrace.jobs.results"),
+    "store": _StoreKind("coordination store", "mindtrace.jobs.coordination"),
+}
+"""By the word, which is also the name of the parameter."""
 
 
 def detect_backend(backend: object) -> OrchestratorBackend:
@@ -77,11 +92,9 @@ def _scheme(url: str) -> str | None:
 
 def _open(entry: EntryPoint, url: str) -> OrchestratorBackend:
     make = _load(entry)
-    rest, results = _without_results(url)
-    if results is not None and "results" in signature(make).parameters:
-        backend = make(rest, results=_open_store(results))
-    else:
-        backend = make(url)
+    taken = _STORES.keys() & signature(make).parameters.keys()
+    rest, urls = _without_stores(url, taken)
+    backend = make(rest, **{word: _open_store(_STORES[word], word, named) for word, named in urls.items()})
     if not isinstance(backend, OrchestratorBackend):
         raise UnknownBackend(
             f"adapter {entry.value!r} made a {type(backend).__name__}, which is no OrchestratorBackend"
@@ -89,24 +102,32 @@ def _open(entry: EntryPoint, url: str) -> OrchestratorBackend:
     return backend
 
 
-def _open_store(url: str) -> ResultStore:
-    registered = entry_points(group=RESULTS_GROUP)
+def _open_store(kind: _StoreKind, word: str, url: str) -> ResultStore | CoordinationStore:
+    registered = entry_points(group=kind.group)
     scheme = _scheme(url)
-    for entry in registered:
-        if entry.name == scheme:
-            store: ResultStore = _load(entry)(url)
-            return store
-    what = "results= must be a URL" if scheme is None else f"no result store for {scheme}:// is installed"
+    if scheme in registered.names:
+        store: ResultStore | CoordinationStore = _load(registered[scheme])(url)
+        return store
+    what = f"{word}= must be a URL" if scheme is None else f"no {kind.name} for {scheme}:// is installed"
     raise UnknownBackend(f"{what}; {_known(registered)}")
 
 
-def _without_results(url: str) -> tuple[str, str | None]:
-    """Take ``results=`` out of a URL's query."""
+def _without_stores(url: str, taken: Collection[str]) -> tuple[str, dict[str, str]]:
+    """Take the words that name stores out of a URL's query; return the rest, and the URL of each store."""
     base, _, query = url.partition("?")
     words = query.split("&")
-    rest = "&".join(word for word in words if not word.startswith("results="))
-    results = [unquote(word.removeprefix("results=")) for word in words if word.startswith("results=")]
-    return f"{base}?{rest}" if rest else base, results[-1] if results else None
+    found = {word: value for word, _, value in (each.partition("=") for each in words) if word in taken}
+    if not found:
+        return url, {}
+    rest = "&".join(each for each in words if each.partition("=")[0] not in found)
+    urls = {word: unquote(value) for word, value in found.items()}
+    if "results" in taken and "store" in urls and _keeps_results(urls["store"]):
+        urls.setdefault("results", urls["store"])
+    return f"{base}?{rest}" if rest else base, urls
+
+
+def _keeps_results(url: str) -> bool:
+    return _scheme(url) in entry_points(group=_STORES["results"].group).names
 
 
 def _load(entry: EntryPoint) -> Callable[..., Any]:

@@ -6,8 +6,9 @@ from typing import Any, ClassVar, Generic, Self, TypeAlias, Union, final
 
 from ..domain import Job
 from ..domain.batch_outcomes import Dead, Done, Retry
+from ..domain.bounds import check_int, check_seconds
 from ..domain.errors import HandlerMissing, InvalidInput, UsageError
-from ..domain.limits import check_int, check_seconds
+from ..domain.then import Then
 from ..ports import ConsumerBackend
 from .consumer import Consumer
 from .consuming.batch_executor import BatchExecutor
@@ -21,7 +22,9 @@ from .orchestrator import Orchestrator
 
 _MAX_BATCH = 10_000
 
-JobOutcome: TypeAlias = Union[OutT, Mapping[str, Any], Done[OutT], Retry, Dead, Exception, None]  # noqa: UP007
+JobOutcome: TypeAlias = Union[  # noqa: UP007
+    OutT, Mapping[str, Any], Done[OutT], Then[OutT], Retry, Dead, Exception, None
+]
 """What a handler of batches says of one job. An exception is what it would raise for that job alone."""
 BatchAnswer: TypeAlias = Union[Sequence[JobOutcome[OutT]], Awaitable[Sequence[JobOutcome[OutT]]]]  # noqa: UP007
 """What a handler of batches returns: one outcome for each job, in their order."""
@@ -52,7 +55,6 @@ class BatchConsumer(Consumer[InT, OutT], Generic[InT, OutT]):
     """How many seconds a batch that isn't full waits for more jobs, unless ``connect`` is told otherwise."""
 
     _executor_class = BatchExecutor
-    _size = 1
     _wait_s = 0.0
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -76,8 +78,8 @@ class BatchConsumer(Consumer[InT, OutT], Generic[InT, OutT]):
 
         Returns:
             For each job its result, which is an instance of the output model, a dict that validates as one,
-            or None; or :class:`Done`, :class:`Retry` or :class:`Dead`; or an exception, which counts as if it
-            had been raised for that job alone.
+            or None; or :class:`Done`, :class:`Then`, :class:`Retry` or :class:`Dead`; or an exception, which
+            counts as if it had been raised for that job alone.
         """
 
     @final
@@ -135,6 +137,14 @@ class BatchConsumer(Consumer[InT, OutT], Generic[InT, OutT]):
         """
         loop = None if self._connection is None else self._connection.loop
         return isinstance(loop, BatchLoop) and loop.is_lost(job.id)
+
+    def is_cancelled(self, job: Job[InT]) -> bool:
+        """Whether ``job``, of the running batch, is to be cancelled; ``cancelled`` tells of any (CAN-2).
+
+        Unless its outcome is a result or :class:`Done`, it ends as cancelled. Any thread may ask.
+        """
+        loop = None if self._connection is None else self._connection.loop
+        return isinstance(loop, BatchLoop) and loop.is_cancelled(job.id)
 
     def _bound_handler(self) -> Callable[[Any], Any]:
         return self.run_batch

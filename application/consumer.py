@@ -10,28 +10,31 @@ from logging import ERROR
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self
 
 from ..domain import Job, JobSchema, QueueKind, RetryPolicy
-from ..domain.errors import AlreadyConnected, HandlerMissing, InvalidInput, NotConnected, UsageError
+from ..domain.bounds import check_int, check_name
+from ..domain.errors import AlreadyConnected, InvalidInput, NotConnected, UsageError
 from ..domain.job_context import ConsumerContext
-from ..domain.limits import check_int, check_name
 from ..ports import ConsumerBackend
 from ..ports.base_classes import Closeable
+from . import consumer_checks
 from .await_misuse import runs_event_loop
-from .backends import detect_consumer_backend
-from .consumer_checks import check_loop_factory, check_retry, check_settings, schema_of
-from .consuming.executor import Executor
+from .consumer_backend import open_consumer_backend
+from .consuming.executor import Executor, nothing_to_stop
 from .consuming.loop import ConsumeLoop, ConsumeStats
-from .consuming.loop_factory import LoopSettings, make_loop
+from .consuming.loop_factory import LoopSettings, make_loop, own_event_loop
 from .consuming.progress_reporter import ProgressReporter
 from .consuming.stop_conditions import Forever, StopCondition, one_poll, while_any
 from .handler_errors import try_to_log
 from .handler_signature import check_handler, check_takes_job
 from .job_queue import Answer, InT, OutT
 from .orchestrator import Orchestrator
+from .pausing.loop import Run, pausable_loop
+from .publishing.next_jobs import next_jobs
 from .signals.graceful_stop import asks_to_stop, stopping_on_signals
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
+    from ..domain.schedule import Cron, Every
     from .consuming.coroutine_handler import CoroutineHandler
 
 
@@ -41,6 +44,7 @@ class _Connection(NamedTuple):
     orchestrator: Orchestrator
     backend: ConsumerBackend
     loop: ConsumeLoop
+    run_loop: Run
     coroutines: "CoroutineHandler | None"
     """What runs an ``async def`` one job at a time, on an event loop of its own."""
     is_async: bool
@@ -50,12 +54,11 @@ class _Connection(NamedTuple):
 class Consumer(Closeable, Generic[InT, OutT]):
     """Runs the jobs of one schema. Subclass it, define ``run``, then connect and consume.
 
-    As ``Consumer[Input, Output]`` it is typed: type checkers compare ``run`` with the models.
-
-    ``run`` returns an instance of the schema's output model, a dict that validates as one, or None. If it
-    raises, the job is retried by the retry policy. ``RetryLater`` chooses the delay of the retry, and
-    ``Reject`` makes the job a dead letter at once. A job may run more than once, after a crash or a lost
-    lease, so ``run`` must be idempotent. ``run`` may be an ``async def``.
+    As ``Consumer[Input, Output]`` it is typed: type checkers compare ``run`` with the models. ``run`` returns
+    an instance of the output model, a dict that validates as one, or None; or :class:`Then`, with the next
+    job. It may be an ``async def``. If it raises, the job is retried by the retry policy. ``RetryLater``
+    chooses the delay of the retry, and ``Reject`` makes the job a dead letter at once. A job may run more
+    than once, after a crash or a lost lease, so ``run`` must be idempotent.
 
     A consumer runs one job at a time, unless ``concurrency`` is more: then so many run at once, each as a
     task of one event loop if ``run`` is an ``async def``, else on a thread of its own.
@@ -67,8 +70,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
     Raises:
         HandlerMissing: the class doesn't define ``run``, or its ``run`` can't be called with a job.
         InvalidName: the name breaks the rule for names.
-        InvalidInput: no name was given and the class has no schema; or ``schema`` is no ``JobSchema`` or has
-            another name.
+        InvalidInput: there is no name and no schema; or ``schema`` is no ``JobSchema``, or has another name.
     """
 
     logger: logging.Logger
@@ -83,8 +85,13 @@ class Consumer(Closeable, Generic[InT, OutT]):
     """How many jobs run at once, unless ``connect`` is told otherwise."""
     loop_factory: ClassVar["Callable[[], AbstractEventLoop] | None"] = None
     """Makes the event loop of an ``async def``, such as ``uvloop.new_event_loop``; None is asyncio's own."""
+    schedule: "ClassVar[Cron | Every | None]" = None
+    """When jobs are published with the defaults of the input model. ``connect`` defines this schedule, under
+    the queue's name; a :class:`Scheduler` runs it."""
 
     _executor_class: ClassVar[type[Executor]] = Executor
+    _size = 1
+    """How many jobs one call of the handler gets."""
     _queue_name: str | None = None
     _connection: "_Connection | None" = None
     _close_after_job = False
@@ -92,11 +99,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
     def __new__(cls, *args: Any, **_kwargs: Any) -> Self:
         """Refuse a class without a usable ``run``, in words, where Python would name abstract methods."""
         if cls is Consumer:
-            given = "takes no function" if args and callable(args[0]) else "is a base class"
-            raise HandlerMissing(
-                f"Consumer {given}: derive a class that defines run(self, job), or write "
-                "@job_handler(schema) above a function and call its consumer()"
-            )
+            raise consumer_checks.base_class_called(args)
         check_handler(cls, "run")
         made = super().__new__(cls)
         check_takes_job(f"{cls.__name__}.run", made.run)
@@ -124,7 +127,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
         Raises:
             InvalidInput: it is no ``JobSchema``, or its models aren't those of ``Consumer[Input, Output]``.
         """
-        return schema_of(cls, Consumer)
+        return consumer_checks.schema_of(cls, Consumer)
 
     @abstractmethod
     def run(self, job: Job[InT]) -> Answer[OutT]:
@@ -175,9 +178,9 @@ class Consumer(Closeable, Generic[InT, OutT]):
             raise InvalidInput(
                 f"connect({orchestrator!r:.80}): pass an Orchestrator, as in Orchestrator(url)"
             )
-        check_settings(concurrency, lease_s, prefetch, poll_timeout_s)
-        check_retry(type(self).__name__, self.retry)
-        check_loop_factory(type(self).__name__, type(self).loop_factory)
+        consumer_checks.check_settings(concurrency, lease_s, prefetch, poll_timeout_s)
+        consumer_checks.check_retry(type(self).__name__, self.retry)
+        consumer_checks.check_loop_factory(type(self).__name__, type(self).loop_factory)
         if (own := self.own_schema()) is not None:
             orchestrator.register(own, self.queue_type, queue=self.queue_name)
         self._connection = self._connection_to(orchestrator, concurrency, lease_s, prefetch, poll_timeout_s)
@@ -191,16 +194,24 @@ class Consumer(Closeable, Generic[InT, OutT]):
         poll_timeout_s: float,
     ) -> _Connection:
         schema, queue = orchestrator.schema_registry.for_consumer(self.queue_name)
-        backend = detect_consumer_backend(
+        if self.schedule is not None:
+            orchestrator.schedules.define(queue.name, queue.name, None, self.schedule)
+        backend = open_consumer_backend(
             orchestrator.backend,
+            schema,
             queue.name,
+            at_once=concurrency,
             lease_s=lease_s,
-            prefetch=None if prefetch is None else max(prefetch, concurrency),
+            prefetch=prefetch,
+            max_body_bytes=orchestrator.max_body_bytes,
+            logger=self.logger,
         )
         run = self._bound_handler()
         is_async = inspect.iscoroutinefunction(run)
         loop_factory = type(self).loop_factory  # asked of the class: of an instance, it were a method
-        on_own_loop = _on_own_loop(run, loop_factory) if is_async and concurrency == 1 else None
+        cancelled: set[str] = set()
+        stoppable = cancelled if self._executor_class is Executor else frozenset[str]()
+        on_own_loop = own_event_loop(run, loop_factory, stoppable) if is_async and concurrency == 1 else None
         executor = self._executor_class(
             schema=schema,
             handler=on_own_loop or run,
@@ -209,7 +220,12 @@ class Consumer(Closeable, Generic[InT, OutT]):
             max_body_bytes=orchestrator.max_body_bytes,
             logger=self.logger,
             observer=orchestrator.observer,
-            consumer=ConsumerContext(queue.name, orchestrator, ProgressReporter(backend, self.logger)),
+            next_jobs=partial(next_jobs, orchestrator),
+            consumer=ConsumerContext(
+                queue.name, orchestrator, ProgressReporter(backend, self.logger), cancelled
+            ),
+            cancelled=cancelled,
+            stop=nothing_to_stop if on_own_loop is None else on_own_loop.cancel,
         )
         settings = LoopSettings(
             queue=queue.name,
@@ -220,8 +236,9 @@ class Consumer(Closeable, Generic[InT, OutT]):
             logger=self.logger,
             observer=orchestrator.observer,
         )
-        loop = self._make_loop(backend, executor, settings)
-        return _Connection(orchestrator, backend, loop, on_own_loop, is_async, poll_timeout_s)
+        make = partial(self._make_loop, executor=executor, settings=settings)
+        loop, run_loop = pausable_loop(orchestrator.pause_watch, queue.name, backend, make, self.logger)
+        return _Connection(orchestrator, backend, loop, run_loop, on_own_loop, is_async, poll_timeout_s)
 
     def _bound_handler(self) -> Callable[[Any], Any]:
         return self.run
@@ -272,6 +289,15 @@ class Consumer(Closeable, Generic[InT, OutT]):
         A long handler can check this between steps, and return early.
         """
         return self._connection is not None and self._connection.loop.running_is_lost
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the running job was asked to be cancelled, or one of the running batch (CAN-2).
+
+        A long handler can check this between steps, and raise to end early, for example ``JobCancelled``:
+        then the job is cancelled, and isn't retried. If it returns instead, the job is done.
+        """
+        return self._connection is not None and self._connection.loop.running_is_cancelled
 
     def consume(self, num_messages: int | None = None, *, block: bool | None = None) -> int:
         """Run jobs until stopped, or until ``num_messages`` deliveries were attempted.
@@ -329,7 +355,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
         orchestrator = connection.orchestrator
         stop_condition = while_any(
             connection.poll_timeout_s,
-            partial(orchestrator.count_queue_messages, self.queue_name),
+            lambda: orchestrator.count_queue_messages(self.queue_name) + connection.backend.held_back,
             orchestrator.backend.capabilities.counts_lag_s,
         )
         return self._run_loop(connection, None, stop_condition)
@@ -368,13 +394,10 @@ class Consumer(Closeable, Generic[InT, OutT]):
 
     def _run_loop(self, connection: _Connection, limit: int | None, stop_condition: StopCondition) -> int:
         if connection.is_async and runs_event_loop():
-            raise UsageError(
-                f"{type(self).__name__}.run is an async def, and this thread runs an event loop already: "
-                "consume in a thread, as in await asyncio.to_thread(consumer.consume)"
-            )
+            raise consumer_checks.loop_runs_already(type(self).__name__)
         with stopping_on_signals(connection.loop.stop):
             try:
-                return connection.loop.run(limit, stop_condition)
+                return connection.run_loop(limit, stop_condition)
             finally:
                 self._end(connection)
 
@@ -390,11 +413,3 @@ class Consumer(Closeable, Generic[InT, OutT]):
             if self._close_after_job:
                 self._close_after_job = False
                 self.close()
-
-
-def _on_own_loop(
-    run: Callable[[Job[Any]], Any], loop_factory: "Callable[[], AbstractEventLoop] | None"
-) -> "CoroutineHandler":
-    from .consuming.coroutine_handler import CoroutineHandler  # imports asyncio, which takes long
-
-    return CoroutineHandler(run, loop_factory)

@@ -1,10 +1,11 @@
-"""What a consumer is refused for: the schema of its class, and its settings."""
+"""What a consumer is refused for: its class, the schema of it, and its settings."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args, get_origin
 
-from ..domain import JobSchema, RetryPolicy, read_schema
-from ..domain.errors import InvalidInput
-from ..domain.limits import check_int, check_seconds
+from ..domain import JobSchema, Limit, Rate, RetryPolicy, Unique, read_schema
+from ..domain.bounds import check_int, check_seconds
+from ..domain.errors import HandlerMissing, InvalidInput, UsageError
 from ..domain.model_changes import changes
 
 _MAX_PREFETCH = 10_000
@@ -21,6 +22,10 @@ def schema_of(cls: type, base: type) -> JobSchema[Any, Any] | None:
     Raises:
         InvalidInput: as :meth:`Consumer.own_schema` says.
     """
+    for name, value in _of_schemas(cls):
+        raise InvalidInput(
+            f"{cls.__name__}.{name}: belongs to the schema, as in JobSchema(…, {name}={value!r:.80})"
+        )
     schema = getattr(cls, "schema", None)
     if schema is None:
         return None
@@ -78,6 +83,13 @@ def check_loop_factory(cls: str, loop_factory: object) -> None:
         )
 
 
+def _of_schemas(cls: type) -> Iterator[tuple[str, object]]:
+    """What a class has that a schema should have, and that nobody would obey there."""
+    for name, kind in (("rate", Rate), ("concurrency_limit", Limit), ("unique", Unique)):
+        if isinstance(value := getattr(cls, name, None), kind):
+            yield name, value
+
+
 def check_retry(cls: str, retry: object) -> None:
     """Refuse a class whose retry policy is none.
 
@@ -88,3 +100,20 @@ def check_retry(cls: str, retry: object) -> None:
         raise InvalidInput(
             f"{cls}.retry {retry!r:.80}: must be a RetryPolicy, such as RetryPolicy(max_attempts=3)"
         )
+
+
+def base_class_called(arguments: Sequence[object]) -> HandlerMissing:
+    """Return the error of ``Consumer(…)``, which has no handler."""
+    given = "takes no function" if arguments and callable(arguments[0]) else "is a base class"
+    return HandlerMissing(
+        f"Consumer {given}: derive a class that defines run(self, job), or write "
+        "@job_handler(schema) above a function and call its consumer()"
+    )
+
+
+def loop_runs_already(consumer: str) -> UsageError:
+    """Return the error of consuming with an ``async def`` in a thread that runs an event loop."""
+    return UsageError(
+        f"{consumer}.run is an async def, and this thread runs an event loop already: "
+        "consume in a thread, as in await asyncio.to_thread(consumer.consume)"
+    )

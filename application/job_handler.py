@@ -14,6 +14,8 @@ from .job_queue import Answer, InT, OutT
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
+    from ..domain.schedule import Cron, Every
+
 
 class FunctionHandler(Generic[InT, OutT]):
     """A function in the place of a consumer class: what a worker and a type checker need to know of it.
@@ -73,6 +75,7 @@ class JobHandler(FunctionHandler[InT, OutT]):
         retry: RetryPolicy | None,
         concurrency: int,
         loop_factory: "Callable[[], AbstractEventLoop] | None",
+        schedule: "Cron | Every | None",
     ) -> None:
         members = {
             "schema": schema,
@@ -80,6 +83,7 @@ class JobHandler(FunctionHandler[InT, OutT]):
             "retry": retry,
             "concurrency": concurrency,
             "loop_factory": loop_factory,
+            "schedule": schedule,
             "run": staticmethod(function),
         }
         super().__init__(function, schema, make_class(Consumer, function, members))
@@ -126,6 +130,7 @@ def job_handler(
     retry: RetryPolicy | None = None,
     concurrency: int = 1,
     loop_factory: "Callable[[], AbstractEventLoop] | None" = None,
+    schedule: "Cron | Every | None" = None,
 ) -> Callable[[Callable[[Job[InT]], Answer[OutT]]], JobHandler[InT, OutT]]:
     """Make a function the handler of jobs; it may be an ``async def``.
 
@@ -135,6 +140,7 @@ def job_handler(
         retry: A retry policy instead of the schema's.
         concurrency: How many jobs a consumer runs at once.
         loop_factory: Makes the event loop of an ``async def``; see :attr:`Consumer.loop_factory`.
+        schedule: When jobs are published; see :attr:`Consumer.schedule`.
 
     Raises:
         InvalidInput: ``schema`` is no ``JobSchema``.
@@ -145,6 +151,6 @@ def job_handler(
     def decorate(function: Callable[[Job[InT]], Answer[OutT]]) -> JobHandler[InT, OutT]:
         check_function("job_handler", function)
         check_takes_job(getattr(function, "__name__", "the handler"), function)
-        return JobHandler(function, schema, queue_type, retry, concurrency, loop_factory)
+        return JobHandler(function, schema, queue_type, retry, concurrency, loop_factory, schedule)
 
     return decorate

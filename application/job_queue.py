@@ -7,8 +7,10 @@ from pydantic import BaseModel
 from typing_extensions import TypeVar
 
 from ..domain import Job, JobSchema, Progress
-from ..ports import DeadLetter, JobStatus, PublishOutcome, QueueCounts
+from ..domain.then import Then
+from ..ports import CancelOutcome, DeadLetter, JobStatus, PublishOutcome, QueueCounts
 from .await_misuse import awaited
+from .pausing.records import Pause
 
 if TYPE_CHECKING:
     from .orchestrator import Orchestrator
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
 InT = TypeVar("InT", bound=BaseModel, default=Any)
 OutT = TypeVar("OutT", bound=BaseModel, default=Any)
 
-Answer: TypeAlias = Union[OutT, Mapping[str, Any], Awaitable[OutT | Mapping[str, Any] | None], None]  # noqa: UP007
-"""What a handler returns: an instance of the output model, a dict that validates as one, or None."""
+Returned: TypeAlias = Union[OutT, Mapping[str, Any], Then[OutT], None]  # noqa: UP007
+Answer: TypeAlias = Union[Returned[OutT], Awaitable[Returned[OutT]]]  # noqa: UP007
+"""What a handler returns: an instance of the output model, a dict that validates as one, or None; or a
+:class:`Then`, which names the next job as well."""
 
 
 class JobHandle(Generic[OutT]):
@@ -39,6 +43,10 @@ class JobHandle(Generic[OutT]):
     def status(self) -> JobStatus:
         """Say where the job is; see :meth:`Orchestrator.status`."""
         return self._queue.status(self.id)
+
+    def cancel(self) -> CancelOutcome:
+        """Cancel the job, whether it waits or runs; see :meth:`Orchestrator.cancel_batch`."""
+        return self._queue.cancel(self.id)
 
     def progress(self) -> Progress | None:
         """Say how far the job has come; None if it doesn't run now, or hasn't reported it."""
@@ -77,6 +85,8 @@ class JobQueue(Generic[InT, OutT]):
         connection: object = None,
     ) -> JobHandle[OutT]:
         """Publish one job, and return its handle once the broker has confirmed it (PUB-1).
+
+        If the schema is ``unique`` and a job is in this one's place, the handle is that job's.
 
         Args:
             job: An instance of the schema's input model, a dict that validates as one, or a job.
@@ -118,8 +128,16 @@ class JobQueue(Generic[InT, OutT]):
         return result
 
     def status(self, job_id: str) -> JobStatus:
-        """Say where a job is: waiting, running, done, failed, or not known."""
+        """Say where a job is: waiting, running, done, failed, cancelled, or not known."""
         return self._orchestrator.status(self._ref, job_id)
+
+    def cancel(self, job_id: str) -> CancelOutcome:
+        """Cancel a job, whether it waits or runs; see :meth:`Orchestrator.cancel_batch`."""
+        return self._orchestrator.cancel(self._ref, job_id)
+
+    def cancel_batch(self, job_ids: Iterable[str]) -> list[CancelOutcome]:
+        """Cancel jobs, and return one outcome for each, in the same order (CAN-1 to CAN-4)."""
+        return self._orchestrator.cancel_batch(self._ref, job_ids)
 
     def receive(self) -> Job[InT] | None:
         """Take one job off the queue without waiting; see :meth:`Orchestrator.receive_message`."""
@@ -133,6 +151,18 @@ class JobQueue(Generic[InT, OutT]):
     def progress(self, job_ids: Sequence[str] | None = None) -> dict[str, Progress]:
         """Say how far the running jobs have come, by id: all, or those named."""
         return self._orchestrator.progress(self._ref, job_ids)
+
+    def pause(self, reason: str | None = None) -> Pause:
+        """Pause the queue: within a second no consumer starts another job; see :meth:`Orchestrator.pause`."""
+        return self._orchestrator.pause(self._ref, reason)
+
+    def resume(self) -> bool:
+        """Let the consumers go on, within a second; return whether the queue was paused."""
+        return self._orchestrator.resume(self._ref)
+
+    def paused(self) -> Pause | None:
+        """Say since when the queue is paused, and why; None if it isn't."""
+        return self._orchestrator.paused(self._ref)
 
     def clean(self) -> int:
         """Drop every waiting job, ready or delayed, and return how many (ADM-2)."""

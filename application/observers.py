@@ -1,13 +1,13 @@
 """Several observers as one, none of which can harm the work."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from logging import ERROR, Logger
 from typing import Any
 
 from ..domain import Job
-from ..ports import Attempt, Observer
+from ..ports import Attempt, Observer, SlotOutcome
 from .handler_errors import try_to_log
 from .signals.graceful_stop import asks_to_stop
 
@@ -47,6 +47,22 @@ class Observers(Observer):
             except BaseException as error:
                 self._failed(observer, error)
 
+    def held_back(self, queue: str, count: int) -> None:
+        """Tell each."""
+        self._tell(lambda observer: observer.held_back(queue, count))
+
+    def stood(self, queue: str, count: int) -> None:
+        """Tell each."""
+        self._tell(lambda observer: observer.stood(queue, count))
+
+    def replaced(self, queue: str, count: int) -> None:
+        """Tell each."""
+        self._tell(lambda observer: observer.replaced(queue, count))
+
+    def slot(self, queue: str, outcome: SlotOutcome) -> None:
+        """Tell each."""
+        self._tell(lambda observer: observer.slot(queue, outcome))
+
     def started(self, queue: str, job: Job[Any]) -> None:
         """Tell each."""
         for observer in self._observers:
@@ -60,6 +76,14 @@ class Observers(Observer):
         for observer in reversed(self._observers):
             try:
                 observer.ended(attempt)
+            except BaseException as error:
+                self._failed(observer, error)
+
+    def _tell(self, tell: Callable[[Observer], None]) -> None:
+        """Tell each what happens rarely; what happens with each job has no call of a function more."""
+        for observer in self._observers:
+            try:
+                tell(observer)
             except BaseException as error:
                 self._failed(observer, error)
 

@@ -3,14 +3,13 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from sys import modules
 from typing import Any, overload
 
 from pydantic import BaseModel
 
 from ..domain import Job, JobSchema, Queue, QueueKind, SchemaLike, job_from_schema, read_schema
+from ..domain.bounds import MAX_BODY_BYTES, check_int, check_name, check_seconds
 from ..domain.job import NO_HEADERS
-from ..domain.limits import MAX_BODY_BYTES, check_int, check_name, check_seconds
 from ..ports import JobStatus, Message, Observer, OrchestratorBackend, PublishOutcome
 from .await_misuse import returned_id
 from .backends import detect_backend
@@ -19,15 +18,17 @@ from .job_queue import InT, JobQueue, OutT
 from .observers import Observers
 from .publishing.group_commit import GroupCommits
 from .publishing.messages import Work, confirmed_id, listed, messages_of, prepare, to_message, with_rejections
+from .publishing.unique_publisher import publish_one_unique, publish_unique
 from .queue_admin import MAX_LISTED, QueueAdmin
 from .receiving import receive_job
-from .registry import QueueRef, SchemaRegistry
+from .registry import QueueRef, Registration, SchemaRegistry
 from .results import job_status, result_value
+from .scheduling import Scheduling
 
 _UNOBSERVED = nullcontext(NO_HEADERS)
 
 
-class Orchestrator(QueueAdmin):
+class Orchestrator(QueueAdmin, Scheduling):
     """Publishes jobs, reads results, and manages the queues of one backend.
 
     Threads may share an orchestrator. Every method may raise ``BackendUnavailable`` when the broker can't be
@@ -212,6 +213,7 @@ class Orchestrator(QueueAdmin):
         Returns:
             The job's id (PUB-2). If a job with this id is live (ready, delayed, in flight or dead), nothing
             changes, and the id is returned too; on RabbitMQ, which has no dedupe, it is published twice.
+            If the schema is ``unique`` and a job is in this one's place, that job's id.
 
         Raises:
             QueueNotFound: nothing was registered under this name, or the queue was deleted (PUB-3).
@@ -222,12 +224,15 @@ class Orchestrator(QueueAdmin):
             PublishUnknown: the connection broke before the confirm: the job may or may not be in the queue
                 (PUB-4).
             BackendUnavailable: the broker is away, and the job wasn't sent.
-            UnsupportedCapability: ``connection`` is given, and the backend joins no transactions.
+            UnsupportedCapability: ``connection`` is given, and the backend joins no transactions or the
+                schema is unique; or the schema is unique, and the backend has no coordination store.
             InvalidInput: ``connection`` can't be joined; the message says why. Nothing was sent.
             UsageError: a signal or log handler calls this in a thread that is publishing to this queue.
         """
         registration = self.schema_registry.registered(queue_name)
         name = registration.queue.name
+        if registration.schema.unique is not None:
+            return self._publish_unique(registration, job, priority, delay_s, connection)
         if self.observer is None:
             message = to_message(registration, job, priority, delay_s, NO_HEADERS, self.max_body_bytes)
             return self._commit(name, message, connection)
@@ -240,8 +245,19 @@ class Orchestrator(QueueAdmin):
             outcomes = self.group_commits[queue_name].publish([message])
         else:
             outcomes = self.backend.publish_in(connection, queue_name, [message])
-        job_id = confirmed_id(queue_name, outcomes[0], self.backend)
-        return returned_id(job_id) if "asyncio" in modules else job_id  # no loop runs without it
+        return returned_id(confirmed_id(queue_name, outcomes[0], self.backend))
+
+    def _publish_unique(
+        self,
+        registration: Registration,
+        job: Work,
+        priority: int | None,
+        delay_s: float | None,
+        connection: object,
+    ) -> str:
+        with self.observed(registration.queue.name, 1) as headers:
+            message = to_message(registration, job, priority, delay_s, headers, self.max_body_bytes)
+            return publish_one_unique(self.backend, registration, message, connection, self.observer)
 
     @overload
     def publish_batch(
@@ -292,6 +308,8 @@ class Orchestrator(QueueAdmin):
             messages = messages_of(prepared)
             if not messages:
                 outcomes = []
+            elif registration.schema.unique is not None:
+                outcomes = publish_unique(self.backend, registration, messages, connection, self.observer)
             elif connection is None:
                 outcomes = self.backend.publish(name, messages)
             else:
@@ -308,9 +326,7 @@ class Orchestrator(QueueAdmin):
         """Return the outcomes of a batch with those of its invalid jobs, and log how many were invalid."""
         whole = with_rejections(prepared, outcomes)
         if rejected := len(whole) - len(outcomes):
-            self.logger.warning(
-                "queue %s: %d of %d jobs of a batch were rejected", queue, rejected, len(whole)
-            )
+            self.logger.warning("queue %s: rejected %d of %d jobs of a batch", queue, rejected, len(whole))
         return whole
 
     # -- receiving without a consumer -------------------------------------------------------------
@@ -349,7 +365,9 @@ class Orchestrator(QueueAdmin):
             An instance of the schema's output model, or None if the handler returned None.
 
         Raises:
-            JobFailed: the job is dead; the message is its last error, ``traceback`` its traceback.
+            JobFailed: the job is dead; the message is its last error, ``traceback`` its traceback. Of this
+                kind is ``JobReplaced``: another took its place.
+            JobCancelled: the job was cancelled.
             JobNotFound: the queue knows no such job by then. Of this kind is ``ResultExpired``: the job's id
                 is older than results are kept.
             ResultNotReady: the job hasn't ended by then. On RabbitMQ, which can't tell, also in place of

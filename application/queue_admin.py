@@ -3,19 +3,21 @@
 from collections.abc import Sequence
 
 from ..domain import Progress, Queue
-from ..domain.limits import check_int, check_job_ids
-from ..ports import DeadLetter, OrchestratorBackend, QueueCounts
-from ..ports.base_classes import Closeable
+from ..domain.bounds import check_int, check_job_ids
+from ..ports import DeadLetter, QueueCounts
+from .cancelling.admin import CancelAdmin
 from .failures import explained
+from .pausing.admin import PauseAdmin
+from .pausing.records import delete_pause
 from .registry import QueueRef, SchemaRegistry, queue_name_of
+from .unique_jobs.records import forget, forget_queue, records_beside
 
 MAX_LISTED = 2**31 - 1
 
 
-class QueueAdmin(Closeable):
+class QueueAdmin(PauseAdmin, CancelAdmin):
     """The base of :class:`Orchestrator`: its methods for queues as a whole."""
 
-    backend: OrchestratorBackend
     schema_registry: SchemaRegistry
 
     def count_queue_messages(self, queue_name: QueueRef) -> int:
@@ -40,14 +42,25 @@ class QueueAdmin(Closeable):
 
     def clean_queue(self, queue_name: QueueRef) -> int:
         """Drop every ready or delayed job, and return how many there were (ADM-2)."""
-        return self.backend.purge(queue_name_of(queue_name))
+        name = queue_name_of(queue_name)
+        records = records_beside(self.backend, name)  # first: a job of later keeps its key
+        purged = self.backend.purge(name)
+        if records:
+            forget(self.backend.coordination, records)
+        return purged
 
     def delete_queue(self, queue_name: QueueRef) -> None:
-        """Remove the queue with its jobs, dead letters, results and registration (ADM-3)."""
+        """Remove the queue with its jobs, dead letters, results, registration, pause and unique keys (ADM-3).
+
+        Its schedules stay, as do the places and turns that its limits have given: they end with their times.
+        """
         name = queue_name_of(queue_name)
         self.backend.idle_consumers.close(name)
         self.backend.delete(name)
         self.schema_registry.drop(name)
+        if self.backend.capabilities.coordination:  # or they would count for a queue declared under this name
+            delete_pause(self.backend.coordination, name)
+            forget_queue(self.backend.coordination, name)
 
     def dead_letters(self, queue_name: QueueRef, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         """List dead jobs, oldest first, and change nothing (DLQ-1)."""

@@ -11,6 +11,7 @@ from .failures import failed_attempt
 from .handler_errors import describe
 from .registry import Registration
 from .signals.graceful_stop import asks_to_stop
+from .unique_jobs.consumer_backend import freeing_keys
 
 
 def receive_job(
@@ -19,7 +20,8 @@ def receive_job(
     """Take one job off a queue without waiting; as :meth:`Orchestrator.receive_message`."""
     schema, queue = registration
     open_one = partial(backend.open_consumer, queue.name, prefetch=1)
-    with backend.idle_consumers.borrowed(queue.name, open_one) as consumer:
+    with backend.idle_consumers.borrowed(queue.name, open_one) as borrowed:
+        consumer = freeing_keys(borrowed, backend, queue.name, schema)
         while deliveries := consumer.receive(1, 0.0):
             job, settlement = _accept(deliveries[0], schema, max_body_bytes)
             (outcome,) = consumer.settle([settlement]).outcomes

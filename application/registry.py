@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from ..domain import AnyJSON, JobSchema, Queue, QueueKind, read_schema
+from ..domain.bounds import check_name
 from ..domain.errors import (
     BackendUnavailable,
     InvalidName,
@@ -14,7 +15,6 @@ from ..domain.errors import (
     SchemaNotRegistered,
     UnsupportedCapability,
 )
-from ..domain.limits import check_name
 from ..domain.model_changes import changes
 from ..ports import OrchestratorBackend
 
@@ -151,6 +151,8 @@ class SchemaRegistry:
 
     def _declare(self, registration: Registration) -> None:
         name = registration.queue.name
+        if registration.schema.is_limited:
+            self._backend.capabilities.require_coordination("limits need")
         try:
             self._backend.declare(registration.queue)
         except BackendUnavailable:

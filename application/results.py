@@ -4,11 +4,19 @@ from datetime import timedelta
 from typing import Any
 
 from ..domain.envelope import decode_model
-from ..domain.errors import JobNotFound, ResultExpired, ResultNotReady, UnsupportedCapability
+from ..domain.errors import (
+    JobCancelled,
+    JobNotFound,
+    JobReplaced,
+    ResultExpired,
+    ResultNotReady,
+    UnsupportedCapability,
+)
 from ..domain.job import made_at, utcnow
 from ..ports import JobResult, JobStatus, OrchestratorBackend, ResultStatus
 from .failures import job_failed
 from .registry import Registration, UnknownModel
+from .unique_jobs.record import REPLACED_BY
 
 
 def result_value(
@@ -23,7 +31,8 @@ def result_value(
     If nothing was found within ``timeout_s``, the backend is asked where the job is.
 
     Raises:
-        JobFailed: the job is dead.
+        JobFailed: the job is dead; ``JobReplaced``: another took its place.
+        JobCancelled: the job was cancelled.
         ResultExpired: the queue knows no such job, and its id is older than results are kept.
         JobNotFound: the queue knows no such job.
         ResultNotReady: the job hasn't ended.
@@ -33,8 +42,12 @@ def result_value(
         found = _ended_meanwhile(backend, registration, job_id, timeout_s)
     if found.status is ResultStatus.FAILED:
         raise job_failed(found.error)
+    if found.status is ResultStatus.CANCELLED:
+        raise JobCancelled(f"job {job_id}: it was cancelled")
     if found.body is None:
         return None
+    if found.body.startswith(REPLACED_BY):
+        raise JobReplaced(job_id, found.body.removeprefix(REPLACED_BY).decode())
     return decode_model(f"result of job {job_id}", registration.schema.output, found.body)
 
 
@@ -53,7 +66,7 @@ def _ended_meanwhile(
     if status is JobStatus.UNKNOWN:
         raise _unknown(registration, job_id)
     found = None
-    if status in (JobStatus.DONE, JobStatus.FAILED):
+    if status in (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED):
         found = backend.result(queue, job_id)
     if found is None:
         raise ResultNotReady(
@@ -87,4 +100,4 @@ def job_status(backend: OrchestratorBackend, queue: str, job_id: str) -> JobStat
         found = backend.result(queue, job_id)
     if found is None:
         return JobStatus.UNKNOWN
-    return JobStatus.FAILED if found.status is ResultStatus.FAILED else JobStatus.DONE
+    return JobStatus(found.status)

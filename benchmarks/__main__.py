@@ -14,6 +14,7 @@ from .scenarios import (
     concurrent,
     held_snapshot,
     latency,
+    limits,
     many_waiting,
     memory,
     rabbitmq_limit,
@@ -54,6 +55,7 @@ def main() -> int:
             redis_limit.measure(results, urls, options.rounds, options.scale)
             rabbitmq_limit.measure(results, urls, options.rounds, options.scale)
             concurrent.measure(results, urls, options.rounds, options.scale)
+            limits.measure(results, urls, options.rounds, options.scale)
             many_waiting.measure(results, urls, options.rounds, options.scale)
             web.measure(results, web.choose(names, options.peer), options.rounds, options.scale)
             memory.measure(results, contenders, urls, options.scale)

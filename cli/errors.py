@@ -6,10 +6,12 @@ from importlib.metadata import version
 from ..domain.errors import (
     AdapterNotInstalled,
     BackendError,
+    JobCancelled,
     JobFailed,
     JobsError,
     QueueNotFound,
     ResultNotReady,
+    ScheduleNotFound,
     UnsupportedCapability,
 )
 
@@ -19,13 +21,13 @@ class Exit(IntEnum):
 
     OK = 0
     NO = 1
-    """The command ran, but a job is dead, a check failed, or not every job was published."""
+    """The command ran, but a job is dead or was cancelled, a check failed, or not every job was published."""
     USAGE = 2
     """The command line, the URL, a module, a setting or the JSON is wrong; nothing was done."""
     BROKER = 3
     """The broker can't be reached, or refuses the request."""
     NOT_FOUND = 4
-    """There is no such queue, job or result, or not yet."""
+    """There is no such queue, job, result or schedule, or not yet."""
     NOT_INSTALLED = 5
     """An extra is missing; the message names it."""
     BUG = 70
@@ -58,9 +60,9 @@ def exit_code(error: JobsError) -> Exit:
     """Return the exit code that stands for ``error``."""
     if isinstance(error, AdapterNotInstalled | NotInstalled):
         return Exit.NOT_INSTALLED
-    if isinstance(error, JobFailed):
+    if isinstance(error, JobFailed | JobCancelled):
         return Exit.NO
-    if isinstance(error, QueueNotFound | ResultNotReady):
+    if isinstance(error, QueueNotFound | ResultNotReady | ScheduleNotFound):
         return Exit.NOT_FOUND
     if isinstance(error, BackendError) and not isinstance(error, UnsupportedCapability):
         return Exit.BROKER

@@ -9,6 +9,7 @@ import click
 
 from ..domain.errors import JobsError
 from ..domain.printable import printable_lines
+from .cancel import cancel
 from .contract import contract
 from .dead import dead
 from .doctor import doctor
@@ -17,8 +18,9 @@ from .health import health
 from .migrate import migrate
 from .output import fail
 from .publish import publish
-from .queues import purge, queues
+from .queues import pause, purge, queues, resume
 from .results import result
+from .schedules import scheduler, schedules
 from .worker import worker
 
 
@@ -29,12 +31,28 @@ def commands(as_json: bool) -> None:
     """Run workers, publish jobs, and manage queues.
 
     Exit codes: 0 success; 1 a check failed or a job is dead; 2 wrong usage;
-    3 the broker is out of reach or refuses; 4 no such queue, job or result;
+    3 the broker is out of reach or refuses; 4 no such queue, job, result or schedule;
     5 an extra isn't installed; 130 stopped at once.
     """
 
 
-for _command in (worker, publish, queues, dead, result, purge, doctor, migrate, health, contract):
+for _command in (
+    worker,
+    publish,
+    queues,
+    pause,
+    resume,
+    cancel,
+    dead,
+    result,
+    purge,
+    schedules,
+    scheduler,
+    doctor,
+    migrate,
+    health,
+    contract,
+):
     commands.add_command(_command)
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -64,6 +64,7 @@ class Plan(BaseModel):
     beat_file: Path
     metrics: bool
     tracing: bool
+    schedules: bool
 
     @field_serializer("backend", when_used="json")
     def _reveal(self, backend: SecretStr) -> str:
@@ -176,9 +177,20 @@ def _work(plan: Plan, signal_queue: SignalQueue) -> Ending:
             burst=plan.burst,
         )
         health = HealthFile(plan.beat_file)
-        return Worker(
+        worker = Worker(
             orchestrator, makers, settings, signal_queue, WORKER, last_polls=last_polls, health=health
-        ).run()
+        )
+        with _scheduler(plan, orchestrator):
+            return worker.run()
+
+
+def _scheduler(plan: Plan, orchestrator: Orchestrator) -> AbstractContextManager[object]:
+    """Publishes the jobs of schedules meanwhile, if the plan says so."""
+    if not plan.schedules:
+        return nullcontext()
+    from ..application.schedules.scheduler import Scheduler
+
+    return Scheduler(orchestrator, logger=WORKER)
 
 
 def _observers(plan: Plan, last_polls: LastPolls) -> list[Observer]:

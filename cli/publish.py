@@ -89,15 +89,25 @@ def _publish_file(
     if wants_json(False):
         print_json(
             {status.value: report.counts[status] for status in PublishStatus}
-            | {"seconds": round(seconds, 3), "bad": [bad._asdict() for bad in report.bad]}
+            | {"standing": report.standing, "seconds": round(seconds, 3)}
+            | {"bad": [bad._asdict() for bad in report.bad]}
         )
     else:
         for bad in report.bad:
             tell(f"line {bad.number}: {bad.status.value}: {bad.error}")
         rate = report.published / seconds if seconds else 0.0
         done = f"published {report.published:,} of {quantity(report.lines, 'job')}"
-        stdout().print(f"{done} in {seconds:.1f} s, {rate:,.0f} a second")
-    return Exit.OK if report.published == report.lines else Exit.NO
+        stdout().print(f"{done} in {seconds:.1f} s, {rate:,.0f} a second{_duplicates(report)}")
+    return Exit.OK if report.is_whole else Exit.NO
+
+
+def _duplicates(report: BulkPublishReport) -> str:
+    """Say how many weren't published as they are in the queue, or as another job is in their place."""
+    there = report.counts[PublishStatus.DUPLICATE] - report.standing
+    told = f"; {there:,} in the queue before" if there else ""
+    if report.standing:
+        told += f"; {quantity(report.standing, 'duplicate')} of unique jobs"
+    return told
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""``mindtrace-jobs queues`` and ``purge``: count the jobs of queues, and drop those that wait."""
+"""``mindtrace-jobs queues``, ``pause``, ``resume`` and ``purge``: count jobs, hold them up, and drop them."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,6 +11,8 @@ import click
 from rich.console import Group, RenderableType
 from rich.live import Live
 
+from ..application.pausing.records import Pause
+from ..application.tools.drain import pause_and_drain
 from ..application.tools.queue_stats import QueueView, watch
 from ..domain.wording import quantity
 from .app import backend_option, confirm, json_option, opened, settings_of, wants_json, yes_option
@@ -41,6 +43,8 @@ def queues(
 ) -> int:
     """Count the jobs of the named queues, or of all queues: ready, in flight, delayed and dead.
 
+    A queue that is paused is shown with the reason.
+
     With --watch, jobs/s is how fast the number of ready, delayed and running jobs changes. A negative rate
     means that the queue is draining.
     """
@@ -55,6 +59,44 @@ def queues(
                     _show(views, wants_json(as_json))
             else:
                 _live(looks, every_s)
+    return Exit.OK
+
+
+@click.command()
+@click.argument("queue")
+@click.option("--reason", help="Why; shown with the queue.")
+@click.option("--drain", is_flag=True, help="Return only once no job of the queue runs.")
+@json_option
+@backend_option
+def pause(
+    queue: str, reason: str | None, drain: bool, as_json: bool, backend: str | None, app_dir: Path
+) -> int:
+    """Pause QUEUE: within a second, no worker starts another of its jobs. Running jobs finish.
+
+    Jobs can be published as before.
+    """
+    with opened(settings_of(backend, app_dir)) as orchestrator:
+        made = pause_and_drain(orchestrator, queue, reason) if drain else orchestrator.pause(queue, reason)
+    if wants_json(as_json):
+        print_json(_plain_pause(made))
+    else:
+        stdout().print(shown(f"{queue} is {made}{'; no job runs' if drain else ''}"))
+    return Exit.OK
+
+
+@click.command()
+@click.argument("queue")
+@json_option
+@backend_option
+def resume(queue: str, as_json: bool, backend: str | None, app_dir: Path) -> int:
+    """Let the workers of QUEUE go on after a pause."""
+    with opened(settings_of(backend, app_dir)) as orchestrator:
+        orchestrator.counts(queue)  # or a typing error would go unnoticed
+        was_paused = orchestrator.resume(queue)
+    if wants_json(as_json):
+        print_json({"was_paused": was_paused})
+    else:
+        stdout().print(shown(f"{queue} goes on" if was_paused else f"{queue} wasn't paused"))
     return Exit.OK
 
 
@@ -118,7 +160,13 @@ def _rendered(views: list[QueueView], *, rates: bool) -> RenderableType:
         for view in views
         for job_id, progress in list(view.progress.items())[:_JOBS_SHOWN]
     ]
-    return Group(table(columns, rows, right=columns[2:]), *lines)
+    pauses = [shown(f"  {view.name} is {view.pause}") for view in views if view.pause is not None]
+    unknown = [
+        shown(f"  whether queues are paused isn't known: {error}")
+        for error in dict.fromkeys(view.pause_error for view in views)
+        if error is not None
+    ]
+    return Group(table(columns, rows, right=columns[2:]), *pauses, *unknown, *lines)
 
 
 def _plain(view: QueueView) -> dict[str, Any]:
@@ -128,4 +176,10 @@ def _plain(view: QueueView) -> dict[str, Any]:
         **asdict(view.counts),
         "rate": None if view.rate is None else round(view.rate, 3),
         "progress": {job_id: asdict(progress) for job_id, progress in view.progress.items()},
+        "paused": None if view.pause is None else _plain_pause(view.pause),
+        **({} if view.pause_error is None else {"pause_error": view.pause_error}),
     }
+
+
+def _plain_pause(pause: Pause) -> dict[str, Any]:
+    return {"since": pause.since.isoformat(), "reason": pause.reason, "by": pause.by}

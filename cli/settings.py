@@ -16,7 +16,7 @@ from pydantic_settings import (
 from pydantic_settings.exceptions import SettingsError
 
 from ..application.default_backend import DEFAULT_URL
-from ..domain.limits import NAME
+from ..domain.bounds import NAME
 from .errors import BadUsage
 
 PREFIX = "MINDTRACE_JOBS_"
@@ -29,8 +29,8 @@ _WHERE = re.compile(rf"(?:{_HOST}(?:,{_HOST})*)?(?:/(?:(?!%40|%3A)[^@:])*)?", re
 """Hosts, and a path after them: what a URL says when it is well formed and no secret."""
 _NAMESPACE = re.compile(rf"(?:^|(?<=&))(?:namespace|schema)={NAME}(?=&|$)")
 """Where in a broker the queues are; its characters were checked, so it may be shown."""
-_RESULTS = re.compile("(?:^|(?<=&))results=[^&]*")
-"""The URL of a result store, in the query of another."""
+_STORE = re.compile("(?:^|(?<=&))(?:results|store)=[^&]*")
+"""The URL of a store, in the query of another."""
 
 
 class Settings(BaseSettings):
@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     health_file: Path | None = None
     metrics_port: int | None = Field(None, ge=1, le=65_535)
     tracing: bool = False
+    schedules: bool = False
 
     @field_validator("consumers", mode="before")
     @classmethod
@@ -114,7 +115,7 @@ def masked(url: str) -> str:
         return "the backend"
     address, *query = re.split("[?#]", rest, maxsplit=1)
     who, at, where = address.rpartition("@")
-    if not _WHERE.fullmatch(where) or "@" in _RESULTS.sub("", "".join(query)):
+    if not _WHERE.fullmatch(where) or "@" in _STORE.sub("", "".join(query)):
         return f"{scheme}://***"
     namespace = _NAMESPACE.search("".join(query))
     return f"{scheme}://{'***@' if at and who else ''}{where}{f'?{namespace[0]}' if namespace else ''}"

@@ -59,6 +59,7 @@ _HOPELESS = frozenset({Exit.USAGE, Exit.BROKER, Exit.NOT_FOUND, Exit.NOT_INSTALL
     type=float,
     help="Seconds that its batch waits for more jobs.  [default: what its class says]",
 )
+@click.option("--schedules", is_flag=True, default=None, help="Publish the jobs of schedules as well.")
 @click.option("--burst", is_flag=True, help="Exit once no job is ready, delayed or to be retried.")
 @click.option(
     "--reload",

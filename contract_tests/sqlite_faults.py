@@ -39,6 +39,20 @@ FAULTS = (
         "DELETE FROM delay WHERE queue = ? AND due = ? AND seq >= ?",
     ),
     TextFault(
+        "WhatIsDueComesInPublishOrder",
+        "Jobs that are due join in the order of their publish, not in that in which they are due.",
+        ("DLY-2",),
+        r"AND due <= \? ORDER BY due, seq LIMIT",
+        "AND due <= ? ORDER BY seq LIMIT",
+    ),
+    TextFault(
+        "AFormerEndAnswersForALiveJob",
+        "Of many results, those of ids that are used again are answered with how the former job ended.",
+        ("RES-1",),
+        r"^SELECT id, NULL FROM job WHERE queue = \?",
+        "SELECT id, NULL FROM job WHERE 0 > ?",
+    ),
+    TextFault(
         "ResultsIgnoreCase",
         "The column of ids is compared without regard to case.",
         ("RES-1", "PUB-2"),
@@ -49,8 +63,8 @@ FAULTS = (
         "ResultsOfAllQueuesAreOne",
         "The query of a result forgets the queue.",
         ("RES-1", "ADM-3", "CON-2"),
-        r"AS BLOB\) FROM result WHERE queue = \? AND id = \?",
-        "AS BLOB) FROM result WHERE ? > 0 AND id = ?",
+        r"AS BLOB\) END FROM result WHERE queue = \? AND id = \?",
+        "AS BLOB) END FROM result WHERE ? > 0 AND id = ?",
     ),
     TextFault(
         "ResultsExpireAtWholeSeconds",

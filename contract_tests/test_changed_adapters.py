@@ -11,12 +11,14 @@ from mindtrace.jobs.contract.profiles import PROFILES
 from mindtrace.jobs.contract.registry import all_checks
 from mindtrace.jobs.contract.run import Result, run_check
 
-from . import redis_faults, sqlite_faults
+from . import redis_coordination_faults, redis_faults, sqlite_faults
 from .changed_adapters import TextFault, changed_scripts, changed_statements, unwoken_files
 from .harnesses import SQLiteHarness
 from .test_redis import RedisHarness
 
 pytestmark = pytest.mark.long
+
+REDIS_FAULTS = (*redis_faults.FAULTS, *redis_coordination_faults.FAULTS)
 
 
 class ImpatientSQLiteHarness(SQLiteHarness):
@@ -55,7 +57,7 @@ def test_a_file_that_wakes_nobody_is_found() -> None:
     assert result is not None
 
 
-@pytest.mark.parametrize("fault", redis_faults.FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", REDIS_FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_in_a_script_is_found(fault: TextFault, redis_address: Address) -> None:
     ImpatientRedisHarness.address = redis_address
     with changed_scripts(fault) as changed:
@@ -66,6 +68,6 @@ def test_a_fault_in_a_script_is_found(fault: TextFault, redis_address: Address) 
 
 
 def test_every_changed_text_names_clauses_of_the_contract() -> None:
-    faults = (*sqlite_faults.FAULTS, sqlite_faults.NOBODY_IS_WOKEN, *redis_faults.FAULTS)
+    faults = (*sqlite_faults.FAULTS, sqlite_faults.NOBODY_IS_WOKEN, *REDIS_FAULTS)
 
     assert {clause for fault in faults for clause in fault.clauses} <= set(CLAUSES)

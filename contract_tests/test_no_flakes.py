@@ -29,6 +29,11 @@ pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[1]
 SEEDS = range(20)
+CALLS = [
+    *("declare", "publish", "counts", "purge", "redrive", "result", "receive", "settle", "extend"),
+    *("publish_guarded", "get", "scan", "put", "delete_record", "take_places", "leave_places", "reserve"),
+]
+"""Methods of an adapter for whose calls a slow machine takes its time."""
 AT_ONCE = 7
 
 Run = subprocess.CompletedProcess[str]
@@ -113,7 +118,7 @@ def standing_still(harness: Harness, seed: int) -> Harness:
     class StandsStill(PassThrough):
         """Takes its time before and after each call."""
 
-    for name in ("declare", "publish", "counts", "purge", "redrive", "result", "receive", "settle", "extend"):
+    for name in CALLS:
         setattr(StandsStill, name, paused(getattr(PassThrough, name)))
     return BrokenHarness(harness, Fault(StandsStill, (), everywhere))
 

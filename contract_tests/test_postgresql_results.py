@@ -326,7 +326,7 @@ def test_a_url_pairs_them(
     """And brings its tables up to date by the same URL."""
     results = quote(postgresql_address.url(namespace), safe="")
     with Orchestrator(f"{rabbitmq_address.url}?results={results}") as orchestrator:
-        assert isinstance(orchestrator.backend._store, PostgreSQLResultStore)
+        assert isinstance(orchestrator.backend._results._store, PostgreSQLResultStore)
         pending = orchestrator.backend.pending_migrations()
         assert [each.version for each in orchestrator.backend.migrate()] == [each.version for each in pending]
         assert orchestrator.backend.pending_migrations() == []

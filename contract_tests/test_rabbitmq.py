@@ -225,6 +225,54 @@ def test_results_are_kept_in_redis(redis_address: redis_server.Address) -> None:
     harness.admin.close()
 
 
+# -- with a store in Redis ------------------------------------------------------------------------
+
+
+class RabbitMQWithRedisStoreHarness(RabbitMQHarness):
+    """All clients' stores share a namespace: it's the client that keeps its records apart from others'."""
+
+    redis: ClassVar[redis_server.Address]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.admin = self.redis.admin()
+        self.namespace = f"test-{secrets.token_hex(4)}"
+        self.names: dict[OrchestratorBackend, str] = {}
+        """What the connections of each client's store are called."""
+
+    def client(self, namespace: str) -> RabbitMQClient:
+        store = self.redis.coordination(self.namespace, retry_timeout_s=LIMIT_S)
+        client = self.address.client(namespace, store=store, retry_timeout_s=LIMIT_S)
+        client._stores.owns_coordination = True  # as by URL
+        self.names[client] = store._client_name
+        return client
+
+    def sever(self, backend: OrchestratorBackend) -> None:
+        super().sever(backend)
+        for client in self.admin.client_list():
+            if client["name"] == self.names[backend]:
+                with suppress(ResponseError):  # it is gone already
+                    self.admin.client_kill_filter(_id=client["id"])
+
+
+@pytest.mark.long
+def test_records_are_kept_in_redis(redis_address: redis_server.Address) -> None:
+    """What RabbitMQ hasn't, it borrows; jobs that are published with a record are published under a claim."""
+    RabbitMQWithRedisStoreHarness.redis = redis_address
+    harness = RabbitMQWithRedisStoreHarness()
+    clauses = {"CRD-1", "CRD-2", "CRD-3", "CRD-4", "CRD-5", "CRD-6", "CON-2"}
+    try:
+        results = list(run_contract(harness, profile="quick", clauses=clauses))
+    finally:
+        keys = list(harness.admin.scan_iter(f"mtj:{{{harness.namespace}/*", count=1000))
+        if keys:
+            harness.admin.delete(*keys)
+        harness.admin.close()
+    assert [f"{result.check}: {result.error}" for result in results if result.broken] == []
+    proved = {clause for result in results if not result.refusal for clause in result.clauses}
+    assert clauses <= proved
+
+
 # -- least privilege ------------------------------------------------------------------------------
 
 GUIDE = Path(__file__).parents[1] / "docs" / "rabbitmq.md"

@@ -12,21 +12,28 @@ from redis import ResponseError
 
 from brokers.fixtures import StartRedis
 from brokers.redis_server import Address
-from mindtrace.jobs import ConsumerBackend, OrchestratorBackend, Progress, Queue, Verdict
+from mindtrace.jobs import (
+    ConsumerBackend,
+    OrchestratorBackend,
+    Progress,
+    Queue,
+    RedisCoordinationStore,
+    Verdict,
+)
 from mindtrace.jobs.adapters.redis import RedisClient, scripts
 from mindtrace.jobs.adapters.redis.transport import connections, direct
 from mindtrace.jobs.adapters.redis.transport.channel import Command
 from mindtrace.jobs.adapters.redis.transport.connections import ConnectionBroke
 from mindtrace.jobs.adapters.redis.transport.public import PublicChannel
 from mindtrace.jobs.contract import Harness, contract_suite, run_contract
-from mindtrace.jobs.ports import EndedJob, JobResult, Message, ResultStatus
+from mindtrace.jobs.ports import ABSENT, EndedJob, Guard, JobResult, Message, Place, ResultStatus
 
 # The state machine waits for real leases: a minute on a machine that is idle.
 pytestmark = pytest.mark.timeout(1800)
 
 
 ALL_SCRIPTS = [value for value in vars(scripts).values() if isinstance(value, scripts.Script)]
-READING = {script.sha for script in ALL_SCRIPTS if "no-writes" in script.text}
+READING = {"TIME", *(script.sha for script in ALL_SCRIPTS if "no-writes" in script.text)}
 
 
 class RedisHarness(Harness):
@@ -56,7 +63,7 @@ class RedisHarness(Harness):
 
         def execute_and_break(*words: Command) -> list[object]:  # a call that is tried again comes here, too
             answers = execute(*words)
-            is_reading = words[0][1] in READING or isinstance(answers[0], Exception)
+            is_reading = not READING.isdisjoint(words[0][:2]) or isinstance(answers[0], Exception)
             if commands.execute is execute_and_break and not is_reading:
                 commands.execute = execute
                 raise ConnectionBroke("the reply was lost")
@@ -97,6 +104,7 @@ PASSWORD = "a-long-password"  # as in the guide
 CLAUSES = {
     *("PUB-1", "PUB-3", "PUB-5", "ORD-2", "ORD-3", "LSE-3", "LSE-4", "SET-1", "SET-2", "SET-4", "DLY-2"),
     *("DLQ-1", "DLQ-2", "DLQ-3", "CNT-1", "ADM-1", "ADM-2", "ADM-3", "RES-1", "CON-1", "CON-2", "SEC-3"),
+    *("CRD-1", "CRD-2", "CRD-3", "CRD-4", "CRD-5", "CRD-6"),
 }
 """What takes every script through every one of its commands."""
 
@@ -104,7 +112,7 @@ CLAUSES = {
 def _look_at(client: RedisClient) -> None:
     """What the command line does besides the contract: lists queues, shows progress, diagnoses."""
     client.declare(Queue("looks"))
-    client.publish("looks", [Message("1", b"{}")])
+    client.publish_guarded("looks", Message("1", b"{}"), Guard("look", ABSENT, b""))
     with client.open_consumer("looks") as consumer:
         (delivery,) = consumer.receive(1, 0)
         consumer.report(delivery.receipt, Progress(1, 2))
@@ -112,6 +120,17 @@ def _look_at(client: RedisClient) -> None:
     assert client.queues() == [Queue("looks")]
     wrong = [finding for finding in client.diagnose() if finding.verdict is Verdict.WRONG]
     assert not wrong
+
+
+def _coordinate(store: RedisCoordinationStore) -> None:
+    """What schedules, unique jobs and limits do with a store."""
+    places = [Place("gpu", 1, "me"), Place("gpu", 1, "other")]
+    version = store.put("key", b"value", expected=ABSENT, ttl_s=60.0)
+    assert store.get(["key"]) == {"key": (b"value", version)} == store.scan("k")
+    assert store.take_places(places, ttl_s=0.001) == [True, False]
+    store.leave_places(places)
+    assert store.reserve("api", 1, interval_s=store.now()).waits_s == [0.0]
+    assert store.delete("key", expected=version)
 
 
 @pytest.mark.long
@@ -145,6 +164,8 @@ def test_a_user_with_no_more_than_the_documented_privileges_is_enough(private_re
             store.forget("squares", ["job"])
             assert store.get("squares", "job", timeout_s=0.1) is None
             store.forget("squares")
+        with LeastPrivilegeHarness.address.coordination("other") as coordination:
+            _coordinate(coordination)
 
         loaded = admin.script_exists(*(script.sha for script in ALL_SCRIPTS))
         assert all(loaded), "a script was never run, so nobody knows what it needs"

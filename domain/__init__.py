@@ -1,6 +1,6 @@
 """Pure domain: jobs, schemas, queues, retry policy, the envelope and the errors. No clock, no I/O.
 
-May import the standard library, pydantic and typing-extensions, nothing else.
+May import the standard library, pydantic, typing-extensions and, for cron expressions, cronsim; nothing else.
 """
 
 from .any_json import AnyJSON
@@ -11,6 +11,8 @@ from .job_progress import Progress, progress
 from .queue import Queue, QueueKind
 from .retry import RetryPolicy
 from .schema import JobInput, JobOutput, JobSchema, SchemaLike, job_from_schema, read_schema
+from .throttles import Limit, Rate
+from .unique import Unique, UniqueField
 
 __all__ = [
     "AnyJSON",
@@ -19,13 +21,17 @@ __all__ = [
     "JobInput",
     "JobOutput",
     "JobSchema",
+    "Limit",
     "Progress",
     "Queue",
     "QueueKind",
+    "Rate",
     "Reject",
     "RetryLater",
     "RetryPolicy",
     "SchemaLike",
+    "Unique",
+    "UniqueField",
     "current_job",
     "job_from_schema",
     "new_job_id",

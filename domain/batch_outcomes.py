@@ -6,7 +6,7 @@ from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
-from .limits import check_seconds
+from .bounds import check_seconds
 
 ResultT = TypeVar("ResultT", covariant=True, default=Any)
 

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from .bounds import MAX_ATTEMPTS, MAX_BODY_BYTES, MAX_DEPTH, MAX_DIGITS, NAME, check_name
 from .errors import InvalidInput, InvalidPayload, MalformedBody
 from .foreign_scalars import plain_scalar
 from .job import LATEST, NO_HEADERS, Job, job_of_checked
 from .json_guard import check_bounds, parse_object
-from .limits import MAX_ATTEMPTS, MAX_BODY_BYTES, MAX_DEPTH, MAX_DIGITS, NAME, check_name
 from .schema import InModelT, JobSchema, describe
 
 VERSION = 1
@@ -41,6 +41,7 @@ _HEAD = re.compile(
     ',"payload":'.encode()
 )
 """What :func:`encode` writes before the payload, where there are no headers."""
+_PAYLOAD = b',"payload":'
 _ALWAYS_IN_BOUNDS = min(2 * MAX_DEPTH - 2, MAX_DIGITS)
 """A payload of so many bytes has no room for a nesting that is too deep, or a number that is too long."""
 _END_OF_TIME = LATEST.timestamp()
@@ -200,6 +201,24 @@ def decode(
         )
     except InvalidInput as error:
         raise MalformedBody(f"envelope: {error}") from error
+
+
+def decode_payload(
+    body: bytes, schema: JobSchema[InModelT, Any], *, max_bytes: int = MAX_BODY_BYTES
+) -> InModelT:
+    """Read the payload of ``body``, in half the time of :func:`decode`, which still decides if it is a job.
+
+    Raises:
+        BodyTooLarge, MalformedBody, InvalidPayload: as of :func:`decode`, for less than that refuses.
+    """
+    # No string of JSON has these bytes. If they stand deeper, or anything behind the payload, it is no JSON.
+    begin, end = body.find(_PAYLOAD) + len(_PAYLOAD), len(body) - 1
+    if len(_PAYLOAD) <= begin < end <= begin + _ALWAYS_IN_BOUNDS:
+        try:
+            return schema.input.__pydantic_validator__.validate_json(body[begin:end])  # type: ignore[no-any-return]
+        except ValidationError:  # it may be in another order
+            pass
+    return decode(body, schema, max_bytes=max_bytes).payload
 
 
 def _decode_at_once(

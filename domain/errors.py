@@ -22,8 +22,10 @@ __all__ = [
     "InvalidName",
     "InvalidPayload",
     "InvalidSchema",
+    "JobCancelled",
     "JobFailed",
     "JobNotFound",
+    "JobReplaced",
     "JobsError",
     "MalformedBody",
     "MigrationNeeded",
@@ -34,6 +36,7 @@ __all__ = [
     "QueueNotFound",
     "ResultExpired",
     "ResultNotReady",
+    "ScheduleNotFound",
     "SchemaConflict",
     "SchemaMismatch",
     "SchemaNotRegistered",
@@ -171,6 +174,12 @@ class QueueNotFound(BackendError, KeyError):
     __str__ = BackendError.__str__  # where a KeyError would show its message in quotes
 
 
+class ScheduleNotFound(BackendError, KeyError):
+    """There is no schedule of this name."""
+
+    __str__ = BackendError.__str__
+
+
 class QueueConflict(BackendError):
     """The queue exists with another kind (ADM-1)."""
 
@@ -193,6 +202,31 @@ class JobFailed(JobsError):
     def __init__(self, error: str | None = None, traceback: str | None = None) -> None:
         super().__init__(error)
         self.traceback = traceback
+
+
+class JobReplaced(JobFailed):
+    """The job didn't run: one that was published later took its place, as its schema asks for.
+
+    Args:
+        job_id: The job.
+        replaced_by: The id of the job that took its place. That one may have been replaced, too.
+    """
+
+    def __init__(self, job_id: str, replaced_by: str) -> None:
+        super().__init__(f"job {job_id}: didn't run: job {replaced_by}, published later, took its place")
+        self.job_id = job_id
+        self.replaced_by = replaced_by
+
+    def __reduce__(self) -> tuple[type["JobReplaced"], tuple[str, str]]:
+        """Make it again, as by pickle, from what it was made of."""
+        return type(self), (self.job_id, self.replaced_by)
+
+
+class JobCancelled(JobsError):
+    """The job was cancelled and has no result (CAN-1).
+
+    A plain handler that sees that its job is to be cancelled may raise it, to end early.
+    """
 
 
 class ResultNotReady(JobsError, TimeoutError):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pydantic_core import from_json, to_json
 
-from .limits import MAX_TRACEBACK_CHARS, truncate_error
+from .bounds import MAX_TRACEBACK_CHARS, truncate_error
 from .printable import printable
 
 _SEPARATOR = "\x1e"

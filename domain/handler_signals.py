@@ -1,6 +1,6 @@
 """Exceptions that a handler raises to retry or reject its job. They aren't errors of the program."""
 
-from .limits import check_seconds
+from .bounds import check_seconds
 
 
 class HandlerSignal(Exception):

@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 from pydantic import GetCoreSchemaHandler, GetPydanticSchema
 from pydantic_core import CoreSchema, core_schema
 
-from .errors import ImmutableJob, InvalidJob
-from .job_context import context_of, current_orchestrator
-from .job_progress import report
-from .limits import (
+from .bounds import (
     MAX_ATTEMPTS,
     MAX_HEADER_CHARS,
     MAX_HEADERS,
@@ -22,6 +19,9 @@ from .limits import (
     check_int,
     check_name,
 )
+from .errors import ImmutableJob, InvalidJob
+from .job_context import context_of, current_orchestrator
+from .job_progress import report
 
 if TYPE_CHECKING:
     from ..application.orchestrator import Orchestrator
@@ -140,6 +140,12 @@ class Job(Generic[InT]):
     def progress(self, done: float, total: float | None = None) -> None:
         """Report the progress of this job from its handler: see :func:`~.job_progress.progress`."""
         report(context_of(self), done, total)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether this job, which runs in this context, was asked to be cancelled; else False (CAN-2)."""
+        context = context_of(self)
+        return context is not None and context[1] in context[2].cancelled
 
     @property
     def orchestrator(self) -> "Orchestrator":

@@ -4,7 +4,7 @@ A context variable carries it. So it is right with many jobs at once, in threads
 a thread that a job leaves behind still belongs to that job, not to the one that runs next.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +27,8 @@ class ConsumerContext(NamedTuple):
     """Where its handlers publish; the domain doesn't know its class."""
     report: Callable[["Job[Any]", str, "Progress"], None] = _nowhere
     """Where progress goes: it is passed the job, the receipt of its delivery and the progress."""
+    cancelled: Set[str] = frozenset()
+    """The receipts of running jobs that are to be cancelled."""
 
 
 NO_CONSUMER = ConsumerContext()

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from .bounds import MAX_BODY_BYTES, MAX_DEPTH, MAX_DIGITS
 from .errors import BodyTooLarge, MalformedBody
-from .limits import MAX_BODY_BYTES, MAX_DEPTH, MAX_DIGITS
 
 # A string that never ends is taken to the end of the body: to look for its close anew from every quote in it
 # would take time by the square of its length.

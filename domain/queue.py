@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from .bounds import check_name
 from .errors import InvalidInput
-from .limits import check_name
 
 
 class QueueKind(StrEnum):

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from .limits import MAX_ATTEMPTS, check_int, check_seconds
+from .bounds import MAX_ATTEMPTS, check_int, check_seconds
 
 
 @dataclass(frozen=True, slots=True)

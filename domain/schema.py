@@ -9,13 +9,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticSerializationError
 from typing_extensions import TypeVar
 
+from .bounds import MAX_PRIORITY, check_int, check_name, check_seconds
 from .errors import InvalidInput, InvalidJob, InvalidPayload, InvalidSchema
 from .foreign_scalars import plain_scalars
 from .job import NO_HEADERS, Job, job_of_checked, new_job_id, utcnow
 from .json_fields import check_fields
-from .limits import MAX_PRIORITY, check_int, check_name, check_seconds
 from .model_changes import changes
 from .retry import RetryPolicy
+from .throttles import Limit, Rate, check_throttles
+from .unique import Unique, written_names
 from .unknown_keys import describe_unknown_keys, refuse_unknown_keys
 
 
@@ -65,13 +67,18 @@ class JobSchema(Generic[InModelT, OutModelT]):
         output: The model of the result, likewise; by default a model without fields.
         retry: When a failed job runs again, and when it is dead.
         result_ttl_s: Seconds for which a result is kept, more than 0.
+        unique: Which jobs count as the same, so that one of them at a time is in the queue; None means none.
+        rate: How fast jobs start, over all workers; by default as fast as they can.
+        concurrency_limit: How many jobs run at once over all workers, of all or for each value of a field; by
+            default as many as there are places for.
         input_schema: Another name for ``input``.
         output_schema: Another name for ``output``.
 
     Raises:
         InvalidName: the name isn't 1 to 128 characters of ``A-Z a-z 0-9 . _ -``.
         InvalidSchema: a model is missing, given twice or no pydantic model; or one of its fields doesn't
-            survive JSON; or ``retry`` is no ``RetryPolicy``.
+            survive JSON; or ``retry``, ``unique``, ``rate`` or ``concurrency_limit`` is of another type, or
+            names a field that the input doesn't have.
         InvalidJob: ``result_ttl_s`` is out of range.
     """
 
@@ -80,6 +87,11 @@ class JobSchema(Generic[InModelT, OutModelT]):
     output: type[OutModelT]
     retry: RetryPolicy
     result_ttl_s: float
+    unique: Unique | None
+    unique_names: tuple[str, ...] = field(init=False, compare=False, repr=False)
+    """The fields of ``unique``, by the names under which they are written; empty for all."""
+    rate: Rate | None
+    concurrency_limit: Limit | None
     has_untyped_input: bool = field(init=False, compare=False, repr=False)
     """Whether the input has values without a type, such as those of a field that is ``Any``."""
     has_untyped_output: bool = field(init=False, compare=False, repr=False)
@@ -93,6 +105,9 @@ class JobSchema(Generic[InModelT, OutModelT]):
         *,
         retry: RetryPolicy | None = None,
         result_ttl_s: float = 3600.0,
+        unique: Unique | None = None,
+        rate: Rate | None = None,
+        concurrency_limit: Limit | None = None,
         input_schema: type[InModelT] | InModelT | None = None,
         output_schema: type[OutModelT] | OutModelT | None = None,
     ) -> None:
@@ -109,6 +124,11 @@ class JobSchema(Generic[InModelT, OutModelT]):
             )
         if check_seconds("result_ttl_s", result_ttl_s) == 0:
             raise InvalidJob("result_ttl_s 0: must be more than 0 seconds")
+        if unique is not None and not isinstance(unique, Unique):
+            raise InvalidSchema(
+                f'schema {name!r}: unique must be a Unique, such as Unique(by="path"), got {unique!r:.80}'
+            )
+        check_throttles(name, input_model, rate, concurrency_limit)
         output_model = _model_class(name, "output", output, output_schema) or JobOutput
         fields = {
             "name": name,
@@ -117,10 +137,19 @@ class JobSchema(Generic[InModelT, OutModelT]):
             "retry": retry or RetryPolicy(),
             "result_ttl_s": float(result_ttl_s),
             "has_untyped_input": check_fields(f"schema {name!r}: input", input_model),
+            "unique": unique,
+            "unique_names": written_names(f"schema {name!r}", input_model, unique) if unique else (),
+            "rate": rate,
+            "concurrency_limit": concurrency_limit,
             "has_untyped_output": check_fields(f"schema {name!r}: output", output_model),
         }
         for attribute, value in fields.items():
             object.__setattr__(self, attribute, value)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether its jobs have a rate or a concurrency limit."""
+        return self.rate is not None or self.concurrency_limit is not None
 
     @property
     def input_schema(self) -> type[InModelT]:

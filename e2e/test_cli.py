@@ -284,6 +284,7 @@ def test_consumers_and_numbers_come_from_pyproject(shell: Shell) -> None:
     assert worker.ends() == 0
 
 
+@pytest.mark.long
 def test_a_mistake_in_the_real_command_is_one_line(shell: Shell) -> None:
     """A worker tells it once, however many processes it was to have."""
     worker = shell.start("worker", "tasks:Nobody", "-p", "4", "--log-level", "warning")
@@ -504,6 +505,7 @@ def test_a_thread_that_a_job_leaves_behind_keeps_no_process(breaking: Shell) -> 
     assert burst.ends() == 0
 
 
+@pytest.mark.long
 def test_processes_do_not_outlive_their_supervisor(shell: Shell) -> None:
     """However it died; the job that runs is finished first."""
     job_id = shell.publish(until="stopped")
@@ -530,6 +532,7 @@ def test_a_change_of_the_code_is_reloaded(shell: Shell) -> None:
     assert shell.result(shell.publish())["version"] == 2
 
 
+@pytest.mark.long
 def test_the_health_file_grows_old_when_a_handler_hangs(shell: Shell) -> None:
     worker = shell.start("worker", "tasks:Sleeper", "--poll", "0.5", "-p", "2", "--health-file", "health")
     worker.wait_for("working on", count=2)
@@ -549,6 +552,7 @@ def test_the_health_file_grows_old_when_a_handler_hangs(shell: Shell) -> None:
 # -- metrics and traces ---------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_metrics_of_all_processes_are_served_as_one(shell: Shell) -> None:
     for _ in range(10):
         shell.publish()

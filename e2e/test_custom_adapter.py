@@ -58,20 +58,42 @@ class Adapter(NamedTuple):
     """The clauses that it refuses in whole or in part."""
 
 
+_NEITHER_HAS = {
+    *("transactional_publish", "coordination", "guarded_publish", "then", "atomic_then", "cancel"),
+}
+_NEITHER_KEEPS = {
+    *("CON-1", "CON-2", "PUB-3", "PUB-7", "RCV-2"),
+    *("CRD-1", "CRD-2", "CRD-3", "CRD-4", "CRD-5", "CRD-6"),
+    *("THEN-1", "THEN-2", "THEN-3", "CAN-1", "CAN-2", "CAN-3", "CAN-4"),
+    *(
+        "ADM-3",
+        "DLY-1",
+        "I4",
+        "LSE-2",
+        "LSE-3",
+        "LSE-4",
+        "ORD-3",
+        "PUB-5",
+        "RES-1",
+        "RES-2",
+        "SET-1",
+        "SET-4",
+    ),
+}
 ADAPTERS = [
     Adapter(
         "custom_adapter",
         "Spool",
         "spool://{}/spool",
-        off={"stack", "priority", "dedupe", "results", "transactional_publish"},
-        refused={"ADM-3", "ORD-2", "ORD-3", "ORD-4", "PUB-3", "PUB-5", "PUB-7", "RCV-2", "RES-1", "RES-2"},
+        off={"stack", "priority", "dedupe", "results", *_NEITHER_HAS},
+        refused={"ORD-2", "ORD-3", "ORD-4", *_NEITHER_KEEPS},
     ),
     Adapter(
         "sql_adapter",
         "Table",
         "table://{}/jobs.db",
-        off={"transactional_publish"},
-        refused={"PUB-3", "PUB-7", "RCV-2"},
+        off=_NEITHER_HAS,
+        refused=_NEITHER_KEEPS,
     ),
 ]
 

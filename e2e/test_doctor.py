@@ -110,6 +110,7 @@ PLANTED: dict[str, tuple[dict[str, Any], str, Verdict, str]] = {
         "drops jobs once a maxmemory is reached",
     ),
     "results dropped early": ({"maxmemory_policy": "volatile-lru"}, "eviction", DOUBTFUL, "may drop results"),
+    "limits exceeded": ({"maxmemory_policy": "volatile-ttl"}, "eviction", DOUBTFUL, "limits are exceeded"),
     "no limit of memory": ({"maxmemory": "0"}, "memory", DOUBTFUL, "no maxmemory"),
     "no memory left": ({"maxmemory": "1kb"}, "memory", WRONG, "of maxmemory are used"),
     "nothing kept": ({"appendonly": "no"}, "persistence", DOUBTFUL, "every job is lost"),
@@ -373,6 +374,7 @@ def _subject(server: PrivateRedis, subject: str, **options: Any) -> Finding:
         return next(finding for finding in client.diagnose() if finding.subject == subject)
 
 
+@pytest.mark.long
 def test_what_is_wrong_with_a_rabbitmq_is_found(private_rabbitmq: StartRabbitMQ, ask: Ask) -> None:
     """A user who may too little, a wrong password, a missing virtual host, a full memory, a dead node."""
     server = private_rabbitmq()

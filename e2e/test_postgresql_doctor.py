@@ -92,6 +92,12 @@ PLANTED: dict[str, Planted] = {
         WRONG,
         "the user lacks USAGE on block",
     ),
+    "no right to a table of the coordination store": (
+        "REVOKE DELETE ON {schema}.place FROM {user}",
+        "permissions",
+        WRONG,
+        "the user lacks DELETE on place",
+    ),
     "no right to a function": (
         "REVOKE EXECUTE ON FUNCTION {schema}.purge FROM PUBLIC",
         "permissions",

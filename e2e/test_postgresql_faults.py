@@ -26,7 +26,7 @@ from mindtrace.jobs.domain.errors import BackendError, BackendUnavailable
 from mindtrace.jobs.ports import Ack, Delivery, Message, SettleOutcome
 
 from .faults.experiment import Experiment
-from .faults.targets import PostgreSQLTarget
+from .faults.server_targets import PostgreSQLTarget
 from .worker_process import eventually
 
 LIMIT_S = 60.0

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,16 @@ from mindtrace.jobs import PostgreSQLClient, PublishStatus, Queue, Verdict
 from mindtrace.jobs.adapters.postgresql import schema as tables
 from mindtrace.jobs.cli.main import run
 from mindtrace.jobs.errors import AccessDenied, BrokerUnsuitable, MigrationNeeded, QueueNotFound
-from mindtrace.jobs.ports import Ack, Dead, JobResult, Message, ResultStatus, SettleOutcome
+from mindtrace.jobs.ports import (
+    Ack,
+    Dead,
+    Guard,
+    JobResult,
+    Message,
+    Place,
+    ResultStatus,
+    SettleOutcome,
+)
 
 LIMIT_S = 60.0
 """How long a test waits for what must happen; only a failing test waits that long."""
@@ -170,6 +180,26 @@ def test_processes_that_migrate_at_once_apply_each_migration_once(
     wanted = list(range(1, THIS + 2))
     assert sorted(int(version) for answer in answers for version in answer) == wanted
     assert versions(postgresql_address, namespace) == wanted
+
+
+def test_who_waited_for_a_migration_sees_it(postgresql_address: Address, namespace: str) -> None:
+    """Though the server's cache of names, in a transaction that has begun, still knows no such table."""
+    first = tables.script(namespace, 1, creates_schema=True).removesuffix("COMMIT;\n")
+    with client_of(postgresql_address, namespace) as client, postgresql_address.connect() as admin:
+        waiting = client._session.connect()
+        for _ in range(2):  # the first time it also looks for the types of its parameters, which refreshes
+            assert tables._find_version_in_transaction(waiting, namespace) == 0
+        admin.execute(first)
+        with ThreadPoolExecutor() as executor:
+            made = executor.submit(tables.migrate, waiting, namespace)
+            waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND pid = %s"
+            give_up = time.monotonic() + LIMIT_S
+            while admin.execute(waits, [waiting.reported_pid]).fetchone() == (0,):
+                assert time.monotonic() < give_up
+                time.sleep(0.01)
+            admin.execute("COMMIT")
+            assert made.result(LIMIT_S) == list(range(2, THIS + 1))
+        waiting.close()
 
 
 def test_a_migration_that_fails_leaves_the_version_before_it(
@@ -414,8 +444,23 @@ def use_all_of_it(address: Address, namespace: str) -> None:
         assert [letter.id for letter in client.dead_letters("jobs")] == ["b"]
         assert client.redrive("jobs") == 1
         assert client.purge("jobs") == 1
+        use_the_store(client)
         client.delete("jobs")
         client.declare(Queue("jobs"))
+
+
+def use_the_store(client: PostgreSQLClient) -> None:
+    """Write, sweep and delete records, take a place and a turn, and publish with a record."""
+    store, place = client.coordination, Place("key", 1, "holder")
+    written = [store.put("record", b"", ttl_s=600.0) for _ in range(32)]  # one of them sweeps
+    assert store.get(["record"])["record"].version == written[-1]
+    assert store.take_places([place], ttl_s=600.0) == [True]
+    store.leave_places([place])
+    assert store.reserve("rate", 1, interval_s=0.001, max_wait_s=LIMIT_S).retry_s == 0.0
+    outcome = client.publish_guarded("jobs", Message("a", b"1"), Guard("record", written[-1] or 0, b"1"))
+    assert outcome is not None
+    assert outcome.status is PublishStatus.ACCEPTED
+    assert store.delete("record")
 
 
 # -- the command ----------------------------------------------------------------------------------

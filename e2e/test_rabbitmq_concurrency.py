@@ -131,6 +131,7 @@ def backend_of(consumer: Consumer[Number, Nothing]) -> RabbitMQConsumerBackend:
     return backend
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [QueueKind.FIFO, QueueKind.PRIORITY])
 @pytest.mark.parametrize("handlers", [Tasks, Threads])
 def test_a_connection_that_breaks_with_a_hundred_jobs_in_flight_loses_none(

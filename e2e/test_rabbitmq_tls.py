@@ -116,6 +116,7 @@ def node(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         server.kill()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)  # one by one, that many jobs take half a minute on a busy machine
 @pytest.mark.parametrize("prefetch", ["1", "500", "adaptive"])
 def test_every_job_runs_once_whatever_its_size(node: Node, prefetch: str) -> None:

@@ -538,6 +538,7 @@ class MyJobOutput(JobOutput):
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("waiting", [0, 5])
 def test_the_second_example_works_after_the_first_and_ends(private_redis: StartRedis, waiting: int) -> None:
     class MyJobInput(JobInput):

@@ -64,7 +64,8 @@ def part(redis_address: Address) -> Iterator[Part]:
 def sweep(part: Part, *, stand: int | str = "", kind: str = "fifo") -> None:
     part.run(
         "meta state ready run delay",
-        "local kind, now, stand = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])\n--- @include sweep",
+        "local kind, now, stand = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])\n"
+        "local has_asked = false\n--- @include sweep",
         *(kind, NOW, stand),
     )
 
@@ -88,6 +89,24 @@ def test_sweep_takes_back_what_was_leased_too_long_and_counts_the_crash(part: Pa
     assert part.state("over") == record(crashes=2, number=3)
     assert part.state("held") == record(token=MINE)
     assert part.admin.zrange(part.keys.run, 0, -1) == [b"held"]
+
+
+def test_sweep_ends_what_is_asked_to_be_cancelled_under_its_own_token(part: Part) -> None:
+    """A request of an earlier lease, or of an earlier job of that id, is none (CAN-3)."""
+    part.lease("cancelled", ends=NOW)
+    part.lease("other", ends=NOW)
+    part.admin.hset(part.keys.asked, mapping={"cancelled": f"5000|{MINE}", "other": "5000|earlier:1"})
+    part.run(
+        "meta body state history ready run delay result expiry ended asked rwake",
+        "local kind, now, stand, waited_until = 'fifo', tonumber(ARGV[1]), nil, nil\n"
+        "local has_asked = true\n--- @include sweep",
+        NOW,
+    )
+
+    assert part.ready() == [b"other"]
+    assert (part.state("cancelled"), part.admin.hget(part.keys.body, "cancelled")) == (None, None)
+    assert part.admin.zrange(part.keys.expiry, 0, -1, withscores=True) == [(b"cancelled", NOW + 5000)]
+    assert part.admin.hlen(part.keys.asked) == 0
 
 
 @pytest.mark.parametrize(("stand", "taken_back"), [(NOW + 1, []), (NOW, [b"over"])])
@@ -138,7 +157,7 @@ def settle(
     outcomes, must_wake, must_plan = part.run(
         "meta body state ready run delay dead letter history result expiry ended rwake",
         "local kind, now, waited_until = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])\n"
-        "--- @include settle\n"
+        "local has_asked = false\n--- @include settle\n"
         "return { table.concat(outcomes), must_wake and 1 or 0, must_plan and 1 or 0 }",
         *("fifo", NOW, waited_until, "-", "-", len(runs), *told, *others),
     )
@@ -226,6 +245,27 @@ def test_settle_puts_released_jobs_back_to_the_head(part: Part) -> None:
 
     assert settle(part, {}, *("l", "one", MINE, "", 0), *("l", "two", MINE, "", 0)) == ("11", True, False)
     assert part.ready() == [b"one", b"two", b"waiting"]
+
+
+@pytest.mark.parametrize(("first_due", "must_plan"), [(None, True), (NOW + 60, True), (NOW + 40, False)])
+def test_settle_delays_a_release_and_spends_no_attempt(
+    part: Part, first_due: int | None, must_plan: bool
+) -> None:
+    """It waits as a retry does, and keeps what it had spent before (SET-4)."""
+    if first_due is not None:
+        part.admin.zadd(part.keys.delay, {"earlier": first_due})
+    for id_ in ("later", "now"):
+        part.lease(id_, attempt=3, crashes=1, number=4)
+
+    assert settle(part, {}, *("l", "later", MINE, "", 50), *("l", "now", MINE, "", 0)) == (
+        "11",
+        True,
+        must_plan,
+    )
+    assert part.admin.zscore(part.keys.delay, "later") == NOW + 50
+    assert part.ready() == [b"now"]
+    assert part.state("later") == part.state("now") == record(attempt=3, crashes=1, number=4)
+    assert not part.admin.exists(part.keys.history, part.keys.run)
 
 
 @pytest.mark.parametrize(("waited_until", "woken"), [("", 0), (NOW, 0), (NOW + 1, 1)])

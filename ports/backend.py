@@ -7,8 +7,10 @@ from ..domain.errors import AccessDenied, BackendUnavailable, JobsError, QueueNo
 from ..domain.job_progress import Progress
 from ..domain.queue import Queue
 from .base_classes import Closeable
+from .cancelling import CancelOutcome
 from .capabilities import Capabilities
 from .consumer import ConsumerBackend
+from .coordination import CoordinationStore, Guard
 from .ended_jobs import EndedJobs, UnknownEnds
 from .findings import Finding, good, wrong
 from .idle_consumers import IdleConsumers
@@ -155,6 +157,54 @@ class OrchestratorBackend(Migrates, Closeable):
         """Do as :meth:`publish_in`, on a connection that belongs to the running event loop."""
         self.capabilities.require_transactional_publish()
         raise UnsupportedCapability(f"{type(self).__name__} joins transactions by publish_in only")
+
+    @property
+    def coordination(self) -> CoordinationStore:
+        """The coordination store of this backend's namespace, which is closed with the backend (CRD-1).
+
+        Raises:
+            UnsupportedCapability: there is none.
+        """
+        self.capabilities.require_coordination("this needs")
+        raise NotImplementedError(f"{type(self).__name__} declares coordination: define this property")
+
+    def publish_guarded(self, queue: str, message: Message, guard: Guard) -> PublishOutcome | None:
+        """Publish one job and write a record of the coordination store in one step (CRD-4).
+
+        After a broken connection it may be asked again with the same arguments: None then may mean that the
+        first call succeeded, so compare the record's value.
+
+        Returns:
+            The outcome: ``ACCEPTED``, or ``DUPLICATE`` if the job's id is live, and in both cases the record
+            is written; ``UNKNOWN`` if the connection broke before the answer, so that both happened, or
+            neither. None if the record hasn't the expected version: then nothing changed.
+
+        Raises:
+            UnsupportedCapability: the backend can't do this in one step.
+        """
+        raise UnsupportedCapability(
+            f"{type(self).__name__} can't publish a job and write a record in one step"
+        )
+
+    def cancel(self, queue: str, ids: Sequence[str], *, result_ttl_s: float = 3600.0) -> list[CancelOutcome]:
+        """Cancel jobs, and return one outcome for each, in the same order (CAN-1, CAN-2).
+
+        A job that waits (ready, delayed, or for a retry) is gone at once. One in flight ends as cancelled by
+        whatever its consumer settles it with, or by the end of its lease; only an ``Ack`` counts as before
+        (CAN-3). Cancelling again changes nothing and is answered as before, so that a call whose answer was
+        lost can be repeated. Publishing the id again makes a new job, and forgets that the old one was
+        cancelled.
+
+        Args:
+            queue: The queue of the jobs.
+            ids: The jobs.
+            result_ttl_s: Seconds for which it is remembered that they were cancelled.
+
+        Raises:
+            UnsupportedCapability: the backend can't cancel jobs.
+        """
+        self.capabilities.require_cancel()
+        raise NotImplementedError(f"{type(self).__name__} declares cancel: define this method")
 
     @property
     def url(self) -> str:

@@ -70,6 +70,17 @@ class Capabilities:
 
     transactional_publish: bool = False
     """Jobs can be published in a transaction of the caller's (PUB-7)."""
+    coordination: bool = False
+    """There is a coordination store, for schedules, unique jobs, limits and pauses (CRD-1)."""
+    guarded_publish: bool = False
+    """A job can be published and a record of that store written in one step (CRD-4)."""
+    then: bool = False
+    """An ack can publish further jobs, none of which is lost (THEN-1)."""
+    atomic_then: bool = False
+    """It does so in one step: they exist if and only if the job is acked (THEN-2). Off, one may be published
+    twice, or though its job runs again."""
+    cancel: bool = False
+    """Jobs can be cancelled, while they wait or while they run (CAN-1, CAN-2)."""
 
     def durability_of(self, kind: QueueKind) -> Durability:
         """Return the durability of queues of this kind."""
@@ -99,6 +110,45 @@ class Capabilities:
             raise UnsupportedCapability(
                 "this backend can't publish in your transaction, as PostgreSQL can: publish after the "
                 "commit, without connection="
+            )
+
+    def require_then(self) -> None:
+        """Refuse to publish jobs with an ack if the backend can't.
+
+        Raises:
+            UnsupportedCapability: its acks publish nothing (THEN-1).
+        """
+        if not self.then:
+            raise UnsupportedCapability(
+                "this backend can't publish the next job with the ack of this one, as all of mindtrace-jobs "
+                "can: publish it from the handler, and return the result alone"
+            )
+
+    def require_coordination(self, what: str) -> None:
+        """Refuse what needs a coordination store if there is none.
+
+        Args:
+            what: What needs it, as the beginning of the message: ``"schedules need"``.
+
+        Raises:
+            UnsupportedCapability: the backend has no coordination store (CRD-1).
+        """
+        if not self.coordination:
+            raise UnsupportedCapability(
+                f"{what} a coordination store, and this backend has none: use memory, SQLite, Redis or "
+                "PostgreSQL; or give RabbitMQ one by URL: amqp://host?store=redis://host"
+            )
+
+    def require_cancel(self) -> None:
+        """Refuse to cancel a job if the backend can't.
+
+        Raises:
+            UnsupportedCapability: the backend cancels no jobs (CAN-1).
+        """
+        if not self.cancel:
+            raise UnsupportedCapability(
+                "this backend can't cancel jobs, as memory, SQLite, Redis and PostgreSQL can: have the "
+                "handler ask whether its job is still wanted, and raise Reject if it isn't"
             )
 
     def require_results(self) -> None:

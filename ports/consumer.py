@@ -27,6 +27,11 @@ class ConsumerBackend(Closeable):
         """How many jobs to take at once if the consumer sets nothing; None adapts it to their duration."""
         return None
 
+    @property
+    def held_back(self) -> int:
+        """How many jobs are leased here that no call has returned, as they must wait; 0 but for limits."""
+        return 0
+
     @abstractmethod
     def receive(self, max_jobs: int, timeout_s: float) -> list[Delivery]:
         """Lease up to ``max_jobs`` jobs, waiting up to ``timeout_s`` seconds for the first (RCV-1).
@@ -49,8 +54,11 @@ class ConsumerBackend(Closeable):
         There is one outcome for each settlement, in the same order (SET-1, LSE-4). ``OK``: the broker
         confirmed it. ``ALREADY``: this receipt settled its job before; nothing changed. ``LOST``: the lease
         had ended, and nothing changed; or the connection was the lease and broke before the answer came, so
-        that the job is settled, or runs again, or both. If one receipt is settled twice, the first
-        settlement that reaches the broker counts.
+        that the job is settled, or runs again, or both. ``REFUSED``: what an ack was to publish can't be
+        published; the receipt is still held. If one receipt is settled twice, the first settlement that
+        reaches the broker counts.
+
+        Jobs that an ack publishes wake the consumers of their queues, as any other publish does (RCV-2).
 
         The broker may send some of the ``take`` jobs later, while the consumer runs the others. They count
         towards ``take``, and the next call returns them.
@@ -82,6 +90,8 @@ class ConsumerBackend(Closeable):
     @abstractmethod
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
         """Extend each lease to ``lease_s`` from now, and return one outcome for each, in order (LSE-3).
+
+        ``CANCELLED`` says that the lease is extended, and that the job was asked to be cancelled (CAN-2).
 
         Raises:
             BackendUnavailable: the broker is away; ask again before the leases end.

@@ -14,6 +14,18 @@ class Outcome(StrEnum):
     DONE = "done"
     RETRIED = "retried"
     DEAD = "dead"
+    CANCELLED = "cancelled"
+
+
+class SlotOutcome(StrEnum):
+    """What became of a slot of a schedule that was due."""
+
+    PUBLISHED = "published"
+    """Its job was published."""
+    MISSED = "missed"
+    """It passed without a job, as its schedule's misfire says: told once for all that passed together."""
+    FAILED = "failed"
+    """It couldn't be published: told with each try."""
 
 
 class Attempt(NamedTuple):
@@ -26,7 +38,7 @@ class Attempt(NamedTuple):
     outcome: Outcome
     duration_s: float
     error: str | None = None
-    """The error that ended it; None if the job is done."""
+    """The error that ended it; None if the job is done or cancelled."""
 
 
 _NO_HEADERS: Mapping[str, str] = {}
@@ -45,6 +57,18 @@ class Observer:
 
     def polled(self, queue: str, received: int) -> None:
         """A consumer asked the broker for jobs, and got ``received`` of them, perhaps none."""
+
+    def held_back(self, queue: str, count: int) -> None:
+        """So many more jobs than at the last poll wait with a consumer for a rate or a concurrency limit."""
+
+    def stood(self, queue: str, count: int) -> None:
+        """So many unique jobs weren't published, as others are in their places."""
+
+    def replaced(self, queue: str, count: int) -> None:
+        """So many unique jobs took the places of others that were published before."""
+
+    def slot(self, queue: str, outcome: SlotOutcome) -> None:
+        """A slot of a schedule was due, whose jobs go to this queue."""
 
     def started(self, queue: str, job: Job[Any]) -> None:
         """A handler is about to run, in this thread or task."""

@@ -23,7 +23,8 @@ class PublishStatus(StrEnum):
     ACCEPTED = "accepted"
     """Confirmed by the broker, and visible (PUB-1)."""
     DUPLICATE = "duplicate"
-    """A job of this id is live: ready, delayed, in flight or dead. Nothing was changed (PUB-5)."""
+    """A job of this id is live: ready, delayed, in flight or dead; or, if the schema is unique, another job
+    is in its place. Nothing was changed (PUB-5)."""
     REJECTED = "rejected"
     """Not in the queue; ``error`` says why."""
     UNKNOWN = "unknown"
@@ -37,3 +38,9 @@ class PublishOutcome(NamedTuple):
     status: PublishStatus
     error: JobsError | None = None
     """Why the message was rejected, or why its outcome is unknown."""
+    standing: str | None = None
+    """The id of the job that is in the queue in place of this one, of a schema that is ``unique``; None if
+    none is. The status is then ``DUPLICATE``."""
+    replaced: str | None = None
+    """The id of the job whose place this one took, of a schema whose jobs replace one another; None if there
+    was none. That one doesn't run, unless a worker had taken it."""

@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from ..domain.errors import UnsupportedCapability
-from .base_classes import Closeable
 from .ended_jobs import EndedJobs, UnknownEnds
-from .migrations import Migrates
+from .stores import Store
 
 
 class JobStatus(StrEnum):
@@ -22,6 +20,8 @@ class JobStatus(StrEnum):
     """Its result, or that it had none, is still kept."""
     FAILED = "failed"
     """A dead letter."""
+    CANCELLED = "cancelled"
+    """Cancelled, and that is still remembered."""
     UNKNOWN = "unknown"
     """Nothing is known of it: it was never published here, was purged or discarded, or ended and its result
     has expired."""
@@ -32,6 +32,7 @@ class ResultStatus(StrEnum):
 
     DONE = "done"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 class JobResult(NamedTuple):
@@ -39,7 +40,7 @@ class JobResult(NamedTuple):
 
     status: ResultStatus
     body: bytes | None = None
-    """The encoded output; None if the handler returned None or the job is dead."""
+    """The encoded output; None if the handler returned None, or the job is dead or cancelled."""
     error: str | None = None
     """The last error of a job that is dead."""
 
@@ -52,7 +53,7 @@ class EndedJob(NamedTuple):
     ttl_s: float
 
 
-class ResultStore(Migrates, Closeable):
+class ResultStore(Store):
     """Keeps how jobs ended, for a broker that can't. Any thread may call any method.
 
     A store and a broker can't be changed in one step. Adapters store a result after its job is settled, never
@@ -84,16 +85,6 @@ class ResultStore(Migrates, Closeable):
             BackendUnavailable: the store can't be reached.
         """
 
-    def make_url(self, *, with_passwords: bool = False) -> str:
-        """Return the URL of this store for another process, as :meth:`OrchestratorBackend.make_url` does.
-
-        Raises:
-            UnsupportedCapability: no URL leads there.
-        """
-        raise UnsupportedCapability(
-            f"{type(self).__name__} has no URL: make the store in the other process, with the same settings"
-        )
-
     # -- optional ---------------------------------------------------------------------------------
 
     def get_many(self, queue: str, ids: Sequence[str]) -> dict[str, JobResult]:
@@ -112,7 +103,3 @@ class ResultStore(Migrates, Closeable):
             BackendUnavailable: the store can't be reached.
         """
         return UnknownEnds()
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close the store. Closing it again does nothing."""

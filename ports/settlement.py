@@ -7,6 +7,15 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from .delivery import Delivery
+from .publishing import Message
+
+
+class Next(NamedTuple):
+    """A job that an ack publishes (THEN-1)."""
+
+    queue: str
+    """The name of a declared queue of the same backend; it may be the queue of the job that is acked."""
+    message: Message
 
 
 class Ack(NamedTuple):
@@ -18,6 +27,13 @@ class Ack(NamedTuple):
     a limited time or number of jobs."""
     result_ttl_s: float = 3600.0
     """Seconds for which the result is kept."""
+    then: tuple[Next, ...] = ()
+    """Jobs to publish in the same step, in this order; needs the capability ``then``.
+
+    With ``atomic_then`` they are published if and only if the job is acked (THEN-2). Without it they are
+    published and confirmed first, so that a failure in between may publish one twice, and loses none. A
+    message whose id is live in its queue counts as published.
+    """
 
 
 class Retry(NamedTuple):
@@ -41,19 +57,33 @@ class Dead(NamedTuple):
     error: str
     """What is known of the last failure; a caller that waits for the result gets it (RES-1).
 
-    Up to ``domain.limits.MAX_FAILURE_CHARS`` characters, of any kind that UTF-8 can encode. A backend stores
+    Up to ``domain.bounds.MAX_FAILURE_CHARS`` characters, of any kind that UTF-8 can encode. A backend stores
     them as they are. If it has too little room, it keeps the end. What UTF-8 can't encode, such as half of a
     surrogate pair, raises nothing; a backend may keep something else in its place.
     """
 
 
 class Release(NamedTuple):
-    """The job goes back to its place in the queue at once, without spending an attempt (SET-4, ORD-4)."""
+    """The job goes back without spending an attempt: to its place in the queue at once, or later (SET-4)."""
 
     receipt: str
+    delay_s: float = 0.0
+    """Seconds after which it is ready again, by the broker's clock. It then joins the queue as if it were
+    published at that moment. With 0 it goes back to its old place at once (ORD-4)."""
 
 
-Settlement = Ack | Retry | Dead | Release
+class Cancel(NamedTuple):
+    """The job was cancelled: it ends without a retry and without a dead letter (CAN-3).
+
+    Only a backend with the capability ``cancel`` takes it. The job needn't have been asked to be cancelled.
+    """
+
+    receipt: str
+    result_ttl_s: float = 3600.0
+    """Seconds for which it is remembered that the job was cancelled."""
+
+
+Settlement = Ack | Retry | Dead | Release | Cancel
 
 
 class SettleOutcome(StrEnum):
@@ -61,6 +91,10 @@ class SettleOutcome(StrEnum):
 
     OK = "ok"
     """The broker confirmed it."""
+    CANCELLED = "cancelled"
+    """The job was asked to be cancelled. To an extension: the lease is extended; stop the job, and settle it
+    by :class:`Cancel` (CAN-2). To a retry, a death or a release: the job ended as cancelled instead
+    (CAN-3)."""
     ALREADY = "already"
     """This receipt settled its job before; nothing changed (SET-1)."""
     LOST = "lost"
@@ -68,6 +102,12 @@ class SettleOutcome(StrEnum):
 
     If the lease had ended before, nothing changed. If the connection was the lease and broke before the
     answer came, the broker may have done it: the job is settled, or runs again, or both. Rely on none.
+    """
+    REFUSED = "refused"
+    """A job that this ack was to publish can't be: its queue isn't declared, or there is no room for it.
+
+    The job isn't settled, and the receipt is still held: settle it in another way (THEN-3). Only an ack that
+    has ``then`` is answered so.
     """
 
 

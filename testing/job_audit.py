@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from whole_lines import whole_lines
+
 from mindtrace.jobs import OrchestratorBackend
 from mindtrace.jobs.ports import ResultStatus
 
@@ -21,7 +23,7 @@ class Execution(NamedTuple):
 class ExecutionRecord:
     """A file to which all processes append a line for each execution, before the work is done.
 
-    One write per line in append mode: no kill can tear a line or lose one.
+    One write per line in append mode: no kill loses a line, and no two are mixed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,7 +41,7 @@ class ExecutionRecord:
 
     def runs(self) -> list[Execution]:
         """Every execution so far, in order."""
-        lines = (line.split() for line in self.path.read_text("utf-8").splitlines())
+        lines = (line.split() for line in whole_lines(self.path))
         return [Execution(int(pid), job_id) for pid, job_id in lines]
 
     def __len__(self) -> int:
@@ -69,7 +71,7 @@ class Fault(NamedTuple):
             mine = [(place, job_id) for place, (of, job_id) in enumerate(runs) if of == pid]
             before = [job_id for place, job_id in mine if place < self.began]
             after = [job_id for place, job_id in mine if place >= self.ended]
-            ids.update(before[len(before) - self.in_flight :], after[: self.in_flight])
+            ids.update(before[max(0, len(before) - self.in_flight) :], after[: self.in_flight])
             ids.update(job_id for place, job_id in mine if self.began <= place < self.ended)
         return ids
 

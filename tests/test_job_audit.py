@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from job_audit import ExecutionRecord, Fault, JobAudit
+from job_audit import Execution, ExecutionRecord, Fault, JobAudit
 from mindtrace.jobs import LocalClient, Queue
 from mindtrace.jobs.ports import Ack, Dead, Message
 
@@ -102,3 +102,19 @@ def test_a_fault_excuses_no_more_jobs_than_were_in_hand(queue: AuditedQueue) -> 
     queue.fault(began=0, ended=3)
     with pytest.raises(AssertionError, match="3 ran again, 1 were in flight at most"):
         queue.check()
+
+
+def test_a_line_that_is_being_written_is_not_read_yet(queue: AuditedQueue) -> None:
+    with queue.started.path.open("a") as file:
+        file.write("2 ")
+    assert [run.job_id for run in queue.started.runs()] == ["a", "b", "c"]
+    with queue.started.path.open("a") as file:
+        file.write("d\n")
+    assert [run.job_id for run in queue.started.runs()] == ["a", "b", "c", "d"]
+
+
+def test_a_fault_excuses_all_that_a_worker_ran_which_ran_less_than_it_may_hold() -> None:
+    runs = [Execution(1, "a"), Execution(2, "b"), Execution(1, "c"), Execution(2, "d"), Execution(1, "e")]
+    assert Fault(frozenset([1]), began=3, ended=3, in_flight=3).affected(runs) == {"a", "c", "e"}
+    assert Fault(frozenset([1]), began=3, ended=3, in_flight=1).affected(runs) == {"c", "e"}
+    assert Fault(frozenset([1]), began=3, ended=3, in_flight=0).affected(runs) == set()

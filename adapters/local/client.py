@@ -6,15 +6,18 @@ import weakref
 from collections.abc import Sequence
 from os import PathLike
 
+from ...domain.bounds import check_name
 from ...domain.errors import InvalidName, UnsupportedCapability
 from ...domain.job_progress import Progress
-from ...domain.limits import check_name
 from ...domain.queue import Queue
 from ...ports import (
+    CancelOutcome,
     Capabilities,
+    CoordinationStore,
     DeadLetter,
     Durability,
     Finding,
+    Guard,
     JobResult,
     JobStatus,
     Lease,
@@ -25,9 +28,10 @@ from ...ports import (
     Redelivery,
 )
 from ...ports.findings import doubtful
-from ..shared.errors import client_closed
+from ..shared.error_messages import client_closed
 from .clock import Clock
 from .consumer import LocalConsumerBackend
+from .coordination import LocalCoordinationStore
 from .ended_jobs import LocalEndedJobs
 from .namespace import Namespace, open_namespace
 from .store import QueueStore
@@ -42,6 +46,11 @@ _CAPABILITIES = Capabilities(
     durability=Durability.PROCESS,
     delay_resolution_s=0.01,
     counts_in_flight=True,
+    coordination=True,
+    guarded_publish=True,
+    then=True,
+    atomic_then=True,
+    cancel=True,
 )
 
 
@@ -67,6 +76,7 @@ class LocalClient(OrchestratorBackend):
             _refuse_path(namespace)
             check_name("namespace", namespace)
         self._namespace: Namespace | None = open_namespace(namespace, clock)
+        self._coordination = LocalCoordinationStore(self._namespace)
         self._consumers: weakref.WeakSet[LocalConsumerBackend] = weakref.WeakSet()
         self._lock = threading.Lock()
 
@@ -99,6 +109,18 @@ class LocalClient(OrchestratorBackend):
             consumer = LocalConsumerBackend(self._open_namespace(), queue, lease_s)
             self._consumers.add(consumer)
         return consumer
+
+    @property
+    def coordination(self) -> CoordinationStore:
+        return self._coordination
+
+    def publish_guarded(self, queue: str, message: Message, guard: Guard) -> PublishOutcome | None:
+        store = self._store(queue)
+        outcomes = self._open_namespace().coordination.put_with(guard, lambda: store.publish([message]))
+        return None if outcomes is None else outcomes[0]
+
+    def cancel(self, queue: str, ids: Sequence[str], *, result_ttl_s: float = 3600.0) -> list[CancelOutcome]:
+        return self._store(queue).cancel(ids, result_ttl_s)
 
     def counts(self, queue: str) -> QueueCounts:
         return self._store(queue).counts()
@@ -154,6 +176,7 @@ class LocalClient(OrchestratorBackend):
     def close(self) -> None:
         with self._lock:
             self._namespace = None
+            self._coordination.close()
             consumers = list(self._consumers)
             self._consumers.clear()
         for consumer in consumers:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ...domain.errors import QueueNotFound
 from ...domain.job_progress import Progress
 from ...ports import ConsumerBackend, Delivery, Settled, Settlement, SettleOutcome
-from ..shared.errors import consumer_closed
+from ..shared.error_messages import consumer_closed
 from .namespace import Namespace
 from .store import QueueStore
 

@@ -1,10 +1,10 @@
 """The leases of one consumer of a queue in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from math import inf
 
-from ...ports import Delivery, SettleOutcome
+from ...ports import Ack, Dead, Delivery, Settlement, SettleOutcome
 from ..shared.receipts import Receipts
 from .order import StoredJob
 
@@ -57,7 +57,18 @@ class LeaseTable:
             return self.why_not_held(receipt)
         job.lease_ends = now + self.lease_s
         self.held[receipt] = job  # at the end: the jobs are in the order in which their leases end
-        return SettleOutcome.OK
+        return SettleOutcome.OK if job.cancel_ttl_s is None else SettleOutcome.CANCELLED
+
+    def ending(self, settlements: Sequence[Settlement]) -> list[str]:
+        """Return the ids of the jobs that these end, but for those that they cancel."""
+        ends = [each.receipt for each in settlements if isinstance(each, Ack | Dead)]
+        return [self.held[receipt].id for receipt in ends if receipt in self.held]
+
+    def hold(self, receipt: str, job: StoredJob) -> None:
+        """Hold a job again that was to be settled and wasn't; its lease ends as before."""
+        held = sorted([*self.held.items(), (receipt, job)], key=lambda each: each[1].lease_ends)
+        self.held.clear()
+        self.held.update(held)
 
     def why_not_held(self, receipt: str) -> SettleOutcome:
         """Tell a receipt that was settled from one that was lost, or never granted."""

@@ -5,8 +5,9 @@ import weakref
 
 from ...domain.errors import InvalidInput
 from ...domain.queue import Queue
-from ..shared.errors import kind_conflict, not_declared
+from ..shared.error_messages import kind_conflict, not_declared
 from .clock import Clock, SystemClock
+from .coordination import Coordination
 from .store import QueueStore
 
 
@@ -15,14 +16,16 @@ class Namespace:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
+        self.coordination = Coordination(clock)
         self._stores: dict[str, QueueStore] = {}
         self._lock = threading.Lock()
+        self._queues_lock = threading.Lock()
 
     def declare(self, queue: Queue) -> None:
         with self._lock:
             store = self._stores.get(queue.name)
             if store is None:
-                self._stores[queue.name] = QueueStore(queue, self.clock)
+                self._stores[queue.name] = QueueStore(queue, self.clock, self._queues_lock, self._stores)
             elif store.queue.kind is not queue.kind:
                 raise kind_conflict(queue, store.queue.kind)
 

@@ -2,11 +2,11 @@
 
 from collections import deque
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Protocol
 
+from ...domain.bounds import MAX_PRIORITY
 from ...domain.job_progress import Progress
-from ...domain.limits import MAX_PRIORITY
 from ...domain.queue import QueueKind
 from ...ports import Failure
 
@@ -27,6 +27,8 @@ class StoredJob:
     history: tuple[Failure, ...] = ()
     progress: Progress | None = None
     """How far the delivery that is leased has come, as it told itself."""
+    cancel_ttl_s: float | None = None
+    """If its cancellation was asked for while it was leased: for how long to remember that."""
 
 
 class Order(Protocol):
@@ -39,6 +41,9 @@ class Order(Protocol):
 
     def give_back(self, job: StoredJob) -> None:
         """Let a job return to where it stood (ORD-4)."""
+
+    def remove(self, job: StoredJob) -> None:
+        """Take out a job that is ready."""
 
     def pop(self) -> StoredJob:
         """Take the next job.
@@ -65,6 +70,9 @@ class FifoOrder:
     def give_back(self, job: StoredJob) -> None:
         heappush(self._returned, (job.place, job))
 
+    def remove(self, job: StoredJob) -> None:
+        _remove(job, job.place, self._waiting, self._returned)
+
     def pop(self) -> StoredJob:
         if self._returned:
             return heappop(self._returned)[1]
@@ -87,6 +95,9 @@ class StackOrder:
     def give_back(self, job: StoredJob) -> None:
         heappush(self._returned, (-job.place, job))
 
+    def remove(self, job: StoredJob) -> None:
+        _remove(job, -job.place, self._waiting, self._returned)
+
     def pop(self) -> StoredJob:
         if self._returned and (not self._waiting or -self._returned[0][0] > self._waiting[-1].place):
             return heappop(self._returned)[1]
@@ -108,11 +119,38 @@ class PriorityOrder:
     def give_back(self, job: StoredJob) -> None:
         self._levels[job.priority].give_back(job)
 
+    def remove(self, job: StoredJob) -> None:
+        self._levels[job.priority].remove(job)
+
     def pop(self) -> StoredJob:
         for level in reversed(self._levels):
             if level:
                 return level.pop()
         raise IndexError("no job is ready")
+
+
+def remove_delayed(delayed: list[tuple[float, int, StoredJob]], job: StoredJob) -> bool:
+    """Take a job out of a heap of those that are yet to be due; tell whether it was there."""
+    entry = next((entry for entry in delayed if entry[2] is job), None)
+    if entry is None:
+        return False
+    delayed.remove(entry)
+    heapify(delayed)
+    return True
+
+
+def _remove(
+    job: StoredJob,
+    rank: int,
+    waiting: deque[StoredJob] | list[StoredJob],
+    returned: list[tuple[int, StoredJob]],
+) -> None:
+    """Take a job out of the heap of those that came back, or else out of the others."""
+    if (rank, job) in returned:
+        returned.remove((rank, job))
+        heapify(returned)
+    else:
+        waiting.remove(job)
 
 
 ORDERS: dict[QueueKind, type[FifoOrder] | type[StackOrder] | type[PriorityOrder]] = {

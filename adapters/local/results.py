@@ -1,13 +1,18 @@
-"""How the jobs of a queue in memory ended: done, with or without a result."""
+"""How the jobs of a queue in memory ended: done, with or without a result, or cancelled."""
 
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
 
 from ...ports import Ack, JobResult, ResultStatus
 
 _REMEMBERED_ENDS = 10_000
 """How many of the last jobs without a result are remembered as done."""
 
-_DONE = JobResult(ResultStatus.DONE)
+_STATUS_DONE = ResultStatus.DONE
+_DONE = JobResult(_STATUS_DONE)
+_new_result: Callable[[type[JobResult], tuple[Any, ...]], JobResult] = tuple.__new__
+"""Makes one in a third of the time of ``JobResult(...)``."""
 
 
 class Results:
@@ -22,12 +27,19 @@ class Results:
         """Keep the result of a job that is done; or remember that it is, if it has none."""
         if ack.result is not None:
             self._forget_expired(now)
-            self._results[job_id] = (now + ack.result_ttl_s, JobResult(ResultStatus.DONE, ack.result))
+            kept = _new_result(JobResult, (_STATUS_DONE, ack.result, None))
+            self._results[job_id] = (now + ack.result_ttl_s, kept)
             self._results.move_to_end(job_id)
             return
         self._ended_ids[job_id] = None
         if len(self._ended_ids) > _REMEMBERED_ENDS:
             self._ended_ids.popitem(last=False)
+
+    def keep_cancelled(self, job_id: str, ttl_s: float, now: float) -> None:
+        """Remember that a job was cancelled."""
+        self.forget(job_id)
+        self._forget_expired(now)
+        self._results[job_id] = (now + ttl_s, JobResult(ResultStatus.CANCELLED))
 
     def forget(self, job_id: str) -> None:
         """Forget how a job ended whose id was published again."""

@@ -6,16 +6,19 @@ consumer's lease table) or *dead*. ``_live`` knows the waiting and the leased by
 
 import itertools
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from math import inf
 from time import monotonic
+from typing import Self
 
 from ...domain.errors import QueueNotFound
 from ...domain.job_progress import Progress
 from ...domain.queue import Queue
 from ...ports import (
     Ack,
+    Cancel,
+    CancelOutcome,
     Dead,
     DeadLetter,
     Delivery,
@@ -23,6 +26,7 @@ from ...ports import (
     JobResult,
     JobStatus,
     Message,
+    Next,
     PublishOutcome,
     PublishStatus,
     QueueCounts,
@@ -32,14 +36,17 @@ from ...ports import (
     Settlement,
     SettleOutcome,
 )
-from ..shared.errors import consumer_closed
+from ...ports.cancelling import outcome_of_ended
+from ..shared.error_messages import consumer_closed
 from ..shared.records import MAX_HISTORY
 from .clock import Clock
 from .dead_letters import DeadLetters
+from .ends import Ends
 from .leases import LeaseTable
-from .order import ORDERS, Order, StoredJob
+from .order import ORDERS, Order, StoredJob, remove_delayed
 from .results import Results
 
+_OK = SettleOutcome.OK
 _table_numbers = itertools.count(1)
 """Of this process, so that no receipt is given out again by a queue that was declared anew."""
 
@@ -47,17 +54,17 @@ _table_numbers = itertools.count(1)
 class QueueStore:
     """One queue: thread-safe, and all its methods but ``receive`` and ``result`` return at once."""
 
-    def __init__(self, queue: Queue, clock: Clock) -> None:
+    def __init__(self, queue: Queue, clock: Clock, lock: threading.Lock, stores: Mapping[str, Self]) -> None:
         self.queue = queue
         self._clock = clock
-        self._lock = threading.Lock()
-        """Taken itself, not by a condition, which is Python code: an interrupt in it would leave it taken."""
+        self._stores = stores
+        """The queues of the namespace, by name: an ack may publish into any of them."""
+        self._lock = lock
+        """Shared with them. Taken itself, not by a condition, whose code an interrupt may end half-way."""
         self._changed = threading.Condition(self._lock)
         """Notified when a receiver may find a job, or must plan its waking anew."""
-        self._ended = threading.Condition(self._lock)
-        """Notified when a job has ended, for those who wait for results."""
+        self._ends = Ends(self._lock, clock)
         self._receivers_waiting = 0
-        self._result_waiters = 0
         self._order: Order = ORDERS[queue.kind]()
         self._delayed: list[tuple[float, int, StoredJob]] = []
         self._live: dict[str, StoredJob] = {}
@@ -66,8 +73,6 @@ class QueueStore:
         """No lease runs out before this; it may be too early, never too late."""
         self._dead = DeadLetters()
         self._results = Results()
-        self._told: list[set[str]] = []
-        """Where to put the id of each job that ends."""
         self._places = itertools.count(1)
         self._deleted = False
 
@@ -161,6 +166,9 @@ class QueueStore:
         if now >= self._next_expiry:
             for table in self._tables.values():
                 for job in table.expire(now):
+                    if job.cancel_ttl_s is not None:
+                        self._end_cancelled(job, job.cancel_ttl_s, now)
+                        continue
                     job.crashes += 1
                     self._order.give_back(job)
             self._next_expiry = min((table.first_expiry for table in self._tables.values()), default=inf)
@@ -180,8 +188,12 @@ class QueueStore:
                 return
             table.closed = True
             self._tables.pop(table.name, None)
+            now = self._clock.now()
             for job in table.held.values():
-                self._order.give_back(job)
+                if job.cancel_ttl_s is None:
+                    self._order.give_back(job)
+                else:
+                    self._end_cancelled(job, job.cancel_ttl_s, now)
             table.held.clear()
             self._changed.notify_all()
 
@@ -191,11 +203,10 @@ class QueueStore:
         with self._lock:
             now = self._check_open(table)
             self._sweep(now)
-            if self._told:
-                self._tell(table, settlements)
+            if self._ends.told:
+                self._ends.note(table.ending(settlements))
             outcomes = [self._settle_one(table, settlement, now) for settlement in settlements]
-            if self._result_waiters:
-                self._ended.notify_all()
+            self._ends.wake()
             return Settled(outcomes, self._take(table, take, now) if take else [])
 
     def _settle_one(self, table: LeaseTable, settlement: Settlement, now: float) -> SettleOutcome:
@@ -203,8 +214,17 @@ class QueueStore:
         if job is None:
             return table.why_not_held(settlement.receipt)
         if isinstance(settlement, Ack):
-            self._live.pop(job.id, None)
+            if not settlement.then:
+                self._live.pop(job.id, None)
+            elif not self._end_and_publish(job, settlement.then, now):
+                table.hold(settlement.receipt, job)
+                return SettleOutcome.REFUSED
             self._results.keep(job.id, settlement, now)
+        elif isinstance(settlement, Cancel):
+            self._end_cancelled(job, settlement.result_ttl_s, now)
+        elif job.cancel_ttl_s is not None:
+            self._end_cancelled(job, job.cancel_ttl_s, now)
+            return SettleOutcome.CANCELLED
         elif isinstance(settlement, Retry):
             job.history = (*job.history, Failure(job.attempt, settlement.error))[-MAX_HISTORY:]
             job.attempt += 1
@@ -212,16 +232,58 @@ class QueueStore:
         elif isinstance(settlement, Dead):
             self._live.pop(job.id, None)
             self._dead.add(job, settlement, now)
+        elif settlement.delay_s > 0:
+            self._make_ready(job, settlement.delay_s, now)
         else:
             self._order.give_back(job)
             self._pass_on()
-        return SettleOutcome.OK
+        return _OK
+
+    def _end_and_publish(self, job: StoredJob, then: Sequence[Next], now: float) -> bool:
+        """End a job and publish the next ones; do neither if a queue of theirs isn't declared (THEN-3)."""
+        try:
+            stores = [self._stores[step.queue] for step in then]
+        except KeyError:
+            return False
+        self._live.pop(job.id, None)
+        for store, step in zip(stores, then, strict=True):
+            store._admit(step.message, now)
+        return True
 
     def extend(self, table: LeaseTable, receipts: Sequence[str]) -> list[SettleOutcome]:
         with self._lock:
             now = self._check_open(table)
             self._sweep(now)
             return [table.extend(receipt, now) for receipt in receipts]
+
+    # -- cancelling -------------------------------------------------------------------------------
+
+    def cancel(self, ids: Sequence[str], result_ttl_s: float) -> list[CancelOutcome]:
+        with self._lock:
+            self._check_not_deleted()
+            now = self._clock.now()
+            self._sweep(now)
+            leased = self._leased()
+            return [self._cancel_one(id_, leased.get(id_), result_ttl_s, now) for id_ in ids]
+
+    def _cancel_one(
+        self, job_id: str, leased: StoredJob | None, result_ttl_s: float, now: float
+    ) -> CancelOutcome:
+        if leased is not None:
+            if leased.cancel_ttl_s is None:
+                leased.cancel_ttl_s = result_ttl_s
+            return CancelOutcome.REQUESTED
+        if (job := self._live.get(job_id)) is not None:
+            if not remove_delayed(self._delayed, job):
+                self._order.remove(job)
+            self._end_cancelled(job, result_ttl_s, now)
+            return CancelOutcome.CANCELLED
+        return outcome_of_ended(self._find_result(job_id, now))
+
+    def _end_cancelled(self, job: StoredJob, ttl_s: float, now: float) -> None:
+        self._live.pop(job.id, None)
+        self._results.keep_cancelled(job.id, ttl_s, now)
+        self._ends.tell([job.id])
 
     def report(self, table: LeaseTable, receipt: str, progress: Progress) -> None:
         with self._lock:
@@ -234,8 +296,8 @@ class QueueStore:
         with self._lock:
             self._check_not_deleted()
             self._sweep(self._clock.now())
-            running = (job for table in self._tables.values() for job in table.held.values())
-            told = {job.id: job.progress for job in running if job.progress is not None}
+            running = self._leased().items()
+            told = {id_: job.progress for id_, job in running if job.progress is not None}
         return told if ids is None else {id_: told[id_] for id_ in ids if id_ in told}
 
     def counts(self) -> QueueCounts:
@@ -249,7 +311,7 @@ class QueueStore:
         with self._lock:
             self._check_not_deleted()
             self._sweep(self._clock.now())
-            leased = {job.id: job for table in self._tables.values() for job in table.held.values()}
+            leased = self._leased()
             purged = len(self._live) - len(leased)
             self._live = leased
             self._order = ORDERS[self.queue.kind]()
@@ -262,7 +324,7 @@ class QueueStore:
             for table in self._tables.values():
                 table.lose_all()
             self._changed.notify_all()
-            self._ended.notify_all()
+            self._ends.wake()
 
     def dead_letters(self, limit: int, offset: int) -> list[DeadLetter]:
         with self._lock:
@@ -288,29 +350,22 @@ class QueueStore:
     # -- results ----------------------------------------------------------------------------------
 
     def result(self, job_id: str, timeout_s: float) -> JobResult | None:
+        def look() -> JobResult | None:
+            self._check_not_deleted()
+            return self._find_result(job_id, self._clock.now())
+
         with self._lock:
-            give_up_s = monotonic() + timeout_s
-            while True:
-                self._check_not_deleted()
-                found = self._find_result(job_id, self._clock.now())
-                remaining_s = give_up_s - monotonic()
-                if found is not None or remaining_s <= 0:
-                    return found
-                self._wait_for_end(remaining_s)
+            return self._ends.wait_for(look, timeout_s)
 
     def status(self, job_id: str) -> JobStatus:
         with self._lock:
             self._check_not_deleted()
             now = self._clock.now()
             self._sweep(now)
-            if (job := self._live.get(job_id)) is not None:
-                is_leased = any(
-                    held is job for table in self._tables.values() for held in table.held.values()
-                )
-                return JobStatus.RUNNING if is_leased else JobStatus.WAITING
-            if (found := self._find_result(job_id, now)) is None:
-                return JobStatus.UNKNOWN
-            return JobStatus.FAILED if found.status is ResultStatus.FAILED else JobStatus.DONE
+            if job_id in self._live:
+                return JobStatus.RUNNING if job_id in self._leased() else JobStatus.WAITING
+            found = self._find_result(job_id, now)
+            return JobStatus.UNKNOWN if found is None else JobStatus(found.status)
 
     def results(self, ids: Sequence[str]) -> dict[str, JobResult]:
         with self._lock:
@@ -322,41 +377,24 @@ class QueueStore:
         """Add the id of each job that ends from now on to ``ended``."""
         with self._lock:
             self._check_not_deleted()
-            self._told.append(ended)
+            self._ends.told.append(ended)
 
     def tell_no_ends(self, ended: set[str]) -> None:
         """Stop doing so."""
         with self._lock:
-            self._told = [each for each in self._told if each is not ended]
+            self._ends.stop_telling(ended)
 
     def wait_for_ends(self, ended: set[str], timeout_s: float) -> set[str]:
         """Wait until there is something in ``ended``, and take it out."""
+
+        def look() -> set[str] | None:
+            self._check_not_deleted()
+            return ended or None
+
         with self._lock:
-            give_up_s = monotonic() + timeout_s
-            while True:
-                self._check_not_deleted()
-                remaining_s = give_up_s - monotonic()
-                if ended or remaining_s <= 0:
-                    taken = set(ended)
-                    ended.clear()
-                    return taken
-                self._wait_for_end(remaining_s)
-
-    def _wait_for_end(self, timeout_s: float) -> None:
-        self._result_waiters += 1
-        try:
-            self._clock.wait_until(inf, self._ended, timeout_s)
-        finally:
-            self._result_waiters -= 1
-
-    def _tell(self, table: LeaseTable, settlements: Sequence[Settlement]) -> None:
-        ids = [
-            table.held[settlement.receipt].id
-            for settlement in settlements
-            if isinstance(settlement, Ack | Dead) and settlement.receipt in table.held
-        ]
-        for ended in self._told:
-            ended.update(ids)
+            taken = set(self._ends.wait_for(look, timeout_s) or ())
+            ended.clear()
+            return taken
 
     def _find_result(self, job_id: str, now: float) -> JobResult | None:
         if job_id in self._live:
@@ -373,6 +411,9 @@ class QueueStore:
             raise consumer_closed(self.queue.name)
         self._check_not_deleted()
         return self._clock.now()
+
+    def _leased(self) -> dict[str, StoredJob]:
+        return {job.id: job for table in self._tables.values() for job in table.held.values()}
 
     def _check_not_deleted(self) -> None:
         if self._deleted:

@@ -2,6 +2,12 @@
 
 from .client import PostgreSQLClient
 from .consumer import PostgreSQLConsumerBackend
+from .coordination import PostgreSQLCoordinationStore
 from .result_store import PostgreSQLResultStore
 
-__all__ = ["PostgreSQLClient", "PostgreSQLConsumerBackend", "PostgreSQLResultStore"]
+__all__ = [
+    "PostgreSQLClient",
+    "PostgreSQLConsumerBackend",
+    "PostgreSQLCoordinationStore",
+    "PostgreSQLResultStore",
+]

@@ -1,23 +1,37 @@
 """Administration of queues: declaring, counting, purging, deleting, dead letters."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from time import monotonic, sleep
 
+from ...domain.errors import BackendUnavailable, QueueNotFound
 from ...domain.queue import Queue
-from ...ports import DeadLetter, Failure, QueueCounts
+from ...domain.wording import quantity
+from ...ports import CancelOutcome, DeadLetter, Failure, QueueCounts
 from ..shared.chunks import in_chunks
-from ..shared.errors import kind_conflict, not_declared
+from ..shared.error_messages import kind_conflict, not_declared
 from ..shared.records import parse_moment, parse_queue
 from .connection import Connection
 from .errors import RefusedByServer, translated
 from .session import Session
 from .statements import Statements
 from .tables import Tables
-from .wire import boolean, int4, int8, parse_array, parse_int, parse_ints, texts
+from .wire import boolean, float8, int4, int8, parse_array, parse_int, parse_ints, texts
 from .wire import parse_float as _seconds
 
 CHUNK = 1000
 """The most jobs that one transaction drops, so that nobody waits for long behind it."""
 _DROPPED = 5000
+_OUTCOMES = {
+    "c": CancelOutcome.CANCELLED,
+    "r": CancelOutcome.REQUESTED,
+    "t": CancelOutcome.TOO_LATE,
+    "u": CancelOutcome.UNKNOWN,
+}
+"""What ``cancel_jobs`` answers."""
+_BUSY = "b"
+"""Likewise for a job that another transaction is about to change; it soon ends."""
+_BUSY_S = 0.01
 
 
 class Admin:
@@ -84,7 +98,7 @@ class Admin:
         waiting, purged = self.counts(queue).waiting, 0
         # What is published meanwhile may be dropped as well; what was there when it began always is.
         while purged < waiting:
-            answer = self._session.look(self._statements.purge, [queue.encode(), int4(CHUNK)], queue=queue)
+            answer = self._session.change(self._statements.purge, [queue.encode(), int4(CHUNK)], queue=queue)
             dropped = parse_int(answer.value(0, 0))
             if not dropped:
                 break
@@ -93,9 +107,34 @@ class Admin:
 
     def delete(self, queue: str) -> None:
         """Remove a queue with all that belongs to it (ADM-3)."""
-        self._session.look(self._statements.delete_queue, [queue.encode()], queue=queue)
+        self.find_key(queue)  # raises QueueNotFound
+        with suppress(QueueNotFound):  # it was deleted meanwhile, perhaps by a try whose answer was lost
+            self._session.look(self._statements.delete_queue, [queue.encode()], queue=queue)
         while parse_int(self._session.look(self._statements.drop_deleted, [int4(_DROPPED)]).value(0, 0)):
             pass
+
+    def cancel(self, queue: str, ids: Sequence[str], ttl_s: float) -> list[CancelOutcome]:
+        """Cancel jobs, and say what became of each, in order (CAN-1, CAN-2)."""
+        if not ids:
+            self.find_key(queue)
+        give_up = monotonic() + self._session.retry_timeout_s
+        outcomes: dict[str, CancelOutcome] = {}
+        for chunk in in_chunks(dict.fromkeys(ids), CHUNK):
+            while chunk:
+                parameters = [queue.encode(), texts(chunk), float8(ttl_s)]
+                answer = self._session.change(self._statements.cancel_jobs, parameters, queue=queue)
+                letters = (answer.value(0, 0) or b"").decode()
+                outcomes |= {
+                    id_: _OUTCOMES[end] for id_, end in zip(chunk, letters, strict=True) if end != _BUSY
+                }
+                chunk = [id_ for id_ in chunk if id_ not in outcomes]
+                if chunk and monotonic() >= give_up:
+                    raise BackendUnavailable(
+                        f"queue {queue!r}: couldn't cancel {quantity(len(chunk), 'job')}, as another "
+                        "transaction holds them: try again"
+                    )
+                sleep(_BUSY_S if chunk else 0.0)
+        return [outcomes[id_] for id_ in ids]
 
     def dead_letters(self, queue: str, limit: int, offset: int) -> list[DeadLetter]:
         """List dead letters, oldest first (DLQ-1)."""
@@ -123,7 +162,7 @@ class Admin:
 
     def _act(self, queue: str, ids: bytes | None, upto: int, redrives: bool) -> int:
         parameters = [queue.encode(), ids, int8(upto), int4(CHUNK), boolean(redrives)]
-        answer = self._session.look(self._statements.redrive_or_discard, parameters, queue=queue)
+        answer = self._session.change(self._statements.redrive_or_discard, parameters, queue=queue)
         return parse_int(answer.value(0, 0))
 
 

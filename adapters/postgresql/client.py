@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from ...domain.job_progress import Progress
 from ...domain.queue import Queue
 from ...ports import (
+    CancelOutcome,
     Capabilities,
+    CoordinationStore,
     DeadLetter,
     Durability,
     Finding,
+    Guard,
     JobResult,
     JobStatus,
     Lease,
@@ -22,10 +25,11 @@ from ...ports import (
     Redelivery,
     Verdict,
 )
-from ..shared.errors import client_closed
+from ..shared.error_messages import client_closed
 from ..shared.server_settings import check_duration
 from .admin import Admin
 from .consumer import PostgreSQLConsumerBackend
+from .coordination import ClientCoordinationStore
 from .diagnosis import diagnose
 from .lease_protection import LeaseProtection
 from .publisher import Publisher
@@ -109,6 +113,7 @@ class PostgreSQLClient(OrchestratorBackend):
         self._tables = Tables(self._session, self.logger)
         self._admin = Admin(self._session, self._statements, self._tables)
         self._publisher = Publisher(self._session, self._statements)
+        self._coordination = ClientCoordinationStore(self._session, self._statements, self._tables)
         self._transactional = TransactionalPublisher(self._statements, self._namespace)
         self._results = Results(self._session, self._statements, self._wakeups, poll_s)
         self._consumers: list[PostgreSQLConsumerBackend] = []
@@ -141,6 +146,11 @@ class PostgreSQLClient(OrchestratorBackend):
             delay_resolution_s=0.05,
             counts_in_flight=True,
             transactional_publish=True,
+            coordination=True,
+            guarded_publish=True,
+            then=True,
+            atomic_then=True,
+            cancel=True,
         )
 
     def declare(self, queue: Queue) -> None:
@@ -162,6 +172,14 @@ class PostgreSQLClient(OrchestratorBackend):
     ) -> list[PublishOutcome]:
         self._check_open()
         return await self._transactional.publish_async(connection, queue, messages)
+
+    @property
+    def coordination(self) -> CoordinationStore:
+        return self._coordination
+
+    def publish_guarded(self, queue: str, message: Message, guard: Guard) -> PublishOutcome | None:
+        self._require(queue)
+        return self._publisher.publish_guarded(queue, message, guard)
 
     def open_consumer(
         self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
@@ -187,6 +205,10 @@ class PostgreSQLClient(OrchestratorBackend):
             if not consumer.is_closed:
                 lease_s[consumer.key] = max(consumer.lease_s, lease_s.get(consumer.key, 0.0))
         return lease_s
+
+    def cancel(self, queue: str, ids: Sequence[str], *, result_ttl_s: float = 3600.0) -> list[CancelOutcome]:
+        self._require(queue)
+        return self._admin.cancel(queue, ids, result_ttl_s)
 
     def counts(self, queue: str) -> QueueCounts:
         self._check()

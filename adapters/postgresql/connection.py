@@ -83,6 +83,7 @@ class Connection:
             self._driver = psycopg.connect(**{"connect_timeout": timeout, **parameters}, autocommit=True)
         except psycopg.Error as error:
             raise ConnectFailed(" ".join(str(error).split())) from None
+        self._driver.add_notice_handler(self._note)
         self._pg = self._driver.pgconn
         self._pg.nonblocking = 1
         self.prepares = prepares
@@ -97,6 +98,8 @@ class Connection:
         self._selector = make_selector()
         self._selector.register(self._pg.socket, selectors.EVENT_READ)
         self._pid = os.getpid()
+        self._is_ending = False
+        """Whether the server said so while it was idle."""
         self.is_usable = True
 
     @property
@@ -179,9 +182,10 @@ class Connection:
                 result = pg.get_result()
                 if result is None:
                     break
-                if result.status not in _NOTHING:
+                if result.status in _NOTHING:
+                    last = result
+                else:
                     failed = failed or result
-                last = result
         except psycopg.Error as error:
             if failed is None:
                 raise ConnectionBroke(_message(error)) from None
@@ -189,7 +193,8 @@ class Connection:
             code = failed.error_field(pq.DiagnosticField.SQLSTATE)
             text = failed.error_field(pq.DiagnosticField.MESSAGE_PRIMARY)
             severity = failed.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED)
-            if code is None or severity == b"PANIC":  # the server dies: who knows what it has written
+            # The server dies, or ends the connection behind an answer: who knows what it has written.
+            if code is None or severity == b"PANIC" or (severity == b"FATAL" and last is not None):
                 raise ConnectionBroke((failed.error_message or b"").decode(errors="replace").strip())
             raise RefusedByServer(code.decode(), (text or b"").decode(errors="replace"))
         return last
@@ -217,6 +222,20 @@ class Connection:
         except psycopg.Error as error:
             raise ConnectionBroke(_message(error)) from None
         return payloads
+
+    def has_ended(self) -> bool:
+        """Tell whether the server or the network has ended it while it was idle, as far as is known here."""
+        self._selector.modify(self._pg.socket, selectors.EVENT_READ)
+        try:
+            while self._selector.select(0):
+                self.notifications()
+        except ConnectionBroke:
+            return True
+        return self._is_ending
+
+    def _note(self, notice: psycopg.errors.Diagnostic) -> None:
+        if notice.severity_nonlocalized in ("FATAL", "PANIC"):
+            self._is_ending = True
 
     def close(self) -> None:
         """Close it, unless it is the parent's of a process that was forked."""

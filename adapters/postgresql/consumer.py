@@ -12,9 +12,11 @@ from ...domain.errors import Closed, JobsError, QueueNotFound
 from ...domain.job_progress import Progress
 from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
 from ..shared.chunks import in_chunks
-from ..shared.errors import consumer_closed
+from ..shared.error_messages import consumer_closed
+from ..shared.next_jobs import publishes_into, with_refusals, without
 from ..shared.receipts import Held
 from .connection import Answer
+from .errors import NextQueueMissing
 from .requests import Look, Request, Requests
 from .scan import Scan
 from .session import Session
@@ -157,6 +159,7 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
             self._check_open()
             with suppress(QueueNotFound):
                 self._catch_up()
+            asked: set[str] = set()
             for chunk in in_chunks(dict.fromkeys(receipts), _MAX_BATCH):
                 known = {receipt: job for receipt in chunk if (job := self._held.get(receipt)) is not None}
                 if not known:
@@ -168,8 +171,8 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
                     for receipt in known:
                         self._end(receipt, took_effect=False)
                 else:
-                    self._take_extension(request, answer)
-            return list(map(self._held.outcome, receipts))
+                    asked |= self._take_extension(request, answer)
+            return [self._held.outcome(receipt, is_asked=receipt in asked) for receipt in receipts]
 
     def report(self, receipt: str, progress: Progress) -> None:
         with self._lock:
@@ -233,8 +236,15 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
             starts = self._scan.starts(is_whole=is_whole)
             sweep_s = self._scan.sweep_s(now, is_whole=is_whole) if sweeps else None
             look = Look(count, starts, self._scan.returned, sweep_s, is_to_wait)
-            request = self._requests.settlement(self._key, known, look)
-            answer = self._requests.send(request)
+            refused: set[str] = set()
+            while True:
+                request = self._requests.settlement(self._key, known, look)
+                try:
+                    answer = self._requests.send(request)
+                    break
+                except NextQueueMissing as missing:  # nothing was done: settle the others
+                    refused |= {r for r, (_, end) in known.items() if publishes_into(end, missing.queue)}
+                    known = {r: each for r, each in known.items() if r not in refused}
             deliveries = self._take_answer(request, answer, count)
             if sweeps:
                 is_all = parse_int(answer.value(answer.rows - 1, 6)) == 1
@@ -245,8 +255,10 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
             ends = self._ends(request.receipts, parse_lost(answer))
             outcomes = [
                 ends.pop(receipt) if receipt in ends else self._end(receipt, took_effect=False)
-                for receipt, *_ in settlements
+                for receipt, *_ in without(settlements, refused)
             ]
+            if refused:
+                outcomes = with_refusals(settlements, refused, outcomes)
             return Settled(outcomes, deliveries)
 
     def _catch_up(self) -> None:
@@ -255,6 +267,8 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
             self._requests.unanswered = None
             try:
                 answer = self._requests.send(request)
+            except NextQueueMissing:  # it wasn't carried out: what it settles is held still
+                self.logger.debug("a settlement is sent anew: a queue of its next jobs isn't declared")
             except QueueNotFound:
                 for receipt in request.receipts:
                     self._end(receipt, took_effect=False)
@@ -262,11 +276,8 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
             except JobsError:
                 self._requests.unanswered = request
                 raise
-            if self._requests.is_extension(request):
-                self._take_extension(request, answer)
             else:
-                self._unclaimed += [each.receipt for each in self._take_answer(request, answer, 0)]
-                self._ends(request.receipts, parse_lost(answer))
+                self._take_late_answer(request, answer)
         if self._unclaimed:
             receipts, self._unclaimed = self._unclaimed, []
             known = {r: (job, Release(r)) for r in receipts if (job := self._held.get(r)) is not None}
@@ -277,6 +288,13 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
                 except JobsError:
                     self._unclaimed = receipts
                     raise
+
+    def _take_late_answer(self, request: Request, answer: Answer) -> None:
+        if self._requests.is_extension(request):
+            self._take_extension(request, answer)
+        else:
+            self._unclaimed += [each.receipt for each in self._take_answer(request, answer, 0)]
+            self._ends(request.receipts, parse_lost(answer))
 
     # -- what was answered ------------------------------------------------------------------------
 
@@ -316,7 +334,8 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
             self._looks = list(_LOOKS_S)
         return deliveries
 
-    def _take_extension(self, request: Request, answer: Answer) -> None:
+    def _take_extension(self, request: Request, answer: Answer) -> set[str]:
+        """Hold the leases that were extended; return those whose jobs are asked to be cancelled."""
         lost = set(parse_ints(answer.value(0, 0)))
         for number, receipt in enumerate(request.receipts, 1):
             job = self._held.get(receipt)
@@ -330,20 +349,21 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
                 self._held.replace(receipt, job._replace(token=request.token))
         if request.token not in self._leases:
             self._requests.answered.append(request.token)
+        return {receipt for number, receipt in enumerate(request.receipts, 1) if -number in lost}
 
     def _ends(self, receipts: Iterable[str], lost: set[int]) -> dict[str, SettleOutcome]:
         return {
-            receipt: self._end(receipt, took_effect=number not in lost)
+            receipt: self._end(receipt, took_effect=number not in lost, is_cancelled=-number in lost)
             for number, receipt in enumerate(receipts, 1)
         }
 
-    def _end(self, receipt: str, *, took_effect: bool) -> SettleOutcome:
+    def _end(self, receipt: str, *, took_effect: bool, is_cancelled: bool = False) -> SettleOutcome:
         job = self._held.get(receipt)
         if job is not None and took_effect:
             self._leave(job.token)
         elif job is not None:
             self._leases.pop(job.token, None)  # nobody but the server knows what became of the job
-        return self._held.settle(receipt, took_effect=took_effect)
+        return self._held.settle(receipt, took_effect=took_effect, is_cancelled=is_cancelled)
 
     def _leave(self, token: int) -> None:
         """Note that one job less is held of those that were leased together."""
@@ -361,6 +381,6 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
 
 
 def parse_lost(answer: Answer) -> set[int]:
-    """Read from an answer which settlements were lost, counted from 1."""
+    """Read from an answer which settlements were lost, counted from 1, and which cancelled, below 0."""
     told = answer.value(answer.rows - 1, 2)
     return set(map(int, told.split(b","))) if told else set()

@@ -24,8 +24,12 @@ _KEPT = {
     "remote_write": Durability.FSYNC,
     "remote_apply": Durability.FSYNC,
 }
-_TABLES = ("queue", "job", "request", "result", "ended")
-_SEQUENCES = ("block", "death", "ending")
+_TABLES = {
+    1: ("queue", "job", "request", "result", "ended"),
+    3: ("shared_record", "place_key", "place", "rate", "coordination_sweep"),
+}
+"""What a user must be able to change, by the version that brought it."""
+_SEQUENCES = {1: ("block", "death", "ending"), 3: ("coordination",)}
 _PID = "pg_backend_pid()"
 _ASKS = 5
 
@@ -238,7 +242,10 @@ def _schema(look: _Look) -> Iterator[Finding]:
 
 def _privileges(look: _Look) -> Iterator[Finding]:
     schema = look.session.schema
-    if not has_schema(look.connection, schema) or not find_version(look.connection, schema).number:
+    if not has_schema(look.connection, schema):
+        return
+    version = find_version(look.connection, schema).number
+    if not version:
         return
     if look.text("has_schema_privilege($1, 'USAGE')", schema) != "true":
         yield wrong(
@@ -247,13 +254,17 @@ def _privileges(look: _Look) -> Iterator[Finding]:
         return
     missing = [
         f"{privilege} on {table}"
-        for table in _TABLES
+        for since, tables in _TABLES.items()
+        if since <= version
+        for table in tables
         for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE")
         if look.text("has_table_privilege($1, $2)", f"{quoted(schema)}.{table}", privilege) != "true"
     ]
     missing += [
         f"USAGE on {sequence}"
-        for sequence in _SEQUENCES
+        for since, sequences in _SEQUENCES.items()
+        if since <= version
+        for sequence in sequences
         if look.text("has_sequence_privilege($1, 'USAGE')", f"{quoted(schema)}.{sequence}") != "true"
     ]
     if functions := look.text(

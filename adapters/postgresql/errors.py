@@ -6,6 +6,8 @@ from ...domain.errors import AccessDenied, BackendError, BackendUnavailable, Bro
 
 NO_QUEUE = "MJ404"
 """What our own functions raise for a queue that isn't declared."""
+NO_NEXT_QUEUE = "MJ405"
+"""The same for the queue of a next job; the message is its name."""
 _NO_SCHEMA = ("3F000", "42P01", "42704")
 _NO_FUNCTION = "42883"
 _PASSING = (
@@ -22,7 +24,8 @@ _PASSING = (
     "58P01",
     "72000",
 )
-_TAKEN = "23505"
+TAKEN = "23505"
+"""A key is taken, as by the token of a request that was carried out before."""
 _FULL = ("53100", "53200", "53400")
 _DENIED = ("28", "42501")
 _REFUSED_LOGIN = re.compile(
@@ -101,7 +104,12 @@ class RefusedByServer(Exception):
     @property
     def is_passing(self) -> bool:
         """Whether another try may succeed: the server restarts or was demoted, others were in the way."""
-        return self.code.startswith(_PASSING) or self.code == _TAKEN
+        return self.code.startswith(_PASSING) or self.code == TAKEN
+
+    @property
+    def may_have_run(self) -> bool:
+        """Whether the server gave up on a statement that may have been committed."""
+        return self.code in ("57P01", "57P02")
 
     @property
     def ends_connection(self) -> bool:
@@ -139,6 +147,18 @@ class DiskFull(BackendUnavailable):
     """The server has no room: nothing was done, nothing is lost, and it goes on when there is room again."""
 
 
+class NextQueueMissing(BackendError):
+    """A queue that an ack publishes into isn't declared, and nothing was done. It never gets to the caller.
+
+    Args:
+        queue: The queue's name.
+    """
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        super().__init__(f"queue {queue!r} isn't declared")
+
+
 def refused_login(error: ConnectFailed, address: str) -> BackendError | None:
     """Return what to tell of a login that the server will refuse however often it is tried, else None."""
     text = str(error)
@@ -162,6 +182,14 @@ def unavailable(out: ServerUnreachable, address: str, *, is_local: bool) -> Back
     known = _CONNECT_REMEDIES if is_local else _CONNECT_REMEDIES[1:]
     fix = next((fix for pattern, fix in known if pattern.search(text)), _NOT_REACHED)
     return BackendUnavailable(f"no PostgreSQL answers at {address} ({text}); {fix}")
+
+
+def answer_lost(error: Exception, address: str) -> BackendUnavailable:
+    """Return what to tell of a change that the server may have made, and whose extent isn't known."""
+    return BackendUnavailable(
+        f"the connection to PostgreSQL at {address} broke before the answer ({error}): it may have been "
+        "done, and how much isn't known; look at the queue, and call again if anything is left"
+    )
 
 
 def translated(error: RefusedByServer, address: str, schema: str) -> BackendError:

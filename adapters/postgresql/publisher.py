@@ -7,13 +7,14 @@ from contextlib import suppress
 from time import monotonic
 
 from ...domain.errors import BackendError, JobsError
-from ...ports import Message, PublishOutcome, PublishStatus
+from ...ports import Guard, Message, PublishOutcome, PublishStatus
 from ..shared.chunks import in_chunks
 from .connection import Parameter
+from .coordination import optional_ttl, optional_version
 from .errors import DiskFull, ServerUnreachable
 from .session import Session
 from .statements import Statements
-from .wire import FALSE, TRUE, byteas, float8s, int4s, int8, int8s, parse_ints, texts
+from .wire import FALSE, TRUE, byteas, float8, float8s, int4, int4s, int8, int8s, parse_ints, texts
 
 CHUNK_JOBS = 2000
 """The most messages of one transaction; a block of numbers has 65,536."""
@@ -70,6 +71,44 @@ class Publisher:
             outcomes += _same_for_all(chunk, status, failure)
         return outcomes
 
+    def publish_guarded(self, queue: str, message: Message, guard: Guard) -> PublishOutcome | None:
+        """Publish a message and write the guard's record, or neither (CRD-4).
+
+        Raises:
+            DiskFull: the server has no room for both; nothing was done.
+        """
+        token, answered = secrets.randbits(63), self._take_answered()
+        parameters: list[Parameter] = [
+            queue.encode(),
+            int8(token),
+            FALSE,
+            int8s(answered),
+            message.id.encode(),
+            message.body,
+            int4(message.priority),
+            float8(message.delay_s),
+            guard.key.encode(),
+            bytes(guard.value),
+            optional_version(guard.expected),
+            optional_ttl(guard.ttl_s),
+        ]
+        try:
+            answer = self._session.run(
+                self._statements.publish_guarded, parameters, queue=queue, again=_AGAIN
+            )
+        except ServerUnreachable as out:
+            error = self._session.unavailable(out)
+            if not out.may_have_run:
+                raise error from out.error
+            return PublishOutcome(message.id, PublishStatus.UNKNOWN, error)
+        duplicates = answer.value(0, 0)
+        with self._lock:
+            self._answered += answered if duplicates is None else [token]
+        if duplicates is None:
+            return None
+        is_new = not parse_ints(duplicates)
+        return PublishOutcome(message.id, PublishStatus.ACCEPTED if is_new else PublishStatus.DUPLICATE)
+
     def close(self) -> None:
         """Have the server forget what it keeps for this publisher; if that fails, it does later."""
         with self._lock:
@@ -84,10 +123,7 @@ class Publisher:
         return self._send(queue, messages)
 
     def _send(self, queue: str, messages: list[Message]) -> list[PublishOutcome]:
-        token = secrets.randbits(63)
-        with self._lock:
-            answered = self._answered[:_MOST_ANSWERED]
-            del self._answered[:_MOST_ANSWERED]
+        token, answered = secrets.randbits(63), self._take_answered()
         is_plain = not any(message.priority or message.delay_s for message in messages)
         parameters: list[Parameter] = [
             queue.encode(),
@@ -116,11 +152,18 @@ class Publisher:
         duplicates = set(parse_ints(answer.value(0, 0)))
         new, accepted = tuple.__new__, PublishStatus.ACCEPTED  # a third of what PublishOutcome(...) costs
         if not duplicates:
-            return [new(PublishOutcome, (message.id, accepted, None)) for message in messages]
+            return [new(PublishOutcome, (message.id, accepted, None, None, None)) for message in messages]
         return [
             PublishOutcome(message.id, PublishStatus.DUPLICATE if number in duplicates else accepted)
             for number, message in enumerate(messages, 1)
         ]
+
+    def _take_answered(self) -> list[int]:
+        """Take tokens along that the server needn't remember any more."""
+        with self._lock:
+            answered = self._answered[:_MOST_ANSWERED]
+            del self._answered[:_MOST_ANSWERED]
+        return answered
 
     def _publish_open(self, queue: str, messages: list[Message]) -> list[PublishOutcome]:
         """Publish what isn't in the queue already though it was answered UNKNOWN."""

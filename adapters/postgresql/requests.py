@@ -90,7 +90,13 @@ class Requests:
             None if look.sweep_s is None else float8(look.sweep_s),
             boolean(look.is_to_wait),
         ]
-        return Request(token, self._statements.settle_and_take, parameters, batch.receipts if batch else [])
+        statement = self._statements.settle_and_take
+        if batch is None:
+            return Request(token, statement, parameters, [])
+        if batch.next_parameters:
+            statement = self._statements.settle_publish_and_take
+            parameters += batch.next_parameters
+        return Request(token, statement, parameters, batch.receipts)
 
     def extension(self, key: int, known: Mapping[str, LeasedJob]) -> Request:
         """Make a request that extends leases, given by receipt."""
@@ -121,6 +127,7 @@ class Requests:
         Raises:
             BackendUnavailable: the server couldn't be reached in time.
             QueueNotFound: the queue isn't declared.
+            NextQueueMissing: a queue that an ack publishes into isn't declared.
             BackendError: the server refused otherwise.
         """
         told = len(self.answered)

@@ -6,7 +6,7 @@ from time import monotonic
 from ...domain.job_progress import Progress
 from ...ports import EndedJobs, JobResult, JobStatus, ResultStatus
 from ..shared.chunks import in_chunks
-from ..shared.errors import not_declared
+from ..shared.error_messages import not_declared
 from ..shared.records import parse_progress
 from .session import Session
 from .statements import Statements
@@ -14,6 +14,8 @@ from .wakeups import ALL, ENDED, Waiter, Wakeups
 from .wire import TRUE, parse_int, texts
 
 _CHUNK = 1000
+_CANCELLED = b"\0"
+"""In place of the output of a job that was cancelled."""
 _LOOKS_S = (0.02, 0.1)
 """When to look again after the first announcement that somebody waits, as with consumers."""
 ANNOUNCED_S = 8.0
@@ -70,7 +72,10 @@ class Results:
                     ResultStatus.FAILED, error=(error or b"").decode(errors="backslashreplace")
                 )
             elif raw_id is not None and is_live != TRUE and (is_kept != TRUE or body is not None):
-                found[id_] = JobResult(ResultStatus.DONE, body)
+                cancelled = body == _CANCELLED
+                found[id_] = JobResult(
+                    ResultStatus.CANCELLED if cancelled else ResultStatus.DONE, None if cancelled else body
+                )
         return found
 
     def status(self, queue: str, job_id: str) -> JobStatus:
@@ -82,7 +87,8 @@ class Results:
         is_dead, is_live, is_running = (value == TRUE for value in answer.row(0))
         if is_live:
             return JobStatus.FAILED if is_dead else JobStatus.RUNNING if is_running else JobStatus.WAITING
-        return JobStatus.DONE if self.results(queue, [job_id]) else JobStatus.UNKNOWN
+        found = self.results(queue, [job_id]).get(job_id)
+        return JobStatus.UNKNOWN if found is None else JobStatus(found.status)
 
     def progress(self, queue: str, ids: Sequence[str] | None) -> dict[str, Progress]:
         """Say how far the running jobs have come, as far as they reported."""

@@ -119,6 +119,11 @@ def has_schema(connection: Connection, schema: str) -> bool:
 
 def _find_version_in_transaction(connection: Connection, schema: str) -> int:
     """As :func:`find_version`, where an error would end the transaction that is under way."""
-    look = Statement("SELECT to_regclass($1) IS NOT NULL", 1)
-    there = connection.execute(look, [f"{quoted(schema)}.version".encode()], _TIMEOUT_S).value(0, 0)
-    return find_version(connection, schema).number if there == b"\x01" else 0
+    # Not to_regclass, which may answer from a cache that is older than what another has just committed.
+    look = Statement(
+        "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = $1 AND c.relname = 'version'",
+        1,
+    )
+    is_there = connection.execute(look, [schema.encode()], _TIMEOUT_S).rows == 1
+    return find_version(connection, schema).number if is_there else 0

@@ -11,15 +11,19 @@ from typing import TypeVar
 
 from ...domain import RetryPolicy
 from ...domain.errors import BackendError
-from ..shared.errors import client_closed, not_declared
+from ..shared.error_messages import client_closed, not_declared
 from .connection import Answer, Connection, Parameter, Statement
 from .errors import (
+    NO_NEXT_QUEUE,
     NO_QUEUE,
+    TAKEN,
     ConnectFailed,
     ConnectionBroke,
+    NextQueueMissing,
     NoAnswer,
     RefusedByServer,
     ServerUnreachable,
+    answer_lost,
     refused_login,
     translated,
     unavailable,
@@ -93,6 +97,7 @@ class Session:
         *,
         queue: str = "",
         again: int | None = None,
+        once: bool = False,
         retry_timeout_s: float | None = None,
     ) -> Answer:
         """Run a statement until it is answered, and return its rows.
@@ -103,6 +108,7 @@ class Session:
             queue: The queue that it is about, for errors.
             again: The place of the parameter that says that the statement may have run before. Without one,
                 it may run twice.
+            once: Whether to give up as soon as the statement may have run, so that it doesn't run twice.
             retry_timeout_s: Seconds to keep trying, in place of the usual.
 
         Raises:
@@ -121,7 +127,7 @@ class Session:
                 sent[again] = TRUE if may_have_run or parameters[again] == TRUE else FALSE
             return connection.execute(statement, sent, max(0.05, give_up - monotonic()))
 
-        return self._retry(call, give_up, queue)
+        return self._retry(call, give_up, queue, once=once)
 
     def look(self, statement: Statement, parameters: Sequence[Parameter] = (), *, queue: str = "") -> Answer:
         """Run a statement that may take long and may run twice; raise BackendUnavailable in an outage.
@@ -129,6 +135,27 @@ class Session:
         Otherwise as :meth:`run`.
         """
         return self.work(lambda connection: connection.execute(statement, parameters, _LONG_S), queue=queue)
+
+    def change(self, statement: Statement, parameters: Sequence[Parameter], *, queue: str) -> Answer:
+        """Run a statement that says how much it changed: once, as it would say less the second time.
+
+        It goes over the connection that the thread's last request went over, if no other thread took that.
+
+        Raises:
+            BackendUnavailable: the server couldn't be reached in time, or it isn't known what was changed.
+            BackendError: otherwise as of :meth:`run`.
+        """
+
+        def call(connection: Connection) -> Answer:
+            try:
+                return connection.execute(statement, parameters, _LONG_S)
+            except (ConnectionBroke, RefusedByServer) as error:
+                is_open = isinstance(error, ConnectionBroke) or error.may_have_run
+                if is_open and not self._closing.is_set():
+                    raise answer_lost(error, self.settings.address) from error
+                raise
+
+        return self.work(call, queue=queue)
 
     def work(self, call: Callable[[Connection], AnswerT], *, queue: str = "") -> AnswerT:
         """Have ``call`` use a connection, perhaps more than once; errors as of :meth:`look`."""
@@ -168,14 +195,16 @@ class Session:
             _inherited.extend(self._idle)
             self._begin()
 
-    def _retry(self, call: Callable[[Connection, bool], AnswerT], give_up: float, queue: str) -> AnswerT:
+    def _retry(
+        self, call: Callable[[Connection, bool], AnswerT], give_up: float, queue: str, *, once: bool = False
+    ) -> AnswerT:
         tries, may_have_run = 0, False
         told: Exception | None = None
         while True:
             self.leave_parent()
             if self._closing.is_set():
                 raise client_closed(self._owner)
-            began, connection = monotonic(), self._take_idle()
+            began, connection = monotonic(), self._take_live() if once else self._take_idle()
             was_idle = connection is not None
             try:
                 connection = connection or self._open()
@@ -183,7 +212,7 @@ class Session:
             except (ConnectFailed, ConnectionBroke, RefusedByServer) as error:
                 may_have_run = may_have_run or isinstance(error, ConnectionBroke)
                 if isinstance(error, RefusedByServer):
-                    may_have_run = may_have_run or error.code in ("57P01", "23505")
+                    may_have_run = may_have_run or error.may_have_run or error.code == TAKEN
                 failed: Exception = error
             else:
                 self._keep(connection)
@@ -199,7 +228,7 @@ class Session:
             if told is None or not isinstance(failed, NoAnswer):  # the last try is cut short
                 told = failed
             delay_s = _BACKOFF.delay_s(tries)
-            if monotonic() + delay_s >= give_up:
+            if monotonic() + delay_s >= give_up or (once and isinstance(failed, ConnectionBroke)):
                 if self._closing.is_set():
                     raise client_closed(self._owner) from failed
                 raise ServerUnreachable(told, may_have_run) from told
@@ -217,6 +246,8 @@ class Session:
         if isinstance(error, RefusedByServer):
             if error.code == NO_QUEUE:
                 raise not_declared(queue) from None
+            if error.code == NO_NEXT_QUEUE:
+                raise NextQueueMissing(str(error)) from None
             if error.code in _NOT_PREPARED and prepared:
                 self._drop_idle()
                 if error.code != "0A000" and self._prepares:
@@ -288,6 +319,12 @@ class Session:
         """Close what is idle: each may be dead after an outage, or lead to a server that was demoted."""
         while (connection := self._take_idle()) is not None:
             connection.close()
+
+    def _take_live(self) -> Connection | None:
+        """As :meth:`_take_idle`, but for connections that have ended while they were idle."""
+        while (connection := self._take_idle()) is not None and connection.has_ended():
+            connection.close()
+        return connection
 
     def _take_idle(self) -> Connection | None:
         try:

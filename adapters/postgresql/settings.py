@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from pydantic import SecretStr
 
+from ...domain.bounds import check_name
 from ...domain.errors import InvalidInput, InvalidName
-from ...domain.limits import check_name
 from ...ports import Durability
 from ..shared.server_settings import check_address, is_loopback, netloc, parsed_address, plain_password
 

@@ -1,10 +1,13 @@
 """Settlements on their way to the server and back."""
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
-from ...ports import Ack, Dead, Retry, Settlement
-from .wire import byteas, float8s, int8s
+from ...ports import Ack, Cancel, Dead, Release, Retry, Settlement
+from .wire import byteas, float8s, int4s, int8s, texts
+
+_RESULT, _RESULT_TTL_S, _THEN = map(attrgetter, ("result", "result_ttl_s", "then"))
 
 
 class LeasedJob(NamedTuple):
@@ -29,7 +32,8 @@ class SettlementBatch:
         self.receipts = [receipt for receipt, _, _ in (*acks, *others)]
         """In the order of the parameters."""
         jobs, other_jobs = [job for _, job, _ in acks], [job for _, job, _ in others]
-        results = [end.result for _, _, end in acks]
+        acked = [end for _, _, end in acks]
+        results = list(map(_RESULT, acked))
         has_results = any(result is not None for result in results)
         ends = [end for _, _, end in others]
         tokens = {job.token for job, _ in known.values()}
@@ -37,14 +41,16 @@ class SettlementBatch:
             int8s(list(tokens)),
             *_leases(jobs),
             byteas(results) if has_results else None,
-            float8s([end.result_ttl_s for _, _, end in acks]) if has_results else None,
+            float8s(list(map(_RESULT_TTL_S, acked))) if has_results else None,
             "".join(map(_letter, ends)).encode(),
             *_leases(other_jobs),
-            float8s([end.delay_s if isinstance(end, Retry) else 0.0 for end in ends]),
+            float8s(list(map(_seconds, ends))),
             byteas([_encoded(end.reason) if isinstance(end, Dead) else None for end in ends]),
             byteas([_encoded(end.error) if isinstance(end, Dead | Retry) else None for end in ends]),
         ]
         """Those of ``settle_and_take`` from ``p_tokens`` to ``p_errors``."""
+        self.next_parameters = _next_parameters(acked) if any(map(_THEN, acked)) else []
+        """Those of ``settle_publish_and_take`` behind all others; none if no ack publishes anything."""
 
 
 def _leases(jobs: Sequence[LeasedJob]) -> tuple[bytes, bytes, bytes]:
@@ -54,8 +60,32 @@ def _leases(jobs: Sequence[LeasedJob]) -> tuple[bytes, bytes, bytes]:
     return int8s(places), int8s(seqs), int8s(tokens)
 
 
+def _next_parameters(acks: Sequence[Ack]) -> list[bytes | None]:
+    """Write the next jobs of acks, each with the number of its ack."""
+    steps = [(number, step) for number, ack in enumerate(acks, 1) for step in ack.then]
+    messages = [step.message for _, step in steps]
+    return [
+        int4s([number for number, _ in steps]),
+        texts([step.queue for _, step in steps]),
+        texts([message.id for message in messages]),
+        byteas([message.body for message in messages]),
+        int4s([message.priority for message in messages]),
+        float8s([message.delay_s for message in messages]),
+    ]
+
+
+def _seconds(settlement: Settlement) -> float:
+    if isinstance(settlement, Cancel):
+        return settlement.result_ttl_s
+    return settlement.delay_s if isinstance(settlement, Retry | Release) else 0.0
+
+
 def _letter(settlement: Settlement) -> str:
-    return "r" if isinstance(settlement, Retry) else "d" if isinstance(settlement, Dead) else "l"
+    if isinstance(settlement, Cancel):
+        return "c"
+    if isinstance(settlement, Release):
+        return "w" if settlement.delay_s > 0 else "l"
+    return "r" if isinstance(settlement, Retry) else "d"
 
 
 def _encoded(text: str) -> bytes:

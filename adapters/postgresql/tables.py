@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ...domain.errors import AccessDenied, BrokerUnsuitable, MigrationNeeded
 from ...ports import Migration
-from ..shared.errors import not_declared
+from ..shared.error_messages import not_declared
 from .connection import Connection
 from .schema import OLDEST_SERVER, Version, find_version, has_schema, migrate, migrations, script
 from .session import Session
@@ -34,6 +34,8 @@ class Tables:
         self._logger = logger
         self._is_current = False
         self._is_usable = False
+        self._known = 0
+        """The version that was found, by who only looked."""
 
     def check(self) -> None:
         """Refuse tables of a newer release, once; never change them."""
@@ -66,6 +68,12 @@ class Tables:
         """As :meth:`make`, where no call after the first asks the server."""
         if not self._is_current:
             self.make()
+
+    def has(self, version: int) -> bool:
+        """Tell whether the tables have this version or a later one; never change them."""
+        if not self._is_current and self._known < version:
+            self._known = self._find().version.number
+        return self._is_current or self._known >= version
 
     def pending(self) -> list[Migration]:
         """Return the migrations that are missing; change nothing."""

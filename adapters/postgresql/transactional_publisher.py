@@ -7,7 +7,7 @@ from weakref import WeakSet
 from ...domain.errors import InvalidInput
 from ...ports import Message, PublishOutcome, PublishStatus
 from ..shared.chunks import in_chunks
-from ..shared.errors import not_declared
+from ..shared.error_messages import not_declared
 from .caller_connection import Parameters, async_caller_connection, caller_connection
 from .publisher import CHUNK_BYTES, CHUNK_JOBS
 from .statements import Statements

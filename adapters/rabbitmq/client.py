@@ -11,13 +11,13 @@ from pydantic import SecretStr
 from ...domain import Queue
 from ...domain.errors import (
     BackendUnavailable,
-    InvalidInput,
     JobsError,
     QueueNotFound,
     UnsupportedCapability,
 )
 from ...ports import (
     Capabilities,
+    CoordinationStore,
     DeadLetter,
     Durability,
     EndedJobs,
@@ -33,7 +33,7 @@ from ...ports import (
     ResultStore,
     Verdict,
 )
-from ..shared.errors import client_closed, not_declared
+from ..shared.error_messages import client_closed, not_declared
 from .admin import Admin
 from .consumer import RabbitMQConsumerBackend
 from .dead_letters import DeadLetters, DeadMessage
@@ -51,6 +51,7 @@ from .settings import (
     parsed_url,
     secret,
 )
+from .stores import Stores
 from .topology import Names, names_of
 from .transport.broker import Broker
 from .transport.publishing import Outgoing, SendState
@@ -82,6 +83,8 @@ class RabbitMQClient(OrchestratorBackend):
             jobs take.
         results: Where results are kept, which RabbitMQ can't; without it they are unsupported. It is closed
             with this client.
+        store: A coordination store, on which schedules, unique jobs and pauses stand; without it they are
+            unsupported. Several clients may have the same. It isn't closed with this client.
         heartbeat_s: How often, in seconds, each side shows that it lives. A worker that was cut off without a
             word loses its jobs after about two of them.
         retry_timeout_s: How many seconds a call tries to reach the server before it fails.
@@ -105,6 +108,7 @@ class RabbitMQClient(OrchestratorBackend):
         ssl_ca_certs: str | None = None,
         prefetch: int | None = 1,
         results: ResultStore | None = None,
+        store: CoordinationStore | None = None,
         heartbeat_s: int = 15,
         retry_timeout_s: float = 5.0,
     ) -> None:
@@ -133,12 +137,8 @@ class RabbitMQClient(OrchestratorBackend):
             Broker, settings.parameters(), settings.shown, retry_timeout_s=retry_timeout_s, logger=self.logger
         )
         self._default_prefetch = checked_prefetch(prefetch)
-        if results is not None and not isinstance(results, ResultStore):
-            raise InvalidInput(
-                f"results: pass a ResultStore, such as RedisResultStore(…), not a {type(results).__name__}"
-            )
-        self._store = results
-        self._results = None if results is None else Results(results, self.logger)
+        self._stores = Stores(results, store, self._namespace, self.logger)
+        self._results = self._stores.results
         self._consumers: set[RabbitMQConsumerBackend] = set()
         """Those that are open: each has a connection, and jobs that only its end gives back."""
         self._lock = threading.Lock()
@@ -147,17 +147,22 @@ class RabbitMQClient(OrchestratorBackend):
         self._pid = os.getpid()
 
     @classmethod
-    def from_url(cls, url: str, *, results: ResultStore | None = None) -> "RabbitMQClient":
+    def from_url(
+        cls, url: str, *, results: ResultStore | None = None, store: CoordinationStore | None = None
+    ) -> "RabbitMQClient":
         """Make a client from ``amqp://[user[:password]@]host[:port][,host[:port]…][/vhost][?…]``.
 
         ``amqps://`` encrypts. The query may name ``namespace``, ``prefetch`` (a number, or ``adaptive``),
-        ``heartbeat_s`` and, with ``amqps://``, ``ssl_ca_certs``. ``Orchestrator(url)`` takes ``results``
-        besides, the URL of a store.
+        ``heartbeat_s`` and, with ``amqps://``, ``ssl_ca_certs``. ``Orchestrator(url)`` takes ``results`` and
+        ``store`` besides, the URLs of stores, and gives both here. The client closes them, unlike a ``store``
+        that is given to its class: give it there if other clients have it as well.
 
         Raises:
             InvalidInput: the URL can't be understood.
         """
-        return cls(**parsed_url(url), results=results)
+        client = cls(**parsed_url(url), results=results, store=store)
+        client._stores.owns_coordination = True
+        return client
 
     @property
     def capabilities(self) -> Capabilities:
@@ -174,6 +179,8 @@ class RabbitMQClient(OrchestratorBackend):
             counts_lag_s=_MOVE_S,
             # Such queues are classic ones, which are confirmed before the disk has them.
             priority_durability=Durability.NONE,
+            coordination=self._stores.coordination is not None,
+            then=True,
         )
 
     # -- queues -----------------------------------------------------------------------------------
@@ -218,6 +225,7 @@ class RabbitMQClient(OrchestratorBackend):
             names,
             partial(parts.admin.kind_of, names),
             parts.publisher.send,
+            self.publish,
             results=self._results,
             prefetch=self._default_prefetch if prefetch is None else prefetch,
             on_close=self._consumers.discard,
@@ -245,6 +253,10 @@ class RabbitMQClient(OrchestratorBackend):
     def ended_jobs(self, queue: str) -> EndedJobs:
         results, name = self._results_of(queue)
         return results.ended_jobs(name)
+
+    @property
+    def coordination(self) -> CoordinationStore:
+        return self._stores.coordination or super().coordination
 
     def _results_of(self, queue: str) -> tuple[Results, str]:
         """Where the results of a declared queue are, and what it is called there."""
@@ -306,18 +318,18 @@ class RabbitMQClient(OrchestratorBackend):
         findings = super().diagnose()
         if all(finding.verdict is Verdict.GOOD for finding in findings):
             findings += diagnose(self._open().broker, self._namespace, exposed=self._settings.is_exposed)
-        return findings
+        return findings + self._stores.diagnose()
 
     def pending_migrations(self) -> Sequence[Migration] | None:
-        return None if self._store is None else self._store.pending_migrations()
+        return self._stores.pending_migrations()
 
     def migrate(self) -> Sequence[Migration]:
-        return () if self._store is None else self._store.migrate()
+        return self._stores.migrate()
 
     def make_url(self, *, with_passwords: bool = False) -> str:
-        results = None if self._store is None else self._store.make_url(with_passwords=with_passwords)
+        stores = self._stores.urls(with_passwords=with_passwords)
         return self._settings.url(
-            self._namespace, self._default_prefetch, results, with_passwords=with_passwords
+            self._namespace, self._default_prefetch, stores, with_passwords=with_passwords
         )
 
     # -- parts ------------------------------------------------------------------------------------
@@ -333,8 +345,7 @@ class RabbitMQClient(OrchestratorBackend):
             consumer.close()
         if parts is not None:
             parts.close()
-        if self._results is not None:
-            self._results.close()
+        self._stores.close()
 
     def _names(self, queue: str) -> Names:
         return names_of(self._namespace, queue)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pika.channel import Channel
 
-from ...domain.limits import MAX_DELAY_S
+from ...domain.bounds import MAX_DELAY_S
 from .topology import Arguments, Names
 
 DELAY_UNIT_S = 0.25

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from ...domain import QueueKind
+from ...domain.bounds import MAX_FAILURE_CHARS, MAX_PRIORITY, truncate_error
 from ...domain.dead_reasons import DeadReason
-from ...domain.limits import MAX_FAILURE_CHARS, MAX_PRIORITY, truncate_error
 from ...ports import DeadLetter, Failure
 from .topology import fresh_rank, priority_of, returned_rank
 from .transport.frames import Properties

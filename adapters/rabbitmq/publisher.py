@@ -6,7 +6,7 @@ from time import monotonic
 from ...domain.errors import BackendError, BackendUnavailable, Closed, JobsError
 from ...ports import Message, PublishOutcome, PublishStatus
 from ..shared.chunks import in_chunks
-from ..shared.errors import not_declared
+from ..shared.error_messages import not_declared
 from .delays import DelayLevels, levels_of, route
 from .message import fresh_properties
 from .topology import Names

@@ -2,15 +2,15 @@
 
 import os
 import ssl as tls
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from pika import ConnectionParameters, PlainCredentials, SSLOptions
 from pydantic import SecretStr
 
+from ...domain.bounds import check_name
 from ...domain.errors import InvalidInput, InvalidName
-from ...domain.limits import check_name
 from ..shared.server_settings import (
     Address,
     check_address,
@@ -56,13 +56,15 @@ class Settings(NamedTuple):
         """Whether others than this machine can read what is sent."""
         return not self.ssl and not all(is_loopback(host) for host, _ in self.addresses)
 
-    def url(self, namespace: str, prefetch: int | None, results: str | None, *, with_passwords: bool) -> str:
+    def url(
+        self, namespace: str, prefetch: int | None, stores: Mapping[str, str], *, with_passwords: bool
+    ) -> str:
         """Return the URL that :func:`parsed_url` reads as these settings.
 
         Args:
             namespace: The client's.
             prefetch: Likewise.
-            results: The URL of its result store, or None.
+            stores: The URLs of its stores, by the word that names each.
             with_passwords: Whether the URL contains the password.
         """
         query: dict[str, str | int] = {
@@ -72,8 +74,7 @@ class Settings(NamedTuple):
         }
         if self.ca_certs is not None:
             query["ssl_ca_certs"] = self.ca_certs
-        if results is not None:
-            query["results"] = results
+        query |= stores
         password = self.password.get_secret_value() if with_passwords else None
         where = netloc(self.username, password, self.addresses)
         vhost = "" if self.vhost == "/" else f"/{quote(self.vhost, safe='')}"

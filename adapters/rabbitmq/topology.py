@@ -18,9 +18,9 @@ from functools import lru_cache
 from typing import Any
 
 from ...domain import Queue, QueueKind
+from ...domain.bounds import MAX_PRIORITY
 from ...domain.errors import QueueConflict
-from ...domain.limits import MAX_PRIORITY
-from ..shared.errors import kind_conflict, not_declared
+from ..shared.error_messages import kind_conflict, not_declared
 from .transport.errors import Missing
 
 Arguments = dict[str, Any]

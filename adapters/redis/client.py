@@ -7,15 +7,18 @@ import weakref
 from collections.abc import Sequence
 from time import monotonic
 
+from ...domain.bounds import check_name
 from ...domain.errors import QueueConflict
 from ...domain.job_progress import Progress
-from ...domain.limits import check_name
 from ...domain.queue import Queue
 from ...ports import (
+    CancelOutcome,
     Capabilities,
+    CoordinationStore,
     DeadLetter,
     Durability,
     Finding,
+    Guard,
     JobResult,
     JobStatus,
     Lease,
@@ -27,12 +30,15 @@ from ...ports import (
     ResultStatus,
     Verdict,
 )
-from ..shared.errors import client_closed, kind_conflict
+from ..shared.error_messages import client_closed, kind_conflict
+from .cancel import cancel
 from .consumer import RedisConsumerBackend
+from .coordination import SharedCoordinationStore
 from .dead_letters import list_dead_letters, read_error, redrive_or_discard
 from .declared_queues import DeclaredQueues
 from .diagnosis import diagnose
 from .ended_jobs import RedisEndedJobs, look_up
+from .guarded_publish import publish_guarded
 from .introspection import list_queues, read_progress
 from .keys import QueueKeys
 from .publisher import Publisher
@@ -113,6 +119,7 @@ class RedisClient(OrchestratorBackend):
         )
         self._declared = DeclaredQueues(self._redis, QueueKeys(namespace, "").memory_id)
         self._redis.redeclare = self._declared.redeclare
+        self._coordination = SharedCoordinationStore(self._redis, namespace)
         self._address = f"redis{'s' if ssl else ''}://{'' if sentinels else host}"
         self._namespace = namespace
         self._durability = parsed_durability(durability)
@@ -148,6 +155,11 @@ class RedisClient(OrchestratorBackend):
             durability=self._durability,
             delay_resolution_s=0.05,
             counts_in_flight=True,
+            coordination=True,
+            guarded_publish=True,
+            then=True,
+            atomic_then=True,
+            cancel=True,
         )
 
     def declare(self, queue: Queue) -> None:
@@ -171,6 +183,13 @@ class RedisClient(OrchestratorBackend):
                 publisher = self._publishers.setdefault(queue, Publisher(self._queue(queue)))
         return publisher.publish(messages)
 
+    @property
+    def coordination(self) -> CoordinationStore:
+        return self._coordination
+
+    def publish_guarded(self, queue: str, message: Message, guard: Guard) -> PublishOutcome | None:
+        return publish_guarded(self._queue(queue), self._coordination, message, guard)
+
     def open_consumer(
         self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
     ) -> RedisConsumerBackend:
@@ -182,6 +201,9 @@ class RedisClient(OrchestratorBackend):
         with self._lock:
             self._consumers.add(consumer)
         return consumer
+
+    def cancel(self, queue: str, ids: Sequence[str], *, result_ttl_s: float = 3600.0) -> list[CancelOutcome]:
+        return cancel(self._queue(queue), ids, result_ttl_s)
 
     def counts(self, queue: str) -> QueueCounts:
         return QueueCounts(*self._queue(queue).run(COUNTS))
@@ -222,6 +244,8 @@ class RedisClient(OrchestratorBackend):
             answer = remote.run(GET_RESULT, [job_id, str(announced_ms)])
             if answer[0] == b"done":
                 return JobResult(ResultStatus.DONE, answer[1] or None)
+            if answer[0] == b"cancelled":
+                return JobResult(ResultStatus.CANCELLED)
             if answer[0] == b"failed":
                 return JobResult(ResultStatus.FAILED, error=read_error(answer[1]))
             if wait_s <= 0:
@@ -267,6 +291,7 @@ class RedisClient(OrchestratorBackend):
             consumer.close()
         for publisher in publishers:
             publisher.close()
+        self._coordination.close()
         self._redis.close()
 
     def _queue(self, queue: str) -> RemoteQueue:
@@ -290,4 +315,6 @@ class RedisClient(OrchestratorBackend):
 def _result(answer: bytes) -> JobResult:
     if answer[:1] == b"f":
         return JobResult(ResultStatus.FAILED, error=read_error(answer[1:]))
+    if answer[:1] == b"c":
+        return JobResult(ResultStatus.CANCELLED)
     return JobResult(ResultStatus.DONE, answer[1:] or None)

@@ -15,8 +15,10 @@ from ...domain.errors import Closed, JobsError, QueueNotFound
 from ...domain.job_progress import Progress
 from ...domain.printable import printable
 from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
+from ..shared.next_jobs import with_refusals, without
 from ..shared.receipts import Receipts
 from .errors import RefusedByServer, ServerUnreachable
+from .next_jobs import add_next_jobs, find_refused, looking_only
 from .requests import KEEP_ANSWER_MS, NumberedRequests, RemoteQueue, Request
 from .scripts import EXTEND, REPORT_PROGRESS, SETTLE_AND_TAKE
 from .settlements import Held, SettlementBatch
@@ -33,6 +35,8 @@ _INTERRUPT_S = 0.5
 """How long ``interrupt`` tries to reach the server: a signal handler may have called it."""
 _KEEP_PROGRESS_MS = 86_400_000
 """How long progress is kept after the last report."""
+_ASKED = ord("2")
+"""What ``extend.lua`` answers for a job that was asked to be cancelled."""
 _FIRST_DELIVERY = (1, 1, 0)
 """Attempt, number and crashes of a job that nothing happened to before."""
 
@@ -118,6 +122,7 @@ class RedisConsumerBackend(ConsumerBackend):
             with self._lock, suppress(QueueNotFound), self._queue.errors:
                 self._catch_up()
         known = [(receipt, job) for receipt in receipts if (job := self._held.get(receipt)) is not None]
+        cancelled: set[str] = set()
         for start in range(0, len(known), _MAX_BATCH):
             chunk = known[start : start + _MAX_BATCH]
             arguments: list[Argument] = [str(round(self._lease_s * 1000))]
@@ -127,19 +132,27 @@ class RedisConsumerBackend(ConsumerBackend):
                 answer: bytes = self._queue.run(EXTEND, arguments)
             except QueueNotFound:
                 answer = b"0" * len(chunk)
+            if b"2" in answer:
+                cancelled |= {
+                    receipt for (receipt, _), kept in zip(chunk, answer, strict=True) if kept == _ASKED
+                }
             with self._lock:
                 for (receipt, _), kept in zip(chunk, answer.decode(), strict=True):
                     # Else it was settled meanwhile, or may have been.
                     if kept == "0" and receipt in self._held and not self._is_in_doubt(receipt):
                         self._lose(receipt)
-        why_not = self._receipts.why_not_held
-        return [SettleOutcome.OK if receipt in self._held else why_not(receipt) for receipt in receipts]
+        return [self._outcome(receipt, is_asked=receipt in cancelled) for receipt in receipts]
+
+    def _outcome(self, receipt: str, *, is_asked: bool) -> SettleOutcome:
+        if receipt not in self._held:
+            return self._receipts.why_not_held(receipt)
+        return SettleOutcome.CANCELLED if is_asked else SettleOutcome.OK
 
     def report(self, receipt: str, progress: Progress) -> None:
         held = self._held.get(receipt)
         if held is not None:
             told = json.dumps([progress.done, progress.total])
-            self._queue.run(REPORT_PROGRESS, [held[0], told, str(_KEEP_PROGRESS_MS)])
+            self._queue.run(REPORT_PROGRESS, [*held, told, str(_KEEP_PROGRESS_MS)])
 
     def interrupt(self) -> None:
         self._interrupted.set()
@@ -192,9 +205,18 @@ class RedisConsumerBackend(ConsumerBackend):
     def _send(self, settlements: Sequence[Settlement], take: int) -> Settled:
         batch = SettlementBatch(settlements, self._held, self._receipts.why_not_held)
         request = self._make_request(take, batch.arguments, batch)
+        if batch.next_jobs and not add_next_jobs(request, self._queue.keys):  # too many for one request
+            self._held.update(batch.held())
+            half = len(settlements) // 2
+            outcomes = self._send(settlements[:half], 0).outcomes
+            rest = self._send(settlements[half:], take)
+            return Settled([*outcomes, *rest.outcomes], rest.deliveries)
         try:
             answer = self._requests.send(request)
-        except JobsError:
+        except JobsError as error:
+            refused = find_refused(error, batch)
+            if refused and isinstance(error, RefusedByServer):
+                return self._send_others(settlements, take, request, refused, error)
             self._receipts.lose(batch.receipts())  # settled or not: nobody can tell any more
             raise
         except BaseException as error:  # an outage, or an interrupt
@@ -202,17 +224,36 @@ class RedisConsumerBackend(ConsumerBackend):
             if not isinstance(error, ServerUnreachable) or error.may_have_run:
                 self._requests.keep(request)
             raise
-        outcomes, deliveries = self._read_answer(request.number, take, answer)
-        for receipt in batch.answer(outcomes):
+        answers, deliveries = self._read_answer(request.number, take, answer)
+        for receipt in batch.answer(answers):
             self._lose(receipt)
         return Settled(batch.outcomes, deliveries)
+
+    def _send_others(
+        self,
+        settlements: Sequence[Settlement],
+        take: int,
+        request: Request[SettlementBatch],
+        refused: set[str],
+        refusal: RefusedByServer,
+    ) -> Settled:
+        """Settle all but the acks whose next jobs were refused; those are held still (THEN-3)."""
+        self._held.update(request.content.held())
+        if refusal.may_have_run:
+            self._requests.keep(request)
+            self._catch_up()
+        refused = {receipt for receipt in refused if receipt in self._held}
+        if refused:
+            self.logger.warning("queue %s: next jobs weren't published: %s", self._queue.name, refusal)
+        settled = self._send(without(settlements, refused), take)
+        return Settled(with_refusals(settlements, refused, settled.outcomes), settled.deliveries)
 
     def _catch_up(self) -> None:
         """Learn what became of the unanswered request, and give back what it took."""
         if (request := self._requests.unanswered) is not None:
             batch = request.content
             try:
-                answer = self._requests.send(request)
+                answer = self._requests.send(looking_only(request) if batch.next_jobs else request)
             except RefusedByServer:
                 self._requests.unanswered = None
                 for receipt in batch.receipts():
@@ -220,10 +261,11 @@ class RedisConsumerBackend(ConsumerBackend):
                 raise
             self._requests.unanswered = None
             outcomes, deliveries = self._read_answer(request.number, 0, answer)
-            for receipt in batch.receipts():
-                self._held.pop(receipt, None)
-            for receipt in batch.answer(outcomes):
-                self._lose(receipt)
+            if outcomes:  # else its acks with next jobs never took effect, and are held still
+                for receipt in batch.receipts():
+                    self._held.pop(receipt, None)
+                for receipt in batch.answer(outcomes):
+                    self._lose(receipt)
             # Nobody knows for how long they are leased still.
             self._unclaimed += [delivery.receipt for delivery in deliveries]
         if self._unclaimed:

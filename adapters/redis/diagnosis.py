@@ -105,7 +105,8 @@ def _memory(info: Mapping[str, Any]) -> Iterator[Finding]:
     if policy.startswith("allkeys"):
         yield wrong("eviction", f"maxmemory-policy {policy} drops jobs once a maxmemory is reached", remedy)
     elif policy.startswith("volatile"):
-        yield doubtful("eviction", f"maxmemory-policy {policy} may drop results before their time", remedy)
+        may_drop = "results, places and rates before their time, so that limits are exceeded"
+        yield doubtful("eviction", f"maxmemory-policy {policy} may drop {may_drop}", remedy)
     else:
         yield good("eviction", policy)
     if not limit:

@@ -32,3 +32,15 @@ class ServerUnreachable(Exception):
         self.error = error
         self.may_have_run = may_have_run
         super().__init__(str(error))
+
+
+def is_out_of_memory(error: RefusedByServer) -> bool:
+    """Tell whether the server lacks the memory for a write."""
+    return str(error).startswith(("OOM", "command not allowed when used memory"))
+
+
+def why_refused(error: RefusedByServer) -> BackendError:
+    """Return what the refusal of a publish is to the caller: one for lack of memory says so."""
+    if is_out_of_memory(error):
+        return BackendError(f"Redis is out of memory, nothing was published: {error}")
+    return error

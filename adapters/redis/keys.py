@@ -1,4 +1,4 @@
-"""Every key that a queue, or a store of results, has in Redis: the one place that names them.
+"""Every key that a queue or a store has in Redis: the one place that names them.
 
 All keys of a queue share one hash tag, so that a cluster keeps them in one slot and a script may touch them
 together.
@@ -8,7 +8,7 @@ from ...domain.queue import QueueKind
 from .scripts import Script
 
 _TYPES = (
-    dict.fromkeys(("meta", "body", "state", "letter", "history", "result", "progress"), "hash")
+    dict.fromkeys(("meta", "body", "state", "letter", "history", "result", "progress", "asked"), "hash")
     | dict.fromkeys(("run", "delay", "dead", "expiry"), "zset")
     | {"ended": "list", "wake": "stream", "rwake": "stream"}
 )
@@ -23,7 +23,8 @@ class QueueKeys:
         self.meta = f"{prefix}:meta"
         """Hash: kind, layout, place (the last given, but on a fifo), deaths, rwait (until when, ms).
 
-        And what ``protect_leases.lua`` sets: server (its run id), stand (until when no lease ends, ms).
+        And asked, how many jobs are asked to be cancelled; and what ``protect_leases.lua`` sets: server (its
+        run id), stand (until when no lease ends, ms).
         """
         self.body = f"{prefix}:body"
         """Hash: id -> envelope, of every job that is live or dead."""
@@ -42,11 +43,17 @@ class QueueKeys:
         self.history = f"{prefix}:history"
         """Hash: id of a job that failed -> JSON [[attempt, error], …], the last 10."""
         self.result = f"{prefix}:result"
-        """Hash: id -> when it expires (ms, a big-endian double) and the encoded output."""
+        """Hash: id -> when it expires (ms, a big-endian double) and the encoded output.
+
+        Of a job that was cancelled, the time is negative, so that an earlier release takes it for expired.
+        """
         self.expiry = f"{prefix}:expiry"
         """Sorted set: id of a result -> when it expires, ms."""
         self.ended = f"{prefix}:ended"
         """List of the ids that were acked last without a result, at most 10,000."""
+        self.asked = f"{prefix}:asked"
+        """Hash: id of a job in flight that is to be cancelled -> for how long to remember that (ms), and the
+        token of its lease."""
         self.wake = f"{prefix}:wake"
         """Stream of the last wake-ups: a new one tells waiting consumers to ask again."""
         self.rwake = f"{prefix}:rwake"
@@ -67,6 +74,20 @@ class QueueKeys:
     def of(self, script: Script, sender: str = "") -> list[str]:
         """The keys of a script, in its order; those of one with numbered requests depend on the sender."""
         return [self.last(sender) if name == "last" else getattr(self, name) for name in script.keys]
+
+    @property
+    def next(self) -> list[str]:
+        """The keys of a queue that acks publish into, in the order of ``settle_publish_and_take.lua``."""
+        return [
+            self.meta,
+            self.body,
+            self.state,
+            self.ready,
+            self.delay,
+            self.wake,
+            self.result,
+            self.expiry,
+        ]
 
     def types(self, kind: QueueKind) -> dict[str, str]:
         """The type that Redis gives each key, by its name."""
@@ -92,3 +113,38 @@ class ResultKeys:
         """Stream of the last wake-ups for those who wait for results: each has the ids of jobs that ended."""
         self.all = [self.kept, self.expiry, self.wake]
         """Those of each script, in its order."""
+
+
+class CoordinationKeys:
+    """The keys of a namespace's coordination store; no queue has such, as none has an empty name."""
+
+    def __init__(self, namespace: str) -> None:
+        self._prefix = prefix = f"mtj:{{{namespace}/}}"
+        self.records = f"{prefix}:records"
+        """Hash: key -> version and when its time is over (µs; both big-endian doubles), and the value."""
+        self.record_keys = f"{prefix}:record-keys"
+        """Sorted set of the keys, all with score 0, so in their order."""
+        self.record_ends = f"{prefix}:record-ends"
+        """Sorted set: key of a record with a time -> when that is over, µs."""
+        self.versions = f"{prefix}:versions"
+        """String: the last version that was given."""
+
+    def last(self, sender: str) -> str:
+        """String: number|answer of the last request of one sender. Expires."""
+        return f"{self._prefix}:last:{sender}"
+
+    def places(self, key: str) -> list[str]:
+        """The keys of the places that ``key`` limits. Both expire.
+
+        Sorted set: who waits in line -> by arrival. Sorted set: who waits or has a place -> until when, µs.
+        """
+        return [f"{self._prefix}:line:{key}", f"{self._prefix}:line-ends:{key}"]
+
+    def rate(self, key: str) -> str:
+        """String: when the turn comes, µs, after those that were reserved. Expires then."""
+        return f"{self._prefix}:rate:{key}"
+
+    def of(self, script: Script, queue: QueueKeys | None = None) -> list[str]:
+        """The keys of a script behind ``last``, in its order; those of a queue, if it has any, as well."""
+        named = vars(self) if queue is None else vars(queue) | vars(self)
+        return [named[name] for name in script.keys if name != "last"]

@@ -1,5 +1,6 @@
-"""Requests to one queue: scripts on its keys, and those of them that are numbered to be carried out once."""
+"""Requests: scripts on the keys of a queue, and those of them that are numbered to be carried out once."""
 
+import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -8,7 +9,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from ...domain.errors import JobsError
-from ..shared.errors import not_declared
+from ..shared.error_messages import not_declared
 from .errors import QueueDamaged, RefusedByServer, ServerUnreachable
 from .keys import QueueKeys
 from .scripts import Script
@@ -154,3 +155,54 @@ def operation(queue: RemoteQueue, script: Script) -> Iterator[Callable[[Sequence
     with queue.errors:
         yield lambda arguments: requests.send(requests.make([str(KEEP_ANSWER_MS), *arguments], None))
     requests.end()
+
+
+class Senders:
+    """Numbers requests that may be under way at the same time, each from a sender that has no other.
+
+    A sender whose request wasn't answered is given up, so that nobody need find out what became of it. If
+    that request is still on its way, it may be carried out late.
+
+    Args:
+        redis: The connection to the server.
+        record: Names the key where the server remembers the last request of a sender.
+    """
+
+    def __init__(self, redis: RetryingConnection, record: Callable[[str], str]) -> None:
+        self._redis = redis
+        self._record = record
+        self._idle: list[_Sender] = []
+        self._pid = os.getpid()
+
+    def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """Run a script once, whose first key is the sender's record; else as the connection's ``run``."""
+        sender = self._take()
+        sender.requests += 1
+        answer = self._redis.run(
+            script, [sender.record, *keys], [str(sender.requests), str(KEEP_ANSWER_MS), *arguments]
+        )
+        self._idle.append(sender)
+        return answer
+
+    def end(self) -> None:
+        """Remove the server's records of them; if that fails, they expire."""
+        idle, self._idle = self._idle, []
+        if idle and self._pid == os.getpid():
+            with suppress(JobsError, ServerUnreachable):
+                self._redis.unlink_unless_late(*(sender.record for sender in idle))
+
+    def _take(self) -> "_Sender":
+        if self._pid != os.getpid():  # forked: these are the parent's
+            self._idle, self._pid = [], os.getpid()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return _Sender(self._record(secrets.token_hex(8)))
+
+
+@dataclass(slots=True)
+class _Sender:
+    """One sender: the key of its record, and how many requests it has made."""
+
+    record: str
+    requests: int = 0

@@ -6,7 +6,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from ...domain.limits import check_name
+from ...domain.bounds import check_name
 from ...ports import EndedJob, JobResult, ResultStore
 from ..shared.chunks import in_chunks
 from ..shared.result_records import make_record, parse_record

@@ -1,8 +1,8 @@
 """Settlements on their way to the server and back."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
-from ...ports import Ack, Dead, Release, Retry, Settlement, SettleOutcome
+from ...ports import Ack, Cancel, Dead, Next, Release, Retry, Settlement, SettleOutcome
 from .transport import Argument
 
 Held = tuple[str, str]
@@ -30,27 +30,64 @@ class SettlementBatch:
         self._otherwise: list[int] = []
         self._runs: list[tuple[str, list[str]]] = []
         self._others: list[Argument] = []
-        runs, others = self._runs, self._others
-        token_of_run, ids = "", list[str]()
+        acked, otherwise, runs, others = self._acked, self._otherwise, self._runs, self._others
+        chained: list[int] = []
+        token_of_run = ""
+        ids: list[str] = []
         for place, settlement in enumerate(settlements):
             job = held.pop(settlement.receipt, None)
             if job is None:
                 self.outcomes[place] = why_not_held(settlement.receipt)
             elif type(settlement) is Ack and settlement.result is None:
-                self._acked.append(place)
+                acked.append(place)
                 id_, token = job
                 if token != token_of_run:
                     token_of_run, ids = token, []
                     runs.append((token, ids))
                 ids.append(id_)
+                if settlement.then:
+                    chained.append(place)
+            elif isinstance(settlement, Ack):
+                otherwise.append(place)
+                others += ("a", *job, settlement.result or b"", str(_milliseconds(settlement.result_ttl_s)))
+                if settlement.then:
+                    chained.append(place)
             else:
-                self._otherwise.append(place)
+                otherwise.append(place)
                 others += _operation(settlement, job)
         self.arguments: list[Argument] = [str(len(runs))]
         """What ``settle_and_take.lua`` is to be told."""
         for token, ids in runs:
             self.arguments += (token, ",".join(ids))
         self.arguments += others
+        self.next_jobs: list[tuple[int, Next]] = self._number_next_jobs(chained) if chained else []
+        """The jobs that acks publish, each with the number of its ack among the script's outcomes."""
+
+    def _number_next_jobs(self, chained: list[int]) -> list[tuple[int, Next]]:
+        number_of = {place: number for number, place in enumerate((*self._acked, *self._otherwise), 1)}
+        return [
+            (number_of[place], step)
+            for place in sorted(chained)
+            for step in getattr(self._settlements[place], "then", ())
+        ]
+
+    def next_queues(self) -> list[str]:
+        """The names of the queues that the next jobs go to."""
+        return list(dict.fromkeys(step.queue for _, step in self.next_jobs))
+
+    def next_arguments(self) -> list[Argument]:
+        """What ``settle_publish_and_take.lua`` is to be told of the next jobs."""
+        queues = {name: str(number) for number, name in enumerate(self.next_queues(), 1)}
+        told: list[Argument] = []
+        for ack, (queue, message) in self.next_jobs:
+            delay_ms = _milliseconds(message.delay_s) if message.delay_s > 0 else 0
+            told += (queues[queue], str(ack), message.id, str(message.priority), str(delay_ms), message.body)
+        return [*told, str(len(self.next_jobs))]
+
+    def publishes_into(self, queues: Collection[str]) -> set[str]:
+        """The receipts that are sent of acks with a next job for any of these queues."""
+        receipts = self.receipts()
+        return {receipts[ack - 1] for ack, step in self.next_jobs if step.queue in queues}
 
     def receipts(self) -> list[str]:
         """The receipts that are sent, in the order of the arguments."""
@@ -65,22 +102,30 @@ class SettlementBatch:
 
     def answer(self, answers: bytes) -> Iterator[str]:
         """Take the script's answers; yield the receipts that were lost."""
-        if b"0" not in answers:
+        if b"0" not in answers and b"2" not in answers:
             return
         for place, kept in zip((*self._acked, *self._otherwise), answers.decode(), strict=True):
             if kept == "0":
                 self.outcomes[place] = SettleOutcome.LOST
                 yield self._settlements[place].receipt
+            elif kept == "2":
+                self.outcomes[place] = SettleOutcome.CANCELLED
 
 
-def _operation(settlement: Settlement, job: Held) -> tuple[Argument, ...]:
+def _operation(settlement: Retry | Dead | Release | Cancel, job: Held) -> tuple[Argument, ...]:
     """A settlement as the script reads it: op, id, token, text, number."""
     match settlement:
-        case Ack(_, result, ttl_s):
-            return ("a", *job, result or b"", str(max(1, round(ttl_s * 1000))))
         case Retry(_, delay_s, error):
             return ("r", *job, error.encode("utf-8", "replace"), str(round(delay_s * 1000)))
         case Dead(_, reason, error):
             return (f"d{reason}", *job, error.encode("utf-8", "replace"), "0")
-        case Release():
-            return ("l", *job, "", "0")
+        case Release(_, delay_s):
+            # At least 1, or a short delay would put it back to its old place.
+            return ("l", *job, "", str(_milliseconds(delay_s)) if delay_s > 0 else "0")
+        case Cancel(_, ttl_s):
+            return ("c", *job, "", str(_milliseconds(ttl_s)))
+
+
+def _milliseconds(seconds: float) -> int:
+    """At least 1, as 0 would be none."""
+    return max(1, round(seconds * 1000))

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from ...domain.limits import NAME
+from ...domain.bounds import NAME
 
 _NAME = re.compile(NAME.encode())
 _LONGEST = 128

@@ -78,12 +78,15 @@ class Held(Generic[JobT]):
         """Return the receipts that are held."""
         return list(self._jobs)
 
-    def settle(self, receipt: str, *, took_effect: bool) -> SettleOutcome:
-        """End a receipt, and answer its settlement: OK, ALREADY, or LOST where it took no effect."""
+    def settle(self, receipt: str, *, took_effect: bool, is_cancelled: bool = False) -> SettleOutcome:
+        """End a receipt, and answer its settlement: OK, ALREADY, or LOST where it took no effect.
+
+        Of a job that ended as cancelled instead, CANCELLED.
+        """
         if self._jobs.pop(receipt, None) is None:
             return self._receipts.why_not_held(receipt)
         if took_effect:
-            return SettleOutcome.OK
+            return SettleOutcome.CANCELLED if is_cancelled else SettleOutcome.OK
         self._receipts.lose([receipt])
         return SettleOutcome.LOST
 
@@ -92,6 +95,11 @@ class Held(Generic[JobT]):
         if self._jobs.pop(receipt, None) is not None:
             self._receipts.lose([receipt])
 
-    def outcome(self, receipt: str) -> SettleOutcome:
-        """Answer an extension: OK if the receipt is held, else ALREADY or LOST."""
-        return SettleOutcome.OK if receipt in self._jobs else self._receipts.why_not_held(receipt)
+    def outcome(self, receipt: str, *, is_asked: bool = False) -> SettleOutcome:
+        """Answer an extension: OK if the receipt is held, else ALREADY or LOST.
+
+        Of a job that is held and was asked to be cancelled, CANCELLED.
+        """
+        if receipt not in self._jobs:
+            return self._receipts.why_not_held(receipt)
+        return SettleOutcome.CANCELLED if is_asked else SettleOutcome.OK

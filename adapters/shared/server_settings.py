@@ -10,8 +10,8 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import SecretStr
 
+from ...domain.bounds import check_seconds
 from ...domain.errors import InvalidInput
-from ...domain.limits import check_seconds
 
 Address = tuple[str, int]
 """A host and a port."""

@@ -2,6 +2,7 @@
 
 from .client import SQLiteClient
 from .consumer import SQLiteConsumerBackend
+from .coordination import SQLiteCoordinationStore
 from .errors import DiskFull, FileDamaged
 
-__all__ = ["DiskFull", "FileDamaged", "SQLiteClient", "SQLiteConsumerBackend"]
+__all__ = ["DiskFull", "FileDamaged", "SQLiteClient", "SQLiteConsumerBackend", "SQLiteCoordinationStore"]

@@ -3,11 +3,13 @@
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from ...domain.queue import Queue
 from ...ports import DeadLetter, JobResult, JobStatus, QueueCounts, ResultStatus
-from ..shared.errors import kind_conflict
+from ..shared.error_messages import kind_conflict
 from ..shared.records import parse_history, parse_moment
+from .cancelled import CANCELLED
 from .damage import death_of, is_id, repair, substitute_id
 from .lease import sweep
 from .transaction import Transaction
@@ -27,6 +29,7 @@ _KEYS = {
     "job": "seq",
     "result": "seq",
     "ended": "queue, slot",
+    "cancel": "seq",
 }
 """Every table that holds rows of a queue, and what tells its rows apart."""
 
@@ -225,10 +228,11 @@ def result(tx: Transaction, job_id: str) -> tuple[int, JobResult | None]:
         error = None if live[0] is None else live[0].decode(errors="backslashreplace")
         return tx.key, None if error is None else JobResult(ResultStatus.FAILED, error=error)
     kept = tx.db.execute(
-        "SELECT expires > ?, CAST(body AS BLOB) FROM result WHERE queue = ? AND id = ?", (tx.now, *asked)
+        f"SELECT expires > ?, {_BODY} FROM result WHERE queue = ? AND id = ?",  # noqa: S608
+        (tx.now, *asked),
     ).fetchone()
     if kept:
-        return tx.key, JobResult(ResultStatus.DONE, kept[1]) if kept[0] else None
+        return tx.key, _result_of(kept[1]) if kept[0] else None
     ended = tx.db.execute("SELECT 1 FROM ended WHERE queue = ? AND id = ? LIMIT 1", asked).fetchone()
     return tx.key, _DONE if ended else None
 
@@ -243,7 +247,8 @@ def status(tx: Transaction, job_id: str) -> JobStatus:
     if live:
         is_dead, is_leased = live
         return JobStatus.FAILED if is_dead else JobStatus.RUNNING if is_leased else JobStatus.WAITING
-    return JobStatus.UNKNOWN if result(tx, job_id)[1] is None else JobStatus.DONE
+    found = result(tx, job_id)[1]
+    return JobStatus.UNKNOWN if found is None else JobStatus(found.status)
 
 
 def results(tx: Transaction, ids: Sequence[str]) -> dict[str, JobResult]:
@@ -257,20 +262,23 @@ def results(tx: Transaction, ids: Sequence[str]) -> dict[str, JobResult]:
     }
     kept = dict(_rows_of(tx, _KEPT, ids, tx.now))
     ended = {id_: _DONE for id_, _ in _rows_of(tx, _ENDED, ids) if id_ not in kept}
-    done = ended | {id_: JobResult(ResultStatus.DONE, body) for id_, body in kept.items() if body is not None}
+    done = ended | {id_: _result_of(body) for id_, body in kept.items() if body is not None}
     live = dict(_rows_of(tx, _LIVE, list(done)))
     return {id_: result for id_, result in done.items() if id_ not in live} | dead
 
 
+def _result_of(body: bytes | int) -> JobResult:
+    return JobResult(ResultStatus.CANCELLED) if isinstance(body, int) else JobResult(ResultStatus.DONE, body)
+
+
+_BODY = f"CASE body WHEN {CANCELLED} THEN body ELSE CAST(body AS BLOB) END"
 _DEAD = "SELECT id, CAST(error AS BLOB) FROM job JOIN dead USING (seq) WHERE job.queue = ?"
-_KEPT = "SELECT id, CASE WHEN expires > ? THEN CAST(body AS BLOB) END FROM result WHERE queue = ?"
+_KEPT = f"SELECT id, CASE WHEN expires > ? THEN {_BODY} END FROM result WHERE queue = ?"  # noqa: S608
 _ENDED = "SELECT id, NULL FROM ended WHERE queue = ?"
 _LIVE = "SELECT id, NULL FROM job WHERE queue = ?"
 
 
-def _rows_of(
-    tx: Transaction, query: str, ids: Sequence[str], *more: int
-) -> Iterator[tuple[str, bytes | None]]:
+def _rows_of(tx: Transaction, query: str, ids: Sequence[str], *more: int) -> Iterator[tuple[str, Any]]:
     if not ids:
         return
     places = ", ".join("?" * len(ids))

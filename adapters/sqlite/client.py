@@ -8,15 +8,18 @@ from pathlib import Path
 from time import monotonic, sleep
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
+from ...domain.bounds import check_name
 from ...domain.errors import BackendError, BackendUnavailable, Closed, InvalidInput
 from ...domain.job_progress import Progress
-from ...domain.limits import check_name
 from ...domain.queue import Queue
 from ...ports import (
+    CancelOutcome,
     Capabilities,
+    CoordinationStore,
     DeadLetter,
     Durability,
     Finding,
+    Guard,
     JobResult,
     JobStatus,
     Lease,
@@ -28,14 +31,16 @@ from ...ports import (
     Redelivery,
 )
 from ..shared.chunks import in_chunks
-from ..shared.errors import client_closed
+from ..shared.error_messages import client_closed
 from . import admin
+from .cancel import cancel
 from .consumer import SQLiteConsumerBackend
+from .coordination import SQLiteCoordinationStore
 from .diagnosis import diagnose
 from .ended_jobs import SQLiteEndedJobs
 from .errors import CommitUnknown
 from .introspection import list_queues, read_progress
-from .publish import publish
+from .publish import publish, publish_guarded
 from .session import FileSettings, Session
 from .transaction import QueueSession, Transaction
 from .wakeups import ENDED, LOOK_S, READY, Waiter, make_waiter, remove_wakeups, wake
@@ -93,6 +98,7 @@ class SQLiteClient(OrchestratorBackend):
         self._settings = FileSettings(Path(name).resolve(), _SYNCHRONOUS[self._durability], retry_timeout_s)
         self._namespace = namespace
         self._session = Session(self._settings, "SQLiteClient")
+        self._coordination = SQLiteCoordinationStore(self._settings, namespace)
         self._consumers: list[SQLiteConsumerBackend] = []
         self._waiters: set[Waiter] = set()
         self._lock = threading.Lock()
@@ -135,6 +141,11 @@ class SQLiteClient(OrchestratorBackend):
             durability=self._durability,
             delay_resolution_s=0.05,
             counts_in_flight=True,
+            coordination=True,
+            guarded_publish=True,
+            then=True,
+            atomic_then=True,
+            cancel=True,
         )
 
     def declare(self, queue: Queue) -> None:
@@ -143,7 +154,8 @@ class SQLiteClient(OrchestratorBackend):
         session.write(lambda db, _clock: admin.drop_deleted(db))
 
     def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
-        session, outcomes = self._queue(queue), list[PublishOutcome]()
+        session = self._queue(queue)
+        outcomes: list[PublishOutcome] = []
         if not messages:
             session.read(admin.counts)  # raises QueueNotFound
         for chunk in in_chunks(
@@ -154,15 +166,24 @@ class SQLiteClient(OrchestratorBackend):
             except BackendError as error:
                 if not (outcomes or isinstance(error, BackendUnavailable)):
                     raise  # the queue or the file is at fault, and nothing was sent yet
-                open_ = isinstance(error, CommitUnknown)
-                status = PublishStatus.UNKNOWN if open_ else PublishStatus.REJECTED
-                outcomes += [PublishOutcome(message.id, status, error) for message in chunk]
+                outcomes += [_failed(message, error) for message in chunk]
             else:
                 outcomes += [
                     PublishOutcome(message.id, status)
                     for message, status in zip(chunk, statuses, strict=True)
                 ]
         return outcomes
+
+    @property
+    def coordination(self) -> CoordinationStore:
+        return self._coordination
+
+    def publish_guarded(self, queue: str, message: Message, guard: Guard) -> PublishOutcome | None:
+        try:
+            status = self._queue(queue).write(lambda tx: publish_guarded(tx, message, guard))
+        except BackendUnavailable as error:
+            return _failed(message, error)
+        return None if status is None else PublishOutcome(message.id, status)
 
     def open_consumer(
         self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
@@ -174,6 +195,15 @@ class SQLiteClient(OrchestratorBackend):
                 raise self._is_closed()
             self._consumers = [*(each for each in self._consumers if not each.is_closed), consumer]
         return consumer
+
+    def cancel(self, queue: str, ids: Sequence[str], *, result_ttl_s: float = 3600.0) -> list[CancelOutcome]:
+        session = self._queue(queue)
+        outcomes: list[CancelOutcome] = []
+        if not ids:
+            session.read(admin.counts)  # raises QueueNotFound
+        for chunk in in_chunks(ids, admin.CHUNK):
+            outcomes += session.write(lambda tx, chunk=chunk: cancel(tx, chunk, result_ttl_s))  # type: ignore[misc]
+        return outcomes
 
     def counts(self, queue: str) -> QueueCounts:
         return self._queue(queue).read(admin.counts)
@@ -284,6 +314,7 @@ class SQLiteClient(OrchestratorBackend):
         for consumer in consumers:
             consumer.close_by(give_up)
         self._session.close()
+        self._coordination.close()
         for waiter in waiters:
             waiter.wake()
 
@@ -300,3 +331,9 @@ class SQLiteClient(OrchestratorBackend):
             self._consumers = []
             self._waiters = set()
         return self._session
+
+
+def _failed(message: Message, error: BackendError) -> PublishOutcome:
+    """What became of a message whose transaction failed."""
+    is_open = isinstance(error, CommitUnknown)
+    return PublishOutcome(message.id, PublishStatus.UNKNOWN if is_open else PublishStatus.REJECTED, error)

@@ -10,13 +10,15 @@ from time import monotonic
 from ...domain.errors import BackendUnavailable, Closed, JobsError, QueueNotFound
 from ...domain.job_progress import Progress
 from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
-from ..shared.errors import consumer_closed
+from ..shared.error_messages import consumer_closed
+from ..shared.next_jobs import with_refusals, without
 from ..shared.receipts import Held
+from .cancelled import asked
 from .damage import repair
 from .introspection import write_progress
 from .lease import LeasedJob, Outlook, Taken, extend, outlook, sweep, take
 from .session import FileSettings, Session
-from .settle import settle
+from .settle import SettledBatch, settle
 from .transaction import QueueSession, Transaction
 from .wakeups import LOOK_S, READY, Waiter, make_waiter
 
@@ -87,26 +89,30 @@ class SQLiteConsumerBackend(ConsumerBackend):
             return self._settle_and_take(settlements, take)
         except QueueNotFound:  # deleted: every receipt of it is lost (ADM-3)
             with self._lock:
-                return Settled([self._settled(settlement.receipt, {}) for settlement in settlements], [])
+                return Settled(
+                    [self._held.settle(each.receipt, took_effect=False) for each in settlements], []
+                )
 
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
         with self._lock:
             self._check_open()
             known = {receipt: held for receipt in receipts if (held := self._held.get(receipt)) is not None}
 
-            def work(tx: Transaction) -> dict[str, LeasedJob | None]:
-                return {receipt: extend(tx, held, self._lease_s) for receipt, held in known.items()}
+            def work(tx: Transaction) -> tuple[dict[str, LeasedJob | None], dict[int, int]]:
+                extended = {receipt: extend(tx, held, self._lease_s) for receipt, held in known.items()}
+                return extended, asked(tx, (held.seq for held in known.values()))
 
             try:
-                extended = self._queue.write(work)
+                extended, requests = self._queue.write(work)
             except QueueNotFound:
-                extended = dict.fromkeys(known)
+                extended, requests = dict.fromkeys(known), {}
             for receipt, held in extended.items():
                 if held is None:
                     self._held.lose(receipt)
                 else:
                     self._held.replace(receipt, held)
-            return list(map(self._held.outcome, receipts))
+            cancelled = {receipt for receipt, held in known.items() if held.seq in requests}
+            return [self._held.outcome(receipt, is_asked=receipt in cancelled) for receipt in receipts]
 
     def report(self, receipt: str, progress: Progress) -> None:
         with self._lock:
@@ -162,17 +168,23 @@ class SQLiteConsumerBackend(ConsumerBackend):
                 if (held := self._held.get(settlement.receipt)) is not None:
                     known.setdefault(settlement.receipt, (held, settlement))
 
-            def work(tx: Transaction) -> tuple[dict[str, bool], list[Taken]]:
+            def work(tx: Transaction) -> tuple[SettledBatch, list[Taken]]:
                 sweep(tx)
-                settled = settle(tx, known)
-                return settled, take(tx, min(count, _MAX_BATCH), self._lease_s)
+                return settle(tx, known), take(tx, min(count, _MAX_BATCH), self._lease_s)
 
-            settled, taken = self._queue.write(work)
-            outcomes = [self._settled(settlement.receipt, settled) for settlement in settlements]
+            batch, taken = self._queue.write(work)
+            end, took_effect, cancelled = self._held.settle, batch.settled.get, batch.cancelled
+            outcomes = [
+                end(
+                    each.receipt,
+                    took_effect=took_effect(each.receipt, False),
+                    is_cancelled=each.receipt in cancelled,
+                )
+                for each in (without(settlements, batch.refused) if batch.refused else settlements)
+            ]
+            if batch.refused:
+                outcomes = with_refusals(settlements, batch.refused, outcomes)
             return Settled(outcomes, [self._grant(each) for each in taken])
-
-    def _settled(self, receipt: str, settled: dict[str, bool]) -> SettleOutcome:
-        return self._held.settle(receipt, took_effect=settled.get(receipt, False))
 
     def _grant(self, taken: Taken) -> Delivery:
         job, body, attempt, crashes = taken

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
+from ...domain.bounds import NAME
 from ...domain.dead_reasons import DeadReason
-from ...domain.limits import NAME
 from ...domain.printable import printable
 from .transaction import NEVER_US, Transaction
 

@@ -17,7 +17,7 @@ from .clock import read_clock
 from .errors import FileDamaged, damaged, is_busy, translated
 from .filesystem import filesystem_of
 from .introspection import find_queues, is_missing, open_read_only
-from .schema import MIGRATIONS, version_of
+from .schema import MIGRATIONS, missing_tables, version_of
 from .session import LOG_LIMIT, FileSettings, check_suitable
 
 _CHECK_S = 5.0
@@ -53,7 +53,7 @@ def diagnose(settings: FileSettings, namespace: str, declared: Durability) -> li
         else:
             with open_read_only(settings) as db:
                 version = version_of(db, str(path))
-                findings = [good("reachable", f"{path} can be read"), _tables(version)]
+                findings = [good("reachable", f"{path} can be read"), _tables(db, version)]
                 if version:
                     findings += _contents(db, settings, namespace)
                 db.execute("COMMIT")
@@ -85,10 +85,15 @@ def _makeable(path: Path) -> Finding:
 # -- what the file holds --------------------------------------------------------------------------
 
 
-def _tables(version: int) -> Finding:
-    if version in (0, len(MIGRATIONS)):
-        return good("tables", f"version {version}" if version else "none yet: the first use makes them")
-    return good("tables", f"version {version}; the next use brings them up to version {len(MIGRATIONS)}")
+def _tables(db: sqlite3.Connection, version: int) -> Finding:
+    if version == 0:
+        return good("tables", "none yet: the first use makes them")
+    found = f"version {version}"
+    if version < len(MIGRATIONS):
+        return good("tables", f"{found}; the next use brings them up to version {len(MIGRATIONS)}")
+    if missing := missing_tables(db):
+        found += f"; the next use adds {', '.join(missing)}"
+    return good("tables", found)
 
 
 def _contents(db: sqlite3.Connection, settings: FileSettings, namespace: str) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from math import inf
 from typing import NamedTuple
 
+from .cancelled import asked, end_cancelled, forget_asked
 from .damage import find_damaged, repair, set_aside
 from .transaction import Transaction
 
@@ -81,11 +82,15 @@ def sweep(tx: Transaction) -> None:
             "DELETE FROM lease WHERE queue = ? AND ends = ? AND seq = ?",
             [(tx.key, ends, seq) for ends, seq, _, _ in expired],
         ).rowcount
+        if requests := asked(tx, (row[1] for row in expired)):
+            forget_asked(tx, requests)
+            end_cancelled(tx, list(requests.items()))
+        back = [row for row in expired if row[1] not in requests]
         tx.db.executemany(
             "UPDATE job SET number = ?, crashes = CAST(crashes AS INTEGER) + 1 WHERE seq = ?",
-            [(number, seq) for _, seq, number, _ in expired],
+            [(number, seq) for _, seq, number, _ in back],
         )
-        tx.put([(rank, seq) for _, seq, _, rank in expired if isinstance(seq, int)])
+        tx.put([(rank, seq) for _, seq, _, rank in back if isinstance(seq, int)])
     if not all(isinstance(row[1], int) for row in (*due, *expired)):
         repair(tx)
 
@@ -131,6 +136,15 @@ def _lease(tx: Transaction, rows: list[_Row], ends: int) -> list[Taken]:
         Taken(LeasedJob(seq, number, ends, rank, id_.decode()), body, attempt, crashes)
         for rank, seq, id_, body, attempt, number, crashes in rows
     ]
+
+
+def lease_again(tx: Transaction, held: LeasedJob) -> None:
+    """Give a lease back, as it was, that was ended in this transaction."""
+    tx.db.execute(
+        "INSERT INTO lease (queue, ends, seq, number, rank) VALUES (?, ?, ?, ?, ?)",
+        (tx.key, held.ends, held.seq, held.number, held.rank),
+    )
+    tx.leased += 1
 
 
 def extend(tx: Transaction, held: LeasedJob, lease_s: float) -> LeasedJob | None:

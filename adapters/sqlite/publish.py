@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from math import ceil
 
-from ...ports import Message, PublishStatus
+from ...ports import Guard, Message, Next, PublishStatus
+from .coordination import Coordination
 from .transaction import Transaction
 
 
@@ -38,3 +39,20 @@ def publish(tx: Transaction, messages: Sequence[Message]) -> list[PublishStatus]
             "DELETE FROM result WHERE queue = ? AND id = ?", [(tx.key, message.id) for _, message in fresh]
         )
     return statuses
+
+
+def publish_next(tx: Transaction, then: Sequence[Next]) -> None:
+    """Put next jobs into their queues, which are declared, in order."""
+    messages: dict[str, list[Message]] = {}
+    for step in then:
+        messages.setdefault(step.queue, []).append(step.message)
+    for queue, those in messages.items():
+        publish(tx.of(queue), those)
+
+
+def publish_guarded(tx: Transaction, message: Message, guard: Guard) -> PublishStatus | None:
+    """Put a message into the queue and write the guard's record, unless that has another version (CRD-4)."""
+    records = Coordination(tx.db, tx.namespace, tx.now)
+    if records.put(guard.key, guard.value, guard.expected, guard.ttl_s) is None:
+        return None
+    return publish(tx, [message])[0]

@@ -4,9 +4,13 @@ A live job has one row in ``job``, which nothing changes on the straight way fro
 in the table of the state that it is in: ``ready``, ``delay``, ``lease`` or ``dead``. Each of the first three
 is one B-tree in the order in which it is read, so that the next job, what is due and what was leased too long
 are found at its beginning, however many wait. Moments are microseconds by the file's clock.
+
+A release refuses a file of a later version than its own. So the version changes only with what an older
+release would do wrong; tables that it can leave alone are added beside, and both releases use the file.
 """
 
 import sqlite3
+from collections.abc import Mapping
 
 from ...domain.errors import BrokerUnsuitable
 
@@ -65,6 +69,38 @@ _SECOND = (
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)
 """What makes each version of the one before it; a new file goes through all."""
 
+ADDED_TABLES: Mapping[str, tuple[str, ...]] = {
+    # A record's number is its version; numbers are never used again. `ends` is NULL for one that stays.
+    "record": (
+        """CREATE TABLE record (
+            version INTEGER PRIMARY KEY AUTOINCREMENT, namespace TEXT NOT NULL, key TEXT NOT NULL,
+            value BLOB NOT NULL, ends INTEGER)""",
+        "CREATE UNIQUE INDEX record_key ON record (namespace, key)",
+        "CREATE INDEX record_ends ON record (ends) WHERE ends IS NOT NULL",
+    ),
+    # Those who have a place of a limit, and those who wait for one, the lowest number first.
+    "place": (
+        """CREATE TABLE place (
+            number INTEGER PRIMARY KEY, namespace TEXT NOT NULL, key TEXT NOT NULL, holder TEXT NOT NULL,
+            is_taken INTEGER NOT NULL, ends INTEGER NOT NULL)""",
+        "CREATE UNIQUE INDEX place_holder ON place (namespace, key, holder)",
+        "CREATE INDEX place_line ON place (namespace, key, is_taken)",
+        "CREATE INDEX place_ends ON place (ends)",
+    ),
+    # Of each rate, until when its turns are reserved.
+    "turn": (
+        "CREATE TABLE turn (namespace TEXT NOT NULL, key TEXT NOT NULL, ends INTEGER NOT NULL)",
+        "CREATE UNIQUE INDEX turn_key ON turn (namespace, key)",
+        "CREATE INDEX turn_ends ON turn (ends)",
+    ),
+    # The leased jobs that were asked to be cancelled, and for how long to remember that they were (µs).
+    "cancel": (
+        "CREATE TABLE cancel (seq INTEGER PRIMARY KEY, queue INTEGER NOT NULL, ttl INTEGER NOT NULL)",
+        "CREATE INDEX cancel_queue ON cancel (queue)",
+    ),
+}
+"""The tables of coordination and of cancelling, by name; releases before them go on without."""
+
 
 def version_of(db: sqlite3.Connection, path: str) -> int:
     """The version of the file's tables; 0 where it has yet to be given any.
@@ -89,16 +125,21 @@ def version_of(db: sqlite3.Connection, path: str) -> int:
 
 def is_current(db: sqlite3.Connection, path: str) -> bool:
     """Tell whether the file has this release's tables; errors as of :func:`version_of`."""
-    return version_of(db, path) == len(MIGRATIONS)
+    return version_of(db, path) == len(MIGRATIONS) and not missing_tables(db)
+
+
+def missing_tables(db: sqlite3.Connection) -> list[str]:
+    """Name the tables that this release adds beside those of the file's version, and that it hasn't yet."""
+    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+    return [name for name in ADDED_TABLES if not db.execute(query, (name,)).fetchone()]
 
 
 def migrate(db: sqlite3.Connection, path: str) -> None:
-    """Bring the file's tables to this release's version, in the transaction that is under way."""
+    """Give the file the tables of this release, in the transaction that is under way."""
     version = version_of(db, path)
-    if version == len(MIGRATIONS):  # another process was faster
-        return
-    for statements in MIGRATIONS[version:]:
+    for statements in (*MIGRATIONS[version:], *(ADDED_TABLES[name] for name in missing_tables(db))):
         for statement in statements:
             db.execute(statement)
-    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    if version < len(MIGRATIONS):
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ...domain.errors import BrokerUnsuitable
-from ..shared.errors import client_closed
+from ..shared.error_messages import client_closed
 from .clock import FileClock, read_clock, set_clock
 from .errors import CommitUnknown, is_busy, leaves_open, translated
 from .filesystem import make_private, refuse_network_share

@@ -1,12 +1,16 @@
 """Settling deliveries."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import ceil
+from typing import NamedTuple
 
-from ...ports import Ack, Dead, Failure, Retry, Settlement
+from ...domain.errors import BackendError, QueueNotFound
+from ...ports import Ack, Cancel, Dead, Failure, Next, Retry, Settlement
 from ..shared.records import MAX_HISTORY, parse_history
-from .lease import LeasedJob
+from .cancelled import asked, end_cancelled, forget_asked
+from .lease import LeasedJob, lease_again
+from .publish import publish_next
 from .transaction import Transaction
 
 _MOST = 2**31
@@ -17,33 +21,82 @@ _EXPIRED_RESULTS = 100
 """The most expired results that are dropped for each that is stored; more than one, so that they grow few."""
 
 
-def settle(tx: Transaction, batch: Mapping[str, tuple[LeasedJob, Settlement]]) -> dict[str, bool]:
-    """End deliveries, given by receipt, as their settlements say; answer which were still leased (LSE-4)."""
+class SettledBatch(NamedTuple):
+    """What became of a batch, by receipt."""
+
+    settled: dict[str, bool]
+    """Whether the delivery was still leased, so that this settled it (LSE-4)."""
+    refused: set[str]
+    """Which are still leased, as a next job of theirs can't be published (THEN-3)."""
+    cancelled: set[str]
+    """Which ended as cancelled instead, as that had been asked for (CAN-3)."""
+
+
+def settle(tx: Transaction, batch: Mapping[str, tuple[LeasedJob, Settlement]]) -> SettledBatch:
+    """End deliveries, given by receipt, as their settlements say."""
     settled = {receipt: _end_lease(tx, held) for receipt, (held, _) in batch.items()}
+    requests = asked(tx, (held.seq for held, _ in batch.values())) if batch else {}
+    cancelled: dict[int, int] = {}
     done: list[LeasedJob] = []
     silent: list[LeasedJob] = []
+    then: list[Next] = []
+    refused: set[str] = set()
     for receipt, (held, settlement) in batch.items():
         if not settled[receipt]:
             continue
         if isinstance(settlement, Ack):
+            if settlement.then:
+                if not _has_queues(tx, settlement.then):
+                    refused.add(receipt)
+                    lease_again(tx, held)
+                    continue
+                then += settlement.then
             done.append(held)
             if settlement.result is None:
                 silent.append(held)
             else:
                 _keep_result(tx, held, settlement.result, settlement.result_ttl_s)
+        elif isinstance(settlement, Cancel):
+            cancelled[held.seq] = ceil(settlement.result_ttl_s * 1_000_000)
+        elif held.seq in requests:
+            cancelled[held.seq] = requests[held.seq]
         elif not _write_number(tx, held):  # somebody removed the job's row
             settled[receipt] = False
         elif isinstance(settlement, Retry):
             _retry(tx, held, settlement)
         elif isinstance(settlement, Dead):
             tx.make_dead(held.seq, settlement.reason, settlement.error.encode("utf-8", "replace").decode())
+        elif settlement.delay_s > 0:
+            _delay(tx, held, settlement.delay_s)
         else:
             tx.put([(held.rank, held.seq)])
     if done:
         tx.has_ended = True
         tx.db.executemany("DELETE FROM job WHERE seq = ?", [(held.seq,) for held in done])
         _remember(tx, silent)
-    return settled
+    if then:
+        publish_next(tx, then)
+    end_cancelled(tx, list(cancelled.items()))
+    if not requests:
+        return SettledBatch(settled, refused, set())
+    ended = {receipt: each for receipt, each in batch.items() if settled[receipt] and receipt not in refused}
+    forget_asked(tx, requests.keys() & {held.seq for held, _ in ended.values()})
+    overruled = {
+        receipt
+        for receipt, (held, settlement) in ended.items()
+        if held.seq in cancelled and not isinstance(settlement, Cancel)
+    }
+    return SettledBatch(settled, refused, overruled)
+
+
+def _has_queues(tx: Transaction, then: Iterable[Next]) -> bool:
+    """Tell whether the queues of next jobs are declared, and can be read."""
+    try:
+        for step in then:
+            tx.of(step.queue)
+    except (QueueNotFound, BackendError):
+        return False
+    return True
 
 
 def _end_lease(tx: Transaction, held: LeasedJob) -> bool:
@@ -98,6 +151,10 @@ def _retry(tx: Transaction, held: LeasedJob, retry: Retry) -> None:
         ),
     )
     if retry.delay_s > 0:
-        tx.delay([(tx.now + ceil(retry.delay_s * 1_000_000), held.seq)])
+        _delay(tx, held, retry.delay_s)
     else:
         tx.make_ready([(held.seq, priority)])
+
+
+def _delay(tx: Transaction, held: LeasedJob, delay_s: float) -> None:
+    tx.delay([(tx.now + ceil(delay_s * 1_000_000), held.seq)])

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from math import inf
 from typing import TypeVar
 
+from ...domain.bounds import MAX_PRIORITY
 from ...domain.dead_reasons import DeadReason
 from ...domain.errors import BackendError
-from ...domain.limits import MAX_PRIORITY
 from ...domain.queue import QueueKind
-from ..shared.errors import not_declared
+from ..shared.error_messages import not_declared
 from .clock import FileClock
 from .session import FileSettings, Session
 from .wakeups import ENDED, READY, wake
@@ -36,6 +36,9 @@ class Transaction:
 
     def __init__(self, db: sqlite3.Connection, clock: FileClock, namespace: str, queue: str) -> None:
         self.db = db
+        self.name = queue
+        self.namespace = namespace
+        self._clock = clock
         row = db.execute(
             "SELECT key, kind, CAST(ready AS INTEGER), CAST(delayed AS INTEGER), CAST(leased AS INTEGER),"
             " CAST(dead AS INTEGER), CAST(ended AS INTEGER) FROM queue WHERE namespace = ? AND name = ?",
@@ -56,6 +59,20 @@ class Transaction:
         """Whether a job has ended."""
         self.messages: list[str] = []
         """What to log about this queue once the transaction is committed."""
+        self.others: dict[str, Transaction] = {}
+        """What the same transaction knows of, and changes in, other queues, by name."""
+
+    def of(self, queue: str) -> "Transaction":
+        """Return what this transaction knows of a queue, this one or another.
+
+        Raises:
+            QueueNotFound: the queue isn't declared.
+        """
+        if queue == self.name:
+            return self
+        if queue not in self.others:
+            self.others[queue] = Transaction(self.db, self._clock, self.namespace, queue)
+        return self.others[queue]
 
     def log(self, message: str) -> None:
         """Have a message about this queue logged once the transaction is committed."""
@@ -213,17 +230,23 @@ class QueueSession:
     def write(self, work: Callable[[Transaction], AnswerT]) -> AnswerT:
         """Do work in one transaction, and wake those who wait for what it did; errors as of the session."""
 
-        def transact(db: sqlite3.Connection, clock: FileClock) -> tuple[Transaction, AnswerT]:
+        def transact(db: sqlite3.Connection, clock: FileClock) -> tuple[tuple[Transaction, ...], AnswerT]:
             tx = Transaction(db, clock, self._namespace, self.name)
             answer = work(tx)
-            tx.save_counts()
-            return tx, answer
+            if not tx.others:
+                tx.save_counts()
+                return (tx,), answer
+            touched = (tx, *tx.others.values())
+            for each in touched:
+                each.save_counts()
+            return touched, answer
 
-        tx, answer = self._session.write(transact)
-        for message in tx.messages:
-            _LOGGER.error("queue %s: %s", self.name, message)
-        for what in tx.wakeups():
-            wake(self._wakeups, tx.key, what)
+        touched, answer = self._session.write(transact)
+        for each in touched:
+            for message in each.messages:
+                _LOGGER.error("queue %s: %s", each.name, message)
+            for what in each.wakeups():
+                wake(self._wakeups, each.key, what)
         return answer
 
     def read(self, work: Callable[[Transaction], AnswerT]) -> AnswerT:

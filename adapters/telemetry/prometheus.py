@@ -7,7 +7,7 @@ from time import perf_counter
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.registry import REGISTRY
 
-from ...ports import Attempt, Observer
+from ...ports import Attempt, Observer, SlotOutcome
 
 _SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 1800.0)
 _LABELS = ("messaging_system", "messaging_destination_name")
@@ -44,9 +44,27 @@ class PrometheusObserver(Observer):
         )
         self._process_duration = Histogram(
             "messaging_process_duration_seconds",
-            "How long an attempt took, and how it ended: done, retried or dead.",
+            "How long an attempt took, and how it ended: done, retried, dead or cancelled.",
             (*_LABELS, "outcome"),
             buckets=_SECONDS,
+            registry=registry,
+        )
+        self._slots = Counter(
+            "mindtrace_jobs_slots",
+            "Slots of schedules that were due: published, missed or failed.",
+            (*_LABELS, "outcome"),
+            registry=registry,
+        )
+        self._unique = Counter(
+            "mindtrace_jobs_unique",
+            "Unique jobs that met another: it stood in their place, or was replaced.",
+            (*_LABELS, "outcome"),
+            registry=registry,
+        )
+        self._held_back = Counter(
+            "mindtrace_jobs_held_back",
+            "Jobs that had to wait with a consumer for a rate or a concurrency limit.",
+            _LABELS,
             registry=registry,
         )
 
@@ -69,6 +87,22 @@ class PrometheusObserver(Observer):
         """Count what was received."""
         if received:
             self._consumed.labels(self._system, queue).inc(received)
+
+    def held_back(self, queue: str, count: int) -> None:
+        """Count them."""
+        self._held_back.labels(self._system, queue).inc(count)
+
+    def stood(self, queue: str, count: int) -> None:
+        """Count them."""
+        self._unique.labels(self._system, queue, "stood").inc(count)
+
+    def replaced(self, queue: str, count: int) -> None:
+        """Count them."""
+        self._unique.labels(self._system, queue, "replaced").inc(count)
+
+    def slot(self, queue: str, outcome: SlotOutcome) -> None:
+        """Count it by its outcome."""
+        self._slots.labels(self._system, queue, outcome.value).inc()
 
     def ended(self, attempt: Attempt) -> None:
         """Time it by its outcome."""

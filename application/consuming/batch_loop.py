@@ -45,6 +45,13 @@ class BatchLoop(SequentialLoop):
         """Whether the lease of this job, which runs here, was lost (LSE-4)."""
         return self._in_flight.is_job_lost(job_id)
 
+    def is_cancelled(self, job_id: str) -> bool:
+        """Whether this job, which runs here, is to be cancelled (CAN-2)."""
+        return self._in_flight.is_job_cancelled(job_id)
+
+    def _stop_handlers(self, receipts: set[str]) -> None:
+        """Do nothing: the other jobs of the batch go on."""
+
     def _work_through(self, batch: list[Delivery], stop_at: int | None) -> list[Delivery]:
         """Collect more jobs to these, run them, settle them, and return the first of the next batch."""
         self._collect(batch, stop_at)
@@ -100,7 +107,7 @@ class BatchLoop(SequentialLoop):
             batch.append(delivery)
             if delivery.crashes:
                 return batch if self._isolate(delivery) else []
-        if in_flight.has_queued:  # a crash of the batch would be charged to what waits behind it, too
+        if in_flight.queued:  # a crash of the batch would be charged to what waits behind it, too
             with suppress(BackendUnavailable):  # it is released with the next settlements
                 in_flight.release_queued()
         return batch

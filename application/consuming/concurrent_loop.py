@@ -59,6 +59,9 @@ class ConcurrentLoop(ConsumeLoop):
         self._measured_started = 0
         """How many jobs had been started by then."""
 
+    def _stop_handlers(self, receipts: set[str]) -> None:
+        self._runner.cancel(receipts)
+
     def _watch(self) -> None:
         self._runner.check()
 

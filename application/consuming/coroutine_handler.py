@@ -2,9 +2,12 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Set
+from contextlib import suppress
 from contextvars import copy_context
-from typing import Any
+from typing import Any, cast
+
+from ...domain.job_context import current_receipts
 
 AsyncHandler = Callable[[Any], Coroutine[Any, Any, Any]]
 """Takes a job, or a batch of jobs."""
@@ -18,14 +21,21 @@ class CoroutineHandler:
     Args:
         handler: The ``async def``.
         loop_factory: Makes a thread's loop; None is asyncio's own.
+        cancelled: The receipts of running jobs that are to be cancelled.
     """
 
     def __init__(
-        self, handler: AsyncHandler, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+        self,
+        handler: AsyncHandler,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+        cancelled: Set[str] = frozenset(),
     ) -> None:
         self._handler = handler
         self._loop_factory = loop_factory
+        self._cancelled = cancelled
         self._local = threading.local()
+        self._tasks: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = {}
+        """The loop and the task of each running job, by its receipt."""
 
     def __call__(self, work: Any) -> Any:
         """Run the handler for a job or a batch, and return or raise what it does.
@@ -41,7 +51,15 @@ class CoroutineHandler:
         async def run() -> Any:
             nonlocal task
             task = asyncio.current_task()
-            return await self._handler(work)
+            receipts = current_receipts()
+            self._tasks.update(dict.fromkeys(receipts, (asyncio.get_running_loop(), cast(Any, task))))
+            try:
+                if not self._cancelled.isdisjoint(receipts):  # before `cancel` could find the task
+                    raise asyncio.CancelledError
+                return await self._handler(work)
+            finally:
+                for receipt in receipts:
+                    self._tasks.pop(receipt, None)
 
         try:
             # In a copy of the context of now, where progress is listened to; else it were the first job's.
@@ -51,6 +69,14 @@ class CoroutineHandler:
                 task.cancel()
                 runner.run(asyncio.wait([task]))
             raise
+
+    def cancel(self, receipts: Iterable[str]) -> None:
+        """Cancel the handlers of running jobs; from any thread."""
+        for receipt in receipts:
+            if (found := self._tasks.get(receipt)) is not None:
+                loop, task = found
+                with suppress(RuntimeError):  # it was closed this moment
+                    loop.call_soon_threadsafe(task.cancel)
 
     def close(self) -> None:
         """End this thread's loop and the tasks left on it; again is a no-op."""

@@ -1,23 +1,24 @@
 """The execution of one delivery, as one straight pipe: decode, validate, run, validate the output, settle."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import isawaitable, iscoroutine
-from logging import ERROR, WARNING, Logger
+from logging import ERROR, INFO, WARNING, Logger
 from time import perf_counter
 from typing import Any
 
 from ...domain import Job, JobSchema, RetryLater, RetryPolicy
+from ...domain.bounds import truncate_error
 from ...domain.dead_reasons import DeadReason
 from ...domain.envelope import check_bytes_kept, decode, decode_model, encode_model
-from ...domain.errors import BodyTooLarge, InvalidPayload
+from ...domain.errors import BackendUnavailable, BodyTooLarge, InvalidPayload, UsageError
 from ...domain.failure import decode_failure
 from ...domain.handler_signals import HandlerSignal
 from ...domain.job_context import NO_CONSUMER, ConsumerContext, running
-from ...domain.limits import truncate_error
 from ...domain.schema import validate_model
+from ...domain.then import Then
 from ...domain.wording import quantity
-from ...ports import Ack, Attempt, Dead, Delivery, Observer, Outcome, Retry, Settlement
+from ...ports import Ack, Attempt, Cancel, Dead, Delivery, Next, Observer, Outcome, Retry, Settlement
 from ..failures import failed_attempt
 from ..handler_errors import describe, try_to_log
 from ..signals.graceful_stop import asks_to_stop
@@ -26,6 +27,22 @@ Handler = Callable[[Any], Any]
 """Takes a job, or a batch of jobs."""
 new_ack: Callable[[type[Ack], tuple[Any, ...]], Ack] = tuple.__new__
 """Makes one in half the time of ``Ack(...)``, which counts once a job."""
+
+NextJobs = Callable[[Job[Any], Then[Any]], tuple[Next, ...]]
+"""Raises JobsError if they can't be published."""
+
+
+def no_next_jobs(_job: Job[Any], _then: Then[Any]) -> tuple[Next, ...]:
+    """Refuse next jobs, where no consumer runs the handler.
+
+    Raises:
+        UsageError: always.
+    """
+    raise UsageError("no consumer runs this handler, so that nothing can be published after it")
+
+
+def nothing_to_stop(_receipts: set[str]) -> None:
+    """Leave it to the handlers to see that they are to end: they are plain functions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +58,9 @@ class Executor:
         logger: Where failures are told.
         observer: Who hears of each attempt, if anyone.
         consumer: What handlers can ask for: the orchestrator, and where progress goes.
+        next_jobs: Makes of what a handler returns what the ack of its job publishes.
+        cancelled: The receipts of running jobs that are to be cancelled; the loop that runs this keeps it.
+        stop: Has the handlers of such jobs end, given by receipt, if they can be.
     """
 
     schema: JobSchema[Any, Any]
@@ -51,6 +71,9 @@ class Executor:
     logger: Logger
     observer: Observer | None = None
     consumer: ConsumerContext = NO_CONSUMER
+    next_jobs: NextJobs = no_next_jobs
+    cancelled: set[str] = field(default_factory=set)
+    stop: Callable[[set[str]], None] = nothing_to_stop
 
     def execute(self, delivery: Delivery) -> Settlement:
         """Run one delivery, and return its settlement.
@@ -130,15 +153,42 @@ class Executor:
         """Return how to settle a job whose handler returned ``output``."""
         result: bytes | None = None
         if output is not None:
+            if type(output) is Then:
+                return self._succeed_and_chain(delivery, job, output)
             try:
                 result = self._encode(output)
             except BaseException as error:  # a validator of the user's model may raise anything
-                if asks_to_stop(error):
-                    raise
-                try_to_log(self.logger, WARNING, "job %s: its result is invalid", job.id, traceback=True)
-                # Another run would return the same.
-                return self._dead(delivery, DeadReason.RESULT, describe(error), error)
-        return new_ack(Ack, (delivery.receipt, result, self.schema.result_ttl_s))
+                return self._return_invalid(delivery, job, error)
+        return new_ack(Ack, (delivery.receipt, result, self.schema.result_ttl_s, ()))
+
+    def _succeed_and_chain(self, delivery: Delivery, job: Job[Any], then: Then[Any]) -> Settlement:
+        """Return how to settle a job whose handler named the next ones."""
+        try:
+            result = None if then.result is None else self._encode(then.result)
+            following = self.next_jobs(job, then)
+        except BackendUnavailable as error:  # for what is yet to be declared
+            return self._fail(delivery, job, error)
+        except BaseException as error:
+            return self._return_invalid(delivery, job, error)
+        return Ack(delivery.receipt, result, self.schema.result_ttl_s, following)
+
+    def _return_invalid(self, delivery: Delivery, job: Job[Any], error: BaseException) -> Settlement:
+        """Return how to settle a job whose handler returned what can't be used."""
+        if asks_to_stop(error):
+            raise error
+        try_to_log(self.logger, WARNING, "job %s: its result is invalid", job.id, traceback=True)
+        # Another run would return the same.
+        return self._dead(delivery, DeadReason.RESULT, describe(error), error)
+
+    def fail_refused(self, delivery: Delivery, ack: Ack) -> Settlement:
+        """Return how to settle a job whose next ones can't be published: as one that failed (THEN-3)."""
+        job = self._begin(delivery)
+        if not isinstance(job, Job):
+            return job
+        queues = ", ".join(sorted({repr(step.queue) for step in ack.then}))
+        error = f"its next jobs couldn't be published: a queue isn't declared, or has no room: {queues}"
+        try_to_log(self.logger, WARNING, "job %s: %s", job.id, error)
+        return self._retry(delivery, job, self.policy.delay_s(job.attempt), error)
 
     def _fail(self, delivery: Delivery, job: Job[Any], error: BaseException) -> Settlement:
         """Return how to settle a job whose handler raised ``error``, which is being handled."""
@@ -149,6 +199,8 @@ class Executor:
                 error = broken
         if asks_to_stop(error):
             raise error
+        if delivery.receipt in self.cancelled:
+            return self._cancel(delivery)
         try_to_log(self.logger, WARNING, "job %s: attempt %d failed", job.id, job.attempt, traceback=True)
         return self._retry(delivery, job, self.policy.delay_s(job.attempt), describe(error), error)
 
@@ -179,6 +231,8 @@ class Executor:
         error: str,
         raised: BaseException | None = None,
     ) -> Settlement:
+        if delivery.receipt in self.cancelled:
+            return self._cancel(delivery)
         if job.attempt >= (job.max_attempts or self.policy.max_attempts):
             return self._dead(delivery, DeadReason.ATTEMPTS, error, raised)
         return Retry(delivery.receipt, delay_s, failed_attempt(error))
@@ -186,14 +240,23 @@ class Executor:
     def _dead(
         self, delivery: Delivery, reason: DeadReason, error: str, raised: BaseException | None = None
     ) -> Settlement:
+        if delivery.receipt in self.cancelled:
+            return self._cancel(delivery)
         try_to_log(self.logger, ERROR, "job %s is dead: %s: %s", delivery.id, reason, truncate_error(error))
         return Dead(delivery.receipt, reason, failed_attempt(error, raised))
+
+    def _cancel(self, delivery: Delivery) -> Settlement:
+        """Return how to settle a job that didn't return before it was to be cancelled (CAN-3)."""
+        try_to_log(self.logger, INFO, "job %s: cancelled", delivery.id)
+        return Cancel(delivery.receipt, self.schema.result_ttl_s)
 
 
 def _advice(output: object) -> str:
     """Say what the author of a handler probably forgot, if that shows in what it returned."""
     if isinstance(output, HandlerSignal):
         return f"; raise {type(output).__name__} instead of returning it"
+    if isinstance(output, list | tuple) and any(isinstance(each, Then) for each in output):
+        return "; for several next jobs return Then.all(Then(…), Then(…))"
     if isawaitable(output):
         if iscoroutine(output):
             output.close()  # or Python would warn that it was never awaited
@@ -206,4 +269,5 @@ def _attempt_of(queue: str, delivery: Delivery, settlement: Settlement, duration
         outcome = Outcome.RETRIED if isinstance(settlement, Retry) else Outcome.DEAD
         error = decode_failure(settlement.error).error
         return Attempt(queue, delivery.id, delivery.attempt, outcome, duration_s, error)
-    return Attempt(queue, delivery.id, delivery.attempt, Outcome.DONE, duration_s)
+    outcome = Outcome.CANCELLED if isinstance(settlement, Cancel) else Outcome.DONE
+    return Attempt(queue, delivery.id, delivery.attempt, outcome, duration_s)

@@ -20,5 +20,8 @@ class HandlerRunner(AbstractContextManager[None]):
     def run(self, delivery: Delivery) -> None:
         """Run a job that the caller has started."""
 
+    def cancel(self, receipts: set[str]) -> None:
+        """Have the handlers of these jobs end, if they can be. Any thread calls this."""
+
     def check(self) -> None:
         """Warn of handlers that do what they shouldn't. Any thread calls this, about once a second."""

@@ -81,6 +81,10 @@ class HandlerTasks(HandlerRunner):
         """Run a job that the caller has started."""
         self._have_called(partial(self._start, delivery))
 
+    def cancel(self, receipts: set[str]) -> None:
+        """Cancel the tasks of these jobs."""
+        self._have_called(partial(self._cancel, receipts))
+
     def check(self) -> None:
         """Warn of a handler that blocks the event loop, and name it."""
         if self._thread is not None:
@@ -123,8 +127,13 @@ class HandlerTasks(HandlerRunner):
             self._tasks[task] = delivery
             task.add_done_callback(self._end, context=self._context)
 
+    def _cancel(self, receipts: set[str]) -> None:
+        for task in [task for task, delivery in self._tasks.items() if delivery.receipt in receipts]:
+            task.cancel()
+
     async def _run(self, delivery: Delivery) -> Settlement:
-        if self._is_ending:  # it has waited for its first step since before it was released
+        # It has waited for its first step since before it was released, or was to be cancelled.
+        if self._is_ending or delivery.receipt in self._in_flight.cancelled:
             raise asyncio.CancelledError
         return await self._execute(delivery, self._is_abandoned)
 

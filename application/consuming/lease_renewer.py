@@ -34,7 +34,8 @@ class LeaseRenewer:
         # Where the connection is the lease, asking costs nothing, and tells whether it still stands.
         self._extended_after_s = 0.0 if lease_s is None else lease_s * _EXTENDED_AFTER
         self._pause_s = SLOW_S if lease_s is None else min(SLOW_S, self._extended_after_s / 2)
-        self._done = threading.Event()
+        self._is_done = False
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mindtrace-jobs-leases", daemon=True)
 
     def __enter__(self) -> Self:
@@ -47,21 +48,30 @@ class LeaseRenewer:
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        self._done.set()
+        self._is_done = True
+        self._wake.set()
         self._thread.join()
 
+    def renew_now(self) -> None:
+        """Extend the leases at once, and so learn which jobs are to be cancelled; from any thread."""
+        self._wake.set()
+
     def _run(self) -> None:
-        while not self._done.wait(self._pause_s):
+        while True:
+            is_asked = self._wake.wait(self._pause_s)
+            self._wake.clear()  # first: a later wake is for the next wait
+            if self._is_done:
+                return
             try:
-                self._renew()
+                self._renew(is_asked=is_asked)
             except JobsError as error:
                 # The broker is out of reach or closing; the consumer's own thread deals with that.
                 self._logger.debug("leases not extended: %s", error)
             except Exception:  # a fault of the adapter must not end the thread
                 self._logger.exception("leases not extended")
 
-    def _renew(self) -> None:
+    def _renew(self, *, is_asked: bool) -> None:
         in_flight = self._in_flight
-        if in_flight.since_extended_s >= self._extended_after_s:
+        if is_asked or in_flight.since_extended_s >= self._extended_after_s:
             in_flight.extend()
         self._watch()

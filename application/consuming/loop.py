@@ -11,7 +11,7 @@ from ...domain.errors import BackendUnavailable, JobsError, UsageError
 from ...domain.job_context import current_receipts
 from ...domain.printable import printable
 from ...domain.wording import quantity
-from ...ports import Ack, ConsumerBackend, Dead, Delivery, Observer, Release, Retry
+from ...ports import Ack, Cancel, ConsumerBackend, Dead, Delivery, Observer, Release, Retry
 from .executor import Executor
 from .in_flight import InFlight
 from .lease_renewer import LeaseRenewer
@@ -34,6 +34,8 @@ class ConsumeStats:
     """Executed, but their leases were lost first: another consumer may run them too (LSE-4)."""
     released: int = 0
     """Released without being executed."""
+    cancelled: int = 0
+    """Ended as cancelled, whether they were begun or not."""
 
 
 class ConsumeLoop(ABC):
@@ -54,14 +56,24 @@ class ConsumeLoop(ABC):
         self._executor = executor
         self._observer = observer
         self._logger = logger
-        self._in_flight = InFlight(backend, logger)
+        self._in_flight = InFlight(
+            backend,
+            logger,
+            executor.fail_refused,
+            cancelled=executor.cancelled,
+            result_ttl_s=executor.schema.result_ttl_s,
+            stop=self._stop_handlers,
+        )
         self._sizer = sizer
+        self._held_back = 0
+        """How many jobs the backend held back at the last poll."""
         self._runs_suspect = False
         """Whether the job that ran last was with a consumer that died: the job may have killed it."""
         self._stopping = StopRequest(backend.interrupt)
         self._running = threading.Lock()
         self._thread: int | None = None
         """Which thread runs it."""
+        self._renewer: LeaseRenewer | None = None
         self.stopped = False
         """Whether the last :meth:`run` ended because it was stopped."""
 
@@ -75,6 +87,15 @@ class ConsumeLoop(ABC):
         return any(map(in_flight.is_lost, receipts)) if receipts else in_flight.has_lost
 
     @property
+    def running_is_cancelled(self) -> bool:
+        """Whether the job that runs here is to be cancelled, or one of the batch (CAN-2).
+
+        A thread that runs none asks about all that run.
+        """
+        receipts, cancelled = current_receipts(), self._in_flight.cancelled
+        return not cancelled.isdisjoint(receipts) if receipts else bool(cancelled)
+
+    @property
     def runs_here(self) -> bool:
         """Whether the caller is the thread in :meth:`run`, or the handler of a job of this consumer."""
         is_handler = any(map(self._in_flight.holds, current_receipts()))
@@ -83,14 +104,16 @@ class ConsumeLoop(ABC):
     @property
     def stats(self) -> ConsumeStats:
         """What became of the deliveries so far."""
-        settled = self._in_flight.settled
+        counts = self._in_flight.counts
+        settled = counts.settled
         return ConsumeStats(
             attempted=self._in_flight.started,
             done=settled[Ack],
             retried=settled[Retry],
             dead=settled[Dead],
-            lost=self._in_flight.lost,
+            lost=counts.lost,
             released=settled[Release],
+            cancelled=settled[Cancel],
         )
 
     def stop(self) -> None:
@@ -117,16 +140,39 @@ class ConsumeLoop(ABC):
         self._thread = threading.get_ident()
         try:
             try:
-                with LeaseRenewer(self._in_flight, self._backend.lease_s, self._watch, self._logger):
+                lease_s = self._backend.lease_s
+                with LeaseRenewer(self._in_flight, lease_s, self._watch, self._logger) as self._renewer:
                     self._consume(None if limit is None else start + limit, stop_condition)
             finally:  # after the renewer's end, so that nothing is released twice
                 self._release_all()
         finally:
             self.stopped = self._stopping.is_set
             self._stopping.clear()
-            self._thread = None
+            self._thread = self._renewer = None
             self._running.release()
         return self._in_flight.started - start
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no job is under way, not even one that isn't started or settled."""
+        return self._in_flight.is_empty
+
+    def hold(self, is_held: bool) -> None:
+        """Start no job while ``is_held``; from any thread, and without waiting for the broker."""
+        self._in_flight.hold(is_held)
+
+    def renew(self) -> None:
+        """Have the leases extended at once, and so learn which jobs are to be cancelled; from any thread."""
+        if (renewer := self._renewer) is not None:
+            renewer.renew_now()
+
+    def release_queued(self) -> None:
+        """Release the jobs that haven't been started, and settle what is finished; from any thread.
+
+        Raises:
+            JobsError: the broker is away, or the consumer was closed.
+        """
+        self._in_flight.release_queued()
 
     def close(self) -> None:
         """Settle what an outage left unsettled, if the broker is back, and close the consumer backend.
@@ -142,6 +188,10 @@ class ConsumeLoop(ABC):
     @abstractmethod
     def _watch(self) -> None:
         """Look after slow handlers, on the lease renewer's thread."""
+
+    @abstractmethod
+    def _stop_handlers(self, receipts: set[str]) -> None:
+        """Have the handlers of running jobs end, if they can be; any thread calls this."""
 
     @abstractmethod
     def _consume(self, stop_at: int | None, stop_condition: StopCondition) -> None:
@@ -164,8 +214,13 @@ class ConsumeLoop(ABC):
         return deliveries
 
     def _tell_polled(self, batch: list[Delivery]) -> None:
-        if self._observer is not None:
-            self._observer.polled(self._queue, len(batch))
+        if self._observer is None:
+            return
+        self._observer.polled(self._queue, len(batch))
+        held_back, before = self._backend.held_back, self._held_back
+        self._held_back = held_back
+        if held_back > before:
+            self._observer.held_back(self._queue, held_back - before)
 
     def _isolate(self, delivery: Delivery) -> bool:
         """Release all other jobs, as this one, which was just started, may kill its consumer.

@@ -1,8 +1,8 @@
 """Which loop a consumer needs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from logging import Logger
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...ports import ConsumerBackend, Observer
 from .executor import Executor
@@ -13,6 +13,8 @@ from .sequential_loop import SequentialLoop
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+
+    from .coroutine_handler import CoroutineHandler
 
 
 class LoopSettings(NamedTuple):
@@ -75,3 +77,14 @@ def _concurrent_loop(backend: ConsumerBackend, executor: Executor, settings: Loo
         logger=settings.logger,
         observer=settings.observer,
     )
+
+
+def own_event_loop(
+    run: Callable[[Any], Any],
+    loop_factory: "Callable[[], AbstractEventLoop] | None",
+    cancelled: Set[str],
+) -> "CoroutineHandler":
+    """Make what runs an ``async def`` one job at a time, on an event loop of its own."""
+    from .coroutine_handler import CoroutineHandler  # imports asyncio, which takes long
+
+    return CoroutineHandler(run, loop_factory, cancelled)

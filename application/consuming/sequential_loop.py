@@ -18,10 +18,15 @@ class SequentialLoop(ConsumeLoop):
         if self._in_flight.stalled_s >= SLOW_S:
             self._in_flight.release_queued()
 
+    def _stop_handlers(self, receipts: set[str]) -> None:
+        self._executor.stop(receipts)
+
     def _consume(self, stop_at: int | None, stop_condition: StopCondition) -> None:
         self._settle(take=0)
         waited_s: float | None = None
         while not self._stopping.is_set:
+            if self._in_flight.unsettled:  # an ack was refused, and then the broker was away
+                self._settle(take=0)
             size = self._next_size(stop_at)
             timeout_s = stop_condition(waited_s) if size else None
             if timeout_s is None:
@@ -43,7 +48,7 @@ class SequentialLoop(ConsumeLoop):
         timer = SettleTimer()
         executed = 0
         while not stopping.is_set:
-            if timer.is_due and in_flight.has_queued:
+            if timer.is_due and in_flight.queued:
                 self._settle_early(timer)
                 continue
             delivery = in_flight.start_next()

@@ -8,10 +8,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from ...domain import Job, QueueKind, job_from_schema
+from ...domain.bounds import MAX_HEADERS, check_seconds
 from ...domain.envelope import encode
 from ...domain.errors import InvalidInput, InvalidJob, JobsError, PublishUnknown, SchemaMismatch
 from ...domain.job import NO_HEADERS, utcnow
-from ...domain.limits import MAX_HEADERS, check_seconds
 from ...domain.schema import validate_payload
 from ...ports import Message, OrchestratorBackend, PublishOutcome, PublishStatus
 from ..registry import Registration

@@ -1,7 +1,6 @@
 """Graceful stop on SIGINT and SIGTERM, and what tells a stop from an error of the code that a job runs."""
 
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,11 +8,10 @@ from functools import partial
 from types import CodeType, FrameType, TracebackType
 
 from .handlers import SignalHandlers
+from .watcher import signal_watcher
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
-_END = 0
-"""No signal: the watcher is to end."""
 
 
 class SecondSignal(KeyboardInterrupt):
@@ -35,45 +33,32 @@ def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
     if not in_main_thread or not unhandled:
         yield
         return
-    watcher = _Watcher(unhandled, stop)
+    signals = _StopSignals(unhandled, stop)
     try:
-        watcher.start()
+        signals.install()
         yield
     finally:
-        watcher.end()
+        signals.restore()
 
 
-class _Watcher:
-    """Handles signals, and calls ``stop`` as soon as the first has come.
-
-    Python runs a handler in the main thread, once that executes code: where the signal comes just before
-    the thread begins to wait for a lock, that is after the wait. But the signal's number is written to a
-    descriptor at once, and the watcher reads it there.
-    """
+class _StopSignals:
+    """Handles signals, and calls ``stop`` as soon as the first has come."""
 
     def __init__(self, numbers: Sequence[int], stop: Callable[[], None]) -> None:
         self._numbers = frozenset(numbers)
         self._stop = stop
         self._asked = self._is_told = False
-        self._receiver, self._sender = socket.socketpair()
-        self._sender.setblocking(False)  # as Python demands of what it writes to
-        handlers = dict.fromkeys(numbers, self._on_signal)
-        self._handlers = SignalHandlers(handlers, wakeup_fd=self._sender.fileno())
-        self._thread = threading.Thread(target=self._watch, name="mindtrace-jobs-signals", daemon=True)
+        wakeup_fd = signal_watcher.begin(self._came)
+        self._handlers = SignalHandlers(dict.fromkeys(numbers, self._on_signal), wakeup_fd=wakeup_fd)
 
-    def start(self) -> None:
-        """Handle the signals, until :meth:`end`."""
+    def install(self) -> None:
+        """Handle the signals, until :meth:`restore`."""
         self._handlers.install()
-        self._thread.start()
 
-    def end(self) -> None:
+    def restore(self) -> None:
         """Leave the signals to what handled them before."""
         self._handlers.restore()
-        if self._thread.is_alive():  # not in a process that was forked: what that sends, its parent receives
-            self._sender.send(bytes([_END]))
-            self._thread.join()
-        self._receiver.close()
-        self._sender.close()
+        signal_watcher.end()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._asked:
@@ -81,13 +66,10 @@ class _Watcher:
         self._asked = True
         self._tell()  # too, as an event loop of the program may have taken the descriptor
 
-    def _watch(self) -> None:
-        came = b""
-        while _END not in came:
-            came = self._receiver.recv(4096)
-            self._handlers.pass_on(came)
-            if not self._numbers.isdisjoint(came):
-                self._tell()
+    def _came(self, numbers: bytes) -> None:
+        self._handlers.pass_on(numbers)
+        if not self._numbers.isdisjoint(numbers):
+            self._tell()
 
     def _tell(self) -> None:
         if not self._is_told:

@@ -29,6 +29,8 @@ class BulkPublishReport:
     """What became of the lines so far."""
 
     counts: Counter[PublishStatus] = field(default_factory=Counter)
+    standing: int = 0
+    """How many of the duplicates are of a unique schema, and have another job in their place."""
     bad: list[RejectedLine] = field(default_factory=list)
     """The first 20 that were rejected or are unknown."""
 
@@ -39,12 +41,20 @@ class BulkPublishReport:
 
     @property
     def published(self) -> int:
-        """How many are in the queue: put there now, or before."""
-        return self.counts[PublishStatus.ACCEPTED] + self.counts[PublishStatus.DUPLICATE]
+        """How many were put into the queue."""
+        return self.counts[PublishStatus.ACCEPTED]
 
-    def note(self, number: int, status: PublishStatus, error: JobsError | None) -> None:
+    @property
+    def is_whole(self) -> bool:
+        """Whether each line is in the queue, put there now or before, or has another in its place."""
+        return self.published + self.counts[PublishStatus.DUPLICATE] == self.lines
+
+    def note(
+        self, number: int, status: PublishStatus, error: JobsError | None, standing: str | None = None
+    ) -> None:
         """Count one line."""
         self.counts[status] += 1
+        self.standing += standing is not None
         if error is not None and len(self.bad) < _SHOWN:
             self.bad.append(RejectedLine(number, status, str(error)))
 
@@ -82,7 +92,7 @@ def bulk_publish(
             except BackendUnavailable as error:  # nothing was sent
                 outcomes = [PublishOutcome("", PublishStatus.REJECTED, error)] * len(jobs)
             for number, outcome in zip(payloads, outcomes, strict=True):
-                report.note(number, outcome.status, outcome.error)
+                report.note(number, outcome.status, outcome.error, outcome.standing)
         on_batch(report)
     return report
 

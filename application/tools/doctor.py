@@ -1,11 +1,13 @@
 """Looking for what is wrong between a program and its broker, from the outside in."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from ...domain.errors import AdapterNotInstalled, JobsError, UnsupportedCapability
 from ...ports import Finding, OrchestratorBackend, Verdict
 from ...ports.findings import doubtful, good, wrong
 from ..backends import detect_backend
+from ..pausing.records import read_pauses
 from ..worker.worker import MakeConsumer, WorkerSettings
 
 
@@ -28,6 +30,7 @@ def examine(url: str, makers: Sequence[MakeConsumer], settings: WorkerSettings) 
         findings = [good("adapter", type(backend).__name__), *diagnosis, *_check_settings(settings)]
         if diagnosis[0].verdict is not Verdict.WRONG:  # else nothing can be asked of it
             findings += [_check_consumer(backend, make) for make in makers]
+            findings += _check_pauses(backend, makers)
     return findings
 
 
@@ -58,6 +61,26 @@ def _check_consumer(backend: OrchestratorBackend, make: MakeConsumer) -> Finding
     except JobsError as error:
         return doubtful("queue", f"{name}: {error}", "permit the user to list the queues")
     return _drift(name, declared.get(name), consumer.queue_type if consumer.own_schema() else None)
+
+
+def _check_pauses(backend: OrchestratorBackend, makers: Sequence[MakeConsumer]) -> list[Finding]:
+    """Which queues are paused, of all that can be listed, or of those that the consumers name."""
+    if not backend.capabilities.coordination:
+        return []
+    names = set()
+    for make in makers:
+        with suppress(JobsError):  # told already
+            names.add(make().queue_name)
+    try:
+        with suppress(UnsupportedCapability):
+            names.update(queue.name for queue in backend.queues())
+        pauses = read_pauses(backend.coordination, sorted(names))
+    except JobsError as error:
+        return [doubtful("pauses", str(error), "make the coordination store reachable")]
+    return [
+        doubtful("pause", f"{name} is {pause}", f"mindtrace-jobs resume {name}")
+        for name, pause in pauses.items()
+    ]
 
 
 def _drift(name: str, found: str | None, wanted: str | None) -> Finding:

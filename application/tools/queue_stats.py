@@ -1,13 +1,14 @@
 """Looking at queues, once or again and again."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 
 from ...domain import Progress, QueueKind
-from ...domain.errors import InvalidInput, UnsupportedCapability
+from ...domain.errors import AccessDenied, BackendUnavailable, InvalidInput, UnsupportedCapability
 from ...ports import QueueCounts
 from ..orchestrator import Orchestrator
+from ..pausing.records import Pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,10 @@ class QueueView:
     """Of the jobs that run, as far as they told, by id."""
     rate: float | None = None
     """Jobs a second that came, less those that ended, since the look before; None at the first."""
+    pause: Pause | None = None
+    """Why it gives out no jobs; None if it isn't paused, or can't be."""
+    pause_error: str | None = None
+    """Why it isn't known whether it is paused; None if it is known."""
 
     @property
     def live(self) -> int:
@@ -40,17 +45,28 @@ def watch(orchestrator: Orchestrator, names: Sequence[str]) -> Iterator[list[Que
     named = _queues(orchestrator, names) if names else None
     while True:
         views = []
-        for name, kind in (named or _queues(orchestrator, names)).items():
+        kinds = named or _queues(orchestrator, names)
+        pauses, error = _pauses(orchestrator, list(kinds))
+        for name, kind in kinds.items():
             counts, now = orchestrator.counts(name), monotonic()
-            view = QueueView(name, kind, counts, orchestrator.progress(name), None)
+            progress, pause = orchestrator.progress(name), pauses.get(name)
+            view = QueueView(name, kind, counts, progress, pause=pause, pause_error=error)
             if name in before:
                 then, live = before[name]
-                view = QueueView(
-                    name, kind, counts, view.progress, (view.live - live) / max(now - then, 1e-9)
-                )
+                view = replace(view, rate=(view.live - live) / max(now - then, 1e-9))
             before[name] = (now, view.live)
             views.append(view)
         yield views
+
+
+def _pauses(orchestrator: Orchestrator, names: list[str]) -> tuple[dict[str, Pause], str | None]:
+    """Return the pauses of queues, and why they aren't known: counts need no store of another system."""
+    if not orchestrator.backend.capabilities.coordination:
+        return {}, None
+    try:
+        return orchestrator.pauses(names), None
+    except (AccessDenied, BackendUnavailable) as error:
+        return {}, str(error)
 
 
 def _queues(orchestrator: Orchestrator, names: Sequence[str]) -> dict[str, QueueKind | None]:

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from ...domain import Progress, Queue
+from ...domain.bounds import check_name
 from ...domain.errors import InvalidInput, JobNotFound, ResultNotReady, UnsupportedCapability
-from ...domain.limits import check_name
 from ..orchestrator import Orchestrator
 
 _LOOK_S = 0.5

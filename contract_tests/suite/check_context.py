@@ -69,9 +69,7 @@ class QueueUnderTest:
         statuses = [outcome.status for outcome in outcomes]
         refused = [status for status in statuses if status is not PublishStatus.ACCEPTED]
         assert len(statuses) == len(ids), f"{len(ids)} messages got {len(statuses)} answers"
-        assert not refused, (
-            f"of {len(ids)} messages, {len(refused)} weren't accepted: the first was {refused[0]}"
-        )
+        assert not refused, f"{len(refused)} of {len(ids)} messages weren't accepted, but {refused[0]}"
         return outcomes
 
     def consumer(self, *, lease_s: float = LONG_LEASE_S) -> ConsumerBackend:

@@ -4,20 +4,23 @@ It shares no code with any adapter, and keeps no order and no clock of its own. 
 did, and raises the clause that this breaks.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from ..domain import QueueKind
 from ..ports import (
     Ack,
+    CancelOutcome,
     Dead,
     DeadLetter,
     Delivery,
+    JobResult,
     Message,
     QueueCounts,
     Redelivery,
     Release,
+    ResultStatus,
     Retry,
     Settlement,
     SettleOutcome,
@@ -33,8 +36,14 @@ class State(Enum):
     IN_FLIGHT = auto()
     DEAD = auto()
     DONE = auto()
+    CANCELLED = auto()
+    ENDING = auto()
+    """Asked to be cancelled, and its lease has ended: cancelled once a consumer looks, and maybe counted as
+    ready until then."""
     REMOVED = auto()
-    """Purged, discarded, or deleted with its queue."""
+    """Purged or discarded."""
+    DELETED = auto()
+    """Deleted with its queue; so is what was known of one that was done."""
 
 
 class Placement(Enum):
@@ -64,10 +73,14 @@ class ModelJob:
     attempt: int = 1
     crashes: int = 0
     receipt: str = ""
+    is_asked: bool = False
+    """Whether it was asked to be cancelled, in flight."""
     errors: tuple[str, ...] = ()
     reason: str = ""
     died: int = 0
     """Its place in the order of deaths."""
+    result: bytes | None = None
+    """What it was acked with."""
 
     @property
     def id(self) -> str:
@@ -82,6 +95,7 @@ class Model:
         self.kind = kind
         self._redelivery = redelivery
         self.jobs: dict[str, ModelJob] = {}
+        self._published = 0
         self._deaths = 0
         self.settled: set[str] = set()
         """Receipts that settled their job."""
@@ -109,11 +123,16 @@ class Model:
     # -- events -----------------------------------------------------------------------------------
 
     def publish(self, message: Message, sent: float, answered: float) -> None:
-        """A message was accepted, by a call that began at ``sent`` and ended at ``answered``."""
+        """A message was accepted, by a call that began at ``sent`` and ended at ``answered``.
+
+        It may have the id of a job that has ended: nothing of that is left.
+        """
         delayed = message.delay_s > 0
+        self._published += 1
+        self.jobs.pop(message.id, None)
         self.jobs[message.id] = ModelJob(
             message=message,
-            index=len(self.jobs),
+            index=self._published,
             state=State.DELAYED if delayed else State.READY,
             due=sent + message.delay_s,
             due_by=answered + message.delay_s,
@@ -134,8 +153,11 @@ class Model:
         assert job is not None
         demand("I3", job.state is not State.IN_FLIGHT, f"job {job.id} came while its lease held")
         demand("SET-1", job.state is not State.DONE, f"job {job.id} came after it was done")
-        demand("ADM-3", job.state is not State.REMOVED, f"job {job.id} came after it was purged or deleted")
+        demand("ADM-3", job.state is not State.REMOVED, f"job {job.id} came after it was purged or discarded")
+        demand("ADM-3", job.state is not State.DELETED, f"job {job.id} came after its queue was deleted")
         demand("SET-3", job.state is not State.DEAD, f"job {job.id} came while it was dead")
+        is_cancelled = job.state in (State.CANCELLED, State.ENDING)
+        demand("CAN-3", not is_cancelled, f"job {job.id} came after it was cancelled")
         if job.state is State.DELAYED:
             demand("DLY-1", now >= job.due, f"job {job.id} came {job.due - now:.3f} s early")
         demand("I2", delivery.body == job.message.body, f"job {job.id} came with another body")
@@ -188,11 +210,19 @@ class Model:
             demand("LSE-4", outcome is SettleOutcome.LOST, f"a stale receipt was answered {outcome}")
             return
         (job,) = self.held([receipt])
+        if job.is_asked and not isinstance(settlement, Ack):
+            asked = outcome is SettleOutcome.CANCELLED
+            demand("CAN-3", asked, f"settling {job.id}, which was to be cancelled, was answered {outcome}")
+            self.settled.add(receipt)
+            job.state = State.CANCELLED
+            return
         demand("SET-1", outcome is SettleOutcome.OK, f"settling job {job.id} was answered {outcome}")
         self.settled.add(receipt)
         match settlement:
-            case Ack():
-                job.state = State.DONE
+            case Ack(_, result, _, then):
+                job.state, job.result = State.DONE, result
+                for step in then:  # all into this queue
+                    self.publish(step.message, sent, answered)
             case Retry(_, delay_s, error):
                 job.attempt += 1
                 job.errors += (error,)
@@ -204,8 +234,24 @@ class Model:
                 self._deaths += 1
                 job.reason, job.died = reason, self._deaths
                 job.errors += (error,)
+            case Release(_, delay_s) if delay_s > 0:
+                job.placement = Placement.ANYWHERE
+                job.state = State.DELAYED
+                job.due, job.due_by = sent + delay_s, answered + delay_s
             case Release():
                 self.come_back(job)
+
+    def cancel(self, job: ModelJob, outcome: CancelOutcome) -> None:
+        """A cancel of ``job`` was answered."""
+        expected = {
+            State.IN_FLIGHT: CancelOutcome.REQUESTED,
+            State.DEAD: CancelOutcome.TOO_LATE,
+        }.get(job.state, CancelOutcome.CANCELLED)
+        demand("CAN-4", outcome is expected, f"cancelling job {job.id}, {job.state}, was answered {outcome}")
+        if job.state is State.IN_FLIGHT:
+            job.is_asked = True
+        elif job.state is not State.DEAD:
+            job.state = State.CANCELLED
 
     def extend(self, receipt: str, outcome: SettleOutcome) -> None:
         """An extension was answered."""
@@ -215,6 +261,9 @@ class Model:
             )
         elif receipt in self.settled | self.forgotten:
             demand("LSE-4", outcome is not SettleOutcome.OK, "extending a settled receipt was answered ok")
+        elif any(job.is_asked for job in self.held([receipt])):
+            told = outcome is SettleOutcome.CANCELLED
+            demand("CAN-2", told, f"extending what was to be cancelled was answered {outcome}")
         else:
             demand("LSE-3", outcome is SettleOutcome.OK, f"extending a held lease was answered {outcome}")
 
@@ -222,10 +271,16 @@ class Model:
         """The lease of ``job`` was lost: its consumer died, was cut off, or was too slow."""
         self.lost.add(job.receipt)
         job.crashes += 1
-        self.come_back(job)
+        if job.is_asked:
+            job.state = State.ENDING
+        else:
+            self.come_back(job)
 
     def come_back(self, job: ModelJob) -> None:
-        """``job`` is ready again without having spent an attempt."""
+        """``job`` is ready again without having spent an attempt, unless it was to be cancelled."""
+        if job.is_asked:
+            job.state = State.CANCELLED
+            return
         job.state = State.READY
         if job.placement is Placement.UNDISTURBED:
             job.placement = Placement.RETURNED
@@ -242,15 +297,16 @@ class Model:
             job.attempt, job.crashes, job.errors = 1, 0, ()
 
     def drop(self, jobs: Iterable[ModelJob]) -> None:
-        """``jobs`` were purged, discarded or deleted."""
+        """``jobs`` were purged or discarded."""
         for job in jobs:
-            if job.state is State.IN_FLIGHT:
-                self.lost.add(job.receipt)
             job.state = State.REMOVED
 
     def delete(self) -> None:
         """The queue was deleted."""
-        self.drop(job for job in self.jobs.values() if job.state is not State.DONE)
+        for job in self.jobs.values():
+            if job.state is State.IN_FLIGHT:
+                self.lost.add(job.receipt)
+            job.state = State.DELETED
         self.forgotten |= self.settled
         self.settled.clear()
 
@@ -261,10 +317,12 @@ class Model:
         ready = len(self.surely_ready(before, resolution_s))
         maybe = sum(job.due <= after for job in self.in_state(State.DELAYED))
         waiting = len(self.in_state(State.READY, State.DELAYED))
+        ending = len(self.in_state(State.ENDING))
         in_flight = len(self.in_state(State.IN_FLIGHT))
         dead = len(self.in_state(State.DEAD))
-        demand("I9", counts.waiting == waiting, f"{counts.waiting} wait, expected {waiting}")
-        most_ready = max(ready, len(self.in_state(State.READY)) + maybe)
+        is_right = waiting <= counts.waiting <= waiting + ending
+        demand("I9", is_right, f"{counts.waiting} wait, expected {waiting}, and up to {ending} more")
+        most_ready = max(ready, len(self.in_state(State.READY)) + maybe) + ending
         demand("I9", ready <= counts.ready <= most_ready, f"{counts.ready} ready, expected {ready}")
         demand("I9", counts.dead == dead, f"{counts.dead} dead, expected {dead}")
         if counts.in_flight is not None:
@@ -284,3 +342,25 @@ class Model:
             kept = job.errors[-11:]
             demand("SET-3", history == kept, f"dead job {job.id}: history {history}, expected {kept}")
             demand("SET-3", letter.attempt == job.attempt, f"dead job {job.id}: attempt {letter.attempt}")
+            demand("SET-3", letter.crashes == job.crashes, f"dead job {job.id}: crashes {letter.crashes}")
+
+    def check_results(self, found: Mapping[str, JobResult]) -> None:
+        """``found`` is what was found of the ends of all jobs."""
+        for job in self.jobs.values():
+            if job.state is State.ENDING:
+                continue
+            clause = {State.DELETED: "ADM-3", State.CANCELLED: "CAN-1"}.get(job.state, "RES-1")
+            expected, result = self._result(job), found.get(job.id)
+            state = job.state.name.lower().replace("_", " ")
+            demand(clause, result == expected, f"job {job.id} is {state}, and its result is {result}")
+
+    def _result(self, job: ModelJob) -> JobResult | None:
+        match job.state:
+            case State.DONE:
+                return JobResult(ResultStatus.DONE, job.result)
+            case State.CANCELLED:
+                return JobResult(ResultStatus.CANCELLED)
+            case State.DEAD:
+                return JobResult(ResultStatus.FAILED, error=job.errors[-1])
+            case _:
+                return None

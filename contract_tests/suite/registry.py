@@ -11,7 +11,18 @@ from .check_context import CheckContext
 from .clauses import CLAUSES
 from .modes import ONE_AT_A_TIME, Mode
 
-Feature = Literal["stack", "priority", "dedupe", "results", "transactional_publish"]
+Feature = Literal[
+    "stack",
+    "priority",
+    "dedupe",
+    "results",
+    "cancel",
+    "transactional_publish",
+    "coordination",
+    "guarded_publish",
+    "then",
+    "atomic_then",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +59,25 @@ _MODULES = (
     "receiving",
     "leases",
     "settling",
+    "later_releases",
+    "next_jobs",
     "retries",
     "delays",
     "dead_letters",
     "administration",
     "results",
     "many_results",
+    "cancelling",
+    "cancelled_runs",
+    "cancel_races",
     "connections",
+    "records",
+    "record_versions",
+    "record_times",
+    "record_model",
+    "limited_places",
+    "rates",
+    "guarded_publish",
     "hostile_input",
     "scale",
     "places",

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from brokers.fixtures import fail_without_server
+from job_audit import Totals
 
+from .coordination import CoordinatedExperiment
 from .experiment import Experiment
 from .matrix import Row
 from .report import PROPERTY
-from .targets import TARGETS, Target
+from .server_targets import TARGETS
+from .targets import Target
 
 
 @pytest.fixture(scope="session")
@@ -44,10 +47,33 @@ def experiment(
     record_property: Callable[[str, object], None],
 ) -> Iterator[Experiment]:
     """An experiment on that target. Its audit becomes a line of the table."""
-    row: Row = request.function.row
     with ExitStack() as stack:
         experiment = Experiment(target, tmp_path, stack)
         yield experiment
-    if experiment.totals is not None:
-        found = {"backend": target.name, **row._asdict(), **experiment.totals._asdict()}
-        record_property(PROPERTY, found)
+    report(request, target, experiment.totals, record_property)
+
+
+@pytest.fixture
+def coordinated(
+    request: pytest.FixtureRequest,
+    target: Target,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> Iterator[CoordinatedExperiment]:
+    """An experiment with a coordination store; otherwise as :func:`experiment`."""
+    with ExitStack() as stack:
+        experiment = CoordinatedExperiment(target, tmp_path, stack)
+        yield experiment
+    report(request, target, experiment.totals, record_property)
+
+
+def report(
+    request: pytest.FixtureRequest,
+    target: Target,
+    totals: Totals | None,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """Make the audit a line of the table."""
+    row: Row = request.function.row
+    if totals is not None:
+        record_property(PROPERTY, {"backend": target.name, **row._asdict(), **totals._asdict()})

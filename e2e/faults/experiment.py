@@ -112,6 +112,12 @@ class Experiment:
         assert not errors, repr(errors[0])
         assert not thread.is_alive(), "the producer hangs"
 
+    def refill(self, count: int) -> None:
+        """Publish as many jobs as it takes for ``count`` to wait."""
+        missing = count - self.backend.counts(QUEUE).waiting
+        if missing > 0:
+            self.publish(missing)
+
     # -- working ----------------------------------------------------------------------------------
 
     def start_worker(

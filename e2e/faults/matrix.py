@@ -10,6 +10,10 @@ BACKENDS = ("Local", "SQLite", "Redis", "RabbitMQ", "PostgreSQL")
 NO_PROCESSES = {"Local": "its workers are threads: what kills them takes the queues along"}
 NO_SERVER = dict.fromkeys(("Local", "SQLite"), "there is no server, and no network")
 ONLY_REDIS = dict.fromkeys(("Local", "SQLite", "RabbitMQ", "PostgreSQL"), "it is Redis's own")
+ONLY_BORROWED = dict.fromkeys(
+    ("Local", "SQLite", "Redis", "PostgreSQL"), "its coordination store is the broker itself"
+)
+NO_CANCEL = {"RabbitMQ": "it can't take a message out of a queue by its id"}
 NO_LIMIT = {"Local": "its room is the memory of its process"}
 ONE_CLOCK = {"Local": "its clock is that of its only process"}
 

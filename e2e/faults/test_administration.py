@@ -11,7 +11,8 @@ from ..recording_worker import REJECTED, SCHEMA
 from ..worker_process import eventually
 from .experiment import QUEUE, Experiment
 from .matrix import row
-from .targets import LIMIT_S, ServerTarget, ThreadWorker
+from .server_targets import ServerTarget
+from .targets import LIMIT_S, ThreadWorker
 
 
 @row("20 purges while workers receive", "ADM-2", "ADM-3", "I1", "I2", "I4")

@@ -11,7 +11,8 @@ from mindtrace.jobs import Orchestrator
 from ..worker_process import eventually
 from .experiment import Experiment
 from .matrix import NO_SERVER, row
-from .targets import LIMIT_S, RunningWorker, ServerTarget
+from .server_targets import ServerTarget
+from .targets import LIMIT_S, RunningWorker
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from ..recording_worker import SCHEMA, Numbered
 from ..worker_process import WorkerProcess, eventually
 from .experiment import QUEUE, Experiment
 from .matrix import NO_PROCESSES, NO_SERVER, ONE_CLOCK, row
-from .targets import LIMIT_S, ProcessTarget, ServerTarget
+from .server_targets import ServerTarget
+from .targets import LIMIT_S, ProcessTarget
 
 COMMAND = Path(sysconfig.get_path("scripts"), "mindtrace-jobs")
 FOLDER = Path(__file__).parents[1]
@@ -85,13 +86,12 @@ def test_what_a_worker_settled_before_it_died_counts_though_it_never_heard_so(ex
 def test_killing_workers_loses_no_job_and_repeats_only_what_was_in_hand(experiment: Experiment) -> None:
     seed = random.randrange(10**6)
     chance = random.Random(seed)
-    experiment.publish(2000)
     for _ in range(5):
+        experiment.refill(500)
         doomed = experiment.start_worker(prefetch=5, lease_s=experiment.target.lease_s, job_s=0.005)
         time.sleep(chance.uniform(0, 0.2))
         with experiment.fault_on(doomed, in_flight=5):
             doomed.kill()
-    assert len(experiment.finished) < 2000, "the kills came too late to tell anything"
     experiment.start_worker(prefetch=5, lease_s=experiment.target.lease_s)
     experiment.wait_until_drained()
     print(f"seed {seed}: {experiment.check()}")
@@ -101,14 +101,13 @@ def test_killing_workers_loses_no_job_and_repeats_only_what_was_in_hand(experime
 def test_killing_workers_that_run_a_hundred_jobs_at_once_loses_no_job(experiment: Experiment) -> None:
     seed = random.randrange(10**6)
     chance = random.Random(seed)
-    experiment.publish(4000)
     for tasks in (0, 1) * 4:
+        experiment.refill(2000)
         lease_s = experiment.target.lease_s
         doomed = experiment.start_worker(concurrency=100, tasks=tasks, lease_s=lease_s, job_s=0.05)
         time.sleep(chance.uniform(0, 0.2))
-        with experiment.fault_on(doomed, in_flight=4000):  # those at hand, too: how many, its speed decides
+        with experiment.fault_on(doomed, in_flight=2000):  # those at hand, too: how many, its speed decides
             doomed.kill()
-    assert len(experiment.finished) < 4000, "the kills came too late to tell anything"
     experiment.start_worker(concurrency=100, tasks=1, lease_s=experiment.target.lease_s)
     experiment.wait_until_drained()
     print(f"seed {seed}: {experiment.check()}")

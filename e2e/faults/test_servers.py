@@ -14,7 +14,8 @@ from ..recording_worker import REJECTED, SCHEMA
 from ..worker_process import eventually
 from .experiment import PRODUCER_RETRY_TIMEOUT_S, QUEUE, Experiment
 from .matrix import NO_LIMIT, NO_SERVER, ONLY_REDIS, row
-from .targets import LIMIT_S, ProcessTarget, RedisTarget, ServerTarget, Target
+from .server_targets import RedisTarget, ServerTarget
+from .targets import LIMIT_S, ProcessTarget, Target
 
 
 def server_of(experiment: Experiment) -> ServerTarget:
@@ -57,17 +58,18 @@ def test_killing_workers_and_the_broker_in_turn_loses_no_job(experiment: Experim
     target, lease_s, seed = server_of(experiment), 6.0, random.randrange(10**6)
     chance = random.Random(seed)
     target.sync_metadata()
-    experiment.publish(1000)
     deaths_of_the_broker = chance.sample(range(8), 3)
     for number in range(8):
+        experiment.refill(200)
         worker = experiment.start_worker(prefetch=5, lease_s=lease_s, publish_when_empty=True)
-        experiment.wait_until_run(10)
-        time.sleep(chance.uniform(0, 0.2))
-        if number in deaths_of_the_broker:
-            with experiment.producing(), experiment.fault_on(worker, in_flight=5):
-                target.server.kill()
-                target.server.start()
-                experiment.wait_until_run(1)
+        with experiment.producing():
+            experiment.wait_until_run(10)
+            time.sleep(chance.uniform(0, 0.2))
+            if number in deaths_of_the_broker:
+                with experiment.fault_on(worker, in_flight=5):
+                    target.server.kill()
+                    target.server.start()
+                    experiment.wait_until_run(1)
         with experiment.fault_on(worker, in_flight=5):
             worker.kill()
     experiment.start_worker(prefetch=5, lease_s=lease_s, publish_when_empty=True)

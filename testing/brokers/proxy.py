@@ -1,5 +1,6 @@
 """A TCP proxy that delays, cuts or silences connections."""
 
+import re
 import socket
 import struct
 import threading
@@ -36,17 +37,18 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
-        self._rules: list[tuple[bytes, Disruption]] = []
+        self._rules: list[tuple[re.Pattern[bytes], Disruption]] = []
         self._connections: list[_Connection] = []
         self._threads: list[threading.Thread] = []
         self.disrupted = 0
         """How many connections a rule was applied to."""
         self._run(self._accept)
 
-    def disrupt_next(self, needle: bytes, how: Disruption, *, times: int = 1) -> None:
+    def disrupt_next(self, needle: bytes | re.Pattern[bytes], how: Disruption, *, times: int = 1) -> None:
         """Disrupt the connection of each of the next requests that contain ``needle``."""
+        pattern = re.compile(re.escape(needle)) if isinstance(needle, bytes) else needle
         with self._lock:
-            self._rules += [(needle, how)] * times
+            self._rules += [(pattern, how)] * times
 
     def stop_disrupting(self) -> None:
         """Disrupt no further connection."""
@@ -67,6 +69,10 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cut all connections, and take no more."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -97,7 +103,7 @@ class Proxy:
         while data := connection.read(connection.client):
             with self._lock:
                 for rule in self._rules:
-                    if rule[0] in data:
+                    if rule[0].search(data):
                         self._rules.remove(rule)
                         connection.disruption = rule[1]
                         self.disrupted += 1

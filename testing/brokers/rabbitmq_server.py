@@ -26,6 +26,8 @@ HOW_TO_INSTALL = (
 _FOLDERS = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin")
 """Where the scripts are that don't change the user first, as those on Debian's PATH do."""
 _START_S = 180.0
+_CONTROL_S = 300.0
+"""How long a command of rabbitmqctl may take: it starts a node of its own, slowly on a busy machine."""
 MANAGEMENT = 10_000
 """How far above AMQP's port the management plugin listens."""
 _DENIED = (ProbableAccessDeniedError, ProbableAuthenticationError)
@@ -143,7 +145,7 @@ class PrivateRabbitMQ(PrivateServer):
             env=self.environment(),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=_CONTROL_S,
             check=False,
         )
         if done.returncode:
@@ -181,7 +183,7 @@ def _temporary_vhost(address: Address) -> Iterator[Address]:
             return False
         try:
             return not subprocess.run(
-                [program, "--quiet", *words], capture_output=True, timeout=30, check=False
+                [program, "--quiet", *words], capture_output=True, timeout=_CONTROL_S, check=False
             ).returncode
         except subprocess.TimeoutExpired:
             return False

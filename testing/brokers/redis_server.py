@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.connection import parse_url
 from redis.retry import Retry
 
-from mindtrace.jobs.adapters.redis import RedisClient, RedisResultStore
+from mindtrace.jobs.adapters.redis import RedisClient, RedisCoordinationStore, RedisResultStore
 
 from .private_server import NoServer, PrivateServer, free_port
 from .server_lookup import ServerLookup
@@ -58,6 +58,11 @@ class Address:
         """Connect a store of ours for another broker's results."""
         who = {"username": self.username, "password": self.password, "ssl": self.ssl}
         return RedisResultStore(self.host, self.port, self.db, namespace=namespace, **(who | options))
+
+    def coordination(self, namespace: str = "default", **options: Any) -> RedisCoordinationStore:
+        """Connect a coordination store of ours for another broker."""
+        who = {"username": self.username, "password": self.password, "ssl": self.ssl}
+        return RedisCoordinationStore(self.host, self.port, self.db, namespace=namespace, **(who | options))
 
     def admin(self) -> Redis:
         """Connect a plain driver, to inspect and to disturb."""

@@ -4,6 +4,7 @@ A test run starts one watchdog, which reads from a pipe what there is to end. Th
 ends, in whatever way. Run as a script, this file is the watchdog; it imports nothing of the project.
 """
 
+import atexit
 import os
 import shutil
 import signal
@@ -100,8 +101,17 @@ def _tell(what: str, value: object) -> None:
                 cwd="/",
                 start_new_session=True,  # so that Ctrl-C doesn't reach it
             )
+            atexit.register(_say_the_end, _watchdog)
         assert _watchdog.stdin is not None
         _watchdog.stdin.write(f"{what} {value}\n".encode())
+
+
+def _say_the_end(watchdog: subprocess.Popen[bytes]) -> None:
+    """Close the pipe in order, else Python warns of it and of the process that still runs."""
+    assert watchdog.stdin is not None
+    watchdog.stdin.close()
+    with suppress(subprocess.TimeoutExpired):  # a child of this run still has the pipe
+        watchdog.wait(5)
 
 
 def main() -> None:

@@ -17,10 +17,11 @@ from collections import Counter
 from pathlib import Path
 
 from job_audit import JobAudit, Totals
-from mindtrace.jobs import OrchestratorBackend, PublishStatus, QueueCounts
+from mindtrace.jobs import Orchestrator, OrchestratorBackend, PublishStatus, QueueCounts
 from mindtrace.jobs.application.backends import detect_backend
 from mindtrace.jobs.domain.errors import BackendUnavailable
 
+from .coordinated import SCHEDULE, Log, figures, find_faults, has_begun
 from .environment import ENVIRONMENTS, Environment, SoakFailed, SoakProcess
 from .faults import FaultInjector
 from .jobs import SCHEMA
@@ -33,7 +34,7 @@ _CONFIRMED = (PublishStatus.ACCEPTED, PublishStatus.DUPLICATE)
 _ALL = 10**6
 """More dead letters than a soak makes."""
 _TICK_S = 0.05
-_START_S = 60.0
+_START_S = 120.0
 _DRAIN_S = 300.0
 """How long what is left may take when the faults are over."""
 _MIN_S_FOR_GROWTH = 60.0
@@ -69,13 +70,21 @@ class Soak:
             self._injector.resume_all()
             wait_for_end(self._publisher)
             self._drain(backend)
+            beside = self._audit_coordinated()
             self._injector.stop_workers()
-            return [*self._audit(backend), *(self._find_growth() if seconds >= _MIN_S_FOR_GROWTH else [])]
+            return [
+                *self._audit(backend),
+                *beside,
+                *(self._find_growth() if seconds >= _MIN_S_FOR_GROWTH else []),
+            ]
 
     def _wait_until_at_work(self) -> None:
         """Have those that are sampled begin: what a start takes is no growth."""
         give_up = time.monotonic() + _START_S
-        while all(run.pid != self._injector.undisturbed.pid for run in self._environment.started.runs()):
+        pid, log = self._injector.undisturbed.pid, Log(self._environment.folder)
+        while all(run.pid != pid for run in self._environment.started.runs()) or not has_begun(
+            log.lines(), pid
+        ):
             self._publisher.has_ended()
             if self._injector.undisturbed.has_ended() or time.monotonic() > give_up:
                 raise SoakFailed(f"the worker has run nothing in {_START_S:g} s")
@@ -102,6 +111,22 @@ class Soak:
             if time.monotonic() > give_up:
                 raise SoakFailed(f"{_DRAIN_S:g} s after the last fault there are still {counts}")
             time.sleep(0.2)
+
+    def _audit_coordinated(self) -> list[str]:
+        """Wait for what was done beside the jobs, and return what is wrong with it."""
+        log, give_up = Log(self._environment.folder), time.monotonic() + _DRAIN_S
+        with Orchestrator(self._environment.coordinated_url) as jobs:
+            jobs.schedules.pause(SCHEDULE)
+            (schedule,) = jobs.schedules.list()
+        stopped = frozenset(pid for fault in self._injector.faults for pid in fault.stopped)
+        while wrong := find_faults(lines := log.lines(), log, schedule.last_slot, stopped):
+            if time.monotonic() > give_up or not any(
+                "never ran" in each or "slots" in each for each in wrong
+            ):
+                return wrong
+            time.sleep(0.5)
+        print(f"{self._name}: {figures(lines, log)}")
+        return []
 
     def _in_flight(self, backend: OrchestratorBackend, counts: QueueCounts) -> int:
         if counts.in_flight is not None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from brokers.postgresql_server import PrivatePostgreSQL
 from brokers.private_server import PrivateServer
@@ -98,6 +99,8 @@ class Environment:
     """How many more times a job may run that was in flight at a fault."""
     is_locked: Callable[[], bool] = lambda: False
     """Whether a process keeps all others from writing; where processes share a file, a stopped one may."""
+    store_url: str | None = None
+    """Where the coordination store is, if not at the backend."""
     started: ExecutionRecord = field(init=False)
     finished: ExecutionRecord = field(init=False)
     publish_log: Path = field(init=False)
@@ -108,13 +111,19 @@ class Environment:
         self.publish_log = self.folder / "publish_log"
         self.publish_log.touch()
 
+    @property
+    def coordinated_url(self) -> str:
+        """The URL of the backend with its coordination store."""
+        return self.url if self.store_url is None else f"{self.url}&store={quote(self.store_url, safe='')}"
+
     def worker(self) -> SoakProcess:
         """Start a worker."""
-        return self._start("worker", self.started.path, self.finished.path, PREFETCH)
+        files = (self.started.path, self.finished.path)
+        return self._start("worker", *files, PREFETCH, self.coordinated_url)
 
     def publisher(self, seed: int) -> SoakProcess:
         """Start the publisher."""
-        return self._start("publisher", self.publish_log, seed)
+        return self._start("publisher", self.publish_log, seed, self.coordinated_url)
 
     def _start(self, module: str, *arguments: object) -> SoakProcess:
         log = self.folder / f"{module}-{time.monotonic_ns()}.log"
@@ -165,7 +174,11 @@ def rabbitmq(folder: Path) -> Iterator[Environment]:
     server = PrivateRabbitMQ(folder).start()
     with ExitStack() as stack:
         stack.callback(server.kill)
-        yield Environment(f"{server.address.url}?heartbeat_s=2&prefetch={PREFETCH}", folder, server, stack, 3)
+        (folder / "store").mkdir()
+        store = PrivateRedis(folder / "store", appendonly="yes", appendfsync="always").start()
+        stack.callback(store.kill)
+        url = f"{server.address.url}?heartbeat_s=2&prefetch={PREFETCH}"
+        yield Environment(url, folder, server, stack, 3, store_url=store.url)
 
 
 @contextmanager

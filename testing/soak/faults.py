@@ -18,6 +18,8 @@ class Fault(NamedTuple):
     pids: frozenset[int]
     after: int
     """How many executions were recorded before it."""
+    stopped: frozenset[int] = frozenset()
+    """The processes that it has stand still for a while."""
 
     def in_flight(self, runs: Sequence[Execution]) -> set[str]:
         """Return the jobs that it may have hit: the last that each worker began, and its next."""
@@ -103,6 +105,8 @@ class FaultInjector:
                 self._note(what, [victim])
             case _:  # it must cost nothing
                 self._note(what, [])
+        if "stop" in what:
+            self.faults[-1] = self.faults[-1]._replace(stopped=frozenset([victim.pid]))
 
     def _replace(self, victim: SoakProcess) -> None:
         self._disturbed.remove(victim)

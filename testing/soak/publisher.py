@@ -1,6 +1,6 @@
 """The publisher of a soak: lets the backlog grow and shrink, until it is told to stop.
 
-    python -m soak.publisher URL PUBLISH_LOG SEED
+    python -m soak.publisher URL PUBLISH_LOG SEED COORDINATED_URL
 
 Writes a line for each job once the broker has answered: its id, the answer, and how many attempts it is to
 take.
@@ -13,9 +13,12 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
+from whole_lines import whole_lines
+
 from mindtrace.jobs import Orchestrator, PublishStatus, job_from_schema
 from mindtrace.jobs.domain.errors import BackendUnavailable
 
+from .coordinated_publisher import CoordinatedPublisher
 from .jobs import MAX_ATTEMPTS, SCHEMA, random_delay_s, random_input
 
 _PAUSE_S = 0.1
@@ -33,7 +36,7 @@ class Published(NamedTuple):
 
 def read_log(publish_log: Path) -> list[Published]:
     """What was published so far."""
-    lines = (line.split() for line in publish_log.read_text("ascii").splitlines())
+    lines = (line.split() for line in whole_lines(publish_log))
     return [Published(id_, PublishStatus(status), int(attempts)) for id_, status, attempts in lines]
 
 
@@ -52,17 +55,20 @@ def publish(orchestrator: Orchestrator, rng: random.Random) -> list[Published]:
 
 def main() -> None:
     """Publish."""
-    url, publish_log, seed = sys.argv[1:]
+    url, publish_log, seed, coordinated_url = sys.argv[1:]
     rng = random.Random(seed)
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     with (
         Orchestrator(url) as orchestrator,
+        Orchestrator(coordinated_url) as coordinated,
         Path(publish_log).open("a", encoding="ascii", buffering=1) as lines,
     ):
         orchestrator.register(SCHEMA)
+        beside = CoordinatedPublisher(coordinated, Path(publish_log).parent, random.Random(f"{seed} beside"))
         most = 0
         while not stopped.wait(_PAUSE_S):
+            beside.step()
             try:
                 waiting = orchestrator.count_queue_messages(SCHEMA.name)
             except BackendUnavailable:
@@ -74,6 +80,7 @@ def main() -> None:
             if most:
                 published = publish(orchestrator, rng)
                 lines.writelines(f"{each.id} {each.status} {each.attempts}\n" for each in published)
+        beside.end()
 
 
 if __name__ == "__main__":

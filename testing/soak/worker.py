@@ -1,6 +1,6 @@
 """A worker of a soak, as a user would write it: consumes until it is told to stop.
 
-python -m soak.worker URL STARTED FINISHED PREFETCH
+python -m soak.worker URL STARTED FINISHED PREFETCH COORDINATED_URL
 """
 
 import faulthandler
@@ -13,6 +13,7 @@ from job_audit import ExecutionRecord
 from mindtrace.jobs import Consumer, Job, Orchestrator, Reject
 from mindtrace.jobs.domain.errors import BackendUnavailable
 
+from .coordinated import coordinating
 from .jobs import LEASE_S, SCHEMA, SoakInput, SoakOutput
 
 
@@ -45,8 +46,12 @@ class Runner(Consumer):
 def main() -> None:
     """Consume."""
     faulthandler.register(signal.SIGUSR1)  # tells where it hangs
-    url, started, finished, prefetch = sys.argv[1:]
-    with Orchestrator(url) as orchestrator, Runner(started, finished) as runner:
+    url, started, finished, prefetch, coordinated_url = sys.argv[1:]
+    with (
+        Orchestrator(url) as orchestrator,
+        coordinating(coordinated_url, Path(started).parent),
+        Runner(started, finished) as runner,
+    ):
         while True:
             try:
                 runner.connect(orchestrator, lease_s=LEASE_S, prefetch=int(prefetch), poll_timeout_s=1.0)

@@ -13,9 +13,11 @@ from mindtrace.jobs import (
     Orchestrator,
     OrchestratorBackend,
     PostgreSQLClient,
+    PostgreSQLCoordinationStore,
     PostgreSQLResultStore,
     RabbitMQClient,
     RedisClient,
+    RedisCoordinationStore,
     RedisResultStore,
     ResultStore,
     SQLiteClient,
@@ -110,6 +112,22 @@ CLIENTS: dict[str, tuple[Any, str, str]] = {
         "amqp://a%3Ab@a:1,[::1]:2/my%2Fhost?namespace=n&prefetch=adaptive&heartbeat_s=7"
         "&results=redis%3A%2F%2Flocalhost%3A6379%2F0%3Fnamespace%3Dr",
         "amqp://a%3Ab:p%40ss",
+    ),
+    "RabbitMQ with a store in Redis": (
+        lambda: RabbitMQClient(store=RedisCoordinationStore(password=ODD, namespace="r")),
+        "amqp://guest@localhost:5672?namespace=default&prefetch=1&heartbeat_s=15"
+        "&store=redis%3A%2F%2Flocalhost%3A6379%2F0%3Fnamespace%3Dr",
+        "amqp://guest:guest@localhost:5672?",
+    ),
+    "RabbitMQ with a store in PostgreSQL and results in Redis": (
+        lambda: RabbitMQClient(
+            results=RedisResultStore(password=ODD, namespace="r"),
+            store=PostgreSQLCoordinationStore("db", password=ODD, namespace="p"),
+        ),
+        "amqp://guest@localhost:5672?namespace=default&prefetch=1&heartbeat_s=15"
+        "&results=redis%3A%2F%2Flocalhost%3A6379%2F0%3Fnamespace%3Dr"
+        "&store=postgresql%3A%2F%2Fdb%3A5432%2Fpostgres%3Fnamespace%3Dp",
+        "amqp://guest:guest@localhost:5672?",
     ),
     "RabbitMQ with results in PostgreSQL": (
         lambda: RabbitMQClient(results=PostgreSQLResultStore("db", password=ODD, namespace="r")),

@@ -166,6 +166,8 @@ def test_a_password_is_never_shown(install: Install, url: str) -> None:
 
 STORE = (
     "from mindtrace.jobs import LocalClient, ResultStore\n"
+    "class Records:\n"
+    "    def __init__(self, url): self.url = url\n"
     "class Store(ResultStore):\n"
     "    def __init__(self, url): self.url = url\n"
     "    def put(self, queue, ended): pass\n"
@@ -173,58 +175,84 @@ STORE = (
     "    def forget(self, queue, ids=None): pass\n"
     "    def close(self): pass\n"
     "class Pair(LocalClient): pass\n"
-    "def make(url, *, results=None):\n"
+    "def make(url, *, results=None, store=None):\n"
     "    pair = Pair()\n"
-    "    pair.said, pair.results = url, results\n"
+    "    pair.said, pair.stores = url, {'results': results, 'store': store}\n"
     "    return pair\n"
 )
-STORE_ENTRY = "[mindtrace.jobs.results]\nacme = acme_jobs:Store\n"
+STORE_ENTRIES = (
+    "[mindtrace.jobs.results]\nacme = acme_jobs:Store\n"
+    "[mindtrace.jobs.coordination]\nacme = acme_jobs:Records\nother = acme_jobs:Records\n"
+)
+ENCODED = "acme%3A%2F%2Fu%3Ap%2540s%40there%3Fc%3D1%26d"
+DECODED = "acme://u:p%40s@there?c=1&d"
+
+
+def stores_of(backend: Any) -> dict[str, tuple[str, str]]:
+    """The class and the URL of each store that an adapter was given."""
+    given = {word: store for word, store in backend.stores.items() if store is not None}
+    return {word: (type(store).__name__, store.url) for word, store in given.items()}
 
 
 @pytest.mark.parametrize(
-    ("url", "said", "store"),
+    ("url", "said", "stores"),
     [
-        ("acme://host?results=acme://there", "acme://host", "acme://there"),
+        ("acme://host?results=acme://there", "acme://host", {"results": ("Store", "acme://there")}),
+        (f"acme://host?a=1&results={ENCODED}&b=2", "acme://host?a=1&b=2", {"results": ("Store", DECODED)}),
+        ("acme://host?a=1", "acme://host?a=1", {}),
+        ("acme://host?storey=1&restore=2", "acme://host?storey=1&restore=2", {}),
         (
-            "acme://host?a=1&results=acme%3A%2F%2Fu%3Ap%2540s%40there%3Fc%3D1%26d&b=2",
-            "acme://host?a=1&b=2",
-            None,
+            f"acme://host?store={ENCODED}&b=2",
+            "acme://host?b=2",
+            {"results": ("Store", DECODED), "store": ("Records", DECODED)},
         ),
-        ("acme://host?a=1", "acme://host?a=1", ""),
+        (
+            "acme://host?store=acme://here&results=acme://there",
+            "acme://host",
+            {"results": ("Store", "acme://there"), "store": ("Records", "acme://here")},
+        ),
+        ("acme://host?store=other://there", "acme://host", {"store": ("Records", "other://there")}),
     ],
 )
-def test_a_url_names_the_store_of_its_results(
-    install: Install, url: str, said: str, store: str | None
+def test_a_url_names_the_stores_of_its_backend(
+    install: Install, url: str, said: str, stores: dict[str, tuple[str, str]]
 ) -> None:
-    """By a URL of its own; an adapter is given both, and need know no other."""
-    install(STORE, "acme = acme_jobs:make", more=STORE_ENTRY)
+    """By URLs of their own; an adapter is given both, and need know no other.
+
+    A coordination store has the results, too, if it can, and nothing else says where they are.
+    """
+    install(STORE, "acme = acme_jobs:make", more=STORE_ENTRIES)
 
     backend: Any = Orchestrator(url).backend
 
     assert backend.said == said
-    wanted = "acme://u:p%40s@there?c=1&d" if store is None else store
-    assert ("" if backend.results is None else backend.results.url) == wanted
+    assert stores_of(backend) == stores
 
 
 @pytest.mark.parametrize(
-    ("results", "message"),
+    ("query", "message"),
     [
         (
-            "nosuch://:hunter2@host",
+            "results=nosuch://:hunter2@host",
             "no result store for nosuch:// is installed; registered: acme://, postgres",
         ),
-        ("hunter2", "results= must be a URL; registered: acme://, postgres"),
-        ("", "results= must be a URL; registered: acme://, postgres"),
+        ("results=hunter2", "results= must be a URL; registered: acme://, postgres"),
+        ("results=", "results= must be a URL; registered: acme://, postgres"),
+        (
+            "store=nosuch://:hunter2@host",
+            "no coordination store for nosuch:// is installed; registered: acme://, other://, postgres",
+        ),
+        ("store=hunter2", "store= must be a URL; registered: acme://, other://, postgres"),
     ],
 )
 def test_a_store_that_is_not_there_is_named_without_its_password(
-    install: Install, results: str, message: str
+    install: Install, query: str, message: str
 ) -> None:
     """With those that are (SEC-3)."""
-    install(STORE, "acme = acme_jobs:make", more=STORE_ENTRY)
+    install(STORE, "acme = acme_jobs:make", more=STORE_ENTRIES)
 
     with pytest.raises(UnknownBackend) as raised:
-        Orchestrator(f"acme://host?results={results}")
+        Orchestrator(f"acme://host?{query}")
 
     assert message in str(raised.value)
     assert "hunter2" not in "".join(traceback.format_exception(raised.value))
@@ -242,9 +270,22 @@ def test_an_adapter_that_takes_no_store_reads_its_url_as_it_is(install: Install)
         "acme = acme_jobs:make",
     )
 
-    backend: Any = Orchestrator("acme://host?results=nosuch://x").backend
+    backend: Any = Orchestrator("acme://host?results=nosuch://x&store=nosuch://y").backend
 
-    assert backend.said == "acme://host?results=nosuch://x"
+    assert backend.said == "acme://host?results=nosuch://x&store=nosuch://y"
+
+
+def test_an_adapter_that_takes_one_kind_of_store_is_given_no_other(install: Install) -> None:
+    """The other word stays in its URL."""
+    only_store = STORE.replace("results=None, store=None", "store=None").replace(
+        "results, 'store'", "None, 'store'"
+    )
+    install(only_store, "acme = acme_jobs:make", more=STORE_ENTRIES)
+
+    backend: Any = Orchestrator("acme://host?results=acme://a&store=acme://b").backend
+
+    assert backend.said == "acme://host?results=acme://a"
+    assert stores_of(backend) == {"store": ("Records", "acme://b")}
 
 
 def test_a_backend_made_of_a_url_is_closed_with_its_orchestrator(schema: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, Orchestrator, Reject, job_from_schema
+from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, Orchestrator, Reject, Unique, job_from_schema
 from mindtrace.jobs.domain import errors
 from mindtrace.jobs.domain.envelope import decode
 from mindtrace.jobs.domain.errors import JobsError
@@ -72,6 +72,8 @@ class World:
     """Connected to ``near``."""
     dead_id: str
     """A job of ``far`` that is dead."""
+    cancelled_id: str
+    """A job of ``far`` that was cancelled."""
 
     def publish(self, job: Any, **settings: Any) -> str:
         return self.near.publish("points", job, **settings)
@@ -98,11 +100,21 @@ def world(
     orchestrator.publish("notes", orchestrator.job("notes", {"text": ""}, id="w"))
     dead_id = far.publish("points", {})
     make_consumer(refuse, to=far).consume(1)
-    return World(orchestrator, far, line, schema, make_consumer(), dead_id)
+    cancelled_id = far.publish("points", {})
+    far.cancel("points", cancelled_id)
+    return World(orchestrator, far, line, schema, make_consumer(), dead_id, cancelled_id)
 
 
 def refuse(job: Job[Any]) -> None:
     raise Reject("no such thing")
+
+
+def replaced_result(orchestrator: Orchestrator) -> Any:
+    orchestrator.register(JobSchema("newest", Note, unique=Unique(replace=True)))
+    for job_id in ("early", "late"):
+        orchestrator.publish("newest", orchestrator.job("newest", {"text": ""}, id=job_id))
+    orchestrator.receive_message("newest")
+    return orchestrator.result("newest", "early")
 
 
 def closed(schema: JobSchema[Any, Any]) -> Orchestrator:
@@ -132,6 +144,11 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
         errors.QueueNotFound,
         "queue 'nowhere': not declared; register its schema first",
         lambda w: w.near.count_queue_messages("nowhere"),
+    ),
+    "a schedule that nobody defined": (
+        errors.ScheduleNotFound,
+        "schedule 'nightly': not defined",
+        lambda w: w.near.schedules.pause("nightly"),
     ),
     "a consumer of an unknown schema": (
         errors.SchemaNotRegistered,
@@ -366,6 +383,16 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
         errors.JobFailed,
         "no such thing",
         lambda w: w.far.result("points", w.dead_id),
+    ),
+    "the result of a job that was replaced": (
+        errors.JobReplaced,
+        "job early: didn't run: job late, published later, took its place",
+        lambda w: replaced_result(w.near),
+    ),
+    "the result of a cancelled job": (
+        errors.JobCancelled,
+        "it was cancelled",
+        lambda w: w.far.result("points", w.cancelled_id),
     ),
     "changing a job": (
         errors.ImmutableJob,

@@ -10,6 +10,22 @@ from mindtrace.jobs.domain.errors import BackendUnavailable
 from mindtrace.jobs.ports import Message
 
 
+def test_a_job_that_was_in_the_queue_before_is_not_counted_as_published(
+    orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an adapter may answer that sent a batch twice."""
+    monkeypatch.setattr(
+        orchestrator,
+        "publish_batch",
+        lambda *_, **__: [
+            PublishOutcome("a", PublishStatus.DUPLICATE),
+            PublishOutcome("b", PublishStatus.ACCEPTED),
+        ],
+    )
+    report = bulk_publish(orchestrator, "points", [b"{}"] * 2)
+    assert (report.lines, report.published, report.standing, report.is_whole) == (2, 1, 0, True)
+
+
 def test_lines_that_could_not_be_sent_are_told_and_cost_no_other(
     client: LocalClient, orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.application.consuming.in_flight import InFlight
 from mindtrace.jobs.application.signals.graceful_stop import SecondSignal
 from mindtrace.jobs.domain.errors import InvalidJob
-from mindtrace.jobs.ports import Ack, Delivery
+from mindtrace.jobs.ports import Ack, Delivery, Settlement
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -473,9 +473,12 @@ def test_a_job_that_must_run_alone_is_seen_behind_others() -> None:
     def delivery(number: int, crashes: int = 0) -> Delivery:
         return Delivery(f"job-{number}", b"", f"r.{number}", 1, 1, crashes, 60.0)
 
+    def never_refused(_delivery: Delivery, ack: Ack) -> Settlement:
+        raise AssertionError(f"{ack} publishes nothing")
+
     with LocalClient() as client:
         client.declare(Queue("points"))
-        in_flight = InFlight(client.open_consumer("points"), logging.getLogger("test"))
+        in_flight = InFlight(client.open_consumer("points"), logging.getLogger("test"), never_refused)
         in_flight.add([delivery(1), delivery(2, crashes=1)])
         assert in_flight.has_suspect
         assert in_flight.start_suspect() is None

@@ -4,15 +4,30 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from mindtrace.jobs import Consumer, Job, LocalClient, Orchestrator, Reject, RetryLater, job_from_schema
+from mindtrace.jobs import (
+    Consumer,
+    Job,
+    JobInput,
+    JobSchema,
+    Limit,
+    LocalClient,
+    Orchestrator,
+    Reject,
+    RetryLater,
+    Scheduler,
+    Unique,
+    job_from_schema,
+)
+from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.application.job_logging import JobLogger
 from mindtrace.jobs.application.signals.graceful_stop import SecondSignal
 from mindtrace.jobs.domain.errors import QueueNotFound
-from mindtrace.jobs.ports import Attempt, Observer, Outcome
+from mindtrace.jobs.ports import Attempt, Observer, Outcome, SlotOutcome
 
 MakeConsumer = Callable[..., Consumer]
 
@@ -28,6 +43,18 @@ class Recording(Observer):
 
     def polled(self, queue: str, received: int) -> None:
         self.seen.append(("polled", queue, received))
+
+    def held_back(self, queue: str, count: int) -> None:
+        self.seen.append(("held back", queue, count))
+
+    def stood(self, queue: str, count: int) -> None:
+        self.seen.append(("stood", queue, count))
+
+    def replaced(self, queue: str, count: int) -> None:
+        self.seen.append(("replaced", queue, count))
+
+    def slot(self, queue: str, outcome: SlotOutcome) -> None:
+        self.seen.append((outcome.value, queue))
 
     def started(self, queue: str, job: Job[Any]) -> None:
         self.seen.append(("started", queue, job.headers.get("traceparent")))
@@ -46,6 +73,9 @@ class Broken(Observer):
         raise ZeroDivisionError
 
     def polled(self, queue: str, received: int) -> None:
+        raise self.raised
+
+    def stood(self, queue: str, count: int) -> None:
         raise self.raised
 
     def started(self, queue: str, job: Job[Any]) -> None:
@@ -75,6 +105,70 @@ def test_each_attempt_is_seen_from_its_publish_to_its_end(
     assert started == ("started", "points", "00-1-2-01")
     assert attempt[:4] == ("points", job_id, 1, Outcome.DONE)
     assert attempt.duration_s >= 0
+
+
+def of_kinds(observer: Recording, *kinds: str) -> list[Any]:
+    return [each for each in observer.seen if each[0] in kinds]
+
+
+class Point(JobInput):
+    x: float = 0.0
+
+
+def test_unique_jobs_that_met_another_are_seen(client: LocalClient) -> None:
+    observer = Recording()
+    first, newest = (
+        JobSchema(name, Point, unique=Unique(by="x", replace=name == "newest"))
+        for name in ("first", "newest")
+    )
+    orchestrator = watched(client, first, Broken(), observer)
+    orchestrator.register(newest)
+    for queue in ("first", "newest"):
+        orchestrator.publish(queue, Point())
+        orchestrator.publish_batch(queue, [Point(), Point(), Point(x=1)])
+        orchestrator.publish(queue, Point())
+    assert of_kinds(observer, "stood", "replaced") == [
+        *(("stood", "first", 2), ("stood", "first", 1)),
+        *(("replaced", "newest", 2), ("replaced", "newest", 1)),
+    ]
+
+
+def test_slots_are_seen_with_what_became_of_them(clock: ManualClock, schema: Any) -> None:
+    observer, hour = Recording(), timedelta(hours=1)
+    with LocalClient(clock=clock) as client:
+        orchestrator = watched(client, schema, observer)
+        orchestrator.register(JobSchema("gone", Point))
+        orchestrator.schedule("hourly", "points", every=hour)
+        orchestrator.schedule("skipping", "points", every=hour, misfire="skip", grace_s=1)
+        orchestrator.schedule("without", "gone", every=hour)
+        orchestrator.delete_queue("gone")
+        scheduler = Scheduler(orchestrator)
+        assert scheduler._pass() > 0
+        assert of_kinds(observer, "published", "missed", "failed") == []
+        clock.advance(3600 * 3)
+        scheduler._pass()
+    assert of_kinds(observer, "published", "missed", "failed") == [
+        *(("missed", "points"), ("published", "points")),
+        *(("missed", "points"), ("failed", "gone")),
+    ]
+
+
+def test_jobs_that_must_wait_for_a_limit_are_seen(
+    client: LocalClient, schema: Any, make_consumer: MakeConsumer
+) -> None:
+    observer = Recording()
+    limited = JobSchema("points", schema.input, schema.output, concurrency_limit=Limit(1))
+    orchestrator = watched(client, limited, observer)
+    orchestrator.publish_batch("points", [{"x": 1}, {"x": 2}])
+    other = make_consumer(lambda job: None, to=orchestrator, poll_timeout_s=0.01)
+
+    def wait_beside(job: Job[Any]) -> None:
+        assert other.consume(1) == 0
+
+    consumer = make_consumer(wait_beside, to=orchestrator, poll_timeout_s=0.01, prefetch=1)
+    assert consumer.consume(1) == 1
+    assert of_kinds(observer, "held back") == [("held back", "points", 1)]
+    assert other.consume(1) == 1
 
 
 @pytest.mark.parametrize(

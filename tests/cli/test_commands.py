@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 
 from mindtrace.jobs import Consumer, Job, Orchestrator, Reject, RetryLater
+from mindtrace.jobs.application.tools import drain
+from mindtrace.jobs.errors import BackendUnavailable
+from mindtrace.jobs.ports import Ack
 
 from .conftest import Command
 
@@ -87,6 +91,29 @@ def test_publish_validates_a_file_where_the_schema_is_given(
     assert "path: Input should be a valid string" in told["bad"][0]["error"]
 
 
+def test_publish_tells_duplicates_of_unique_jobs_apart(
+    command: Command, orchestrator: Orchestrator, folder: Path
+) -> None:
+    folder.joinpath("once.py").write_text(
+        "from mindtrace.jobs import JobInput, JobSchema, Unique\n"
+        "class Image(JobInput):\n    path: str\n"
+        "ONCE = JobSchema('once', Image, unique=Unique(by='path'))\n",
+        "utf-8",
+    )
+    lines = ['{"path": "a"}', '{"path": "b"}', '{"path": "a"}', '{"path": "a"}']
+    folder.joinpath("jobs.jsonl").write_text("\n".join(lines), "utf-8")
+    words = ("publish", "once", "--file", "jobs.jsonl", "--schema", "once:ONCE")
+    answer = command(*words)
+    assert answer.code == 0
+    assert answer.out.startswith("published 2 of 4 jobs in ")
+    assert answer.out.endswith("; 2 duplicates of unique jobs\n")
+    answer = command("--json", *words)
+    assert answer.code == 0
+    told = answer.json
+    assert [told[key] for key in ("accepted", "duplicate", "standing", "rejected")] == [0, 4, 4, 0]
+    assert orchestrator.counts("once").ready == 2
+
+
 # -- queues, purge --------------------------------------------------------------------------------
 
 
@@ -105,6 +132,7 @@ def test_queues_counts_the_jobs_by_state(command: Command, inspect: Orchestrator
             "dead": 0,
             "rate": None,
             "progress": {},
+            "paused": None,
         }
     ]
 
@@ -127,6 +155,91 @@ def test_queues_shows_the_progress_of_jobs(command: Command, inspect: Orchestrat
     work(inspect, handler)
 
     assert f"inspect/{job_id}: 1/4 (25%)" in seen[0]
+
+
+def test_a_queue_is_paused_and_resumed(command: Command, inspect: Orchestrator) -> None:
+    answer = command("pause", "inspect", "--reason", "the disk is [full]")
+    assert answer.code == 0
+    assert answer.out.startswith("inspect is paused since ")
+    assert answer.out.endswith(": the disk is [full]\n")
+    assert answer.out in command("queues").out
+    (view,) = command("queues", "--json").json
+    assert view["paused"]["reason"] == "the disk is [full]"
+    assert "mindtrace-jobs resume inspect" in command("doctor").out
+
+    assert command("resume", "inspect").out == "inspect goes on\n"
+    assert command("resume", "inspect").out == "inspect wasn't paused\n"
+    assert command("resume", "inspect", "--json").json == {"was_paused": False}
+    assert inspect.paused("inspect") is None
+    for name in ("pause", "resume"):
+        assert command(name, "inpsect").code == 4
+
+
+def test_jobs_are_cancelled(command: Command, inspect: Orchestrator) -> None:
+    waiting, running, done = (inspect.publish("inspect", {"path": path}) for path in "abc")
+    assert command("cancel", "inspect", waiting).out == f"{waiting}: cancelled\n"
+    consumer = inspect.backend.open_consumer("inspect")
+    deliveries = consumer.receive(2, 0)
+    consumer.settle([Ack(each.receipt) for each in deliveries if each.id == done])
+
+    answer = command("cancel", "inspect", waiting, running)
+    assert (answer.code, answer.out) == (0, f"{waiting}: cancelled\n{running}: runs, and is asked to end\n")
+    late = command("cancel", "inspect", running, done)
+    assert (late.code, late.out.splitlines()[1]) == (1, f"{done}: too late: it is done or dead")
+    unknown = command("cancel", "inspect", done, "never", "--json")
+    assert (unknown.code, unknown.json) == (4, {done: "too late", "never": "unknown"})
+    assert command("result", waiting, "--queue", "inspect").code == 1
+    assert command("cancel", "inpsect", waiting).code == 4
+    assert command("cancel", "inspect").code == 2
+    consumer.close()
+
+
+def test_queues_are_counted_while_the_store_of_their_pauses_is_away(
+    command: Command, inspect: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On RabbitMQ that is another system."""
+
+    def away(*_: Any) -> Any:
+        raise BackendUnavailable("no Redis answers")
+
+    monkeypatch.setattr(Orchestrator, "pauses", away)
+    answer = command("queues", "inspect")
+    assert (answer.code, "isn't known: no Redis answers" in answer.out) == (0, True)
+    (view,) = command("queues", "inspect", "--json").json
+    assert (view["ready"], view["paused"], view["pause_error"]) == (0, None, "no Redis answers")
+
+
+def test_pause_waits_for_the_jobs_that_run(
+    command: Command, inspect: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job ends while it waits, so that it looks more than once."""
+    inspect.publish("inspect", {"path": "a"})
+    consumer = inspect.backend.open_consumer("inspect")
+    (delivery,) = consumer.receive(1, 0)
+    looks: list[float] = []
+
+    def look(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            consumer.settle([Ack(delivery.receipt)])
+
+    monkeypatch.setattr(drain, "SEEN_S", 0.0)
+    monkeypatch.setattr(drain, "sleep", look)
+    assert command("pause", "inspect", "--drain", "--json").json["reason"] is None
+    assert len(looks) == 3
+    consumer.close()
+    assert inspect.resume("inspect")
+
+
+def test_pause_cannot_wait_where_jobs_that_run_are_not_counted(
+    command: Command, inspect: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    able = replace(inspect.backend.capabilities, counts_in_flight=False)
+    monkeypatch.setattr(type(inspect.backend), "capabilities", property(lambda client: able))
+    answer = command("pause", "inspect", "--drain")
+    assert answer.code != 0
+    assert "can't count the jobs that run" in answer.err
+    assert inspect.paused("inspect") is None
 
 
 def test_purge_drops_what_waits(command: Command, inspect: Orchestrator) -> None:

@@ -92,6 +92,8 @@ def test_a_setting_that_makes_no_sense_shows_no_secret(monkeypatch: pytest.Monke
         ("amqp://u:swordfish@h/%2F?results=redis://u:swordfish@h/0", "amqp://***@h/%2F"),
         ("amqp://u:swordfish@h/v?results=redis%3A%2F%2Fu%3Aswordfish%40h", "amqp://***@h/v"),
         ("amqp://u:swordfish@h/v?results=redis://u:sword&fish@h/0", "amqp://***"),
+        ("amqp://u:swordfish@h/v?store=redis://u:swordfish@h/0&namespace=n", "amqp://***@h/v?namespace=n"),
+        ("amqp://u:swordfish@h/v?store=redis://u:sword&fish@h/0", "amqp://***"),
         ("sqlite:///jobs.db", "sqlite:///jobs.db"),
         ("sqlite:////var/my jobs/a[1].db?password=swordfish", "sqlite:////var/my jobs/a[1].db"),
         ("memory://", "memory://"),

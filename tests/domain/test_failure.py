@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mindtrace.jobs.domain.bounds import MAX_FAILURE_CHARS, truncate_error
 from mindtrace.jobs.domain.failure import FailureReport, decode_failure, encode_failure
-from mindtrace.jobs.domain.limits import MAX_FAILURE_CHARS, truncate_error
 
 MOMENT = datetime(2026, 11, 26, 12, 30, 15, 125000, tzinfo=UTC)
 TRACEBACK = 'Traceback (most recent call last):\n  File "tasks.py", line 7, in run\nValueError: no threes'

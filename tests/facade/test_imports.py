@@ -22,6 +22,7 @@ LAZY = {
     "SQLiteConsumerBackend": "sqlite",
     "RedisClient": "redis",
     "RedisConsumerBackend": "redis",
+    "RedisCoordinationStore": "redis",
     "RedisResultStore": "redis",
     "RabbitMQClient": "rabbitmq",
     "RabbitMQConsumerBackend": "rabbitmq",

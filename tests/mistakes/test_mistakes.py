@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 from uuid import uuid4
 
 import pytest
-from pydantic import BaseModel, Field, RootModel
+from pydantic import BaseModel, Field, RootModel, create_model
 
 from mindtrace.jobs import (
     AnyJSON,
@@ -28,18 +28,21 @@ from mindtrace.jobs import (
     Orchestrator,
     OrchestratorBackend,
     RabbitMQClient,
+    Rate,
     RedisClient,
     RedisResultStore,
     RetryLater,
     RetryPolicy,
+    Scheduler,
     SQLiteClient,
+    Unique,
     errors,
     job_from_schema,
     job_handler,
 )
 from mindtrace.jobs.cli.errors import BadUsage
 from mindtrace.jobs.cli.loading import load_maker, load_schema
-from mindtrace.jobs.domain.limits import MAX_BODY_BYTES
+from mindtrace.jobs.domain.bounds import MAX_BODY_BYTES
 
 NOBODYS_PORT = 1
 """Nothing listens there."""
@@ -107,6 +110,10 @@ class Swapped(Consumer[Report, Image]):  # type: ignore[type-var]
 class OwnInit(Inspector):
     def __init__(self) -> None:
         self.model = "resnet"
+
+
+class ScheduledByText(Inspector):
+    schedule = "0 3 * * *"  # type: ignore[assignment]
 
 
 class OddPolicy(Inspector):
@@ -320,6 +327,11 @@ NAMES: dict[str, Row] = {
         "pass the job's id",
         lambda w: w.jobs.result("inspect", w.jobs.job("inspect", {"path": "a.png"})),  # type: ignore[call-overload]
     ),
+    "a handle as an id": (
+        errors.InvalidName,
+        "pass its id",
+        lambda w: w.jobs.cancel("inspect", w.jobs.queue(SCHEMA).publish({"path": "a.png"})),  # type: ignore[arg-type]
+    ),
     "a UUID as an id": (
         errors.InvalidName,
         "convert it with str(…)",
@@ -462,6 +474,38 @@ SCHEMAS: dict[str, Row] = {
         errors.QueueConflict,
         "declare it as it is, or delete it first",
         lambda w: w.jobs.register(SCHEMA, "priority"),
+    ),
+    "unique by a field that isn't": (
+        errors.InvalidSchema,
+        "unique by 'pth', but Image has the fields path",
+        lambda w: JobSchema("new", Image, unique=Unique(by=("pth",))),
+    ),
+    "a rate of the class": (
+        errors.InvalidInput,
+        "Hasty.rate: belongs to the schema, as in JobSchema(…, rate=Rate(",
+        lambda w: type("Hasty", (Consumer,), {"rate": Rate(5, per_s=1), "run": lambda self, job: None})(
+            "new"
+        ),
+    ),
+    "unique by a model's field": (
+        errors.InvalidSchema,
+        'pass the name of an input field, such as by="path", or a tuple of names',
+        lambda w: Unique(by=Image.model_fields["path"]),  # type: ignore[arg-type]
+    ),
+    "unique by a set": (
+        errors.InvalidSchema,
+        "use a sorted list, have a @field_serializer sort it, or name other fields in by",
+        lambda w: JobSchema("new", create_model("Tags", tags=(set[str], ...)), unique=Unique()),
+    ),
+    "a zone that each machine has": (
+        errors.InvalidInput,
+        "is another on each machine, and any may publish the slots: name the zone",
+        lambda w: w.jobs.schedule("new", "images", cron="0 3 * * *", timezone="localtime"),
+    ),
+    "unique in place of how": (
+        errors.InvalidSchema,
+        'must be a Unique, such as Unique(by="path")',
+        lambda w: JobSchema("new", Image, unique=True),  # type: ignore[arg-type]
     ),
 }
 
@@ -737,6 +781,11 @@ BACKENDS: dict[str, Row] = {
         "pass a ResultStore, such as RedisResultStore(…)",
         lambda w: RabbitMQClient(results="redis://localhost"),  # type: ignore[arg-type]
     ),
+    "a URL as a coordination store": (
+        errors.InvalidInput,
+        "pass a CoordinationStore, such as RedisCoordinationStore(…)",
+        lambda w: RabbitMQClient(store="redis://localhost"),  # type: ignore[arg-type]
+    ),
     "a host as a backend": (
         errors.UnknownBackend,
         "a backend URL starts with a scheme, such as memory://",
@@ -878,6 +927,11 @@ BACKENDS: dict[str, Row] = {
         "RabbitMQClient(results=RedisResultStore(...))",
         lambda w: RabbitMQClient("127.0.0.1", NOBODYS_PORT).result("inspect", "a"),
     ),
+    "coordination on RabbitMQ": (
+        errors.UnsupportedCapability,
+        "give RabbitMQ one by URL: amqp://host?store=redis://host",
+        lambda w: RabbitMQClient("127.0.0.1", NOBODYS_PORT).coordination,
+    ),
     "a result store that isn't there": (
         errors.BackendUnavailable,
         "is it running? Start one with: redis-server",
@@ -922,7 +976,65 @@ COMMANDS: dict[str, Row] = {
     ),
 }
 
-TABLE = {**NAMES, **SCHEMAS, **JOBS, **CONSUMERS, **BACKENDS, **COMMANDS}
+
+def scheduling(**options: Any) -> Callable[[World], Any]:
+    return lambda w: w.jobs.schedule("nightly", "inspect", {"path": "a"}, **options)
+
+
+SCHEDULES: dict[str, Row] = {
+    "a schedule that never comes": (
+        errors.InvalidInput,
+        "give either cron= or every=",
+        scheduling(),
+    ),
+    "a cron expression with seconds": (
+        errors.InvalidInput,
+        "must have five fields, minute hour day month weekday, such as",
+        scheduling(cron="0 0 3 * * *"),
+    ),
+    "a field of a cron expression that is out of range": (
+        errors.InvalidInput,
+        "Bad hour; the fields are minute hour day month weekday",
+        scheduling(cron="0 24 * * *"),
+    ),
+    "a city in place of a time zone": (
+        errors.InvalidInput,
+        'use a name such as "Europe/Vienna"',
+        scheduling(cron="0 3 * * *", timezone="Vienna"),
+    ),
+    "an interval in seconds": (
+        errors.InvalidInput,
+        "must be a timedelta, as timedelta(minutes=5)",
+        scheduling(every=300),
+    ),
+    "an unknown misfire": (
+        errors.InvalidInput,
+        'must be "skip", "latest" or "all"',
+        scheduling(every=timedelta(hours=1), misfire="once"),
+    ),
+    "a schedule without the payload that its model needs": (
+        errors.InvalidPayload,
+        "path",
+        lambda w: w.jobs.schedule("nightly", "inspect", cron="0 3 * * *"),
+    ),
+    "an expression as a class's schedule": (
+        errors.InvalidInput,
+        'must be Cron("0 3 * * *") or Every(timedelta(minutes=5))',
+        lambda w: w.connected(ScheduledByText()),
+    ),
+    "a schedule that nobody defined": (
+        errors.ScheduleNotFound,
+        "schedules.list() has those that are",
+        lambda w: w.jobs.schedules.pause("nightly"),
+    ),
+    "a URL in place of a scheduler's orchestrator": (
+        errors.InvalidInput,
+        "pass an Orchestrator, as in Scheduler(Orchestrator(url))",
+        lambda w: Scheduler("redis://localhost"),  # type: ignore[arg-type]
+    ),
+}
+
+TABLE = {**NAMES, **SCHEMAS, **JOBS, **CONSUMERS, **BACKENDS, **COMMANDS, **SCHEDULES}
 
 
 @pytest.mark.parametrize(("error", "remedy", "make"), TABLE.values(), ids=TABLE)
@@ -946,7 +1058,7 @@ def test_a_mistake_is_answered_with_its_remedy(
 
 
 def test_the_table_has_a_row_for_each_of_many_mistakes() -> None:
-    assert len(TABLE) == sum(map(len, (NAMES, SCHEMAS, JOBS, CONSUMERS, BACKENDS, COMMANDS))) >= 60
+    assert len(TABLE) == sum(map(len, (NAMES, SCHEMAS, JOBS, CONSUMERS, BACKENDS, COMMANDS, SCHEDULES))) >= 60
 
 
 def test_a_payload_of_any_json_needs_no_model(world: World) -> None:

@@ -26,6 +26,7 @@ from mindtrace.jobs import (
     Retry,
     RetryPolicy,
     SQLiteClient,
+    Then,
     batch_handler,
     job_from_schema,
     job_handler,
@@ -114,6 +115,33 @@ class SilentBatcher(BatchConsumer[ImageInput]):
 @batch_handler(schema, batch_size=8)
 def inspect_images(jobs: Sequence[Job[ImageInput]]) -> list[ImageOutput]:
     return [ImageOutput(defects=len(job.payload.path)) for job in jobs]
+
+
+class Chained(Consumer[ImageInput, ImageOutput]):
+    def run(self, job: Job[ImageInput]) -> Then[ImageOutput] | ImageOutput | None:
+        if job.attempt > 3:
+            return ImageOutput(defects=1)
+        return Then(schema, job.payload, result=ImageOutput(defects=1), delay_s=5, priority=3, id="next")
+
+
+class AsyncChained(Consumer[ImageInput, ImageOutput]):
+    async def run(self, job: Job[ImageInput]) -> Then:
+        return Then(without_output, {"path": job.payload.path}, queue="other")
+
+
+class Fanning(Consumer[ImageInput, ImageOutput]):
+    def run(self, job: Job[ImageInput]) -> Then[ImageOutput]:
+        return Then.all(*(Then(schema, job.payload) for _ in range(3)), result={"defects": 1})
+
+
+class ChainedBatch(BatchConsumer[ImageInput, ImageOutput]):
+    def run_batch(self, jobs: Sequence[Job[ImageInput]]) -> list[JobOutcome[ImageOutput]]:
+        return [Then(schema, job.payload, result=ImageOutput(defects=1)) for job in jobs]
+
+
+@job_handler(schema)
+def chained_handler(job: Job[ImageInput]) -> Then[ImageOutput]:
+    return Then(schema, job.payload)
 
 
 def publish(orchestrator: Orchestrator, connection: psycopg.Connection | None = None) -> int:

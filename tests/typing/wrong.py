@@ -10,6 +10,7 @@ from mindtrace.jobs import (
     JobOutput,
     JobSchema,
     Orchestrator,
+    Then,
     batch_handler,
     job_handler,
 )
@@ -98,3 +99,28 @@ def publish(orchestrator: Orchestrator) -> None:
     print(of_class.size if of_class else 0)  # wrong
     JobSchema("inspect", dict)  # wrong
     orchestrator.register(ImageInput)  # wrong
+
+
+class WrongNext(Consumer[ImageInput, ImageOutput]):
+    def run(self, job: Job[ImageInput]) -> Then[Other]:  # wrong
+        return Then(schema, job.payload, result=Other(n=1))
+
+
+class WrongNextPayload(Consumer[ImageInput, ImageOutput]):
+    def run(self, job: Job[ImageInput]) -> Then[ImageOutput]:
+        return Then(schema, Other(n=1))  # wrong
+
+
+class WrongNextResult(Consumer[ImageInput, ImageOutput]):
+    def run(self, job: Job[ImageInput]) -> Then[ImageOutput]:
+        return Then(schema, job.payload, result=Other(n=1))  # wrong
+
+
+class WrongNextResults(Consumer[ImageInput, ImageOutput]):
+    def run(self, job: Job[ImageInput]) -> list[Then[ImageOutput]]:  # wrong
+        return [Then(schema, job.payload)]
+
+
+@job_handler(schema)  # wrong
+def wrong_next_handler(job: Job[ImageInput]) -> Then[Other]:
+    return Then(schema, job.payload, result=Other(n=1))

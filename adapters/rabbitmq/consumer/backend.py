@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from operator import itemgetter
 from time import monotonic
 
 from ....domain import QueueKind, RetryPolicy
@@ -22,7 +23,7 @@ from ....ports import (
     Settlement,
     SettleOutcome,
 )
-from ...shared.errors import not_declared
+from ...shared.error_messages import not_declared
 from ...shared.receipts import Receipts
 from ..results import Results
 from ..topology import Names, naming_queue
@@ -31,6 +32,7 @@ from ..transport.errors import ClosedByClient, ConnectionBroken
 from ..transport.publishing import Outgoing
 from .channel import Arrival, ConsumerChannel
 from .credit import Credit
+from .next_jobs import Publish, Published, publish_next
 from .settlement_messages import SettlementMessages
 from .settler import Placed, Settler
 
@@ -49,6 +51,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         names: Names,
         find_kind: Callable[[], QueueKind],
         send: Callable[[Names, Sequence[Outgoing]], None],
+        publish: Publish,
         *,
         results: Results | None,
         prefetch: int | None,
@@ -58,6 +61,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         self._broker = broker
         self._names = names
         self._find_kind = find_kind
+        self._publish = publish
         kind = find_kind()
         self._results = results
         self._prefetch = prefetch
@@ -205,6 +209,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             generation = self._channel.generation
             outcomes = [SettleOutcome.OK] * len(settlements)
             acks: list[Placed] = []
+            chained: list[tuple[Placed, Ack]] = []
             republished: list[Placed] = []
             messages: list[Outgoing] = []
             jobs: dict[int, Arrival] = {}
@@ -217,12 +222,21 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                     outcomes[place] = self._lose(settlement.receipt)
                     continue
                 jobs[place] = job
-                if type(settlement) is Ack:
-                    acks.append((place, job))
-                else:
+                if type(settlement) is not Ack:
                     republished.append((place, job))
                     messages.append(self._settlement_messages.for_settlement(settlement, job))
-            lost, ready = self._settler.settle(acks, republished, messages, take)
+                elif settlement.then:
+                    chained.append(((place, job), settlement))
+                else:
+                    acks.append((place, job))
+            returned: Sequence[Placed] = ()
+            if chained:
+                confirmed, refused, returned = self._publish_next(chained, generation)
+                acks = sorted([*acks, *confirmed], key=itemgetter(0))
+                for place, _ in refused:
+                    self._held[settlements[place].receipt] = jobs.pop(place)
+                    outcomes[place] = SettleOutcome.REFUSED
+            lost, ready = self._settler.settle(acks, republished, messages, take, returned)
             for place in lost:
                 outcomes[place] = self._lose(settlements[place].receipt)
                 del jobs[place]
@@ -235,6 +249,12 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                 return Settled(outcomes, self._collect(at_most, ready, 0.0, generation))
             except (ConnectionBroken, ClosedByClient, QueueNotFound):
                 return Settled(outcomes, [])
+
+    def _publish_next(self, chained: Sequence[tuple[Placed, Ack]], generation: int) -> Published:
+        """Publish the next jobs of acks; none, where what they ack is lost already."""
+        if not self._settler.is_alive(generation):
+            return Published([placed for placed, _ in chained], [], [])  # to be lost with all others
+        return publish_next(self._publish, chained, self.logger)
 
     def _store_results(
         self, results: Results, settlements: Sequence[Settlement], jobs: dict[int, Arrival]

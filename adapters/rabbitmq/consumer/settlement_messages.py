@@ -6,7 +6,7 @@ from time import time
 from ....domain import QueueKind
 from ....domain.dead_reasons import DeadReason
 from ....domain.printable import printable
-from ....ports import Dead, Retry, Settlement
+from ....ports import Dead, Release, Retry, Settlement
 from ..message import DeathRecord, DeliveryHistory, dead_properties, described, moved_properties
 from ..topology import Names, priority_of
 from ..transport.publishing import Outgoing
@@ -44,6 +44,8 @@ class SettlementMessages:
                 return self._again(job, history.failed(error), delay_s=delay_s)
             case Dead(_, reason, error):
                 return self._dead(job, history, reason, error)
+            case Release(_, delay_s) if delay_s > 0:  # it has no place to go back to (SET-4)
+                return self._again(job, history, delay_s=delay_s)
             case _:
                 return self.released(job)
 

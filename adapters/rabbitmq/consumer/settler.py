@@ -45,19 +45,33 @@ class Settler:
         self._logger = logger
 
     def settle(
-        self, acks: list[Placed], republished: list[Placed], messages: list[Outgoing], take: int
+        self,
+        acks: list[Placed],
+        republished: list[Placed],
+        messages: list[Outgoing],
+        take: int,
+        returned: Sequence[Placed] = (),
     ) -> tuple[list[int], int | None]:
         """Put jobs elsewhere, and acknowledge them once the broker has confirmed that.
 
         In that order a death in between leaves a job twice, and never loses it.
 
+        Args:
+            acks: Jobs that are done.
+            republished: Jobs to put elsewhere.
+            messages: What takes their places.
+            take: How many further jobs the broker may send.
+            returned: Jobs to be delivered again, as how they were to end can't be done.
+
         Returns:
             The places of what was lost, and how many jobs are ready; None where the broker wasn't heard.
         """
-        done, returns, lost = list(acks), list[Arrival](), list[int]()
+        done = list(acks)
+        returns = [arrival for _, arrival in returned]
+        lost = [place for place, _ in returned]
         if republished:
-            if not self._is_alive(republished[0][1].generation):
-                return [place for place, _ in (*acks, *republished)], None
+            if not self.is_alive(republished[0][1].generation):
+                return [*lost, *(place for place, _ in (*acks, *republished))], None
             self._publish(messages)
             for (place, arrival), message in zip(republished, messages, strict=True):
                 if message.state is SendState.CONFIRMED:
@@ -103,7 +117,7 @@ class Settler:
                 failures[0].error,
             )
 
-    def _is_alive(self, generation: int) -> bool:
+    def is_alive(self, generation: int) -> bool:
         """Return whether what came in this generation is still held, and its queue exists."""
         channel = self._channel
         if not channel.is_open:

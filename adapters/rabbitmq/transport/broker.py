@@ -11,7 +11,7 @@ from pika import ConnectionParameters, exceptions
 
 from ....domain import RetryPolicy
 from ....domain.errors import AccessDenied, BackendError, BackendUnavailable, BrokerUnsuitable
-from ...shared.errors import client_closed
+from ...shared.error_messages import client_closed
 from ...shared.server_settings import is_loopback
 from ...shared.unreachable import remedy
 from .errors import ClosedByClient, ConnectionBroken, Differs, Locked, Missing, Unsuitable

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Removes a queue and every trace of it (ADM-3), and wakes those who wait for its jobs or results.
--- KEYS  last meta wake rwake body state ready run delay dead letter history result expiry ended progress
+-- KEYS  last meta wake rwake body state ready run delay dead letter history result expiry ended progress asked
 -- ARGV  request, keep_ms
 -- Error  NOQUEUE, STALE
 -- Cost  O(1) here; the memory is freed in the background

@@ -14,6 +14,12 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- What the coordination store times: in microseconds, which a number holds exactly.
+local function now_us()
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2]
+end
+
 -- The moment up to which leases have ended; 0 while all of them stand after an outage (protect_leases.lua).
 local function over_until(stand, now)
   local moment = tonumber(stand)
@@ -137,6 +143,56 @@ local function forget_ends(ended, ids)
   end
 end
 
+-- Which of these jobs are asked to be cancelled, under the tokens of their leases as the records have them: how long to
+-- remember that (ms), by id. A request of an earlier lease, or of an earlier job of the same id, is none.
+local function read_asked(asked, ids, records)
+  local found = {}
+  for i, request in ipairs(redis.call('HMGET', asked, unpack(ids))) do
+    if request and records[i] then
+      local ttl, token = string.match(request, '^(%d+)|(.*)$')
+      if ttl and token == string.sub(records[i], RECORD + 1) then found[ids[i]] = tonumber(ttl) end
+    end
+  end
+  return found
+end
+
+-- Forgets that jobs are asked to be cancelled; `meta` counts those that are, so that few scripts need look.
+local function forget_asked(meta, asked, ids)
+  redis.call('HDEL', asked, unpack(ids))
+  redis.call('HSET', meta, 'asked', redis.call('HLEN', asked))
+end
+
+-- Remembers that a job was cancelled: as a result whose time is negative, and which is empty.
+local function keep_cancelled(result, expiry, id, now, ttl)
+  redis.call('HSET', result, id, struct.pack('>d', -(now + ttl)))
+  redis.call('ZADD', expiry, now + ttl, id)
+  for _, key in ipairs({ result, expiry }) do
+    if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, ttl) end
+  end
+end
+
+-- Takes ids out of a list. One or a few are looked for one by one; of many, all are found in one look, which reads the
+-- list in parts.
+local function remove_from_list(list, ids)
+  local FEW, PART = 4, 10000
+  if #ids <= FEW then
+    for _, id in ipairs(ids) do redis.call('LREM', list, 1, id) end
+    return
+  end
+  local gone, found, tombstone = {}, 0, string.rep('~', 129)
+  for _, id in ipairs(ids) do gone[id] = true end
+  for start = 0, redis.call('LLEN', list) - 1, PART do
+    for i, id in ipairs(redis.call('LRANGE', list, start, start + PART - 1)) do
+      if gone[id] then
+        redis.call('LSET', list, start + i - 1, tombstone)
+        found = found + 1
+      end
+    end
+    if found >= #ids then break end
+  end
+  redis.call('LREM', list, 0, tombstone)
+end
+
 -- The failed attempts of a job, as `history` keeps them: [[attempt, error], …]. What is damaged is left out.
 local function read_history(text)
   local ok, found = pcall(cjson.decode, text or '[]')
@@ -154,4 +210,12 @@ end
 local function first_score(zset)
   local score = tonumber(redis.call('ZRANGE', zset, 0, 0, 'WITHSCORES')[2])
   return score ~= math.huge and score or nil
+end
+
+-- Returns the version that a record of the coordination store has at a moment: 0 if there is none, or its time is over.
+-- A record is packed: its version and when its time is over, and behind them the value.
+local function version_at(record, now)
+  if not record or #record < 16 then return 0 end
+  local version, ends = struct.unpack('>dd', record)
+  return now < ends and version or 0
 end

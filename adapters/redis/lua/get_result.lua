@@ -2,7 +2,7 @@
 -- Says how a job ended, and announces a waiter where it hasn't (RES-1).
 -- KEYS  meta body result letter ended rwake
 -- ARGV  id, how long the asker will wait in ms (0 for not at all)
--- Return {'done', body or ''} · {'failed', letter (JSON)} · {'open', newest wake id}
+-- Return {'done', body or ''} · {'cancelled'} · {'failed', letter (JSON)} · {'open', newest wake id}
 -- Error  NOQUEUE
 -- Cost  O(1); for a job that isn't known, a look through the last 10,000 that ended
 
@@ -15,7 +15,9 @@ local failed = redis.call('HGET', letter, id)
 if failed then return { 'failed', failed } end
 if redis.call('HEXISTS', body, id) == 0 then
   local record = redis.call('HGET', result, id)
-  if record and #record >= 8 and struct.unpack('>d', record) > now then return { 'done', string.sub(record, 9) } end
+  local expires = record and #record >= 8 and struct.unpack('>d', record) or 0
+  if expires > now then return { 'done', string.sub(record, 9) } end
+  if -expires > now then return { 'cancelled' } end
   if not record and redis.call('LPOS', ended, id) then return { 'done', '' } end
 end
 if wait_ms > 0 then

@@ -2,7 +2,7 @@
 -- Says how jobs ended, of those that have (RES-1).
 -- KEYS  meta body result letter ended
 -- ARGV  the most bytes to answer, ids
--- Return for each id, up to as many as fit: 'd' and the output · 'n', done without one · 'f' and the letter (JSON) · nil
+-- Return for each id, up to as many as fit: 'd' and the output · 'n', done without one · 'c', cancelled · 'f' and the letter (JSON) · nil
 -- Error  NOQUEUE
 -- Cost  O(ids); where more than a few of them ended without a result or are unknown, a look through the last 10,000
 
@@ -28,7 +28,10 @@ for i = 2, #ARGV do
     answer = 'f' .. failed
   elseif redis.call('HEXISTS', body, id) == 0 then
     local record = redis.call('HGET', result, id)
-    if record and #record >= 8 and struct.unpack('>d', record) > now then
+    local expires = record and #record >= 8 and struct.unpack('>d', record) or 0
+    if -expires > now then
+      answer = 'c'
+    elseif expires > now then
       local output = string.sub(record, 9)
       answer = output == '' and 'n' or 'd' .. output
     elseif not record and has_ended(id) then

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Drops jobs that wait, ready or delayed, up to a number (ADM-2); called until none is left.
--- KEYS  meta body state history ready run delay ended last
+-- KEYS  meta body state history ready run delay ended asked last
 -- ARGV  request, keep_ms, the most to drop
 -- Return how many were dropped
 -- Error  NOQUEUE, STALE
@@ -40,6 +40,7 @@ end
 ids = redis.call('ZRANGE', run, '-inf', over_until(about[2], now_ms()), 'BYSCORE', 'LIMIT', 0, most)
 if #ids > 0 then
   redis.call('ZREM', run, unpack(ids))
+  if redis.call('EXISTS', asked) == 1 then forget_asked(meta, asked, ids) end
   return forget(ids)
 end
 return 0

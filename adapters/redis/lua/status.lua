@@ -2,7 +2,7 @@
 -- Says where a job is (RES-1).
 -- KEYS  meta body run letter result ended
 -- ARGV  id
--- Return 'waiting', 'running', 'done', 'failed' or 'unknown'
+-- Return 'waiting', 'running', 'done', 'cancelled', 'failed' or 'unknown'
 -- Error  NOQUEUE
 -- Cost   O(1); for a job that isn't known, a look through the last 10,000 that ended
 
@@ -16,6 +16,8 @@ if redis.call('HEXISTS', body, id) == 1 then
   return ends and tonumber(ends) > over_until(stand[2], now) and 'running' or 'waiting'
 end
 local record = redis.call('HGET', result, id)
-if record and #record >= 8 and struct.unpack('>d', record) > now then return 'done' end
+local expires = record and #record >= 8 and struct.unpack('>d', record) or 0
+if expires > now then return 'done' end
+if -expires > now then return 'cancelled' end
 if not record and redis.call('LPOS', ended, id) then return 'done' end
 return 'unknown'

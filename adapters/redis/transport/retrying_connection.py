@@ -13,7 +13,7 @@ from redis.sentinel import MasterNotFoundError
 
 from ....domain import RetryPolicy
 from ....domain.errors import AccessDenied, BackendUnavailable, JobsError
-from ...shared.errors import client_closed
+from ...shared.error_messages import client_closed
 from ...shared.unreachable import remedy
 from ..errors import RefusedByServer, ServerUnreachable
 from ..scripts import Script
@@ -91,6 +91,7 @@ class RetryingConnection:
         self._deadline = inf
         """When to begin no more calls."""
         self._closing = threading.Event()
+        self._is_closing = self._closing.is_set
 
     def run(
         self,
@@ -201,7 +202,7 @@ class RetryingConnection:
         tries = 0
         may_have_run = redeclared = False
         while True:
-            if self._closing.is_set():
+            if self._is_closing():
                 raise client_closed(self._owner)
             try:
                 answer = call(*arguments)

@@ -1,8 +1,10 @@
 """Faults of dead letters."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 
-from ...ports import Dead, DeadLetter, Delivery, Message, Settlement
+from ...ports import Ack, Dead, DeadLetter, Delivery, Failure, Message, Retry, Settlement
 from .fault_bases import DuplicatesJobs, RecordsDeliveries
 from .fault_registry import breaks
 from .pass_through import BrokenBackend, BrokenConsumer, PassThrough
@@ -69,6 +71,41 @@ class RedriveKeepsTheCrashes(RecordsDeliveries):
 
     def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
         return [each._replace(crashes=each.crashes + self._crashes.get(each.id, 0)) for each in deliveries]
+
+
+@breaks("SET-3")
+class DiesInMilliseconds(PassThrough):
+    """The time of death is taken for milliseconds: all died in January 1970."""
+
+    def dead_letters(self, client: BrokenBackend, queue: str, limit: int, offset: int) -> list[DeadLetter]:
+        letters = super().dead_letters(client, queue, limit, offset)
+        died = [datetime.fromtimestamp(letter.died_at.timestamp() / 1000, UTC) for letter in letters]
+        return [replace(letter, died_at=moment) for letter, moment in zip(letters, died, strict=True)]
+
+
+@breaks("SET-3")
+class AUsedIdKeepsItsHistory(RecordsDeliveries):
+    """Failures are kept by the id, and not removed with an ack: the next job of that id inherits them."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self._failures: dict[str, list[Failure]] = {}
+        self._inherited: dict[str, list[Failure]] = {}
+
+    def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
+        delivery = self.delivered.get(settlement.receipt)
+        if delivery and isinstance(settlement, Retry):
+            self._failures.setdefault(delivery.id, []).append(Failure(delivery.attempt, settlement.error))
+        elif delivery and isinstance(settlement, Ack):
+            self._inherited[delivery.id] = self._failures.pop(delivery.id, [])
+        return settlement
+
+    def dead_letters(self, client: BrokenBackend, queue: str, limit: int, offset: int) -> list[DeadLetter]:
+        letters = super().dead_letters(client, queue, limit, offset)
+        return [
+            replace(letter, history=(*self._inherited.get(letter.id, ()), *letter.history))
+            for letter in letters
+        ]
 
 
 @breaks("DLQ-2")

@@ -68,6 +68,14 @@ class NeverExpires(PassThrough):
         return super().open_consumer(client, queue, 1e6, prefetch)
 
 
+@breaks("LSE-2", where=timed)
+class SaysThatTheLeaseIsOver(PassThrough):
+    """A delivery says that nothing is left of its lease, as its end was taken for a time of the worker's."""
+
+    def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
+        return [delivery._replace(deadline_s=0.0) for delivery in deliveries]
+
+
 @breaks("LSE-3", where=timed)
 class ExtendsNothing(PassThrough):
     """An extension is answered well, and the lease runs out under a long job, as in kombu#337."""
@@ -83,6 +91,26 @@ class ExtendsWhatIsLost(PassThrough):
     def extend(self, consumer: BrokenConsumer, receipts: Sequence[str]) -> list[SettleOutcome]:
         super().extend(consumer, receipts)
         return [SettleOutcome.OK] * len(receipts)
+
+
+@breaks("LSE-4", where=timed)
+class ExtendsUpToWhatIsLost(PassThrough):
+    """Of several leases, those behind one that was lost aren't looked at, and are answered well."""
+
+    def extend(self, consumer: BrokenConsumer, receipts: Sequence[str]) -> list[SettleOutcome]:
+        outcomes: list[SettleOutcome] = []
+        while len(outcomes) < len(receipts) and SettleOutcome.LOST not in outcomes:
+            outcomes += super().extend(consumer, receipts[len(outcomes) : len(outcomes) + 1])
+        return outcomes + [SettleOutcome.OK] * (len(receipts) - len(outcomes))
+
+
+@breaks("LSE-4", where=timed)
+class AnswersPlainAcksFirst(PassThrough):
+    """Acks without a result are sent first, and the answers given in the order in which they were sent."""
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        plain = [each for each in settlements if isinstance(each, Ack) and each.result is None]
+        return super().settle(consumer, [*plain, *(each for each in settlements if each not in plain)], take)
 
 
 @breaks("LSE-4")
@@ -109,7 +137,7 @@ class SettlesById(PassThrough):
         return Settled(outcomes, super().settle(consumer, [], take).deliveries)
 
 
-def _skew_s() -> float:
+def skew_s() -> float:
     """How far the worker's clock is off, where a check has set it wrong."""
     return time.time() - datetime.now(UTC).timestamp()
 
@@ -119,7 +147,7 @@ class DelaysByTheWorkersClock(PassThrough):
     """When a delayed job is due is computed from the publisher's calendar."""
 
     def outgoing(self, client: BrokenBackend, message: Message) -> Message:
-        return message._replace(delay_s=max(0.0, message.delay_s + _skew_s())) if message.delay_s else message
+        return message._replace(delay_s=max(0.0, message.delay_s + skew_s())) if message.delay_s else message
 
 
 @breaks("LSE-5", where=timed)
@@ -129,4 +157,4 @@ class LeasesByTheWorkersClock(PassThrough):
     def open_consumer(
         self, client: BrokenBackend, queue: str, lease_s: float, prefetch: int | None
     ) -> ConsumerBackend:
-        return super().open_consumer(client, queue, max(0.1, lease_s + _skew_s()), prefetch)
+        return super().open_consumer(client, queue, max(0.1, lease_s + skew_s()), prefetch)

@@ -5,17 +5,23 @@ from typing import Any, ClassVar
 
 from ...domain import Queue
 from ...ports import (
+    CancelOutcome,
     Capabilities,
     ConsumerBackend,
+    CoordinationStore,
     DeadLetter,
     Delivery,
     Finding,
+    Guard,
     JobResult,
     JobStatus,
     Message,
     OrchestratorBackend,
+    Place,
     PublishOutcome,
     QueueCounts,
+    Record,
+    Reservation,
     Settled,
     Settlement,
     SettleOutcome,
@@ -74,10 +80,20 @@ class PassThrough:
         sent = [self.outgoing(client, message) for message in messages]
         return client.inner.publish_in(connection, queue, sent)
 
+    def publish_guarded(
+        self, client: "BrokenBackend", queue: str, message: Message, guard: Guard
+    ) -> PublishOutcome | None:
+        return client.inner.publish_guarded(queue, self.outgoing(client, message), guard)
+
     def open_consumer(
         self, client: "BrokenBackend", queue: str, lease_s: float, prefetch: int | None
     ) -> ConsumerBackend:
         return client.inner.open_consumer(queue, lease_s=lease_s, prefetch=prefetch)
+
+    def cancel(
+        self, client: "BrokenBackend", queue: str, ids: Sequence[str], result_ttl_s: float
+    ) -> list[CancelOutcome]:
+        return client.inner.cancel(queue, ids, result_ttl_s=result_ttl_s)
 
     def counts(self, client: "BrokenBackend", queue: str) -> QueueCounts:
         return client.inner.counts(queue)
@@ -122,6 +138,42 @@ class PassThrough:
     def close(self, client: "BrokenBackend") -> None:
         client.inner.close()
 
+    # -- the calls of a coordination store --------------------------------------------------------
+
+    def store_now(self, store: "BrokenStore") -> float:
+        return store.inner.now()
+
+    def get(self, store: "BrokenStore", keys: Sequence[str]) -> dict[str, Record]:
+        return store.inner.get(keys)
+
+    def scan(self, store: "BrokenStore", prefix: str) -> dict[str, Record]:
+        return store.inner.scan(prefix)
+
+    def put(
+        self, store: "BrokenStore", key: str, value: bytes, expected: int | None, ttl_s: float | None
+    ) -> int | None:
+        return store.inner.put(key, value, expected=expected, ttl_s=ttl_s)
+
+    def delete_record(self, store: "BrokenStore", key: str, expected: int | None) -> bool:
+        return store.inner.delete(key, expected=expected)
+
+    def take_places(self, store: "BrokenStore", places: Sequence[Place], ttl_s: float) -> list[bool]:
+        return store.inner.take_places(places, ttl_s=ttl_s)
+
+    def leave_places(self, store: "BrokenStore", places: Sequence[Place]) -> None:
+        store.inner.leave_places(places)
+
+    def reserve(
+        self,
+        store: "BrokenStore",
+        key: str,
+        count: int,
+        interval_s: float,
+        burst: int,
+        max_wait_s: float,
+    ) -> Reservation:
+        return store.inner.reserve(key, count, interval_s=interval_s, burst=burst, max_wait_s=max_wait_s)
+
     # -- the calls of a consumer ------------------------------------------------------------------
 
     def receive(self, consumer: "BrokenConsumer", max_jobs: int, timeout_s: float) -> list[Delivery]:
@@ -149,6 +201,7 @@ class BrokenBackend(OrchestratorBackend):
         super().__init__()
         self.inner = inner
         self.fault = fault
+        self._store: BrokenStore | None = None
 
     def __repr__(self) -> str:
         return self.fault.describe(self)
@@ -166,10 +219,22 @@ class BrokenBackend(OrchestratorBackend):
     def publish_in(self, connection: object, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
         return self.fault.publish_in(self, connection, queue, messages)
 
+    @property
+    def coordination(self) -> "BrokenStore":
+        if self._store is None:
+            self._store = BrokenStore(self.inner.coordination, self)
+        return self._store
+
+    def publish_guarded(self, queue: str, message: Message, guard: Guard) -> PublishOutcome | None:
+        return self.fault.publish_guarded(self, queue, message, guard)
+
     def open_consumer(
         self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
     ) -> "BrokenConsumer":
         return BrokenConsumer(self.fault.open_consumer(self, queue, lease_s, prefetch), self, queue)
+
+    def cancel(self, queue: str, ids: Sequence[str], *, result_ttl_s: float = 3600.0) -> list[CancelOutcome]:
+        return self.fault.cancel(self, queue, ids, result_ttl_s)
 
     def counts(self, queue: str) -> QueueCounts:
         return self.fault.counts(self, queue)
@@ -206,6 +271,46 @@ class BrokenBackend(OrchestratorBackend):
 
     def close(self) -> None:
         self.fault.close(self)
+
+
+class BrokenStore(CoordinationStore):
+    """A coordination store that asks the fault of its ``client`` first."""
+
+    def __init__(self, inner: CoordinationStore, client: BrokenBackend) -> None:
+        super().__init__()
+        self.inner = inner
+        self.client = client
+
+    def now(self) -> float:
+        return self.client.fault.store_now(self)
+
+    def get(self, keys: Sequence[str]) -> dict[str, Record]:
+        return self.client.fault.get(self, keys)
+
+    def scan(self, prefix: str) -> dict[str, Record]:
+        return self.client.fault.scan(self, prefix)
+
+    def put(
+        self, key: str, value: bytes, *, expected: int | None = None, ttl_s: float | None = None
+    ) -> int | None:
+        return self.client.fault.put(self, key, value, expected, ttl_s)
+
+    def delete(self, key: str, *, expected: int | None = None) -> bool:
+        return self.client.fault.delete_record(self, key, expected)
+
+    def take_places(self, places: Sequence[Place], *, ttl_s: float) -> list[bool]:
+        return self.client.fault.take_places(self, places, ttl_s)
+
+    def leave_places(self, places: Sequence[Place]) -> None:
+        self.client.fault.leave_places(self, places)
+
+    def reserve(
+        self, key: str, count: int, *, interval_s: float, burst: int = 1, max_wait_s: float = 0.0
+    ) -> Reservation:
+        return self.client.fault.reserve(self, key, count, interval_s, burst, max_wait_s)
+
+    def close(self) -> None:
+        self.inner.close()
 
 
 class BrokenConsumer(ConsumerBackend):

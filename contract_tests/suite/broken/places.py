@@ -82,6 +82,26 @@ class WhatIsDueIsServedFirst(ServesFirst):
         return message
 
 
+@breaks("ORD-4")
+class WhatWasDelayedKeepsItsFirstPlace(ServesFirst):
+    """Released, a job that was delayed stands where it was published, not where it became due."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self._delayed: set[str] = set()
+
+    def outgoing(self, client: BrokenBackend, message: Message) -> Message:
+        if message.delay_s:
+            self._delayed.add(message.id)
+        return message
+
+    def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
+        id_ = self._ids.get(settlement.receipt)
+        if isinstance(settlement, Release) and id_ in self._delayed:
+            self.first(id_)
+        return settlement
+
+
 @breaks("ORD-3", where=prioritizes)
 class ARetryLosesThePriority(RecordsDeliveries):
     """The priority is kept in the message only: what is retried is served behind all that has any."""

@@ -40,6 +40,19 @@ class SettlesTheFirstHundred(PassThrough):
         return Settled(outcomes + [SettleOutcome.OK] * len(settlements[100:]), taken)
 
 
+@breaks("RCV-1")
+class TakesForEachThousand(PassThrough):
+    """A batch of settlements goes out by the thousand, and each request takes as many jobs as all should."""
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        outcomes, taken = list[SettleOutcome](), list[Delivery]()
+        for at in range(0, max(1, len(settlements)), 1000):
+            answer = super().settle(consumer, settlements[at : at + 1000], take)
+            outcomes += answer.outcomes
+            taken += answer.deliveries
+        return Settled(outcomes, taken)
+
+
 @breaks("ADM-2")
 class PurgesOneThousand(PassThrough):
     """Purge drops a thousand jobs at once and doesn't look whether more wait, as a cleaner with a limit."""

@@ -8,6 +8,7 @@ from ...ports import (
     Dead,
     DeadLetter,
     Delivery,
+    Message,
     Release,
     Retry,
     Settled,
@@ -150,6 +151,81 @@ class AReleaseCountsAsACrash(RecordsDeliveries):
         if isinstance(settlement, Release) and settlement.receipt in self.delivered:
             self._released.append(self.delivered[settlement.receipt].id)
         return settlement
+
+
+@breaks("SET-4")
+class IgnoresTheDelayOfARelease(PassThrough):
+    """A release is at once, whatever delay it has."""
+
+    def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
+        return settlement._replace(delay_s=0.0) if isinstance(settlement, Release) else settlement
+
+
+@breaks("SET-4")
+class ALaterReleaseSpendsAnAttempt(PassThrough):
+    """A release with a delay is a retry, as only that knows how to come later."""
+
+    def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
+        if isinstance(settlement, Release) and settlement.delay_s:
+            return Retry(settlement.receipt, settlement.delay_s, "released")
+        return settlement
+
+
+@breaks("SET-4")
+class ALaterReleaseForgetsWhatWasSpent(RecordsDeliveries):
+    """A later release acks the job and publishes it anew: its attempts and its history are forgotten."""
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        answer = super().settle(consumer, settlements, take)
+        for settlement, outcome in zip(settlements, answer.outcomes, strict=True):
+            if isinstance(settlement, Release) and settlement.delay_s and outcome is SettleOutcome.OK:
+                job = self.delivered[settlement.receipt]
+                again = Message(job.id, job.body, 0, settlement.delay_s)
+                consumer.client.inner.publish(consumer.queue, [again])
+        return answer
+
+    def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
+        is_later = isinstance(settlement, Release) and settlement.delay_s
+        return Ack(settlement.receipt) if is_later else settlement
+
+
+@breaks("SET-4")
+class TheWorkerKeepsWhatIsForLater(PassThrough):
+    """A later release is a timer of the worker's: until then the job is in flight, and lost with it."""
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        later = {each.receipt for each in settlements if isinstance(each, Release) and each.delay_s}
+        sent = [each for each in settlements if each.receipt not in later]
+        outcomes, taken = super().settle(consumer, sent, take)
+        answers = iter(outcomes)
+        ok = SettleOutcome.OK
+        return Settled([ok if each.receipt in later else next(answers) for each in settlements], taken)
+
+
+@breaks("SET-4")
+class ALaterReleaseIsSettledTwice(RecordsDeliveries):
+    """What was released for later may be settled again by its receipt, and is answered OK."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self._released: set[str] = set()
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        answer = super().settle(consumer, settlements, take)
+        ok, again = SettleOutcome.OK, self._released & {each.receipt for each in settlements}
+        self._released |= {each.receipt for each in settlements if isinstance(each, Release) and each.delay_s}
+        pairs = zip(settlements, answer.outcomes, strict=True)
+        return Settled([ok if each.receipt in again else told for each, told in pairs], answer.deliveries)
+
+
+@breaks("SET-4")
+class ABatchOfReleasesHasOneDelay(PassThrough):
+    """All releases of a batch get the delay of the first."""
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        first = next((each.delay_s for each in settlements if isinstance(each, Release)), 0.0)
+        sent = [each._replace(delay_s=first) if isinstance(each, Release) else each for each in settlements]
+        return super().settle(consumer, sent, take)
 
 
 @breaks("SET-4")

@@ -9,6 +9,7 @@ from ...ports import (
     Ack,
     Dead,
     Delivery,
+    Guard,
     JobResult,
     Message,
     PublishOutcome,
@@ -19,6 +20,7 @@ from ...ports import (
 )
 from .administration import keeps_results
 from .fault_registry import breaks
+from .guarded_publish import guards
 from .leases import timed
 from .pass_through import BrokenBackend, BrokenConsumer, PassThrough
 from .receiving import WaitsForNotifications
@@ -76,6 +78,8 @@ class WakesByEveryCause(WaitsForNotifications):
             self.retried_later(self.now() + settlement.delay_s)
         elif isinstance(settlement, Retry):
             self.retried()
+        elif isinstance(settlement, Release) and settlement.delay_s:
+            self.released_later(self.now() + settlement.delay_s)
         elif isinstance(settlement, Release):
             self.notify()
 
@@ -86,6 +90,17 @@ class WakesByEveryCause(WaitsForNotifications):
     def retried_later(self, moment: float) -> None:
         """A job was retried, and is due at a moment."""
         self.plan(moment)
+
+    def released_later(self, moment: float) -> None:
+        """A job was released, and is due at a moment."""
+        self.plan(moment)
+
+    def publish_guarded(
+        self, client: BrokenBackend, queue: str, message: Message, guard: Guard
+    ) -> PublishOutcome | None:
+        outcome = super().publish_guarded(client, queue, message, guard)
+        self.notify()
+        return outcome
 
     def redrive(self, client: BrokenBackend, queue: str, ids: Sequence[str] | None) -> int:
         redriven = super().redrive(client, queue, ids)
@@ -116,6 +131,24 @@ class ARetryDueSoonerWakesNobody(WakesByEveryCause):
     def retried_later(self, moment: float) -> None:
         if not any(each > self.now() for each in self.moments):
             self.plan(moment)
+
+
+@breaks("DLY-2")
+class ADelayedReleaseWakesNobody(WakesByEveryCause):
+    """When a released job is due is not planned for by a receiver that waits already."""
+
+    def released_later(self, moment: float) -> None:
+        pass
+
+
+@breaks("CRD-4", where=guards)
+class AGuardedPublishWakesNobody(WakesByEveryCause):
+    """A guarded publish wakes no receiver, as it isn't an ordinary publish."""
+
+    def publish_guarded(
+        self, client: BrokenBackend, queue: str, message: Message, guard: Guard
+    ) -> PublishOutcome | None:
+        return PassThrough.publish_guarded(self, client, queue, message, guard)
 
 
 @breaks("LSE-1", where=timed)

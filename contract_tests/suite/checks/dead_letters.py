@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from ...ports import Dead, Retry
+from ...ports import Ack, Dead, Retry
 from ..check_context import CheckContext, QueueUnderTest
 from ..registry import check
 from ..violation import demand
@@ -97,6 +97,43 @@ def a_redriven_job_can_die_again(context: CheckContext) -> None:
         (letter,) = queue.backend.dead_letters(queue.name)
         found = (letter.reason, letter.error, [failure.error for failure in letter.history])
         demand("SET-3", found == ("attempts exhausted", "second", ["first"]), f"the letter holds {found}")
+
+
+@check("DLQ-1")
+def a_second_death_is_listed_behind_those_before_it(context: CheckContext) -> None:
+    """A job that was redriven and died again stands where its last death belongs."""
+    with context.queue() as queue:
+        first, *others = _bury(queue, 4)
+        queue.backend.redrive(queue.name, [first])
+        consumer = queue.consumer()
+        queue.settle_ok(consumer, Dead(queue.receive_one(consumer).receipt, "rejected", "again"))
+        listed = [letter.id for letter in queue.backend.dead_letters(queue.name)]
+        demand("DLQ-1", listed == [*others, first], f"{first} died again, and {listed} are listed")
+
+
+@check("SET-3", "PUB-5")
+def a_job_under_a_used_id_has_a_history_of_its_own(context: CheckContext) -> None:
+    """Nothing is left of a job that failed, and was then done or dropped, once its id is used again."""
+    ids = ["done", "done with a result", "discarded", "purged"]
+    names = [id_.replace(" ", "-") for id_ in ids]
+    with context.queue() as queue:
+        queue.publish(*names)
+        consumer = queue.consumer()
+        for id_ in names:
+            queue.settle(consumer, Retry(queue.receive_one(consumer).receipt, 0.0, f"{id_} before"))
+        done, with_result, discarded = (queue.receive_one(consumer).receipt for _ in range(3))
+        consumer.settle([Ack(done), Ack(with_result, b"{}"), Dead(discarded, "rejected", "before")])
+        dropped = (queue.backend.discard(queue.name), queue.backend.purge(queue.name))
+        demand("DLQ-3", dropped == (1, 1), f"{dropped} were discarded and purged, of one each")
+        queue.publish(*names)
+        for id_ in names:
+            fresh = queue.receive_one(consumer)
+            spent = (fresh.id, fresh.attempt, fresh.crashes)
+            demand("PUB-5", spent == (id_, 1, 0), f"used again, {id_} has come as {spent}")
+            queue.settle(consumer, Dead(fresh.receipt, "rejected", "after"))
+        for letter in queue.backend.dead_letters(queue.name):
+            history = [failure.error for failure in letter.history]
+            demand("SET-3", not history, f"used again, {letter.id} has the history {history}")
 
 
 @check("DLQ-3")

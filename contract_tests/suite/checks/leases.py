@@ -27,6 +27,7 @@ from ..check_context import CheckContext, HeldLease, QueueUnderTest
 from ..modes import EVERY_MODE, MANY_AT_ONCE, ONE_AT_A_TIME
 from ..registry import check
 from ..violation import demand
+from ..worker_clock import OFFSETS_S, calendar_off_by
 from .receiving import blocked_receive
 
 _SHORT_S = 0.15
@@ -104,9 +105,52 @@ def an_expired_lease_frees_the_job(context: CheckContext) -> None:
             queue.receive_nothing(other)
             queue.settle_ok(slow, Ack(held.receipt))
             return
+        left_s = held.deadline_s or 0.0
+        demand(
+            "LSE-2", 0.0 < left_s <= harness.lease_s, f"granted for {harness.lease_s:g} s, it has {left_s} s"
+        )
         again = queue.receive_when_due(other, asked + harness.lease_s, "LSE-2")
         demand("LSE-2", (again.number, again.attempt, again.crashes) == (2, 1, 1), f"it came as {again}")
         demand("LSE-4", again.receipt != held.receipt, "it came under the same receipt")
+
+
+@check("LSE-2")
+def a_lease_begins_when_its_job_comes(context: CheckContext) -> None:
+    """However long its consumer had waited for it: nobody else gets the job within a lease from then on."""
+    harness = context.harness
+    if context.capabilities.lease is Lease.CONNECTION:
+        return  # it ends with the connection alone
+    with context.queue() as queue:
+        slow, other = queue.consumer(lease_s=harness.lease_s), queue.consumer()
+        waiting = context.start(blocked_receive(slow))
+        time.sleep(0.05)
+        harness.advance(harness.lease_s / 2)
+        published = harness.now()
+        queue.publish("job")
+        context.finish(waiting)
+        harness.advance(harness.lease_s * 3 / 4)
+        queue.receive_when_due(other, published + harness.lease_s, "LSE-2")
+
+
+@check("LSE-1", "LSE-2")
+def a_lease_that_was_extended_ends_as_well(context: CheckContext) -> None:
+    """However often it was extended just before its consumer died, it ends lease_s after the last time."""
+    harness = context.harness
+    lease_s = max(1.0, harness.lease_s)
+    if context.capabilities.lease is Lease.CONNECTION:
+        return  # there is nothing to extend
+    with context.queue() as queue:
+        queue.publish("job")
+        doomed, heir = queue.consumer(lease_s=lease_s), queue.consumer()
+        receipt = queue.receive_one(doomed).receipt
+        for _ in range(5 + int(harness.timeout_s / lease_s)):  # added up, these are longer than anybody waits
+            doomed.extend([receipt])
+        harness.crash(doomed)
+        harness.advance(harness.redelivery_s(lease_s))
+        came = heir.receive(1, 0.0) or queue.receive(heir)
+        demand(
+            "LSE-1", came, f"extended for {lease_s:g} s, a lease lasts longer than {harness.timeout_s:g} s"
+        )
 
 
 @check("LSE-3")
@@ -321,10 +365,10 @@ def the_handler_is_told(context: CheckContext) -> None:
 @check("LSE-5")
 def a_workers_clock_moves_no_deadline(context: CheckContext) -> None:
     """With the worker's calendar an hour off, in either direction, leases and delays keep their length."""
-    harness, real = context.harness, time.time
+    harness = context.harness
     soon_s = context.capabilities.delay_resolution_s + 0.3
-    for off_s in (-3600.0, 3600.0):
-        with context.queue() as queue, mock.patch("time.time", lambda off_s=off_s: real() + off_s):
+    for off_s in OFFSETS_S:
+        with context.queue() as queue, calendar_off_by(off_s):
             queue.publish("held")
             consumer, other = queue.consumer(), queue.consumer()
             held = queue.receive_one(consumer)

@@ -1,7 +1,7 @@
 """RES: many results at once."""
 
 from ...domain.errors import QueueNotFound
-from ...ports import Ack, Dead, JobResult, ResultStatus
+from ...ports import Ack, Dead, JobResult, Next, ResultStatus
 from ..check_context import CheckContext
 from ..registry import check
 from ..violation import demand
@@ -31,20 +31,25 @@ def many_results_are_looked_up_at_once(context: CheckContext) -> None:
         demand("RES-1", found == expected, f"looked up at once: {found}")
         demand("RES-1", {id_: one_by_one[id_] for id_ in expected} == expected, f"one by one: {one_by_one}")
         assert queue.backend.results(queue.name, []) == {}
+        queue.publish("done", "silent")
+        again = queue.backend.results(queue.name, ids)
+        demand("RES-1", again.keys() == {"dead"}, f"former ends of what was published again: {again}")
 
 
 @check("RES-1", needs="results")
 def those_who_wait_for_many_miss_no_end(context: CheckContext) -> None:
     """A caller that waits for jobs to end is told of each, or told to look all of them up."""
-    ids = [f"job-{n}" for n in range(250)]
+    ids = [f"job-{n}" for n in range(251)]
     with context.queue() as queue:
         queue.publish(*ids)
+        can_chain = context.capabilities.then
+        following = (Next(queue.name, queue.message("next")),) if can_chain else ()
         with queue.backend.ended_jobs(queue.name) as ended:
             consumer = queue.consumer()
             missing = set(ids)
-            for count, result in ((1, b"1"), (99, None), (150, b"2")):
+            for count, result, then in ((1, b"1", ()), (99, None, ()), (150, b"2", ()), (1, None, following)):
                 receipts = [queue.receive_one(consumer).receipt for _ in range(count)]
-                consumer.settle([Ack(receipt, result) for receipt in receipts])
+                consumer.settle([Ack(receipt, result, then=then) for receipt in receipts])
                 elapsed_s = context.stopwatch()
                 expected = len(missing) - count
                 while len(missing) > expected and elapsed_s() < context.harness.timeout_s:

@@ -21,11 +21,12 @@ def _arrive_again(
     consumer = queue.consumer()
     if how == "delayed":
         sent = context.harness.now()
-        queue.publish(*ids, delay_s=soon_s)
+        for number, id_ in reversed([*enumerate(ids)]):  # what is due first is published last
+            queue.publish(id_, delay_s=soon_s * (1 + number))
         queue.publish("before-0", "before-1")
         if context.harness.now() - sent >= soon_s:
             return False
-        context.harness.advance(soon_s + resolution_s)
+        context.harness.advance(soon_s * len(ids) + 2 * resolution_s)
         queue.expect_counts(ready=len(ids) + 2)
         return True
     queue.publish(*ids)
@@ -40,9 +41,12 @@ def _arrive_again(
     return True
 
 
-@check("SET-2", "DLQ-2", "DLY-2")
+@check("SET-2", "DLQ-2", "DLY-2", "ORD-4")
 def what_arrives_anew_is_behind_what_waits(context: CheckContext) -> None:
-    """A job that was retried or redriven, or is due, joins the queue behind those published before then."""
+    """A job that was retried or redriven, or is due, joins the queue behind those published before then.
+
+    Delayed jobs join in the order in which they are due. And once there, each has a place that it keeps.
+    """
     soon_s = context.capabilities.delay_resolution_s + 0.3
     longer = [("delayed", "DLY-2", factor * soon_s) for factor in (1, 8, 64)]
     for how, clause, delay_s in (("retried", "SET-2", 0.0), ("redriven", "DLQ-2", 0.0), *longer):
@@ -50,13 +54,31 @@ def what_arrives_anew_is_behind_what_waits(context: CheckContext) -> None:
             if not _arrive_again(context, queue, ["again-0", "again-1"], how, delay_s):
                 continue
             queue.publish("after")
-            came = queue.drain(queue.consumer(), 5)
+            came = _come_and_go(context, queue, f"jobs {how}")
             demand(clause, came[:2] == ["before-0", "before-1"], f"of jobs {how}, they came as {came}")
+            again = [id_ for id_ in came if id_.startswith("again")]
+            demand(clause, again == ["again-0", "again-1"], f"of jobs {how} in order, they came as {came}")
             if how != "delayed":  # a broker may notice that a job is due when it next looks
                 demand(clause, came[-1] == "after", f"of jobs {how}, they came as {came}")
             else:
                 return
     demand("DLY-2", False, f"this machine was too slow to publish within {longer[-1][2]:g} s")
+
+
+def _come_and_go(context: CheckContext, queue: QueueUnderTest, what: str) -> list[str]:
+    """Receive all five jobs and release them, the last one first; return the order in which they came.
+
+    They must then come in that order again, where the broker keeps places (ORD-4).
+    """
+    consumer = queue.consumer()
+    held = [queue.receive_one(consumer) for _ in range(5)]
+    came = [delivery.id for delivery in held]
+    for delivery in reversed(held):
+        queue.settle_ok(consumer, Release(delivery.receipt))
+    again = queue.drain(consumer, 5)
+    if context.capabilities.redelivery is Redelivery.IN_ORDER:
+        demand("ORD-4", again == came, f"{what} came as {came}, and after a release as {again}")
+    return came
 
 
 @check("ORD-3", needs="priority")

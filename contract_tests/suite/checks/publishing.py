@@ -6,9 +6,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ...domain import Job, Queue, QueueKind
+from ...domain.bounds import MAX_BODY_BYTES
 from ...domain.errors import InvalidInput, QueueNotFound, SchemaMismatch
-from ...domain.limits import MAX_BODY_BYTES
-from ...ports import Ack, Dead, Message, OrchestratorBackend, PublishStatus, Retry
+from ...ports import Ack, Dead, Message, OrchestratorBackend, PublishStatus, Release, Retry
 from ..app import QUEUE, Numbers, app_on
 from ..check_context import CheckContext
 from ..modes import EVERY_MODE
@@ -189,15 +189,18 @@ def a_live_id_is_published_once(context: CheckContext) -> None:
 def a_duplicate_changes_nothing_in_any_state(context: CheckContext) -> None:
     """Whatever state a job is in, publishing its id again leaves it, its body and its place alone."""
     with context.queue() as queue:
-        queue.publish("flying", "dead", "ready")
+        queue.publish("flying", "dead", "released", "retried", "ready")
         queue.publish("delayed", delay_s=3600)
         consumer = queue.consumer()
-        (flying, dead) = (queue.receive_one(consumer), queue.receive_one(consumer))
-        queue.settle(consumer, Dead(dead.receipt, "rejected", "no good"))
-        again = [Message(id_, b'{"another":"body"}') for id_ in ("flying", "dead", "ready", "delayed")]
+        flying, dead, released, retried = (queue.receive_one(consumer) for _ in range(4))
+        queue.settle_ok(consumer, Dead(dead.receipt, "rejected", "no good"))
+        queue.settle_ok(consumer, Release(released.receipt, 3600.0))
+        queue.settle_ok(consumer, Retry(retried.receipt, 3600.0, "no good yet"))
+        ids = ("flying", "dead", "released", "retried", "ready", "delayed")
+        again = [Message(id_, b'{"another":"body"}') for id_ in ids]
         for outcome in queue.backend.publish(queue.name, again):
             demand("PUB-5", outcome.status is PublishStatus.DUPLICATE, f"live {outcome.id}: {outcome.status}")
-        queue.expect_counts(ready=1, delayed=1, in_flight=1, dead=1)
+        queue.expect_counts(ready=1, delayed=3, in_flight=1, dead=1)
         came = queue.receive_one(consumer)
         demand("PUB-5", came.body == queue.message("ready").body, f"the duplicate changed a body: {came}")
         queue.settle_ok(consumer, Ack(flying.receipt))

@@ -44,14 +44,19 @@ def _receive(queue: QueueUnderTest, consumer: ConsumerBackend, count: int, claus
 
 
 def _settle_all(
-    consumer: ConsumerBackend, settlements: Sequence[Ack | Dead], expected: SettleOutcome = SettleOutcome.OK
-) -> None:
-    outcomes = consumer.settle(settlements).outcomes
+    consumer: ConsumerBackend,
+    settlements: Sequence[Ack | Dead],
+    expected: SettleOutcome = SettleOutcome.OK,
+    *,
+    take: int = 0,
+) -> list[Delivery]:
+    outcomes, deliveries = consumer.settle(settlements, take=take)
     demand("SET-1", len(outcomes) == len(settlements), f"{len(settlements)} got {len(outcomes)} answers")
     wrong = [place for place, outcome in enumerate(outcomes) if outcome is not expected]
     if wrong:
         found = f"of {len(outcomes)} answers {len(wrong)} aren't {expected}: the first is {wrong[0]}"
         demand("SET-1", False, f"{found}, {outcomes[wrong[0]]}")
+    return deliveries
 
 
 @check("SET-1", "RCV-1", "ORD-1")
@@ -64,7 +69,11 @@ def one_consumer_holds_and_settles_many(context: CheckContext) -> None:
         demand("ORD-1", [each.id for each in held] == _IDS, "they didn't come in publish order")
         queue.expect_counts(in_flight=_MANY)
         acks = [Ack(delivery.receipt) for delivery in held]
-        _settle_all(consumer, acks)
+        queue.publish(*[f"more-{number}" for number in range(10)])
+        more = _settle_all(consumer, acks, take=3)
+        demand("RCV-1", len(more) <= 3, f"{len(more)} came where 3 were asked for with {_MANY} acks")
+        more += [queue.receive_one(consumer) for _ in range(10 - len(more))]
+        _settle_all(consumer, [Ack(delivery.receipt) for delivery in more])
         queue.expect_counts()
         _settle_all(consumer, acks, SettleOutcome.ALREADY)
         queue.receive_nothing(queue.consumer())
@@ -238,7 +247,7 @@ _KNOWN = frozenset(_IDS)
 
 @check("ORD-3", needs="priority")
 def priorities_hold_after_many(context: CheckContext) -> None:
-    """Of 1,200 jobs of three priorities each comes in its place."""
+    """Of 1,200 jobs of all ten priorities each comes in its place."""
     _expect_order(context, QueueKind.PRIORITY, "ORD-3")
 
 
@@ -250,7 +259,7 @@ def a_stack_holds_many(context: CheckContext) -> None:
 
 def _expect_order(context: CheckContext, kind: QueueKind, clause: str) -> None:
     with context.queue(kind) as queue:
-        levels = [number % 3 if kind is QueueKind.PRIORITY else 0 for number in range(_MANY)]
+        levels = [number % 10 if kind is QueueKind.PRIORITY else 0 for number in range(_MANY)]
         messages = [Message(id_, b"{}", level) for id_, level in zip(_IDS, levels, strict=True)]
         for at in range(0, _MANY, 400):
             queue.backend.publish(queue.name, messages[at : at + 400])

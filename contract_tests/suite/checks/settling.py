@@ -1,12 +1,16 @@
 """SET: how a delivery ends."""
 
+import time
+
 from hypothesis import strategies as st
 
-from ...domain.limits import MAX_FAILURE_CHARS
+from ...domain.bounds import MAX_FAILURE_CHARS
 from ...ports import Ack, Dead, Release, Retry, Settlement, SettleOutcome
 from ..check_context import CheckContext
 from ..registry import check
 from ..violation import demand
+
+_HOUR_S = 3600.0
 
 
 @check("SET-1")
@@ -118,6 +122,9 @@ def a_dead_job_is_kept_whole(context: CheckContext) -> None:
         kept = [(attempt, f"error {attempt}") for attempt in range(5, 15)]
         demand("SET-3", history == kept, f"the history is {history}")
         demand("SET-3", letter.died_at.tzinfo is not None, "the time of death has no time zone")
+        now = queue.backend.coordination.now() if context.capabilities.coordination else time.time()
+        is_near = abs(now - letter.died_at.timestamp()) < _HOUR_S
+        demand("SET-3", is_near, f"it died at {letter.died_at}, and by the broker's clock it is {now:.0f}")
 
 
 @check("SET-3")

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -25,12 +24,15 @@ from ...ports import (
     Delivery,
     Lease,
     Message,
+    Next,
+    PublishOutcome,
     PublishStatus,
     Release,
     Retry,
     Settlement,
 )
 from ..check_context import LONG_LEASE_S, CheckContext
+from ..draws import CONSUMERS, COUNTS, DELAYS, ENDS, PLACES, PRIORITIES, WHO, picked
 from ..model import Model, ModelJob, State
 from ..registry import check
 from ..violation import demand
@@ -39,19 +41,8 @@ _NAME = "jobs"
 _FAR_S = 86_400.0
 _ROUNDING_S = 0.001
 """Added to a wait, so that rounding doesn't end it too early."""
-_CONSUMERS = 3
 _MANY = 12
 """How many jobs are published before a queue is purged or deleted, so that enough builds up."""
-
-COUNTS = st.integers(1, 4)
-WHO = st.integers(0, _CONSUMERS - 1)
-PRIORITIES = st.integers(0, 9)
-PLACES = st.integers(0, 63)
-"""The place of one of several, counting round after the last. How many there are may depend on how fast time
-passed. What is drawn must not: Hypothesis repeats the same draws."""
-DELAYS = ["none", "soon", "far"]
-ENDS = st.tuples(st.sampled_from(["ack", "retry", "dead", "release"]), st.sampled_from(DELAYS))
-"""How a delivery ends, and the delay of a retry."""
 
 
 @check("I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9")
@@ -65,19 +56,11 @@ def the_adapter_and_the_model_agree(context: CheckContext) -> None:
     run_state_machine_as_test(context.seeded(machine), settings=settings)
 
 
-ItemT = TypeVar("ItemT")
-
-
-def picked(items: Sequence[ItemT], which: int) -> Sequence[ItemT]:
-    """Return the item at that place, counting round after the last; none if there are no items."""
-    return [items[which % len(items)]] if items else []
-
-
 class QueueMachine(RuleBasedStateMachine):
     """One queue, two clients, three consumers that live, and others that die.
 
-    For the same reason, which rules can be chosen depends only on the steps before. A rule that finds nothing
-    to do does nothing.
+    As Hypothesis repeats its draws, which rules can be chosen depends on the steps before, and on no clock. A
+    rule that finds nothing to do does nothing.
     """
 
     context: CheckContext
@@ -102,11 +85,15 @@ class QueueMachine(RuleBasedStateMachine):
     @initialize(kind=st.sampled_from(QueueKind))
     def declare(self, kind: QueueKind) -> None:
         """Start with a queue of a kind that the adapter has."""
-        able = {QueueKind.STACK: self.capabilities.stack, QueueKind.PRIORITY: self.capabilities.priority}
-        self.kind = kind if able.get(kind, True) else QueueKind.FIFO
+        self.kind = kind if self.has(kind) else QueueKind.FIFO
         self.backend.declare(Queue(_NAME, self.kind))
         self.model = Model(self.kind, self.capabilities.redelivery)
-        self.consumers = [(self.open(LONG_LEASE_S), []) for _ in range(_CONSUMERS)]
+        self.consumers = [(self.open(LONG_LEASE_S), []) for _ in range(CONSUMERS)]
+
+    def has(self, kind: QueueKind) -> bool:
+        """Whether the adapter has queues of this kind."""
+        able = {QueueKind.STACK: self.capabilities.stack, QueueKind.PRIORITY: self.capabilities.priority}
+        return able.get(kind, True)
 
     # -- publishing -------------------------------------------------------------------------------
 
@@ -118,23 +105,37 @@ class QueueMachine(RuleBasedStateMachine):
         self.put(count, priority, self.seconds(delay))
 
     def put(self, count: int, priority: int = 0, delay_s: float = 0.0) -> None:
-        """Put so many jobs into the queue."""
-        messages = []
+        """Put so many jobs into the queue, some of them under ids of jobs that have ended."""
+        messages: dict[str, Message] = {}
+        ended = self.model.in_state(State.DONE, State.CANCELLED, State.REMOVED, State.DELETED)
         for _ in range(count):
-            self.published += 1
-            id_ = f"job-{self.published}"
-            level = priority if self.kind is QueueKind.PRIORITY else 0
-            own = b"{}" if self.published % 3 == 0 else b'{"id":"%b"}' % id_.encode()
-            messages.append(Message(id_, own, level, delay_s))
+            message = self.new_message(priority, delay_s)
+            for job in picked(ended, self.published) if self.published % 3 == 1 else []:
+                message = message._replace(id=job.id, body=b'{"id":"%b"}' % job.id.encode())
+            messages[message.id] = message
+        self.publish_all(list(messages.values()))
+
+    def publish_all(self, messages: list[Message]) -> None:
+        """Publish a batch, all of which must be accepted."""
         sent = self.context.harness.now()
         outcomes = self.backend.publish(_NAME, messages)
         answered = self.context.harness.now()
-        demand("PUB-4", len(outcomes) == count, f"{len(outcomes)} outcomes for {count} messages")
+        demand("PUB-4", len(outcomes) == len(messages), f"{len(outcomes)} outcomes for {len(messages)}")
         for message, outcome in zip(messages, outcomes, strict=True):
             accepted = outcome.status is PublishStatus.ACCEPTED
             demand("PUB-1", accepted, f"publishing {message.id} was answered {outcome.status}")
             demand("PUB-2", outcome.id == message.id, f"{message.id} was answered as {outcome.id}")
+            is_whole = len(outcome) == len(PublishOutcome._fields)
+            demand("PUB-4", is_whole, f"an outcome of {len(outcome)} fields: it has {PublishOutcome._fields}")
             self.model.publish(message, sent, answered)
+
+    def new_message(self, priority: int, delay_s: float) -> Message:
+        """Make a message of an id that is new."""
+        self.published += 1
+        id_ = f"job-{self.published}"
+        level = priority if self.kind is QueueKind.PRIORITY else 0
+        own = b"{}" if self.published % 3 == 0 else b'{"id":"%b"}' % id_.encode()
+        return Message(id_, own, level, delay_s)
 
     def seconds(self, delay: str) -> float:
         """How long a delay is."""
@@ -238,19 +239,33 @@ class QueueMachine(RuleBasedStateMachine):
     def settlement(self, receipt: str, how: str, delay: str) -> Settlement:
         """One of the ways in which a delivery can end."""
         match how:
-            case "ack":
-                return Ack(receipt)
+            case "then" if self.capabilities.then:
+                return Ack(receipt, then=(Next(_NAME, self.new_message(0, self.seconds(delay))),))
+            case "ack" | "then":
+                return Ack(receipt, None if delay == "none" else f'"{receipt}"'.encode())
             case "retry":
                 return Retry(receipt, self.seconds(delay), f"error of {receipt}")
             case "dead":
                 return Dead(receipt, "rejected", f"last error of {receipt}")
             case _:
-                return Release(receipt)
+                return Release(receipt, self.seconds(delay))
 
     def expect(self, how: str, delay: str) -> None:
         """Such an end may leave a job that is due soon, or dead."""
-        self.delayed |= how == "retry" and delay == "soon"
+        self.delayed |= how in ("retry", "release", "then") and delay == "soon"
         self.dead_lettered |= how == "dead"
+
+    # -- cancelling -------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.capabilities.cancel and self.filled > 1)
+    @rule(which=PLACES, many=st.booleans())
+    def cancel(self, which: int, many: bool) -> None:
+        """Cancel a job that waits, runs, is dead or was cancelled; or it and another."""
+        jobs = [*self.live_jobs(), *self.model.in_state(State.CANCELLED, State.ENDING)]
+        chosen = [job for each in range(1 + many) for job in picked(jobs, which + 7 * each)]
+        outcomes = self.backend.cancel(_NAME, [job.id for job in chosen])
+        for job, outcome in zip(chosen, outcomes, strict=True):
+            self.model.cancel(job, outcome)
 
     # -- dying ------------------------------------------------------------------------------------
 
@@ -339,15 +354,16 @@ class QueueMachine(RuleBasedStateMachine):
             return
         waiting = self.model.in_state(State.READY, State.DELAYED)
         purged = self.backend.purge(_NAME)
-        demand("ADM-2", purged == len(waiting), f"{purged} were purged, expected {len(waiting)}")
-        self.model.drop(waiting)
+        ending = self.model.in_state(State.ENDING)
+        is_right = len(waiting) <= purged <= len(waiting) + len(ending)
+        demand("ADM-2", is_right, f"{purged} were purged, expected {len(waiting)}")
+        self.model.drop([*waiting, *ending])
 
     @precondition(lambda self: self.filled > 1)
     @rule(kind=st.sampled_from(QueueKind))
     def declare_again(self, kind: QueueKind) -> None:
         """Declare the queue as it is, or as another kind, which must be refused."""
-        able = {QueueKind.STACK: self.capabilities.stack, QueueKind.PRIORITY: self.capabilities.priority}
-        if not able.get(kind, True):
+        if not self.has(kind):
             return
         try:
             self.other.declare(Queue(_NAME, kind))
@@ -359,12 +375,14 @@ class QueueMachine(RuleBasedStateMachine):
     # -- always -----------------------------------------------------------------------------------
 
     @invariant()
-    def counts_and_dead_letters_agree(self) -> None:
-        """The counts and the listing of the dead are the model's."""
+    def what_can_be_seen_agrees(self) -> None:
+        """The counts, the listing of the dead and the results are the model's."""
         if not hasattr(self, "model"):
             return
         self.context.eventually(self.check_counts)
         self.context.eventually(lambda: self.model.check_dead(self.other.dead_letters(_NAME, limit=1000)))
+        if self.capabilities.results:
+            self.model.check_results(self.other.results(_NAME, list(self.model.jobs)))
 
     def check_counts(self) -> None:
         """Hold the broker's counts against the model's."""
@@ -387,7 +405,7 @@ class QueueMachine(RuleBasedStateMachine):
             for job in self.model.held(receipts):
                 self.model.come_back(job)
             consumer.close()
-        self.counts_and_dead_letters_agree()
+        self.what_can_be_seen_agrees()
         if self.due_soon():
             self.let_time_pass()
         consumer = self.open(LONG_LEASE_S)
@@ -396,4 +414,6 @@ class QueueMachine(RuleBasedStateMachine):
                 self.send(consumer, [Ack(receipt)])
         left = consumer.receive(10, 0.0)
         demand("SET-1", not left, f"{[delivery.id for delivery in left]} came when all was done")
-        self.counts_and_dead_letters_agree()
+        for job in self.model.in_state(State.ENDING):  # a consumer has looked
+            job.state = State.CANCELLED
+        self.what_can_be_seen_agrees()

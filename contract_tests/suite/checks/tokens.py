@@ -1,8 +1,10 @@
 """LSE-4: a receipt settles and extends its own delivery, and no other of the same job or consumer."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from ...domain import Queue
+from ...domain.job_progress import Progress
 from ...ports import (
     Ack,
     ConsumerBackend,
@@ -25,6 +27,7 @@ _ENDS: tuple[Callable[[str], Settlement], ...] = (
     lambda receipt: Retry(receipt, 0.0, "late"),
     lambda receipt: Dead(receipt, "rejected", "late"),
     Release,
+    lambda receipt: Release(receipt, 3600.0),
 )
 _JOBS = [f"job-{number}" for number in range(len(_ENDS) + 1)]
 """One for each way to settle, and one to extend: an adapter may remember that a receipt is lost."""
@@ -107,6 +110,53 @@ def a_stale_receipt_extends_nothing(context: CheckContext) -> None:
         demand("LSE-4", queue.receive_one(heir).number == 3, "a stale receipt extended the lease of another")
 
 
+@check("LSE-3", "LSE-4")
+def what_is_lost_disturbs_nothing_that_is_held(context: CheckContext) -> None:
+    """One call extends, and one settles, what is held and what was lost: each has its own answer."""
+    if context.capabilities.lease is Lease.CONNECTION:
+        return  # all leases of a connection are lost together
+    context.keep_lease(partial(_lose_some, context), shortest_s=1.0)
+
+
+_LOST = {0, 1, 3, 4, 8, 11}
+"""Of twelve jobs, those whose leases are lost: for each way to settle one, and in no regular order."""
+
+
+def _lose_some(context: CheckContext, lease: HeldLease) -> None:
+    """Hold twelve jobs of two queues, lose half of them, and settle all in six ways, by one call.
+
+    One consumer has extended all by one call before, and so knows what is lost; the other doesn't.
+    """
+    advance, ways = context.harness.advance, _ENDS * 2
+    expected = [SettleOutcome.LOST if n in _LOST else SettleOutcome.OK for n in range(len(ways))]
+    with context.queues(2) as queues:
+        for queue in queues:
+            queue.publish(*[f"job-{n}" for n in range(len(ways))])
+        holders = [queue.consumer(lease_s=lease.seconds) for queue in queues]
+        lease.begin()
+        held = lease.renewed_by(
+            lambda: [
+                [queue.receive_one(holder).receipt for _ in ways]
+                for queue, holder in zip(queues, holders, strict=True)
+            ]
+        )
+        kept = [[receipt for n, receipt in enumerate(receipts) if n not in _LOST] for receipts in held]
+        advance(lease.seconds / 2)
+        lease.renewed_by(lambda: [holder.extend(some) for holder, some in zip(holders, kept, strict=True)])
+        advance(context.harness.redelivery_s(lease.seconds / 2))
+        extended, _ = lease.renewed_by(lambda: (holders[0].extend(held[0]), holders[1].extend(kept[1])))
+        demand("LSE-4", extended == expected, f"extended together, they were answered {extended}")
+        advance(0.7 * lease.seconds)  # longer than what is held would be, but for that
+        for queue, holder, receipts in zip(queues, holders, held, strict=True):
+            heir = queue.consumer()
+            back = {queue.receive_one(heir).id for _ in _LOST}
+            demand("LSE-3", back == {f"job-{n}" for n in _LOST}, f"{back} came back, and {_LOST} were lost")
+            queue.receive_nothing(heir)
+            batch = [make(receipt) for make, receipt in zip(ways, receipts, strict=True)]
+            outcomes = holder.settle(batch).outcomes
+            demand("LSE-4", outcomes == expected, f"settled together, they were answered {outcomes}")
+
+
 @check("LSE-4", "RES-2")
 def a_late_settlement_after_the_heirs_is_lost(context: CheckContext) -> None:
     """When another consumer has acked the job, the first one's receipt is LOST, not ALREADY."""
@@ -175,3 +225,25 @@ def receipts_of_a_deleted_queue_settle_nothing_of_its_successor(context: CheckCo
         _expect_no_effect(consumer, old, "a deleted queue's receipt", "ADM-3", SettleOutcome.LOST)
         queue.expect_counts(in_flight=len(_JOBS))
         _ack_all(consumer, held, "ADM-3")
+
+
+@check("LSE-4")
+def a_lost_receipt_reports_nothing(context: CheckContext) -> None:
+    """Where progress is kept, what a consumer tells of a job that another has by now changes nothing."""
+    lease_s = context.harness.lease_s
+    if context.capabilities.lease is Lease.CONNECTION:
+        return  # its receipts are lost with the connection by which they could be told
+    with context.queue() as queue:
+        queue.publish("job")
+        late, heir = queue.consumer(lease_s=lease_s), queue.consumer()
+        lost = queue.receive_one(late).receipt
+        late.report(lost, Progress(1, 10))
+        if not queue.backend.progress(queue.name):
+            return  # it isn't kept
+        context.harness.advance(context.harness.redelivery_s(lease_s))
+        heir.report(queue.receive_one(heir).receipt, Progress(2, 10))
+        late.report(lost, Progress(9, 10))
+        found = queue.backend.progress(queue.name)
+        demand(
+            "LSE-4", found == {"job": Progress(2, 10)}, f"after a report by a lost receipt, there is {found}"
+        )

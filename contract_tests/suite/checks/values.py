@@ -12,6 +12,7 @@ from ...ports import (
     JobResult,
     Message,
     PublishStatus,
+    Release,
     ResultStatus,
     Retry,
     SettleOutcome,
@@ -171,9 +172,9 @@ def _is_kept_for(context: CheckContext, ttl_s: float) -> bool:
         return True
 
 
-@check("DLY-1", "SET-2")
+@check("DLY-1", "SET-2", "SET-4")
 def a_month_is_a_month(context: CheckContext) -> None:
-    """Delays of a month, of jobs and of retries, aren't cut or over at once, as 32-bit milliseconds are."""
+    """Delays of a month, of jobs, retries and releases, aren't over at once, as 32-bit milliseconds are."""
     days = (1, 25, 30, 45, 51, 365)
     with context.queue() as queue:
         consumer = queue.consumer()
@@ -182,15 +183,21 @@ def a_month_is_a_month(context: CheckContext) -> None:
         demand("SET-2", outcome is SettleOutcome.OK, f"a retry in 30 days was answered {outcome}")
         came = [delivery.id for delivery in consumer.receive(10, 0.0)]
         demand("SET-2", not came, "a retry in 30 days came at once")
+        queue.publish("released")
+        outcome = queue.settle(consumer, Release(queue.receive_one(consumer).receipt, 30 * _DAY_S))
+        demand("SET-4", outcome is SettleOutcome.OK, f"a release in 30 days was answered {outcome}")
+        came = [delivery.id for delivery in consumer.receive(10, 0.0)]
+        demand("SET-4", not came, "a release in 30 days came at once")
         for day in days:
             queue.publish(f"days-{day}", delay_s=day * _DAY_S)
         came = [delivery.id for delivery in consumer.receive(10, 0.0)]
         demand("DLY-1", not came, f"{came} came at once")
-        queue.expect_counts(delayed=len(days) + 1)
+        queue.expect_counts(delayed=len(days) + 2)
         if context.harness.virtual_time:
             context.harness.advance(29 * _DAY_S)
             came = sorted(delivery.id for delivery in consumer.receive(10, 0.0))
             demand("SET-2", "retried" not in came, "a retry in 30 days came after 29")
+            demand("SET-4", "released" not in came, "a release in 30 days came after 29")
             demand("DLY-1", came == ["days-1", "days-25"], f"after 29 days, {came} came")
 
 

@@ -10,7 +10,19 @@ from math import inf
 from typing import Any
 
 from ...domain.errors import QueueNotFound
-from ...ports import Ack, ConsumerBackend, Dead, Delivery, JobResult, Release, ResultStatus, Retry
+from ...ports import (
+    ABSENT,
+    Ack,
+    ConsumerBackend,
+    Dead,
+    Delivery,
+    Guard,
+    JobResult,
+    Next,
+    Release,
+    ResultStatus,
+    Retry,
+)
 from ..check_context import CLOCKS_DIFFER_S, CheckContext, QueueUnderTest
 from ..registry import check
 from ..violation import demand
@@ -104,14 +116,16 @@ def every_cause_wakes_a_receiver_soon(context: CheckContext) -> None:
         _demand_soon(context, "RCV-2", cause, partial(_wake, context, act, cause))
 
 
-def _wake(context: CheckContext, act: Callable[[_Waiting], None], cause: str) -> float:
+def _wake(
+    context: CheckContext, act: Callable[[_Waiting], None], cause: str, *, clause: str = "RCV-2"
+) -> float:
     """Wake a receiver, and return how many seconds after that it had its job, but for taking it."""
     with context.backends(2) as (mine, other):
         queue = context.queue_on(mine)
         waiting = _Waiting(context, queue, other.open_consumer(queue.name))
         act(waiting)
         began = time.monotonic()
-        waiting.finish("RCV-2", cause)
+        waiting.finish(clause, cause)
         return time.monotonic() - began - waiting.take_s
 
 
@@ -193,18 +207,75 @@ def _wake_three(
         return took_s
 
 
+@check("CRD-4", "RCV-2", needs="guarded_publish")
+def a_guarded_publish_wakes_a_receiver_soon(context: CheckContext) -> None:
+    """A job that is published under a guard ends a blocked receive, as any other does."""
+
+    def publish(waiting: _Waiting) -> None:
+        queue = waiting.queue
+        queue.backend.publish_guarded(queue.name, queue.message("new"), Guard("guard", ABSENT, b""))
+
+    cause = "a guarded publish"
+    _demand_soon(context, "CRD-4", cause, partial(_wake, context, publish, cause, clause="CRD-4"))
+
+
+@check("THEN-1", "RCV-2", needs="then")
+def a_next_job_wakes_a_receiver_soon(context: CheckContext) -> None:
+    """A job that an ack publishes, in its own queue or another, ends a blocked receive, as any other does."""
+
+    def in_another_queue(waiting: _Waiting) -> None:
+        before = context.queue_on(waiting.queue.backend, name="before")
+        before.publish("job")
+        consumer = before.consumer()
+        ack_with_next(waiting, consumer, before.receive_one(consumer).receipt)
+
+    def in_its_own_queue(waiting: _Waiting) -> None:
+        ack_with_next(waiting, waiting.holder, waiting.held.receipt)
+
+    def ack_with_next(waiting: _Waiting, consumer: ConsumerBackend, receipt: str) -> None:
+        queue = waiting.queue
+        consumer.settle([Ack(receipt, then=(Next(queue.name, queue.message("new")),))])
+
+    for act in (in_another_queue, in_its_own_queue):
+        cause = f"a next job {act.__name__.replace('_', ' ')}"
+        _demand_soon(context, "RCV-2", cause, partial(_wake, context, act, cause))
+
+
+def _retry_later(waiting: _Waiting, delay_s: float) -> None:
+    waiting.holder.settle([Retry(waiting.held.receipt, delay_s, "later")])
+
+
+def _release_later(waiting: _Waiting, delay_s: float) -> None:
+    waiting.holder.settle([Release(waiting.held.receipt, delay_s)])
+
+
+def _publish_later(waiting: _Waiting, delay_s: float) -> None:
+    waiting.queue.publish("new", delay_s=delay_s)
+
+
 @check("DLY-2")
-def a_retry_that_is_due_wakes_a_receiver(context: CheckContext) -> None:
-    """A receiver that waits gets a retried job when it is due, also if it knew of a later one before."""
+def a_job_that_is_due_wakes_a_receiver_soon(context: CheckContext) -> None:
+    """A receiver that waits gets a delayed, retried or released job when it is due.
+
+    Also if it knew of a later one when it began to wait.
+    """
     resolution_s = context.capabilities.delay_resolution_s
-    for known in (False, True):
-        cause = "a retry that was due" + (" before a job that was known" if known else "")
-        wake = partial(_wake_by_retry, context, cause, known)
-        _demand_soon(context, "DLY-2", cause, wake, more_s=resolution_s)
+    causes: dict[str, Callable[[_Waiting, float], None]] = {
+        "a retry": _retry_later,
+        "a release": _release_later,
+        "a publish": _publish_later,
+    }
+    for what, act in causes.items():
+        for known in (False, True):
+            cause = f"{what} that was due" + (" before a job that was known" if known else "")
+            wake = partial(_wake_when_due, context, cause, act, known)
+            _demand_soon(context, "DLY-2", cause, wake, more_s=resolution_s)
 
 
-def _wake_by_retry(context: CheckContext, cause: str, known: bool) -> float:
-    """Wake a receiver by a delayed retry, and return how many seconds too late it had the job."""
+def _wake_when_due(
+    context: CheckContext, cause: str, act: Callable[[_Waiting, float], None], known: bool
+) -> float:
+    """Wake a receiver by a job that is due, and return how many seconds too late it had that."""
     resolution_s = context.capabilities.delay_resolution_s
     soon_s = resolution_s + 0.05
     with context.backends(2) as (mine, other):
@@ -213,11 +284,11 @@ def _wake_by_retry(context: CheckContext, cause: str, known: bool) -> float:
             queue.publish("far", delay_s=3600.0)
         waiting = _Waiting(context, queue, other.open_consumer(queue.name))
         sent = context.harness.now()
-        waiting.holder.settle([Retry(waiting.held.receipt, soon_s, "later")])
+        act(waiting, soon_s)
         within_s = soon_s + resolution_s + context.harness.timeout_s
         came = waiting.finish("DLY-2", cause, within_s=within_s)
         late_s = context.harness.now() - sent - soon_s
-        demand("DLY-2", came.id == "held", f"{came.id} came, expected the retried one")
+        demand("DLY-2", came.id != "far", f"after {cause}, {came.id} came")
         demand("DLY-1", late_s >= -CLOCKS_DIFFER_S, f"it came {-late_s:.3f} s early")
         return late_s - waiting.take_s
 

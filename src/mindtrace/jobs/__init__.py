@@ -19,12 +19,16 @@ from mindtrace.jobs.domain import (
     JobInput,
     JobOutput,
     JobSchema,
+    Limit,
     Progress,
     Queue,
     QueueKind,
+    Rate,
     Reject,
     RetryLater,
     RetryPolicy,
+    Unique,
+    UniqueField,
     current_job,
     job_from_schema,
     progress,
@@ -32,8 +36,10 @@ from mindtrace.jobs.domain import (
 from mindtrace.jobs.errors import *
 from mindtrace.jobs.ports import (
     Attempt,
+    CancelOutcome,
     Capabilities,
     ConsumerBackend,
+    CoordinationStore,
     DeadLetter,
     Durability,
     Failure,
@@ -54,11 +60,18 @@ if TYPE_CHECKING:
     from mindtrace.jobs.adapters.postgresql import (
         PostgreSQLClient,
         PostgreSQLConsumerBackend,
+        PostgreSQLCoordinationStore,
         PostgreSQLResultStore,
     )
     from mindtrace.jobs.adapters.rabbitmq import RabbitMQClient, RabbitMQConsumerBackend
-    from mindtrace.jobs.adapters.redis import RedisClient, RedisConsumerBackend, RedisResultStore
+    from mindtrace.jobs.adapters.redis import (
+        RedisClient,
+        RedisConsumerBackend,
+        RedisCoordinationStore,
+        RedisResultStore,
+    )
     from mindtrace.jobs.adapters.sqlite import SQLiteClient, SQLiteConsumerBackend
+    from mindtrace.jobs.application.async_calls.scheduling import AsyncSchedules
     from mindtrace.jobs.application.async_job_queue import AsyncJobHandle, AsyncJobQueue
     from mindtrace.jobs.application.async_orchestrator import AsyncOrchestrator
     from mindtrace.jobs.application.batch_consumer import BatchAnswer, BatchConsumer, JobOutcome
@@ -69,7 +82,13 @@ if TYPE_CHECKING:
     from mindtrace.jobs.application.job_logging import JobContextFilter
     from mindtrace.jobs.application.job_queue import JobHandle, JobQueue
     from mindtrace.jobs.application.orchestrator import Orchestrator
+    from mindtrace.jobs.application.pausing.records import Pause
+    from mindtrace.jobs.application.schedules.record import Schedule
+    from mindtrace.jobs.application.schedules.scheduler import Scheduler
+    from mindtrace.jobs.application.schedules.schedules import Schedules
     from mindtrace.jobs.domain.batch_outcomes import Dead, Done, Retry
+    from mindtrace.jobs.domain.schedule import Cron, Every
+    from mindtrace.jobs.domain.then import Then
 
     __version__: str
 
@@ -78,18 +97,23 @@ __all__ = [
     "AsyncJobHandle",
     "AsyncJobQueue",
     "AsyncOrchestrator",
+    "AsyncSchedules",
     "Attempt",
     "BatchAnswer",
     "BatchConsumer",
     "BatchHandler",
+    "CancelOutcome",
     "Capabilities",
     "ConsumeStats",
     "Consumer",
     "ConsumerBackend",
+    "CoordinationStore",
+    "Cron",
     "Dead",
     "DeadLetter",
     "Done",
     "Durability",
+    "Every",
     "Failure",
     "Finding",
     "HandlerSignal",
@@ -103,14 +127,17 @@ __all__ = [
     "JobQueue",
     "JobSchema",
     "JobStatus",
+    "Limit",
     "LocalClient",
     "LocalConsumerBackend",
     "Observer",
     "Orchestrator",
     "OrchestratorBackend",
     "Outcome",
+    "Pause",
     "PostgreSQLClient",
     "PostgreSQLConsumerBackend",
+    "PostgreSQLCoordinationStore",
     "PostgreSQLResultStore",
     "Progress",
     "PublishOutcome",
@@ -120,8 +147,10 @@ __all__ = [
     "QueueKind",
     "RabbitMQClient",
     "RabbitMQConsumerBackend",
+    "Rate",
     "RedisClient",
     "RedisConsumerBackend",
+    "RedisCoordinationStore",
     "RedisResultStore",
     "Reject",
     "ResultStore",
@@ -130,6 +159,12 @@ __all__ = [
     "RetryPolicy",
     "SQLiteClient",
     "SQLiteConsumerBackend",
+    "Schedule",
+    "Scheduler",
+    "Schedules",
+    "Then",
+    "Unique",
+    "UniqueField",
     "Verdict",
     "batch_handler",
     "current_job",
@@ -145,13 +180,16 @@ if not TYPE_CHECKING:
         "AsyncJobHandle": "application.async_job_queue",
         "AsyncJobQueue": "application.async_job_queue",
         "AsyncOrchestrator": "application.async_orchestrator",
+        "AsyncSchedules": "application.async_calls.scheduling",
         "BatchAnswer": "application.batch_consumer",
         "BatchConsumer": "application.batch_consumer",
         "BatchHandler": "application.batch_handler",
         "ConsumeStats": "application.consuming.loop",
         "Consumer": "application.consumer",
+        "Cron": "domain.schedule",
         "Dead": "domain.batch_outcomes",
         "Done": "domain.batch_outcomes",
+        "Every": "domain.schedule",
         "JobContextFilter": "application.job_logging",
         "JobHandle": "application.job_queue",
         "JobHandler": "application.job_handler",
@@ -160,17 +198,24 @@ if not TYPE_CHECKING:
         "LocalClient": "adapters.local",
         "LocalConsumerBackend": "adapters.local",
         "Orchestrator": "application.orchestrator",
+        "Pause": "application.pausing.records",
         "PostgreSQLClient": "adapters.postgresql",
         "PostgreSQLConsumerBackend": "adapters.postgresql",
+        "PostgreSQLCoordinationStore": "adapters.postgresql",
         "PostgreSQLResultStore": "adapters.postgresql",
         "RabbitMQClient": "adapters.rabbitmq",
         "RabbitMQConsumerBackend": "adapters.rabbitmq",
         "RedisClient": "adapters.redis",
         "RedisConsumerBackend": "adapters.redis",
+        "RedisCoordinationStore": "adapters.redis",
         "RedisResultStore": "adapters.redis",
         "Retry": "domain.batch_outcomes",
         "SQLiteClient": "adapters.sqlite",
         "SQLiteConsumerBackend": "adapters.sqlite",
+        "Schedule": "application.schedules.record",
+        "Scheduler": "application.schedules.scheduler",
+        "Schedules": "application.schedules.schedules",
+        "Then": "domain.then",
         "batch_handler": "application.batch_handler",
         "job_handler": "application.job_handler",
     }

@@ -511,7 +511,7 @@ def test_deleting_a_queue_wakes_everyone(
     """Receivers and those who wait for a result alike (ADM-3)."""
     futures = blocked(2)
     futures.append(background(client.result, "points", "a", timeout_s=3600))
-    eventually(lambda: store._result_waiters)
+    eventually(lambda: store._ends.waiters)
 
     client.delete("points")
 

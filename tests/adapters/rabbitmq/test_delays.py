@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mindtrace.jobs.adapters.rabbitmq.delays import DELAY_UNIT_S, LEVELS, DelayLevels, levels_of, route
 from mindtrace.jobs.adapters.rabbitmq.topology import Names
-from mindtrace.jobs.domain.limits import MAX_DELAY_S
+from mindtrace.jobs.domain.bounds import MAX_DELAY_S
 
 NAMES = Names("n", "q")
 

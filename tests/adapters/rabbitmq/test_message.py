@@ -28,7 +28,7 @@ from mindtrace.jobs.adapters.rabbitmq.transport.frames import (
     read_properties,
 )
 from mindtrace.jobs.domain import QueueKind
-from mindtrace.jobs.domain.limits import MAX_ERROR_CHARS, MAX_FAILURE_CHARS
+from mindtrace.jobs.domain.bounds import MAX_ERROR_CHARS, MAX_FAILURE_CHARS
 
 COUNTS = st.integers(0, 10**6)
 TEXTS = st.text(max_size=300)

@@ -12,7 +12,7 @@ from mindtrace.jobs.adapters.rabbitmq.topology import (
     work_arguments,
 )
 from mindtrace.jobs.domain import Queue, QueueKind
-from mindtrace.jobs.domain.limits import MAX_PRIORITY
+from mindtrace.jobs.domain.bounds import MAX_PRIORITY
 
 
 def test_the_longest_names_fit() -> None:

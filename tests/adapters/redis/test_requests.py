@@ -1,5 +1,6 @@
 """Requests are numbered, and the one that was never answered is kept."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ from mindtrace.jobs.adapters.redis.requests import (
     KEEP_ANSWER_MS,
     NumberedRequests,
     RemoteQueue,
+    Senders,
     operation,
 )
-from mindtrace.jobs.adapters.redis.scripts import PUBLISH, PURGE, Script
+from mindtrace.jobs.adapters.redis.scripts import PUBLISH, PURGE, PUT_RECORD, Script
 
 KEYS = QueueKeys("space", "jobs")
 
@@ -102,3 +104,64 @@ def test_an_operation_that_fails_leaves_its_record_to_expire() -> None:
     with pytest.raises(ZeroDivisionError), operation(RemoteQueue(server, KEYS), PURGE):  # type: ignore[arg-type]
         raise ZeroDivisionError
     assert server.removed == []
+
+
+# -- senders --------------------------------------------------------------------------------------
+
+
+class Busy(Server):
+    """A server that does something else while it is asked."""
+
+    meanwhile: Callable[[], object] = staticmethod(lambda: None)
+
+    def run(self, script: Script, keys: Any, arguments: Any, **_options: Any) -> int:
+        answer = super().run(script, keys, arguments)
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        meanwhile()
+        return answer
+
+
+def senders(server: Server) -> Senders:
+    return Senders(server, lambda sender: f"last:{sender}")  # type: ignore[arg-type]
+
+
+def test_a_sender_numbers_its_requests_and_is_used_again() -> None:
+    server = Server()
+    ours = senders(server)
+    assert [ours.run(PUT_RECORD, ["key"], [text]) for text in "ab"] == [1, 2]
+
+    (_, first_keys, first), (_, second_keys, second) = server.sent
+    assert first_keys == second_keys
+    assert (first_keys[0][:5], first_keys[1:]) == ("last:", ["key"])
+    assert (first, second) == (["1", str(KEEP_ANSWER_MS), "a"], ["2", str(KEEP_ANSWER_MS), "b"])
+
+
+def test_requests_at_the_same_time_have_senders_of_their_own() -> None:
+    server = Busy()
+    ours = senders(server)
+    server.meanwhile = lambda: ours.run(PUT_RECORD, [], [])
+    ours.run(PUT_RECORD, [], [])
+    ours.run(PUT_RECORD, [], [])
+
+    first, second, third = ((keys[0], arguments[0]) for _, keys, arguments in server.sent)
+    assert first[0] != second[0]
+    assert first[1] == second[1] == "1"
+    assert third == (first[0], "2")
+
+
+def test_a_sender_that_got_no_answer_is_given_up_and_its_record_left_to_expire() -> None:
+    def unreachable() -> None:
+        raise ServerUnreachable(OSError("away"), may_have_run=True)
+
+    server = Busy()
+    ours = senders(server)
+    server.meanwhile = unreachable
+    with pytest.raises(ServerUnreachable):
+        ours.run(PUT_RECORD, [], [])
+    ours.run(PUT_RECORD, [], [])
+    ours.end()
+    ours.end()
+
+    first, second = (keys[0] for _, keys, _ in server.sent)
+    assert first != second
+    assert server.removed == [second]

@@ -6,7 +6,7 @@ from importlib.resources import files
 import pytest
 
 from mindtrace.jobs.adapters.redis import scripts
-from mindtrace.jobs.adapters.redis.keys import QueueKeys, ResultKeys
+from mindtrace.jobs.adapters.redis.keys import CoordinationKeys, QueueKeys, ResultKeys
 from mindtrace.jobs.adapters.redis.scripts import Script, compose
 from mindtrace.jobs.domain.queue import QueueKind
 
@@ -19,6 +19,10 @@ OF_A_STORE = (
     "RESULT_STORE_GET_MANY",
     "RESULT_STORE_ENDED",
     "RESULT_STORE_FORGET",
+)
+OF_COORDINATION = (
+    *("GET_RECORDS", "SCAN_RECORDS", "PUT_RECORD", "DELETE_RECORD", "PUBLISH_GUARDED"),
+    *("TAKE_PLACES", "LEAVE_PLACES", "RESERVE"),
 )
 
 
@@ -58,10 +62,38 @@ def test_every_key_of_a_script_is_one_of_its_queue(name: str) -> None:
     if name in OF_A_STORE:
         keys = ResultKeys("space", "jobs")
         assert keys.all == [getattr(keys, each) for each in script.keys]
+    elif name in OF_COORDINATION:
+        found = _coordination_keys(script)
+        assert len(set(found)) == len(script.keys)
+        assert all(key.startswith("mtj:{space/") for key in found)
+        assert script.keys[0] == "last" or "last" not in script.keys
     else:
         found = QueueKeys("space", "jobs").of(script, "me")
         assert len(set(found)) == len(script.keys)
         assert all(key.startswith("mtj:{space/") for key in found)
+
+
+def _coordination_keys(script: Script) -> list[str]:
+    keys = CoordinationKeys("space")
+    behind = [keys.rate("x")] if script is scripts.RESERVE else keys.of(script, QueueKeys("space", "jobs"))
+    return [keys.last("me"), *behind] if "last" in script.keys else behind
+
+
+def test_no_queue_has_a_key_of_the_coordination_store() -> None:
+    """Whatever its name, and whatever is limited."""
+    ours = CoordinationKeys("space")
+    named = {key for key in vars(ours).values() if key != ours._prefix}
+    keys = {*named, ours.last("me"), ours.rate("x}:meta"), *ours.places("x}:meta")}
+    memory_id = QueueKeys("space", "jobs").memory_id
+
+    assert len(keys) == 8
+    assert memory_id not in keys
+    assert all(key.startswith("mtj:{space/}:") for key in keys)
+    assert not any(
+        str(key).startswith("mtj:{space/}:")
+        for key in vars(QueueKeys("space", "-")).values()
+        if key != memory_id
+    )
 
 
 def test_all_keys_of_a_queue_have_a_type_and_are_looked_at_and_removed() -> None:

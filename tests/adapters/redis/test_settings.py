@@ -1,4 +1,4 @@
-"""What a Redis client, or a store of results, is told is checked before anything connects."""
+"""What a Redis client, or a store, is told is checked before anything connects."""
 
 import logging
 from pathlib import Path
@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from mindtrace.jobs import RedisClient, RedisResultStore
+from mindtrace.jobs import RedisClient, RedisCoordinationStore, RedisResultStore
 from mindtrace.jobs.domain.errors import InvalidInput
 
 SECRET = "hunter2"
 
-Connecting = type[RedisClient] | type[RedisResultStore]
+Connecting = type[RedisClient] | type[RedisResultStore] | type[RedisCoordinationStore]
 
 
-@pytest.fixture(params=[RedisClient, RedisResultStore])
+@pytest.fixture(params=[RedisClient, RedisResultStore, RedisCoordinationStore])
 def connecting(request: pytest.FixtureRequest) -> Connecting:
     """Each class that connects to a Redis."""
     which: Connecting = request.param
@@ -46,8 +46,6 @@ def connecting(request: pytest.FixtureRequest) -> Connecting:
         ({"sentinels": [("s1", 26379)], "sentinel_service": ""}, "sentinel_service ''"),
         ({"sentinel_password": SECRET}, "sentinel_password is of use only with sentinels"),
         ({"sentinels": [("s1", 26379)], "sentinel_password": 1}, "sentinel_password: must be a text"),
-        ({"sweep_s": 0}, "sweep_s 0: must be more than 0 seconds"),
-        ({"sweep_s": -1}, "sweep_s -1: must be a number of seconds"),
         ({"retry_timeout_s": "5"}, "retry_timeout_s '5': must be a number of seconds"),
         ({"retry_timeout_s": float("nan")}, "retry_timeout_s nan"),
         ({"namespace": "a b"}, "namespace 'a b'"),
@@ -62,6 +60,15 @@ def test_a_setting_that_can_not_work_is_refused_in_words(
 
     assert words in str(refused.value)
     assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize("waiting", [RedisClient, RedisResultStore])
+@pytest.mark.parametrize(("sweep_s", "rule"), [(0, "must be more than 0"), (-1, "must be a number of")])
+def test_who_waits_for_no_time_is_refused_in_words(
+    waiting: type[RedisClient] | type[RedisResultStore], sweep_s: float, rule: str
+) -> None:
+    with pytest.raises(InvalidInput, match=f"sweep_s {sweep_s}: {rule} seconds"):
+        waiting(sweep_s=sweep_s)
 
 
 def test_a_durability_that_there_is_not_is_refused_in_words() -> None:

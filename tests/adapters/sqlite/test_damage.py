@@ -276,7 +276,11 @@ def test_a_damaged_history_costs_no_settlement(client: SQLiteClient, sql: Sql, h
     assert letters(client)[0].history == (*kept, Failure(1, "again"))
 
 
-@pytest.mark.parametrize("end", [lambda r: Retry(r, 0.0, "x"), lambda r: Dead(r, "x", "x"), Release])
+@pytest.mark.parametrize(
+    "end",
+    [lambda r: Retry(r, 0.0, "x"), lambda r: Dead(r, "x", "x"), Release, lambda r: Release(r, 60.0)],
+    ids=["retry", "dead", "release", "release later"],
+)
 def test_settling_a_job_whose_row_is_gone_is_lost(
     client: SQLiteClient, sql: Sql, end: Callable[[str], Settlement]
 ) -> None:

@@ -83,6 +83,18 @@ def test_a_file_of_an_earlier_release_is_not_brought_up_to_date_by_a_look(
         assert db.execute("PRAGMA user_version").fetchall() == [(1,)]
 
 
+def test_tables_that_are_yet_to_be_added_are_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a file of the release before, which a look doesn't change."""
+    with monkeypatch.context() as patch, SQLiteClient(path) as old:
+        patch.setattr(schema, "ADDED_TABLES", {})
+        old.declare(Queue("points"))
+    for _ in range(2):
+        assert findings(path)["tables"].what == "version 2; the next use adds record, place, turn, cancel"
+    with SQLiteClient(path) as client:
+        client.coordination.now()
+    assert findings(path)["tables"].what == "version 2"
+
+
 # -- files that can't be used ---------------------------------------------------------------------
 
 

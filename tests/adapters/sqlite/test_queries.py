@@ -6,17 +6,17 @@ from functools import partial
 import pytest
 
 from mindtrace.jobs import Progress, Queue, QueueKind, SQLiteClient
-from mindtrace.jobs.ports import Ack, Dead, Message, Release, Retry
+from mindtrace.jobs.ports import ABSENT, Ack, Dead, Guard, Message, Place, Release, Retry
 
 
 def live_through_everything(client: SQLiteClient, queue: str) -> None:
     """Take jobs through every state, and call every method of the ports."""
-    messages = [Message(f"job-{n}", b"{}") for n in range(6)]
+    messages = [Message(f"job-{n}", b"{}") for n in range(7)]
     client.publish(queue, [*messages, messages[0], Message("later", b"{}", 0, 0.001)])
     with client.open_consumer(queue, lease_s=0.001) as consumer:
         consumer.receive(1, 0.0)
     with client.open_consumer(queue) as consumer:
-        held = consumer.receive(7, 0.1)
+        held = consumer.receive(8, 0.1)
         consumer.extend([each.receipt for each in held])
         consumer.report(held[0].receipt, Progress(1, 2))
         assert client.progress(queue) == {held[0].id: Progress(1, 2)}
@@ -26,6 +26,7 @@ def live_through_everything(client: SQLiteClient, queue: str) -> None:
             lambda receipt: Retry(receipt, 60.0, "no"),
             lambda receipt: Retry(receipt, 0.0, "no"),
             Release,
+            lambda receipt: Release(receipt, 60.0),
             lambda receipt: Dead(receipt, "rejected", "no"),
         ]
         consumer.settle([kind(each.receipt) for kind, each in zip(kinds, held, strict=False)], take=2)
@@ -38,6 +39,21 @@ def live_through_everything(client: SQLiteClient, queue: str) -> None:
     client.counts(queue)
     client.queues()
     client.purge(queue)
+    coordinate(client, queue)
+
+
+def coordinate(client: SQLiteClient, queue: str) -> None:
+    """Call every method of the coordination store."""
+    store = client.coordination
+    version = store.put("key", b"1", expected=ABSENT, ttl_s=60.0)
+    assert version is not None
+    assert store.get(["key", "other"]).keys() == store.scan("k").keys() == {"key"}
+    assert store.delete("key", expected=version)
+    places = [Place("limit", 1, "first"), Place("limit", 1, "second")]
+    assert store.take_places(places, ttl_s=60.0)[1] is False
+    store.leave_places(places)
+    store.reserve("rate", 2, interval_s=60.0)
+    client.publish_guarded(queue, Message("guarded", b"{}"), Guard(f"slot/{queue}", ABSENT, b"1"))
 
 
 def test_no_query_reads_a_table_from_end_to_end_or_sorts(

@@ -105,6 +105,38 @@ def test_a_file_of_the_first_version_keeps_its_queues_and_the_jobs_in_hand(
         assert new.counts("points") == QueueCounts(0, 0, 1, 0)
 
 
+def test_a_release_without_coordination_goes_on_beside_one_that_has_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with clients that it opens afterwards, as the file's version is the same."""
+    with SQLiteClient(path) as old, SQLiteClient(path) as new:
+        with monkeypatch.context() as patch:
+            patch.setattr(schema, "ADDED_TABLES", {})
+            old.declare(Queue("points"))
+            old.publish("points", [Message("job", b"{}"), Message("other", b"{}")])
+            worker = old.open_consumer("points")
+            held, _ = worker.receive(2, 0.0)
+            assert new.queues() == [Queue("points")]
+            assert tables(path).isdisjoint({"record", "place", "turn"})
+
+        assert new.coordination.get(["key"]) == {}
+        assert new.coordination.put("key", b"1") is not None
+        assert {"record", "place", "turn"} <= tables(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(schema, "ADDED_TABLES", {})
+            assert worker.settle([Ack(held.receipt)]).outcomes == [SettleOutcome.OK]
+            with SQLiteClient(path) as later:
+                later.publish("points", [Message("more", b"{}")])
+                assert later.counts("points") == QueueCounts(1, 0, 1, 0)
+                later.delete("points")
+        assert new.coordination.get(["key"])["key"].value == b"1"
+
+
+def tables(path: Path) -> set[str]:
+    with closing(sqlite3.connect(path)) as db:
+        return {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
 def test_a_step_to_a_later_release_that_fails_leaves_the_file_as_it_was(
     client: SQLiteClient, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from mindtrace.jobs.adapters.telemetry.prometheus import PrometheusObserver
+from mindtrace.jobs.ports import SlotOutcome
 
 from .conftest import Work
 
@@ -34,3 +35,21 @@ def test_a_publish_that_fails_is_timed_with_its_error() -> None:
     labels = {"messaging_operation_name": "publish", "error_type": "ZeroDivisionError"}
     name = "messaging_client_operation_duration_seconds_count"
     assert registry.get_sample_value(name, QUEUE | labels) == 1
+
+
+def test_slots_unique_jobs_and_jobs_that_wait_are_counted_by_queue() -> None:
+    registry = CollectorRegistry()
+    observer = PrometheusObserver("memory", registry=registry)
+    observer.stood("halves", 2)
+    observer.replaced("halves", 3)
+    observer.held_back("halves", 4)
+    for outcome in SlotOutcome:
+        observer.slot("halves", outcome)
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"mindtrace_jobs_{name}_total", QUEUE | labels)
+
+    assert value("unique", outcome="stood") == 2
+    assert value("unique", outcome="replaced") == 3
+    assert value("held_back") == 4
+    assert [value("slots", outcome=each) for each in ("published", "missed", "failed")] == [1, 1, 1]

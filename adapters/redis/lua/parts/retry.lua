@@ -10,9 +10,7 @@ while #failures > KEPT_HISTORY do table.remove(failures, 1) end
 redis.call('HSET', history, id, cjson.encode(failures))
 job.attempt = job.attempt + 1
 if number > 0 then
-  local first = first_score(delay)
-  redis.call('ZADD', delay, now + number, id)
-  must_plan = must_plan or not first or now + number < first
+  --- @include delay_job
 else
   must_wake = true
   make_ready(kind, meta, ready, { id }, { job })

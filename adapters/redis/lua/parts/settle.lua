@@ -1,7 +1,7 @@
 -- Settles what the consumer has done (SET, RES). Each settlement is checked against its lease's token before anything
 -- is written for it: a job that another consumer holds by now is left alone (LSE-4).
--- Reads  kind now waited_until, ARGV from the 6th on; includes keep_result, retry and dead_letter
--- Sets   outcomes (a list of 1, settled, and 0, lost, in the order of ARGV), must_wake (whether jobs are ready for
+-- Reads  kind now waited_until has_asked, ARGV from the 6th on; includes keep_result, retry, delay_job and dead_letter
+-- Sets   outcomes (a list of 1, settled, 0, lost, and 2, cancelled, in the order of ARGV), must_wake (whether jobs are ready for
 --        others), must_plan (whether something is due sooner than others know)
 -- Cost   O(1) a plain ack, and O(log n) for its lease; removes at most 500 results whose time is over
 
@@ -23,7 +23,8 @@ do
   if settled > 0 then
     for i = acks + 1, settled do ids[i] = ARGV[others + 5 * (i - acks - 1) + 1] end
     local records = redis.call('HMGET', state, unpack(ids))
-    local over, done, returned, returned_states = {}, {}, {}, {}
+    local over, done, cancelled, returned, returned_states = {}, {}, {}, {}, {}
+    local requests = has_asked and read_asked(asked, ids, records) or {}
 
     -- Plain acks: most records are those of a first delivery, and needn't be taken apart.
     local sub, acked = string.sub, 0
@@ -53,8 +54,15 @@ do
         outcomes[i] = '1'
         over[#over + 1] = id
         local what = sub(op, 1, 1)
+        if requests[id] and what ~= 'a' and what ~= 'c' then
+          outcomes[i], what, number = '2', 'c', requests[id]
+        end
         if what == 'a' then
           --- @include keep_result
+        elseif what == 'c' then
+          done[#done + 1] = id
+          cancelled[#cancelled + 1] = id
+          keep_cancelled(result, expiry, id, now, number)
         else
           local job = unpack_state(record) or fresh_state(0)
           job.token = ''
@@ -62,6 +70,8 @@ do
             --- @include retry
           elseif what == 'd' then
             --- @include dead_letter
+          elseif number > 0 then -- a release with a delay
+            --- @include delay_job
           else
             returned[#returned + 1] = id
             returned_states[#returned_states + 1] = job
@@ -72,6 +82,8 @@ do
     end
 
     if #over > 0 then redis.call('ZREM', run, unpack(over)) end
+    if has_asked and #over > 0 then forget_asked(meta, asked, over) end
+    if #cancelled > 0 then forget_ends(ended, cancelled) end
     if #done > 0 then
       redis.call('HDEL', state, unpack(done))
       redis.call('HDEL', body, unpack(done))

@@ -1,5 +1,6 @@
--- Makes ready what is due, and takes back what was leased too long: each such lease counts as a crash (LSE-1, RTY-3).
--- Reads  kind now stand, meta state ready run delay
+-- Makes ready what is due, and takes back what was leased too long: each such lease counts as a crash (LSE-1, RTY-3). A
+-- job that is asked to be cancelled ends (CAN-3).
+-- Reads  kind now stand waited_until has_asked, meta body state history ready run delay result expiry ended asked rwake
 -- Sets   nothing
 -- Cost   O(log n) a job; at most 500 that are due and 500 whose lease is over
 
@@ -19,8 +20,11 @@ do
   local expired = redis.call('ZRANGE', run, '-inf', over_until(stand, now), 'BYSCORE', 'LIMIT', 0, SWEPT)
   if #expired > 0 then
     redis.call('ZREM', run, unpack(expired))
-    local states, records = {}, {}
-    for i, record in ipairs(redis.call('HMGET', state, unpack(expired))) do
+    local states, records, found = {}, {}, redis.call('HMGET', state, unpack(expired))
+    if has_asked then
+      --- @include sweep_cancelled
+    end
+    for i, record in ipairs(found) do
       local job = record and unpack_state(record)
       states[i] = job or fresh_state(0)
       if job then -- a damaged record is found at the next delivery
@@ -31,6 +35,6 @@ do
       end
     end
     if #records > 0 then redis.call('HSET', state, unpack(records)) end
-    put_back(kind, ready, expired, states)
+    if #expired > 0 then put_back(kind, ready, expired, states) end
   end
 end

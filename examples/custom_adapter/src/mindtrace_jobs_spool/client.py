@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from mindtrace.jobs.domain.bounds import check_name
 from mindtrace.jobs.domain.errors import Closed, InvalidInput, InvalidName
-from mindtrace.jobs.domain.limits import check_name
 from mindtrace.jobs.domain.queue import Queue
 from mindtrace.jobs.ports import (
     Capabilities,

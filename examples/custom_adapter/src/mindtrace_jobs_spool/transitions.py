@@ -2,9 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 
+from mindtrace.jobs.domain.bounds import check_name
 from mindtrace.jobs.domain.errors import BackendError
-from mindtrace.jobs.domain.limits import check_name
-from mindtrace.jobs.ports import Ack, Dead, Message, PublishOutcome, PublishStatus, Retry, Settlement
+from mindtrace.jobs.ports import (
+    Ack,
+    Dead,
+    Message,
+    PublishOutcome,
+    PublishStatus,
+    Release,
+    Retry,
+    Settlement,
+)
 
 from .file_name import FileName, time_ns
 from .folder import QueueFolder, State
@@ -90,6 +99,8 @@ def settle(folder: QueueFolder, name: FileName, settlement: Settlement) -> bool:
         return folder.drop(name, State.LEASED)
     if isinstance(settlement, Retry | Dead):
         return _fail(folder, name, settlement)
+    if isinstance(settlement, Release) and settlement.delay_s > 0:
+        return folder.move(name, State.LEASED, *_after(name, settlement.delay_s))
     return release(folder, name)
 
 

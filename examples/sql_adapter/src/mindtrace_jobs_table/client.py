@@ -10,10 +10,10 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from weakref import WeakSet
 
 from mindtrace.jobs import ports
-from mindtrace.jobs.adapters.shared.errors import kind_conflict
+from mindtrace.jobs.adapters.shared.error_messages import kind_conflict
 from mindtrace.jobs.adapters.shared.records import parse_history
+from mindtrace.jobs.domain.bounds import check_name
 from mindtrace.jobs.domain.errors import InvalidInput
-from mindtrace.jobs.domain.limits import check_name
 from mindtrace.jobs.domain.queue import Queue, QueueKind
 
 from .consumer_backend import POLL_S, TableConsumerBackend

@@ -7,7 +7,7 @@ from secrets import token_hex
 from time import monotonic
 from typing import Any, TypeVar
 
-from mindtrace.jobs.adapters.shared.errors import consumer_closed
+from mindtrace.jobs.adapters.shared.error_messages import consumer_closed
 from mindtrace.jobs.adapters.shared.receipts import Held
 from mindtrace.jobs.domain.errors import Closed, JobsError, QueueNotFound
 from mindtrace.jobs.ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome

@@ -8,7 +8,7 @@ from contextlib import suppress
 from secrets import token_hex
 from typing import Any, NamedTuple, TypeVar
 
-from mindtrace.jobs.adapters.shared.errors import client_closed
+from mindtrace.jobs.adapters.shared.error_messages import client_closed
 from mindtrace.jobs.domain.errors import BackendUnavailable
 
 AnswerT = TypeVar("AnswerT")

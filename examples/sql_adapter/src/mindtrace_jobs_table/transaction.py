@@ -5,10 +5,10 @@ import sqlite3
 from math import ceil
 from typing import Any
 
-from mindtrace.jobs.adapters.shared.errors import not_declared
+from mindtrace.jobs.adapters.shared.error_messages import not_declared
 from mindtrace.jobs.adapters.shared.records import MAX_HISTORY, parse_history
 from mindtrace.jobs.domain.queue import QueueKind
-from mindtrace.jobs.ports import Ack, Dead, Message, PublishStatus, Retry, Settlement
+from mindtrace.jobs.ports import Ack, Dead, Message, PublishStatus, Release, Retry, Settlement
 
 
 class Transaction:
@@ -109,7 +109,14 @@ class Transaction:
                 place, stored = self._next_place(), _storable(error)
                 dead = self.execute(statement, token=token, place=place, reason=reason, error=stored)
                 return dead.rowcount == 1
-            case _:  # a Release: the job has kept its place
+            case Release(_, delay_s) if delay_s > 0:
+                statement = (
+                    "UPDATE jobs SET state = 'delayed', token = NULL, until = :until, place = :place"
+                    " WHERE token = :token"
+                )
+                until, place = self.after(delay_s), self._next_place()
+                return self.execute(statement, token=token, until=until, place=place).rowcount == 1
+            case _:  # a release at once: the job has kept its place
                 statement = "UPDATE jobs SET state = 'ready', token = NULL WHERE token = :token"
                 return self.execute(statement, token=token).rowcount == 1
 

@@ -1,4 +1,5 @@
--- Version 1. Runs with the schema as the only one in search_path, in one transaction.
+-- Version 1. Runs with the schema as the only one in search_path, in one transaction. What is released isn't edited: a
+-- change is one more file, with the next number.
 --
 -- A live job is one row of `job`, whatever its state:
 --   ready    place

@@ -1,4 +1,4 @@
-"""The limits of every value that is sent to a broker, and the checks that enforce them."""
+"""The bounds of every value that is sent to a broker, and the checks that enforce them."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -110,6 +110,8 @@ def _name_hint(value: object) -> str:
         return "; pass a name, not a class"
     if hasattr(value, "schema_name"):
         return "; pass the job's id"
+    if isinstance(getattr(value, "id", None), str):  # the handle of a job, for example
+        return "; pass its id"
     is_text = isinstance(value, str) or value is None
     return "" if is_text or not _NAME.fullmatch(str(value)) else "; convert it with str(…)"
 

@@ -1,0 +1,231 @@
+"""The coordination store in a file: small records that the clients of one namespace share."""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from math import ceil
+from typing import TypeVar
+
+from ...ports import ABSENT, CoordinationStore, Place, Record, Reservation
+from .clock import FileClock
+from .introspection import is_missing
+from .session import FileSettings, Session
+from .transaction import NEVER_US
+
+AnswerT = TypeVar("AnswerT")
+
+_DROPPED = 100
+"""The most records, and the most rates, that one write drops because they are over: more than it adds."""
+_LAST_CHARACTER = "\U0010ffff"
+"""Follows every character that a key may have."""
+
+
+class Coordination:
+    """The records, places and rates of one namespace, in the transaction that is under way.
+
+    Args:
+        db: The file.
+        namespace: Whose they are.
+        now: What time it is, in microseconds by the file's clock.
+    """
+
+    def __init__(self, db: sqlite3.Connection, namespace: str, now: int) -> None:
+        self._db = db
+        self._namespace = namespace
+        self._now = now
+
+    # -- records ----------------------------------------------------------------------------------
+
+    def get(self, keys: Sequence[str]) -> dict[str, Record]:
+        found = {key: self._find(key) for key in keys}
+        return {key: record for key, record in found.items() if record is not None}
+
+    def scan(self, prefix: str) -> dict[str, Record]:
+        rows = self._db.execute(
+            "SELECT key, CAST(value AS BLOB), version FROM record WHERE namespace = ?"
+            " AND key BETWEEN ? AND ? AND (ends IS NULL OR ends > ?) ORDER BY key",
+            (self._namespace, prefix, prefix + _LAST_CHARACTER, self._now),
+        )
+        return {key.decode(errors="backslashreplace"): Record(value, version) for key, value, version in rows}
+
+    def put(self, key: str, value: bytes, expected: int | None, ttl_s: float | None) -> int | None:
+        self._drop_what_is_over("record")
+        if expected is not None and expected != self._version(key):
+            return None
+        ends = None if ttl_s is None else self._now + _microseconds(ttl_s)
+        return self._db.execute(
+            "INSERT OR REPLACE INTO record (namespace, key, value, ends) VALUES (?, ?, ?, ?)",
+            (self._namespace, key, bytes(value), ends),
+        ).lastrowid
+
+    def delete(self, key: str, expected: int | None) -> bool:
+        self._drop_what_is_over("record")
+        version = self._version(key)
+        if version == ABSENT or (expected is not None and expected != version):
+            return False
+        self._db.execute("DELETE FROM record WHERE version = ?", (version,))
+        return True
+
+    def _find(self, key: str) -> Record | None:
+        row = self._db.execute(
+            "SELECT CAST(value AS BLOB), version FROM record"
+            " WHERE namespace = ? AND key = ? AND (ends IS NULL OR ends > ?)",
+            (self._namespace, key, self._now),
+        ).fetchone()
+        return None if row is None else Record(*row)
+
+    def _version(self, key: str) -> int:
+        record = self._find(key)
+        return ABSENT if record is None else record.version
+
+    # -- places -----------------------------------------------------------------------------------
+
+    def take_places(self, places: Sequence[Place], ttl_s: float) -> list[bool]:
+        # What lasts for years, or is no number, is damage: it would keep its place for good.
+        self._db.execute("DELETE FROM place WHERE ends <= ? OR ends >= ?", (self._now, self._now + NEVER_US))
+        ends = self._now + _microseconds(ttl_s)
+        present: dict[str, int] = {}
+        return [self._take_place(place, ends, present) for place in places]
+
+    def leave_places(self, places: Sequence[Place]) -> None:
+        self._db.executemany(
+            "DELETE FROM place WHERE namespace = ? AND key = ? AND holder = ?",
+            [(self._namespace, key, holder) for key, _, holder in places],
+        )
+
+    def _take_place(self, place: Place, ends: int, present: dict[str, int]) -> bool:
+        """Wait in line, and take a place if fewer than ``limit`` have one or wait in front.
+
+        Args:
+            place: The place.
+            ends: Until when it is kept.
+            present: How many have places or wait, by key, as far as that was counted in this call.
+        """
+        key, limit, holder = place
+        found = self._db.execute(
+            "UPDATE place SET ends = ? WHERE namespace = ? AND key = ? AND holder = ?"
+            " RETURNING number, is_taken = 1",
+            (ends, self._namespace, key, holder),
+        ).fetchall()
+        if found:
+            ((number, is_taken),) = found
+            return bool(is_taken) or self._advance(place, number)
+        if key not in present:
+            present[key] = self._count(key, "TRUE")
+        takes = present[key] < limit
+        present[key] += 1
+        self._db.execute(
+            "INSERT INTO place (namespace, key, holder, is_taken, ends) VALUES (?, ?, ?, ?, ?)",
+            (self._namespace, key, holder, takes, ends),
+        )
+        return takes
+
+    def _advance(self, place: Place, number: int) -> bool:
+        """Take a place for one who waits, if it is its turn."""
+        key, limit, _ = place
+        if self._count(key, "(is_taken = 1 OR number < ?)", number) >= limit:
+            return False
+        self._db.execute("UPDATE place SET is_taken = 1 WHERE number = ?", (number,))
+        return True
+
+    def _count(self, key: str, condition: str, *values: int) -> int:
+        ((count,),) = self._db.execute(
+            f"SELECT count(*) FROM place WHERE namespace = ? AND key = ? AND {condition}",  # noqa: S608
+            (self._namespace, key, *values),
+        ).fetchall()
+        return int(count)
+
+    # -- rates ------------------------------------------------------------------------------------
+
+    def reserve(self, key: str, count: int, interval_s: float, burst: int, max_wait_s: float) -> Reservation:
+        interval = _microseconds(interval_s)  # whole ones, so that turns add up exactly
+        wait = self._next_turn(key) - self._now - (burst - 1) * interval
+        waits_s = list[float]()
+        while len(waits_s) < count and wait <= max_wait_s * 1_000_000:
+            waits_s.append(max(0, wait) / 1_000_000)
+            wait += interval
+        if waits_s:
+            self._keep_next_turn(key, self._now + wait + (burst - 1) * interval)
+        return Reservation(waits_s, 0.0 if len(waits_s) == count else wait / 1_000_000)
+
+    def _next_turn(self, key: str) -> int:
+        """When the turn comes after those that were reserved; now, if that is over or can't be right."""
+        row = self._db.execute(
+            "SELECT CAST(ends AS INTEGER) FROM turn WHERE namespace = ? AND key = ?", (self._namespace, key)
+        ).fetchone()
+        is_ahead = row is not None and self._now < row[0] < self._now + NEVER_US
+        return int(row[0]) if is_ahead else self._now
+
+    def _keep_next_turn(self, key: str, moment: int) -> None:
+        self._drop_what_is_over("turn")
+        self._db.execute(
+            "INSERT OR REPLACE INTO turn (namespace, key, ends) VALUES (?, ?, ?)",
+            (self._namespace, key, moment),
+        )
+
+    def _drop_what_is_over(self, table: str) -> None:
+        """Drop some rows, of all namespaces, the oldest first: nobody may ever write to theirs again."""
+        over = self._db.execute(
+            f"SELECT rowid FROM {table} WHERE ends <= ? ORDER BY ends LIMIT ?",  # noqa: S608
+            (self._now, _DROPPED),
+        ).fetchall()
+        if over:
+            self._db.executemany(f"DELETE FROM {table} WHERE rowid = ?", over)  # noqa: S608
+
+
+class SQLiteCoordinationStore(CoordinationStore):
+    """What a file keeps for a namespace, on a connection of its own: a long publish holds up no reader.
+
+    Each call is one transaction. Errors are those of :class:`SQLiteClient`.
+    """
+
+    def __init__(self, settings: FileSettings, namespace: str) -> None:
+        super().__init__()
+        self._session = Session(settings, "SQLiteCoordinationStore")
+        self._path = settings.path
+        self._namespace = namespace
+
+    def now(self) -> float:
+        return self._session.read(lambda _db, clock: clock.now() / 1_000_000)
+
+    def get(self, keys: Sequence[str]) -> dict[str, Record]:
+        return self._look(lambda kept: kept.get(keys))
+
+    def scan(self, prefix: str) -> dict[str, Record]:
+        return self._look(lambda kept: kept.scan(prefix))
+
+    def put(
+        self, key: str, value: bytes, *, expected: int | None = None, ttl_s: float | None = None
+    ) -> int | None:
+        return self._session.write(self._in_namespace(lambda kept: kept.put(key, value, expected, ttl_s)))
+
+    def delete(self, key: str, *, expected: int | None = None) -> bool:
+        return self._session.write(self._in_namespace(lambda kept: kept.delete(key, expected)))
+
+    def take_places(self, places: Sequence[Place], *, ttl_s: float) -> list[bool]:
+        return self._session.write(self._in_namespace(lambda kept: kept.take_places(places, ttl_s)))
+
+    def leave_places(self, places: Sequence[Place]) -> None:
+        self._session.write(self._in_namespace(lambda kept: kept.leave_places(places)))
+
+    def reserve(
+        self, key: str, count: int, *, interval_s: float, burst: int = 1, max_wait_s: float = 0.0
+    ) -> Reservation:
+        return self._session.write(
+            self._in_namespace(lambda kept: kept.reserve(key, count, interval_s, burst, max_wait_s))
+        )
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _look(self, work: Callable[[Coordination], dict[str, Record]]) -> dict[str, Record]:
+        """Read records; there are none if there is no file yet, and this makes none."""
+        return {} if is_missing(self._path) else self._session.read(self._in_namespace(work))
+
+    def _in_namespace(
+        self, work: Callable[[Coordination], AnswerT]
+    ) -> Callable[[sqlite3.Connection, FileClock], AnswerT]:
+        return lambda db, clock: work(Coordination(db, self._namespace, clock.now()))
+
+
+def _microseconds(seconds: float) -> int:
+    return ceil(seconds * 1_000_000)

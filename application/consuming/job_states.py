@@ -1,0 +1,222 @@
+"""The states of the jobs of one consumer, from their delivery to the answer to their settlement.
+
+A job is queued, then running, then finished; it leaves once the broker has answered its settlement. A job
+whose lease ended is lost. Several threads share the states, which one lock guards. Nothing here calls the
+broker or a log handler.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from time import monotonic
+
+from ...ports import Delivery, Release, Settlement
+
+
+class JobStates:
+    """Which jobs are queued, running and finished.
+
+    Args:
+        cancelled: The receipts of running jobs that are to be cancelled; others only read it.
+    """
+
+    def __init__(self, cancelled: set[str]) -> None:
+        self.cancelled = cancelled
+        self._lock = threading.Lock()
+        self._jobs: dict[str, Delivery] = {}
+        """All, by their receipts: the queued, the running and the finished."""
+        self._queued: deque[Delivery] = deque()
+        self._running: dict[str, Delivery] = {}
+        self._lost: set[str] = set()
+        """The receipts of running jobs that another consumer may run too, as their leases ended."""
+        self._settlements: deque[Settlement] = deque()
+        """Of the finished jobs, but for those that a call to the broker is about to settle."""
+        self._waiting: dict[threading.Event, int] = {}
+        """Who waits until how many jobs are finished."""
+        self.is_closed = False
+        """Whether nothing is to be started any more."""
+        self._is_held = False
+        self._suspects = 0
+        """How many of the queued jobs were with a consumer that died."""
+        self._started_s = 0.0
+        self._extended_s = 0.0
+        """When the leases began, or were extended."""
+        self.started = 0
+        """How many jobs were started."""
+
+    def add(self, deliveries: Sequence[Delivery]) -> None:
+        """Queue jobs that were received just now."""
+        with self._lock:
+            if self.is_closed:  # the backend releases them
+                return
+            if not self._jobs:  # else the leases of others began before
+                self._extended_s = monotonic()
+            for delivery in deliveries:
+                self._jobs[delivery.receipt] = delivery
+                if delivery.crashes:
+                    self._suspects += 1
+            self._queued.extend(deliveries)
+            if self._is_held:
+                self._release_queued()
+
+    def hold(self, is_held: bool) -> None:
+        """Start no job while ``is_held``: :meth:`settle` releases what is queued, and what is added."""
+        with self._lock:
+            self._is_held = is_held
+            if is_held:
+                self._release_queued()
+
+    def finish(self, settlement: Settlement) -> None:
+        """Note how a running job is to be settled; :meth:`settle` tells the broker.
+
+        A job that was released meanwhile, as its consumer stopped, stays so.
+        """
+        receipt = settlement.receipt
+        with self._lock:
+            if receipt in self._running:
+                self._settlements.append(settlement)  # first: an interrupt in between may not drop it
+                del self._running[receipt]
+                if self._lost:
+                    self._lost.discard(receipt)
+                if self.cancelled:
+                    self.cancelled.discard(receipt)
+                if self._waiting:
+                    self._wake_waiting()
+
+    def wait_for_finished(self, count: int, timeout_s: float) -> None:
+        """Wait until ``count`` finished jobs are to be settled, or no job runs, for ``timeout_s`` at most."""
+        enough = threading.Event()
+        with self._lock:
+            self._waiting[enough] = count
+            self._wake_waiting()
+        try:
+            enough.wait(timeout_s)
+        finally:
+            with self._lock:
+                del self._waiting[enough]
+
+    def end_waits(self) -> None:
+        """Make :meth:`wait_for_finished` return at once."""
+        with self._lock:
+            for waiting in self._waiting:
+                waiting.set()
+
+    # -- what is asked of them ----------------------------------------------------------------------
+
+    @property
+    def has_startable(self) -> bool:
+        """Whether the next queued job may run beside others."""
+        try:
+            return not self._queued[0].crashes
+        except IndexError:  # none is queued
+            return False
+
+    @property
+    def has_suspect(self) -> bool:
+        """Whether a queued job was with a consumer that died, so that it must run alone."""
+        return self._suspects > 0
+
+    @property
+    def unsettled(self) -> int:
+        """How many settlements the broker has yet to answer."""
+        return len(self._settlements)
+
+    @property
+    def queued(self) -> int:
+        """How many jobs haven't been started."""
+        return len(self._queued)
+
+    @property
+    def held(self) -> int:
+        """How many jobs are queued or running."""
+        with self._lock:
+            return len(self._queued) + len(self._running)
+
+    @property
+    def started_or_queued(self) -> int:
+        """How many jobs were started, or are about to be."""
+        with self._lock:
+            return self.started + len(self._queued)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every job is settled."""
+        return not self._jobs
+
+    def holds(self, receipt: str) -> bool:
+        """Whether this job isn't settled yet."""
+        return receipt in self._jobs
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether a job runs that is lost (LSE-4)."""
+        return bool(self._lost)
+
+    def is_lost(self, receipt: str) -> bool:
+        """Whether this job runs, and is lost (LSE-4)."""
+        return receipt in self._lost
+
+    def is_job_lost(self, job_id: str) -> bool:
+        """Whether a job of this id runs, and is lost (LSE-4)."""
+        with self._lock:
+            return any(self._running[receipt].id == job_id for receipt in self._lost)
+
+    def is_job_cancelled(self, job_id: str) -> bool:
+        """Whether a job of this id runs, and is to be cancelled (CAN-2)."""
+        with self._lock:
+            return any(self._running[receipt].id == job_id for receipt in self.cancelled)
+
+    @property
+    def stalled_s(self) -> float:
+        """For how many seconds queued jobs have waited for those that run; 0 if none runs."""
+        return monotonic() - self._started_s if self._running else 0.0
+
+    # -- for the calls to the broker -----------------------------------------------------------------
+
+    def _release_queued(self) -> int:
+        """Finish the queued jobs by releasing them, with the lock held; return how many."""
+        queued = self._take_queued()
+        self._settlements.extend([Release(delivery.receipt) for delivery in queued])
+        return len(queued)
+
+    def _take_queued(self) -> deque[Delivery]:
+        """Empty the queue, with the lock held, and return what was in it."""
+        queued, self._queued, self._suspects = self._queued, deque(), 0
+        return queued
+
+    def _drop_queued(self, receipts: set[str]) -> list[Delivery]:
+        """Take the queued jobs of these receipts out of the queue, with the lock held, and return them."""
+        queued = [delivery for delivery in self._queued if delivery.receipt in receipts]
+        if queued:
+            self._queued = deque(each for each in self._queued if each.receipt not in receipts)
+            self._suspects -= sum(delivery.crashes > 0 for delivery in queued)
+        return queued
+
+    def _lose(self, receipts: set[str]) -> list[str]:
+        """Drop the queued jobs that are lost, mark the running ones, and return the ids of all these."""
+        if not receipts:
+            return []
+        with self._lock:
+            queued = self._drop_queued(receipts)
+            for delivery in queued:
+                del self._jobs[delivery.receipt]
+            running = [
+                delivery
+                for receipt, delivery in self._running.items()
+                if receipt in receipts and receipt not in self._lost
+            ]
+            self._lost.update(delivery.receipt for delivery in running)
+        return [delivery.id for delivery in (*queued, *running)]
+
+    def _remove(self, settlements: list[Settlement]) -> None:
+        with self._lock:
+            remove = self._jobs.pop
+            for settlement in settlements:
+                remove(settlement.receipt, None)
+
+    def _wake_waiting(self) -> None:
+        """Wake those who waited for as many finished jobs as there are, with the lock held."""
+        finished = len(self._settlements)
+        for waiting, count in self._waiting.items():
+            if finished >= count or not self._running:
+                waiting.set()

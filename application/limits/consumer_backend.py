@@ -1,0 +1,430 @@
+"""A consumer backend that hands out a job once it has its place and its turn, and holds it until then."""
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from logging import Logger
+from math import inf
+from time import monotonic
+
+from ...domain.errors import BackendUnavailable, JobsError, QueueNotFound
+from ...domain.job_progress import Progress
+from ...ports import ConsumerBackend, Delivery, Place, Release, Settled, Settlement, SettleOutcome
+from .backoff import Backoff
+from .held_job import HeldJob
+from .left_places import LeftPlaces
+from .outage import StoreOutage
+from .places import Places
+from .running_places import RunningPlaces
+from .spare_places import SparePlaces
+from .turns import Turns
+
+_SHORTEST_ASK_S = 0.01
+_LONGEST_ASK_S = 0.05
+"""How often to ask again for places: sooner after some job got one, as jobs are short then."""
+_MOST_HELD = 32
+"""How many jobs that wait for a place to hold; more go back with a delay."""
+_LOOKED_AT = 16
+"""How many jobs to take beyond those that wait, to find one that may run. After looks that found none it is
+more, up to ten times as many."""
+_SHORTEST_LOOK_S = 0.1
+_LONGEST_LOOK_S = 1.0
+"""How long to take no more jobs after those that were taken must wait as well; it doubles up to this."""
+_RENEWED_AFTER = 1 / 6
+"""The part of a lease after which that of a held job is extended."""
+_CHECKED_S = 0.05
+"""After how long to check that a held job is still ours, where the connection is the lease."""
+
+
+class LimitedConsumerBackend(ConsumerBackend):
+    """Passes on the jobs of another consumer backend when the limits of their queue allow it.
+
+    A job that must wait stays leased here, or goes back without an attempt. It counts as in flight meanwhile.
+
+    Args:
+        backend: Where the jobs come from.
+        places: The concurrency limit, if there is one.
+        turns: The rate, if there is one.
+        at_once: How many jobs the consumer runs at once.
+        logger: Where it is told that the store is away.
+        clock: A clock for everything that this waits for.
+    """
+
+    def __init__(
+        self,
+        backend: ConsumerBackend,
+        places: Places | None,
+        turns: Turns | None,
+        at_once: int,
+        logger: Logger,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        super().__init__()
+        self._backend, self._places, self._turns = backend, places, turns
+        self._at_once = at_once
+        self._clock = clock
+        lease_s = backend.lease_s
+        self._renewed_after_s = _CHECKED_S if lease_s is None else lease_s * _RENEWED_AFTER
+        self._lock = threading.Lock()
+        self._settling = threading.Lock()
+        self._extending = threading.Lock()
+        self._held: dict[str, HeldJob] = {}
+        """The jobs that wait here, by receipt, in the order in which they came."""
+        self._running = None if places is None else RunningPlaces(places, lease_is_connection=lease_s is None)
+        self._sent_back: list[Release] = []
+        """Releases that the broker has yet to confirm."""
+        self._wake = threading.Event()
+        self._interrupted = False
+        self._is_receiving = False
+        """Whether a thread waits for the broker while jobs wait here."""
+        self._asking = Backoff(clock, _SHORTEST_ASK_S, _LONGEST_ASK_S)
+        """When to ask again for the places of the jobs that wait."""
+        self._looking = Backoff(clock, _SHORTEST_LOOK_S, _LONGEST_LOOK_S)
+        """When to look for jobs that may run behind those that wait."""
+        runs = all(each.runs_when_away for each in (places, turns) if each is not None)
+        self._outage = StoreOutage(clock, logger, runs_jobs=runs)
+        self._left = None if places is None else LeftPlaces(places, self._outage)
+        self._is_closed = False
+
+    @property
+    def lease_s(self) -> float | None:
+        """As of the backend."""
+        return self._backend.lease_s
+
+    @property
+    def prefetch(self) -> int | None:
+        """As of the backend."""
+        return self._backend.prefetch
+
+    @property
+    def held_back(self) -> int:
+        """How many jobs wait here."""
+        return len(self._held) + self._backend.held_back
+
+    # -- receiving --------------------------------------------------------------------------------
+
+    def receive(self, max_jobs: int, timeout_s: float) -> list[Delivery]:
+        """Wait for jobs that may run; otherwise as the backend's."""
+        give_up_s = self._clock() + timeout_s
+        while True:
+            self._wake.clear()  # first: what happens from here on ends the wait below
+            if self._interrupted:
+                self._interrupted = False
+                return []
+            left_s = max(0.0, give_up_s - self._clock())
+            if ready := self._take_ready(max_jobs, left_s):
+                return ready
+            if not self._wait(max_jobs, left_s) and not left_s:
+                return []
+
+    def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
+        """Settle as the backend, and take jobs that may run at once."""
+        spare = self._leave_places(settlements, passes_on=take > 0)
+        room = 0 if not take or (self._turns is not None and self._turns.none_is_due) else self._room(take)
+        try:
+            answer = self._settle(settlements, room)
+        except BaseException:
+            self._leave(spare.rest() if spare else [])
+            raise
+        ready = self._hold(answer.deliveries, spare)
+        if take and not ready:
+            with suppress(JobsError):  # what was settled is to be told; the next call meets the error again
+                ready = self._take_ready(take, 0.0)
+        return Settled(answer.outcomes, ready)
+
+    def _take_ready(self, max_jobs: int, left_s: float) -> list[Delivery]:
+        """Return the jobs that may run; reserve turns for others that may within ``left_s`` seconds."""
+        self._renew_held()
+        with self._lock:
+            jobs = list(self._held.values())
+        if not jobs:
+            return []
+        self._ask_for_places(jobs)
+        jobs = [job for job in jobs if job.has_place]
+        if self._turns is not None and jobs:
+            jobs = self._reserve_turns(self._turns, jobs, left_s)
+        return self._pass_on(jobs[:max_jobs])
+
+    def _ask_for_places(self, jobs: list[HeldJob]) -> None:
+        """Ask for the places of jobs; what is too much to hold goes back with a delay."""
+        places = self._places
+        if places is None:
+            return
+        waiting = [job for job in jobs if not job.has_place]
+        fresh = [job for job in waiting if job.asked_s is None]
+        self._leave()
+        if self._outage.is_on:
+            for job in waiting:
+                job.has_place = places.runs_when_away
+            return
+        looks_again = self._asking.is_over
+        try:
+            places.ask(jobs, looks_again=looks_again)
+        except BackendUnavailable as error:
+            self._outage.begin(error)
+            return
+        self._outage.end()
+        if looks_again:
+            if any(job.has_place for job in waiting):
+                self._asking.reset()
+            self._asking.begin()
+        if any(job.has_place for job in fresh):
+            self._looking.reset()
+        elif fresh:
+            self._looking.begin()
+        self._send_back_what_is_too_much([job for job in waiting if not job.has_place])
+
+    def _send_back_what_is_too_much(self, waiting: list[HeldJob]) -> None:
+        """Release the last of the jobs that wait with a delay, and have nobody wait for them in line."""
+        jobs = waiting[_MOST_HELD:]
+        if jobs:
+            self._leave(delayed=[job.place for job in jobs if job.place is not None])
+            self._release([Release(job.receipt, job.back_s) for job in jobs])
+
+    def _reserve_turns(self, turns: Turns, jobs: list[HeldJob], left_s: float) -> list[HeldJob]:
+        """Return those whose turn has come; those whose turn is far away go back."""
+        if self._outage.is_on:
+            return jobs if turns.runs_when_away else []
+        try:
+            far = turns.reserve(jobs, left_s)
+        except BackendUnavailable as error:
+            self._outage.begin(error)
+            return jobs if turns.runs_when_away else []
+        self._outage.end()
+        if far:
+            self._leave(delayed=[job.place for job in far if job.place is not None])
+            self._release([Release(job.receipt) for job in far])
+        return [job for job in jobs if turns.is_due(job)]
+
+    def _pass_on(self, jobs: list[HeldJob]) -> list[Delivery]:
+        """Hold these jobs no longer; another thread may have released some."""
+        with self._lock:
+            passed_on = [job for job in jobs if self._held.pop(job.receipt, None) is not None]
+        if self._running is not None:
+            self._running.add({job.receipt: job.place for job in passed_on if job.place is not None})
+        return [job.delivery for job in passed_on]
+
+    # -- waiting ----------------------------------------------------------------------------------
+
+    def _wait(self, max_jobs: int, left_s: float) -> bool:
+        """Wait until something may have changed; return whether jobs came."""
+        room, wait_s = self._room(max_jobs), min(left_s, self._changes_in_s())
+        if not room:
+            self._wake.wait(wait_s)
+            return False
+        self._is_receiving = True
+        try:
+            deliveries = self._backend.receive(room, 0.0 if self._wake.is_set() else wait_s)
+        except QueueNotFound:
+            with self._lock:
+                self._held.clear()
+            raise
+        finally:
+            self._is_receiving = False
+        self._hold(deliveries)
+        return bool(deliveries)
+
+    def _changes_in_s(self) -> float:
+        """In how many seconds something changes of which nobody tells."""
+        now, moments = self._clock(), [inf]
+        with self._lock:
+            jobs = list(self._held.values())
+        if jobs:  # at least as often, as leases must be extended, and the store may be back
+            moments = [now + _LONGEST_ASK_S]
+            if any(not job.has_place for job in jobs) and not self._outage.is_on:
+                moments.append(self._asking.until_s)
+            moments += [job.turn_s for job in jobs if job.turn_s is not None]
+        elif self._turns is not None and self._turns.closed_s:
+            moments = [now + self._turns.closed_s]
+        return max(0.0, min(moments) - now)
+
+    def _room(self, max_jobs: int) -> int:
+        """Return how many jobs to take."""
+        if self._is_closed:
+            return max_jobs  # the backend says so
+        with self._lock:
+            waiting = sum(not job.has_place for job in self._held.values())
+            at_hand = len(self._held) - waiting
+        if self._places is not None and self._places.are_contended:
+            max_jobs = min(max_jobs, self._at_once)
+        room = max_jobs - at_hand
+        if self._turns is not None:
+            room = 0 if self._turns.closed_s else min(room, self._turns.ahead - at_hand)
+        if not waiting:
+            self._looking.reset()
+        elif room > 0:
+            room = round(_LOOKED_AT * self._looking.growth) if self._may_look_behind() else 0
+        return max(0, room)
+
+    def _may_look_behind(self) -> bool:
+        """Whether to look for a job that may run behind those that wait."""
+        is_futile = self._places is None or self._places.has_one_line
+        return self._looking.is_over and not (is_futile or self._outage.is_on)
+
+    def _hold(self, deliveries: Sequence[Delivery], spare: SparePlaces | None = None) -> list[Delivery]:
+        """Hold jobs until they may run; return those that may at once, as they have got spare places."""
+        now, places = self._clock(), self._places
+        keys: list[str | None] = []
+        if places is not None and spare is not None:
+            keys = places.keys_of(deliveries)
+            left = spare.take_out_unusable(keys)
+            if not self._held and self._turns is None:
+                passed_on = spare.pass_on(deliveries, keys)
+                if passed_on is not None and self._running is not None:
+                    self._running.add(passed_on)
+                    self._leave([*left, *spare.rest()])
+                    return list(deliveries)
+        jobs = [HeldJob(delivery, now) for delivery in deliveries]
+        if places is not None and spare is not None:
+            spare.give(jobs, keys)
+            self._leave([*left, *spare.rest()])
+        elif places is not None:
+            for job in jobs:
+                job.place = places.place_of(job.delivery)
+                job.has_place = job.place is None
+        with self._lock:
+            self._held.update({job.receipt: job for job in jobs})
+        return []
+
+    # -- settling ---------------------------------------------------------------------------------
+
+    def _leave_places(self, settlements: Sequence[Settlement], *, passes_on: bool) -> SparePlaces | None:
+        """Give back the places of jobs that have ended, before another consumer can receive them again.
+
+        Returns:
+            Those that aren't given back, as they may be passed on.
+        """
+        places, running = self._places, self._running
+        if places is None or running is None or not settlements:
+            return None
+        ended, delayed = running.end(settlements)
+        with self._lock:
+            passes_on = passes_on and all(job.has_place for job in self._held.values())
+        if not (ended or delayed):
+            return None
+        spare = None
+        if passes_on and places.may_pass_on and not self._outage.is_on:
+            spare = SparePlaces(places, self._outage, ended)
+            ended = spare.to_leave
+        self._leave(ended, delayed)
+        if self._held:
+            self._asking.reset()
+            self._end_wait()
+        return spare
+
+    def _leave(self, ended: Sequence[Place] = (), delayed: Sequence[Place] = ()) -> None:
+        if self._left is not None:
+            self._left.leave(ended, delayed)
+
+    def _release(self, releases: list[Release]) -> None:
+        """Release held jobs; what fails is sent again with the next settlements."""
+        with self._lock:
+            jobs = [job for each in releases if (job := self._held.pop(each.receipt, None)) is not None]
+            self._sent_back += releases
+        if self._running is not None:
+            self._leave(self._running.release(jobs))
+        self._settle([], 0)
+
+    def _settle(self, settlements: Sequence[Settlement], take: int) -> Settled:
+        with self._settling:
+            with self._lock:
+                releases, self._sent_back = self._sent_back, []
+            if not (settlements or releases or take):
+                return Settled([], [])
+            settlements = [*settlements, *releases]
+            try:
+                answer = self._backend.settle(settlements, take=take)
+            except BackendUnavailable:
+                with self._lock:
+                    self._sent_back = releases + self._sent_back
+                raise
+        if self._running is not None and (left := self._running.cancelled(settlements, answer.outcomes)):
+            self._leave(left)
+        return Settled(answer.outcomes[: len(settlements) - len(releases)], answer.deliveries)
+
+    # -- leases -----------------------------------------------------------------------------------
+
+    def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
+        """Extend places and then leases, so that a place outlasts the lease of its job.
+
+        If the store is away and jobs wait then, no lease is extended either: both end by their clocks. A job
+        that lost its place is ``LOST``.
+        """
+        lost = set[str]() if self._running is None else self._running.extend(receipts)
+        outcomes = self._extend([receipt for receipt in receipts if receipt not in lost])
+        return [outcomes.get(receipt, SettleOutcome.LOST) for receipt in receipts]
+
+    def _extend(self, receipts: Sequence[str]) -> dict[str, SettleOutcome]:
+        """Extend the leases of these jobs, and of those that are held; the lost ones are held no longer."""
+        with self._extending:
+            now = self._clock()
+            with self._lock:
+                held = list(self._held)
+            asked = [*receipts, *held]
+            outcomes = dict(zip(asked, self._backend.extend(asked), strict=True))
+            cancelled: list[HeldJob] = []
+            with self._lock:
+                for receipt in held:
+                    if receipt not in self._held:
+                        continue
+                    if outcomes[receipt] is SettleOutcome.OK:
+                        self._held[receipt].renewed_s = now
+                    elif outcomes[receipt] is SettleOutcome.CANCELLED:
+                        cancelled.append(self._held.pop(receipt))
+                    else:
+                        del self._held[receipt]
+        if self._running is not None:
+            self._running.lose([each for each in receipts if outcomes[each] is SettleOutcome.LOST])
+        if cancelled:
+            self._end_cancelled(cancelled)
+        return outcomes
+
+    def _end_cancelled(self, jobs: list[HeldJob]) -> None:
+        """End held jobs that are to be cancelled: they are released, which the broker makes their end."""
+        self._leave([job.place for job in jobs if job.place is not None])
+        self._release([Release(job.receipt) for job in jobs])
+
+    def _renew_held(self) -> None:
+        """Extend the leases of held jobs if it is time."""
+        with self._lock:
+            first = next(iter(self._held.values()), None)
+        if first is not None and self._clock() - first.renewed_s >= self._renewed_after_s:
+            self._extend([])
+
+    # -- passed on --------------------------------------------------------------------------------
+
+    def allow_ahead(self, limit: int) -> None:
+        """Allow as the backend, unless jobs have a rate: then only those are taken that have turns soon."""
+        if self._turns is None:
+            self._backend.allow_ahead(limit)
+
+    def release_ahead(self) -> None:
+        """Release the held jobs too; they keep their positions in line."""
+        self._backend.release_ahead()  # first, or the broker would send here again what is released now
+        with self._lock:
+            receipts = list(self._held)
+        if receipts and not self._is_closed:
+            self._release([Release(receipt) for receipt in receipts])
+
+    def interrupt(self) -> None:
+        """End the wait of :meth:`receive`, for a job or for a limit."""
+        self._interrupted = True
+        self._wake.set()
+        self._backend.interrupt()
+
+    def report(self, receipt: str, progress: Progress) -> None:
+        """Report as the backend."""
+        self._backend.report(receipt, progress)
+
+    def close(self) -> None:
+        """Close the backend, which releases the held jobs too."""
+        self._is_closed = True
+        self._backend.close()
+        self._wake.set()
+
+    def _end_wait(self) -> None:
+        """Have the thread in :meth:`receive` look again at once."""
+        self._wake.set()
+        if self._is_receiving:
+            with suppress(JobsError):  # closed, or the broker is away: then nothing waits there
+                self._backend.interrupt()

@@ -1,0 +1,48 @@
+"""Places that are given back, at once or when the store is there again."""
+
+import threading
+from collections.abc import Sequence
+
+from ...domain.errors import BackendUnavailable
+from ...ports import Place
+from .outage import StoreOutage
+from .places import Places
+
+_MOST = 1000
+"""The most places to give back after an outage of the store; the others end by themselves."""
+
+
+class LeftPlaces:
+    """Gives places back. No job waits for the store if it is away.
+
+    Args:
+        places: Where they are.
+        outage: Whether the store is away.
+    """
+
+    def __init__(self, places: Places, outage: StoreOutage) -> None:
+        self._places = places
+        self._outage = outage
+        self._lock = threading.Lock()
+        self._later: list[Place] = []
+        """Those that weren't given back while the store was away."""
+
+    def leave(self, ended: Sequence[Place] = (), delayed: Sequence[Place] = ()) -> None:
+        """Give back places, and those that were not while the store was away.
+
+        Args:
+            ended: The places of jobs that have ended. No job has them again, so they may be left later.
+            delayed: The places of jobs that come again as the same holders: left now, or not at all.
+        """
+        with self._lock:
+            later = [*self._later, *ended]
+            is_away = self._outage.is_on
+            self._later = later[-_MOST:] if is_away else []
+        if is_away or not (later or delayed):
+            return
+        try:
+            self._places.leave([*later, *delayed])
+        except BackendUnavailable as error:
+            self._outage.begin(error)
+            with self._lock:
+                self._later = [*later, *self._later][-_MOST:]

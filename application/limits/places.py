@@ -1,0 +1,279 @@
+"""The places of a concurrency limit, for the jobs of one consumer."""
+
+import secrets
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from hashlib import sha256
+from itertools import count
+from math import inf
+from typing import Any
+
+from ...domain import JobSchema
+from ...domain.envelope import decode_payload
+from ...domain.errors import BackendUnavailable
+from ...domain.throttles import Limit
+from ...ports import CoordinationStore, Delivery, Place
+from ..signals.graceful_stop import asks_to_stop
+from .held_job import HeldJob
+
+_OUTLASTS = 1.1
+"""How much longer a place lasts than a lease: a job must not go to another while its place is free."""
+_WAITS_S = 5.0
+"""For how long a job that waits keeps its position in line, unless it asks again."""
+_CONTENDED_S = 1.0
+"""For how long places count as scarce after a job had to wait for one."""
+_LONGEST_FIELDS = 100
+"""Longer names of fields stand in keys as their hash: a key has 512 characters at most."""
+_REFRESHED_AFTER = 1 / 3
+"""The part of its time after which a place, or a position in line, is extended."""
+_CHECKED_S = 0.05
+"""For how long a limit counts as not reached after the store had one more place."""
+_CHECK_S = 0.001
+"""For how long the place lasts that is taken to see that."""
+
+
+class ConsumerPlace(Place):
+    """A place whose holder is a consumer, which passes it on from job to job; others are of one job."""
+
+    taken_s = -inf
+    """When the store was asked for it, or to extend it, for the last time that it gave it."""
+
+
+class Places:
+    """Takes, extends and leaves the places of jobs.
+
+    The holder of a place is a job with its attempt and its crashes. So a job that is released keeps its
+    place, or its position in line, until it is delivered again with the same attempt and crashes. A consumer
+    that lost a job can't leave the place of the next one who runs it.
+
+    While a limit isn't reached, a consumer that goes from one batch to the next takes places in its own name,
+    and passes them on, so that they cost the store nothing (ADR 79).
+
+    Args:
+        store: Where the places are.
+        queue: The queue's name.
+        schema: What the jobs are.
+        limit: How many may run at once, and by which fields.
+        lease_s: For how long a job is leased. Where the connection is the lease, for how long the place of a
+            consumer that died is missed.
+        max_body_bytes: The largest body that is looked at.
+        clock: The consumer's clock.
+    """
+
+    def __init__(
+        self,
+        store: CoordinationStore,
+        queue: str,
+        schema: JobSchema[Any, Any],
+        limit: Limit,
+        *,
+        lease_s: float,
+        max_body_bytes: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._schema = schema
+        self._limit = limit
+        self._max_body_bytes = max_body_bytes
+        self._clock = clock
+        fields = ",".join(limit.fields)
+        if len(fields) > _LONGEST_FIELDS:
+            fields = sha256(fields.encode()).hexdigest()
+        self._prefix = f"limits/{queue}/{fields}/"
+        self._lasts_s = lease_s * _OUTLASTS
+        self._passed_on_for_s = self._lasts_s - lease_s
+        self._token = secrets.token_hex(8)
+        self._numbers = count()
+        self._checked_s: dict[str, float] = {}
+        """By key, when the store last had one more place."""
+        self._reached_s = -inf
+        """When it last had none."""
+        self._waits_s = min(_WAITS_S, self._lasts_s)
+        self._contended_s = -inf
+        """When a request was last refused in part."""
+        self._extended_s = clock()
+        self.has_one_line = not limit.fields
+        """Whether all jobs wait for the same, so that none can overtake another."""
+        self.runs_when_away = limit.when_store_is_away == "run"
+        """Whether jobs run uncounted while the store is away."""
+
+    @property
+    def are_contended(self) -> bool:
+        """Whether some job had to wait lately: then no place is to be taken before it is needed."""
+        return self._clock() - self._contended_s < _CONTENDED_S
+
+    def place_of(self, delivery: Delivery) -> Place | None:
+        """Return what a job must have to run; None for a body that is no job, and which no handler gets."""
+        key = self._key_of(delivery)
+        return None if key is None else self._own(delivery, key)
+
+    def keys_of(self, deliveries: Sequence[Delivery]) -> list[str | None]:
+        """Return the key of each job; None for a body that is no job."""
+        if self.has_one_line:
+            return [self._prefix] * len(deliveries)
+        return [self._key_of(delivery) for delivery in deliveries]
+
+    def _key_of(self, delivery: Delivery) -> str | None:
+        if self.has_one_line:
+            return self._prefix
+        try:
+            payload = decode_payload(delivery.body, self._schema, max_bytes=self._max_body_bytes)
+            return self._prefix + self._limit.key_of(payload)
+        except BaseException as error:  # a validator of the user's model may raise anything
+            if asks_to_stop(error):
+                raise
+            return None
+
+    def _own(self, delivery: Delivery, key: str) -> Place:
+        return Place(key, self._limit.count, f"{delivery.id}/{delivery.attempt}/{delivery.crashes}")
+
+    # -- passing on -------------------------------------------------------------------------------
+
+    @property
+    def may_pass_on(self) -> bool:
+        """Whether no limit was reached lately."""
+        return not self.are_contended and self._clock() - self._reached_s >= _CONTENDED_S
+
+    @property
+    def passed_on_since_s(self) -> float:
+        """When a place must have been taken to be passed on: it must outlast the lease of the next job."""
+        return self._clock() - self._passed_on_for_s
+
+    def reached(self, keys: Collection[str]) -> list[str]:
+        """Return the keys whose limits are reached, or may be since they were last looked at.
+
+        To see that, the store is asked for one more place of each key, which ends at once.
+
+        Raises:
+            BackendUnavailable: the store is away.
+        """
+        now = self._clock()
+        checked_s = {key: at for key, at in self._checked_s.items() if now - at <= _CHECKED_S}
+        due = [key for key in keys if key not in checked_s]
+        if due:
+            more = [Place(key, self._limit.count, f"{self._token}/more") for key in due]
+            has = self._store.take_places(more, ttl_s=_CHECK_S)
+            checked_s |= {key: now for key, has_it in zip(due, has, strict=True) if has_it}
+            if not all(has):
+                self._reached_s = now
+        self._checked_s = checked_s
+        return [key for key in due if key not in checked_s]
+
+    def new(self, key: str) -> ConsumerPlace:
+        """Return a place to ask for, which may be passed on."""
+        return ConsumerPlace(key, self._limit.count, f"{self._token}/{next(self._numbers)}")
+
+    # -- asking -----------------------------------------------------------------------------------
+
+    def ask(self, jobs: Sequence[HeldJob], *, looks_again: bool) -> None:
+        """Ask for the places of those jobs that may get one, and extend those that are due, in one request.
+
+        Args:
+            jobs: In the order in which they wait.
+            looks_again: Whether to ask again for jobs that were refused, and not only for new ones.
+
+        Raises:
+            BackendUnavailable: the store is away. No job has its place any more, unless jobs run then.
+        """
+        asked = self._to_ask(jobs, looks_again)
+        if not asked:
+            return
+        now = self._clock()
+        try:
+            self._take(asked)
+        except BackendUnavailable:
+            for job in asked:
+                job.has_place = self.runs_when_away
+            raise
+        finally:
+            for job in asked:
+                job.asked_s = now
+
+    def extend(self, places: Sequence[Place], *, if_due: bool) -> set[str]:
+        """Extend the places of jobs, and return the holders that have lost theirs.
+
+        Args:
+            places: Those of jobs that run, or are about to.
+            if_due: Whether to do so only if the last time was a while ago.
+
+        Raises:
+            BackendUnavailable: the store is away, and jobs wait then.
+        """
+        now = self._clock()
+        if not places or (if_due and now - self._extended_s < self._lasts_s * _REFRESHED_AFTER):
+            return set()
+        try:
+            has = self._store.take_places(places, ttl_s=self._lasts_s)
+        except BackendUnavailable:
+            if self.runs_when_away:
+                return set()
+            raise
+        self._extended_s = now
+        _note_taken(places, has, now)
+        if self.runs_when_away:  # it may have begun uncounted
+            return set()
+        return {place.holder for place, has_it in zip(places, has, strict=True) if not has_it}
+
+    def leave(self, places: Sequence[Place]) -> None:
+        """Give places back, or positions in line.
+
+        Raises:
+            BackendUnavailable: the store is away. They end by themselves.
+        """
+        if places:
+            self._store.leave_places(places)
+
+    def _to_ask(self, jobs: Sequence[HeldJob], looks_again: bool) -> list[HeldJob]:
+        """Choose the jobs to ask for: behind those that wait for all places of their key, none gets one."""
+        now, waiting, asked = self._clock(), Counter[str](), []
+        for job in jobs:
+            if job.place is None:
+                continue
+            age_s = inf if job.asked_s is None else now - job.asked_s
+            if job.has_place and job.asked_s is not None:
+                is_due = age_s >= self._lasts_s * _REFRESHED_AFTER
+            else:
+                may_get_one = looks_again and waiting[job.place.key] < self._limit.count
+                is_due = may_get_one or age_s >= self._waits_s * _REFRESHED_AFTER
+                waiting[job.place.key] += 1
+            if is_due:
+                asked.append(job)
+        return asked
+
+    def _take(self, jobs: list[HeldJob]) -> None:
+        """Ask for the places of ``jobs``.
+
+        Positions in line last for a short time, or a dead consumer's would keep places empty for as long as a
+        lease. So if some jobs wait, the places that others get are extended by a second request.
+        """
+        ttl_s = self._waits_s if self.are_contended else self._lasts_s
+        granted = self._grant(jobs, ttl_s)
+        if len(granted) < len(jobs):
+            self._contended_s = self._clock()
+            granted += self._ask_in_their_own_names([job for job in jobs if not job.has_place])
+        if ttl_s < self._lasts_s and granted:
+            self._grant(granted, self._lasts_s)
+
+    def _ask_in_their_own_names(self, jobs: list[HeldJob]) -> list[HeldJob]:
+        """Have jobs that must wait do so in their own names, so that their positions go where they go."""
+        theirs = [job for job in jobs if isinstance(job.place, ConsumerPlace)]
+        if not theirs:
+            return []
+        self.leave([job.place for job in theirs if job.place is not None])
+        for job in theirs:
+            job.place = self.place_of(job.delivery)
+        return self._grant(theirs, self._waits_s)
+
+    def _grant(self, jobs: list[HeldJob], ttl_s: float) -> list[HeldJob]:
+        places, now = [job.place for job in jobs if job.place is not None], self._clock()
+        has = self._store.take_places(places, ttl_s=ttl_s)
+        _note_taken(places, has, now)
+        for job, has_place in zip(jobs, has, strict=True):
+            job.has_place = has_place
+        return [job for job in jobs if job.has_place]
+
+
+def _note_taken(places: Iterable[Place], has: Iterable[bool], now: float) -> None:
+    for place, has_it in zip(places, has, strict=True):
+        if has_it and isinstance(place, ConsumerPlace):
+            place.taken_s = now

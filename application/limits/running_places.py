@@ -1,0 +1,99 @@
+"""The places of the jobs that run, or are about to, of one consumer."""
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+
+from ...domain.errors import BackendUnavailable
+from ...ports import Place, Release, Settlement, SettleOutcome
+from .held_job import HeldJob
+from .places import ConsumerPlace, Places
+
+
+class RunningPlaces:
+    """Knows them by receipt, until the jobs have ended.
+
+    A job that is released at once keeps its place, or its position in line, for the next consumer. So a place
+    of a consumer's own name doesn't stay with its job.
+
+    Args:
+        places: Where they are.
+        lease_is_connection: Whether nothing but the end of the connection ends a lease.
+    """
+
+    def __init__(self, places: Places, *, lease_is_connection: bool) -> None:
+        self._places = places
+        self._lease_is_connection = lease_is_connection
+        self._lock = threading.Lock()
+        self._by_receipt: dict[str, Place] = {}
+        self._kept: dict[str, Place] = {}
+        """Those that stay with jobs whose release the broker has yet to answer."""
+
+    def add(self, places: Mapping[str, Place]) -> None:
+        """Note the places of jobs that are passed on."""
+        with self._lock:
+            self._by_receipt.update(places)
+
+    def release(self, jobs: Iterable[HeldJob]) -> list[Place]:
+        """Note what stays with jobs that are about to be released, and return the places that don't."""
+        leave: list[Place] = []
+        with self._lock:
+            for job in jobs:
+                if isinstance(job.place, ConsumerPlace):
+                    leave.append(job.place)
+                elif job.place is not None:
+                    self._kept[job.receipt] = job.place
+        return leave
+
+    def end(self, settlements: Sequence[Settlement]) -> tuple[list[Place], list[Place]]:
+        """Forget the places of jobs that are about to be settled.
+
+        Returns:
+            The places of those that end, and of those that come again after a delay.
+        """
+        ended: list[Place] = []
+        delayed: list[Place] = []
+        with self._lock:
+            for settlement in settlements:
+                place = self._by_receipt.pop(settlement.receipt, None)
+                if place is None:
+                    continue
+                if not isinstance(settlement, Release) or isinstance(place, ConsumerPlace):
+                    ended.append(place)
+                elif settlement.delay_s:
+                    delayed.append(place)
+                else:
+                    self._kept[settlement.receipt] = place
+        return ended, delayed
+
+    def cancelled(self, settlements: Sequence[Settlement], outcomes: Sequence[SettleOutcome]) -> list[Place]:
+        """Return the places that stayed with jobs which the broker ended, as they were to be cancelled."""
+        if not self._kept:
+            return []
+        with self._lock:
+            pairs = zip(settlements, outcomes, strict=True)
+            kept = [(self._kept.pop(settlement.receipt, None), outcome) for settlement, outcome in pairs]
+        return [place for place, outcome in kept if place is not None and outcome is SettleOutcome.CANCELLED]
+
+    def lose(self, receipts: Sequence[str]) -> None:
+        """Forget the places of jobs that others may have."""
+        with self._lock:
+            for receipt in receipts:
+                self._by_receipt.pop(receipt, None)
+
+    def extend(self, receipts: Sequence[str]) -> set[str]:
+        """Extend the places of these jobs, and return the receipts of those that lost theirs.
+
+        Raises:
+            BackendUnavailable: the store is away, and jobs wait then.
+        """
+        with self._lock:
+            places = {
+                receipt: self._by_receipt[receipt] for receipt in receipts if receipt in self._by_receipt
+            }
+        try:
+            lost = self._places.extend(list(places.values()), if_due=self._lease_is_connection)
+        except BackendUnavailable:
+            if self._lease_is_connection:  # nothing ends that lease, but to ask whether it stands is free
+                return set()
+            raise
+        return {receipt for receipt, place in places.items() if place.holder in lost}

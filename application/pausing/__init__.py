@@ -1,0 +1,1 @@
+"""Queues that take jobs while their consumers take none."""

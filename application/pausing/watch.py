@@ -1,0 +1,227 @@
+"""The thread that looks for pauses, for all consumers of an orchestrator."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from logging import Logger
+from math import inf
+from time import monotonic
+from typing import Protocol
+
+from ...domain.errors import JobsError
+from ...ports import CoordinationStore
+from ..cancelling.announcements import key_of as cancels_of
+from ..cancelling.announcements import versions_of
+from ..forks import start_anew_in_children
+from .records import Pause, key_of, pauses_among
+
+LOOK_S = 0.5
+"""Seconds between two looks while jobs run, or a queue is paused."""
+_IDLE_LOOK_S = 10.0
+"""Likewise while all consumers wait for jobs: they look once more when one comes."""
+_AWAY_S = 10.0
+"""For how long jobs start without a look, after the store didn't answer one."""
+_FIRST_LOOK_S = 1.0
+"""The longest that a consumer waits for the first look at its queue, if the store is away."""
+_NEVER = object()
+
+
+class Pausable(Protocol):
+    """A consumer that stops and goes on as its queue is paused and resumed. No call of it raises."""
+
+    queue: str
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it only waits for jobs, and :meth:`PauseWatch.refresh` is called before it starts one."""
+
+    def tell(self, pause: Pause | None) -> None:
+        """Say whether the queue is paused; this waits for nothing."""
+
+    def release(self) -> None:
+        """Release the jobs that haven't been started, if its queue is paused."""
+
+    def renew(self) -> None:
+        """Extend the leases now: some running job of the queue is to be cancelled."""
+
+
+class PauseWatch:
+    """Tells consumers twice a second whether their queues are paused, as long as any of them works.
+
+    While all wait for jobs it hardly asks, as an idle worker should cost nothing; then :meth:`refresh` does
+    before a job starts. If the store is away, the last known state stands; a queue that was never seen isn't
+    paused.
+
+    Args:
+        store: Where the pauses are.
+        logger: Where failures are told.
+        is_own: Whether the store is where the queues are: then it answers if they do.
+    """
+
+    def __init__(self, store: CoordinationStore, logger: Logger, *, is_own: bool) -> None:
+        self._store = store
+        self._logger = logger
+        self._is_own = is_own
+        self.start_anew()
+        start_anew_in_children(self)
+
+    def start_anew(self) -> None:
+        """Forget the consumers: after a fork they are the parent's."""
+        self._lock = threading.Lock()
+        self._seen = threading.Condition(self._lock)
+        self._members: list[Pausable] = []
+        self._known: dict[str, Pause | None] = {}
+        """What was last seen of queues."""
+        self._announced: dict[str, int] = {}
+        """The version of the last announcement of cancellations that was seen, by queue."""
+        self._cancelling: set[str] = set()
+        """The queues whose consumers have yet to be told of one."""
+        self._looked_s = -inf
+        """When that was asked for."""
+        self._tried_s = -inf
+        """When the last look ended, whether the store answered or not."""
+        self._away_until_s = -inf
+        """Until when no job waits for a look."""
+        self._begun = 0
+        """How many looks were begun."""
+        self._done = 0
+        """Which look was the last to end."""
+        self._thread: _Thread | None = None
+
+    @contextmanager
+    def watching(self, member: Pausable) -> Iterator[None]:
+        """Tell ``member`` of pauses of its queue, from the first on before this yields."""
+        self._join(member)
+        try:
+            yield
+        finally:
+            self._leave(member)
+
+    def look(self) -> None:
+        """Look at the queues of all members now, tell them what was seen, and have them release jobs."""
+        for member in self._look():
+            member.release()
+        with self._lock:
+            queues, self._cancelling = self._cancelling, set()
+            members = [member for member in self._members if member.queue in queues]
+        for member in members:
+            member.renew()
+
+    def refresh(self) -> None:
+        """Look at the queues of all members unless that was done just now: a job is about to start."""
+        now = monotonic()
+        if now - self._looked_s < LOOK_S or now < self._away_until_s:
+            return
+        if self._is_own:
+            self._safely(self._look)
+            return
+        with self._lock:
+            look = self._begun + 1
+            if self._thread is not None:
+                self._thread.look_now.set()
+                self._seen.wait_for(lambda: self._done >= look, _FIRST_LOOK_S)
+            if self._looked_s < now:
+                self._away_until_s = monotonic() + _AWAY_S
+
+    def _look(self) -> list[Pausable]:
+        """Look at the queues of all members, tell them what was seen, and return them."""
+        with self._lock:
+            self._begun += 1
+            members, began_s = list(self._members), monotonic()
+        queues = list({member.queue for member in members})
+        try:
+            records = self._store.get([key for queue in queues for key in (key_of(queue), cancels_of(queue))])
+            pauses = pauses_among(records)
+        except JobsError as error:
+            self._logger.debug("pauses are as they were, as nothing can be asked: %s", error)
+            self._tell({})
+        else:
+            self._looked_s = began_s
+            self._note_cancels(versions_of(records))
+            self._tell({queue: pauses.get(queue) for queue in queues})
+        finally:
+            self._tried_s = monotonic()
+        return members
+
+    def _note_cancels(self, versions: dict[str, int]) -> None:
+        """Note the queues for which a cancellation was announced since the last look."""
+        with self._lock:
+            for queue, version in versions.items():
+                if self._announced.get(queue) != version:
+                    self._announced[queue] = version
+                    self._cancelling.add(queue)
+
+    def look_safely(self) -> None:
+        """Do as :meth:`look`; a fault of an adapter is logged."""
+        self._safely(self.look)
+
+    def _safely(self, look: Callable[[], object]) -> None:
+        try:
+            look()
+        except Exception:
+            self._logger.exception("pauses are as they were")
+
+    def _tell(self, seen: dict[str, Pause | None]) -> None:
+        with self._lock:
+            self._known |= seen
+            self._done = self._begun
+            for member in self._members:
+                if member.queue in seen:
+                    member.tell(seen[member.queue])
+            self._seen.notify_all()
+
+    def _join(self, member: Pausable) -> None:
+        with self._lock:
+            self._members.append(member)
+            if self._thread is None:
+                self._thread = _Thread(self)
+            age_s = monotonic() - self._looked_s
+            if age_s < LOOK_S and self._known.get(member.queue, _NEVER) is None:
+                member.tell(None)
+                return
+            look = self._begun + 1
+            self._thread.look_now.set()
+            self._seen.wait_for(lambda: self._done >= look, _FIRST_LOOK_S)
+
+    def _leave(self, member: Pausable) -> None:
+        with self._lock:
+            if member in self._members:  # not so in a child that was forked meanwhile
+                self._members.remove(member)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether to look by itself now."""
+        with self._lock:
+            is_late = monotonic() - self._tried_s >= _IDLE_LOOK_S
+            return is_late or not all(member.is_idle for member in self._members)
+
+    def goes_on(self) -> bool:
+        """Whether the thread is needed any longer; if not, the next consumer starts another."""
+        with self._lock:
+            if not self._members:
+                self._thread = None
+            return bool(self._members)
+
+
+class _Thread(threading.Thread):
+    """Looks twice a second, until no consumer has worked when it is about to.
+
+    So calls that consume a job each don't start a thread each.
+    """
+
+    def __init__(self, watch: PauseWatch) -> None:
+        super().__init__(name="mindtrace-jobs-pauses", daemon=True)
+        self._watch = watch
+        self.look_now = threading.Event()
+        """Set to look at once."""
+        self.start()
+
+    def run(self) -> None:
+        """Look as long as consumers work."""
+        while True:
+            is_asked = self.look_now.wait(LOOK_S)
+            self.look_now.clear()
+            if not self._watch.goes_on():
+                return
+            if is_asked or self._watch.is_due:
+                self._watch.look_safely()

@@ -1,0 +1,153 @@
+"""A schedule, and how it is written into the coordination store."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from ...domain import AnyJSON, JobSchema, job_from_schema
+from ...domain.bounds import check_name
+from ...domain.envelope import encode as encode_job
+from ...domain.errors import InvalidInput, InvalidName
+from ...domain.schedule import Cron, Every, Misfire
+from ...ports import Message
+
+PREFIX = "schedules/"
+"""What the keys of all schedules begin with."""
+MAX_RECORD_BYTES = 60_000
+"""The longest record. A store takes a little more, which leaves room for what changes in it."""
+_MAX_NAME_CHARS = 100
+"""The name and the slot make the job's id, which may have 128 characters."""
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """A schedule, as it was when the store was asked."""
+
+    name: str
+    queue: str
+    """The queue of its jobs."""
+    schema_name: str
+    payload: dict[str, Any]
+    """The payload of each job, as JSON has it."""
+    when: Cron | Every
+    priority: int = 0
+    paused: bool = False
+    next_slot: datetime
+    """The first slot that wasn't published yet, in UTC. A pause lets it pass."""
+    last_slot: datetime | None = None
+    """The slot that was published last."""
+
+    @property
+    def last_job_id(self) -> str | None:
+        """The id of the job that was published last; None if there was none."""
+        return None if self.last_slot is None else job_id(self.name, self.last_slot)
+
+
+def job_id(name: str, slot: datetime) -> str:
+    """Return the id of the job of a slot: all schedulers give it the same."""
+    return f"{name}.{slot:%Y%m%dT%H%M%S}{f'.{slot.microsecond:06d}' if slot.microsecond else ''}Z"
+
+
+def make_message(schedule: Schedule, slot: datetime | None, *, max_bytes: int) -> Message:
+    """Make the job of a slot, or without one a job with an id of its own, and return what carries it.
+
+    Raises:
+        BodyTooLarge: it is longer than ``max_bytes``.
+    """
+    schema = JobSchema(schedule.schema_name, AnyJSON)
+    headers = {"schedule": schedule.name} | ({} if slot is None else {"slot": slot.isoformat()})
+    job = job_from_schema(
+        schema,
+        schedule.payload,
+        id=None if slot is None else job_id(schedule.name, slot),
+        priority=schedule.priority,
+        headers=headers,
+    )
+    return Message(job.id, encode_job(job, schema, max_bytes=max_bytes), job.priority)
+
+
+def key_of(name: object) -> str:
+    """Return the key of a schedule's record.
+
+    Raises:
+        InvalidName: the name breaks the rule for names.
+    """
+    checked = check_name("schedule name", name)
+    if len(checked) > _MAX_NAME_CHARS:
+        raise InvalidName(f"schedule name {checked!r}: use at most {_MAX_NAME_CHARS} characters")
+    return PREFIX + checked
+
+
+def encode(schedule: Schedule) -> bytes:
+    """Write a schedule as a record."""
+    return to_json(
+        {
+            "v": _VERSION,
+            "queue": schedule.queue,
+            "schema": schedule.schema_name,
+            "payload": schedule.payload,
+            **schedule.when.to_dict(),
+            "priority": schedule.priority,
+            "paused": schedule.paused,
+            "next": schedule.next_slot.timestamp(),
+            "last": None if schedule.last_slot is None else schedule.last_slot.timestamp(),
+        }
+    )
+
+
+def decode(key: str, value: bytes) -> Schedule:
+    """Read a record.
+
+    Raises:
+        InvalidInput: a newer release wrote it, it is damaged, or its time zone isn't known here.
+    """
+    name = key.removeprefix(PREFIX)
+    try:
+        fields = from_json(value)
+        if fields["v"] == _VERSION:
+            return _read(name, fields)
+    except InvalidInput as error:
+        raise InvalidInput(f"schedule {name!r}: {error}") from error
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"schedule {name!r}: its record is damaged: remove it, and define it again"
+        ) from error
+    raise InvalidInput(
+        f"schedule {name!r}: its record is of version {fields['v']!r:.40}, and this release reads version "
+        f"{_VERSION}: update mindtrace-jobs here"
+    )
+
+
+def _read(name: str, fields: dict[str, Any]) -> Schedule:
+    misfire, grace_s = fields["misfire"], fields["grace_s"]
+    when: Cron | Every = (
+        _cron(fields["cron"], fields["timezone"], misfire, grace_s)
+        if "cron" in fields
+        else Every(timedelta(seconds=fields["every_s"]), misfire=misfire, grace_s=grace_s)
+    )
+    last = fields["last"]
+    return Schedule(
+        name=name,
+        queue=fields["queue"],
+        schema_name=fields["schema"],
+        payload=fields["payload"],
+        when=when,
+        priority=fields["priority"],
+        paused=fields["paused"],
+        next_slot=moment(fields["next"]),
+        last_slot=None if last is None else moment(last),
+    )
+
+
+@lru_cache(maxsize=1024)  # a scheduler reads each record every second, and to check an expression takes long
+def _cron(expression: str, timezone: str, misfire: Misfire, grace_s: float) -> Cron:
+    return Cron(expression, timezone, misfire=misfire, grace_s=grace_s)
+
+
+def moment(seconds: float) -> datetime:
+    """Return a moment, given in seconds since 1970."""
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,118 @@
+"""Faults in the scripts of the coordination store in Redis."""
+
+from .changed_adapters import TextFault
+
+FAULTS = (
+    TextFault(
+        "VersionsCountFromTheRecord",
+        "A version is one more than that of the record, so that those of a deleted one come again.",
+        ("CRD-1",),
+        "math.max(now, (tonumber(redis.call('GET', versions) or 0) or 0) + 1)",
+        "version_at(redis.call('HGET', records, key), now) + 1",
+    ),
+    TextFault(
+        "ScansOnePage",
+        "A scan ends with its first page.",
+        ("CRD-1",),
+        "if i == most or size > most_bytes then",
+        "if size > most_bytes then",
+    ),
+    TextFault(
+        "ExpectsNothing",
+        "A write succeeds whatever version it expects.",
+        ("CRD-2",),
+        "if expected == '' or version_at(redis.call('HGET', records, key), now) == tonumber(expected) then",
+        "if true then",
+    ),
+    TextFault(
+        "APutIsRepeated",
+        "A put that is sent again finds its own record, and answers that another was faster.",
+        ("CRD-2", "CON-1"),
+        "if before then return before end\n\nlocal key, expected, value, ttl_us = ARGV[3]",
+        "local key, expected, value, ttl_us = ARGV[3]",
+    ),
+    TextFault(
+        "RecordsEndAtWholeSeconds",
+        "The time to keep a record is cut to whole seconds.",
+        ("CRD-3",),
+        "ttl_us and now + ttl_us or math.huge",
+        "ttl_us and now + math.floor(ttl_us / 1000000) * 1000000 or math.huge",
+    ),
+    TextFault(
+        "TheGuardIsntExpected",
+        "A guarded publish succeeds whatever version its guard expects.",
+        ("CRD-4",),
+        "if version_at(redis.call('HGET', records, key), now) == expected then",
+        "if true then",
+    ),
+    TextFault(
+        "NewcomersOvertake",
+        "A free place goes to whoever asks for it first, not to who has waited longest.",
+        ("CRD-5",),
+        "if redis.call('ZCOUNT', line, '-inf', '(' .. waits) < free then",
+        "if 0 < free then",
+    ),
+    TextFault(
+        "APlaceIsForLife",
+        "One whose time is over keeps its place.",
+        ("CRD-5",),
+        "    redis.call('ZREM', ends, unpack(over))\n",
+        "",
+    ),
+    TextFault(
+        "AnExtensionIsLost",
+        "Who has a place, or waits for one, and asks again keeps the end that it had.",
+        ("CRD-5",),
+        "redis.call('ZADD', ends, now + ttl_us, holder)",
+        "redis.call('ZADD', ends, 'NX', now + ttl_us, holder)",
+    ),
+    TextFault(
+        "WhoStoppedAskingStaysInLine",
+        "One whose time is over is dropped from the ends only, and counted in the line.",
+        ("CRD-5",),
+        "    redis.call('ZREM', line, unpack(over))\n",
+        "",
+    ),
+    TextFault(
+        "AShortPlaceEndsAll",
+        "Each request sets the time to live of all places of its key to its own.",
+        ("CRD-5",),
+        "if redis.call('PTTL', name) < ttl_ms then redis.call('PEXPIRE', name, ttl_ms) end",
+        "redis.call('PEXPIRE', name, ttl_ms)",
+    ),
+    TextFault(
+        "WhoLeavesStaysInLine",
+        "A leave removes the end of one who waits, and not its place in the line.",
+        ("CRD-5",),
+        "  redis.call('ZREM', KEYS[2 * i - 4], ARGV[i])\n",
+        "",
+    ),
+    TextFault(
+        "ARateIsForgottenAfterAnInterval",
+        "The record of a rate lives for one interval, though turns are reserved beyond that.",
+        ("CRD-6",),
+        "math.ceil((turn - now) / 1000) + 1",
+        "math.ceil(interval / 1000) + 1",
+    ),
+    TextFault(
+        "ARewrittenRecordEnds",
+        "A record that is written again without a time is swept at its former end.",
+        ("CRD-3",),
+        "else\n  redis.call('ZREM', record_ends, key)\nend",
+        "end",
+    ),
+    TextFault(
+        "OneTurnTooMany",
+        "One more turn than the rate allows is reserved.",
+        ("CRD-6",),
+        "math.floor((far - first) / interval) + 1)",
+        "math.floor((far - first) / interval) + 2)",
+    ),
+    TextFault(
+        "ALaterReleaseIsBackAtOnce",
+        "The delay of a release is passed over.",
+        ("SET-4",),
+        "elseif number > 0 then -- a release with a delay",
+        "elseif false then",
+    ),
+)

@@ -1,0 +1,226 @@
+"""Faults of acks that publish the next jobs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ...domain import Queue
+from ...domain.errors import QueueNotFound
+from ...ports import Ack, Capabilities, Next, Release, Settled, Settlement, SettleOutcome
+from .fault_registry import breaks
+from .pass_through import BrokenConsumer, PassThrough
+
+
+def chains(capabilities: Capabilities) -> bool:
+    """Only an adapter whose acks publish can do it wrong."""
+    return capabilities.then
+
+
+def chains_in_one_step(capabilities: Capabilities) -> bool:
+    """Likewise."""
+    return capabilities.atomic_then
+
+
+def publish_next(consumer: BrokenConsumer, settlements: Sequence[Settlement]) -> None:
+    """Publish all next jobs by themselves, where that can be done."""
+    for settlement in settlements:
+        if isinstance(settlement, Ack):
+            for step in settlement.then:
+                consumer.client.inner.publish(step.queue, [step.message])
+
+
+def plain(settlements: Sequence[Settlement]) -> list[Settlement]:
+    """The settlements without next jobs."""
+    return [each._replace(then=()) if isinstance(each, Ack) else each for each in settlements]
+
+
+class ChangesNextJobs(PassThrough):
+    """Publishes other next jobs than it was given."""
+
+    def changed(self, then: tuple[Next, ...]) -> tuple[Next, ...]:
+        """What is published."""
+        return then
+
+    def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
+        if isinstance(settlement, Ack) and settlement.then:
+            return settlement._replace(then=self.changed(settlement.then))
+        return settlement
+
+    def each(self, then: tuple[Next, ...], **changes: Any) -> tuple[Next, ...]:
+        """The next jobs, with these fields of their messages changed."""
+        return tuple(step._replace(message=step.message._replace(**changes)) for step in then)
+
+
+@breaks("THEN-1", where=chains)
+class DropsNextJobs(ChangesNextJobs):
+    """The adapter was written before acks could publish: it acks, and the next job is lost."""
+
+    def changed(self, then: tuple[Next, ...]) -> tuple[Next, ...]:
+        return ()
+
+
+@breaks("THEN-1", where=chains)
+class PublishesTheFirstNextJob(ChangesNextJobs):
+    """Of several next jobs, the first is published."""
+
+    def changed(self, then: tuple[Next, ...]) -> tuple[Next, ...]:
+        return then[:1]
+
+
+@breaks("THEN-1", where=chains)
+class TurnsNextJobsRound(ChangesNextJobs):
+    """Next jobs are published last first."""
+
+    def changed(self, then: tuple[Next, ...]) -> tuple[Next, ...]:
+        return then[::-1]
+
+
+@breaks("THEN-1", where=chains)
+class CutsLongChains(ChangesNextJobs):
+    """The next jobs of one ack are sent in one chunk of 1,000, and what is more is forgotten."""
+
+    def changed(self, then: tuple[Next, ...]) -> tuple[Next, ...]:
+        return then[:1000]
+
+
+@breaks("THEN-1", where=chains)
+class GivesNextJobsNoBody(ChangesNextJobs):
+    """A next job is published with an empty object as its body."""
+
+    def changed(self, then: tuple[Next, ...]) -> tuple[Next, ...]:
+        return self.each(then, body=b"{}")
+
+
+@breaks("DLY-1", where=chains)
+class NextJobsAreNotDelayed(ChangesNextJobs):
+    """A next job is ready at once, whatever delay it has."""
+
+    def changed(self, then: tuple[Next, ...]) -> tuple[Next, ...]:
+        return self.each(then, delay_s=0.0)
+
+
+@breaks("ORD-3", where=lambda capabilities: capabilities.then and capabilities.priority)
+class NextJobsHaveNoPriority(ChangesNextJobs):
+    """A next job has priority 0."""
+
+    def changed(self, then: tuple[Next, ...]) -> tuple[Next, ...]:
+        return self.each(then, priority=0)
+
+
+@breaks("THEN-1", where=chains)
+class NextJobsStayInTheirQueue(PassThrough):
+    """A next job is published into the queue of the job that is acked."""
+
+    def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
+        if isinstance(settlement, Ack):
+            then = tuple(Next(consumer.queue, step.message) for step in settlement.then)
+            return settlement._replace(then=then)
+        return settlement
+
+
+@breaks("RES-2", where=lambda capabilities: capabilities.then and capabilities.results)
+class AChainedJobHasNoResult(PassThrough):
+    """An ack with next jobs keeps no result."""
+
+    def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
+        if isinstance(settlement, Ack) and settlement.then:
+            return settlement._replace(result=None)
+        return settlement
+
+
+@breaks("THEN-2", where=chains_in_one_step)
+class PublishesNextJobsFirst(PassThrough):
+    """Next jobs are published, and then the ack is sent: also one that is stale."""
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        missing = [self._is_missing(consumer, each) for each in settlements]
+        if any(missing):
+            return super().settle(consumer, settlements, take)
+        publish_next(consumer, settlements)
+        return super().settle(consumer, plain(settlements), take)
+
+    def _is_missing(self, consumer: BrokenConsumer, settlement: Settlement) -> bool:
+        declared = {queue.name for queue in consumer.client.inner.queues()}
+        return isinstance(settlement, Ack) and any(step.queue not in declared for step in settlement.then)
+
+
+@breaks("THEN-2", where=chains_in_one_step)
+class PublishesIfAnyAckCounts(PassThrough):
+    """The next jobs of a batch are published together, if one ack of it was answered OK."""
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        answer = super().settle(consumer, settlements, take)
+        if SettleOutcome.OK in answer.outcomes and SettleOutcome.REFUSED not in answer.outcomes:
+            publish_next(consumer, settlements)
+        return answer
+
+
+@breaks("THEN-2", where=chains_in_one_step)
+class TakesAlreadyForOk(PassThrough):
+    """What was settled before is published for once more, as its answer isn't LOST."""
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        answer = super().settle(consumer, settlements, take)
+        pairs = zip(settlements, answer.outcomes, strict=True)
+        publish_next(consumer, [each for each, told in pairs if told is SettleOutcome.ALREADY])
+        return answer
+
+
+@breaks("THEN-3", where=chains)
+class ARefusalEndsTheCall(PassThrough):
+    """A next queue that isn't declared raises QueueNotFound, and nobody learns which settlements count."""
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        answer = super().settle(consumer, settlements, take)
+        if SettleOutcome.REFUSED in answer.outcomes:
+            raise QueueNotFound("a next queue isn't declared")
+        return answer
+
+
+@breaks("THEN-3", where=chains)
+class ARefusalRefusesAll(PassThrough):
+    """If one next job of a batch can't be published, no settlement of it counts."""
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        declared = {queue.name for queue in consumer.client.inner.queues()}
+        for each in settlements:
+            if isinstance(each, Ack) and any(step.queue not in declared for step in each.then):
+                return Settled([SettleOutcome.REFUSED] * len(settlements), [])
+        return super().settle(consumer, settlements, take)
+
+
+@breaks("THEN-3", where=chains)
+class AcksWithoutItsNextJob(PassThrough):
+    """An ack whose next queue isn't declared is carried out all the same: the chain ends silently."""
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        answer = super().settle(consumer, settlements, take)
+        refused = [number for number, told in enumerate(answer.outcomes) if told is SettleOutcome.REFUSED]
+        for number in refused:
+            consumer.inner.settle(plain([settlements[number]]))
+            answer.outcomes[number] = SettleOutcome.OK
+        return answer
+
+
+@breaks("THEN-3", where=chains)
+class ARefusedJobIsGivenBack(PassThrough):
+    """An ack that is refused releases its job: the receipt settles nothing any more."""
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        answer = super().settle(consumer, settlements, take)
+        pairs = zip(settlements, answer.outcomes, strict=True)
+        refused = [Release(each.receipt) for each, told in pairs if told is SettleOutcome.REFUSED]
+        if refused:
+            consumer.inner.settle(refused)
+        return answer
+
+
+@breaks("THEN-3", where=chains)
+class DeclaresNextQueues(PassThrough):
+    """The queue of a next job is declared where there is none, so that a typing error swallows jobs."""
+
+    def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
+        declared = {queue.name for queue in consumer.client.inner.queues()}
+        for step in settlement.then if isinstance(settlement, Ack) else ():
+            if step.queue not in declared:
+                consumer.client.inner.declare(Queue(step.queue))
+        return settlement

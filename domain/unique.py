@@ -1,0 +1,159 @@
+"""Which jobs count as the same, so that only one of them is in a queue."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from .bounds import check_seconds
+from .errors import InvalidSchema
+
+_DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Unique:
+    """Makes the jobs of a schema unique: of those with the same input, one at a time is in the queue.
+
+    Args:
+        by: The name of the input's field that tells jobs apart, or several; by default those that are marked
+            as :class:`UniqueField`, or all fields if none is.
+        period_s: For how many seconds after its publish a job keeps others out even if it has ended, more
+            than 0; None keeps them out only while it waits or runs.
+        replace: Have a publish take the place of the job that waits, instead of being the duplicate. A job
+            that a worker has taken runs, and the new one waits beside it. Not together with ``period_s``.
+        debounce_s: Replace, and delay each job by so many seconds, more than 0: it runs once no other was
+            published for so long. A delay that the publish sets counts instead.
+
+    Raises:
+        InvalidSchema: ``by`` is neither a name nor a tuple of names, or names one twice; or the options
+            exclude each other.
+        InvalidJob: ``period_s`` or ``debounce_s`` is out of range.
+    """
+
+    by: str | tuple[str, ...] = ()
+    period_s: float | None = None
+    replace: bool = False
+    debounce_s: float | None = None
+
+    def __post_init__(self) -> None:
+        given: object = (self.by,) if isinstance(self.by, str) else self.by
+        if not isinstance(given, tuple | list) or not all(isinstance(name, str) and name for name in given):
+            raise InvalidSchema(
+                f'by {self.by!r:.80}: pass the name of an input field, such as by="path", or a tuple of names'
+            )
+        object.__setattr__(self, "by", tuple(given))
+        if len(set(self.by)) < len(self.by):
+            raise InvalidSchema(f"by {self.by!r:.140}: names a field twice")
+        for name in ("period_s", "debounce_s"):
+            self._check_seconds(name)
+        if not isinstance(self.replace, bool):
+            raise InvalidSchema(f"replace {self.replace!r:.80}: must be True or False")
+        if self.replaces and self.period_s is not None:
+            raise InvalidSchema(
+                "period_s and replace or debounce_s: choose one: a period keeps later jobs out, and with "
+                "replace or debounce_s the last one runs"
+            )
+
+    def _check_seconds(self, name: str) -> None:
+        given = getattr(self, name)
+        if given is not None:
+            object.__setattr__(self, name, check_seconds(name, given))
+            if not given:
+                raise InvalidSchema(f"{name} 0: must be more than 0 seconds, or None for none")
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names in ``by``."""
+        return (self.by,) if isinstance(self.by, str) else self.by
+
+    @property
+    def replaces(self) -> bool:
+        """Whether a publish takes the place of a job that waits."""
+        return self.replace or self.debounce_s is not None
+
+
+@dataclass(frozen=True, slots=True)
+class UniqueField:
+    """Marks a field of the input that tells jobs apart, if its schema is unique and names none itself.
+
+    As in::
+
+    class Image(JobInput):
+        path: Annotated[str, UniqueField()]
+        requested_by: str
+    """
+
+
+def written_names(what: str, model: type[BaseModel], unique: Unique) -> tuple[str, ...]:
+    """Return the names under which the fields of ``unique`` are written in a payload.
+
+    Args:
+        what: What has the input; it opens the error's message.
+        model: The input model.
+        unique: The fields; a model that takes any key takes any name.
+
+    Raises:
+        InvalidSchema: the model has no such field, it isn't written, only a part of it is marked, or it holds
+            a set, which each process writes in an order of its own.
+    """
+    names = []
+    fields = unique.fields or _marked(what, model)
+    _refuse_sets(what, model, fields)
+    for name in fields:
+        field = model.model_fields.get(name)
+        if field is None and model.model_config.get("extra") != "allow":
+            known = ", ".join(model.model_fields) or "none"
+            raise InvalidSchema(
+                f"{what}: unique by {name!r:.140}, but {model.__name__} has the fields {known}"
+            )
+        if field is not None and field.exclude:
+            raise InvalidSchema(f"{what}: unique by {name!r}, which is excluded from serialization")
+        names.append(name if field is None else field.serialization_alias or name)
+    return tuple(names)
+
+
+def _refuse_sets(what: str, model: type[BaseModel], fields: Sequence[str]) -> None:
+    from .set_fields import fields_with_sets  # here, as few schemas are unique
+
+    in_no_order = fields_with_sets(model)
+    for name in fields or model.model_fields:
+        if name in in_no_order:
+            raise InvalidSchema(
+                f"{what}: unique by {name!r}, which holds a set, and each process writes that in its own "
+                "order: use a sorted list, have a @field_serializer sort it, or name other fields in by"
+            )
+
+
+def _marked(what: str, model: type[BaseModel]) -> list[str]:
+    for name, field in model.model_fields.items():
+        if _has_mark(field.annotation):
+            raise InvalidSchema(
+                f"{what}: a part of field {name!r} is marked as UniqueField: mark the whole, as in "
+                "Annotated[str | None, UniqueField()]"
+            )
+    return [name for name, field in model.model_fields.items() if any(map(_is_mark, field.metadata))]
+
+
+def _is_mark(value: object) -> bool:
+    return isinstance(value, UniqueField) or value is UniqueField
+
+
+def _has_mark(annotation: object) -> bool:
+    return any(_is_mark(part) or _has_mark(part) for part in get_args(annotation))
+
+
+def digest(payload: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    """Return what tells a payload, as it is written, from others: 32 hexadecimal digits.
+
+    Args:
+        payload: The fields by the names under which they are written.
+        names: Those that count; none means all. One that isn't written counts as such.
+    """
+    import json  # here, as few schemas are unique
+
+    counted = {name: payload[name] for name in names if name in payload} if names else payload
+    text = json.dumps(counted, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()

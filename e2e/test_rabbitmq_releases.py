@@ -1,0 +1,117 @@
+"""Jobs that are released for later in RabbitMQ: they wait as retried ones do, and spend nothing."""
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from brokers.rabbitmq_server import Address
+from mindtrace.jobs import RabbitMQClient
+from mindtrace.jobs.domain import Queue, QueueKind
+from mindtrace.jobs.ports import Ack, Message, Release, Retry, SettleOutcome
+
+from .worker_process import eventually
+
+QUEUE = "releases"
+WAIT_S = 60.0
+"""How long a test waits for what must happen; only a failing test waits that long."""
+LATER_S = 3600.0
+"""So late that no test sees it."""
+
+
+@pytest.fixture
+def namespace() -> str:
+    return f"t{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def client(rabbitmq_address: Address, namespace: str) -> Iterator[RabbitMQClient]:
+    with rabbitmq_address.client(namespace, retry_timeout_s=30.0) as made:
+        made.declare(Queue(QUEUE))
+        yield made
+        made.declare(Queue(QUEUE))
+        made.delete(QUEUE)
+
+
+def release(client: RabbitMQClient, delay_s: float, queue: str = QUEUE) -> SettleOutcome:
+    """Receive a job, and give it back."""
+    with client.open_consumer(queue) as consumer:
+        (delivery,) = consumer.receive(1, WAIT_S)
+        (outcome,) = consumer.settle([Release(delivery.receipt, delay_s)]).outcomes
+    return outcome
+
+
+def test_it_comes_again_behind_the_others_with_nothing_spent(client: RabbitMQClient) -> None:
+    """A second later the attempt is the same, and no failure or crash is known of it (SET-4)."""
+    client.publish(QUEUE, [Message("later", b"body")])
+
+    assert release(client, 1.0) is SettleOutcome.OK
+    client.publish(QUEUE, [Message("meanwhile", b"{}")])
+
+    with client.open_consumer(QUEUE) as consumer:
+        (first,) = consumer.receive(1, WAIT_S)
+        consumer.settle([Ack(first.receipt)])
+        (second,) = consumer.receive(1, WAIT_S)
+        assert (first.id, second.id) == ("meanwhile", "later")
+        assert (second.body, second.attempt, second.number, second.crashes) == (b"body", 1, 2, 0)
+        consumer.settle([Retry(second.receipt, 0.0, "the first failure")])
+        (third,) = consumer.receive(1, WAIT_S)
+        assert (third.attempt, third.number) == (2, 3)
+        consumer.settle([Ack(third.receipt)])
+
+
+def test_it_keeps_its_priority(client: RabbitMQClient) -> None:
+    """When it is due, it goes before those of a lower one (ORD-3)."""
+    client.declare(Queue("ranks", QueueKind.PRIORITY))
+    try:
+        client.publish("ranks", [Message("high", b"{}", priority=9)])
+        assert release(client, 0.5, "ranks") is SettleOutcome.OK
+        client.publish("ranks", [Message("low", b"{}", priority=1)])
+        eventually(lambda: client.counts("ranks").ready == 2, WAIT_S, "it is due")
+        with client.open_consumer("ranks", prefetch=1) as consumer:
+            (first,) = consumer.receive(1, WAIT_S)
+            assert first.id == "high"
+    finally:
+        client.delete("ranks")
+
+
+def test_counts_purge_and_delete_know_it_as_delayed(client: RabbitMQClient) -> None:
+    """Nothing of it comes back (CNT-1, ADM-2, ADM-3)."""
+    client.publish(QUEUE, [Message("a", b"{}")])
+    release(client, LATER_S)
+    counts = client.counts(QUEUE)
+    assert (counts.ready, counts.delayed, counts.dead) == (0, 1, 0)
+    assert client.purge(QUEUE) == 1
+    assert client.counts(QUEUE).delayed == 0
+
+    client.publish(QUEUE, [Message("b", b"{}")])
+    release(client, LATER_S)
+    client.delete(QUEUE)
+    client.declare(Queue(QUEUE))
+    counts = client.counts(QUEUE)
+    assert (counts.ready, counts.delayed, counts.dead) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("give_back", [Release, Retry])
+def test_what_cannot_be_put_off_is_lost_and_delivered_again(
+    client: RabbitMQClient, rabbitmq_address: Address, namespace: str, give_back: type
+) -> None:
+    """A release for later as a retry: here another client changes the delay queues, and doesn't finish."""
+    client.publish(QUEUE, [Message("a", b"{}")])
+    connection = rabbitmq_address.driver()
+    try:
+        connection.channel().queue_declare(f"mtj:{namespace}/{QUEUE}:changing", exclusive=True)
+        with (
+            rabbitmq_address.client(namespace, retry_timeout_s=1.0) as hasty,
+            hasty.open_consumer(QUEUE) as consumer,
+        ):
+            (delivery,) = consumer.receive(1, WAIT_S)
+            more = ("no",) if give_back is Retry else ()
+            settlement = give_back(delivery.receipt, LATER_S, *more)
+            assert consumer.settle([settlement]).outcomes == [SettleOutcome.LOST]
+            (again,) = consumer.receive(1, WAIT_S)
+            assert (again.id, again.attempt, again.number) == ("a", 1, 2)
+            consumer.settle([Ack(again.receipt)])
+    finally:
+        connection.close()
+    assert client.counts(QUEUE).delayed == 0

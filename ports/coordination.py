@@ -1,0 +1,137 @@
+"""The port of a coordination store: a little state that all processes of a namespace share.
+
+Schedules, unique jobs and pauses stand on it. A backend may have one of its own, or be given another's.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .stores import Store
+
+ABSENT = 0
+"""The version that a record has while there is none."""
+MAX_KEY_CHARS = 512
+MAX_VALUE_BYTES = 65_536
+
+
+class Record(NamedTuple):
+    """What a store keeps under one key."""
+
+    value: bytes
+    version: int
+    """1 or more. Each write gives another, and no version of a key comes a second time (CRD-1)."""
+
+
+class Guard(NamedTuple):
+    """A write that must succeed together with something else, or neither happens (CRD-4)."""
+
+    key: str
+    expected: int
+    """The version that the record must have; ``ABSENT`` if there must be none."""
+    value: bytes
+    """What the record contains then."""
+    ttl_s: float | None = None
+    """For how many seconds it is kept; None keeps it until it is deleted."""
+
+
+class Place(NamedTuple):
+    """One of the places that a limit gives to those who do something at the same time (CRD-5)."""
+
+    key: str
+    """What is limited."""
+    limit: int
+    """How many places there are, 1 or more. If callers differ, that of each call counts for that call."""
+    holder: str
+    """Who has it or wants it: 1 to ``MAX_KEY_CHARS`` printable characters."""
+
+
+class Reservation(NamedTuple):
+    """When something that has a rate may be done (CRD-6)."""
+
+    waits_s: list[float]
+    """For each turn that was reserved, in how many seconds it is; never less than 0, ascending."""
+    retry_s: float
+    """In how many seconds to ask for those that were not; 0 if there are none."""
+
+
+class CoordinationStore(Store):
+    """Keeps small records by key, on a clock of its own. Any thread may call any method.
+
+    A key is 1 to ``MAX_KEY_CHARS`` printable characters; case counts. A value is at most ``MAX_VALUE_BYTES``
+    bytes. Stores of two namespaces never see each other's records (CON-2). What a store confirmed is as
+    durable as a job of the same broker.
+
+    Every method may raise ``BackendUnavailable`` when the store can't be reached, and ``Closed`` after
+    :meth:`close`. A write that raises ``BackendUnavailable`` may have taken effect or not: read the record
+    again to know.
+    """
+
+    @abstractmethod
+    def now(self) -> float:
+        """Return the store's time, in seconds since 1970 (CRD-3). Workers' clocks don't matter."""
+
+    @abstractmethod
+    def get(self, keys: Sequence[str]) -> dict[str, Record]:
+        """Return the records of these keys, in one round trip. Keys without one are missing (CRD-1)."""
+
+    @abstractmethod
+    def scan(self, prefix: str) -> dict[str, Record]:
+        """Return all records whose key begins with ``prefix``, in the order of their keys (CRD-1)."""
+
+    @abstractmethod
+    def put(
+        self, key: str, value: bytes, *, expected: int | None = None, ttl_s: float | None = None
+    ) -> int | None:
+        """Write a record, if its version is the expected one (CRD-1, CRD-2).
+
+        Of several writers that expect the same version, one at most succeeds.
+
+        Args:
+            key: The record's key.
+            value: What it contains then.
+            expected: The version that it must have; ``ABSENT`` if there must be none; None writes it anyway.
+            ttl_s: For how many seconds to keep it, by the store's clock (CRD-3); None keeps it until it is
+                deleted, even if an earlier write set a time.
+
+        Returns:
+            The record's new version; None if it had another than the expected one. Then nothing changed.
+        """
+
+    @abstractmethod
+    def delete(self, key: str, *, expected: int | None = None) -> bool:
+        """Delete a record, if its version is the expected one; by default whatever it is (CRD-1, CRD-2).
+
+        Returns:
+            Whether there was such a record.
+        """
+
+    @abstractmethod
+    def take_places(self, places: Sequence[Place], *, ttl_s: float) -> list[bool]:
+        """Take or extend places, in one step, and say for each, in order, whether its holder has it (CRD-5).
+
+        Never more than ``limit`` holders have a place of one key. A place ends ``ttl_s`` seconds after it was
+        last taken or extended, by the store's clock. Who gets none waits in line, as long as it asks again
+        within ``ttl_s``: a place that gets free goes to who has waited longest.
+        """
+
+    @abstractmethod
+    def leave_places(self, places: Sequence[Place]) -> None:
+        """Give places back, and leave their lines. Places that a holder doesn't have are skipped (CRD-5)."""
+
+    @abstractmethod
+    def reserve(
+        self, key: str, count: int, *, interval_s: float, burst: int = 1, max_wait_s: float = 0.0
+    ) -> Reservation:
+        """Reserve turns of something that is done every ``interval_s`` seconds at most (CRD-6).
+
+        Over all callers, no more than ``burst`` turns come at once, and no more than ``burst`` plus
+        ``t / interval_s`` in any ``t`` seconds. A turn that was reserved is gone, used or not.
+
+        Args:
+            key: What has the rate.
+            count: How many turns to reserve at most.
+            interval_s: Seconds between two turns, on average.
+            burst: How many turns may come at once after a pause.
+            max_wait_s: Reserve no turn that is further away than this.
+        """

@@ -1,0 +1,563 @@
+"""Limits of rate and concurrency, one consumer backend at a time, on a clock that a test moves."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from logging import getLogger
+from typing import Any
+
+import pytest
+from pydantic import create_model
+
+from mindtrace.jobs import JobInput, JobSchema, Limit, LocalClient, Orchestrator, Rate
+from mindtrace.jobs.adapters.local import ManualClock
+from mindtrace.jobs.application.limits.consumer_backend import LimitedConsumerBackend
+from mindtrace.jobs.application.limits.places import Places
+from mindtrace.jobs.application.limits.turns import Turns
+from mindtrace.jobs.errors import BackendUnavailable
+from mindtrace.jobs.ports import (
+    Ack,
+    CoordinationStore,
+    Delivery,
+    Message,
+    Place,
+    Release,
+    Reservation,
+    Retry,
+    SettleOutcome,
+)
+from mindtrace.jobs.ports.coordination import MAX_KEY_CHARS
+
+LEASE_S = 30.0
+
+
+class Frame(JobInput):
+    camera: int = 0
+    n: int = 0
+
+
+class Broker:
+    """A queue of frames in memory, and consumers with limits on its clock."""
+
+    def __init__(self, *, limit: Limit | None = None, rate: Rate | None = None) -> None:
+        self.clock = ManualClock()
+        self.schema = JobSchema("frames", Frame, concurrency_limit=limit, rate=rate)
+        self.client = LocalClient(clock=self.clock)
+        self.orchestrator = Orchestrator(self.client)
+        self.orchestrator.register(self.schema)
+        self.store: CoordinationStore = self.client.coordination
+
+    def publish(self, *cameras: int) -> None:
+        frames = [Frame(camera=camera, n=n) for n, camera in enumerate(cameras)]
+        self.orchestrator.publish_batch("frames", frames)
+
+    def consumer(self, at_once: int = 1) -> LimitedConsumerBackend:
+        schema, clock = self.schema, self.clock.now
+        places = turns = None
+        if schema.concurrency_limit is not None:
+            places = Places(
+                self.store,
+                "frames",
+                schema,
+                schema.concurrency_limit,
+                lease_s=LEASE_S,
+                max_body_bytes=10_000,
+                clock=clock,
+            )
+        if schema.rate is not None:
+            turns = Turns(self.store, "frames", schema.rate, lease_s=LEASE_S, clock=clock)
+        inner = self.client.open_consumer("frames", lease_s=LEASE_S)
+        return LimitedConsumerBackend(inner, places, turns, at_once, getLogger("limits"), clock)
+
+
+@pytest.fixture
+def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    made = Broker(**request.param)
+    yield made
+    made.client.close()
+
+
+def limited(*args: Any, **settings: Any) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("broker", [{"limit": Limit(*args, **settings)}], indirect=True)
+
+
+def rated(*args: Any, **settings: Any) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("broker", [{"rate": Rate(*args, **settings)}], indirect=True)
+
+
+def numbers(deliveries: Sequence[Delivery]) -> list[int]:
+    return [Frame.model_validate_json(one.body.partition(b'"payload":')[2][:-1]).n for one in deliveries]
+
+
+def places_of(consumer: LimitedConsumerBackend) -> list[Place]:
+    """Return the places of the jobs that it has passed on."""
+    assert consumer._running is not None
+    return list(consumer._running._by_receipt.values())
+
+
+def acks(deliveries: Sequence[Delivery]) -> list[Ack]:
+    return [Ack(one.receipt) for one in deliveries]
+
+
+# -- places ---------------------------------------------------------------------------------------
+
+
+@limited(1, by="camera")
+def test_a_long_backlog_of_one_key_hides_no_other_for_long(broker: Broker) -> None:
+    """Behind 500 jobs that must wait, one that may run starts within seconds."""
+    broker.publish(*[0] * 500, 1)
+    consumer = broker.consumer(at_once=2)
+    assert len(consumer.receive(1, 0.0)) == 1
+    waited_s = 0.0
+    while not (came := consumer.receive(1, 0.0)):
+        broker.clock.advance(0.05)
+        waited_s += 0.05
+        assert waited_s < 10.0
+    assert b'"camera":1' in came[0].body
+
+
+@limited(2, by="camera")
+def test_no_more_jobs_of_a_key_are_handed_out_than_may_run(broker: Broker) -> None:
+    broker.publish(0, 0, 0, 1)
+    one, other = broker.consumer(), broker.consumer()
+
+    first = one.receive(4, 0.0)
+    assert numbers(first) == [0, 1, 3]
+    assert other.receive(4, 0.0) == []
+
+    settled = one.settle(acks(first[:1]), take=4)
+    assert numbers(settled.deliveries) == [2]
+
+
+@limited(1)
+def test_without_fields_the_whole_queue_is_limited_and_one_waiting_job_is_enough(broker: Broker) -> None:
+    broker.publish(0, 1, 2, 3)
+    one, other = broker.consumer(), broker.consumer()
+
+    assert numbers(one.receive(1, 0.0)) == [0]
+    for _ in range(5):
+        assert other.receive(1, 0.0) == []
+        broker.clock.advance(0.2)
+    assert other.held_back == 1
+    assert broker.client.counts("frames").ready == 2
+
+
+@limited(1, by="camera")
+def test_jobs_of_a_key_start_in_their_order_whoever_runs_them(broker: Broker) -> None:
+    broker.publish(*[0, 1] * 10)
+    consumers = [broker.consumer() for _ in range(3)]
+    started: list[int] = []
+    for _ in range(200):
+        for consumer in consumers:
+            batch = consumer.receive(1, 0.0)
+            started += numbers(batch)
+            consumer.settle(acks(batch))
+        broker.clock.advance(0.05)
+
+    assert started[0] == 0
+    for parity in (0, 1):
+        assert [n for n in started if n % 2 == parity] == list(range(parity, 20, 2))
+
+
+@limited(1, by="camera")
+def test_a_job_behind_others_that_wait_is_found(broker: Broker) -> None:
+    """Also behind more of one camera than a consumer holds; what is too much goes back for later."""
+    broker.publish(*[0] * 400, 1)
+    holder, seeker = broker.consumer(), broker.consumer()
+    (running,) = holder.receive(1, 0.0)
+
+    found: list[int] = []
+    most = 0
+    for _ in range(100):
+        found += numbers(seeker.receive(1, 0.0))
+        most = max(most, seeker.held_back)
+        if found:
+            break
+        broker.clock.advance(1.0)
+        holder.extend([running.receipt])
+
+    assert found == [400]
+    assert most <= 32 + 8
+    assert broker.client.counts("frames").delayed > 0
+
+
+@limited(1)
+def test_the_place_of_a_consumer_that_died_comes_back_with_the_lease(broker: Broker) -> None:
+    broker.publish(0, 1)
+    dead, other = broker.consumer(), broker.consumer()
+    assert numbers(dead.receive(1, 0.0)) == [0]
+
+    assert other.receive(1, 0.0) == []
+    for _ in range(6):  # the other stays alive meanwhile
+        broker.clock.advance(LEASE_S / 6)
+        assert other.receive(1, 0.0) == []
+    broker.clock.advance(LEASE_S / 6)
+    assert numbers(other.receive(1, 0.0)) == [1]
+
+
+@limited(1)
+def test_a_consumer_that_lost_its_job_cannot_give_back_the_place_of_the_next(broker: Broker) -> None:
+    broker.publish(0)
+    stale, fresh, third = (broker.consumer() for _ in range(3))
+    (lost,) = stale.receive(1, 0.0)
+    broker.clock.advance(2 * LEASE_S)
+    (taken,) = fresh.receive(1, 0.0)
+    assert taken.crashes == 1
+
+    assert stale.settle([Ack(lost.receipt)]).outcomes == [SettleOutcome.LOST]
+    broker.publish(1)
+    assert third.receive(1, 0.0) == []
+    assert fresh.settle([Ack(taken.receipt)]).outcomes == [SettleOutcome.OK]
+    broker.clock.advance(0.1)
+    assert len(third.receive(1, 0.0)) == 1
+
+
+@limited(1)
+def test_a_job_that_is_released_keeps_its_place_for_who_receives_it_next(broker: Broker) -> None:
+    broker.publish(0, 1)
+    one, other, third = (broker.consumer() for _ in range(3))
+    (job,) = one.receive(1, 0.0)
+    assert third.receive(1, 0.0) == []  # it holds the next one
+
+    one.settle([Release(job.receipt)])
+    broker.clock.advance(0.1)
+    assert third.receive(1, 0.0) == []
+    (again,) = other.receive(1, 0.0)
+    assert (again.id, again.attempt, again.crashes) == (job.id, 1, 0)
+
+
+@limited(1)
+def test_a_job_that_failed_gives_its_place_to_the_next(broker: Broker) -> None:
+    broker.publish(0, 1)
+    consumer = broker.consumer()
+    (job,) = consumer.receive(1, 0.0)
+
+    settled = consumer.settle([Retry(job.receipt, 0.0, "")], take=1)
+    assert numbers(settled.deliveries) == [1]
+
+
+@limited(1, by="camera")
+def test_a_body_that_is_no_job_needs_no_place(broker: Broker) -> None:
+    broker.client.publish("frames", [Message("torn", b"no job"), Message("odd", b"{}")])
+
+    assert len(broker.consumer().receive(2, 0.0)) == 2
+
+
+@limited(1)
+def test_leases_and_places_are_extended_together_also_of_jobs_that_wait(broker: Broker) -> None:
+    broker.publish(0, 1)
+    consumer, other = broker.consumer(at_once=2), broker.consumer()
+    (job,) = consumer.receive(2, 0.0)
+    assert consumer.receive(2, 0.0) == []
+    assert consumer.held_back == 1
+    for _ in range(20):
+        broker.clock.advance(LEASE_S / 3)
+        assert consumer.extend([job.receipt]) == [SettleOutcome.OK]
+        assert other.receive(1, 0.0) == []
+
+    assert numbers(consumer.settle(acks([job]), take=1).deliveries) == [1]
+
+
+@limited(1)
+def test_a_job_that_lost_its_place_is_lost(broker: Broker) -> None:
+    """Its lease isn't extended either, so both end."""
+    broker.publish(0)
+    consumer = broker.consumer()
+    (job,) = consumer.receive(1, 0.0)
+    (place,) = places_of(consumer)
+    broker.store.leave_places([place])
+    broker.store.take_places([Place(place.key, 1, "another")], ttl_s=1000)
+
+    assert consumer.extend([job.receipt]) == [SettleOutcome.LOST]
+
+
+@limited(2)
+def test_a_job_that_is_cancelled_as_its_consumer_releases_it_leaves_its_place(broker: Broker) -> None:
+    """Nobody runs it again, who would give the place back; another job that was released keeps its own."""
+    broker.publish(0, 1, 2)
+    consumer = broker.consumer()
+    jobs = consumer.receive(2, 0.0)
+    places = places_of(consumer)
+    broker.orchestrator.cancel("frames", jobs[0].id)
+    consumer.settle([Release(job.receipt) for job in jobs])
+    others = [Place(places[0].key, 2, f"another-{number}") for number in range(2)]
+    assert broker.store.take_places(others, ttl_s=1000) == [True, False]
+
+
+@limited(1)
+def test_a_place_that_this_consumer_gives_back_ends_its_wait(broker: Broker) -> None:
+    """The clock stands still: no time passes after which it would ask again."""
+    broker.publish(0, 1)
+    consumer = broker.consumer(at_once=2)
+    first = consumer.receive(1, 0.0)
+    assert consumer.receive(1, 0.0) == []
+    received: list[list[Delivery]] = []
+    waiting = threading.Thread(target=lambda: received.append(consumer.receive(1, 60.0)))
+    waiting.start()
+    consumer.settle(acks(first))
+    waiting.join(60)
+
+    assert list(map(numbers, received)) == [[1]]
+
+
+@limited(1)
+def test_an_interrupt_ends_the_wait_for_a_place(broker: Broker) -> None:
+    broker.publish(0, 1)
+    broker.consumer().receive(1, 0.0)
+    consumer = broker.consumer()
+    waiting = threading.Thread(target=consumer.receive, args=(1, 60.0))
+    waiting.start()
+    consumer.interrupt()
+    waiting.join(60)
+    assert not waiting.is_alive()
+
+
+@limited(1)
+def test_jobs_that_wait_are_released_without_an_attempt(broker: Broker) -> None:
+    broker.publish(0, 1)
+    broker.consumer().receive(1, 0.0)
+    consumer = broker.consumer()
+    assert consumer.receive(1, 0.0) == []
+    assert broker.client.counts("frames").in_flight == 2
+
+    consumer.release_ahead()
+    assert broker.client.counts("frames").ready == 1
+    assert consumer.held_back == 0
+    (delivery,) = broker.client.open_consumer("frames").receive(1, 0.0)
+    assert (delivery.attempt, delivery.crashes) == (1, 0)
+
+
+# -- turns ----------------------------------------------------------------------------------------
+
+
+@rated(10, per_s=10)
+def test_jobs_start_one_interval_apart_over_all_consumers(broker: Broker) -> None:
+    broker.publish(*range(10))
+    consumers = [broker.consumer() for _ in range(3)]
+    began = broker.clock.now()
+    starts: list[float] = []
+    for _ in range(80):
+        for consumer in consumers:
+            if batch := consumer.receive(5, 0.0):
+                starts += [broker.clock.now() - began] * len(batch)
+                consumer.settle(acks(batch))
+        broker.clock.advance(0.125)
+
+    assert starts == list(range(10))
+
+
+@rated(10, per_s=10, burst=3)
+def test_a_burst_comes_at_once_and_an_idle_consumer_uses_no_turns(broker: Broker) -> None:
+    consumer = broker.consumer()
+    for _ in range(100):
+        assert consumer.receive(5, 0.0) == []
+        broker.clock.advance(1.0)
+    broker.publish(*range(10))
+
+    assert len(consumer.receive(10, 0.0)) == 3
+    assert consumer.receive(10, 0.0) == []
+    broker.clock.advance(1.0)
+    assert len(consumer.receive(10, 0.0)) == 1
+
+
+@rated(1, per_s=600)
+def test_a_job_whose_turn_is_far_away_goes_back_and_its_consumer_takes_none_till_then(broker: Broker) -> None:
+    broker.publish(0, 1)
+    consumer = broker.consumer()
+    first = consumer.receive(1, 0.0)
+    consumer.settle(acks(first))
+    assert consumer.receive(1, 0.0) == []
+
+    counts = broker.client.counts("frames")
+    assert (counts.ready, counts.in_flight) == (1, 0)
+    broker.clock.advance(30)
+    assert consumer.receive(1, 0.0) == []
+    assert consumer.held_back == 0
+    broker.clock.advance(570)
+    (job,) = consumer.receive(1, 0.0)
+    assert (job.attempt, job.crashes) == (1, 0)
+
+
+@rated(10, per_s=10)
+def test_a_turn_that_was_missed_is_lost(broker: Broker) -> None:
+    """Else a consumer that stood still would start its job together with another's."""
+    broker.publish(0, 1)
+    consumer = broker.consumer()
+    consumer.settle(acks(consumer.receive(1, 0.0)))
+    waiting = threading.Thread(target=consumer.receive, args=(1, 60.0))
+    waiting.start()
+    while not any(job.turn_s is not None for job in list(consumer._held.values())):
+        assert waiting.is_alive()
+    consumer.interrupt()
+    waiting.join(60)
+    broker.store.reserve("rates/frames/1.000000", 1, interval_s=1.0, max_wait_s=5.0)  # another's, at 2.0
+
+    broker.clock.advance(1.5)
+    assert consumer.receive(1, 0.0) == [], "its turn was at 1.0"
+    broker.clock.advance(1.5)
+    assert len(consumer.receive(1, 0.0)) == 1
+
+
+@rated(1, per_s=86_400)
+def test_a_rate_that_was_changed_does_not_wait_for_the_turns_of_the_one_before(broker: Broker) -> None:
+    broker.publish(0, 1)
+    one = broker.consumer()
+    one.settle(acks(one.receive(2, 0.0)))
+    one.close()
+
+    broker.schema = JobSchema("frames", Frame, rate=Rate(100, per_s=1))
+    assert len(broker.consumer().receive(1, 0.0)) == 1
+
+
+def test_the_key_of_a_place_is_short_however_many_fields_it_is_by() -> None:
+    names = tuple(f"a_long_name_of_field_{number}" for number in range(100))
+    model = create_model("Wide", __base__=JobInput, **dict.fromkeys(names, (str, "value")))  # type: ignore[call-overload]
+    schema = JobSchema("q" * 128, model, concurrency_limit=Limit(1, by=names))
+    with Orchestrator(LocalClient()) as orchestrator:
+        orchestrator.register(schema)
+        orchestrator.publish(schema, model())
+        consumer = orchestrator.backend.open_consumer(schema.name)
+        (delivery,) = consumer.receive(1, 0.0)
+        assert schema.concurrency_limit is not None
+        places = Places(
+            orchestrator.backend.coordination,
+            schema.name,
+            schema,
+            schema.concurrency_limit,
+            lease_s=LEASE_S,
+            max_body_bytes=100_000,
+            clock=ManualClock().now,
+        )
+        place = places.place_of(delivery)
+    assert place is not None
+    assert len(place.key) + len("mtj:/") + 96 <= MAX_KEY_CHARS, "with a namespace of RabbitMQ in front"
+
+
+# -- a store that is away -------------------------------------------------------------------------
+
+
+class StoreAway(CoordinationStore):
+    """A store that nobody can reach."""
+
+    def now(self) -> float:
+        raise BackendUnavailable("away")
+
+    def get(self, keys: Any) -> Any:
+        self.now()
+
+    def scan(self, prefix: str) -> Any:
+        self.now()
+
+    def put(self, key: str, value: bytes, **settings: Any) -> Any:
+        self.now()
+
+    def delete(self, key: str, **settings: Any) -> Any:
+        self.now()
+
+    def take_places(self, places: Any, *, ttl_s: float) -> list[bool]:
+        raise BackendUnavailable("away")
+
+    def leave_places(self, places: Any) -> None:
+        self.now()
+
+    def reserve(self, key: str, count: int, **settings: Any) -> Reservation:
+        raise BackendUnavailable("away")
+
+    def close(self) -> None:
+        pass
+
+
+BOTH = {"limit": Limit(1), "rate": Rate(1, per_s=100)}
+BOTH_RUN = {
+    "limit": Limit(1, when_store_is_away="run"),
+    "rate": Rate(1, per_s=100, when_store_is_away="run"),
+}
+
+
+@pytest.mark.parametrize("broker", [{"limit": Limit(1)}, {"rate": Rate(5, per_s=1)}, BOTH], indirect=True)
+def test_jobs_wait_while_the_store_is_away_and_run_when_it_is_back(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, broker.store = broker.store, StoreAway()
+    broker.publish(0)
+    consumer = broker.consumer()
+    for _ in range(5):
+        assert consumer.receive(1, 0.0) == []
+        broker.clock.advance(0.5)
+    assert caplog.text.count("away") == 2, "one message, which names the error"
+
+    for part in (consumer._places, consumer._turns):
+        if part is not None:
+            part._store = store
+    broker.clock.advance(1.0)
+    assert len(consumer.receive(1, 0.0)) == 1
+
+
+@pytest.mark.parametrize("broker", [BOTH_RUN], indirect=True)
+def test_jobs_run_while_the_store_is_away_if_that_is_wanted(broker: Broker) -> None:
+    store, broker.store = broker.store, StoreAway()
+    broker.publish(0, 1, 2)
+    consumer = broker.consumer()
+    batch = consumer.receive(3, 0.0)
+    while more := consumer.receive(3, 0.0):
+        batch += more
+
+    assert len(batch) == 3
+    assert consumer.extend([one.receipt for one in batch]) == [SettleOutcome.OK] * 3
+    for part in (consumer._places, consumer._turns):
+        assert part is not None
+        part._store = store
+    assert consumer.extend([one.receipt for one in batch]) == [SettleOutcome.OK] * 3, "uncounted, not lost"
+
+
+@pytest.mark.parametrize("broker", [BOTH_RUN], indirect=True)
+def test_a_store_that_is_away_is_asked_rarely_while_jobs_run(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each request waits for the store for seconds, and so do the jobs."""
+    asked: list[str] = []
+
+    def away(name: str) -> Any:
+        def request(*_: Any, **__: Any) -> Any:
+            asked.append(name)
+            raise BackendUnavailable("away")
+
+        return request
+
+    broker.store = StoreAway()
+    for name in ("take_places", "leave_places", "reserve"):
+        monkeypatch.setattr(StoreAway, name, away(name))
+    broker.publish(*range(20))
+    consumer = broker.consumer()
+    for _ in range(10):
+        consumer.settle(acks(consumer.receive(1, 0.0)))
+        broker.clock.advance(0.1)
+    assert broker.client.counts("frames").waiting == 10
+    assert len(asked) == 1
+
+
+@limited(1)
+def test_the_places_of_jobs_that_ended_while_the_store_was_away_are_given_back(broker: Broker) -> None:
+    broker.publish(0, 1)
+    consumer = broker.consumer()
+    job = consumer.receive(1, 0.0)
+    assert consumer._places is not None
+    store, consumer._places._store = consumer._places._store, StoreAway()
+    consumer.settle(acks(job))
+    consumer._places._store = store
+    broker.clock.advance(1.0)
+    assert len(consumer.receive(1, 0.0)) == 1
+
+
+@limited(1)
+def test_no_lease_is_extended_if_its_place_can_not_be(broker: Broker) -> None:
+    broker.publish(0)
+    consumer = broker.consumer()
+    (job,) = consumer.receive(1, 0.0)
+    assert consumer._places is not None
+    consumer._places._store = StoreAway()
+
+    with pytest.raises(BackendUnavailable):
+        consumer.extend([job.receipt])
+    broker.clock.advance(LEASE_S)
+    assert broker.client.counts("frames").ready == 1
+    assert consumer.settle(acks([job])).outcomes == [SettleOutcome.LOST]
