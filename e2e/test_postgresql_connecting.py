@@ -12,6 +12,7 @@ from brokers.fixtures import StartPostgreSQL
 from brokers.postgresql_server import PrivatePostgreSQL
 from brokers.private_server import free_port
 from mindtrace.jobs import PostgreSQLClient
+from mindtrace.jobs.adapters.postgresql import session
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable
 from mindtrace.jobs.ports import Message
@@ -118,3 +119,15 @@ def test_a_server_that_goes_on_answering_nothing_is_told(start_postgresql: Start
         server.resume()
     assert isinstance(outcome.error, BackendUnavailable)
     assert "whether the server hangs" in str(outcome.error)
+
+
+def test_a_server_that_lacks_a_setting_serves_all_the_same(
+    start_postgresql: StartPostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On some systems it can't look whether a client is still there."""
+    monkeypatch.setattr(session, "_END_WHAT_IS_GIVEN_UP", "SET no_such_setting = '1s'")
+    with start_postgresql().client() as client:
+        client.declare(Queue("jobs"))
+        client.publish("jobs", [Message("a", b"{}")])
+
+        assert client.counts("jobs").ready == 1

@@ -153,6 +153,29 @@ def test_a_lease_that_runs_out_while_the_server_serves_is_a_crash_at_once(connec
     assert delivery.crashes == 1
 
 
+def test_a_lease_that_began_after_the_server_had_started_is_a_crash_at_once(connect: Connect) -> None:
+    """Though a worker that comes then has a lease of which a part lies before the start (LSE-1)."""
+    client = connect()
+    publish(client, "job")
+    receive(connect().open_consumer("jobs", lease_s=0.2), 1)
+    time.sleep(0.3)
+
+    (delivery,) = connect().open_consumer("jobs", lease_s=1e6).receive(1, 20.0)
+    assert delivery.crashes == 1
+
+
+def test_a_lease_from_before_the_server_started_stands_for_as_long_as_it_was(
+    server: PrivatePostgreSQL, connect: Connect
+) -> None:
+    """Not for as long as the lease of a worker that comes then (LSE-1)."""
+    publish(connect(), "job")
+    receive(connect().open_consumer("jobs", lease_s=1.0), 1)
+    server.restart()
+
+    (delivery,) = connect().open_consumer("jobs", lease_s=1e6).receive(1, 20.0)
+    assert delivery.crashes == 1
+
+
 def test_a_network_that_cuts_all_workers_off_charges_no_job_with_a_crash(
     server: PrivatePostgreSQL, connect: Connect, stack: ExitStack
 ) -> None:

@@ -98,7 +98,7 @@ class PostgreSQLClient(OrchestratorBackend):
         hosts = ((host, port), *more_hosts)
         self._settings = ServerSettings(hosts, database, username, password, dict(libpq or {}), prepared)
         self._poll_s = check_duration("poll_s", poll_s)
-        self._protect_leases = LeaseProtection(self._namespace, self._leases)
+        self._protect_leases = LeaseProtection(self._namespace, self._consumed_queues)
         self._session = Session(
             self._settings,
             self._namespace,
@@ -198,13 +198,9 @@ class PostgreSQLClient(OrchestratorBackend):
         self._session.work(lambda connection: self._protect_leases(connection, 0.0))
         return consumer
 
-    def _leases(self) -> dict[int, float]:
-        """How long the leases of each queue with consumers are, by the queue's key."""
-        lease_s: dict[int, float] = {}
-        for consumer in self._consumers:
-            if not consumer.is_closed:
-                lease_s[consumer.key] = max(consumer.lease_s, lease_s.get(consumer.key, 0.0))
-        return lease_s
+    def _consumed_queues(self) -> set[int]:
+        """The keys of the queues that have consumers here."""
+        return {consumer.key for consumer in self._consumers if not consumer.is_closed}
 
     def cancel(self, queue: str, ids: Sequence[str], *, result_ttl_s: float = 3600.0) -> list[CancelOutcome]:
         self._require(queue)

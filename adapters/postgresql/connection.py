@@ -161,6 +161,10 @@ class Connection:
         try:
             self._pg.send_query(sql.encode())
             self._result(monotonic() + timeout_s)
+        except RefusedByServer as error:
+            if error.ends_connection:
+                self.close()
+            raise
         except psycopg.Error as error:
             self.close()
             raise ConnectionBroke(_message(error)) from None
