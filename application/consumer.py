@@ -22,7 +22,7 @@ from .consuming.executor import Executor, nothing_to_stop
 from .consuming.loop import ConsumeLoop, ConsumeStats
 from .consuming.loop_factory import LoopSettings, make_loop, own_event_loop
 from .consuming.progress_reporter import ProgressReporter
-from .consuming.stop_conditions import Forever, StopCondition, one_poll, while_any
+from .consuming.stop_conditions import StopCondition, chosen_by, while_any
 from .handler_errors import try_to_log
 from .handler_signature import check_handler, check_takes_job
 from .job_queue import Answer, InT, OutT
@@ -331,14 +331,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
         connection = self._connected()
         if num_messages is not None:
             check_int("num_messages", num_messages, 0, sys.maxsize)
-        if block is not None and not isinstance(block, bool):
-            raise InvalidInput(f"block {block!r:.80}: must be True, False or None")
-        if block is False:
-            stop_condition: StopCondition = one_poll(0.0)
-        elif block or num_messages is None:
-            stop_condition = Forever(connection.poll_timeout_s)
-        else:
-            stop_condition = one_poll(connection.poll_timeout_s)
+        stop_condition = chosen_by(block, connection.poll_timeout_s, is_counted=num_messages is not None)
         return self._run_loop(connection, num_messages, stop_condition)
 
     def consume_until_empty(self) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ...domain.errors import BackendUnavailable
+from ...domain.errors import BackendUnavailable, InvalidInput
 
 StopCondition = Callable[[float | None], float | None]
 """Called with the seconds that were just waited in vain, or None where the last wait found something or there
@@ -20,6 +20,24 @@ class Forever:
     def __call__(self, waited_s: float | None) -> float:
         """Return how many seconds to wait next."""
         return self._wait_s
+
+
+def chosen_by(block: bool | None, poll_timeout_s: float, *, is_counted: bool) -> StopCondition:
+    """Return when a ``consume`` is to stop waiting.
+
+    Args:
+        block: True for never, False for as soon as no job is ready. None goes by ``is_counted``.
+        poll_timeout_s: Seconds to wait for a job.
+        is_counted: Whether a number of jobs was asked for. Then a whole poll without a job ends it.
+
+    Raises:
+        InvalidInput: ``block`` is none of the three.
+    """
+    if block is not None and not isinstance(block, bool):
+        raise InvalidInput(f"block {block!r:.80}: must be True, False or None")
+    if block is False:
+        return one_poll(0.0)
+    return Forever(poll_timeout_s) if block or not is_counted else one_poll(poll_timeout_s)
 
 
 def one_poll(poll_timeout_s: float) -> StopCondition:

@@ -8,13 +8,14 @@ from math import inf
 from time import monotonic
 
 from ...domain.errors import BackendUnavailable, JobsError, QueueNotFound
-from ...domain.job_progress import Progress
 from ...ports import ConsumerBackend, Delivery, Place, Release, Settled, Settlement, SettleOutcome
+from ..consumer_decorator import ConsumerDecorator
 from .backoff import Backoff
 from .held_job import HeldJob
-from .left_places import LeftPlaces
 from .outage import StoreOutage
+from .pending_releases import PendingReleases
 from .places import Places
+from .returned_places import ReturnedPlaces
 from .running_places import RunningPlaces
 from .spare_places import SparePlaces
 from .turns import Turns
@@ -36,7 +37,7 @@ _CHECKED_S = 0.05
 """After how long to check that a held job is still ours, where the connection is the lease."""
 
 
-class LimitedConsumerBackend(ConsumerBackend):
+class LimitedConsumerBackend(ConsumerDecorator):
     """Passes on the jobs of another consumer backend when the limits of their queue allow it.
 
     A job that must wait stays leased here, or goes back without an attempt. It counts as in flight meanwhile.
@@ -59,20 +60,18 @@ class LimitedConsumerBackend(ConsumerBackend):
         logger: Logger,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        super().__init__()
-        self._backend, self._places, self._turns = backend, places, turns
+        super().__init__(backend)
+        self._places, self._turns = places, turns
         self._at_once = at_once
         self._clock = clock
         lease_s = backend.lease_s
         self._renewed_after_s = _CHECKED_S if lease_s is None else lease_s * _RENEWED_AFTER
         self._lock = threading.Lock()
-        self._settling = threading.Lock()
         self._extending = threading.Lock()
         self._held: dict[str, HeldJob] = {}
         """The jobs that wait here, by receipt, in the order in which they came."""
         self._running = None if places is None else RunningPlaces(places, lease_is_connection=lease_s is None)
-        self._sent_back: list[Release] = []
-        """Releases that the broker has yet to confirm."""
+        self._releases = PendingReleases(backend)
         self._wake = threading.Event()
         self._interrupted = False
         self._is_receiving = False
@@ -83,23 +82,13 @@ class LimitedConsumerBackend(ConsumerBackend):
         """When to look for jobs that may run behind those that wait."""
         runs = all(each.runs_when_away for each in (places, turns) if each is not None)
         self._outage = StoreOutage(clock, logger, runs_jobs=runs)
-        self._left = None if places is None else LeftPlaces(places, self._outage)
+        self._left = None if places is None else ReturnedPlaces(places, self._outage)
         self._is_closed = False
-
-    @property
-    def lease_s(self) -> float | None:
-        """As of the backend."""
-        return self._backend.lease_s
-
-    @property
-    def prefetch(self) -> int | None:
-        """As of the backend."""
-        return self._backend.prefetch
 
     @property
     def held_back(self) -> int:
         """How many jobs wait here."""
-        return len(self._held) + self._backend.held_back
+        return len(self._held) + self._inner.held_back
 
     # -- receiving --------------------------------------------------------------------------------
 
@@ -214,7 +203,7 @@ class LimitedConsumerBackend(ConsumerBackend):
             return False
         self._is_receiving = True
         try:
-            deliveries = self._backend.receive(room, 0.0 if self._wake.is_set() else wait_s)
+            deliveries = self._inner.receive(room, 0.0 if self._wake.is_set() else wait_s)
         except QueueNotFound:
             with self._lock:
                 self._held.clear()
@@ -320,27 +309,16 @@ class LimitedConsumerBackend(ConsumerBackend):
         """Release held jobs; what fails is sent again with the next settlements."""
         with self._lock:
             jobs = [job for each in releases if (job := self._held.pop(each.receipt, None)) is not None]
-            self._sent_back += releases
+            self._releases.add(releases)
         if self._running is not None:
             self._leave(self._running.release(jobs))
         self._settle([], 0)
 
     def _settle(self, settlements: Sequence[Settlement], take: int) -> Settled:
-        with self._settling:
-            with self._lock:
-                releases, self._sent_back = self._sent_back, []
-            if not (settlements or releases or take):
-                return Settled([], [])
-            settlements = [*settlements, *releases]
-            try:
-                answer = self._backend.settle(settlements, take=take)
-            except BackendUnavailable:
-                with self._lock:
-                    self._sent_back = releases + self._sent_back
-                raise
-        if self._running is not None and (left := self._running.cancelled(settlements, answer.outcomes)):
+        sent, answer = self._releases.settle(settlements, take)
+        if self._running is not None and (left := self._running.cancelled(sent, answer.outcomes)):
             self._leave(left)
-        return Settled(answer.outcomes[: len(settlements) - len(releases)], answer.deliveries)
+        return Settled(answer.outcomes[: len(settlements)], answer.deliveries)
 
     # -- leases -----------------------------------------------------------------------------------
 
@@ -361,7 +339,7 @@ class LimitedConsumerBackend(ConsumerBackend):
             with self._lock:
                 held = list(self._held)
             asked = [*receipts, *held]
-            outcomes = dict(zip(asked, self._backend.extend(asked), strict=True))
+            outcomes = dict(zip(asked, self._inner.extend(asked), strict=True))
             cancelled: list[HeldJob] = []
             with self._lock:
                 for receipt in held:
@@ -396,11 +374,11 @@ class LimitedConsumerBackend(ConsumerBackend):
     def allow_ahead(self, limit: int) -> None:
         """Allow as the backend, unless jobs have a rate: then only those are taken that have turns soon."""
         if self._turns is None:
-            self._backend.allow_ahead(limit)
+            self._inner.allow_ahead(limit)
 
     def release_ahead(self) -> None:
         """Release the held jobs too; they keep their positions in line."""
-        self._backend.release_ahead()  # first, or the broker would send here again what is released now
+        self._inner.release_ahead()  # first, or the broker would send here again what is released now
         with self._lock:
             receipts = list(self._held)
         if receipts and not self._is_closed:
@@ -410,16 +388,12 @@ class LimitedConsumerBackend(ConsumerBackend):
         """End the wait of :meth:`receive`, for a job or for a limit."""
         self._interrupted = True
         self._wake.set()
-        self._backend.interrupt()
-
-    def report(self, receipt: str, progress: Progress) -> None:
-        """Report as the backend."""
-        self._backend.report(receipt, progress)
+        self._inner.interrupt()
 
     def close(self) -> None:
         """Close the backend, which releases the held jobs too."""
         self._is_closed = True
-        self._backend.close()
+        self._inner.close()
         self._wake.set()
 
     def _end_wait(self) -> None:
@@ -427,4 +401,4 @@ class LimitedConsumerBackend(ConsumerBackend):
         self._wake.set()
         if self._is_receiving:
             with suppress(JobsError):  # closed, or the broker is away: then nothing waits there
-                self._backend.interrupt()
+                self._inner.interrupt()

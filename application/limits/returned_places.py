@@ -12,7 +12,7 @@ _MOST = 1000
 """The most places to give back after an outage of the store; the others end by themselves."""
 
 
-class LeftPlaces:
+class ReturnedPlaces:
     """Gives places back. No job waits for the store if it is away.
 
     Args:

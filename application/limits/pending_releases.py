@@ -1,0 +1,41 @@
+"""Releases of jobs that wait for a limit, until the broker has confirmed them."""
+
+import threading
+from collections.abc import Sequence
+
+from ...domain.errors import BackendUnavailable
+from ...ports import ConsumerBackend, Release, Settled, Settlement
+
+
+class PendingReleases:
+    """Sends releases together with settlements, and again with the next ones if the broker was away.
+
+    Args:
+        backend: Where the jobs come from.
+    """
+
+    def __init__(self, backend: ConsumerBackend) -> None:
+        self._backend = backend
+        self._lock = threading.Lock()
+        self._settling = threading.Lock()
+        self._pending: list[Release] = []
+
+    def add(self, releases: Sequence[Release]) -> None:
+        """Send these with the next settlements."""
+        with self._lock:
+            self._pending += releases
+
+    def settle(self, settlements: Sequence[Settlement], take: int) -> tuple[list[Settlement], Settled]:
+        """Settle as the backend, and the releases too; return what was sent, these last, and the answer."""
+        with self._settling:
+            with self._lock:
+                releases, self._pending = self._pending, []
+            sent = [*settlements, *releases]
+            if not (sent or take):
+                return sent, Settled([], [])
+            try:
+                return sent, self._backend.settle(sent, take=take)
+            except BackendUnavailable:
+                with self._lock:
+                    self._pending = releases + self._pending
+                raise
