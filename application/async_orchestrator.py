@@ -15,7 +15,7 @@ from ..domain import Job, JobSchema, Progress, Queue, QueueKind, SchemaLike
 from ..domain.bounds import MAX_BODY_BYTES, check_name, check_seconds
 from ..domain.errors import Closed, InvalidInput
 from ..ports import DeadLetter, JobStatus, Observer, OrchestratorBackend, PublishOutcome, QueueCounts
-from .async_calls import overloaded
+from .async_calls import orchestrator_functions
 from .async_calls.bridge import call_in
 from .async_calls.cancelling import AsyncCancelAdmin
 from .async_calls.publisher import AsyncPublisher
@@ -214,7 +214,7 @@ class AsyncOrchestrator(AsyncCancelAdmin, AsyncScheduling):
         id: str | None = None,  # noqa: A002 - the field's name
     ) -> Job[Any]:
         """Make a job without publishing it; see :meth:`Orchestrator.job`."""
-        return await self._call(overloaded.job, queue_name, data, id)
+        return await self._call(orchestrator_functions.job, queue_name, data, id)
 
     @overload
     async def publish(
@@ -262,7 +262,7 @@ class AsyncOrchestrator(AsyncCancelAdmin, AsyncScheduling):
             return await transactions.publish(connection, registration, job, priority, delay_s)
         registration = await self._registered(orchestrator, queue_name)
         if orchestrator.observer is not None or registration.schema.unique is not None:
-            return await self._call(overloaded.publish, queue_name, job, priority, delay_s)
+            return await self._call(orchestrator_functions.publish, queue_name, job, priority, delay_s)
         name = registration.queue.name
         publisher = self._publishers.get(name)
         if publisher is None:
@@ -310,7 +310,7 @@ class AsyncOrchestrator(AsyncCancelAdmin, AsyncScheduling):
             refuse_transaction(registration.schema)
             transactions = AsyncTransactions(orchestrator, self._calling)
             return await transactions.publish_batch(connection, registration, jobs, priority, delay_s)
-        return await self._call(overloaded.publish_batch, queue_name, jobs, priority, delay_s)
+        return await self._call(orchestrator_functions.publish_batch, queue_name, jobs, priority, delay_s)
 
     # -- receiving and results --------------------------------------------------------------------
 
@@ -323,7 +323,7 @@ class AsyncOrchestrator(AsyncCancelAdmin, AsyncScheduling):
 
         If this is cancelled, the job may be lost.
         """
-        return await self._call(overloaded.receive, queue_name)
+        return await self._call(orchestrator_functions.receive, queue_name)
 
     @overload
     async def result(
@@ -342,7 +342,7 @@ class AsyncOrchestrator(AsyncCancelAdmin, AsyncScheduling):
         check_name("job id", job_id)
         timeout_s = check_seconds("timeout_s", timeout_s)
         if not timeout_s or not orchestrator.backend.capabilities.results:
-            return await self._call(overloaded.result, queue_name, job_id)
+            return await self._call(orchestrator_functions.result, queue_name, job_id)
         read = partial(result_value, orchestrator.backend, registration, job_id, timeout_s=timeout_s)
         awaited = self._awaited.of(orchestrator.backend, registration.queue.name)
         return await awaited.wait(job_id, timeout_s, read)

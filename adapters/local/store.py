@@ -41,7 +41,7 @@ from ..shared.error_messages import consumer_closed
 from ..shared.records import MAX_HISTORY
 from .clock import Clock
 from .dead_letters import DeadLetters
-from .ends import Ends
+from .end_notifier import EndNotifier
 from .leases import LeaseTable
 from .order import ORDERS, Order, StoredJob, remove_delayed
 from .results import Results
@@ -63,7 +63,7 @@ class QueueStore:
         """Shared with them. Taken itself, not by a condition, whose code an interrupt may end half-way."""
         self._changed = threading.Condition(self._lock)
         """Notified when a receiver may find a job, or must plan its waking anew."""
-        self._ends = Ends(self._lock, clock)
+        self._ends = EndNotifier(self._lock, clock)
         self._receivers_waiting = 0
         self._order: Order = ORDERS[queue.kind]()
         self._delayed: list[tuple[float, int, StoredJob]] = []

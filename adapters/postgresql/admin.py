@@ -11,13 +11,13 @@ from ...ports import CancelOutcome, DeadLetter, Failure, QueueCounts
 from ..shared.chunks import in_chunks
 from ..shared.error_messages import kind_conflict, not_declared
 from ..shared.records import parse_moment, parse_queue
+from .binary_format import boolean, float8, int4, int8, parse_array, parse_int, parse_ints, texts
+from .binary_format import parse_float as _seconds
 from .connection import Connection
 from .errors import RefusedByServer, translated
 from .session import Session
 from .statements import Statements
 from .tables import Tables
-from .wire import boolean, float8, int4, int8, parse_array, parse_int, parse_ints, texts
-from .wire import parse_float as _seconds
 
 CHUNK = 1000
 """The most jobs that one transaction drops, so that nobody waits for long behind it."""

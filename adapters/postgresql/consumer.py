@@ -13,17 +13,17 @@ from ...domain.job_progress import Progress
 from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
 from ..shared.chunks import in_chunks
 from ..shared.error_messages import consumer_closed
-from ..shared.next_jobs import publishes_into, with_refusals, without
+from ..shared.next_job_answers import publishes_into, with_refusals, without
 from ..shared.receipts import Held
+from .binary_format import int4, int8, parse_int, parse_ints
 from .connection import Answer
 from .errors import NextQueueMissing
 from .requests import Look, Request, Requests
-from .scan import Scan
+from .scan_positions import ScanPositions
 from .session import Session
 from .settlements import LeasedJob
 from .statements import Statements
 from .wakeups import READY, Waiter, Wakeups
-from .wire import int4, int8, parse_int, parse_ints
 
 _MAX_BATCH = 1000
 """The most settlements, and the most jobs, of one request."""
@@ -69,7 +69,7 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
         """How many of the jobs that were leased together are held still, by token; without any was lost."""
         self._unclaimed: list[str] = []
         """The receipts of jobs that an unanswered request took for nobody."""
-        self._scan = Scan()
+        self._scan = ScanPositions()
         self._looked_whole = True
         """Whether the last look was from the beginning of the queue."""
         self._next_sweep = 0.0
@@ -119,7 +119,7 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
         answer = self._session.look(self._statements.find_queue, [self._name.encode()], queue=self._name)
         if answer.rows:
             self._key = parse_int(answer.value(0, 0))
-            self._scan = Scan()
+            self._scan = ScanPositions()
 
     def _wait(self, remaining_s: float) -> None:
         if self._waiter is None or self._waits_for != self._key:

@@ -6,13 +6,13 @@ from typing import Any
 from ...ports import CoordinationStore, Migration, Place, Record, Reservation
 from ..shared.error_messages import client_closed
 from ..shared.server_settings import check_duration
+from .binary_format import TRUE, float8, int4, int4s, int8, parse_array, parse_float, parse_int, texts
 from .connection import Answer, Parameter, Statement
 from .errors import RefusedByServer, ServerUnreachable, translated
 from .session import Session
 from .settings import DEFAULT_NAMESPACE, Password, ServerSettings, check_namespace, parsed_url
 from .statements import Statements
 from .tables import Tables
-from .wire import TRUE, float8, int4, int4s, int8, parse_array, parse_float, parse_int, texts
 
 VERSION = 3
 """The version of the tables that brought those of the store."""

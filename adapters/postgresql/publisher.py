@@ -9,12 +9,12 @@ from time import monotonic
 from ...domain.errors import BackendError, JobsError
 from ...ports import Guard, Message, PublishOutcome, PublishStatus
 from ..shared.chunks import in_chunks
+from .binary_format import FALSE, TRUE, byteas, float8, float8s, int4, int4s, int8, int8s, parse_ints, texts
 from .connection import Parameter
 from .coordination import optional_ttl, optional_version
 from .errors import DiskFull, ServerUnreachable
 from .session import Session
 from .statements import Statements
-from .wire import FALSE, TRUE, byteas, float8, float8s, int4, int4s, int8, int8s, parse_ints, texts
 
 CHUNK_JOBS = 2000
 """The most messages of one transaction; a block of numbers has 65,536."""

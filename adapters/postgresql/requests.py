@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from ...domain.errors import JobsError
 from ...ports import Settlement
+from .binary_format import FALSE, TRUE, boolean, float8, int4, int8, int8s
 from .connection import Answer, Parameter, Statement
 from .errors import ServerUnreachable
 from .session import Session
 from .settlements import LeasedJob, SettlementBatch
 from .statements import Statements
-from .wire import FALSE, TRUE, boolean, float8, int4, int8, int8s
 
 _AGAIN = 2
 """The place of the parameter that says that a request was sent before, in each of them."""

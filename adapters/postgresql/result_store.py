@@ -11,6 +11,7 @@ from ..shared.chunks import in_chunks
 from ..shared.result_records import make_record, parse_record
 from ..shared.server_settings import check_duration
 from .admin import Admin
+from .binary_format import byteas, float8s, parse_int, texts
 from .connection import Answer, Parameter, Statement
 from .errors import ServerUnreachable
 from .results import ANNOUNCED_S, PostgreSQLEndedJobs, wait_for_end
@@ -20,7 +21,6 @@ from .settings import DEFAULT_NAMESPACE, Password, ServerSettings, check_namespa
 from .statements import Statements
 from .tables import Tables
 from .wakeups import ALL, ENDED, Waiter, Wakeups
-from .wire import byteas, float8s, parse_int, texts
 
 _KIND = b"results"
 """The kind of a queue whose jobs are another broker's: no client lists it."""

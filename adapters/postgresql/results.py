@@ -8,10 +8,10 @@ from ...ports import EndedJobs, JobResult, JobStatus, ResultStatus
 from ..shared.chunks import in_chunks
 from ..shared.error_messages import not_declared
 from ..shared.records import parse_progress
+from .binary_format import TRUE, parse_int, texts
 from .session import Session
 from .statements import Statements
 from .wakeups import ALL, ENDED, Waiter, Wakeups
-from .wire import TRUE, parse_int, texts
 
 _CHUNK = 1000
 _CANCELLED = b"\0"

@@ -12,6 +12,7 @@ from typing import TypeVar
 from ...domain import RetryPolicy
 from ...domain.errors import BackendError
 from ..shared.error_messages import client_closed, not_declared
+from .binary_format import FALSE, TRUE
 from .connection import Answer, Connection, Parameter, Statement
 from .errors import (
     NO_NEXT_QUEUE,
@@ -29,7 +30,6 @@ from .errors import (
     unavailable,
 )
 from .settings import ServerSettings
-from .wire import FALSE, TRUE
 
 AnswerT = TypeVar("AnswerT")
 

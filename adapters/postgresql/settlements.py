@@ -5,7 +5,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from ...ports import Ack, Cancel, Dead, Release, Retry, Settlement
-from .wire import byteas, float8s, int4s, int8s, texts
+from .binary_format import byteas, float8s, int4s, int8s, texts
 
 _RESULT, _RESULT_TTL_S, _THEN = map(attrgetter, ("result", "result_ttl_s", "then"))
 

@@ -15,10 +15,10 @@ from ...domain.errors import Closed, JobsError, QueueNotFound
 from ...domain.job_progress import Progress
 from ...domain.printable import printable
 from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
-from ..shared.next_jobs import with_refusals, without
+from ..shared.next_job_answers import with_refusals, without
 from ..shared.receipts import Receipts
 from .errors import RefusedByServer, ServerUnreachable
-from .next_jobs import add_next_jobs, find_refused, looking_only
+from .next_job_requests import add_next_jobs, find_refused, looking_only
 from .requests import KEEP_ANSWER_MS, NumberedRequests, RemoteQueue, Request
 from .scripts import EXTEND, REPORT_PROGRESS, SETTLE_AND_TAKE
 from .settlements import Held, SettlementBatch

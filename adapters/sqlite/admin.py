@@ -9,7 +9,7 @@ from ...domain.queue import Queue
 from ...ports import DeadLetter, JobResult, JobStatus, QueueCounts, ResultStatus
 from ..shared.error_messages import kind_conflict
 from ..shared.records import parse_history, parse_moment
-from .cancelled import CANCELLED
+from .cancel_requests import CANCELLED
 from .damage import death_of, is_id, repair, substitute_id
 from .lease import sweep
 from .transaction import Transaction

@@ -6,7 +6,7 @@ from math import ceil
 from ...ports import CancelOutcome
 from ...ports.cancelling import outcome_of_ended
 from .admin import result
-from .cancelled import as_json, end_cancelled
+from .cancel_requests import as_json, end_cancelled
 from .lease import sweep
 from .transaction import Transaction
 

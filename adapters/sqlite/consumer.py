@@ -11,9 +11,9 @@ from ...domain.errors import BackendUnavailable, Closed, JobsError, QueueNotFoun
 from ...domain.job_progress import Progress
 from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
 from ..shared.error_messages import consumer_closed
-from ..shared.next_jobs import with_refusals, without
+from ..shared.next_job_answers import with_refusals, without
 from ..shared.receipts import Held
-from .cancelled import asked
+from .cancel_requests import find_cancel_requests
 from .damage import repair
 from .introspection import write_progress
 from .lease import LeasedJob, Outlook, Taken, extend, outlook, sweep, take
@@ -100,7 +100,7 @@ class SQLiteConsumerBackend(ConsumerBackend):
 
             def work(tx: Transaction) -> tuple[dict[str, LeasedJob | None], dict[int, int]]:
                 extended = {receipt: extend(tx, held, self._lease_s) for receipt, held in known.items()}
-                return extended, asked(tx, (held.seq for held in known.values()))
+                return extended, find_cancel_requests(tx, (held.seq for held in known.values()))
 
             try:
                 extended, requests = self._queue.write(work)

@@ -3,7 +3,7 @@
 from math import inf
 from typing import NamedTuple
 
-from .cancelled import asked, end_cancelled, forget_asked
+from .cancel_requests import end_cancelled, find_cancel_requests, forget_cancel_requests
 from .damage import find_damaged, repair, set_aside
 from .transaction import Transaction
 
@@ -82,8 +82,8 @@ def sweep(tx: Transaction) -> None:
             "DELETE FROM lease WHERE queue = ? AND ends = ? AND seq = ?",
             [(tx.key, ends, seq) for ends, seq, _, _ in expired],
         ).rowcount
-        if requests := asked(tx, (row[1] for row in expired)):
-            forget_asked(tx, requests)
+        if requests := find_cancel_requests(tx, (row[1] for row in expired)):
+            forget_cancel_requests(tx, requests)
             end_cancelled(tx, list(requests.items()))
         back = [row for row in expired if row[1] not in requests]
         tx.db.executemany(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ...domain.errors import BackendError, QueueNotFound
 from ...ports import Ack, Cancel, Dead, Failure, Next, Retry, Settlement
 from ..shared.records import MAX_HISTORY, parse_history
-from .cancelled import asked, end_cancelled, forget_asked
+from .cancel_requests import end_cancelled, find_cancel_requests, forget_cancel_requests
 from .lease import LeasedJob, lease_again
 from .publish import publish_next
 from .transaction import Transaction
@@ -35,7 +35,7 @@ class SettledBatch(NamedTuple):
 def settle(tx: Transaction, batch: Mapping[str, tuple[LeasedJob, Settlement]]) -> SettledBatch:
     """End deliveries, given by receipt, as their settlements say."""
     settled = {receipt: _end_lease(tx, held) for receipt, (held, _) in batch.items()}
-    requests = asked(tx, (held.seq for held, _ in batch.values())) if batch else {}
+    requests = find_cancel_requests(tx, (held.seq for held, _ in batch.values())) if batch else {}
     cancelled: dict[int, int] = {}
     done: list[LeasedJob] = []
     silent: list[LeasedJob] = []
@@ -80,7 +80,7 @@ def settle(tx: Transaction, batch: Mapping[str, tuple[LeasedJob, Settlement]]) -
     if not requests:
         return SettledBatch(settled, refused, set())
     ended = {receipt: each for receipt, each in batch.items() if settled[receipt] and receipt not in refused}
-    forget_asked(tx, requests.keys() & {held.seq for held, _ in ended.values()})
+    forget_cancel_requests(tx, requests.keys() & {held.seq for held, _ in ended.values()})
     overruled = {
         receipt
         for receipt, (held, settlement) in ended.items()

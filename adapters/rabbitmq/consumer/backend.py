@@ -32,7 +32,7 @@ from ..transport.errors import ClosedByClient, ConnectionBroken
 from ..transport.publishing import Outgoing
 from .channel import Arrival, ConsumerChannel
 from .credit import Credit
-from .next_jobs import Publish, Published, publish_next
+from .next_job_publisher import Publish, Published, publish_next
 from .settlement_messages import SettlementMessages
 from .settler import Placed, Settler
 

@@ -11,7 +11,7 @@ from pika import ConnectionParameters
 from pika.adapters.utils.connection_workflow import AMQPConnectorWrongState
 
 from .driver import DriverConnection
-from .io_loop import IOLoop
+from .pika_io_loop import PikaIOLoop
 from .pika_private import PrivateConnection, missing_names
 from .pika_public import PublicConnection
 
@@ -37,7 +37,9 @@ driver = chosen_driver()
 
 
 def connect(
-    server: ConnectionParameters, loop: IOLoop, on_done: Callable[[DriverConnection | BaseException], None]
+    server: ConnectionParameters,
+    loop: PikaIOLoop,
+    on_done: Callable[[DriverConnection | BaseException], None],
 ) -> Any:
     """Begin to connect; return the attempt, for :func:`abort`."""
 
@@ -50,7 +52,7 @@ def connect(
     return driver.create_connection([server], on_done=done, custom_ioloop=loop)
 
 
-def abort(attempt: Any, loop: IOLoop) -> None:
+def abort(attempt: Any, loop: PikaIOLoop) -> None:
     """Give up an attempt to connect, at whatever point it is.
 
     Once the server has been asked to let us in, pika's own way stops half-way, at an assertion that never

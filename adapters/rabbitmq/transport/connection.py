@@ -16,7 +16,7 @@ from .broker import Broker
 from .connect import abort, connect
 from .driver import DriverConnection
 from .errors import ClosedByClient, ConnectionBroken, Unreachable, Unsuitable, no_answer
-from .event_loop import CLOSE_TIMEOUT_S, EventLoop
+from .leader_follower_loop import CLOSE_TIMEOUT_S, LeaderFollowerLoop
 from .request import Action, Reply, Request
 
 _OLDEST = (4, 0)
@@ -64,7 +64,7 @@ class Connection:
     def __init__(self, broker: Broker) -> None:
         self._heartbeat = broker.heartbeat
         self._servers = broker.servers
-        self.loop = EventLoop(self._on_fault)
+        self.loop = LeaderFollowerLoop(self._on_fault)
         self._heartbeat.register(self.loop)
         self.state = State.DISCONNECTED
         self._attempt: Any = None

@@ -13,7 +13,7 @@ from pika.exceptions import ChannelWrongStateError
 from pika.spec import Basic
 
 from .frames import AROUND, Properties
-from .io_loop import IOLoop
+from .pika_io_loop import PikaIOLoop
 
 OnDelivery = Callable[[int, bool, Properties, bytes], None]
 """Told the delivery tag, whether it was delivered before, the properties and the body."""
@@ -115,7 +115,7 @@ class DriverConnection(SelectConnection):  # type: ignore[misc]
         return int(self.params.frame_max) - AROUND
 
     @classmethod
-    def abandon(cls, attempt: Any, loop: IOLoop) -> None:
+    def abandon(cls, attempt: Any, loop: PikaIOLoop) -> None:
         """Close the connection that an attempt, which was aborted, has half made, if any."""
         shut_down(loop.sockets)
 

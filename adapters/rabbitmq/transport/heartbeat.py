@@ -3,7 +3,7 @@
 import logging
 import threading
 
-from .event_loop import EventLoop
+from .leader_follower_loop import LeaderFollowerLoop
 
 _INTERVAL_S = 0.2
 """Far below any heartbeat of the protocol."""
@@ -19,18 +19,18 @@ class HeartbeatThread:
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
-        self._loops: set[EventLoop] = set()
+        self._loops: set[LeaderFollowerLoop] = set()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mindtrace-jobs-rabbitmq", daemon=True)
         self._thread.start()
 
-    def register(self, loop: EventLoop) -> None:
+    def register(self, loop: LeaderFollowerLoop) -> None:
         """Begin to poll a loop."""
         with self._lock:
             self._loops.add(loop)
 
-    def unregister(self, loop: EventLoop) -> None:
+    def unregister(self, loop: LeaderFollowerLoop) -> None:
         """Stop polling a loop."""
         with self._lock:
             self._loops.discard(loop)

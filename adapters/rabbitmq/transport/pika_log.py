@@ -11,7 +11,7 @@ from types import TracebackType
 
 import pika
 
-from .io_loop import IOLoop
+from .pika_io_loop import PikaIOLoop
 from .pika_private import resolver_loop
 
 _PIKA = logging.getLogger(pika.__name__)
@@ -41,7 +41,7 @@ def _is_wanted(_record: logging.LogRecord) -> bool:
 
 def _resolves_ours() -> bool:
     """Whether this thread is a timer by which pika looks up a host for a loop of ours."""
-    return isinstance(resolver_loop(getattr(threading.current_thread(), "function", None)), IOLoop)
+    return isinstance(resolver_loop(getattr(threading.current_thread(), "function", None)), PikaIOLoop)
 
 
 for _name in [name for name in sys.modules if name.partition(".")[0] == pika.__name__]:

@@ -39,7 +39,7 @@ from .frames import (
     message_frames,
     read_properties,
 )
-from .io_loop import IOLoop
+from .pika_io_loop import PikaIOLoop
 
 _TRANSPORT = "_AsyncPlaintextTransport"
 PRIVATE_NAMES = {
@@ -91,7 +91,7 @@ def missing_names() -> list[str]:
 def _owners() -> Iterator[tuple[str, object]]:
     """Make one of each: most names are attributes that only an instance has. Nothing connects."""
     yield "io_services_utils", io_services_utils
-    loop = IOLoop()
+    loop = PikaIOLoop()
     here, there = socket.socketpair()
     try:
         connection = SelectConnection(
@@ -133,7 +133,7 @@ class PrivateConnection(DriverConnection):
         super().__init__(*args, **settings)
 
     @classmethod
-    def abandon(cls, attempt: Any, loop: IOLoop) -> None:
+    def abandon(cls, attempt: Any, loop: PikaIOLoop) -> None:
         connection = attempt._connector and attempt._connector._amqp_conn
         if connection is not None and not connection.is_closing:
             connection.close()

@@ -10,7 +10,7 @@ from pika.frame import Body, Header, Method
 from pika.spec import Basic
 
 from mindtrace.jobs.adapters.rabbitmq.transport.frames import Properties
-from mindtrace.jobs.adapters.rabbitmq.transport.io_loop import IOLoop
+from mindtrace.jobs.adapters.rabbitmq.transport.pika_io_loop import PikaIOLoop
 from mindtrace.jobs.adapters.rabbitmq.transport.pika_private import PrivateConnection
 
 OURS, PIKAS = "jobs-1", "letters-1"
@@ -27,7 +27,7 @@ class Told(NamedTuple):
 class Stream:
     """A connection with one open channel and two consumers, one of them by pika's way only."""
 
-    def __init__(self, loop: IOLoop) -> None:
+    def __init__(self, loop: PikaIOLoop) -> None:
         self.told: list[Told] = []
         self.by_pika = 0
         self.connection = PrivateConnection(
@@ -51,7 +51,7 @@ class Stream:
 
 @contextmanager
 def streaming() -> Iterator[Stream]:
-    loop = IOLoop()
+    loop = PikaIOLoop()
     try:
         yield Stream(loop)
     finally:

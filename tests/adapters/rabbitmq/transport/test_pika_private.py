@@ -17,7 +17,7 @@ from pika.heartbeat import HeartbeatChecker
 from pika.spec import Basic
 
 from mindtrace.jobs.adapters.rabbitmq.transport.frames import Properties, ack_frame, message_frames
-from mindtrace.jobs.adapters.rabbitmq.transport.io_loop import IOLoop
+from mindtrace.jobs.adapters.rabbitmq.transport.pika_io_loop import PikaIOLoop
 
 from .streams import OURS, PIKAS, Stream, Told, delivery, streaming
 
@@ -120,7 +120,7 @@ def test_a_frame_that_ends_otherwise_is_left_to_pika(place: str) -> None:
 class Wire:
     """A stream's connection on a socket, and the other end of it."""
 
-    def __init__(self, stream: Stream, loop: IOLoop, here: socket.socket, there: socket.socket) -> None:
+    def __init__(self, stream: Stream, loop: PikaIOLoop, here: socket.socket, there: socket.socket) -> None:
         here.setblocking(False)
         there.setblocking(False)
         self.connection = stream.connection
@@ -148,7 +148,7 @@ def wired() -> Iterator[Wire]:
     here, there = socket.socketpair()
     with here, there:
         here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        loop = IOLoop()
+        loop = PikaIOLoop()
         try:
             yield Wire(Stream(loop), loop, here, there)
         finally:

@@ -11,7 +11,7 @@ from .clock import Clock
 FoundT = TypeVar("FoundT")
 
 
-class Ends:
+class EndNotifier:
     """Tells of jobs that end. The caller holds the queue's lock.
 
     Args:

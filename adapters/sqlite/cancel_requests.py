@@ -9,7 +9,7 @@ CANCELLED = -1
 """In place of the result of a job that was cancelled. The others are texts or bytes."""
 
 
-def asked(tx: Transaction, seqs: Iterable[object]) -> dict[int, int]:
+def find_cancel_requests(tx: Transaction, seqs: Iterable[object]) -> dict[int, int]:
     """Return which of these jobs were asked to be cancelled, and for how long to remember that (µs)."""
     if tx.db.execute("SELECT 1 FROM cancel WHERE queue = ? LIMIT 1", (tx.key,)).fetchone() is None:
         return {}
@@ -19,7 +19,7 @@ def asked(tx: Transaction, seqs: Iterable[object]) -> dict[int, int]:
     )
 
 
-def forget_asked(tx: Transaction, seqs: Iterable[int]) -> None:
+def forget_cancel_requests(tx: Transaction, seqs: Iterable[int]) -> None:
     """Forget that jobs were asked to be cancelled, as they have ended."""
     tx.db.executemany("DELETE FROM cancel WHERE seq = ?", [(seq,) for seq in seqs])
 

@@ -3,7 +3,7 @@
 from math import inf
 from time import monotonic
 
-from .wire import int8s
+from .binary_format import int8s
 
 _WHOLE_LOOK_S = 1.0
 """How often at most a busy consumer has the server look from the very beginning of the queue: what another
@@ -19,7 +19,7 @@ _LEVEL = 1 << 56
 _FROM_THE_BEGINNING = int8s([0] * _LEVELS)
 
 
-class Scan:
+class ScanPositions:
     """Says where to look, so that dead rows, which a held snapshot keeps, needn't be looked at again."""
 
     def __init__(self) -> None:

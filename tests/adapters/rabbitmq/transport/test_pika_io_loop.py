@@ -8,15 +8,15 @@ from time import monotonic
 
 import pytest
 
-from mindtrace.jobs.adapters.rabbitmq.transport.io_loop import IOLoop
+from mindtrace.jobs.adapters.rabbitmq.transport.pika_io_loop import PikaIOLoop
 
 LIMIT_S = 30.0
 """How long a test waits for what must happen; a turn that nothing ends takes twice as long."""
 
 
 @pytest.fixture
-def loop() -> Iterator[IOLoop]:
-    loop = IOLoop()
+def loop() -> Iterator[PikaIOLoop]:
+    loop = PikaIOLoop()
     yield loop
     loop.close()
 
@@ -28,18 +28,18 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield here, there
 
 
-def test_a_turn_ends_when_time_is_up(loop: IOLoop) -> None:
+def test_a_turn_ends_when_time_is_up(loop: PikaIOLoop) -> None:
     began = monotonic()
     loop.turn(began + 0.05)
     assert 0.04 < monotonic() - began < LIMIT_S
 
 
-def test_it_may_be_told_to_wait_for_ever(loop: IOLoop) -> None:
+def test_it_may_be_told_to_wait_for_ever(loop: PikaIOLoop) -> None:
     loop.call_later(0.01, lambda: None)
     loop.turn(float("inf"))
 
 
-def test_alarms_go_off_in_their_order_and_not_once_called_off(loop: IOLoop) -> None:
+def test_alarms_go_off_in_their_order_and_not_once_called_off(loop: PikaIOLoop) -> None:
     rung: list[str] = []
     loop.call_later(0.02, lambda: rung.append("second"))
     loop.call_later(0.01, lambda: rung.append("first"))
@@ -52,7 +52,7 @@ def test_alarms_go_off_in_their_order_and_not_once_called_off(loop: IOLoop) -> N
     assert rung == ["first", "second"]
 
 
-def test_an_alarm_may_call_off_one_that_is_due_with_it(loop: IOLoop) -> None:
+def test_an_alarm_may_call_off_one_that_is_due_with_it(loop: PikaIOLoop) -> None:
     rung: list[str] = []
     alarms: list[object] = []
     loop.call_later(0.0, lambda: loop.remove_timeout(alarms[0]))
@@ -63,7 +63,7 @@ def test_an_alarm_may_call_off_one_that_is_due_with_it(loop: IOLoop) -> None:
     assert rung == []
 
 
-def test_an_alarm_outlives_the_fault_of_one_that_is_due_with_it(loop: IOLoop) -> None:
+def test_an_alarm_outlives_the_fault_of_one_that_is_due_with_it(loop: PikaIOLoop) -> None:
     rung: list[str] = []
     loop.call_later(0.0, lambda: 1 / 0)
     loop.call_later(0.0, lambda: rung.append("after it"))
@@ -74,7 +74,7 @@ def test_an_alarm_outlives_the_fault_of_one_that_is_due_with_it(loop: IOLoop) ->
     assert rung == ["after it"]
 
 
-def test_a_call_from_another_thread_ends_the_turn(loop: IOLoop) -> None:
+def test_a_call_from_another_thread_ends_the_turn(loop: PikaIOLoop) -> None:
     called: list[int] = []
     caller = threading.Timer(0.05, loop.add_callback, [lambda: called.append(threading.get_ident())])
     caller.start()
@@ -85,7 +85,7 @@ def test_a_call_from_another_thread_ends_the_turn(loop: IOLoop) -> None:
     assert called == [threading.get_ident()]
 
 
-def test_what_a_call_asks_for_waits_for_the_next_turn(loop: IOLoop) -> None:
+def test_what_a_call_asks_for_waits_for_the_next_turn(loop: PikaIOLoop) -> None:
     called: list[str] = []
 
     def again() -> None:
@@ -98,23 +98,23 @@ def test_what_a_call_asks_for_waits_for_the_next_turn(loop: IOLoop) -> None:
 
 
 def test_a_file_is_watched_for_what_was_asked_last(
-    loop: IOLoop, pair: tuple[socket.socket, socket.socket]
+    loop: PikaIOLoop, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     here, there = pair
     seen: list[int] = []
-    loop.add_handler(here.fileno(), lambda _, events: seen.append(events), IOLoop.READ | IOLoop.WRITE)
+    loop.add_handler(here.fileno(), lambda _, events: seen.append(events), PikaIOLoop.READ | PikaIOLoop.WRITE)
     loop.turn(monotonic())
-    loop.update_handler(here.fileno(), IOLoop.READ)
+    loop.update_handler(here.fileno(), PikaIOLoop.READ)
     loop.turn(monotonic())
     there.send(b"!")
     loop.turn(monotonic() + LIMIT_S)
     loop.remove_handler(here.fileno())
     loop.turn(monotonic())
-    assert seen == [IOLoop.WRITE, IOLoop.READ]
+    assert seen == [PikaIOLoop.WRITE, PikaIOLoop.READ]
 
 
 def test_a_file_may_be_forgotten_by_what_was_called_before_it(
-    loop: IOLoop, pair: tuple[socket.socket, socket.socket]
+    loop: PikaIOLoop, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     """Both are ready; whichever comes first takes the other away."""
     here, there = pair
@@ -124,17 +124,17 @@ def test_a_file_may_be_forgotten_by_what_was_called_before_it(
         seen.append(fd)
         loop.remove_handler(there.fileno() if fd == here.fileno() else here.fileno())
 
-    loop.add_handler(here.fileno(), only, IOLoop.WRITE)
-    loop.add_handler(there.fileno(), only, IOLoop.WRITE)
+    loop.add_handler(here.fileno(), only, PikaIOLoop.WRITE)
+    loop.add_handler(there.fileno(), only, PikaIOLoop.WRITE)
     loop.turn(monotonic())
     assert len(seen) == 1
 
 
 def test_a_file_that_is_closed_already_is_a_fault_only_once(
-    loop: IOLoop, pair: tuple[socket.socket, socket.socket]
+    loop: PikaIOLoop, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     here, _ = pair
-    loop.add_handler(here.fileno(), lambda *_: None, IOLoop.READ)
+    loop.add_handler(here.fileno(), lambda *_: None, PikaIOLoop.READ)
     here.close()
     with pytest.raises(OSError, match="descriptor"):
         loop.turn(monotonic())
@@ -142,41 +142,41 @@ def test_a_file_that_is_closed_already_is_a_fault_only_once(
 
 
 def test_a_file_is_watched_though_its_number_was_anothers(
-    loop: IOLoop, pair: tuple[socket.socket, socket.socket]
+    loop: PikaIOLoop, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     """Which was closed, and nobody said so."""
     here, there = pair
     number = here.fileno()
-    loop.add_handler(number, lambda *_: None, IOLoop.READ)
+    loop.add_handler(number, lambda *_: None, PikaIOLoop.READ)
     loop.turn(monotonic())
     here.close()
     seen: list[int] = []
     with socket.fromfd(there.fileno(), there.family, there.type) as other:
         assert other.fileno() == number
-        loop.add_handler(number, lambda _, events: seen.append(events), IOLoop.READ)
+        loop.add_handler(number, lambda _, events: seen.append(events), PikaIOLoop.READ)
         loop.turn(monotonic() + LIMIT_S)
         loop.remove_handler(number)
-    assert seen == [IOLoop.READ]
+    assert seen == [PikaIOLoop.READ]
 
 
 def test_an_interest_that_comes_and_goes_costs_the_system_nothing(
-    loop: IOLoop, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+    loop: PikaIOLoop, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, _ = pair
-    loop.add_handler(here.fileno(), lambda *_: None, IOLoop.READ)
+    loop.add_handler(here.fileno(), lambda *_: None, PikaIOLoop.READ)
     loop.turn(monotonic())
     monkeypatch.setattr(loop._selector, "modify", lambda *_: pytest.fail("nothing changed"))
-    loop.update_handler(here.fileno(), IOLoop.READ | IOLoop.WRITE)
-    loop.update_handler(here.fileno(), IOLoop.READ)
+    loop.update_handler(here.fileno(), PikaIOLoop.READ | PikaIOLoop.WRITE)
+    loop.update_handler(here.fileno(), PikaIOLoop.READ)
     loop.turn(monotonic())
 
 
 def test_it_says_whether_there_was_anything_to_do(
-    loop: IOLoop, pair: tuple[socket.socket, socket.socket]
+    loop: PikaIOLoop, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     """A file's event, a call, an alarm; that nobody need turn it again where there was none."""
     here, there = pair
-    loop.add_handler(here.fileno(), lambda *_: here.recv(1), IOLoop.READ)
+    loop.add_handler(here.fileno(), lambda *_: here.recv(1), PikaIOLoop.READ)
     found = []
     for cause in (
         lambda: None,
@@ -194,7 +194,7 @@ def test_it_says_whether_there_was_anything_to_do(
     assert found == [True, False, True, False, True, False, True]
 
 
-def test_closed_it_holds_no_file(loop: IOLoop) -> None:
+def test_closed_it_holds_no_file(loop: PikaIOLoop) -> None:
     loop.close()
     loop.close()
     loop.wake()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from time import monotonic, sleep
 
 from .errors import ClosedByClient
-from .io_loop import IOLoop
+from .pika_io_loop import PikaIOLoop
 from .pika_log import driving
 
 CLOSE_TIMEOUT_S = 2.0
@@ -22,7 +22,7 @@ _FAULT_PAUSE_S = 0.05
 """So that what fails each time doesn't do so without a pause."""
 
 
-class EventLoop:
+class LeaderFollowerLoop:
     """Runs one connection's I/O in a thread that waits for it.
 
     Args:
@@ -31,7 +31,7 @@ class EventLoop:
     """
 
     def __init__(self, on_fault: Callable[[BaseException], None]) -> None:
-        self.io = IOLoop()
+        self.io = PikaIOLoop()
         self._on_fault = on_fault
         # Reentrant: the handler of a signal may call wake() while its own thread holds the lock.
         self._lock = threading.RLock()

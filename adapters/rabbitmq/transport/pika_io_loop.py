@@ -40,7 +40,7 @@ class _Alarm:
     callback: Callable[[], object] = field(compare=False)
 
 
-class IOLoop(AbstractSelectorIOLoop):  # type: ignore[misc]
+class PikaIOLoop(AbstractSelectorIOLoop):  # type: ignore[misc]
     """What pika asks of a loop, turned by whoever calls :meth:`turn`.
 
     One thread at a time may use it; :meth:`add_callback` and :meth:`wake` are for all.

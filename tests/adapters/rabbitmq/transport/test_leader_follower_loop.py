@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 
 from mindtrace.jobs.adapters.rabbitmq.transport.errors import ClosedByClient
-from mindtrace.jobs.adapters.rabbitmq.transport.event_loop import EventLoop
+from mindtrace.jobs.adapters.rabbitmq.transport.leader_follower_loop import LeaderFollowerLoop
 
 LIMIT_S = 30.0
 """How long a test waits for what must happen."""
@@ -25,7 +25,7 @@ def eventually(holds: Callable[[], object], limit_s: float, what: str) -> None:
 def test_what_is_said_later_is_done_later() -> None:
     """Also where the one before was left to a thread that has the loop and is about to leave it."""
     order: list[int] = []
-    loop = EventLoop(lambda _error: None)
+    loop = LeaderFollowerLoop(lambda _error: None)
     inside, leave = threading.Event(), threading.Event()
 
     def last_look() -> bool:
@@ -47,7 +47,7 @@ def test_what_is_said_later_is_done_later() -> None:
 
 def test_what_comes_to_pass_while_another_looks_is_told_it() -> None:
     """The answer comes just after it looked, and before it waits: who has the loop must not sleep on it."""
-    loop = EventLoop(lambda _error: None)
+    loop = LeaderFollowerLoop(lambda _error: None)
     answered, looking = threading.Event(), threading.Event()
     looks = count(1)
 
@@ -75,7 +75,7 @@ def test_what_comes_to_pass_while_another_looks_is_told_it() -> None:
 
 def test_closing_a_loop_ends_who_drives_it_and_who_waits() -> None:
     """At once, and nothing stays open (CON-2)."""
-    loop = EventLoop(lambda _error: None)
+    loop = LeaderFollowerLoop(lambda _error: None)
     with ThreadPoolExecutor(3) as threads:
         waiting = [threads.submit(loop.wait, lambda: False, 10 * LIMIT_S) for _ in range(3)]
         eventually(lambda: loop._leader is not None and loop._followers == 2, LIMIT_S, "all three wait")
@@ -89,7 +89,7 @@ def test_closing_a_loop_ends_who_drives_it_and_who_waits() -> None:
 def test_an_interrupt_leaves_the_turn_to_others() -> None:
     """A KeyboardInterrupt in the middle of the I/O breaks the connection, not the lock on it."""
     faults: list[BaseException] = []
-    loop = EventLoop(faults.append)
+    loop = LeaderFollowerLoop(faults.append)
 
     def strike() -> None:
         raise KeyboardInterrupt
@@ -105,7 +105,7 @@ def test_an_interrupt_leaves_the_turn_to_others() -> None:
 def test_a_fault_in_the_loop_is_nobody_elses() -> None:
     """Whoever happens to serve the loop isn't hit by what another wanted done."""
     faults: list[BaseException] = []
-    loop = EventLoop(faults.append)
+    loop = LeaderFollowerLoop(faults.append)
     loop._calls.append(lambda: 1 / 0)
     done: list[int] = []
     loop.wait(lambda: done, LIMIT_S, first=lambda: done.append(1))
