@@ -196,6 +196,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
         schema, queue = orchestrator.schema_registry.for_consumer(self.queue_name)
         if self.schedule is not None:
             orchestrator.schedules.define(queue.name, queue.name, None, self.schedule)
+        watch = orchestrator.pause_watch
         backend = open_consumer_backend(
             orchestrator.backend,
             schema,
@@ -204,6 +205,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
             lease_s=lease_s,
             prefetch=prefetch,
             max_body_bytes=orchestrator.max_body_bytes,
+            has_cancels=None if watch is None else partial(watch.has_cancels, queue.name),
             logger=self.logger,
         )
         run = self._bound_handler()
@@ -237,7 +239,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
             observer=orchestrator.observer,
         )
         make = partial(self._make_loop, executor=executor, settings=settings)
-        loop, run_loop = pausable_loop(orchestrator.pause_watch, queue.name, backend, make, self.logger)
+        loop, run_loop = pausable_loop(watch, queue.name, backend, make, self.logger)
         return _Connection(orchestrator, backend, loop, run_loop, on_own_loop, is_async, poll_timeout_s)
 
     def _bound_handler(self) -> Callable[[Any], Any]:

@@ -11,7 +11,7 @@ from .output import print_json, shown, stdout
 
 _SAID = {
     CancelOutcome.CANCELLED: "cancelled",
-    CancelOutcome.REQUESTED: "runs, and is asked to end",
+    CancelOutcome.REQUESTED: "is asked to end",
     CancelOutcome.TOO_LATE: "too late: it is done or dead",
     CancelOutcome.UNKNOWN: "not known",
 }

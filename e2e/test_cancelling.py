@@ -1,4 +1,4 @@
-"""A thousand running coroutines are cancelled on each backend: one heartbeat ends them all."""
+"""A thousand running coroutines are cancelled on each backend, and what waits doesn't run."""
 
 import asyncio
 import threading
@@ -92,3 +92,29 @@ def test_one_heartbeat_ends_a_thousand_cancelled_coroutines(
     assert list(results.values()) == [JobResult(ResultStatus.CANCELLED)] * JOBS
     counts = jobs.counts(SCHEMA)
     assert (counts.waiting, counts.in_flight, counts.dead) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("jobs", ["rabbitmq"], indirect=True)
+def test_a_borrowed_store_cancels_what_runs_and_what_waits(jobs: Orchestrator) -> None:
+    """RabbitMQ itself can't; what waits there is dropped when its turn comes."""
+    sleeper = Sleeper()
+    sleeper.connect(jobs, concurrency=JOBS // 2, prefetch=JOBS // 2)
+    ids = [outcome.id for outcome in jobs.publish_batch(SCHEMA, [Point(x=x) for x in range(JOBS)])]
+    thread = threading.Thread(target=sleeper.consume)
+    thread.start()
+    try:
+        eventually(lambda: len(sleeper.running) == JOBS // 2, LONG_S, "as many jobs run as may")
+        assert set(jobs.cancel_batch(SCHEMA, ids)) == {CancelOutcome.REQUESTED}
+        results = jobs.backend.results
+        eventually(lambda: len(results(SCHEMA.name, ids)) == JOBS, LONG_S, "all jobs have ended")
+        eventually(lambda: sleeper.stats.cancelled == JOBS // 2, LONG_S, "the consumer knows")
+    finally:
+        sleeper.stop()
+        thread.join()
+        sleeper.close()
+    assert len(sleeper.running) == JOBS // 2
+    assert sleeper.cancelled_ids == sleeper.running
+    assert list(results(SCHEMA.name, ids).values()) == [JobResult(ResultStatus.CANCELLED)] * JOBS
+    assert set(jobs.cancel_batch(SCHEMA, ids)) == {CancelOutcome.CANCELLED}
+    counts = jobs.counts(SCHEMA)
+    assert (counts.waiting, counts.dead) == (0, 0)

@@ -147,8 +147,8 @@ class Capabilities:
         """
         if not self.cancel:
             raise UnsupportedCapability(
-                "this backend can't cancel jobs, as memory, SQLite, Redis and PostgreSQL can: have the "
-                "handler ask whether its job is still wanted, and raise Reject if it isn't"
+                "this backend can't cancel jobs, as memory, SQLite, Redis and PostgreSQL can; or give "
+                "RabbitMQ a coordination store by URL: amqp://host?store=redis://host"
             )
 
     def require_results(self) -> None:

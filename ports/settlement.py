@@ -75,7 +75,8 @@ class Release(NamedTuple):
 class Cancel(NamedTuple):
     """The job was cancelled: it ends without a retry and without a dead letter (CAN-3).
 
-    Only a backend with the capability ``cancel`` takes it. The job needn't have been asked to be cancelled.
+    Only a backend with the capability ``cancel`` takes it, and one that borrows a coordination store. The job
+    needn't have been asked to be cancelled.
     """
 
     receipt: str

@@ -2,14 +2,17 @@
 
 from ...ports import JobResult, ResultStatus
 
-_DONE, _DONE_WITHOUT, _FAILED = b"d", b"n", b"f"
-"""How a record begins, of a job that is done and gave something back, or nothing; and of one that is dead."""
+_DONE, _DONE_WITHOUT, _FAILED, _CANCELLED = b"d", b"n", b"f", b"c"
+"""How a record begins, of a job that is done and gave something back, or nothing; of one that is dead; and of
+one that was cancelled."""
 
 
 def make_record(result: JobResult) -> bytes:
     """Write a result as a record."""
     if result.status is ResultStatus.FAILED:
         return _FAILED + (result.error or "").encode("utf-8", "replace")
+    if result.status is ResultStatus.CANCELLED:
+        return _CANCELLED
     return _DONE_WITHOUT if result.body is None else _DONE + result.body
 
 
@@ -18,4 +21,6 @@ def parse_record(record: bytes) -> JobResult:
     how, said = record[:1], record[1:]
     if how == _FAILED:
         return JobResult(ResultStatus.FAILED, error=said.decode("utf-8", "backslashreplace"))
+    if how == _CANCELLED:
+        return JobResult(ResultStatus.CANCELLED)
     return JobResult(ResultStatus.DONE, said if how == _DONE else None)

@@ -15,9 +15,15 @@ def key_of(queue: str) -> str:
     return _PREFIX + queue
 
 
-def announce(store: CoordinationStore, queue: str) -> None:
-    """Have the consumers of a queue ask which of their jobs are to be cancelled."""
-    store.put(key_of(queue), b"1", ttl_s=_KEPT_S)
+def announce(store: CoordinationStore, queue: str, *, kept_s: float = _KEPT_S) -> None:
+    """Have the consumers of a queue ask which of their jobs are to be cancelled.
+
+    Args:
+        store: Where to say so.
+        queue: The queue's name.
+        kept_s: For how many seconds to say so.
+    """
+    store.put(key_of(queue), b"1", ttl_s=kept_s)
 
 
 def versions_of(records: dict[str, Record]) -> dict[str, int]:

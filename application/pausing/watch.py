@@ -1,7 +1,7 @@
 """The thread that looks for pauses, for all consumers of an orchestrator."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from logging import Logger
 from math import inf
@@ -97,6 +97,10 @@ class PauseWatch:
         finally:
             self._leave(member)
 
+    def has_cancels(self, queue: str) -> bool:
+        """Whether cancellations of jobs of this queue are announced, as of the last look."""
+        return queue in self._announced
+
     def look(self) -> None:
         """Look at the queues of all members now, tell them what was seen, and have them release jobs."""
         for member in self._look():
@@ -137,19 +141,19 @@ class PauseWatch:
             self._tell({})
         else:
             self._looked_s = began_s
-            self._note_cancels(versions_of(records))
+            self._note_cancels(queues, versions_of(records))
             self._tell({queue: pauses.get(queue) for queue in queues})
         finally:
             self._tried_s = monotonic()
         return members
 
-    def _note_cancels(self, versions: dict[str, int]) -> None:
-        """Note the queues for which a cancellation was announced since the last look."""
+    def _note_cancels(self, queues: Sequence[str], versions: dict[str, int]) -> None:
+        """Note for which of the queues cancellations are announced, and for which since the last look."""
         with self._lock:
-            for queue, version in versions.items():
-                if self._announced.get(queue) != version:
-                    self._announced[queue] = version
-                    self._cancelling.add(queue)
+            self._cancelling |= {queue for queue in versions if self._announced.get(queue) != versions[queue]}
+            for queue in queues:
+                self._announced.pop(queue, None)
+            self._announced |= versions
 
     def look_safely(self) -> None:
         """Do as :meth:`look`; a fault of an adapter is logged."""

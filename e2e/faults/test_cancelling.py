@@ -35,7 +35,7 @@ def end_all(experiment: CoordinatedExperiment) -> set[str]:
     "LSE-1",
     "I1",
     "I3",
-    not_on=NO_PROCESSES | NO_CANCEL,
+    not_on=NO_PROCESSES,
 )
 def test_a_cancelled_job_of_a_dead_worker_runs_nowhere_else(coordinated: CoordinatedExperiment) -> None:
     coordinated.publish(PLAIN, ["a"] * JOBS)

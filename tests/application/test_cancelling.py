@@ -364,7 +364,7 @@ def test_mistakes_are_told(jobs: Orchestrator, monkeypatch: pytest.MonkeyPatch) 
         jobs.cancel_batch("points", "abc")
     with pytest.raises(InvalidName):
         jobs.cancel("points", "no id")
-    able = jobs.backend.capabilities
-    monkeypatch.setattr(LocalClient, "capabilities", property(lambda _: replace(able, cancel=False)))
-    with pytest.raises(UnsupportedCapability, match="raise Reject if it isn't"):
+    unable = replace(jobs.backend.capabilities, cancel=False, coordination=False, guarded_publish=False)
+    monkeypatch.setattr(LocalClient, "capabilities", property(lambda _: unable))
+    with pytest.raises(UnsupportedCapability, match="can't cancel jobs"):
         jobs.cancel("points", "job")

@@ -183,7 +183,7 @@ def test_jobs_are_cancelled(command: Command, inspect: Orchestrator) -> None:
     consumer.settle([Ack(each.receipt) for each in deliveries if each.id == done])
 
     answer = command("cancel", "inspect", waiting, running)
-    assert (answer.code, answer.out) == (0, f"{waiting}: cancelled\n{running}: runs, and is asked to end\n")
+    assert (answer.code, answer.out) == (0, f"{waiting}: cancelled\n{running}: is asked to end\n")
     late = command("cancel", "inspect", running, done)
     assert (late.code, late.out.splitlines()[1]) == (1, f"{done}: too late: it is done or dead")
     unknown = command("cancel", "inspect", done, "never", "--json")

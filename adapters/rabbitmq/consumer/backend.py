@@ -13,6 +13,7 @@ from ....domain import QueueKind, RetryPolicy
 from ....domain.errors import Closed, JobsError, QueueNotFound
 from ....ports import (
     Ack,
+    Cancel,
     ConsumerBackend,
     Dead,
     Delivery,
@@ -222,13 +223,13 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                     outcomes[place] = self._lose(settlement.receipt)
                     continue
                 jobs[place] = job
-                if type(settlement) is not Ack:
+                if type(settlement) is Ack and settlement.then:
+                    chained.append(((place, job), settlement))
+                elif type(settlement) is Ack or type(settlement) is Cancel:
+                    acks.append((place, job))
+                else:
                     republished.append((place, job))
                     messages.append(self._settlement_messages.for_settlement(settlement, job))
-                elif settlement.then:
-                    chained.append(((place, job), settlement))
-                else:
-                    acks.append((place, job))
             returned: Sequence[Placed] = ()
             if chained:
                 confirmed, refused, returned = self._publish_next(chained, generation)
@@ -268,6 +269,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                 case Dead(_, _, error):
                     failed = JobResult(ResultStatus.FAILED, error=error)
                     ended.append(EndedJob(job.id, failed, _FAILURE_TTL_S))
+                case Cancel(_, ttl_s):
+                    ended.append(EndedJob(job.id, JobResult(ResultStatus.CANCELLED), ttl_s))
                 case _:
                     pass
         if ended:

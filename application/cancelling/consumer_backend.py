@@ -1,0 +1,131 @@
+"""Ends jobs that the coordination store has requests to cancel, for a broker that can't end them itself."""
+
+from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
+
+from ...domain.errors import BackendUnavailable, JobsError
+from ...ports import (
+    Ack,
+    Cancel,
+    ConsumerBackend,
+    Dead,
+    Delivery,
+    Retry,
+    Settled,
+    Settlement,
+    SettleOutcome,
+)
+from ..consumer_decorator import ConsumerDecorator
+from .requests import CancelRequests
+
+_OK = SettleOutcome.OK
+
+
+class CancellingConsumerBackend(ConsumerDecorator):
+    """Passes on no job that is to be cancelled, and tells of those that run (ADR 80).
+
+    While the store is away, jobs run as if nobody had cancelled any.
+
+    Args:
+        inner: Where the jobs come from; it takes the settlement :class:`Cancel`.
+        requests: The requests of its queue.
+        has_requests: Whether there are any, as far as that is known.
+        result_ttl_s: For how many seconds to remember that a job was cancelled.
+    """
+
+    def __init__(
+        self,
+        inner: ConsumerBackend,
+        requests: CancelRequests,
+        has_requests: Callable[[], bool],
+        result_ttl_s: float,
+    ) -> None:
+        super().__init__(inner)
+        self._requests = requests
+        self._has_requests = has_requests
+        self._result_ttl_s = result_ttl_s
+        self._taken: dict[str, str] = {}
+        """The ids of the jobs that aren't settled yet, by their receipts."""
+        self._asked: set[str] = set()
+        """The ids of those of them that are known to be asked for."""
+
+    def receive(self, max_jobs: int, timeout_s: float) -> list[Delivery]:
+        give_up_s = monotonic() + timeout_s
+        while deliveries := self._inner.receive(max_jobs, timeout_s):
+            if wanted := self._without_cancelled(deliveries):
+                return wanted
+            timeout_s = max(0.0, give_up_s - monotonic())
+        return []
+
+    def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
+        """Settle as the backend; what is to be cancelled isn't retried, and is no dead letter (CAN-3)."""
+        asked = self._ask([each.receipt for each in settlements if isinstance(each, Retry | Dead)])
+        sent = [self._cancel(each.receipt) if each.receipt in asked else each for each in settlements]
+        settled = self._inner.settle(sent, take=take)
+        self._forget(sent, settled.outcomes)
+        outcomes = [
+            SettleOutcome.CANCELLED if each.receipt in asked and outcome is SettleOutcome.OK else outcome
+            for each, outcome in zip(settlements, settled.outcomes, strict=True)
+        ]
+        return Settled(outcomes, self._without_cancelled(settled.deliveries))
+
+    def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
+        """Extend as the backend, and say which jobs are to be cancelled (CAN-2)."""
+        outcomes = self._inner.extend(receipts)
+        held = [receipt for receipt, outcome in zip(receipts, outcomes, strict=True) if outcome is _OK]
+        for receipt in {*receipts}.difference(held):  # it may never be settled
+            self._taken.pop(receipt, None)
+        asked = self._ask(held)
+        return [
+            SettleOutcome.CANCELLED if receipt in asked else outcome
+            for receipt, outcome in zip(receipts, outcomes, strict=True)
+        ]
+
+    def _without_cancelled(self, deliveries: list[Delivery]) -> list[Delivery]:
+        """End the jobs that are to be cancelled, and return the others."""
+        self._taken.update((delivery.receipt, delivery.id) for delivery in deliveries)
+        asked = self._ask([delivery.receipt for delivery in deliveries])
+        if not asked:
+            return deliveries
+        cancels = [self._cancel(receipt) for receipt in asked]
+        try:
+            self._forget(cancels, self._inner.settle(cancels).outcomes)
+        except JobsError as error:  # they come again
+            self.logger.warning("jobs that are to be cancelled weren't settled: %s", error)
+        for delivery in deliveries:
+            if delivery.receipt in asked:
+                self.logger.info("job %s: cancelled, not started yet", delivery.id)
+        return [delivery for delivery in deliveries if delivery.receipt not in asked]
+
+    def _ask(self, receipts: Sequence[str]) -> set[str]:
+        """Return the receipts of those jobs that are to be cancelled."""
+        if not receipts or not self._has_requests():
+            return set()
+        ids = {receipt: self._taken[receipt] for receipt in receipts if receipt in self._taken}
+        try:
+            found = self._requests.among(list(ids.values()))
+        except BackendUnavailable as error:
+            self.logger.debug("nothing is known of cancelled jobs: %s", error)
+            return set()
+        self._asked |= found
+        return {receipt for receipt, id_ in ids.items() if id_ in found}
+
+    def _forget(self, settlements: Iterable[Settlement], outcomes: Iterable[SettleOutcome]) -> None:
+        """Forget jobs that were settled, and the requests of those that have ended."""
+        ended: set[str] = set()
+        for settlement, outcome in zip(settlements, outcomes, strict=True):
+            if outcome is SettleOutcome.REFUSED:  # it is held still
+                continue
+            id_ = self._taken.pop(settlement.receipt, "")
+            has_ended = outcome is _OK and isinstance(settlement, Ack | Dead | Cancel)
+            if has_ended and id_ in self._asked:
+                ended.add(id_)
+        if ended:
+            self._asked -= ended
+            try:
+                self._requests.forget(ended)
+            except BackendUnavailable as error:  # they are kept for a while
+                self.logger.debug("requests to cancel jobs aren't forgotten: %s", error)
+
+    def _cancel(self, receipt: str) -> Cancel:
+        return Cancel(receipt, self._result_ttl_s)

@@ -1,0 +1,301 @@
+"""Cancelling jobs of a broker that can't: the coordination store keeps the requests (CAN-1 to CAN-3)."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mindtrace.jobs import (
+    CancelOutcome,
+    Capabilities,
+    Consumer,
+    Job,
+    JobCancelled,
+    JobInput,
+    JobSchema,
+    JobStatus,
+    Limit,
+    LocalClient,
+    Orchestrator,
+    RetryPolicy,
+    Unique,
+)
+from mindtrace.jobs.application.cancelling import requests
+from mindtrace.jobs.application.pausing import watch
+from mindtrace.jobs.domain.errors import BackendUnavailable, QueueNotFound, UnsupportedCapability
+from mindtrace.jobs.ports import CoordinationStore
+
+LONG_S = 60.0
+CANCELLED, REQUESTED, TOO_LATE = CancelOutcome.CANCELLED, CancelOutcome.REQUESTED, CancelOutcome.TOO_LATE
+
+
+class Point(JobInput):
+    x: int = 0
+
+
+SCHEMA = JobSchema("points", Point, retry=RetryPolicy(max_attempts=3, base_delay_s=0.0))
+
+
+class OtherBroker(LocalClient):
+    """A broker that can't cancel jobs itself."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, cancel=False)
+
+    def cancel(self, queue: str, ids: Sequence[str], *, result_ttl_s: float = 3600.0) -> list[CancelOutcome]:
+        raise AssertionError("it can't")
+
+
+class Worker(Consumer):
+    """Notes what it runs, and ends each job as the test says."""
+
+    def __init__(self, end: Callable[["Worker", Job[Point]], object] = lambda *_: None) -> None:
+        super().__init__("points")
+        self.ran: list[int] = []
+        self.started = threading.Semaphore(0)
+        self.may_end = threading.Event()
+        self.end = end
+
+    def run(self, job: Job[Point]) -> Any:
+        self.ran.append(job.payload.x)
+        self.started.release()
+        return self.end(self, job)
+
+
+class Sleeper(Consumer):
+    schema = SCHEMA
+    concurrency = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started = threading.Semaphore(0)
+
+    async def run(self, job: Job[Point]) -> None:
+        self.started.release()
+        await asyncio.Event().wait()
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for requests often, so that no test waits for it."""
+    monkeypatch.setattr(watch, "LOOK_S", 0.005)
+
+
+@pytest.fixture
+def jobs() -> Iterator[Orchestrator]:
+    with OtherBroker() as client:
+        made = Orchestrator(client)
+        made.register(SCHEMA)
+        yield made
+
+
+@pytest.fixture
+def running(jobs: Orchestrator, background: Any) -> Iterator[Callable[[Any], Any]]:
+    """Start a consumer in a thread, and stop it in the end."""
+    consumers: list[tuple[Any, Any]] = []
+
+    def start(consumer: Any) -> Any:
+        consumer.connect(jobs)
+        consumers.append((consumer, background(consumer.consume)))
+        return consumer
+
+    yield start
+    for consumer, future in consumers:
+        consumer.stop()
+        future.result()
+        consumer.close()
+
+
+def run_all(jobs: Orchestrator, consumer: Worker) -> Worker:
+    consumer.connect(jobs)
+    consumer.consume_until_empty()
+    consumer.close()
+    return consumer
+
+
+def expect_cancelled(jobs: Orchestrator, job_id: str) -> None:
+    with pytest.raises(JobCancelled, match=job_id):
+        jobs.result("points", job_id, timeout_s=LONG_S)
+    assert jobs.status("points", job_id) is JobStatus.CANCELLED
+    assert jobs.counts("points").dead == 0
+
+
+def requests_of(jobs: Orchestrator) -> list[str]:
+    return [key.rpartition("/")[2] for key in jobs.backend.coordination.scan("cancel-requests/")]
+
+
+def test_jobs_that_wait_dont_run(jobs: Orchestrator) -> None:
+    ids = [jobs.publish("points", Point(x=x)) for x in range(4)]
+
+    assert jobs.cancel_batch("points", [ids[0], ids[3]]) == [REQUESTED, REQUESTED]
+    assert jobs.cancel("points", ids[0]) is REQUESTED
+    worker = run_all(jobs, Worker())
+
+    assert worker.ran == [1, 2]
+    for id_ in (ids[0], ids[3]):
+        expect_cancelled(jobs, id_)
+    assert jobs.cancel_batch("points", ids) == [CANCELLED, TOO_LATE, TOO_LATE, CANCELLED]
+    assert requests_of(jobs) == []
+
+
+def test_a_job_of_the_same_id_that_comes_later_runs(jobs: Orchestrator) -> None:
+    jobs.publish("points", jobs.job("points", Point(x=1), id="same"))
+    jobs.cancel("points", "same")
+    run_all(jobs, Worker())
+
+    jobs.publish("points", jobs.job("points", Point(x=2), id="same"))
+
+    assert run_all(jobs, Worker()).ran == [2]
+
+
+def test_running_coroutines_are_cancelled(jobs: Orchestrator, running: Any) -> None:
+    sleeper = running(Sleeper())
+    ids = [jobs.publish("points", Point()) for _ in range(3)]
+    for _ in ids:
+        assert sleeper.started.acquire(timeout=LONG_S)
+
+    assert jobs.cancel_batch("points", ids[:2]) == [REQUESTED, REQUESTED]
+
+    for id_ in ids[:2]:
+        expect_cancelled(jobs, id_)
+    assert jobs.status("points", ids[2]) is JobStatus.RUNNING
+    assert jobs.cancel("points", ids[2]) is REQUESTED
+    expect_cancelled(jobs, ids[2])
+    assert requests_of(jobs) == []
+
+
+def test_a_plain_handler_sees_it(jobs: Orchestrator, running: Any) -> None:
+    def end(worker: Worker, job: Job[Point]) -> None:
+        give_up = threading.Event()
+        while not (worker.cancelled and job.cancelled):
+            assert not give_up.wait(0.001)
+        raise JobCancelled
+
+    worker = running(Worker(end))
+    job_id = jobs.publish("points", Point())
+    assert worker.started.acquire(timeout=LONG_S)
+
+    jobs.cancel("points", job_id)
+
+    expect_cancelled(jobs, job_id)
+    assert (worker.stats.cancelled, worker.stats.retried, worker.stats.dead) == (1, 0, 0)
+
+
+def test_a_job_that_fails_before_its_consumer_is_told_isnt_retried(
+    jobs: Orchestrator, running: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request is looked for again before its retry is sent."""
+
+    def end(worker: Worker, _job: Job[Point]) -> None:
+        assert worker.may_end.wait(LONG_S)
+        raise ValueError("broken")
+
+    monkeypatch.setattr(watch.PauseWatch, "has_cancels", lambda *_: True)
+    worker = running(Worker(end))
+    job_id = jobs.publish("points", Point())
+    assert worker.started.acquire(timeout=LONG_S)
+    with monkeypatch.context() as patch:
+        patch.setattr(requests, "announce", lambda *_, **__: None)
+        jobs.cancel("points", job_id)
+    worker.may_end.set()
+
+    expect_cancelled(jobs, job_id)
+    assert worker.ran == [0]
+
+
+def test_a_job_that_is_done_first_stays_done(jobs: Orchestrator, running: Any) -> None:
+    def end(worker: Worker, _job: Job[Point]) -> None:
+        assert worker.may_end.wait(LONG_S)
+
+    worker = running(Worker(end))
+    job_id = jobs.publish("points", Point())
+    assert worker.started.acquire(timeout=LONG_S)
+    jobs.cancel("points", job_id)
+    worker.may_end.set()
+
+    assert jobs.result("points", job_id, timeout_s=LONG_S) is None
+    assert jobs.cancel("points", job_id) is TOO_LATE
+
+
+def test_the_key_and_the_place_of_a_cancelled_job_are_free() -> None:
+    schema = JobSchema("points", Point, unique=Unique(), concurrency_limit=Limit(1))
+    with OtherBroker() as client:
+        jobs = Orchestrator(client)
+        jobs.register(schema)
+        first = jobs.publish("points", Point())
+        jobs.cancel("points", first)
+        assert run_all(jobs, Worker()).ran == []
+
+        second = jobs.publish("points", Point())
+
+        assert second != first
+        assert run_all(jobs, Worker()).ran == [0]
+
+
+def test_where_nothing_was_cancelled_nobody_looks(
+    jobs: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests.CancelRequests, "among", lambda *_: pytest.fail("it looked"))
+    jobs.publish_batch("points", [Point(x=x) for x in range(10)])
+
+    assert len(run_all(jobs, Worker()).ran) == 10
+
+
+def test_jobs_run_while_the_store_is_away(jobs: Orchestrator, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = jobs.publish("points", Point(x=1))
+    jobs.cancel("points", job_id)
+
+    def away(*_: object) -> set[str]:
+        raise BackendUnavailable("no store answers")
+
+    monkeypatch.setattr(requests.CancelRequests, "among", away)
+
+    assert run_all(jobs, Worker()).ran == [1]
+
+
+def test_a_request_that_couldnt_be_noted_is_told(jobs: Orchestrator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object, **__: object) -> int:
+        raise BackendUnavailable("no store answers")
+
+    monkeypatch.setattr(type(jobs.backend.coordination), "put", away)
+
+    with pytest.raises(BackendUnavailable):
+        jobs.cancel("points", "job")
+
+
+def test_what_is_missing_is_told(jobs: Orchestrator, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs.backend.delete("points")
+    with pytest.raises(QueueNotFound):
+        jobs.cancel("points", "job")
+    able = jobs.backend.capabilities
+    without = replace(able, coordination=False, guarded_publish=False)
+    monkeypatch.setattr(OtherBroker, "capabilities", property(lambda _: without))
+    with pytest.raises(UnsupportedCapability, match=r"give RabbitMQ a coordination store by URL"):
+        jobs.cancel("points", "job")
+
+
+def test_a_store_is_asked_for_all_jobs_of_a_batch_at_once(
+    jobs: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes = jobs.publish_batch("points", [Point(x=x) for x in range(8)])
+    jobs.cancel("points", outcomes[0].id)
+    store: CoordinationStore = jobs.backend.coordination
+    asked: list[int] = []
+    get = type(store).get
+
+    def counted(self: CoordinationStore, keys: Sequence[str]) -> Any:
+        asked.append(sum(key.startswith("cancel-requests/") for key in keys))
+        return get(self, keys)
+
+    monkeypatch.setattr(type(store), "get", counted)
+    worker = Worker()
+    worker.connect(jobs, prefetch=8)
+    worker.consume_until_empty()
+    worker.close()
+
+    assert worker.ran == [*range(1, 8)]
+    assert 8 in asked
