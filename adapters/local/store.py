@@ -26,7 +26,6 @@ from ...ports import (
     JobResult,
     JobStatus,
     Message,
-    Next,
     PublishOutcome,
     PublishStatus,
     QueueCounts,
@@ -186,9 +185,10 @@ class QueueStore:
         with self._lock:
             if table.closed:
                 return
+            now = self._clock.now()
+            self._sweep(now)  # first: a lease that is over isn't ended by this
             table.closed = True
             self._tables.pop(table.name, None)
-            now = self._clock.now()
             for job in table.held.values():
                 if job.cancel_ttl_s is None:
                     self._order.give_back(job)
@@ -214,12 +214,13 @@ class QueueStore:
         if job is None:
             return table.why_not_held(settlement.receipt)
         if isinstance(settlement, Ack):
-            if not settlement.then:
-                self._live.pop(job.id, None)
-            elif not self._end_and_publish(job, settlement.then, now):
+            if settlement.then and not all(step.queue in self._stores for step in settlement.then):
                 table.hold(settlement.receipt, job)
                 return SettleOutcome.REFUSED
-            self._results.keep(job.id, settlement, now)
+            self._live.pop(job.id, None)
+            self._results.keep(job.id, settlement, now)  # first: a next job may have the same id
+            for step in settlement.then:
+                self._stores[step.queue]._admit(step.message, now)
         elif isinstance(settlement, Cancel):
             self._end_cancelled(job, settlement.result_ttl_s, now)
         elif job.cancel_ttl_s is not None:
@@ -238,17 +239,6 @@ class QueueStore:
             self._order.give_back(job)
             self._pass_on()
         return _OK
-
-    def _end_and_publish(self, job: StoredJob, then: Sequence[Next], now: float) -> bool:
-        """End a job and publish the next ones; do neither if a queue of theirs isn't declared (THEN-3)."""
-        try:
-            stores = [self._stores[step.queue] for step in then]
-        except KeyError:
-            return False
-        self._live.pop(job.id, None)
-        for store, step in zip(stores, then, strict=True):
-            store._admit(step.message, now)
-        return True
 
     def extend(self, table: LeaseTable, receipts: Sequence[str]) -> list[SettleOutcome]:
         with self._lock:

@@ -132,6 +132,22 @@ def a_lease_begins_when_its_job_comes(context: CheckContext) -> None:
         queue.receive_when_due(other, published + harness.lease_s, "LSE-2")
 
 
+@check("LSE-2", "RTY-3")
+def a_lease_that_is_over_isnt_ended_by_close(context: CheckContext) -> None:
+    """Its job was lost before, and says so: closing gives back only what is held."""
+    harness = context.harness
+    if context.capabilities.lease is Lease.CONNECTION:
+        return  # it ends with the connection alone
+    with context.queue() as queue:
+        queue.publish("job")
+        slow = queue.consumer(lease_s=harness.lease_s)
+        queue.receive_one(slow)
+        harness.advance(harness.redelivery_s(harness.lease_s))
+        slow.close()
+        crashes = queue.receive_one(queue.consumer()).crashes
+        demand("RTY-3", crashes == 1, f"its lease ran out once, and it tells of {crashes} crashes")
+
+
 @check("LSE-1", "LSE-2")
 def a_lease_that_was_extended_ends_as_well(context: CheckContext) -> None:
     """However often it was extended just before its consumer died, it ends lease_s after the last time."""

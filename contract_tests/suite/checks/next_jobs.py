@@ -70,6 +70,28 @@ def an_ack_publishes_the_next_jobs(context: CheckContext) -> None:
         demand("THEN-1", drained == ["behind", "own"], f"in the job's own queue, {drained} came")
 
 
+@check("THEN-1", needs="then")
+def a_job_may_be_its_own_next_one(context: CheckContext) -> None:
+    """The id is free as the job ends; publishing it again forgets how the job before ended (RES-1)."""
+    with context.queue() as queue:
+        queue.publish("job")
+        consumer = queue.consumer()
+        first = queue.receive_one(consumer)
+        queue.settle_ok(consumer, Ack(first.receipt, b"{}", then=_to(queue, "job")))
+        queue.expect_counts(ready=1)
+        again = queue.receive_one(consumer)
+        seen = (again.id, again.attempt, again.number)
+        demand("THEN-1", seen == ("job", 1, 1), f"the next job came as {seen}")
+        queue.settle_ok(consumer, Ack(again.receipt))
+        if not context.capabilities.results:
+            return
+        result = queue.backend.result(queue.name, "job")
+        body = None if result is None else result.body
+        demand(
+            "RES-1", body is None, f"the job ended without a result, and {body!r} of the one before is there"
+        )
+
+
 @check("THEN-1", "RES-2", needs="then")
 def an_ack_with_next_jobs_keeps_its_result(context: CheckContext) -> None:
     """The result of a job is kept as without next jobs, and so is that it had none."""
