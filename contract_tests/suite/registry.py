@@ -63,6 +63,7 @@ _MODULES = (
     "next_jobs",
     "retries",
     "delays",
+    "long_times",
     "dead_letters",
     "administration",
     "results",

@@ -76,6 +76,28 @@ class SaysThatTheLeaseIsOver(PassThrough):
         return [delivery._replace(deadline_s=0.0) for delivery in deliveries]
 
 
+@breaks("RTY-3", where=timed)
+class ClosesBeforeItLooks(PassThrough):
+    """A close gives back all that the consumer had, also what its lease had lost: no crash is counted."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self._ends: dict[BrokenConsumer, dict[str, float]] = {}
+        self._hidden: set[str] = set()
+
+    def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
+        ends = self._ends.setdefault(consumer, {})
+        ends.update((each.id, self.now() + (each.deadline_s or 0.0)) for each in deliveries)
+        hidden = self._hidden & {each.id for each in deliveries}
+        self._hidden -= hidden
+        return [each._replace(crashes=each.crashes - (each.id in hidden)) for each in deliveries]
+
+    def close_consumer(self, consumer: BrokenConsumer) -> None:
+        ends = self._ends.pop(consumer, {})
+        self._hidden |= {id_ for id_, end in ends.items() if end <= self.now()}
+        super().close_consumer(consumer)
+
+
 @breaks("LSE-3", where=timed)
 class ExtendsNothing(PassThrough):
     """An extension is answered well, and the lease runs out under a long job, as in kombu#337."""

@@ -1,13 +1,23 @@
 """Faults of acks that publish the next jobs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...domain import Queue
 from ...domain.errors import QueueNotFound
-from ...ports import Ack, Capabilities, Next, Release, Settled, Settlement, SettleOutcome
+from ...ports import (
+    Ack,
+    Capabilities,
+    Delivery,
+    JobResult,
+    Next,
+    Release,
+    Settled,
+    Settlement,
+    SettleOutcome,
+)
 from .fault_registry import breaks
-from .pass_through import BrokenConsumer, PassThrough
+from .pass_through import BrokenBackend, BrokenConsumer, PassThrough
 
 
 def chains(capabilities: Capabilities) -> bool:
@@ -18,6 +28,11 @@ def chains(capabilities: Capabilities) -> bool:
 def chains_in_one_step(capabilities: Capabilities) -> bool:
     """Likewise."""
     return capabilities.atomic_then
+
+
+def keeps_results_of_chains(capabilities: Capabilities) -> bool:
+    """Likewise, if it keeps results."""
+    return capabilities.then and capabilities.results
 
 
 def publish_next(consumer: BrokenConsumer, settlements: Sequence[Settlement]) -> None:
@@ -48,6 +63,32 @@ class ChangesNextJobs(PassThrough):
     def each(self, then: tuple[Next, ...], **changes: Any) -> tuple[Next, ...]:
         """The next jobs, with these fields of their messages changed."""
         return tuple(step._replace(message=step.message._replace(**changes)) for step in then)
+
+
+@breaks("RES-1", where=keeps_results_of_chains)
+class KeepsTheResultUnderTheNextJobsId(PassThrough):
+    """The result is written behind the next job: if that has the same id, it seems to be that one's."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self._ids: dict[str, str] = {}
+        self._kept: dict[str, bytes] = {}
+
+    def incoming(self, consumer: BrokenConsumer, deliveries: list[Delivery]) -> list[Delivery]:
+        self._ids.update((delivery.receipt, delivery.id) for delivery in deliveries)
+        return deliveries
+
+    def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
+        id_ = self._ids.get(settlement.receipt, "")
+        if isinstance(settlement, Ack) and any(step.message.id == id_ for step in settlement.then):
+            self._kept[id_] = settlement.result or b""
+        return settlement
+
+    def result(self, client: BrokenBackend, queue: str, job_id: str, timeout_s: float) -> JobResult | None:
+        found = super().result(client, queue, job_id, timeout_s)
+        if found is None or found.body is not None or not self._kept.get(job_id):
+            return found
+        return found._replace(body=self._kept[job_id])
 
 
 @breaks("THEN-1", where=chains)

@@ -70,7 +70,7 @@ def an_ack_publishes_the_next_jobs(context: CheckContext) -> None:
         demand("THEN-1", drained == ["behind", "own"], f"in the job's own queue, {drained} came")
 
 
-@check("THEN-1", needs="then")
+@check("THEN-1", "RES-1", needs="then")
 def a_job_may_be_its_own_next_one(context: CheckContext) -> None:
     """The id is free as the job ends; publishing it again forgets how the job before ended (RES-1)."""
     with context.queue() as queue:
