@@ -6,7 +6,7 @@ from functools import partial
 
 from ...domain import Queue, QueueKind
 from ...domain.errors import QueueConflict, QueueNotFound
-from ...ports import Ack, ConsumerBackend, Dead, Release, Retry, SettleOutcome
+from ...ports import Ack, ConsumerBackend, Dead, Lease, PublishStatus, Release, Retry, SettleOutcome
 from ..app import QUEUE, Numbers, app_on
 from ..check_context import CheckContext
 from ..registry import check
@@ -93,7 +93,7 @@ def a_name_is_taken_literally(context: CheckContext) -> None:
             queue.expect_counts(in_flight=1, delayed=1, dead=1)
 
 
-@check("ADM-2")
+@check("ADM-2", "PUB-5")
 def purging_empties_what_waits(context: CheckContext) -> None:
     """Purge drops what is ready or delayed and says how many; in flight and dead jobs stay."""
     with context.queue() as queue:
@@ -106,11 +106,15 @@ def purging_empties_what_waits(context: CheckContext) -> None:
         demand("ADM-2", purged == 3, f"it says {purged}, and 3 waited")
         queue.expect_counts(in_flight=1, dead=1)
         queue.receive_nothing(consumer)
+        if context.capabilities.dedupe:
+            for outcome in queue.backend.publish(queue.name, [queue.message("held"), queue.message("dead")]):
+                is_known = outcome.status is PublishStatus.DUPLICATE
+                demand("PUB-5", is_known, f"{outcome.id} stayed, and is published anew: {outcome.status}")
         queue.settle_ok(consumer, Ack(held.receipt))
         demand("ADM-2", queue.backend.purge(queue.name) == 0, "a second purge found jobs")
-        queue.publish("a")  # its id is free again
-        came = queue.receive_one(consumer).id
-        demand("ADM-2", came == "a", f"after the purge a was published, and {came} came")
+        queue.publish("a", "c")  # their ids are free again
+        came = queue.drain(consumer, 2)
+        demand("ADM-2", came == ["a", "c"], f"after the purge a and c were published, and {came} came")
 
 
 @check("ADM-3")
@@ -144,6 +148,24 @@ def deleting_leaves_no_trace(context: CheckContext) -> None:
             demand("ADM-3", queue.backend.result(queue.name, "done") is None, "a result survived")
         queue.publish("held", "dead", "done", "ready", "delayed")  # every id is free again
         queue.expect_counts(ready=5)
+
+
+@check("ADM-3", "LSE-2")
+def a_consumer_leases_from_the_next_queue_as_before(context: CheckContext) -> None:
+    """Of a queue that was declared anew, too, it leases jobs for as long as it was opened with."""
+    harness = context.harness
+    if context.capabilities.lease is Lease.CONNECTION:
+        return  # it ends with the connection alone
+    with context.queue() as queue:
+        consumer, other = queue.consumer(lease_s=harness.lease_s), queue.consumer()
+        queue.backend.delete(queue.name)
+        queue.backend.declare(Queue(queue.name))
+        queue.publish("job")
+        asked = harness.now()
+        held = queue.receive_one(consumer)
+        demand("ADM-3", (held.deadline_s or 0.0) <= harness.lease_s, f"{held.deadline_s} s are left")
+        again = queue.receive_when_due(other, asked + harness.lease_s, "LSE-2")
+        demand("ADM-3", again.crashes == 1, f"after one lease it tells of {again.crashes} crashes")
 
 
 @check("ADM-3")

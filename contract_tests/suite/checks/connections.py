@@ -139,6 +139,11 @@ def closing_leaves_no_thread(context: CheckContext) -> None:
         with context.queue() as queue:
             queue.publish("job")
             queue.drain(queue.consumer(), 1)
+            if context.capabilities.results:
+                with queue.backend.ended_jobs(queue.name) as ended:
+                    ended.wait(0.0)
+            if context.capabilities.coordination:
+                queue.backend.coordination.now()
 
     def one_thread_more_at_most() -> None:
         demand(
