@@ -17,7 +17,7 @@ from ..ports import ConsumerBackend
 from ..ports.base_classes import Closeable
 from . import consumer_checks
 from .await_misuse import runs_event_loop
-from .consumer_backend import open_consumer_backend
+from .consumer_backend import obeying_cancels, open_consumer_backend
 from .consuming.executor import Executor, nothing_to_stop
 from .consuming.loop import ConsumeLoop, ConsumeStats
 from .consuming.loop_factory import LoopSettings, make_loop, own_event_loop
@@ -196,7 +196,6 @@ class Consumer(Closeable, Generic[InT, OutT]):
         schema, queue = orchestrator.schema_registry.for_consumer(self.queue_name)
         if self.schedule is not None:
             orchestrator.schedules.define(queue.name, queue.name, None, self.schedule)
-        watch = orchestrator.pause_watch
         backend = open_consumer_backend(
             orchestrator.backend,
             schema,
@@ -205,7 +204,6 @@ class Consumer(Closeable, Generic[InT, OutT]):
             lease_s=lease_s,
             prefetch=prefetch,
             max_body_bytes=orchestrator.max_body_bytes,
-            has_cancels=None if watch is None else partial(watch.has_cancels, queue.name),
             logger=self.logger,
         )
         run = self._bound_handler()
@@ -238,7 +236,13 @@ class Consumer(Closeable, Generic[InT, OutT]):
             logger=self.logger,
             observer=orchestrator.observer,
         )
-        make = partial(self._make_loop, executor=executor, settings=settings)
+        watch = orchestrator.pause_watch
+
+        def make(taking: ConsumerBackend) -> ConsumeLoop:
+            if watch is not None:  # around what looks for pauses, as that look tells of cancels, too
+                taking = obeying_cancels(taking, orchestrator.backend, schema, queue.name, watch.has_cancels)
+            return self._make_loop(taking, executor, settings)
+
         loop, run_loop = pausable_loop(watch, queue.name, backend, make, self.logger)
         return _Connection(orchestrator, backend, loop, run_loop, on_own_loop, is_async, poll_timeout_s)
 

@@ -1,6 +1,7 @@
 """Open what a consumer needs of its backend, with what its schema asks for around it."""
 
 from collections.abc import Callable
+from functools import partial
 from logging import Logger
 from typing import Any
 
@@ -20,12 +21,9 @@ def open_consumer_backend(
     lease_s: float,
     prefetch: int | None,
     max_body_bytes: int,
-    has_cancels: Callable[[], bool] | None,
     logger: Logger,
 ) -> ConsumerBackend:
     """Open a consumer backend that keeps the limits of ``schema``, and frees the keys of its unique jobs.
-
-    Where the broker can't, it cancels jobs, too.
 
     Args:
         backend: Where the queue is.
@@ -35,7 +33,6 @@ def open_consumer_backend(
         lease_s: Seconds for which a job is leased.
         prefetch: How many jobs to take at once; at least ``at_once``. None leaves it to the backend.
         max_body_bytes: The largest body that is looked at.
-        has_cancels: Whether jobs of the queue are to be cancelled; None without a coordination store.
         logger: Where outages of the coordination store are told.
 
     Raises:
@@ -59,10 +56,28 @@ def open_consumer_backend(
             max_body_bytes=max_body_bytes,
             logger=logger,
         )
-    opened = freeing_keys(opened, backend, queue, schema)
-    if has_cancels is None or backend.capabilities.cancel:
-        return opened
+    return freeing_keys(opened, backend, queue, schema)
+
+
+def obeying_cancels(
+    consumer: ConsumerBackend,
+    backend: OrchestratorBackend,
+    schema: JobSchema[Any, Any],
+    queue: str,
+    has_cancels: Callable[[str], bool],
+) -> ConsumerBackend:
+    """Return a consumer backend that cancels jobs as the coordination store says, if the broker itself can't.
+
+    Args:
+        consumer: Where the jobs come from, as they are about to start.
+        backend: Where the queue is.
+        schema: The schema of the jobs.
+        queue: The queue's name.
+        has_cancels: Whether jobs of a queue are to be cancelled, as far as that is known.
+    """
+    if backend.capabilities.cancel or not backend.capabilities.coordination:
+        return consumer
     from .cancelling.consumer_backend import CancellingConsumerBackend  # here, as most brokers cancel jobs
 
     requests = CancelRequests(backend.coordination, queue)
-    return CancellingConsumerBackend(opened, requests, has_cancels, schema.result_ttl_s)
+    return CancellingConsumerBackend(consumer, requests, partial(has_cancels, queue), schema.result_ttl_s)

@@ -6,6 +6,7 @@ from ..domain import Progress, Queue
 from ..domain.bounds import check_int, check_job_ids
 from ..ports import DeadLetter, QueueCounts
 from .cancelling.admin import CancelAdmin
+from .cancelling.requests import CancelRequests
 from .failures import explained
 from .pausing.admin import PauseAdmin
 from .pausing.records import delete_pause
@@ -50,7 +51,7 @@ class QueueAdmin(PauseAdmin, CancelAdmin):
         return purged
 
     def delete_queue(self, queue_name: QueueRef) -> None:
-        """Remove the queue with its jobs, dead letters, results, registration, pause and unique keys (ADM-3).
+        """Remove the queue with all that is of it: jobs, results, registration, pause, keys, cancels (ADM-3).
 
         Its schedules stay, as do the places and turns that its limits have given: they end with their times.
         """
@@ -60,6 +61,8 @@ class QueueAdmin(PauseAdmin, CancelAdmin):
         self.schema_registry.drop(name)
         if self.backend.capabilities.coordination:  # or they would count for a queue declared under this name
             delete_pause(self.backend.coordination, name)
+            if not self.backend.capabilities.cancel:
+                CancelRequests(self.backend.coordination, name).forget_all()
             forget_queue(self.backend.coordination, name)
 
     def dead_letters(self, queue_name: QueueRef, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from ...domain.bounds import check_name
 from ...domain.errors import InvalidInput, JobsError
-from ...ports import CancelOutcome, OrchestratorBackend
+from ...ports import CancelOutcome, JobResult, OrchestratorBackend
 from ...ports.base_classes import Closeable
 from ...ports.cancelling import outcome_of_ended
 from ..registry import QueueRef, SchemaRegistry
@@ -63,6 +63,15 @@ class CancelAdmin(Closeable):
     def _ask_in_store(self, queue: str, ids: list[str]) -> list[CancelOutcome]:
         """Ask in the coordination store, as the broker itself can't be asked (ADR 80)."""
         self.backend.counts(queue)  # which says if there is no such queue
-        ended = self.backend.results(queue, ids) if self.backend.capabilities.results else {}
-        CancelRequests(self.backend.coordination, queue).ask(id_ for id_ in ids if id_ not in ended)
+        ended = self._ends_of(queue, ids)
+        asked = [id_ for id_ in ids if id_ not in ended]
+        if asked:
+            requests = CancelRequests(self.backend.coordination, queue)
+            requests.ask(asked)
+            late = self._ends_of(queue, asked)  # those that ended meanwhile, whom nobody will meet
+            requests.forget(late)
+            ended |= late
         return [outcome_of_ended(ended[id_]) if id_ in ended else CancelOutcome.REQUESTED for id_ in ids]
+
+    def _ends_of(self, queue: str, ids: list[str]) -> dict[str, JobResult]:
+        return self.backend.results(queue, ids) if self.backend.capabilities.results else {}

@@ -1,9 +1,10 @@
 """Ends jobs that the coordination store has requests to cancel, for a broker that can't end them itself."""
 
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from time import monotonic
 
-from ...domain.errors import BackendUnavailable, JobsError
+from ...domain.errors import JobsError
 from ...ports import (
     Ack,
     Cancel,
@@ -19,6 +20,8 @@ from ..consumer_decorator import ConsumerDecorator
 from .requests import CancelRequests
 
 _OK = SettleOutcome.OK
+_AWAY_S = 10.0
+"""For how long jobs run without a question, after the store didn't answer one."""
 
 
 class CancellingConsumerBackend(ConsumerDecorator):
@@ -48,18 +51,29 @@ class CancellingConsumerBackend(ConsumerDecorator):
         """The ids of the jobs that aren't settled yet, by their receipts."""
         self._asked: set[str] = set()
         """The ids of those of them that are known to be asked for."""
+        self._away_until_s = -inf
+        """Until when the store isn't asked, as it didn't answer."""
+        self._is_interrupted = False
 
     def receive(self, max_jobs: int, timeout_s: float) -> list[Delivery]:
         give_up_s = monotonic() + timeout_s
         while deliveries := self._inner.receive(max_jobs, timeout_s):
             if wanted := self._without_cancelled(deliveries):
                 return wanted
+            if self._is_interrupted:  # a broker that has more may not see that
+                break
             timeout_s = max(0.0, give_up_s - monotonic())
+        self._is_interrupted = False
         return []
+
+    def interrupt(self) -> None:
+        self._is_interrupted = True
+        self._inner.interrupt()
 
     def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
         """Settle as the backend; what is to be cancelled isn't retried, and is no dead letter (CAN-3)."""
-        asked = self._ask([each.receipt for each in settlements if isinstance(each, Retry | Dead)])
+        # Asked for in any case, as a request may be newer than the last look, and few jobs fail.
+        asked = self._asked_for([each.receipt for each in settlements if isinstance(each, Retry | Dead)])
         sent = [self._cancel(each.receipt) if each.receipt in asked else each for each in settlements]
         settled = self._inner.settle(sent, take=take)
         self._forget(sent, settled.outcomes)
@@ -75,40 +89,47 @@ class CancellingConsumerBackend(ConsumerDecorator):
         held = [receipt for receipt, outcome in zip(receipts, outcomes, strict=True) if outcome is _OK]
         for receipt in {*receipts}.difference(held):  # it may never be settled
             self._taken.pop(receipt, None)
-        asked = self._ask(held)
+        asked = self._asked_for(held) if self._has_requests() else {}
         return [
             SettleOutcome.CANCELLED if receipt in asked else outcome
             for receipt, outcome in zip(receipts, outcomes, strict=True)
         ]
 
     def _without_cancelled(self, deliveries: list[Delivery]) -> list[Delivery]:
-        """End the jobs that are to be cancelled, and return the others."""
+        """End the jobs that are to be cancelled, and return the others. A request ends one job of its id."""
         self._taken.update((delivery.receipt, delivery.id) for delivery in deliveries)
-        asked = self._ask([delivery.receipt for delivery in deliveries])
-        if not asked:
+        if not deliveries or not self._has_requests():
             return deliveries
-        cancels = [self._cancel(receipt) for receipt in asked]
+        asked = self._asked_for([delivery.receipt for delivery in deliveries])
+        receipts = {id_: receipt for receipt, id_ in asked.items()}.values()
+        if not receipts:
+            return deliveries
+        cancels = [self._cancel(receipt) for receipt in receipts]
         try:
             self._forget(cancels, self._inner.settle(cancels).outcomes)
         except JobsError as error:  # they come again
             self.logger.warning("jobs that are to be cancelled weren't settled: %s", error)
-        for delivery in deliveries:
-            if delivery.receipt in asked:
-                self.logger.info("job %s: cancelled, not started yet", delivery.id)
-        return [delivery for delivery in deliveries if delivery.receipt not in asked]
+        for receipt in receipts:
+            self.logger.info("job %s: cancelled, not started yet", asked[receipt])
+        return [delivery for delivery in deliveries if delivery.receipt not in receipts]
 
-    def _ask(self, receipts: Sequence[str]) -> set[str]:
-        """Return the receipts of those jobs that are to be cancelled."""
-        if not receipts or not self._has_requests():
-            return set()
+    def _asked_for(self, receipts: Sequence[str]) -> dict[str, str]:
+        """Return the ids of those jobs that are to be cancelled, by their receipts."""
         ids = {receipt: self._taken[receipt] for receipt in receipts if receipt in self._taken}
+        if not ids or monotonic() < self._away_until_s:
+            return {}
         try:
             found = self._requests.among(list(ids.values()))
-        except BackendUnavailable as error:
-            self.logger.debug("nothing is known of cancelled jobs: %s", error)
-            return set()
+        except JobsError as error:
+            self._note_away(error)
+            return {}
         self._asked |= found
-        return {receipt for receipt, id_ in ids.items() if id_ in found}
+        return {receipt: id_ for receipt, id_ in ids.items() if id_ in found}
+
+    def _note_away(self, error: JobsError) -> None:
+        """Have no job wait for a store that didn't answer."""
+        self._away_until_s = monotonic() + _AWAY_S
+        self.logger.warning("for %g s, jobs run though they may be cancelled: %s", _AWAY_S, error)
 
     def _forget(self, settlements: Iterable[Settlement], outcomes: Iterable[SettleOutcome]) -> None:
         """Forget jobs that were settled, and the requests of those that have ended."""
@@ -124,8 +145,8 @@ class CancellingConsumerBackend(ConsumerDecorator):
             self._asked -= ended
             try:
                 self._requests.forget(ended)
-            except BackendUnavailable as error:  # they are kept for a while
-                self.logger.debug("requests to cancel jobs aren't forgotten: %s", error)
+            except JobsError as error:  # they are kept for a while
+                self._note_away(error)
 
     def _cancel(self, receipt: str) -> Cancel:
         return Cancel(receipt, self._result_ttl_s)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from ...ports import CoordinationStore
-from .announcements import announce
+from .announcements import announce, key_of
 
 _PREFIX = "cancel-requests/"
 _KEPT_S = 7 * 86_400.0
@@ -49,6 +49,16 @@ class CancelRequests:
         """
         for id_ in ids:
             self._store.delete(self._key_of(id_))
+
+    def forget_all(self) -> None:
+        """Forget all requests of the queue, as it is deleted.
+
+        Raises:
+            BackendUnavailable: the store is away.
+        """
+        for key in self._store.scan(self._key_of("")):
+            self._store.delete(key)
+        self._store.delete(key_of(self._queue))
 
     def _key_of(self, job_id: str) -> str:
         return f"{_PREFIX}{self._queue}/{job_id}"

@@ -151,9 +151,8 @@ class PauseWatch:
         """Note for which of the queues cancellations are announced, and for which since the last look."""
         with self._lock:
             self._cancelling |= {queue for queue in versions if self._announced.get(queue) != versions[queue]}
-            for queue in queues:
-                self._announced.pop(queue, None)
-            self._announced |= versions
+            others = {queue: at for queue, at in self._announced.items() if queue not in queues}
+            self._announced = others | versions  # at once, as others read it without the lock
 
     def look_safely(self) -> None:
         """Do as :meth:`look`; a fault of an adapter is logged."""

@@ -24,9 +24,22 @@ from mindtrace.jobs import (
     Unique,
 )
 from mindtrace.jobs.application.cancelling import requests
+from mindtrace.jobs.application.cancelling.consumer_backend import CancellingConsumerBackend
 from mindtrace.jobs.application.pausing import watch
-from mindtrace.jobs.domain.errors import BackendUnavailable, QueueNotFound, UnsupportedCapability
-from mindtrace.jobs.ports import CoordinationStore
+from mindtrace.jobs.domain.errors import (
+    AccessDenied,
+    BackendUnavailable,
+    QueueNotFound,
+    UnsupportedCapability,
+)
+from mindtrace.jobs.ports import (
+    ConsumerBackend,
+    CoordinationStore,
+    Delivery,
+    Settled,
+    Settlement,
+    SettleOutcome,
+)
 
 LONG_S = 60.0
 CANCELLED, REQUESTED, TOO_LATE = CancelOutcome.CANCELLED, CancelOutcome.REQUESTED, CancelOutcome.TOO_LATE
@@ -194,13 +207,11 @@ def test_a_job_that_fails_before_its_consumer_is_told_isnt_retried(
         assert worker.may_end.wait(LONG_S)
         raise ValueError("broken")
 
-    monkeypatch.setattr(watch.PauseWatch, "has_cancels", lambda *_: True)
+    monkeypatch.setattr(watch, "LOOK_S", 5.0)
     worker = running(Worker(end))
     job_id = jobs.publish("points", Point())
     assert worker.started.acquire(timeout=LONG_S)
-    with monkeypatch.context() as patch:
-        patch.setattr(requests, "announce", lambda *_, **__: None)
-        jobs.cancel("points", job_id)
+    jobs.cancel("points", job_id)
     worker.may_end.set()
 
     expect_cancelled(jobs, job_id)
@@ -245,16 +256,124 @@ def test_where_nothing_was_cancelled_nobody_looks(
     assert len(run_all(jobs, Worker()).ran) == 10
 
 
-def test_jobs_run_while_the_store_is_away(jobs: Orchestrator, monkeypatch: pytest.MonkeyPatch) -> None:
-    job_id = jobs.publish("points", Point(x=1))
-    jobs.cancel("points", job_id)
+@pytest.mark.parametrize("error", [BackendUnavailable("no store answers"), AccessDenied("not yours")])
+def test_jobs_run_while_the_store_is_away(
+    jobs: Orchestrator, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """None waits for it but the first."""
+    ids = [jobs.publish("points", Point(x=x)) for x in range(3)]
+    jobs.cancel("points", ids[0])
+    asked: list[object] = []
 
-    def away(*_: object) -> set[str]:
-        raise BackendUnavailable("no store answers")
+    def away(*args: object) -> set[str]:
+        asked.append(args)
+        raise error
 
     monkeypatch.setattr(requests.CancelRequests, "among", away)
+    worker = Worker()
+    worker.connect(jobs, prefetch=1)
+    worker.consume_until_empty()
+    worker.close()
 
-    assert run_all(jobs, Worker()).ran == [1]
+    assert worker.ran == [0, 1, 2]
+    assert len(asked) == 1
+
+
+def test_an_idle_consumer_looks_before_a_job_starts(
+    jobs: Orchestrator, running: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is idle it hardly looks, and the job comes long after its cancel."""
+    monkeypatch.setattr(watch, "LOOK_S", 0.2)
+    worker = running(Worker())
+    assert jobs.publish("points", Point(x=1))
+    assert worker.started.acquire(timeout=LONG_S)
+    job_id = jobs.publish("points", Point(x=2), delay_s=0.5)
+
+    jobs.cancel("points", job_id)
+
+    expect_cancelled(jobs, job_id)
+    assert worker.ran == [1]
+
+
+def test_requests_go_with_their_queue(jobs: Orchestrator) -> None:
+    jobs.cancel_batch("points", ["a", "b"])
+    assert requests_of(jobs) == ["a", "b"]
+
+    jobs.delete_queue("points")
+
+    assert jobs.backend.coordination.scan("") == {}
+
+
+def test_a_request_for_no_job_or_for_ended_ones_is_not_kept(jobs: Orchestrator) -> None:
+    job_id = jobs.publish("points", Point())
+    run_all(jobs, Worker())
+
+    assert jobs.cancel_batch("points", []) == []
+    assert jobs.cancel("points", job_id) is TOO_LATE
+
+    assert jobs.backend.coordination.scan("cancel") == {}
+
+
+class Endless(ConsumerBackend):
+    """Has ever more jobs of one id."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()
+        self.batch = batch
+        self.received = 0
+        self.settled: list[Settlement] = []
+        self.on_receive: Callable[[], None] = lambda: None
+
+    @property
+    def lease_s(self) -> float | None:
+        return None
+
+    def receive(self, max_jobs: int, timeout_s: float) -> list[Delivery]:
+        self.on_receive()
+        self.received += self.batch
+        receipts = range(self.received - self.batch, self.received)
+        return [Delivery("job", b"{}", str(receipt), 1, 1, 0, None) for receipt in receipts]
+
+    def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
+        self.settled += settlements
+        return Settled([SettleOutcome.OK] * len(settlements), [])
+
+    def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
+        return [SettleOutcome.OK] * len(receipts)
+
+    def interrupt(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_interrupt_ends_a_receive_that_only_drops_jobs(jobs: Orchestrator) -> None:
+    """RabbitMQ looks for it only where no job comes."""
+    inner, asked = Endless(1), requests.CancelRequests(jobs.backend.coordination, "points")
+    backend = CancellingConsumerBackend(inner, asked, lambda: True, 60.0)
+
+    def ask() -> None:
+        asked.ask(["job"])
+        if inner.received == 5:
+            backend.interrupt()
+
+    inner.on_receive = ask
+
+    assert backend.receive(1, LONG_S) == []
+    assert len(inner.settled) == 6
+
+
+def test_a_request_ends_one_job(jobs: Orchestrator) -> None:
+    """A second of the same id is another one, on a broker that takes an id twice."""
+    inner, asked = Endless(3), requests.CancelRequests(jobs.backend.coordination, "points")
+    backend = CancellingConsumerBackend(inner, asked, lambda: True, 60.0)
+    asked.ask(["job"])
+
+    deliveries = backend.receive(3, LONG_S)
+
+    assert len(deliveries) == 2
+    assert len(inner.settled) == 1
 
 
 def test_a_request_that_couldnt_be_noted_is_told(jobs: Orchestrator, monkeypatch: pytest.MonkeyPatch) -> None:
