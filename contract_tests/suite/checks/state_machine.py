@@ -146,12 +146,14 @@ class QueueMachine(RuleBasedStateMachine):
         return self.model.in_state(State.READY, State.DELAYED, State.IN_FLIGHT, State.DEAD)
 
     @precondition(lambda self: self.capabilities.dedupe and self.filled)
-    @rule(which=PLACES)
-    def publish_again(self, which: int) -> None:
-        """Publish an id that is still live, through the other client."""
-        for job in picked(self.live_jobs(), which):
-            (outcome,) = self.other.publish(_NAME, [job.message])
-            demand("PUB-5", outcome.status is PublishStatus.DUPLICATE, f"live {job.id} was {outcome.status}")
+    @rule()
+    def publish_again(self) -> None:
+        """Publish all ids that are still live, in whatever state, through the other client."""
+        live = self.live_jobs()
+        outcomes = self.other.publish(_NAME, [job.message for job in live])
+        for job, outcome in zip(live, outcomes, strict=True):
+            is_known = outcome.status is PublishStatus.DUPLICATE
+            demand("PUB-5", is_known, f"{job.id}, which is {job.state.name}, was {outcome.status}")
 
     # -- delivering -------------------------------------------------------------------------------
 
