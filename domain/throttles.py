@@ -109,10 +109,11 @@ class Limit:
 
 def _value_of(payload: BaseModel, name: str) -> Any:
     """Return the value of a field; None if a model that may have any field lacks it."""
-    extra = payload.__pydantic_extra__  # first: of a field such as "copy", an attribute is the method
-    if extra is not None and name in extra:
-        return extra[name]
-    return getattr(payload, name, None) if name in type(payload).__pydantic_fields__ else None
+    fields = payload.__dict__  # not getattr: of an extra field such as "copy", that is the method
+    if name in fields:
+        return fields[name]
+    extra = payload.__pydantic_extra__
+    return None if extra is None else extra.get(name)
 
 
 def _key(*values: Any) -> str:
