@@ -175,6 +175,16 @@ def test_a_publish_that_was_answered_unknown_makes_no_second_job(
     assert later.status is PublishStatus.ACCEPTED
 
 
+def test_that_a_request_was_not_carried_out_is_answered_as_often_as_it_is_asked(
+    postgresql_address: Address, namespace: str
+) -> None:
+    """Or what was answered unknown, and then failed as it was repeated, would be a duplicate of no job."""
+    with client_of(postgresql_address, namespace) as client:
+        client.declare(Queue("jobs"))
+
+        assert [client._publisher._was_carried_out(4711) for _ in range(3)] == [False] * 3
+
+
 @pytest.mark.parametrize("end", [Ack, "retry", "dead", "later", Release], ids=str)
 def test_a_settlement_whose_answer_is_lost_is_carried_out_once(
     behind_a_proxy: tuple[Proxy, PostgreSQLClient], end: object

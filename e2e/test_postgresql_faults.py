@@ -151,7 +151,7 @@ def test_idle_killers_end_connections_and_nobody_is_alarmed(
 
 
 def is_told_to_raise_it(client: PostgreSQLClient) -> bool:
-    """Whether a publish that is cancelled each time says how to help; one whose last try is cut short can't."""
+    """Whether a publish that is cancelled each time says how to help; cut short at its last try, it can't."""
     try:
         (outcome,) = client.publish("jobs", [Message("c", b"{}")])
     except BackendUnavailable as error:

@@ -194,7 +194,7 @@ class Publisher:
         ]
 
     def _was_carried_out(self, token: int) -> bool:
-        answer = self._session.run(self._statements.resolve, [int8(token)], queue="")
+        answer = self._session.run(self._statements.was_carried_out, [int8(token)], queue="")
         return answer.value(0, 0) == TRUE
 
 

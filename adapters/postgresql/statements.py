@@ -27,7 +27,7 @@ class Statements:
         self.redrive_or_discard = _call(schema, "redrive_or_discard", 5)
         self.delete_queue = _call(schema, "delete_queue", 1)
         self.drop_deleted = _call(schema, "drop_deleted", 1)
-        self.resolve = _call(schema, "resolve", 1)
+        self.was_carried_out = _call(schema, "was_carried_out", 1)
         self.announce_caller = _call(schema, "announce_caller", 1)
         self.publish_guarded = _call(schema, "publish_guarded", 12)
         self.get_records = _call(schema, "get_records", 1)
