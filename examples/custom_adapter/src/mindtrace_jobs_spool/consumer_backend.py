@@ -8,7 +8,7 @@ from secrets import token_hex
 from time import monotonic
 
 from mindtrace.jobs.domain.errors import Closed, QueueNotFound
-from mindtrace.jobs.ports import ConsumerBackend, Delivery, Settled, Settlement, SettleOutcome
+from mindtrace.jobs.ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
 
 from . import transitions
 from .change_notifier import ChangeNotifier
@@ -128,8 +128,8 @@ class SpoolConsumerBackend(ConsumerBackend):
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            for name in self._held.values():
-                transitions.release(self._folder, name)
+            for receipt, name in self._held.items():
+                transitions.settle(self._folder, name, Release(receipt))  # not what its lease has lost
             self._held.clear()
         self._notifier.notify()
 
