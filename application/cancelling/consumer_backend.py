@@ -71,7 +71,7 @@ class CancellingConsumerBackend(ConsumerDecorator):
         self._inner.interrupt()
 
     def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
-        """Settle as the backend; what is to be cancelled isn't retried, and is no dead letter (CAN-3)."""
+        """Settle as the backend. A cancelled job isn't retried, and is no dead letter (CAN-3)."""
         # Asked for in any case, as a request may be newer than the last look, and few jobs fail.
         asked = self._asked_for([each.receipt for each in settlements if isinstance(each, Retry | Dead)])
         sent = [self._cancel(each.receipt) if each.receipt in asked else each for each in settlements]
@@ -145,7 +145,7 @@ class CancellingConsumerBackend(ConsumerDecorator):
             self._asked -= ended
             try:
                 self._requests.forget(ended)
-            except JobsError as error:  # they are kept for a while
+            except JobsError as error:  # the store drops the requests itself, after some days
                 self._note_away(error)
 
     def _cancel(self, receipt: str) -> Cancel:
