@@ -1,6 +1,7 @@
 """The contract, on a real Redis."""
 
 import re
+import secrets
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +96,20 @@ def refuse_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 globals().update(contract_suite(RedisHarness))
+
+
+def test_queues_are_listed_that_the_server_finds_in_several_steps() -> None:
+    """It looks at a thousand keys a step; whoever shares the server may have any number."""
+    harness = RedisHarness()
+    namespace = f"many-{secrets.token_hex(6)}"
+    keys = {f"mtj:{{{namespace}/*}}:{number}".encode(): "" for number in range(3000)}
+    harness.admin.mset(keys)
+    try:
+        with harness.make(namespace) as client:
+            client.declare(Queue("looks"))
+            assert client.queues() == [Queue("looks")]
+    finally:
+        harness.destroy(namespace)
 
 
 # -- least privilege ------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from ...domain.queue import Queue
 from ..shared.chunks import in_chunks
 from ..shared.records import parse_progress, parse_queue
 from .requests import CHUNK_JOBS, RemoteQueue
-from .transport import Argument, RetryingConnection, as_text
+from .transport import RetryingConnection, as_text
 
 _SCANNED = 1000
 """How many keys the server looks at in one step, between which it serves others."""
@@ -37,11 +37,12 @@ def find_queues(redis: RetryingConnection, namespace: str) -> list[tuple[bytes, 
     keys: set[bytes] = set()
     count = str(_SCANNED)
     with redis.outages():
-        cursor: Argument = "0"
+        cursor = "0"
         while True:
-            cursor, found = redis.command("SCAN", cursor, "MATCH", pattern, "COUNT", count, "TYPE", "hash")
+            position, found = redis.command("SCAN", cursor, "MATCH", pattern, "COUNT", count, "TYPE", "hash")
             keys.update(found)
-            if int(cursor) == 0:
+            cursor = str(position)  # the driver makes a number of it
+            if cursor == "0":
                 break
         kinds = {key: redis.command("HGET", key, "kind") for key in keys}
     return [(key[len(start) : -len(end)], kinds[key]) for key in sorted(keys) if kinds[key]]
