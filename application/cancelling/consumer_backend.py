@@ -16,7 +16,7 @@ from ...ports import (
     Settlement,
     SettleOutcome,
 )
-from ..consumer_decorator import ConsumerDecorator
+from ..consumer_filter import ConsumerFilter
 from .requests import CancelRequests
 
 _OK = SettleOutcome.OK
@@ -24,7 +24,7 @@ _AWAY_S = 10.0
 """For how long jobs run without a question, after the store didn't answer one."""
 
 
-class CancellingConsumerBackend(ConsumerDecorator):
+class CancellingConsumerBackend(ConsumerFilter):
     """Passes on no job that is to be cancelled, and tells of those that run (ADR 80).
 
     While the store is away, jobs run as if nobody had cancelled any.
@@ -53,22 +53,6 @@ class CancellingConsumerBackend(ConsumerDecorator):
         """The ids of those of them that are known to be asked for."""
         self._away_until_s = -inf
         """Until when the store isn't asked, as it didn't answer."""
-        self._is_interrupted = False
-
-    def receive(self, max_jobs: int, timeout_s: float) -> list[Delivery]:
-        give_up_s = monotonic() + timeout_s
-        while deliveries := self._inner.receive(max_jobs, timeout_s):
-            if wanted := self._without_cancelled(deliveries):
-                return wanted
-            if self._is_interrupted:  # a broker that has more may not see that
-                break
-            timeout_s = max(0.0, give_up_s - monotonic())
-        self._is_interrupted = False
-        return []
-
-    def interrupt(self) -> None:
-        self._is_interrupted = True
-        self._inner.interrupt()
 
     def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
         """Settle as the backend. A cancelled job isn't retried, and is no dead letter (CAN-3)."""
@@ -81,7 +65,7 @@ class CancellingConsumerBackend(ConsumerDecorator):
             SettleOutcome.CANCELLED if each.receipt in asked and outcome is SettleOutcome.OK else outcome
             for each, outcome in zip(settlements, settled.outcomes, strict=True)
         ]
-        return Settled(outcomes, self._without_cancelled(settled.deliveries))
+        return Settled(outcomes, self._keep(settled.deliveries))
 
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
         """Extend as the backend, and say which jobs are to be cancelled (CAN-2)."""
@@ -95,8 +79,8 @@ class CancellingConsumerBackend(ConsumerDecorator):
             for receipt, outcome in zip(receipts, outcomes, strict=True)
         ]
 
-    def _without_cancelled(self, deliveries: list[Delivery]) -> list[Delivery]:
-        """End the jobs that are to be cancelled, and return the others. A request ends one job of its id."""
+    def _keep(self, deliveries: list[Delivery]) -> list[Delivery]:
+        # A request ends one job of its id.
         self._taken.update((delivery.receipt, delivery.id) for delivery in deliveries)
         if not deliveries or not self._has_requests():
             return deliveries

@@ -26,12 +26,13 @@ def freeing_keys(
     if schema.unique is None or not backend.capabilities.coordination:
         return consumer
     records = UniqueRecords(backend, queue, schema)
-    if schema.unique.replaces:
-        from .replaced_jobs import ReplacingConsumerBackend  # here, as few schemas are of this kind
+    freeing = UniqueConsumerBackend(consumer, records)
+    if not schema.unique.replaces:
+        return freeing
+    from .replaced_jobs import ReplacingConsumerBackend  # here, as few schemas are of this kind
 
-        result_ttl_s = schema.result_ttl_s if backend.capabilities.results else None
-        return ReplacingConsumerBackend(consumer, records, result_ttl_s)
-    return UniqueConsumerBackend(consumer, records)
+    result_ttl_s = schema.result_ttl_s if backend.capabilities.results else None
+    return ReplacingConsumerBackend(freeing, records, result_ttl_s)
 
 
 class UniqueConsumerBackend(ConsumerDecorator):
@@ -56,16 +57,16 @@ class UniqueConsumerBackend(ConsumerDecorator):
     def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
         settled = self._inner.settle(settlements, take=take)
         self._note(settled.deliveries)
-        ended = {}
+        ended = []
         for settlement, outcome in zip(settlements, settled.outcomes, strict=True):
             if outcome is SettleOutcome.REFUSED:  # it is held still
                 continue
             delivery = self._taken.pop(settlement.receipt, None)
             ends = isinstance(settlement, Ack | Dead | Cancel) or outcome is SettleOutcome.CANCELLED
             if delivery is not None and ends and outcome is not SettleOutcome.LOST:
-                ended[delivery.id] = delivery
+                ended.append(delivery)
         if ended:
-            self._records.free(self._keys_of(list(ended.values())))
+            self._records.free(self._records.keys_of(ended))
         return settled
 
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
@@ -77,13 +78,3 @@ class UniqueConsumerBackend(ConsumerDecorator):
 
     def _note(self, deliveries: Sequence[Delivery]) -> None:
         self._taken.update((delivery.receipt, delivery) for delivery in deliveries)
-
-    def _keys_of(self, deliveries: Sequence[Delivery]) -> dict[str, str]:
-        """Return the keys of jobs by their ids."""
-        keys = {}
-        for delivery in deliveries:
-            try:
-                keys[delivery.id] = self._records.key_of(delivery.body)
-            except (ValueError, KeyError, TypeError):  # no envelope, so no publish of ours gave it a key
-                self.logger.debug("job %s has no key", delivery.id)
-        return keys

@@ -1,12 +1,22 @@
 """The records of unique jobs: which job has a key, and whether it still does."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
+from contextlib import suppress
 from time import monotonic, sleep
 from typing import Any
 
 from ...domain import JobSchema
 from ...domain.errors import JobsError, UnsupportedCapability
-from ...ports import ABSENT, CoordinationStore, Guard, JobStatus, Message, OrchestratorBackend, Record
+from ...ports import (
+    ABSENT,
+    CoordinationStore,
+    Delivery,
+    Guard,
+    JobStatus,
+    Message,
+    OrchestratorBackend,
+    Record,
+)
 from ..guarded_publish import claim_of
 from .record import Replaced, UniqueRecord, key_of, mark_of, prefix_of, prefix_of_marks
 
@@ -85,6 +95,14 @@ class UniqueRecords:
     def key_of(self, body: bytes) -> str:
         """Return the key of a job's record, from its encoded payload."""
         return key_of(self._queue, self._schema, body)
+
+    def keys_of(self, deliveries: Iterable[Delivery]) -> dict[str, str]:
+        """Return the keys of jobs by their ids."""
+        keys = {}
+        for delivery in deliveries:
+            with suppress(ValueError, KeyError, TypeError):  # no envelope: no publish of ours gave it a key
+                keys[delivery.id] = self.key_of(delivery.body)
+        return keys
 
     def get(self, keys: list[str]) -> dict[str, Record]:
         """Return the records of these keys; as of :meth:`CoordinationStore.get`."""
