@@ -28,10 +28,12 @@ class PausableConsumerBackend(ConsumerDecorator):
         self._is_interrupted = False
         """Whether a ``receive`` that waits for the end of a pause is to return."""
         self.is_paused = False
+        self._is_closed = False
 
     def pause(self) -> None:
         """Take no job from now on; this waits for nothing. Jobs that are being taken still come."""
-        self.is_paused = True
+        with self._changed:
+            self.is_paused = not self._is_closed
 
     def end_receive(self) -> None:
         """Make a ``receive`` return that was called before it was paused."""
@@ -71,7 +73,9 @@ class PausableConsumerBackend(ConsumerDecorator):
         self._inner.interrupt()
 
     def close(self) -> None:
-        self.resume()  # or a thread would wait here for a consumer that is closed
+        with self._changed:
+            self._is_closed = True  # or a look at the pauses would have a thread wait here for ever
+        self.resume()
         self._inner.close()
 
     def _wait_until_resumed(self, timeout_s: float) -> float | None:

@@ -453,3 +453,14 @@ def test_an_interrupt_ends_the_wait_of_a_paused_consumer(
     backend.resume()
     assert len(backend.receive(1, LONG_S)) == 1
     backend.close()
+
+
+def test_a_pause_that_is_seen_as_a_consumer_closes_has_nobody_wait(
+    client: LocalClient, orchestrator: Orchestrator
+) -> None:
+    backend = PausableConsumerBackend(client.open_consumer(QUEUE), lambda: None)
+    backend.pause()
+    backend.close()
+    backend.pause()
+    with pytest.raises(Closed):
+        backend.receive(1, LONG_S)
