@@ -12,6 +12,7 @@ from ...ports import ConsumerBackend, Delivery, Place, Release, Settled, Settlem
 from ..consumer_decorator import ConsumerDecorator
 from .backoff import Backoff
 from .held_job import HeldJob
+from .held_jobs import HeldJobs
 from .outage import StoreOutage
 from .pending_releases import PendingReleases
 from .places import Places
@@ -66,10 +67,8 @@ class LimitedConsumerBackend(ConsumerDecorator):
         self._clock = clock
         lease_s = backend.lease_s
         self._renewed_after_s = _CHECKED_S if lease_s is None else lease_s * _RENEWED_AFTER
-        self._lock = threading.Lock()
         self._extending = threading.Lock()
-        self._held: dict[str, HeldJob] = {}
-        """The jobs that wait here, by receipt, in the order in which they came."""
+        self._held = HeldJobs()
         self._running = None if places is None else RunningPlaces(places, lease_is_connection=lease_s is None)
         self._releases = PendingReleases(backend)
         self._wake = threading.Event()
@@ -124,8 +123,7 @@ class LimitedConsumerBackend(ConsumerDecorator):
     def _take_ready(self, max_jobs: int, left_s: float) -> list[Delivery]:
         """Return the jobs that may run; reserve turns for others that may within ``left_s`` seconds."""
         self._renew_held()
-        with self._lock:
-            jobs = list(self._held.values())
+        jobs = self._held.all()
         if not jobs:
             return []
         self._ask_for_places(jobs)
@@ -187,8 +185,7 @@ class LimitedConsumerBackend(ConsumerDecorator):
 
     def _pass_on(self, jobs: list[HeldJob]) -> list[Delivery]:
         """Hold these jobs no longer; another thread may have released some."""
-        with self._lock:
-            passed_on = [job for job in jobs if self._held.pop(job.receipt, None) is not None]
+        passed_on = self._held.take([job.receipt for job in jobs])
         if self._running is not None:
             self._running.add({job.receipt: job.place for job in passed_on if job.place is not None})
         return [job.delivery for job in passed_on]
@@ -205,8 +202,7 @@ class LimitedConsumerBackend(ConsumerDecorator):
         try:
             deliveries = self._inner.receive(room, 0.0 if self._wake.is_set() else wait_s)
         except QueueNotFound:
-            with self._lock:
-                self._held.clear()
+            self._held.clear()
             raise
         finally:
             self._is_receiving = False
@@ -216,8 +212,7 @@ class LimitedConsumerBackend(ConsumerDecorator):
     def _changes_in_s(self) -> float:
         """In how many seconds something changes of which nobody tells."""
         now, moments = self._clock(), [inf]
-        with self._lock:
-            jobs = list(self._held.values())
+        jobs = self._held.all()
         if jobs:  # at least as often, as leases must be extended, and the store may be back
             moments = [now + _LONGEST_ASK_S]
             if any(not job.has_place for job in jobs) and not self._outage.is_on:
@@ -231,9 +226,9 @@ class LimitedConsumerBackend(ConsumerDecorator):
         """Return how many jobs to take."""
         if self._is_closed:
             return max_jobs  # the backend says so
-        with self._lock:
-            waiting = sum(not job.has_place for job in self._held.values())
-            at_hand = len(self._held) - waiting
+        jobs = self._held.all()
+        waiting = sum(not job.has_place for job in jobs)
+        at_hand = len(jobs) - waiting
         if self._places is not None and self._places.are_contended:
             max_jobs = min(max_jobs, self._at_once)
         room = max_jobs - at_hand
@@ -271,8 +266,7 @@ class LimitedConsumerBackend(ConsumerDecorator):
             for job in jobs:
                 job.place = places.place_of(job.delivery)
                 job.has_place = job.place is None
-        with self._lock:
-            self._held.update({job.receipt: job for job in jobs})
+        self._held.add(jobs)
         return []
 
     # -- settling ---------------------------------------------------------------------------------
@@ -287,12 +281,11 @@ class LimitedConsumerBackend(ConsumerDecorator):
         if places is None or running is None or not settlements:
             return None
         ended, delayed = running.end(settlements)
-        with self._lock:
-            passes_on = passes_on and all(job.has_place for job in self._held.values())
         if not (ended or delayed):
             return None
         spare = None
-        if passes_on and places.may_pass_on and not self._outage.is_on:
+        passes_on = passes_on and places.may_pass_on and not self._outage.is_on
+        if passes_on and all(job.has_place for job in self._held.all()):
             spare = SparePlaces(places, self._outage, ended)
             ended = spare.to_leave
         self._leave(ended, delayed)
@@ -307,9 +300,8 @@ class LimitedConsumerBackend(ConsumerDecorator):
 
     def _release(self, releases: list[Release]) -> None:
         """Release held jobs; what fails is sent again with the next settlements."""
-        with self._lock:
-            jobs = [job for each in releases if (job := self._held.pop(each.receipt, None)) is not None]
-            self._releases.add(releases)
+        jobs = self._held.take([each.receipt for each in releases])
+        self._releases.add(releases)
         if self._running is not None:
             self._leave(self._running.release(jobs))
         self._settle([], 0)
@@ -336,21 +328,9 @@ class LimitedConsumerBackend(ConsumerDecorator):
         """Extend the leases of these jobs, and of those that are held; the lost ones are held no longer."""
         with self._extending:
             now = self._clock()
-            with self._lock:
-                held = list(self._held)
-            asked = [*receipts, *held]
+            asked = [*receipts, *self._held.receipts()]
             outcomes = dict(zip(asked, self._inner.extend(asked), strict=True))
-            cancelled: list[HeldJob] = []
-            with self._lock:
-                for receipt in held:
-                    if receipt not in self._held:
-                        continue
-                    if outcomes[receipt] is SettleOutcome.OK:
-                        self._held[receipt].renewed_s = now
-                    elif outcomes[receipt] is SettleOutcome.CANCELLED:
-                        cancelled.append(self._held.pop(receipt))
-                    else:
-                        del self._held[receipt]
+            cancelled = self._held.note_extended(outcomes, now)
         if self._running is not None:
             self._running.lose([each for each in receipts if outcomes[each] is SettleOutcome.LOST])
         if cancelled:
@@ -364,9 +344,8 @@ class LimitedConsumerBackend(ConsumerDecorator):
 
     def _renew_held(self) -> None:
         """Extend the leases of held jobs if it is time."""
-        with self._lock:
-            first = next(iter(self._held.values()), None)
-        if first is not None and self._clock() - first.renewed_s >= self._renewed_after_s:
+        held = self._held.all()
+        if held and self._clock() - held[0].renewed_s >= self._renewed_after_s:
             self._extend([])
 
     # -- passed on --------------------------------------------------------------------------------
@@ -379,8 +358,7 @@ class LimitedConsumerBackend(ConsumerDecorator):
     def release_ahead(self) -> None:
         """Release the held jobs too; they keep their positions in line."""
         self._inner.release_ahead()  # first, or the broker would send here again what is released now
-        with self._lock:
-            receipts = list(self._held)
+        receipts = self._held.receipts()
         if receipts and not self._is_closed:
             self._release([Release(receipt) for receipt in receipts])
 

@@ -385,7 +385,7 @@ def test_a_turn_that_was_missed_is_lost(broker: Broker) -> None:
     consumer.settle(acks(consumer.receive(1, 0.0)))
     waiting = threading.Thread(target=consumer.receive, args=(1, 60.0))
     waiting.start()
-    while not any(job.turn_s is not None for job in list(consumer._held.values())):
+    while not any(job.turn_s is not None for job in consumer._held.all()):
         assert waiting.is_alive()
     consumer.interrupt()
     waiting.join(60)

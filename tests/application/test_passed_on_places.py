@@ -162,7 +162,7 @@ def test_a_job_that_is_refused_waits_in_its_own_name() -> None:
     consumer = broker.consumer(at_once=4)
     jobs = consumer.settle(acks(consumer.receive(1, 0.0)), take=4).deliveries
     assert numbers(jobs) == [1, 2, 3]
-    (waiting,) = (job for job in consumer._held.values())
+    (waiting,) = consumer._held.all()
     assert waiting.place is not None
     assert waiting.place.holder == f"{waiting.delivery.id}/1/0"
     assert held(broker, 3) == 3

@@ -1,0 +1,56 @@
+"""The jobs that a consumer holds until its limits let them start."""
+
+import threading
+from collections.abc import Iterable, Mapping
+
+from ...ports import SettleOutcome
+from .held_job import HeldJob
+
+
+class HeldJobs:
+    """Jobs by their receipts, in the order in which they came. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: dict[str, HeldJob] = {}
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def all(self) -> list[HeldJob]:
+        """Return those that are held now."""
+        with self._lock:
+            return list(self._jobs.values())
+
+    def receipts(self) -> list[str]:
+        """Return their receipts."""
+        with self._lock:
+            return list(self._jobs)
+
+    def add(self, jobs: Iterable[HeldJob]) -> None:
+        """Hold jobs, behind the others."""
+        with self._lock:
+            self._jobs.update({job.receipt: job for job in jobs})
+
+    def take(self, receipts: Iterable[str]) -> list[HeldJob]:
+        """Hold these no longer; return those that no other thread had taken before."""
+        with self._lock:
+            return [job for each in receipts if (job := self._jobs.pop(each, None)) is not None]
+
+    def note_extended(self, outcomes: Mapping[str, SettleOutcome], now: float) -> list[HeldJob]:
+        """Note whose lease was extended; hold the others no longer, and return those to be cancelled."""
+        cancelled: list[HeldJob] = []
+        with self._lock:
+            for receipt in [each for each in self._jobs if each in outcomes]:
+                if outcomes[receipt] is SettleOutcome.OK:
+                    self._jobs[receipt].renewed_s = now
+                    continue
+                job = self._jobs.pop(receipt)
+                if outcomes[receipt] is SettleOutcome.CANCELLED:
+                    cancelled.append(job)
+        return cancelled
+
+    def clear(self) -> None:
+        """Hold none."""
+        with self._lock:
+            self._jobs.clear()
