@@ -1,4 +1,4 @@
-"""The leases of one consumer of a queue in memory."""
+"""The leases of the consumers of a queue in memory."""
 
 from collections.abc import Callable, Sequence
 from itertools import takewhile
@@ -86,3 +86,44 @@ class LeaseTable:
         """End all leases: the queue was deleted."""
         self._receipts.lose(self.held)
         self.held.clear()
+
+
+class LeaseTables:
+    """The lease tables of a queue's consumers. The caller holds the queue's lock."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, LeaseTable] = {}
+        self.next_expiry = inf
+        """No lease ends before this; it may be too early, never too late."""
+
+    def __len__(self) -> int:
+        """How many consumers are open."""
+        return len(self._tables)
+
+    @property
+    def in_flight(self) -> int:
+        """How many jobs are leased."""
+        return sum(len(table.held) for table in self._tables.values())
+
+    def add(self, table: LeaseTable) -> None:
+        """Add the table of a consumer that was opened."""
+        self._tables[table.name] = table
+
+    def remove(self, table: LeaseTable) -> None:
+        """Remove the table of a consumer that is closed."""
+        self._tables.pop(table.name, None)
+
+    def leased(self) -> dict[str, StoredJob]:
+        """Return all leased jobs by their ids."""
+        return {job.id: job for table in self._tables.values() for job in table.held.values()}
+
+    def expire(self, now: float) -> list[StoredJob]:
+        """End the leases whose time is over, and return their jobs."""
+        expired = [job for table in self._tables.values() for job in table.expire(now)]
+        self.next_expiry = min((table.first_expiry for table in self._tables.values()), default=inf)
+        return expired
+
+    def lose_all(self) -> None:
+        """End all leases: the queue was deleted."""
+        for table in self._tables.values():
+            table.lose_all()

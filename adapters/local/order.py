@@ -129,16 +129,6 @@ class PriorityOrder:
         raise IndexError("no job is ready")
 
 
-def remove_delayed(delayed: list[tuple[float, int, StoredJob]], job: StoredJob) -> bool:
-    """Take a job out of a heap of those that are yet to be due; tell whether it was there."""
-    entry = next((entry for entry in delayed if entry[2] is job), None)
-    if entry is None:
-        return False
-    delayed.remove(entry)
-    heapify(delayed)
-    return True
-
-
 def _remove(
     job: StoredJob,
     rank: int,

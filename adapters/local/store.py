@@ -7,8 +7,6 @@ consumer's lease table) or *dead*. ``_live`` knows the waiting and the leased by
 import itertools
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from heapq import heappop, heappush
-from math import inf
 from time import monotonic
 from typing import Self
 
@@ -40,9 +38,10 @@ from ..shared.error_messages import consumer_closed
 from ..shared.records import MAX_HISTORY
 from .clock import Clock
 from .dead_letters import DeadLetters
+from .delayed import DelayedJobs
 from .end_notifier import EndNotifier
-from .leases import LeaseTable
-from .order import ORDERS, Order, StoredJob, remove_delayed
+from .leases import LeaseTable, LeaseTables
+from .order import ORDERS, Order, StoredJob
 from .results import Results
 
 _OK = SettleOutcome.OK
@@ -65,11 +64,9 @@ class QueueStore:
         self._ends = EndNotifier(self._lock, clock)
         self._receivers_waiting = 0
         self._order: Order = ORDERS[queue.kind]()
-        self._delayed: list[tuple[float, int, StoredJob]] = []
+        self._delayed = DelayedJobs()
         self._live: dict[str, StoredJob] = {}
-        self._tables: dict[str, LeaseTable] = {}
-        self._next_expiry = inf
-        """No lease runs out before this; it may be too early, never too late."""
+        self._tables = LeaseTables()
         self._dead = DeadLetters()
         self._results = Results()
         self._places = itertools.count(1)
@@ -102,7 +99,7 @@ class QueueStore:
         due = now + delay_s
         if due < self._next_event() and self._receivers_waiting:
             self._changed.notify_all()
-        heappush(self._delayed, (due, job.place, job))
+        self._delayed.add(job, due)
 
     # -- delivering -------------------------------------------------------------------------------
 
@@ -110,7 +107,7 @@ class QueueStore:
         with self._lock:
             self._check_not_deleted()
             table = LeaseTable(f"{self.queue.name}-{next(_table_numbers)}", lease_s)
-            self._tables[table.name] = table
+            self._tables.add(table)
             return table
 
     def receive(self, table: LeaseTable, max_jobs: int, timeout_s: float) -> list[Delivery]:
@@ -149,32 +146,28 @@ class QueueStore:
         if count <= 0:
             return []
         lease_ends = now + table.lease_s
-        if lease_ends < self._next_expiry:
+        if lease_ends < self._tables.next_expiry:
             if lease_ends < self._next_event() and self._receivers_waiting:
                 self._changed.notify_all()
-            self._next_expiry = lease_ends
+            self._tables.next_expiry = lease_ends
         return table.grant(self._order.pop, count, lease_ends)
 
     def _sweep(self, now: float) -> None:
         """Make ready what is due and what was leased too long (DLY-1, LSE-2)."""
-        delayed = self._delayed
-        while delayed and delayed[0][0] <= now:
-            job = heappop(delayed)[2]
+        while self._delayed.first_due <= now:
+            job = self._delayed.pop()
             job.place = next(self._places)
             self._order.add(job)
-        if now >= self._next_expiry:
-            for table in self._tables.values():
-                for job in table.expire(now):
-                    if job.cancel_ttl_s is not None:
-                        self._end_cancelled(job, job.cancel_ttl_s, now)
-                        continue
-                    job.crashes += 1
-                    self._order.give_back(job)
-            self._next_expiry = min((table.first_expiry for table in self._tables.values()), default=inf)
+        for job in self._tables.expire(now) if now >= self._tables.next_expiry else ():
+            if job.cancel_ttl_s is not None:
+                self._end_cancelled(job, job.cancel_ttl_s, now)
+                continue
+            job.crashes += 1
+            self._order.give_back(job)
 
     def _next_event(self) -> float:
         """When a job may become ready without anyone's doing."""
-        return min(self._delayed[0][0], self._next_expiry) if self._delayed else self._next_expiry
+        return min(self._delayed.first_due, self._tables.next_expiry)
 
     def interrupt(self, table: LeaseTable) -> None:
         with self._lock:
@@ -188,7 +181,7 @@ class QueueStore:
             now = self._clock.now()
             self._sweep(now)  # first: a lease that is over isn't ended by this
             table.closed = True
-            self._tables.pop(table.name, None)
+            self._tables.remove(table)
             for job in table.held.values():
                 if job.cancel_ttl_s is None:
                     self._order.give_back(job)
@@ -253,7 +246,7 @@ class QueueStore:
             self._check_not_deleted()
             now = self._clock.now()
             self._sweep(now)
-            leased = self._leased()
+            leased = self._tables.leased()
             return [self._cancel_one(id_, leased.get(id_), result_ttl_s, now) for id_ in ids]
 
     def _cancel_one(
@@ -264,7 +257,7 @@ class QueueStore:
                 leased.cancel_ttl_s = result_ttl_s
             return CancelOutcome.REQUESTED
         if (job := self._live.get(job_id)) is not None:
-            if not remove_delayed(self._delayed, job):
+            if not self._delayed.remove(job):
                 self._order.remove(job)
             self._end_cancelled(job, result_ttl_s, now)
             return CancelOutcome.CANCELLED
@@ -286,7 +279,7 @@ class QueueStore:
         with self._lock:
             self._check_not_deleted()
             self._sweep(self._clock.now())
-            running = self._leased().items()
+            running = self._tables.leased().items()
             told = {id_: job.progress for id_, job in running if job.progress is not None}
         return told if ids is None else {id_: told[id_] for id_ in ids if id_ in told}
 
@@ -294,25 +287,23 @@ class QueueStore:
         with self._lock:
             self._check_not_deleted()
             self._sweep(self._clock.now())
-            in_flight = sum(len(table.held) for table in self._tables.values())
-            return QueueCounts(len(self._order), len(self._delayed), in_flight, len(self._dead))
+            return QueueCounts(len(self._order), len(self._delayed), self._tables.in_flight, len(self._dead))
 
     def purge(self) -> int:
         with self._lock:
             self._check_not_deleted()
             self._sweep(self._clock.now())
-            leased = self._leased()
+            leased = self._tables.leased()
             purged = len(self._live) - len(leased)
             self._live = leased
             self._order = ORDERS[self.queue.kind]()
-            self._delayed.clear()
+            self._delayed = DelayedJobs()
             return purged
 
     def delete(self) -> None:
         with self._lock:
             self._deleted = True
-            for table in self._tables.values():
-                table.lose_all()
+            self._tables.lose_all()
             self._changed.notify_all()
             self._ends.wake()
 
@@ -353,7 +344,7 @@ class QueueStore:
             now = self._clock.now()
             self._sweep(now)
             if job_id in self._live:
-                return JobStatus.RUNNING if job_id in self._leased() else JobStatus.WAITING
+                return JobStatus.RUNNING if job_id in self._tables.leased() else JobStatus.WAITING
             found = self._find_result(job_id, now)
             return JobStatus.UNKNOWN if found is None else JobStatus(found.status)
 
@@ -401,9 +392,6 @@ class QueueStore:
             raise consumer_closed(self.queue.name)
         self._check_not_deleted()
         return self._clock.now()
-
-    def _leased(self) -> dict[str, StoredJob]:
-        return {job.id: job for table in self._tables.values() for job in table.held.values()}
 
     def _check_not_deleted(self) -> None:
         if self._deleted:

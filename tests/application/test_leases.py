@@ -313,7 +313,7 @@ def test_a_receipt_is_good_for_one_settlement(
     store = orchestrator.backend._store("points")
 
     def settle_behind_its_back(job: Any) -> None:
-        ((receipt, _),) = next(iter(store._tables.values())).held.items()
+        ((receipt, _),) = next(iter(store._tables._tables.values())).held.items()
         assert consumer.consumer_backend.settle([Ack(receipt)]).outcomes == [SettleOutcome.OK]
 
     consumer = make_consumer(settle_behind_its_back)
