@@ -61,6 +61,7 @@ _MODULES = (
     "settling",
     "later_releases",
     "next_jobs",
+    "atomic_next_jobs",
     "retries",
     "delays",
     "long_times",

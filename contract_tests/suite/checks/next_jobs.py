@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 from ...domain import Job, Queue, QueueKind
 from ...domain.errors import BackendUnavailable, QueueNotFound
 from ...domain.then import Then
-from ...ports import Ack, ConsumerBackend, Dead, Delivery, Next, Retry, SettleOutcome
+from ...ports import Ack, ConsumerBackend, Dead, Next, Retry, SettleOutcome
 from ..app import QUEUE, Numbers, app_on
 from ..check_context import CheckContext, QueueUnderTest
 from ..modes import EVERY_MODE
@@ -18,18 +17,16 @@ from ..violation import demand
 _OK, _ALREADY, _LOST = SettleOutcome.OK, SettleOutcome.ALREADY, SettleOutcome.LOST
 _REFUSED = SettleOutcome.REFUSED
 _MANY = 1200
-_RACERS = 4
-_RACED = 40
 
 
-def _to(queue: QueueUnderTest, *ids: str, priority: int = 0, delay_s: float = 0.0) -> tuple[Next, ...]:
+def jobs_in(queue: QueueUnderTest, *ids: str, priority: int = 0, delay_s: float = 0.0) -> tuple[Next, ...]:
     """Make the next jobs of an ack: of these ids, in one queue."""
     messages = [queue.message(id_, priority=priority, delay_s=delay_s) for id_ in ids]
     return tuple(Next(queue.name, message) for message in messages)
 
 
 @contextmanager
-def _two_queues(
+def two_queues(
     context: CheckContext, kind: QueueKind = QueueKind.FIFO
 ) -> Iterator[tuple[QueueUnderTest, QueueUnderTest]]:
     """Two queues of one client: one of jobs that are acked, and one of the next, of this kind."""
@@ -50,10 +47,10 @@ def _take_all(queue: QueueUnderTest, consumer: ConsumerBackend, count: int) -> l
 @check("THEN-1", needs="then")
 def an_ack_publishes_the_next_jobs(context: CheckContext) -> None:
     """They are ready in their queues, whole and in order, and the job that was acked is done."""
-    with _two_queues(context) as (queue, following):
+    with two_queues(context) as (queue, following):
         queue.publish("job", "behind")
         consumer = queue.consumer()
-        then = (*_to(following, "b", "a"), *_to(queue, "own"), *_to(following, "c"))
+        then = (*jobs_in(following, "b", "a"), *jobs_in(queue, "own"), *jobs_in(following, "c"))
         answer = consumer.settle([Ack(queue.receive_one(consumer).receipt, b"{}", then=then)])
         demand("THEN-1", answer.outcomes == [_OK], f"an ack with next jobs was answered {answer.outcomes}")
         following.expect_counts(ready=3)
@@ -77,7 +74,7 @@ def a_job_may_be_its_own_next_one(context: CheckContext) -> None:
         queue.publish("job")
         consumer = queue.consumer()
         first = queue.receive_one(consumer)
-        queue.settle_ok(consumer, Ack(first.receipt, b"{}", then=_to(queue, "job")))
+        queue.settle_ok(consumer, Ack(first.receipt, b"{}", then=jobs_in(queue, "job")))
         queue.expect_counts(ready=1)
         again = queue.receive_one(consumer)
         seen = (again.id, again.attempt, again.number)
@@ -97,12 +94,12 @@ def an_ack_with_next_jobs_keeps_its_result(context: CheckContext) -> None:
     """The result of a job is kept as without next jobs, and so is that it had none."""
     if not context.capabilities.results:
         return
-    with _two_queues(context) as (queue, following):
+    with two_queues(context) as (queue, following):
         queue.publish("with", "without")
         consumer = queue.consumer()
         receipts = [queue.receive_one(consumer).receipt for _ in range(2)]
         pairs = zip(receipts, (b'{"total":1}', None), ("a", "b"), strict=True)
-        consumer.settle([Ack(receipt, body, then=_to(following, id_)) for receipt, body, id_ in pairs])
+        consumer.settle([Ack(receipt, body, then=jobs_in(following, id_)) for receipt, body, id_ in pairs])
         for id_, body in (("with", b'{"total":1}'), ("without", None)):
             found = queue.backend.result("jobs", id_, timeout_s=context.harness.timeout_s)
             demand("RES-2", found is not None and found.body == body, f"the result of {id_} is {found}")
@@ -112,11 +109,11 @@ def an_ack_with_next_jobs_keeps_its_result(context: CheckContext) -> None:
 def a_next_job_keeps_its_delay(context: CheckContext) -> None:
     """It is counted as delayed, and comes when it is due and not before."""
     soon_s = context.capabilities.delay_resolution_s + 0.3
-    with _two_queues(context) as (queue, following):
+    with two_queues(context) as (queue, following):
         queue.publish("job")
         consumer, receiver = queue.consumer(), following.consumer()
         receipt = queue.receive_one(consumer).receipt
-        then = (*_to(following, "soon", delay_s=soon_s), *_to(following, "far", delay_s=3600.0))
+        then = (*jobs_in(following, "soon", delay_s=soon_s), *jobs_in(following, "far", delay_s=3600.0))
         sent = context.harness.now()
         queue.settle_ok(consumer, Ack(receipt, then=then))
         came = following.receive_when_due(receiver, sent + soon_s, "DLY-1")
@@ -130,11 +127,11 @@ def a_next_job_keeps_its_priority(context: CheckContext) -> None:
     """In a priority queue, it comes before those of lower priority that were published earlier."""
     if not context.capabilities.priority:
         return
-    with _two_queues(context, QueueKind.PRIORITY) as (queue, following):
+    with two_queues(context, QueueKind.PRIORITY) as (queue, following):
         following.publish("middle", priority=5)
         queue.publish("job")
         consumer = queue.consumer()
-        then = (*_to(following, "low"), *_to(following, "high", priority=9))
+        then = (*jobs_in(following, "low"), *jobs_in(following, "high", priority=9))
         queue.settle_ok(consumer, Ack(queue.receive_one(consumer).receipt, then=then))
         drained = following.drain(following.consumer(), 3)
         demand("ORD-3", drained == ["high", "middle", "low"], f"they came as {drained}")
@@ -145,11 +142,11 @@ def a_live_id_counts_as_published(context: CheckContext) -> None:
     """With dedupe, a next job that is in its queue is there once; the id of the job itself is free again."""
     if not context.capabilities.dedupe:
         return
-    with _two_queues(context) as (queue, following):
+    with two_queues(context) as (queue, following):
         following.publish("live")
         queue.publish("job")
         consumer = queue.consumer()
-        then = (*_to(following, "live", "new", "new"), *_to(queue, "job"))
+        then = (*jobs_in(following, "live", "new", "new"), *jobs_in(queue, "job"))
         queue.settle_ok(consumer, Ack(queue.receive_one(consumer).receipt, then=then))
         ready = following.counts().ready
         demand("PUB-5", ready == 2, f"{ready} are ready: live, which was there before, new, and what else?")
@@ -164,7 +161,7 @@ def a_live_id_counts_as_published(context: CheckContext) -> None:
 @check("THEN-3", "SET-1", needs="then")
 def an_ack_whose_next_queue_is_missing_is_refused(context: CheckContext) -> None:
     """It changes nothing, all others of its batch count, and the job can be settled otherwise."""
-    with _two_queues(context) as (queue, following):
+    with two_queues(context) as (queue, following):
         queue.publish("plain", "refused", "chained", "dead")
         consumer = queue.consumer()
         plain, refused, chained, dead = (queue.receive_one(consumer).receipt for _ in range(4))
@@ -172,8 +169,8 @@ def an_ack_whose_next_queue_is_missing_is_refused(context: CheckContext) -> None
         answer = consumer.settle(
             [
                 Ack(plain),
-                Ack(refused, then=(*_to(following, "half"), nowhere)),
-                Ack(chained, then=_to(following, "next")),
+                Ack(refused, then=(*jobs_in(following, "half"), nowhere)),
+                Ack(chained, then=jobs_in(following, "next")),
                 Dead(dead, "rejected", "no good"),
             ]
         )
@@ -204,112 +201,33 @@ def an_ack_whose_next_queue_is_missing_is_refused(context: CheckContext) -> None
 @check("THEN-3", "ADM-3", needs="then")
 def a_deleted_queue_refuses_next_jobs(context: CheckContext) -> None:
     """An ack publishes nothing into a queue that was deleted, and goes on in one that is declared anew."""
-    with _two_queues(context) as (queue, following):
+    with two_queues(context) as (queue, following):
         queue.publish("a", "b")
         consumer = queue.consumer()
-        queue.settle_ok(consumer, Ack(queue.receive_one(consumer).receipt, then=_to(following, "a")))
+        queue.settle_ok(consumer, Ack(queue.receive_one(consumer).receipt, then=jobs_in(following, "a")))
         following.backend.delete(following.name)
         receipt = queue.receive_one(consumer).receipt
-        outcome = queue.settle(consumer, Ack(receipt, then=_to(following, "b")))
+        outcome = queue.settle(consumer, Ack(receipt, then=jobs_in(following, "b")))
         demand("THEN-3", outcome is _REFUSED, f"an ack into a deleted queue was answered {outcome}")
         following.backend.declare(Queue(following.name))
-        queue.settle_ok(consumer, Ack(receipt, then=_to(following, "c")))
+        queue.settle_ok(consumer, Ack(receipt, then=jobs_in(following, "c")))
         drained = following.drain(following.consumer(), 1)
         demand("ADM-3", drained == ["c"], f"{drained} came in the queue that was declared anew")
         following.expect_counts()
-
-
-@check("THEN-2", "SET-1", needs="atomic_then")
-def what_settled_before_publishes_nothing(context: CheckContext) -> None:
-    """Whatever settled a receipt first, an ack of it that comes later, also in one batch, is ALREADY."""
-    with _two_queues(context) as (queue, following):
-        queue.publish("acked", "dead", "retried", "twice")
-        consumer = queue.consumer()
-        acked, dead, retried, twice = (queue.receive_one(consumer).receipt for _ in range(4))
-        consumer.settle([Ack(acked), Dead(dead, "rejected", "no good"), Retry(retried, 3600.0, "later")])
-        late = [Ack(each, then=_to(following, f"late-{n}")) for n, each in enumerate((acked, dead, retried))]
-        outcomes = consumer.settle(late).outcomes
-        demand("SET-1", outcomes == [_ALREADY] * 3, f"settled again, they were answered {outcomes}")
-        both = [Ack(twice, then=_to(following, "first")), Ack(twice, then=_to(following, "second"))]
-        outcomes = consumer.settle(both).outcomes
-        demand("SET-1", outcomes == [_OK, _ALREADY], f"one receipt twice in a batch was {outcomes}")
-        drained = following.drain(following.consumer(), following.counts().ready)
-        demand("THEN-2", drained == ["first"], f"{drained} were published, and only first was acked in time")
-
-
-@check("THEN-2", "LSE-4", needs="atomic_then")
-def a_stale_ack_publishes_nothing(context: CheckContext) -> None:
-    """A job whose lease is lost, or whose consumer died, has no next job until it runs again."""
-    harness = context.harness
-    with _two_queues(context) as (queue, following):
-        queue.publish("slow", "killed")
-        slow, doomed = (queue.consumer(lease_s=harness.lease_s) for _ in range(2))
-        stale = queue.receive_one(slow).receipt
-        queue.receive_one(doomed)
-        harness.crash(doomed)
-        harness.advance(harness.redelivery_s(harness.lease_s))
-        outcome = queue.settle(slow, Ack(stale, then=_to(following, "stale")))
-        demand("LSE-4", outcome is _LOST, f"a stale ack was answered {outcome}")
-        demand("THEN-2", following.counts().waiting == 0, "an ack that was LOST has published its next job")
-        consumer = queue.consumer()
-        for _ in range(2):
-            delivery = queue.receive_one(consumer)
-            queue.settle_ok(consumer, Ack(delivery.receipt, then=_to(following, f"after-{delivery.id}")))
-        drained = sorted(following.drain(following.consumer(), 2))
-        demand("THEN-2", drained == ["after-killed", "after-slow"], f"{drained} were published")
-        following.expect_counts()
-
-
-@check("THEN-2", "I4", needs="atomic_then")
-def of_many_acks_of_a_job_one_publishes(context: CheckContext) -> None:
-    """Consumers whose leases run out race for the same jobs: each job that is done has one next job."""
-    harness = context.harness
-    with _two_queues(context) as (queue, following):
-        ids = [f"job-{number}" for number in range(_RACED)]
-        queue.publish(*ids)
-        stale = queue.consumer(lease_s=harness.lease_s)
-        receipts = [delivery.receipt for delivery in _all_of(queue, stale)]
-        harness.advance(harness.redelivery_s(harness.lease_s))
-        racers = [queue.consumer() for _ in range(_RACERS)]
-
-        def race(consumer: ConsumerBackend, name: str) -> list[SettleOutcome]:
-            outcomes: list[SettleOutcome] = []
-            while came := consumer.receive(3, 0.0):
-                acks = [Ack(each.receipt, then=_to(following, f"{name}-{each.id}")) for each in came]
-                outcomes += consumer.settle(acks).outcomes
-            return outcomes
-
-        late = [Ack(each, then=_to(following, f"late-{n}")) for n, each in enumerate(receipts)]
-        calls = [context.start(partial(race, each, f"racer-{n}")) for n, each in enumerate(racers)]
-        calls.append(context.start(lambda: stale.settle(late).outcomes))
-        outcomes = [outcome for call in calls for outcome in context.finish(call)]
-        done = outcomes.count(_OK)
-        demand("I4", done == _RACED, f"of {_RACED} jobs, {done} acks were answered OK")
-        following.expect_counts(ready=_RACED)
-        drained = following.drain(following.consumer(), _RACED)
-        origins = {id_.split("-", 2)[2] for id_ in drained if not id_.startswith("late")}
-        demand("THEN-2", origins == set(ids), "some job has no next job, or that of a stale ack")
-
-
-def _all_of(queue: QueueUnderTest, consumer: ConsumerBackend) -> list[Delivery]:
-    """Receive all that is ready."""
-    came = queue.receive(consumer, _RACED)
-    while more := consumer.receive(_RACED, 0.0):
-        came += more
-    return came
 
 
 @check("THEN-1", "SET-1", needs="then")
 def a_large_batch_publishes_every_next_job(context: CheckContext) -> None:
     """1,200 acks in one call, plain ones and chained ones by turns: all are answered, all next jobs there."""
     ids = [f"job-{number:04}" for number in range(_MANY)]
-    with _two_queues(context) as (queue, following):
+    with two_queues(context) as (queue, following):
         for at in range(0, _MANY, 400):
             queue.publish(*ids[at : at + 400])
         consumer = queue.consumer()
         receipts = _take_all(queue, consumer, _MANY)
         acks = [
-            Ack(each, then=_to(following, f"next-{n:04}") if n % 4 else ()) for n, each in enumerate(receipts)
+            Ack(each, then=jobs_in(following, f"next-{n:04}") if n % 4 else ())
+            for n, each in enumerate(receipts)
         ]
         outcomes = consumer.settle(acks).outcomes
         done = outcomes.count(_OK)
@@ -330,10 +248,10 @@ def a_large_batch_publishes_every_next_job(context: CheckContext) -> None:
 def one_ack_may_publish_many(context: CheckContext) -> None:
     """A job fans out into 1,200: all are there, whole."""
     ids = [f"next-{number:04}" for number in range(_MANY)]
-    with _two_queues(context) as (queue, following):
+    with two_queues(context) as (queue, following):
         queue.publish("job")
         consumer = queue.consumer()
-        queue.settle_ok(consumer, Ack(queue.receive_one(consumer).receipt, then=_to(following, *ids)))
+        queue.settle_ok(consumer, Ack(queue.receive_one(consumer).receipt, then=jobs_in(following, *ids)))
         following.expect_counts(ready=_MANY)
 
 
@@ -341,11 +259,11 @@ def one_ack_may_publish_many(context: CheckContext) -> None:
 def a_chained_ack_whose_reply_is_lost_counts_once(context: CheckContext) -> None:
     """Asked again, the answer is what it was. With `atomic_then` there is one next job, else one at least."""
     for result in (None, b"{}"):
-        with _two_queues(context) as (queue, following):
+        with two_queues(context) as (queue, following):
             queue.publish("job", "other")
             consumer = queue.consumer()
             receipt = queue.receive_one(consumer).receipt
-            acks = [Ack(receipt, result, then=_to(following, "next"))]
+            acks = [Ack(receipt, result, then=jobs_in(following, "next"))]
             context.harness.cut_reply(queue.backend)
             try:
                 (outcome,) = consumer.settle(acks, take=1).outcomes
@@ -356,7 +274,7 @@ def a_chained_ack_whose_reply_is_lost_counts_once(context: CheckContext) -> None
             there = following.counts().ready
             if outcome is _LOST and not there:  # nothing was done, so the job comes again
                 again = queue.receive_one(consumer)
-                queue.settle_ok(consumer, Ack(again.receipt, then=_to(following, "next")))
+                queue.settle_ok(consumer, Ack(again.receipt, then=jobs_in(following, "next")))
                 there = following.counts().ready
             least = there == 1 or (there > 1 and not context.capabilities.dedupe)
             demand("THEN-1", least, f"after a lost reply, there are {there} next jobs")
@@ -390,20 +308,3 @@ def what_publishes_no_next_jobs_says_so(context: CheckContext) -> None:
         app.consume(app.recorder(lambda job: Then(schema, Numbers(x=1))), 1)
         counts = app.orchestrator.counts(QUEUE)
         assert (counts.waiting, counts.dead) == (0, 1), f"what isn't supported was not refused: {counts}"
-
-
-@refusal("atomic_then")
-def what_isnt_one_step_loses_nothing(context: CheckContext) -> None:
-    """Where it takes several steps, a consumer that dies before its ack leaves a job that runs again."""
-    if not context.capabilities.then:
-        return
-    harness = context.harness
-    with _two_queues(context) as (queue, following):
-        queue.publish("job")
-        doomed = queue.consumer(lease_s=harness.lease_s)
-        queue.receive_one(doomed)
-        harness.crash(doomed)
-        harness.advance(harness.redelivery_s(harness.lease_s))
-        consumer = queue.consumer()
-        queue.settle_ok(consumer, Ack(queue.receive_one(consumer).receipt, then=_to(following, "next")))
-        following.expect_counts(ready=1)
