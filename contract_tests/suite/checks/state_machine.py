@@ -1,12 +1,9 @@
 """A Hypothesis state machine: an adapter and the model do the same steps, and must agree."""
 
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
 
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
@@ -18,27 +15,17 @@ from ...domain import Queue, QueueKind
 from ...domain.errors import QueueConflict
 from ...ports import (
     Ack,
-    Capabilities,
     ConsumerBackend,
-    Dead,
-    Delivery,
     Lease,
-    Message,
-    Next,
-    PublishOutcome,
     PublishStatus,
-    Release,
-    Retry,
-    Settlement,
 )
 from ..check_context import LONG_LEASE_S, CheckContext
 from ..draws import CONSUMERS, COUNTS, DELAYS, ENDS, PLACES, PRIORITIES, WHO, picked
-from ..model import Model, ModelJob, State
+from ..model import Model, State
 from ..registry import check
 from ..violation import demand
+from .compared_queue import NAME, ComparedQueue
 
-_NAME = "jobs"
-_FAR_S = 86_400.0
 _ROUNDING_S = 0.001
 """Added to a wait, so that rounding doesn't end it too early."""
 _MANY = 12
@@ -56,44 +43,27 @@ def the_adapter_and_the_model_agree(context: CheckContext) -> None:
     run_state_machine_as_test(context.seeded(machine), settings=settings)
 
 
-class QueueMachine(RuleBasedStateMachine):
+class QueueMachine(ComparedQueue):
     """One queue, two clients, three consumers that live, and others that die.
 
     As Hypothesis repeats its draws, which rules can be chosen depends on the steps before, and on no clock. A
     rule that finds nothing to do does nothing.
     """
 
-    context: CheckContext
-
     def __init__(self) -> None:
         super().__init__()
-        context = self.context
-        self.stack = ExitStack()
-        self.stack.enter_context(context.example())
-        self.backend, self.other = self.stack.enter_context(context.backends(2))
-        self.capabilities: Capabilities = context.capabilities
-        self.resolution_s = self.capabilities.delay_resolution_s
-        self.soon_s = self.resolution_s + 0.3
-        self.consumers: list[tuple[ConsumerBackend, list[str]]] = []
-        self.published = 0
         self.filled = 0
         """How many were published since the queue was last emptied."""
         self.took = self.delayed = self.dead_lettered = False
         """Whether jobs were received, delayed and dead-lettered, so that there may be such jobs now."""
-        self.model: Model
 
     @initialize(kind=st.sampled_from(QueueKind))
     def declare(self, kind: QueueKind) -> None:
         """Start with a queue of a kind that the adapter has."""
         self.kind = kind if self.has(kind) else QueueKind.FIFO
-        self.backend.declare(Queue(_NAME, self.kind))
+        self.backend.declare(Queue(NAME, self.kind))
         self.model = Model(self.kind, self.capabilities.redelivery)
         self.consumers = [(self.open(LONG_LEASE_S), []) for _ in range(CONSUMERS)]
-
-    def has(self, kind: QueueKind) -> bool:
-        """Whether the adapter has queues of this kind."""
-        able = {QueueKind.STACK: self.capabilities.stack, QueueKind.PRIORITY: self.capabilities.priority}
-        return able.get(kind, True)
 
     # -- publishing -------------------------------------------------------------------------------
 
@@ -104,62 +74,17 @@ class QueueMachine(RuleBasedStateMachine):
         self.delayed |= delay == "soon"
         self.put(count, priority, self.seconds(delay))
 
-    def put(self, count: int, priority: int = 0, delay_s: float = 0.0) -> None:
-        """Put so many jobs into the queue, some of them under ids of jobs that have ended."""
-        messages: dict[str, Message] = {}
-        ended = self.model.in_state(State.DONE, State.CANCELLED, State.REMOVED, State.DELETED)
-        for _ in range(count):
-            message = self.new_message(priority, delay_s)
-            for job in picked(ended, self.published) if self.published % 3 == 1 else []:
-                message = message._replace(id=job.id, body=b'{"id":"%b"}' % job.id.encode())
-            messages[message.id] = message
-        self.publish_all(list(messages.values()))
-
-    def publish_all(self, messages: list[Message]) -> None:
-        """Publish a batch, all of which must be accepted."""
-        sent = self.context.harness.now()
-        outcomes = self.backend.publish(_NAME, messages)
-        answered = self.context.harness.now()
-        demand("PUB-4", len(outcomes) == len(messages), f"{len(outcomes)} outcomes for {len(messages)}")
-        for message, outcome in zip(messages, outcomes, strict=True):
-            accepted = outcome.status is PublishStatus.ACCEPTED
-            demand("PUB-1", accepted, f"publishing {message.id} was answered {outcome.status}")
-            demand("PUB-2", outcome.id == message.id, f"{message.id} was answered as {outcome.id}")
-            is_whole = len(outcome) == len(PublishOutcome._fields)
-            demand("PUB-4", is_whole, f"an outcome of {len(outcome)} fields: it has {PublishOutcome._fields}")
-            self.model.publish(message, sent, answered)
-
-    def new_message(self, priority: int, delay_s: float) -> Message:
-        """Make a message of an id that is new."""
-        self.published += 1
-        id_ = f"job-{self.published}"
-        level = priority if self.kind is QueueKind.PRIORITY else 0
-        own = b"{}" if self.published % 3 == 0 else b'{"id":"%b"}' % id_.encode()
-        return Message(id_, own, level, delay_s)
-
-    def seconds(self, delay: str) -> float:
-        """How long a delay is."""
-        return {"none": 0.0, "soon": self.soon_s, "far": _FAR_S}[delay]
-
-    def live_jobs(self) -> list[ModelJob]:
-        """The jobs that are not done and not gone."""
-        return self.model.in_state(State.READY, State.DELAYED, State.IN_FLIGHT, State.DEAD)
-
     @precondition(lambda self: self.capabilities.dedupe and self.filled)
     @rule()
     def publish_again(self) -> None:
         """Publish all ids that are still live, in whatever state, through the other client."""
         live = self.live_jobs()
-        outcomes = self.other.publish(_NAME, [job.message for job in live])
+        outcomes = self.other.publish(NAME, [job.message for job in live])
         for job, outcome in zip(live, outcomes, strict=True):
             is_known = outcome.status is PublishStatus.DUPLICATE
             demand("PUB-5", is_known, f"{job.id}, which is {job.state.name}, was {outcome.status}")
 
     # -- delivering -------------------------------------------------------------------------------
-
-    def open(self, lease_s: float) -> ConsumerBackend:
-        """Open a consumer on the second client."""
-        return self.other.open_consumer(_NAME, lease_s=lease_s)
 
     @precondition(lambda self: self.filled)
     @rule(who=WHO, max_jobs=COUNTS)
@@ -168,21 +93,6 @@ class QueueMachine(RuleBasedStateMachine):
         consumer, receipts = self.consumers[who]
         self.took = True
         receipts.extend(self.take(consumer, max_jobs))
-
-    def take(self, consumer: ConsumerBackend, max_jobs: int) -> list[str]:
-        """Receive, hold that against the model, and return the receipts."""
-        harness = self.context.harness
-        expected = self.model.surely_ready(harness.now(), self.resolution_s)
-        deliveries = self.context.receive(consumer, max_jobs) if expected else consumer.receive(max_jobs, 0.0)
-        self.model.receive(deliveries, max_jobs, harness.now())
-        demand("I1", deliveries or not expected, f"none came while {[job.id for job in expected]} were ready")
-        return [delivery.receipt for delivery in deliveries]
-
-    def take_some(self, consumer: ConsumerBackend, max_jobs: int) -> list[str]:
-        """Take what is ready, or else a job that is published for that."""
-        if not self.model.in_state(State.READY):
-            self.put(1)
-        return self.take(consumer, max_jobs)
 
     # -- settling ---------------------------------------------------------------------------------
 
@@ -210,19 +120,6 @@ class QueueMachine(RuleBasedStateMachine):
         receipts.extend(taken)
         self.send(consumer, [self.settlement(receipt, *end) for receipt in taken])
 
-    def send(
-        self, consumer: ConsumerBackend, settlements: Sequence[Settlement], *, take: int = 0
-    ) -> list[Delivery]:
-        """Settle, hold the answers against the model, and return what was taken in the same step."""
-        now = self.context.harness.now
-        sent = now()
-        answer = consumer.settle(settlements, take=take)
-        answered = now()
-        demand("SET-1", len(answer.outcomes) == len(settlements), f"{len(answer.outcomes)} answers")
-        for settlement, outcome in zip(settlements, answer.outcomes, strict=True):
-            self.model.settle(settlement, outcome, sent, answered)
-        return answer.deliveries
-
     @precondition(lambda self: self.took)
     @rule(who=WHO)
     def extend(self, who: int) -> None:
@@ -233,24 +130,6 @@ class QueueMachine(RuleBasedStateMachine):
             demand("LSE-3", len(outcomes) == len(receipts), found)
             for receipt, outcome in zip(receipts, outcomes, strict=True):
                 self.model.extend(receipt, outcome)
-
-    def holders(self) -> list[tuple[ConsumerBackend, list[str]]]:
-        """The consumers that ever held a job."""
-        return [(consumer, receipts) for consumer, receipts in self.consumers if receipts]
-
-    def settlement(self, receipt: str, how: str, delay: str) -> Settlement:
-        """One of the ways in which a delivery can end."""
-        match how:
-            case "then" if self.capabilities.then:
-                return Ack(receipt, then=(Next(_NAME, self.new_message(0, self.seconds(delay))),))
-            case "ack" | "then":
-                return Ack(receipt, None if delay == "none" else f'"{receipt}"'.encode())
-            case "retry":
-                return Retry(receipt, self.seconds(delay), f"error of {receipt}")
-            case "dead":
-                return Dead(receipt, "rejected", f"last error of {receipt}")
-            case _:
-                return Release(receipt, self.seconds(delay))
 
     def expect(self, how: str, delay: str) -> None:
         """Such an end may leave a job that is due soon, or dead."""
@@ -265,7 +144,7 @@ class QueueMachine(RuleBasedStateMachine):
         """Cancel a job that waits, runs, is dead or was cancelled; or it and another."""
         jobs = [*self.live_jobs(), *self.model.in_state(State.CANCELLED, State.ENDING)]
         chosen = [job for each in range(1 + many) for job in picked(jobs, which + 7 * each)]
-        outcomes = self.backend.cancel(_NAME, [job.id for job in chosen])
+        outcomes = self.backend.cancel(NAME, [job.id for job in chosen])
         for job, outcome in zip(chosen, outcomes, strict=True):
             self.model.cancel(job, outcome)
 
@@ -314,11 +193,6 @@ class QueueMachine(RuleBasedStateMachine):
 
     # -- time -------------------------------------------------------------------------------------
 
-    def due_soon(self) -> list[ModelJob]:
-        """The jobs whose delay isn't a long one."""
-        horizon = self.context.harness.now() + _FAR_S / 2
-        return [job for job in self.model.in_state(State.DELAYED) if job.due < horizon]
-
     @precondition(lambda self: self.delayed)
     @rule()
     def let_time_pass(self) -> None:
@@ -340,7 +214,7 @@ class QueueMachine(RuleBasedStateMachine):
         chosen = dead if all_of_them else [job for which in some for job in picked(dead, which)]
         ids = None if all_of_them else ["unknown", *(job.id for job in chosen)]
         unique = {job.id: job for job in chosen}.values()
-        changed = (self.backend.discard if discard else self.backend.redrive)(_NAME, ids)
+        changed = (self.backend.discard if discard else self.backend.redrive)(NAME, ids)
         demand("DLQ-3" if discard else "DLQ-2", changed == len(unique), f"{changed} of {len(unique)}")
         (self.model.drop if discard else self.model.redrive)(unique)
 
@@ -350,12 +224,12 @@ class QueueMachine(RuleBasedStateMachine):
         """Purge what waits; or delete the queue, and start over under the same name."""
         self.filled = 0
         if delete:
-            self.backend.delete(_NAME)
+            self.backend.delete(NAME)
             self.model.delete()
-            self.backend.declare(Queue(_NAME, self.kind))
+            self.backend.declare(Queue(NAME, self.kind))
             return
         waiting = self.model.in_state(State.READY, State.DELAYED)
-        purged = self.backend.purge(_NAME)
+        purged = self.backend.purge(NAME)
         ending = self.model.in_state(State.ENDING)
         is_right = len(waiting) <= purged <= len(waiting) + len(ending)
         demand("ADM-2", is_right, f"{purged} were purged, expected {len(waiting)}")
@@ -368,7 +242,7 @@ class QueueMachine(RuleBasedStateMachine):
         if not self.has(kind):
             return
         try:
-            self.other.declare(Queue(_NAME, kind))
+            self.other.declare(Queue(NAME, kind))
         except QueueConflict:
             demand("ADM-1", kind is not self.kind, "declaring it again as it is raised")
         else:
@@ -382,15 +256,9 @@ class QueueMachine(RuleBasedStateMachine):
         if not hasattr(self, "model"):
             return
         self.context.eventually(self.check_counts)
-        self.context.eventually(lambda: self.model.check_dead(self.other.dead_letters(_NAME, limit=1000)))
+        self.context.eventually(lambda: self.model.check_dead(self.other.dead_letters(NAME, limit=1000)))
         if self.capabilities.results:
-            self.model.check_results(self.other.results(_NAME, list(self.model.jobs)))
-
-    def check_counts(self) -> None:
-        """Hold the broker's counts against the model's."""
-        before = self.context.harness.now()
-        counts = self.backend.counts(_NAME)
-        self.model.check_counts(counts, before, self.context.harness.now(), self.resolution_s)
+            self.model.check_results(self.other.results(NAME, list(self.model.jobs)))
 
     def teardown(self) -> None:
         """Heal everything, and demand that every job ends (I8); then clean up."""
