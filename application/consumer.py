@@ -6,7 +6,6 @@ import sys
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
-from logging import ERROR
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self
 
 from ..domain import Job, JobSchema, QueueKind, RetryPolicy
@@ -23,13 +22,12 @@ from .consuming.loop import ConsumeLoop, ConsumeStats
 from .consuming.loop_factory import LoopSettings, make_loop, own_event_loop
 from .consuming.progress_reporter import ProgressReporter
 from .consuming.stop_conditions import StopCondition, chosen_by, while_any
-from .handler_errors import try_to_log
 from .handler_signature import check_handler, check_takes_job
 from .job_queue import Answer, InT, OutT
 from .orchestrator import Orchestrator
 from .pausing.loop import Run, pausable_loop
 from .publishing.next_jobs import next_jobs
-from .signals.graceful_stop import asks_to_stop, stopping_on_signals
+from .signals.graceful_stop import stopping_on_signals
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -107,17 +105,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
 
     def __init__(self, job_type_name: str | None = None, *, queue: str | None = None) -> None:
         super().__init__()
-        cls, schema = type(self).__name__, self.own_schema()
-        name = schema.name if schema is not None else queue if job_type_name is None else job_type_name
-        if name is None:
-            raise InvalidInput(
-                f"{cls}: pass the name of its queue, or set schema = JobSchema(…) in the class"
-            )
-        if job_type_name is not None and check_name("job type name", job_type_name) != name:
-            raise InvalidInput(
-                f"{cls}({job_type_name!r:.140}): its schema is named {name!r}; leave the name out, or for "
-                f"another queue of that schema write {cls}(queue={job_type_name!r:.140})"
-            )
+        name = consumer_checks.name_of(type(self), self.own_schema(), job_type_name, queue)
         self._queue_name = name if queue is None else check_name("queue name", queue)
 
     @classmethod
@@ -172,8 +160,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
         """
         if self._connection is not None:
             raise AlreadyConnected(f"consumer of {self.queue_name!r} is connected: close() it first")
-        if concurrency is None:
-            concurrency = self.concurrency
+        concurrency = self.concurrency if concurrency is None else concurrency
         if not isinstance(orchestrator, Orchestrator):
             raise InvalidInput(
                 f"connect({orchestrator!r:.80}): pass an Orchestrator, as in Orchestrator(url)"
@@ -403,11 +390,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
     def _end(self, connection: _Connection) -> None:
         try:
             if connection.coroutines is not None:
-                connection.coroutines.close()
-        except BaseException as error:
-            if asks_to_stop(error):
-                raise
-            try_to_log(self.logger, ERROR, "a task that a job left behind failed", traceback=True)
+                connection.coroutines.close(self.logger)
         finally:
             if self._close_after_job:
                 self._close_after_job = False

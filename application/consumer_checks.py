@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, get_args, get_origin
 
 from ..domain import JobSchema, Limit, Rate, RetryPolicy, Unique, read_schema
-from ..domain.bounds import check_int, check_seconds
+from ..domain.bounds import check_int, check_name, check_seconds
 from ..domain.errors import HandlerMissing, InvalidInput, UsageError
 from ..domain.model_changes import changes
 
@@ -45,6 +45,34 @@ def schema_of(cls: type, base: type) -> JobSchema[Any, Any] | None:
                 f"{model.__name__} in that place: write Consumer[Input, Output] as in JobSchema(…)"
             )
     return schema
+
+
+def name_of(
+    cls: type, schema: JobSchema[Any, Any] | None, job_type_name: str | None, queue: str | None
+) -> str:
+    """Return the name of a consumer's schema.
+
+    Args:
+        cls: The class.
+        schema: Its own schema, if it has one.
+        job_type_name: The name that the consumer was made with, if any.
+        queue: The name of its queue, likewise.
+
+    Raises:
+        InvalidInput: there is no name, or the schema has another.
+        InvalidName: the name breaks the rule for names.
+    """
+    name = schema.name if schema is not None else queue if job_type_name is None else job_type_name
+    if name is None:
+        raise InvalidInput(
+            f"{cls.__name__}: pass the name of its queue, or set schema = JobSchema(…) in the class"
+        )
+    if job_type_name is not None and check_name("job type name", job_type_name) != name:
+        raise InvalidInput(
+            f"{cls.__name__}({job_type_name!r:.140}): its schema is named {name!r}; leave the name out, or "
+            f"for another queue of that schema write {cls.__name__}(queue={job_type_name!r:.140})"
+        )
+    return name
 
 
 def _declared_models(cls: type, base: type) -> tuple[Any, ...]:

@@ -5,9 +5,12 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable, Set
 from contextlib import suppress
 from contextvars import copy_context
+from logging import ERROR, Logger
 from typing import Any, cast
 
 from ...domain.job_context import current_receipts
+from ..handler_errors import try_to_log
+from ..signals.graceful_stop import asks_to_stop
 
 AsyncHandler = Callable[[Any], Coroutine[Any, Any, Any]]
 """Takes a job, or a batch of jobs."""
@@ -78,9 +81,15 @@ class CoroutineHandler:
                 with suppress(RuntimeError):  # it was closed this moment
                     loop.call_soon_threadsafe(task.cancel)
 
-    def close(self) -> None:
-        """End this thread's loop and the tasks left on it; again is a no-op."""
+    def close(self, logger: Logger) -> None:
+        """End this thread's loop and the tasks left on it; again is a no-op. A task that fails is logged."""
         runner: asyncio.Runner | None = getattr(self._local, "runner", None)
-        if runner is not None:
-            del self._local.runner
+        if runner is None:
+            return
+        del self._local.runner
+        try:
             runner.close()
+        except BaseException as error:
+            if asks_to_stop(error):
+                raise
+            try_to_log(logger, ERROR, "a task that a job left behind failed", traceback=True)
