@@ -39,7 +39,7 @@ def row(fault: str, *clauses: str, not_on: dict[str, str] | None = None) -> Call
         test.row = declared  # type: ignore[attr-defined]
         backends = [backend for backend in BACKENDS if backend not in declared.not_on]
         # Brokers are started and restarted, which takes seconds each time on a busy machine.
-        limited = pytest.mark.timeout(400)(pytest.mark.parametrize("target", backends, indirect=True)(test))
+        limited = pytest.mark.timeout(900)(pytest.mark.parametrize("target", backends, indirect=True)(test))
         return pytest.mark.long(limited)
 
     return mark

@@ -18,7 +18,7 @@ from mindtrace.jobs.adapters.postgresql.statements import Statements
 from mindtrace.jobs.adapters.redis.scripts import PUBLISH, SETTLE_AND_TAKE, TAKE_PLACES
 
 from ..worker_process import eventually
-from .targets import LIMIT_S, LocalTarget, ProcessTarget, SQLiteTarget, Target
+from .targets import LIMIT_S, RETRY_TIMEOUT_S, LocalTarget, ProcessTarget, SQLiteTarget, Target
 
 
 class ServerTarget(ProcessTarget):
@@ -49,7 +49,7 @@ class ServerTarget(ProcessTarget):
     def port(self) -> int:
         return self.server.address.port
 
-    def client(self, namespace: str, *, retry_timeout_s: float = LIMIT_S) -> OrchestratorBackend:
+    def client(self, namespace: str, *, retry_timeout_s: float = RETRY_TIMEOUT_S) -> OrchestratorBackend:
         return self.server.client(namespace, retry_timeout_s=retry_timeout_s)
 
     @abstractmethod

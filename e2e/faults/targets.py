@@ -17,8 +17,10 @@ from mindtrace.jobs.adapters.sqlite import SQLiteClient
 from ..recording_worker import SCHEMA, Worker
 from ..worker_process import WorkerProcess
 
-LIMIT_S = 90.0
+LIMIT_S = 240.0
 """How long a test waits for what must happen; only a failing test waits that long."""
+RETRY_TIMEOUT_S = 90.0
+"""How long the calls of a client look for their server."""
 
 
 class ExecutionRecords(NamedTuple):
@@ -53,7 +55,7 @@ class Target(ABC):
     """How short a lease may be where a test has to wait for its end: one that a busy machine can keep."""
 
     @abstractmethod
-    def client(self, namespace: str, *, retry_timeout_s: float = LIMIT_S) -> OrchestratorBackend:
+    def client(self, namespace: str, *, retry_timeout_s: float = RETRY_TIMEOUT_S) -> OrchestratorBackend:
         """Connect a client; its calls give up after ``retry_timeout_s`` if there is a server to wait for."""
 
     @abstractmethod
@@ -102,7 +104,7 @@ class LocalTarget(Target):
     def __init__(self, folder: Path) -> None:
         del folder
 
-    def client(self, namespace: str, *, retry_timeout_s: float = LIMIT_S) -> LocalClient:
+    def client(self, namespace: str, *, retry_timeout_s: float = RETRY_TIMEOUT_S) -> LocalClient:
         return LocalClient(namespace)
 
     def worker(
@@ -169,7 +171,7 @@ class SQLiteTarget(ProcessTarget):
     def __init__(self, folder: Path) -> None:
         self._path = folder / "jobs.db"
 
-    def client(self, namespace: str, *, retry_timeout_s: float = LIMIT_S) -> SQLiteClient:
+    def client(self, namespace: str, *, retry_timeout_s: float = RETRY_TIMEOUT_S) -> SQLiteClient:
         return SQLiteClient(self._path, namespace=namespace)
 
     def url(self, namespace: str, via: Proxy | None = None) -> str:
