@@ -1,9 +1,11 @@
 """Faults of receiving."""
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from time import monotonic
 
-from ...ports import Delivery, Message, PublishOutcome, Settled, Settlement
+from ...ports import Delivery, Message, PublishOutcome, Settled, Settlement, SettleOutcome
 from .fault_registry import breaks
 from .pass_through import BrokenBackend, BrokenConsumer, PassThrough
 
@@ -22,6 +24,38 @@ class GivesUpEarly(PassThrough):
 
     def receive(self, consumer: BrokenConsumer, max_jobs: int, timeout_s: float) -> list[Delivery]:
         return super().receive(consumer, max_jobs, min(timeout_s, 0.1))
+
+
+@breaks("RCV-2")
+class FillsItsBatches(PassThrough):
+    """A receive that waited for its first job waits on, until its batch is full, as SQS and Kafka can."""
+
+    def receive(self, consumer: BrokenConsumer, max_jobs: int, timeout_s: float) -> list[Delivery]:
+        began = monotonic()
+        came = more = super().receive(consumer, max_jobs, timeout_s)
+        has_waited = monotonic() - began > 0.01
+        while has_waited and more and len(came) < max_jobs:
+            left_s = max(0.0, began + timeout_s - monotonic())
+            more = super().receive(consumer, max_jobs - len(came), left_s)
+            came = [*came, *more]
+        return came
+
+
+@breaks("LSE-3")
+class TakesOneCallAtATime(PassThrough):
+    """A consumer's calls share the connection on which a receive waits, and wait for that."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self._connections: dict[BrokenConsumer, threading.Lock] = defaultdict(threading.Lock)
+
+    def receive(self, consumer: BrokenConsumer, max_jobs: int, timeout_s: float) -> list[Delivery]:
+        with self._connections[consumer]:
+            return super().receive(consumer, max_jobs, timeout_s)
+
+    def extend(self, consumer: BrokenConsumer, receipts: Sequence[str]) -> list[SettleOutcome]:
+        with self._connections[consumer]:
+            return super().extend(consumer, receipts)
 
 
 class WaitsForNotifications(PassThrough):

@@ -53,6 +53,18 @@ class ListsDeletedQueues(PassThrough):
         return sorted((self._declared | known).values(), key=lambda queue: queue.name)
 
 
+@breaks("ADM-3")
+class ListsOldKinds(PassThrough):
+    """The list of queues is cached: one that was deleted and is another kind now is listed as it was."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self._listed: dict[str, Queue] = {}
+
+    def queues(self, client: BrokenBackend) -> list[Queue]:
+        return [self._listed.setdefault(queue.name, queue) for queue in super().queues(client)]
+
+
 _all_queues: dict[str, Queue] = {}
 """The queues of every namespace."""
 

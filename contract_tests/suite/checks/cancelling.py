@@ -17,6 +17,7 @@ from ...ports import (
     Release,
     ResultStatus,
     Retry,
+    SettleOutcome,
 )
 from ..check_context import CheckContext, QueueUnderTest
 from ..registry import check, refusal
@@ -184,6 +185,23 @@ def that_a_job_was_cancelled_is_forgotten_in_time(context: CheckContext) -> None
         demand("CAN-1", found is None, f"after its time, the result is {found}")
         (outcome,) = cancel(queue, "job")
         demand("CAN-4", outcome is CancelOutcome.UNKNOWN, f"cancelling what is forgotten was {outcome}")
+
+
+@check("CAN-4", "CAN-1", "RES-1", needs="cancel")
+def the_first_request_to_cancel_a_running_job_counts(context: CheckContext) -> None:
+    """It says for how long to remember that the job was cancelled; asking again changes nothing."""
+    ttl_s = 0.3
+    with context.queue() as queue:
+        consumer = queue.consumer()
+        queue.publish("job")
+        held = queue.receive_one(consumer)
+        for asked_s in (ttl_s, 3600.0):
+            queue.backend.cancel(queue.name, ["job"], result_ttl_s=asked_s)
+        outcome = queue.settle(consumer, Retry(held.receipt, 0.0, "again"))
+        demand("CAN-3", outcome is SettleOutcome.CANCELLED, f"a retry of a cancelled job was {outcome}")
+        context.harness.advance(ttl_s + 0.2)
+        found = queue.backend.result(queue.name, "job")
+        demand("CAN-4", found is None, f"asked to be remembered for {ttl_s:g} s first, the result is {found}")
 
 
 @check("CAN-1", "RES-1", needs="cancel")

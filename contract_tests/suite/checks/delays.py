@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ...domain import Job
 from ...domain.job import utcnow
-from ...ports import Delivery
+from ...ports import Ack, Delivery, PublishStatus
 from ..app import QUEUE, Numbers, app_on
 from ..check_context import CLOCKS_DIFFER_S, CheckContext, QueueUnderTest
 from ..registry import check
@@ -93,6 +93,45 @@ def a_blocked_receiver_is_woken_when_a_job_is_due(context: CheckContext) -> None
         queue.publish("sooner", delay_s=resolution_s + 0.3)
         (delivery,) = context.finish(waiting, within_s=resolution_s * 2 + 0.3 + context.harness.timeout_s)
         demand("DLY-2", delivery.id == "sooner", f"{delivery.id} came first")
+
+
+@check("DLY-2")
+def a_consumer_that_is_always_busy_gets_what_is_due(context: CheckContext) -> None:
+    """Who takes jobs only as it settles others is given delayed jobs, too."""
+    harness, resolution_s = context.harness, context.capabilities.delay_resolution_s
+    with context.queue() as queue:
+        consumer = queue.consumer()
+        queue.publish("first")
+        held = queue.receive_one(consumer)
+        queue.publish("due", delay_s=resolution_s + 0.3)
+        harness.advance(2 * resolution_s + 0.3)
+        came = consumer.settle([Ack(held.receipt)], take=1).deliveries
+        elapsed_s = context.stopwatch()
+        while not came and elapsed_s() < harness.timeout_s:  # the broker may send it a moment later
+            came = consumer.settle([], take=1).deliveries
+        demand("DLY-2", [each.id for each in came] == ["due"], f"once it was due, a settle took {came}")
+
+
+@check("PUB-5", "DLY-1", "DLY-2", needs="dedupe")
+def a_duplicate_moves_no_due_time(context: CheckContext) -> None:
+    """A delayed job that is published again, with whatever delay, runs when it was to run at first."""
+    soon_s = 2 * context.capabilities.delay_resolution_s + 0.6
+    again = {"sooner": 0.0, "same": soon_s, "later": 3600.0}
+    with context.queue() as queue:
+        consumer = queue.consumer()
+        earliest = context.harness.now() + soon_s
+        queue.publish(*again, delay_s=soon_s)
+        latest = context.harness.now() + soon_s
+        context.harness.advance(soon_s / 2)
+        messages = [queue.message(id_, delay_s=delay_s) for id_, delay_s in again.items()]
+        for outcome in queue.backend.publish(queue.name, messages):
+            is_known = outcome.status is PublishStatus.DUPLICATE
+            demand("PUB-5", is_known, f"a delayed job published again, {outcome.id}: {outcome.status}")
+        came = {queue.receive_when_due(consumer, earliest, "DLY-1").id}
+        context.harness.advance(max(0.0, latest - context.harness.now()))
+        while came != again.keys() and (more := queue.receive(consumer)):
+            came.update(each.id for each in more)
+        demand("DLY-2", came == again.keys(), f"published again, only {sorted(came)} came when they were due")
 
 
 @check("DLY-3")

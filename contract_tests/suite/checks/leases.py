@@ -122,7 +122,7 @@ def a_lease_begins_when_its_job_comes(context: CheckContext) -> None:
         return  # it ends with the connection alone
     with context.queue() as queue:
         slow, other = queue.consumer(lease_s=harness.lease_s), queue.consumer()
-        waiting = context.start(blocked_receive(slow))
+        waiting = context.start(blocked_receive(slow, max_jobs=3))
         time.sleep(0.05)
         harness.advance(harness.lease_s / 2)
         published = harness.now()

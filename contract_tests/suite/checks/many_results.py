@@ -45,7 +45,9 @@ def those_who_wait_for_many_miss_no_end(context: CheckContext) -> None:
         queue.publish(*ids)
         can_chain = context.capabilities.then
         following = (Next(queue.name, queue.message("next")),) if can_chain else ()
+        leaving = queue.backend.ended_jobs(queue.name)
         with queue.backend.ended_jobs(queue.name) as ended:
+            leaving.close()  # which is nobody else's business
             consumer = queue.consumer()
             missing = set(ids)
             for place, (count, result) in enumerate(plan, 1):

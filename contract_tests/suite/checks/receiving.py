@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ...domain.dead_reasons import DeadReason
 from ...domain.errors import Closed, QueueNotFound
+from ...domain.job_progress import Progress
 from ...ports import Ack, ConsumerBackend, Dead, Delivery, Release
 from ..app import QUEUE, Numbers, app_on
 from ..check_context import CheckContext, QueueUnderTest
@@ -103,9 +104,34 @@ def whatever_makes_a_job_ready_wakes_a_receiver(context: CheckContext) -> None:
             demand("RCV-2", len(came) == 1, f"{event.__name__}: the receiver came back with {len(came)} jobs")
 
 
-def blocked_receive(consumer: ConsumerBackend) -> Callable[[], list[Delivery]]:
-    """A receive that only a job, an interrupt or a close can end."""
-    return lambda: consumer.receive(1, _LONG_S)
+def blocked_receive(consumer: ConsumerBackend, max_jobs: int = 1) -> Callable[[], list[Delivery]]:
+    """A receive that only a job, an interrupt or a close can end. One job ends it, however many may come."""
+    return lambda: consumer.receive(max_jobs, _LONG_S)
+
+
+@check("LSE-3", "RCV-1", "SET-1")
+def a_blocked_receive_holds_up_no_other_call(context: CheckContext) -> None:
+    """While a consumer waits for a job, another thread extends, reports on and settles one that it has."""
+    with context.queue() as queue:
+        queue.publish("held")
+        consumer = queue.consumer()
+        receipt = queue.receive_one(consumer).receipt
+        waiting = context.start(blocked_receive(consumer))
+        time.sleep(0.05)
+        calls: dict[str, Callable[[], object]] = {
+            "extend": lambda: consumer.extend([receipt]),
+            "report": lambda: consumer.report(receipt, Progress(1, 2)),
+            "release_ahead": consumer.release_ahead,
+            "settle": lambda: consumer.settle([Ack(receipt)]),
+        }
+        for name, call in calls.items():
+            try:
+                context.finish(context.start(call))
+            except AssertionError as error:
+                demand("LSE-3", False, f"{name} waited for a receive that was blocked: {error}")
+        consumer.interrupt()
+        came = context.finish(waiting)
+        demand("RCV-1", came == [], f"an interrupted receive returned {came}")
 
 
 @check("RCV-2")

@@ -24,7 +24,7 @@ from ..draws import CONSUMERS, COUNTS, DELAYS, ENDS, PLACES, PRIORITIES, WHO, pi
 from ..model import Model, State
 from ..registry import check
 from ..violation import demand
-from .compared_queue import NAME, ComparedQueue
+from .compared_queue import FAR_S, NAME, ComparedQueue
 
 _ROUNDING_S = 0.001
 """Added to a wait, so that rounding doesn't end it too early."""
@@ -79,7 +79,11 @@ class QueueMachine(ComparedQueue):
     def publish_again(self) -> None:
         """Publish all ids that are still live, in whatever state, through the other client."""
         live = self.live_jobs()
-        outcomes = self.other.publish(NAME, [job.message for job in live])
+        others = [
+            job.message._replace(body=b'{"another":"body"}', delay_s=FAR_S if number % 2 else 0.0)
+            for number, job in enumerate(live)
+        ]
+        outcomes = self.other.publish(NAME, others)
         for job, outcome in zip(live, outcomes, strict=True):
             is_known = outcome.status is PublishStatus.DUPLICATE
             demand("PUB-5", is_known, f"{job.id}, which is {job.state.name}, was {outcome.status}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ...domain import Queue
+from ...domain import Queue, QueueKind
 from ...domain.errors import JobsError, UnsupportedCapability
 from ...ports import Ack, OrchestratorBackend
 from ..check_context import CheckContext
@@ -80,6 +80,12 @@ def queues_are_listed_while_they_are_there(context: CheckContext) -> None:
         for backend in (mine, other):
             found = _listed(backend)
             demand("ADM-3", found == [Queue("a"), Queue("c")], f"b is deleted, {found} are listed")
+        if mine.capabilities.stack:
+            mine.declare(Queue("b", QueueKind.STACK))
+            found = _listed(other)
+            is_new = found is not None and Queue("b", QueueKind.STACK) in found
+            demand("ADM-3", is_new, f"b was deleted, and is declared as a stack: {found} are listed")
+            mine.delete("b")
         stranger.delete("strangers")
         demand("CON-2", _listed(mine) == [Queue("a"), Queue("c")], "another's delete changed the list")
 

@@ -157,6 +157,7 @@ def _is_kept_for(context: CheckContext, ttl_s: float) -> bool:
             for part in (0.0, 0.8):
                 harness.advance(max(0.0, acked + part * ttl_s - harness.now()))
                 found, kept_s = queue.backend.result(queue.name, id_), harness.now() - acked
+                queue.backend.results(queue.name, [id_])  # who reads a result keeps it no longer
                 if kept_s >= ttl_s:
                     return False
                 whole = found == JobResult(ResultStatus.DONE, b"1")

@@ -47,7 +47,7 @@ class _Waiting:
         self.take_s = time.monotonic() - began
         """How long it took to receive a job that was ready, which is no part of a wake-up."""
         self._context = context
-        self._waiting = context.start(blocked_receive(receiver))
+        self._waiting = context.start(blocked_receive(receiver, max_jobs=3))
         time.sleep(_SETTLED_S)
 
     def finish(self, clause: str, cause: str, *, within_s: float | None = None) -> Delivery:
