@@ -64,7 +64,8 @@ class JobSchema(Generic[InModelT, OutModelT]):
     Args:
         name: The name of the schema and of its queue.
         input: The model of the payload: a class, or an instance of it.
-        output: The model of the result, likewise; by default a model without fields.
+        output: The model of the result, likewise; by default a model without fields, so that the handler can
+            return None alone.
         retry: When a failed job runs again, and when it is dead.
         result_ttl_s: Seconds for which a result is kept, more than 0.
         unique: Which jobs count as the same, so that one of them at a time is in the queue; None means none.
@@ -250,16 +251,36 @@ def validate_payload(schema: JobSchema[InModelT, Any], data: object) -> InModelT
         InvalidPayload: ``data`` is of another model, doesn't validate, or is a dict with a key that the model
             doesn't know.
     """
+    return _validate_known_keys("payload", schema.input, data)
+
+
+def validate_result(schema: JobSchema[Any, OutModelT], data: object) -> OutModelT:
+    """Return ``data``, which a handler returned, as an instance of the schema's output model.
+
+    Raises:
+        InvalidPayload: ``data`` is of another model, doesn't validate, or is a dict with a key that the model
+            doesn't know; or the schema has no output, and ``data`` has a value.
+    """
+    is_empty = type(data) is JobOutput or (isinstance(data, Mapping) and not data)
+    if schema.output is JobOutput and not is_empty:
+        raise InvalidPayload(
+            f"result: schema {schema.name!r} has no output, and the handler returned {_kind(data)}: give the "
+            "schema one, as in JobSchema(…, output=…), or return None"
+        )
+    return _validate_known_keys("result", schema.output, data)
+
+
+def _validate_known_keys(what: str, model: type[ModelT], data: object) -> ModelT:
     try:
-        payload = validate_model("payload", schema.input, data)
+        valid = validate_model(what, model, data)
     except InvalidPayload as error:
-        unknown = describe_unknown_keys(schema.input, data) if isinstance(data, Mapping) else ""
+        unknown = describe_unknown_keys(model, data) if isinstance(data, Mapping) else ""
         if not unknown:
             raise
         raise InvalidPayload(f"{error}; {unknown}") from error.__cause__
-    if payload is not data and (type(data) is dict or isinstance(data, Mapping)):
-        refuse_unknown_keys("payload", payload, data)
-    return payload
+    if valid is not data and (type(data) is dict or isinstance(data, Mapping)):
+        refuse_unknown_keys(what, valid, data)
+    return valid
 
 
 def validate_model(what: str, model: type[ModelT], data: object) -> ModelT:
@@ -283,9 +304,12 @@ def validate_model(what: str, model: type[ModelT], data: object) -> ModelT:
             return _of_new_class(what, model, data)
     except ValidationError as error:
         raise InvalidPayload(f"{what}: {describe(error)}") from error
-    got = f"the class {data.__name__}" if isinstance(data, type) else type(data).__name__
     many = "; publish_batch takes many jobs" if what == "payload" and isinstance(data, list) else ""
-    raise InvalidPayload(f"{what}: expected {model.__name__} or a dict, got {got}{many}")
+    raise InvalidPayload(f"{what}: expected {model.__name__} or a dict, got {_kind(data)}{many}")
+
+
+def _kind(data: object) -> str:
+    return f"the class {data.__name__}" if isinstance(data, type) else type(data).__name__
 
 
 def _of_new_class(what: str, model: type[ModelT], data: BaseModel) -> ModelT:

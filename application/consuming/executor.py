@@ -15,7 +15,7 @@ from ...domain.errors import BackendUnavailable, BodyTooLarge, InvalidPayload, U
 from ...domain.failure import decode_failure
 from ...domain.handler_signals import HandlerSignal
 from ...domain.job_context import NO_CONSUMER, ConsumerContext, running
-from ...domain.schema import validate_model
+from ...domain.schema import validate_result
 from ...domain.then import Then
 from ...domain.wording import quantity
 from ...ports import Ack, Attempt, Cancel, Dead, Delivery, Next, Observer, Outcome, Retry, Settlement
@@ -211,7 +211,7 @@ class Executor:
 
     def _encode(self, output: Any) -> bytes | None:
         try:
-            valid = validate_model("result", self.schema.output, output)
+            valid = validate_result(self.schema, output)
         except InvalidPayload as error:
             raise InvalidPayload(f"{error}{_advice(output)}") from error
         if not self.keep_results:

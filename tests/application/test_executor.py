@@ -55,6 +55,10 @@ def execute(schema: JobSchema[Any, Any]) -> Execute:
     return execute
 
 
+class Sized(JobOutput):
+    size: int
+
+
 # -- what the handler gets and gives --------------------------------------------------------------
 
 
@@ -99,6 +103,12 @@ def test_what_the_handler_returns_is_the_result(
             {"total": float("nan")},
             "InvalidPayload: result: doesn't fit Total (total: Input should be a finite",
         ),
+        ({"totl": 3}, "InvalidPayload: result: unknown key 'totl' (did you mean 'total'?)"),
+        (
+            {"total": [], "x": 1},
+            "InvalidPayload: result: doesn't fit Total (total: Input should be a valid number); unknown key "
+            "'x' (Total has total)",
+        ),
     ],
 )
 def test_a_wrong_result_is_dead_at_once(execute: Execute, output: object, error: str) -> None:
@@ -108,6 +118,36 @@ def test_a_wrong_result_is_dead_at_once(execute: Execute, output: object, error:
     assert isinstance(settlement, Dead)
     assert settlement.reason == "invalid result"
     assert settlement.error.startswith(error)
+
+
+@pytest.mark.parametrize("output", [None, {}, JobOutput()], ids=repr)
+def test_a_handler_may_return_nothing_if_its_schema_has_no_output(
+    schema: JobSchema[Any, Any], output: object
+) -> None:
+    assert isinstance(execute_without_output(schema, output), Ack)
+
+
+@pytest.mark.parametrize("output", [5, False, "", [], {"size": 3}, Sized(size=3)], ids=repr)
+def test_a_result_of_a_schema_without_output_is_refused_and_not_dropped(
+    schema: JobSchema[Any, Any], output: object
+) -> None:
+    """Whatever it is: it could be kept nowhere."""
+    settlement = execute_without_output(schema, output)
+
+    assert isinstance(settlement, Dead)
+    assert settlement.reason == "invalid result"
+    assert decode_failure(settlement.error).error == (
+        f"InvalidPayload: result: schema 'points' has no output, and the handler returned "
+        f"{type(output).__name__}: give the schema one, as in JobSchema(…, output=…), or return None"
+    )
+
+
+def execute_without_output(schema: JobSchema[Any, Any], output: object) -> Settlement:
+    bare = JobSchema("points", schema.input)
+    body = encode(job_from_schema(bare, {"x": 1.5, "y": 2}), bare)
+    delivery = Delivery("a", body, "receipt", 1, 1, 0, None)
+    logger = logging.Logger("silent", logging.CRITICAL)
+    return Executor(bare, lambda job: output, bare.retry, True, 1024, logger).execute(delivery)
 
 
 async def forgotten() -> None:
