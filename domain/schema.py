@@ -63,7 +63,7 @@ class JobSchema(Generic[InModelT, OutModelT]):
 
     Args:
         name: The name of the schema and of its queue.
-        input: The model of the payload: a class, or an instance of it.
+        input: The model of the payload: a class. An instance stands for its class; its values aren't used.
         output: The model of the result, likewise; by default a model without fields, so that the handler can
             return None alone.
         retry: When a failed job runs again, and when it is dead.

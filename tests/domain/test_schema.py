@@ -39,7 +39,7 @@ SCHEMA = JobSchema(name="points", input=Point, output=Total)
     ],
 )
 def test_a_model_may_be_a_class_or_an_instance_under_either_name(models: dict[str, Any]) -> None:
-    """All these are the same schema."""
+    """All these are the same schema: the values of an instance aren't used."""
     assert JobSchema(name="points", **models) == SCHEMA
     assert JobSchema("points", **models) == SCHEMA
 
