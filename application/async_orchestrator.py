@@ -163,11 +163,14 @@ class AsyncOrchestrator(AsyncCancelAdmin, AsyncScheduling):
         orchestrator = await self._open()
         return await call_in(self._calling, method, orchestrator, *arguments, **options)
 
-    async def _registered(self, orchestrator: Orchestrator, queue: QueueRef) -> Registration:
+    async def _registered(
+        self, orchestrator: Orchestrator, queue: QueueRef, *, for_reading: bool = False
+    ) -> Registration:
         registry = orchestrator.schema_registry
+        find = registry.for_reading if for_reading else registry.registered
         if registry.must_declare(queue):
-            return await call_in(self._calling, registry.registered, queue)
-        return registry.registered(queue)
+            return await call_in(self._calling, find, queue)
+        return find(queue)
 
     # -- schemas ----------------------------------------------------------------------------------
 
@@ -338,7 +341,7 @@ class AsyncOrchestrator(AsyncCancelAdmin, AsyncScheduling):
         share a thread and a connection.
         """
         orchestrator = await self._open()
-        registration = await self._registered(orchestrator, queue_name)
+        registration = await self._registered(orchestrator, queue_name, for_reading=True)
         check_name("job id", job_id)
         timeout_s = check_seconds("timeout_s", timeout_s)
         if not timeout_s or not orchestrator.backend.capabilities.results:

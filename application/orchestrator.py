@@ -361,6 +361,11 @@ class Orchestrator(QueueAdmin, Scheduling):
     def result(self, queue_name: QueueRef, job_id: str, *, timeout_s: float = 0.0) -> Any:
         """Return what the handler of a job returned, waiting up to ``timeout_s`` seconds for it (RES-1).
 
+        Args:
+            queue_name: The queue of the job: its name, if it is registered here, or its schema.
+            job_id: The job's id.
+            timeout_s: How long to wait; by default not at all.
+
         Returns:
             An instance of the schema's output model, or None if the handler returned None.
 
@@ -373,9 +378,9 @@ class Orchestrator(QueueAdmin, Scheduling):
             ResultNotReady: the job hasn't ended by then. On RabbitMQ, which can't tell, also in place of
                 ``JobNotFound``.
             UnsupportedCapability: the backend keeps no results.
-            QueueNotFound: nothing was registered under this name, or the queue was deleted.
+            QueueNotFound: nothing was registered under this name, or the queue isn't declared.
         """
-        registration = self.schema_registry.registered(queue_name)
+        registration = self.schema_registry.for_reading(queue_name)
         check_name("job id", job_id)
         timeout_s = check_seconds("timeout_s", timeout_s)
         found = self.backend.result(registration.queue.name, job_id, timeout_s=timeout_s)
@@ -384,13 +389,14 @@ class Orchestrator(QueueAdmin, Scheduling):
     def status(self, queue_name: QueueRef, job_id: str) -> JobStatus:
         """Say where a job is: waiting, running, done, failed, or not known.
 
-        On RabbitMQ, which can't tell, a job that hasn't ended is not known either.
+        On RabbitMQ, which can't tell, a job that hasn't ended is not known either. The queue is given as in
+        :meth:`result`.
 
         Raises:
             UnsupportedCapability: the backend keeps no results.
-            QueueNotFound: nothing was registered under this name, or the queue was deleted.
+            QueueNotFound: nothing was registered under this name, or the queue isn't declared.
         """
-        queue = self.schema_registry.registered(queue_name).queue.name
+        queue = self.schema_registry.for_reading(queue_name).queue.name
         return job_status(self.backend, queue, check_name("job id", job_id))
 
     def close(self) -> None:

@@ -103,6 +103,22 @@ class SchemaRegistry:
             self._check(registration)
         return registration
 
+    def for_reading(self, queue: object) -> Registration:
+        """Return what was registered for a queue, to ask about its jobs; a schema needs no registration.
+
+        Nothing is declared for such a schema: the backend says whether the queue is there.
+
+        Raises:
+            QueueNotFound: nothing was registered under this name, and ``queue`` is no schema.
+            SchemaConflict: the queue carries jobs of other models.
+            InvalidInput: ``queue`` is neither a name nor a schema.
+        """
+        if not isinstance(queue, str) and hasattr(queue, "input_schema"):
+            schema = read_schema(queue, "queue")
+            if schema.name not in self._registrations and schema.name not in self._undeclared:
+                return Registration(schema, Queue(schema.name))
+        return self.registered(queue)
+
     def must_declare(self, queue: QueueRef) -> bool:
         """Whether :meth:`registered` would declare the queue first, as the broker was away before."""
         return bool(self._undeclared) and queue_name_of(queue) not in self._registrations

@@ -41,10 +41,10 @@ class CancelAdmin(Closeable):
 
         Raises:
             UnsupportedCapability: the backend can't cancel jobs, as RabbitMQ without a coordination store.
-            QueueNotFound: nothing was registered under this name, or the queue was deleted.
+            QueueNotFound: nothing was registered under this name, or the queue isn't declared.
             InvalidName: an id breaks the rule for names.
         """
-        registration = self.schema_registry.registered(queue_name)
+        registration = self.schema_registry.for_reading(queue_name)
         if isinstance(job_ids, str):
             raise InvalidInput(f"job_ids {job_ids!r:.80}: pass a list of ids, or call cancel() for one job")
         ids = [check_name("job id", job_id) for job_id in job_ids]

@@ -1,11 +1,22 @@
 """Which schema travels in which queue, for one orchestrator and for several."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from mindtrace.jobs import Consumer, JobInput, JobSchema, LocalClient, Orchestrator, RetryPolicy
+from mindtrace.jobs import (
+    AsyncOrchestrator,
+    CancelOutcome,
+    Consumer,
+    JobInput,
+    JobSchema,
+    JobStatus,
+    LocalClient,
+    Orchestrator,
+    RetryPolicy,
+)
 from mindtrace.jobs.domain.errors import QueueConflict, QueueNotFound, SchemaConflict, SchemaNotRegistered
 
 
@@ -81,6 +92,54 @@ def test_two_orchestrators_of_one_backend_share_its_queues(
     orchestrator.publish("points", {"x": 1})
 
     assert other.receive_message("points").payload.x == 1
+
+
+def test_jobs_are_asked_about_by_their_schema_without_registering_it(
+    client: LocalClient, orchestrator: Orchestrator, schema: Any, make_consumer: Any
+) -> None:
+    """A program that reads results needs no more; the queue must be declared, and is not by that."""
+    done, waiting = (orchestrator.publish("points", {"x": 1}) for _ in range(2))
+    make_consumer(lambda job: {"total": 1}).consume(1)
+    other = Orchestrator(client)
+
+    assert other.result(schema, done) == schema.output(total=1)
+    assert other.status(schema, waiting) is JobStatus.WAITING
+    assert other.cancel(schema, waiting) is CancelOutcome.CANCELLED
+    with pytest.raises(QueueNotFound, match="registered: none"):
+        other.result("points", done)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda jobs, schema: jobs.result(schema, "a"),
+        lambda jobs, schema: jobs.status(schema, "a"),
+        lambda jobs, schema: jobs.cancel(schema, "a"),
+    ],
+    ids=["result", "status", "cancel"],
+)
+def test_asking_about_jobs_by_their_schema_declares_no_queue(client: LocalClient, call: Any) -> None:
+    other = Orchestrator(client)
+
+    with pytest.raises(QueueNotFound, match="queue 'notes': not declared"):
+        call(other, JobSchema("notes", Note))
+    assert client.queues() == []
+
+
+def test_coroutines_ask_about_jobs_by_their_schema_too(
+    client: LocalClient, orchestrator: Orchestrator, schema: Any, make_consumer: Any
+) -> None:
+    job_id = orchestrator.publish("points", {"x": 1})
+    make_consumer(lambda job: {"total": 1}).consume(1)
+
+    async def program() -> None:
+        jobs = AsyncOrchestrator(client)
+        assert await jobs.result(schema, job_id, timeout_s=5) == schema.output(total=1)
+        assert await jobs.result(schema, job_id) == schema.output(total=1)
+        assert await jobs.status(schema, job_id) is JobStatus.DONE
+        await jobs.close()
+
+    asyncio.run(program())
 
 
 def test_a_consumer_knows_a_schema_that_was_registered_elsewhere(
