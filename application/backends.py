@@ -63,11 +63,14 @@ def detect_backend(backend: object) -> OrchestratorBackend:
     if scheme is None:
         if _FILE.search(backend):
             raise UnknownBackend(f"{backend!r:.140} is a path: write sqlite:///{backend:.140}")
-        raise UnknownBackend(f"a backend URL starts with a scheme, such as memory://; {_known(registered)}")
+        raise UnknownBackend(
+            "a backend URL starts with a scheme, such as sqlite:///jobs.db or redis://localhost:6379/0; "
+            f"{_known(registered)}"
+        )
     for entry in registered:
         if entry.name == scheme:
             return _open(entry, backend)
-    raise UnknownBackend(f"no adapter for {scheme}:// is installed; {_known(registered)}")
+    raise UnknownBackend(f"no adapter for {scheme}:// is installed; {_resembling(scheme, registered)}")
 
 
 def detect_consumer_backend(
@@ -108,8 +111,9 @@ def _open_store(kind: _StoreKind, word: str, url: str) -> ResultStore | Coordina
     if scheme in registered.names:
         store: ResultStore | CoordinationStore = _load(registered[scheme])(url)
         return store
-    what = f"{word}= must be a URL" if scheme is None else f"no {kind.name} for {scheme}:// is installed"
-    raise UnknownBackend(f"{what}; {_known(registered)}")
+    if scheme is None:
+        raise UnknownBackend(f"{word}= must be a URL; {_known(registered)}")
+    raise UnknownBackend(f"no {kind.name} for {scheme}:// is installed; {_resembling(scheme, registered)}")
 
 
 def _without_stores(url: str, taken: Collection[str]) -> tuple[str, dict[str, str]]:
@@ -147,3 +151,11 @@ def _load(entry: EntryPoint) -> Callable[..., Any]:
 def _known(registered: Iterable[EntryPoint]) -> str:
     schemes = ", ".join(sorted(f"{entry.name}://" for entry in registered))
     return f"registered: {schemes or 'none'}"
+
+
+def _resembling(scheme: str, registered: Iterable[EntryPoint]) -> str:
+    """Name the scheme that was probably meant, and all others."""
+    from difflib import get_close_matches  # here, as only an error needs it
+
+    close = get_close_matches(scheme.lower(), [entry.name for entry in registered], n=1)
+    return f"did you mean {close[0]}://? {_known(registered)}" if close else _known(registered)

@@ -26,6 +26,8 @@ class Scheduling(Closeable):
     max_body_bytes: int
     schema_registry: SchemaRegistry
     observer: Observer | None
+    has_scheduler = False
+    """Whether a :class:`Scheduler` was made for this, so that none is missing."""
 
     @property
     def schedules(self) -> "Schedules":

@@ -181,7 +181,8 @@ def parsed_url(url: str) -> UrlSettings:
     except ValueError:  # whose message may show the password
         raise InvalidInput(
             "a Redis URL is redis://[user[:password]@]host[:port][/db] or "
-            "redis+sentinel://[user[:password]@]host[:port],host[:port]/service[/db]"
+            "redis+sentinel://[user[:password]@]host[:port],host[:port]/service[/db], where port and db are "
+            "numbers; in a user or password, write / as %2F, : as %3A and @ as %40"
         ) from None
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     namespace, ca_certs = query.pop("namespace", "default"), query.pop("ssl_ca_certs", None)

@@ -57,6 +57,7 @@ class Scheduler:
                 f"Scheduler({orchestrator!r:.80}): pass an Orchestrator, as in Scheduler(Orchestrator(url))"
             )
         orchestrator.backend.capabilities.require_coordination("schedules need")
+        orchestrator.has_scheduler = True
         self._backend = orchestrator.backend
         self._max_body_bytes = orchestrator.max_body_bytes
         self._observer = orchestrator.observer

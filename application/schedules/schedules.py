@@ -19,6 +19,8 @@ from .record import MAX_RECORD_BYTES, PREFIX, Schedule, decode, encode, key_of, 
 if TYPE_CHECKING:
     from ..scheduling import Scheduling
 
+_BY_WHOM = "; mindtrace-jobs scheduler publishes it, or a worker with --schedules"
+
 
 class Schedules:
     """The schedules of a backend's namespace, which all its processes share. Safe to share between threads.
@@ -63,7 +65,12 @@ class Schedules:
         try:
             message = to_message(registration, work, priority, None, NO_HEADERS, longest)
         except InvalidPayload as error:
-            raise InvalidPayload(f"schedule {name!r}: {error}") from error
+            if payload is not None:
+                raise InvalidPayload(f"schedule {name!r}: {error}") from error
+            raise InvalidPayload(
+                f"schedule {name!r}: no payload was given, and the defaults don't do: {error}; pass one: "
+                "orchestrator.schedule(name, queue, payload, …)"
+            ) from error
         now = self._now()
         wanted = Schedule(
             name=name,
@@ -81,11 +88,9 @@ class Schedules:
                 "elsewhere, and schedule where it is"
             )
         defined = self._change(key, lambda present: _redefined(present, wanted, now))
+        by = "" if self._orchestrator.has_scheduler else _BY_WHOM
         self._orchestrator.logger.info(
-            "schedule %s: its next job is due at %s; mindtrace-jobs scheduler publishes it, or a worker with "
-            "--schedules",
-            name,
-            defined.next_slot.isoformat(),
+            "schedule %s: its next job is due at %s%s", name, defined.next_slot.isoformat(), by
         )
         return defined
 

@@ -80,7 +80,11 @@ def test_a_class_instead_of_an_instance_is_told_so() -> None:
         ),
         (int, "int is not a backend"),
         (b"memory://", "bytes is not a backend"),
-        ("", "a backend URL starts with a scheme, such as memory://; registered: " + REGISTERED),
+        (
+            "",
+            "a backend URL starts with a scheme, such as sqlite:///jobs.db or redis://localhost:6379/0; "
+            f"registered: {REGISTERED}",
+        ),
         ("localhost:6379", "a backend URL starts with a scheme"),
         ("://x", "a backend URL starts with a scheme"),
         ("nosuch://x", "no adapter for nosuch:// is installed; registered: " + REGISTERED),

@@ -357,6 +357,19 @@ def test_a_consumer_brings_its_schedule(jobs: Orchestrator, clock: ManualClock) 
     assert dict(job.headers) == {"schedule": "ticks", "slot": "2023-11-14T23:00:00+00:00"}
 
 
+def test_who_defines_a_schedule_is_told_who_publishes_it(
+    jobs: Orchestrator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Unless a scheduler was made here, as by a worker with ``--schedules``."""
+    caplog.set_level(logging.INFO)
+    jobs.schedule("hourly", "points", every=HOUR)
+    assert caplog.messages[-1].endswith("mindtrace-jobs scheduler publishes it, or a worker with --schedules")
+
+    Scheduler(jobs)
+    jobs.schedule("hourly", "points", every=HOUR)
+    assert caplog.messages[-1] == "schedule hourly: its next job is due at 2023-11-14T23:00:00+00:00"
+
+
 def test_a_function_brings_its_schedule(jobs: Orchestrator) -> None:
     @job_handler(JobSchema("ticks", Tick), schedule=Cron("0 3 * * *"))
     def tick(job: Job[Tick]) -> None: ...
@@ -375,7 +388,8 @@ def test_a_class_whose_model_needs_values_cannot_have_one(jobs: Orchestrator) ->
 
         def run(self, job: Job[Text]) -> None: ...
 
-    with Reader() as reader, pytest.raises(errors.InvalidPayload, match="text"):
+    remedy = r"no payload was given, .*\(text: Field required\); pass one: orchestrator.schedule\("
+    with Reader() as reader, pytest.raises(errors.InvalidPayload, match=remedy):
         reader.connect(jobs)
 
 

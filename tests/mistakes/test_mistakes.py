@@ -751,6 +751,26 @@ BACKENDS: dict[str, Row] = {
         "pass an OrchestratorBackend, such as LocalClient(), or a URL",
         lambda w: Orchestrator(7),  # type: ignore[arg-type]
     ),
+    "a host and a port as a backend": (
+        errors.UnknownBackend,
+        "starts with a scheme, such as sqlite:///jobs.db or redis://localhost:6379/0",
+        lambda w: Orchestrator("localhost:6379"),
+    ),
+    "a misspelt scheme": (
+        errors.UnknownBackend,
+        "no adapter for reddis:// is installed; did you mean redis://?",
+        lambda w: Orchestrator("reddis://localhost"),
+    ),
+    "a misspelt scheme of a store": (
+        errors.UnknownBackend,
+        "no coordination store for rediss3:// is installed; did you mean rediss://?",
+        lambda w: Orchestrator("amqp://localhost?store=rediss3://localhost"),
+    ),
+    "a name as the database of Redis": (
+        errors.InvalidInput,
+        "where port and db are numbers",
+        lambda w: Orchestrator("redis://localhost/jobs"),
+    ),
     "a path as a backend": (
         errors.UnknownBackend,
         "write sqlite:///jobs.db",
@@ -788,7 +808,7 @@ BACKENDS: dict[str, Row] = {
     ),
     "a host as a backend": (
         errors.UnknownBackend,
-        "a backend URL starts with a scheme, such as memory://",
+        "a backend URL starts with a scheme, such as sqlite:///jobs.db or redis://localhost:6379/0",
         lambda w: Orchestrator("localhost"),
     ),
     "an unknown scheme": (
@@ -1006,6 +1026,11 @@ SCHEDULES: dict[str, Row] = {
         errors.InvalidInput,
         "must be a timedelta, as timedelta(minutes=5)",
         scheduling(every=300),
+    ),
+    "no payload where the input needs one": (
+        errors.InvalidPayload,
+        "pass one: orchestrator.schedule(name, queue, payload, …)",
+        lambda w: w.jobs.schedule("nightly", "inspect", cron="0 3 * * *"),
     ),
     "an unknown misfire": (
         errors.InvalidInput,
