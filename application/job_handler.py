@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 from ..domain import Job, JobSchema, QueueKind, RetryPolicy
 from ..domain.errors import HandlerMissing, InvalidInput
@@ -56,6 +56,16 @@ class FunctionHandler(Generic[InT, OutT]):
             queue: The name of the queue, if it isn't the schema's.
         """
         return self._consumer_class(queue=queue)
+
+    if not TYPE_CHECKING:  # checkers know what it has
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say how to get what a consumer has."""
+            missing = f"{type(self).__name__} has no {name!r}"
+            if not name.startswith("_") and hasattr(self._consumer_class, name):
+                function = self._name.rpartition(".")[2]
+                missing += f": its consumers have; make one, as in consumer = {function}.consumer()"
+            raise AttributeError(missing)
 
     def __repr__(self) -> str:
         return f"<job handler {self._name} of {self.schema.name!r}>"

@@ -54,7 +54,8 @@ def _check_consumers(settings: Settings) -> tuple[list[Finding], list[MakeConsum
             make = load_maker(target)
             make()
         except JobsError as error:
-            findings.append(wrong("consumer", str(error), "fix what the message names"))
+            remedy = f"correct {target}, or the module that it is in; a worker ends with the same message"
+            findings.append(wrong("consumer", str(error), remedy))
         else:
             makers.append(make)
             findings.append(good("consumer", target))

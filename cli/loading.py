@@ -1,5 +1,6 @@
 """From ``module:Name`` on the command line to the object that it names."""
 
+import inspect
 import sys
 import traceback
 from importlib import import_module
@@ -21,7 +22,9 @@ def load(target: str, what: str) -> Any:
     """
     module_name, separator, name = target.partition(":")
     if not separator or not module_name or not name:
-        raise BadUsage(f"{target!r}: write module:{what}, such as tasks:{what}")
+        module, dot, last = target.rpartition(".")
+        example = f"{module}:{last}" if dot and module and last and not separator else f"tasks:{what}"
+        raise BadUsage(f"{target!r}: write module:{what}, such as {example}")
     try:
         found: Any = import_module(module_name)
     except ModuleNotFoundError as error:
@@ -67,12 +70,19 @@ def load_maker(target: str) -> MakeConsumer:
         try:
             consumer = found()
         except TypeError as error:
-            raise BadUsage(f"{target}() fails: {error}; a worker calls it without arguments") from error
+            raise BadUsage(f"{target}() fails: {error}; {_remedy_of_call(found)}") from error
         if not isinstance(consumer, Consumer):
             raise BadUsage(f"{target} made a {type(consumer).__name__}, which is no Consumer")
         return consumer
 
     return make
+
+
+def _remedy_of_call(maker: object) -> str:
+    """Say what is probably missing where a worker can't call what should make a consumer."""
+    if inspect.isroutine(maker):
+        return "to run jobs by it, write @job_handler(schema) above it; to make a consumer, take no arguments"
+    return "a worker calls it without arguments"
 
 
 def load_schema(target: str) -> tuple[JobSchema[Any, Any], str]:

@@ -285,7 +285,7 @@ class OrchestratorBackend(Migrates, Closeable):
         except AccessDenied as error:
             return [wrong("access", str(error), "correct the user and the password, or what the user may do")]
         except JobsError as error:
-            return [wrong("broker", str(error), "change what the message names")]
+            return [wrong("broker", str(error), "upgrade the broker, or configure it, as the message says")]
         return [good("reachable", "the broker answers")]
 
     @abstractmethod

@@ -53,7 +53,8 @@ def _check_consumer(backend: OrchestratorBackend, make: MakeConsumer) -> Finding
         consumer = make()
         name = consumer.queue_name
     except JobsError as error:
-        return wrong("consumer", str(error), "fix what the message names")
+        remedy = "correct its class, or the function that makes it; a worker ends with the same message"
+        return wrong("consumer", str(error), remedy)
     try:
         declared = {queue.name: queue.kind for queue in backend.queues()}
     except UnsupportedCapability:

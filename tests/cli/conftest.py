@@ -59,6 +59,10 @@ def make_nothing():
     return 1
 
 
+def handle(job):
+    pass
+
+
 inspector = Inspector()
 number = 7
 

@@ -90,6 +90,10 @@ LOADING: dict[str, tuple[str, str]] = {
     "no module": ("taks:Inspector", "no module 'taks' is found from here"),
     "no submodule": ("tasks.sub:Inspector", "no module 'tasks.sub' is found from here"),
     "no name": ("tasks", "'tasks': write module:ConsumerClass, such as tasks:ConsumerClass"),
+    "a dot for the colon": (
+        "tasks.Inspector",
+        "'tasks.Inspector': write module:ConsumerClass, such as tasks:Inspector",
+    ),
     "no such class": (
         "tasks:Inspektor",
         "module 'tasks' has no 'Inspektor'; consumers in tasks: Inspector",
@@ -99,6 +103,10 @@ LOADING: dict[str, tuple[str, str]] = {
     "a number": ("tasks:number", "tasks:number is a int: name a Consumer class"),
     "no schema": ("tasks:Nameless", "Nameless: pass the name of its queue, or set schema"),
     "arguments": ("tasks:Choosy", "a worker calls it without arguments"),
+    "a function that runs jobs": (
+        "tasks:handle",
+        "argument: 'job'; to run jobs by it, write @job_handler(schema) above it",
+    ),
     "a function that makes none": ("tasks:make_nothing", "made a int, which is no Consumer"),
     "a module that fails": ("broken:A", "line 2: ZeroDivisionError"),
     "a module that lacks another": ("lacking:A", "ModuleNotFoundError: No module named 'nosuchlibrary'"),
@@ -118,6 +126,7 @@ def test_a_consumer_that_cannot_be_loaded_is_a_finding(
 
     assert answer.code == 1
     assert message in answer.out.replace(f"({folder}/broken.py, line 2)", "line 2")
+    assert "; a worker ends with the same message" in answer.out
 
 
 def test_a_class_or_a_function_is_loaded(command: Command) -> None:

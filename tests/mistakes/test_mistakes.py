@@ -92,6 +92,11 @@ class AsyncInspector(Inspector):
         return Report()
 
 
+@job_handler(SCHEMA)
+def handle(job: Job[Image]) -> Report:
+    return Report()
+
+
 class NoRun(Consumer):
     schema = SCHEMA
 
@@ -651,6 +656,11 @@ def nested(depth: int) -> list[Any]:
 
 
 CONSUMERS: dict[str, Row] = {
+    "connecting a handler": (
+        AttributeError,
+        "JobHandler has no 'connect': its consumers have; make one, as in consumer = handle.consumer()",
+        lambda w: handle.connect(w.jobs),  # type: ignore[attr-defined]
+    ),
     "Consumer(lambda)": (
         errors.HandlerMissing,
         "write @job_handler(schema) above a function and call its consumer()",
