@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import IO
+from typing import IO, Any
 
 import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..application.orchestrator import Orchestrator
 from ..application.tools.bulk_publish import BulkPublishReport, bulk_publish
+from ..domain.errors import MalformedBody
 from ..domain.json_guard import parse_object
 from ..domain.wording import quantity
 from ..ports import PublishStatus
@@ -67,7 +68,7 @@ def publish(
             return _publish_file(orchestrator, queue, lines, priority, delay_s)
     if payload is None or lines is not None:
         raise BadUsage("""give either --json '{"key": "value"}' for one job, or --file jobs.jsonl for many""")
-    data = parse_object(payload.encode("utf-8", "surrogateescape"))
+    data = _parse(payload)
     with opened(settings) as orchestrator:
         prepare(orchestrator, queue, schema)
         job = orchestrator.job(queue, data, id=job_id)
@@ -77,6 +78,24 @@ def publish(
     else:
         stdout().print(shown(published))
     return Exit.OK
+
+
+def _parse(payload: str) -> dict[str, Any]:
+    """Parse the payload of one job.
+
+    Raises:
+        BadUsage: it isn't JSON; the message says how to quote it.
+        MalformedBody: it is JSON that can't be sent.
+    """
+    try:
+        return parse_object(payload.encode("utf-8", "surrogateescape"))
+    except MalformedBody as error:
+        if not str(error).startswith("not JSON:"):
+            raise
+        raise BadUsage(
+            f"--json: {error}; JSON has names and texts in double quotes, and a shell takes it in single "
+            """quotes, as in --json '{"path": "a.png"}'"""
+        ) from error
 
 
 def _publish_file(

@@ -2,11 +2,12 @@
 
 from ...domain.errors import Closed, QueueConflict, QueueNotFound
 from ...domain.queue import Queue
+from ...domain.wording import REGISTER_FIRST
 
 
 def not_declared(queue: str) -> QueueNotFound:
     """Return the error for a queue that isn't declared."""
-    return QueueNotFound(f"queue {queue!r}: not declared; register its schema first")
+    return QueueNotFound(f"queue {queue!r}: not declared; {REGISTER_FIRST}")
 
 
 def kind_conflict(queue: Queue, found: str) -> QueueConflict:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import pytest
 
+from mindtrace.jobs import JobInput, JobSchema, Orchestrator
 from mindtrace.jobs.application import backends
 from mindtrace.jobs.cli.main import commands, run
 
@@ -35,6 +36,11 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "an unknown queue": (["purge", "inspekt", "--yes"], 4, "queue 'inspekt': not declared"),
     "an impossible name of a queue": (["purge", "no queue", "--yes"], 2, "use 1 to 128 characters"),
     "bad JSON": (["publish", "inspect", "--json", "{path: 1}"], 2, "not JSON: key must be a string"),
+    "JSON in single quotes": (
+        ["publish", "inspect", "--json", "{'path': 'a.png'}"],
+        2,
+        "JSON has names and texts in double quotes, and a shell takes it in single quotes, as in --json",
+    ),
     "JSON that is no object": (["publish", "inspect", "--json", "[1]"], 2, "not a JSON object but an array"),
     "neither a job nor a file": (["publish", "inspect"], 2, "give either --json"),
     "a job and a file": (["publish", "q", "--json", "{}", "--file", "tasks.py"], 2, "give either --json"),
@@ -131,6 +137,34 @@ def test_a_consumer_that_cannot_be_loaded_is_a_finding(
 
 def test_a_class_or_a_function_is_loaded(command: Command) -> None:
     assert command("doctor", "tasks:Inspector", "tasks:make_inspector", "tasks:Urgent").code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["queues", "nobody"],
+        ["pause", "nobody"],
+        ["resume", "nobody"],
+        ["purge", "nobody", "--yes"],
+        ["cancel", "nobody", "a"],
+        ["dead", "list", "nobody"],
+        ["dead", "redrive", "nobody", "--all"],
+        ["result", "a", "--queue", "nobody"],
+    ],
+    ids=" ".join,
+)
+def test_of_a_queue_that_is_not_declared_a_command_says_which_command_declares_it(
+    command: Command, orchestrator: Orchestrator, words: list[str]
+) -> None:
+    orchestrator.register(JobSchema("inspect", JobInput))
+    answer = command(*words)
+
+    assert answer.code == 4
+    assert (
+        "queue 'nobody': not declared; a worker of its consumer declares it, and so does publish --schema "
+        "module:Name; declared on "
+    ) in answer.err
+    assert answer.err.rstrip().endswith(": inspect")
 
 
 def test_an_extra_that_is_missing_is_named(
