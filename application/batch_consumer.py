@@ -115,8 +115,7 @@ class BatchConsumer(Consumer[InT, OutT], Generic[InT, OutT]):
             poll_timeout_s: As for :class:`Consumer`; it is the wait for the first job of a batch.
 
         Raises:
-            InvalidJob: a setting is out of range.
-            InvalidInput: ``concurrency`` is more than 1.
+            InvalidInput: a setting is out of range, or ``concurrency`` is more than 1.
         """
         size = check_int("batch_size", self.batch_size if batch_size is None else batch_size, 1, _MAX_BATCH)
         wait_s = check_seconds("batch_wait_s", self.batch_wait_s if batch_wait_s is None else batch_wait_s)

@@ -156,7 +156,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
         Raises:
             AlreadyConnected: this consumer is connected.
             SchemaNotRegistered: no schema of this name is registered in this process.
-            InvalidJob: a setting is out of range.
+            InvalidInput: a setting is out of range.
         """
         if self._connection is not None:
             raise AlreadyConnected(f"consumer of {self.queue_name!r} is connected: close() it first")

@@ -87,8 +87,7 @@ def check_settings(concurrency: int, lease_s: float, prefetch: int | None, poll_
     """Refuse settings of :meth:`Consumer.connect` that are out of range.
 
     Raises:
-        InvalidJob: one is.
-        InvalidInput: ``lease_s`` is 0.
+        InvalidInput: one is.
     """
     check_int("concurrency", concurrency, 1, _MAX_CONCURRENCY)
     if check_seconds("lease_s", lease_s) == 0:

@@ -7,6 +7,7 @@ from typing import Any, Generic
 from typing_extensions import TypeVar
 
 from .bounds import check_seconds
+from .errors import InvalidJob
 
 ResultT = TypeVar("ResultT", covariant=True, default=Any)
 
@@ -34,7 +35,7 @@ class Retry:
 
     def __post_init__(self) -> None:
         if self.delay_s is not None:
-            check_seconds("delay_s", self.delay_s)
+            check_seconds("delay_s", self.delay_s, InvalidJob)
 
 
 @dataclass(frozen=True, slots=True)

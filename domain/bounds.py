@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
-from .errors import InvalidInput, InvalidJob, InvalidName
+from .errors import InvalidInput, InvalidName
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_DEPTH = 64
@@ -59,27 +59,27 @@ def check_job_ids(ids: Sequence[str] | None) -> list[str] | None:
     return [check_name("job id", id_) for id_ in ids]
 
 
-def check_int(what: str, value: object, low: int, high: int) -> int:
+def check_int(what: str, value: object, low: int, high: int, error: type[InvalidInput] = InvalidInput) -> int:
     """Return ``value`` if it is an integer (and no bool) from ``low`` to ``high``.
 
     Raises:
-        InvalidJob: it isn't.
+        InvalidInput: it isn't; of the type ``error``.
     """
     if type(value) is int and low <= value <= high:
         return value
-    raise InvalidJob(f"{what} {_shown(value)}: must be an integer from {low} to {high}")
+    raise error(f"{what} {_shown(value)}: must be an integer from {low} to {high}")
 
 
-def check_seconds(what: str, value: object) -> float:
+def check_seconds(what: str, value: object, error: type[InvalidInput] = InvalidInput) -> float:
     """Return ``value`` as a float if it is a number of seconds from 0 to 366 days.
 
     Raises:
-        InvalidJob: it isn't.
+        InvalidInput: it isn't; of the type ``error``.
     """
     if (type(value) is float or type(value) is int) and 0 <= value <= MAX_DELAY_S:
         return float(value)
     remedy = "; use its total_seconds()" if isinstance(value, timedelta) else ""
-    raise InvalidJob(
+    raise error(
         f"{what} {_shown(value)}: must be a number of seconds, "
         f"from 0 to {MAX_DELAY_S:,.0f} ({MAX_DELAY_S / 86_400:.0f} days){remedy}"
     )

@@ -63,7 +63,7 @@ class InvalidName(InvalidInput):
 
 
 class InvalidJob(InvalidInput):
-    """A field of a job is out of range: priority, delay, budget or headers."""
+    """A field of a job is out of range: priority, delay, attempts, times or headers."""
 
 
 class InvalidPayload(InvalidInput):

@@ -1,6 +1,7 @@
 """Exceptions that a handler raises to retry or reject its job. They aren't errors of the program."""
 
 from .bounds import check_seconds
+from .errors import InvalidJob
 
 
 class HandlerSignal(Exception):
@@ -24,7 +25,7 @@ class RetryLater(HandlerSignal):
     """
 
     def __init__(self, delay_s: float, reason: str = "the handler asked to retry later") -> None:
-        self.delay_s = check_seconds("delay_s", delay_s)
+        self.delay_s = check_seconds("delay_s", delay_s, InvalidJob)
         self.reason = str(reason)
         super().__init__(reason)
 

@@ -127,10 +127,10 @@ class Job(Generic[InT]):
     def __post_init__(self) -> None:
         check_name("job id", self.id)
         check_name("schema name", self.schema_name)
-        check_int("priority", self.priority, 0, MAX_PRIORITY)
-        check_int("attempt", self.attempt, 1, MAX_ATTEMPTS)
+        check_int("priority", self.priority, 0, MAX_PRIORITY, InvalidJob)
+        check_int("attempt", self.attempt, 1, MAX_ATTEMPTS, InvalidJob)
         if self.max_attempts is not None:
-            check_int("max_attempts", self.max_attempts, 1, MAX_ATTEMPTS)
+            check_int("max_attempts", self.max_attempts, 1, MAX_ATTEMPTS, InvalidJob)
         _check_moment("created_at", self.created_at)
         if self.not_before is not None:
             _check_moment("not_before", self.not_before)

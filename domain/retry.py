@@ -23,7 +23,7 @@ class RetryPolicy:
             ended in a retry or a release doesn't count.
 
     Raises:
-        InvalidJob: a value is out of range.
+        InvalidInput: a value is out of range.
     """
 
     max_attempts: int = 3

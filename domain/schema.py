@@ -79,8 +79,7 @@ class JobSchema(Generic[InModelT, OutModelT]):
         InvalidName: the name isn't 1 to 128 characters of ``A-Z a-z 0-9 . _ -``.
         InvalidSchema: a model is missing, given twice or no pydantic model; or one of its fields doesn't
             survive JSON; or ``retry``, ``unique``, ``rate`` or ``concurrency_limit`` is of another type, or
-            names a field that the input doesn't have.
-        InvalidJob: ``result_ttl_s`` is out of range.
+            names a field that the input doesn't have; or ``result_ttl_s`` is out of range.
     """
 
     name: str
@@ -123,8 +122,8 @@ class JobSchema(Generic[InModelT, OutModelT]):
                 f"schema {name!r}: retry must be a RetryPolicy, such as RetryPolicy(max_attempts=3), got "
                 f"{retry!r:.80}"
             )
-        if check_seconds("result_ttl_s", result_ttl_s) == 0:
-            raise InvalidJob("result_ttl_s 0: must be more than 0 seconds")
+        if check_seconds("result_ttl_s", result_ttl_s, InvalidSchema) == 0:
+            raise InvalidSchema("result_ttl_s 0: must be more than 0 seconds")
         if unique is not None and not isinstance(unique, Unique):
             raise InvalidSchema(
                 f'schema {name!r}: unique must be a Unique, such as Unique(by="path"), got {unique!r:.80}'
@@ -228,7 +227,7 @@ def job_from_schema(
         schema = read_schema(schema, "job_from_schema")
     payload = validate_payload(schema, input_data)
     if id is None and not_before is None and max_attempts is None and headers is NO_HEADERS:  # as most are
-        check_int("priority", priority, 0, MAX_PRIORITY)
+        check_int("priority", priority, 0, MAX_PRIORITY, InvalidJob)
         return job_of_checked(schema.name, payload, new_job_id(), priority, utcnow(), None, 1, None)
     return Job(
         schema_name=schema.name,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 from pydantic_core import to_json
 
 from .bounds import check_int, check_seconds
-from .errors import InvalidInput, InvalidJob, InvalidSchema
+from .errors import InvalidInput, InvalidSchema
 
 WhenAway = Literal["wait", "run"]
 """What becomes of jobs while the store that counts them can't be reached: they wait, or run uncounted."""
@@ -38,7 +38,7 @@ class Rate:
             has them run without a rate.
 
     Raises:
-        InvalidJob: a value is out of range.
+        InvalidInput: a value is out of range.
     """
 
     count: int
@@ -49,7 +49,7 @@ class Rate:
     def __post_init__(self) -> None:
         check_int("rate count", self.count, 1, MAX_COUNT)
         if check_seconds("rate per_s", self.per_s) == 0:
-            raise InvalidJob("rate per_s 0: must be more than 0 seconds; leave rate out for no limit")
+            raise InvalidInput("rate per_s 0: must be more than 0 seconds; leave rate out for no limit")
         check_int("rate burst", self.burst, 1, self.count)
         _check_when_away(self.when_store_is_away)
 
@@ -71,8 +71,7 @@ class Limit:
             has them run uncounted.
 
     Raises:
-        InvalidJob: ``count`` is out of range.
-        InvalidInput: ``by`` or ``when_store_is_away`` is none of these.
+        InvalidInput: ``count`` is out of range, or ``by`` or ``when_store_is_away`` is none of these.
     """
 
     count: int

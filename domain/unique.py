@@ -28,9 +28,8 @@ class Unique:
             published for so long. A delay that the publish sets counts instead.
 
     Raises:
-        InvalidSchema: ``by`` is neither a name nor a tuple of names, or names one twice; or the options
-            exclude each other.
-        InvalidJob: ``period_s`` or ``debounce_s`` is out of range.
+        InvalidSchema: ``by`` is neither a name nor a tuple of names, or names one twice; the options exclude
+            each other; or ``period_s`` or ``debounce_s`` is out of range.
     """
 
     by: str | tuple[str, ...] = ()
@@ -60,7 +59,7 @@ class Unique:
     def _check_seconds(self, name: str) -> None:
         given = getattr(self, name)
         if given is not None:
-            object.__setattr__(self, name, check_seconds(name, given))
+            object.__setattr__(self, name, check_seconds(name, given, InvalidSchema))
             if not given:
                 raise InvalidSchema(f"{name} 0: must be more than 0 seconds, or None for none")
 

@@ -63,10 +63,10 @@ def to_message(
         )
     delay = 0.0
     if delay_s is not None:
-        delay = check_seconds("delay_s", delay_s)
+        delay = check_seconds("delay_s", delay_s, InvalidJob)
         job = replace(job, not_before=utcnow() + timedelta(seconds=delay) if delay else None)
     elif job.not_before is not None:
-        delay = check_seconds("not_before", max(0.0, (job.not_before - utcnow()).total_seconds()))
+        delay = check_seconds("not_before", max(0.0, (job.not_before - utcnow()).total_seconds()), InvalidJob)
     return Message(job.id, encode(job, schema, max_bytes=max_body_bytes), job.priority, delay)
 
 

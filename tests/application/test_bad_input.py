@@ -216,12 +216,12 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
         lambda w: w.consumer.connect(w.near),
     ),
     "consume(-1)": (
-        errors.InvalidJob,
+        errors.InvalidInput,
         "num_messages -1: must be an integer from 0",
         lambda w: w.consumer.consume(-1),
     ),
     "consume(1.5)": (
-        errors.InvalidJob,
+        errors.InvalidInput,
         "num_messages 1.5: must be an integer from 0",
         lambda w: w.consumer.consume(1.5),
     ),
@@ -278,12 +278,12 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
         lambda w: Idle("points").connect(w.near, lease_s=0),
     ),
     "a prefetch of nothing": (
-        errors.InvalidJob,
+        errors.InvalidInput,
         "prefetch 0: must be an integer from 1 to 10000",
         lambda w: Idle("points").connect(w.near, prefetch=0),
     ),
     "a negative poll": (
-        errors.InvalidJob,
+        errors.InvalidInput,
         "poll_timeout_s -1: must be a number of seconds",
         lambda w: Idle("points").connect(w.near, poll_timeout_s=-1),
     ),
@@ -330,12 +330,12 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
         lambda w: Orchestrator(7),
     ),
     "a list limit below zero": (
-        errors.InvalidJob,
+        errors.InvalidInput,
         "limit -1: must be an integer from 0",
         lambda w: w.near.dead_letters("points", limit=-1),
     ),
     "a list offset below zero": (
-        errors.InvalidJob,
+        errors.InvalidInput,
         "offset -1: must be an integer from 0",
         lambda w: w.near.dead_letters("points", offset=-1),
     ),
@@ -355,7 +355,7 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
         lambda w: w.near.result("points", ""),
     ),
     "waiting a negative time": (
-        errors.InvalidJob,
+        errors.InvalidInput,
         "timeout_s -1: must be a number of seconds",
         lambda w: w.near.result("points", "a", timeout_s=-1),
     ),

@@ -15,7 +15,7 @@ from mindtrace.jobs import Consumer, LocalClient, Orchestrator, Queue, Reject, R
 from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.application.consuming.in_flight import InFlight
 from mindtrace.jobs.application.signals.graceful_stop import SecondSignal
-from mindtrace.jobs.domain.errors import InvalidJob
+from mindtrace.jobs.domain.errors import InvalidInput
 from mindtrace.jobs.ports import Ack, Delivery, Settlement
 
 pytestmark = pytest.mark.timeout(120)
@@ -452,7 +452,7 @@ def test_threads_are_left_behind_by_none(
 
 @pytest.mark.parametrize("concurrency", [0, -1, 10_001, 1.5, "2", True])
 def test_an_impossible_concurrency_is_refused(make_concurrent: MakeConsumer, concurrency: Any) -> None:
-    with pytest.raises(InvalidJob, match="concurrency"):
+    with pytest.raises(InvalidInput, match="concurrency"):
         make_concurrent(lambda job: None, concurrency)
 
 

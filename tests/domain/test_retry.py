@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mindtrace.jobs import RetryPolicy
-from mindtrace.jobs.domain.errors import InvalidJob
+from mindtrace.jobs.domain.errors import InvalidInput
 
 YEAR_S = 366 * 86_400.0
 seconds = st.floats(0, YEAR_S)
@@ -62,5 +62,5 @@ def test_delays_are_spread() -> None:
 )
 def test_a_setting_out_of_range_is_refused(setting: str, value: Any, rule: str) -> None:
     """The message names the setting, the value and the range."""
-    with pytest.raises(InvalidJob, match=rf"{setting} {value!r}: must be {rule}"):
+    with pytest.raises(InvalidInput, match=rf"{setting} {value!r}: must be {rule}"):
         RetryPolicy(**{setting: value})

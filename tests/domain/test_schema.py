@@ -7,7 +7,7 @@ import pytest
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, ValidationError
 
 from mindtrace.jobs import Job, JobInput, JobOutput, JobSchema, RetryPolicy, job_from_schema
-from mindtrace.jobs.domain.errors import InvalidJob, InvalidName, InvalidPayload, InvalidSchema
+from mindtrace.jobs.domain.errors import InvalidName, InvalidPayload, InvalidSchema
 from mindtrace.jobs.domain.schema import validate_model
 
 
@@ -147,7 +147,7 @@ def test_one_alias_for_both_directions_is_fine() -> None:
 @pytest.mark.parametrize("ttl_s", [0, -1, float("nan"), "1"])
 def test_a_result_must_be_kept_for_a_while(ttl_s: Any) -> None:
     """A result's time to live is a positive number of seconds (RES-1)."""
-    with pytest.raises(InvalidJob, match=rf"result_ttl_s {ttl_s!r}: must be"):
+    with pytest.raises(InvalidSchema, match=rf"result_ttl_s {ttl_s!r}: must be"):
         JobSchema("points", Point, result_ttl_s=ttl_s)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, field_serializer
 
 from mindtrace.jobs import AnyJSON, JobInput, JobSchema, Limit, Rate
-from mindtrace.jobs.errors import InvalidInput, InvalidJob, InvalidSchema
+from mindtrace.jobs.errors import InvalidInput, InvalidSchema
 from mindtrace.jobs.ports.coordination import MAX_KEY_CHARS
 
 
@@ -22,12 +22,12 @@ class Frame(JobInput):
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
-    "no starts": (lambda: Rate(0, per_s=1), InvalidJob, "rate count 0"),
-    "no time": (lambda: Rate(1, per_s=0), InvalidJob, "leave rate out"),
-    "no burst": (lambda: Rate(3, per_s=1, burst=0), InvalidJob, "rate burst 0"),
-    "a burst above the rate": (lambda: Rate(3, per_s=1, burst=4), InvalidJob, "from 1 to 3"),
-    "no places": (lambda: Limit(0), InvalidJob, "limit count 0"),
-    "half a place": (lambda: Limit(0.5), InvalidJob, "must be an integer"),  # type: ignore[arg-type]
+    "no starts": (lambda: Rate(0, per_s=1), InvalidInput, "rate count 0"),
+    "no time": (lambda: Rate(1, per_s=0), InvalidInput, "leave rate out"),
+    "no burst": (lambda: Rate(3, per_s=1, burst=0), InvalidInput, "rate burst 0"),
+    "a burst above the rate": (lambda: Rate(3, per_s=1, burst=4), InvalidInput, "from 1 to 3"),
+    "no places": (lambda: Limit(0), InvalidInput, "limit count 0"),
+    "half a place": (lambda: Limit(0.5), InvalidInput, "must be an integer"),  # type: ignore[arg-type]
     "a list of fields": (lambda: Limit(1, by=["camera"]), InvalidInput, "a tuple"),  # type: ignore[arg-type]
     "no field of several": (lambda: Limit(1, by=()), InvalidInput, "a tuple"),
     "an unknown choice": (
@@ -54,6 +54,7 @@ def test_what_can_not_limit_is_refused_when_it_is_made(mistake: str) -> None:
     make, error, remedy = REFUSED[mistake]
     with pytest.raises(error) as raised:
         make()
+    assert type(raised.value) is error
     assert remedy in str(raised.value)
 
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field, PlainSerializer, model_validator
 
 from mindtrace.jobs import AnyJSON, JobInput, JobSchema, Unique, UniqueField
-from mindtrace.jobs.domain.errors import InvalidJob, InvalidSchema
+from mindtrace.jobs.domain.errors import InvalidSchema
 from mindtrace.jobs.domain.unique import digest
 
 
@@ -42,9 +42,9 @@ def test_the_fields_are_known_by_the_names_under_which_they_are_written() -> Non
         (lambda: Unique(by=(5,)), InvalidSchema, "pass the name"),
         (lambda: Unique(by=("path", "path")), InvalidSchema, "twice"),
         (lambda: Unique(period_s=0), InvalidSchema, "more than 0"),
-        (lambda: Unique(period_s=-1), InvalidJob, "period_s"),
+        (lambda: Unique(period_s=-1), InvalidSchema, "period_s"),
         (lambda: Unique(debounce_s=0), InvalidSchema, "debounce_s 0: must be more than 0"),
-        (lambda: Unique(debounce_s=True), InvalidJob, "debounce_s"),
+        (lambda: Unique(debounce_s=True), InvalidSchema, "debounce_s"),
         (lambda: Unique(replace="newest"), InvalidSchema, "must be True or False"),
         (lambda: Unique(period_s=1, replace=True), InvalidSchema, "choose one"),
         (lambda: Unique(period_s=1, debounce_s=1), InvalidSchema, "choose one"),

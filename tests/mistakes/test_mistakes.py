@@ -456,7 +456,7 @@ SCHEMAS: dict[str, Row] = {
         lambda w: JobSchema("new", Image, retry=3),  # type: ignore[arg-type]
     ),
     "no attempts": (
-        errors.InvalidJob,
+        errors.InvalidInput,
         "must be an integer from 1",
         lambda w: RetryPolicy(max_attempts=0),
     ),
@@ -719,7 +719,7 @@ CONSUMERS: dict[str, Row] = {
         lambda w: Inspector().connect(w.jobs, lease_s=0),
     ),
     "a number of messages below zero": (
-        errors.InvalidJob,
+        errors.InvalidInput,
         "must be an integer from 0",
         lambda w: w.connected(Inspector()).consume(-1),
     ),
@@ -802,7 +802,7 @@ BACKENDS: dict[str, Row] = {
         lambda w: SQLiteClient("~/jobs.db"),
     ),
     "a text as the largest body": (
-        errors.InvalidJob,
+        errors.InvalidInput,
         "must be an integer from 1",
         lambda w: Orchestrator("memory://", max_body_bytes="1 MiB"),  # type: ignore[arg-type]
     ),
