@@ -24,6 +24,7 @@ class Unique:
             than 0; None keeps them out only while it waits or runs.
         replace: Have a publish take the place of the job that waits, instead of being the duplicate. A job
             that a worker has taken runs, and the new one waits beside it. Not together with ``period_s``.
+            None, the default, replaces only if ``debounce_s`` is given.
         debounce_s: Replace, and delay each job by so many seconds, more than 0: it runs once no other was
             published for so long. A delay that the publish sets counts instead.
 
@@ -34,7 +35,7 @@ class Unique:
 
     by: str | tuple[str, ...] = ()
     period_s: float | None = None
-    replace: bool = False
+    replace: bool | None = None
     debounce_s: float | None = None
 
     def __post_init__(self) -> None:
@@ -48,8 +49,14 @@ class Unique:
             raise InvalidSchema(f"by {self.by!r:.140}: names a field twice")
         for name in ("period_s", "debounce_s"):
             self._check_seconds(name)
+        if self.replace is None:
+            object.__setattr__(self, "replace", self.debounce_s is not None)
         if not isinstance(self.replace, bool):
             raise InvalidSchema(f"replace {self.replace!r:.80}: must be True or False")
+        if self.debounce_s is not None and not self.replace:
+            raise InvalidSchema(
+                "replace=False and debounce_s: choose one: debouncing replaces the job that waits"
+            )
         if self.replaces and self.period_s is not None:
             raise InvalidSchema(
                 "period_s and replace or debounce_s: choose one: a period keeps later jobs out, and with "
@@ -71,7 +78,7 @@ class Unique:
     @property
     def replaces(self) -> bool:
         """Whether a publish takes the place of a job that waits."""
-        return self.replace or self.debounce_s is not None
+        return self.replace is True
 
 
 @dataclass(frozen=True, slots=True)

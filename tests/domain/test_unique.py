@@ -47,12 +47,14 @@ def test_the_fields_are_known_by_the_names_under_which_they_are_written() -> Non
         (lambda: Unique(debounce_s=True), InvalidSchema, "debounce_s"),
         (lambda: Unique(replace="newest"), InvalidSchema, "must be True or False"),
         (lambda: Unique(period_s=1, replace=True), InvalidSchema, "choose one"),
+        (lambda: Unique(replace=False, debounce_s=5), InvalidSchema, "choose one: debouncing"),
         (lambda: Unique(period_s=1, debounce_s=1), InvalidSchema, "choose one"),
     ],
     ids=[
         *("no field", "excluded", "no Unique", "a wrong name", "an empty name", "a number", "of a number"),
         *("twice", "no period", "negative"),
-        *("no debounce", "a bool", "replace by a word", "period and replace", "period and debounce"),
+        *("no debounce", "a bool", "replace by a word", "period and replace"),
+        *("no replace and debounce", "period and debounce"),
     ],
 )
 def test_what_cannot_be_unique_is_refused_when_the_schema_is_made(
