@@ -259,7 +259,9 @@ class Consumer(Closeable, Generic[InT, OutT]):
 
     @property
     def stats(self) -> ConsumeStats:
-        """How many deliveries ended in which way since ``connect``.
+        """How many deliveries ended in which way since ``connect``: a snapshot, from any thread.
+
+        It has ``attempted``, ``done``, ``retried``, ``dead``, ``cancelled``, ``released`` and ``lost``.
 
         Raises:
             NotConnected: this consumer isn't connected.

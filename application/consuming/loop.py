@@ -23,17 +23,23 @@ from .stop_request import StopRequest
 
 @dataclass(frozen=True, slots=True)
 class ConsumeStats:
-    """How many deliveries of one consumer ended in which way, since it was connected."""
+    """How many deliveries of one consumer ended in which way, since it was connected.
+
+    Each is counted once the broker has confirmed how it ended.
+    """
 
     attempted: int = 0
-    """Deliveries whose execution was begun, the present ones included."""
+    """Deliveries whose handler was started, those that run now included."""
     done: int = 0
+    """Their handlers returned, and their jobs are done."""
     retried: int = 0
+    """Their handlers failed, and their jobs run again."""
     dead: int = 0
+    """Their jobs became dead letters."""
     lost: int = 0
     """Executed, but their leases were lost first: another consumer may run them too (LSE-4)."""
     released: int = 0
-    """Released without being executed."""
+    """They went back to the queue: they weren't started, or the consumer was stopped at once."""
     cancelled: int = 0
     """Ended as cancelled, whether they were begun or not."""
 

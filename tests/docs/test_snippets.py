@@ -11,11 +11,13 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import click
 import pytest
 
+from mindtrace.jobs import ConsumeStats
 from mindtrace.jobs.cli.main import commands
 
 from .blocks import PAGES, ROOT, blocks_of
@@ -112,6 +114,13 @@ def test_every_public_name_of_0x_is_on_the_page_for_those_who_come_from_it() -> 
     left = {name for row in re.findall(r"^\| (.+?) \| ", page, re.M) for name in re.findall(r"\w+", row)}
 
     assert set(" ".join(NAMES_OF_0X).split()) - left == set()
+
+
+def test_every_count_of_a_consumer_is_explained() -> None:
+    page = ROOT.joinpath("docs/using.md").read_text("utf-8")
+    table = page.partition("| `stats` | deliveries |")[2].partition("\n\n")[0]
+
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.M)) == {each.name for each in fields(ConsumeStats)}
 
 
 def test_nobody_is_told_to_install_an_older_release() -> None:
