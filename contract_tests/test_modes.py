@@ -95,13 +95,19 @@ def test_the_modes_of_a_check_are_one_row_of_the_matrix_and_broken_if_one_of_the
     assert broken == f"| PUB-2 | {CLAUSES['PUB-2']} | **broken** |"
 
 
+@pytest.mark.parametrize("lacking", ["results", "coordination"])
+def test_the_matrix_says_that_a_backend_may_borrow_a_store_if_one_lacks_it(lacking: str) -> None:
+    assert "Each backend is shown by itself" not in _matrix([])
+    assert "Each backend is shown by itself" in _matrix([], **{lacking: False})
+
+
 def _row(clause: str, results: Sequence[Any]) -> str:
-    capabilities = CheckContext(LocalHarness(), PROFILES["quick"]).capabilities
-    declared = {name: getattr(capabilities, name) for name in capabilities.__dataclass_fields__}
-    backend = {"capabilities": declared, "checks": [result.as_json() for result in results]}
-    (row,) = [
-        line
-        for line in render({"backends": {"Local": backend}}).splitlines()
-        if line.startswith(f"| {clause} ")
-    ]
+    (row,) = [line for line in _matrix(results).splitlines() if line.startswith(f"| {clause} ")]
     return row
+
+
+def _matrix(found: Sequence[Any], **changes: object) -> str:
+    capabilities = CheckContext(LocalHarness(), PROFILES["quick"]).capabilities
+    declared = {name: getattr(capabilities, name) for name in capabilities.__dataclass_fields__} | changes
+    backend = {"capabilities": declared, "checks": [result.as_json() for result in found]}
+    return render({"backends": {"Local": backend}})

@@ -22,6 +22,12 @@ proved by the suite. Don't edit it by hand.
 ## What each backend declares
 """
 
+_BORROWED = """
+Each backend is shown by itself. One that keeps no results, or has no coordination store, may use a store of
+another system beside it. RabbitMQ does, as in `amqp://host?store=redis://host` (`docs/rabbitmq.md`): it then
+keeps results, has schedules, unique jobs, limits and pauses, and cancels a job when a consumer meets it.
+"""
+
 _CLAUSES = """
 ## What the suite found, by clause
 
@@ -66,11 +72,17 @@ def render(report: Mapping[str, Any]) -> str:
         [
             _INTRODUCTION,
             *_table(["capability", *backends], declared),
+            *([_BORROWED.rstrip()] if any(map(_may_borrow, backends.values())) else []),
             _CLAUSES,
             *_table(["clause", "what it guarantees", *backends], found),
             "",
         ]
     )
+
+
+def _may_borrow(backend: Mapping[str, Any]) -> bool:
+    """Whether a backend lacks what it can have from a store of another system."""
+    return not all(backend["capabilities"][name] for name in ("results", "coordination"))
 
 
 def _declared(capabilities: Mapping[str, object], name: str) -> object:
