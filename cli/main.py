@@ -18,7 +18,7 @@ from .health import health
 from .migrate import migrate
 from .output import fail
 from .publish import publish
-from .queues import pause, purge, queues, resume
+from .queues import delete, pause, purge, queues, resume
 from .results import result
 from .schedules import scheduler, schedules
 from .worker import worker
@@ -46,6 +46,7 @@ for _command in (
     dead,
     result,
     purge,
+    delete,
     schedules,
     scheduler,
     doctor,

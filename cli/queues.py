@@ -1,4 +1,4 @@
-"""``mindtrace-jobs queues``, ``pause``, ``resume`` and ``purge``: count jobs, hold them up, and drop them."""
+"""``mindtrace-jobs queues``, ``pause``, ``resume``, ``purge`` and ``delete``: count jobs, and drop them."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -115,6 +115,29 @@ def purge(queue: str, yes: bool, as_json: bool, backend: str | None, app_dir: Pa
         print_json({"purged": purged})
     else:
         stdout().print(f"dropped {quantity(purged, 'job')}")
+    return Exit.OK
+
+
+@click.command()
+@click.argument("queue")
+@yes_option
+@json_option
+@backend_option
+def delete(queue: str, yes: bool, as_json: bool, backend: str | None, app_dir: Path) -> int:
+    """Delete QUEUE with its jobs, dead jobs and results. Its schedules stay.
+
+    Stop its workers first: those that run lose their jobs, start again, and declare the queue anew.
+    """
+    with opened(settings_of(backend, app_dir)) as orchestrator:
+        if not yes:  # else what an earlier try left of a queue that is gone can be deleted, too
+            counts = orchestrator.counts(queue)
+            jobs = counts.waiting + (counts.in_flight or 0) + counts.dead
+            confirm(f"Delete {queue} for good, with {quantity(jobs, 'job')} and all results?", yes)
+        orchestrator.delete_queue(queue)
+    if wants_json(as_json):
+        print_json({"deleted": queue})
+    else:
+        stdout().print(shown(f"deleted {queue}"))
     return Exit.OK
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from mindtrace.jobs import Consumer, Job, Orchestrator, Reject, RetryLater
 from mindtrace.jobs.application.tools import drain
-from mindtrace.jobs.errors import BackendUnavailable
+from mindtrace.jobs.errors import BackendUnavailable, QueueNotFound
 from mindtrace.jobs.ports import Ack
 
 from .conftest import Command
@@ -248,6 +248,37 @@ def test_purge_drops_what_waits(command: Command, inspect: Orchestrator) -> None
     assert command("purge", "inspect").code == 2, "nobody was asked"
     assert command("purge", "inspect", "--yes").out == "dropped 3 jobs\n"
     assert command("purge", "inspect", "--yes", "--json").json == {"purged": 0}
+
+
+def test_delete_removes_a_queue_with_all_that_is_in_it(command: Command, inspect: Orchestrator) -> None:
+    done = inspect.publish("inspect", {"path": "a"})
+    work(inspect, lambda job: {"count": 1})
+    inspect.publish("inspect", {"path": "b"})
+    work(inspect, reject)
+    inspect.publish("inspect", {"path": "c"}, delay_s=60)
+    refused = command("delete", "inspect")
+
+    assert refused.code == 2
+    assert "Delete inspect for good, with 2 jobs and all results?" in refused.err
+    assert command("delete", "inspect", "--yes").out == "deleted inspect\n"
+    assert command("queues", "--json").json == []
+    assert command("publish", "inspect", "--json", '{"path": "a"}', "--schema", "tasks:Inspector").code == 0
+    assert command("result", done, "--queue", "inspect").code == 4
+    assert command("delete", "inspect", "--yes", "--json").json == {"deleted": "inspect"}
+
+
+def test_delete_counts_no_jobs_if_it_asks_nobody(
+    command: Command, inspect: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it can be repeated where a store of another system was away, and the queue is gone already."""
+
+    def counts(client: object, queue: str) -> None:
+        raise QueueNotFound(f"queue {queue!r}: not declared")
+
+    monkeypatch.setattr(type(inspect.backend), "counts", counts)
+
+    assert command("delete", "inspect").code == 4
+    assert command("delete", "inspect", "--yes").code == 0
 
 
 # -- dead -----------------------------------------------------------------------------------------

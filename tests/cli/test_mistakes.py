@@ -146,6 +146,8 @@ def test_a_class_or_a_function_is_loaded(command: Command) -> None:
         ["pause", "nobody"],
         ["resume", "nobody"],
         ["purge", "nobody", "--yes"],
+        ["delete", "nobody", "--yes"],
+        ["delete", "nobody"],
         ["cancel", "nobody", "a"],
         ["dead", "list", "nobody"],
         ["dead", "redrive", "nobody", "--all"],
