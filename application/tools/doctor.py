@@ -91,6 +91,7 @@ def _drift(name: str, found: str | None, wanted: str | None) -> Finding:
         return wrong(
             "queue",
             f"{name} exists as {found}, but its consumer says {wanted}",
-            f"set queue_type = {str(found)!r} in the consumer, or drain the queue and delete it",
+            f"set queue_type = {str(found)!r} in the consumer, or drain the queue, and then run: "
+            f"mindtrace-jobs delete {name}",
         )
     return good("queue", f"{name}: {found}")

@@ -74,6 +74,9 @@ def test_a_queue_of_another_type_is_wrong() -> None:
     with LocalClient("doctor-tests") as client:
         client.declare(Queue("inspect", "fifo"))  # type: ignore[arg-type]
         assert subjects(URL, Inspector)["queue"] is Verdict.WRONG
+        (finding,) = [each for each in examine(URL, [Inspector], WorkerSettings()) if each.subject == "queue"]
+
+    assert finding.remedy.endswith("then run: mindtrace-jobs delete inspect")
 
 
 @pytest.mark.parametrize(
