@@ -64,8 +64,8 @@ class JobSchema(Generic[InModelT, OutModelT]):
     Args:
         name: The name of the schema and of its queue.
         input: The model of the payload: a class. An instance stands for its class; its values aren't used.
-        output: The model of the result, likewise; by default a model without fields, so that the handler can
-            return None alone.
+        output: The model of the result, likewise; by default a model without fields: what a handler returns
+            isn't kept then.
         retry: When a failed job runs again, and when it is dead.
         result_ttl_s: Seconds for which a result is kept, more than 0.
         unique: Which jobs count as the same, so that one of them at a time is in the queue; None means none.
@@ -258,14 +258,8 @@ def validate_result(schema: JobSchema[Any, OutModelT], data: object) -> OutModel
 
     Raises:
         InvalidPayload: ``data`` is of another model, doesn't validate, or is a dict with a key that the model
-            doesn't know; or the schema has no output, and ``data`` has a value.
+            doesn't know.
     """
-    is_empty = type(data) is JobOutput or (isinstance(data, Mapping) and not data)
-    if schema.output is JobOutput and not is_empty:
-        raise InvalidPayload(
-            f"result: schema {schema.name!r} has no output, and the handler returned {_kind(data)}: give the "
-            "schema one, as in JobSchema(…, output=…), or return None"
-        )
     return _validate_known_keys("result", schema.output, data)
 
 

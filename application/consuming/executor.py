@@ -7,7 +7,7 @@ from logging import ERROR, INFO, WARNING, Logger
 from time import perf_counter
 from typing import Any
 
-from ...domain import Job, JobSchema, RetryLater, RetryPolicy
+from ...domain import Job, JobOutput, JobSchema, RetryLater, RetryPolicy
 from ...domain.bounds import truncate_error
 from ...domain.dead_reasons import DeadReason
 from ...domain.envelope import check_bytes_kept, decode, decode_model, encode_model
@@ -74,6 +74,8 @@ class Executor:
     next_jobs: NextJobs = no_next_jobs
     cancelled: set[str] = field(default_factory=set)
     stop: Callable[[set[str]], None] = nothing_to_stop
+    dropped: set[str] = field(default_factory=set, init=False)
+    """The types of results that weren't kept, as the schema has no output."""
 
     def execute(self, delivery: Delivery) -> Settlement:
         """Run one delivery, and return its settlement.
@@ -210,6 +212,9 @@ class Executor:
         return self._dead(delivery, DeadReason.REJECTED, signal.reason, signal)
 
     def _encode(self, output: Any) -> bytes | None:
+        if self.schema.output is JobOutput and _has_value(output):
+            self._drop(output)
+            return None
         try:
             valid = validate_result(self.schema, output)
         except InvalidPayload as error:
@@ -222,6 +227,22 @@ class Executor:
         if len(result) > self.max_body_bytes:
             raise BodyTooLarge(f"result of {len(result):,} bytes: the limit is {self.max_body_bytes:,} bytes")
         return result
+
+    def _drop(self, output: Any) -> None:
+        """Keep nothing of what a handler returned, as the schema has no output; say so once for each type."""
+        kind = type(output).__name__
+        if advice := _advice(output):
+            raise InvalidPayload(f"result: expected None, got {kind}{advice}")
+        if kind not in self.dropped:
+            self.dropped.add(kind)
+            try_to_log(
+                self.logger,
+                WARNING,
+                "the handler returned %s, and schema %r has no output: it isn't kept; give the schema one, as "
+                "in JobSchema(…, output=…), or return None",
+                kind,
+                self.schema.name,
+            )
 
     def _retry(
         self,
@@ -249,6 +270,10 @@ class Executor:
         """Return how to settle a job that didn't return before it was to be cancelled (CAN-3)."""
         try_to_log(self.logger, INFO, "job %s: cancelled", delivery.id)
         return Cancel(delivery.receipt, self.schema.result_ttl_s)
+
+
+def _has_value(output: object) -> bool:
+    return type(output) is not JobOutput and not (type(output) is dict and not output)
 
 
 def _advice(output: object) -> str:

@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 from pydantic import field_validator
 
-from mindtrace.jobs import JobInput, JobOutput, JobSchema, Reject, RetryLater, RetryPolicy, job_from_schema
+from mindtrace.jobs import (
+    JobInput,
+    JobOutput,
+    JobSchema,
+    Reject,
+    RetryLater,
+    RetryPolicy,
+    Then,
+    job_from_schema,
+)
 from mindtrace.jobs.application.consuming.executor import Executor
 from mindtrace.jobs.application.signals.graceful_stop import SecondSignal, stopping_on_signals
 from mindtrace.jobs.domain.envelope import encode
@@ -122,32 +131,44 @@ def test_a_wrong_result_is_dead_at_once(execute: Execute, output: object, error:
 
 @pytest.mark.parametrize("output", [None, {}, JobOutput()], ids=repr)
 def test_a_handler_may_return_nothing_if_its_schema_has_no_output(
-    schema: JobSchema[Any, Any], output: object
+    schema: JobSchema[Any, Any], output: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert isinstance(execute_without_output(schema, output), Ack)
+    assert isinstance(without_output(schema, output), Ack)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("output", [5, False, "", [], {"size": 3}, Sized(size=3)], ids=repr)
-def test_a_result_of_a_schema_without_output_is_refused_and_not_dropped(
-    schema: JobSchema[Any, Any], output: object
+def test_a_result_of_a_schema_without_output_is_dropped_with_a_warning(
+    schema: JobSchema[Any, Any], output: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever it is: it could be kept nowhere."""
-    settlement = execute_without_output(schema, output)
+    """The job is done: nobody asked for a result. Once for each type, as all jobs return the same."""
+    settlement = without_output(schema, output, runs=3)
 
-    assert isinstance(settlement, Dead)
-    assert settlement.reason == "invalid result"
-    assert decode_failure(settlement.error).error == (
-        f"InvalidPayload: result: schema 'points' has no output, and the handler returned "
-        f"{type(output).__name__}: give the schema one, as in JobSchema(…, output=…), or return None"
+    assert isinstance(settlement, Ack)
+    assert settlement.result is None
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"the handler returned {type(output).__name__}, and schema 'points' has no output: it isn't kept; "
+        "give the schema one, as in JobSchema(…, output=…), or return None"
     )
 
 
-def execute_without_output(schema: JobSchema[Any, Any], output: object) -> Settlement:
+@pytest.mark.parametrize("output", [Reject("no"), [Then("points", {})]], ids=["a signal", "next jobs"])
+def test_a_mistake_is_no_result_that_can_be_dropped(schema: JobSchema[Any, Any], output: object) -> None:
+    settlement = without_output(schema, output)
+
+    assert isinstance(settlement, Dead)
+    assert settlement.reason == "invalid result"
+    assert "; raise Reject" in settlement.error or "; for several next jobs" in settlement.error
+
+
+def without_output(schema: JobSchema[Any, Any], output: object, *, runs: int = 1) -> Settlement:
+    """Run a job whose schema has no output so often, and return the last settlement."""
     bare = JobSchema("points", schema.input)
     body = encode(job_from_schema(bare, {"x": 1.5, "y": 2}), bare)
-    delivery = Delivery("a", body, "receipt", 1, 1, 0, None)
-    logger = logging.Logger("silent", logging.CRITICAL)
-    return Executor(bare, lambda job: output, bare.retry, True, 1024, logger).execute(delivery)
+    executor = Executor(bare, lambda job: output, bare.retry, True, 1024, logging.getLogger("results"))
+    settlements = [executor.execute(Delivery("a", body, "receipt", 1, 1, 0, None)) for _ in range(runs)]
+    return settlements[-1]
 
 
 async def forgotten() -> None:
