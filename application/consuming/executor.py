@@ -238,8 +238,8 @@ class Executor:
             try_to_log(
                 self.logger,
                 WARNING,
-                "the handler returned %s, and schema %r has no output: it isn't kept; give the schema one, as "
-                "in JobSchema(…, output=…), or return None",
+                "the handler returned %s, and schema %r has no output: it isn't kept; give the schema one, "
+                "as in JobSchema(…, output=…), or return None",
                 kind,
                 self.schema.name,
             )

@@ -13,6 +13,7 @@ from ..check_context import CheckContext, QueueUnderTest
 from ..modes import EVERY_MODE
 from ..registry import check, refusal
 from ..violation import demand
+from .wakeups import WaitingReceiver, demand_soon
 
 _OK, _ALREADY, _LOST = SettleOutcome.OK, SettleOutcome.ALREADY, SettleOutcome.LOST
 _REFUSED = SettleOutcome.REFUSED
@@ -120,6 +121,28 @@ def a_next_job_keeps_its_delay(context: CheckContext) -> None:
         demand("THEN-1", came.id == "soon", f"{came.id} came")
         following.settle_ok(receiver, Ack(came.receipt))
         following.expect_counts(delayed=1)
+
+
+@check("THEN-1", "DLY-2", needs="then")
+def a_delayed_next_job_wakes_a_receiver_when_due(context: CheckContext) -> None:
+    """A receiver that waits in another queue than that of the ack gets it as soon as any delayed job."""
+    resolution_s = context.capabilities.delay_resolution_s
+    soon_s = resolution_s + 0.05
+    cause = "a next job that was due in another queue"
+
+    def wake() -> float:
+        with context.backends(2) as (mine, other):
+            queue, following = context.queue_on(mine), context.queue_on(mine, name="next")
+            queue.publish("job")
+            consumer = queue.consumer()
+            receipt = queue.receive_one(consumer).receipt
+            waiting = WaitingReceiver(context, following, other.open_consumer(following.name))
+            sent = context.harness.now()
+            consumer.settle([Ack(receipt, then=jobs_in(following, "new", delay_s=soon_s))])
+            waiting.finish("DLY-2", cause, within_s=soon_s + resolution_s + context.harness.timeout_s)
+            return context.harness.now() - sent - soon_s - waiting.take_s
+
+    demand_soon(context, "DLY-2", cause, wake, more_s=resolution_s)
 
 
 @check("THEN-1", "ORD-3", needs="then")

@@ -35,7 +35,7 @@ _TRIES = 6
 """How often a wake-up may be late on a busy machine: one of so many must be within the bound."""
 
 
-class _Waiting:
+class WaitingReceiver:
     """A consumer that holds a job, and another, of another client, whose receive is blocked."""
 
     def __init__(self, context: CheckContext, queue: QueueUnderTest, receiver: ConsumerBackend) -> None:
@@ -70,33 +70,33 @@ def _woken(
     return answer
 
 
-def _retry(waiting: _Waiting) -> None:
+def _retry(waiting: WaitingReceiver) -> None:
     waiting.holder.settle([Retry(waiting.held.receipt, 0.0, "again")])
 
 
-def _release(waiting: _Waiting) -> None:
+def _release(waiting: WaitingReceiver) -> None:
     waiting.holder.settle([Release(waiting.held.receipt)])
 
 
-def _redrive(waiting: _Waiting) -> None:
+def _redrive(waiting: WaitingReceiver) -> None:
     waiting.holder.settle([Dead(waiting.held.receipt, "rejected", "no good")])
     waiting.queue.backend.redrive(waiting.queue.name)
 
 
-def _redrive_by_id(waiting: _Waiting) -> None:
+def _redrive_by_id(waiting: WaitingReceiver) -> None:
     waiting.holder.settle([Dead(waiting.held.receipt, "rejected", "no good")])
     waiting.queue.backend.redrive(waiting.queue.name, ["held"])
 
 
-def _close(waiting: _Waiting) -> None:
+def _close(waiting: WaitingReceiver) -> None:
     waiting.holder.close()
 
 
-def _publish(waiting: _Waiting) -> None:
+def _publish(waiting: WaitingReceiver) -> None:
     waiting.queue.publish("new")
 
 
-_CAUSES: dict[str, Callable[[_Waiting], None]] = {
+_CAUSES: dict[str, Callable[[WaitingReceiver], None]] = {
     "a publish": _publish,
     "a release": _release,
     "a retry without delay": _retry,
@@ -113,23 +113,23 @@ def every_cause_wakes_a_receiver_soon(context: CheckContext) -> None:
     A poll behind a notification that is broken is too slow each time; a busy machine is so now and then.
     """
     for cause, act in _CAUSES.items():
-        _demand_soon(context, "RCV-2", cause, partial(_wake, context, act, cause))
+        demand_soon(context, "RCV-2", cause, partial(_wake, context, act, cause))
 
 
 def _wake(
-    context: CheckContext, act: Callable[[_Waiting], None], cause: str, *, clause: str = "RCV-2"
+    context: CheckContext, act: Callable[[WaitingReceiver], None], cause: str, *, clause: str = "RCV-2"
 ) -> float:
     """Wake a receiver, and return how many seconds after that it had its job, but for taking it."""
     with context.backends(2) as (mine, other):
         queue = context.queue_on(mine)
-        waiting = _Waiting(context, queue, other.open_consumer(queue.name))
+        waiting = WaitingReceiver(context, queue, other.open_consumer(queue.name))
         act(waiting)
         began = time.monotonic()
         waiting.finish(clause, cause)
         return time.monotonic() - began - waiting.take_s
 
 
-def _demand_soon(
+def demand_soon(
     context: CheckContext, clause: str, cause: str, wake: Callable[[], float], *, more_s: float = 0.0
 ) -> None:
     """Demand that one of a few wake-ups takes no longer than the bound that the harness declares."""
@@ -147,7 +147,7 @@ def _demand_soon(
 @check("PUB-7", "RCV-2", needs="transactional_publish")
 def a_commit_wakes_a_receiver_soon(context: CheckContext) -> None:
     """A receiver that begins to wait after a publish in a transaction is woken by the commit."""
-    _demand_soon(context, "PUB-7", "a commit", partial(_wake_by_commit, context))
+    demand_soon(context, "PUB-7", "a commit", partial(_wake_by_commit, context))
 
 
 def _wake_by_commit(context: CheckContext) -> float:
@@ -156,7 +156,7 @@ def _wake_by_commit(context: CheckContext) -> float:
         queue = context.queue_on(mine)
         with closing(context.harness.open_connection(mine)) as connection:
             mine.publish_in(connection, queue.name, [queue.message("new")])
-            waiting = _Waiting(context, queue, other.open_consumer(queue.name))
+            waiting = WaitingReceiver(context, queue, other.open_consumer(queue.name))
             connection.commit()
             began = time.monotonic()
             waiting.finish("PUB-7", "a commit")
@@ -182,7 +182,7 @@ def several_jobs_wake_several_receivers(context: CheckContext) -> None:
 
     for act in (published, released, retried, redriven):
         cause = f"a batch that was {act.__name__}"
-        _demand_soon(context, "RCV-2", cause, partial(_wake_three, context, act, cause))
+        demand_soon(context, "RCV-2", cause, partial(_wake_three, context, act, cause))
 
 
 def _wake_three(
@@ -211,45 +211,45 @@ def _wake_three(
 def a_guarded_publish_wakes_a_receiver_soon(context: CheckContext) -> None:
     """A job that is published under a guard ends a blocked receive, as any other does."""
 
-    def publish(waiting: _Waiting) -> None:
+    def publish(waiting: WaitingReceiver) -> None:
         queue = waiting.queue
         queue.backend.publish_guarded(queue.name, queue.message("new"), Guard("guard", ABSENT, b""))
 
     cause = "a guarded publish"
-    _demand_soon(context, "CRD-4", cause, partial(_wake, context, publish, cause, clause="CRD-4"))
+    demand_soon(context, "CRD-4", cause, partial(_wake, context, publish, cause, clause="CRD-4"))
 
 
 @check("THEN-1", "RCV-2", needs="then")
 def a_next_job_wakes_a_receiver_soon(context: CheckContext) -> None:
     """A job that an ack publishes, in its own queue or another, ends a blocked receive, as any other does."""
 
-    def in_another_queue(waiting: _Waiting) -> None:
+    def in_another_queue(waiting: WaitingReceiver) -> None:
         before = context.queue_on(waiting.queue.backend, name="before")
         before.publish("job")
         consumer = before.consumer()
         ack_with_next(waiting, consumer, before.receive_one(consumer).receipt)
 
-    def in_its_own_queue(waiting: _Waiting) -> None:
+    def in_its_own_queue(waiting: WaitingReceiver) -> None:
         ack_with_next(waiting, waiting.holder, waiting.held.receipt)
 
-    def ack_with_next(waiting: _Waiting, consumer: ConsumerBackend, receipt: str) -> None:
+    def ack_with_next(waiting: WaitingReceiver, consumer: ConsumerBackend, receipt: str) -> None:
         queue = waiting.queue
         consumer.settle([Ack(receipt, then=(Next(queue.name, queue.message("new")),))])
 
     for act in (in_another_queue, in_its_own_queue):
         cause = f"a next job {act.__name__.replace('_', ' ')}"
-        _demand_soon(context, "RCV-2", cause, partial(_wake, context, act, cause))
+        demand_soon(context, "RCV-2", cause, partial(_wake, context, act, cause))
 
 
-def _retry_later(waiting: _Waiting, delay_s: float) -> None:
+def _retry_later(waiting: WaitingReceiver, delay_s: float) -> None:
     waiting.holder.settle([Retry(waiting.held.receipt, delay_s, "later")])
 
 
-def _release_later(waiting: _Waiting, delay_s: float) -> None:
+def _release_later(waiting: WaitingReceiver, delay_s: float) -> None:
     waiting.holder.settle([Release(waiting.held.receipt, delay_s)])
 
 
-def _publish_later(waiting: _Waiting, delay_s: float) -> None:
+def _publish_later(waiting: WaitingReceiver, delay_s: float) -> None:
     waiting.queue.publish("new", delay_s=delay_s)
 
 
@@ -260,7 +260,7 @@ def a_job_that_is_due_wakes_a_receiver_soon(context: CheckContext) -> None:
     Also if it knew of a later one when it began to wait.
     """
     resolution_s = context.capabilities.delay_resolution_s
-    causes: dict[str, Callable[[_Waiting, float], None]] = {
+    causes: dict[str, Callable[[WaitingReceiver, float], None]] = {
         "a retry": _retry_later,
         "a release": _release_later,
         "a publish": _publish_later,
@@ -269,11 +269,11 @@ def a_job_that_is_due_wakes_a_receiver_soon(context: CheckContext) -> None:
         for known in (False, True):
             cause = f"{what} that was due" + (" before a job that was known" if known else "")
             wake = partial(_wake_when_due, context, cause, act, known)
-            _demand_soon(context, "DLY-2", cause, wake, more_s=resolution_s)
+            demand_soon(context, "DLY-2", cause, wake, more_s=resolution_s)
 
 
 def _wake_when_due(
-    context: CheckContext, cause: str, act: Callable[[_Waiting, float], None], known: bool
+    context: CheckContext, cause: str, act: Callable[[WaitingReceiver, float], None], known: bool
 ) -> float:
     """Wake a receiver by a job that is due, and return how many seconds too late it had that."""
     resolution_s = context.capabilities.delay_resolution_s
@@ -282,7 +282,7 @@ def _wake_when_due(
         queue = context.queue_on(mine)
         if known:
             queue.publish("far", delay_s=3600.0)
-        waiting = _Waiting(context, queue, other.open_consumer(queue.name))
+        waiting = WaitingReceiver(context, queue, other.open_consumer(queue.name))
         sent = context.harness.now()
         act(waiting, soon_s)
         within_s = soon_s + resolution_s + context.harness.timeout_s
@@ -374,7 +374,7 @@ def every_end_wakes_those_who_wait_for_a_result(context: CheckContext) -> None:
             return time.monotonic() - began
 
         for cause, (make, expected) in ends.items():
-            _demand_soon(context, "RES-1", cause, partial(wake, cause, make, expected))
+            demand_soon(context, "RES-1", cause, partial(wake, cause, make, expected))
 
 
 @check("RES-1", "ADM-3", needs="results")
