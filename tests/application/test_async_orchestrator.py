@@ -698,15 +698,14 @@ def test_a_forked_child_starts_threads_of_its_own(slow: Slow) -> None:
         tasks = [asyncio.create_task(jobs.publish("sums", {"x": 1})) for _ in range(2)]
         await until(lambda: slow.batches)
         pid = os.fork()
-        if pid:
-            slow.gate.set()
-            await asyncio.gather(*tasks)
-            await jobs.close()
+        if pid == 0:  # the loop mustn't go on here: it would read what wakes that of the parent
+            publish_in_child()
+        slow.gate.set()
+        await asyncio.gather(*tasks)
+        await jobs.close()
         return pid
 
-    loop = asyncio.new_event_loop()
-    pid = loop.run_until_complete(fork())
-    if pid == 0:
+    def publish_in_child() -> None:
         signal.alarm(int(LIMIT_S))
         try:
             slow.gate = threading.Event()
@@ -717,6 +716,9 @@ def test_a_forked_child_starts_threads_of_its_own(slow: Slow) -> None:
             os._exit(status)
         finally:
             os._exit(2)
+
+    loop = asyncio.new_event_loop()
+    pid = loop.run_until_complete(fork())
     loop.close()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
