@@ -66,6 +66,19 @@ def a_thousand_turns_take_their_time(context: CheckContext) -> None:
 
 
 @check("CRD-6", needs="coordination")
+def a_turn_is_remembered_until_it_has_come(context: CheckContext) -> None:
+    """Also where it is some seconds and a part of one away: nobody gets a turn before it in the meantime."""
+    interval_s = 0.475
+    with stores(context) as (store, other):
+        reserved = timed(store, partial(store.reserve, "key", 4, interval_s=interval_s, max_wait_s=_FAR_S))
+        context.harness.advance(1.2)
+        following = timed(other, partial(other.reserve, "key", 1, interval_s=interval_s, max_wait_s=_FAR_S))
+        (wait_s,) = following.answer.waits_s
+        late_s = following.after + wait_s - (reserved.before + 4 * interval_s)
+        demand("CRD-6", late_s >= -CLOCKS_DIFFER_S, f"after four turns, the next was {-late_s:.3f} s early")
+
+
+@check("CRD-6", needs="coordination")
 def turns_reserved_at_once_are_different(context: CheckContext) -> None:
     """Eight callers of two clients that reserve at once share no turn, and leave none out."""
     callers, calls, burst, interval_s = 8, 5, 3, 100.0
