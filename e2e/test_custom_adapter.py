@@ -68,6 +68,7 @@ _NEITHER_KEEPS = {
     *(
         "ADM-3",
         "DLY-1",
+        "DLY-2",
         "I4",
         "LSE-2",
         "LSE-3",
