@@ -18,16 +18,17 @@ class ConsumerFilter(ConsumerDecorator):
     def __init__(self, inner: ConsumerBackend) -> None:
         super().__init__(inner)
         self._is_interrupted = False
+        """Whether the receive that runs was interrupted."""
 
     def receive(self, max_jobs: int, timeout_s: float) -> list[Delivery]:
         give_up_s = monotonic() + timeout_s
+        self._is_interrupted = False  # an interrupt from before ends, as ever, a receive that finds no job
         while deliveries := self._inner.receive(max_jobs, timeout_s):
             if to_run := self._keep(deliveries):
                 return to_run
             if self._is_interrupted:  # a broker that has more may not see that
                 break
             timeout_s = max(0.0, give_up_s - monotonic())
-        self._is_interrupted = False
         return []
 
     def interrupt(self) -> None:

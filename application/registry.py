@@ -110,7 +110,7 @@ class SchemaRegistry:
 
         Raises:
             QueueNotFound: nothing was registered under this name, and ``queue`` is no schema.
-            SchemaConflict: the queue carries jobs of other models.
+            SchemaConflict: the queue is registered here, with other models.
             InvalidInput: ``queue`` is neither a name nor a schema.
         """
         if not isinstance(queue, str) and hasattr(queue, "input_schema"):

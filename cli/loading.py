@@ -29,6 +29,8 @@ def load(target: str, what: str) -> Any:
         found: Any = import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            if module_name.endswith(".py"):
+                raise BadUsage(f"{target!r}: leave .py out, as in {module_name[:-3]}:{name}") from None
             raise BadUsage(
                 f"no module {error.name!r} is found from here: run the command in its folder, or name "
                 "that folder with --app-dir"

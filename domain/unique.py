@@ -49,11 +49,9 @@ class Unique:
             raise InvalidSchema(f"by {self.by!r:.140}: names a field twice")
         for name in ("period_s", "debounce_s"):
             self._check_seconds(name)
-        if self.replace is None:
-            object.__setattr__(self, "replace", self.debounce_s is not None)
-        if not isinstance(self.replace, bool):
-            raise InvalidSchema(f"replace {self.replace!r:.80}: must be True or False")
-        if self.debounce_s is not None and not self.replace:
+        if self.replace is not None and not isinstance(self.replace, bool):
+            raise InvalidSchema(f"replace {self.replace!r:.80}: must be True, False or None")
+        if self.debounce_s is not None and self.replace is False:
             raise InvalidSchema(
                 "replace=False and debounce_s: choose one: debouncing replaces the job that waits"
             )
@@ -78,7 +76,7 @@ class Unique:
     @property
     def replaces(self) -> bool:
         """Whether a publish takes the place of a job that waits."""
-        return self.replace is True
+        return self.debounce_s is not None if self.replace is None else self.replace
 
 
 @dataclass(frozen=True, slots=True)

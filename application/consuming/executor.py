@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from inspect import isawaitable, iscoroutine
+from inspect import isasyncgen, isawaitable, iscoroutine, isgenerator
 from logging import ERROR, INFO, WARNING, Logger
 from time import perf_counter
 from typing import Any
@@ -282,6 +282,8 @@ def _advice(output: object) -> str:
         return f"; raise {type(output).__name__} instead of returning it"
     if isinstance(output, list | tuple) and any(isinstance(each, Then) for each in output):
         return "; for several next jobs return Then.all(Then(…), Then(…))"
+    if isgenerator(output) or isasyncgen(output):
+        return "; none of it has run: loop over it in run, and return what it is for"
     if isawaitable(output):
         if iscoroutine(output):
             output.close()  # or Python would warn that it was never awaited

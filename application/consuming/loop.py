@@ -41,7 +41,7 @@ class ConsumeStats:
     released: int = 0
     """They went back to the queue: they weren't started, or the consumer was stopped at once."""
     cancelled: int = 0
-    """Ended as cancelled, whether they were begun or not."""
+    """Ended as cancelled, whether they were begun or not; those that waited for a limit aren't counted."""
 
 
 class ConsumeLoop(ABC):

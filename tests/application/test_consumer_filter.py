@@ -34,6 +34,16 @@ def test_an_interrupt_ends_a_receive_that_only_drops_jobs() -> None:
     inner.interrupt.assert_called_once_with()
 
 
+def test_an_interrupt_from_before_ends_no_receive_that_finds_jobs() -> None:
+    """Such as one of a consumer that its own handler stopped."""
+    inner = Mock(spec=ConsumerBackend)
+    inner.receive.side_effect = [[JOB], [JOB, OTHER]]
+    backend = Dropping(inner)
+    backend.interrupt()
+
+    assert backend.receive(2, 0.0) == [OTHER]
+
+
 def test_what_is_left_of_the_time_is_waited_for_jobs_that_run() -> None:
     inner = Mock(spec=ConsumerBackend)
     inner.receive.side_effect = [[JOB], [JOB, OTHER]]

@@ -3,7 +3,7 @@
 import logging
 import signal
 from asyncio import CancelledError
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -153,13 +153,32 @@ def test_a_result_of_a_schema_without_output_is_dropped_with_a_warning(
     )
 
 
-@pytest.mark.parametrize("output", [Reject("no"), [Then("points", {})]], ids=["a signal", "next jobs"])
-def test_a_mistake_is_no_result_that_can_be_dropped(schema: JobSchema[Any, Any], output: object) -> None:
+def in_steps() -> Iterator[None]:
+    """Nobody loops over it."""
+    yield
+
+
+async def in_async_steps() -> AsyncIterator[None]:
+    yield
+
+
+MISTAKES = {
+    "raise Reject instead of returning it": Reject("no"),
+    "for several next jobs return Then.all": [Then("points", {})],
+    "loop over it in run": in_steps(),
+    "none of it has run": in_async_steps(),
+}
+
+
+@pytest.mark.parametrize(("advice", "output"), MISTAKES.items(), ids=list(MISTAKES))
+def test_a_mistake_is_no_result_that_can_be_dropped(
+    schema: JobSchema[Any, Any], advice: str, output: object
+) -> None:
     settlement = without_output(schema, output)
 
     assert isinstance(settlement, Dead)
     assert settlement.reason == "invalid result"
-    assert "; raise Reject" in settlement.error or "; for several next jobs" in settlement.error
+    assert advice in settlement.error
 
 
 def without_output(schema: JobSchema[Any, Any], output: object, *, runs: int = 1) -> Settlement:

@@ -94,6 +94,7 @@ def test_a_mistake_is_one_paragraph(command: Command, words: list[str], code: in
 
 LOADING: dict[str, tuple[str, str]] = {
     "no module": ("taks:Inspector", "no module 'taks' is found from here"),
+    "a file": ("tasks.py:Inspector", "leave .py out, as in tasks:Inspector"),
     "no submodule": ("tasks.sub:Inspector", "no module 'tasks.sub' is found from here"),
     "no name": ("tasks", "'tasks': write module:ConsumerClass, such as tasks:ConsumerClass"),
     "a dot for the colon": (

@@ -1,5 +1,6 @@
 """Which jobs count as the same."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import pytest
@@ -45,7 +46,7 @@ def test_the_fields_are_known_by_the_names_under_which_they_are_written() -> Non
         (lambda: Unique(period_s=-1), InvalidSchema, "period_s"),
         (lambda: Unique(debounce_s=0), InvalidSchema, "debounce_s 0: must be more than 0"),
         (lambda: Unique(debounce_s=True), InvalidSchema, "debounce_s"),
-        (lambda: Unique(replace="newest"), InvalidSchema, "must be True or False"),
+        (lambda: Unique(replace="newest"), InvalidSchema, "must be True, False or None"),
         (lambda: Unique(period_s=1, replace=True), InvalidSchema, "choose one"),
         (lambda: Unique(replace=False, debounce_s=5), InvalidSchema, "choose one: debouncing"),
         (lambda: Unique(period_s=1, debounce_s=1), InvalidSchema, "choose one"),
@@ -127,3 +128,9 @@ def test_the_order_of_fields_does_not_count_and_their_values_do() -> None:
     assert digest({"a": 1}, ()) != digest({"a": "1"}, ())
     assert digest({"a": None}, ("a",)) != digest({}, ("a",))
     assert len({digest({"a": value}, ()) for value in (0, 1, "", "ü", "😀", [1], {"a": 1})}) == 7
+
+
+def test_a_copy_with_another_option_means_what_it_says() -> None:
+    assert replace(Unique(by="path"), debounce_s=3.0).replaces
+    assert not replace(Unique(by="path", debounce_s=3.0), debounce_s=None).replaces
+    assert replace(Unique(by="path", replace=True, debounce_s=3.0), debounce_s=None).replaces
