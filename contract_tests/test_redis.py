@@ -99,7 +99,7 @@ globals().update(contract_suite(RedisHarness))
 
 
 def test_queues_are_listed_that_the_server_finds_in_several_steps() -> None:
-    """It looks at a thousand keys a step; whoever shares the server may have any number."""
+    """A step covers a thousand keys, and others may keep more on the same server."""
     harness = RedisHarness()
     namespace = f"many-{secrets.token_hex(6)}"
     keys = {f"mtj:{{{namespace}/*}}:{number}".encode(): "" for number in range(3000)}

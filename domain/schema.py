@@ -297,12 +297,9 @@ def validate_model(what: str, model: type[ModelT], data: object) -> ModelT:
             return _of_new_class(what, model, data)
     except ValidationError as error:
         raise InvalidPayload(f"{what}: {describe(error)}") from error
+    got = f"the class {data.__name__}" if isinstance(data, type) else type(data).__name__
     many = "; publish_batch takes many jobs" if what == "payload" and isinstance(data, list) else ""
-    raise InvalidPayload(f"{what}: expected {model.__name__} or a dict, got {_kind(data)}{many}")
-
-
-def _kind(data: object) -> str:
-    return f"the class {data.__name__}" if isinstance(data, type) else type(data).__name__
+    raise InvalidPayload(f"{what}: expected {model.__name__} or a dict, got {got}{many}")
 
 
 def _of_new_class(what: str, model: type[ModelT], data: BaseModel) -> ModelT:
