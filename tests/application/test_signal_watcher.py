@@ -8,6 +8,7 @@ from queue import SimpleQueue
 
 import pytest
 
+from mindtrace.jobs.application.signals import graceful_stop
 from mindtrace.jobs.application.signals import watcher as watcher_module
 from mindtrace.jobs.application.signals.graceful_stop import stopping_on_signals
 from mindtrace.jobs.application.signals.watcher import SignalWatcher
@@ -69,17 +70,25 @@ def test_it_can_be_closed_at_any_time_and_begun_again(watcher: SignalWatcher) ->
     assert told.get(timeout=LIMIT_S) == b"\2"
 
 
-def test_calls_that_follow_one_another_share_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_that_follow_one_another_share_a_thread(
+    monkeypatch: pytest.MonkeyPatch, watcher: SignalWatcher
+) -> None:
     """Which ends soon after the last (CON-2)."""
+    monkeypatch.setattr(graceful_stop, "signal_watcher", watcher)
+    before = watching_threads()  # that of other tests may be ending
+
+    def started() -> list[threading.Thread]:
+        return [each for each in watching_threads() if each not in before]
+
     with stopping_on_signals(lambda: None):
-        (thread,) = watching_threads()
+        (thread,) = started()
     with stopping_on_signals(lambda: None):
-        assert watching_threads() == [thread]
+        assert started() == [thread]
         monkeypatch.setattr(watcher_module, "_IDLE_S", 0.001)
     thread.join()
-    assert watching_threads() == []
+    assert started() == []
     with stopping_on_signals(lambda: None):
-        assert len(watching_threads()) == 1
+        assert len(started()) == 1
 
 
 def test_a_signal_stops_what_runs_and_not_what_runs_next() -> None:
