@@ -42,6 +42,7 @@ _HEAD = re.compile(
 )
 """What :func:`encode` writes before the payload, where there are no headers."""
 _PAYLOAD = b',"payload":'
+_PAYLOAD_LENGTH = len(_PAYLOAD)
 _ALWAYS_IN_BOUNDS = min(2 * MAX_DEPTH - 2, MAX_DIGITS)
 """A payload of so many bytes has no room for a nesting that is too deep, or a number that is too long."""
 _END_OF_TIME = LATEST.timestamp()
@@ -206,16 +207,17 @@ def decode(
 def decode_payload(
     body: bytes, schema: JobSchema[InModelT, Any], *, max_bytes: int = MAX_BODY_BYTES
 ) -> InModelT:
-    """Read the payload of ``body``, in half the time of :func:`decode`, which still decides if it is a job.
+    """Read the payload of ``body``, in less time than :func:`decode`, which still decides if it is a job.
 
     Raises:
         BodyTooLarge, MalformedBody, InvalidPayload: as of :func:`decode`, for less than that refuses.
     """
     # No string of JSON has these bytes. If they stand deeper, or anything behind the payload, it is no JSON.
-    begin, end = body.find(_PAYLOAD) + len(_PAYLOAD), len(body) - 1
-    if len(_PAYLOAD) <= begin < end <= begin + _ALWAYS_IN_BOUNDS:
+    begin = body.find(_PAYLOAD)
+    if begin >= 0 and len(body) <= max_bytes:
+        text = body[begin + _PAYLOAD_LENGTH : -1]
         try:
-            return schema.input.__pydantic_validator__.validate_json(body[begin:end])  # type: ignore[no-any-return]
+            return schema.input.__pydantic_validator__.validate_json(text)  # type: ignore[no-any-return]
         except ValidationError:  # it may be in another order
             pass
     return decode(body, schema, max_bytes=max_bytes).payload

@@ -104,25 +104,24 @@ class Places:
 
     def place_of(self, delivery: Delivery) -> Place | None:
         """Return what a job must have to run; None for a body that is no job, and which no handler gets."""
-        key = self._key_of(delivery)
+        (key,) = self.keys_of([delivery])
         return None if key is None else self._own(delivery, key)
 
     def keys_of(self, deliveries: Sequence[Delivery]) -> list[str | None]:
         """Return the key of each job; None for a body that is no job."""
         if self.has_one_line:
             return [self._prefix] * len(deliveries)
-        return [self._key_of(delivery) for delivery in deliveries]
-
-    def _key_of(self, delivery: Delivery) -> str | None:
-        if self.has_one_line:
-            return self._prefix
-        try:
-            payload = decode_payload(delivery.body, self._schema, max_bytes=self._max_body_bytes)
-            return self._prefix + self._limit.key_of(payload)
-        except BaseException as error:  # a validator of the user's model may raise anything
-            if asks_to_stop(error):
-                raise
-            return None
+        prefix, key_of = self._prefix, self._limit.key_of
+        schema, max_bytes = self._schema, self._max_body_bytes
+        keys: list[str | None] = []
+        for delivery in deliveries:
+            try:
+                keys.append(prefix + key_of(decode_payload(delivery.body, schema, max_bytes=max_bytes)))
+            except BaseException as error:  # a validator of the user's model may raise anything
+                if asks_to_stop(error):
+                    raise
+                keys.append(None)
+        return keys
 
     def _own(self, delivery: Delivery, key: str) -> Place:
         return Place(key, self._limit.count, f"{delivery.id}/{delivery.attempt}/{delivery.crashes}")
