@@ -176,6 +176,9 @@ class RedisClient(OrchestratorBackend):
             self._declared.add(remote.keys.of(DECLARE), arguments)
 
     def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
+        if not messages:
+            self.counts(queue)  # raises QueueNotFound
+            return []
         self._check_open()
         publisher = self._publishers.get(queue)
         if publisher is None:
@@ -257,6 +260,8 @@ class RedisClient(OrchestratorBackend):
         return JobStatus(answer.decode())
 
     def results(self, queue: str, ids: Sequence[str]) -> dict[str, JobResult]:
+        if not ids:
+            self.counts(queue)  # raises QueueNotFound
         return {id_: _result(answer) for id_, answer in look_up(self._queue(queue).run, GET_RESULTS, ids)}
 
     def ended_jobs(self, queue: str) -> RedisEndedJobs:
@@ -269,7 +274,10 @@ class RedisClient(OrchestratorBackend):
         return list_queues(self._redis, self._namespace)
 
     def progress(self, queue: str, ids: Sequence[str] | None = None) -> dict[str, Progress]:
-        return read_progress(self._queue(queue), ids)
+        found = read_progress(self._queue(queue), ids)
+        if not found:
+            self.counts(queue)  # raises QueueNotFound
+        return found
 
     def diagnose(self) -> list[Finding]:
         findings = super().diagnose()

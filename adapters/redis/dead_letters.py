@@ -8,7 +8,7 @@ from ...ports import DeadLetter
 from ..shared.chunks import in_chunks
 from ..shared.records import parse_history, parse_json, parse_moment
 from .requests import CHUNK_BYTES, CHUNK_JOBS, RemoteQueue, operation
-from .scripts import DEAD_LETTERS, REDRIVE_OR_DISCARD
+from .scripts import COUNTS, DEAD_LETTERS, REDRIVE_OR_DISCARD
 from .transport import as_text
 
 
@@ -30,6 +30,8 @@ def redrive_or_discard(
     count = 0
     with operation(queue, REDRIVE_OR_DISCARD) as run:
         if ids is not None:
+            if not ids:
+                queue.run(COUNTS)  # raises QueueNotFound
             for chunk in in_chunks(dict.fromkeys(ids), CHUNK_JOBS):
                 taken, _ = run([how, "", str(CHUNK_JOBS), *chunk]).split()
                 count += int(taken)

@@ -49,16 +49,23 @@ def find_queues(redis: RetryingConnection, namespace: str) -> list[tuple[bytes, 
 
 
 def read_progress(queue: RemoteQueue, ids: Sequence[str] | None) -> dict[str, Progress]:
-    """Return how far the jobs in flight have come, and forget what is kept of others."""
+    """Return how far the jobs in flight have come, and forget what is kept of others.
+
+    What was told of an earlier delivery of a job is none of the present one: it has another token.
+    """
     command, keys = queue.redis.command, queue.keys
     found: dict[str, Progress] = {}
     with queue.errors:
         for chunk in in_chunks(_kept_progress(queue, ids).items(), CHUNK_JOBS):
-            leases = command("ZMSCORE", keys.run, *(id_ for id_, _ in chunk))
-            if ended := [id_ for (id_, _), lease in zip(chunk, leases, strict=True) if lease is None]:
+            chunk_ids = [id_ for id_, _ in chunk]
+            leases = command("ZMSCORE", keys.run, *chunk_ids)
+            if ended := [id_ for id_, lease in zip(chunk_ids, leases, strict=True) if lease is None]:
                 command("HDEL", keys.progress, *ended)
-            for id_, text in chunk:
-                progress = None if id_ in ended else parse_progress(text)
+            records = command("HMGET", keys.state, *chunk_ids)
+            for (id_, told), record in zip(chunk, records, strict=True):
+                text, _, token = told.rpartition(b"|")
+                is_present = id_ not in ended and record is not None and record.endswith(token)
+                progress = parse_progress(text) if is_present else None
                 if progress is not None:
                     found[as_text(id_)] = progress
     return found

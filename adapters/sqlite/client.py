@@ -238,6 +238,8 @@ class SQLiteClient(OrchestratorBackend):
     def _redrive_or_discard(self, queue: str, ids: Sequence[str] | None, act: RedriveOrDiscard) -> int:
         session, count = self._queue(queue), 0
         if ids is not None:
+            if not ids:
+                self.counts(queue)  # raises QueueNotFound
             wanted = list(dict.fromkeys(ids))
             for start in range(0, len(wanted), admin.CHUNK):
                 chunk = wanted[start : start + admin.CHUNK]
@@ -266,6 +268,8 @@ class SQLiteClient(OrchestratorBackend):
 
     def results(self, queue: str, ids: Sequence[str]) -> dict[str, JobResult]:
         session, found = self._queue(queue), dict[str, JobResult]()
+        if not ids:
+            self.counts(queue)  # raises QueueNotFound
         for chunk in in_chunks(ids, admin.CHUNK):
             found |= session.read(lambda tx, chunk=chunk: admin.results(tx, chunk))  # type: ignore[misc]
         return found

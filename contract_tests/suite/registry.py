@@ -56,6 +56,7 @@ _MODULES = (
     "publishing",
     "caller_transactions",
     "order",
+    "progress",
     "receiving",
     "leases",
     "settling",

@@ -93,7 +93,8 @@ class Settler:
         channel, generation = self._channel, self._channel.generation
         more, enough = self._credit.after_settling(take)
         try:
-            if channel.settle(done, returns, more, enough=enough):
+            settles = done or returns
+            if (settles or channel.is_open) and channel.settle(done, returns, more, enough=enough):
                 return take
             ready: int = channel.request(channel.count, self._timeout_s)
         except (ConnectionBroken, ClosedByClient) as broken:

@@ -10,6 +10,7 @@ from ...domain.errors import QueueConflict, QueueNotFound
 from ...ports import (
     Ack,
     Capabilities,
+    Finding,
     JobResult,
     Message,
     PublishOutcome,
@@ -85,6 +86,26 @@ class MixesUpNames(PassThrough):
 
     def publish(self, client: BrokenBackend, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
         return super().publish(client, queue.replace(".", "-"), messages)
+
+
+@breaks("ADM-1")
+class ADiagnosisDeclaresAQueue(PassThrough):
+    """To see that it can, a diagnosis declares a queue, and leaves it there."""
+
+    def diagnose(self, client: BrokenBackend) -> list[Finding]:
+        client.inner.declare(Queue("diagnosis"))
+        return super().diagnose(client)
+
+
+@breaks("PUB-3")
+class NoIdsNeedNoQueue(PassThrough):
+    """Redriving or discarding no job is answered without asking whether the queue is there."""
+
+    def redrive(self, client: BrokenBackend, queue: str, ids: Sequence[str] | None) -> int:
+        return 0 if ids is not None and not ids else super().redrive(client, queue, ids)
+
+    def discard(self, client: BrokenBackend, queue: str, ids: Sequence[str] | None) -> int:
+        return 0 if ids is not None and not ids else super().discard(client, queue, ids)
 
 
 @breaks("ADM-2")

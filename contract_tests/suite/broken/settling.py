@@ -53,6 +53,14 @@ class AStaleReceiptEndsTheBatch(PassThrough):
 
 
 @breaks("SET-1")
+class SettlingNothingTakesNothing(PassThrough):
+    """Without settlements, a call that settles and takes returns at once."""
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        return super().settle(consumer, settlements, take) if settlements else Settled([], [])
+
+
+@breaks("SET-1")
 class SettlesByKind(PassThrough):
     """A batch of settlements is sorted by what they do, and so are its answers."""
 

@@ -5,7 +5,7 @@ import time
 from functools import partial
 
 from ...domain import Queue, QueueKind
-from ...domain.errors import QueueConflict, QueueNotFound
+from ...domain.errors import QueueConflict, QueueNotFound, UnsupportedCapability
 from ...ports import Ack, ConsumerBackend, Dead, Lease, PublishStatus, Release, Retry, SettleOutcome
 from ..app import QUEUE, Numbers, app_on
 from ..check_context import CheckContext
@@ -93,6 +93,29 @@ def a_name_is_taken_literally(context: CheckContext) -> None:
             queue.expect_counts(in_flight=1, delayed=1, dead=1)
 
 
+@check("ADM-1")
+def a_diagnosis_changes_nothing(context: CheckContext) -> None:
+    """It declares no queue, and leaves those that are there, and their jobs, as they are."""
+    with context.queue() as queue:
+        queue.publish("dead", "held", "ready")
+        consumer = queue.consumer()
+        queue.settle_ok(consumer, Dead(queue.receive_one(consumer).receipt, "rejected", "no good"))
+        queue.receive_one(consumer)
+
+        def queues() -> list[Queue] | None:
+            try:
+                return queue.backend.queues()
+            except UnsupportedCapability:
+                return None
+
+        before = queues()
+        for _ in range(2):
+            queue.backend.diagnose()
+            queue.expect_counts(ready=1, in_flight=1, dead=1)
+            after = queues()
+            demand("ADM-1", after == before, f"after a diagnosis of {before}, there were {after}")
+
+
 @check("ADM-2", "PUB-5")
 def purging_empties_what_waits(context: CheckContext) -> None:
     """Purge drops what is ready or delayed and says how many; in flight and dead jobs stay."""
@@ -115,6 +138,22 @@ def purging_empties_what_waits(context: CheckContext) -> None:
         queue.publish("a", "c")  # their ids are free again
         came = queue.drain(consumer, 2)
         demand("ADM-2", came == ["a", "c"], f"after the purge a and c were published, and {came} came")
+
+
+@check("ADM-2", "LSE-2")
+def purging_drops_what_came_back(context: CheckContext) -> None:
+    """A job whose lease has ended waits again, though nobody has looked since: purge drops and counts it."""
+    harness = context.harness
+    with context.queue() as queue:
+        queue.publish("lost", "ready")
+        doomed = queue.consumer(lease_s=harness.lease_s)
+        queue.receive_one(doomed)
+        harness.crash(doomed)
+        harness.advance(harness.redelivery_s(harness.lease_s))
+        purged = queue.backend.purge(queue.name)
+        demand("ADM-2", purged == 2, f"two jobs waited, one since its lease ended; it says {purged}")
+        queue.expect_counts()
+        queue.receive_nothing(queue.consumer())
 
 
 @check("ADM-3")

@@ -2,6 +2,8 @@
 
 from functools import partial
 
+from hypothesis import strategies as st
+
 from ...ports import Ack, ConsumerBackend, Dead, Delivery, Retry, SettleOutcome
 from ..check_context import CheckContext, QueueUnderTest
 from ..registry import check, refusal
@@ -34,6 +36,44 @@ def what_settled_before_publishes_nothing(context: CheckContext) -> None:
         demand("SET-1", outcomes == [_OK, _ALREADY], f"one receipt twice in a batch was {outcomes}")
         drained = following.drain(following.consumer(), following.counts().ready)
         demand("THEN-2", drained == ["first"], f"{drained} were published, and only first was acked in time")
+
+
+@check("THEN-2", "SET-1", "LSE-4", needs="atomic_then")
+def each_ack_of_a_batch_publishes_its_own(context: CheckContext) -> None:
+    """In a batch of acks with results and without, with next jobs and without, some of them in vain.
+
+    Those are of receipts that settled their job before, or were lost as its queue was deleted.
+    """
+    answers = {"held": _OK, "settled": _ALREADY, "lost": _LOST}
+    acks = st.tuples(st.sampled_from(list(answers)), st.sampled_from([None, b"1"]), st.integers(0, 2))
+
+    @context.property(batch=st.lists(acks, min_size=2, max_size=6))
+    def _(batch: list[tuple[str, bytes | None, int]]) -> None:
+        with two_queues(context) as (queue, following):
+            consumer = queue.consumer()
+            lost = _hold(queue, consumer, len(batch))
+            queue.backend.delete(queue.name)
+            context.queue_on(queue.backend)
+            held = _hold(queue, consumer, len(batch))
+            consumer.settle([Ack(held[n]) for n, (what, *_) in enumerate(batch) if what == "settled"])
+            settlements: list[Ack] = []
+            expected: list[str] = []
+            for place, (what, result, next_jobs) in enumerate(batch):
+                ids = [f"next-{place}-{number}" for number in range(next_jobs)]
+                receipt = (lost if what == "lost" else held)[place]
+                settlements.append(Ack(receipt, result, then=jobs_in(following, *ids)))
+                expected += ids if what == "held" else []
+            outcomes = consumer.settle(settlements).outcomes
+            right = outcomes == [answers[what] for what, *_ in batch]
+            demand("SET-1", right, f"a batch of {[what for what, *_ in batch]} was answered {outcomes}")
+            drained = following.drain(following.consumer(), following.counts().ready)
+            demand("THEN-2", sorted(drained) == sorted(expected), f"{drained} were published, not {expected}")
+
+
+def _hold(queue: QueueUnderTest, consumer: ConsumerBackend, count: int) -> list[str]:
+    """Publish so many jobs, take them, and return their receipts."""
+    queue.publish(*(f"job-{place}" for place in range(count)))
+    return [queue.receive_one(consumer).receipt for _ in range(count)]
 
 
 @check("THEN-2", "LSE-4", needs="atomic_then")

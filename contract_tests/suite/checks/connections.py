@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from ...application.orchestrator import Orchestrator
 from ...domain import Queue
-from ...domain.errors import Closed
-from ...ports import Ack, Lease, Message, OrchestratorBackend, PublishStatus, SettleOutcome
+from ...domain.errors import Closed, UnsupportedCapability
+from ...ports import Ack, Lease, PublishStatus, SettleOutcome
 from ..app import QUEUE, Numbers, app_on
-from ..check_context import LONG_LEASE_S, CheckContext
+from ..check_context import LONG_LEASE_S, CheckContext, QueueUnderTest
 from ..modes import EVERY_MODE, ONE_AT_A_TIME
+from ..queue_calls import calls_naming
 from ..registry import check
 from ..violation import demand
 from .receiving import blocked_receive
@@ -105,15 +107,6 @@ def what_was_finished_when_a_connection_was_cut_is_settled(context: CheckContext
 @check("CON-2")
 def closing_is_final_and_repeatable(context: CheckContext) -> None:
     """Close may be called again; any other call then raises Closed; a blocked receiver is ended by it."""
-    calls: list[Callable[[OrchestratorBackend], object]] = [
-        lambda backend: backend.declare(Queue("jobs")),
-        lambda backend: backend.publish("jobs", [Message("a", b"{}")]),
-        lambda backend: backend.open_consumer("jobs"),
-        lambda backend: backend.counts("jobs"),
-        lambda backend: backend.purge("jobs"),
-        lambda backend: backend.delete("jobs"),
-        lambda backend: backend.dead_letters("jobs"),
-    ]
     with context.backends(1) as (backend,):
         queue = context.queue_on(backend)
         closed, idle, blocked = queue.consumer(), queue.consumer(), queue.consumer()
@@ -124,10 +117,18 @@ def closing_is_final_and_repeatable(context: CheckContext) -> None:
         backend.close()
         backend.close()
         assert isinstance(context.failure(waiting), Closed)
-        for call in calls:
-            assert isinstance(context.failure_of(partial(call, backend)), Closed)
+        calls = calls_naming(backend, "jobs")
+        calls["declare"] = partial(backend.declare, Queue("jobs"))
         for consumer in (closed, idle):
-            assert isinstance(context.failure_of(blocked_receive(consumer)), Closed)
+            of_consumer: dict[str, Callable[[], object]] = {
+                "receive": blocked_receive(consumer),
+                "settle": partial(consumer.settle, [Ack("receipt")]),
+                "settle that only takes": partial(consumer.settle, [], take=1),
+                "extend": partial(consumer.extend, ["receipt"]),
+            }
+            for what, call in {**calls, **of_consumer}.items():
+                error = context.failure_of(call)
+                demand("CON-2", isinstance(error, Closed), f"after close, {what} raised {error!r}")
             consumer.close()
 
 
@@ -170,6 +171,22 @@ def namespaces_never_meet(context: CheckContext) -> None:
         mine.expect_counts(ready=2)
         other.backend.delete(other.name)
         assert mine.drain(mine.consumer(), 2) == ["job", "dead"]
+
+
+@check("CON-2")
+def a_url_leads_to_the_same_queues(context: CheckContext) -> None:
+    """Where a backend has a URL, a client that is made of it sees the same queues and no others."""
+    with context.queue() as queue:
+        try:
+            url = queue.backend.make_url(with_passwords=True)
+        except UnsupportedCapability:
+            return
+        queue.publish("job", "other")
+        with Orchestrator(url) as orchestrator:
+            error = context.failure_of(partial(orchestrator.backend.counts, queue.name))
+            demand("CON-2", error is None, f"a client that was made of {queue.backend.url} raised {error!r}")
+            same = QueueUnderTest(context, orchestrator.backend, queue.name)
+            same.expect_counts(ready=2)
 
 
 @check("CON-2")

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from ...domain import Job, Queue, QueueKind
 from ...domain.bounds import MAX_BODY_BYTES
 from ...domain.errors import InvalidInput, QueueNotFound, SchemaMismatch
-from ...ports import Ack, Dead, Message, OrchestratorBackend, PublishStatus, Release, Retry
+from ...ports import Ack, Dead, Message, PublishStatus, Release, Retry
 from ..app import QUEUE, Numbers, app_on
 from ..check_context import CheckContext
 from ..modes import EVERY_MODE
+from ..queue_calls import calls_naming
 from ..registry import check, refusal
 from ..violation import demand
 
@@ -97,24 +98,18 @@ def the_id_is_the_jobs_own(context: CheckContext) -> None:
 
 @check("PUB-3")
 def an_undeclared_queue_is_refused(context: CheckContext) -> None:
-    """Every call that names an undeclared queue raises QueueNotFound, and creates nothing."""
-    calls: list[Callable[[OrchestratorBackend], object]] = [
-        lambda backend: backend.publish("nowhere", [Message("a", b"{}")]),
-        lambda backend: backend.open_consumer("nowhere"),
-        lambda backend: backend.counts("nowhere"),
-        lambda backend: backend.purge("nowhere"),
-        lambda backend: backend.delete("nowhere"),
-        lambda backend: backend.dead_letters("nowhere"),
-        lambda backend: backend.redrive("nowhere"),
-        lambda backend: backend.discard("nowhere"),
-    ]
+    """Every call that names a queue which isn't declared, or no longer, raises QueueNotFound.
+
+    It creates nothing, so that it raises it again. That of no job names its queue as well.
+    """
     with context.backends(1) as (backend,):
-        for call in [*calls, *calls]:  # twice: the first may not create what the second would find
-            try:
-                call(backend)
-            except QueueNotFound:
-                continue
-            raise AssertionError("a call that names an undeclared queue didn't raise QueueNotFound")
+        backend.declare(Queue("deleted"))
+        backend.delete("deleted")
+        for queue in ("nowhere", "deleted"):
+            for what, call in list(calls_naming(backend, queue).items()) * 2:
+                error = context.failure_of(call)
+                is_refused = isinstance(error, QueueNotFound)
+                demand("PUB-3", is_refused, f"{what} of a queue that is {queue} raised {error!r}")
 
 
 @check("PUB-4")

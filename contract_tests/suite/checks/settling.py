@@ -75,6 +75,23 @@ def settling_and_taking_is_one_step(context: CheckContext) -> None:
             demand("ORD-1", came + rest == expected, f"{came + rest} came, expected {expected}")
 
 
+@check("SET-1")
+def settling_nothing_takes_jobs(context: CheckContext) -> None:
+    """Without settlements, too, it leases as many as there is room for, some perhaps by a later call."""
+    with context.queue() as queue:
+        queue.publish("a", "b", "c", "d")
+        consumer, came = queue.consumer(), list[str]()
+
+        def three_came() -> None:
+            answer = consumer.settle([], take=3 - len(came))
+            demand("SET-1", answer.outcomes == [], f"nothing was settled, and answered {answer.outcomes}")
+            came.extend(delivery.id for delivery in answer.deliveries)
+            demand("SET-1", len(came) == 3, f"of four jobs, where there was room for three, {came} came")
+
+        context.eventually(three_came)
+        demand("ORD-1", came == ["a", "b", "c"], f"they came as {came}")
+
+
 @check("SET-2")
 def a_retry_spends_an_attempt(context: CheckContext) -> None:
     """Each retry makes the job ready again with attempt + 1, after its delay and not before."""

@@ -9,6 +9,7 @@ from functools import partial
 from math import inf
 from typing import Any
 
+from ...domain import QueueKind
 from ...domain.errors import QueueNotFound
 from ...ports import (
     ABSENT,
@@ -23,7 +24,7 @@ from ...ports import (
     ResultStatus,
     Retry,
 )
-from ..check_context import CLOCKS_DIFFER_S, CheckContext, QueueUnderTest
+from ..check_context import CLOCKS_DIFFER_S, LONG_LEASE_S, CheckContext, QueueUnderTest
 from ..registry import check
 from ..violation import demand
 from .receiving import blocked_receive
@@ -126,6 +127,77 @@ def _wake(
         act(waiting)
         began = time.monotonic()
         waiting.finish(clause, cause)
+        return time.monotonic() - began - waiting.take_s
+
+
+def _found_nothing(_queue: QueueUnderTest, receiver: ConsumerBackend) -> None:
+    receiver.receive(1, 0.0)
+
+
+def _was_interrupted(_queue: QueueUnderTest, receiver: ConsumerBackend) -> None:
+    receiver.interrupt()
+    receiver.receive(1, _LONG_S)
+
+
+def _holds_a_job(queue: QueueUnderTest, receiver: ConsumerBackend) -> None:
+    queue.publish("kept")
+    queue.receive_one(receiver)
+
+
+def _knows_of_a_delayed_job(queue: QueueUnderTest, receiver: ConsumerBackend) -> None:
+    queue.publish("far", delay_s=3600.0)
+    receiver.receive(1, 0.0)
+
+
+def _settled_and_took_none(queue: QueueUnderTest, receiver: ConsumerBackend) -> None:
+    queue.publish("done")
+    receiver.settle([Ack(queue.receive_one(receiver).receipt)], take=1)
+
+
+_PASTS: dict[str, Callable[[QueueUnderTest, ConsumerBackend], None]] = {
+    "found nothing before": _found_nothing,
+    "was interrupted before": _was_interrupted,
+    "holds a job": _holds_a_job,
+    "knows of a delayed job": _knows_of_a_delayed_job,
+    "settled a job and took none": _settled_and_took_none,
+}
+
+
+@check("RCV-2")
+def whoever_waits_is_woken_soon(context: CheckContext) -> None:
+    """Each cause wakes a receiver whatever that did before, in queues of every kind, also in its own client.
+
+    Kinds and clients take turns, so that each is tried with each cause and each past.
+    """
+    able = context.capabilities
+    kinds = [QueueKind.FIFO, *[QueueKind.STACK] * able.stack, *[QueueKind.PRIORITY] * able.priority]
+    turns = itertools.count()
+    for cause, act in _CAUSES.items():
+        for past, did in _PASTS.items():
+            turn = next(turns)
+            kind, in_its_own_client = kinds[turn % len(kinds)], turn % 2 == 0
+            what = f"{cause} in a {kind} queue, for one that {past},"
+            wake = partial(_wake_who, context, act, did, kind, in_its_own_client, what)
+            demand_soon(context, "RCV-2", what, wake)
+
+
+def _wake_who(
+    context: CheckContext,
+    act: Callable[[WaitingReceiver], None],
+    did: Callable[[QueueUnderTest, ConsumerBackend], None],
+    kind: QueueKind,
+    in_its_own_client: bool,
+    what: str,
+) -> float:
+    """Wake a receiver with a past, and return how many seconds after that it had its job, but for taking."""
+    with context.backends(2) as (mine, other):
+        queue = context.queue_on(mine, kind)
+        receiver = (mine if in_its_own_client else other).open_consumer(queue.name, lease_s=LONG_LEASE_S)
+        did(queue, receiver)
+        waiting = WaitingReceiver(context, queue, receiver)
+        act(waiting)
+        began = time.monotonic()
+        waiting.finish("RCV-2", what)
         return time.monotonic() - began - waiting.take_s
 
 
