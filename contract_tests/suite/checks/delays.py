@@ -1,12 +1,13 @@
 """DLY: jobs that are to run later."""
 
 import time
+from collections.abc import Collection
 
 from hypothesis import strategies as st
 
 from ...domain import Job
 from ...domain.job import utcnow
-from ...ports import Ack, Delivery, PublishStatus
+from ...ports import Ack, CancelOutcome, Delivery, PublishStatus
 from ..app import QUEUE, Numbers, app_on
 from ..check_context import CLOCKS_DIFFER_S, CheckContext, QueueUnderTest
 from ..registry import check
@@ -16,23 +17,29 @@ from .receiving import blocked_receive
 
 @check("DLY-1", "DLY-3", "RCV-3")
 def nothing_is_early_and_nothing_blocks(context: CheckContext) -> None:
-    """Jobs of mixed delays, published in any order, come once, when they are due, each by its own time."""
-    step_s = context.capabilities.delay_resolution_s + 0.2
-    steps = st.lists(st.sampled_from([0, 1, 2, 4, _NEVER]), min_size=1, max_size=6)
+    """Jobs of mixed delays, published in any order, come once, when they are due, each by its own time.
 
-    @context.waited_property(plans=st.lists(steps, min_size=1, max_size=4))
-    def _(plans: list[list[int]]) -> None:
+    So they do where others that are yet to be due are cancelled.
+    """
+    step_s = context.capabilities.delay_resolution_s + 0.2
+    steps = st.lists(st.sampled_from([0, 1, 2, 3, 4, _NEVER]), min_size=3, max_size=8)
+    cancelled = st.sets(st.integers(0, 3), max_size=2)  # of those that are yet to be due, soonest first
+
+    @context.waited_property(plans=st.lists(st.tuples(steps, cancelled), min_size=3, max_size=4))
+    def _(plans: list[tuple[list[int], set[int]]]) -> None:
         with context.queues(len(plans)) as queues:
-            lines = [_Delayed(queue, step_s, steps) for queue, steps in zip(queues, plans, strict=True)]
-            last = max((step for steps in plans for step in steps if step != _NEVER), default=0)
+            lines = [_Delayed(queue, step_s, *plan) for queue, plan in zip(queues, plans, strict=True)]
+            last = max((step for steps, _ in plans for step in steps if step != _NEVER), default=0)
             for _ in range(last + 2):
                 for line in lines:
                     line.look()
-                context.harness.advance(step_s)
+                context.harness.advance(step_s + _PAST_S)
             for line in lines:
                 line.wait_for_the_rest()
 
 
+_PAST_S = 0.01
+"""How far past the moment at which jobs are due to look, also on a clock that stands still."""
 _NEVER = 1_000_000
 """A number of steps that takes longer than any check."""
 
@@ -40,7 +47,9 @@ _NEVER = 1_000_000
 class _Delayed:
     """A queue with jobs that are each due after a number of steps, and what came of it."""
 
-    def __init__(self, queue: QueueUnderTest, step_s: float, steps: list[int]) -> None:
+    def __init__(
+        self, queue: QueueUnderTest, step_s: float, steps: list[int], cancelled: Collection[int]
+    ) -> None:
         self._queue = queue
         self._now = queue.context.harness.now
         self._consumer = queue.consumer()
@@ -54,6 +63,17 @@ class _Delayed:
             self._earliest[id_] = self._now() + delay_s
             queue.publish(id_, delay_s=delay_s)
             self._latest[id_] = self._now() + delay_s
+        if queue.context.capabilities.cancel:
+            waiting = sorted((step, number) for number, step in enumerate(steps) if step)
+            self._cancel([f"job-{waiting[rank][1]}" for rank in cancelled if rank < len(waiting)])
+
+    def _cancel(self, ids: list[str]) -> None:
+        outcomes = self._queue.backend.cancel(self._queue.name, ids)
+        wrong = [outcome for outcome in outcomes if outcome is not CancelOutcome.CANCELLED]
+        demand("CAN-1", not wrong, f"cancelling jobs that wait was answered {outcomes}")
+        for id_ in ids:
+            del self._earliest[id_]
+        self._never.difference_update(ids)
 
     def look(self) -> None:
         """Take what is due; demand that nothing came early, twice, or is late."""
@@ -72,7 +92,8 @@ class _Delayed:
 
     def _note(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
-            demand("RCV-3", delivery.id in self._earliest, f"{delivery.id} came twice")
+            is_expected = delivery.id in self._earliest
+            demand("RCV-3", is_expected, f"{delivery.id} came twice, or though it was cancelled")
             early_s = self._earliest.pop(delivery.id) - self._now()
             demand("DLY-1", early_s <= CLOCKS_DIFFER_S, f"{delivery.id} came {early_s:.3f} s early")
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from unittest import mock
@@ -68,9 +68,19 @@ def _expect_inherited(queue: QueueUnderTest, published: int, lost: set[str]) -> 
 
 @check("LSE-1")
 def a_blocked_receiver_inherits_from_the_dead(context: CheckContext) -> None:
-    """A receiver that was waiting all along gets the job of a consumer that died, without asking again."""
+    """A receiver that was waiting all along gets the job of a consumer that died, without asking again.
+
+    So it does while jobs are delayed that are due later than that.
+    """
+    for delayed in ((), ("far", "further")):
+        _inherit(context, delayed)
+
+
+def _inherit(context: CheckContext, delayed: Sequence[str]) -> None:
     harness = context.harness
     with context.queue() as queue:
+        for place, id_ in enumerate(delayed):
+            queue.publish(id_, delay_s=3600.0 * (1 + place))
         successor = queue.consumer()
         waiting = context.start(blocked_receive(successor))
         time.sleep(0.05)

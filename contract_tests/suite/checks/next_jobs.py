@@ -147,17 +147,35 @@ def a_delayed_next_job_wakes_a_receiver_when_due(context: CheckContext) -> None:
 
 @check("THEN-1", "ORD-3", needs="then")
 def a_next_job_keeps_its_priority(context: CheckContext) -> None:
-    """In a priority queue, it comes before those of lower priority that were published earlier."""
+    """In a priority queue, it comes before those of lower priority that were published earlier.
+
+    So does one with a delay, once it is due.
+    """
     if not context.capabilities.priority:
         return
+    resolution_s = context.capabilities.delay_resolution_s
+    soon_s = resolution_s + 0.1
     with two_queues(context, QueueKind.PRIORITY) as (queue, following):
         following.publish("middle", priority=5)
         queue.publish("job")
         consumer = queue.consumer()
         then = (*jobs_in(following, "low"), *jobs_in(following, "high", priority=9))
         queue.settle_ok(consumer, Ack(queue.receive_one(consumer).receipt, then=then))
-        drained = following.drain(following.consumer(), 3)
+        receiver = following.consumer()
+        drained = following.drain(receiver, 3)
         demand("ORD-3", drained == ["high", "middle", "low"], f"they came as {drained}")
+        queue.publish("job")
+        following.publish("middle", priority=5)
+        then = tuple(
+            step
+            for number, id_ in enumerate(("low", "high"))
+            for step in jobs_in(following, id_, priority=2 + 6 * number, delay_s=soon_s)
+        )
+        queue.settle_ok(consumer, Ack(queue.receive_one(consumer).receipt, then=then))
+        context.harness.advance(soon_s + resolution_s)
+        context.eventually(lambda: following.expect_counts(ready=3))
+        drained = following.drain(receiver, 3)
+        demand("ORD-3", drained == ["high", "middle", "low"], f"due after a delay, they came as {drained}")
 
 
 @check("THEN-1", "PUB-5", needs="then")

@@ -56,10 +56,17 @@ class QueueMachine(ComparedQueue):
         """How many were published since the queue was last emptied."""
         self.took = self.delayed = self.dead_lettered = False
         """Whether jobs were received, delayed and dead-lettered, so that there may be such jobs now."""
+        self.steps = 0
+        self.looks_every = 1
+        """After how many steps to look at what can be seen."""
 
-    @initialize(kind=st.sampled_from(QueueKind))
-    def declare(self, kind: QueueKind) -> None:
-        """Start with a queue of a kind that the adapter has."""
+    @initialize(kind=st.sampled_from(QueueKind), looks_every=st.sampled_from([1, 5]))
+    def declare(self, kind: QueueKind, looks_every: int) -> None:
+        """Start with a queue of a kind that the adapter has.
+
+        Many a call that only looks also puts right what is due or over. So some examples look seldom.
+        """
+        self.looks_every = looks_every
         self.kind = kind if self.has(kind) else QueueKind.FIFO
         self.backend.declare(Queue(NAME, self.kind))
         self.model = Model(self.kind, self.capabilities.redelivery)
@@ -198,15 +205,24 @@ class QueueMachine(ComparedQueue):
     # -- time -------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.delayed)
-    @rule()
-    def let_time_pass(self) -> None:
-        """What was to be due soon is due; no more time passes than that takes, as it may be real."""
+    @rule(first_only=st.booleans())
+    def let_time_pass(self, first_only: bool) -> None:
+        """What was to be due soon is due, or the first of it; no more time passes than that takes."""
         harness = self.context.harness
-        self.delayed = False
+        self.delayed = first_only
         if soon := self.due_soon():
-            due = max(job.due_by for job in soon) + self.resolution_s
+            due = (min if first_only else max)(job.due_by for job in soon) + self.resolution_s
             harness.advance(max(0.0, due - harness.now()) + _ROUNDING_S)
             self.model.pass_delays(harness.now(), self.resolution_s)
+
+    @precondition(lambda self: self.delayed and self.context.harness.virtual_time)
+    @rule(part=st.sampled_from([0.2, 0.5, 0.9]))
+    def let_a_part_of_a_delay_pass(self, part: float) -> None:
+        """So much of the time passes that the next job has yet to wait: it may not come yet."""
+        harness = self.context.harness
+        if soon := self.due_soon():
+            left_s = min(job.due for job in soon) - harness.now()
+            harness.advance(max(0.0, left_s) * part)
 
     # -- administration ---------------------------------------------------------------------------
 
@@ -259,6 +275,12 @@ class QueueMachine(ComparedQueue):
         """The counts, the listing of the dead and the results are the model's."""
         if not hasattr(self, "model"):
             return
+        self.steps += 1
+        if self.steps % self.looks_every == 0:
+            self.look()
+
+    def look(self) -> None:
+        """Hold what can be seen against the model."""
         self.context.eventually(self.check_counts)
         self.context.eventually(lambda: self.model.check_dead(self.other.dead_letters(NAME, limit=1000)))
         if self.capabilities.results:
@@ -281,7 +303,7 @@ class QueueMachine(ComparedQueue):
             consumer.close()
         self.what_can_be_seen_agrees()
         if self.due_soon():
-            self.let_time_pass()
+            self.let_time_pass(first_only=False)
         consumer = self.open(LONG_LEASE_S)
         while self.model.surely_ready(harness.now(), self.resolution_s):
             for receipt in self.take(consumer, 10):
@@ -290,4 +312,4 @@ class QueueMachine(ComparedQueue):
         demand("SET-1", not left, f"{[delivery.id for delivery in left]} came when all was done")
         for job in self.model.in_state(State.ENDING):  # a consumer has looked
             job.state = State.CANCELLED
-        self.what_can_be_seen_agrees()
+        self.look()
