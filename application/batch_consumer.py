@@ -6,11 +6,11 @@ from typing import Any, ClassVar, Generic, Self, TypeAlias, Union, final
 
 from ..domain import Job
 from ..domain.batch_outcomes import Dead, Done, Retry
-from ..domain.bounds import check_int, check_seconds
 from ..domain.errors import HandlerMissing, InvalidInput, UsageError
 from ..domain.then import Then
 from ..ports import ConsumerBackend
 from .consumer import Consumer
+from .consumer_checks import check_batch
 from .consuming.batch_executor import BatchExecutor
 from .consuming.batch_loop import BatchLoop
 from .consuming.executor import Executor
@@ -19,8 +19,6 @@ from .consuming.loop_factory import LoopSettings
 from .handler_signature import check_handler, check_takes_job
 from .job_queue import Answer, InT, OutT
 from .orchestrator import Orchestrator
-
-_MAX_BATCH = 10_000
 
 JobOutcome: TypeAlias = Union[  # noqa: UP007
     OutT, Mapping[str, Any], Done[OutT], Then[OutT], Retry, Dead, Exception, None
@@ -117,8 +115,9 @@ class BatchConsumer(Consumer[InT, OutT], Generic[InT, OutT]):
         Raises:
             InvalidInput: a setting is out of range, or ``concurrency`` is more than 1.
         """
-        size = check_int("batch_size", self.batch_size if batch_size is None else batch_size, 1, _MAX_BATCH)
-        wait_s = check_seconds("batch_wait_s", self.batch_wait_s if batch_wait_s is None else batch_wait_s)
+        size = self.batch_size if batch_size is None else batch_size
+        wait_s = self.batch_wait_s if batch_wait_s is None else batch_wait_s
+        check_batch(size, wait_s)
         if (self.concurrency if concurrency is None else concurrency) != 1:
             raise InvalidInput(
                 f"{type(self).__name__} runs one batch at a time: leave concurrency at 1, and use a larger "

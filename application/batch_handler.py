@@ -5,6 +5,7 @@ from functools import update_wrapper
 
 from ..domain import Job, JobSchema, QueueKind, RetryPolicy
 from .batch_consumer import BatchAnswer, BatchConsumer
+from .consumer_checks import check_batch
 from .handler_signature import check_takes_job
 from .job_handler import FunctionHandler, check_decorated, check_function, make_class
 from .job_queue import InT, OutT
@@ -70,10 +71,11 @@ def batch_handler(
         retry: A retry policy instead of the schema's.
 
     Raises:
-        InvalidInput: ``schema`` is no ``JobSchema``.
+        InvalidInput: ``schema`` is no ``JobSchema``, or a setting is out of range.
         HandlerMissing: what is decorated is no function.
     """
     check_decorated("batch_handler", schema)
+    check_batch(batch_size, batch_wait_s)
 
     def decorate(function: Callable[[Sequence[Job[InT]]], BatchAnswer[OutT]]) -> BatchHandler[InT, OutT]:
         check_function("batch_handler", function)

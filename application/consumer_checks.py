@@ -10,6 +10,7 @@ from ..domain.model_changes import changes
 
 _MAX_PREFETCH = 10_000
 _MAX_CONCURRENCY = 10_000
+_MAX_BATCH = 10_000
 
 
 def schema_of(cls: type, base: type) -> JobSchema[Any, Any] | None:
@@ -83,13 +84,32 @@ def _declared_models(cls: type, base: type) -> tuple[Any, ...]:
     return ()
 
 
+def check_concurrency(concurrency: int) -> None:
+    """Refuse a number of jobs at once that is out of range.
+
+    Raises:
+        InvalidInput: it is.
+    """
+    check_int("concurrency", concurrency, 1, _MAX_CONCURRENCY)
+
+
+def check_batch(batch_size: int, batch_wait_s: float) -> None:
+    """Refuse settings of batches that are out of range.
+
+    Raises:
+        InvalidInput: one is.
+    """
+    check_int("batch_size", batch_size, 1, _MAX_BATCH)
+    check_seconds("batch_wait_s", batch_wait_s)
+
+
 def check_settings(concurrency: int, lease_s: float, prefetch: int | None, poll_timeout_s: float) -> None:
     """Refuse settings of :meth:`Consumer.connect` that are out of range.
 
     Raises:
         InvalidInput: one is.
     """
-    check_int("concurrency", concurrency, 1, _MAX_CONCURRENCY)
+    check_concurrency(concurrency)
     if check_seconds("lease_s", lease_s) == 0:
         raise InvalidInput("lease_s 0: must be more than 0 seconds")
     if prefetch is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn
 from ..domain import Job, JobSchema, QueueKind, RetryPolicy
 from ..domain.errors import HandlerMissing, InvalidInput
 from .consumer import Consumer
+from .consumer_checks import check_concurrency
 from .handler_signature import check_takes_job
 from .job_queue import Answer, InT, OutT
 
@@ -153,10 +154,11 @@ def job_handler(
         schedule: When jobs are published; see :attr:`Consumer.schedule`.
 
     Raises:
-        InvalidInput: ``schema`` is no ``JobSchema``.
+        InvalidInput: ``schema`` is no ``JobSchema``, or ``concurrency`` is out of range.
         HandlerMissing: what is decorated is no function, or can't be called with a job.
     """
     check_decorated("job_handler", schema)
+    check_concurrency(concurrency)
 
     def decorate(function: Callable[[Job[InT]], Answer[OutT]]) -> JobHandler[InT, OutT]:
         check_function("job_handler", function)

@@ -14,6 +14,7 @@ from mindtrace.jobs import (
     JobSchema,
     Orchestrator,
     RetryPolicy,
+    batch_handler,
     job_handler,
 )
 from mindtrace.jobs.errors import HandlerMissing, InvalidInput, JobFailed, QueueNotFound, SchemaConflict
@@ -196,6 +197,15 @@ def test_what_is_no_schema_or_no_function_is_refused() -> None:
         job_handler(add)  # type: ignore[arg-type]
     with pytest.raises(HandlerMissing, match="is no function"):
         job_handler(SCHEMA)(Adder)  # type: ignore[arg-type]
+
+
+def test_a_setting_out_of_range_is_refused_where_it_is_written() -> None:
+    with pytest.raises(InvalidInput, match="concurrency 0"):
+        job_handler(SCHEMA, concurrency=0)
+    with pytest.raises(InvalidInput, match="batch_size 0"):
+        batch_handler(SCHEMA, batch_size=0)
+    with pytest.raises(InvalidInput, match="batch_wait_s -1"):
+        batch_handler(SCHEMA, batch_wait_s=-1)
 
 
 def test_a_consumer_that_returns_nothing_names_its_input_alone() -> None:
