@@ -311,6 +311,27 @@ def a_next_job_wakes_a_receiver_soon(context: CheckContext) -> None:
     for act in (in_another_queue, in_its_own_queue):
         cause = f"a next job {act.__name__.replace('_', ' ')}"
         demand_soon(context, "RCV-2", cause, partial(_wake, context, act, cause))
+    demand_soon(context, "RCV-2", "an ack with next jobs for two queues", partial(_wake_in_two, context))
+
+
+def _wake_in_two(context: CheckContext) -> float:
+    """Wake receivers in two queues by one ack, and return how many seconds after that they had their jobs."""
+    with context.backends(2) as (mine, other):
+        before = context.queue_on(mine, name="before")
+        following = [context.queue_on(mine, name=name) for name in ("first", "second")]
+        before.publish("job")
+        consumer = before.consumer()
+        receipt = before.receive_one(consumer).receipt
+        waiting = [context.start(blocked_receive(other.open_consumer(queue.name))) for queue in following]
+        time.sleep(_SETTLED_S)
+        then = tuple(Next(queue.name, queue.message("new")) for queue in following)
+        began = time.monotonic()
+        consumer.settle([Ack(receipt, then=then)])
+        for queue, each in zip(following, waiting, strict=True):
+            _woken(
+                context, each, "RCV-2", f"an ack with next jobs for two queues, in the {queue.name} of them,"
+            )
+        return time.monotonic() - began
 
 
 def _retry_later(waiting: WaitingReceiver, delay_s: float) -> None:
