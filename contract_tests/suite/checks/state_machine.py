@@ -201,6 +201,7 @@ class QueueMachine(ComparedQueue):
             for _, receipts in self.consumers:
                 for job in self.model.held(receipts):
                     self.model.lose(job)
+        self.look()  # so both connect again: a redrive that met the cut could raise, as it isn't repeated
 
     # -- time -------------------------------------------------------------------------------------
 
