@@ -26,8 +26,9 @@ class OrchestratorBackend(Migrates, Closeable):
     """A broker, as an orchestrator sees it. Any thread may call any method.
 
     Every method may raise ``BackendUnavailable`` when the broker can't be reached, and ``Closed`` after
-    :meth:`close`. A method that names a queue raises ``QueueNotFound`` if the queue isn't declared, and
-    creates nothing (PUB-3). After a broken connection the next call reconnects (CON-1).
+    :meth:`close`. A method that names a queue raises ``QueueNotFound`` if the queue isn't declared, also
+    where it is given no jobs, and creates nothing (PUB-3). After a broken connection the next call reconnects
+    (CON-1).
 
     After a fork, a child process may use the client: it opens connections of its own. The consumers that the
     parent opened stay the parent's. In the child their ``receive``, ``settle`` and ``extend`` raise
@@ -253,7 +254,7 @@ class OrchestratorBackend(Migrates, Closeable):
         return UnknownEnds()
 
     def progress(self, queue: str, ids: Sequence[str] | None = None) -> dict[str, Progress]:
-        """Return the progress of running jobs, by id. Jobs that reported none are missing.
+        """Return the progress of running jobs, by id. Jobs whose present delivery reported none are missing.
 
         Args:
             queue: The queue of the jobs.
