@@ -3,7 +3,6 @@
 import secrets
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -270,8 +269,9 @@ class ConsumerChannel(Connection):
         self.queue_deleted = True
         self._lose_all()  # at once, or a successor could be taken for the queue until the channel is closed
         channel.connection.forget_channel()  # what is under way belongs to nobody
-        with suppress(Exception):  # it is closing already
-            channel.close()
+        # To close the channel waits for its answers, and so for the next turn of a loop that may be idle.
+        # Until then a subscription that was on its way by now would get jobs of the successor.
+        channel.connection.drop()
 
     def _on_arrival(
         self,

@@ -207,6 +207,26 @@ def a_consumer_leases_from_the_next_queue_as_before(context: CheckContext) -> No
         demand("ADM-3", again.crashes == 1, f"after one lease it tells of {again.crashes} crashes")
 
 
+@check("ADM-3", "RTY-3")
+def what_was_asked_of_a_deleted_queue_is_nothing_of_the_next(context: CheckContext) -> None:
+    """A consumer that took as its queue was deleted keeps no job of the successor, and none is charged."""
+    with context.queue() as queue:
+        queue.publish(*(f"old-{number}" for number in range(8)))
+        consumer = queue.consumer()
+        queue.settle_ok(consumer, Ack(queue.receive_one(consumer).receipt))
+        queue.receive_one(consumer)
+        queue.backend.delete(queue.name)
+        context.queue_on(queue.backend)
+        taken = consumer.settle([], take=1).deliveries
+        demand("ADM-3", not taken, f"of the queue that was declared anew {[job.id for job in taken]} came")
+        queue.publish("a", "b")
+        queue.expect_counts(ready=2)
+        for expected in ("a", "b"):
+            came = queue.receive_one(consumer)
+            demand("ADM-3", came.id == expected, f"{came.id} came, expected {expected}")
+            demand("RTY-3", came.crashes == 0, f"{came.id} came first, charged with {came.crashes} crashes")
+
+
 @check("ADM-3")
 def a_job_taken_by_hand_is_of_the_queue_that_is_there(context: CheckContext) -> None:
     """Whoever deletes the queue, and declares it anew: the consumer that took a job before follows."""
