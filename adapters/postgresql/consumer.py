@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from time import monotonic
 
-from ...domain.errors import Closed, JobsError, QueueNotFound
+from ...domain.errors import BackendUnavailable, Closed, JobsError, QueueNotFound
 from ...domain.job_progress import Progress
 from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
 from ..shared.chunks import in_chunks
@@ -142,16 +142,21 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
             self._check_open()
             outcomes: list[SettleOutcome] = []
             deliveries: list[Delivery] = []
+            # A statement doesn't see what it publishes: of what an ack publishes here, another one takes.
+            takes_after = take > 0 and any(publishes_into(each, self._name) for each in settlements)
             for start in range(0, max(1, len(settlements)), _MAX_BATCH):
                 chunk = settlements[start : start + _MAX_BATCH]
                 is_last = start + _MAX_BATCH >= len(settlements)
                 try:
-                    settled = self._settle_and_take(chunk, take if is_last else 0)
+                    settled = self._settle_and_take(chunk, take if is_last and not takes_after else 0)
                 except QueueNotFound:  # deleted: every receipt of it is lost (ADM-3)
                     outcomes += [self._end(settlement.receipt, took_effect=False) for settlement in chunk]
                     continue
                 outcomes += settled.outcomes
                 deliveries += settled.deliveries
+            if takes_after:
+                with suppress(BackendUnavailable, QueueNotFound):  # what was settled is to be told
+                    deliveries += self._settle_and_take([], take).deliveries
             return Settled(outcomes, deliveries)
 
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
