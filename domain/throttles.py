@@ -97,11 +97,11 @@ class Limit:
     def key_of(self, payload: BaseModel) -> str:
         """Return what the jobs have in common of which ``count`` run at once, as short printable text."""
         by = self.by
-        if by.__class__ is str:  # itself, as this counts once a job
-            value = _value_of(payload, by)
-            return _known_key(value) if _is_short(value) else _key(value)
         if by is None:
             return ""
+        if isinstance(by, str):  # itself, as this counts once a job
+            value = _value_of(payload, by)
+            return _known_key(value) if _is_short(value) else _key(value)
         values = [_value_of(payload, name) for name in by]
         return (_known_key if all(map(_is_short, values)) else _key)(*values)
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any
 
 import pytest
@@ -136,3 +137,12 @@ def test_keys_are_short_and_printable_and_differ_as_values_do(one: str, other: s
 
 def test_a_rate_spaces_its_starts_evenly() -> None:
     assert Rate(100, per_s=60).interval_s == pytest.approx(0.6)
+
+
+def test_a_field_may_be_named_by_a_member_of_an_enum() -> None:
+    class Field(StrEnum):
+        CAMERA = "camera"
+
+    one, other = Frame(camera="a"), Frame(camera="b")
+    assert Limit(1, by=Field.CAMERA).key_of(one) == Limit(1, by="camera").key_of(one)
+    assert Limit(1, by=Field.CAMERA).key_of(one) != Limit(1, by=Field.CAMERA).key_of(other)

@@ -40,9 +40,9 @@ def what_settled_before_publishes_nothing(context: CheckContext) -> None:
 
 @check("THEN-2", "SET-1", "LSE-4", needs="atomic_then")
 def each_ack_of_a_batch_publishes_its_own(context: CheckContext) -> None:
-    """In a batch of acks with results and without, with next jobs and without, some of them in vain.
+    """The acks of a batch that count publish their next jobs, and no other does, with results or without.
 
-    Those are of receipts that settled their job before, or were lost as its queue was deleted.
+    The others are of receipts that settled their job before, or were lost as its queue was deleted.
     """
     answers = {"held": _OK, "settled": _ALREADY, "lost": _LOST}
     acks = st.tuples(st.sampled_from(list(answers)), st.sampled_from([None, b"1"]), st.integers(0, 2))
