@@ -36,6 +36,7 @@ class LeaseTable:
     def grant(self, pop: Callable[[], StoredJob], count: int, lease_ends: float) -> list[Delivery]:
         """Lease the next ``count`` jobs, which ``pop`` returns."""
         held, receipts, name, lease_s = self.held, self._receipts, self.name, self.lease_s
+        new = tuple.__new__  # half of what Delivery(...) costs
         deliveries = []
         for granted in range(receipts.granted + 1, receipts.granted + 1 + count):
             job = pop()
@@ -45,7 +46,7 @@ class LeaseTable:
             receipt = f"{name}.{granted}"
             held[receipt] = job
             deliveries.append(
-                Delivery(job.id, job.body, receipt, job.attempt, job.number, job.crashes, lease_s)
+                new(Delivery, (job.id, job.body, receipt, job.attempt, job.number, job.crashes, lease_s))
             )
         receipts.granted += count
         return deliveries

@@ -18,6 +18,7 @@ from ..registry import Registration
 
 Work = Job[Any] | BaseModel | Mapping[str, Any]
 """What can be published: a job, an instance of the schema's input model, or a dict that validates as one."""
+_IN_QUEUE = (PublishStatus.ACCEPTED, PublishStatus.DUPLICATE)
 
 
 def to_message(
@@ -122,7 +123,7 @@ def confirmed_id(queue_name: str, outcome: PublishOutcome, backend: Orchestrator
         PublishUnknown: nobody knows whether it is.
         JobsError: it isn't; the outcome's error.
     """
-    if outcome.status in (PublishStatus.ACCEPTED, PublishStatus.DUPLICATE):
+    if outcome.status in _IN_QUEUE:
         return outcome.id
     if outcome.status is PublishStatus.UNKNOWN:
         if backend.capabilities.dedupe:
