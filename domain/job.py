@@ -63,6 +63,14 @@ _DAY_S = 86_400.0
 """Of the clocks of others. An id that seems to be older, or newer by more, is of another kind."""
 NO_HEADERS: Mapping[str, str] = Headers({})
 
+_PART_BYTES = 10
+_PARTS = 100
+_random_parts: list[bytes] = []
+"""Those that no id of this process has yet."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random_parts.clear)  # they are the parent's
+
 
 def _written_as_dict(source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
     """Say how a pydantic model that has a job as a field writes the job's headers."""
@@ -78,7 +86,18 @@ def new_job_id() -> str:
 
     Jobs made one after the other are thus neighbours in an index of ids, however large that is (ADR 15).
     """
-    return ((time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10)).hex()
+    try:
+        part = _random_parts.pop()
+    except IndexError:
+        part, *others = _draw_random_parts()
+        _random_parts.extend(others)
+    return ((time.time_ns() // 1_000_000).to_bytes(6, "big") + part).hex()
+
+
+def _draw_random_parts() -> list[bytes]:
+    """Ask the system for the random bytes of many ids: each request may have another thread run first."""
+    drawn = os.urandom(_PART_BYTES * _PARTS)
+    return [drawn[start : start + _PART_BYTES] for start in range(0, len(drawn), _PART_BYTES)]
 
 
 def made_at(job_id: str) -> datetime | None:

@@ -1,6 +1,7 @@
 """A job: immutable, its fields within their bounds."""
 
 import copy
+import os
 import pickle
 from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
@@ -45,6 +46,29 @@ def test_ids_are_32_hexadecimal_digits_and_never_repeat() -> None:
 
     assert len(ids) == 1000
     assert all(len(id_) == 32 and int(id_, 16) >= 0 for id_ in ids)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_makes_other_ids_than_its_parent() -> None:
+    """Even in the same millisecond."""
+    with mock.patch("time.time_ns", return_value=0):
+        new_job_id()
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.write(writer, "".join(new_job_id() for _ in range(200)).encode())
+            finally:
+                os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as pipe:
+            told = pipe.read()
+        os.waitpid(child, 0)
+        mine = {new_job_id() for _ in range(200)}
+
+    theirs = {told[start : start + 32] for start in range(0, len(told), 32)}
+    assert len(theirs) == 200
+    assert not mine & theirs
 
 
 def test_ids_made_later_sort_later() -> None:
