@@ -80,8 +80,7 @@ class Orchestrator(QueueAdmin, Scheduling):
         If the broker is away, this raises ``BackendUnavailable``, and the next publish to the queue tries to
         declare it again.
 
-        Models that were defined again with the same names and fields, as by a notebook cell, replace those
-        registered before.
+        Models defined again with the same names and fields, as by a notebook cell, replace the former ones.
 
         Args:
             schema: The schema; or a pydantic model with the same fields, such as a ``TaskSchema`` of
@@ -329,7 +328,7 @@ class Orchestrator(QueueAdmin, Scheduling):
             self.logger.warning("queue %s: rejected %d of %d jobs of a batch", queue, rejected, len(whole))
         return whole
 
-    # -- receiving without a consumer -------------------------------------------------------------
+    # -- receiving and results --------------------------------------------------------------------
 
     @overload
     def receive_message(self, queue_name: JobSchema[InT, Any]) -> Job[InT] | None: ...
@@ -349,8 +348,6 @@ class Orchestrator(QueueAdmin, Scheduling):
             QueueNotFound: nothing was registered under this name, or the queue was deleted.
         """
         return receive_job(self.backend, self.schema_registry.registered(queue_name), self.max_body_bytes)
-
-    # -- results ----------------------------------------------------------------------------------
 
     @overload
     def result(
@@ -375,8 +372,7 @@ class Orchestrator(QueueAdmin, Scheduling):
             JobCancelled: the job was cancelled.
             JobNotFound: the queue knows no such job by then. Of this kind is ``ResultExpired``: the job's id
                 is older than results are kept.
-            ResultNotReady: the job hasn't ended by then. On RabbitMQ, which can't tell, also in place of
-                ``JobNotFound``.
+            ResultNotReady: the job hasn't ended by then; on RabbitMQ also in place of ``JobNotFound``.
             UnsupportedCapability: the backend keeps no results.
             QueueNotFound: nothing was registered under this name, or the queue isn't declared.
         """
@@ -389,8 +385,7 @@ class Orchestrator(QueueAdmin, Scheduling):
     def status(self, queue_name: QueueRef, job_id: str) -> JobStatus:
         """Say where a job is: waiting, running, done, failed, or not known.
 
-        On RabbitMQ, which can't tell, a job that hasn't ended is not known either. The queue is given as in
-        :meth:`result`.
+        On RabbitMQ, a job that hasn't ended is not known either. The queue is given as in :meth:`result`.
 
         Raises:
             UnsupportedCapability: the backend keeps no results.

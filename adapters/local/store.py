@@ -80,10 +80,7 @@ class QueueStore:
             self._check_not_deleted()
             now = self._clock.now()
             new = tuple.__new__  # half of what PublishOutcome(...) costs
-            return [
-                new(PublishOutcome, (message.id, self._admit(message, now), None, None, None))
-                for message in messages
-            ]
+            return [new(PublishOutcome, (m.id, self._admit(m, now), None, None, None)) for m in messages]
 
     def _admit(self, message: Message, now: float) -> PublishStatus:
         if message.id in self._live or message.id in self._dead:
