@@ -338,11 +338,12 @@ def test_serializable_transactions_that_publish_to_one_queue_are_no_conflict(wor
 def test_a_job_stands_where_its_transaction_began_to_write_and_its_delay_began_with_the_publish(
     world: World,
 ) -> None:
-    is_due = "SELECT clock_timestamp() > now() + interval '0.1 s'"
+    now, is_due = "SELECT clock_timestamp()", "SELECT clock_timestamp() > %s + interval '0.05 s'"
     with world.connect() as early:
         world.client.publish_in(early, "jobs", [Message("early", b"{}"), Message("due", b"{}", delay_s=0.05)])
+        published = early.execute(now).fetchall()[0]
         world.client.publish("jobs", [Message("late", b"{}")])
-        eventually(lambda: early.execute(is_due).fetchall()[0][0])
+        eventually(lambda: early.execute(is_due, published).fetchall()[0][0])
         early.commit()
     with world.client.open_consumer("jobs") as consumer:
         received = [delivery.id for delivery in consumer.receive(3, LIMIT_S)]
