@@ -2,6 +2,8 @@
 
 import re
 import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -149,6 +151,33 @@ def _coordinate(store: RedisCoordinationStore) -> None:
 
 
 @pytest.mark.long
+def test_a_wake_up_for_a_job_that_ended_with_its_lease_is_kept_for_ten_minutes() -> None:
+    """Who waits for a result is woken by a stream, which mustn't outlast the queue's use (CON-2)."""
+    namespace = f"wake-{secrets.token_hex(6)}"
+    client = RedisHarness.address.client(namespace)
+    admin = RedisHarness.address.admin()
+    try:
+        client.declare(Queue("jobs"))
+        client.publish("jobs", [Message("job", b"{}")])
+        client.open_consumer("jobs").receive(1, 10.0)
+        client.cancel("jobs", ["job"])
+        found = admin.scan_iter(match=f"*{namespace}*", count=10_000)
+        keys = {key.decode().rpartition(":")[2]: key for key in found}
+        with ThreadPoolExecutor() as pool:
+            waits = pool.submit(client.result, "jobs", "job", timeout_s=60.0)
+            while not admin.hget(keys["meta"], "rwait"):
+                time.sleep(0.01)
+            admin.zadd(keys["run"], {"job": 0.0})  # its lease ends
+            assert client.open_consumer("jobs").receive(1, 0.0) == []
+        assert waits.result() == JobResult(ResultStatus.CANCELLED)
+        (wake,) = admin.scan_iter(match=f"*{namespace}*:rwake", count=10_000)
+        assert 0 < admin.pttl(wake) <= 600_000
+    finally:
+        client.close()
+        for key in admin.scan_iter(match=f"*{namespace}*", count=10_000):
+            admin.delete(key)
+
+
 def test_a_user_with_no_more_than_the_documented_privileges_is_enough(private_redis: StartRedis) -> None:
     (rule,) = re.findall(r"^ACL SETUSER .*$", GUIDE.read_text("utf-8"), re.MULTILINE)
     server = private_redis()

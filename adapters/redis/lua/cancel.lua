@@ -12,7 +12,6 @@ if not kind then return redis.error_reply('NOQUEUE') end
 local before, stale = answered_before(last, ARGV[1])
 if stale then return redis.error_reply('STALE') end
 if before then return before end
-local WAKE_MS = 600000
 local now, ttl = now_ms(), tonumber(ARGV[3])
 local over = over_until(about[2], now)
 local ids, outcomes, gone, listed = {}, {}, {}, {}
@@ -60,7 +59,6 @@ if #gone > 0 then
   forget_ends(ended, gone)
   if waited_until and waited_until > now then
     wake_with_ids(rwake, gone)
-    redis.call('PEXPIRE', rwake, WAKE_MS)
   end
 end
 local answer = table.concat(outcomes)

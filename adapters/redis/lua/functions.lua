@@ -122,9 +122,10 @@ local function wake_up(wake)
 end
 
 -- Wakes those who wait for results, and says of which jobs. As many wake-ups are kept as one may miss who is looking up
--- what the last said.
+-- what the last said. They are gone ten minutes after the last of them.
 local function wake_with_ids(wake, ids)
   redis.call('XADD', wake, 'MAXLEN', '~', 1000, '*', 'ids', table.concat(ids, ','))
+  redis.call('PEXPIRE', wake, 600000)
 end
 
 -- Forgets that jobs of these ids ended, in an earlier life of theirs. O(length of `ended`), and so only for what is

@@ -1,12 +1,13 @@
 #!lua flags=allow-oom
--- Drops jobs that wait, ready or delayed, up to a number (ADM-2); called until none is left.
--- KEYS  meta body state history ready run delay ended asked last
+-- Drops jobs that wait, ready or delayed, up to a number (ADM-2); called until none is left. Jobs that were asked to be
+-- cancelled and whose leases are over end (CAN-3).
+-- KEYS  meta body state history ready run delay result expiry ended asked rwake last
 -- ARGV  request, keep_ms, the most to drop
 -- Return how many were dropped
 -- Error  NOQUEUE, STALE
 -- Cost  O(log n) a job, and a look through the last 10,000 that ended
 
-local about = redis.call('HMGET', meta, 'kind', 'stand')
+local about = redis.call('HMGET', meta, 'kind', 'stand', 'rwait')
 local kind = about[1]
 if not kind then return redis.error_reply('NOQUEUE') end
 local before, stale = answered_before(last, ARGV[1])
@@ -36,11 +37,15 @@ if #ids > 0 then
   redis.call('ZREM', delay, unpack(ids))
   return forget(ids)
 end
--- A lease that has run out counts as ready, so it is purged as such.
-ids = redis.call('ZRANGE', run, '-inf', over_until(about[2], now_ms()), 'BYSCORE', 'LIMIT', 0, most)
-if #ids > 0 then
-  redis.call('ZREM', run, unpack(ids))
-  if redis.call('EXISTS', asked) == 1 then forget_asked(meta, asked, ids) end
-  return forget(ids)
+-- A job whose lease is over counts as ready, and is purged as such, unless it has ended then.
+local now, waited_until = now_ms(), tonumber(about[3])
+while true do
+  local expired = redis.call('ZRANGE', run, '-inf', over_until(about[2], now), 'BYSCORE', 'LIMIT', 0, most)
+  if #expired == 0 then return 0 end
+  redis.call('ZREM', run, unpack(expired))
+  if redis.call('EXISTS', asked) == 1 then
+    local found = redis.call('HMGET', state, unpack(expired))
+    --- @include sweep_cancelled
+  end
+  if #expired > 0 then return forget(expired) end
 end
-return 0

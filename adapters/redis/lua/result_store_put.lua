@@ -5,7 +5,7 @@
 -- Error  OOM
 -- Cost  O(log n) a job; removes at most 500 others whose time is over
 
-local SWEPT, WAKE_MS = 500, 600000
+local SWEPT = 500
 local now, longest, ids = now_ms(), 0, {}
 
 local outdated = redis.call('ZRANGE', expiry, '-inf', now, 'BYSCORE', 'LIMIT', 0, SWEPT)
@@ -25,4 +25,3 @@ for _, key in ipairs({ kept, expiry }) do
   if redis.call('PTTL', key) < longest then redis.call('PEXPIRE', key, longest) end
 end
 wake_with_ids(wake, ids)
-redis.call('PEXPIRE', wake, WAKE_MS)

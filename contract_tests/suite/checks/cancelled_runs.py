@@ -9,6 +9,7 @@ from ...ports import (
     Ack,
     Cancel,
     CancelOutcome,
+    ConsumerBackend,
     Dead,
     JobResult,
     JobStatus,
@@ -204,18 +205,30 @@ def a_cancelled_job_whose_consumer_died_comes_to_nobody(context: CheckContext) -
         pass  # the machine stood still for as long as a lease before the job was cancelled
 
 
+def _cancel_a_leased_job(context: CheckContext, queue: QueueUnderTest, doomed: ConsumerBackend) -> str | None:
+    """Have a consumer take two jobs, and cancel the first; return its receipt.
+
+    Returns:
+        None if the lease may have ended before the cancel.
+    """
+    queue.publish("job", "other")
+    elapsed_s = context.stopwatch()
+    receipt, _ = (queue.receive_one(doomed).receipt for _ in range(2))
+    (outcome,) = queue.backend.cancel(queue.name, ["job"])
+    if elapsed_s() >= context.harness.lease_s:
+        return None
+    demand("CAN-4", outcome is CancelOutcome.REQUESTED, f"cancelling what runs was answered {outcome}")
+    return receipt
+
+
 def _a_cancelled_job_ends_with_its_lease(context: CheckContext) -> bool:
     """Check it, and return True; return False if the lease may have ended before the cancel."""
     harness = context.harness
     with context.queue() as queue:
-        queue.publish("job", "other")
         doomed = queue.consumer(lease_s=harness.lease_s)
-        elapsed_s = context.stopwatch()
-        receipts = [queue.receive_one(doomed).receipt for _ in range(2)]
-        (outcome,) = queue.backend.cancel(queue.name, ["job"])
-        if elapsed_s() >= harness.lease_s:
+        receipt = _cancel_a_leased_job(context, queue, doomed)
+        if receipt is None:
             return False
-        demand("CAN-4", outcome is CancelOutcome.REQUESTED, f"cancelling what runs was answered {outcome}")
         harness.crash(doomed)
         waiting = context.start(lambda: queue.backend.result(queue.name, "job", timeout_s=300.0))
         harness.advance(harness.redelivery_s(harness.lease_s))
@@ -228,8 +241,32 @@ def _a_cancelled_job_ends_with_its_lease(context: CheckContext) -> bool:
         demand("CAN-3", found == CANCELLED, f"the wait ended with {found}")
         expect_cancelled(queue, "job", clause="CAN-3")
         queue.expect_counts(in_flight=1)
-        late = queue.settle(doomed, Ack(receipts[0]))
+        late = queue.settle(doomed, Ack(receipt))
         demand("LSE-4", late is _LOST, f"an ack after the lease had ended was answered {late}")
+        return True
+
+
+@check("CAN-3", needs="cancel")
+def a_purge_does_not_hide_that_a_job_was_cancelled(context: CheckContext) -> None:
+    """A job whose lease ended after it was cancelled has ended so: a purge neither drops nor counts it."""
+    while not _a_purge_leaves_a_cancelled_job(context):
+        pass  # as above
+
+
+def _a_purge_leaves_a_cancelled_job(context: CheckContext) -> bool:
+    """Check it, and return True; return False if the lease may have ended before the cancel."""
+    harness = context.harness
+    with context.queue() as queue:
+        doomed = queue.consumer(lease_s=harness.lease_s)
+        if _cancel_a_leased_job(context, queue, doomed) is None:
+            return False
+        harness.crash(doomed)
+        harness.advance(harness.redelivery_s(harness.lease_s))
+        purged = queue.backend.purge(queue.name)
+        demand("CAN-3", purged == 1, f"of a job that waited and one that had ended, {purged} were purged")
+        expect_cancelled(queue, "job", clause="CAN-3")
+        queue.expect_counts()
+        queue.receive_nothing(queue.consumer())
         return True
 
 

@@ -7,7 +7,7 @@
 
 local outcomes, must_wake, must_plan = {}, false, false
 do
-  local KEPT_ENDS, SWEPT, WAKE_MS = 10000, 500, 600000
+  local KEPT_ENDS, SWEPT = 10000, 500
   local ids, tokens, firsts, acks, others = {}, {}, {}, 0, 7
   for _ = 1, tonumber(ARGV[6]) do
     local token = ARGV[others]
@@ -100,7 +100,6 @@ do
     end
     if #over > 0 and waited_until and waited_until > now then
       wake_with_ids(rwake, over)
-      redis.call('PEXPIRE', rwake, WAKE_MS)
     end
   end
 end

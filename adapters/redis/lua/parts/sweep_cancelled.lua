@@ -1,4 +1,4 @@
--- Part of sweep.lua: ends those jobs whose leases are over that are asked to be cancelled (CAN-3).
+-- Part of sweep.lua and of purge.lua: ends those jobs whose leases are over that are asked to be cancelled (CAN-3).
 -- Reads  expired (ids), found (their records), now waited_until, meta body state history result expiry ended asked rwake
 -- Sets   expired, found (the others)
 -- Cost   O(log n) a job, and a look through the last 10,000 that ended
