@@ -35,7 +35,7 @@ from mindtrace.jobs.ports import Ack, Delivery, Message, Release, SettleOutcome
 from .recording_worker import SCHEMA, Numbered
 from .worker_process import WorkerProcess, eventually
 
-LEASE_S = 3.0
+LEASE_S = 8.0
 """Long enough for a busy machine to bring two consumers back within it."""
 KEEPS_ALL = {"appendonly": "yes", "appendfsync": "always"}
 EMPTY = QueueCounts(0, 0, 0, 0)
