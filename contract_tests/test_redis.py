@@ -150,7 +150,6 @@ def _coordinate(store: RedisCoordinationStore) -> None:
     assert store.delete("key", expected=version)
 
 
-@pytest.mark.long
 def test_a_wake_up_for_a_job_that_ended_with_its_lease_is_kept_for_ten_minutes() -> None:
     """Who waits for a result is woken by a stream, which mustn't outlast the queue's use (CON-2)."""
     namespace = f"wake-{secrets.token_hex(6)}"
@@ -178,6 +177,7 @@ def test_a_wake_up_for_a_job_that_ended_with_its_lease_is_kept_for_ten_minutes()
             admin.delete(key)
 
 
+@pytest.mark.long
 def test_a_user_with_no_more_than_the_documented_privileges_is_enough(private_redis: StartRedis) -> None:
     (rule,) = re.findall(r"^ACL SETUSER .*$", GUIDE.read_text("utf-8"), re.MULTILINE)
     server = private_redis()
