@@ -30,7 +30,7 @@ from ..results import Results
 from brokers.proxy import Disruption, Proxy  # isort: skip - which `..brokers` makes importable
 
 PUBLISHERS = 64
-ALONE = {"redis": 4_000, "rabbitmq": 800, "sqlite": 400, "postgresql": 800}
+ALONE = {"redis": 20_000, "rabbitmq": 4_000, "sqlite": 2_000, "postgresql": 4_000}
 """How many jobs one alone publishes, at scale 1."""
 MORE = 8
 """How many times as many 64 do."""
