@@ -90,10 +90,15 @@ class Executor:
             return self._tell(delivery, job, began_s)
         token = running.set((job, delivery.receipt, self.consumer))
         try:
-            if self.observer is None:
-                return self._run(delivery, job)
-            self.observer.started(self.schema.name, job)
-            return self._tell(delivery, self._run(delivery, job), began_s)
+            if self.observer is not None:
+                self.observer.started(self.schema.name, job)
+            try:
+                output = self.handler(job)
+            except BaseException as error:
+                settlement = self._fail(delivery, job, error)
+            else:
+                settlement = self._succeed(delivery, job, output)
+            return settlement if self.observer is None else self._tell(delivery, settlement, began_s)
         finally:
             running.reset(token)
 
@@ -143,13 +148,6 @@ class Executor:
             duration_s = perf_counter() - began_s
             self.observer.ended(_attempt_of(self.schema.name, delivery, settlement, duration_s))
         return settlement
-
-    def _run(self, delivery: Delivery, job: Job[Any]) -> Settlement:
-        try:
-            output = self.handler(job)
-        except BaseException as error:
-            return self._fail(delivery, job, error)
-        return self._succeed(delivery, job, output)
 
     def _succeed(self, delivery: Delivery, job: Job[Any], output: Any) -> Settlement:
         """Return how to settle a job whose handler returned ``output``."""

@@ -48,7 +48,7 @@ class SequentialLoop(ConsumeLoop):
         timer = SettleTimer()
         executed = 0
         while not stopping.is_set:
-            if executed and in_flight.queued and timer.is_due:
+            if executed and timer.is_due and in_flight.queued:
                 self._settle_early(timer)
                 continue
             delivery = in_flight.start_next()
