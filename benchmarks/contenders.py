@@ -213,7 +213,7 @@ def running(contender: Contender, url: str, queue: str) -> Iterator[Running]:
 
 
 def python_of(environment: str | None) -> str:
-    """The interpreter of an environment; None for that of this process."""
+    """The interpreter of an environment, by its name or its path; None for that of this process."""
     return sys.executable if environment is None else str(ENVIRONMENTS / environment / "bin/python")
 
 

@@ -96,5 +96,9 @@ class Peer(ABC):
         """Run jobs until the process is ended."""
         raise NotImplementedError
 
+    def drain(self, count: int) -> None:
+        """Run so many jobs in this process: for this project, which is measured beside other trees of it."""
+        raise NotImplementedError
+
     def close(self) -> None:  # noqa: B027 - not every library needs it
         """Disconnect."""

@@ -56,6 +56,12 @@ class PublisherProcess:
         await self.call(self._peer.send_batch, kind, count)
         return time.perf_counter() - began
 
+    def drain(self, before: int, count: int) -> float:
+        """Seconds from the first of so many no-op jobs to the last, run in this process after ``before``."""
+        self._peer.drain(count)
+        moments = self._record.moments("no_op", before + count, after=before)
+        return moments[-1] - moments[0]
+
     async def latency(self, before: int, count: int, limit_s: float) -> list[float]:
         """Milliseconds from each publish call to the beginning of its job, on an idle worker.
 

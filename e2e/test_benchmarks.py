@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 import pytest
 
+from brokers.fixtures import StartRedis
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -49,6 +51,20 @@ def test_the_benchmark_measures_this_project_and_the_bare_client(tmp_path: Path)
     assert waited.keys() == {"memory", "redis"}
     assert all(value > 0 for values in waited.values() for value in values)
     assert "| this project |" in page.read_text("utf-8")
+
+
+@pytest.mark.long
+def test_this_tree_is_measured_beside_another(
+    private_redis: StartRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other is this tree itself, too. Neither takes the other's jobs, though they share the broker."""
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.beside import compare
+
+    measures = compare("redis", private_redis().url, sys.prefix, 2)
+
+    assert measures.keys() == {"publish", "publish_batch", "drain", "latency"}
+    assert all(figure > 0 for figures in measures.values() for figure in figures)
 
 
 def test_a_round_that_a_peer_failed_is_noted_and_run_again_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,8 @@ class Measured(Peer):
     )
     in_process = PLACE.broker == "memory"
     has_batches = True
+    consumer: Runner | None = None
+    """What drains in the process that publishes."""
 
     def open(self) -> None:
         url = PLACE.url + ("?prefetch=adaptive" if PLACE.broker == "rabbitmq" else "")
@@ -83,6 +85,12 @@ class Measured(Peer):
         with (AsyncRunner if MANY else Runner)(PLACE.queue) as consumer:
             consumer.connect(self.orchestrator)
             consumer.consume()
+
+    def drain(self, count: int) -> None:
+        if self.consumer is None:
+            self.consumer = Runner(PLACE.queue)
+            self.consumer.connect(self.orchestrator)
+        self.consumer.consume(count)
 
     def close(self) -> None:
         self.orchestrator.close()
