@@ -294,6 +294,16 @@ def test_settling_a_job_whose_row_is_gone_is_lost(
     assert client.counts("points") == NONE_LEFT
 
 
+def test_each_of_a_batch_is_told_whether_its_own_lease_stood(client: SQLiteClient, sql: Sql) -> None:
+    publish(client, "one", "two", "three", "four")
+    with client.open_consumer("points") as consumer:
+        receipts = [each.receipt for each in consumer.receive(4, 0.0)]
+        sql("DELETE FROM lease WHERE seq IN (SELECT seq FROM job WHERE id IN ('two', 'four'))")
+        answer = consumer.settle([Ack(receipt) for receipt in receipts])
+
+    assert answer.outcomes == [SettleOutcome.OK, SettleOutcome.LOST] * 2
+
+
 # -- counts that don't agree with the rows --------------------------------------------------------
 
 
