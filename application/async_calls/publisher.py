@@ -4,14 +4,22 @@ import asyncio
 import threading
 from asyncio import Future
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from time import monotonic
 from typing import NamedTuple
 
-from ...domain.errors import JobsError
+from ...domain.errors import BackendUnavailable, JobsError
 from ...domain.job import NO_HEADERS
 from ...ports import Message
 from ..orchestrator import Orchestrator
-from ..publishing.group_commit import MAX_BYTES, MAX_JOBS, own_copy, publish_together
+from ..publishing.group_commit import (
+    LONGEST_WAIT_S,
+    MAX_BYTES,
+    MAX_JOBS,
+    not_sent,
+    own_copy,
+    publish_together,
+)
 from ..publishing.messages import Work, confirmed_id, to_message
 from ..registry import Registration
 from .bridge import Answer, deliver
@@ -26,6 +34,7 @@ class _Job(NamedTuple):
     work: Work
     priority: int | None
     delay_s: float | None
+    since_s: float
 
 
 class AsyncPublisher:
@@ -53,7 +62,7 @@ class AsyncPublisher:
         """Publish one job; as :meth:`Orchestrator.publish`."""
         future: Future[str] = asyncio.get_running_loop().create_future()
         with self._lock:
-            self._jobs.append(_Job(future, registration, work, priority, delay_s))
+            self._jobs.append(_Job(future, registration, work, priority, delay_s, monotonic()))
             begins, self._is_working = not self._is_working, True
         if begins:
             self._threads.submit(self._publish_batch)
@@ -66,11 +75,21 @@ class AsyncPublisher:
                 answers = self._commit(encoded)
             except BaseException as error:  # nobody may wait for ever
                 answers = [Answer(job.future, error=own_copy(error)) for job, _ in encoded]
-            deliver(answers)
+            deliver([*answers, *self._give_up_waiting([answer.error for answer in answers])])
         with self._lock:
             goes_on = self._is_working = bool(self._jobs)
         if goes_on:  # behind what others have submitted meanwhile
             self._threads.submit(self._publish_batch)
+
+    def _give_up_waiting(self, errors: Iterable[BaseException | None]) -> list[Answer]:
+        """Take out the jobs that waited for long, if a publish has met an outage, and say so of each."""
+        outage = next((error for error in errors if isinstance(error, BackendUnavailable)), None)
+        given_up: list[Answer] = []
+        if outage is not None:
+            latest_s = monotonic() - LONGEST_WAIT_S
+            while self._jobs and self._jobs[0].since_s <= latest_s:
+                given_up.append(Answer(self._jobs.popleft().future, error=not_sent(outage)))
+        return given_up
 
     def _encode(self) -> list[tuple[_Job, Message]]:
         """Take jobs, make messages of those that nobody cancelled, and tell those whose job is invalid."""
@@ -81,7 +100,7 @@ class AsyncPublisher:
             job = self._jobs.popleft()
             if job.future.cancelled():
                 continue
-            _, registration, work, priority, delay_s = job
+            _, registration, work, priority, delay_s, _ = job
             try:
                 message = to_message(registration, work, priority, delay_s, NO_HEADERS, max_bytes)
             except BaseException as error:  # a validator of the user's model may raise anything

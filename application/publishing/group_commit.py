@@ -1,7 +1,8 @@
 """Group commit: what many threads publish to a queue at the same time shares one confirmed batch.
 
 Who comes while nobody publishes leads: it publishes its own messages at once, in its own thread. Who comes
-meanwhile waits. When the leader is done, the first who waits leads the next group: all who came by then.
+meanwhile waits. When the leader is done, the first who waits leads the next group: all who came by then. If
+the leader was held up by a broker that is away, those who waited for long fail with it (ADR 81).
 
 There is no lock around this state, as a signal handler may publish, too, and would wait for the code that it
 interrupted. Each step is one atomic operation on a dict or a deque. Who leads is recorded by identity, so
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from threading import get_ident
+from time import monotonic
 from typing import TypeVar
 
 from ...domain.errors import (
@@ -23,6 +25,7 @@ from ...domain.errors import (
     BrokerUnsuitable,
     Closed,
     JobsError,
+    PublishUnknown,
     QueueNotFound,
     UsageError,
 )
@@ -33,6 +36,8 @@ MAX_JOBS = 500
 """The most jobs of a group."""
 MAX_BYTES = 4 * 1024 * 1024
 """The most bytes of a group; a job that is larger has a group of its own."""
+LONGEST_WAIT_S = 1.0
+"""Who has waited for longer when the broker's absence ends a publish isn't to wait as long once more."""
 _CONCERNS_ALL = (AccessDenied, BackendUnavailable, BrokerUnsuitable, Closed, QueueNotFound)
 """Errors that a job would have met alone, too. Another may be the fault of one job of the group."""
 
@@ -42,11 +47,12 @@ ErrorT = TypeVar("ErrorT", bound=BaseException)
 class _Call:
     """A call that waits: for its outcomes, or to lead."""
 
-    __slots__ = ("_passer", "answer", "is_interrupted", "messages", "thread", "woken")
+    __slots__ = ("_passer", "answer", "is_interrupted", "messages", "since_s", "thread", "woken")
 
     def __init__(self, messages: Sequence[Message], thread: int) -> None:
         self.messages = messages
         self.thread = thread
+        self.since_s = monotonic()
         self.answer: list[PublishOutcome] | BaseException | None = None
         self.woken = threading.Lock()
         """Released when there is an answer, or when this leads."""
@@ -111,9 +117,11 @@ class GroupCommit:
                 if not waiting:
                     return outcomes
                 leader.setdefault(None, me)  # one came meanwhile, and may have seen this one lead
+            self._give_up_waiting(leader, me, _outage_in(outcomes))
             self._pass_on(leader, me)
-        except BaseException:
+        except BaseException as error:
             try:
+                self._give_up_waiting(leader, me, _outage_in(error))
                 self._pass_on(leader, me)
             finally:  # again, should an interrupt have come first
                 self._pass_on(leader, me)
@@ -135,7 +143,7 @@ class GroupCommit:
             if leader.setdefault(None, me) is not me:  # else who led has left, without seeing this call
                 call.woken.acquire()
             while call.answer is None:
-                self._lead_group(call)
+                self._give_up_waiting(leader, me, self._lead_group(call))
         except BaseException:
             call.is_interrupted = True
             raise
@@ -168,12 +176,13 @@ class GroupCommit:
 
     # -- leading ----------------------------------------------------------------------------------
 
-    def _lead_group(self, leading: _Call) -> None:
-        """Publish what waits as one batch, and tell each caller what became of its messages."""
+    def _lead_group(self, leading: _Call) -> BackendUnavailable | None:
+        """Publish what waits as one batch, tell each caller what became of its messages; return an outage."""
         group: list[_Call] = []
         try:
             self._gather(leading, group)
             self._commit(group)
+            return next(filter(None, (_outage_in(call.answer) for call in group)), None)
         finally:
             try:
                 _wake(group, leading)
@@ -203,6 +212,27 @@ class GroupCommit:
         )
         for call, answer in zip(group, answers, strict=True):
             call.answer = answer
+
+    def _give_up_waiting(
+        self, leader: dict[None, _Leader], me: _Leader, outage: BackendUnavailable | None
+    ) -> None:
+        """If this leads, tell those who waited for long of the outage that its publish has met."""
+        _, leading = leader.get(None, (0, None))
+        if outage is None or leading is not me[1]:
+            return
+        waiting, latest_s = self._waiting, monotonic() - LONGEST_WAIT_S
+        told: list[_Call] = []
+        try:
+            while waiting and (call := waiting[0]).since_s <= latest_s:
+                if call.answer is None and not call.is_interrupted:
+                    told.append(call)  # before it is taken out, as an interrupt may come between
+                    call.answer = not_sent(outage)
+                waiting.popleft()
+        finally:
+            try:
+                _wake(told)
+            finally:  # again, should an interrupt have ended it half-way
+                _wake(told)
 
     def _pass_on(self, leader: dict[None, _Leader], me: _Leader) -> None:
         """Let the first who waits lead, if any does."""
@@ -259,8 +289,14 @@ def publish_together(
         if len(callers) == 1:
             yield error
         elif isinstance(error, JobsError) and not isinstance(error, _CONCERNS_ALL):
+            outage: BackendUnavailable | None = None
             for messages in callers:
-                yield from publish_together(publish, [messages])
+                if outage is not None:
+                    yield not_sent(outage)
+                    continue
+                (answer,) = publish_together(publish, [messages])
+                outage = _outage_in(answer)
+                yield answer
         else:
             for _ in callers:
                 yield own_copy(error)
@@ -286,7 +322,28 @@ def _with_own_error(outcome: PublishOutcome) -> PublishOutcome:
     return outcome if outcome.error is None else outcome._replace(error=own_copy(outcome.error))
 
 
-def _wake(group: list[_Call], leading: _Call) -> None:
+def not_sent(outage: BackendUnavailable) -> BackendUnavailable:
+    """Return the error of a job that waited while another one's publish met ``outage``, and wasn't sent."""
+    if isinstance(outage, PublishUnknown):
+        cause = outage.__cause__ or outage  # without what it says of the other job
+        return BackendUnavailable(f"not sent, as the broker didn't confirm the job before: {cause}")
+    return own_copy(outage)
+
+
+def _outage_in(answer: list[PublishOutcome] | BaseException | None) -> BackendUnavailable | None:
+    """Return the outage that a publish has met, if it has."""
+    if isinstance(answer, BackendUnavailable):
+        return answer
+    if isinstance(answer, list):
+        for _, status, error, _, _ in answer:
+            if status is PublishStatus.UNKNOWN:
+                return PublishUnknown(str(error))
+            if isinstance(error, BackendUnavailable):
+                return error
+    return None
+
+
+def _wake(group: list[_Call], leading: _Call | None = None) -> None:
     """Wake all of a group; those without an answer are told that the leader was interrupted."""
     while group:
         call = group[-1]

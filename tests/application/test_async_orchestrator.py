@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import gc
+import math
 import os
 import signal
 import threading
@@ -32,6 +33,7 @@ from mindtrace.jobs import (
     RetryPolicy,
     job_from_schema,
 )
+from mindtrace.jobs.application.async_calls import publisher
 from mindtrace.jobs.errors import (
     BackendUnavailable,
     Closed,
@@ -378,6 +380,37 @@ def test_each_task_gets_its_own_error(slow: Slow) -> None:
             assert (got[0], got[2]) == ("twice", "twice")
             assert isinstance(got[1], InvalidPayload)
             assert isinstance(got[3], PublishUnknown)
+
+    run(main())
+
+
+@pytest.mark.parametrize("waited_for_long", [True, False])
+def test_who_waited_for_long_fails_with_the_outage_that_it_waited_for(
+    slow: Slow, monkeypatch: pytest.MonkeyPatch, waited_for_long: bool
+) -> None:
+    """Its own try would take as long once more; who came late has it."""
+    monkeypatch.setattr(publisher, "LONGEST_WAIT_S", 0.0 if waited_for_long else math.inf)
+
+    def away_once(_messages: Sequence[Message]) -> list[PublishOutcome]:
+        slow.answer = None
+        raise BackendUnavailable("the broker is away")
+
+    async def main() -> None:
+        async with AsyncOrchestrator(slow) as jobs:
+            await jobs.register(SCHEMA)
+            slow.gate.clear()
+            slow.answer = away_once
+            first = asyncio.create_task(jobs.publish("sums", {"x": 1}))
+            while not slow.batches:
+                await asyncio.sleep(0.001)
+            others = [asyncio.create_task(jobs.publish("sums", {"x": x})) for x in (2, 3)]
+            await asyncio.sleep(0)  # both are in line
+            slow.gate.set()
+            got = await asyncio.gather(first, *others, return_exceptions=True)
+            failed = [type(each) is BackendUnavailable for each in got]
+            assert failed == [True, waited_for_long, waited_for_long]
+            assert slow.batches == ([1] if waited_for_long else [1, 2])
+            assert await jobs.publish("sums", {"x": 4})
 
     run(main())
 

@@ -1,7 +1,10 @@
 """Group commit: who publishes while another does joins the next batch; each gets its own outcome."""
 
+import contextlib
 import itertools
+import math
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -237,6 +240,98 @@ def test_an_unknown_outcome_reaches_exactly_whom_it_concerns(publish: Publish, g
     assert "job c" in str(raised[0])
 
 
+def rejected(messages: Sequence[Message]) -> list[PublishOutcome]:
+    cause = BackendUnavailable("away")
+    return [PublishOutcome(message.id, PublishStatus.REJECTED, cause) for message in messages]
+
+
+def unconfirmed(messages: Sequence[Message]) -> list[PublishOutcome]:
+    cause = BackendUnavailable("no answer")
+    return [PublishOutcome(message.id, PublishStatus.UNKNOWN, cause) for message in messages]
+
+
+@pytest.mark.parametrize(
+    ("meets_outage", "told"),
+    [
+        (failing(BackendUnavailable("away")), "^away$"),
+        (rejected, "^away$"),
+        (unconfirmed, "not sent, as the broker didn't confirm the job before: no answer"),
+    ],
+    ids=["away", "rejected", "unconfirmed"],
+)
+@pytest.mark.parametrize("leads", ["alone", "for a group"])
+def test_who_waited_for_long_fails_with_the_outage_that_it_waited_for(
+    publish: Publish,
+    gate: Gate,
+    monkeypatch: pytest.MonkeyPatch,
+    meets_outage: Callable[[Sequence[Message]], list[PublishOutcome]],
+    told: str,
+    leads: str,
+) -> None:
+    """Its own try would take as long once more. Each gets an error of its own."""
+    monkeypatch.setattr(group_commit, "LONGEST_WAIT_S", 0.0)
+    monkeypatch.setattr(group_commit, "MAX_JOBS", 1)
+    gate.answers = [meets_outage] if leads == "alone" else [gate_publish(gate), meets_outage]
+    futures = [publish(id_) for id_ in ("first", "second", "third", "fourth")]
+    gate.open.set()
+
+    tried = 1 if leads == "alone" else 2
+    assert isinstance(futures[tried - 1].exception(LIMIT_S), BackendUnavailable)
+    raised = [future.exception(LIMIT_S) for future in futures[tried:]]
+    assert [type(each) for each in raised] == [BackendUnavailable] * (4 - tried)
+    assert all(re.search(told, str(each)) for each in raised), raised
+    assert len({id(each) for each in raised}) == len(raised)
+    assert gate.batches == [["first"], ["second"]][:tried]
+    assert publish("after").result(LIMIT_S) == "after"
+
+
+def test_a_group_that_falls_apart_tries_no_more_of_its_jobs_once_the_broker_is_away(
+    publish: Publish, gate: Gate
+) -> None:
+    """Each would wait for as long as the one before."""
+    no_room, away = BackendError("no room for its priority"), BackendUnavailable("away")
+    gate.answers = [gate_publish(gate), failing(no_room), gate_publish(gate), failing(away)]
+    futures = [publish(id_) for id_ in ("first", "a", "b", "c", "d")]
+    gate.open.set()
+
+    assert [future.result(LIMIT_S) for future in futures[:2]] == ["first", "a"]
+    raised = [future.exception(LIMIT_S) for future in futures[2:]]
+    assert [(type(each), str(each)) for each in raised] == [(BackendUnavailable, "away")] * 3
+    assert len({id(each) for each in raised}) == 3
+    assert gate.batches == [["first"], ["a", "b", "c", "d"], ["a"], ["b"]]
+
+
+def test_an_outage_is_seen_in_whichever_job_of_a_group_met_it(
+    publish: Publish, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "LONGEST_WAIT_S", 0.0)
+    monkeypatch.setattr(group_commit, "MAX_JOBS", 2)
+
+    def half(messages: Sequence[Message]) -> list[PublishOutcome]:
+        own_fault = PublishOutcome(messages[0].id, PublishStatus.REJECTED, InvalidPayload("its own fault"))
+        return [own_fault, *unconfirmed(messages[1:])]
+
+    gate.answers = [gate_publish(gate), half]
+    futures = [publish(id_) for id_ in ("first", "bad", "b", "waits")]
+    gate.open.set()
+
+    raised = [future.exception(LIMIT_S) for future in futures[1:]]
+    assert [type(each) for each in raised] == [InvalidPayload, PublishUnknown, BackendUnavailable]
+    assert gate.batches == [["first"], ["bad", "b"]]
+
+
+def test_who_came_late_to_an_outage_tries_for_itself(
+    publish: Publish, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "LONGEST_WAIT_S", math.inf)
+    gate.answers = [failing(BackendUnavailable("away"))]
+    first, second = publish("first"), publish("second")
+    gate.open.set()
+
+    assert isinstance(first.exception(LIMIT_S), BackendUnavailable)
+    assert second.result(LIMIT_S) == "second"
+
+
 def gate_publish(gate: Gate) -> Callable[[Sequence[Message]], list[PublishOutcome]]:
     return lambda messages: LocalClient.publish(gate, "points", messages)
 
@@ -319,6 +414,38 @@ def test_an_interrupt_at_any_point_of_a_wait_leaves_the_way_free(
             was_interrupted = follower.result(LIMIT_S)
             for other in others:
                 assert isinstance(other.exception(LIMIT_S), PublishUnknown | None), point
+            assert background(jobs.publish, "points", {}).result(LIMIT_S), point
+        if not was_interrupted:
+            return
+
+
+def test_an_interrupt_at_any_point_of_an_outage_strands_nobody(
+    schema: Any, background: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of who leads, and tells those who waited for long."""
+    monkeypatch.setattr(group_commit, "LONGEST_WAIT_S", 0.0)
+
+    def publish_in_vain(jobs: Orchestrator) -> None:
+        with contextlib.suppress(BackendUnavailable):
+            jobs.publish("points", {})
+
+    for point in itertools.count(1):
+        with Gate() as gate:
+            gate.answers = [failing(BackendUnavailable("away"))]
+            jobs = Orchestrator(gate)
+            jobs.register(schema)
+            commit = jobs.group_commits["points"]
+            first = background(interrupt_at, point, "group_commit.py", partial(publish_in_vain, jobs))
+            eventually(lambda gate=gate, first=first: gate.entered.is_set() or first.done())
+            gate.entered.set()
+            others = [background(jobs.publish, "points", {}) for _ in range(2)]
+            if not first.done():
+                eventually(lambda commit=commit: len(commit._waiting) == 2)
+            gate.open.set()
+            was_interrupted = first.result(LIMIT_S)
+            for other in others:
+                assert isinstance(other.exception(LIMIT_S), BackendUnavailable | None), point
+            gate.answers.clear()
             assert background(jobs.publish, "points", {}).result(LIMIT_S), point
         if not was_interrupted:
             return
