@@ -20,7 +20,7 @@ class Answer(NamedTuple):
     before: float
     """When it was asked."""
     after: float
-    """When it had answered; infinity if it isn't known to have."""
+    """When it had answered; infinity if it has yet to, or isn't known to have."""
     ttl_s: float | None
     """For how many seconds it gave the place; None if the place was left."""
 
@@ -52,6 +52,7 @@ class PlaceLog:
 
         def take_places(places: Sequence[Place], *, ttl_s: float) -> list[bool]:
             before = store.now()
+            write(places, before, inf, ttl_s)  # it may be done, and this process killed before it says so
             has = take(places, ttl_s=ttl_s)
             given = [place for place, has_it in zip(places, has, strict=True) if has_it]
             write(given, before, now_or_never(), ttl_s)
@@ -59,11 +60,8 @@ class PlaceLog:
 
         def leave_places(places: Sequence[Place]) -> None:
             before = store.now()
-            try:
-                leave(places)
-            except JobsError:  # it may have been done, or be done yet
-                write(places, before, inf, None)
-                raise
+            write(places, before, inf, None)  # likewise
+            leave(places)
             write(places, before, now_or_never(), None)
 
         store.take_places = take_places  # type: ignore[method-assign]
@@ -96,12 +94,18 @@ def most_at_once(answers: Iterable[Answer]) -> dict[str, int]:
 
 def _held(answers: Sequence[Answer]) -> list[tuple[float, float]]:
     """Return when one holder surely had its place: spans that don't overlap."""
-    left = [(answer.before, answer.after) for answer in answers if answer.ttl_s is None]
+    over_at: dict[float, float] = {}
+    for answer in answers:
+        if answer.ttl_s is None:
+            over_at[answer.before] = min(answer.after, over_at.get(answer.before, inf))
     spans: list[tuple[float, float]] = []
+    # A later request for a shorter time makes a place end sooner, whether it was answered or not.
+    ends = [(answer.before, answer.before + answer.ttl_s) for answer in answers if answer.ttl_s is not None]
     for _, _, before, after, ttl_s in sorted(answers, key=lambda answer: answer.after):
         if ttl_s is None:
             continue
-        ended = min([before + ttl_s, *(began for began, over in left if over >= before)])
+        left = (began for began, over in over_at.items() if over >= before)
+        ended = min([*(end for began, end in ends if began >= before), *left])
         if after >= ended:
             continue
         if spans and after <= spans[-1][1]:
