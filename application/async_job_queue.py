@@ -1,4 +1,4 @@
-"""One queue with its types, for event loops: as :mod:`.job_queue`, to be awaited."""
+"""What users call for one queue from coroutines: ``AsyncJobQueue`` and ``AsyncJobHandle``."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic
@@ -69,7 +69,7 @@ class AsyncJobQueue(Generic[InT, OutT]):
     ) -> AsyncJobHandle[OutT]:
         """Publish one job, and return its handle once the broker has confirmed it (PUB-1).
 
-        If the schema is ``unique`` and a job is in this one's place, the handle is that job's.
+        If the schema is ``unique`` and another job holds this one's key, the handle is that job's.
 
         Args:
             job: An instance of the schema's input model, a dict that validates as one, or a job.

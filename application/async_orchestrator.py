@@ -1,4 +1,4 @@
-"""The ``AsyncOrchestrator``: what :class:`Orchestrator` does, for coroutines."""
+"""What users call from coroutines: ``AsyncOrchestrator``. How it works is in :mod:`.async_calls`."""
 
 import asyncio
 import threading
@@ -20,7 +20,7 @@ from .async_calls.bridge import call_in
 from .async_calls.cancelling import AsyncCancelAdmin
 from .async_calls.publisher import AsyncPublisher
 from .async_calls.results import AwaitedQueues
-from .async_calls.scheduling import AsyncScheduling
+from .async_calls.scheduling import AsyncScheduleAdmin
 from .async_calls.threads import Threads, start_without_waiting
 from .async_calls.transactions import AsyncTransactions
 from .async_job_queue import AsyncJobQueue
@@ -39,7 +39,7 @@ P = ParamSpec("P")
 AnswerT = TypeVar("AnswerT")
 
 
-class AsyncOrchestrator(AsyncCancelAdmin, AsyncScheduling):
+class AsyncOrchestrator(AsyncCancelAdmin, AsyncScheduleAdmin):
     """Publishes jobs, reads results, and manages queues from coroutines: as :class:`Orchestrator`, awaited.
 
     Every method does what the method of the same name does there, and raises the same errors. None blocks

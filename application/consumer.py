@@ -16,7 +16,6 @@ from ..ports import ConsumerBackend
 from ..ports.base_classes import Closeable
 from . import consumer_checks
 from .await_misuse import runs_event_loop
-from .consumer_backend import obeying_cancels, open_consumer_backend
 from .consuming.executor import Executor, nothing_to_stop
 from .consuming.loop import ConsumeLoop, ConsumeStats
 from .consuming.loop_factory import LoopSettings, make_loop, own_event_loop
@@ -24,6 +23,7 @@ from .consuming.progress_reporter import ProgressReporter
 from .consuming.stop_conditions import StopCondition, chosen_by, while_any
 from .handler_signature import check_handler, check_takes_job
 from .job_queue import Answer, InT, OutT
+from .open_consumer_backend import obeying_cancels, open_consumer_backend
 from .orchestrator import Orchestrator
 from .pausing.loop import Run, pausable_loop
 from .publishing.next_jobs import next_jobs
@@ -58,8 +58,8 @@ class Consumer(Closeable, Generic[InT, OutT]):
     chooses the delay of the retry, and ``Reject`` makes the job a dead letter at once. A job may run more
     than once, after a crash or a lost lease, so ``run`` must be idempotent.
 
-    A consumer runs one job at a time, unless ``concurrency`` is more: then so many run at once, each as a
-    task of one event loop if ``run`` is an ``async def``, else on a thread of its own.
+    A consumer runs ``concurrency`` jobs at once, 1 by default. If it is more than 1, an ``async def`` runs as
+    tasks of one event loop, and a plain ``run`` on threads.
 
     Args:
         job_type_name: The name of the schema and its queue; by default the name of the class's ``schema``.
@@ -84,8 +84,8 @@ class Consumer(Closeable, Generic[InT, OutT]):
     loop_factory: ClassVar["Callable[[], AbstractEventLoop] | None"] = None
     """Makes the event loop of an ``async def``, such as ``uvloop.new_event_loop``; None is asyncio's own."""
     schedule: "ClassVar[Cron | Every | None]" = None
-    """When jobs are published with the defaults of the input model. ``connect`` defines this schedule, under
-    the queue's name; a :class:`Scheduler` runs it."""
+    """Publishes jobs at these times, each with the input model's default values. ``connect`` defines this
+    schedule, under the queue's name; a :class:`Scheduler` runs it."""
 
     _executor_class: ClassVar[type[Executor]] = Executor
     _size = 1
@@ -309,9 +309,9 @@ class Consumer(Closeable, Generic[InT, OutT]):
         Args:
             num_messages: How many deliveries to attempt, 0 or more, whether they succeed or not; the same on
                 every backend. None runs until stopped.
-            block: True waits for jobs however long it takes; False returns as soon as none is ready. By
-                default, with ``num_messages`` this returns early once a whole ``poll_timeout_s`` has passed
-                without a job, and without it it waits.
+            block: True waits for jobs however long it takes; False returns as soon as none is ready. None,
+                the default: with ``num_messages``, return once no job came for ``poll_timeout_s``; without
+                ``num_messages``, wait until stopped.
 
         Returns:
             How many deliveries were attempted.
@@ -363,8 +363,8 @@ class Consumer(Closeable, Generic[InT, OutT]):
         """Disconnect, and release the jobs it holds. Closing again does nothing; ``connect`` works again.
 
         Finished jobs that couldn't be settled in an outage are settled now, if the broker is back. If a
-        handler closes its own consumer, its job is finished and settled first. A released job would close one
-        consumer after the other.
+        handler closes its own consumer, its job is finished and settled first. If the job were released
+        instead, the next consumer would run it and close itself, too.
         """
         connection = self._connection
         if connection is not None and connection.loop.runs_here:

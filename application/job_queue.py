@@ -86,7 +86,7 @@ class JobQueue(Generic[InT, OutT]):
     ) -> JobHandle[OutT]:
         """Publish one job, and return its handle once the broker has confirmed it (PUB-1).
 
-        If the schema is ``unique`` and a job is in this one's place, the handle is that job's.
+        If the schema is ``unique`` and another job holds this one's key, the handle is that job's.
 
         Args:
             job: An instance of the schema's input model, a dict that validates as one, or a job.

@@ -23,12 +23,12 @@ from .queue_admin import MAX_LISTED, QueueAdmin
 from .receiving import receive_job
 from .registry import QueueRef, Registration, SchemaRegistry
 from .results import job_status, result_value
-from .scheduling import Scheduling
+from .schedules.admin import ScheduleAdmin
 
 _UNOBSERVED = nullcontext(NO_HEADERS)
 
 
-class Orchestrator(QueueAdmin, Scheduling):
+class Orchestrator(QueueAdmin, ScheduleAdmin):
     """Publishes jobs, reads results, and manages the queues of one backend.
 
     Threads may share an orchestrator. Every method may raise ``BackendUnavailable`` when the broker can't be
@@ -212,7 +212,7 @@ class Orchestrator(QueueAdmin, Scheduling):
         Returns:
             The job's id (PUB-2). If a job with this id is live (ready, delayed, in flight or dead), nothing
             changes, and the id is returned too; on RabbitMQ, which has no dedupe, it is published twice.
-            If the schema is ``unique`` and a job is in this one's place, that job's id.
+            If the schema is ``unique`` and another job holds this one's key, that job's id.
 
         Raises:
             QueueNotFound: nothing was registered under this name, or the queue was deleted (PUB-3).
@@ -383,7 +383,7 @@ class Orchestrator(QueueAdmin, Scheduling):
         return result_value(self.backend, registration, job_id, found, timeout_s)
 
     def status(self, queue_name: QueueRef, job_id: str) -> JobStatus:
-        """Say where a job is: waiting, running, done, failed, or not known.
+        """Say where a job is: waiting, running, done, failed, cancelled, or not known.
 
         On RabbitMQ, a job that hasn't ended is not known either. The queue is given as in :meth:`result`.
 

@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 
 from ..application.pausing.records import Pause
-from ..application.tools.drain import pause_and_drain
+from ..application.tools.pause_and_wait import pause_and_wait
 from ..application.tools.queue_stats import QueueView, watch
 from ..domain.wording import quantity
 from .app import backend_option, confirm, json_option, opened, settings_of, wants_json, yes_option
@@ -76,7 +76,7 @@ def pause(
     Jobs can be published as before.
     """
     with opened(settings_of(backend, app_dir)) as orchestrator:
-        made = pause_and_drain(orchestrator, queue, reason) if drain else orchestrator.pause(queue, reason)
+        made = pause_and_wait(orchestrator, queue, reason) if drain else orchestrator.pause(queue, reason)
     if wants_json(as_json):
         print_json(_plain_pause(made))
     else:

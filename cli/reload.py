@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..application.signals.queue import SignalQueue
+from ..application.signals.signal_queue import SignalQueue
 from ..application.worker.supervisor import RELOAD
 from .errors import NotInstalled
 

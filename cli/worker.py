@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-from ..application.signals.queue import SignalQueue
+from ..application.signals.signal_queue import SignalQueue
 from ..application.worker.health import HealthFile, oldest
 from ..application.worker.supervisor import SIGNALS, Supervisor
 from .app import backend_option, settings_of
 from .errors import BadUsage, Exit
 from .logs import WORKER, configure
-from .process import Plan, WorkerProcess
 from .settings import Settings, masked
+from .worker_process import Plan, WorkerProcess
 
 _HOPELESS = frozenset({Exit.USAGE, Exit.BROKER, Exit.NOT_FOUND, Exit.NOT_INSTALLED})
 """Exit codes of a process whose command can't work: it isn't restarted, and its message is enough."""

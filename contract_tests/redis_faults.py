@@ -170,8 +170,8 @@ FAULTS = (
         "DeleteKeepsTheEnds",
         "Which jobs of a queue were done is known of the next queue of its name.",
         ("ADM-3",),
-        "redis.call('UNLINK', unpack(KEYS, 2))\n",
-        "local kept = redis.call('LRANGE', ended, 0, -1)\nredis.call('UNLINK', unpack(KEYS, 2))\n"
+        "redis.call('UNLINK', unpack(KEYS, 3))\n",
+        "local kept = redis.call('LRANGE', ended, 0, -1)\nredis.call('UNLINK', unpack(KEYS, 3))\n"
         "if #kept > 0 then redis.call('RPUSH', ended, unpack(kept)) end\n",
     ),
     TextFault(

@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from mindtrace.jobs.contract import run_contract
-from mindtrace.jobs.contract.checks.traces import NoSecretsWarning
+from mindtrace.jobs.contract.checks.leftovers import NoSecretsWarning
 
 from .harnesses import LocalHarness
 

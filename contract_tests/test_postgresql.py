@@ -11,7 +11,6 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from brokers.fixtures import StartPgBouncer
 from brokers.postgresql_server import Address
 from brokers.proxy import Disruption, Proxy
 from mindtrace.jobs import (
@@ -34,7 +33,8 @@ SECRET = "open-sesame-4711"
 """A password that shows nowhere; a server that trusts its users takes any."""
 
 CHANGE = re.compile(
-    rb"\.(publish|settle_and_take|settle_publish_and_take|extend|purge|redrive_or_discard|delete_queue)\("
+    rb"\.(publish|settle_and_take_after|settle_publish_and_take_after|extend_after|purge|redrive_or_discard"
+    rb"|delete_queue)\("
 )
 """The call of a function that changes jobs or queues."""
 
@@ -108,7 +108,8 @@ def find_postgresql(postgresql_address: Address) -> None:
 globals().update(contract_suite(PostgreSQLHarness))
 
 
-def _schema(postgresql_address: Address) -> Iterator[str]:
+def make_schema(postgresql_address: Address) -> Iterator[str]:
+    """Yield the name of a new schema, and drop it afterwards."""
     name = f"test-{uuid4().hex}"
     yield name
     with postgresql_address.connect() as admin:
@@ -118,13 +119,7 @@ def _schema(postgresql_address: Address) -> Iterator[str]:
 @pytest.fixture
 def namespace(postgresql_address: Address) -> Iterator[str]:
     """A schema of one's own."""
-    yield from _schema(postgresql_address)
-
-
-@pytest.fixture
-def other_namespace(postgresql_address: Address) -> Iterator[str]:
-    """Another."""
-    yield from _schema(postgresql_address)
+    yield from make_schema(postgresql_address)
 
 
 # -- answers that are lost ------------------------------------------------------------------------
@@ -346,59 +341,6 @@ def test_a_user_with_no_more_than_the_documented_privileges_is_enough(postgresql
             with suppress(Exception):
                 admin.execute(f"DROP OWNED BY {user}")
             admin.execute(f"DROP ROLE {user}")
-
-
-# -- behind a pooler ------------------------------------------------------------------------------
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("max_prepared_statements", [0, 100])
-def test_the_contract_holds_behind_a_pooler_that_gives_each_transaction_another_connection(
-    postgresql_address: Address, start_pgbouncer: StartPgBouncer, max_prepared_statements: int
-) -> None:
-    """Whether or not it lets statements be prepared; no notification comes, so that consumers must look.
-
-    Each check has tables of its own, and a connection to the server that has known many is slow where others
-    are made, so it lives for some seconds only.
-    """
-    settings = {"max_prepared_statements": max_prepared_statements, "server_lifetime": 5}
-    pooler = start_pgbouncer(postgresql_address, **settings)
-
-    class PgBouncerHarness(PostgreSQLHarness):
-        def make(self, namespace: str) -> OrchestratorBackend:
-            return client_of(pooler.address, namespace, poll_s=0.1, application_name=namespace)
-
-    harness = PgBouncerHarness()
-    results = list(run_contract(harness, profile="quick"))
-    harness.close()
-
-    assert [f"{result.check}: {result.error}" for result in results if result.broken] == []
-
-
-def test_behind_a_pooler_no_client_runs_the_statement_of_another(
-    postgresql_address: Address, start_pgbouncer: StartPgBouncer, namespace: str, other_namespace: str
-) -> None:
-    """Two clients have prepared theirs on two connections to the server; then one comes to the other's."""
-    pooler = start_pgbouncer(postgresql_address, max_prepared_statements=0, default_pool_size=2)
-    for each, ids in ((namespace, "a"), (other_namespace, "")):
-        with client_of(postgresql_address, each) as direct:
-            direct.declare(Queue("jobs"))
-            direct.publish("jobs", [Message(id_, b"{}") for id_ in ids])
-    with (
-        client_of(pooler.address, namespace) as ours,
-        client_of(pooler.address, other_namespace) as others,
-        pooler.connect(autocommit=False) as first,
-        pooler.connect(autocommit=False) as second,
-    ):
-        for holder in (first, second):  # each transaction keeps a connection to itself
-            holder.execute("SELECT 1")
-        first.rollback()
-        assert ours.counts("jobs").ready == 1
-        first.execute("SELECT 1")
-        second.rollback()
-        assert others.counts("jobs").ready == 0
-
-        assert ours.counts("jobs").ready == 1
 
 
 def test_the_doctor_finds_nothing_wrong_with_what_a_client_made(

@@ -24,10 +24,11 @@ from mindtrace.jobs import (
     Verdict,
 )
 from mindtrace.jobs.adapters.redis import RedisClient, scripts
-from mindtrace.jobs.adapters.redis.transport import connections, direct
+from mindtrace.jobs.adapters.redis.requests import KEEP_ANSWER_MS, NumberedRequests
+from mindtrace.jobs.adapters.redis.transport import connections, redis_py_private
 from mindtrace.jobs.adapters.redis.transport.channel import Command
 from mindtrace.jobs.adapters.redis.transport.connections import ConnectionBroke
-from mindtrace.jobs.adapters.redis.transport.public import PublicChannel
+from mindtrace.jobs.adapters.redis.transport.redis_py_public import PublicChannel
 from mindtrace.jobs.contract import Harness, contract_suite, run_contract
 from mindtrace.jobs.ports import ABSENT, EndedJob, Guard, JobResult, Message, Place, ResultStatus
 
@@ -94,7 +95,7 @@ def refuse_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not any(isinstance(word, int) for word in words), words[0]
         return pack_command(words)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(direct, "pack_command", pack)
+    monkeypatch.setattr(redis_py_private, "pack_command", pack)
 
 
 globals().update(contract_suite(RedisHarness))
@@ -135,8 +136,17 @@ def _look_at(client: RedisClient) -> None:
         consumer.report(delivery.receipt, Progress(1, 2))
         assert client.progress("looks") == {"1": Progress(1, 2)}
     assert client.queues() == [Queue("looks")]
+    _look_up_an_answer(client)
     wrong = [finding for finding in client.diagnose() if finding.verdict is Verdict.WRONG]
     assert not wrong
+
+
+def _look_up_an_answer(client: RedisClient) -> None:
+    """What a publisher does before its next publish if an answer never came."""
+    requests = NumberedRequests[None](client._queue("looks"), scripts.PUBLISH, "publisher")
+    request = requests.make([str(KEEP_ANSWER_MS), "late", "", b"{}"], None)
+    assert requests.send(request) == requests.look_up(request.number) == b"a"
+    requests.end()
 
 
 def _coordinate(store: RedisCoordinationStore) -> None:
@@ -201,7 +211,7 @@ def test_a_user_with_no_more_than_the_documented_privileges_is_enough(private_re
             with store.ended_jobs("squares") as ended:
                 for id_ in ("first", "job"):  # the first may be one of any: nothing was read before
                     store.put("squares", [EndedJob(id_, JobResult(ResultStatus.DONE, b"{}"), 60.0)])
-                    told = ended.wait(5.0)
+                    told = ended.wait(60.0)
                 assert told is None or set(told) == {"job"}
             assert store.get_many("squares", ["job", "another"]).keys() == {"job"}
             assert store.get("squares", "job", timeout_s=0.1) is not None

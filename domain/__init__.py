@@ -8,10 +8,10 @@ from .handler_signals import HandlerSignal, Reject, RetryLater
 from .job import Job, new_job_id
 from .job_context import current_job
 from .job_progress import Progress, progress
+from .limits import Limit, Rate
 from .queue import Queue, QueueKind
 from .retry import RetryPolicy
 from .schema import JobInput, JobOutput, JobSchema, SchemaLike, job_from_schema, read_schema
-from .throttles import Limit, Rate
 from .unique import Unique, UniqueField
 
 __all__ = [

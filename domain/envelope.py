@@ -9,7 +9,7 @@ One JSON object, compact, in UTF-8. What equals its default isn't written::
 
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any, NamedTuple
@@ -42,7 +42,6 @@ _HEAD = re.compile(
 )
 """What :func:`encode` writes before the payload, where there are no headers."""
 _PAYLOAD = b',"payload":'
-_PAYLOAD_LENGTH = len(_PAYLOAD)
 _ALWAYS_IN_BOUNDS = min(2 * MAX_DEPTH - 2, MAX_DIGITS)
 """A payload of so many bytes has no room for a nesting that is too deep, or a number that is too long."""
 _END_OF_TIME = LATEST.timestamp()
@@ -204,23 +203,38 @@ def decode(
         raise MalformedBody(f"envelope: {error}") from error
 
 
-def decode_payload(
-    body: bytes, schema: JobSchema[InModelT, Any], *, max_bytes: int = MAX_BODY_BYTES
-) -> InModelT:
-    """Read the payload of ``body``, in less time than :func:`decode`, which still decides if it is a job.
+def read_payloads(
+    bodies: Iterable[bytes],
+    schema: JobSchema[InModelT, Any],
+    *,
+    max_bytes: int,
+    check_error: Callable[[BaseException], None],
+) -> Iterator[InModelT | None]:
+    """Read the payload of each body, in less time than :func:`decode`; None for one that is no job.
 
-    Raises:
-        BodyTooLarge, MalformedBody, InvalidPayload: as of :func:`decode`, for less than that refuses.
+    It may read a payload of a body that :func:`decode` refuses.
+
+    Args:
+        bodies: What a broker delivered.
+        schema: The one schema that they may be of.
+        max_bytes: The largest body that is looked at.
+        check_error: Gets what made a body no job: anything, as a validator of the user's model raises it.
     """
-    # No string of JSON has these bytes. If they stand deeper, or anything behind the payload, it is no JSON.
-    begin = body.find(_PAYLOAD)
-    if begin >= 0 and len(body) <= max_bytes:
-        text = body[begin + _PAYLOAD_LENGTH : -1]
+    validate: Callable[[bytes], InModelT] = schema.input.__pydantic_validator__.validate_json
+    for body in bodies:
+        # No string of JSON has these bytes. If they stand deeper, or anything follows the payload, what is
+        # validated here is no JSON.
+        text = body.partition(_PAYLOAD)[2][:-1] if len(body) <= max_bytes else b""
+        payload: InModelT | None
         try:
-            return schema.input.__pydantic_validator__.validate_json(text)  # type: ignore[no-any-return]
-        except ValidationError:  # it may be in another order
-            pass
-    return decode(body, schema, max_bytes=max_bytes).payload
+            try:
+                payload = validate(text)
+            except ValidationError:  # it may be in another order
+                payload = decode(body, schema, max_bytes=max_bytes).payload
+        except BaseException as error:
+            check_error(error)
+            payload = None
+        yield payload
 
 
 def _decode_at_once(
@@ -345,7 +359,7 @@ def _refuse_non_finite(what: str, text: bytes) -> None:
     """Raise if ``text`` has a bare NaN or Infinity; the same words inside a string are fine."""
     check_bounds(text, max_bytes=len(text))
     try:
-        from_json(text, allow_inf_nan=False)
+        from_json(text, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
         raise InvalidPayload(
             f"{what}: NaN and infinity can't be written as JSON; send None or a text in their place"

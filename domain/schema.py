@@ -14,9 +14,9 @@ from .errors import InvalidInput, InvalidJob, InvalidPayload, InvalidSchema
 from .foreign_scalars import plain_scalars
 from .job import NO_HEADERS, Job, job_of_checked, new_job_id, utcnow
 from .json_fields import check_fields
+from .limits import Limit, Rate, check_limits
 from .model_changes import changes
 from .retry import RetryPolicy
-from .throttles import Limit, Rate, check_throttles
 from .unique import Unique, written_names
 from .unknown_keys import describe_unknown_keys, refuse_unknown_keys
 
@@ -63,15 +63,15 @@ class JobSchema(Generic[InModelT, OutModelT]):
 
     Args:
         name: The name of the schema and of its queue.
-        input: The model of the payload: a class. An instance stands for its class; its values aren't used.
+        input: The model class of the payload. If you pass an instance, its class is used.
         output: The model of the result, likewise; by default a model without fields: what a handler returns
             isn't kept then.
         retry: When a failed job runs again, and when it is dead.
         result_ttl_s: Seconds for which a result is kept, more than 0.
         unique: Which jobs count as the same, so that one of them at a time is in the queue; None means none.
         rate: How fast jobs start, over all workers; by default as fast as they can.
-        concurrency_limit: How many jobs run at once over all workers, of all or for each value of a field; by
-            default as many as there are places for.
+        concurrency_limit: How many jobs run at once over all workers: of the whole queue, or for each value
+            of a field. By default there is no limit.
         input_schema: Another name for ``input``.
         output_schema: Another name for ``output``.
 
@@ -128,7 +128,7 @@ class JobSchema(Generic[InModelT, OutModelT]):
             raise InvalidSchema(
                 f'schema {name!r}: unique must be a Unique, such as Unique(by="path"), got {unique!r:.80}'
             )
-        check_throttles(name, input_model, rate, concurrency_limit)
+        check_limits(name, input_model, rate, concurrency_limit)
         output_model = _model_class(name, "output", output, output_schema) or JobOutput
         fields = {
             "name": name,

@@ -23,7 +23,9 @@ class Lateness:
     def _measure(self) -> None:
         pause_s = 0.01
         before_s = time.monotonic()
-        while not self._done.wait(pause_s):
+        is_done = False
+        while not is_done:
+            is_done = self._done.wait(pause_s)
             now_s = time.monotonic()
             self.worst_s = max(self.worst_s, now_s - before_s - pause_s)
             before_s = now_s

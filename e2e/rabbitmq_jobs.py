@@ -1,9 +1,12 @@
 """Break the connections of a RabbitMQ client, and receive jobs: what several test modules do."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from unittest import mock
 
 from mindtrace.jobs import ConsumerBackend, RabbitMQClient
+from mindtrace.jobs.adapters.rabbitmq.transport import broker
 from mindtrace.jobs.adapters.rabbitmq.transport.connection import Connection
 from mindtrace.jobs.ports import Ack, Delivery, SettleOutcome
 
@@ -22,6 +25,25 @@ def cut(connection: Connection) -> None:
         assert time.monotonic() < give_up, "it doesn't notice that it broke"
         connection.loop.poll()
         time.sleep(0.001)
+
+
+@contextmanager
+def giving_up_locks() -> Iterator[None]:
+    """Have who waits for a lock give up after a few attempts, and let all else take its time.
+
+    A client with a short retry timeout takes a healthy broker on a busy machine to be away.
+    """
+    waited_s = 0.0
+
+    def monotonic() -> float:
+        return time.monotonic() + waited_s
+
+    def sleep(_seconds: float) -> None:
+        nonlocal waited_s
+        waited_s += LIMIT_S
+
+    with mock.patch.object(broker, "monotonic", monotonic), mock.patch.object(broker, "sleep", sleep):
+        yield
 
 
 def receive(consumer: ConsumerBackend, count: int) -> list[Delivery]:

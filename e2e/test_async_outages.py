@@ -13,6 +13,8 @@ from mindtrace.jobs import AsyncOrchestrator, JobInput, JobSchema, RedisClient
 from mindtrace.jobs.errors import BackendUnavailable
 
 LIMIT_S = 60.0
+SOON_S = 1.5
+"""The retry timeout while no answer comes, and how long a try waits for one."""
 
 
 class Number(JobInput):
@@ -32,7 +34,9 @@ def test_timeouts_in_a_black_hole_harm_no_later_call(redis_address: Address) -> 
 
     async def main(client: RedisClient, proxy: Proxy) -> None:
         async with asyncio.timeout(LIMIT_S), AsyncOrchestrator(client) as jobs:
+            client._redis.retry_timeout_s = LIMIT_S
             await jobs.register(SCHEMA)
+            client._redis.retry_timeout_s = SOON_S
             proxy.disrupt_next(b"", Disruption.SILENCE, times=1000)
             calls = [
                 *(jobs.publish("numbers", {"n": n}) for n in range(20)),
@@ -46,6 +50,7 @@ def test_timeouts_in_a_black_hole_harm_no_later_call(redis_address: Address) -> 
                 await jobs.publish("numbers", {"n": 20})
 
             proxy.stop_disrupting()
+            client._redis.retry_timeout_s = LIMIT_S
             ids = await asyncio.gather(*(jobs.publish("numbers", {"n": n}) for n in range(100, 200)))
             received = {}
             while (job := await jobs.receive_message(SCHEMA)) is not None:
@@ -63,7 +68,7 @@ def test_timeouts_in_a_black_hole_harm_no_later_call(redis_address: Address) -> 
             password=redis_address.password,
             namespace=f"test-{secrets.token_hex(4)}",
             sweep_s=0.5,
-            retry_timeout_s=1.5,
+            retry_timeout_s=SOON_S,
         ) as client,
     ):
         asyncio.run(main(client, proxy))

@@ -59,7 +59,7 @@ def test_this_tree_is_measured_beside_another(
 ) -> None:
     """The other is this tree itself, too. Neither takes the other's jobs, though they share the broker."""
     monkeypatch.syspath_prepend(ROOT)
-    from benchmarks.beside import compare
+    from benchmarks.compare_trees import compare
 
     measures = compare("redis", private_redis().url, sys.prefix, 2)
 

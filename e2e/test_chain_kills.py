@@ -57,21 +57,31 @@ def publish(orchestrator: Orchestrator) -> None:
         orchestrator.publish_batch(SCHEMAS[0], links)
 
 
-def ended(orchestrator: Orchestrator) -> bool:
-    """Whether no chain is under way any more."""
+def is_idle(orchestrator: Orchestrator) -> bool:
+    """Whether no chain is under way any more, as far as the backend can tell."""
     counts = [orchestrator.counts(schema.name) for schema in SCHEMAS]
-    is_idle = not any(each.waiting or each.in_flight for each in counts)
-    return is_idle and orchestrator.count_queue_messages("ends") >= CHAINS
+    return not any(each.waiting or each.in_flight for each in counts)
 
 
-def drain_ends(orchestrator: Orchestrator) -> Counter[int]:
-    """Take all ends, and return how often each chain has ended."""
-    ends: Counter[int] = Counter()
-    with orchestrator.backend.open_consumer("ends") as consumer:
-        while came := consumer.receive(500, 1.0):
+def take_ends(orchestrator: Orchestrator, ends: Counter[int]) -> None:
+    """Take the ends that are there, and count how often each chain has ended."""
+    while orchestrator.counts("ends").ready:
+        with orchestrator.backend.open_consumer("ends") as consumer:
+            came = consumer.receive(500, LIMIT_S)
             ends.update(ENDS.input.model_validate_json(_payload(each.body)).chain for each in came)
             consumer.settle([Ack(each.receipt) for each in came])
-    return ends
+
+
+def wait_for_ends(orchestrator: Orchestrator, ends: Counter[int]) -> None:
+    """Wait until every chain has ended: their number doesn't tell where one may have ended twice."""
+
+    def all_ended() -> bool:
+        if not is_idle(orchestrator):
+            return False
+        take_ends(orchestrator, ends)
+        return len(ends) >= CHAINS
+
+    eventually(all_ended, LIMIT_S, "every chain has ended")
 
 
 def _payload(body: bytes) -> bytes:
@@ -85,6 +95,7 @@ def test_each_chain_ends_though_workers_are_killed(url: str, record_property: An
     command = [sys.executable, str(WORKER), url, str(LEASE_S)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     workers: list[subprocess.Popen[bytes]] = []
+    ends: Counter[int] = Counter()
     with opened(url) as orchestrator:
         publish(orchestrator)
         workers += [subprocess.Popen(command, env=environment) for _ in range(PROCESSES)]
@@ -100,7 +111,7 @@ def test_each_chain_ends_though_workers_are_killed(url: str, record_property: An
                 victim.kill()
                 victim.wait()
                 workers.append(subprocess.Popen(command, env=environment))
-            eventually(lambda: ended(orchestrator), LIMIT_S, "every chain has ended")
+            wait_for_ends(orchestrator, ends)
         finally:
             for worker in workers:
                 worker.kill()
@@ -108,7 +119,7 @@ def test_each_chain_ends_though_workers_are_killed(url: str, record_property: An
         took_s = monotonic() - began
         dead = sum(orchestrator.counts(schema.name).dead for schema in SCHEMAS)
         is_atomic = orchestrator.backend.capabilities.atomic_then
-        ends = drain_ends(orchestrator)
+        take_ends(orchestrator, ends)
     doubles = ends.total() - len(ends)
     told = (
         f"{CHAINS} chains of {LINKS}, {KILLS} kills, {ends.total()} ends, {doubles} doubles, {took_s:.0f} s"
@@ -126,7 +137,7 @@ def test_each_chain_ends_once_whatever_threads_come_and_go(url: str) -> None:
     """In memory, where a worker is a thread: consumers stop and close at any moment."""
     with opened(url) as orchestrator:
         publish(orchestrator)
-        is_over = threading.Event()
+        is_over, ends = threading.Event(), Counter[int]()
 
         def work(number: int) -> None:
             while not is_over.is_set():
@@ -138,9 +149,10 @@ def test_each_chain_ends_once_whatever_threads_come_and_go(url: str) -> None:
         for thread in threads:
             thread.start()
         try:
-            eventually(lambda: ended(orchestrator), LIMIT_S, "every chain has ended")
+            wait_for_ends(orchestrator, ends)
         finally:
             is_over.set()
             for thread in threads:
                 thread.join()
-        assert drain_ends(orchestrator) == Counter(range(CHAINS))
+        take_ends(orchestrator, ends)
+        assert ends == Counter(range(CHAINS))

@@ -166,13 +166,26 @@ def most_at_once(runs: Any) -> int:
 
 
 @on_all
-def test_jobs_never_start_faster_than_the_rate(url: str) -> None:
-    """Four consumers, three of which run several jobs at once."""
+def test_jobs_never_start_faster_than_the_rate(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four consumers, three of which run several jobs at once.
+
+    The first turn comes when the first was asked for, at the earliest. The first start may come later than
+    its turn on a busy machine, and says nothing.
+    """
     starts: list[float] = []
+    asked: list[float] = []
     with Orchestrator(url) as orchestrator:
         orchestrator.register(RATED)
         orchestrator.publish_batch("rated", [Tick()] * 30)
         store = orchestrator.backend.coordination
+        reserve = store.reserve
+
+        def watched_reserve(*arguments: Any, **options: Any) -> Any:
+            if not asked:
+                asked.append(store.now())
+            return reserve(*arguments, **options)
+
+        monkeypatch.setattr(store, "reserve", watched_reserve)
 
         class Ticks(Consumer[Tick]):
             schema = RATED
@@ -184,8 +197,8 @@ def test_jobs_never_start_faster_than_the_rate(url: str) -> None:
     starts.sort()
 
     assert len(starts) == 30
-    late_s = 0.02
-    assert starts[-1] - starts[0] >= 29 * RATED.rate.interval_s - 2 * late_s  # type: ignore[union-attr]
+    early_s = 0.02
+    assert starts[-1] - min(asked) >= 29 * RATED.rate.interval_s - early_s  # type: ignore[union-attr]
 
 
 @on_all

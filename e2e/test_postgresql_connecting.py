@@ -17,7 +17,10 @@ from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable
 from mindtrace.jobs.ports import Message
 
-RETRY_TIMEOUT_S = 0.3
+from .postgresql_tries import LIMIT_S, three_tries
+
+SOON_S = 0.3
+"""The retry timeout where no answer ever comes."""
 
 
 @contextmanager
@@ -43,11 +46,12 @@ def other_server(greeting: bytes | None) -> Iterator[int]:
         thread.join()
 
 
-def error_of(port: int, host: str = "127.0.0.1", **libpq: str) -> str:
+def error_of(port: int, host: str = "127.0.0.1", *, retry_timeout_s: float = LIMIT_S, **libpq: str) -> str:
     """What a call raises."""
     with (
+        three_tries(),
         PostgreSQLClient(
-            host, port, username="postgres", retry_timeout_s=RETRY_TIMEOUT_S, libpq=libpq
+            host, port, username="postgres", retry_timeout_s=retry_timeout_s, libpq=libpq
         ) as client,
         pytest.raises(BackendUnavailable) as raised,
     ):
@@ -68,7 +72,7 @@ def error_of(port: int, host: str = "127.0.0.1", **libpq: str) -> str:
 @pytest.mark.parametrize("sslmode", ["disable", "prefer", "require"])
 def test_a_port_of_another_server_is_told(greeting: bytes | None, words: str, sslmode: str) -> None:
     with other_server(greeting) as port:
-        told = error_of(port, sslmode=sslmode)
+        told = error_of(port, retry_timeout_s=SOON_S if greeting is None else LIMIT_S, sslmode=sslmode)
     assert told.endswith(words) or words in told
     assert "systemctl" not in told
 
@@ -93,7 +97,7 @@ def test_a_server_that_admits_only_encrypted_connections_is_told(start_postgresq
     rules.write_text(rules.read_text("utf-8").replace("host ", "hostssl "), "utf-8")
     server.restart("immediate")
     with (
-        server.client(retry_timeout_s=RETRY_TIMEOUT_S) as client,
+        server.client(retry_timeout_s=LIMIT_S) as client,
         pytest.raises(AccessDenied, match="encrypt with sslmode=verify-full"),
     ):
         client.queues()
@@ -111,9 +115,9 @@ def test_a_server_without_a_free_connection_is_told(start_postgresql: StartPostg
 def test_a_server_that_goes_on_answering_nothing_is_told(start_postgresql: StartPostgreSQL) -> None:
     """One that it is connected to already: it hangs, or something holds it up."""
     server: PrivatePostgreSQL = start_postgresql(fsync="off")
-    with server.client(retry_timeout_s=60.0) as client:
+    with server.client(retry_timeout_s=LIMIT_S) as client:
         client.declare(Queue("jobs"))
-        client._session.retry_timeout_s = RETRY_TIMEOUT_S
+        client._session.retry_timeout_s = SOON_S
         server.pause()
         (outcome,) = client.publish("jobs", [Message("a", b"{}")])
         server.resume()

@@ -19,6 +19,7 @@ from brokers.postgresql_server import Address
 from brokers.proxy import Disruption, Proxy
 from mindtrace.jobs import PostgreSQLClient, PostgreSQLCoordinationStore, PublishStatus, Queue, Verdict
 from mindtrace.jobs.adapters.postgresql import schema
+from mindtrace.jobs.adapters.postgresql.connection import Statement
 from mindtrace.jobs.errors import BackendUnavailable, BrokerUnsuitable, Closed, MigrationNeeded
 from mindtrace.jobs.ports import (
     ABSENT,
@@ -31,6 +32,7 @@ from mindtrace.jobs.ports import (
     SettleOutcome,
 )
 
+from .postgresql_tries import connected, three_tries
 from .worker_process import eventually
 
 LIMIT_S = 60.0
@@ -73,14 +75,6 @@ def admin(postgresql_address: Address, namespace: str) -> "Iterator[psycopg.Conn
 
 def client_of(address: Address, namespace: str, **options: Any) -> PostgreSQLClient:
     return address.client(namespace, **({"retry_timeout_s": LIMIT_S} | options))
-
-
-@contextmanager
-def impatient(client: PostgreSQLClient) -> Iterator[None]:
-    """Have calls give up after a second."""
-    client._session.retry_timeout_s = 1.0
-    yield
-    client._session.retry_timeout_s = LIMIT_S
 
 
 def in_threads(call: Callable[[int], AnswerT]) -> list[AnswerT]:
@@ -355,13 +349,14 @@ def test_a_guarded_publish_that_is_never_answered_is_unknown(
     """Both happened here, as the record tells who asks again."""
     proxy, client = behind_a_proxy
     guard = Guard("slot", ABSENT, b"done")
-    with impatient(client):
+    with connected(client, retry_timeout_s=1.0):
         proxy.disrupt_next(b"marked body", Disruption.SILENCE, times=20)
         outcome = client.publish_guarded("jobs", JOB, guard)
     proxy.stop_disrupting()
 
     assert outcome is not None
     assert (outcome.status, type(outcome.error)) == (PublishStatus.UNKNOWN, BackendUnavailable)
+    eventually(lambda: client.coordination.get(["slot"]), LIMIT_S, "the server has carried it out")
     assert client.publish_guarded("jobs", JOB, guard) is None
     assert client.coordination.get(["slot"])["slot"].value == b"done"
     assert client.counts("jobs").ready == 1
@@ -464,7 +459,7 @@ def test_a_server_that_takes_no_writes_is_told_with_the_remedy(
     named: PostgreSQLClient, admin: "psycopg.Connection[Any]", postgresql_address: Address, namespace: str
 ) -> None:
     read_only = {"options": "-c default_transaction_read_only=on"}
-    with client_of(postgresql_address, namespace, libpq=read_only, retry_timeout_s=0.5) as client:
+    with client_of(postgresql_address, namespace, libpq=read_only) as client, three_tries():
         assert client.coordination.get(["key"])["key"].value == b"before"
         assert abs(client.coordination.now() - named.coordination.now()) < LIMIT_S
         for call in (
@@ -534,6 +529,13 @@ def test_who_only_looks_changes_no_tables(
             store.get(["key"])
 
 
+def settle_and_take_before_version_7(namespace: str) -> Statement:
+    """What an earlier release sends, but for two parameters, which the function doesn't get."""
+    places = ", ".join(f"${number}" for number in range(1, 24))
+    unused = "ROW($24::text, $25::bigint) IS NOT NULL"
+    return Statement(f'SELECT * FROM "{namespace}".settle_and_take({places}) WHERE {unused}', 25)
+
+
 def test_a_release_before_works_on_beside_one_with_the_store(
     postgresql_address: Address, namespace: str, version_2: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -544,6 +546,7 @@ def test_a_release_before_works_on_beside_one_with_the_store(
             patch.setattr(schema, "FOLDER", version_2)
             before.declare(Queue("jobs"))
             before.publish("jobs", messages)
+            before._statements.settle_and_take = settle_and_take_before_version_7(namespace)
             consumer = before.open_consumer("jobs")
             first, second = consumer.receive(2, LIMIT_S)
             found = {finding.subject: finding.verdict for finding in before.diagnose()}

@@ -46,7 +46,7 @@ INSERT INTO version VALUES ({THIS + 1}, 1);
 """
 """What a next release may change, on which this one works as well."""
 AFTER = f"""
-DROP FUNCTION settle_and_take;
+DROP FUNCTION settle_and_take_after;
 INSERT INTO version VALUES ({THIS + 2}, {THIS + 2});
 """
 """What this release can't work with."""
@@ -155,6 +155,19 @@ def worker_of_this_release(url: str) -> Iterator[Callable[[str], str]]:
 def test_each_file_records_its_version() -> None:
     for version, sql in enumerate(tables.migrations(), 1):
         assert re.search(rf"INSERT INTO version VALUES \({version}, \d+\);\s*$", sql)
+
+
+def test_tables_are_made_where_the_server_quotes_all_names(
+    postgresql_address: Address, namespace: str
+) -> None:
+    """A setting that changes how the server writes the functions of which a migration makes others."""
+    quoting = replace(postgresql_address, parameters=(("options", "-c quote_all_identifiers=on"),))
+    with quoting.client(namespace) as client:
+        client.declare(Queue("jobs"))
+        client.publish("jobs", [Message("a", b"{}")])
+        with client.open_consumer("jobs") as consumer:
+            (job,) = consumer.receive(1, LIMIT_S)
+            assert consumer.settle([Ack(job.receipt)]).outcomes == [SettleOutcome.OK]
 
 
 def test_processes_that_migrate_at_once_apply_each_migration_once(

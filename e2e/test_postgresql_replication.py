@@ -16,6 +16,7 @@ from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import BackendUnavailable
 from mindtrace.jobs.ports import Ack, Message, SettleOutcome
 
+from .postgresql_tries import connected, three_tries
 from .recording_worker import SCHEMA, Numbered
 from .worker_process import WorkerProcess, eventually
 
@@ -99,13 +100,16 @@ def test_a_standby_that_stalls_leaves_requests_open_within_the_retry_timeout_and
         (held,) = consumer.receive(1, LIMIT_S)
 
         pair.standby.pause()
-        client._session.retry_timeout_s = 1.0
-        (sent,) = client.publish("jobs", [Message("c", b"{}")])
-        (again,) = client.publish("jobs", [Message("c", b"{}")])
-        with pytest.raises(BackendUnavailable, match="standby"):
+        with connected(client, retry_timeout_s=1.0):
+            (sent,) = client.publish("jobs", [Message("c", b"{}")])
+        with connected(client, retry_timeout_s=1.0):
+            (again,) = client.publish("jobs", [Message("c", b"{}")])
+        with (
+            connected(client, retry_timeout_s=1.0),
+            pytest.raises(BackendUnavailable, match="standby"),
+        ):
             consumer.settle([Ack(held.receipt)])
         pair.standby.resume()
-        client._session.retry_timeout_s = LIMIT_S
 
         assert (sent.status, again.status) == (PublishStatus.UNKNOWN, PublishStatus.UNKNOWN)
         assert isinstance(sent.error, BackendUnavailable)
@@ -186,7 +190,7 @@ def test_a_standby_says_so_and_names_the_remedy(pair: Pair) -> None:
     with pair.client(retry_timeout_s=LIMIT_S) as client:
         client.declare(Queue("jobs"))
         client.publish("jobs", [Message("a", b"{}")])
-    with pair.standby.client(retry_timeout_s=1.0) as reader:
+    with pair.standby.client(retry_timeout_s=LIMIT_S) as reader, three_tries():
         eventually(lambda: reader.queues(), LIMIT_S, "the standby has the tables")
         with pytest.raises(BackendUnavailable, match="target_session_attrs=read-write"):
             reader.publish("jobs", [Message("b", b"{}")])
@@ -205,17 +209,15 @@ def test_a_server_that_was_made_read_only_says_so_and_goes_on_when_it_is_not(
         (held,) = consumer.receive(1, LIMIT_S)
 
         configure(server, "default_transaction_read_only", "on")
-        client._session.retry_timeout_s = 1.0
         calls: list[Callable[[], object]] = [
             lambda: client.publish("jobs", [Message("b", b"{}")]),
             lambda: consumer.settle([Ack(held.receipt)]),
             lambda: consumer.extend([held.receipt]),
         ]
         for call in calls:
-            with pytest.raises(BackendUnavailable, match="default_transaction_read_only"):
+            with three_tries(), pytest.raises(BackendUnavailable, match="default_transaction_read_only"):
                 call()
         configure(server, "default_transaction_read_only", "off")
-        client._session.retry_timeout_s = LIMIT_S
 
         assert consumer.settle([Ack(held.receipt)]).outcomes == [SettleOutcome.OK]
         (outcome,) = client.publish("jobs", [Message("b", b"{}")])

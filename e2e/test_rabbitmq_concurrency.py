@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from random import Random
 
 import pytest
@@ -53,10 +54,13 @@ class Ran:
 
     Args:
         at_once: No job ends before so many have run at once, however slowly they come.
+        before_go_on: Hardly more jobs than so many end before :attr:`go_on` is set.
     """
 
-    def __init__(self, at_once: int = 1) -> None:
+    def __init__(self, at_once: int = 1, before_go_on: float = inf) -> None:
         self._at_once = at_once
+        self._before_go_on = before_go_on
+        self.go_on = threading.Event()
         self.times: Counter[int] = Counter()
         self.most_at_once = 0
         self._now = 0
@@ -69,6 +73,8 @@ class Ran:
 
     @property
     def may_end(self) -> bool:
+        if len(self.times) >= self._before_go_on and not self.go_on.is_set():
+            return False
         return self.most_at_once >= self._at_once
 
     def end(self, x: int) -> None:
@@ -138,7 +144,7 @@ def test_a_connection_that_breaks_with_a_hundred_jobs_in_flight_loses_none(
     server: PrivateRabbitMQ, handlers: type[Tasks | Threads], kind: QueueKind
 ) -> None:
     """Every job runs, and none twice but those whose leases were lost with the connection (LSE-1, I1)."""
-    ran = Ran(at_once=CONCURRENCY // 2)
+    ran = Ran(at_once=CONCURRENCY // 2, before_go_on=JOBS // 2)
     with orchestrator(server, kind) as jobs, handlers(ran) as consumer, ThreadPoolExecutor(1) as threads:
         jobs.publish_batch(QUEUE, [Number(x=x) for x in range(JOBS)])
         consumer.queue_type = kind  # type: ignore[misc]
@@ -146,6 +152,7 @@ def test_a_connection_that_breaks_with_a_hundred_jobs_in_flight_loses_none(
         consuming = threads.submit(consumer.consume_until_empty)
         eventually(lambda: len(ran.times) > JOBS // 3, LIMIT_S, "some ran")
         backend_of(consumer)._channel.drop()
+        ran.go_on.set()
         attempted = consuming.result(LIMIT_S)
         stats, counts = consumer.stats, jobs.counts(QUEUE)
 

@@ -14,6 +14,7 @@ from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.domain.errors import BackendUnavailable
 from mindtrace.jobs.ports import Ack, Message, PublishStatus
 
+from .rabbitmq_jobs import giving_up_locks
 from .worker_process import eventually
 
 QUEUE = "delays"
@@ -108,8 +109,8 @@ def test_a_lock_that_is_never_released_is_told(
     connection = rabbitmq_address.driver()
     try:
         connection.channel().queue_declare(f"mtj:{namespace}/{QUEUE}:changing", exclusive=True)
-        with rabbitmq_address.client(namespace, retry_timeout_s=0.3) as hasty:
-            (outcome,) = hasty.publish(QUEUE, [Message("a", b"{}", delay_s=60.0)])
+        with giving_up_locks():
+            (outcome,) = client.publish(QUEUE, [Message("a", b"{}", delay_s=60.0)])
     finally:
         connection.close()
 

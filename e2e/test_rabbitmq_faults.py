@@ -419,7 +419,7 @@ def test_a_queue_of_another_kind_is_a_conflict_that_names_the_kinds(
     other = QueueKind.FIFO if kind is QueueKind.PRIORITY else QueueKind.PRIORITY
     with server.client() as client, server.client() as another:
         client.declare(Queue(QUEUE, kind))
-        with pytest.raises(QueueConflict, match=f"exists as {kind}, not {other}"):
+        with pytest.raises(QueueConflict, match=f"already has the type {kind}, not {other}"):
             another.declare(Queue(QUEUE, other))
         with another.open_consumer(QUEUE) as consumer:
             assert consumer._settlement_messages.kind is kind

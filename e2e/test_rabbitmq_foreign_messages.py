@@ -48,7 +48,7 @@ class SharedQueue:
 
     def __init__(self, address: Address, kind: str) -> None:
         self.address = address
-        self.client = address.client(f"t{time.monotonic_ns()}")
+        self.client = address.client(f"t{time.monotonic_ns()}", retry_timeout_s=LIMIT_S)
         self.orchestrator = Orchestrator(self.client)
         self.orchestrator.register(SCHEMA, kind)
         self.names = Names(self.client._namespace, QUEUE)
@@ -121,7 +121,7 @@ def test_a_foreign_message_among_the_dead_letters_is_malformed_and_can_be_remove
     ids = [f"odd-{number}" for number in range(len(ODD_VALUES))]
     for number, (id_, value) in enumerate(zip(ids, ODD_VALUES.values(), strict=True)):
         assert shared.put(shared.names.dead, with_header(value, message_id=id_), body(number, id_))
-    eventually(lambda: shared.client.counts(QUEUE).dead == len(ids), 10, "all are there")
+    eventually(lambda: shared.client.counts(QUEUE).dead == len(ids), LIMIT_S, "all are there")
 
     assert set(shared.letters()) == set(ids)
     assert {reason for reason, *_ in shared.letters().values()} == {"malformed"}
@@ -141,7 +141,7 @@ def test_what_cannot_be_read_is_dead_without_a_run(
     assert shared.run().ran == [good]
 
     assert shared.put(shared.names.dead, with_header(ODD_VALUES["a decimal"], message_id="put"), b"whole")
-    eventually(lambda: shared.client.counts(QUEUE).dead == 2, 10, "both are there")
+    eventually(lambda: shared.client.counts(QUEUE).dead == 2, LIMIT_S, "both are there")
     why = "its AMQP properties can't be read: header 'h' has the unknown type b'D'"
     assert shared.letters() == {"odd": ("malformed", why, 0), "put": ("malformed", why, 0)}
     assert [letter.body for letter in shared.client.dead_letters(QUEUE)] == [body(1, "odd"), b"whole"]
@@ -157,9 +157,9 @@ def test_what_cannot_be_read_is_dead_even_if_it_is_given_back(
     monkeypatch.delitem(tables._FIXED, b"D")
     with shared.client.open_consumer(QUEUE) as consumer:
         jobs: Any = consumer._channel
-        jobs.request(lambda channel, reply: jobs.set_credit(1, channel, reply), 5.0)
+        jobs.request(lambda channel, reply: jobs.set_credit(1, channel, reply), LIMIT_S)
         assert shared.put(shared.names.work, with_header(ODD_VALUES["a decimal"], message_id="odd"))
-        assert jobs.loop.wait(lambda: jobs.arrivals, 10)
+        assert jobs.loop.wait(lambda: jobs.arrivals, LIMIT_S)
     assert shared.letters()["odd"][0] == "malformed"
     assert shared.client.counts(QUEUE).ready == 0
 

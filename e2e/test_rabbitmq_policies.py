@@ -21,6 +21,8 @@ from .worker_process import eventually
 
 QUEUE = "squares"
 COUNT = 30
+LIMIT_S = 60.0
+"""How long a test waits for what must happen; only a failing test waits that long."""
 FIFO, PRIORITY = QueueKind.FIFO, QueueKind.PRIORITY
 
 
@@ -80,7 +82,7 @@ def policies(server: PrivateRabbitMQ) -> Iterator[Policies]:
 
 @pytest.fixture
 def client(server: PrivateRabbitMQ, policies: Policies) -> Iterator[RabbitMQClient]:
-    with server.client(policies.namespace) as made:
+    with server.client(policies.namespace, retry_timeout_s=LIMIT_S) as made:
         yield made
 
 
@@ -103,7 +105,7 @@ def test_a_job_that_a_time_to_live_ends_is_a_dead_letter(
     client.declare(Queue(QUEUE, kind))
     assert published(client) == COUNT
 
-    eventually(lambda: client.counts(QUEUE).dead == COUNT, 20, "all are dead letters")
+    eventually(lambda: client.counts(QUEUE).dead == COUNT, LIMIT_S, "all are dead letters")
     letters = client.dead_letters(QUEUE)
     assert {letter.id for letter in letters} == {f"job-{n}" for n in range(COUNT)}
     assert {letter.reason for letter in letters} == {"removed by the broker"}
@@ -122,7 +124,7 @@ def test_a_policy_cannot_send_dead_letters_elsewhere(client: RabbitMQClient, pol
     policies.set(elsewhere | {"message-ttl": 100}, "[^:]*$")
     client.declare(Queue(QUEUE))
     assert published(client) == COUNT
-    eventually(lambda: client.counts(QUEUE).dead == COUNT, 20, "all are dead letters")
+    eventually(lambda: client.counts(QUEUE).dead == COUNT, LIMIT_S, "all are dead letters")
 
 
 @pytest.mark.parametrize("kind", [FIFO, PRIORITY])
@@ -149,7 +151,7 @@ def test_a_job_that_a_policy_drops_all_the_same_is_a_dead_letter(
     policies.set({"max-length": 10, "overflow": "drop-head"}, "[^:]*$")
     client.declare(Queue(QUEUE))
     assert published(client) == COUNT
-    eventually(lambda: client.counts(QUEUE).dead == COUNT - 10, 20, "the oldest are dead letters")
+    eventually(lambda: client.counts(QUEUE).dead == COUNT - 10, LIMIT_S, "the oldest are dead letters")
     assert client.counts(QUEUE).ready == 10
     assert "max-length" in client.dead_letters(QUEUE)[0].error
 
@@ -163,12 +165,14 @@ def test_a_job_that_came_back_too_often_for_a_policy_is_a_dead_letter(
     for crash in range(3):
         with client.open_consumer(QUEUE) as consumer:
             for _ in range(COUNT):
-                assert consumer.receive(1, 10.0), f"{crash} crashes, and a job is gone"
+                assert consumer.receive(1, LIMIT_S), f"{crash} crashes, and a job is gone"
             consumer._channel.drop()
             eventually(
-                lambda: client.counts(QUEUE).ready + client.counts(QUEUE).dead == COUNT, 20, "all are back"
+                lambda: client.counts(QUEUE).ready + client.counts(QUEUE).dead == COUNT,
+                LIMIT_S,
+                "all are back",
             )
-    eventually(lambda: client.counts(QUEUE).dead == COUNT, 20, "all are dead letters")
+    eventually(lambda: client.counts(QUEUE).dead == COUNT, LIMIT_S, "all are dead letters")
     assert "delivery-limit" in client.dead_letters(QUEUE)[0].error
 
 
@@ -201,7 +205,7 @@ def test_a_policy_that_takes_effect_at_once_shows_without_the_plugin(
         monkeypatch.setattr(policy_probe, "WAIT_S", 5.0)
     policies.set({key: HARMFUL[key]})
     worker = replace(server.address, username="worker", password="password")
-    with worker.client(policies.namespace) as client:
+    with worker.client(policies.namespace, retry_timeout_s=LIMIT_S) as client:
         (finding,) = told(client)
         assert finding.verdict is not Verdict.GOOD
         assert finding.what.startswith(f"a policy sets {key} of ")
@@ -214,7 +218,7 @@ def test_a_policy_that_lets_queues_drop_jobs_shows_without_the_plugin(
 ) -> None:
     policies.set({"max-length": 10, "overflow": "drop-head"})
     worker = replace(server.address, username="worker", password="password")
-    with worker.client(policies.namespace) as client:
+    with worker.client(policies.namespace, retry_timeout_s=LIMIT_S) as client:
         found = {finding.what.split()[3]: finding.verdict for finding in told(client)}
     assert found == {"max-length": Verdict.DOUBTFUL, "overflow": Verdict.WRONG}
 
@@ -224,7 +228,7 @@ def test_where_no_policy_does_harm_the_doctor_says_what_it_cannot_see(
 ) -> None:
     policies.set({"queue-version": 2, "max-length": 1_000_000, "message-ttl": 86_400_000})
     worker = replace(server.address, username="worker", password="password")
-    with worker.client(policies.namespace) as client:
+    with worker.client(policies.namespace, retry_timeout_s=LIMIT_S) as client:
         (finding,) = told(client)
     assert finding.verdict is Verdict.GOOD
     assert "rabbitmqctl list_policies" in finding.what

@@ -1,7 +1,7 @@
 """Jobs that RabbitMQ sends ahead: never more than a consumer asked for, and none that it leaves is lost."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Any
@@ -13,6 +13,7 @@ from mindtrace.jobs import ConsumerBackend, RabbitMQClient, RabbitMQConsumerBack
 from mindtrace.jobs.adapters.rabbitmq.consumer import credit
 from mindtrace.jobs.adapters.rabbitmq.consumer.channel import ConsumerChannel
 from mindtrace.jobs.domain import Queue, QueueKind
+from mindtrace.jobs.domain.errors import BackendUnavailable
 from mindtrace.jobs.ports import Ack, Delivery, Message, SettleOutcome
 
 from .rabbitmq_jobs import LIMIT_S, QUEUE, cut, receive
@@ -202,6 +203,26 @@ def test_closing_releases_what_is_on_its_way(adaptive: RabbitMQClient) -> None:
         came = receive(other, 5 * TAKE)
         assert sorted(one.id for one in came) == ids[TAKE:]
         assert {one.crashes for one in came} == {0}
+
+
+def test_jobs_that_cannot_be_released_are_given_back_after_one_attempt(
+    client: RabbitMQClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under an alarm, where each attempt takes as long as a publish may: none is lost (SET-4)."""
+    ids = filled(client, TAKE)
+    attempts: list[int] = []
+
+    def refuse(_names: object, messages: Sequence[object]) -> None:
+        attempts.append(len(messages))
+        raise BackendUnavailable("an alarm")
+
+    with client.open_consumer(QUEUE) as consumer:
+        receive(consumer, TAKE)
+        monkeypatch.setattr(consumer._settler, "_send", refuse)
+    assert len(attempts) == 1
+    assert attempts[0] < TAKE
+    with client.open_consumer(QUEUE) as other:
+        assert sorted(one.id for one in receive(other, TAKE)) == ids
 
 
 def test_a_cut_releases_what_is_on_its_way(adaptive: RabbitMQClient) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from brokers.fixtures import StartRedis
 from brokers.rabbitmq_server import Address
+from brokers.redis_server import PrivateRedis
 from mindtrace.jobs import (
     Consumer,
     Job,
@@ -29,7 +30,7 @@ from .worker_process import eventually
 LIMIT_S = 60.0
 """How long a test waits for what must happen; only a failing test waits that long."""
 STORE_PATIENCE_S = 2.0
-"""How long a store that is away holds up each call; one that is there answers sooner on any machine."""
+"""How long a store that is away holds up each call."""
 
 
 class Number(JobInput):
@@ -60,6 +61,13 @@ def clean(rabbitmq_address: Address, schema: JobSchema[Number, Square]) -> Itera
         client.delete(schema.name)
 
 
+def store_in(redis: PrivateRedis) -> RedisResultStore:
+    """A store that soon gives up a server that is away, and waits long for one that is there."""
+    store = redis.address.results(retry_timeout_s=LIMIT_S)
+    store._redis.retry_timeout_s = STORE_PATIENCE_S
+    return store
+
+
 def consume(orchestrator: Orchestrator, queue: str, count: int) -> None:
     consumer = Squares(queue)
     consumer.connect(orchestrator)
@@ -76,7 +84,7 @@ def test_a_store_that_is_away_costs_a_warning_and_never_a_job(
     """Publishing and consuming go on; what would be answered wrongly is refused; then all is as before."""
     redis = private_redis()
     queue = schema.name
-    store = RedisResultStore(redis.address.host, redis.address.port, retry_timeout_s=STORE_PATIENCE_S)
+    store = store_in(redis)
     with clean.client(results=store, retry_timeout_s=LIMIT_S) as backend:
         orchestrator = Orchestrator(backend)
         orchestrator.register(schema)
@@ -116,7 +124,7 @@ def test_a_queue_whose_results_could_not_be_forgotten_is_deleted_once_more(
     """A deletion that the store missed raises, and doing it again completes it (ADM-3)."""
     redis = private_redis(appendonly="yes", appendfsync="always")
     queue = schema.name
-    store = RedisResultStore(redis.address.host, redis.address.port, retry_timeout_s=STORE_PATIENCE_S)
+    store = store_in(redis)
     with rabbitmq_address.client(results=store, retry_timeout_s=LIMIT_S) as backend:
         backend.declare(Queue(queue))
         backend.publish(queue, [Message("job", b"{}")])

@@ -149,9 +149,10 @@ def test_a_store_that_is_away_holds_up_no_job(
     redis = private_redis(appendonly="yes", appendfsync="always")
     queue = schema.name
     with (
-        redis.address.coordination(retry_timeout_s=2.0) as store,
+        redis.address.coordination(retry_timeout_s=LIMIT_S) as store,
         clean.client(store=store, retry_timeout_s=LIMIT_S) as backend,
     ):
+        store._redis.retry_timeout_s = 2.0  # of an outage; for an answer it waits for long
         orchestrator = Orchestrator(backend)
         orchestrator.register(schema)
         backend.coordination.put("k", b"v")

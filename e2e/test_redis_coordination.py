@@ -281,14 +281,14 @@ def test_turns_of_a_rate_come_at_their_times(
     store: RedisCoordinationStore, admin: Redis, keys: CoordinationKeys
 ) -> None:
     """In whole microseconds, also where a float of seconds has too much (CRD-6)."""
-    first = store.reserve("api", 10, interval_s=2.01, burst=3, max_wait_s=6.03)
-    assert first.waits_s == [0.0, 0.0, 0.0, 2.01, 4.02, 6.03]
-    assert first.retry_s == 8.04
-    again = store.reserve("api", 1, interval_s=2.01, burst=3, max_wait_s=6.03)
+    first = store.reserve("api", 10, interval_s=200.01, burst=3, max_wait_s=600.03)
+    assert first.waits_s == [0.0, 0.0, 0.0, 200.01, 400.02, 600.03]
+    assert first.retry_s == 800.04
+    again = store.reserve("api", 1, interval_s=200.01, burst=3, max_wait_s=600.03)
     assert again.waits_s == []
-    assert 6.03 < again.retry_s < 8.04
+    assert 600.03 < again.retry_s < 800.04
     turn = admin.get(keys.rate("api"))
     assert turn is not None
     assert admin.pexpiretime(keys.rate("api")) > int(turn) / 1000, "it lasts as long as its turns"
-    assert store.reserve("api", 0, interval_s=2.01) == ([], 0.0)
+    assert store.reserve("api", 0, interval_s=200.01) == ([], 0.0)
     assert store.reserve("other", 2, interval_s=1 / 3, max_wait_s=float("inf")) == ([0.0, 0.333334], 0.0)

@@ -85,8 +85,8 @@ def line(private_redis: StartRedis) -> Iterator[Line]:
                 admin.script_load(script.text)
     proxy = Proxy(server.address.host, server.address.port)
     with proxy, RedisClient("127.0.0.1", proxy.port, retry_timeout_s=1.0) as client:
-        client.declare(Queue("jobs"))
         client._redis.retry_timeout_s = LIMIT_S  # but each try is given up after half a second
+        client.declare(Queue("jobs"))
         yield Line(proxy, client, server)
 
 

@@ -11,7 +11,8 @@ from redis import Redis
 
 from brokers.redis_server import Address
 from mindtrace.jobs.adapters.redis.keys import QueueKeys
-from mindtrace.jobs.adapters.redis.scripts import compose
+from mindtrace.jobs.adapters.redis.requests import KEEP_ANSWER_MS
+from mindtrace.jobs.adapters.redis.scripts import FIND_ANSWER, compose
 
 NOW = 1_000_000
 MINE, OTHERS = "me:1", "someone:1"
@@ -363,3 +364,33 @@ def test_replay_gives_no_job_whose_id_it_can_not_tell_from_others(part: Part) ->
     part.admin.set(part.keys.last("me"), "1||1|a,b|")
 
     assert replay(part, 1)[4] == []
+
+
+# -- answers --------------------------------------------------------------------------------------
+
+
+def find_answer(part: Part) -> bytes | None:
+    keys = part.keys.of(FIND_ANSWER, "me")
+    arguments = ("1", str(KEEP_ANSWER_MS), "jobs")
+    answer: bytes | None = part.admin.execute_command("EVAL", FIND_ANSWER.text, len(keys), *keys, *arguments)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("kept", "answer"), [(None, None), ("1|aad", b"aad"), ("2|a", None), ("11|a", None), ("1|", b"")]
+)
+def test_an_answer_is_found_by_its_number(part: Part, kept: str | None, answer: bytes | None) -> None:
+    if kept is not None:
+        part.admin.set(part.keys.last("me"), kept, px=KEEP_ANSWER_MS)
+
+    assert find_answer(part) == answer
+
+
+def test_an_answer_of_before_the_queue_was_deleted_is_not_found(part: Part) -> None:
+    part.admin.set(part.keys.last("me"), "1|a", px=KEEP_ANSWER_MS - 60_000)  # a minute ago
+    seconds, _ = part.admin.time()
+
+    part.admin.zadd(part.keys.deleted, {"jobs": (seconds - 120) * 1_000_000, "other": seconds * 1_000_000})
+    assert find_answer(part) == b"a"
+    part.admin.zadd(part.keys.deleted, {"jobs": (seconds - 30) * 1_000_000})
+    assert find_answer(part) is None

@@ -120,8 +120,8 @@ class Capabilities:
         """
         if not self.then:
             raise UnsupportedCapability(
-                "this backend can't publish the next job with the ack of this one, as all of mindtrace-jobs "
-                "can: publish it from the handler, and return the result alone"
+                "this backend doesn't support Then: publish the next job inside the handler, and return only "
+                "the result"
             )
 
     def require_coordination(self, what: str) -> None:

@@ -64,7 +64,7 @@ class Dead(NamedTuple):
 
 
 class Release(NamedTuple):
-    """The job goes back without spending an attempt: to its place in the queue at once, or later (SET-4)."""
+    """The job goes back, and spends no attempt: to its position in the queue at once, or later (SET-4)."""
 
     receipt: str
     delay_s: float = 0.0

@@ -85,7 +85,7 @@ def eventually() -> Eventually:
 @pytest.fixture
 def until_blocked(client: LocalClient, eventually: Eventually) -> Callable[..., None]:
     """Wait until so many receivers of the queue ``points`` are blocked."""
-    return lambda count=1: eventually(lambda: client._store("points")._receivers_waiting == count)
+    return lambda count=1: eventually(lambda: client._queue("points")._receivers_waiting == count)
 
 
 MakeConsumer = Callable[..., Consumer]

@@ -34,7 +34,7 @@ from .consumer import LocalConsumerBackend
 from .coordination import LocalCoordinationStore
 from .ended_jobs import LocalEndedJobs
 from .namespace import Namespace, open_namespace
-from .store import QueueStore
+from .queue import LocalQueue
 
 _CAPABILITIES = Capabilities(
     stack=True,
@@ -100,7 +100,7 @@ class LocalClient(OrchestratorBackend):
         self._open_namespace().declare(queue)
 
     def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
-        return self._store(queue).publish(messages)
+        return self._queue(queue).publish(messages)
 
     def open_consumer(
         self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
@@ -115,48 +115,48 @@ class LocalClient(OrchestratorBackend):
         return self._coordination
 
     def publish_guarded(self, queue: str, message: Message, guard: Guard) -> PublishOutcome | None:
-        store = self._store(queue)
-        outcomes = self._open_namespace().coordination.put_with(guard, lambda: store.publish([message]))
+        found = self._queue(queue)
+        outcomes = self._open_namespace().coordination.put_with(guard, lambda: found.publish([message]))
         return None if outcomes is None else outcomes[0]
 
     def cancel(self, queue: str, ids: Sequence[str], *, result_ttl_s: float = 3600.0) -> list[CancelOutcome]:
-        return self._store(queue).cancel(ids, result_ttl_s)
+        return self._queue(queue).cancel(ids, result_ttl_s)
 
     def counts(self, queue: str) -> QueueCounts:
-        return self._store(queue).counts()
+        return self._queue(queue).counts()
 
     def purge(self, queue: str) -> int:
-        return self._store(queue).purge()
+        return self._queue(queue).purge()
 
     def delete(self, queue: str) -> None:
         self._open_namespace().delete(queue)
 
     def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
-        return self._store(queue).dead_letters(limit, offset)
+        return self._queue(queue).dead_letters(limit, offset)
 
     def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:
-        return self._store(queue).redrive(ids)
+        return self._queue(queue).redrive(ids)
 
     def discard(self, queue: str, ids: Sequence[str] | None = None) -> int:
-        return self._store(queue).discard(ids)
+        return self._queue(queue).discard(ids)
 
     def result(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
-        return self._store(queue).result(job_id, timeout_s)
+        return self._queue(queue).result(job_id, timeout_s)
 
     def status(self, queue: str, job_id: str) -> JobStatus:
-        return self._store(queue).status(job_id)
+        return self._queue(queue).status(job_id)
 
     def results(self, queue: str, ids: Sequence[str]) -> dict[str, JobResult]:
-        return self._store(queue).results(ids)
+        return self._queue(queue).results(ids)
 
     def ended_jobs(self, queue: str) -> LocalEndedJobs:
-        return LocalEndedJobs(self._store(queue))
+        return LocalEndedJobs(self._queue(queue))
 
     def queues(self) -> list[Queue]:
         return self._open_namespace().queues()
 
     def progress(self, queue: str, ids: Sequence[str] | None = None) -> dict[str, Progress]:
-        return self._store(queue).progress(ids)
+        return self._queue(queue).progress(ids)
 
     def diagnose(self) -> list[Finding]:
         return [
@@ -188,8 +188,8 @@ class LocalClient(OrchestratorBackend):
             raise client_closed("LocalClient")
         return namespace
 
-    def _store(self, queue: str) -> QueueStore:
-        return self._open_namespace().store(queue)
+    def _queue(self, queue: str) -> LocalQueue:
+        return self._open_namespace().queue(queue)
 
 
 def _refuse_path(namespace: object) -> None:

@@ -33,11 +33,12 @@ class _Line:
     def take(self, holder: str, limit: int, now: float, ttl_s: float) -> bool:
         """Take a place; :meth:`drop_those_that_are_over` comes first."""
         if holder not in self._holders:
-            self._waiting[holder] = now + ttl_s
             free = limit - len(self._holders)
-            if holder not in itertools.islice(self._waiting, max(0, free)):
-                return False
-            del self._waiting[holder]
+            if self._waiting or free <= 0:  # else it is the first in line, and needn't go there
+                self._waiting[holder] = now + ttl_s
+                if holder not in itertools.islice(self._waiting, max(0, free)):
+                    return False
+                del self._waiting[holder]
         self._holders[holder] = now + ttl_s
         return True
 

@@ -3,20 +3,20 @@
 from collections.abc import Collection
 
 from ...ports import EndedJobs
-from .store import QueueStore
+from .queue import LocalQueue
 
 
 class LocalEndedJobs(EndedJobs):
     """Told by the queue of each job that ends."""
 
-    def __init__(self, store: QueueStore) -> None:
+    def __init__(self, queue: LocalQueue) -> None:
         super().__init__()
-        self._store = store
+        self._queue = queue
         self._ended: set[str] = set()
-        store.tell_ends(self._ended)
+        queue.tell_ends(self._ended)
 
     def wait(self, timeout_s: float) -> Collection[str]:
-        return self._store.wait_for_ends(self._ended, timeout_s)
+        return self._queue.wait_for_ends(self._ended, timeout_s)
 
     def close(self) -> None:
-        self._store.tell_no_ends(self._ended)
+        self._queue.tell_no_ends(self._ended)

@@ -8,7 +8,7 @@ from ...domain.queue import Queue
 from ..shared.error_messages import kind_conflict, not_declared
 from .clock import Clock, SystemClock
 from .coordination import Coordination
-from .store import QueueStore
+from .queue import LocalQueue
 
 
 class Namespace:
@@ -17,33 +17,33 @@ class Namespace:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.coordination = Coordination(clock)
-        self._stores: dict[str, QueueStore] = {}
+        self._queues: dict[str, LocalQueue] = {}
         self._lock = threading.Lock()
         self._queues_lock = threading.Lock()
 
     def declare(self, queue: Queue) -> None:
         with self._lock:
-            store = self._stores.get(queue.name)
-            if store is None:
-                self._stores[queue.name] = QueueStore(queue, self.clock, self._queues_lock, self._stores)
-            elif store.queue.kind is not queue.kind:
-                raise kind_conflict(queue, store.queue.kind)
+            found = self._queues.get(queue.name)
+            if found is None:
+                self._queues[queue.name] = LocalQueue(queue, self.clock, self._queues_lock, self._queues)
+            elif found.queue.kind is not queue.kind:
+                raise kind_conflict(queue, found.queue.kind)
 
     def queues(self) -> list[Queue]:
         with self._lock:
-            return [self._stores[name].queue for name in sorted(self._stores)]
+            return [self._queues[name].queue for name in sorted(self._queues)]
 
-    def store(self, queue: str) -> QueueStore:
+    def queue(self, queue: str) -> LocalQueue:
         try:
-            return self._stores[queue]
+            return self._queues[queue]
         except KeyError:
             raise not_declared(queue) from None
 
     def delete(self, queue: str) -> None:
         with self._lock:
-            store = self.store(queue)
-            del self._stores[queue]
-        store.delete()
+            found = self.queue(queue)
+            del self._queues[queue]
+        found.delete()
 
 
 _shared: weakref.WeakValueDictionary[str, Namespace] = weakref.WeakValueDictionary()

@@ -17,7 +17,7 @@ from .connection import Connection
 from .errors import RefusedByServer, translated
 from .session import Session
 from .statements import Statements
-from .tables import Tables
+from .table_versions import Tables
 
 CHUNK = 1000
 """The most jobs that one transaction drops, so that nobody waits for long behind it."""

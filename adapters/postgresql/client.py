@@ -44,7 +44,7 @@ from .settings import (
     parsed_url,
 )
 from .statements import Statements
-from .tables import Tables
+from .table_versions import Tables
 from .transactional_publisher import TransactionalPublisher
 from .wakeups import Wakeups
 

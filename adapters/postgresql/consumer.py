@@ -4,7 +4,7 @@ import json
 import os
 import secrets
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
 
@@ -15,7 +15,7 @@ from ..shared.chunks import in_chunks
 from ..shared.error_messages import consumer_closed
 from ..shared.next_job_answers import publishes_into, with_refusals, without
 from ..shared.receipts import Held
-from .binary_format import int4, int8, parse_int, parse_ints
+from .binary_format import int4, int8, parse_int
 from .connection import Answer
 from .errors import NextQueueMissing
 from .requests import Look, Request, Requests
@@ -58,6 +58,7 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
         self._session = session
         self._statements = statements
         self._requests = Requests(session, statements, queue, lease_s)
+        self._kept = self._requests.kept
         self._wakeups = wakeups
         self._name = queue
         self._key = key
@@ -65,8 +66,6 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
         self._poll_s = poll_s
         self._lock = threading.RLock()  # what is held, and the requests
         self._held: Held[LeasedJob] = Held(secrets.token_urlsafe(8))
-        self._leases: dict[int, int] = {}
-        """How many of the jobs that were leased together are held still, by token; without any was lost."""
         self._unclaimed: list[str] = []
         """The receipts of jobs that an unanswered request took for nobody."""
         self._scan = ScanPositions()
@@ -257,7 +256,7 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
             if is_whole:
                 self._scan.was_whole(now)
             self._looked_whole = is_whole
-            ends = self._ends(request.receipts, parse_lost(answer))
+            ends = self._ends(request, answer)
             outcomes = [
                 ends.pop(receipt) if receipt in ends else self._end(receipt, took_effect=False)
                 for receipt, *_ in without(settlements, refused)
@@ -289,7 +288,7 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
             if known:
                 try:
                     release = self._requests.settlement(self._key, dict(known))
-                    self._ends(release.receipts, parse_lost(self._requests.send(release)))
+                    self._take_late_answer(release, self._requests.send(release))
                 except JobsError:
                     self._unclaimed = receipts
                     raise
@@ -299,7 +298,7 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
             self._take_extension(request, answer)
         else:
             self._unclaimed += [each.receipt for each in self._take_answer(request, answer, 0)]
-            self._ends(request.receipts, parse_lost(answer))
+            self._ends(request, answer)
 
     # -- what was answered ------------------------------------------------------------------------
 
@@ -326,11 +325,9 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
                 lease_s,
             )
             deliveries.append(new(Delivery, fields))
-        if deliveries:
-            self._leases[token] = len(deliveries)
-        elif request.receipts:
-            self._requests.answered.append(token)
-        seen, returned, _, _, announced, next_ms, _ = answer.row(last)
+        if deliveries or request.receipts:
+            self._kept.begin(token, len(deliveries))
+        seen, returned, _, _, announced, next_ms, *_ = answer.row(last)
         if count > 0 and parse_int(returned) >= 0:
             last_place = place if len(deliveries) >= count else None
             self._scan.saw(parse_int(seen), parse_int(returned), last_place)
@@ -341,7 +338,8 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
 
     def _take_extension(self, request: Request, answer: Answer) -> set[str]:
         """Hold the leases that were extended; return those whose jobs are asked to be cancelled."""
-        lost = set(parse_ints(answer.value(0, 0)))
+        lost = self._requests.lost(request, answer)
+        held = 0
         for number, receipt in enumerate(request.receipts, 1):
             job = self._held.get(receipt)
             if job is None:
@@ -349,43 +347,30 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
             if number in lost:
                 self._end(receipt, took_effect=False)
             else:
-                self._leave(job.token)
-                self._leases[request.token] = self._leases.get(request.token, 0) + 1
+                self._kept.leave(job.token)
                 self._held.replace(receipt, job._replace(token=request.token))
-        if request.token not in self._leases:
-            self._requests.answered.append(request.token)
+                held += 1
+        # Only now: an interrupt above leaves a lease that isn't counted, and so ends by its clock.
+        self._kept.begin(request.token, held)
         return {receipt for number, receipt in enumerate(request.receipts, 1) if -number in lost}
 
-    def _ends(self, receipts: Iterable[str], lost: set[int]) -> dict[str, SettleOutcome]:
+    def _ends(self, request: Request, answer: Answer) -> dict[str, SettleOutcome]:
+        lost = self._requests.lost(request, answer)
         return {
             receipt: self._end(receipt, took_effect=number not in lost, is_cancelled=-number in lost)
-            for number, receipt in enumerate(receipts, 1)
+            for number, receipt in enumerate(request.receipts, 1)
         }
 
     def _end(self, receipt: str, *, took_effect: bool, is_cancelled: bool = False) -> SettleOutcome:
         job = self._held.get(receipt)
         if job is not None and took_effect:
-            self._leave(job.token)
+            self._kept.leave(job.token)
         elif job is not None:
-            self._leases.pop(job.token, None)  # nobody but the server knows what became of the job
+            self._kept.distrust(job.token)
         return self._held.settle(receipt, took_effect=took_effect, is_cancelled=is_cancelled)
-
-    def _leave(self, token: int) -> None:
-        """Note that one job less is held of those that were leased together."""
-        left = self._leases.pop(token, 0) - 1
-        if left > 0:
-            self._leases[token] = left
-        elif left == 0:
-            self._requests.answered.append(token)
 
     def _check_open(self) -> None:
         if os.getpid() != self._pid:
             raise Closed(f"this consumer of queue {self._name!r} belongs to another process")
         if self._closed:
             raise consumer_closed(self._name)
-
-
-def parse_lost(answer: Answer) -> set[int]:
-    """Read from an answer which settlements were lost, counted from 1, and which cancelled, below 0."""
-    told = answer.value(answer.rows - 1, 2)
-    return set(map(int, told.split(b","))) if told else set()

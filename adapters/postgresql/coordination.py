@@ -12,7 +12,7 @@ from .errors import RefusedByServer, ServerUnreachable, translated
 from .session import Session
 from .settings import DEFAULT_NAMESPACE, Password, ServerSettings, check_namespace, parsed_url
 from .statements import Statements
-from .tables import Tables
+from .table_versions import Tables
 
 VERSION = 3
 """The version of the tables that brought those of the store."""

@@ -47,7 +47,7 @@ _NO_WRITES = (
     "if this server is a standby, name all servers in the URL, with target_session_attrs=read-write; "
     "else set default_transaction_read_only = off"
 )
-_WAIT = "it does so by itself when it can"
+_WAIT = "try again later"
 _HANGS = (
     "check the host, the port and whether the server hangs, or waits for a lock or for a standby, as "
     "pg_stat_activity shows"
@@ -175,7 +175,7 @@ def unavailable(out: ServerUnreachable, address: str, *, is_local: bool) -> Back
     error = out.error
     if isinstance(error, RefusedByServer):
         fix = next((fix for code, fix in _REMEDIES.items() if error.code.startswith(code)), _WAIT)
-        return BackendUnavailable(f"PostgreSQL at {address} can't do it now ({error}); {fix}")
+        return BackendUnavailable(f"PostgreSQL at {address} refuses this for now ({error}); {fix}")
     if isinstance(error, NoAnswer):
         return BackendUnavailable(f"PostgreSQL at {address} doesn't answer ({error}); {_HANGS}")
     text = str(error)
@@ -187,8 +187,8 @@ def unavailable(out: ServerUnreachable, address: str, *, is_local: bool) -> Back
 def answer_lost(error: Exception, address: str) -> BackendUnavailable:
     """Return what to tell of a change that the server may have made, and whose extent isn't known."""
     return BackendUnavailable(
-        f"the connection to PostgreSQL at {address} broke before the answer ({error}): it may have been "
-        "done, and how much isn't known; look at the queue, and call again if anything is left"
+        f"the connection to PostgreSQL at {address} broke before the answer ({error}): the server may "
+        "have done all, some or none of it; look at the queue, and call again if anything is left"
     )
 
 

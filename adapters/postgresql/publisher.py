@@ -115,7 +115,7 @@ class Publisher:
             answered, self._answered = self._answered, []
         if answered:
             with suppress(JobsError, ServerUnreachable):
-                self._session.run(self._statements.forget_requests, [int8s(answered)], queue="")
+                self._session.run(self._statements.forget_publishes, [int8s(answered)], queue="")
 
     def _publish_chunk(self, queue: str, messages: list[Message]) -> list[PublishOutcome]:
         if self._open:

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from ...domain.errors import JobsError
 from ...ports import Settlement
-from .binary_format import FALSE, TRUE, boolean, float8, int4, int8, int8s
+from .binary_format import FALSE, TRUE, boolean, float8, int4, int8, int8s, parse_ints
 from .connection import Answer, Parameter, Statement
 from .errors import ServerUnreachable
+from .kept_requests import KeptRequests
 from .session import Session
 from .settlements import LeasedJob, SettlementBatch
 from .statements import Statements
@@ -17,6 +18,7 @@ from .statements import Statements
 _AGAIN = 2
 """The place of the parameter that says that a request was sent before, in each of them."""
 _CLOSE_S = 2.0
+_LAST_UNKNOWN = 0
 _NO_SETTLEMENTS = SettlementBatch({}).parameters
 
 
@@ -61,8 +63,7 @@ class Requests:
         self._statements = statements
         self._queue = queue
         self._lease_s = lease_s
-        self.answered: list[int] = []
-        """Tokens that the server needn't remember any more."""
+        self.kept = KeptRequests()
         self.unanswered: Request | None = None
 
     def settlement(
@@ -81,7 +82,7 @@ class Requests:
             int4(key),
             int8(token),
             FALSE,
-            int8s(self.answered) if known else int8s(()),
+            int8s(self.kept.forgettable()) if known else int8s(()),
             *(batch.parameters if batch else _NO_SETTLEMENTS),
             int4(look.most),
             float8(self._lease_s),
@@ -91,12 +92,11 @@ class Requests:
             boolean(look.is_to_wait),
         ]
         statement = self._statements.settle_and_take
-        if batch is None:
-            return Request(token, statement, parameters, [])
-        if batch.next_parameters:
+        if batch is not None and batch.next_parameters:
             statement = self._statements.settle_publish_and_take
             parameters += batch.next_parameters
-        return Request(token, statement, parameters, batch.receipts)
+        parameters += [self._queue.encode(), int8(self.kept.last)]
+        return Request(token, statement, parameters, batch.receipts if batch else [])
 
     def extension(self, key: int, known: Mapping[str, LeasedJob]) -> Request:
         """Make a request that extends leases, given by receipt."""
@@ -106,12 +106,14 @@ class Requests:
             int4(key),
             int8(token),
             FALSE,
-            int8s(self.answered),
+            int8s(self.kept.forgettable()),
             int8s(list(set(tokens))),
             int8s(places),
             int8s(seqs),
             int8s(tokens),
             float8(self._lease_s),
+            self._queue.encode(),
+            int8(self.kept.last),
         ]
         return Request(token, self._statements.extend, parameters, list(known))
 
@@ -130,7 +132,6 @@ class Requests:
             NextQueueMissing: a queue that an ack publishes into isn't declared.
             BackendError: the server refused otherwise.
         """
-        told = len(self.answered)
         try:
             answer = self._session.run(request.statement, request.parameters, queue=self._queue, again=_AGAIN)
         except ServerUnreachable as out:
@@ -143,16 +144,27 @@ class Requests:
             self._keep(request)
             raise
         if request.receipts:
-            del self.answered[:told]
+            self.kept.answered(request.token, knew_last=_LAST_UNKNOWN not in self.lost(request, answer))
         return answer
+
+    def lost(self, request: Request, answer: Answer) -> set[int]:
+        """Read which settlements or extensions were lost, counted from 1.
+
+        Those of jobs that are cancelled, or are to be, are below 0. 0 says that the server didn't know the
+        last request.
+        """
+        if self.is_extension(request):
+            return set(parse_ints(answer.value(0, 0)))
+        told = answer.value(answer.rows - 1, 2)
+        return set(map(int, told.split(b","))) if told else set()
 
     def forget(self) -> None:
         """Have the server forget what it keeps for this consumer; if that fails, it does later."""
-        if self.answered:
+        if over := self.kept.over():
             with suppress(JobsError, ServerUnreachable):
                 self._session.run(
                     self._statements.forget_requests,
-                    [int8s(self.answered)],
+                    [int8s(over), int8(self.kept.last)],
                     queue=self._queue,
                     retry_timeout_s=_CLOSE_S,
                 )

@@ -19,7 +19,7 @@ from .schema import quoted
 from .session import Session
 from .settings import DEFAULT_NAMESPACE, Password, ServerSettings, check_namespace, parsed_url
 from .statements import Statements
-from .tables import Tables
+from .table_versions import Tables
 from .wakeups import ALL, ENDED, Waiter, Wakeups
 
 _KIND = b"results"

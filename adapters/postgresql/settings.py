@@ -7,14 +7,21 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
-from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlencode
 
 from pydantic import SecretStr
 
 from ...domain.bounds import check_name
 from ...domain.errors import InvalidInput, InvalidName
 from ...ports import Durability
-from ..shared.server_settings import check_address, is_loopback, netloc, parsed_address, plain_password
+from ..shared.server_settings import (
+    check_address,
+    is_loopback,
+    netloc,
+    parsed_address,
+    plain_password,
+    split_url,
+)
 
 Password = str | SecretStr | None
 
@@ -143,12 +150,9 @@ def parsed_url(url: str) -> UrlSettings:
     Raises:
         InvalidInput: it can't be understood.
     """
-    _, _, rest = url.partition("://")
     try:
-        parts = urlsplit(f"//{rest}")
-        who, _, where = parts.netloc.rpartition("@")
-        username, _, password = map(unquote, who.partition(":"))
-        first, *more = [parsed_host(each) for each in where.split(",")]
+        parts = split_url(url)
+        first, *more = [parsed_host(each) for each in parts.addresses]
         path = parts.path.strip("/")
         if not path or "/" in path:
             raise ValueError
@@ -171,8 +175,8 @@ def parsed_url(url: str) -> UrlSettings:
         host=first[0],
         port=first[1],
         database=unquote(path),
-        username=username or None,
-        password=password or None,
+        username=parts.username or None,
+        password=parts.password or None,
         namespace=namespace,
         durability=durability,
         more_hosts=tuple(more),
@@ -199,7 +203,9 @@ def check_namespace(namespace: object) -> str:
             f"namespace {name!r}: it names a schema, so use {_LONGEST_SCHEMA} characters at most"
         )
     if name in _NOT_OURS or name.startswith("pg_"):
-        raise InvalidName(f"namespace {name!r}: it names a schema of ours alone, so use another name")
+        raise InvalidName(
+            f"namespace {name!r}: its schema must hold only tables of mindtrace-jobs; choose another name"
+        )
     return name
 
 

@@ -19,9 +19,9 @@ class Statements:
     def __init__(self, schema: str) -> None:
         name = quoted(schema)
         self.publish = _call(schema, "publish", 8)
-        self.settle_and_take = _call(schema, "settle_and_take", 23)
-        self.settle_publish_and_take = _call(schema, "settle_publish_and_take", 29)
-        self.extend = _call(schema, "extend", 9)
+        self.settle_and_take = _call(schema, "settle_and_take_after", 25)
+        self.settle_publish_and_take = _call(schema, "settle_publish_and_take_after", 31)
+        self.extend = _call(schema, "extend_after", 11)
         self.cancel_jobs = _call(schema, "cancel_jobs", 3)
         self.purge = _call(schema, "purge", 2)
         self.redrive_or_discard = _call(schema, "redrive_or_discard", 5)
@@ -49,7 +49,12 @@ class Statements:
             " %(priorities)s::int[], %(delays)s::float8[])"
         )
 
-        self.forget_requests = sql("DELETE FROM {s}.request WHERE token = ANY ($1)", 1)
+        self.forget_publishes = sql("DELETE FROM {s}.request WHERE token = ANY ($1)", 1)
+        self.forget_requests = sql(
+            "DELETE FROM {s}.request WHERE token = ANY ($1)"
+            " AND EXISTS (SELECT FROM {s}.request WHERE token = $2)",
+            2,
+        )
         self.declare = sql(
             "WITH made AS (INSERT INTO {s}.queue (name, kind) VALUES ($1, $2)"
             " ON CONFLICT (name) DO NOTHING RETURNING kind)"

@@ -89,7 +89,7 @@ def levels_of(names: Names, priority: int | None) -> DelayLevels:
 
 
 def all_levels(names: Names) -> tuple[DelayLevels, DelayLevels]:
-    """Return both all_levels of a queue."""
+    """Return the levels of a queue for both kinds of priority."""
     return DelayLevels(names, high=False), DelayLevels(names, high=True)
 
 

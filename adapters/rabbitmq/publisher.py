@@ -21,7 +21,7 @@ _STATUS = {SendState.CONFIRMED: PublishStatus.ACCEPTED, SendState.UNKNOWN: Publi
 """Of a message in another state it is known that it isn't in its queue."""
 _ERRORS = {
     SendState.REFUSED: "RabbitMQ refused to keep it: is its disk or a queue full?",
-    SendState.UNWRITABLE: "RabbitMQ has no room for its id, priority, history or body",
+    SendState.UNWRITABLE: "its id, priority, history or body is too long for AMQP, or out of range",
 }
 
 

@@ -4,7 +4,7 @@ import os
 import ssl as tls
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlencode
 
 from pika import ConnectionParameters, PlainCredentials, SSLOptions
 from pydantic import SecretStr
@@ -22,6 +22,7 @@ from ..shared.server_settings import (
     netloc,
     parsed_address,
     plain_password,
+    split_url,
 )
 
 _LONGEST_NAMESPACE = 96
@@ -168,13 +169,10 @@ def parsed_url(url: str) -> dict[str, Any]:
     Raises:
         InvalidInput: the URL can't be understood; the message doesn't repeat it.
     """
-    scheme, _, rest = url.partition("://")
-    encrypted = scheme == "amqps"
+    encrypted = url.lower().startswith("amqps:")
     try:
-        parts = urlsplit(f"//{rest}")
-        who, _, where = parts.netloc.rpartition("@")
-        username, _, password = map(unquote, who.partition(":"))
-        addresses = [parsed_address(each, _TLS_PORT if encrypted else _PORT) for each in where.split(",")]
+        parts = split_url(url)
+        addresses = [parsed_address(each, _TLS_PORT if encrypted else _PORT) for each in parts.addresses]
         query = {
             name: values[-1]
             for name, values in parse_qs(parts.query, strict_parsing=bool(parts.query)).items()
@@ -187,8 +185,8 @@ def parsed_url(url: str) -> dict[str, Any]:
     if unknown := sorted(query.keys() - set(_QUERY)):
         raise InvalidInput(f"a RabbitMQ URL takes no {', '.join(unknown)}; it takes {', '.join(_QUERY)}")
     return {
-        "username": username or "guest",
-        "password": password or "guest",
+        "username": parts.username or "guest",
+        "password": parts.password or "guest",
         "vhost": unquote(parts.path.removeprefix("/")) or "/",
         "namespace": query.get("namespace", "default"),
         "hosts": addresses,

@@ -117,7 +117,7 @@ class RedisClient(OrchestratorBackend):
             retry_timeout_s=retry_timeout_s,
             logger=self.logger,
         )
-        self._declared = DeclaredQueues(self._redis, QueueKeys(namespace, "").memory_id)
+        self._declared = DeclaredQueues(self._redis, namespace)
         self._redis.redeclare = self._declared.redeclare
         self._coordination = SharedCoordinationStore(self._redis, namespace)
         self._address = f"redis{'s' if ssl else ''}://{'' if sentinels else host}"
@@ -163,8 +163,7 @@ class RedisClient(OrchestratorBackend):
         )
 
     def declare(self, queue: Queue) -> None:
-        remote, arguments = self._queue(queue.name), [queue.kind, _LAYOUT]
-        kind, layout = remote.run(DECLARE, arguments)
+        kind, layout, now_us = self._queue(queue.name).run(DECLARE, [queue.kind, _LAYOUT])
         if as_text(kind) != queue.kind:
             raise kind_conflict(queue, as_text(kind))
         if as_text(layout or b"unknown") != _LAYOUT:
@@ -172,8 +171,7 @@ class RedisClient(OrchestratorBackend):
                 f"queue {queue.name!r} was made by another release: its layout is "
                 f"{as_text(layout or b'unknown')}, this one knows {_LAYOUT}"
             )
-        with remote.errors:
-            self._declared.add(remote.keys.of(DECLARE), arguments)
+        self._declared.add(queue.name, queue.kind, _LAYOUT, as_text(now_us))
 
     def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
         if not messages:
@@ -224,10 +222,10 @@ class RedisClient(OrchestratorBackend):
 
     def delete(self, queue: str) -> None:
         remote = self._queue(queue)
-        self._declared.remove(remote.keys.of(DECLARE))
+        self._declared.remove(queue)
         self._redis.unprotect_leases(remote.keys.of(PROTECT_LEASES))
         with operation(remote, DELETE) as run:
-            run([])
+            run([queue])
 
     def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         return list_dead_letters(self._queue(queue), limit=limit, offset=offset)

@@ -1,49 +1,53 @@
-"""The queues that a client declared, to declare them again in a server that lost its memory."""
+"""The queues that a client declared, to declare them again in a server that has older data, or none."""
 
-import secrets
-from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
 
-from .scripts import DECLARE, MEMORY_ID
-from .transport import Argument, RetryingConnection
+from ..shared.chunks import in_chunks
+from .keys import QueueKeys
+from .requests import CHUNK_JOBS
+from .scripts import DECLARE, REDECLARE
+from .transport import RetryingConnection
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """The keys of a declared queue, and what the script is told of it."""
+
+    keys: list[str]
+    arguments: tuple[str, str, str, str]
 
 
 class DeclaredQueues:
-    """Tells a queue that was deleted from a server that lost its memory, by a FLUSHALL or a restart.
+    """Tells a queue that was deleted from a server that lost it: by a flush, a restart or a failover.
 
-    A deleted queue stays deleted. In a server that lost its memory, all queues that this client declared are
-    declared again, empty. An id that is kept in the server's memory, and lost with it, tells the two apart.
+    The server remembers when a queue was deleted. A queue is missing from its data for another reason if no
+    deletion is remembered, or only one before the client declared it. Then the client's queues are declared
+    again, empty. A deleted queue stays deleted.
 
     Args:
         redis: The connection to the server.
-        memory_id: The key of that id.
+        namespace: The client's namespace.
     """
 
-    def __init__(self, redis: RetryingConnection, memory_id: str) -> None:
+    def __init__(self, redis: RetryingConnection, namespace: str) -> None:
         self._redis = redis
-        self._key = memory_id
-        self._memory_id: bytes | None = None
-        self._queues: dict[tuple[str, ...], Sequence[Argument]] = {}
+        self._namespace = namespace
+        self._queues: dict[str, _Declared] = {}
 
-    def add(self, keys: Sequence[str], arguments: Sequence[Argument]) -> None:
-        """Remember a queue that was declared, by the keys and arguments of the script."""
-        if self._memory_id is None:
-            self._memory_id = self._read_memory_id()
-        self._queues[tuple(keys)] = arguments
+    def add(self, queue: str, kind: str, layout: str, declared_us: str) -> None:
+        """Remember a queue that was declared, and when that was by the server's clock."""
+        keys = QueueKeys(self._namespace, queue).of(DECLARE)
+        self._queues[queue] = _Declared(keys, (queue, kind, layout, declared_us))
 
-    def remove(self, keys: Sequence[str]) -> None:
+    def remove(self, queue: str) -> None:
         """Forget a queue that this client is about to delete."""
-        self._queues.pop(tuple(keys), None)
+        self._queues.pop(queue, None)
 
     def redeclare(self) -> None:
-        """Declare all queues again, if the server has lost its memory."""
-        if self._memory_id is None:
-            return
-        memory_id = self._read_memory_id()
-        if memory_id != self._memory_id:
-            for keys, arguments in list(self._queues.items()):
-                self._redis.run(DECLARE, keys, arguments)
-            self._memory_id = memory_id  # last: other threads find their queues by then
-
-    def _read_memory_id(self) -> bytes:
-        memory_id: bytes = self._redis.run(MEMORY_ID, [self._key], [secrets.token_hex(8)])
-        return memory_id
+        """Declare the queues again that are missing and weren't deleted."""
+        deleted = QueueKeys(self._namespace, "").deleted
+        for chunk in in_chunks(list(self._queues.values()), CHUNK_JOBS):
+            keys = chain.from_iterable(queue.keys for queue in chunk)
+            arguments = chain.from_iterable(queue.arguments for queue in chunk)
+            self._redis.run(REDECLARE, [deleted, *keys], list(arguments))

@@ -35,19 +35,19 @@ class RedisEndedJobs(EndedJobs):
         self._script = script
         self._keys = keys
         self._stream = stream
-        self._note(run(script, ["", "0", str(_MARGIN_MS)]))
+        self._note(run(script, ["", "", str(_MARGIN_MS)]))
 
     def wait(self, timeout_s: float) -> Collection[str] | None:
-        arguments: list[Argument] = [self._last, self._announced, str(round(timeout_s * 1000) + _MARGIN_MS)]
+        arguments: list[Argument] = [self._last, self._since, str(round(timeout_s * 1000) + _MARGIN_MS)]
         call = (self._script, self._keys, arguments)
         _, answer = self._redis.wait([(self._stream, self._last)], timeout_s, call)
         ended = self._note(answer or self._run(self._script, arguments))
         return None if ended is None else [id_ for id_ in as_text(ended).split(",") if id_]
 
     def _note(self, answer: Sequence[bytes]) -> bytes | None:
-        newest, ended, announced = answer
+        newest, ended, since = answer
         self._last = as_text(newest)
-        self._announced = as_text(announced)
+        self._since = as_text(since)
         return ended
 
     def close(self) -> None:

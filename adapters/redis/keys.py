@@ -21,10 +21,11 @@ class QueueKeys:
         self.namespace, self.queue = namespace, queue
         self._prefix = prefix = f"mtj:{{{namespace}/{queue}}}"
         self.meta = f"{prefix}:meta"
-        """Hash: kind, layout, place (the last given, but on a fifo), deaths, rwait (until when, ms).
+        """Hash: kind, layout, place (the last given, but on a fifo), deaths.
 
-        And asked, how many jobs are asked to be cancelled; and what ``protect_leases.lua`` sets: server (its
-        run id), stand (until when no lease ends, ms).
+        Of those who wait for results, rwait and rsince: until when, and since when without a break, somebody
+        does (ms). And asked, how many jobs are asked to be cancelled; and what ``protect_leases.lua`` sets:
+        server (its run id), stand (until when no lease ends, ms).
         """
         self.body = f"{prefix}:body"
         """Hash: id -> envelope, of every job that is live or dead."""
@@ -60,8 +61,8 @@ class QueueKeys:
         """Stream of the last wake-ups for those who wait for results: each has the ids of jobs that ended."""
         self.progress = f"{prefix}:progress"
         """Hash: id -> JSON [done, total], of jobs in flight that told how far they are. Expires."""
-        self.memory_id = f"mtj:{{{namespace}/}}:memory-id"
-        """String, one for the whole namespace: a random id that is lost with the server's memory."""
+        self.deleted = f"mtj:{{{namespace}/}}:deleted"
+        """Sorted set, one for the namespace: name of a queue -> when it was deleted, µs; the last 1,000."""
 
     def last(self, sender: str) -> str:
         """String: number|answer of the last request of one publisher, consumer or operation. Expires."""

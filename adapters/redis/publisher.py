@@ -2,7 +2,8 @@
 
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 
@@ -24,19 +25,31 @@ _make_outcome: Callable[[tuple[str, PublishStatus, None, None, None]], PublishOu
 """A third of what ``PublishOutcome(...)`` costs."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _LateAnswer:
+    """A request that was answered UNKNOWN, and was carried out."""
+
+    requests: NumberedRequests[tuple[str, ...]]
+    """The sender's; that was its last, so that the server keeps the answer."""
+    number: int
+    """The request's."""
+    until: float
+    """When it stops to matter."""
+
+
 class Publisher:
     """Publishes into one queue, one request after the other.
 
     A request that was never answered is answered UNKNOWN. The next publish looks up what became of it; an id
-    that turns out to be in the queue is then a DUPLICATE (PUB-5).
+    that turns out to be in the queue is then a DUPLICATE (PUB-5), unless the server lost it since.
     """
 
     def __init__(self, queue: RemoteQueue) -> None:
         self._queue = queue
         self._redis = queue.redis
-        self._requests = NumberedRequests[tuple[str, ...]](queue, PUBLISH, secrets.token_hex(8))
-        self._confirmed_late: dict[str, float] = {}
-        """Ids that were answered UNKNOWN and are in the queue, each with when that stops to matter."""
+        self._requests = self._new_sender()
+        self._confirmed_late: dict[str, _LateAnswer] = {}
+        """What tells of ids that were answered UNKNOWN that they are in the queue."""
         self._lock = threading.RLock()
         self._is_busy = False
 
@@ -66,6 +79,9 @@ class Publisher:
     def close(self) -> None:
         """Remove what the server remembers of this publisher."""
         self._requests.end()
+
+    def _new_sender(self) -> NumberedRequests[tuple[str, ...]]:
+        return NumberedRequests(self._queue, PUBLISH, secrets.token_hex(8))
 
     def _wait_for_turn(self) -> float:
         """Take the lock, and return how many seconds are left then to keep trying."""
@@ -102,14 +118,14 @@ class Publisher:
     def _publish_chunk(
         self, messages: Sequence[Message], retry_timeout_s: float | None
     ) -> list[PublishOutcome]:
-        if self._requests.unanswered is not None:
-            try:
-                self._resolve_unanswered(retry_timeout_s)
-            except ServerUnreachable as out:
-                return self._answer_unsent(messages, out)
-        if self._confirmed_late:
-            return self._publish_unconfirmed(messages, retry_timeout_s)
-        return self._send(messages, retry_timeout_s)
+        if self._requests.unanswered is None and not self._confirmed_late:
+            return self._send(messages, retry_timeout_s)
+        try:
+            self._resolve_unanswered(retry_timeout_s)
+            known = self._find_confirmed(messages, retry_timeout_s)
+        except ServerUnreachable as out:
+            return self._answer_unsent(messages, out)
+        return self._publish_unconfirmed(messages, known, retry_timeout_s)
 
     def _send(self, messages: Sequence[Message], retry_timeout_s: float | None) -> list[PublishOutcome]:
         ids, bodies, priorities, delays_s = zip(
@@ -136,20 +152,37 @@ class Publisher:
 
     def _resolve_unanswered(self, retry_timeout_s: float | None) -> None:
         """Find out what became of the unanswered request, before another takes its place."""
-        request = self._requests.unanswered
+        sender = self._requests
+        request = sender.unanswered
         if request is not None:
-            answer = self._requests.look_up(request, retry_timeout_s=retry_timeout_s)
+            answer = sender.look_up(request.number, retry_timeout_s=retry_timeout_s)
             if answer is not None:
-                until = monotonic() + _RETRIED_S
+                late = _LateAnswer(sender, request.number, monotonic() + _RETRIED_S)
                 for id_, letter in zip(request.content, answer, strict=True):
                     if letter == ord("a"):
-                        self._confirmed_late[id_] = until
-            self._requests.unanswered = None
+                        self._confirmed_late[id_] = late
+                self._requests = self._new_sender()  # or the next request would replace the answer
+            sender.unanswered = None
+
+    def _find_confirmed(self, messages: Sequence[Message], retry_timeout_s: float | None) -> set[str]:
+        """Return the ids that were answered UNKNOWN and are in the queue, or were.
+
+        The server is asked once more: if it came back with older data, it hasn't them any more.
+        """
+        now = monotonic()
+        self._confirmed_late = {id_: late for id_, late in self._confirmed_late.items() if late.until > now}
+        ids = {message.id for message in messages}
+        for late in {self._confirmed_late[id_] for id_ in ids & self._confirmed_late.keys()}:
+            if late.requests.look_up(late.number, retry_timeout_s=retry_timeout_s) is None:
+                self._confirmed_late = {
+                    id_: each for id_, each in self._confirmed_late.items() if each is not late
+                }
+        return ids & self._confirmed_late.keys()
 
     def _answer_unsent(self, messages: Sequence[Message], out: ServerUnreachable) -> list[PublishOutcome]:
-        """Answer for messages that weren't sent now; the unanswered request may have held some of them."""
+        """Answer for messages that weren't sent now; earlier requests may have held some of them."""
         request = self._requests.unanswered
-        open_ids = set(request.content if request is not None else ())
+        open_ids = {*(request.content if request is not None else ()), *self._confirmed_late}
         error = self._redis.unavailable(out)
         if open_ids.isdisjoint(message.id for message in messages):
             raise error from out.error
@@ -160,12 +193,9 @@ class Publisher:
         ]
 
     def _publish_unconfirmed(
-        self, messages: Sequence[Message], retry_timeout_s: float | None
+        self, messages: Sequence[Message], known: Collection[str], retry_timeout_s: float | None
     ) -> list[PublishOutcome]:
-        """Publish what isn't in the queue already though it was answered UNKNOWN."""
-        now = monotonic()
-        self._confirmed_late = {id_: until for id_, until in self._confirmed_late.items() if until > now}
-        known = {message.id for message in messages} & self._confirmed_late.keys()
+        """Publish all but ``known``, which is in the queue already though it was answered UNKNOWN."""
         fresh = [message for message in messages if message.id not in known]
         answers = iter(self._send(fresh, retry_timeout_s) if fresh else [])
         for id_ in known:  # answered now; the next publish of such an id is a new one

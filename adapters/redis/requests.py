@@ -12,7 +12,7 @@ from ...domain.errors import JobsError
 from ..shared.error_messages import not_declared
 from .errors import QueueDamaged, RefusedByServer, ServerUnreachable
 from .keys import QueueKeys
-from .scripts import Script
+from .scripts import FIND_ANSWER, Script
 from .transport import Argument, Call, RetryingConnection
 
 CHUNK_JOBS = 500
@@ -114,6 +114,8 @@ class NumberedRequests(Generic[ContentT]):
         self._script = script
         self._keys = queue.keys.of(script, sender)
         self._record = queue.keys.last(sender)
+        self._sender = sender
+        self._queue = queue.keys
         self._last_number = 0
         self.unanswered: Request[ContentT] | None = None
 
@@ -132,11 +134,15 @@ class NumberedRequests(Generic[ContentT]):
         if request.number == self._last_number:
             self.unanswered = request
 
-    def look_up(self, request: Request[ContentT], *, retry_timeout_s: float | None = None) -> bytes | None:
-        """Return the answer of a request if it was carried out, without sending it again."""
-        record: bytes = self._redis.command("GET", self._record, retry_timeout_s=retry_timeout_s) or b""
-        number, _, answer = record.partition(b"|")
-        return answer if number == b"%d" % request.number else None
+    def look_up(self, number: int, *, retry_timeout_s: float | None = None) -> bytes | None:
+        """Return the answer of a request if it was carried out, without sending it again.
+
+        None as well if the queue was deleted since.
+        """
+        keys = self._queue.of(FIND_ANSWER, self._sender)
+        arguments = [str(number), str(KEEP_ANSWER_MS), self._queue.queue]
+        answer: bytes | None = self._redis.run(FIND_ANSWER, keys, arguments, retry_timeout_s=retry_timeout_s)
+        return answer
 
     def end(self, *more_keys: str) -> None:
         """Remove the server's record of them, with more keys of the sender; if that fails, they expire."""

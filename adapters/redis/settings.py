@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
-from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlencode
 
 from pydantic import SecretStr
 
@@ -23,6 +23,7 @@ from ..shared.server_settings import (
     netloc,
     parsed_address,
     plain_password,
+    split_url,
 )
 from .transport import RetryingConnection, make_connections, make_sentinel
 
@@ -165,17 +166,15 @@ def parsed_url(url: str) -> UrlSettings:
     Raises:
         InvalidInput: it can't be understood.
     """
-    scheme, _, rest = url.partition("://")
+    scheme = url.partition("://")[0].lower()
     by_sentinel = scheme == "redis+sentinel"
     try:
-        parts = urlsplit(f"//{rest}")
-        who, _, where = parts.netloc.rpartition("@")
-        username, _, password = map(unquote, who.partition(":"))
+        parts = split_url(url)
         path = parts.path.strip("/").split("/")
         service = unquote(path.pop(0)) if by_sentinel else ""
         (database,) = path or [""]
         db = int(database or 0)
-        addresses = [parsed_address(each, 26379 if by_sentinel else 6379) for each in where.split(",")]
+        addresses = [parsed_address(each, 26379 if by_sentinel else 6379) for each in parts.addresses]
         if by_sentinel == (service == "") or (len(addresses) > 1 and not by_sentinel):
             raise ValueError
     except ValueError:  # whose message may show the password
@@ -197,8 +196,8 @@ def parsed_url(url: str) -> UrlSettings:
         host=host,
         port=port,
         db=db,
-        username=username or None,
-        password=password or None,
+        username=parts.username or None,
+        password=parts.password or None,
         namespace=namespace,
         ssl=scheme == "rediss",
         ssl_ca_certs=ca_certs,

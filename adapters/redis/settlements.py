@@ -1,4 +1,7 @@
-"""Settlements on their way to the server and back."""
+"""Settlements on their way to the server and back.
+
+ALREADY is remembered in the consumer's memory, by :mod:`..shared.receipts`.
+"""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 

@@ -13,13 +13,14 @@ def not_declared(queue: str) -> QueueNotFound:
 def kind_conflict(queue: Queue, found: str) -> QueueConflict:
     """Return the error for a queue that exists with another kind than ``queue`` has."""
     return QueueConflict(
-        f"queue {queue.name!r} exists as {found}, not {queue.kind}: declare it as it is, or delete it first"
+        f"queue {queue.name!r} already has the type {found}, not {queue.kind}: register it with "
+        f'queue_type="{found}", or delete the queue first'
     )
 
 
 def client_closed(owner: str) -> Closed:
     """Return the error for a call of a client, or of something else, that was closed."""
-    return Closed(f"this {owner} is closed; make another, or call this before it is closed")
+    return Closed(f"this {owner} is closed: create a new one, or make the call before close()")
 
 
 def consumer_closed(queue: str) -> Closed:

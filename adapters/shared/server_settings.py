@@ -3,10 +3,12 @@
 No message shows a password (SEC-3).
 """
 
+import re
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from typing import NamedTuple
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import SecretStr
 
@@ -15,6 +17,8 @@ from ...domain.errors import InvalidInput
 
 Address = tuple[str, int]
 """A host and a port."""
+_AUTHORITY = re.compile(r"[^/?#]*")
+"""What stands before a URL's path."""
 
 
 def check_address(what: str, host: object, port: object) -> None:
@@ -96,6 +100,33 @@ def plain_password(what: str, password: object) -> str | None:
     if password is None or isinstance(password, str):
         return password
     raise InvalidInput(f"{what}: must be a text or a SecretStr, not {type(password).__name__}")
+
+
+class ServerURL(NamedTuple):
+    """The parts of a URL: user and password as they are, or empty, and the rest as it is written."""
+
+    username: str
+    password: str
+    addresses: list[str]
+    path: str
+    query: str
+
+
+def split_url(url: str) -> ServerURL:
+    """Split ``scheme://[user[:password]@]host[:port][,host[:port]…][/path][?query]``.
+
+    The hosts are told apart here: newer releases of Python refuse a URL in which an address in brackets
+    follows another host.
+
+    Raises:
+        ValueError: it is no URL; the message may show the password.
+    """
+    rest = url.partition("://")[2]
+    authority = _AUTHORITY.match(rest)[0]  # type: ignore[index]  # it matches any text
+    parts = urlsplit(f"//host{rest[len(authority) :]}")
+    who, _, where = authority.rpartition("@")
+    username, _, password = map(unquote, who.partition(":"))
+    return ServerURL(username, password, where.split(","), parts.path, parts.query)
 
 
 def parsed_address(text: str, default_port: int) -> Address:

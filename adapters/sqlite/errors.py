@@ -38,8 +38,8 @@ def translated(error: sqlite3.Error, path: Path) -> BackendError:
     code = _code(error)
     if code in _BUSY:
         return BackendUnavailable(
-            f"{path} was kept busy by others for longer than retry_timeout_s: does one of them hang in a "
-            "transaction?"
+            f"another process or thread kept {path} locked for longer than retry_timeout_s: end it if it "
+            f"hangs in a transaction; fuser '{path}' shows the processes"
         )
     if code in _DENIED:
         return AccessDenied(

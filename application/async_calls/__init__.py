@@ -1,1 +1,1 @@
-"""What lets event loops call what blocks: a few threads, and the ways there and back."""
+"""How ``AsyncOrchestrator`` calls what blocks: a few threads, and the ways there and back."""

@@ -54,7 +54,7 @@ class AsyncSchedules:
         await self._call(lambda orchestrator: orchestrator.schedules.remove(name))
 
 
-class AsyncScheduling(ABC):
+class AsyncScheduleAdmin(ABC):
     """The base of :class:`AsyncOrchestrator`: its methods for periodic jobs."""
 
     @abstractmethod

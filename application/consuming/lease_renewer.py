@@ -10,7 +10,8 @@ from ...domain.errors import JobsError
 from .in_flight import InFlight
 
 _EXTENDED_AFTER = 1 / 3
-"""The part of a lease's time after which it is extended (LSE-3)."""
+"""The part of a lease after which it is extended (LSE-3), as places are in ``limits/places.py``. The adapters
+of Redis and PostgreSQL protect leases after outages that were longer than this part."""
 SLOW_S = 1.0
 """A job that has run for as long counts as slow; also the longest pause between two looks at the leases."""
 

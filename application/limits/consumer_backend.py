@@ -81,7 +81,7 @@ class LimitedConsumerBackend(ConsumerDecorator):
         """When to look for jobs that may run behind those that wait."""
         runs = all(each.runs_when_away for each in (places, turns) if each is not None)
         self._outage = StoreOutage(clock, logger, runs_jobs=runs)
-        self._left = None if places is None else ReturnedPlaces(places, self._outage)
+        self._returned = None if places is None else ReturnedPlaces(places, self._outage)
         self._is_closed = False
 
     @property
@@ -112,7 +112,8 @@ class LimitedConsumerBackend(ConsumerDecorator):
         try:
             answer = self._settle(settlements, room)
         except BaseException:
-            self._leave(spare.rest() if spare else [])
+            if spare is not None:
+                spare.leave_rest()
             raise
         ready = self._hold(answer.deliveries, spare)
         if take and not ready:
@@ -125,6 +126,7 @@ class LimitedConsumerBackend(ConsumerDecorator):
         self._renew_held()
         jobs = self._held.all()
         if not jobs:
+            self._leave()
             return []
         self._ask_for_places(jobs)
         jobs = [job for job in jobs if job.has_place]
@@ -141,8 +143,9 @@ class LimitedConsumerBackend(ConsumerDecorator):
         fresh = [job for job in waiting if job.asked_s is None]
         self._leave()
         if self._outage.is_on:
-            for job in waiting:
-                job.has_place = places.runs_when_away
+            for job in jobs:
+                if not job.has_place or places.ends_before_lease(job):
+                    job.has_place = places.runs_when_away
             return
         looks_again = self._asking.is_over
         try:
@@ -220,6 +223,8 @@ class LimitedConsumerBackend(ConsumerDecorator):
             moments += [job.turn_s for job in jobs if job.turn_s is not None]
         elif self._turns is not None and self._turns.closed_s:
             moments = [now + self._turns.closed_s]
+        if self._returned is not None and self._returned.are_left:
+            moments.append(max(now + _LONGEST_ASK_S, self._outage.until_s))
         return max(0.0, min(moments) - now)
 
     def _room(self, max_jobs: int) -> int:
@@ -242,30 +247,27 @@ class LimitedConsumerBackend(ConsumerDecorator):
 
     def _may_look_behind(self) -> bool:
         """Whether to look for a job that may run behind those that wait."""
-        is_futile = self._places is None or self._places.has_one_line
+        is_futile = self._places is None or self._places.keys.are_one  # none can overtake another
         return self._looking.is_over and not (is_futile or self._outage.is_on)
 
     def _hold(self, deliveries: Sequence[Delivery], spare: SparePlaces | None = None) -> list[Delivery]:
         """Hold jobs until they may run; return those that may at once, as they have got spare places."""
-        now, places = self._clock(), self._places
-        keys: list[str | None] = []
-        if places is not None and spare is not None:
-            keys = places.keys_of(deliveries)
-            left = spare.take_out_unusable(keys)
-            if not self._held and self._turns is None:
-                passed_on = spare.pass_on(deliveries, keys)
-                if passed_on is not None and self._running is not None:
-                    self._running.add(passed_on)
-                    self._leave([*left, *spare.rest()])
-                    return list(deliveries)
+        now, places, running = self._clock(), self._places, self._running
+        keys = [] if places is None else places.keys.of(deliveries)
+        if spare is not None:
+            spare.fit(deliveries, keys)
+            if spare.suffice and running is not None and not self._held and self._turns is None:
+                running.add(spare.pass_on(deliveries, keys))
+                spare.leave_rest()
+                return list(deliveries)
         jobs = [HeldJob(delivery, now) for delivery in deliveries]
-        if places is not None and spare is not None:
+        if spare is not None:
             spare.give(jobs, keys)
-            self._leave([*left, *spare.rest()])
+            spare.leave_rest()
         elif places is not None:
-            for job in jobs:
-                job.place = places.place_of(job.delivery)
-                job.has_place = job.place is None
+            for job, key in zip(jobs, keys, strict=True):
+                job.place = None if key is None else places.own(job.delivery, key)
+                job.has_place = key is None
         self._held.add(jobs)
         return []
 
@@ -277,16 +279,17 @@ class LimitedConsumerBackend(ConsumerDecorator):
         Returns:
             Those that aren't given back, as they may be passed on.
         """
-        places, running = self._places, self._running
-        if places is None or running is None or not settlements:
+        places, running, returned = self._places, self._running, self._returned
+        if places is None or running is None or returned is None or not settlements:
             return None
-        ended, delayed = running.end(settlements)
+        ended, delayed, kept = running.end(settlements)
+        self._shorten(kept)
         if not (ended or delayed):
             return None
         spare = None
         passes_on = passes_on and places.may_pass_on and not self._outage.is_on
         if passes_on and all(job.has_place for job in self._held.all()):
-            spare = SparePlaces(places, self._outage, ended)
+            spare = SparePlaces(places, returned, self._outage, ended)
             ended = spare.to_leave
         self._leave(ended, delayed)
         if self._held:
@@ -295,15 +298,25 @@ class LimitedConsumerBackend(ConsumerDecorator):
         return spare
 
     def _leave(self, ended: Sequence[Place] = (), delayed: Sequence[Place] = ()) -> None:
-        if self._left is not None:
-            self._left.leave(ended, delayed)
+        if self._returned is not None:
+            self._returned.leave(ended, delayed)
+
+    def _shorten(self, kept: list[Place]) -> None:
+        if self._places is None or not kept or self._outage.is_on:
+            return
+        try:
+            self._places.shorten(kept)
+        except BackendUnavailable as error:
+            self._outage.begin(error)
 
     def _release(self, releases: list[Release]) -> None:
         """Release held jobs; what fails is sent again with the next settlements."""
         jobs = self._held.take([each.receipt for each in releases])
         self._releases.add(releases)
         if self._running is not None:
-            self._leave(self._running.release(jobs))
+            left, kept = self._running.release(jobs)
+            self._leave(left)
+            self._shorten(kept)
         self._settle([], 0)
 
     def _settle(self, settlements: Sequence[Settlement], take: int) -> Settled:

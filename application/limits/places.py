@@ -1,20 +1,24 @@
-"""The places of a concurrency limit, for the jobs of one consumer."""
+"""The places of a concurrency limit, for the jobs of one consumer.
+
+The coordination store decides who gets a place: its ``take_places`` compares the count with the limit, in
+``coordination.py`` of each adapter, and there in a script of Redis or a function of PostgreSQL.
+:meth:`Limit.key_of` decides which jobs are counted together. This module decides when to ask, and for which
+holder.
+"""
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from hashlib import sha256
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import count
 from math import inf
 from typing import Any
 
 from ...domain import JobSchema
-from ...domain.envelope import decode_payload
 from ...domain.errors import BackendUnavailable
-from ...domain.throttles import Limit
+from ...domain.limits import Limit
 from ...ports import CoordinationStore, Delivery, Place
-from ..signals.graceful_stop import asks_to_stop
 from .held_job import HeldJob
+from .keys import Keys
 
 _OUTLASTS = 1.1
 """How much longer a place lasts than a lease: a job must not go to another while its place is free."""
@@ -22,10 +26,8 @@ _WAITS_S = 5.0
 """For how long a job that waits keeps its position in line, unless it asks again."""
 _CONTENDED_S = 1.0
 """For how long places count as scarce after a job had to wait for one."""
-_LONGEST_FIELDS = 100
-"""Longer names of fields stand in keys as their hash: a key has 512 characters at most."""
 _REFRESHED_AFTER = 1 / 3
-"""The part of its time after which a place, or a position in line, is extended."""
+"""The part of its time after which a place, or a position in line, is extended, as leases are."""
 _CHECKED_S = 0.05
 """For how long a limit counts as not reached after the store had one more place."""
 _CHECK_S = 0.001
@@ -72,14 +74,9 @@ class Places:
         clock: Callable[[], float],
     ) -> None:
         self._store = store
-        self._schema = schema
         self._limit = limit
-        self._max_body_bytes = max_body_bytes
         self._clock = clock
-        fields = ",".join(limit.fields)
-        if len(fields) > _LONGEST_FIELDS:
-            fields = sha256(fields.encode()).hexdigest()
-        self._prefix = f"limits/{queue}/{fields}/"
+        self.keys = Keys(queue, schema, limit, max_body_bytes=max_body_bytes)
         self._lasts_s = lease_s * _OUTLASTS
         self._passed_on_for_s = self._lasts_s - lease_s
         self._token = secrets.token_hex(8)
@@ -92,8 +89,6 @@ class Places:
         self._contended_s = -inf
         """When a request was last refused in part."""
         self._extended_s = clock()
-        self.has_one_line = not limit.fields
-        """Whether all jobs wait for the same, so that none can overtake another."""
         self.runs_when_away = limit.when_store_is_away == "run"
         """Whether jobs run uncounted while the store is away."""
 
@@ -102,28 +97,8 @@ class Places:
         """Whether some job had to wait lately: then no place is to be taken before it is needed."""
         return self._clock() - self._contended_s < _CONTENDED_S
 
-    def place_of(self, delivery: Delivery) -> Place | None:
-        """Return what a job must have to run; None for a body that is no job, and which no handler gets."""
-        (key,) = self.keys_of([delivery])
-        return None if key is None else self._own(delivery, key)
-
-    def keys_of(self, deliveries: Sequence[Delivery]) -> list[str | None]:
-        """Return the key of each job; None for a body that is no job."""
-        if self.has_one_line:
-            return [self._prefix] * len(deliveries)
-        prefix, key_of = self._prefix, self._limit.key_of
-        schema, max_bytes = self._schema, self._max_body_bytes
-        keys: list[str | None] = []
-        for delivery in deliveries:
-            try:
-                keys.append(prefix + key_of(decode_payload(delivery.body, schema, max_bytes=max_bytes)))
-            except BaseException as error:  # a validator of the user's model may raise anything
-                if asks_to_stop(error):
-                    raise
-                keys.append(None)
-        return keys
-
-    def _own(self, delivery: Delivery, key: str) -> Place:
+    def own(self, delivery: Delivery, key: str) -> Place:
+        """Return what a job of this key must have to run, in the job's own name."""
         return Place(key, self._limit.count, f"{delivery.id}/{delivery.attempt}/{delivery.crashes}")
 
     # -- passing on -------------------------------------------------------------------------------
@@ -158,9 +133,45 @@ class Places:
         self._checked_s = checked_s
         return [key for key in due if key not in checked_s]
 
-    def new(self, key: str) -> ConsumerPlace:
-        """Return a place to ask for, which may be passed on."""
-        return ConsumerPlace(key, self._limit.count, f"{self._token}/{next(self._numbers)}")
+    def more(self, needed: Mapping[str, int]) -> list[ConsumerPlace]:
+        """Return places to ask for, which may be passed on; of no key more than there can be.
+
+        Args:
+            needed: How many, by key.
+        """
+        limit, token, numbers = self._limit.count, self._token, self._numbers
+        return [
+            ConsumerPlace(key, limit, f"{token}/{next(numbers)}")
+            for key, count in needed.items()
+            for _ in range(min(count, limit))
+        ]
+
+    def take(self, places: Sequence[ConsumerPlace]) -> list[bool]:
+        """Ask for places, and return which of them the store gave; the others wait in line.
+
+        Raises:
+            BackendUnavailable: the store is away. It may have given them.
+        """
+        now = self._clock()
+        has = self._store.take_places(places, ttl_s=self._lasts_s)
+        _note_taken(places, has, now)
+        if not all(has):
+            self._contended_s = self._clock()
+        return has
+
+    # -- keeping ------------------------------------------------------------------------------------
+
+    def ends_before_lease(self, job: HeldJob) -> bool:
+        """Whether the place of a held job ends before its lease, so that the job must not start with it."""
+        return job.asked_s is not None and job.asked_s + self._passed_on_for_s < job.renewed_s
+
+    def shorten(self, places: Sequence[Place]) -> None:
+        """Have places of released jobs end soon, as perhaps nobody has room for these jobs (ADR 72).
+
+        Raises:
+            BackendUnavailable: the store is away. They end later by themselves.
+        """
+        self._store.take_places(places, ttl_s=self._waits_s)
 
     # -- asking -----------------------------------------------------------------------------------
 
@@ -255,13 +266,13 @@ class Places:
 
     def _ask_in_their_own_names(self, jobs: list[HeldJob]) -> list[HeldJob]:
         """Have jobs that must wait do so in their own names, so that their positions go where they go."""
-        theirs = [job for job in jobs if isinstance(job.place, ConsumerPlace)]
+        theirs = [(job, job.place) for job in jobs if isinstance(job.place, ConsumerPlace)]
         if not theirs:
             return []
-        self.leave([job.place for job in theirs if job.place is not None])
-        for job in theirs:
-            job.place = self.place_of(job.delivery)
-        return self._grant(theirs, self._waits_s)
+        self.leave([place for _, place in theirs])
+        for job, place in theirs:
+            job.place = self.own(job.delivery, place.key)
+        return self._grant([job for job, _ in theirs], self._waits_s)
 
     def _grant(self, jobs: list[HeldJob], ttl_s: float) -> list[HeldJob]:
         places, now = [job.place for job in jobs if job.place is not None], self._clock()

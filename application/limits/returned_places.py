@@ -27,6 +27,11 @@ class ReturnedPlaces:
         self._later: list[Place] = []
         """Those that weren't given back while the store was away."""
 
+    @property
+    def are_left(self) -> bool:
+        """Whether there are some that are still to be given back."""
+        return bool(self._later)
+
     def leave(self, ended: Sequence[Place] = (), delayed: Sequence[Place] = ()) -> None:
         """Give back places, and those that were not while the store was away.
 
@@ -46,3 +51,5 @@ class ReturnedPlaces:
             self._outage.begin(error)
             with self._lock:
                 self._later = [*later, *self._later][-_MOST:]
+        else:
+            self._outage.end()

@@ -33,25 +33,33 @@ class RunningPlaces:
         with self._lock:
             self._by_receipt.update(places)
 
-    def release(self, jobs: Iterable[HeldJob]) -> list[Place]:
-        """Note what stays with jobs that are about to be released, and return the places that don't."""
+    def release(self, jobs: Iterable[HeldJob]) -> tuple[list[Place], list[Place]]:
+        """Note what stays with jobs that are about to be released.
+
+        Returns:
+            The places that don't stay with their jobs, and those that do.
+        """
         leave: list[Place] = []
+        kept: list[Place] = []
         with self._lock:
             for job in jobs:
                 if isinstance(job.place, ConsumerPlace):
                     leave.append(job.place)
                 elif job.place is not None:
                     self._kept[job.receipt] = job.place
-        return leave
+                    kept.append(job.place)
+        return leave, kept
 
-    def end(self, settlements: Sequence[Settlement]) -> tuple[list[Place], list[Place]]:
+    def end(self, settlements: Sequence[Settlement]) -> tuple[list[Place], list[Place], list[Place]]:
         """Forget the places of jobs that are about to be settled.
 
         Returns:
-            The places of those that end, and of those that come again after a delay.
+            The places of those that end, of those that come again after a delay, and of those that come again
+            at once and keep theirs.
         """
         ended: list[Place] = []
         delayed: list[Place] = []
+        kept: list[Place] = []
         with self._lock:
             for settlement in settlements:
                 place = self._by_receipt.pop(settlement.receipt, None)
@@ -63,7 +71,8 @@ class RunningPlaces:
                     delayed.append(place)
                 else:
                     self._kept[settlement.receipt] = place
-        return ended, delayed
+                    kept.append(place)
+        return ended, delayed, kept
 
     def cancelled(self, settlements: Sequence[Settlement], outcomes: Sequence[SettleOutcome]) -> list[Place]:
         """Return the places that stayed with jobs which the broker ended, as they were to be cancelled."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from math import ceil, inf
 
-from ...domain.throttles import Rate
+from ...domain.limits import Rate
 from ...ports import CoordinationStore
 from .held_job import HeldJob
 

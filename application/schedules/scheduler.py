@@ -18,7 +18,7 @@ from ..guarded_publish import publish_guarded
 from .record import PREFIX, Schedule, decode, encode, make_message, moment
 
 if TYPE_CHECKING:
-    from ..scheduling import Scheduling
+    from .admin import ScheduleAdmin
 
 _CLOSE_S = 5.0
 _CATCH_UP_S = 0.5
@@ -50,7 +50,7 @@ class Scheduler:
     """
 
     def __init__(
-        self, orchestrator: "Scheduling", *, logger: logging.Logger = _LOGGER, poll_s: float = 1.0
+        self, orchestrator: "ScheduleAdmin", *, logger: logging.Logger = _LOGGER, poll_s: float = 1.0
     ) -> None:
         if not isinstance(getattr(orchestrator, "backend", None), OrchestratorBackend):
             raise InvalidInput(

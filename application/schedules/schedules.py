@@ -17,7 +17,7 @@ from ..registry import QueueRef
 from .record import MAX_RECORD_BYTES, PREFIX, Schedule, decode, encode, key_of, make_message, moment
 
 if TYPE_CHECKING:
-    from ..scheduling import Scheduling
+    from .admin import ScheduleAdmin
 
 _BY_WHOM = "; mindtrace-jobs scheduler publishes it, or a worker with --schedules"
 
@@ -29,7 +29,7 @@ class Schedules:
     method may raise ``BackendUnavailable`` when the store can't be reached.
     """
 
-    def __init__(self, orchestrator: "Scheduling") -> None:
+    def __init__(self, orchestrator: "ScheduleAdmin") -> None:
         orchestrator.backend.capabilities.require_coordination("schedules need")
         self._orchestrator = orchestrator
 

@@ -4,9 +4,6 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
-from ...domain import JobSchema
-from ...domain.unique import digest
-
 REPLACED_BY = b"replaced by "
 """What the stored result of a replaced job begins with, before the id of the newer one. It isn't JSON."""
 
@@ -50,26 +47,3 @@ class UniqueRecord(NamedTuple):
             fields.get("delay_s", 0.0),
             None if replaced is None else Replaced(*replaced),
         )
-
-
-def prefix_of(queue: str) -> str:
-    """Return what the keys of a queue's records begin with."""
-    return f"unique/{queue}/"
-
-
-def prefix_of_marks(queue: str) -> str:
-    """Return what the keys of a queue's marks begin with."""
-    return f"replaced/{queue}/"
-
-
-def key_of(queue: str, schema: JobSchema[Any, Any], body: bytes) -> str:
-    """Return the key of a job's record, from its encoded payload."""
-    return f"{prefix_of(queue)}{digest(from_json(body)['payload'], schema.unique_names)}"
-
-
-def mark_of(key: str, job_id: str) -> str:
-    """Return the key of the mark of a job that was replaced, from the key of its record.
-
-    The value of the mark is the id of the job that took its place.
-    """
-    return f"replaced/{key.removeprefix('unique/')}/{job_id}"

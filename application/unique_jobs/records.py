@@ -18,7 +18,8 @@ from ...ports import (
     Record,
 )
 from ..guarded_publish import claim_of
-from .record import Replaced, UniqueRecord, key_of, mark_of, prefix_of, prefix_of_marks
+from .keys import key_of, mark_of, prefix_of, prefix_of_marks
+from .record import Replaced, UniqueRecord
 
 _DAY_S = 86_400.0
 _KEPT_S = 7 * _DAY_S

@@ -46,8 +46,11 @@ class HealthFile:
 
     def write(self, moment_s: float) -> None:
         """Say that all was well at ``moment_s``, in seconds since 1970."""
-        self.path.touch()
-        os.utime(self.path, (moment_s, moment_s))
+        try:
+            os.utime(self.path, (moment_s, moment_s))
+        except FileNotFoundError:  # only then: for a moment the file says that all is well now
+            self.path.touch()
+            os.utime(self.path, (moment_s, moment_s))
 
     def read(self) -> float | None:
         """When all was well, in seconds since 1970; None where that was never said."""

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Protocol
 
 from ...domain import RetryPolicy
-from ..signals.queue import AT_ONCE, STOP, SignalQueue
+from ..signals.signal_queue import AT_ONCE, STOP, SignalQueue
 
 _BACKOFF = RetryPolicy(base_delay_s=1.0, max_delay_s=60.0)
 _LIVED_S = 60.0
@@ -77,7 +77,7 @@ class Supervisor:
         logger: Where it tells what it does.
         hopeless: Whether a process that never began to work, and ended with this exit code, would only end so
             again.
-        on_tick: Called about once a second.
+        on_tick: Called about once a second, and once all processes have ended.
     """
 
     def __init__(
@@ -114,6 +114,7 @@ class Supervisor:
         """
         while True:
             self._reap()
+            self._on_tick()  # also once all have ended, as they may have done within one tick
             if self._stopping and not self._running():
                 return self._exit_code
             if all(slot.finished for slot in self._slots):
@@ -123,7 +124,6 @@ class Supervisor:
             else:
                 self._start_the_due()
                 self._go_on_reloading()
-            self._on_tick()
             for number in self._signal_queue.wait(self._next_s() - monotonic()):
                 if number in STOP:
                     self._on_stop(signal.Signals(number).name)

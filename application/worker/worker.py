@@ -15,7 +15,7 @@ from ..batch_consumer import BatchConsumer
 from ..consumer import Consumer
 from ..handler_errors import try_to_log
 from ..orchestrator import Orchestrator
-from ..signals.queue import AT_ONCE, WAKE, SignalQueue
+from ..signals.signal_queue import AT_ONCE, WAKE, SignalQueue
 from .health import HealthFile, LastPolls
 
 _TICK_S = 1.0

@@ -11,7 +11,7 @@ CLAUSES: dict[str, str] = {
     "ORD-1": "fifo serves undisturbed jobs in publish order",
     "ORD-2": "stack serves undisturbed jobs newest first",
     "ORD-3": "priority serves strictly higher first, publish order within one",
-    "ORD-4": "a job that comes back keeps its place: before those published after it, in a stack behind them",
+    "ORD-4": "a job that comes back keeps its position: before newer ones, in a stack behind them",
     "RCV-1": "receive blocks until a job or the timeout, and returns at most max_jobs",
     "RCV-2": "a publish wakes a blocked receiver; no wake-up is lost, whoever dies between",
     "RCV-3": "while its lease holds, a job is with one consumer only",

@@ -50,9 +50,9 @@ class Placement(Enum):
     """What the contract guarantees about a job's place in the order."""
 
     UNDISTURBED = auto()
-    """Delivered never, or once: it keeps its place (ORD-1 to ORD-3)."""
+    """Delivered never, or once: it keeps its position (ORD-1 to ORD-3)."""
     RETURNED = auto()
-    """Came back by release or a lost lease: it keeps its place as well as the adapter declares (ORD-4)."""
+    """Came back by release or a lost lease: it keeps its position as well as the adapter declares (ORD-4)."""
     ANYWHERE = auto()
     """Was delayed, retried or redriven: anywhere."""
 

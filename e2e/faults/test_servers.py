@@ -100,7 +100,7 @@ def test_restarts_leak_no_thread_and_no_descriptor_of_a_worker(experiment: Exper
         with experiment.fault_on(worker, in_flight=5):
             target.restart()
             eventually(partial(confirms_one, experiment), LIMIT_S, "the broker is back")
-        experiment.wait_until_drained()
+            experiment.wait_until_drained()  # a lease that is so short may also be lost on a busy machine
         seen.append(held_by(worker.pid))
     # A pool has as many connections as were ever used at once; a leak would show with each restart.
     most_threads, most_descriptors = (max(each) for each in zip(*seen[:5], strict=True))

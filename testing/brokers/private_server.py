@@ -5,6 +5,7 @@ import random
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
@@ -14,6 +15,8 @@ from typing import Any, Self
 from . import watchdog
 
 _END_S = 60.0
+_RESERVED_S = 300.0
+"""How long a port that was chosen isn't chosen again: by then its server listens, or never will."""
 _PORTS = range(20_000, 30_000)
 """Below those that systems choose for outgoing connections, which would take one in the meantime."""
 
@@ -121,9 +124,28 @@ class PrivateServer(ABC):
 
 
 def free_port() -> int:
-    """A port that nothing listens on, and that no other test is likely to choose before its server does."""
+    """A port that nothing listens on, and that no other test of this user was given in the last minutes.
+
+    A server takes some seconds before it listens at it, and other processes look for ports meanwhile.
+    """
     for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            return port
-    raise NoServer(f"no port from {_PORTS.start} to {_PORTS.stop} is free")
+            if _reserve(port):
+                return port
+    raise NoServer(f"no port from {min(_PORTS)} to {max(_PORTS)} is free")
+
+
+def _reserve(port: int) -> bool:
+    """Reserve a port for ``_RESERVED_S`` seconds; return False if somebody else has reserved it."""
+    folder = Path(tempfile.gettempdir()) / f"mindtrace-jobs-ports-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    reserved = folder / str(port)
+    with suppress(FileNotFoundError):
+        if time.time() - reserved.stat().st_mtime > _RESERVED_S:
+            reserved.unlink()
+    try:
+        reserved.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True

@@ -60,6 +60,12 @@ class Proxy:
         for connection in list(self._connections):
             connection.release()
 
+    def redirect(self, host: str, port: int) -> None:
+        """Cut all connections, and forward those to come to another server."""
+        self._target = (host, port)
+        for connection in list(self._connections):
+            connection.end()
+
     @property
     def held(self) -> int:
         """How many connections hold requests back."""

@@ -10,6 +10,7 @@ the rule in `resource_usage`.
 
 import argparse
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -37,6 +38,10 @@ _TICK_S = 0.05
 _START_S = 120.0
 _DRAIN_S = 300.0
 """How long what is left may take when the faults are over."""
+_KEPT = Path("build/soak")
+"""Where the logs of a soak go that found something."""
+_MOST_BYTES = 64 * 1024 * 1024
+"""The largest of them."""
 _MIN_S_FOR_GROWTH = 60.0
 """A run that is shorter tells nothing of growth: on a busy machine its processes warm up all the while."""
 
@@ -192,9 +197,23 @@ def soak(name: str, seconds: float, seed: int) -> list[str]:
         ENVIRONMENTS[name](Path(folder)) as environment,
     ):
         try:
-            return Soak(name, environment, seed).run(seconds)
+            findings = Soak(name, environment, seed).run(seconds)
         except SoakFailed as failure:
-            return [str(failure)]
+            findings = [str(failure)]
+        if findings:
+            findings.append(f"{_keep(Path(folder), f'{name}-{seed}')} has the logs of its processes")
+        return findings
+
+
+def _keep(folder: Path, name: str) -> Path:
+    """Copy the records and logs of a soak to where they can be read, and return where that is."""
+    kept = _KEPT / name
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir(parents=True)
+    for file in folder.iterdir():
+        if file.is_file() and file.stat().st_size <= _MOST_BYTES:
+            shutil.copy(file, kept)
+    return kept
 
 
 def main() -> None:

@@ -130,6 +130,8 @@ class FaultInjector:
             process.resume()
 
     def _note(self, what: str, hit: Sequence[SoakProcess]) -> None:
-        self.faults.append(
-            Fault(what, frozenset(process.pid for process in hit), len(self._environment.started))
-        )
+        fault = Fault(what, frozenset(process.pid for process in hit), len(self._environment.started))
+        self.faults.append(fault)
+        when = time.strftime("%H:%M:%S")
+        with (self._environment.folder / "faults").open("a") as log:  # to be read if something is found
+            print(when, what, *sorted(fault.pids), "after", fault.after, "runs", file=log)

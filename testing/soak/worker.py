@@ -4,6 +4,7 @@ python -m soak.worker URL STARTED FINISHED PREFETCH COORDINATED_URL
 """
 
 import faulthandler
+import logging
 import signal
 import sys
 import time
@@ -46,6 +47,7 @@ class Runner(Consumer):
 def main() -> None:
     """Consume."""
     faulthandler.register(signal.SIGUSR1)  # tells where it hangs
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(threadName)s %(message)s")
     url, started, finished, prefetch, coordinated_url = sys.argv[1:]
     with (
         Orchestrator(url) as orchestrator,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from pydantic import SecretStr
@@ -22,6 +23,7 @@ from mindtrace.jobs import (
     ResultStore,
     SQLiteClient,
 )
+from mindtrace.jobs.adapters.shared import server_settings
 from mindtrace.jobs.errors import UnsupportedCapability
 
 ODD = "p@ss:w/rd?#%&+ ü"
@@ -152,6 +154,32 @@ def test_the_url_of_a_client_makes_such_a_client_again(make: Any, plain: str, se
             assert again.backend.url == client.url
         for part in (ODD, "p%40ss", "p@ss", ":guest", ":p@"):
             assert part not in client.url
+
+
+@pytest.mark.parametrize(
+    ("client", "url", "read"),
+    [(RabbitMQClient, "AMQPS://h", "amqps://guest@h:5671"), (RedisClient, "REDISS://h", "rediss://h:6379")],
+)
+def test_a_scheme_in_capitals_encrypts_as_well(client: Any, url: str, read: str) -> None:
+    with client.from_url(url) as made:
+        assert made.url.startswith(read)
+
+
+def test_an_address_in_brackets_may_follow_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Newer releases of Python refuse that."""
+
+    def strict(url: str) -> Any:
+        before, bracket, _ = url.partition("//")[2].rpartition("@")[2].partition("[")
+        if bracket and before:
+            raise ValueError("Invalid IPv6 URL")
+        return urlsplit(url)
+
+    monkeypatch.setattr(server_settings, "urlsplit", strict)
+    split = server_settings.split_url("amqp://a%40b:p%2Fw@one:1,[::1]:2,three/vhost?prefetch=5")
+
+    assert split == ("a@b", "p/w", ["one:1", "[::1]:2", "three"], "/vhost", "prefetch=5")
+    ports = [server_settings.parsed_address(each, 3) for each in split.addresses]
+    assert ports == [("one", 1), ("::1", 2), ("three", 3)]
 
 
 def test_another_process_would_find_the_jobs(tmp_path: Path) -> None:

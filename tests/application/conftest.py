@@ -122,6 +122,18 @@ def far(line: Line, clock: ManualClock, schema: JobSchema[Any, Any]) -> Iterator
 
 
 @pytest.fixture
+def never_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a job runs, what waits behind it isn't given back."""
+    monkeypatch.setattr("mindtrace.jobs.application.consuming.sequential_loop.SLOW_S", 3600.0)
+
+
+@pytest.fixture
+def never_early(never_slow: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a batch takes, none of its jobs is settled before its end."""
+    monkeypatch.setattr("mindtrace.jobs.application.consuming.settle_timer.monotonic", lambda: 0.0)
+
+
+@pytest.fixture
 def heartbeat(line: Any, eventually: Any) -> Callable[..., None]:
     """Wait until so many heartbeats that began after now are over: until the one after them has begun."""
 

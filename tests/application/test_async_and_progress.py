@@ -119,6 +119,7 @@ def test_a_task_left_behind_that_fails_when_it_is_cancelled_ends_no_consumer(
 
         assert consumer.consume_until_empty() == 1
         assert consumer.stats.done == 1
+        assert isinstance(consumer.stray.exception(), SystemExit)  # seen: nothing is left to be logged later
 
 
 def test_progress_is_seen_while_the_job_runs(orchestrator: Orchestrator, make_consumer: MakeConsumer) -> None:

@@ -371,12 +371,16 @@ def test_each_task_gets_its_own_error(slow: Slow) -> None:
         async with AsyncOrchestrator(slow) as jobs:
             await jobs.register(SCHEMA)
             slow.gate.clear()
-            calls = [job, {"x": "no"}, job, {"x": 2}]
+            first = asyncio.create_task(jobs.publish("sums", {"x": 0}))
+            await until(lambda: slow.batches)
             slow.answer = half
+            calls = [
+                asyncio.create_task(jobs.publish("sums", each)) for each in (job, {"x": "no"}, job, {"x": 2})
+            ]
+            await asyncio.sleep(0)  # all are in line, so they are one batch
             slow.gate.set()
-            got = await asyncio.gather(
-                *(jobs.publish("sums", each) for each in calls), return_exceptions=True
-            )
+            await first
+            got = await asyncio.gather(*calls, return_exceptions=True)
             assert (got[0], got[2]) == ("twice", "twice")
             assert isinstance(got[1], InvalidPayload)
             assert isinstance(got[3], PublishUnknown)

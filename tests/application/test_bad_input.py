@@ -319,7 +319,7 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
     ),
     "a queue declared anew as another type": (
         errors.QueueConflict,
-        "queue 'points' exists as fifo, not stack",
+        "queue 'points' already has the type fifo, not stack",
         lambda w: w.near.register(w.schema, "stack"),
     ),
     "a backend that is none": (

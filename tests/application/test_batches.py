@@ -590,13 +590,13 @@ def test_leases_are_kept_while_a_batch_is_collected_and_while_it_runs(
 
 
 def test_a_handler_can_see_which_jobs_were_lost(
-    orchestrator: Orchestrator,
+    far: Orchestrator,
     make_batcher: MakeBatcher,
     eventually: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """``lease_lost`` tells of any of the batch, ``is_lost`` of one (LSE-4); on other threads, too."""
-    publish(orchestrator, 2)
+    publish(far, 2)
     told: list[bool] = []
 
     def lose_first(receipts: Sequence[str]) -> list[SettleOutcome]:
@@ -612,7 +612,7 @@ def test_a_handler_can_see_which_jobs_were_lost(
         told.extend(map(consumer.is_lost, jobs))
         return [None] * len(jobs)
 
-    consumer = make_batcher(handler, lease_s=LEASE_S)
+    consumer = make_batcher(handler, to=far, lease_s=LEASE_S)
     consumer.consume(2)
 
     assert told == [False, True, False, True, False]

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,7 @@ from mindtrace.jobs import (
     RetryPolicy,
     Unique,
 )
+from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.application.cancelling import requests
 from mindtrace.jobs.application.cancelling.consumer_backend import CancellingConsumerBackend
 from mindtrace.jobs.application.pausing import watch
@@ -94,13 +96,14 @@ class Sleeper(Consumer):
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look for requests often, so that no test waits for it."""
+    """Look for requests often, so that no test waits for it; and have no job start before the first look."""
     monkeypatch.setattr(watch, "LOOK_S", 0.005)
+    monkeypatch.setattr(watch, "_FIRST_LOOK_S", LONG_S)
 
 
 @pytest.fixture
-def jobs() -> Iterator[Orchestrator]:
-    with OtherBroker() as client:
+def jobs(clock: ManualClock) -> Iterator[Orchestrator]:
+    with OtherBroker(clock=clock) as client:
         made = Orchestrator(client)
         made.register(SCHEMA)
         yield made
@@ -270,6 +273,7 @@ def test_jobs_run_while_the_store_is_away(
         asked.append(args)
         raise error
 
+    monkeypatch.setattr("mindtrace.jobs.application.cancelling.consumer_backend._AWAY_S", LONG_S)
     monkeypatch.setattr(requests.CancelRequests, "among", away)
     worker = Worker()
     worker.connect(jobs, prefetch=1)
@@ -281,16 +285,18 @@ def test_jobs_run_while_the_store_is_away(
 
 
 def test_an_idle_consumer_looks_before_a_job_starts(
-    jobs: Orchestrator, running: Any, monkeypatch: pytest.MonkeyPatch
+    jobs: Orchestrator, clock: ManualClock, running: Any, eventually: Any
 ) -> None:
     """While it is idle it hardly looks, and the job comes long after its cancel."""
-    monkeypatch.setattr(watch, "LOOK_S", 0.2)
     worker = running(Worker())
     assert jobs.publish("points", Point(x=1))
     assert worker.started.acquire(timeout=LONG_S)
-    job_id = jobs.publish("points", Point(x=2), delay_s=0.5)
+    eventually(lambda: worker.stats.done == 1)
+    job_id = jobs.publish("points", Point(x=2), delay_s=LONG_S)
 
     jobs.cancel("points", job_id)
+    time.sleep(2 * watch.LOOK_S)  # a look before the cancel is too old by now
+    clock.advance(LONG_S)
 
     expect_cancelled(jobs, job_id)
     assert worker.ran == [1]

@@ -8,7 +8,7 @@ import pytest
 
 from mindtrace.jobs import Consumer, LocalClient, Orchestrator, Reject, RetryLater, RetryPolicy
 from mindtrace.jobs.adapters.local import ManualClock
-from mindtrace.jobs.application.consuming import settle_timer
+from mindtrace.jobs.application.consuming import sequential_loop, settle_timer
 from mindtrace.jobs.application.signals.graceful_stop import SecondSignal
 from mindtrace.jobs.domain.errors import Closed, NotConnected, QueueNotFound
 from mindtrace.jobs.ports import Message
@@ -36,6 +36,7 @@ def test_so_many_deliveries_are_attempted_and_no_more(
     assert orchestrator.counts("points").in_flight == 0
 
 
+@pytest.mark.usefixtures("never_early")
 def test_every_attempt_counts_whatever_becomes_of_it(
     client: LocalClient, orchestrator: Orchestrator, make_consumer: MakeConsumer
 ) -> None:
@@ -86,18 +87,32 @@ def test_it_gives_up_after_a_whole_poll_without_a_job(
 
 
 def test_an_interrupted_poll_is_waited_out(
-    orchestrator: Orchestrator, make_consumer: MakeConsumer, background: Any, until_blocked: Any
+    make_consumer: MakeConsumer,
+    background: Any,
+    eventually: Any,
+    until_blocked: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No sooner for the interruption, and it does end."""
-    consumer = make_consumer(poll_timeout_s=0.3)
-    began = time.monotonic()
-    consuming = background(consumer.consume, 1)
-    until_blocked()
+    now_s, waits = 1000.0, list[float]()
+    monkeypatch.setattr(sequential_loop, "monotonic", lambda: now_s)
+    consumer = make_consumer(poll_timeout_s=3600)
+    receive = consumer.consumer_backend.receive
 
-    consumer.consumer_backend.interrupt()
+    def noted(max_jobs: int, timeout_s: float) -> Any:
+        waits.append(timeout_s)
+        return receive(max_jobs, timeout_s)
+
+    monkeypatch.setattr(consumer.consumer_backend, "receive", noted)
+    consuming = background(consumer.consume, 1)
+    for number, passed_s in enumerate((600.0, 2999.0, 1.0), 1):
+        eventually(lambda number=number: len(waits) == number)
+        until_blocked()
+        now_s += passed_s
+        consumer.consumer_backend.interrupt()
 
     assert consuming.result() == 0
-    assert time.monotonic() - began >= 0.3
+    assert waits == [3600.0, 3000.0, 1.0]
 
 
 def test_a_poll_of_no_length_takes_what_is_there(
@@ -402,6 +417,7 @@ def test_a_handler_that_closes_its_own_consumer_ends_it_after_its_job(
     assert seen == [(ids[1], 1)]
 
 
+@pytest.mark.usefixtures("never_slow")
 @pytest.mark.parametrize("prefetch", [1, 3])
 def test_an_interrupt_inside_a_handler_settles_what_ran_and_releases_the_rest(
     orchestrator: Orchestrator, make_consumer: MakeConsumer, prefetch: int

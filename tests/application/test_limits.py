@@ -11,6 +11,7 @@ from pydantic import create_model
 from mindtrace.jobs import JobInput, JobSchema, Limit, LocalClient, Orchestrator, Rate
 from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.application.limits.consumer_backend import LimitedConsumerBackend
+from mindtrace.jobs.application.limits.keys import Keys
 from mindtrace.jobs.application.limits.places import Places
 from mindtrace.jobs.application.limits.turns import Turns
 from mindtrace.jobs.errors import BackendUnavailable
@@ -418,18 +419,10 @@ def test_the_key_of_a_place_is_short_however_many_fields_it_is_by() -> None:
         consumer = orchestrator.backend.open_consumer(schema.name)
         (delivery,) = consumer.receive(1, 0.0)
         assert schema.concurrency_limit is not None
-        places = Places(
-            orchestrator.backend.coordination,
-            schema.name,
-            schema,
-            schema.concurrency_limit,
-            lease_s=LEASE_S,
-            max_body_bytes=100_000,
-            clock=ManualClock().now,
-        )
-        place = places.place_of(delivery)
-    assert place is not None
-    assert len(place.key) + len("mtj:/") + 96 <= MAX_KEY_CHARS, "with a namespace of RabbitMQ in front"
+        keys = Keys(schema.name, schema, schema.concurrency_limit, max_body_bytes=100_000)
+        (key,) = keys.of([delivery])
+    assert key is not None
+    assert len(key) + len("mtj:/") + 96 <= MAX_KEY_CHARS, "with a namespace of RabbitMQ in front"
 
 
 # -- a store that is away -------------------------------------------------------------------------

@@ -59,6 +59,7 @@ def test_a_stop_ends_the_wait_for_a_backend_that_is_away(
     assert consuming.result() == 0
 
 
+@pytest.mark.usefixtures("never_early")
 def test_a_settlement_is_sent_again_until_the_broker_answers_it(
     far: Orchestrator, line: Any, make_consumer: MakeConsumer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_settlement_is_sent_again_until_the_broker_answers_it(
     ]
 
 
+@pytest.mark.usefixtures("never_early")
 def test_the_lease_of_a_finished_job_is_kept_until_its_settlement_is_answered(
     far: Orchestrator, line: Any, clock: ManualClock, make_consumer: MakeConsumer, heartbeat: Any
 ) -> None:
@@ -130,6 +132,7 @@ def test_a_settlement_is_lost_with_the_connection_that_was_its_lease(
     assert (consumer.stats.done, consumer.stats.lost) == (1, 1)
 
 
+@pytest.mark.usefixtures("never_slow")
 def test_jobs_whose_leases_stand_are_started_while_the_broker_is_away(
     far: Orchestrator, line: Any, make_consumer: MakeConsumer
 ) -> None:
@@ -189,6 +192,7 @@ def stop_during_an_outage(
     return consumer, seen
 
 
+@pytest.mark.usefixtures("never_slow")
 def test_an_outage_while_stopping_is_told_and_not_raised(
     far: Orchestrator, line: Any, make_consumer: MakeConsumer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -199,6 +203,7 @@ def test_an_outage_while_stopping_is_told_and_not_raised(
     assert "the broker is away: kept 3 settlements" in caplog.text
 
 
+@pytest.mark.usefixtures("never_slow")
 def test_what_an_outage_left_in_hand_is_settled_by_the_next_consume(
     far: Orchestrator, line: Any, make_consumer: MakeConsumer
 ) -> None:

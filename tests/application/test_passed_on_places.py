@@ -88,6 +88,45 @@ def test_a_batch_that_grows_asks_for_the_places_that_are_missing(broker: Broker)
     assert numbers(jobs) == list(range(16, 32)), "in their order"
 
 
+def test_what_is_missing_is_asked_for_at_once_and_also_of_keys_that_are_new(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However the keys of the next jobs are mixed, the others keep the places that are passed on."""
+    broker = Broker(limit=Limit(10, by="camera"))
+    broker.publish(*[0, 1], *[0, 0, 1, 2], *[2, 1, 0, 0])
+    consumer = broker.consumer()
+    jobs = consumer.settle(acks(consumer.receive(2, 0.0)), take=4).deliveries
+    assert [camera(job) for job in jobs] == ["0", "0", "1", "2"]
+    requests = Requests(broker, monkeypatch)
+    jobs = consumer.settle(acks(jobs), take=4).deliveries
+    assert requests.made == ["take_places"], "a look, as the same places are needed"
+    assert [camera(job) for job in jobs] == ["2", "1", "0", "0"]
+    assert all(isinstance(place, ConsumerPlace) for place in places_of(consumer))
+    broker.client.close()
+
+
+def test_who_is_refused_more_places_leaves_the_line_for_its_jobs() -> None:
+    """Or a place that no job waits for would stand before them."""
+    broker = Broker(limit=Limit(3))
+    broker.publish(*range(12))
+    consumer, other = broker.consumer(at_once=3), broker.consumer(at_once=3)
+    jobs = consumer.settle(acks(consumer.receive(1, 0.0)), take=1).deliveries
+    jobs = consumer.settle(acks(jobs), take=1).deliveries  # it looks, and the limit isn't reached
+    broker.clock.advance(0.002)  # the place that the look took has ended
+    theirs = other.receive(2, 0.0)
+    jobs = consumer.settle(acks(jobs), take=4).deliveries
+    assert (len(theirs), len(jobs)) == (2, 1)
+    waiting = consumer._held.all()
+    assert {job.place and job.place.holder for job in waiting} == {
+        f"{job.delivery.id}/1/0" for job in waiting
+    }
+    assert len(waiting) == 3
+    other.settle(acks(theirs))
+    broker.clock.advance(0.1)
+    assert len(consumer.receive(3, 0.0)) == 2
+    broker.client.close()
+
+
 def test_places_that_are_not_passed_on_are_given_back_before_the_settlement(broker: Broker) -> None:
     broker.publish(*range(10))
     consumer = broker.consumer()
@@ -244,7 +283,7 @@ def test_no_key_ever_has_more_jobs_than_its_limit_whatever_its_consumers_do(seed
 
 
 def camera(job: Delivery) -> str:
-    return str(job.body.partition(b'"camera":')[2][:1])
+    return job.body.partition(b'"camera":')[2][:1].decode()
 
 
 def test_jobs_of_a_key_start_in_their_order_while_places_are_passed_on(broker: Broker) -> None:

@@ -51,15 +51,15 @@ def test_an_unknown_queue_is_refused(orchestrator: Orchestrator) -> None:
 def test_it_leaves_nothing_behind(client: LocalClient, orchestrator: Orchestrator, background: Any) -> None:
     """From however many threads: a few consumers are kept, without a job, until the client closes (CON-2)."""
     orchestrator.publish_batch("points", [{"x": n} for n in range(100)])
-    store = client._store("points")
+    local_queue = client._queue("points")
 
     jobs = [background(orchestrator.receive_message, "points") for _ in range(100)]
 
     assert {job.result().payload.x for job in jobs} == set(range(100))
-    assert len(store._tables) <= 8
+    assert len(local_queue._tables) <= 8
     assert orchestrator.counts("points").in_flight == 0
     client.close()
-    assert not store._tables
+    assert not local_queue._tables
 
 
 def test_a_body_whose_validator_breaks_is_passed_over(client: LocalClient) -> None:
@@ -126,16 +126,16 @@ def test_of_many_queues_those_used_last_are_kept(far: Orchestrator, opened: list
     far.receive_message(names[0])
 
     assert opened == [*names, names[0]]
-    kept = [queue for queue in names if far.backend._store(queue)._tables]
+    kept = [queue for queue in names if far.backend._queue(queue)._tables]
     assert kept == [names[0], *names[3:]]
 
 
 def test_deleting_a_queue_closes_it(far: Orchestrator, opened: list[str], schema: Any) -> None:
     """And a queue of that name that is registered anew gets a new one (ADM-3)."""
     far.receive_message("points")
-    store = far.backend._store("points")
+    local_queue = far.backend._queue("points")
     far.delete_queue("points")
-    assert not store._tables
+    assert not local_queue._tables
 
     far.register(schema)
     job_id = far.publish("points", {})

@@ -173,7 +173,7 @@ def test_waiting_ends_with_the_job(
     """The one who waits is woken by the ack, however long the timeout (RES-1)."""
     job_id = orchestrator.publish("points", {})
     waiting = background(orchestrator.result, "points", job_id, timeout_s=3600)
-    eventually(lambda: client._store("points")._ends.waiters)
+    eventually(lambda: client._queue("points")._ends.waiters)
 
     make_consumer(lambda job: {"total": 7}).consume(1)
 

@@ -103,6 +103,7 @@ def test_a_stopped_consumer_waits_as_ever_afterwards(
     assert consuming.result() == 1
 
 
+@pytest.mark.usefixtures("never_slow")
 @pytest.mark.parametrize("prefetch", [1, 5])
 def test_stop_inside_a_handler_finishes_that_job_and_gives_the_rest_back(
     orchestrator: Orchestrator, make_consumer: MakeConsumer, prefetch: int
@@ -146,6 +147,7 @@ def test_stop_from_a_thread_waits_for_the_job_that_runs(
     assert consumer.stats.done == 1
 
 
+@pytest.mark.usefixtures("never_early")
 def test_a_stop_during_a_settle_gives_back_what_came_with_its_answer(
     far: Orchestrator, line: Any, make_consumer: MakeConsumer
 ) -> None:
@@ -242,9 +244,9 @@ FOR_EVER = f"""{UNTIL_STOPPED}; print('stopping', flush=True)
         while True: time.sleep(0.01)
 """
 SAY_BLOCKED = """
-store = orchestrator.backend._store("points")
+local_queue = orchestrator.backend._queue("points")
 def watch():
-    while not store._receivers_waiting: time.sleep(0.001)
+    while not local_queue._receivers_waiting: time.sleep(0.001)
     print("blocked", flush=True)
 threading.Thread(target=watch).start()
 """

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mindtrace.jobs import RetryPolicy
-from mindtrace.jobs.application.signals.queue import AT_ONCE, WAKE, SignalQueue
+from mindtrace.jobs.application.signals.signal_queue import AT_ONCE, WAKE, SignalQueue
 from mindtrace.jobs.application.worker import supervisor
 from mindtrace.jobs.application.worker.supervisor import RELOAD, SIGNALS, Supervisor
 
@@ -69,6 +69,8 @@ class World:
         self.refusals: list[OSError] = []
         """Why the next starts fail."""
         self.code: int | None = None
+        self.seen_at_ticks: list[list[int | None]] = []
+        """With what the processes had ended, whenever the supervisor told its health."""
         self.supervisor: Supervisor | None = None
 
     def run(self, slots: int, **options: Any) -> threading.Thread:
@@ -80,7 +82,7 @@ class World:
             signal_queue=self.signal_queue,
             logger=logging.getLogger("tests.supervisor"),
             hopeless=lambda code: code == USAGE,
-            on_tick=lambda: None,
+            on_tick=lambda: self.seen_at_ticks.append([process.code for process in self.started]),
         )
 
         def supervise() -> None:
@@ -118,6 +120,21 @@ def wait(thread: threading.Thread) -> None:
 
 
 Eventually = Callable[[Callable[[], object]], None]
+
+
+def test_a_process_that_ends_within_a_tick_is_seen_once_more(
+    world: World, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the health file of a worker that found its queues nearly empty would never be written."""
+    monkeypatch.setattr(supervisor, "_TICK_S", 3600.0)
+    monkeypatch.setattr(supervisor, "_PROVING_S", 3600.0)
+    running = world.run(1)
+    eventually(lambda: len(world.started) == 1)
+    world.started[0].end(FINISHED)
+    wait(running)
+
+    assert world.code == 0
+    assert world.seen_at_ticks[-1] == [FINISHED]
 
 
 def test_a_signal_is_passed_on_and_the_end_of_all_awaited(world: World, eventually: Eventually) -> None:

@@ -27,6 +27,7 @@ from mindtrace.jobs import (
 from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.adapters.local.coordination import LocalCoordinationStore
 from mindtrace.jobs.application.guarded_publish import claim_of
+from mindtrace.jobs.application.unique_jobs import records as records_module
 from mindtrace.jobs.application.unique_jobs.records import UniqueRecords
 from mindtrace.jobs.domain.errors import BackendUnavailable, PublishUnknown, UnsupportedCapability
 from mindtrace.jobs.ports import ABSENT, Ack, CoordinationStore, Message, PublishOutcome
@@ -453,6 +454,7 @@ def test_while_the_store_is_away_nothing_is_published(
 def test_a_consumer_goes_on_while_the_store_is_away(
     jobs: Orchestrator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(records_module, "_AWAY_S", LONG_S)
     jobs.register(BY_PATH)
     for path in "abc":
         jobs.publish(QUEUE, {"path": path})
@@ -531,6 +533,7 @@ def test_a_job_that_ends_before_its_record_is_written_frees_its_key(
     clock: ManualClock, background: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside a broker, a consumer may be done before the publisher writes the record."""
+    monkeypatch.setattr(records_module, "_PUBLISHER_S", LONG_S)
     put = LocalCoordinationStore.put
     is_written, looked = threading.Event(), threading.Event()
     get = LocalCoordinationStore.get

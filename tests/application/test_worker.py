@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mindtrace.jobs import Consumer, Job, JobSchema, Orchestrator, QueueKind
-from mindtrace.jobs.application.signals.queue import AT_ONCE, WAKE, SignalQueue
+from mindtrace.jobs.application.signals.signal_queue import AT_ONCE, WAKE, SignalQueue
 from mindtrace.jobs.application.worker.health import HealthFile, LastPolls, oldest
 from mindtrace.jobs.application.worker.worker import Ending, Worker, WorkerSettings
 from mindtrace.jobs.domain.errors import InvalidInput, QueueNotFound, SchemaNotRegistered

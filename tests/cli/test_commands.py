@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mindtrace.jobs import Consumer, Job, Orchestrator, Reject, RetryLater
-from mindtrace.jobs.application.tools import drain
+from mindtrace.jobs.application.tools import pause_and_wait
 from mindtrace.jobs.errors import BackendUnavailable, QueueNotFound
 from mindtrace.jobs.ports import Ack
 
@@ -223,8 +223,8 @@ def test_pause_waits_for_the_jobs_that_run(
         if len(looks) == 3:
             consumer.settle([Ack(delivery.receipt)])
 
-    monkeypatch.setattr(drain, "SEEN_S", 0.0)
-    monkeypatch.setattr(drain, "sleep", look)
+    monkeypatch.setattr(pause_and_wait, "SEEN_S", 0.0)
+    monkeypatch.setattr(pause_and_wait, "sleep", look)
     assert command("pause", "inspect", "--drain", "--json").json["reason"] is None
     assert len(looks) == 3
     consumer.close()

@@ -477,7 +477,7 @@ SCHEMAS: dict[str, Row] = {
     ),
     "another type for a queue that exists": (
         errors.QueueConflict,
-        "declare it as it is, or delete it first",
+        "or delete the queue first",
         lambda w: w.jobs.register(SCHEMA, "priority"),
     ),
     "unique by a field that isn't": (
@@ -637,7 +637,7 @@ JOBS: dict[str, Row] = {
     ),
     "publishing after close": (
         errors.Closed,
-        "make another, or call this before it is closed",
+        "create a new one, or make the call before close()",
         lambda w: closed().publish("inspect", {"path": "a.png"}),
     ),
     "a delay that is a text in a handler": (

@@ -41,6 +41,9 @@ _BACKOFF = RetryPolicy(base_delay_s=0.05, max_delay_s=2.0)
 """Between connections that break one after the other, as soon as they are made."""
 _FAILURE_TTL_S = 7 * 86_400.0
 """How long the store remembers that a job died, for callers that wait for its result."""
+_RELEASED_AT_ONCE = 30
+"""How many jobs are released in one step. When a channel ends, a quorum queue carries out 32 acknowledgements
+that are under way and drops the rest: those jobs would be there twice."""
 
 
 class RabbitMQConsumerBackend(ConsumerBackend):
@@ -98,6 +101,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             self._check_open()
             if not self._credit.limit:
                 self._recall(max_jobs)
+                self._check_open()  # it may have waited for a close
             generation = self._channel.generation
             with naming_queue(self._names.queue):
                 deliveries = self._receive(max_jobs, give_up)
@@ -193,9 +197,20 @@ class RabbitMQConsumerBackend(ConsumerBackend):
 
     def _put_back(self, jobs: Sequence[Arrival]) -> None:
         """Put back jobs that nobody was given: with a crash counted, or among the dead letters."""
-        self._settler.settle(
-            [], list(enumerate(jobs)), [self._settlement_messages.undelivered(job) for job in jobs], 0
-        )
+        self._release(jobs, [self._settlement_messages.undelivered(job) for job in jobs])
+
+    def _release(self, jobs: Sequence[Arrival], messages: list[Outgoing]) -> None:
+        """Put messages in the places of jobs.
+
+        The queue has one log. So when the messages of a step are confirmed, the acknowledgements of the step
+        before are carried out.
+        """
+        for start in range(0, len(jobs), _RELEASED_AT_ONCE):
+            end = start + _RELEASED_AT_ONCE
+            lost, _ = self._settler.settle([], list(enumerate(jobs[start:end])), messages[start:end], 0)
+            if lost:  # the next step would fare no better, and take as long
+                self._settler.settle([], [], [], 0, list(enumerate(jobs[end:])))
+                return
 
     # -- settling ---------------------------------------------------------------------------------
 
@@ -333,8 +348,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         messages = [self._settlement_messages.released(job) for job in held]
         messages += [self._settlement_messages.undelivered(job) for job in ahead]
         self._held.clear()
-        if messages:
-            self._settler.settle([], list(enumerate([*held, *ahead])), messages, 0)
+        self._release([*held, *ahead], messages)
 
     def _still_held(self, receipt: str) -> SettleOutcome:
         job = self._held.get(receipt)

@@ -10,7 +10,7 @@ import pika
 from pika import ConnectionParameters
 from pika.adapters.utils.connection_workflow import AMQPConnectorWrongState
 
-from .driver import DriverConnection
+from .driver_connection import DriverConnection
 from .pika_io_loop import PikaIOLoop
 from .pika_private import PrivateConnection, missing_names
 from .pika_public import PublicConnection

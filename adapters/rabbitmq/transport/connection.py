@@ -14,7 +14,7 @@ from pika.channel import Channel
 
 from .broker import Broker
 from .connect import abort, connect
-from .driver import DriverConnection
+from .driver_connection import DriverConnection
 from .errors import ClosedByClient, ConnectionBroken, Unreachable, Unsuitable, no_answer
 from .leader_follower_loop import CLOSE_TIMEOUT_S, LeaderFollowerLoop
 from .request import Action, Reply, Request

@@ -20,7 +20,7 @@ from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapte
 from pika.channel import Channel
 from pika.frame import Header
 
-from .driver import DriverConnection, OnConfirm, OnDelivery, require_open
+from .driver_connection import DriverConnection, OnConfirm, OnDelivery, require_open
 from .frames import (
     ACK,
     ACK_FRAME,

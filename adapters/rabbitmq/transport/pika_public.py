@@ -11,7 +11,7 @@ from typing import Any
 from pika import BasicProperties, spec
 from pika.channel import Channel
 
-from .driver import DriverConnection, OnDelivery
+from .driver_connection import DriverConnection, OnDelivery
 from .frames import Properties, check_properties
 from .frames import read_properties as read_any
 from .pika_log import driving

@@ -128,6 +128,17 @@ local function wake_with_ids(wake, ids)
   redis.call('PEXPIRE', wake, 600000)
 end
 
+-- Announces that somebody waits for results, for another while. Wake-ups are sent only while somebody does, and `rsince` is
+-- when the present such time began, as long as it lasts: returns that. One who was told another missed some.
+local function announce_wait(meta, waited_until, since, now, wait_ms)
+  if not since or waited_until <= now then
+    since = string.format('%.0f', now)
+    redis.call('HSET', meta, 'rsince', since)
+  end
+  if now + wait_ms > waited_until then redis.call('HSET', meta, 'rwait', now + wait_ms) end
+  return since
+end
+
 -- Forgets that jobs of these ids ended, in an earlier life of theirs. O(length of `ended`), and so only for what is
 -- done seldom.
 local function forget_ends(ended, ids)

@@ -6,8 +6,8 @@
 -- Error  NOQUEUE
 -- Cost  O(1); for a job that isn't known, a look through the last 10,000 that ended
 
-local waited_until = redis.call('HMGET', meta, 'kind', 'rwait')
-if not waited_until[1] then return redis.error_reply('NOQUEUE') end
+local about = redis.call('HMGET', meta, 'kind', 'rwait', 'rsince')
+if not about[1] then return redis.error_reply('NOQUEUE') end
 local id, wait_ms = ARGV[1], tonumber(ARGV[2])
 local now = now_ms()
 
@@ -20,9 +20,6 @@ if redis.call('HEXISTS', body, id) == 0 then
   if -expires > now then return { 'cancelled' } end
   if not record and redis.call('LPOS', ended, id) then return { 'done', '' } end
 end
-if wait_ms > 0 then
-  local until_ms = now + wait_ms
-  if until_ms > (tonumber(waited_until[2]) or 0) then redis.call('HSET', meta, 'rwait', until_ms) end
-end
+if wait_ms > 0 then announce_wait(meta, tonumber(about[2]) or 0, about[3], now, wait_ms) end
 local newest = redis.call('XREVRANGE', rwake, '+', '-', 'COUNT', 1)[1]
 return { 'open', newest and newest[1] or '0-0' }

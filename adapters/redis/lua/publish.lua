@@ -14,7 +14,7 @@ local before, stale = answered_before(last, ARGV[1])
 if stale then return redis.error_reply('STALE') end
 if before then return before end
 
---- @include publish
+--- @include add_messages
 
 local answer = table.concat(answers)
 keep_answer(last, ARGV[1], answer, ARGV[2])

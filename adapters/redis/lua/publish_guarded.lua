@@ -18,7 +18,7 @@ if before then return before end
 local key, expected, value, ttl_us = ARGV[6], tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9])
 local now, answer, new_version = now_us(), '', nil
 if version_at(redis.call('HGET', records, key), now) == expected then
-  --- @include publish
+  --- @include add_messages
   --- @include write_record
   answer = answers[1]
 end

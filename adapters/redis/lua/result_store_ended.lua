@@ -7,4 +7,4 @@
 
 local last, stream, is_known = ARGV[1], wake, true
 --- @include ended_since
-return { newest, ids, '0' }
+return { newest, ids, '' }

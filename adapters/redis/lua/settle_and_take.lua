@@ -21,4 +21,4 @@
 --- @include settle
 --- @include take
 
---- @include keep_answer
+--- @include finish_request

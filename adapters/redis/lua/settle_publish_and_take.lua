@@ -23,4 +23,4 @@ for i = 1, first_next - 1 do ARGV[i] = sent[i] end
 --- @include publish_next
 --- @include take
 
---- @include keep_answer
+--- @include finish_request

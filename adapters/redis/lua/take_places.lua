@@ -15,7 +15,7 @@ local now, ttl_us, answers = now_us(), tonumber(ARGV[3]), {}
 local ttl_ms = math.ceil(ttl_us / 1000) + 1
 for i = 4, #ARGV, 2 do
   local line, ends, limit, holder = KEYS[i - 2], KEYS[i - 1], tonumber(ARGV[i]), ARGV[i + 1]
-  --- @include drop_ended
+  --- @include drop_expired_places
   if not redis.call('ZMSCORE', ends, holder)[1] then
     local newest = tonumber(redis.call('ZRANGE', line, -1, -1, 'WITHSCORES')[2] or 0)
     redis.call('ZADD', line, math.max(now, newest + 1), holder)

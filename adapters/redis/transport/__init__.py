@@ -1,7 +1,7 @@
 """The one place that touches redis-py: connections to a server, what is sent and read, retries, errors.
 
-Each module uses those before it: channel; direct, public, evaluate; connections, on_connect; and
-retrying_connection.
+Each module uses those before it: channel; redis_py_private, redis_py_public, evaluate; connections,
+on_connect; and retrying_connection.
 """
 
 from .channel import Argument, as_text

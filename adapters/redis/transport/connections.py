@@ -14,10 +14,10 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from .channel import Argument, Channel, Command, Execute
-from .direct import DirectChannel, find_missing_names
-from .public import PublicChannel
+from .redis_py_private import PrivateChannel, find_missing_names
+from .redis_py_public import PublicChannel
 
-_VARIABLE = "MINDTRACE_JOBS_REDIS_TRANSPORT"
+_FORCE_PUBLIC = "MINDTRACE_JOBS_PUBLIC_REDIS_PY"
 _BROKEN = (OSError, driver.ConnectionError, driver.TimeoutError)
 _UNLIMITED = 2**31
 """Each consumer that waits has a connection; newer drivers would allow 100."""
@@ -30,9 +30,9 @@ class ConnectionBroke(driver.ConnectionError):
 def choose_channel() -> type[Channel]:
     """Return the fastest way that the installed driver allows.
 
-    The environment variable ``MINDTRACE_JOBS_REDIS_TRANSPORT=public`` has the driver's public methods used.
+    The environment variable ``MINDTRACE_JOBS_PUBLIC_REDIS_PY=1`` has the driver's public methods used.
     """
-    if os.environ.get(_VARIABLE) == "public":
+    if os.environ.get(_FORCE_PUBLIC):
         return PublicChannel
     if missing := find_missing_names():
         logging.getLogger(__name__).warning(
@@ -40,7 +40,7 @@ def choose_channel() -> type[Channel]:
             ", ".join(missing),
         )
         return PublicChannel
-    return DirectChannel
+    return PrivateChannel
 
 
 _OpenChannel = choose_channel()

@@ -37,6 +37,8 @@ _PASSING = (
 """Errors of a server that will be back, or has a successor."""
 _PASSING_REFUSALS = ("NOREPLICAS", "MISCONF", "BUSY ")
 """How an error begins that passes: too few replicas, no disk to save to, a script that runs long."""
+_MISSING = ("NOQUEUE", "NONEXT")
+"""How an error begins of a queue that isn't there: the script's own, or one that it publishes into."""
 _IN_DOUBT = (ConnectionBroke, driver.InvalidResponse)
 """Errors that leave open whether the command ran."""
 _DENIED = (driver.AuthenticationError, driver.AuthorizationError, driver.NoPermissionError)
@@ -210,7 +212,7 @@ class RetryingConnection:
                 raise
             except Exception as error:
                 may_have_run = may_have_run or isinstance(error, _IN_DOUBT)
-                if str(error).startswith("NOQUEUE") and not redeclared:
+                if str(error).startswith(_MISSING) and not redeclared:
                     redeclared = True
                     self.redeclare()
                     continue

@@ -61,14 +61,14 @@ _MODULES = (
     "rates",
     "guarded_publish",
     "scale",
-    "places",
+    "positions",
     "races",
     "wakeups",
-    "tokens",
+    "stale_receipts",
     "values",
-    "transactions",
+    "lost_replies",
     "caller_transactions",
-    "traces",
+    "leftovers",
 )
 
 

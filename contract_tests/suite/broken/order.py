@@ -84,12 +84,12 @@ class RoundsPriority(PassThrough):
 class Reordering(PassThrough):
     """Takes all that is ready, serves it in an order of its own, and gives back what is left."""
 
-    def place(self, delivery: Delivery) -> Any:
+    def position(self, delivery: Delivery) -> Any:
         """What to sort by."""
         return 0
 
     def receive(self, consumer: BrokenConsumer, max_jobs: int, timeout_s: float) -> list[Delivery]:
-        ready = sorted(super().receive(consumer, 1000, timeout_s), key=self.place)
+        ready = sorted(super().receive(consumer, 1000, timeout_s), key=self.position)
         consumer.inner.settle([Release(delivery.receipt) for delivery in ready[max_jobs:]])
         return ready[:max_jobs]
 
@@ -104,14 +104,14 @@ class ServesTiesNewestFirst(Reordering):
 
     def __init__(self, now: Callable[[], float]) -> None:
         super().__init__(now)
-        self._places: dict[str, tuple[int, int]] = {}
+        self._positions: dict[str, tuple[int, int]] = {}
 
     def outgoing(self, client: BrokenBackend, message: Message) -> Message:
-        self._places[message.id] = (-message.priority, -len(self._places))
+        self._positions[message.id] = (-message.priority, -len(self._positions))
         return message
 
-    def place(self, delivery: Delivery) -> tuple[int, int]:
-        return self._places[delivery.id]
+    def position(self, delivery: Delivery) -> tuple[int, int]:
+        return self._positions[delivery.id]
 
 
 @breaks("ORD-4")

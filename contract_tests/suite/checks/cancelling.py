@@ -80,7 +80,7 @@ _WAITS: list[Callable[[QueueUnderTest, ConsumerBackend], None]] = [
 
 @check("CAN-1", needs="cancel")
 def a_job_that_waits_is_cancelled(context: CheckContext) -> None:
-    """Ready, delayed, retried, released or redriven: it never comes, and the others keep their places."""
+    """Ready, delayed, retried, released or redriven: it never comes, and the others keep their positions."""
 
     @context.property(kind=st.sampled_from(_kinds(context)), wait=st.sampled_from(_WAITS))
     def _(kind: QueueKind, wait: Callable[[QueueUnderTest, ConsumerBackend], None]) -> None:

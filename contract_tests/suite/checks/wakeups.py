@@ -1,4 +1,4 @@
-"""RCV-2, DLY-2, LSE-1, RES-1: every cause soon wakes those who wait."""
+"""RCV-2: every cause soon wakes those who wait; see ``timed_wakeups`` and ``awaited_results`` for others."""
 
 import itertools
 import time
@@ -10,7 +10,6 @@ from math import inf
 from typing import Any
 
 from ...domain import QueueKind
-from ...domain.errors import QueueNotFound
 from ...ports import (
     ABSENT,
     Ack,
@@ -18,20 +17,18 @@ from ...ports import (
     Dead,
     Delivery,
     Guard,
-    JobResult,
     Next,
     Release,
-    ResultStatus,
     Retry,
 )
-from ..check_context import CLOCKS_DIFFER_S, LONG_LEASE_S, CheckContext, QueueUnderTest
+from ..check_context import LONG_LEASE_S, CheckContext, QueueUnderTest
 from ..registry import check
 from ..violation import demand
 from .receiving import blocked_receive
 
-_SETTLED_S = 0.05
+SETTLED_S = 0.05
 """After that long a call that was started is taken to be waiting. If it isn't, the check proves less."""
-_LONG_S = 300.0
+LONG_S = 300.0
 _TRIES = 6
 """How often a wake-up may be late on a busy machine: one of so many must be within the bound."""
 
@@ -49,15 +46,15 @@ class WaitingReceiver:
         """How long it took to receive a job that was ready, which is no part of a wake-up."""
         self._context = context
         self._waiting = context.start(blocked_receive(receiver, max_jobs=3))
-        time.sleep(_SETTLED_S)
+        time.sleep(SETTLED_S)
 
     def finish(self, clause: str, cause: str, *, within_s: float | None = None) -> Delivery:
         """Return what the blocked receive returned."""
-        came: list[Delivery] = _woken(self._context, self._waiting, clause, cause, within_s=within_s)
+        came: list[Delivery] = woken(self._context, self._waiting, clause, cause, within_s=within_s)
         return came[0]
 
 
-def _woken(
+def woken(
     context: CheckContext, waiting: "Future[Any]", clause: str, cause: str, *, within_s: float | None = None
 ) -> Any:
     """Return what a blocked call returned, which ``cause`` must have woken."""
@@ -136,7 +133,7 @@ def _found_nothing(_queue: QueueUnderTest, receiver: ConsumerBackend) -> None:
 
 def _was_interrupted(_queue: QueueUnderTest, receiver: ConsumerBackend) -> None:
     receiver.interrupt()
-    receiver.receive(1, _LONG_S)
+    receiver.receive(1, LONG_S)
 
 
 def _holds_a_job(queue: QueueUnderTest, receiver: ConsumerBackend) -> None:
@@ -270,10 +267,10 @@ def _wake_three(
         take_s = time.monotonic() - began
         consumers = [other.open_consumer(queue.name, lease_s=600.0) for _ in range(3)]
         waiting = [context.start(blocked_receive(consumer)) for consumer in consumers]
-        time.sleep(_SETTLED_S)
+        time.sleep(SETTLED_S)
         act(queue, holder, receipts)
         began = time.monotonic()
-        came = [_woken(context, each, "RCV-2", cause)[0].id for each in waiting]
+        came = [woken(context, each, "RCV-2", cause)[0].id for each in waiting]
         took_s = time.monotonic() - began - take_s
         demand("RCV-2", len(set(came)) == 3, f"{cause}: they got {came}")
         return took_s
@@ -323,103 +320,15 @@ def _wake_in_two(context: CheckContext) -> float:
         consumer = before.consumer()
         receipt = before.receive_one(consumer).receipt
         waiting = [context.start(blocked_receive(other.open_consumer(queue.name))) for queue in following]
-        time.sleep(_SETTLED_S)
+        time.sleep(SETTLED_S)
         then = tuple(Next(queue.name, queue.message("new")) for queue in following)
         began = time.monotonic()
         consumer.settle([Ack(receipt, then=then)])
         for queue, each in zip(following, waiting, strict=True):
-            _woken(
+            woken(
                 context, each, "RCV-2", f"an ack with next jobs for two queues, in the {queue.name} of them,"
             )
         return time.monotonic() - began
-
-
-def _retry_later(waiting: WaitingReceiver, delay_s: float) -> None:
-    waiting.holder.settle([Retry(waiting.held.receipt, delay_s, "later")])
-
-
-def _release_later(waiting: WaitingReceiver, delay_s: float) -> None:
-    waiting.holder.settle([Release(waiting.held.receipt, delay_s)])
-
-
-def _publish_later(waiting: WaitingReceiver, delay_s: float) -> None:
-    waiting.queue.publish("new", delay_s=delay_s)
-
-
-@check("DLY-2")
-def a_job_that_is_due_wakes_a_receiver_soon(context: CheckContext) -> None:
-    """A receiver that waits gets a delayed, retried or released job when it is due.
-
-    Also if it knew of a later one when it began to wait.
-    """
-    resolution_s = context.capabilities.delay_resolution_s
-    causes: dict[str, Callable[[WaitingReceiver, float], None]] = {
-        "a retry": _retry_later,
-        "a release": _release_later,
-        "a publish": _publish_later,
-    }
-    for what, act in causes.items():
-        for known in (False, True):
-            cause = f"{what} that was due" + (" before a job that was known" if known else "")
-            wake = partial(_wake_when_due, context, cause, act, known)
-            demand_soon(context, "DLY-2", cause, wake, more_s=resolution_s)
-
-
-def _wake_when_due(
-    context: CheckContext, cause: str, act: Callable[[WaitingReceiver, float], None], known: bool
-) -> float:
-    """Wake a receiver by a job that is due, and return how many seconds too late it had that."""
-    resolution_s = context.capabilities.delay_resolution_s
-    soon_s = resolution_s + 0.05
-    with context.backends(2) as (mine, other):
-        queue = context.queue_on(mine)
-        if known:
-            queue.publish("far", delay_s=3600.0)
-        waiting = WaitingReceiver(context, queue, other.open_consumer(queue.name))
-        sent = context.harness.now()
-        act(waiting, soon_s)
-        answered = context.harness.now()  # the delay began at some moment during the call
-        within_s = soon_s + resolution_s + context.harness.timeout_s
-        came = waiting.finish("DLY-2", cause, within_s=within_s)
-        came_s = context.harness.now()
-        demand("DLY-2", came.id != "far", f"after {cause}, {came.id} came")
-        early_s = sent + soon_s - came_s
-        demand("DLY-1", early_s <= CLOCKS_DIFFER_S, f"it came {early_s:.3f} s early")
-        return came_s - answered - soon_s - waiting.take_s
-
-
-@check("LSE-1")
-def a_lease_granted_later_wakes_a_receiver(context: CheckContext) -> None:
-    """A receiver gets the job of one that died, though the lease was granted after it began to wait.
-
-    Which of two receivers a publish wakes is open. If it never is the one that is to die, this proves less.
-    """
-    harness = context.harness
-    for _ in range(10):
-        with context.backends(2) as (mine, other):
-            queue = context.queue_on(mine)
-            doomed, heir = queue.consumer(lease_s=harness.lease_s), other.open_consumer(queue.name)
-            first = context.start(blocked_receive(doomed))
-            time.sleep(_SETTLED_S / 2)
-            waiting = context.start(blocked_receive(heir))
-            time.sleep(_SETTLED_S)
-            queue.publish("job")
-            if not _took_it(context, first, waiting):
-                continue
-            harness.crash(doomed)
-            harness.advance(harness.redelivery_s(harness.lease_s))
-            (came,) = _woken(context, waiting, "LSE-1", "a lease that ended")
-            demand("LSE-1", (came.id, came.crashes) == ("job", 1), f"after the crash, {came} came")
-            return
-
-
-def _took_it(context: CheckContext, first: "Future[Any]", second: "Future[Any]") -> bool:
-    """Whether the first of two receivers got a job, and not the second."""
-    give_up = time.monotonic() + context.harness.timeout_s
-    while not (first.done() or second.done()):
-        demand("RCV-2", time.monotonic() < give_up, "a publish woke none of two receivers")
-        time.sleep(0.002)
-    return first.done()
 
 
 @check("RCV-1", "RCV-2")
@@ -429,58 +338,11 @@ def an_interrupt_ends_one_wait(context: CheckContext) -> None:
         interrupted, other = queue.consumer(), queue.consumer()
         first = context.start(blocked_receive(interrupted))
         second = context.start(blocked_receive(other))
-        time.sleep(_SETTLED_S)
+        time.sleep(SETTLED_S)
         interrupted.interrupt()
         came = context.finish(first)
         demand("RCV-2", came == [], f"an interrupted receive returned {came}")
         context.pass_time(0.1)
         demand("RCV-1", not second.done(), "interrupting one consumer ended the wait of another")
         queue.publish("job")
-        _woken(context, second, "RCV-2", "a publish after another's interrupt")
-
-
-@check("RES-1", needs="results")
-def every_end_wakes_those_who_wait_for_a_result(context: CheckContext) -> None:
-    """An ack with a result, one without, and a death each wake three who wait, within the harness's bound."""
-    ends: dict[str, tuple[Callable[[str], Ack | Dead], JobResult]] = {
-        "an ack with a result": (lambda receipt: Ack(receipt, b"1"), JobResult(ResultStatus.DONE, b"1")),
-        "an ack without a result": (Ack, JobResult(ResultStatus.DONE)),
-        "a death": (
-            lambda receipt: Dead(receipt, "rejected", "no good"),
-            JobResult(ResultStatus.FAILED, error="no good"),
-        ),
-    }
-    with context.backends(2) as (mine, other):
-        queue = context.queue_on(mine)
-        consumer = queue.consumer()
-        numbers = itertools.count()
-
-        def wake(cause: str, make: Callable[[str], Ack | Dead], expected: JobResult) -> float:
-            id_ = f"job-{next(numbers)}"
-            queue.publish(id_)
-            held = queue.receive_one(consumer)
-            ask = partial(other.result, queue.name, id_, timeout_s=_LONG_S)
-            waiting = [context.start(ask) for _ in range(3)]
-            time.sleep(_SETTLED_S)
-            consumer.settle([make(held.receipt)])
-            began = time.monotonic()
-            found = [_woken(context, each, "RES-1", cause) for each in waiting]
-            demand("RES-1", found == [expected] * 3, f"{cause}: three who waited got {found}")
-            return time.monotonic() - began
-
-        for cause, (make, expected) in ends.items():
-            demand_soon(context, "RES-1", cause, partial(wake, cause, make, expected))
-
-
-@check("RES-1", "ADM-3", needs="results")
-def a_delete_ends_the_wait_for_a_result(context: CheckContext) -> None:
-    """Who waits for a result of a queue that is deleted is told so at once: QueueNotFound."""
-    with context.backends(2) as (mine, other):
-        queue = context.queue_on(mine)
-        queue.publish("job")
-        waiting = context.start(partial(other.result, queue.name, "job", timeout_s=_LONG_S))
-        time.sleep(_SETTLED_S)
-        queue.backend.delete(queue.name)
-        error = context.failure(waiting)
-        demand("RES-1", waiting.done(), f"a delete woke nobody who waited for a result: {error}")
-        demand("ADM-3", isinstance(error, QueueNotFound), f"who waited for a result got {error!r}")
+        woken(context, second, "RCV-2", "a publish after another's interrupt")

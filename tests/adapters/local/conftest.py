@@ -6,7 +6,7 @@ import pytest
 
 from mindtrace.jobs import LocalClient, LocalConsumerBackend, Queue
 from mindtrace.jobs.adapters.local import ManualClock
-from mindtrace.jobs.adapters.local.store import QueueStore
+from mindtrace.jobs.adapters.local.queue import LocalQueue
 from mindtrace.jobs.ports import Message, PublishStatus
 
 
@@ -24,8 +24,8 @@ def client(clock: ManualClock) -> Iterator[LocalClient]:
 
 
 @pytest.fixture
-def store(client: LocalClient) -> QueueStore:
-    return client._store("points")
+def local_queue(client: LocalClient) -> LocalQueue:
+    return client._queue("points")
 
 
 @pytest.fixture

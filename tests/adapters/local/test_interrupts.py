@@ -13,7 +13,7 @@ def test_a_publish_that_was_interrupted_anywhere_can_be_made_again() -> None:
         with LocalClient() as client:
             client.declare(Queue("points"))
             was_interrupted = interrupt_at(
-                point, "local/store.py", lambda: client.publish("points", [Message("job", b"{}")])
+                point, "local/queue.py", lambda: client.publish("points", [Message("job", b"{}")])
             )
             client.publish("points", [Message("job", b"{}")])
             with client.open_consumer("points") as consumer:

@@ -88,7 +88,7 @@ def test_declaring_again_is_the_same_queue_and_another_kind_is_refused() -> None
         client.publish("points", [Message("1", b"{}")])
 
         client.declare(POINTS)
-        with pytest.raises(QueueConflict, match="queue 'points' exists as fifo, not priority"):
+        with pytest.raises(QueueConflict, match="queue 'points' already has the type fifo, not priority"):
             client.declare(Queue("points", "priority"))
 
         assert client.counts("points").ready == 1
@@ -151,7 +151,7 @@ def test_no_consumer_outlives_its_client_by_a_race(background: Any) -> None:
     for _ in range(200):
         client = LocalClient()
         client.declare(POINTS)
-        store = client._store("points")
+        local_queue = client._queue("points")
         barrier = threading.Barrier(2)
 
         def open_one(client: LocalClient = client, barrier: threading.Barrier = barrier) -> Any:
@@ -162,7 +162,7 @@ def test_no_consumer_outlives_its_client_by_a_race(background: Any) -> None:
         barrier.wait()
         client.close()
         assert opening.exception() is None or isinstance(opening.exception(), Closed)
-        assert not store._tables
+        assert not local_queue._tables
 
 
 @pytest.mark.parametrize("path", ["jobs.db", "jobs.sqlite3", "/var/lib/jobs", Path("jobs.db")])

@@ -56,8 +56,8 @@ def test_a_conflict_tells_the_difference() -> None:
     ranked = said.format("x-max-priority", "none", "the value '19' of type 'signedint'")
     strategy = said.format("x-dead-letter-strategy", "none", "the value 'at-least-once' of type 'longstr'")
 
-    assert "exists as priority, not fifo" in str(conflict(Queue("q"), classic))
-    assert "exists as priority, not fifo" in str(conflict(Queue("q"), ranked))
-    assert "exists as fifo, not priority" in str(conflict(Queue("q", QueueKind.PRIORITY), quorum))
-    assert "exists as fifo, not priority" in str(conflict(Queue("q", QueueKind.PRIORITY), strategy))
+    assert "has the type priority, not fifo" in str(conflict(Queue("q"), classic))
+    assert "has the type priority, not fifo" in str(conflict(Queue("q"), ranked))
+    assert "has the type fifo, not priority" in str(conflict(Queue("q", QueueKind.PRIORITY), quorum))
+    assert "has the type fifo, not priority" in str(conflict(Queue("q", QueueKind.PRIORITY), strategy))
     assert "x-delivery-limit" in str(conflict(Queue("q"), "inequivalent arg 'x-delivery-limit'"))

@@ -100,12 +100,13 @@ def test_a_refusal_says_whether_an_earlier_try_may_have_run() -> None:
     assert refused.value.may_have_run
 
 
-def test_a_missing_queue_is_declared_again_once() -> None:
-    missing = driver.ResponseError("NOQUEUE")
+@pytest.mark.parametrize("text", ["NOQUEUE", "NONEXT 1,3"])
+def test_a_missing_queue_is_declared_again_once(text: str) -> None:
+    missing = driver.ResponseError(text)
     redis, redeclared = connection(Answers(missing, missing)), list[bool]()
     redis.redeclare = lambda: redeclared.append(True)
 
-    with pytest.raises(RefusedByServer, match="NOQUEUE"):
+    with pytest.raises(RefusedByServer, match=text):
         redis.command("GET", "x")
     assert redeclared == [True]
 

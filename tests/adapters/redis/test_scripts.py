@@ -84,15 +84,15 @@ def test_no_queue_has_a_key_of_the_coordination_store() -> None:
     ours = CoordinationKeys("space")
     named = {key for key in vars(ours).values() if key != ours._prefix}
     keys = {*named, ours.last("me"), ours.rate("x}:meta"), *ours.places("x}:meta")}
-    memory_id = QueueKeys("space", "jobs").memory_id
+    deleted = QueueKeys("space", "jobs").deleted
 
     assert len(keys) == 8
-    assert memory_id not in keys
+    assert deleted not in keys
     assert all(key.startswith("mtj:{space/}:") for key in keys)
     assert not any(
         str(key).startswith("mtj:{space/}:")
         for key in vars(QueueKeys("space", "-")).values()
-        if key != memory_id
+        if key != deleted
     )
 
 
@@ -100,7 +100,7 @@ def test_all_keys_of_a_queue_have_a_type_and_are_looked_at_and_removed() -> None
     known = set(QueueKeys("space", "jobs").types(QueueKind.FIFO))
 
     assert set(scripts.INSPECT.keys) == known
-    assert set(scripts.DELETE.keys) == known | {"last"}
+    assert set(scripts.DELETE.keys) == known | {"last", "deleted"}
 
 
 @pytest.mark.parametrize("name", PARTS)

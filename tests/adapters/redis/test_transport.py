@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from mindtrace.jobs.adapters.redis.transport import connections, direct
+from mindtrace.jobs.adapters.redis.transport import connections, redis_py_private
 from mindtrace.jobs.adapters.redis.transport.connections import choose_channel
-from mindtrace.jobs.adapters.redis.transport.direct import DirectChannel, find_missing_names
-from mindtrace.jobs.adapters.redis.transport.public import PublicChannel
+from mindtrace.jobs.adapters.redis.transport.redis_py_private import PrivateChannel, find_missing_names
+from mindtrace.jobs.adapters.redis.transport.redis_py_public import PublicChannel
 
-VARIABLE = "MINDTRACE_JOBS_REDIS_TRANSPORT"
+VARIABLE = "MINDTRACE_JOBS_PUBLIC_REDIS_PY"
 
 
 @pytest.fixture(autouse=True)
@@ -24,11 +24,11 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_fast_way_is_chosen_where_the_driver_has_what_it_needs() -> None:
     assert find_missing_names() == []
-    assert choose_channel() is DirectChannel
+    assert choose_channel() is PrivateChannel
 
 
 def test_the_public_methods_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "public")
+    monkeypatch.setenv(VARIABLE, "1")
 
     assert choose_channel() is PublicChannel
 
@@ -49,7 +49,7 @@ PARSER = SimpleNamespace(parse_error=str)
 def test_a_driver_that_lacks_a_private_name_is_used_by_its_public_methods_and_that_is_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, driver: object, named: str
 ) -> None:
-    monkeypatch.setattr(direct, "Connection", lambda protocol: driver)
+    monkeypatch.setattr(redis_py_private, "Connection", lambda protocol: driver)
     with caplog.at_level(logging.WARNING, logger=connections.__name__):
         assert choose_channel() is PublicChannel
     assert f"redis-py lacks {named}: its public methods are used" in caplog.text
@@ -63,9 +63,9 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield here, there
 
 
-def channel_over(sock: socket.socket) -> DirectChannel:
+def channel_over(sock: socket.socket) -> PrivateChannel:
     driver: Any = SimpleNamespace(_sock=sock, _parser=PARSER, can_read=bool)
-    return DirectChannel(driver, Event())
+    return PrivateChannel(driver, Event())
 
 
 def test_an_answer_that_does_not_come_is_a_timeout(pair: tuple[socket.socket, socket.socket]) -> None:

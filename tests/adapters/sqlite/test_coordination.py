@@ -233,7 +233,7 @@ def test_a_locked_file_is_read_and_each_write_to_it_is_refused(
         waiting.coordination.now()
         other.execute("BEGIN IMMEDIATE")
         for call in CALLS.values():
-            with pytest.raises(BackendUnavailable, match="kept busy by others"):
+            with pytest.raises(BackendUnavailable, match="locked for longer than retry_timeout_s"):
                 call(waiting.coordination)
         for read in READS.values():
             read(waiting.coordination)

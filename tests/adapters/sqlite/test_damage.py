@@ -404,7 +404,7 @@ def test_a_clock_that_was_set_back_in_the_file_is_set_anew(
         assert drain(other) == ["one", "two"]
 
 
-# -- what is messages of it ---------------------------------------------------------------------------
+# -- what is told of it -------------------------------------------------------------------------------
 
 
 def test_a_queue_of_an_unknown_kind_is_told_and_the_others_are_served(client: SQLiteClient, sql: Sql) -> None:
@@ -414,7 +414,7 @@ def test_a_queue_of_an_unknown_kind_is_told_and_the_others_are_served(client: SQ
 
     with pytest.raises(BackendError, match="queue 'odd' is of an unknown kind"):
         client.counts("odd")
-    with pytest.raises(QueueConflict, match="exists as ring"):
+    with pytest.raises(QueueConflict, match="already has the type ring"):
         client.declare(Queue("odd"))
     assert client.queues() == [Queue("points")]
     assert drain(client) == ["one"]

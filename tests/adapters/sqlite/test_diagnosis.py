@@ -1,4 +1,4 @@
-"""What the doctor is messages of a file: each fault is planted, and nothing is changed by looking."""
+"""What the doctor says of a file: each fault is planted, and nothing is changed by looking."""
 
 import sqlite3
 import threading
@@ -179,7 +179,7 @@ def test_one_who_hangs_in_a_transaction_is_found(path: Path, other: sqlite3.Conn
     finding = findings(path, retry_timeout_s=0.2)["writable"]
 
     assert finding.verdict is WRONG
-    assert "does one of them hang in a transaction?" in finding.what
+    assert "end it if it hangs in a transaction" in finding.what
     assert time.monotonic() - began >= 0.2
 
 

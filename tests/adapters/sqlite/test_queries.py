@@ -59,7 +59,7 @@ def coordinate(client: SQLiteClient, queue: str) -> None:
 def test_no_query_reads_a_table_from_end_to_end_or_sorts(
     client: SQLiteClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even where SQLite was messages how large the tables are."""
+    """Not even where SQLite was told how large the tables are."""
     statements: set[str] = set()
     connect = sqlite3.connect
 

@@ -44,9 +44,9 @@ def open_consumer_backend(
         backend, queue, lease_s=lease_s, prefetch=None if prefetch is None else max(prefetch, at_once)
     )
     if schema.is_limited:
-        from .limits.limited import limited  # here, as most queues have no limits
+        from .limits.add_limits import add_limits  # here, as most queues have no limits
 
-        opened = limited(
+        opened = add_limits(
             opened,
             schema,
             queue,

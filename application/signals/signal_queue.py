@@ -52,8 +52,13 @@ class SignalQueue:
 
     def wait(self, timeout_s: float) -> list[int]:
         """Return what came since, waiting up to ``timeout_s`` seconds for the first."""
-        readable, _, _ = select.select([self._read], [], [], max(0.0, timeout_s))
-        return list(os.read(self._read, 4096)) if readable else []
+        if not self._is_readable(max(0.0, timeout_s)) and not self._is_readable(0.0):
+            return []
+        return list(os.read(self._read, 4096))
+
+    def _is_readable(self, timeout_s: float) -> bool:
+        """Whether something came; also False if the time was over as a signal ended the wait."""
+        return bool(select.select([self._read], [], [], timeout_s)[0])
 
 
 def _do_nothing(number: int, frame: object) -> None:

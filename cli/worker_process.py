@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr, field_serializer
 from ..application.handler_errors import try_to_log
 from ..application.job_logging import JobLogger
 from ..application.orchestrator import Orchestrator
-from ..application.signals.queue import AT_ONCE, STOP, SignalQueue
+from ..application.signals.signal_queue import AT_ONCE, STOP, SignalQueue
 from ..application.worker.health import HealthFile, LastPolls
 from ..application.worker.worker import Ending, Worker, WorkerSettings
 from ..domain.errors import JobsError

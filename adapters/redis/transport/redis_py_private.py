@@ -6,6 +6,7 @@ Only this file uses private names of redis-py, on :class:`redis.connection.Conne
 - ``_parser.parse_error``: makes the driver's exception of an error that the server answers.
 """
 
+import mmap
 import os
 import select
 import socket
@@ -50,7 +51,7 @@ def _leave_timeout_to_system(sock: socket.socket) -> None:
         sock.settimeout(None)
 
 
-class DirectChannel:
+class PrivateChannel:
     """Sends with one call of the system, reads with one more, and spends nothing else on a command."""
 
     def __init__(self, connection: Connection, closed: Event) -> None:
@@ -60,7 +61,8 @@ class DirectChannel:
         self.connection = connection
         self._socket = sock
         _leave_timeout_to_system(sock)
-        self._buffer = bytearray(_READ_BYTES)
+        # Of pages of its own: on the heap, where small things lie between, each reconnect would leave holes.
+        self._buffer = mmap.mmap(-1, _READ_BYTES)
         to_error: Any = connection._parser.parse_error
         self._reader = Reader(protocolError=driver.InvalidResponse, replyError=to_error)
         self._can_read: Callable[[], object] = connection.can_read

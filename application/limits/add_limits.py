@@ -11,7 +11,7 @@ from .places import Places
 from .turns import Turns
 
 
-def limited(
+def add_limits(
     backend: ConsumerBackend,
     schema: JobSchema[Any, Any],
     queue: str,

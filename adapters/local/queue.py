@@ -50,13 +50,13 @@ _table_numbers = itertools.count(1)
 """Of this process, so that no receipt is given out again by a queue that was declared anew."""
 
 
-class QueueStore:
+class LocalQueue:
     """One queue: thread-safe, and all its methods but ``receive`` and ``result`` return at once."""
 
-    def __init__(self, queue: Queue, clock: Clock, lock: threading.Lock, stores: Mapping[str, Self]) -> None:
+    def __init__(self, queue: Queue, clock: Clock, lock: threading.Lock, queues: Mapping[str, Self]) -> None:
         self.queue = queue
         self._clock = clock
-        self._stores = stores
+        self._queues = queues
         """The queues of the namespace, by name: an ack may publish into any of them."""
         self._lock = lock
         """Shared with them. Taken itself, not by a condition, whose code an interrupt may end half-way."""
@@ -209,13 +209,13 @@ class QueueStore:
         if job is None:
             return table.why_not_held(settlement.receipt)
         if isinstance(settlement, Ack):
-            if settlement.then and not all(step.queue in self._stores for step in settlement.then):
+            if settlement.then and not all(step.queue in self._queues for step in settlement.then):
                 table.hold(settlement.receipt, job)
                 return SettleOutcome.REFUSED
             self._live.pop(job.id, None)
             self._results.keep(job.id, settlement, now)  # first: a next job may have the same id
             for step in settlement.then:
-                self._stores[step.queue]._admit(step.message, now)
+                self._queues[step.queue]._admit(step.message, now)
         elif isinstance(settlement, Cancel):
             self._end_cancelled(job, settlement.result_ttl_s, now)
         elif job.cancel_ttl_s is not None:

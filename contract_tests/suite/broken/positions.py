@@ -1,4 +1,4 @@
-"""Faults of places that jobs lose or keep as they wait, come back or are taken with a settlement."""
+"""Faults of the positions that jobs lose or keep as they wait, come back or are taken with a settlement."""
 
 from collections.abc import Callable, Sequence
 
@@ -47,7 +47,7 @@ class ServesFirst(Reordering):
         self._ids.update((delivery.receipt, delivery.id) for delivery in deliveries)
         return deliveries
 
-    def place(self, delivery: Delivery) -> int:
+    def position(self, delivery: Delivery) -> int:
         return 0 if delivery.id in self._first else 1
 
 
@@ -83,7 +83,7 @@ class WhatIsDueIsServedFirst(ServesFirst):
 
 
 @breaks("ORD-4")
-class WhatWasDelayedKeepsItsFirstPlace(ServesFirst):
+class WhatWasDelayedKeepsItsFirstPosition(ServesFirst):
     """Released, a job that was delayed stands where it was published, not where it became due."""
 
     def __init__(self, now: Callable[[], float]) -> None:

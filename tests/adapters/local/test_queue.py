@@ -9,7 +9,7 @@ import pytest
 
 from mindtrace.jobs import LocalClient, LocalConsumerBackend, Queue, QueueKind
 from mindtrace.jobs.adapters.local import ManualClock
-from mindtrace.jobs.adapters.local.store import QueueStore
+from mindtrace.jobs.adapters.local.queue import LocalQueue
 from mindtrace.jobs.domain.errors import Closed, QueueNotFound
 from mindtrace.jobs.ports import (
     Ack,
@@ -239,7 +239,7 @@ def test_a_history_keeps_the_last_ten_failures(
 
 
 def test_what_is_remembered_is_bounded(
-    client: LocalClient, consumer: LocalConsumerBackend, store: QueueStore, clock: ManualClock, put: Put
+    client: LocalClient, consumer: LocalConsumerBackend, local_queue: LocalQueue, clock: ManualClock, put: Put
 ) -> None:
     """Results until they expire, other ends by their number: a queue that runs for ever fits in memory."""
     for batch in range(11):
@@ -251,9 +251,9 @@ def test_what_is_remembered_is_bounded(
     put("last")
     consumer.settle([Ack(take(consumer)["last"], b"1")])
 
-    assert len(store._results._ended_ids) == 10_000
-    assert list(store._results._results) == ["last"]
-    assert not store._live
+    assert len(local_queue._results._ended_ids) == 10_000
+    assert list(local_queue._results._results) == ["last"]
+    assert not local_queue._live
     assert client.result("points", "0-0") is None
     assert client.result("points", "10-999") == JobResult(ResultStatus.DONE)
 
@@ -336,7 +336,7 @@ def test_a_closed_consumer_stays_closed_whatever_is_declared(
 
     with pytest.raises(Closed):
         consumer.receive(1, 0)
-    assert not client._store("points")._tables
+    assert not client._queue("points")._tables
 
 
 # -- who is woken ---------------------------------------------------------------------------------
@@ -441,7 +441,7 @@ def test_a_receiver_sleeps_by_the_machines_clock_and_wakes_in_time(background: A
         client.declare(Queue("points"))
         sleeper = client.open_consumer("points", lease_s=0.05)
         receiving = background(sleeper.receive, 1, 3600)
-        eventually(lambda: client._store("points")._receivers_waiting == 1)
+        eventually(lambda: client._queue("points")._receivers_waiting == 1)
 
         client.publish("points", [Message("a", b"{}", delay_s=0.05)])
 
@@ -506,12 +506,12 @@ def test_closing_a_blocked_consumer_ends_its_receive(
 
 
 def test_deleting_a_queue_wakes_everyone(
-    client: LocalClient, blocked: Any, background: Any, eventually: Any, store: QueueStore
+    client: LocalClient, blocked: Any, background: Any, eventually: Any, local_queue: LocalQueue
 ) -> None:
     """Receivers and those who wait for a result alike (ADM-3)."""
     futures = blocked(2)
     futures.append(background(client.result, "points", "a", timeout_s=3600))
-    eventually(lambda: store._ends.waiters)
+    eventually(lambda: local_queue._ends.waiters)
 
     client.delete("points")
 
@@ -536,14 +536,14 @@ def test_an_interrupted_wait_leaves_the_queue_as_it_was(background: Any, eventua
     """Nobody is counted as waiting who isn't, and the next one is served (RCV-2)."""
     with LocalClient(clock=Interrupting()) as client:
         client.declare(Queue("points"))
-        store = client._store("points")
+        local_queue = client._queue("points")
         consumer = client.open_consumer("points")
         with pytest.raises(KeyboardInterrupt):
             consumer.receive(1, 3600)
-        assert store._receivers_waiting == 0
+        assert local_queue._receivers_waiting == 0
 
         receiving = background(consumer.receive, 1, 3600)
-        eventually(lambda: store._receivers_waiting == 1)
+        eventually(lambda: local_queue._receivers_waiting == 1)
         client.publish("points", [Message("a", b"{}")])
         assert ids([receiving]) == ["a"]
 

@@ -5,7 +5,7 @@ other. So both trees are asked by turns of some milliseconds, in an order by cha
 compared with that of the other. The other tree needs its environment:
 
     git clone . build/before && git -C build/before checkout REVISION && make -C build/before .venv/.synced
-    .venv/bin/python -m benchmarks.beside build/before [--broker redis …] [--turns 200]
+    .venv/bin/python -m benchmarks.compare_trees build/before [--broker redis …] [--turns 200]
 
 Each line gives what one job takes with either, and the *speed*: that of the other tree being 1.
 """
@@ -24,8 +24,8 @@ from .scenarios.latency import JOBS, LIMIT_S
 
 BATCH = 1_000
 """How many jobs are published and drained in a turn."""
-SINGLES = 20
-"""How many are published one by one."""
+SINGLES = 200
+"""How many are published one by one; few would measure the first calls after a pause."""
 WARM_UP = 10
 """How many turns aren't counted."""
 
@@ -100,7 +100,7 @@ def take_turns(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks.beside", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="benchmarks.compare_trees", description=__doc__.splitlines()[0])
     parser.add_argument("tree", type=Path, help="the other tree, with its environment in .venv")
     parser.add_argument("--broker", action="append", choices=BROKERS, help="this one; may be given again")
     parser.add_argument("--turns", type=int, default=200)

@@ -96,13 +96,9 @@ class Limit:
 
     def key_of(self, payload: BaseModel) -> str:
         """Return what the jobs have in common of which ``count`` run at once, as short printable text."""
-        by = self.by
-        if by is None:
+        if not self.fields:
             return ""
-        if isinstance(by, str):  # itself, as this counts once a job
-            value = _value_of(payload, by)
-            return _known_key(value) if _is_short(value) else _key(value)
-        values = [_value_of(payload, name) for name in by]
+        values = [_value_of(payload, name) for name in self.fields]
         return (_known_key if all(map(_is_short, values)) else _key)(*values)
 
 
@@ -128,14 +124,19 @@ def _is_short(value: Any) -> bool:
     kind = type(value)
     if kind is str:
         return len(value) <= _LONGEST_TEXT
-    return kind is int or kind is bool or value is None or (kind is float and value != 0)  # 0.0 equals -0.0
+    return kind is int or kind is float or kind is bool or value is None
 
 
 _known_key = lru_cache(maxsize=1024, typed=True)(_key)
 
 
 def _ordered(value: Any) -> Any:
-    """Return what is the same for equal values: sets have another order in each process, and dicts any."""
+    """Return what is the same for equal values: sets have another order in each process, and dicts any.
+
+    0.0 equals -0.0.
+    """
+    if type(value) is float:
+        return value + 0.0
     if isinstance(value, set | frozenset):
         return sorted(_written(_ordered(each)) for each in value)
     if isinstance(value, dict):
@@ -151,7 +152,7 @@ def _written(value: Any) -> bytes:
     return to_json(value, bytes_mode="base64", fallback=repr)
 
 
-def check_throttles(schema: str, model: type[BaseModel], rate: object, limit: object) -> None:
+def check_limits(schema: str, model: type[BaseModel], rate: object, limit: object) -> None:
     """Refuse what can't limit the jobs of a schema.
 
     Args:

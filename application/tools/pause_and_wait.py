@@ -1,4 +1,4 @@
-"""Pausing a queue, and waiting until none of its jobs runs."""
+"""Pause a queue, and wait until none of its jobs runs."""
 
 from time import monotonic, sleep
 
@@ -12,7 +12,7 @@ SEEN_S = 1.0
 _LOOK_S = 0.2
 
 
-def pause_and_drain(orchestrator: Orchestrator, queue: QueueRef, reason: str | None) -> Pause:
+def pause_and_wait(orchestrator: Orchestrator, queue: QueueRef, reason: str | None) -> Pause:
     """Pause a queue, and return once none of its jobs runs, however long that takes.
 
     Raises:

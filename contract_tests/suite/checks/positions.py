@@ -45,7 +45,7 @@ def _arrive_again(
 def what_arrives_anew_is_behind_what_waits(context: CheckContext) -> None:
     """A job that was retried or redriven, or is due, joins the queue behind those published before then.
 
-    Delayed jobs join in the order in which they are due. And once there, each has a place that it keeps.
+    Delayed jobs join in the order in which they are due. And once there, each has a position that it keeps.
     """
     soon_s = context.capabilities.delay_resolution_s + 0.3
     longer = [("delayed", "DLY-2", factor * soon_s) for factor in (1, 8, 64)]
@@ -68,7 +68,7 @@ def what_arrives_anew_is_behind_what_waits(context: CheckContext) -> None:
 def _come_and_go(context: CheckContext, queue: QueueUnderTest, what: str) -> list[str]:
     """Receive all five jobs and release them, the last one first; return the order in which they came.
 
-    They must then come in that order again, where the broker keeps places (ORD-4).
+    They must then come in that order again, where the broker keeps positions (ORD-4).
     """
     consumer = queue.consumer()
     held = [queue.receive_one(consumer) for _ in range(5)]
@@ -157,8 +157,8 @@ def jobs_released_together_stand_before_those_behind_them(context: CheckContext)
         queue.expect_counts(ready=24)
         came = queue.drain(consumer, 24)
         furthest = {Redelivery.NEAR_HEAD: 12, Redelivery.HEAD: 3, Redelivery.IN_ORDER: 3}
-        places = [came.index(id_) for id_ in ids[:4]]
+        positions = [came.index(id_) for id_ in ids[:4]]
         declared = context.capabilities.redelivery
-        demand("ORD-4", max(places) <= furthest[declared], f"released together, they came at {places}")
+        demand("ORD-4", max(positions) <= furthest[declared], f"released together, they came at {positions}")
         if declared is Redelivery.IN_ORDER:
             demand("ORD-4", came == ids, f"released together, they came as {came}")

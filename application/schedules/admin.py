@@ -1,4 +1,4 @@
-"""What an orchestrator does for periodic jobs."""
+"""What an orchestrator does with schedules: define them, and give access to them."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING, Any, overload
 
 from pydantic import BaseModel
 
-from ..domain import JobSchema
-from ..domain.errors import InvalidInput
-from ..ports import Observer, OrchestratorBackend
-from ..ports.base_classes import Closeable
-from .job_queue import InT
-from .registry import QueueRef, SchemaRegistry
+from ...domain import JobSchema
+from ...domain.errors import InvalidInput
+from ...ports import Observer, OrchestratorBackend
+from ...ports.base_classes import Closeable
+from ..job_queue import InT
+from ..registry import QueueRef, SchemaRegistry
 
 if TYPE_CHECKING:  # what is imported here takes long, and few use it
-    from ..domain.schedule import Misfire
-    from .schedules.record import Schedule
-    from .schedules.schedules import Schedules
+    from ...domain.schedule import Misfire
+    from .record import Schedule
+    from .schedules import Schedules
 
 
-class Scheduling(Closeable):
-    """The base of :class:`Orchestrator`: its methods for periodic jobs."""
+class ScheduleAdmin(Closeable):
+    """A base of :class:`Orchestrator`: its methods for periodic jobs."""
 
     backend: OrchestratorBackend
     max_body_bytes: int
@@ -36,7 +36,7 @@ class Scheduling(Closeable):
         Raises:
             UnsupportedCapability: the backend has no coordination store.
         """
-        from .schedules.schedules import Schedules
+        from .schedules import Schedules
 
         return Schedules(self)
 
@@ -106,7 +106,7 @@ class Scheduling(Closeable):
             QueueNotFound: nothing was registered under this name.
             BodyTooLarge: the definition takes more than 60,000 bytes.
         """
-        from ..domain.schedule import Cron, Every
+        from ...domain.schedule import Cron, Every
 
         if cron is not None and every is None:
             when: Cron | Every = Cron(cron, timezone, misfire=misfire, grace_s=grace_s)
