@@ -25,12 +25,14 @@ from brokers.rabbitmq_server import PrivateRabbitMQ, retry_timeout
 from mindtrace.jobs import RabbitMQClient, RabbitMQConsumerBackend
 from mindtrace.jobs.adapters.rabbitmq.consumer.channel import ConsumerChannel
 from mindtrace.jobs.adapters.rabbitmq.transport import connection as connection_module
+from mindtrace.jobs.adapters.rabbitmq.transport.leader_follower_loop import LeaderFollowerLoop
 from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.domain.errors import BackendUnavailable, BrokerUnsuitable, Closed
 from mindtrace.jobs.ports import (
     Ack,
     Dead,
     Message,
+    PublishOutcome,
     PublishStatus,
     Release,
     Retry,
@@ -336,6 +338,60 @@ def test_a_publish_after_a_cut_goes_over_a_new_connection(client: RabbitMQClient
         publisher._driver._transport._sock.shutdown(socket.SHUT_RDWR)
         (outcome,) = client.publish(QUEUE, [Message(f"after-{number}", b"{}")])
         assert outcome.status is PublishStatus.ACCEPTED
+
+
+class Served:
+    """Has another thread serve a loop, as that of the heartbeats does now and then, until it is left."""
+
+    def __init__(self, loop: LeaderFollowerLoop) -> None:
+        self._loop = loop
+        self._inside, self._leave = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=lambda: loop.wait(self._last_look, LIMIT_S))
+        self._thread.start()
+        assert self._inside.wait(LIMIT_S)
+
+    def leave_to(self, waits: threading.Thread) -> None:
+        """Leave once a thread waits for the loop, or has ended without that."""
+        eventually(lambda: self._loop._followers or not waits.is_alive(), LIMIT_S, "it waits, or has ended")
+        self._leave.set()
+        self._thread.join()
+        waits.join()
+
+    def _last_look(self) -> bool:
+        if self._loop._leader is None:
+            return False
+        self._inside.set()
+        return self._leave.wait(LIMIT_S)
+
+
+def test_an_extension_after_a_cut_is_lost_whoever_serves_the_connection(client: RabbitMQClient) -> None:
+    """Another thread may have it at that moment, and not have looked since the cut (LSE-4)."""
+    client.publish(QUEUE, [Message("job", b"{}")])
+    with client.open_consumer(QUEUE) as consumer:
+        assert isinstance(consumer, RabbitMQConsumerBackend)
+        (held,) = consumer.receive(1, LIMIT_S)
+        answers: list[SettleOutcome] = []
+        extending = threading.Thread(target=lambda: answers.extend(consumer.extend([held.receipt])))
+        served = Served(consumer._channel.loop)
+        consumer._channel._driver.drop()
+        extending.start()
+        served.leave_to(extending)
+        assert answers == [SettleOutcome.LOST]
+
+
+def test_a_publish_after_a_cut_is_accepted_whoever_serves_the_connection(client: RabbitMQClient) -> None:
+    """Another thread may have it at that moment, and not have looked since the cut (PUB-1, CON-1)."""
+    client.publish(QUEUE, [Message("before", b"{}")])
+    publisher = client._open().publisher._connection
+    outcomes: list[PublishOutcome] = []
+    publishing = threading.Thread(
+        target=lambda: outcomes.extend(client.publish(QUEUE, [Message("after", b"")]))
+    )
+    served = Served(publisher.loop)
+    publisher._driver.drop()
+    publishing.start()
+    served.leave_to(publishing)
+    assert [outcome.status for outcome in outcomes] == [PublishStatus.ACCEPTED]
 
 
 def test_a_publish_over_what_pika_gave_up_goes_over_a_new_connection(client: RabbitMQClient) -> None:

@@ -293,7 +293,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
 
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
         self._check_open()
-        self._channel.loop.poll()  # a connection that broke may not have been looked at since
+        self._channel.loop.catch_up()  # a connection that broke may not have been looked at since
         return [self._still_held(receipt) for receipt in receipts]
 
     def allow_ahead(self, limit: int) -> None:

@@ -18,6 +18,8 @@ from .pika_log import driving
 
 CLOSE_TIMEOUT_S = 2.0
 """How long the leader, or the server, may take to let go."""
+CATCH_UP_TIMEOUT_S = 5.0
+"""How long the leader may take to see what has come: microseconds, unless its thread gets no turn."""
 _FAULT_PAUSE_S = 0.05
 """So that what fails each time doesn't do so without a pause."""
 
@@ -40,6 +42,8 @@ class LeaderFollowerLoop:
         """The thread that turns the loop."""
         self._followers = 0
         self._calls: deque[Callable[[], object]] = deque()
+        self._idle_turns = 0
+        """How many turns found nothing to do."""
         self.closed = False
 
     def call(self, function: Callable[[], object]) -> None:
@@ -123,6 +127,21 @@ class LeaderFollowerLoop:
         finally:
             self._resign()
 
+    def catch_up(self) -> None:
+        """Return once all that has come by now was seen to, such as the end of a broken connection.
+
+        A turn that finds nothing shows that. One may be under way, and have looked before: hence two.
+        """
+        enough = self._idle_turns + 2
+
+        def caught_up() -> bool:
+            if self._idle_turns >= enough:
+                return True
+            self.io.wake()  # or the next turn waits for something to come
+            return False
+
+        self.wait(caught_up, CATCH_UP_TIMEOUT_S)
+
     def close(self) -> None:
         """End the loop: calls that wait fail, and no further call is accepted."""
         with self._lock:
@@ -146,6 +165,8 @@ class LeaderFollowerLoop:
                 if self._followers:
                     self._notify_followers()
                 io.turn(give_up)
+                if io.was_idle:
+                    self._idle_turns += 1
             except BaseException as error:
                 self._on_fault(error)
                 if not isinstance(error, Exception):

@@ -59,12 +59,13 @@ class PikaIOLoop(AbstractSelectorIOLoop):  # type: ignore[misc]
         self._numbers = count()
         self._calls: deque[Callable[[], object]] = deque()
         self.was_idle = False
-        """Whether there was nothing to do in the last turn."""
+        """Whether there was nothing to do in the last turn, but perhaps to wake."""
         # A lock for this, as pika's loop has, is what a signal's handler may not take.
         self._bell, self._button = socket.socketpair()
         self._bell.setblocking(False)
         self._button.setblocking(False)
-        self.add_handler(self._bell.fileno(), self._hear, self.READ)
+        self._bell_file = self._bell.fileno()
+        self.add_handler(self._bell_file, self._hear, self.READ)
 
     @property
     def is_closed(self) -> bool:
@@ -74,7 +75,7 @@ class PikaIOLoop(AbstractSelectorIOLoop):  # type: ignore[misc]
     @property
     def sockets(self) -> list[int]:
         """The files that are watched for others: of a connection of pika's, its socket."""
-        return [file for file in list(self._watched) if file != self._bell.fileno()]
+        return [file for file in list(self._watched) if file != self._bell_file]
 
     @property
     def has_calls(self) -> bool:
@@ -91,13 +92,14 @@ class PikaIOLoop(AbstractSelectorIOLoop):  # type: ignore[misc]
             next_at = min(until, self._alarms[0].due) if self._alarms else until
             timeout_s = min(max(0.0, next_at - monotonic()), _LONGEST_TURN_S)
         watched = self._watched
-        ready = self._selector.select(timeout_s)
-        for key, events in ready:
+        idle = True
+        for key, events in self._selector.select(timeout_s):
             watch = watched.get(key.fd)
             if watch is not None and (present := events & watch.events):
                 watch.handler(key.fd, present)
+                idle = idle and key.fd == self._bell_file
         called = self.run_due()
-        self.was_idle = not ready and not called
+        self.was_idle = idle and not called
 
     def run_due(self) -> bool:
         """Make the calls that are due, if any; those that they ask for are for the next turn."""

@@ -111,8 +111,10 @@ class PublishConnection(Connection):
         if not messages:
             return
         batch = _Batch(messages, self)
-        if self.has_unread:  # what is sent over a connection that broke since the last time would be UNKNOWN
-            self.loop.poll()
+        # What is sent over a connection that broke since the last time would be UNKNOWN. Where messages are
+        # under way, what is unread is most likely their confirms.
+        if self.has_unread and not self._under_way:
+            self.loop.catch_up()
         if self._is_answered(batch, timeout_s):
             batch.result()
             return

@@ -1,5 +1,6 @@
 """The leader/follower loop: one thread turns it, the others are told in time, a fault hits no other."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -111,4 +112,57 @@ def test_a_fault_in_the_loop_is_nobody_elses() -> None:
     loop.wait(lambda: done, LIMIT_S, first=lambda: done.append(1))
     assert done == [1]
     assert [type(fault) for fault in faults] == [ZeroDivisionError]
+    loop.close()
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_who_catches_up_waits_for_a_leader_that_has_not_looked_yet(goes_on: bool) -> None:
+    """Whether that turns the loop once more, or leaves it to others."""
+    loop = LeaderFollowerLoop(lambda _error: None)
+    theirs, ours = socket.socketpair()
+    inside, leave = threading.Event(), threading.Event()
+    seen: list[bytes] = []
+    loop.call(lambda: loop.io.add_handler(ours.fileno(), lambda *_: seen.append(ours.recv(9)), loop.io.READ))
+
+    def last_look() -> bool:
+        if loop._leader is None:
+            return False
+        inside.set()
+        return leave.wait(LIMIT_S) and not goes_on
+
+    seen_by_return: list[bytes] = []
+
+    def catch_up() -> None:
+        loop.catch_up()
+        seen_by_return.extend(seen)
+
+    leader = threading.Thread(target=lambda: loop.wait(last_look, 10 * LIMIT_S))
+    late = threading.Thread(target=catch_up)
+    leader.start()
+    assert inside.wait(LIMIT_S)
+    theirs.send(b"the end")
+    late.start()
+    eventually(lambda: loop._followers or not late.is_alive(), LIMIT_S, "it waits, or has returned")
+    leave.set()
+    late.join()
+    assert seen_by_return == [b"the end"]
+    loop.close()
+    leader.join()
+    for end in (theirs, ours):
+        end.close()
+
+
+def test_who_catches_up_sees_what_follows_from_what_came() -> None:
+    """The end of a stream is told by calls of calls, each in a turn of its own."""
+    loop = LeaderFollowerLoop(lambda _error: None)
+    steps: list[int] = []
+
+    def step() -> None:
+        steps.append(len(steps))
+        if len(steps) < 10:
+            loop.io.add_callback(step)
+
+    loop.call(step)
+    loop.catch_up()
+    assert steps == list(range(10))
     loop.close()
