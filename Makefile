@@ -7,8 +7,8 @@ UV := $(BIN)/uv
 SYNCED := $(VENV)/.synced
 REPORT := build/contract.json
 FAULTS := build/faults.json
-# What takes time in the tests with brokers is waiting: for leases, delays, restarts. So tests run side by side.
-WORKERS ?= 4
+# What takes time in the tests with brokers is waiting: for leases, delays, restarts. So many run side by side.
+WORKERS ?= 8
 PYTEST := $(BIN)/pytest --quiet --dist worksteal --numprocesses $(WORKERS)
 MINUTES ?= 10
 SECONDS ?= 60
