@@ -25,8 +25,10 @@ def check_address(what: str, host: object, port: object) -> None:
     """Demand a host's name and the number of a port.
 
     Raises:
-        InvalidInput: it is none.
+        InvalidInput: it is none; the message doesn't show what may be a URL with a password.
     """
+    if isinstance(host, str) and ("://" in host or "@" in host):
+        raise InvalidInput(f"{what}: it is a URL or a part of one; pass the URL to from_url")
     if not isinstance(host, str) or not host or host != host.strip() or "/" in host:
         raise InvalidInput(f"{what} {host!r:.80}: give a host's name or address, and nothing else")
     check_number(f"{what}'s port", port, 1, 65535)

@@ -24,7 +24,7 @@ from mindtrace.jobs import (
     SQLiteClient,
 )
 from mindtrace.jobs.adapters.shared import server_settings
-from mindtrace.jobs.errors import UnsupportedCapability
+from mindtrace.jobs.errors import InvalidInput, UnsupportedCapability
 
 ODD = "p@ss:w/rd?#%&+ ü"
 CA = __file__
@@ -180,6 +180,15 @@ def test_an_address_in_brackets_may_follow_another_host(monkeypatch: pytest.Monk
     assert split == ("a@b", "p/w", ["one:1", "[::1]:2", "three"], "/vhost", "prefetch=5")
     ports = [server_settings.parsed_address(each, 3) for each in split.addresses]
     assert ports == [("one", 1), ("::1", 2), ("three", 3)]
+
+
+@pytest.mark.parametrize("host", [f"scheme://me:{ODD}@broker:1/0", f"me:{ODD}@broker"])
+@pytest.mark.parametrize("client", [RedisClient, RabbitMQClient, PostgreSQLClient])
+def test_a_url_that_is_given_as_a_host_is_refused_and_not_shown(client: Any, host: str) -> None:
+    """It may have a password (SEC-3)."""
+    with pytest.raises(InvalidInput, match="pass the URL to from_url") as refused:
+        client(host)
+    assert "ss:w" not in str(refused.value)
 
 
 def test_another_process_would_find_the_jobs(tmp_path: Path) -> None:

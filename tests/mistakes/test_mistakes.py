@@ -928,8 +928,13 @@ BACKENDS: dict[str, Row] = {
     ),
     "a URL as a host": (
         errors.InvalidInput,
-        "give a host's name or address, and nothing else",
+        "pass the URL to from_url",
         lambda w: RedisClient("redis://localhost"),
+    ),
+    "a path as a host": (
+        errors.InvalidInput,
+        "give a host's name or address, and nothing else",
+        lambda w: RedisClient("localhost/0"),
     ),
     "a user without a password": (
         errors.InvalidInput,
