@@ -45,6 +45,26 @@ def test_what_is_settled_when_its_queue_was_deleted_never_reaches_the_successor(
     assert (counts.waiting, counts.dead) == (0, 0)
 
 
+def test_a_settlement_takes_jobs_of_the_successor(client: RabbitMQClient) -> None:
+    """They don't stay with the consumer, uncounted, because an earlier queue of that name was deleted (SET-1)."""
+    client.publish(QUEUE, [Message("before", b"{}")])
+    with client.open_consumer(QUEUE) as consumer:
+        assert isinstance(consumer, RabbitMQConsumerBackend)
+        (lost,) = receive(consumer, 1)
+        client.delete(QUEUE)
+        client.declare(Queue(QUEUE))
+        eventually(
+            lambda: consumer.extend([]) or consumer._channel.queue_deleted,
+            LIMIT_S,
+            "it is told of the deletion",
+        )
+        client.publish(QUEUE, [Message("after", b"{}")])
+        taken = consumer.settle([Ack(lost.receipt)], take=1)
+        assert taken.outcomes == [SettleOutcome.LOST]
+        assert [job.id for job in taken.deliveries] == ["after"]
+        consumer.settle([Ack(job.receipt) for job in taken.deliveries])
+
+
 def test_what_a_deleted_queue_still_sends_is_nobodys(client: RabbitMQClient) -> None:
     """What was under way when its end was told isn't taken for the successor's (ADM-3)."""
     with client.open_consumer(QUEUE) as consumer:

@@ -158,7 +158,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         self._credit.wait_for_jobs(max_jobs, ready, give_up, over)
         if channel.queue_deleted:
             channel.queue_deleted = False
-            raise not_declared(self._names.queue)
+            if channel.generation != generation:  # else it was an earlier queue of that name
+                raise not_declared(self._names.queue)
         if channel.credit and not channel.standing:
             self._credit.withdraw()
         with self._settling:
