@@ -379,6 +379,33 @@ def test_an_extension_after_a_cut_is_lost_whoever_serves_the_connection(client: 
         assert answers == [SettleOutcome.LOST]
 
 
+def test_a_settlement_after_a_cut_is_lost_whoever_serves_the_connection(client: RabbitMQClient) -> None:
+    """The end may be noticed between two steps of it, and another thread have the loop at the next (LSE-4)."""
+    client.publish(QUEUE, [Message("job", b"{}")])
+    with client.open_consumer(QUEUE) as consumer:
+        assert isinstance(consumer, RabbitMQConsumerBackend)
+        (held,) = consumer.receive(1, LIMIT_S)
+        settle = consumer._settler.settle
+        served: list[Served] = []
+        outcomes: list[SettleOutcome] = []
+
+        def settle_late(*words: Any) -> Any:
+            cut(consumer._channel)
+            served.append(Served(consumer._channel.loop))
+            return settle(*words)
+
+        consumer._settler.settle = settle_late  # type: ignore[method-assign]
+        settling = threading.Thread(
+            target=lambda: outcomes.extend(consumer.settle([Ack(held.receipt)]).outcomes)
+        )
+        settling.start()
+        eventually(lambda: served, LIMIT_S, "another thread serves the connection")
+        served[0].leave_to(settling)
+        consumer._settler.settle = settle  # type: ignore[method-assign]
+        assert outcomes == [SettleOutcome.LOST]
+    assert drained(client, {"job"}) == ["job"]
+
+
 def test_a_publish_after_a_cut_is_accepted_whoever_serves_the_connection(client: RabbitMQClient) -> None:
     """Another thread may have it at that moment, and not have looked since the cut (PUB-1, CON-1)."""
     client.publish(QUEUE, [Message("before", b"{}")])

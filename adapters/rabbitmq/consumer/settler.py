@@ -90,10 +90,12 @@ class Settler:
         Returns:
             How many jobs arrived or are ready; None where the broker wasn't heard.
         """
-        channel, generation = self._channel, self._channel.generation
+        channel = self._channel
+        settles = done or returns
+        # Not the channel's now: whoever serves the loop may have lost theirs, and say so too late.
+        generation = settles[0].generation if settles else channel.generation
         more, enough = self._credit.after_settling(take)
         try:
-            settles = done or returns
             if (settles or channel.is_open) and channel.settle(done, returns, more, enough=enough):
                 return take
             ready: int = channel.request(channel.count, self._timeout_s)
