@@ -96,6 +96,7 @@ class LeaderFollowerLoop:
                 return self._lead(done, give_up)
         finally:
             if leads:
+                self._leader = None  # here, as an interrupt may strike where a function begins
                 self._resign()
 
     def wake(self) -> None:
@@ -125,6 +126,7 @@ class LeaderFollowerLoop:
             with driving:
                 self._lead(done, 0.0)
         finally:
+            self._leader = None
             self._resign()
 
     def catch_up(self) -> None:
@@ -174,9 +176,9 @@ class LeaderFollowerLoop:
                 sleep(_FAULT_PAUSE_S)
 
     def _resign(self) -> None:
+        """Tell others that they may lead; one may have begun already."""
         with self._lock:
-            self._leader = None
-            if self.closed:
+            if self.closed and self._leader is None:
                 self.io.close()
             if self._followers or self.closed:
                 self._changed.notify_all()

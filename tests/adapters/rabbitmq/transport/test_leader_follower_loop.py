@@ -9,6 +9,7 @@ from itertools import count
 
 import pytest
 
+from interrupts import interrupt_at
 from mindtrace.jobs.adapters.rabbitmq.transport.errors import ClosedByClient
 from mindtrace.jobs.adapters.rabbitmq.transport.leader_follower_loop import LeaderFollowerLoop
 
@@ -101,6 +102,24 @@ def test_an_interrupt_leaves_the_turn_to_others() -> None:
     assert loop.wait(lambda: True, LIMIT_S)
     assert loop._leader is None
     loop.close()
+
+
+def test_an_interrupt_anywhere_leaves_the_turn_to_others() -> None:
+    """Also one that strikes as the thread gives the loop up."""
+    for point in count(1):
+        loop = LeaderFollowerLoop(lambda _error: None)
+        was_interrupted = interrupt_at(
+            point,
+            "leader_follower_loop.py",
+            lambda: loop.wait(lambda: True, LIMIT_S, first=list),  # noqa: B023
+        )
+        assert loop._leader is None, f"interrupted at point {point}"
+        assert loop.wait(lambda: True, 0.0, first=list)
+        loop.close()
+        assert loop.io.is_closed
+        if not was_interrupted:
+            assert point > 1
+            return
 
 
 def test_a_fault_in_the_loop_is_nobody_elses() -> None:
