@@ -1,5 +1,6 @@
 """Connections to RabbitMQ that break, open, close or fork at the worst moments."""
 
+import errno
 import gc
 import os
 import select
@@ -8,15 +9,19 @@ import socket
 import struct
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
 from typing import Any
+from unittest import mock
 
 import pika.data
 import pytest
+from pika.adapters.utils import connection_workflow
+from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 from pika.frame import Heartbeat
 
 from brokers.private_server import free_port
@@ -25,6 +30,7 @@ from brokers.rabbitmq_server import PrivateRabbitMQ, retry_timeout
 from mindtrace.jobs import RabbitMQClient, RabbitMQConsumerBackend
 from mindtrace.jobs.adapters.rabbitmq.consumer.channel import ConsumerChannel
 from mindtrace.jobs.adapters.rabbitmq.transport import connection as connection_module
+from mindtrace.jobs.adapters.rabbitmq.transport.driver_connection import DriverConnection
 from mindtrace.jobs.adapters.rabbitmq.transport.leader_follower_loop import LeaderFollowerLoop
 from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.domain.errors import BackendUnavailable, BrokerUnsuitable, Closed
@@ -285,6 +291,84 @@ def test_what_was_said_before_a_connection_ended_hides_no_end(server: PrivateRab
         publisher._heartbeat.register(publisher.loop)
 
 
+def failing_once(owner: Any, name: str, error: BaseException) -> Any:
+    """Have a function of a driver's fail when it is next called, before it has done anything."""
+    works, errors = getattr(owner, name), [error]
+
+    def fails(*args: Any, **options: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return works(*args, **options)
+
+    return mock.patch.object(owner, name, fails)
+
+
+def collect_sockets() -> None:
+    """Collect those that an interrupted driver left open: it isn't trusted to close them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+def test_a_connection_that_found_no_free_descriptor_is_made_later(client: RabbitMQClient) -> None:
+    """A process may have all of its files open for a while (CON-1)."""
+    full = OSError(errno.EMFILE, "too many open files")
+    with (
+        mock.patch.object(connection_workflow.socket, "socket", side_effect=full),
+        retry_timeout(client, 0.2),
+    ):
+        (refused,) = client.publish(QUEUE, [Message("refused", b"{}")])
+    assert refused.status is PublishStatus.REJECTED
+    assert "too many open files" in str(refused.error)
+    (accepted,) = client.publish(QUEUE, [Message("accepted", b"{}")])
+    assert accepted.status is PublishStatus.ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (connection_workflow.AMQPConnectionWorkflow, "start"),
+        (connection_workflow.AMQPConnectionWorkflow, "_close"),
+        (connection_workflow.AMQPConnector, "_close"),
+        (DriverConnection, "watch"),
+        (DriverConnection, "add_on_close_callback"),
+    ],
+)
+def test_who_is_interrupted_while_a_connection_is_made_can_make_it_again(
+    client: RabbitMQClient, owner: type, name: str
+) -> None:
+    """Also where what is under way isn't told of its end any more (CON-1, CON-2)."""
+    with failing_once(owner, name, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+        client.publish(QUEUE, [Message("interrupted", b"{}")])
+    (outcome,) = client.publish(QUEUE, [Message("later", b"{}")])
+    assert outcome.status is PublishStatus.ACCEPTED
+    collect_sockets()
+
+
+def test_who_is_interrupted_as_a_channel_is_opened_can_open_another(server: PrivateRabbitMQ) -> None:
+    """Though pika fails each time that it is told of that connection's end (CON-1)."""
+    remove_writer, strikes = SelectorIOServicesAdapter.remove_writer, [KeyboardInterrupt()]
+    with server.client("opening", heartbeat_s=600, retry_timeout_s=LIMIT_S) as client:
+        client.declare(Queue(QUEUE))
+        publisher = client._open().publisher._connection
+
+        def struck(*args: Any) -> Any:
+            if publisher.state is connection_module.State.OPENING and strikes:
+                raise strikes.pop()
+            return remove_writer(*args)
+
+        with (
+            mock.patch.object(SelectorIOServicesAdapter, "remove_writer", struck),
+            mock.patch.object(connection_module._LOGGER, "error"),  # or the records keep what is collected
+        ):
+            with pytest.raises(KeyboardInterrupt):
+                client.publish(QUEUE, [Message("interrupted", b"{}")])
+            (outcome,) = client.publish(QUEUE, [Message("later", b"{}")])
+        assert outcome.status is PublishStatus.ACCEPTED
+        client.delete(QUEUE)
+    collect_sockets()
+
+
 def test_of_several_servers_the_first_that_answers_is_used(server: PrivateRabbitMQ) -> None:
     """Whatever is wrong with those before it, be it that nobody knows their names."""
     hosts = [("nobody.invalid", 5672), ("127.0.0.1", free_port()), ("127.0.0.1", server.address.port)]
@@ -380,7 +464,7 @@ def test_an_extension_after_a_cut_is_lost_whoever_serves_the_connection(client: 
 
 
 def test_a_settlement_after_a_cut_is_lost_whoever_serves_the_connection(client: RabbitMQClient) -> None:
-    """The end may be noticed between two steps of it, and another thread have the loop at the next (LSE-4)."""
+    """The end may be noticed between two steps, and another thread have the loop at the next (LSE-4)."""
     client.publish(QUEUE, [Message("job", b"{}")])
     with client.open_consumer(QUEUE) as consumer:
         assert isinstance(consumer, RabbitMQConsumerBackend)

@@ -14,7 +14,7 @@ from pika.channel import Channel
 
 from .broker import Broker
 from .connect import abort, connect
-from .driver_connection import DriverConnection
+from .driver_connection import DriverConnection, shut_down
 from .errors import ClosedByClient, ConnectionBroken, Unreachable, Unsuitable, no_answer
 from .leader_follower_loop import CLOSE_TIMEOUT_S, LeaderFollowerLoop
 from .request import Action, Reply, Request
@@ -72,6 +72,8 @@ class Connection:
         self._untried: deque[ConnectionParameters] = deque()
         """The servers to try after that."""
         self._driver: DriverConnection | None = None
+        self._dropped: DriverConnection | None = None
+        """What was dropped after a fault last."""
         self._channel: Channel | None = None
         self._waiting: list[Request] = []
         """Requests that wait for the channel."""
@@ -205,7 +207,13 @@ class Connection:
         return self.state is State.CLOSED
 
     def _try_next(self) -> None:
-        self._attempt = connect(self._untried.popleft(), self.loop.io, self._connected)
+        def done(outcome: DriverConnection | BaseException) -> None:
+            if self._attempt is attempt:
+                self._connected(outcome)
+            elif isinstance(outcome, DriverConnection):  # of an attempt that was forgotten
+                outcome.close()
+
+        self._attempt = attempt = connect(self._untried.popleft(), self.loop.io, done)
 
     def _connected(self, outcome: DriverConnection | BaseException) -> None:
         self._attempt = None
@@ -252,7 +260,7 @@ class Connection:
         for request in waiting:
             self._send(channel, request)
 
-    def _channel_closed(self, channel: Channel, reason: Exception) -> None:
+    def _channel_closed(self, channel: Channel | None, reason: BaseException) -> None:
         if self._channel not in (None, channel):
             return
         self._channel = None
@@ -306,7 +314,22 @@ class Connection:
     def _on_fault(self, error: BaseException) -> None:
         if isinstance(error, Exception):
             _LOGGER.error("a connection to RabbitMQ is given up after a fault", exc_info=error)
+        # Pika sees to the end of what is dropped, but not while it connects, and not if that fails as well.
+        is_dropped = self._driver is not None and self._driver is self._dropped
+        if is_dropped or self.state in (State.CONNECTING, State.CLOSING):
+            self._forget(error)
         self._drop()
+        self._dropped = self._driver
+
+    def _forget(self, error: BaseException) -> None:
+        """Have nothing more to do with the connection, or with what is under way to make it."""
+        shut_down(self.loop.io.sockets)
+        self.loop.io.forget()
+        self._attempt = self._driver = None
+        self._fail_waiting(Unreachable(error))
+        self._channel_closed(self._channel, error)
+        self._set_blocked(None)
+        self._gone()
 
 
 class RequestConnection(Connection):

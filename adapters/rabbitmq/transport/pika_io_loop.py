@@ -115,6 +115,13 @@ class PikaIOLoop(AbstractSelectorIOLoop):  # type: ignore[misc]
                 called = True
         return called
 
+    def forget(self) -> None:
+        """Do nothing more of what was asked for: who asked may fail again."""
+        for file in self.sockets:
+            self.remove_handler(file)
+        self._calls.clear()
+        self._alarms.clear()
+
     def wake(self) -> None:
         """End the present turn, or the next, at once; a signal's handler may do so too."""
         with suppress(OSError):  # it is full of what wakes already, or closed
