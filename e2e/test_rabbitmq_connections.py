@@ -27,6 +27,7 @@ from pika.frame import Heartbeat
 from brokers.private_server import free_port
 from brokers.proxy import Disruption, Proxy
 from brokers.rabbitmq_server import PrivateRabbitMQ, retry_timeout
+from interrupts import interrupt_at
 from mindtrace.jobs import RabbitMQClient, RabbitMQConsumerBackend
 from mindtrace.jobs.adapters.rabbitmq.consumer.channel import ConsumerChannel
 from mindtrace.jobs.adapters.rabbitmq.transport import connection as connection_module
@@ -488,6 +489,26 @@ def test_a_settlement_after_a_cut_is_lost_whoever_serves_the_connection(client: 
         consumer._settler.settle = settle  # type: ignore[method-assign]
         assert outcomes == [SettleOutcome.LOST]
     assert drained(client, {"job"}) == ["job"]
+
+
+def test_an_ack_that_was_interrupted_is_never_taken_for_one_that_counts(client: RabbitMQClient) -> None:
+    """At whatever point: its job has ended, or is held still, or is lost and comes again (LSE-4, SET-1)."""
+    outcome = SettleOutcome.OK
+    with client.open_consumer(QUEUE) as consumer:
+        for point in count(1):
+            client.publish(QUEUE, [Message(f"job-{point}", b"{}")])
+            (held,) = consumer.receive(1, LIMIT_S)
+            ack = Ack(held.receipt)
+            assert interrupt_at(point, "consumer/backend.py", lambda: consumer.settle([ack]))  # noqa: B023
+            (outcome,) = consumer.settle([ack]).outcomes
+            if outcome is SettleOutcome.LOST:
+                (again,) = consumer.receive(1, LIMIT_S)
+                assert again.id == held.id
+                assert consumer.settle([Ack(again.receipt)]).outcomes == [SettleOutcome.OK]
+            if outcome is SettleOutcome.ALREADY:
+                assert point > 1
+                break
+    assert drained(client, set()) == []
 
 
 def test_a_publish_after_a_cut_is_accepted_whoever_serves_the_connection(client: RabbitMQClient) -> None:

@@ -230,33 +230,41 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             republished: list[Placed] = []
             messages: list[Outgoing] = []
             jobs: dict[int, Arrival] = {}
-            for place, settlement in enumerate(settlements):
-                job = self._held.pop(settlement.receipt, None)
-                if job is None:
-                    outcomes[place] = self._receipts.why_not_held(settlement.receipt)
-                    continue
-                if job.generation != generation:
-                    outcomes[place] = self._lose(settlement.receipt)
-                    continue
-                jobs[place] = job
-                if type(settlement) is Ack and settlement.then:
-                    chained.append(((place, job), settlement))
-                elif type(settlement) is Ack or type(settlement) is Cancel:
-                    acks.append((place, job))
-                else:
-                    republished.append((place, job))
-                    messages.append(self._settlement_messages.for_settlement(settlement, job))
-            returned: Sequence[Placed] = ()
-            if chained:
-                confirmed, refused, returned = self._publish_next(chained, generation)
-                acks = sorted([*acks, *confirmed], key=itemgetter(0))
-                for place, _ in refused:
-                    self._held[settlements[place].receipt] = jobs.pop(place)
-                    outcomes[place] = SettleOutcome.REFUSED
-            lost, ready = self._settler.settle(acks, republished, messages, take, returned)
-            for place in lost:
-                outcomes[place] = self._lose(settlements[place].receipt)
-                del jobs[place]
+            try:
+                for place, settlement in enumerate(settlements):
+                    job = self._held.get(settlement.receipt)
+                    if job is None:
+                        outcomes[place] = self._receipts.why_not_held(settlement.receipt)
+                        continue
+                    if job.generation != generation:
+                        outcomes[place] = self._lose(settlement.receipt)
+                        del self._held[settlement.receipt]
+                        continue
+                    jobs[place] = job
+                    del self._held[settlement.receipt]
+                    if type(settlement) is Ack and settlement.then:
+                        chained.append(((place, job), settlement))
+                    elif type(settlement) is Ack or type(settlement) is Cancel:
+                        acks.append((place, job))
+                    else:
+                        republished.append((place, job))
+                        messages.append(self._settlement_messages.for_settlement(settlement, job))
+                returned: Sequence[Placed] = ()
+                if chained:
+                    confirmed, refused, returned = self._publish_next(chained, generation)
+                    acks = sorted([*acks, *confirmed], key=itemgetter(0))
+                    for place, _ in refused:
+                        self._held[settlements[place].receipt] = jobs.pop(place)
+                        outcomes[place] = SettleOutcome.REFUSED
+                lost, ready = self._settler.settle(acks, republished, messages, take, returned)
+                for place in lost:
+                    outcomes[place] = self._lose(settlements[place].receipt)
+                    del jobs[place]
+            except BaseException:  # nobody knows what the broker has heard; its end gives back the rest
+                for place in jobs:
+                    self._lose(settlements[place].receipt)
+                self._channel.drop()
+                raise
             if self._results is not None:
                 self._store_results(self._results, settlements, jobs)
             if not take or ready is None:
