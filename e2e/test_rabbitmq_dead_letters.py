@@ -12,11 +12,12 @@ from mindtrace.jobs import RabbitMQClient
 from mindtrace.jobs.adapters.rabbitmq import dead_letters
 from mindtrace.jobs.adapters.rabbitmq.topology import Names
 from mindtrace.jobs.adapters.rabbitmq.transport.publishing import Outgoing, SendState
+from mindtrace.jobs.adapters.rabbitmq.transport.request import Action
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import BackendError, BackendUnavailable
 from mindtrace.jobs.ports import Dead, Message
 
-from .rabbitmq_jobs import LIMIT_S, QUEUE, giving_up_locks, receive
+from .rabbitmq_jobs import LIMIT_S, QUEUE, cut, giving_up_locks, receive
 from .worker_process import eventually
 
 
@@ -54,6 +55,29 @@ def test_a_listing_waits_for_what_a_reader_that_died_still_has_in_hand(
     listed = [letter.id for letter in client.dead_letters(QUEUE)]
     end.join()
     assert listed == ids
+
+
+def test_dead_letters_are_read_over_the_connection_that_keeps_others_out(
+    client: RabbitMQClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may break between: over another, two readers would take letters from each other (DLQ-1)."""
+    client.publish(QUEUE, [Message("job", b"{}")])
+    with client.open_consumer(QUEUE) as consumer:
+        consumer.settle([Dead(one.receipt, "rejected", "no") for one in receive(consumer, 1)])
+    request = dead_letters._ReaderConnection.request
+    connections: list[object] = []
+
+    def cutting(reader: dead_letters._ReaderConnection, action: Action, timeout_s: float) -> Any:
+        answer = request(reader, action, timeout_s)
+        connections.append(reader._driver)
+        if len(connections) == 1:
+            cut(reader)
+        return answer
+
+    monkeypatch.setattr(dead_letters._ReaderConnection, "request", cutting)
+    assert [letter.id for letter in client.dead_letters(QUEUE)] == ["job"]
+    keeps_out, reads = connections[-2:]
+    assert keeps_out is reads
 
 
 def test_many_dead_letters_are_listed_quickly_and_in_order(

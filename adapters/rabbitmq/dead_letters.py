@@ -147,8 +147,12 @@ class DeadLetters:
 
     def _lock(self, connection: _ReaderConnection, names: Names) -> int | None:
         """Keep others out, and return how many there are; None while another reader has some."""
-        self._broker.retry(partial(connection.request, partial(declare_exclusive, names.reading)))
-        connection.broken = None  # what broke before had nothing in hand
+
+        def lock(timeout_s: float) -> None:
+            connection.broken = None  # what broke before had nothing in hand
+            connection.request(partial(declare_exclusive, names.reading), timeout_s)
+
+        self._broker.retry(lock)
         state = self._look(names)
         return None if state.consumers else state.ready
 
