@@ -511,6 +511,28 @@ def test_an_ack_that_was_interrupted_is_never_taken_for_one_that_counts(client: 
     assert drained(client, set()) == []
 
 
+def test_who_settles_as_the_consumer_is_closed_is_told_what_the_broker_confirmed(
+    client: RabbitMQClient,
+) -> None:
+    """Only further jobs don't come any more (LSE-4)."""
+    client.publish(QUEUE, [Message("job", b"{}"), Message("next", b"{}")])
+    consumer = client.open_consumer(QUEUE)
+    (held,) = consumer.receive(1, LIMIT_S)
+    settle, closing = consumer._settler.settle, threading.Thread(target=consumer.close)
+
+    def then_closes(*words: Any) -> Any:
+        answer = settle(*words)
+        if not consumer._closing:
+            closing.start()
+            eventually(lambda: consumer._closing, LIMIT_S, "it closes")
+        return answer
+
+    with mock.patch.object(consumer._settler, "settle", then_closes):
+        assert consumer.settle([Ack(held.receipt)], take=1) == ([SettleOutcome.OK], [])
+        closing.join()
+    assert drained(client, {"next"}) == ["next"]
+
+
 def test_a_publish_after_a_cut_is_accepted_whoever_serves_the_connection(client: RabbitMQClient) -> None:
     """Another thread may have it at that moment, and not have looked since the cut (PUB-1, CON-1)."""
     client.publish(QUEUE, [Message("before", b"{}")])

@@ -272,7 +272,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             try:
                 at_most = self._credit.for_next(take, ready)
                 return Settled(outcomes, self._collect(at_most, ready, 0.0, generation))
-            except (ConnectionBroken, ClosedByClient, QueueNotFound):
+            except (ConnectionBroken, ClosedByClient, QueueNotFound, Closed):  # what was settled is so
                 return Settled(outcomes, [])
 
     def _publish_next(self, chained: Sequence[tuple[Placed, Ack]], generation: int) -> Published:
