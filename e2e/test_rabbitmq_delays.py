@@ -4,12 +4,20 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 
 import pytest
 from pika import BasicProperties
+from pika.channel import Channel
 
 from brokers.rabbitmq_server import Address
 from mindtrace.jobs import ConsumerBackend, RabbitMQClient
+from mindtrace.jobs.adapters.rabbitmq import admin
+from mindtrace.jobs.adapters.rabbitmq.delays import DelayLevels
+from mindtrace.jobs.adapters.rabbitmq.topology import Names
+from mindtrace.jobs.adapters.rabbitmq.transport import broker
+from mindtrace.jobs.adapters.rabbitmq.transport.request import Reply
 from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.domain.errors import BackendUnavailable
 from mindtrace.jobs.ports import Ack, Message, PublishStatus
@@ -150,3 +158,37 @@ def test_a_strangers_message_in_a_delay_queue_becomes_a_dead_letter(
     with client.open_consumer(QUEUE) as consumer:
         assert received(consumer, 1) == ["ours"]
     assert client.discard(QUEUE) == 1
+
+
+def test_delay_levels_are_made_only_by_who_still_has_the_lock(
+    client: RabbitMQClient, rabbitmq_address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes with the connection, and another may be deleting them: a gap would strand jobs (I1, DLY-1)."""
+    names = Names(client._namespace, QUEUE)
+    client.declare(Queue(QUEUE))
+    make, sleep, beside = admin._make_levels, broker.sleep, list[bool]()
+    with ExitStack() as others_lock, rabbitmq_address.client(client._namespace) as other:
+        is_locked = False
+
+        def making(levels: DelayLevels, top: int, channel: Channel, reply: Reply) -> None:
+            beside.append(is_locked)
+            make(levels, top, channel, reply if len(beside) > 1 else partial(cut, channel))
+
+        def cut(channel: Channel, _frame: object) -> None:
+            nonlocal is_locked
+            channel.connection.drop()
+            others_lock.enter_context(other._open().admin._levels_locked(names))
+            is_locked = True
+
+        def unlocking(seconds: float) -> None:
+            nonlocal is_locked
+            if is_locked:
+                others_lock.close()
+                is_locked = False
+            sleep(seconds)
+
+        monkeypatch.setattr(admin, "_make_levels", making)
+        monkeypatch.setattr(broker, "sleep", unlocking)
+        (outcome,) = client.publish(QUEUE, [Message("job", b"{}", delay_s=1.0)])
+    assert outcome.status is PublishStatus.ACCEPTED
+    assert not any(beside)

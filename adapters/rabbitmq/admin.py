@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from pika.channel import Channel
@@ -83,7 +84,7 @@ class Admin:
 
         with naming_queue(names.queue):
             work, dead = self._request(act)
-        delayed = sum(sum(self._count_levels(levels)) for levels in all_levels(names))
+        delayed = sum(sum(self._count_levels(levels, self._request)) for levels in all_levels(names))
         return QueueCounts(ready=work.ready, delayed=delayed, in_flight=None, dead=dead.ready)
 
     def dead(self, names: Names) -> QueueState:
@@ -100,8 +101,12 @@ class Admin:
         The delay levels are deleted, not purged: with a queue goes what the broker is moving out of it, which
         no purge reaches. From the top, so that what was moved before is met further down.
         """
-        with self._levels_locked(names), naming_queue(names.queue):
-            delayed = self._delete_levels(names, partial(self._request_once, names))
+        with self._levels_locked(names) as only, naming_queue(names.queue):
+            delayed = self._delete_levels(
+                names,
+                lambda action: self._request(only(action)),
+                lambda action: self._request_once(names, only(action)),
+            )
             return delayed + int(self._request_once(names, partial(_purge, names.work)))
 
     def delete(self, names: Names) -> None:
@@ -113,9 +118,11 @@ class Admin:
             channel.queue_delete(names.dead)
             channel.queue_delete(names.life, callback=reply)
 
-        with self._levels_locked(names):
-            self._delete_levels(names, self._request)
-            self._request(act)
+        def delete(request: Callable[[Action], Any]) -> None:
+            self._delete_levels(names, request, request)
+            request(act)
+
+        self._change_levels(names, delete)
 
     def make_levels(self, levels: DelayLevels, top: int) -> None:
         """Make the delay levels up to ``top`` where they don't exist.
@@ -123,9 +130,13 @@ class Admin:
         Raises:
             QueueNotFound: the queue doesn't exist.
         """
-        with self._levels_locked(levels.names), naming_queue(levels.names.queue):
-            if len(self._count_levels(levels)) <= top:  # nobody was quicker
-                self._request(partial(_make_levels, levels, top))
+
+        def make(request: Callable[[Action], Any]) -> None:
+            if len(self._count_levels(levels, request)) <= top:  # nobody was quicker
+                request(partial(_make_levels, levels, top))
+
+        with naming_queue(levels.names.queue):
+            self._change_levels(levels.names, make)
 
     def close(self) -> None:
         """Close the connection."""
@@ -136,23 +147,39 @@ class Admin:
             state: QueueState = self._request(partial(request_queue_state, part))
         return state
 
-    def _count_levels(self, levels: DelayLevels) -> list[int]:
+    def _count_levels(self, levels: DelayLevels, request: Callable[[Action], Any]) -> list[int]:
         """Count the messages in each level that exists: there is no gap below the highest."""
         found: list[int] = []
         with suppress(Missing):
-            self._request(partial(_count_levels, levels, found))
+            request(partial(_count_levels, levels, found))
         return found
 
-    def _delete_levels(self, names: Names, request: Callable[[Action], Any]) -> int:
+    def _delete_levels(
+        self, names: Names, look: Callable[[Action], Any], request: Callable[[Action], Any]
+    ) -> int:
         deleted = 0
         for levels in all_levels(names):
-            for number in reversed(range(len(self._count_levels(levels)))):
+            for number in reversed(range(len(self._count_levels(levels, look)))):
                 deleted += int(request(partial(_delete_level, levels.level(number))))
         return deleted
 
+    def _change_levels(self, names: Names, change: Callable[[Callable[[Action], Any]], None]) -> None:
+        """Change delay levels by requests that are made under the lock; where that is lost, begin anew."""
+        give_up = monotonic() + self._broker.retry_timeout_s
+        while True:
+            try:
+                with self._levels_locked(names) as only:
+                    change(lambda action: self._request(only(action)))
+                    return
+            except _LockLost:
+                if monotonic() >= give_up:
+                    raise
+
     @contextmanager
-    def _levels_locked(self, names: Names) -> Iterator[None]:
+    def _levels_locked(self, names: Names) -> Iterator[Callable[[Action], Action]]:
         """Let nobody else make or remove delay levels of a queue meanwhile, in this client or another.
+
+        The lock ends with the connection. So what is returned makes an action refuse another one.
 
         Levels exist without a gap only if those who make them from the bottom and those who delete them from
         the top take turns. A gap would strand the jobs that have to pass it.
@@ -163,10 +190,9 @@ class Admin:
         if not self._changing_levels.acquire(timeout=self._broker.retry_timeout_s):
             raise BackendUnavailable(busy)
         try:
-            lock = partial(declare_exclusive, names.changing)
-            self._broker.wait_for_lock(partial(self._request, lock), busy)
+            holder = self._broker.wait_for_lock(partial(self._request, partial(_lock, names.changing)), busy)
             try:
-                yield
+                yield partial(partial, _only_over, holder)
             finally:
                 with suppress(JobsError):  # the lock ends with the connection, too
                     self._request(partial(_delete, names.changing))
@@ -196,6 +222,21 @@ class Admin:
                 ) from broken.cause
 
         return self._broker.retry(attempt)
+
+
+class _LockLost(BackendUnavailable):
+    """The connection that had the lock of the delay levels is gone."""
+
+
+def _lock(queue: str, channel: Channel, reply: Reply) -> None:
+    """Declare a lock, and reply with the connection that holds it."""
+    declare_exclusive(queue, channel, lambda _frame: reply(channel.connection))
+
+
+def _only_over(holder: object, action: Action, channel: Channel, reply: Reply) -> None:
+    if channel.connection is not holder:
+        raise _LockLost("the connection to RabbitMQ broke while delay queues were changed; try again")
+    action(channel, reply)
 
 
 def _declare(part: str, arguments: Arguments, channel: Channel, reply: Reply) -> None:

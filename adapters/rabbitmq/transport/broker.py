@@ -118,6 +118,8 @@ class Broker:
     def raise_refusal(self, broken: ConnectionBroken) -> None:
         """Raise what the server meant, if it broke the connection or channel on purpose."""
         cause = broken.cause
+        if isinstance(cause, BackendError):  # of an action that refused the channel
+            raise cause
         if isinstance(broken, Unsuitable):
             raise BrokerUnsuitable(f"RabbitMQ at {self._address}: {cause}") from cause
         if _denies(cause):
