@@ -29,6 +29,7 @@ from brokers.proxy import Disruption, Proxy
 from brokers.rabbitmq_server import PrivateRabbitMQ, retry_timeout
 from interrupts import interrupt_at
 from mindtrace.jobs import RabbitMQClient, RabbitMQConsumerBackend
+from mindtrace.jobs.adapters.rabbitmq import client as client_module
 from mindtrace.jobs.adapters.rabbitmq.consumer.channel import ConsumerChannel
 from mindtrace.jobs.adapters.rabbitmq.transport import connection as connection_module
 from mindtrace.jobs.adapters.rabbitmq.transport.driver_connection import DriverConnection
@@ -413,6 +414,28 @@ def test_a_child_leaves_its_parents_consumers_alone(client: RabbitMQClient) -> N
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         assert consumer.settle([Ack(held.receipt)]).outcomes == [SettleOutcome.OK]
     assert drained(client, set()) == []
+
+
+def test_no_thread_of_a_child_gets_its_parents_connections(client: RabbitMQClient) -> None:
+    """Also while another thread of it is noticing that it is a child (CON-2)."""
+    parents = client._open()
+    got: list[object] = []
+    opening = threading.Thread(target=lambda: got.append(client._open()))
+
+    def lock() -> Any:
+        if opening.ident is None:
+            opening.start()
+            opening.join(0.5)  # it waits for this thread, or goes on
+        return make_lock()
+
+    make_lock = threading.Lock
+    client._pid = -1  # as in a child
+    with mock.patch.object(client_module.threading, "Lock", lock):
+        own = client._open()
+        opening.join()
+    assert got == [own]
+    assert own is not parents
+    parents.close()
 
 
 def test_a_publish_after_a_cut_goes_over_a_new_connection(client: RabbitMQClient) -> None:

@@ -58,6 +58,8 @@ from .transport.publishing import Outgoing, SendState
 
 _LOOK_S = 1.0
 """How long who waits for a result waits before the queue is looked for again."""
+_NOTICING = threading.Lock()
+"""Taken by threads of a child only, as they notice that it is one."""
 _MOVE_S = 1.0
 """How long the broker may take to move a due job to its next queue, in which time no count has it."""
 
@@ -362,10 +364,12 @@ class RabbitMQClient(OrchestratorBackend):
     def _notice_fork(self) -> None:
         """Begin anew in a child, whose parent goes on over the connections that are open."""
         if os.getpid() != self._pid:
-            self._pid = os.getpid()
-            self._lock = threading.Lock()
-            self._parts = None
-            self._consumers = set()
+            with _NOTICING:
+                if os.getpid() != self._pid:
+                    self._lock = threading.Lock()
+                    self._parts = None
+                    self._consumers = set()
+                    self._pid = os.getpid()  # last: it lets other threads go on
 
 
 def _not_redriven(queue: str, redriven: int, failed: Sequence[Outgoing]) -> JobsError:
