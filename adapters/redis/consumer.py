@@ -203,31 +203,33 @@ class RedisConsumerBackend(ConsumerBackend):
             return self._send(settlements, take)
 
     def _send(self, settlements: Sequence[Settlement], take: int) -> Settled:
-        batch = SettlementBatch(settlements, self._held, self._receipts.why_not_held)
-        request = self._make_request(take, batch.arguments, batch)
-        if batch.next_jobs and not add_next_jobs(request, self._queue.keys):  # too many for one request
-            self._held.update(batch.held())
-            half = len(settlements) // 2
-            outcomes = self._send(settlements[:half], 0).outcomes
-            rest = self._send(settlements[half:], take)
-            return Settled([*outcomes, *rest.outcomes], rest.deliveries)
+        held = {each.receipt: self._held[each.receipt] for each in settlements if each.receipt in self._held}
+        request: Request[SettlementBatch] | None = None
         try:
-            answer = self._requests.send(request)
+            batch = SettlementBatch(settlements, self._held, self._receipts.why_not_held)
+            request = self._make_request(take, batch.arguments, batch)
+            if not batch.next_jobs or add_next_jobs(request, self._queue.keys):
+                answer = self._requests.send(request)
+                answers, deliveries = self._read_answer(request.number, take, answer)
+                for receipt in batch.answer(answers):
+                    self._lose(receipt)
+                return Settled(batch.outcomes, deliveries)
         except JobsError as error:
             refused = find_refused(error, batch)
-            if refused and isinstance(error, RefusedByServer):
+            if refused and request is not None and isinstance(error, RefusedByServer):
                 return self._send_others(settlements, take, request, refused, error)
             self._receipts.lose(batch.receipts())  # settled or not: nobody can tell any more
             raise
-        except BaseException as error:  # an outage, or an interrupt
-            self._held.update(batch.held())
-            if not isinstance(error, ServerUnreachable) or error.may_have_run:
+        except BaseException as error:  # an outage; or an interrupt, which may come between any two steps
+            self._held.update(held)
+            if request and (not isinstance(error, ServerUnreachable) or error.may_have_run):
                 self._requests.keep(request)
             raise
-        answers, deliveries = self._read_answer(request.number, take, answer)
-        for receipt in batch.answer(answers):
-            self._lose(receipt)
-        return Settled(batch.outcomes, deliveries)
+        self._held.update(held)  # too many next jobs for one request
+        half = len(settlements) // 2
+        outcomes = self._send(settlements[:half], 0).outcomes
+        rest = self._send(settlements[half:], take)
+        return Settled([*outcomes, *rest.outcomes], rest.deliveries)
 
     def _send_others(
         self,
@@ -260,14 +262,18 @@ class RedisConsumerBackend(ConsumerBackend):
                     self._lose(receipt)
                 raise
             self._requests.unanswered = None
-            outcomes, deliveries = self._read_answer(request.number, 0, answer)
-            if outcomes:  # else its acks with next jobs never took effect, and are held still
-                for receipt in batch.receipts():
-                    self._held.pop(receipt, None)
-                for receipt in batch.answer(outcomes):
-                    self._lose(receipt)
-            # Nobody knows for how long they are leased still.
-            self._unclaimed += [delivery.receipt for delivery in deliveries]
+            try:
+                outcomes, deliveries = self._read_answer(request.number, 0, answer)
+                if outcomes:  # else its acks with next jobs never took effect, and are held still
+                    for receipt in batch.receipts():
+                        self._held.pop(receipt, None)
+                    for receipt in batch.answer(outcomes):
+                        self._lose(receipt)
+                # Nobody knows for how long they are leased still.
+                self._unclaimed += [delivery.receipt for delivery in deliveries]
+            except BaseException:  # an interrupt
+                self._requests.keep(request)
+                raise
         if self._unclaimed:
             self._send([Release(receipt) for receipt in self._unclaimed], 0)
             self._unclaimed.clear()
@@ -282,20 +288,27 @@ class RedisConsumerBackend(ConsumerBackend):
             self._catch_up()
             request = self._make_request(take, self._no_settlements.arguments, self._no_settlements)
         streams = [(self._queue.keys.wake, wake_id), (self._interrupt_key, self._interrupts_seen)]
-        news, answer = self._redis.wait(streams, wait_s, request.call)
-        self._interrupts_seen = news.get(self._interrupt_key, self._interrupts_seen)
-        with self._lock:
-            if answer is None:
+        try:
+            news, answer = self._redis.wait(streams, wait_s, request.call)
+            self._interrupts_seen = news.get(self._interrupt_key, self._interrupts_seen)
+            with self._lock:
+                if answer is None:
+                    self._check_open()
+                    answer = self._send_again(request)
+                if answer is None:
+                    return []
+                _, deliveries = self._read_answer(request.number, take, answer)
+                if self._closed and deliveries:  # taken just before
+                    with suppress(JobsError):  # then their leases run out
+                        self._settle([Release(delivery.receipt) for delivery in deliveries], 0)
                 self._check_open()
-                answer = self._send_again(request)
-            if answer is None:
-                return []
-            _, deliveries = self._read_answer(request.number, take, answer)
-            if self._closed and deliveries:  # taken just before
-                with suppress(JobsError):  # then their leases run out
-                    self._settle([Release(delivery.receipt) for delivery in deliveries], 0)
-            self._check_open()
-            return deliveries
+                return deliveries
+        except JobsError:
+            raise
+        except BaseException:  # an interrupt: the server may have leased jobs by then
+            with self._lock:
+                self._requests.keep(request)
+            raise
 
     def _send_again(self, request: Request[SettlementBatch]) -> Any:
         """Send a request whose answer didn't come: what it took is answered again, or it takes now."""
