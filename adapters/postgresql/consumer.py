@@ -170,12 +170,15 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
                     continue
                 request = self._requests.extension(self._key, known)
                 try:
-                    answer = self._requests.send(request)
+                    asked |= self._take_extension(request, self._requests.send(request))
                 except QueueNotFound:
                     for receipt in known:
                         self._end(receipt, took_effect=False)
-                else:
-                    asked |= self._take_extension(request, answer)
+                except JobsError:
+                    raise
+                except BaseException:  # an interrupt
+                    self._requests.keep(request)
+                    raise
             return [self._held.outcome(receipt, is_asked=receipt in asked) for receipt in receipts]
 
     def report(self, receipt: str, progress: Progress) -> None:
@@ -245,18 +248,23 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
                 request = self._requests.settlement(self._key, known, look)
                 try:
                     answer = self._requests.send(request)
+                    deliveries = self._take_answer(request, answer, count)
+                    ends = self._ends(request, answer)
                     break
                 except NextQueueMissing as missing:  # nothing was done: settle the others
                     refused |= {r for r, (_, end) in known.items() if publishes_into(end, missing.queue)}
                     known = {r: each for r, each in known.items() if r not in refused}
-            deliveries = self._take_answer(request, answer, count)
+                except JobsError:
+                    raise
+                except BaseException:  # an interrupt, which may come between any two steps
+                    self._requests.keep(request)
+                    raise
             if sweeps:
                 is_all = parse_int(answer.value(answer.rows - 1, 6)) == 1
                 self._scan.swept(now, is_all=is_all, is_whole=is_whole)
             if is_whole:
                 self._scan.was_whole(now)
             self._looked_whole = is_whole
-            ends = self._ends(request, answer)
             outcomes = [
                 ends.pop(receipt) if receipt in ends else self._end(receipt, took_effect=False)
                 for receipt, *_ in without(settlements, refused)
@@ -270,28 +278,26 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
         if (request := self._requests.unanswered) is not None:
             self._requests.unanswered = None
             try:
-                answer = self._requests.send(request)
+                self._take_late_answer(request, self._requests.send(request))
             except NextQueueMissing:  # it wasn't carried out: what it settles is held still
                 self.logger.debug("a settlement is sent anew: a queue of its next jobs isn't declared")
             except QueueNotFound:
                 for receipt in request.receipts:
                     self._end(receipt, took_effect=False)
                 raise
-            except JobsError:
-                self._requests.unanswered = request
+            except BaseException:  # an outage, or an interrupt
+                self._requests.keep(request)
                 raise
-            else:
-                self._take_late_answer(request, answer)
         if self._unclaimed:
             receipts, self._unclaimed = self._unclaimed, []
-            known = {r: (job, Release(r)) for r in receipts if (job := self._held.get(r)) is not None}
-            if known:
-                try:
+            try:
+                known = {r: (job, Release(r)) for r in receipts if (job := self._held.get(r)) is not None}
+                if known:
                     release = self._requests.settlement(self._key, dict(known))
                     self._take_late_answer(release, self._requests.send(release))
-                except JobsError:
-                    self._unclaimed = receipts
-                    raise
+            except BaseException:
+                self._unclaimed = receipts
+                raise
 
     def _take_late_answer(self, request: Request, answer: Answer) -> None:
         if self._requests.is_extension(request):
@@ -347,9 +353,10 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
             if number in lost:
                 self._end(receipt, took_effect=False)
             else:
-                self._kept.leave(job.token)
-                self._held.replace(receipt, job._replace(token=request.token))
                 held += 1
+                if job.token != request.token:  # else an interrupt came when this was read before
+                    self._held.replace(receipt, job._replace(token=request.token))
+                    self._kept.leave(job.token)  # last, or a job might leave twice
         # Only now: an interrupt above leaves a lease that isn't counted, and so ends by its clock.
         self._kept.begin(request.token, held)
         return {receipt for number, receipt in enumerate(request.receipts, 1) if -number in lost}
@@ -363,11 +370,12 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
 
     def _end(self, receipt: str, *, took_effect: bool, is_cancelled: bool = False) -> SettleOutcome:
         job = self._held.get(receipt)
-        if job is not None and took_effect:
+        outcome = self._held.settle(receipt, took_effect=took_effect, is_cancelled=is_cancelled)
+        if job is not None and took_effect:  # last, or an interrupt might have the job leave twice
             self._kept.leave(job.token)
         elif job is not None:
             self._kept.distrust(job.token)
-        return self._held.settle(receipt, took_effect=took_effect, is_cancelled=is_cancelled)
+        return outcome
 
     def _check_open(self) -> None:
         if os.getpid() != self._pid:

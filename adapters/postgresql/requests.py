@@ -136,16 +136,21 @@ class Requests:
             answer = self._session.run(request.statement, request.parameters, queue=self._queue, again=_AGAIN)
         except ServerUnreachable as out:
             if out.may_have_run:
-                self._keep(request)
+                self.keep(request)
             raise self._session.unavailable(out) from out.error
         except JobsError:
             raise
         except BaseException:  # an interrupt
-            self._keep(request)
+            self.keep(request)
             raise
         if request.receipts:
             self.kept.answered(request.token, knew_last=_LAST_UNKNOWN not in self.lost(request, answer))
         return answer
+
+    def keep(self, request: Request) -> None:
+        """Keep a request that may or may not have been carried out, or whose answer wasn't read."""
+        request.parameters[_AGAIN] = TRUE
+        self.unanswered = request
 
     def lost(self, request: Request, answer: Answer) -> set[int]:
         """Read which settlements or extensions were lost, counted from 1.
@@ -168,7 +173,3 @@ class Requests:
                     queue=self._queue,
                     retry_timeout_s=_CLOSE_S,
                 )
-
-    def _keep(self, request: Request) -> None:
-        request.parameters[_AGAIN] = TRUE
-        self.unanswered = request
