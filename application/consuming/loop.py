@@ -153,9 +153,11 @@ class ConsumeLoop(ABC):
                 self._release_all()
         finally:
             self.stopped = self._stopping.is_set
-            self._stopping.clear()
-            self._thread = self._renewer = None
-            self._running.release()
+            try:
+                self._stopping.clear()
+            finally:  # also if a second signal ends the wait in there
+                self._thread = self._renewer = None
+                self._running.release()
         return self._in_flight.started - start
 
     @property

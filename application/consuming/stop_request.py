@@ -28,12 +28,13 @@ class StopRequest:
     def set(self) -> None:
         """Ask the loop to stop. This waits for nothing."""
         woken = threading.Event()
-        self._under_way.append(woken)  # before the flag, which may make the loop end and call `clear`
-        self.is_set = True
-        thread = threading.Thread(target=self._wake, args=(woken,), name="mindtrace-jobs-stop", daemon=True)
         try:
-            thread.start()
-        except RuntimeError:  # no thread can be started any more
+            self._under_way.append(woken)  # before the flag, which may make the loop end and call `clear`
+            self.is_set = True
+            threading.Thread(
+                target=self._wake, args=(woken,), name="mindtrace-jobs-stop", daemon=True
+            ).start()
+        except BaseException:  # no thread can be started any more, or a second signal came
             woken.set()
             raise
 
@@ -43,10 +44,12 @@ class StopRequest:
 
     def clear(self) -> None:
         """Withdraw the request, once every thread that it started has woken the loop."""
-        while self._under_way:
-            self._under_way.pop().wait()
-        self._event.clear()
-        self.is_set = False
+        try:
+            while self._under_way:
+                self._under_way.pop().wait()
+        finally:  # also if a second signal ends the wait
+            self._event.clear()
+            self.is_set = False
 
     def _wake(self, woken: threading.Event) -> None:
         try:

@@ -1,5 +1,6 @@
 """Stopping: the job that runs is finished, the rest in hand is given back, nothing is lost."""
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from interrupts import interrupt_at
 from mindtrace.jobs import BackendUnavailable, Consumer, Orchestrator
 
 MakeConsumer = Callable[..., Consumer]
@@ -101,6 +103,31 @@ def test_a_stopped_consumer_waits_as_ever_afterwards(
     orchestrator.publish("points", {})
 
     assert consuming.result() == 1
+
+
+def test_an_interrupt_at_any_point_of_a_stop_leaves_the_consumer_usable(
+    orchestrator: Orchestrator, make_consumer: MakeConsumer
+) -> None:
+    """It ends, consumes again, and closes: a second signal may come while the first is dealt with (CON-2)."""
+
+    def stop_and_consume() -> None:
+        consumer.stop()
+        consumer.consume()
+
+    for point in itertools.count(1):
+        consumer = make_consumer()
+        orchestrator.publish("points", {})
+        was_interrupted = interrupt_at(point, "stop_request.py", stop_and_consume)
+
+        consumer.consume(block=False)  # a stop that was interrupted may be left over, and end this
+        consumer.consume(block=False)
+        consumer.close()
+
+        assert consumer._connection is None, point
+        assert orchestrator.counts("points").in_flight == 0, point
+        orchestrator.clean_queue("points")
+        if not was_interrupted:
+            return
 
 
 @pytest.mark.usefixtures("never_slow")
