@@ -127,9 +127,11 @@ class InFlight(JobStates):
 
     def release_queued(self) -> None:
         """Settle the finished jobs, and release those not started yet; raises as :meth:`settle`."""
-        self._backend.release_ahead()  # first, or the broker would send here again what is released now
-        with self._lock:
-            released = self._release_queued()
+        try:
+            self._backend.release_ahead()  # first, or the broker would send here again what is released now
+        finally:  # if the broker is away, these are sent with the next settlements
+            with self._lock:
+                released = self._release_queued()
         self.settle()
         if released:
             self._logger.info("released %s, not started yet", quantity(released, "job"))

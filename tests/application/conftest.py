@@ -65,7 +65,7 @@ class LineConsumer(ConsumerBackend):
         return self.inner.extend(receipts)
 
     def release_ahead(self) -> None:
-        self.line.calls["release_ahead"] += 1
+        self.line.carry("release_ahead")
 
     def interrupt(self) -> None:
         self.inner.interrupt()

@@ -379,6 +379,29 @@ def test_settlements_survive_an_outage(
     assert set(seen.values()) == {1}
 
 
+def test_a_stop_in_an_outage_starts_no_more_of_the_jobs_at_hand(
+    far: Orchestrator, line: Any, make_concurrent: MakeConsumer, background: Any, eventually: Any
+) -> None:
+    """They are released once the broker is back; one that must run alone was kept for ever (SET-4)."""
+    publish(far, 6)
+    go_on, ran = threading.Event(), []
+
+    def run(job: Any) -> None:
+        ran.append(job.payload.x)
+        assert go_on.wait(60)
+
+    consumer = make_concurrent(run, 2, to=far, prefetch=6)
+    consuming = background(consumer.consume)
+    eventually(lambda: len(ran) == 2)
+    line.breaks["release_ahead"] = 1
+    consumer.stop()
+    eventually(lambda: not line.breaks["release_ahead"])
+    go_on.set()
+
+    assert consuming.result(60) == 2
+    assert far.counts("points").ready == 4
+
+
 def test_jobs_at_hand_go_to_others_while_all_places_are_slow(
     orchestrator: Orchestrator, make_concurrent: MakeConsumer, waiting: Any, background: Any, eventually: Any
 ) -> None:
