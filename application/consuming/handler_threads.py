@@ -4,9 +4,11 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
+from logging import ERROR, Logger
 from types import TracebackType
 
-from ...ports import Delivery, Settlement
+from ...ports import Delivery, Release, Settlement
+from ..handler_errors import try_to_log
 from .handler_runner import HandlerRunner
 from .in_flight import InFlight
 
@@ -19,15 +21,22 @@ class HandlerThreads(HandlerRunner):
         execute: Runs one.
         concurrency: How many run at once.
         name: What the threads are called.
+        logger: Where faults of ours are told.
     """
 
     def __init__(
-        self, in_flight: InFlight, execute: Callable[[Delivery], Settlement], concurrency: int, name: str
+        self,
+        in_flight: InFlight,
+        execute: Callable[[Delivery], Settlement],
+        concurrency: int,
+        name: str,
+        logger: Logger,
     ) -> None:
         self._in_flight = in_flight
         self._execute = execute
         self._concurrency = concurrency
         self._name = name
+        self._logger = logger
         self._ready = threading.Condition()
         self._started: deque[Delivery] = deque()
         """Jobs that somebody else has started, and that are to be run."""
@@ -73,7 +82,12 @@ class HandlerThreads(HandlerRunner):
         in_flight, execute = self._in_flight, self._execute
         try:
             while (delivery := self._next()) is not None:
-                in_flight.finish(execute(delivery))
+                try:
+                    settlement = execute(delivery)
+                except BaseException:  # a fault of ours; the job would stay with this consumer for ever
+                    try_to_log(self._logger, ERROR, "job %s is released", delivery.id, traceback=True)
+                    settlement = Release(delivery.receipt)
+                in_flight.finish(settlement)
         finally:
             with self._ready:
                 self._threads -= 1

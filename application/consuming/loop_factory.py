@@ -65,7 +65,7 @@ def _concurrent_loop(backend: ConsumerBackend, executor: Executor, settings: Loo
 
             run, new_loop = executor.execute_async, settings.loop_factory
             return HandlerTasks(in_flight, run, settings.concurrency, name, settings.logger, new_loop)
-        return HandlerThreads(in_flight, executor.execute, settings.concurrency, name)
+        return HandlerThreads(in_flight, executor.execute, settings.concurrency, name, settings.logger)
 
     return ConcurrentLoop(
         settings.queue,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mindtrace.jobs import Consumer, LocalClient, Orchestrator, Queue, Reject, RetryLater
+from mindtrace.jobs import Consumer, LocalClient, Orchestrator, Queue, Reject, RetryLater, RetryPolicy
 from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.application.consuming.in_flight import InFlight
 from mindtrace.jobs.application.signals.graceful_stop import SecondSignal
@@ -400,6 +400,29 @@ def test_a_stop_in_an_outage_starts_no_more_of_the_jobs_at_hand(
 
     assert consuming.result(60) == 2
     assert far.counts("points").ready == 4
+
+
+def test_a_fault_of_ours_in_a_thread_releases_its_job(
+    orchestrator: Orchestrator, make_concurrent: MakeConsumer
+) -> None:
+    """Else the job would stay with the consumer, its lease kept, and consume would never end (I8)."""
+    publish(orchestrator, 1)
+    faults = iter([MemoryError()])
+
+    class Faulty(RetryPolicy):
+        def delay_s(self, attempt: int) -> float:
+            for fault in faults:
+                raise fault
+            return 0.0
+
+    def fail(job: Any) -> None:
+        raise ValueError
+
+    consumer = make_concurrent(fail, 2)
+    object.__setattr__(consumer._connection.loop._executor, "policy", Faulty(max_attempts=2))
+
+    assert consumer.consume_until_empty() == 3
+    assert (consumer.stats.released, consumer.stats.retried, consumer.stats.dead) == (1, 1, 1)
 
 
 def test_jobs_at_hand_go_to_others_while_all_places_are_slow(
