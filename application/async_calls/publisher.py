@@ -65,7 +65,13 @@ class AsyncPublisher:
             self._jobs.append(_Job(future, registration, work, priority, delay_s, monotonic()))
             begins, self._is_working = not self._is_working, True
         if begins:
-            self._threads.submit(self._publish_batch)
+            try:
+                self._threads.submit(self._publish_batch)
+            except RuntimeError as error:  # no thread can be started: nobody may wait for one
+                with self._lock:
+                    jobs, self._jobs = self._jobs, deque()
+                    self._is_working = False
+                deliver(Answer(job.future, error=own_copy(error)) for job in jobs)
         return await future
 
     def _publish_batch(self) -> None:

@@ -109,10 +109,16 @@ class AwaitedResults:
             begins, self._is_watched = not self._is_watched, True
             looks_up = not begins and self._ended is not None and not self._is_looking
             self._is_looking |= looks_up
-        if begins:
-            self._watching.submit(self._take_turn)
-        elif looks_up:
-            self._calls.submit(self._look_up_new)
+        try:
+            if begins:
+                self._watching.submit(self._take_turn)
+            elif looks_up:
+                self._calls.submit(self._look_up_new)
+        except RuntimeError as error:  # no thread can be started: nobody may wait for one
+            with self._lock:
+                self._is_watched = self._is_watched and not begins
+                self._is_looking = self._is_looking and not looks_up
+            self.fail(error)
 
     def _remove(self, job_id: str, wait: _Wait) -> None:
         with self._lock:

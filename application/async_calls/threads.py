@@ -40,12 +40,15 @@ class Threads:
         self._is_stopping = False
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Run ``work``, which raises nothing, as soon as a thread is free."""
-        self._work.put(work)
-        with self._lock:
-            has_thread = self._threads > 0
-        if not has_thread:
-            start_without_waiting(self._start_one)
+        """Run ``work``, which raises nothing, as soon as a thread is free.
+
+        Raises:
+            RuntimeError: there is no thread, and none can be started; ``work`` won't run.
+        """
+        with self._lock:  # else the last thread might end in between
+            if not self._threads:
+                start_without_waiting(self._start_first)
+            self._work.put(work)
 
     def stop(self) -> None:
         """End the threads once all that was submitted is done. Calling it again does nothing."""
@@ -53,15 +56,30 @@ class Threads:
             self._is_stopping = True
             self._work.put(None)  # one at most, which they pass on to each other
 
-    def _start_one(self) -> None:
-        """Start a thread unless one is idle, or there are enough."""
+    def _start_first(self) -> None:
+        """Start a thread, or be one, if no more can be started."""
+        if not self._start_one():
+            with self._lock:
+                self._threads += 1
+                self._idle += 1
+            self._run()
+
+    def _start_one(self) -> bool:
+        """Start a thread unless one is idle, or there are enough; return False if none can be started."""
         with self._lock:
             if self._idle or self._threads >= self._limit:
-                return
+                return True
             self._threads += 1
             self._idle += 1
             name = f"{self._name}-{next(self._numbers)}"
-        threading.Thread(target=self._run, name=name, daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name=name, daemon=True).start()
+        except RuntimeError:  # the system has no more
+            with self._lock:
+                self._threads -= 1
+                self._idle -= 1
+            return False
+        return True
 
     def _run(self) -> None:
         while True:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -34,6 +35,8 @@ from mindtrace.jobs import (
     job_from_schema,
 )
 from mindtrace.jobs.application.async_calls import publisher
+from mindtrace.jobs.application.async_calls import threads as async_threads
+from mindtrace.jobs.application.async_calls.threads import start_without_waiting
 from mindtrace.jobs.errors import (
     BackendUnavailable,
     Closed,
@@ -490,6 +493,43 @@ def test_what_is_cancelled_under_way_is_published_and_later_calls_are_right(slow
             assert await jobs.receive_message("sums") is None
 
     run(main())
+
+
+@pytest.mark.parametrize("nth", range(1, 6))
+def test_a_thread_that_can_not_be_started_leaves_nobody_waiting(
+    schema: JobSchema[Any, Any], monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    """One call at most fails, and those after it are answered; the n-th start fails, of any kind."""
+    starts, real = 0, threading.Thread.start
+
+    def fail_at_nth(start: Callable[..., Any], *arguments: Any) -> Any:
+        nonlocal starts
+        starts += 1
+        if starts == nth:
+            raise RuntimeError("can't start new thread")
+        return start(*arguments)
+
+    def start_thread(thread: threading.Thread) -> None:
+        is_ours = thread.name.startswith("mindtrace-jobs-call")
+        fail_at_nth(real, thread) if is_ours else real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_thread)
+    monkeypatch.setattr(async_threads, "start_without_waiting", partial(fail_at_nth, start_without_waiting))
+
+    async def main() -> None:
+        orchestrator = Orchestrator(LocalClient())
+        orchestrator.register(schema)
+        jobs = AsyncOrchestrator(orchestrator)
+        failed = 0
+        for _ in range(3):
+            try:
+                await asyncio.wait_for(jobs.publish("points", {}), LIMIT_S)
+            except RuntimeError:
+                failed += 1
+        assert failed == (nth == 1)
+        assert orchestrator.counts("points").ready == 3 - failed
+
+    asyncio.run(main())
 
 
 def test_a_timeout_ends_any_call(slow: Slow) -> None:
