@@ -299,7 +299,8 @@ class LimitedConsumerBackend(ConsumerDecorator):
 
     def _leave(self, ended: Sequence[Place] = (), delayed: Sequence[Place] = ()) -> None:
         if self._returned is not None:
-            self._returned.leave(ended, delayed)
+            with suppress(JobsError):  # else they end by themselves; no settlement may be lost for it
+                self._returned.leave(ended, delayed)
 
     def _shorten(self, kept: list[Place]) -> None:
         if self._places is None or not kept or self._outage.is_on:
@@ -308,6 +309,8 @@ class LimitedConsumerBackend(ConsumerDecorator):
             self._places.shorten(kept)
         except BackendUnavailable as error:
             self._outage.begin(error)
+        except JobsError as error:  # likewise
+            self.logger.debug("places of released jobs end later: %s", error)
 
     def _release(self, releases: list[Release]) -> None:
         """Release held jobs; what fails is sent again with the next settlements."""

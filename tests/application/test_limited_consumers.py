@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mindtrace.jobs import (
+    AccessDenied,
     BatchConsumer,
     Capabilities,
     Consumer,
@@ -21,6 +22,7 @@ from mindtrace.jobs import (
     Rate,
     UnsupportedCapability,
 )
+from mindtrace.jobs.adapters.local.coordination import LocalCoordinationStore
 
 
 class Frame(JobInput):
@@ -55,6 +57,31 @@ class Running:
 def consumer_of(schema: JobSchema[Any, Any], run: Any) -> Consumer:
     made: Consumer = type("Frames", (Consumer,), {"schema": schema, "run": lambda self, job: run(job)})()
     return made
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_a_store_that_denies_access_keeps_no_job_from_being_settled(
+    orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch, concurrency: int
+) -> None:
+    """Its password was changed, say; the broker takes the ack, and the job must not run again (SET-1)."""
+
+    def deny(*_: object, **__: object) -> None:
+        raise AccessDenied("the store's password was changed")
+
+    def run(job: Job[Frame]) -> None:
+        monkeypatch.setattr(LocalCoordinationStore, "leave_places", deny)
+        monkeypatch.setattr(LocalCoordinationStore, "take_places", deny)
+
+    orchestrator.register(WHOLE)
+    orchestrator.publish("frames", Frame())
+    with consumer_of(WHOLE, run) as consumer:
+        consumer.connect(orchestrator, concurrency=concurrency, poll_timeout_s=0.1)
+        consumer.consume(1)
+        assert (consumer.stats.done, consumer.stats.lost) == (1, 0)
+        orchestrator.publish("frames", Frame())
+        with pytest.raises(AccessDenied):
+            consumer.consume()
+    assert orchestrator.counts("frames").ready == 1
 
 
 @pytest.mark.parametrize("concurrency", [1, 3, 100])
