@@ -46,7 +46,7 @@ def test_what_is_settled_when_its_queue_was_deleted_never_reaches_the_successor(
 
 
 def test_a_settlement_takes_jobs_of_the_successor(client: RabbitMQClient) -> None:
-    """They don't stay with the consumer, uncounted, because an earlier queue of that name was deleted (SET-1)."""
+    """They don't stay with it, uncounted, because an earlier queue of that name was deleted (SET-1)."""
     client.publish(QUEUE, [Message("before", b"{}")])
     with client.open_consumer(QUEUE) as consumer:
         assert isinstance(consumer, RabbitMQConsumerBackend)

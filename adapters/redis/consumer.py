@@ -209,8 +209,7 @@ class RedisConsumerBackend(ConsumerBackend):
             batch = SettlementBatch(settlements, self._held, self._receipts.why_not_held)
             request = self._make_request(take, batch.arguments, batch)
             if not batch.next_jobs or add_next_jobs(request, self._queue.keys):
-                answer = self._requests.send(request)
-                answers, deliveries = self._read_answer(request.number, take, answer)
+                answers, deliveries = self._read_answer(request.number, take, self._requests.send(request))
                 for receipt in batch.answer(answers):
                     self._lose(receipt)
                 return Settled(batch.outcomes, deliveries)
@@ -227,8 +226,7 @@ class RedisConsumerBackend(ConsumerBackend):
             raise
         self._held.update(held)  # too many next jobs for one request
         half = len(settlements) // 2
-        outcomes = self._send(settlements[:half], 0).outcomes
-        rest = self._send(settlements[half:], take)
+        outcomes, rest = self._send(settlements[:half], 0).outcomes, self._send(settlements[half:], take)
         return Settled([*outcomes, *rest.outcomes], rest.deliveries)
 
     def _send_others(

@@ -16,7 +16,7 @@ SECRET = "hunter2"
     ("settings", "words"),
     [
         ({"host": ""}, "host ''"),
-        ({"host": "postgresql://server"}, "host 'postgresql://server'"),
+        ({"host": "postgresql://server"}, "host: it is a URL or a part of one; pass the URL to from_url"),
         ({"port": "5432"}, "host's port '5432'"),
         ({"database": ""}, "database ''"),
         ({"username": 1}, "username 1: must be a text"),

@@ -18,7 +18,7 @@ SECRET = "hunter2"
     ("settings", "words"),
     [
         ({"host": ""}, "host ''"),
-        ({"host": "amqp://server"}, "host 'amqp://server'"),
+        ({"host": "amqp://server"}, "host: it is a URL or a part of one; pass the URL to from_url"),
         ({"port": "5672"}, "host's port '5672': must be an integer from 1 to 65535"),
         ({"port": 0}, "host's port 0"),
         ({"hosts": "a:1"}, "give a list of (host, port)"),

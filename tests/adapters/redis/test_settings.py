@@ -27,7 +27,7 @@ def connecting(request: pytest.FixtureRequest) -> Connecting:
     [
         ({"host": ""}, "host ''"),
         ({"host": None}, "host None"),
-        ({"host": "redis://server"}, "host 'redis://server'"),
+        ({"host": "redis://server"}, "host: it is a URL or a part of one; pass the URL to from_url"),
         ({"port": "abc"}, "host's port 'abc': must be an integer from 1 to 65535"),
         ({"port": "6379"}, "host's port '6379'"),
         ({"port": 0}, "host's port 0"),
