@@ -313,11 +313,11 @@ def collect_sockets() -> None:
 
 
 def test_a_connection_that_found_no_free_descriptor_is_made_later(client: RabbitMQClient) -> None:
-    """A process may have all of its files open for a while (CON-1)."""
+    """For a while the process can't open another file (CON-1)."""
     full = OSError(errno.EMFILE, "too many open files")
     with (
         mock.patch.object(connection_workflow.socket, "socket", side_effect=full),
-        retry_timeout(client, 0.2),
+        retry_timeout(client, 2.0),
     ):
         (refused,) = client.publish(QUEUE, [Message("refused", b"{}")])
     assert refused.status is PublishStatus.REJECTED

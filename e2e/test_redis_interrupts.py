@@ -38,7 +38,7 @@ def all_that_is_left(client: RedisClient) -> list[Delivery]:
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("waits", [False, True])
 def test_what_an_interrupted_receive_took_is_given_back(client: RedisClient, file: str, waits: bool) -> None:
-    """By close, and without a crash; else it were leased until its lease ends (SET-4)."""
+    """By close, and without a crash: else it would stay leased until the lease ends (SET-4)."""
 
     def receive(consumer: ConsumerBackend) -> object:
         return consumer.receive(2, LEASE_S if waits else 0.0)

@@ -92,7 +92,7 @@ class Settler:
         """
         channel = self._channel
         settles = done or returns
-        # Not the channel's now: whoever serves the loop may have lost theirs, and say so too late.
+        # Taken from the jobs: the connection that they came by may have broken, and be another by now.
         generation = settles[0].generation if settles else channel.generation
         more, enough = self._credit.after_settling(take)
         try:
