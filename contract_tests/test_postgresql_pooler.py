@@ -48,7 +48,8 @@ def test_the_contract_holds_behind_a_pooler_that_gives_each_transaction_another_
 
     class PgBouncerHarness(PostgreSQLHarness):
         def make(self, namespace: str) -> OrchestratorBackend:
-            return client_of(pooler.address, namespace, poll_s=0.1, application_name=namespace)
+            schema = self.schemas.of(namespace)
+            return client_of(pooler.address, schema, poll_s=0.1, application_name=schema)
 
     harness = PgBouncerHarness()
     results = list(run_contract(harness, profile="quick"))
