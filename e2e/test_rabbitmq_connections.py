@@ -35,7 +35,7 @@ from mindtrace.jobs.adapters.rabbitmq.transport import connection as connection_
 from mindtrace.jobs.adapters.rabbitmq.transport.driver_connection import DriverConnection
 from mindtrace.jobs.adapters.rabbitmq.transport.leader_follower_loop import LeaderFollowerLoop
 from mindtrace.jobs.domain import Queue, QueueKind
-from mindtrace.jobs.domain.errors import BackendUnavailable, BrokerUnsuitable, Closed
+from mindtrace.jobs.domain.errors import BackendUnavailable, BrokerUnsuitable, Closed, QueueNotFound
 from mindtrace.jobs.ports import (
     Ack,
     Dead,
@@ -691,3 +691,34 @@ def test_a_server_that_is_too_old_is_told_so() -> None:
     ):
         client.declare(Queue(QUEUE))
     fake.close()
+
+
+def test_requests_share_a_channel_unless_they_are_made_at_once_or_refused(
+    client: RabbitMQClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+    channel = DriverConnection.channel
+
+    def noted(driver: DriverConnection, **options: Any) -> Any:
+        opened.append(driver)
+        return channel(driver, **options)
+
+    monkeypatch.setattr(DriverConnection, "channel", noted)
+    client.declare(Queue(QUEUE))
+    after_the_first = len(opened)
+    for _ in range(10):
+        client.declare(Queue(QUEUE))
+    assert len(opened) == after_the_first
+
+    for _ in range(2):
+        with pytest.raises(QueueNotFound):
+            client.counts("nobody-declared-it")
+    client.declare(Queue(QUEUE))
+    assert len(opened) == after_the_first + 2
+
+    with ThreadPoolExecutor(16) as threads:
+        counts = list(threads.map(client.counts, [QUEUE] * 200))
+    assert {count.ready for count in counts} == {0}
+    connection = client._open().admin._connection
+    assert len(connection._idle) <= connection_module._IDLE_CHANNELS
+    assert (connection._requests, connection._sent) == ({}, set())

@@ -269,8 +269,10 @@ def _delete(part: str, channel: Channel, reply: Reply) -> None:
 
 
 def _delete_level(level: str, channel: Channel, reply: Reply) -> None:
-    _delete(level, channel, reply)
-    channel.exchange_delete(level)
+    """Delete a level's queue, then its exchange, by which its jobs go on; reply with how many it had."""
+    deleted: list[int] = []
+    _delete(level, channel, deleted.append)
+    channel.exchange_delete(level, callback=lambda _frame: reply(deleted[0]))
 
 
 def _make_levels(levels: DelayLevels, top: int, channel: Channel, reply: Reply) -> None:
