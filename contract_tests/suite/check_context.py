@@ -367,13 +367,20 @@ class CheckContext:
         """Run the decorated function at once, as a property of values drawn from ``strategies``."""
         return self._property(self.profile.property_examples, strategies)
 
-    def waited_property(self, **strategies: SearchStrategy[Any]) -> Callable[[Callable[..., None]], None]:
-        """As :meth:`property`, of one whose every example lets time pass: try several cases in each."""
+    def waited_property(
+        self, *, cases: int = 1, **strategies: SearchStrategy[Any]
+    ) -> Callable[[Callable[..., None]], None]:
+        """As :meth:`property`, of one whose every example lets time pass: try several cases in each.
+
+        Args:
+            cases: By how much fewer examples will do, as each tries so many more cases at the same time.
+            strategies: What the examples are made of.
+        """
         profile = self.profile
         examples = (
             profile.property_examples if self.harness.virtual_time else profile.waited_property_examples
         )
-        return self._property(examples, strategies)
+        return self._property(-(-examples // cases), strategies)
 
     def _property(
         self, examples: int, strategies: dict[str, SearchStrategy[Any]]

@@ -37,7 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Collect results where a report was asked for."""
+    """Declare the suite's marker, and collect results where a report was asked for."""
+    config.addinivalue_line("markers", "takes_long: begins first where pytest-xdist runs several tests")
     path: Path | None = config.getoption("contract_report")
     if path is not None and not hasattr(config, "workerinput"):  # of pytest-xdist: the controller reports
         config.pluginmanager.register(
@@ -46,15 +47,35 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let the checks of a long run take as long as they do, where the project's tests have a limit of time.
+    """Put in order what pytest-xdist runs; and let the checks of a long run take as long as they do.
 
-    A limit that the command line gives stands.
+    That is for where the project's tests have a limit of time. A limit that the command line gives stands.
     """
+    items[:] = _long_first(items, getattr(config, "workerinput", {}).get("workercount", 1))
     is_long = config.getoption("contract_profile") == "thorough"
     if is_long and config.pluginmanager.hasplugin("timeout") and config.getoption("timeout") is None:
         for item in items:
             if "contract_context" in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.timeout(0), append=False)
+
+
+def _long_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Return the tests in an order in which each of pytest-xdist's workers begins with some that take long.
+
+    Each gets as many that stand together. One that takes long and began last would keep the others waiting.
+    """
+    is_long = {item: item.get_closest_marker("takes_long") is not None for item in items}
+    long, short = [item for item in items if is_long[item]], [item for item in items if not is_long[item]]
+    if workers == 1 or not long:
+        return items
+    ordered: list[pytest.Item] = []
+    for worker in range(workers):
+        first = long[worker::workers]
+        share = (len(items) - len(ordered)) // (workers - worker)
+        others = max(0, share - len(first))
+        ordered += first + short[:others]
+        del short[:others]
+    return ordered
 
 
 class _Reporter:

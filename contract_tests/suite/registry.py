@@ -35,6 +35,8 @@ class Check:
     """The capability without which the clause doesn't apply; its refusal is then checked instead."""
     mode: Mode | None = None
     """How its consumers run their jobs; None where it drives the adapter without the application's."""
+    takes_long: bool = False
+    """Whether it takes much longer than others, so that it begins first where several run side by side."""
 
     @property
     def name(self) -> str:
@@ -98,7 +100,10 @@ _MODULES = (
 
 
 def check(
-    *clauses: str, needs: Feature | None = None, modes: Sequence[Mode | None] = (None,)
+    *clauses: str,
+    needs: Feature | None = None,
+    modes: Sequence[Mode | None] = (None,),
+    takes_long: bool = False,
 ) -> Callable[[Callable[[CheckContext], None]], Callable[[CheckContext], None]]:
     """Register the decorated function as a check of ``clauses``: once, or once for each of ``modes``."""
     unknown = [clause for clause in clauses if clause not in CLAUSES]
@@ -106,7 +111,7 @@ def check(
         raise ValueError(f"a check names clauses of the contract, not {unknown}")
 
     def register(run: Callable[[CheckContext], None]) -> Callable[[CheckContext], None]:
-        _checks.extend(Check(clauses, run, needs, mode) for mode in modes)
+        _checks.extend(Check(clauses, run, needs, mode, takes_long) for mode in modes)
         return run
 
     return register

@@ -73,7 +73,7 @@ def declaring_again_changes_nothing(context: CheckContext) -> None:
         demand("ADM-1", came == "job", f"after it was declared again, {came} came")
 
 
-@check("ADM-1")
+@check("ADM-1", takes_long=True)
 def a_name_is_taken_literally(context: CheckContext) -> None:
     """Names that differ in a character, in case, or by what an adapter might append are different queues."""
     names = ["jobs", "Jobs", "jobs.1", "jobs-1", "jobs_1", "jobs.dead", "jobs.delayed", "jobs.results"]

@@ -12,7 +12,7 @@ _OK, _ALREADY = SettleOutcome.OK, SettleOutcome.ALREADY
 _LATER_S = 3600.0
 
 
-@check("SET-4", "DLY-1")
+@check("SET-4", "DLY-1", takes_long=True)
 def a_later_release_is_never_early_and_spends_nothing(context: CheckContext) -> None:
     """Released for a time, again and again, a job comes when it is due, with its attempt and its crashes."""
     soon_s = context.capabilities.delay_resolution_s + 0.2

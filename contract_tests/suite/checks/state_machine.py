@@ -32,7 +32,7 @@ _MANY = 12
 """How many jobs are published before a queue is purged or deleted, so that enough builds up."""
 
 
-@check("I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9")
+@check("I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", takes_long=True)
 def the_adapter_and_the_model_agree(context: CheckContext) -> None:
     """No job is lost and none runs twice, in any order of calls and with any consumer dying."""
     profile = context.profile

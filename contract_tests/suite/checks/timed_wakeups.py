@@ -29,7 +29,7 @@ def _publish_later(waiting: WaitingReceiver, delay_s: float) -> None:
     waiting.queue.publish("new", delay_s=delay_s)
 
 
-@check("DLY-2")
+@check("DLY-2", takes_long=True)
 def a_job_that_is_due_wakes_a_receiver_soon(context: CheckContext) -> None:
     """A receiver that waits gets a delayed, retried or released job when it is due.
 

@@ -160,7 +160,7 @@ _PASTS: dict[str, Callable[[QueueUnderTest, ConsumerBackend], None]] = {
 }
 
 
-@check("RCV-2")
+@check("RCV-2", takes_long=True)
 def whoever_waits_is_woken_soon(context: CheckContext) -> None:
     """Each cause wakes a receiver whatever that did before, in queues of every kind, also in its own client.
 
