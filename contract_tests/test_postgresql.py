@@ -91,9 +91,9 @@ class PostgreSQLHarness(Harness):
 
 
 class Schemas:
-    """The schemas of namespaces. What one leaves is emptied for the next: to make one takes fifty times longer.
+    """The schemas of namespaces, whose clients name their connections after them.
 
-    Clients name their connections after the schema.
+    What one namespace leaves is emptied for the next, as to make a schema takes fifty times as long.
     """
 
     def __init__(self, admin: "psycopg.Connection[Any]") -> None:
@@ -120,8 +120,8 @@ class Schemas:
 
     def close(self) -> None:
         """Drop all schemas."""
-        for schema in (*self._schemas.values(), *self._empty):
-            self._drop(schema)
+        for name in (*self._schemas.values(), *self._empty):
+            self._drop(name)
 
     def _is_left(self, schema: str) -> bool:
         """Return whether all connections are gone: the server ends one soon after it was closed."""
@@ -135,7 +135,7 @@ class Schemas:
     def _delete_rows(self, schema: str) -> None:
         look = "SELECT tablename FROM pg_tables WHERE schemaname = %s"
         tables = {name for (name,) in self._admin.execute(look, [schema])} - {"version", "coordination_sweep"}
-        deletes = [f'DELETE FROM "{schema}"."{table}"' for table in sorted(tables)]  # noqa: S608
+        deletes = [f'DELETE FROM "{schema}"."{table}"' for table in sorted(tables)]
         self._admin.execute("; ".join(deletes))
 
     def _drop(self, schema: str) -> None:

@@ -13,12 +13,16 @@ from .postgresql_standby import StandbyPostgreSQL
 from .private_server import NoServer
 from .rabbitmq_server import PrivateRabbitMQ
 from .redis_server import PrivateRedis
+from .run_servers import RunServers
 
 StartRedis = Callable[..., PrivateRedis]
 StartRabbitMQ = Callable[..., PrivateRabbitMQ]
 StartPostgreSQL = Callable[..., PrivatePostgreSQL]
 StartStandby = Callable[..., StandbyPostgreSQL]
 StartPgBouncer = Callable[..., PrivatePgBouncer]
+
+_CLOSE = pytest.StashKey[ExitStack]()
+"""What is closed when the session ends."""
 
 
 @contextmanager
@@ -43,10 +47,31 @@ def _starter(
 
 
 @pytest.fixture(scope="session")
-def redis_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis_server.Address]:
+def run_servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RunServers:
+    """The servers that all processes of this run share, until its last test is over."""
+    folder = tmp_path_factory.getbasetemp()
+    is_one_of_several = hasattr(request.config, "workerinput")
+    servers = RunServers((folder.parent if is_one_of_several else folder) / "servers")
+    request.config.stash[_CLOSE].callback(servers.close)
+    return servers
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep what is to be done when the session ends."""
+    config.stash[_CLOSE] = ExitStack()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Close the servers here: a fixture's end is part of a test, whose time is limited, and this may wait."""
+    session.config.stash[_CLOSE].close()
+
+
+@pytest.fixture(scope="session")
+def redis_address(run_servers: RunServers) -> redis_server.Address:
     """A Redis that all tests share: each keeps to a namespace of its own, and leaves the server as it is."""
-    with fail_without_server(), redis_server.SHARED.open(tmp_path_factory.mktemp("redis")) as address:
-        yield address
+    with fail_without_server():
+        address: redis_server.Address = run_servers.address(redis_server.SHARED)
+    return address
 
 
 @pytest.fixture
@@ -57,10 +82,11 @@ def private_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartRed
 
 
 @pytest.fixture(scope="session")
-def rabbitmq_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq_server.Address]:
+def rabbitmq_address(run_servers: RunServers) -> rabbitmq_server.Address:
     """A RabbitMQ that all tests share, as they do the Redis."""
-    with fail_without_server(), rabbitmq_server.SHARED.open(tmp_path_factory.mktemp("rabbitmq")) as address:
-        yield address
+    with fail_without_server():
+        address: rabbitmq_server.Address = run_servers.address(rabbitmq_server.SHARED)
+    return address
 
 
 @pytest.fixture
@@ -71,13 +97,11 @@ def private_rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start
 
 
 @pytest.fixture(scope="session")
-def postgresql_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgresql_server.Address]:
+def postgresql_address(run_servers: RunServers) -> postgresql_server.Address:
     """A PostgreSQL that all tests share: each keeps to a schema of its own."""
-    with (
-        fail_without_server(),
-        postgresql_server.SHARED.open(tmp_path_factory.mktemp("postgresql")) as address,
-    ):
-        yield address
+    with fail_without_server():
+        address: postgresql_server.Address = run_servers.address(postgresql_server.SHARED)
+    return address
 
 
 @pytest.fixture

@@ -1,0 +1,52 @@
+"""The servers that the processes of a test run share: the first that needs one opens it, and closes it."""
+
+import fcntl
+import pickle
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .server_lookup import ServerLookup
+
+
+class RunServers:
+    """What one process of the run has of its servers.
+
+    Args:
+        folder: The same in all processes of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stack = ExitStack()
+
+    def address(self, lookup: ServerLookup) -> Any:
+        """Return the address of a server, which is opened unless another process has done so.
+
+        Raises:
+            NoServer: there is none; the message says how to get one.
+        """
+        folder = self._folder / lookup.server
+        folder.mkdir(parents=True, exist_ok=True)
+        note = folder / "address"
+        with (folder / "looking").open("ab+") as looking:
+            fcntl.lockf(looking, fcntl.LOCK_EX)
+            # A lock of the process: it ends with it, however that ends, and no child inherits it.
+            users = self._stack.enter_context((folder / "users").open("ab+"))
+            fcntl.lockf(users, fcntl.LOCK_SH)
+            if note.exists():
+                return pickle.loads(note.read_bytes())
+            address = self._stack.enter_context(lookup.open(folder))
+            note.write_bytes(pickle.dumps(address))
+            self._stack.callback(_end_use, users, note)
+            return address
+
+    def close(self) -> None:
+        """Do without the servers; wait for the other processes where this one opened what they use."""
+        self._stack.close()
+
+
+def _end_use(users: BinaryIO, note: Path) -> None:
+    """Wait until no other process uses a server, and let none begin to."""
+    fcntl.lockf(users, fcntl.LOCK_EX)
+    note.unlink()
