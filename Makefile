@@ -41,7 +41,7 @@ demo: $(UV) ## run the example on every backend
 	@echo "==> the example"
 	@$(BIN)/python examples/example_new_consumer.py
 
-test: brokers lint ## that this checkout works on every backend, in 8 minutes: all but what is marked long
+test: brokers lint ## that this checkout works on every backend, in 6 minutes: all but what is marked long
 	@echo "==> tests/: each layer, the pages and the examples, the type checkers"
 	@$(PYTEST) -m "not long" tests
 	@echo "==> contract_tests/ and e2e/: the contract of every backend in profile quick, what users do, what brokers suffer"
