@@ -16,7 +16,7 @@ from .app import backend_option, settings_of
 from .errors import BadUsage, Exit
 from .logs import WORKER, configure
 from .settings import Settings, masked
-from .worker_process import Plan, WorkerProcess
+from .worker_process import PROCESS_NUMBER, Plan, WorkerProcess
 
 _HOPELESS = frozenset({Exit.USAGE, Exit.BROKER, Exit.NOT_FOUND, Exit.NOT_INSTALLED})
 """Exit codes of a process whose command can't work: it isn't restarted, and its message is enough."""
@@ -113,7 +113,7 @@ def _supervise(
 
     def start(number: int) -> WorkerProcess:
         plan = Plan.of(settings, app_dir=app_dir.resolve(), burst=burst, beat_file=beats[number].path)
-        return WorkerProcess(plan, beats[number], environment)
+        return WorkerProcess(plan, beats[number], environment | {PROCESS_NUMBER: str(number)})
 
     def tell_health() -> None:
         moment_s = oldest(beats)

@@ -78,6 +78,13 @@ class Plan(BaseModel):
         return cls(**shared, app_dir=app_dir, burst=burst, beat_file=beat_file, metrics=metrics)
 
 
+PROCESS_NUMBER = "MINDTRACE_JOBS_PROCESS_NUMBER"
+"""The environment variable that tells a process which one of its worker's it is: 0, 1, and so on.
+
+It is the same for the process that replaces it, so that each may use a GPU of its own.
+"""
+
+
 class WorkerProcess:
     """A process that was started, as its supervisor sees it."""
 

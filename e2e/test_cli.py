@@ -59,7 +59,8 @@ class Sleeper(Consumer):
         for step in range(nap.steps):
             time.sleep(nap.seconds / nap.steps)
             job.progress(step + 1, nap.steps)
-        open(f"{os.getpid()}.ran", "w").close()
+        with open(f"{os.getpid()}.ran", "w") as ran:
+            ran.write(os.environ["MINDTRACE_JOBS_PROCESS_NUMBER"])
         while not self.is_over(nap):
             time.sleep(0.01)
         return Slept(pid=os.getpid(), version=VERSION)
@@ -185,6 +186,10 @@ class Shell:
         """Let jobs end that last until the file ``go`` is there."""
         self.folder.joinpath("go").touch()
 
+    def process_numbers(self) -> list[str]:
+        """The numbers of the processes that have run a job."""
+        return sorted(file.read_text() for file in self.folder.glob("*.ran"))
+
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
@@ -267,6 +272,7 @@ def test_from_a_file_to_a_drained_queue(shell: Shell) -> None:
     jobs = [line["job"] for line in lines if "job" in line]
     assert len(jobs) == 201
     assert len({line["pid"] for line in lines if "job" in line}) == 2
+    assert shell.process_numbers() == ["0", "1"]
     assert jobs[0].keys() == {"id", "queue", "attempt", "duration_s", "outcome"}
     assert shell.counts() == {"ready": 0, "in_flight": 0, "delayed": 0, "dead": 0}
     assert json.loads(shell.run("result", job_id))["version"] == 1
@@ -367,13 +373,14 @@ def test_a_job_that_does_not_end_is_given_back_at_once(shell: Shell, server: Pri
 def test_a_process_that_dies_is_replaced_and_its_job_run_again(shell: Shell) -> None:
     job_id = shell.publish(until="go")
     worker = shell.start("worker", "tasks:Sleeper", "--lease", "2")
-    eventually(lambda: shell.counts()["in_flight"] == 1, LIMIT_S, "it is in hand")
+    eventually(lambda: shell.process_numbers() == ["0"], LIMIT_S, "it runs")
     (child,) = children_of(worker.process.pid)
     os.kill(child, signal.SIGKILL)
     worker.wait_for(rf"process {child} died of SIGKILL; another starts in 1 s")
     shell.end_naps()
 
     assert shell.result(job_id)["pid"] != child
+    assert shell.process_numbers() == ["0", "0"]
 
 
 def test_a_job_that_kills_its_worker_does_not_end_the_others(shell: Shell) -> None:
