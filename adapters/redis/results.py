@@ -93,27 +93,22 @@ class RedisResultStore(ResultStore):
         return cls(**parsed_url(url))
 
     def put(self, queue: str, ended: Sequence[EndedJob]) -> None:
-        keys = self._keys(queue).all
         records = [(job.id, str(round(job.ttl_s * 1000)), make_record(job.result)) for job in ended]
-        with self._redis.outages():
-            for chunk in in_chunks(
-                records, CHUNK_JOBS, max_bytes=CHUNK_BYTES, size_of=lambda record: len(record[2])
-            ):
-                arguments: list[Argument] = [argument for record in chunk for argument in record]
-                self._redis.run(RESULT_STORE_PUT, keys, arguments)
+        for chunk in in_chunks(
+            records, CHUNK_JOBS, max_bytes=CHUNK_BYTES, size_of=lambda record: len(record[2])
+        ):
+            self._run(queue, RESULT_STORE_PUT, [argument for record in chunk for argument in record])
 
     def get(self, queue: str, job_id: str, *, timeout_s: float = 0.0) -> JobResult | None:
-        keys = self._keys(queue)
         give_up = monotonic() + timeout_s
         while True:
-            with self._redis.outages():
-                record, newest = self._redis.run(RESULT_STORE_GET, keys.all, [job_id])
+            record, newest = self._run(queue, RESULT_STORE_GET, [job_id])
             if record is not None:
                 return parse_record(record)
             wait_s = min(self._sweep_s, give_up - monotonic())
             if wait_s <= 0:
                 return None
-            self._redis.wait([(keys.wake, newest.decode())], wait_s)
+            self._redis.wait([(self._keys(queue).wake, newest.decode())], wait_s)
 
     def get_many(self, queue: str, ids: Sequence[str]) -> dict[str, JobResult]:
         found = look_up(partial(self._run, queue), RESULT_STORE_GET_MANY, ids)
@@ -128,13 +123,8 @@ class RedisResultStore(ResultStore):
             return self._redis.run(script, self._keys(queue).all, arguments)
 
     def forget(self, queue: str, ids: Sequence[str] | None = None) -> None:
-        keys = self._keys(queue).all
-        with self._redis.outages():
-            if ids is None:
-                self._redis.run(RESULT_STORE_FORGET, keys, [])
-                return
-            for chunk in in_chunks(ids, CHUNK_JOBS):
-                self._redis.run(RESULT_STORE_FORGET, keys, chunk)
+        for chunk in [[]] if ids is None else in_chunks(ids, CHUNK_JOBS):
+            self._run(queue, RESULT_STORE_FORGET, chunk)
 
     def make_url(self, *, with_passwords: bool = False) -> str:
         return self._server.url(self._namespace, with_passwords=with_passwords)

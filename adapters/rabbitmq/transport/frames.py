@@ -178,12 +178,16 @@ def check_properties(properties: Properties, longest: int) -> None:
         _written_by_pika(properties, longest)
 
 
-def _written_by_pika(properties: Properties, longest: int) -> bytes:
+def pika_properties(properties: Properties) -> BasicProperties:
+    """Return the properties as pika has them, of a message that outlives the broker."""
     message_id, priority, headers, _ = properties
-    whole = BasicProperties(
+    return BasicProperties(
         message_id=message_id, priority=priority, headers=headers, delivery_mode=_PERSISTENT
     )
-    written = b"".join(whole.encode())
+
+
+def _written_by_pika(properties: Properties, longest: int) -> bytes:
+    written = b"".join(pika_properties(properties).encode())
     if _HEADER_BYTES + len(written) > longest:
         raise HeaderTooLong(f"properties of {len(written):,} bytes: a frame has {longest:,}")
     return written

@@ -12,7 +12,7 @@ from pika import BasicProperties, spec
 from pika.channel import Channel
 
 from .driver_connection import DriverConnection, OnDelivery
-from .frames import Properties, check_properties
+from .frames import Properties, check_properties, pika_properties
 from .frames import read_properties as read_any
 from .pika_log import driving
 
@@ -93,14 +93,7 @@ class PublicConnection(DriverConnection):
 
     def publish(self, channel: Channel, routing_key: str, properties: Properties, body: bytes) -> None:
         check_properties(properties, self.longest_body_frame)
-        message_id, priority, headers, _ = properties
-        theirs = BasicProperties(
-            message_id=message_id,
-            priority=priority,
-            headers=headers,
-            delivery_mode=spec.PERSISTENT_DELIVERY_MODE,
-        )
-        channel.basic_publish("", routing_key, body, theirs, mandatory=True)
+        channel.basic_publish("", routing_key, body, pika_properties(properties), mandatory=True)
 
     def forget_channel(self) -> None:
         self._fetchers.clear()
