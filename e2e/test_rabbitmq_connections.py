@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from typing import Any
 from unittest import mock
@@ -33,7 +34,9 @@ from mindtrace.jobs.adapters.rabbitmq import client as client_module
 from mindtrace.jobs.adapters.rabbitmq.consumer.channel import ConsumerChannel
 from mindtrace.jobs.adapters.rabbitmq.transport import connection as connection_module
 from mindtrace.jobs.adapters.rabbitmq.transport.driver_connection import DriverConnection
+from mindtrace.jobs.adapters.rabbitmq.transport.errors import ConnectionBroken
 from mindtrace.jobs.adapters.rabbitmq.transport.leader_follower_loop import LeaderFollowerLoop
+from mindtrace.jobs.adapters.rabbitmq.transport.queue_requests import request_queue_state
 from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.domain.errors import BackendUnavailable, BrokerUnsuitable, Closed, QueueNotFound
 from mindtrace.jobs.ports import (
@@ -722,3 +725,57 @@ def test_requests_share_a_channel_unless_they_are_made_at_once_or_refused(
     connection = client._open().admin._connection
     assert len(connection._idle) <= connection_module._IDLE_CHANNELS
     assert (connection._requests, connection._sent) == ({}, set())
+
+
+def test_whoever_is_interrupted_as_an_answer_comes_leaves_no_other_thread_waiting(
+    client: RabbitMQClient,
+) -> None:
+    """An interrupt breaks the connection, which ends the requests of other threads at once."""
+    connection = client._open().admin._connection
+    action = partial(request_queue_state, client._names(QUEUE).work)
+
+    def ask() -> BaseException | None:
+        leads.wait(LIMIT_S)
+        try:
+            connection.request(action, 10.0)
+        except ConnectionBroken as broken:
+            return broken.cause
+        return None
+
+    def serve() -> None:
+        connection.loop.wait(lambda: leads.set() or asked.done(), LIMIT_S)
+
+    was_interrupted = True
+    for point in count(3):  # before that, a request isn't sent yet
+        if not was_interrupted:
+            break
+        client.counts(QUEUE)
+        leads = threading.Event()
+        with ThreadPoolExecutor(1) as threads:
+            asked = threads.submit(ask)
+            was_interrupted = interrupt_at(point, "transport/connection.py", serve)
+        assert not isinstance(asked.result(), TimeoutError), f"at point {point}"
+    assert point > 10
+    assert (connection._requests, connection._sent) == ({}, set())
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+def test_a_connection_that_is_given_up_for_good_keeps_no_request(client: RabbitMQClient) -> None:
+    """It is so after two faults at once."""
+    connection = client._open().admin._connection
+    fault = mock.Mock(side_effect=RuntimeError)
+
+    def fail_twice() -> None:
+        connection.loop._calls.append(fault)
+        fault()
+
+    client.counts(QUEUE)
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(connection.request, lambda _channel, _reply: None, LIMIT_S)
+        eventually(lambda: connection._requests, LIMIT_S, "a request is under way")
+        connection.loop.call(fail_twice)
+        with pytest.raises(ConnectionBroken):
+            asked.result(LIMIT_S)
+    assert (connection._requests, connection._sent, connection._idle) == ({}, set(), [])
+    assert client.counts(QUEUE).ready == 0
+    gc.collect()  # the socket, which was shut down, wasn't closed

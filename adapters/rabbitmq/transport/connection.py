@@ -352,6 +352,10 @@ class RequestConnection(Connection):
         """Forget the channels: the connection is gone."""
         self._idle.clear()
 
+    def _forget(self, error: BaseException) -> None:
+        super()._forget(error)
+        self._requests.clear()  # their channels don't say any more that they are closed
+
     def _send(self, channel: Channel, request: Request) -> None:
         if request.is_abandoned:
             return
@@ -383,8 +387,8 @@ class RequestConnection(Connection):
     def _reply(self, channel: Channel, value: Any) -> None:
         if (request := self._requests.pop(channel, None)) is None:
             return
+        request.answer(value)  # before it is forgotten: an interrupt between the two leaves nobody waiting
         self._sent.discard(request)
-        request.answer(value)
         if channel.is_open and len(self._idle) < _IDLE_CHANNELS:
             self._idle.append(channel)
         elif channel.is_open:
@@ -397,8 +401,8 @@ class RequestConnection(Connection):
             self._fail(request, reason)
 
     def _fail(self, request: Request, error: BaseException) -> None:
-        self._sent.discard(request)
         request.fail(ConnectionBroken(error))
+        self._sent.discard(request)
 
 
 def _root(error: BaseException) -> BaseException:
