@@ -61,8 +61,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_CLOSE] = ExitStack()
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Close the servers here: a fixture's end is part of a test, whose time is limited, and this may wait."""
+    """Close the servers here: a fixture's end is part of a test, whose time is limited, and this may wait.
+
+    It is the last to be called: where a test was interrupted, pytest ends its fixtures in this hook.
+    """
     session.config.stash[_CLOSE].close()
 
 

@@ -29,21 +29,33 @@ class RunServers:
         folder = self._folder / lookup.server
         folder.mkdir(parents=True, exist_ok=True)
         note = folder / "address"
-        with (folder / "looking").open("ab+") as looking:
+        with ExitStack() as stack, (folder / "looking").open("ab+") as looking:
             fcntl.lockf(looking, fcntl.LOCK_EX)
             # A lock of the process: it ends with it, however that ends, and no child inherits it.
-            users = self._stack.enter_context((folder / "users").open("ab+"))
+            users = stack.enter_context((folder / "users").open("ab+"))
             fcntl.lockf(users, fcntl.LOCK_SH)
-            if note.exists():
-                return pickle.loads(note.read_bytes())
-            address = self._stack.enter_context(lookup.open(folder))
-            note.write_bytes(pickle.dumps(address))
-            self._stack.callback(_end_use, users, note)
+            owner = stack.enter_context((folder / "owner").open("ab+"))
+            if _is_free(owner):  # nobody opened it, or who did died, and it with them
+                address = stack.enter_context(lookup.open(folder))
+                note.write_bytes(pickle.dumps(address))
+                stack.callback(_end_use, users, note)
+            else:
+                address = pickle.loads(note.read_bytes())
+            self._stack.push(stack.pop_all())
             return address
 
     def close(self) -> None:
         """Do without the servers; wait for the other processes where this one opened what they use."""
         self._stack.close()
+
+
+def _is_free(lock: BinaryIO) -> bool:
+    """Take a lock, unless another process has it; return whether it was taken."""
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _end_use(users: BinaryIO, note: Path) -> None:

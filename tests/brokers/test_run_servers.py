@@ -102,3 +102,16 @@ def test_one_that_died_keeps_nobody_waiting(tmp_path: Path) -> None:
     first.close()
 
     assert first.notes() == ["opened", "closed"]
+
+
+def test_who_comes_after_one_that_died_opens_it_anew(tmp_path: Path) -> None:
+    """What it opened has ended with it, or does so in a moment."""
+    first, second = User(tmp_path), User(tmp_path)
+    first.kill()
+    third, fourth = User(tmp_path), User(tmp_path)
+
+    assert (second.address, third.address, fourth.address) == ("address 1", "address 2", "address 2")
+
+    for user in (second, fourth, third):
+        user.close()
+    assert third.notes() == ["opened", "opened", "closed"]
