@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from math import inf
 from typing import ClassVar
 from urllib.parse import quote
@@ -314,9 +315,9 @@ def test_results_of_rabbitmq_are_kept_in_postgresql(
     RabbitMQWithPostgreSQLResultsHarness.address = rabbitmq_address
     RabbitMQWithPostgreSQLResultsHarness.postgresql = postgresql_address
     RabbitMQWithPostgreSQLResultsHarness.namespace = namespace
-    harness = RabbitMQWithPostgreSQLResultsHarness()
     clauses = {"RES-1", "RES-2", "ADM-3", "DLQ-2", "CON-2", "SEC-3"}
-    results = list(run_contract(harness, profile="quick", clauses=clauses))
+    with closing(RabbitMQWithPostgreSQLResultsHarness()) as harness:
+        results = list(run_contract(harness, profile="quick", clauses=clauses))
     assert [f"{result.check}: {result.error}" for result in results if result.broken] == []
     proved = {clause for result in results if not result.refusal for clause in result.clauses}
     assert clauses <= proved

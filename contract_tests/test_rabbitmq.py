@@ -4,7 +4,7 @@ import re
 import secrets
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -227,7 +227,8 @@ def test_results_are_kept_in_redis(redis_address: redis_server.Address) -> None:
     RabbitMQWithRedisResultsHarness.redis = redis_address
     harness = RabbitMQWithRedisResultsHarness()
     clauses = {"RES-1", "RES-2", "ADM-3", "DLQ-2", "CON-2", "SEC-3"}
-    results = list(run_contract(harness, profile="quick", clauses=clauses))
+    with closing(harness):
+        results = list(run_contract(harness, profile="quick", clauses=clauses))
     assert [f"{result.check}: {result.error}" for result in results if result.broken] == []
     proved = {clause for result in results if not result.refusal for clause in result.clauses}
     assert clauses <= proved
@@ -272,7 +273,8 @@ def test_records_are_kept_in_redis(redis_address: redis_server.Address) -> None:
     harness = RabbitMQWithRedisStoreHarness()
     clauses = {"CRD-1", "CRD-2", "CRD-3", "CRD-4", "CRD-5", "CRD-6", "CON-2"}
     try:
-        results = list(run_contract(harness, profile="quick", clauses=clauses))
+        with closing(harness):
+            results = list(run_contract(harness, profile="quick", clauses=clauses))
     finally:
         keys = list(harness.admin.scan_iter(f"mtj:{{{harness.namespace}/*", count=1000))
         if keys:
@@ -309,7 +311,8 @@ def test_a_user_with_no_more_than_the_documented_permissions_is_enough(
         address = replace(server.address, username=USER, password=PASSWORD)
         secrets = (PASSWORD,)
 
-    results = list(run_contract(LeastPrivilegeHarness(), profile="quick", clauses=CLAUSES))
+    with closing(LeastPrivilegeHarness()) as harness:
+        results = list(run_contract(harness, profile="quick", clauses=CLAUSES))
     broken = [f"{result.check}: {result.error}" for result in results if result.broken]
     assert not broken
 
