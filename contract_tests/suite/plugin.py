@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 _PROPERTY = "mindtrace.jobs.contract"
+_TAKES_LONG = "contract_takes_long"
 _PROFILES = ("quick", "ci", "random", "thorough")
 
 
@@ -38,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the suite's marker, and collect results where a report was asked for."""
-    config.addinivalue_line("markers", "takes_long: begins first where pytest-xdist runs several tests")
+    config.addinivalue_line("markers", f"{_TAKES_LONG}: begins first where pytest-xdist runs several tests")
     path: Path | None = config.getoption("contract_report")
     if path is not None and not hasattr(config, "workerinput"):  # of pytest-xdist: the controller reports
         config.pluginmanager.register(
@@ -62,9 +63,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _long_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
     """Return the tests in an order in which each of pytest-xdist's workers begins with some that take long.
 
-    Each gets as many that stand together. One that takes long and began last would keep the others waiting.
+    With ``--dist worksteal`` each gets as many as stand together. One that takes long and began last would
+    keep the others waiting.
     """
-    is_long = {item: item.get_closest_marker("takes_long") is not None for item in items}
+    is_long = {item: item.get_closest_marker(_TAKES_LONG) is not None for item in items}
     long, short = [item for item in items if is_long[item]], [item for item in items if not is_long[item]]
     if workers == 1 or not long:
         return items

@@ -58,4 +58,4 @@ def _as_test(check: Check, harness: type[Harness]) -> Callable[..., None]:
 
     test.__name__ = check.name
     test.__doc__ = check.sentence
-    return pytest.mark.takes_long(test) if check.takes_long else test
+    return pytest.mark.contract_takes_long(test) if check.takes_long else test

@@ -1,6 +1,7 @@
 """The servers that the processes of a test run share: the first that needs one opens it, and closes it."""
 
 import fcntl
+import os
 import pickle
 from contextlib import ExitStack
 from pathlib import Path
@@ -36,7 +37,9 @@ class RunServers:
             fcntl.lockf(users, fcntl.LOCK_SH)
             owner = stack.enter_context((folder / "owner").open("ab+"))
             if _is_free(owner):  # nobody opened it, or who did died, and it with them
-                address = stack.enter_context(lookup.open(folder))
+                files = folder / str(os.getpid())
+                files.mkdir()
+                address = stack.enter_context(lookup.open(files))
                 note.write_bytes(pickle.dumps(address))
                 stack.callback(_end_use, users, note)
             else:
