@@ -17,6 +17,8 @@ JOBS ?= 100000
 BENCH := build/bench
 # Each library that is measured has an environment of its own: they don't agree on the versions of what they need.
 PEERS := $(patsubst benchmarks/environments/%.txt,$(BENCH)/%/.synced,$(wildcard benchmarks/environments/*.txt))
+# These need a newer Python than the rest, and Oban a C compiler and that Python's headers: erlpack has no wheels.
+NEWER := incumbent oban
 MEASURE := $(BIN)/python -m benchmarks run --rounds 5 --scale 0.2 --backlogs 1000 10000 100000 1000000
 FULL := $(foreach name,local redis rabbitmq postgresql,$(BENCH)/results/$(name).json)
 FOLDERS := $(shell find src domain ports application adapters cli contract_tests/suite -type d -not -name __pycache__)
@@ -130,14 +132,12 @@ $(SYNCED): pyproject.toml uv.lock $(FOLDERS) | $(UV)
 	@$(UV) sync --quiet --frozen --all-extras --reinstall-package mindtrace-jobs
 	@touch $@
 
-# The incumbent needs a newer Python than the rest. Where none is installed it is left out, and the run says so.
+# Where one of NEWER can't be installed it is left out, and the run says so.
 $(BENCH)/%/.synced: benchmarks/environments/%.txt | $(UV)
 	@echo "==> installing what benchmarks/environments/$*.txt names"
-	@if $(UV) venv --quiet --clear --python "$(if $(filter incumbent,$*),>=3.12,$(BIN)/python)" $(BENCH)/$*; then \
-	  $(UV) pip install --quiet --python $(BENCH)/$* --requirement $<; \
-	else \
-	  echo "no Python for $*: it is left out"; mkdir -p $(@D); \
-	fi
+	@$(UV) venv --quiet --clear --python "$(if $(filter $*,$(NEWER)),>=3.12,$(BIN)/python)" $(@D) && \
+	  $(UV) pip install --quiet --python $(@D) --requirement $< || \
+	  { echo "$* can't be installed"; rm -rf $(@D); mkdir -p $(@D); $(if $(filter $*,$(NEWER)),true,false); }
 	@touch $@
 
 $(UV):

@@ -86,6 +86,7 @@ CONTENDERS = (
     Contender("postgresql", "procrastinate", "procrastinate", 500, 2_000, 1_000),
     Contender("postgresql", "pgqueuer", "pgqueuer", 1_000, 10_000, 10_000, 4_000),
     Contender("postgresql", "saq", "saq", 500, 0, 1_000, 1_000),
+    Contender("postgresql", "oban", "oban", 500, 5_000, 5_000, 4_000),
 )
 
 
