@@ -27,7 +27,7 @@ from mindtrace.jobs.application.worker.health import HealthFile
 from .worker_process import eventually
 
 COMMAND = str(Path(sysconfig.get_path("scripts"), "mindtrace-jobs"))
-LIMIT_S = 60.0
+LIMIT_S = 240.0
 """How long a test waits for what must happen; only a failing test waits that long."""
 IN_A_TERMINAL = """
 import os, pty, signal, sys
@@ -440,7 +440,7 @@ def test_no_job_ends_a_worker_however_it_tries(breaking: Shell, code: str, dead:
     publish_code(breaking, code, "pass", "pass")
     burst = breaking.start("worker", "breaking:Breaker", "--burst", "--lease", "1", "--prefetch", "1")
 
-    assert burst.ends(within_s=60) == 0  # up to three processes, one after the other
+    assert burst.ends() == 0  # up to three processes, one after the other
     assert breaking.counts("breaks") == {"ready": 0, "in_flight": 0, "delayed": 0, "dead": dead}
 
 
