@@ -13,7 +13,7 @@ SESSION = "first_worker.md"
 """Its recorded session is run on each backend, and its output compared, by ``e2e/test_session.py``."""
 
 _BLOCK = re.compile(
-    r"(?:<!-- not run: (?P<reason>.+) -->\n+)?^ *```(?P<kind>\w+)\n(?P<text>.*?)^ *```$", re.M | re.S
+    r"(?:<!-- not run: (?P<reason>[^\n]+) -->\n+)?^ *```(?P<kind>\w+)\n(?P<text>.*?)^ *```$", re.M | re.S
 )
 _FILE = re.compile(r"# ([\w/.-]+\.(?:py|toml))\n")
 
