@@ -320,7 +320,7 @@ def failing_once(owner: Any, name: str, error: BaseException) -> Any:
 
 
 def test_a_connection_that_found_no_free_descriptor_is_made_later(client: RabbitMQClient) -> None:
-    """For a while the process can't open another file (CON-1)."""
+    """The process can't open another file for a while (CON-1)."""
     full = OSError(errno.EMFILE, "too many open files")
     with (
         mock.patch.object(connection_workflow.socket, "socket", side_effect=full),

@@ -57,7 +57,7 @@ def run_servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep what is to be done when the session ends."""
+    """Make a list of what to close when the session ends."""
     config.stash[_CLOSE] = ExitStack()
 
 
