@@ -27,7 +27,7 @@ BROKER = "postgresql"
 DRAINS = 3
 """How many drains are timed before and at the end; the figure is their median."""
 MOST_JOBS = 3_000_000
-"""How many jobs may flow in all, which is less than a record holds."""
+"""How many jobs may flow in all, which is less than a record holds. Then the transaction is only held."""
 
 
 def measure(
@@ -56,6 +56,7 @@ def figures(one: Running, url: str, jobs: int, minutes: float, writes: bool) -> 
             rate = flow.drain()
             told = f"{one.subject.library}: {end - time.monotonic():4.0f} s left, {rate:,.0f} jobs/s"
             print(told, file=sys.stderr)
+        time.sleep(max(0.0, end - time.monotonic()))
         after = [flow.drain() for _ in range(DRAINS)]
     return {
         "before": (median(before), "jobs/s"),
