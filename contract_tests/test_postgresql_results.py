@@ -16,6 +16,7 @@ import pytest
 
 from brokers import rabbitmq_server
 from brokers.postgresql_server import Address
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import (
     Orchestrator,
     OrchestratorBackend,
@@ -30,8 +31,6 @@ from mindtrace.jobs.ports import EndedJob, JobResult, ResultStatus
 from .test_rabbitmq import LIMIT_S as ANSWER_S
 from .test_rabbitmq import RabbitMQHarness
 
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 QUEUE = "default/squares"
 DONE = JobResult(ResultStatus.DONE, b'{"square":4}')
 
@@ -79,17 +78,13 @@ def kept(admin: Admin, namespace: str) -> int:
     return int(str(admin.execute(f'SELECT count(*) FROM "{namespace}".result').fetchall()[0][0]))
 
 
-def eventually(condition: Callable[[], object]) -> None:
-    give_up = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < give_up, "it never came true"
-        time.sleep(0.01)
-
-
 def until_waiting(store: PostgreSQLResultStore, count: int = 1) -> None:
     """Wait until so many calls of ``store`` wait, and what wakes them listens."""
     waiters = store._wakeups._waiters
-    eventually(lambda: store._wakeups._is_listening and sum(map(len, list(waiters.values()))) == count)
+    eventually(
+        lambda: store._wakeups._is_listening and sum(map(len, list(waiters.values()))) == count,
+        f"{count} calls wait",
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,14 +186,14 @@ def test_it_tells_which_jobs_ended_also_after_all_were_forgotten(store: PostgreS
         ended._next_poll = 0.0  # by which it finds what came after all was forgotten
         store.forget(QUEUE)
         store.put(QUEUE, [EndedJob("c", DONE, 60.0)])
-        eventually(lambda: store.get(QUEUE, "c") == DONE)
+        eventually(lambda: store.get(QUEUE, "c") == DONE, "the result is there")
         while ended.wait(0.01) is None or ended._key != store.announce(QUEUE):
             pass
         ended._next_poll = inf
         store.put(QUEUE, [EndedJob("d", DONE, 60.0)])
         assert until_told(ended.wait) == ["d"]
         store.put(QUEUE, [EndedJob(f"job-{'x' * 100}-{n}", DONE, 60.0) for n in range(100)])
-        eventually(lambda: ended.wait(1.0) is None)
+        eventually(lambda: ended.wait(1.0) is None, "it waits no more")
 
 
 def until_told(wait: Callable[[float], object]) -> object:

@@ -4,7 +4,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,12 +12,11 @@ from redis import Redis
 
 from brokers.fixtures import StartRedis
 from brokers.redis_server import Address
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import RedisResultStore
 from mindtrace.jobs.domain.errors import AccessDenied, BackendError, BackendUnavailable, Closed
 from mindtrace.jobs.ports import EndedJob, JobResult, ResultStatus
 
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 QUEUE = "default/squares"
 DONE = JobResult(ResultStatus.DONE, b'{"square":4}')
 SECRET = "hunter2"
@@ -46,13 +45,6 @@ def keys_of(admin: Redis, namespace: str) -> list[bytes]:
     return list(admin.scan_iter(f"mtj:{{{namespace}/*", count=1000))
 
 
-def eventually(condition: Callable[[], object]) -> None:
-    give_up = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < give_up, "it never came true"
-        time.sleep(0.01)
-
-
 def until_waiting(admin: Redis, store: RedisResultStore, count: int = 1) -> None:
     """Wait until so many calls of ``store`` are blocked in the server."""
 
@@ -60,7 +52,7 @@ def until_waiting(admin: Redis, store: RedisResultStore, count: int = 1) -> None
         clients = [client for client in admin.client_list() if client["name"] == store._client_name]
         return sum("b" in client["flags"] for client in clients)
 
-    eventually(lambda: blocked() == count)
+    eventually(lambda: blocked() == count, f"{count} calls wait")
 
 
 @pytest.mark.parametrize(
@@ -306,4 +298,6 @@ def test_closing_leaves_no_thread_and_no_connection(
             store.get(QUEUE, "other", timeout_s=0.05)
             name = store._client_name
     assert threading.active_count() <= before
-    eventually(lambda: all(client["name"] != name for client in admin.client_list()))
+    eventually(
+        lambda: all(client["name"] != name for client in admin.client_list()), "its connections are gone"
+    )

@@ -7,11 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from conditions import LIMIT_S
 from mindtrace.jobs import PostgreSQLClient
 from mindtrace.jobs.adapters.postgresql import session
-
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 
 
 @contextmanager

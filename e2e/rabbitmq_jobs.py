@@ -5,14 +5,13 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from unittest import mock
 
+from conditions import LIMIT_S
 from mindtrace.jobs import ConsumerBackend, RabbitMQClient
 from mindtrace.jobs.adapters.rabbitmq.transport import broker
 from mindtrace.jobs.adapters.rabbitmq.transport.connection import Connection
 from mindtrace.jobs.ports import Ack, Delivery, SettleOutcome
 
 QUEUE = "squares"
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 
 
 def cut(connection: Connection) -> None:

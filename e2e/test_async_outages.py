@@ -9,10 +9,10 @@ import pytest
 
 from brokers.proxy import Disruption, Proxy
 from brokers.redis_server import Address
+from conditions import LIMIT_S
 from mindtrace.jobs import AsyncOrchestrator, JobInput, JobSchema, RedisClient
 from mindtrace.jobs.errors import BackendUnavailable
 
-LIMIT_S = 60.0
 SOON_S = 1.5
 """The retry timeout while no answer comes, and how long a try waits for one."""
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from whole_lines import whole_lines
 
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import (
     BatchConsumer,
     Dead,
@@ -31,10 +32,8 @@ from mindtrace.jobs.domain.dead_reasons import DeadReason
 from mindtrace.jobs.ports import Message
 
 from .batch_worker import BATCH_SIZE, KILLER, SCHEMA, Image
-from .worker_process import eventually
 
 WORKER = Path(__file__).with_name("batch_worker.py")
-LIMIT_S = 120.0
 LEASE_S = 3.0
 
 
@@ -187,7 +186,7 @@ def work_off(orchestrator: Orchestrator, url: str, record: Path) -> int:
         return done >= 998 and orchestrator.counts("embed").dead == 2
 
     try:
-        eventually(ended, LIMIT_S, "every job is done or dead")
+        eventually(ended, "every job is done or dead")
         for worker in workers:
             worker.send_signal(signal.SIGTERM)
         ends = {worker.wait(60) for worker in workers}

@@ -8,16 +8,15 @@ from typing import Any
 
 import pytest
 
+from conditions import eventually
 from mindtrace.jobs import CancelOutcome, Consumer, Job, JobInput, JobSchema, Orchestrator
 from mindtrace.jobs.application.cancelling import admin
 from mindtrace.jobs.ports import JobResult, ResultStatus
 
 from .backend_urls import own_url
-from .worker_process import eventually
 
 JOBS = 1_000
 HEARTBEATS_APART_S = 600.0
-LONG_S = 120.0
 
 
 class Point(JobInput):
@@ -75,14 +74,14 @@ def test_one_heartbeat_ends_a_thousand_cancelled_coroutines(
     thread = threading.Thread(target=sleeper.consume)
     thread.start()
     try:
-        eventually(lambda: len(sleeper.running) == JOBS, LONG_S, "all jobs run")
+        eventually(lambda: len(sleeper.running) == JOBS, "all jobs run")
         assert set(jobs.cancel_batch(SCHEMA, ids)) == {CancelOutcome.REQUESTED}
         assert (sleeper.cancelled_ids, beats) == (set(), [])
 
         assert sleeper._connection is not None
         sleeper._connection.loop.renew()
-        eventually(lambda: jobs.counts(SCHEMA).in_flight == 0, LONG_S, "all jobs have ended")
-        eventually(lambda: sleeper.stats.cancelled == JOBS, LONG_S, "the consumer knows")
+        eventually(lambda: jobs.counts(SCHEMA).in_flight == 0, "all jobs have ended")
+        eventually(lambda: sleeper.stats.cancelled == JOBS, "the consumer knows")
     finally:
         sleeper.stop()
         thread.join()
@@ -103,11 +102,11 @@ def test_a_borrowed_store_cancels_what_runs_and_what_waits(jobs: Orchestrator) -
     thread = threading.Thread(target=sleeper.consume)
     thread.start()
     try:
-        eventually(lambda: len(sleeper.running) == JOBS // 2, LONG_S, "as many jobs run as may")
+        eventually(lambda: len(sleeper.running) == JOBS // 2, "as many jobs run as may")
         assert set(jobs.cancel_batch(SCHEMA, ids)) == {CancelOutcome.REQUESTED}
         results = jobs.backend.results
-        eventually(lambda: len(results(SCHEMA.name, ids)) == JOBS, LONG_S, "all jobs have ended")
-        eventually(lambda: sleeper.stats.cancelled == JOBS // 2, LONG_S, "the consumer knows")
+        eventually(lambda: len(results(SCHEMA.name, ids)) == JOBS, "all jobs have ended")
+        eventually(lambda: sleeper.stats.cancelled == JOBS // 2, "the consumer knows")
     finally:
         sleeper.stop()
         thread.join()

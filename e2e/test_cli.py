@@ -21,14 +21,11 @@ import pytest
 from brokers.fixtures import StartRedis
 from brokers.private_server import free_port
 from brokers.redis_server import PrivateRedis
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import Orchestrator
 from mindtrace.jobs.application.worker.health import HealthFile
 
-from .worker_process import eventually
-
 COMMAND = str(Path(sysconfig.get_path("scripts"), "mindtrace-jobs"))
-LIMIT_S = 240.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 IN_A_TERMINAL = """
 import os, pty, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in a terminal, whatever ran these tests in the background
@@ -180,7 +177,7 @@ class Shell:
 
     def wait_until_a_nap_runs(self) -> None:
         """Wait until a handler was called: a job that is in flight may yet have to wait for that."""
-        eventually(lambda: list(self.folder.glob("*.ran")), LIMIT_S, "a job runs")
+        eventually(lambda: list(self.folder.glob("*.ran")), "a job runs")
 
     def end_naps(self) -> None:
         """Let jobs end that last until the file ``go`` is there."""
@@ -373,7 +370,7 @@ def test_a_job_that_does_not_end_is_given_back_at_once(shell: Shell, server: Pri
 def test_a_process_that_dies_is_replaced_and_its_job_run_again(shell: Shell) -> None:
     job_id = shell.publish(until="go")
     worker = shell.start("worker", "tasks:Sleeper", "--lease", "2")
-    eventually(lambda: shell.process_numbers() == ["0"], LIMIT_S, "it runs")
+    eventually(lambda: shell.process_numbers() == ["0"], "it runs")
     (child,) = children_of(worker.process.pid)
     os.kill(child, signal.SIGKILL)
     worker.wait_for(rf"process {child} died of SIGKILL; another starts in 1 s")
@@ -468,7 +465,7 @@ def test_a_signal_to_every_process_is_one_graceful_stop(breaking: Shell) -> None
     worker = breaking.start("worker", "breaking:Breaker", "-p", "2")
     worker.wait_for("working on", count=2)
     written = breaking.folder / "runs"
-    eventually(lambda: written.exists() and written.read_text("ascii"), LIMIT_S, "it runs")
+    eventually(lambda: written.exists() and written.read_text("ascii"), "it runs")
     busy = int(written.read_text("ascii"))
     (idle,) = (pid for pid in children_of(worker.process.pid) if pid != busy)
     os.kill(busy, signal.SIGTERM)
@@ -514,7 +511,7 @@ def test_a_handler_closes_and_reads_no_pipe_of_the_workers(breaking: Shell) -> N
     worker.signal(signal.SIGKILL)
     worker.process.wait()
 
-    eventually(lambda: not Path(f"/proc/{child}/exe").exists(), LIMIT_S, "no orphan is left")
+    eventually(lambda: not Path(f"/proc/{child}/exe").exists(), "no orphan is left")
 
 
 def test_a_thread_that_a_job_leaves_behind_keeps_no_process(breaking: Shell) -> None:
@@ -535,7 +532,7 @@ def test_processes_do_not_outlive_their_supervisor(shell: Shell) -> None:
     worker.signal(signal.SIGKILL)
     worker.process.wait()
 
-    eventually(lambda: not Path(f"/proc/{child}/exe").exists(), LIMIT_S, "no orphan is left")
+    eventually(lambda: not Path(f"/proc/{child}/exe").exists(), "no orphan is left")
     assert json.loads(shell.run("result", job_id))["version"] == 1
 
 
@@ -559,7 +556,7 @@ def test_the_health_file_grows_old_when_a_handler_hangs(shell: Shell) -> None:
     worker.wait_for("working on", count=2)
 
     file, began_s = HealthFile(shell.folder / "health"), time.time()
-    eventually(lambda: (file.read() or 0.0) > began_s, LIMIT_S, "both have polled since")
+    eventually(lambda: (file.read() or 0.0) > began_s, "both have polled since")
     shell.run("health", "health", "--within", "3600")
     shell.publish(until="never")
     shell.wait_until_a_nap_runs()
@@ -589,7 +586,7 @@ def test_metrics_of_all_processes_are_served_as_one(shell: Shell) -> None:
     labels = 'messaging_destination_name="naps",messaging_system="redis"'
     consumed = f"messaging_client_consumed_messages_total{{{labels}}} 10.0"
     ended = f'messaging_process_duration_seconds_count{{{labels},outcome="done"}} 10.0'
-    eventually(lambda: ended in scraped(), LIMIT_S, "all are counted")
+    eventually(lambda: ended in scraped(), "all are counted")
     text = scraped()
     assert consumed in text
     assert 'mindtrace_jobs_queue_jobs{messaging_destination_name="naps",state="ready"} 0.0' in text

@@ -16,6 +16,7 @@ import pytest
 from brokers.fixtures import StartRabbitMQ, StartRedis
 from brokers.private_server import free_port
 from brokers.redis_server import PrivateRedis
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import Finding, Orchestrator, Queue, QueueKind, SQLiteClient, Verdict
 from mindtrace.jobs.adapters.redis import diagnosis
 from mindtrace.jobs.adapters.redis.transport import on_connect
@@ -23,10 +24,6 @@ from mindtrace.jobs.cli.main import run
 from mindtrace.jobs.domain.errors import BrokerUnsuitable
 from mindtrace.jobs.ports import Durability
 
-from .worker_process import eventually
-
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 GOOD, DOUBTFUL, WRONG = Verdict.GOOD, Verdict.DOUBTFUL, Verdict.WRONG
 
 Ask = Callable[..., dict[str, dict[str, str]]]
@@ -150,7 +147,7 @@ def test_a_misconfiguration_is_found(
 def test_connections_that_are_nearly_used_up_are_found(ask: Ask, private_redis: StartRedis) -> None:
     server = private_redis(**SOUND)
     with server.admin() as admin:
-        eventually(lambda: admin.info("clients")["connected_clients"] == 1, LIMIT_S, "no other is left")
+        eventually(lambda: admin.info("clients")["connected_clients"] == 1, "no other is left")
         admin.config_set("maxclients", 2)
         finding = ask(server.url)["clients"]
 
@@ -163,7 +160,7 @@ def test_a_node_of_a_cluster_is_found_and_refused(ask: Ask, private_redis: Start
     with server.admin() as admin:
         admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         state = lambda: str(admin.execute_command("CLUSTER", "INFO"))  # noqa: E731
-        eventually(lambda: "cluster_state:ok" in state(), LIMIT_S, "the cluster is up")
+        eventually(lambda: "cluster_state:ok" in state(), "the cluster is up")
 
     finding = ask(server.url)["broker"]
     assert finding["verdict"] == WRONG
@@ -231,7 +228,7 @@ def test_a_disk_that_fails_is_found(ask: Ask, private_redis: StartRedis) -> None
     with server.admin() as admin:
         admin.bgsave()
         status = lambda: admin.info("persistence")["rdb_last_bgsave_status"]  # noqa: E731
-        eventually(lambda: status() != "ok", LIMIT_S, "it has failed")
+        eventually(lambda: status() != "ok", "it has failed")
 
     assert ask(server.url)["disk"]["verdict"] == WRONG
 
@@ -394,7 +391,7 @@ def test_what_is_wrong_with_a_rabbitmq_is_found(private_rabbitmq: StartRabbitMQ,
 
     server.control("set_vm_memory_high_watermark", "absolute", "1MB")
     alarm = lambda: "memory" in ask(url)["publishing"]["what"]  # noqa: E731
-    eventually(alarm, LIMIT_S, "its memory is full")
+    eventually(alarm, "its memory is full")
     assert ask(url)["publishing"]["verdict"] == WRONG
 
     server.kill()

@@ -13,11 +13,11 @@ from urllib.parse import quote
 import pytest
 from whole_lines import whole_lines
 
+from conditions import eventually
 from mindtrace.jobs import Consumer, JobInput, JobSchema, Limit, Orchestrator, Rate
 from mindtrace.jobs.ports import Lease
 
 from .limited_worker import LIMIT, SCHEMA, Frame
-from .worker_process import eventually
 
 WORKER = Path(__file__).with_name("limited_worker.py")
 PROCESSES = 4
@@ -25,7 +25,6 @@ KEYS = 10
 JOBS = 1_000
 KILLS = 4
 LEASE_S = 3.0
-LIMIT_S = 180.0
 
 
 class Tick(JobInput):
@@ -120,7 +119,7 @@ def work_off(orchestrator: Orchestrator, url: str, record: Path) -> dict[str, fl
     try:
         for number in range(KILLS):
             wanted = JOBS * (number + 1) // (KILLS + 2)
-            eventually(lambda wanted=wanted: ended() >= wanted, LIMIT_S, f"{wanted} jobs are done")
+            eventually(lambda wanted=wanted: ended() >= wanted, f"{wanted} jobs are done")
             victim = workers.pop(0)
             killed[str(victim.pid)] = store.now()  # first: it may start a job until it is dead
             victim.kill()
@@ -131,7 +130,7 @@ def work_off(orchestrator: Orchestrator, url: str, record: Path) -> dict[str, fl
             counts = orchestrator.counts("limited")
             return counts.waiting == 0 and not counts.in_flight and ended() >= JOBS
 
-        eventually(is_empty, LIMIT_S, "every job is done")
+        eventually(is_empty, "every job is done")
     finally:
         for worker in workers:  # one may run a job again whose worker was killed before the ack
             killed[str(worker.pid)] = store.now()

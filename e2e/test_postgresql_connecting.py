@@ -11,13 +11,14 @@ import pytest
 from brokers.fixtures import StartPostgreSQL
 from brokers.postgresql_server import PrivatePostgreSQL
 from brokers.private_server import free_port
+from conditions import LIMIT_S
 from mindtrace.jobs import PostgreSQLClient
 from mindtrace.jobs.adapters.postgresql import session
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable
 from mindtrace.jobs.ports import Message
 
-from .postgresql_tries import LIMIT_S, three_tries
+from .postgresql_tries import three_tries
 
 SOON_S = 0.3
 """The retry timeout where no answer ever comes."""

@@ -17,6 +17,7 @@ import pytest
 from brokers.fixtures import StartPgBouncer, StartPostgreSQL
 from brokers.postgresql_server import Address
 from brokers.proxy import Disruption, Proxy
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import PostgreSQLClient, PostgreSQLCoordinationStore, PublishStatus, Queue, Verdict
 from mindtrace.jobs.adapters.postgresql import schema
 from mindtrace.jobs.adapters.postgresql.connection import Statement
@@ -33,10 +34,7 @@ from mindtrace.jobs.ports import (
 )
 
 from .postgresql_tries import connected, three_tries
-from .worker_process import eventually
 
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 THREADS = 16
 JOB = Message("a", b"marked body")
 
@@ -202,7 +200,7 @@ def test_a_guarded_publish_wakes_a_waiting_consumer(postgresql_address: Address,
         client.declare(Queue("jobs"))
         with waiting.open_consumer("jobs") as consumer:
             received = thread.submit(consumer.receive, 1, 600.0)
-            eventually(lambda: client_waits(client), LIMIT_S, "the consumer waits")
+            eventually(lambda: client_waits(client), "the consumer waits")
             client.publish_guarded("jobs", JOB, Guard("slot", ABSENT, b""))
             assert [each.id for each in received.result(LIMIT_S)] == ["a"]
 
@@ -275,7 +273,7 @@ def test_what_is_written_again_and_again_changes_no_index(start_postgresql: Star
             rows = admin.execute(counted, [rounds - 1]).fetchall()
             return {name: hot / all_ for name, all_, hot in rows}
 
-        eventually(lambda: len(updates()) >= 3, LIMIT_S, "the server has counted")
+        eventually(lambda: len(updates()) >= 3, "the server has counted")
         found = updates()
     assert found.keys() >= {"shared_record", "place", "rate"}
     assert min(found.values()) > 0.9
@@ -356,7 +354,7 @@ def test_a_guarded_publish_that_is_never_answered_is_unknown(
 
     assert outcome is not None
     assert (outcome.status, type(outcome.error)) == (PublishStatus.UNKNOWN, BackendUnavailable)
-    eventually(lambda: client.coordination.get(["slot"]), LIMIT_S, "the server has carried it out")
+    eventually(lambda: client.coordination.get(["slot"]), "the server has carried it out")
     assert client.publish_guarded("jobs", JOB, guard) is None
     assert client.coordination.get(["slot"])["slot"].value == b"done"
     assert client.counts("jobs").ready == 1
@@ -414,7 +412,7 @@ def test_a_put_whose_backend_is_ended_before_it_wrote_is_written_once(
     with ThreadPoolExecutor(1) as thread:
         with locked(postgresql_address, namespace, "shared_record"):
             put = thread.submit(store.put, "key", b"after", expected=version)
-            eventually(lambda: terminate(admin, WAITS, namespace), LIMIT_S, "the put waits, and is ended")
+            eventually(lambda: terminate(admin, WAITS, namespace), "the put waits, and is ended")
         written = put.result(LIMIT_S)
     assert written is not None
     assert store.get(["key"]) == {"key": Record(b"after", written)}
@@ -431,10 +429,10 @@ def test_calls_that_may_run_twice_go_on_when_their_backend_is_ended(
     with ThreadPoolExecutor(2) as threads:
         with locked(postgresql_address, namespace, "shared_record", "place_key"):
             publish = threads.submit(named.publish_guarded, "jobs", JOB, guard)
-            eventually(lambda: terminate(admin, WAITS, namespace), LIMIT_S, "the publish waits, and is ended")
+            eventually(lambda: terminate(admin, WAITS, namespace), "the publish waits, and is ended")
             take = threads.submit(store.take_places, [place], ttl_s=1000.0)
             takes = f"{WAITS} AND query LIKE '%%take_places%%'"
-            eventually(lambda: terminate(admin, takes, namespace), LIMIT_S, "it waits, and is ended")
+            eventually(lambda: terminate(admin, takes, namespace), "it waits, and is ended")
         outcome = publish.result(LIMIT_S)
         assert take.result(LIMIT_S) == [True]
     assert outcome is not None
@@ -450,7 +448,7 @@ def test_a_put_does_not_mind_that_idle_connections_have_ended(
     gone = "SELECT 1 FROM pg_stat_activity WHERE application_name = %s"
     for number in range(3):
         assert terminate(admin, "state = 'idle'", namespace) >= 1
-        eventually(lambda: not admin.execute(gone, [namespace]).fetchall(), LIMIT_S, "all have ended")
+        eventually(lambda: not admin.execute(gone, [namespace]).fetchall(), "all have ended")
         assert store.put("key", b"%d" % number) is not None
         assert store.delete("key")
 

@@ -10,11 +10,12 @@ import pytest
 
 from brokers.fixtures import StartPostgreSQL
 from brokers.postgresql_server import PrivatePostgreSQL
+from conditions import LIMIT_S
 from mindtrace.jobs import ConsumerBackend, PostgreSQLClient
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.ports import ABSENT, Message, SettleOutcome
 
-from .test_postgresql_faults import LIMIT_S, ask, receive, settle
+from .test_postgresql_faults import ask, receive, settle
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import pytest
 
 from brokers.fixtures import StartPgBouncer, StartPostgreSQL
 from brokers.postgresql_server import Address
+from conditions import LIMIT_S
 from mindtrace.jobs import Finding, PostgreSQLClient, Queue, Verdict
 from mindtrace.jobs.adapters.postgresql import diagnosis
 
 GOOD, DOUBTFUL, WRONG = Verdict.GOOD, Verdict.DOUBTFUL, Verdict.WRONG
-LIMIT_S = 60.0
 
 Planted = tuple[str, str, Verdict, str]
 

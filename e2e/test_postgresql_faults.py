@@ -19,6 +19,7 @@ import pytest
 from brokers import watchdog
 from brokers.fixtures import StartPostgreSQL
 from brokers.postgresql_server import PrivatePostgreSQL
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import ConsumerBackend, PostgreSQLClient, PublishStatus, QueueCounts
 from mindtrace.jobs.adapters.postgresql.errors import DiskFull, NoAnswer, ServerUnreachable
 from mindtrace.jobs.domain import Queue
@@ -28,10 +29,7 @@ from mindtrace.jobs.ports import Ack, Delivery, Message, SettleOutcome
 from .faults.experiment import Experiment
 from .faults.server_targets import PostgreSQLTarget
 from .postgresql_tries import connected, three_tries
-from .worker_process import eventually
 
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 EMPTY = QueueCounts(0, 0, 0, 0)
 TABLE = "mindtrace_jobs.job"
 OURS = "application_name = 'mindtrace-jobs'"
@@ -116,7 +114,7 @@ def test_a_backend_that_the_kernel_kills_takes_all_connections_along_and_no_job(
             with experiment.fault_on(worker, in_flight=5):
                 recoveries = server.log().count(SERVES)
                 os.kill(random.choice(backends_of_ours(server)), signal.SIGKILL)
-                eventually(lambda: server.log().count(SERVES) > recoveries, LIMIT_S, "it recovers")  # noqa: B023
+                eventually(lambda: server.log().count(SERVES) > recoveries, "it recovers")  # noqa: B023
                 experiment.wait_until_run(1)
     experiment.wait_until_drained()
     experiment.check()
@@ -140,9 +138,9 @@ def test_idle_killers_end_connections_and_nobody_is_alarmed(
     with caplog.at_level(logging.INFO):
         for _ in range(2):
             (held,) = receive(consumer, 1)
-            eventually(lambda: not backends_of_ours(server), LIMIT_S, "all connections are closed")
+            eventually(lambda: not backends_of_ours(server), "all connections are closed")
             assert settle(consumer, held.receipt) == [SettleOutcome.OK]
-            eventually(lambda: not backends_of_ours(server), LIMIT_S, "all connections are closed")
+            eventually(lambda: not backends_of_ours(server), "all connections are closed")
     assert client.counts("jobs") == EMPTY
     assert [record.getMessage() for record in caplog.records] == []
 
@@ -169,7 +167,7 @@ def test_a_statement_timeout_that_is_too_short_is_told_with_the_remedy(
         for _ in range(2):  # the first finds out that its connection is gone
             with pytest.raises(BackendUnavailable, match="raise statement_timeout"):
                 settle(consumer, held.receipt)
-        eventually(lambda: is_told_to_raise_it(client), LIMIT_S, "a publisher is told the remedy")
+        eventually(lambda: is_told_to_raise_it(client), "a publisher is told the remedy")
 
     assert settle(consumer, held.receipt)[0] in (SettleOutcome.OK, SettleOutcome.ALREADY)
     (outcome,) = client.publish("jobs", [Message("c", b"{}")])
@@ -213,7 +211,7 @@ def test_a_deadlock_with_a_foreign_session_is_tried_again(
 def wait_for_blocked(server: PrivatePostgreSQL, which: str) -> None:
     """Wait until a session waits for another's lock."""
     query = f"SELECT count(*) FROM pg_stat_activity WHERE {which} AND cardinality(pg_blocking_pids(pid)) > 0"
-    eventually(lambda: ask(server, query) == [(1,)], LIMIT_S, f"{which} waits for a lock")
+    eventually(lambda: ask(server, query) == [(1,)], f"{which} waits for a lock")
 
 
 def test_requests_that_wait_for_a_foreign_lock_end_within_the_retry_timeout_and_take_no_connections(
@@ -230,7 +228,7 @@ def test_requests_that_wait_for_a_foreign_lock_end_within_the_retry_timeout_and_
                 pytest.raises(BackendUnavailable, match="pg_stat_activity"),
             ):
                 settle(consumer, held.receipt)
-        eventually(lambda: len(backends_of_ours(server)) == 0, LIMIT_S, "none waits any more")
+        eventually(lambda: len(backends_of_ours(server)) == 0, "none waits any more")
     assert settle(consumer, held.receipt)[0] in (SettleOutcome.OK, SettleOutcome.ALREADY)
 
 

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from brokers.postgresql_server import Address
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import PostgreSQLClient, PublishStatus, Queue, Verdict
 from mindtrace.jobs.adapters.postgresql import schema as tables
 from mindtrace.jobs.cli.main import run
@@ -32,8 +33,6 @@ from mindtrace.jobs.ports import (
     SettleOutcome,
 )
 
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 SHIPPED = tables.FOLDER
 THIS = len(tables.migrations())
 """The version of this release."""
@@ -118,13 +117,6 @@ def versions(address: Address, namespace: str) -> list[int]:
     return [number for (number,) in rows]
 
 
-def eventually(condition: Callable[[], object]) -> None:
-    give_up = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < give_up, "it never came true"
-        time.sleep(0.01)
-
-
 @contextmanager
 def worker_of_this_release(url: str) -> Iterator[Callable[[str], str]]:
     """A process that evaluates what it is told to, with a client of this release."""
@@ -185,7 +177,9 @@ def test_processes_that_migrate_at_once_apply_each_migration_once(
         for process in processes:
             stack.callback(process.wait)
             stack.callback(process.kill)
-        eventually(lambda: admin.execute(waiting, [int(lock[1])]).fetchall() == [(2,)])
+        eventually(
+            lambda: admin.execute(waiting, [int(lock[1])]).fetchall() == [(2,)], "two wait for the lock"
+        )
         admin.execute("SELECT pg_advisory_unlock_all()")
         answers = [process.communicate(timeout=LIMIT_S)[0].split() for process in processes]
 

@@ -10,6 +10,7 @@ import pytest
 from brokers.fixtures import StartPostgreSQL, StartStandby
 from brokers.postgresql_server import PrivatePostgreSQL
 from brokers.postgresql_standby import StandbyPostgreSQL
+from conditions import LIMIT_S, eventually
 from job_audit import ExecutionRecord, Fault, JobAudit
 from mindtrace.jobs import Orchestrator, PostgreSQLClient, PublishStatus, QueueCounts, job_from_schema
 from mindtrace.jobs.domain import Queue
@@ -18,10 +19,8 @@ from mindtrace.jobs.ports import Ack, Message, SettleOutcome
 
 from .postgresql_tries import connected, three_tries
 from .recording_worker import SCHEMA, Numbered
-from .worker_process import WorkerProcess, eventually
+from .worker_process import WorkerProcess
 
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 EMPTY = QueueCounts(0, 0, 0, 0)
 
 
@@ -68,7 +67,7 @@ def pair(start_postgresql: StartPostgreSQL, start_standby: StartStandby) -> Pair
         with primary.connect() as admin:
             return admin.execute("SELECT sync_state FROM pg_stat_replication").fetchall() == [("sync",)]
 
-    eventually(is_synchronous, LIMIT_S, "the standby follows")
+    eventually(is_synchronous, "the standby follows")
     return Pair(primary, standby)
 
 
@@ -83,7 +82,7 @@ def configure(server: PrivatePostgreSQL, name: str, value: str) -> None:
         with server.connect() as admin:
             return admin.execute("SELECT current_setting(%s)", [name]).fetchall() != before
 
-    eventually(is_changed, LIMIT_S, f"{name} is {value}")
+    eventually(is_changed, f"{name} is {value}")
 
 
 # -- a standby that stalls ------------------------------------------------------------------------
@@ -136,7 +135,7 @@ def test_requests_that_were_given_up_leave_no_more_than_one_connection_open(pair
         for _ in range(10):
             with pytest.raises(BackendUnavailable):
                 consumer.settle([Ack(held.receipt)])
-        eventually(lambda: pair.connections() <= 1, LIMIT_S, "only the first waits for the standby")
+        eventually(lambda: pair.connections() <= 1, "only the first waits for the standby")
         pair.standby.resume()
         client._session.retry_timeout_s = LIMIT_S
 
@@ -169,13 +168,13 @@ def test_a_standby_that_takes_over_has_every_job_and_workers_and_publishers_foll
         files = {"finished": finished.path, "received": received.path}
         worker = WorkerProcess(pair.url, started, prefetch=5, lease_s=6.0, job_s=0.01, **files)
         try:
-            eventually(lambda: len(finished) >= 20, LIMIT_S, "the worker works")
+            eventually(lambda: len(finished) >= 20, "the worker works")
             before = len(received)
             pair.primary.kill()
             pair.standby.promote()
             publish(50)
             audit.faults.append(Fault(frozenset([worker.pid]), before, len(received), in_flight=5))
-            eventually(lambda: client.counts(SCHEMA.name) == EMPTY, LIMIT_S, "all is done")
+            eventually(lambda: client.counts(SCHEMA.name) == EMPTY, "all is done")
             worker.end()
         finally:
             worker.kill()
@@ -191,7 +190,7 @@ def test_a_standby_says_so_and_names_the_remedy(pair: Pair) -> None:
         client.declare(Queue("jobs"))
         client.publish("jobs", [Message("a", b"{}")])
     with pair.standby.client(retry_timeout_s=LIMIT_S) as reader, three_tries():
-        eventually(lambda: reader.queues(), LIMIT_S, "the standby has the tables")
+        eventually(lambda: reader.queues(), "the standby has the tables")
         with pytest.raises(BackendUnavailable, match="target_session_attrs=read-write"):
             reader.publish("jobs", [Message("b", b"{}")])
         with pytest.raises(BackendUnavailable, match="target_session_attrs=read-write"):

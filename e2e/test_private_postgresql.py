@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -16,6 +15,7 @@ from brokers import watchdog
 from brokers.fixtures import StartPgBouncer, StartPostgreSQL
 from brokers.pgbouncer import PrivatePgBouncer
 from brokers.postgresql_server import Address, PrivatePostgreSQL, Shutdown
+from conditions import eventually
 
 Run = Callable[..., "Future[Any]"]
 
@@ -37,13 +37,6 @@ os.kill(os.getpid(), signal.SIGKILL)
 def background() -> Iterator[Run]:
     with ThreadPoolExecutor(max_workers=1) as pool:
         yield pool.submit
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    give_up = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < give_up, "it never came true"
-        time.sleep(0.01)
 
 
 def counter(server: PrivatePostgreSQL) -> int:
@@ -156,7 +149,7 @@ def test_a_private_server_goes_when_the_run_of_the_tests_is_killed(tmp_path: Pat
     command = [sys.executable, "-c", DYING_RUN, str(tmp_path)]
     run = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=TESTING, check=False)
     home, url = run.stdout.splitlines()
-    eventually(lambda: not Path(home).exists())
+    eventually(lambda: not Path(home).exists(), "its folder is gone")
     assert not Address.of(url).answers()
 
 
@@ -169,7 +162,7 @@ def test_clients_of_a_pgbouncer_share_connections_by_the_transaction(
         with one.transaction():
             first = backend(one)
             waiting = background(backend, other)
-            eventually(lambda: clients_waiting(pooler) == 1)
+            eventually(lambda: clients_waiting(pooler) == 1, "a client waits")
             assert not waiting.done()
         assert waiting.result(60) == first
 

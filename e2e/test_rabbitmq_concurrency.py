@@ -13,6 +13,7 @@ from random import Random
 import pytest
 
 from brokers.rabbitmq_server import PrivateRabbitMQ
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import (
     Consumer,
     Job,
@@ -29,13 +30,10 @@ from mindtrace.jobs.domain.errors import QueueNotFound
 from mindtrace.jobs.ports import Ack, Delivery, Message, SettleOutcome
 
 from .rabbitmq_jobs import receive
-from .worker_process import eventually
 
 QUEUE = "squares"
 JOBS = 2_000
 CONCURRENCY = 100
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 
 
 class Number(JobInput):
@@ -150,7 +148,7 @@ def test_a_connection_that_breaks_with_a_hundred_jobs_in_flight_loses_none(
         consumer.queue_type = kind  # type: ignore[misc]
         consumer.connect(jobs)
         consuming = threads.submit(consumer.consume_until_empty)
-        eventually(lambda: len(ran.times) > JOBS // 3, LIMIT_S, "some ran")
+        eventually(lambda: len(ran.times) > JOBS // 3, "some ran")
         backend_of(consumer)._channel.drop()
         ran.go_on.set()
         attempted = consuming.result(LIMIT_S)
@@ -189,7 +187,7 @@ def test_a_queue_that_is_deleted_ends_its_consumer_and_the_next_one_is_served(
         jobs.publish_batch(QUEUE, [Number(x=x) for x in range(10 * JOBS)])
         consumer.connect(jobs)
         consuming = threads.submit(consumer.consume)
-        eventually(lambda: len(ran.times) > CONCURRENCY, LIMIT_S, "some ran")
+        eventually(lambda: len(ran.times) > CONCURRENCY, "some ran")
         jobs.delete_queue(QUEUE)
         with pytest.raises(QueueNotFound):
             consuming.result(LIMIT_S)
@@ -229,7 +227,7 @@ def test_what_was_sent_ahead_is_released_while_the_consumer_waits_for_more(clien
     ):
         busy.allow_ahead(20)
         held = receive(busy, 5)
-        eventually(lambda: client.counts(QUEUE).ready == 10, LIMIT_S, "the others are sent ahead")
+        eventually(lambda: client.counts(QUEUE).ready == 10, "the others are sent ahead")
         busy.release_ahead()
         assert client.counts(QUEUE).ready == 25
         rest = receive(other, 25)
@@ -238,7 +236,7 @@ def test_what_was_sent_ahead_is_released_while_the_consumer_waits_for_more(clien
 
         busy.allow_ahead(20)
         waiting = threads.submit(busy.receive, 10, LIMIT_S)
-        eventually(lambda: busy._channel.credit == 15, LIMIT_S, "it waits for more")
+        eventually(lambda: busy._channel.credit == 15, "it waits for more")
         busy.release_ahead()
         client.publish(QUEUE, [Message("late", b"{}")])
         assert [one.id for one in waiting.result(LIMIT_S)] == ["late"]
@@ -251,7 +249,7 @@ def test_the_connection_may_break_while_another_thread_settles(client: RabbitMQC
         consumer.allow_ahead(50)
         held = receive(consumer, 20)
         waiting = threads.submit(consumer.receive, 30, LIMIT_S)
-        eventually(lambda: consumer._channel.loop._leader, LIMIT_S, "it waits for more")
+        eventually(lambda: consumer._channel.loop._leader, "it waits for more")
         assert consumer.settle([Ack(one.receipt) for one in held[:10]]).outcomes == [SettleOutcome.OK] * 10
         consumer._channel.drop()
         again = waiting.result(LIMIT_S)

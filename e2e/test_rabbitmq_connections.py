@@ -28,6 +28,7 @@ from pika.frame import Heartbeat
 from brokers.private_server import free_port
 from brokers.proxy import Disruption, Proxy
 from brokers.rabbitmq_server import PrivateRabbitMQ, retry_timeout
+from conditions import LIMIT_S, eventually
 from interrupts import interrupt_at
 from mindtrace.jobs import RabbitMQClient, RabbitMQConsumerBackend
 from mindtrace.jobs.adapters.rabbitmq import client as client_module
@@ -51,8 +52,7 @@ from mindtrace.jobs.ports import (
     SettleOutcome,
 )
 
-from .rabbitmq_jobs import LIMIT_S, QUEUE, cut, drained
-from .worker_process import eventually
+from .rabbitmq_jobs import QUEUE, cut, drained
 
 ACK = b"\x00\x3c\x00\x50"
 """What a Basic.Ack contains."""
@@ -185,7 +185,7 @@ def test_what_the_broker_never_heard_is_lost_and_comes_again(server: PrivateRabb
             def swallowed(*words: Any, **more: Any) -> bool:
                 proxy.disrupt_next(ACK, Disruption.HOLD)
                 answer = settle(*words, **more)
-                eventually(lambda: proxy.disrupted, LIMIT_S, "the acknowledgement is held up")
+                eventually(lambda: proxy.disrupted, "the acknowledgement is held up")
                 for connection in proxy._connections:
                     if connection.disruption is Disruption.HOLD:
                         connection.end()
@@ -209,7 +209,7 @@ def test_a_receiver_whose_connection_breaks_at_any_word_is_still_woken(
             channel = consumer._channel
             cutter = CutAt(channel, step, before=before)
             waiting = threads.submit(consumer.receive, 1, 10 * LIMIT_S)
-            eventually(lambda: cutter.cuts and channel.credit, LIMIT_S, "it has asked again")  # noqa: B023
+            eventually(lambda: cutter.cuts and channel.credit, "it has asked again")  # noqa: B023
             client.publish(QUEUE, [Message(f"job-{step}", b"{}")])
             try:
                 came = waiting.result(LIMIT_S)
@@ -465,7 +465,7 @@ class Served:
 
     def leave_to(self, waits: threading.Thread) -> None:
         """Leave once a thread waits for the loop, or has ended without that."""
-        eventually(lambda: self._loop._followers or not waits.is_alive(), LIMIT_S, "it waits, or has ended")
+        eventually(lambda: self._loop._followers or not waits.is_alive(), "it waits, or has ended")
         self._leave.set()
         self._thread.join()
         waits.join()
@@ -512,7 +512,7 @@ def test_a_settlement_after_a_cut_is_lost_whoever_serves_the_connection(client: 
             target=lambda: outcomes.extend(consumer.settle([Ack(held.receipt)]).outcomes)
         )
         settling.start()
-        eventually(lambda: served, LIMIT_S, "another thread serves the connection")
+        eventually(lambda: served, "another thread serves the connection")
         served[0].leave_to(settling)
         consumer._settler.settle = settle  # type: ignore[method-assign]
         assert outcomes == [SettleOutcome.LOST]
@@ -552,7 +552,7 @@ def test_who_settles_as_the_consumer_is_closed_is_told_what_the_broker_confirmed
         answer = settle(*words)
         if not consumer._closing:
             closing.start()
-            eventually(lambda: consumer._closing, LIMIT_S, "it closes")
+            eventually(lambda: consumer._closing, "it closes")
         return answer
 
     with mock.patch.object(consumer._settler, "settle", then_closes):
@@ -735,6 +735,7 @@ def test_whoever_is_interrupted_as_an_answer_comes_leaves_no_other_thread_waitin
     """An interrupt breaks the connection, which ends the requests of other threads at once."""
     connection = client._open().admin._connection
     action = partial(request_queue_state, client._names(QUEUE).work)
+    files = ("transport/connection.py", "transport/request_connection.py")
 
     def ask() -> BaseException | None:
         leads.wait(LIMIT_S)
@@ -755,7 +756,7 @@ def test_whoever_is_interrupted_as_an_answer_comes_leaves_no_other_thread_waitin
         leads = threading.Event()
         with ThreadPoolExecutor(1) as threads:
             asked = threads.submit(ask)
-            was_interrupted = interrupt_at(point, "transport/connection.py", serve)
+            was_interrupted = interrupt_at(point, files, serve)
         assert not isinstance(asked.result(), TimeoutError), f"at point {point}"
     assert point > 10
     assert (connection._requests, connection._sent) == ({}, set())
@@ -773,7 +774,7 @@ def test_a_connection_that_is_given_up_for_good_keeps_no_request(client: RabbitM
     client.counts(QUEUE)
     with ThreadPoolExecutor(1) as threads:
         asked = threads.submit(connection.request, lambda _channel, _reply: None, LIMIT_S)
-        eventually(lambda: connection._requests, LIMIT_S, "a request is under way")
+        eventually(lambda: connection._requests, "a request is under way")
         connection.loop.call(fail_twice)
         with pytest.raises(ConnectionBroken):
             asked.result(LIMIT_S)

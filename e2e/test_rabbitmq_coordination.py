@@ -8,14 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from brokers.rabbitmq_server import Address
+from conditions import LIMIT_S
 from mindtrace.jobs import LocalClient, PublishOutcome, PublishStatus, RabbitMQClient
 from mindtrace.jobs.application.guarded_publish import publish_guarded
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.ports import ABSENT, Guard, Message
 
 QUEUE = "guarded"
-WAIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 PUBLISHERS = 2
 KEYS = [f"schedules/nightly/{number}" for number in range(200)]
 
@@ -28,7 +27,7 @@ def namespace() -> str:
 @pytest.fixture
 def client(rabbitmq_address: Address, namespace: str) -> Iterator[RabbitMQClient]:
     """A client of the queue, which its tests share with others of the namespace."""
-    with rabbitmq_address.client(namespace, retry_timeout_s=WAIT_S) as made:
+    with rabbitmq_address.client(namespace, retry_timeout_s=LIMIT_S) as made:
         made.declare(Queue(QUEUE))
         yield made
         made.delete(QUEUE)
@@ -38,10 +37,10 @@ def test_of_publishers_that_race_one_publishes_each_job(
     client: RabbitMQClient, rabbitmq_address: Address, namespace: str
 ) -> None:
     """At every key they start together: one is answered, the other kept out, and none publishes twice."""
-    together = threading.Barrier(PUBLISHERS, timeout=WAIT_S)
+    together = threading.Barrier(PUBLISHERS, timeout=LIMIT_S)
 
     def publish_all(publisher: int) -> list[PublishOutcome | None]:
-        with rabbitmq_address.client(namespace, store=lender.coordination, retry_timeout_s=WAIT_S) as mine:
+        with rabbitmq_address.client(namespace, store=lender.coordination, retry_timeout_s=LIMIT_S) as mine:
             outcomes = []
             for number, key in enumerate(KEYS):
                 guard = Guard(key, ABSENT, str(publisher).encode())

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from brokers.rabbitmq_server import Address
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import RabbitMQClient
 from mindtrace.jobs.adapters.rabbitmq import dead_letters
 from mindtrace.jobs.adapters.rabbitmq.topology import Names
@@ -17,8 +18,7 @@ from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import BackendError, BackendUnavailable
 from mindtrace.jobs.ports import Dead, Message
 
-from .rabbitmq_jobs import LIMIT_S, QUEUE, cut, giving_up_locks, receive
-from .worker_process import eventually
+from .rabbitmq_jobs import QUEUE, cut, giving_up_locks, receive
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_listing_waits_for_what_a_reader_that_died_still_has_in_hand(
         Names(client._namespace, QUEUE).dead, lambda _, method, *__: in_hand.append(method.delivery_tag)
     )
     # All came out of pika's buffer: what is left there when it closes, pika gives back before the others.
-    eventually(lambda: died.process_data_events(0) or len(in_hand) == 5, LIMIT_S, "it has all of them")
+    eventually(lambda: died.process_data_events(0) or len(in_hand) == 5, "it has all of them")
 
     with (
         giving_up_locks(),
@@ -122,7 +122,7 @@ def test_a_redrive_that_is_not_confirmed_says_so_at_once_and_keeps_the_letters(
     client.publish(QUEUE, [Message(f"job-{number}", b"{}") for number in range(count)])
     with client.open_consumer(QUEUE) as consumer:
         consumer.settle([Dead(one.receipt, "rejected", "no") for one in receive(consumer, count)])
-    eventually(lambda: client.counts(QUEUE).dead == count, LIMIT_S, "all are dead")
+    eventually(lambda: client.counts(QUEUE).dead == count, "all are dead")
     asked = 0
 
     def unconfirmed(_names: Names, messages: Sequence[Outgoing]) -> None:
@@ -137,4 +137,4 @@ def test_a_redrive_that_is_not_confirmed_says_so_at_once_and_keeps_the_letters(
         client.redrive(QUEUE)
 
     assert 0 < asked < count
-    eventually(lambda: client.counts(QUEUE).dead == count, LIMIT_S, "all are dead still")
+    eventually(lambda: client.counts(QUEUE).dead == count, "all are dead still")

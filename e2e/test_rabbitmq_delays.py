@@ -12,6 +12,7 @@ from pika import BasicProperties
 from pika.channel import Channel
 
 from brokers.rabbitmq_server import Address
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import ConsumerBackend, RabbitMQClient
 from mindtrace.jobs.adapters.rabbitmq import admin
 from mindtrace.jobs.adapters.rabbitmq.delays import DelayLevels
@@ -23,7 +24,6 @@ from mindtrace.jobs.domain.errors import BackendUnavailable
 from mindtrace.jobs.ports import Ack, Message, PublishStatus
 
 from .rabbitmq_jobs import giving_up_locks
-from .worker_process import eventually
 
 QUEUE = "delays"
 MOVED_S = 5.0
@@ -47,7 +47,7 @@ def client(rabbitmq_address: Address, namespace: str) -> Iterator[RabbitMQClient
 def received(consumer: ConsumerBackend, wanted: int) -> list[str]:
     """Run ``wanted`` jobs, however long they take to come, and return their ids in order."""
     ids: list[str] = []
-    give_up = time.monotonic() + 60.0
+    give_up = time.monotonic() + LIMIT_S
     while len(ids) < wanted and time.monotonic() < give_up:
         for delivery in consumer.receive(1, 1.0):
             ids.append(delivery.id)
@@ -60,7 +60,7 @@ def test_a_purge_reaches_jobs_that_the_broker_is_moving(client: RabbitMQClient) 
     client.declare(Queue(QUEUE))
     jobs = [Message(f"j{number}", b"x" * 100, delay_s=1.0) for number in range(5000)]
     assert {outcome.status for outcome in client.publish(QUEUE, jobs)} == {PublishStatus.ACCEPTED}
-    eventually(lambda: client.counts(QUEUE).ready > 0, 60, "the first are due")
+    eventually(lambda: client.counts(QUEUE).ready > 0, "the first are due")
 
     client.purge(QUEUE)
 
@@ -152,7 +152,7 @@ def test_a_strangers_message_in_a_delay_queue_becomes_a_dead_letter(
     )
     connection.close()
 
-    eventually(lambda: client.counts(QUEUE).dead == 1, 60, "it is a dead letter")
+    eventually(lambda: client.counts(QUEUE).dead == 1, "it is a dead letter")
     (letter,) = client.dead_letters(QUEUE)
     assert (letter.id, letter.body) == ("theirs", b"hello")
     with client.open_consumer(QUEUE) as consumer:

@@ -7,12 +7,12 @@ from functools import partial
 import pytest
 
 from brokers.rabbitmq_server import Address
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import RabbitMQClient, RabbitMQConsumerBackend
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.ports import Ack, Dead, Message, Release, Retry, SettleOutcome
 
-from .rabbitmq_jobs import LIMIT_S, QUEUE, receive
-from .worker_process import eventually
+from .rabbitmq_jobs import QUEUE, receive
 
 
 @pytest.fixture
@@ -36,7 +36,6 @@ def test_what_is_settled_when_its_queue_was_deleted_never_reaches_the_successor(
         client.declare(Queue(QUEUE))
         eventually(
             lambda: consumer.extend([]) or consumer._channel.queue_deleted,
-            LIMIT_S,
             "it is told of the deletion",
         )
         settlements = [Dead(dead, "rejected", "no"), Retry(again, 0.0, "no"), Release(back)]
@@ -55,7 +54,6 @@ def test_a_settlement_takes_jobs_of_the_successor(client: RabbitMQClient) -> Non
         client.declare(Queue(QUEUE))
         eventually(
             lambda: consumer.extend([]) or consumer._channel.queue_deleted,
-            LIMIT_S,
             "it is told of the deletion",
         )
         client.publish(QUEUE, [Message("after", b"{}")])
@@ -74,7 +72,7 @@ def test_what_a_deleted_queue_still_sends_is_nobodys(client: RabbitMQClient) -> 
         assert channel.credit
         client.publish(QUEUE, [Message("late", b"{}")])
         channel.loop.call(lambda: channel._on_deleted(channel._channel))
-        eventually(lambda: channel.queue_deleted, LIMIT_S, "it was told so")
+        eventually(lambda: channel.queue_deleted, "it was told so")
         give_up = time.monotonic() + LIMIT_S
         while channel.is_open:
             assert time.monotonic() < give_up

@@ -19,6 +19,7 @@ from brokers.fixtures import StartRabbitMQ
 from brokers.private_server import free_port
 from brokers.proxy import Disruption, Proxy
 from brokers.rabbitmq_server import PrivateRabbitMQ, retry_timeout
+from conditions import LIMIT_S, eventually
 from job_audit import ExecutionRecord, Fault, JobAudit
 from mindtrace.jobs import (
     Consumer,
@@ -37,14 +38,8 @@ from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable, Queue
 from mindtrace.jobs.ports import Ack, Dead, Delivery, Message, Release, Retry, SettleOutcome
 
 from .rabbitmq_jobs import receive
-from .worker_process import eventually
-
-# Nodes are started, restarted and told what to do, each of which takes seconds on a busy machine.
-pytestmark = pytest.mark.timeout(300)
 
 QUEUE = "squares"
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 
 
 class Numbered(JobInput):
@@ -81,10 +76,9 @@ class Experiment:
         confirmed = self.audit.confirmed
         eventually(
             lambda: confirmed <= {run.job_id for run in self.finished.runs()},
-            LIMIT_S,
             "every confirmed job is done",
         )
-        eventually(lambda: self.backend.counts(QUEUE).waiting == 0, LIMIT_S, "the queue is empty")
+        eventually(lambda: self.backend.counts(QUEUE).waiting == 0, "the queue is empty")
         self.audit.check(self.backend, QUEUE, self.started, self.finished)
 
     def close(self) -> None:
@@ -183,7 +177,7 @@ def test_a_long_job_starves_no_heartbeat(server: PrivateRabbitMQ, experiment_on:
 
     with consuming(experiment, compute) as worker:
         experiment.expect_finished()
-        eventually(lambda: worker.stats.done == 1, LIMIT_S, "it is settled")
+        eventually(lambda: worker.stats.done == 1, "it is settled")
         assert worker.stats.lost == 0
 
 
@@ -225,19 +219,17 @@ def test_what_was_confirmed_survives_an_orderly_end_of_the_broker(
     experiment = experiment_on(server)
     with consuming(experiment, prefetch=5) as worker:
         with producing(experiment):
-            eventually(lambda: len(experiment.finished) > 100, LIMIT_S, "jobs run")
+            eventually(lambda: len(experiment.finished) > 100, "jobs run")
             began = len(experiment.started)
             with retry_timeout(experiment.backend, 1.0):
                 server.stop()
                 unsent = len(experiment.audit.unconfirmed)
-                eventually(
-                    lambda: len(experiment.audit.unconfirmed) > unsent + 10, LIMIT_S, "several calls give up"
-                )
+                eventually(lambda: len(experiment.audit.unconfirmed) > unsent + 10, "several calls give up")
             server.start()
             hit = frozenset([os.getpid()])
             experiment.audit.faults.append(Fault(hit, began, len(experiment.started), in_flight=5))
             ran = len(experiment.finished)
-            eventually(lambda: len(experiment.finished) > ran + 100, LIMIT_S, "jobs run again")
+            eventually(lambda: len(experiment.finished) > ran + 100, "jobs run again")
         experiment.expect_finished()
         audit = experiment.audit
         print(f"{len(audit.confirmed)} confirmed, {len(audit.unconfirmed)} open, {worker.stats}")
@@ -268,11 +260,11 @@ def test_an_outage_is_told_once(
         monkeypatch.setattr(worker.consumer_backend, "receive", counted)
         experiment.publish(1)
         experiment.expect_finished()
-        eventually(lambda: worker.stats.done == 1, LIMIT_S, "it is settled")
+        eventually(lambda: worker.stats.done == 1, "it is settled")
         with caplog.at_level(logging.WARNING):
             with retry_timeout(experiment.backend, 1.0):
                 server.stop()
-                eventually(lambda: failures >= 2, LIMIT_S, "the consumer has tried again and again")
+                eventually(lambda: failures >= 2, "the consumer has tried again and again")
             server.start()
             experiment.publish(1)
             experiment.expect_finished()
@@ -298,8 +290,8 @@ def test_graceful_restarts_leak_nothing(server: PrivateRabbitMQ, experiment_on: 
     threads, files = threading.active_count(), open_files()
     for _ in range(20):
         use()
-    eventually(lambda: threading.active_count() <= threads, LIMIT_S, f"no more than {threads} threads")
-    eventually(lambda: open_files() <= files, LIMIT_S, f"no more than {files} descriptors")
+    eventually(lambda: threading.active_count() <= threads, f"no more than {threads} threads")
+    eventually(lambda: open_files() <= files, f"no more than {files} descriptors")
     assert experiment.backend.counts(QUEUE).ready == 0
 
 
@@ -315,7 +307,7 @@ def test_a_full_broker_refuses_publishers_within_their_patience_and_still_serves
     experiment = experiment_on(server)
     experiment.publish(50)
     server.control("set_vm_memory_high_watermark", "absolute", "1MB")
-    eventually(lambda: "memory" in server.control("eval", "rabbit_alarm:get_alarms()."), LIMIT_S, "an alarm")
+    eventually(lambda: "memory" in server.control("eval", "rabbit_alarm:get_alarms()."), "an alarm")
 
     for _ in range(2):  # the broker tells a connection once that has published; the second knows
         began = time.monotonic()
@@ -334,7 +326,6 @@ def test_a_full_broker_refuses_publishers_within_their_patience_and_still_serves
         lambda: (
             experiment.backend.publish(QUEUE, [Message("after", b"{}")])[0].status is PublishStatus.ACCEPTED
         ),
-        LIMIT_S,
         "publishing works again",
     )
 
@@ -360,7 +351,7 @@ def test_a_confirm_that_never_comes_is_unknown_within_patience(server: PrivateRa
             assert time.monotonic() - began < LIMIT_S / 2
         (outcome,) = client.publish(QUEUE, [Message("after", b"{}")])
         assert outcome.status is PublishStatus.ACCEPTED
-        eventually(lambda: client.counts(QUEUE).ready == 4, LIMIT_S, "all four have arrived")
+        eventually(lambda: client.counts(QUEUE).ready == 4, "all four have arrived")
 
 
 # -- mistakes -------------------------------------------------------------------------------------
@@ -497,7 +488,7 @@ def test_a_job_for_priorities_counts_each_crash_and_keeps_its_rank(server: Priva
                 assert (first.id, second.id, second.crashes) == ("high", "poison", crashes)
                 assert consumer.settle([Release(first.receipt)]).outcomes == [SettleOutcome.OK]
                 consumer._channel.drop()
-                eventually(lambda: client.counts(QUEUE).ready == 3, LIMIT_S, "the broker noticed")
+                eventually(lambda: client.counts(QUEUE).ready == 3, "the broker noticed")
         with client.open_consumer(QUEUE) as consumer:
             came = receive(consumer, 2) + receive(consumer, 1)
             assert [delivery.id for delivery in came] == ["high", "poison", "same"]

@@ -12,6 +12,7 @@ from pika.exceptions import AMQPError
 
 from brokers.foreign_messages import ODD_VALUES, RawProperties, any_value, mutated, with_header
 from brokers.rabbitmq_server import Address
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, Orchestrator
 from mindtrace.jobs.adapters.rabbitmq.message import HEADER
 from mindtrace.jobs.adapters.rabbitmq.topology import Names
@@ -19,8 +20,7 @@ from mindtrace.jobs.adapters.rabbitmq.transport import tables
 from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.ports import Dead, Release, Retry, SettleOutcome
 
-from .rabbitmq_jobs import LIMIT_S, QUEUE, receive
-from .worker_process import eventually
+from .rabbitmq_jobs import QUEUE, receive
 
 STRANGE = 150
 
@@ -121,7 +121,7 @@ def test_a_foreign_message_among_the_dead_letters_is_malformed_and_can_be_remove
     ids = [f"odd-{number}" for number in range(len(ODD_VALUES))]
     for number, (id_, value) in enumerate(zip(ids, ODD_VALUES.values(), strict=True)):
         assert shared.put(shared.names.dead, with_header(value, message_id=id_), body(number, id_))
-    eventually(lambda: shared.client.counts(QUEUE).dead == len(ids), LIMIT_S, "all are there")
+    eventually(lambda: shared.client.counts(QUEUE).dead == len(ids), "all are there")
 
     assert set(shared.letters()) == set(ids)
     assert {reason for reason, *_ in shared.letters().values()} == {"malformed"}
@@ -141,7 +141,7 @@ def test_what_cannot_be_read_is_dead_without_a_run(
     assert shared.run().ran == [good]
 
     assert shared.put(shared.names.dead, with_header(ODD_VALUES["a decimal"], message_id="put"), b"whole")
-    eventually(lambda: shared.client.counts(QUEUE).dead == 2, LIMIT_S, "both are there")
+    eventually(lambda: shared.client.counts(QUEUE).dead == 2, "both are there")
     why = "its AMQP properties can't be read: header 'h' has the unknown type b'D'"
     assert shared.letters() == {"odd": ("malformed", why, 0), "put": ("malformed", why, 0)}
     assert [letter.body for letter in shared.client.dead_letters(QUEUE)] == [body(1, "odd"), b"whole"]

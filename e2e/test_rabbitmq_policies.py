@@ -12,17 +12,14 @@ from typing import Any
 import pytest
 
 from brokers.rabbitmq_server import MANAGEMENT, PrivateRabbitMQ
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import PublishStatus, RabbitMQClient
 from mindtrace.jobs.adapters.rabbitmq.diagnosis import policy_probe
 from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.ports import Finding, Message, Verdict
 
-from .worker_process import eventually
-
 QUEUE = "squares"
 COUNT = 30
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 FIFO, PRIORITY = QueueKind.FIFO, QueueKind.PRIORITY
 
 
@@ -105,7 +102,7 @@ def test_a_job_that_a_time_to_live_ends_is_a_dead_letter(
     client.declare(Queue(QUEUE, kind))
     assert published(client) == COUNT
 
-    eventually(lambda: client.counts(QUEUE).dead == COUNT, LIMIT_S, "all are dead letters")
+    eventually(lambda: client.counts(QUEUE).dead == COUNT, "all are dead letters")
     letters = client.dead_letters(QUEUE)
     assert {letter.id for letter in letters} == {f"job-{n}" for n in range(COUNT)}
     assert {letter.reason for letter in letters} == {"removed by the broker"}
@@ -124,7 +121,7 @@ def test_a_policy_cannot_send_dead_letters_elsewhere(client: RabbitMQClient, pol
     policies.set(elsewhere | {"message-ttl": 100}, "[^:]*$")
     client.declare(Queue(QUEUE))
     assert published(client) == COUNT
-    eventually(lambda: client.counts(QUEUE).dead == COUNT, LIMIT_S, "all are dead letters")
+    eventually(lambda: client.counts(QUEUE).dead == COUNT, "all are dead letters")
 
 
 @pytest.mark.parametrize("kind", [FIFO, PRIORITY])
@@ -151,7 +148,7 @@ def test_a_job_that_a_policy_drops_all_the_same_is_a_dead_letter(
     policies.set({"max-length": 10, "overflow": "drop-head"}, "[^:]*$")
     client.declare(Queue(QUEUE))
     assert published(client) == COUNT
-    eventually(lambda: client.counts(QUEUE).dead == COUNT - 10, LIMIT_S, "the oldest are dead letters")
+    eventually(lambda: client.counts(QUEUE).dead == COUNT - 10, "the oldest are dead letters")
     assert client.counts(QUEUE).ready == 10
     assert "max-length" in client.dead_letters(QUEUE)[0].error
 
@@ -169,10 +166,9 @@ def test_a_job_that_came_back_too_often_for_a_policy_is_a_dead_letter(
             consumer._channel.drop()
             eventually(
                 lambda: client.counts(QUEUE).ready + client.counts(QUEUE).dead == COUNT,
-                LIMIT_S,
                 "all are back",
             )
-    eventually(lambda: client.counts(QUEUE).dead == COUNT, LIMIT_S, "all are dead letters")
+    eventually(lambda: client.counts(QUEUE).dead == COUNT, "all are dead letters")
     assert "delivery-limit" in client.dead_letters(QUEUE)[0].error
 
 

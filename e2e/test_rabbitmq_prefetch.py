@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from brokers.rabbitmq_server import Address
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import ConsumerBackend, RabbitMQClient, RabbitMQConsumerBackend
 from mindtrace.jobs.adapters.rabbitmq.consumer import credit
 from mindtrace.jobs.adapters.rabbitmq.consumer.channel import ConsumerChannel
@@ -16,8 +17,7 @@ from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.domain.errors import BackendUnavailable
 from mindtrace.jobs.ports import Ack, Delivery, Message, SettleOutcome
 
-from .rabbitmq_jobs import LIMIT_S, QUEUE, cut, receive
-from .worker_process import eventually
+from .rabbitmq_jobs import QUEUE, cut, receive
 
 TAKE = 200
 """How many jobs are taken at once: so many that they come by halves."""
@@ -40,7 +40,7 @@ def test_an_idle_consumer_asks_for_one_job_and_leaves_the_rest_to_others(client:
         ThreadPoolExecutor(1) as threads,
     ):
         waiting = threads.submit(idle.receive, 10, LIMIT_S)
-        eventually(lambda: idle._channel.credit == 1, LIMIT_S, "it has asked for one")
+        eventually(lambda: idle._channel.credit == 1, "it has asked for one")
         client.publish(QUEUE, burst)
         first = waiting.result()
         rest = receive(other, len(burst) - len(first))
@@ -104,7 +104,7 @@ def test_what_is_on_its_way_is_released_to_others(adaptive: RabbitMQClient) -> N
     ids = filled(adaptive, 6 * TAKE)
     with adaptive.open_consumer(QUEUE) as busy, adaptive.open_consumer(QUEUE) as other:
         half = first_half(busy)
-        eventually(lambda: adaptive.counts(QUEUE).ready == 4 * TAKE, LIMIT_S, "the other half is on its way")
+        eventually(lambda: adaptive.counts(QUEUE).ready == 4 * TAKE, "the other half is on its way")
         busy.release_ahead()
         came = receive(other, 5 * TAKE - len(half))
         order = [one.id for one in came]
@@ -183,7 +183,7 @@ def test_a_crash_is_counted_though_the_job_is_released_on_its_way(
             receive(doomed, TAKE)
             half = first_half(busy)
             cut(doomed._channel)
-            eventually(lambda: client.counts(QUEUE).ready == 4 * TAKE, LIMIT_S, "what the dead had is back")
+            eventually(lambda: client.counts(QUEUE).ready == 4 * TAKE, "what the dead had is back")
             next_half = busy.settle([Ack(one.receipt) for one in half], take=TAKE).deliveries
             busy.release_ahead()
             with client.open_consumer(QUEUE) as other:
@@ -230,7 +230,7 @@ def test_a_cut_releases_what_is_on_its_way(adaptive: RabbitMQClient) -> None:
     ids = filled(adaptive, 6 * TAKE)
     with adaptive.open_consumer(QUEUE) as unlucky:
         half = first_half(unlucky)
-        eventually(lambda: adaptive.counts(QUEUE).ready == 4 * TAKE, LIMIT_S, "the other half is on its way")
+        eventually(lambda: adaptive.counts(QUEUE).ready == 4 * TAKE, "the other half is on its way")
         cut(unlucky._channel)
         settled = unlucky.settle([Ack(one.receipt) for one in half], take=TAKE)
         assert set(settled.outcomes) == {SettleOutcome.LOST}

@@ -12,6 +12,7 @@ import pytest
 from pika import BasicProperties, spec
 
 from brokers.rabbitmq_server import Address
+from conditions import LIMIT_S
 from mindtrace.jobs import RabbitMQClient, RabbitMQConsumerBackend
 from mindtrace.jobs.adapters.rabbitmq.transport import connect
 from mindtrace.jobs.adapters.rabbitmq.transport.pika_public import PublicConnection
@@ -19,7 +20,6 @@ from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.ports import Ack, Delivery, Message, SettleOutcome
 
 QUEUE = "squares"
-LIMIT_S = 60.0
 JOBS = 200
 
 

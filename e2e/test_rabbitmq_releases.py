@@ -6,16 +6,14 @@ from collections.abc import Iterator
 import pytest
 
 from brokers.rabbitmq_server import Address
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import RabbitMQClient
 from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.ports import Ack, Message, Release, Retry, SettleOutcome
 
 from .rabbitmq_jobs import giving_up_locks
-from .worker_process import eventually
 
 QUEUE = "releases"
-WAIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 LATER_S = 3600.0
 """So late that no test sees it."""
 
@@ -37,7 +35,7 @@ def client(rabbitmq_address: Address, namespace: str) -> Iterator[RabbitMQClient
 def release(client: RabbitMQClient, delay_s: float, queue: str = QUEUE) -> SettleOutcome:
     """Receive a job, and give it back."""
     with client.open_consumer(queue) as consumer:
-        (delivery,) = consumer.receive(1, WAIT_S)
+        (delivery,) = consumer.receive(1, LIMIT_S)
         (outcome,) = consumer.settle([Release(delivery.receipt, delay_s)]).outcomes
     return outcome
 
@@ -49,13 +47,13 @@ def test_it_comes_again_behind_the_others_with_nothing_spent(client: RabbitMQCli
     assert release(client, 1.0) is SettleOutcome.OK
 
     with client.open_consumer(QUEUE) as consumer:
-        (first,) = consumer.receive(1, WAIT_S)
+        (first,) = consumer.receive(1, LIMIT_S)
         consumer.settle([Ack(first.receipt)])
-        (second,) = consumer.receive(1, WAIT_S)
+        (second,) = consumer.receive(1, LIMIT_S)
         assert (first.id, second.id) == ("other", "later")
         assert (second.body, second.attempt, second.number, second.crashes) == (b"body", 1, 2, 0)
         consumer.settle([Retry(second.receipt, 0.0, "the first failure")])
-        (third,) = consumer.receive(1, WAIT_S)
+        (third,) = consumer.receive(1, LIMIT_S)
         assert (third.attempt, third.number) == (2, 3)
         consumer.settle([Ack(third.receipt)])
 
@@ -67,9 +65,9 @@ def test_it_keeps_its_priority(client: RabbitMQClient) -> None:
         client.publish("ranks", [Message("high", b"{}", priority=9)])
         assert release(client, 0.5, "ranks") is SettleOutcome.OK
         client.publish("ranks", [Message("low", b"{}", priority=1)])
-        eventually(lambda: client.counts("ranks").ready == 2, WAIT_S, "it is due")
+        eventually(lambda: client.counts("ranks").ready == 2, "it is due")
         with client.open_consumer("ranks", prefetch=1) as consumer:
-            (first,) = consumer.receive(1, WAIT_S)
+            (first,) = consumer.receive(1, LIMIT_S)
             assert first.id == "high"
     finally:
         client.delete("ranks")
@@ -105,12 +103,12 @@ def test_what_cannot_be_put_off_is_lost_and_delivered_again(
             rabbitmq_address.client(namespace, retry_timeout_s=30.0) as other,
             other.open_consumer(QUEUE) as consumer,
         ):
-            (delivery,) = consumer.receive(1, WAIT_S)
+            (delivery,) = consumer.receive(1, LIMIT_S)
             more = ("no",) if give_back is Retry else ()
             settlement = give_back(delivery.receipt, LATER_S, *more)
             with giving_up_locks():
                 assert consumer.settle([settlement]).outcomes == [SettleOutcome.LOST]
-            (again,) = consumer.receive(1, WAIT_S)
+            (again,) = consumer.receive(1, LIMIT_S)
             assert (again.id, again.attempt, again.number) == ("a", 1, 2)
             consumer.settle([Ack(again.receipt)])
     finally:

@@ -10,6 +10,7 @@ import pytest
 from brokers.fixtures import StartRedis
 from brokers.rabbitmq_server import Address
 from brokers.redis_server import PrivateRedis
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import (
     Consumer,
     Job,
@@ -25,10 +26,6 @@ from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import BackendUnavailable, JobFailed, QueueNotFound, ResultNotReady
 from mindtrace.jobs.ports import Ack, JobResult, Message, ResultStatus, SettleOutcome
 
-from .worker_process import eventually
-
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 STORE_PATIENCE_S = 2.0
 """How long a store that is away holds up each call."""
 
@@ -107,7 +104,7 @@ def test_a_store_that_is_away_costs_a_warning_and_never_a_job(
         with pytest.raises(BackendUnavailable, match="no Redis answers"):
             orchestrator.redrive(queue)
         # The broker puts back what the redrive had in hand once its connection has closed.
-        eventually(lambda: orchestrator.counts(queue).dead == 2, LIMIT_S, "the dead letters are back")
+        eventually(lambda: orchestrator.counts(queue).dead == 2, "the dead letters are back")
 
         redis.start()
         with pytest.raises(ResultNotReady):

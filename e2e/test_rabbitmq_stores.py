@@ -14,6 +14,7 @@ import pytest
 from brokers import postgresql_server
 from brokers.fixtures import StartRedis
 from brokers.rabbitmq_server import Address
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import (
     Consumer,
     Job,
@@ -30,10 +31,6 @@ from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import BackendUnavailable, Closed
 from mindtrace.jobs.ports import ABSENT, Guard, Message
 
-from .worker_process import eventually
-
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 GUARD = Guard("schedules/nightly", ABSENT, b"published")
 
 
@@ -99,7 +96,7 @@ def test_a_url_names_a_redis_for_records_and_results(
     with redis.admin() as admin:
         keys = list(admin.scan_iter("*"))
         assert {key.partition(b"stores/")[0] for key in keys} == {b"mtj:{"}
-        eventually(lambda: len(admin.client_list()) == 1, LIMIT_S, "no connection is left")
+        eventually(lambda: len(admin.client_list()) == 1, "no connection is left")
 
 
 def test_a_url_names_a_postgresql_for_records_and_results(

@@ -13,6 +13,7 @@ import pytest
 
 from brokers.private_server import free_port
 from brokers.rabbitmq_server import PrivateRabbitMQ, retry_timeout
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import (
     Consumer,
     Job,
@@ -26,10 +27,6 @@ from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import BackendUnavailable
 from mindtrace.jobs.ports import Message, PublishStatus
 
-from .worker_process import eventually
-
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 COUNT = 5_000
 LARGE = 300_000
 """More than a frame of AMQP holds, and than one of TLS."""
@@ -160,7 +157,7 @@ def test_what_a_dropped_connection_still_held_is_read_deciphered_or_not_at_all(
             if transport._tx_buffers:  # the request for the next job, if each is fetched
                 transport._on_socket_writable()
             with socket.fromfd(transport._sock.fileno(), socket.AF_INET, socket.SOCK_STREAM) as enciphered:
-                eventually(lambda: bytes_to_read(enciphered) > RECORD, LIMIT_S, "a whole record is here")
+                eventually(lambda: bytes_to_read(enciphered) > RECORD, "a whole record is here")
             connection.drop()
 
         assert channel.loop.wait(lambda: not channel.is_open, LIMIT_S, first=drop)

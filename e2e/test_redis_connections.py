@@ -22,6 +22,7 @@ from redis.exceptions import ResponseError
 from brokers.fixtures import StartRedis
 from brokers.proxy import Disruption, Proxy
 from brokers.redis_server import PrivateRedis
+from conditions import eventually
 from mindtrace.jobs.adapters.redis import RedisClient, transport
 from mindtrace.jobs.adapters.redis.keys import QueueKeys
 from mindtrace.jobs.adapters.redis.scripts import DECLARE
@@ -35,8 +36,6 @@ from mindtrace.jobs.adapters.redis.transport.connections import (
 from mindtrace.jobs.adapters.redis.transport.redis_py_private import PrivateChannel
 from mindtrace.jobs.adapters.redis.transport.redis_py_public import PublicChannel
 from mindtrace.jobs.domain import Queue
-
-from .worker_process import eventually
 
 
 @pytest.fixture(autouse=True, params=[PrivateChannel, PublicChannel])
@@ -145,7 +144,7 @@ def test_an_interrupt_leaves_no_answer_behind(server: PrivateRedis, connections:
         raise KeyboardInterrupt
 
     def interrupt_the_wait() -> None:
-        eventually(lambda: admin.info("clients")["blocked_clients"] == 1, 60, "it waits")
+        eventually(lambda: admin.info("clients")["blocked_clients"] == 1, "it waits")
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
     connections.execute(("ECHO", "a"))
@@ -213,7 +212,7 @@ def test_closing_ends_a_command_that_is_under_way(server: PrivateRedis, connecti
     """On whichever thread; whether it ran is not known."""
     with ThreadPoolExecutor(1) as thread, server.admin() as admin:
         waiting = thread.submit(connections.execute, ("BLPOP", "nothing", 0))
-        eventually(lambda: admin.info("clients")["blocked_clients"] == 1, 60, "it waits")
+        eventually(lambda: admin.info("clients")["blocked_clients"] == 1, "it waits")
         connections.close()
         assert isinstance(waiting.exception(60), ConnectionBroke)
 

@@ -11,14 +11,11 @@ from redis import Redis
 
 from brokers.fixtures import StartRedis
 from brokers.redis_server import Address, sent_by_clients
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import RedisClient, RedisCoordinationStore
 from mindtrace.jobs.adapters.redis.keys import CoordinationKeys
 from mindtrace.jobs.ports import ABSENT, Place
 
-from .worker_process import eventually
-
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 LONG_S = 600.0
 """A time that is never over while a test runs."""
 SECRET = "hunter2"
@@ -126,7 +123,7 @@ def test_a_record_with_a_time_is_there_until_then_and_a_write_without_keeps_it(
     assert until is not None
     assert began + 0.2 <= until / 1e6 <= ended + 0.2
 
-    eventually(lambda: store.now() >= until / 1e6, LIMIT_S, "its time is over")
+    eventually(lambda: store.now() >= until / 1e6, "its time is over")
     assert list(store.get(["kept", "short"])) == ["kept"]
     assert list(store.scan("")) == ["kept"]
     assert not store.delete("short")
@@ -263,7 +260,7 @@ def test_places_and_rates_leave_no_key_behind(
     store.reserve("api", 3, interval_s=0.01, max_wait_s=1.0)
     store.close()
 
-    eventually(lambda: keys_of(admin, namespace) == [], LIMIT_S, "all keys have expired")
+    eventually(lambda: keys_of(admin, namespace) == [], "all keys have expired")
 
 
 def test_a_short_place_does_not_end_a_long_one(

@@ -12,16 +12,13 @@ from redis import Redis
 
 from brokers.fixtures import StartRedis
 from brokers.redis_server import Address
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import RedisClient, RedisCoordinationStore
 from mindtrace.jobs.adapters.redis.keys import CoordinationKeys
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import AccessDenied, BackendError, BackendUnavailable, Closed, QueueNotFound
 from mindtrace.jobs.ports import ABSENT, Guard, Message, Place, PublishOutcome, PublishStatus, QueueCounts
 
-from .worker_process import eventually
-
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 LONG_S = 600.0
 """A time that is never over while a test runs."""
 SECRET = "hunter2"
@@ -186,7 +183,7 @@ def test_a_closed_store_refuses_calls_and_leaves_nothing(
             each.now()
     assert threading.active_count() <= before
     assert set(keys_of(admin, namespace)) <= {f"mtj:{{{namespace}/}}:versions".encode()}
-    eventually(lambda: all(one["name"] != name for one in admin.client_list()), LIMIT_S, "it disconnects")
+    eventually(lambda: all(one["name"] != name for one in admin.client_list()), "it disconnects")
 
 
 def test_a_password_is_shown_nowhere(private_redis: StartRedis, caplog: pytest.LogCaptureFixture) -> None:

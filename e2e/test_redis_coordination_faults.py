@@ -11,6 +11,7 @@ from redis import RedisError
 from brokers.fixtures import StartRedis
 from brokers.proxy import Disruption, Proxy
 from brokers.redis_server import PrivateRedis, sent_by_clients
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import RedisClient
 from mindtrace.jobs.adapters.redis import scripts
 from mindtrace.jobs.adapters.redis.scripts import (
@@ -35,10 +36,6 @@ from mindtrace.jobs.ports import (
     QueueCounts,
 )
 
-from .worker_process import eventually
-
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 LONG_S = 600.0
 """A time that is never over while a test runs."""
 ME, OTHER = Place("gpu", 1, "me"), Place("gpu", 1, "other")
@@ -73,7 +70,7 @@ class Line:
         with self.server.admin() as admin:
             before, held = sent_by_clients(admin), self.proxy.held
             self.proxy.release()
-            eventually(lambda: sent_by_clients(admin) >= before + held, LIMIT_S, "all has arrived")
+            eventually(lambda: sent_by_clients(admin) >= before + held, "all has arrived")
 
 
 @pytest.fixture
@@ -268,7 +265,7 @@ def test_a_replica_that_missed_the_last_writes_gives_none_of_their_versions(
     first, second = _pair(private_redis)
     with first.client() as before, second.client() as after, second.admin() as admin:
         version = before.coordination.put("key", b"both")
-        eventually(lambda: admin.exists("mtj:{default/}:records") == 1, LIMIT_S, "it is replicated")
+        eventually(lambda: admin.exists("mtj:{default/}:records") == 1, "it is replicated")
         admin.replicaof("NO", "ONE")
         missed = [before.coordination.put("key", b"missed") for _ in range(5)]
 
@@ -301,8 +298,8 @@ def test_a_client_of_sentinels_uses_the_successor(private_redis: StartRedis) -> 
     ):
         client.declare(Queue("jobs"))
         version = use(client, "before")
-        eventually(hands_over, LIMIT_S, "the Sentinel has a successor")
-        eventually(names_the_second, LIMIT_S, "the Sentinel names it")
+        eventually(hands_over, "the Sentinel has a successor")
+        eventually(names_the_second, "the Sentinel names it")
         assert use(client, "after") > version
 
 
@@ -316,7 +313,6 @@ def _pair(private_redis: StartRedis) -> tuple[PrivateRedis, PrivateRedis]:
                 replica.info("replication")["master_link_status"] == "up"
                 and master.info("replication").get("slave0", {}).get("state") == "online"
             ),
-            LIMIT_S,
             "the replica follows",
         )
     return first, second

@@ -26,6 +26,7 @@ from redis.exceptions import RedisError
 
 from brokers.fixtures import StartRedis
 from brokers.redis_server import PrivateRedis, sent_by_clients
+from conditions import LIMIT_S, eventually
 from job_audit import ExecutionRecord, JobAudit, Totals
 from mindtrace.jobs import (
     Consumer,
@@ -48,11 +49,9 @@ from mindtrace.jobs.domain.errors import (
 from mindtrace.jobs.ports import Delivery
 
 from .recording_worker import SCHEMA, Numbered, Square
-from .worker_process import WorkerProcess, eventually
+from .worker_process import WorkerProcess
 
 QUEUE = SCHEMA.name
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 FOR_EVER_S = 3600.0
 """A wait that only what is tested can end."""
 NOBODYS_PORT = 1
@@ -136,7 +135,7 @@ class Experiment:
         before = len(self.record)
         worker = WorkerProcess(self.server.url, self.record, **options)
         self.stack.callback(worker.kill)
-        eventually(lambda: worker.has_ended or len(self.record) > before, LIMIT_S, "a worker works")
+        eventually(lambda: worker.has_ended or len(self.record) > before, "a worker works")
         assert not worker.has_ended, worker.end()
         return worker
 
@@ -148,12 +147,12 @@ class Experiment:
 
     def expect_drained(self) -> None:
         empty = QueueCounts(0, 0, 0, 0)
-        eventually(lambda: self.backend.counts(QUEUE) == empty, LIMIT_S, "every job is done")
+        eventually(lambda: self.backend.counts(QUEUE) == empty, "every job is done")
 
     def expect_waiting(self, workers: int) -> None:
         with self.server.admin() as admin:
             blocked = lambda: admin.info("clients")["blocked_clients"]  # noqa: E731
-            eventually(lambda: blocked() == workers, LIMIT_S, f"{workers} wait")
+            eventually(lambda: blocked() == workers, f"{workers} wait")
 
     def check(self) -> Totals:
         return self.audit.check(self.backend, QUEUE, self.record)
@@ -211,7 +210,7 @@ def test_a_broker_that_kept_nothing_is_given_its_queues_again(
         server.start()
         jobs = experiment.jobs(5)
         experiment.publish(jobs)
-        eventually(lambda: len(experiment.record) == 10, LIMIT_S, "the worker goes on")
+        eventually(lambda: len(experiment.record) == 10, "the worker goes on")
         experiment.expect_drained()
 
 
@@ -234,9 +233,9 @@ def test_an_outage_is_told_once_and_not_once_for_every_try(
 
     worker.consumer_backend.receive = counted  # type: ignore[method-assign]
     with caplog.at_level(logging.INFO), worker:
-        eventually(lambda: tries["begun"], LIMIT_S, "the worker works")
+        eventually(lambda: tries["begun"], "the worker works")
         server.kill()
-        eventually(lambda: tries["failed"] >= 4, LIMIT_S, "it tries again and again")
+        eventually(lambda: tries["failed"] >= 4, "it tries again and again")
         server.start()
         experiment.publish(experiment.jobs(1))
         experiment.expect_drained()
@@ -458,8 +457,8 @@ def test_workers_and_publishers_follow_a_failover(
 
     first = private_redis()
     second = private_redis(config=f"replicaof 127.0.0.1 {first.address.port}\n")
-    eventually(is_followed, LIMIT_S, "the replica follows")
-    eventually(tells_of_it, LIMIT_S, "the first server tells of it")
+    eventually(is_followed, "the replica follows")
+    eventually(tells_of_it, "the first server tells of it")
     sentinel = private_redis(
         sentinel=True, config=f"sentinel monitor jobs 127.0.0.1 {first.address.port} 1\n"
     )
@@ -473,12 +472,12 @@ def test_workers_and_publishers_follow_a_failover(
     ):
         experiment.publish(experiment.jobs(50))
         experiment.expect_drained()
-        eventually(hands_over, LIMIT_S, "the Sentinel has a successor")
-        eventually(lambda: (role(first), role(second)) == ("slave", "master"), LIMIT_S, "it takes over")
-        eventually(names_the_second, LIMIT_S, "the Sentinel names it")
+        eventually(hands_over, "the Sentinel has a successor")
+        eventually(lambda: (role(first), role(second)) == ("slave", "master"), "it takes over")
+        eventually(names_the_second, "the Sentinel names it")
         experiment.publish(experiment.jobs(50))
         experiment.expect_drained()
-        eventually(lambda: worker.stats.done == 100, LIMIT_S, "the worker has read that all are settled")
+        eventually(lambda: worker.stats.done == 100, "the worker has read that all are settled")
 
     assert experiment.check().done == 100
 

@@ -14,6 +14,7 @@ import pytest
 from brokers.fixtures import StartRedis
 from brokers.proxy import Disruption, Proxy
 from brokers.redis_server import PrivateRedis, sent_by_clients
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import (
     ConsumerBackend,
     PublishStatus,
@@ -37,10 +38,6 @@ from mindtrace.jobs.domain.errors import (
 )
 from mindtrace.jobs.ports import Ack, Dead, Delivery, Message, Retry, Settlement, SettleOutcome
 
-from .worker_process import eventually
-
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 FOR_EVER_S = 3600.0
 """A wait that only what is tested can end."""
 
@@ -61,7 +58,6 @@ class Line:
             received = thread.submit(consumer.receive, max_jobs, FOR_EVER_S)
             eventually(
                 lambda: self.proxy.disrupted > disrupted or admin.info("clients")["blocked_clients"] == 1,
-                LIMIT_S,
                 "the consumer waits",
             )
             yield received
@@ -78,7 +74,7 @@ class Line:
         with self.server.admin() as admin:
             before, held = sent_by_clients(admin), self.proxy.held
             self.proxy.release()
-            eventually(lambda: sent_by_clients(admin) >= before + held, LIMIT_S, "all has arrived")
+            eventually(lambda: sent_by_clients(admin) >= before + held, "all has arrived")
 
     def publish(self, *ids: str) -> list[PublishStatus]:
         messages = [Message(id_, b"{}") for id_ in ids]
@@ -144,7 +140,7 @@ def test_of_a_large_batch_each_message_is_answered_though_the_queue_is_deleted_m
     line.proxy.disrupt_next(b"job-600", Disruption.HOLD, times=1000)
     with ThreadPoolExecutor(1) as thread, line.server.client() as other:
         answered = thread.submit(line.publish, *[f"job-{number}" for number in range(1200)])
-        eventually(lambda: line.proxy.disrupted >= 1, LIMIT_S, "the second part is held")
+        eventually(lambda: line.proxy.disrupted >= 1, "the second part is held")
         other.delete("jobs")
         line.proxy.stop_disrupting()
         statuses = answered.result()
@@ -186,7 +182,7 @@ def test_a_publish_is_unknown_where_memory_ran_out_after_its_reply_was_lost(line
     with ThreadPoolExecutor(1) as thread, line.server.admin() as admin:
         answered = thread.submit(line.publish, "a")
         body = QueueKeys("default", "jobs").body
-        eventually(lambda: admin.hlen(body) == 1, LIMIT_S, "it is in the queue")
+        eventually(lambda: admin.hlen(body) == 1, "it is in the queue")
         admin.config_set("maxmemory", 1)
         line.proxy.stop_disrupting()
         assert answered.result() == [PublishStatus.UNKNOWN]

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from brokers.proxy import Disruption
+from conditions import eventually
 from mindtrace.jobs import ConsumerBackend, QueueCounts
 from mindtrace.jobs.adapters.redis.keys import QueueKeys
 from mindtrace.jobs.adapters.redis.scripts import SETTLE_PUBLISH_AND_TAKE
@@ -13,8 +14,7 @@ from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import BackendUnavailable
 from mindtrace.jobs.ports import Ack, Message, Next, SettleOutcome
 
-from .test_redis_lost_replies import LIMIT_S, Line, line
-from .worker_process import eventually
+from .test_redis_lost_replies import Line, line
 
 __all__ = ["line"]  # a fixture
 
@@ -117,7 +117,7 @@ def test_memory_that_runs_out_after_a_reply_was_lost_changes_nothing(
     with ThreadPoolExecutor(1) as thread, line.server.admin() as admin:
         answered = thread.submit(consumer.settle, [chained(delivery.receipt, "next")])
         body = QueueKeys("default", "next").body
-        eventually(lambda: admin.hlen(body) == 1, LIMIT_S, "the next job is there")
+        eventually(lambda: admin.hlen(body) == 1, "the next job is there")
         admin.config_set("maxmemory", 1)
         line.proxy.stop_disrupting()
         assert answered.result().outcomes == [ALREADY]

@@ -18,6 +18,7 @@ from brokers.fixtures import StartRedis
 from brokers.private_server import free_port
 from brokers.proxy import Disruption, Proxy
 from brokers.redis_server import PrivateRedis
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import AsyncOrchestrator, Orchestrator, PublishStatus, QueueCounts
 from mindtrace.jobs.adapters.redis import RedisClient, ended_jobs
 from mindtrace.jobs.adapters.redis.keys import QueueKeys
@@ -28,10 +29,7 @@ from mindtrace.jobs.domain.errors import BackendError, QueueNotFound
 from mindtrace.jobs.ports import Ack, JobResult, Message, Next, ResultStatus, SettleOutcome
 
 from .recording_worker import SCHEMA, Numbered
-from .worker_process import eventually
 
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 FOR_EVER_S = 3600.0
 """A wait that only what is tested can end."""
 
@@ -104,7 +102,7 @@ class FailedOver(Older):
         mark = secrets.token_hex(4).encode()
         with self.server.admin() as master, self._replica.admin() as replica:
             master.set("mark", mark)
-            eventually(lambda: replica.get("mark") == mark, LIMIT_S, "the replica follows")
+            eventually(lambda: replica.get("mark") == mark, "the replica follows")
             replica.replicaof("NO", "ONE")
 
     def replace(self) -> None:
@@ -302,7 +300,7 @@ def test_a_thread_that_waits_for_a_result_gets_it_though_nobody_was_told_of_the_
     older.remember()
     with ThreadPoolExecutor(1) as thread, older.server.admin() as admin:
         waits = thread.submit(client.result, "jobs", "job", timeout_s=FOR_EVER_S)
-        eventually(lambda: admin.info("clients")["blocked_clients"] == 1, LIMIT_S, "it waits")
+        eventually(lambda: admin.info("clients")["blocked_clients"] == 1, "it waits")
         older.cut_off()
         older.replace()
         end_one(older.client("jobs", direct=True))

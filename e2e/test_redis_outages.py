@@ -16,6 +16,7 @@ import pytest
 from brokers.fixtures import StartRedis
 from brokers.proxy import Disruption, Proxy
 from brokers.redis_server import PrivateRedis
+from conditions import LIMIT_S, eventually
 from job_audit import ExecutionRecord, JobAudit
 from mindtrace.jobs import (
     Consumer,
@@ -34,10 +35,8 @@ from mindtrace.jobs.ports import Ack, Delivery, Message, Release, SettleOutcome
 
 from .lateness import Lateness
 from .recording_worker import SCHEMA, Numbered
-from .worker_process import WorkerProcess, eventually
+from .worker_process import WorkerProcess
 
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 LEASE_S = 8.0
 """Long enough for a busy machine to bring two consumers back within it."""
 KEEPS_ALL = {"appendonly": "yes", "appendfsync": "always"}
@@ -250,11 +249,11 @@ def test_workers_ride_five_outages_out_and_run_each_job_once(
             jobs = [job_from_schema(SCHEMA, Numbered(number=number)) for number in range(40)]
             orchestrator.publish_batch(SCHEMA.name, jobs)
             audit.confirmed |= {job.id for job in jobs}
-            eventually(partial(_has, record, goal), LIMIT_S, "the workers work")
+            eventually(partial(_has, record, goal), "the workers work")
             (server.kill if outage % 2 else server.stop)()
             time.sleep(0.5)
             server.start()
-        eventually(lambda: client.counts(SCHEMA.name) == EMPTY, LIMIT_S, "every job is done")
+        eventually(lambda: client.counts(SCHEMA.name) == EMPTY, "every job is done")
 
         assert audit.check(client, SCHEMA.name, record).ran_again == 0
         assert sum(worker.end()["lost"] for worker in workers) == 0
@@ -338,7 +337,7 @@ def test_jobs_that_were_taken_without_an_answer_are_taken_again(
     proxy.disrupt_next(SETTLE_AND_TAKE.sha.encode(), how, times=100)
     with patience(client, 0.5), ThreadPoolExecutor(1) as thread, server.client() as other:
         received = thread.submit(consumer.receive, 2, LIMIT_S)
-        eventually(lambda: proxy.disrupted >= 1, LIMIT_S, "the consumer waits, or asks")
+        eventually(lambda: proxy.disrupted >= 1, "the consumer waits, or asks")
         publish(other, "a", "b")
         assert isinstance(received.exception(LIMIT_S), BackendUnavailable)
     proxy.stop_disrupting()
@@ -565,7 +564,7 @@ def test_a_worker_stops_and_closes_while_the_server_is_away(
         server.resume()
         if not server.answers():
             server.start()
-        eventually(lambda: client.counts(SCHEMA.name).waiting == 5, LIMIT_S, "the leases end")
+        eventually(lambda: client.counts(SCHEMA.name).waiting == 5, "the leases end")
 
     assert error is None
     assert consumed_s < 10 * RETRY_TIMEOUT_S
@@ -634,7 +633,7 @@ def test_a_worker_that_waits_while_the_server_loses_its_memory_is_not_deaf(
     consumer = worker.open_consumer("jobs")
     with ThreadPoolExecutor(1) as thread, server.admin() as admin:
         received = thread.submit(consumer.receive, 1, 60.0)
-        eventually(lambda: admin.info("clients")["blocked_clients"] == 1, LIMIT_S, "the consumer waits")
+        eventually(lambda: admin.info("clients")["blocked_clients"] == 1, "the consumer waits")
         forget(server)
         publish(publisher, "new")
         (delivery,) = received.result(LIMIT_S)

@@ -17,12 +17,10 @@ from urllib.parse import quote
 
 import pytest
 
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import Job, JobInput, JobSchema, Orchestrator, errors
 
-from .worker_process import eventually
-
 COMMAND = Path(sysconfig.get_path("scripts"), "mindtrace-jobs")
-LIMIT_S = 120.0
 SECOND = timedelta(seconds=1)
 BACKENDS = ["sqlite", "redis", "postgresql", "rabbitmq"]
 """All that several processes can share."""
@@ -139,7 +137,7 @@ class Schedulers:
 
     def stop(self) -> None:
         """Stop all gracefully."""
-        eventually(lambda: self.ready == self.running, LIMIT_S, "all can be told to stop")
+        eventually(lambda: self.ready == self.running, "all can be told to stop")
         for each in self.running:
             each.send(signal.SIGTERM)
         assert [each.wait() for each in self.running] == [0] * len(self.running)
@@ -273,7 +271,7 @@ def test_a_scheduler_that_was_stopped_for_a_while_doubles_nothing(
         return
     jobs.schedule("tick", SCHEMA, every=SECOND, misfire="all")
     running = start(3)
-    eventually(lambda: running.ready == running.running, LIMIT_S, "all have started")
+    eventually(lambda: running.ready == running.running, "all have started")
     came = Counter[str]()
     stopped = running.running[0]
     for job in arriving(jobs):

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from conditions import LIMIT_S, eventually
 from job_audit import ExecutionRecord, JobAudit, Totals
 from mindtrace.jobs import (
     Job,
@@ -39,11 +40,9 @@ from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable, Queue
 from mindtrace.jobs.ports import Ack, Message
 
 from .recording_worker import SCHEMA, Numbered
-from .worker_process import WorkerProcess, eventually
+from .worker_process import WorkerProcess
 
 QUEUE = SCHEMA.name
-LIMIT_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 FOR_EVER_S = 3600.0
 """A wait that only what is tested can end."""
 LEASES = "SELECT id, lease.number FROM lease JOIN job USING (seq)"
@@ -83,7 +82,7 @@ class Experiment:
                 self.publish(self.jobs(500))
             return pids <= {run.pid for run in self.record.runs()}
 
-        eventually(all_work, LIMIT_S, "each worker works")
+        eventually(all_work, "each worker works")
         return workers
 
     @property
@@ -142,7 +141,7 @@ def test_killing_four_workers_at_random_loses_no_job_and_repeats_only_what_was_i
     last = [WorkerProcess(experiment.url, experiment.record, lease_s=lease_s) for _ in range(4)]
     for worker in last:
         experiment.stack.callback(worker.kill)
-    eventually(lambda: experiment.is_drained, LIMIT_S, "every job is done")
+    eventually(lambda: experiment.is_drained, "every job is done")
 
     totals = experiment.check()
     print(f"seed {seed}: {totals}, {in_flight} in flight")
@@ -215,7 +214,7 @@ def wake_by_a_publish(backend: SQLiteClient) -> None:
     """Have a consumer wait for a job that nothing but the wake-up of its publish can tell it of."""
     with backend.open_consumer(QUEUE) as consumer, ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(consumer.receive, 1, FOR_EVER_S)
-        eventually(lambda: is_waiting(consumer), LIMIT_S, "it waits")
+        eventually(lambda: is_waiting(consumer), "it waits")
         backend.publish(QUEUE, [Message(f"job-{time.monotonic_ns()}", b"{}")])
         (delivery,) = waiting.result(LIMIT_S)
         consumer.settle([Ack(delivery.receipt)])
@@ -246,8 +245,8 @@ def test_a_waiter_that_is_killed_swallows_no_wake_up_and_leaves_nothing_that_gro
         workers = [WorkerProcess(experiment.url, experiment.record) for _ in range(2)]
         for worker in workers:
             experiment.stack.callback(worker.kill)
-            eventually(lambda worker=worker: listens(worker, fifos), LIMIT_S, "it waits")
-        eventually(lambda: experiment.is_drained, LIMIT_S, "they have nothing else to do")
+            eventually(lambda worker=worker: listens(worker, fifos), "it waits")
+        eventually(lambda: experiment.is_drained, "they have nothing else to do")
         for worker in workers:
             worker.kill()
 
@@ -310,7 +309,7 @@ def test_a_process_that_hangs_in_a_transaction_is_waited_for_and_then_told_of(ex
             assert isinstance(outcome.error, BackendUnavailable)
             assert "locked for longer than retry_timeout_s" in str(outcome.error)
             assert impatient.counts(QUEUE).dead == 0, "readers wait for nobody"
-    eventually(lambda: experiment.is_drained, LIMIT_S, "the worker goes on")
+    eventually(lambda: experiment.is_drained, "the worker goes on")
     assert worker.end()["lost"] == 0
     assert experiment.check().done == len(experiment.audit.confirmed)
 

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from brokers.postgresql_server import Address
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import (
     AsyncOrchestrator,
     JobInput,
@@ -29,7 +30,6 @@ from mindtrace.jobs.errors import InvalidInput, QueueNotFound
 from mindtrace.jobs.ports import Ack, Message
 
 ACCEPTED, DUPLICATE = PublishStatus.ACCEPTED, PublishStatus.DUPLICATE
-LIMIT_S = 120.0
 
 
 class Number(JobInput):
@@ -79,13 +79,6 @@ def world(postgresql_address: Address) -> Iterator[World]:
 def background() -> Iterator[Callable[..., "Future[Any]"]]:
     with ThreadPoolExecutor(max_workers=2) as pool:
         yield pool.submit
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    give_up = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < give_up, "it never came true"
-        time.sleep(0.01)
 
 
 def waits_for_a_lock(world: World, connection: "psycopg.Connection[Any]") -> bool:
@@ -257,7 +250,7 @@ def test_an_id_of_an_open_transaction_is_decided_by_its_end(
                 answer.result(0.2)
         else:
             answer = background(world.publish, second, "a")
-            eventually(lambda: waits_for_a_lock(world, second))
+            eventually(lambda: waits_for_a_lock(world, second), "the second waits for a lock")
         assert world.publish(first, "b") == [ACCEPTED]
         getattr(first, end)()
         found = answer.result(LIMIT_S)
@@ -292,7 +285,7 @@ def test_two_transactions_that_publish_each_others_ids_deadlock_as_with_any_rows
         world.publish(first, "a")
         world.publish(second, "b")
         answer = background(world.publish, first, "b")
-        eventually(lambda: waits_for_a_lock(world, first))
+        eventually(lambda: waits_for_a_lock(world, first), "the first waits for a lock")
         deadlocks = 0
         for connection, publish in (
             (second, lambda: world.publish(second, "a")),
@@ -343,7 +336,7 @@ def test_a_job_stands_where_its_transaction_began_to_write_and_its_delay_began_w
         world.client.publish_in(early, "jobs", [Message("early", b"{}"), Message("due", b"{}", delay_s=0.05)])
         published = early.execute(now).fetchall()[0]
         world.client.publish("jobs", [Message("late", b"{}")])
-        eventually(lambda: early.execute(is_due, published).fetchall()[0][0])
+        eventually(lambda: early.execute(is_due, published).fetchall()[0][0], "it is due")
         early.commit()
     with world.client.open_consumer("jobs") as consumer:
         received = [delivery.id for delivery in consumer.receive(3, LIMIT_S)]

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from conditions import LIMIT_S
 from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, Orchestrator, Unique
 from mindtrace.jobs.errors import JobReplaced
 
 from .backend_urls import own_url
 
 PUBLISHERS, KEYS = 50, 200
-LIMIT_S = 120.0
 
 
 class Image(JobInput):

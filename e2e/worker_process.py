@@ -1,25 +1,15 @@
-"""Start the recording worker as a process, and wait for conditions."""
+"""Start the recording worker as a process."""
 
 import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from job_audit import ExecutionRecord
 
 WORKER = Path(__file__).with_name("recording_worker.py")
 SHIFTED_CLOCK = Path(__file__).with_name("shifted_clock.py")
-
-
-def eventually(condition: Callable[[], object], within_s: float, what: str) -> None:
-    """Wait until ``condition`` holds, or fail with ``what`` should have come true."""
-    give_up = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < give_up, f"not within {within_s:g} s: {what}"
-        time.sleep(0.01)
 
 
 class WorkerProcess:

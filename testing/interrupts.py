@@ -6,14 +6,14 @@ from types import FrameType
 from typing import Any
 
 
-def interrupt_at(point: int, file: str, call: Callable[[], object]) -> bool:
+def interrupt_at(point: int, file: str | tuple[str, ...], call: Callable[[], object]) -> bool:
     """Raise KeyboardInterrupt at one of the points of a call at which Python looks for signals.
 
     Those are where a function of Python begins, and where a built-in one has returned.
 
     Args:
         point: Which, from 1, of those in files whose names end with ``file``.
-        file: See above.
+        file: See above; or several of them.
         call: What to interrupt.
 
     Returns:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from conditions import LIMIT_S
 from mindtrace.jobs import (
     Consumer,
     Job,
@@ -22,9 +23,6 @@ from mindtrace.jobs import (
 
 settings.register_profile("tests", derandomize=True, deadline=None, max_examples=100)
 settings.load_profile("tests")
-
-PATIENCE_S = 60.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 
 AT_ONCE = RetryPolicy(max_attempts=3, base_delay_s=0.0)
 
@@ -74,7 +72,7 @@ def eventually() -> Eventually:
     """Wait until a condition holds."""
 
     def wait(condition: Callable[[], object]) -> None:
-        give_up = time.monotonic() + PATIENCE_S
+        give_up = time.monotonic() + LIMIT_S
         while not condition():
             assert time.monotonic() < give_up, "it never came true"
             time.sleep(0.001)

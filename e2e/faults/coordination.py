@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from conditions import LIMIT_S, eventually
 from job_audit import Execution, ExecutionRecord, Fault, JobAudit, Totals
 from mindtrace.jobs import JobSchema, Orchestrator, PublishStatus, job_from_schema
 from mindtrace.jobs.domain.errors import BackendUnavailable
@@ -19,9 +20,8 @@ from mindtrace.jobs.ports import Place
 from place_audit import PlaceLog
 
 from ..coordinated_worker import CHAINED, GO, LIMIT, SCHEMAS, Files, Keyed, links_of
-from ..worker_process import eventually
 from .server_targets import ServerTarget
-from .targets import LIMIT_S, ProcessTarget, Target
+from .targets import ProcessTarget, Target
 
 WORKER = Path(__file__).parents[1] / "coordinated_worker.py"
 TESTING = Path(__file__).parents[2] / "testing"
@@ -188,7 +188,7 @@ class CoordinatedExperiment:
         def started() -> set[str]:
             return {run.job_id for run in self.started.runs() if run.pid == worker.pid}
 
-        eventually(lambda: len(started()) >= count, LIMIT_S, f"{count} jobs run")
+        eventually(lambda: len(started()) >= count, f"{count} jobs run")
         return started()
 
     def let_run(self, workers: Sequence[CoordinatedWorker], count: int) -> None:
@@ -196,12 +196,12 @@ class CoordinatedExperiment:
         goal = len(self.finished) + count  # first: they may all have run before this looks again
         for worker in workers:
             worker.go()
-        eventually(lambda: len(self.finished) >= goal, LIMIT_S, f"{count} jobs run")
+        eventually(lambda: len(self.finished) >= goal, f"{count} jobs run")
 
     def wait_until_run(self, count: int) -> None:
         """Wait until ``count`` more jobs have run, while jobs are published all the time."""
         goal = len(self.finished) + count
-        eventually(lambda: len(self.finished) >= goal, LIMIT_S, f"{count} more jobs run")
+        eventually(lambda: len(self.finished) >= goal, f"{count} more jobs run")
 
     def wait_until_drained(self, schema: JobSchema) -> None:
         """Wait until nothing waits or is in flight, and every confirmed job was finished."""
@@ -211,7 +211,7 @@ class CoordinatedExperiment:
             rest = self.audit.confirmed - self._ids(self.finished.runs())
             return not (counts.waiting or counts.in_flight or rest)
 
-        eventually(is_drained, LIMIT_S, "every job is done")
+        eventually(is_drained, "every job is done")
 
     def end_workers(self) -> None:
         """Stop those that weren't killed, gracefully."""
@@ -275,7 +275,6 @@ class CoordinatedExperiment:
             all_places = [Place(key, LIMIT, f"auditor-{number}") for number in range(LIMIT)]
             eventually(
                 lambda: all(self.store.take_places(all_places, ttl_s=60.0)),  # noqa: B023
-                2 * self.target.lease_s,
                 f"the places of {key} come back",
             )
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from brokers.proxy import Proxy
+from conditions import LIMIT_S, eventually
 from job_audit import ExecutionRecord, Fault, JobAudit, Totals
 from mindtrace.jobs import Job, Orchestrator, OrchestratorBackend, PublishStatus, job_from_schema
 from mindtrace.jobs.domain.errors import BackendUnavailable, JobsError
 
 from ..recording_worker import SCHEMA, Numbered
-from ..worker_process import eventually
-from .targets import LIMIT_S, ExecutionRecords, RunningWorker, Target
+from .targets import ExecutionRecords, RunningWorker, Target
 
 QUEUE = SCHEMA.name
 PRODUCER_RETRY_TIMEOUT_S = 1.0
@@ -50,7 +50,7 @@ class Experiment:
     def producer(self, backend: OrchestratorBackend) -> Orchestrator:
         """Return an orchestrator that publishes through ``backend``."""
         orchestrator = Orchestrator(backend)
-        eventually(lambda: _try_register(orchestrator), LIMIT_S, "the broker answers")
+        eventually(lambda: _try_register(orchestrator), "the broker answers")
         return orchestrator
 
     def jobs(self, count: int, *, note: str = "", **options: Any) -> list[Job[Numbered]]:
@@ -138,7 +138,7 @@ class Experiment:
                 self.publish(1)
             return worker.has_ended or any(run.pid == worker.pid for run in self.started.runs())
 
-        eventually(works, LIMIT_S, "a worker starts to work")
+        eventually(works, "a worker starts to work")
         return worker
 
     def done_count(self) -> int:
@@ -148,7 +148,7 @@ class Experiment:
     def wait_until_run(self, count: int) -> None:
         """Wait until ``count`` more jobs have run."""
         goal = self.done_count() + count
-        eventually(lambda: self.done_count() >= goal, LIMIT_S, f"{count} more jobs run")
+        eventually(lambda: self.done_count() >= goal, f"{count} more jobs run")
 
     @contextmanager
     def fault_on(self, *workers: RunningWorker, in_flight: int) -> Iterator[None]:
@@ -174,7 +174,7 @@ class Experiment:
                 return False
             return self.done_count() + counts.dead + self.audit.dropped >= len(self.audit.confirmed)
 
-        eventually(is_drained, LIMIT_S, "every job is done or dead")
+        eventually(is_drained, "every job is done or dead")
 
     def check(self, *, dead: int = 0) -> Totals:
         """End the workers, and demand that the audit adds up with nothing left but ``dead`` jobs."""

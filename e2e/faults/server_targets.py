@@ -12,13 +12,13 @@ from brokers.private_server import PrivateServer
 from brokers.proxy import Proxy
 from brokers.rabbitmq_server import PrivateRabbitMQ
 from brokers.redis_server import PrivateRedis
+from conditions import eventually
 from mindtrace.jobs import OrchestratorBackend, PostgreSQLClient, RabbitMQClient, RedisClient
 from mindtrace.jobs.adapters.postgresql.connection import Statement
 from mindtrace.jobs.adapters.postgresql.statements import Statements
 from mindtrace.jobs.adapters.redis.scripts import PUBLISH, SETTLE_AND_TAKE, TAKE_PLACES
 
-from ..worker_process import eventually
-from .targets import LIMIT_S, RETRY_TIMEOUT_S, LocalTarget, ProcessTarget, SQLiteTarget, Target
+from .targets import RETRY_TIMEOUT_S, LocalTarget, ProcessTarget, SQLiteTarget, Target
 
 
 class ServerTarget(ProcessTarget):
@@ -192,7 +192,7 @@ class RabbitMQTarget(ServerTarget):
     def restart(self) -> None:
         """Shut down and start all but its virtual machine, which takes longer than RabbitMQ itself."""
         self.server.control("eval", "rabbit:stop(), rabbit:start().")
-        eventually(self.server.answers, LIMIT_S, "the node serves again")
+        eventually(self.server.answers, "the node serves again")
 
     def sync_metadata(self) -> None:
         """Have RabbitMQ write it down: by itself, its Raft library does so after about 0.5 s."""
@@ -204,7 +204,6 @@ class RabbitMQTarget(ServerTarget):
         try:
             eventually(
                 lambda: "memory" in self.server.control("eval", "rabbit_alarm:get_alarms()."),
-                LIMIT_S,
                 "an alarm",
             )
             yield

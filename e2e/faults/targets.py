@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from brokers.proxy import Proxy
+from conditions import LIMIT_S
 from job_audit import ExecutionRecord
 from mindtrace.jobs import LocalClient, Orchestrator, OrchestratorBackend
 from mindtrace.jobs.adapters.sqlite import SQLiteClient
@@ -17,8 +18,6 @@ from mindtrace.jobs.adapters.sqlite import SQLiteClient
 from ..recording_worker import SCHEMA, Worker
 from ..worker_process import WorkerProcess
 
-LIMIT_S = 240.0
-"""How long a test waits for what must happen; only a failing test waits that long."""
 RETRY_TIMEOUT_S = 90.0
 """How long the calls of a client look for their server."""
 

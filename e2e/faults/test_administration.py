@@ -4,15 +4,15 @@ import random
 import threading
 import time
 
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs.domain.errors import QueueNotFound
 from mindtrace.jobs.ports import OrchestratorBackend
 
 from ..recording_worker import REJECTED, SCHEMA
-from ..worker_process import eventually
 from .experiment import QUEUE, Experiment
 from .matrix import row
 from .server_targets import ServerTarget
-from .targets import LIMIT_S, ThreadWorker
+from .targets import ThreadWorker
 
 
 @row("20 purges while workers receive", "ADM-2", "ADM-3", "I1", "I2", "I4")
@@ -36,7 +36,7 @@ def test_nothing_of_a_deleted_queue_comes_back(experiment: Experiment) -> None:
     worker = experiment.start_worker(prefetch=5, job_s=0.005)
     experiment.wait_until_run(20)
     experiment.backend.delete(QUEUE)
-    eventually(lambda: worker.has_ended, LIMIT_S, "its worker gives up")
+    eventually(lambda: worker.has_ended, "its worker gives up")
     if isinstance(worker, ThreadWorker):
         assert isinstance(worker.error, QueueNotFound)
         worker.error = None
@@ -56,7 +56,7 @@ def test_nothing_of_a_deleted_queue_comes_back(experiment: Experiment) -> None:
 def test_dead_letters_stay_as_they_are_however_often_they_are_listed(experiment: Experiment) -> None:
     ids = [job.id for job in experiment.publish(30, note=REJECTED)]
     experiment.start_worker(prefetch=5)
-    eventually(lambda: experiment.backend.counts(QUEUE).dead == 30, LIMIT_S, "all are dead")
+    eventually(lambda: experiment.backend.counts(QUEUE).dead == 30, "all are dead")
     listed: list[list[str]] = []
 
     def read(backend: OrchestratorBackend, times: int) -> None:

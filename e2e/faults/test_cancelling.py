@@ -4,15 +4,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import CancelOutcome
 from mindtrace.jobs.domain.errors import BackendUnavailable
 from mindtrace.jobs.ports import ResultStatus
 
 from ..coordinated_worker import CONCURRENCY, PLAIN
-from ..worker_process import eventually
 from .coordination import IN_FLIGHT, CoordinatedExperiment, server_of
 from .matrix import NO_CANCEL, NO_PROCESSES, NO_SERVER, row
-from .targets import LIMIT_S
 
 JOBS = 3 * CONCURRENCY
 
@@ -21,7 +20,7 @@ def end_all(experiment: CoordinatedExperiment) -> set[str]:
     """Wait until every job has ended, have the audit count the cancelled ones as dropped, and return them."""
     ids = sorted(experiment.audit.confirmed)
     results = experiment.jobs.backend.results
-    eventually(lambda: len(results(PLAIN.name, ids)) == len(ids), LIMIT_S, "every job has ended")
+    eventually(lambda: len(results(PLAIN.name, ids)) == len(ids), "every job has ended")
     ended = results(PLAIN.name, ids).items()
     cancelled = {id_ for id_, result in ended if result.status is ResultStatus.CANCELLED}
     experiment.audit.dropped = len(cancelled)
@@ -66,7 +65,7 @@ def test_what_was_cancelled_stays_so_when_the_server_dies(coordinated: Coordinat
     coordinated.publish(PLAIN, ["a"] * 20)
     with cancelling(coordinated) as cancels:
         answered = lambda: cancels.answered(CancelOutcome.CANCELLED)  # noqa: E731
-        eventually(answered, LIMIT_S, "some are cancelled while no worker is there that could be first")
+        eventually(answered, "some are cancelled while no worker is there that could be first")
         worker = coordinated.start_worker(PLAIN)
         worker.go()
         with coordinated.publishing(PLAIN, ["a"] * 20, publishers=2):

@@ -8,16 +8,15 @@ from datetime import timedelta
 import pytest
 
 from brokers.proxy import Disruption
+from conditions import eventually
 from job_audit import Fault
 from mindtrace.jobs import Scheduler
 from mindtrace.jobs.domain.errors import BackendUnavailable
 
 from ..coordinated_worker import LIMIT, LIMITED, PLAIN, UNIQUE
 from ..lateness import Lateness
-from ..worker_process import eventually
 from .coordination import IN_FLIGHT, CoordinatedExperiment, server_of
 from .matrix import NO_PROCESSES, NO_SERVER, ONLY_BORROWED, row
-from .targets import LIMIT_S
 
 KEYS = ["a", "b"]
 PLACES = LIMIT * len(KEYS)
@@ -82,7 +81,7 @@ def test_requests_for_places_that_are_lost_or_late_give_no_place_twice(
         for how in (Disruption.SILENCE, Disruption.HOLD):
             disrupted = proxy.disrupted
             proxy.disrupt_next(re.compile(re.escape(target.place_bytes)), how)
-            eventually(lambda: proxy.disrupted > disrupted, LIMIT_S, "it is disrupted")  # noqa: B023
+            eventually(lambda: proxy.disrupted > disrupted, "it is disrupted")  # noqa: B023
         coordinated.let_run([far, near], PLACES)
         proxy.release()
         coordinated.wait_until_drained(LIMITED)
@@ -163,7 +162,7 @@ def test_a_unique_job_keeps_its_key_when_its_worker_dies(coordinated: Coordinate
     assert coordinated.duplicates == 2 * len(KEYS)
     heir.go()
     coordinated.wait_until_drained(UNIQUE)
-    eventually(lambda: not coordinated.store.scan("unique/"), LIMIT_S, "the keys are free, after the acks")
+    eventually(lambda: not coordinated.store.scan("unique/"), "the keys are free, after the acks")
     coordinated.publish(UNIQUE, KEYS)
     coordinated.wait_until_drained(UNIQUE)
     assert coordinated.check(UNIQUE).done == 2 * len(KEYS)
@@ -180,14 +179,14 @@ def test_a_paused_queue_stays_paused_when_the_server_dies(coordinated: Coordinat
         queue.pause("maintenance")
         paused = time.monotonic()
         began = len(coordinated.started)
-        eventually(lambda: is_quiet(coordinated, paused), LIMIT_S, "the pause is seen")
+        eventually(lambda: is_quiet(coordinated, paused), "the pause is seen")
         quiet = time.monotonic()
         late_s = lateness.worst_s + coordinated.slowest_publish_s()
         target.crash()
         coordinated.start_worker(PLAIN).go()
-        eventually(lambda: confirms_more(coordinated), LIMIT_S, "the server is back")
+        eventually(lambda: confirms_more(coordinated), "the server is back")
         again = time.monotonic()
-        eventually(lambda: time.monotonic() > again + 2 * SEEN_S, LIMIT_S, "both would have started a job")
+        eventually(lambda: time.monotonic() > again + 2 * SEEN_S, "both would have started a job")
         resumed = time.monotonic()
         queue.resume()
     starts = coordinated.starts()

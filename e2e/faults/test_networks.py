@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from brokers.proxy import Disruption, Proxy
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import Orchestrator
 
-from ..worker_process import eventually
 from .experiment import Experiment
 from .matrix import NO_SERVER, row
 from .server_targets import ServerTarget
-from .targets import LIMIT_S, RunningWorker
+from .targets import RunningWorker
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def disrupt(
             disrupted = proxy.disrupted
             with experiment.fault_on(worker, in_flight=5):
                 proxy.disrupt_next(word, how)
-                eventually(lambda: proxy.disrupted > disrupted, LIMIT_S, "it is disrupted")  # noqa: B023
+                eventually(lambda: proxy.disrupted > disrupted, "it is disrupted")  # noqa: B023
 
 
 @row(

@@ -12,15 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from brokers.proxy import Disruption
+from conditions import LIMIT_S, eventually
 from job_audit import Fault
 from mindtrace.jobs import job_from_schema
 
 from ..recording_worker import SCHEMA, Numbered
-from ..worker_process import WorkerProcess, eventually
+from ..worker_process import WorkerProcess
 from .experiment import QUEUE, Experiment
 from .matrix import NO_PROCESSES, NO_SERVER, ONE_CLOCK, row
 from .server_targets import ServerTarget
-from .targets import LIMIT_S, ProcessTarget
+from .targets import ProcessTarget
 
 COMMAND = Path(sysconfig.get_path("scripts"), "mindtrace-jobs")
 FOLDER = Path(__file__).parents[1]
@@ -41,7 +42,7 @@ def die_at(experiment: Experiment, point: str, *, in_flight: int) -> None:
     doomed = experiment.start_worker(
         prefetch=1, lease_s=experiment.target.lease_s, job_s=0.01, signal_at=point, signal_after=4
     )
-    eventually(lambda: doomed.has_ended, LIMIT_S, "it dies")
+    eventually(lambda: doomed.has_ended, "it dies")
     with experiment.fault_on(doomed, in_flight=in_flight):
         doomed.kill()
     assert len(experiment.started) == (3 if point == "received" else 4)
@@ -76,7 +77,7 @@ def test_what_a_worker_settled_before_it_died_counts_though_it_never_heard_so(ex
         experiment.publish(200)  # more than it can do before the proxy is told
         doomed = experiment.start_worker(via=proxy, prefetch=1, lease_s=target.lease_s, job_s=0.05)
         proxy.disrupt_next(target.settle_bytes, Disruption.SILENCE)
-        eventually(lambda: proxy.disrupted, LIMIT_S, "a settlement is sent, and its answer swallowed")
+        eventually(lambda: proxy.disrupted, "a settlement is sent, and its answer swallowed")
         with experiment.fault_on(doomed, in_flight=0):
             doomed.kill()
         rest_of(experiment, again=0)
@@ -123,7 +124,7 @@ def test_a_worker_that_slept_past_its_lease_is_told_so_and_another_did_its_jobs(
         prefetch=2, lease_s=lease_s, job_s=0.2, signal_at="mid-job", signal_after=2, signal_name="SIGSTOP"
     )
     assert isinstance(sleeper, WorkerProcess)
-    eventually(lambda: sleeper.is_stopped, LIMIT_S, "it sleeps in the middle of a job")
+    eventually(lambda: sleeper.is_stopped, "it sleeps in the middle of a job")
     with experiment.fault_on(sleeper, in_flight=2):
         other = experiment.start_worker(prefetch=2, lease_s=10.0, job_s=0.2)
         experiment.wait_until_drained()
@@ -183,7 +184,7 @@ def test_workers_whose_clocks_are_off_keep_their_leases_and_start_nothing_early(
     published_s = time.monotonic()
     late = experiment.orchestrator.publish(QUEUE, Numbered(number=5), delay_s=1.5)
     experiment.audit.confirmed.add(late)
-    eventually(lambda: late in {run.job_id for run in experiment.started.runs()}, LIMIT_S, "it runs")
+    eventually(lambda: late in {run.job_id for run in experiment.started.runs()}, "it runs")
     assert time.monotonic() - published_s >= 1.5
     experiment.wait_until_drained()
     assert [worker.end()["lost"] for worker in workers] == [0, 0]
@@ -221,7 +222,7 @@ def test_a_job_that_kills_its_worker_ends_dead_and_the_workers_go_on(experiment:
     (killer,) = experiment.publish(1, note=KILLER)
     experiment.publish(20)
     with supervised(experiment) as supervisor:
-        eventually(lambda: experiment.backend.counts(QUEUE).dead == 1, LIMIT_S, "it is given up")
+        eventually(lambda: experiment.backend.counts(QUEUE).dead == 1, "it is given up")
         experiment.publish(20)
         experiment.wait_until_drained()
         assert supervisor.poll() is None

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from conditions import eventually
 from mindtrace.jobs import Orchestrator, PublishStatus
 from mindtrace.jobs.domain.errors import BackendError, BrokerUnsuitable
 
 from ..recording_worker import REJECTED, SCHEMA
-from ..worker_process import eventually
 from .experiment import PRODUCER_RETRY_TIMEOUT_S, QUEUE, Experiment
 from .matrix import NO_LIMIT, NO_SERVER, ONLY_REDIS, row
 from .server_targets import RedisTarget, ServerTarget
-from .targets import LIMIT_S, ProcessTarget, Target
+from .targets import ProcessTarget, Target
 
 
 def server_of(experiment: Experiment) -> ServerTarget:
@@ -31,7 +31,7 @@ def test_what_was_confirmed_survives_the_death_of_the_broker(experiment: Experim
     experiment.publish(5, note=REJECTED)
     experiment.publish(50)
     worker = experiment.start_worker(prefetch=5, lease_s=lease_s)
-    eventually(lambda: experiment.backend.counts(QUEUE).dead == 5, LIMIT_S, "some are dead")
+    eventually(lambda: experiment.backend.counts(QUEUE).dead == 5, "some are dead")
     with experiment.producing():
         for outage_s in (0.1 * PRODUCER_RETRY_TIMEOUT_S, 1.5 * PRODUCER_RETRY_TIMEOUT_S):  # of the producer
             experiment.wait_until_run(100)
@@ -99,7 +99,7 @@ def test_restarts_leak_no_thread_and_no_descriptor_of_a_worker(experiment: Exper
     for _ in range(20):
         with experiment.fault_on(worker, in_flight=5):
             target.restart()
-            eventually(partial(confirms_one, experiment), LIMIT_S, "the broker is back")
+            eventually(partial(confirms_one, experiment), "the broker is back")
             experiment.wait_until_drained()  # a lease that is so short may also be lost on a busy machine
         seen.append(held_by(worker.pid))
     # A pool has as many connections as were ever used at once; a leak would show with each restart.
@@ -109,7 +109,7 @@ def test_restarts_leak_no_thread_and_no_descriptor_of_a_worker(experiment: Exper
         threads, descriptors = held_by(worker.pid)
         return threads <= most_threads and descriptors <= most_descriptors + 2
 
-    eventually(holds_no_more, LIMIT_S, f"it holds no more than after the first five of {seen}")
+    eventually(holds_no_more, f"it holds no more than after the first five of {seen}")
     experiment.check()
 
 
@@ -156,7 +156,7 @@ def test_a_full_broker_refuses_publishers_and_still_serves_workers(experiment: E
         experiment.audit.unconfirmed.update(o.id for o in outcomes if o.status is PublishStatus.UNKNOWN)
         experiment.start_worker(prefetch=5, job_s=0)
         experiment.wait_until_drained()
-    eventually(partial(confirms_one, experiment, producer), LIMIT_S, "there is room again")
+    eventually(partial(confirms_one, experiment, producer), "there is room again")
     experiment.wait_until_drained()
     totals = experiment.check()
     assert totals.confirmed >= 50

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from conditions import LIMIT_S
 from mindtrace.jobs import (
     AsyncOrchestrator,
     Consumer,
@@ -53,7 +54,6 @@ from mindtrace.jobs.errors import (
 )
 from mindtrace.jobs.ports import JobResult, Message
 
-LIMIT_S = 60.0
 OURS = "mindtrace-jobs-"
 TOO_MUCH = 1_000_000
 

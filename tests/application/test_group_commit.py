@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from conditions import LIMIT_S
 from interrupts import interrupt_at
 from mindtrace.jobs import (
     JobSchema,
@@ -34,8 +35,6 @@ from mindtrace.jobs.errors import (
     UsageError,
 )
 from mindtrace.jobs.ports import Message
-
-LIMIT_S = 60.0
 
 
 class Gate(LocalClient):

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
+from conditions import LIMIT_S
 from mindtrace.jobs import Consumer, Job, JobInput, JobOutput, JobSchema, LocalClient, Orchestrator
 from mindtrace.jobs.ports import ConsumerBackend, Delivery, Settled, Settlement, SettleOutcome
-
-LIMIT_S = 30.0
 
 
 class Number(JobInput):

@@ -8,12 +8,11 @@ from queue import SimpleQueue
 
 import pytest
 
+from conditions import LIMIT_S
 from mindtrace.jobs.application.signals import graceful_stop
 from mindtrace.jobs.application.signals import watcher as watcher_module
 from mindtrace.jobs.application.signals.graceful_stop import stopping_on_signals
 from mindtrace.jobs.application.signals.watcher import SignalWatcher
-
-LIMIT_S = 60.0
 
 
 @pytest.fixture(autouse=True)

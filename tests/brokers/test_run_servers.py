@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from brokers import run_servers
+from conditions import LIMIT_S
 
 TESTING = Path(run_servers.__file__).parents[1]
 SCRIPT = """
@@ -31,7 +32,6 @@ print(servers.address(Lookup()), flush=True)
 sys.stdin.readline()
 servers.close()
 """
-LIMIT_S = 60.0
 
 
 class User:

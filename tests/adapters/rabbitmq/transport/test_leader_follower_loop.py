@@ -3,25 +3,15 @@
 import socket
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
 import pytest
 
+from conditions import LIMIT_S, eventually
 from interrupts import interrupt_at
 from mindtrace.jobs.adapters.rabbitmq.transport.errors import ClosedByClient
 from mindtrace.jobs.adapters.rabbitmq.transport.leader_follower_loop import LeaderFollowerLoop
-
-LIMIT_S = 30.0
-"""How long a test waits for what must happen."""
-
-
-def eventually(holds: Callable[[], object], limit_s: float, what: str) -> None:
-    give_up = time.monotonic() + limit_s
-    while not holds():
-        assert time.monotonic() < give_up, f"not in {limit_s:g} s: {what}"
-        time.sleep(0.001)
 
 
 def test_what_is_said_later_is_done_later() -> None:
@@ -67,7 +57,7 @@ def test_what_comes_to_pass_while_another_looks_is_told_it() -> None:
     loop.io.call_later(0.05, answer)
     driver = threading.Thread(target=lambda: loop.wait(lambda: False, 10 * LIMIT_S))
     driver.start()
-    eventually(lambda: loop._leader is not None, LIMIT_S, "another has the loop")
+    eventually(lambda: loop._leader is not None, "another has the loop")
     began = time.monotonic()
     assert loop.wait(look, 2 * LIMIT_S)
     assert time.monotonic() - began < LIMIT_S
@@ -80,7 +70,7 @@ def test_closing_a_loop_ends_who_drives_it_and_who_waits() -> None:
     loop = LeaderFollowerLoop(lambda _error: None)
     with ThreadPoolExecutor(3) as threads:
         waiting = [threads.submit(loop.wait, lambda: False, 10 * LIMIT_S) for _ in range(3)]
-        eventually(lambda: loop._leader is not None and loop._followers == 2, LIMIT_S, "all three wait")
+        eventually(lambda: loop._leader is not None and loop._followers == 2, "all three wait")
         loop.close()
         assert [one.result(LIMIT_S) for one in waiting] == [False] * 3
     assert loop.io.is_closed
@@ -161,7 +151,7 @@ def test_who_catches_up_waits_for_a_leader_that_has_not_looked_yet(goes_on: bool
     assert inside.wait(LIMIT_S)
     theirs.send(b"the end")
     late.start()
-    eventually(lambda: loop._followers or not late.is_alive(), LIMIT_S, "it waits, or has returned")
+    eventually(lambda: loop._followers or not late.is_alive(), "it waits, or has returned")
     leave.set()
     late.join()
     assert seen_by_return == [b"the end"]

@@ -8,11 +8,9 @@ from time import monotonic
 
 import pytest
 
+from conditions import LIMIT_S
 from mindtrace.jobs.adapters.rabbitmq.transport import pika_io_loop
 from mindtrace.jobs.adapters.rabbitmq.transport.pika_io_loop import PikaIOLoop
-
-LIMIT_S = 30.0
-"""How long a test waits for what must happen; a turn that nothing ends takes twice as long."""
 
 
 @pytest.fixture
