@@ -34,6 +34,7 @@ from mindtrace.jobs import RabbitMQClient, RabbitMQConsumerBackend
 from mindtrace.jobs.adapters.rabbitmq import client as client_module
 from mindtrace.jobs.adapters.rabbitmq.consumer.channel import ConsumerChannel
 from mindtrace.jobs.adapters.rabbitmq.transport import connection as connection_module
+from mindtrace.jobs.adapters.rabbitmq.transport import request_connection
 from mindtrace.jobs.adapters.rabbitmq.transport.driver_connection import DriverConnection
 from mindtrace.jobs.adapters.rabbitmq.transport.errors import ConnectionBroken
 from mindtrace.jobs.adapters.rabbitmq.transport.leader_follower_loop import LeaderFollowerLoop
@@ -725,7 +726,7 @@ def test_requests_share_a_channel_unless_they_are_made_at_once_or_refused(
         counts = list(threads.map(client.counts, [QUEUE] * 200))
     assert {count.ready for count in counts} == {0}
     connection = client._open().admin._connection
-    assert len(connection._idle) <= connection_module._IDLE_CHANNELS
+    assert len(connection._idle) <= request_connection._IDLE_CHANNELS
     assert (connection._requests, connection._sent) == ({}, set())
 
 

@@ -24,10 +24,10 @@ from .topology import (
     work_arguments,
 )
 from .transport.broker import Broker
-from .transport.connection import RequestConnection
 from .transport.errors import ConnectionBroken, Differs, Missing, Unreachable
 from .transport.queue_requests import QueueState, declare_exclusive, request_queue_state
 from .transport.request import Action, Reply
+from .transport.request_connection import RequestConnection
 
 
 class Admin:
