@@ -1,13 +1,12 @@
-"""The context on which an adapter is tried: fresh namespaces, queues, time, threads, properties."""
+"""The context in which an adapter is tried: fresh namespaces, queues, time, threads, properties."""
 
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from math import inf
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -15,158 +14,24 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
 from ..domain import Queue, QueueKind
-from ..ports import (
-    Ack,
-    Capabilities,
-    ConsumerBackend,
-    Delivery,
-    Message,
-    OrchestratorBackend,
-    PublishOutcome,
-    PublishStatus,
-    QueueCounts,
-    Settlement,
-    SettleOutcome,
-)
+from ..ports import Capabilities, ConsumerBackend, Delivery, OrchestratorBackend
+from .check_queue import QueueUnderTest
 from .harness import Harness
+from .held_lease import HeldLease
 from .modes import ONE_AT_A_TIME, Mode
 from .profiles import Profile
-from .violation import demand
 
 ValueT = TypeVar("ValueT")
 
-LONG_LEASE_S = 600.0
-"""A lease that never runs out during a check."""
 _FEWER = 5
 """By how much fewer examples a property has where it runs once more, with many jobs at once."""
 _STEP_S = 0.02
-CLOCKS_DIFFER_S = 0.002
-"""The broker may count in whole milliseconds, so that two readings of one moment differ by as much."""
 _LONGER = (1, 8, 64)
 """The factors by which a lease is lengthened while it proves too short for this machine."""
 
 _names = itertools.count(1)
 _run = uuid4().hex[:12]
 """Tells this process from all others that share the broker, also from those of other machines."""
-
-
-@dataclass(slots=True)
-class QueueUnderTest:
-    """One queue of one backend, with the calls that checks make most often."""
-
-    context: "CheckContext"
-    backend: OrchestratorBackend
-    name: str
-
-    def message(self, id_: str, *, priority: int = 0, delay_s: float = 0.0) -> Message:
-        """Make a message whose body contains its id."""
-        return Message(id_, b'{"body of":"%b"}' % id_.encode(), priority, delay_s)
-
-    def publish(self, *ids: str, priority: int = 0, delay_s: float = 0.0) -> list[PublishOutcome]:
-        """Publish a message for each id, as one batch, and demand that all are accepted."""
-        messages = [self.message(id_, priority=priority, delay_s=delay_s) for id_ in ids]
-        outcomes = self.backend.publish(self.name, messages)
-        statuses = [outcome.status for outcome in outcomes]
-        refused = [status for status in statuses if status is not PublishStatus.ACCEPTED]
-        assert len(statuses) == len(ids), f"{len(ids)} messages got {len(statuses)} answers"
-        assert not refused, f"{len(refused)} of {len(ids)} messages weren't accepted, but {refused[0]}"
-        return outcomes
-
-    def consumer(self, *, lease_s: float = LONG_LEASE_S) -> ConsumerBackend:
-        """Open a consumer whose lease lasts longer than any check."""
-        return self.backend.open_consumer(self.name, lease_s=lease_s)
-
-    def receive(
-        self, consumer: ConsumerBackend, max_jobs: int = 1, *, timeout_s: float | None = None
-    ) -> list[Delivery]:
-        """Receive what should be there."""
-        return self.context.receive(consumer, max_jobs, timeout_s=timeout_s)
-
-    def receive_one(self, consumer: ConsumerBackend) -> Delivery:
-        """Receive one job that should be there."""
-        deliveries = self.receive(consumer)
-        assert len(deliveries) == 1, f"one job should come, and these came: {_ids(deliveries)}"
-        return deliveries[0]
-
-    def receive_nothing(self, consumer: ConsumerBackend) -> None:
-        """Demand that no job is ready."""
-        deliveries = consumer.receive(10, 0.0)
-        assert not deliveries, f"nothing should be ready, and these came: {_ids(deliveries)}"
-
-    def receive_when_due(self, consumer: ConsumerBackend, due: float, clause: str) -> Delivery:
-        """Receive one job that must come, and not before ``due``, by the harness's clock.
-
-        It is asked for at once, and then when it is due: a slow machine may be late for the first time.
-        """
-        harness, deliveries = self.context.harness, consumer.receive(1, 0.0)
-        if not deliveries:
-            harness.advance(max(0.0, due - harness.now()) + self.backend.capabilities.delay_resolution_s)
-            deliveries = self.receive(consumer)
-        early_s = due - harness.now()
-        assert len(deliveries) == 1, f"one job should come, and these came: {_ids(deliveries)}"
-        demand(clause, early_s <= CLOCKS_DIFFER_S, f"{deliveries[0].id} came {early_s:.3f} s early")
-        return deliveries[0]
-
-    def drain(self, consumer: ConsumerBackend, count: int) -> list[str]:
-        """Receive and ack ``count`` jobs one by one, and return their ids in the order of delivery."""
-        ids = []
-        for _ in range(count):
-            delivery = self.receive_one(consumer)
-            ids.append(delivery.id)
-            self.settle_ok(consumer, Ack(delivery.receipt))
-        return ids
-
-    def settle(self, consumer: ConsumerBackend, settlement: Settlement) -> SettleOutcome:
-        """Settle one delivery."""
-        return consumer.settle([settlement]).outcomes[0]
-
-    def settle_ok(self, consumer: ConsumerBackend, settlement: Settlement) -> None:
-        """Settle one delivery that is held, and demand that this counts."""
-        outcome = self.settle(consumer, settlement)
-        what = type(settlement).__name__
-        assert outcome is SettleOutcome.OK, f"{what} of what is held was answered {outcome}, not OK"
-
-    def counts(self) -> QueueCounts:
-        """Count the queue's jobs."""
-        return self.backend.counts(self.name)
-
-    def expect_counts(self, *, ready: int = 0, delayed: int = 0, in_flight: int = 0, dead: int = 0) -> None:
-        """Demand these counts; those in flight only where the backend can tell."""
-        known = self.backend.capabilities.counts_in_flight
-        expected = QueueCounts(ready, delayed, in_flight if known else None, dead)
-
-        def agree() -> None:
-            counts = self.counts()
-            assert counts == expected, f"{counts}, not {expected}"
-
-        self.context.eventually(agree)
-
-
-class HeldLease:
-    """A lease that a check keeps, and whether it may have run out because this machine was too slow."""
-
-    def __init__(self, harness: Harness, seconds: float) -> None:
-        self.seconds = seconds
-        self._harness = harness
-        self._since = inf
-        self._was_late = False
-
-    def begin(self) -> None:
-        """Note that the lease is taken now or later."""
-        self._since = self._harness.now()
-
-    def renewed_by(self, call: Callable[[], ValueT]) -> ValueT:
-        """Make a call that takes or extends the lease, and note when it began unless it raises."""
-        began = self._harness.now()
-        value = call()
-        self._was_late = self.may_be_over
-        self._since = began
-        return value
-
-    @property
-    def may_be_over(self) -> bool:
-        """Whether it ever was renewed so late that the broker may have ended it before."""
-        return self._was_late or self._harness.now() - self._since >= self.seconds
 
 
 @dataclass(slots=True)
@@ -400,7 +265,3 @@ class CheckContext:
             self.seeded(self.settings(examples)(test))()
 
         return run
-
-
-def _ids(deliveries: Sequence[Delivery]) -> list[str]:
-    return [delivery.id for delivery in deliveries]

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from typing import Generic, NamedTuple, TypeVar
 
 from ..ports import CoordinationStore
-from .check_context import CLOCKS_DIFFER_S, CheckContext
+from .check_context import CheckContext
+from .check_queue import CLOCKS_DIFFER_S
 from .violation import demand
 
 AnswerT = TypeVar("AnswerT")

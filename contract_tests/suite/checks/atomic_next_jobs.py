@@ -5,7 +5,8 @@ from functools import partial
 from hypothesis import strategies as st
 
 from ...ports import Ack, ConsumerBackend, Dead, Delivery, Retry, SettleOutcome
-from ..check_context import CheckContext, QueueUnderTest
+from ..check_context import CheckContext
+from ..check_queue import QueueUnderTest
 from ..registry import check, refusal
 from ..violation import demand
 from .next_jobs import jobs_in, two_queues

@@ -8,7 +8,8 @@ from typing import Any
 from ...domain.errors import InvalidInput, QueueNotFound, UnsupportedCapability
 from ...ports import Ack, OrchestratorBackend, PublishStatus
 from ..app import QUEUE, Numbers, app_on
-from ..check_context import CheckContext, QueueUnderTest
+from ..check_context import CheckContext
+from ..check_queue import QueueUnderTest
 from ..registry import check, refusal
 from ..violation import demand
 

@@ -14,7 +14,8 @@ from ...ports import (
     Retry,
     SettleOutcome,
 )
-from ..check_context import CheckContext, QueueUnderTest
+from ..check_context import CheckContext
+from ..check_queue import QueueUnderTest
 from ..registry import check
 from ..violation import demand
 from .cancelling import CANCELLED, cancel, expect_cancelled

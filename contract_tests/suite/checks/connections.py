@@ -10,7 +10,8 @@ from ...domain import Queue
 from ...domain.errors import Closed, UnsupportedCapability
 from ...ports import Ack, Lease, PublishStatus, SettleOutcome
 from ..app import QUEUE, Numbers, app_on
-from ..check_context import LONG_LEASE_S, CheckContext, QueueUnderTest
+from ..check_context import CheckContext
+from ..check_queue import LONG_LEASE_S, QueueUnderTest
 from ..modes import EVERY_MODE, ONE_AT_A_TIME
 from ..queue_calls import calls_naming
 from ..registry import check

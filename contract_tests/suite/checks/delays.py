@@ -9,7 +9,8 @@ from ...domain import Job
 from ...domain.job import utcnow
 from ...ports import Ack, CancelOutcome, Delivery, PublishStatus
 from ..app import QUEUE, Numbers, app_on
-from ..check_context import CLOCKS_DIFFER_S, CheckContext, QueueUnderTest
+from ..check_context import CheckContext
+from ..check_queue import CLOCKS_DIFFER_S, QueueUnderTest
 from ..registry import check
 from ..violation import demand
 from .receiving import blocked_receive

@@ -19,7 +19,8 @@ from ...ports import (
     PublishStatus,
     Record,
 )
-from ..check_context import CheckContext, QueueUnderTest
+from ..check_context import CheckContext
+from ..check_queue import QueueUnderTest
 from ..registry import check, refusal
 from ..stores import end_of, timed, wait_until_over
 from ..violation import demand

@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 
 from ...domain import QueueKind
 from ...ports import Ack, Dead, Release, Retry, Settlement, SettleOutcome
-from ..check_context import CheckContext, QueueUnderTest
+from ..check_context import CheckContext
+from ..check_queue import QueueUnderTest
 from ..registry import check
 from ..violation import demand
 

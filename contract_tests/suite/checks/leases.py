@@ -17,7 +17,9 @@ from ...ports import (
     SettleOutcome,
 )
 from ..app import QUEUE, Numbers, Total, app_on
-from ..check_context import CheckContext, HeldLease, QueueUnderTest
+from ..check_context import CheckContext
+from ..check_queue import QueueUnderTest
+from ..held_lease import HeldLease
 from ..modes import MANY_AT_ONCE, ONE_AT_A_TIME
 from ..registry import check
 from ..violation import demand

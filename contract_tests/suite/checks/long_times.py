@@ -3,7 +3,8 @@
 from hypothesis import strategies as st
 
 from ...ports import Ack, Dead, Lease, PublishStatus
-from ..check_context import CheckContext, QueueUnderTest
+from ..check_context import CheckContext
+from ..check_queue import QueueUnderTest
 from ..registry import check
 from ..violation import demand
 

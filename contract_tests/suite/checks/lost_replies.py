@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from ...domain.errors import BackendUnavailable
 from ...ports import Ack, Dead, Lease, PublishStatus, Settlement, SettleOutcome
-from ..check_context import CheckContext, QueueUnderTest
+from ..check_context import CheckContext
+from ..check_queue import QueueUnderTest
 from ..registry import check
 from ..violation import demand
 

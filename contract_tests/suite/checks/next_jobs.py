@@ -9,7 +9,8 @@ from ...domain.errors import BackendUnavailable, QueueNotFound
 from ...domain.then import Then
 from ...ports import Ack, ConsumerBackend, Dead, Next, Retry, SettleOutcome
 from ..app import QUEUE, Numbers, app_on
-from ..check_context import CheckContext, QueueUnderTest
+from ..check_context import CheckContext
+from ..check_queue import QueueUnderTest
 from ..modes import EVERY_MODE
 from ..registry import check, refusal
 from ..violation import demand

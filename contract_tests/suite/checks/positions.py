@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from ...domain import QueueKind
 from ...ports import Ack, Dead, Message, Redelivery, Release, Retry, SettleOutcome
-from ..check_context import CheckContext, QueueUnderTest
+from ..check_context import CheckContext
+from ..check_queue import QueueUnderTest
 from ..registry import check
 from ..violation import demand
 

@@ -5,7 +5,8 @@ from functools import partial
 
 from ...domain.job_progress import Progress
 from ...ports import ConsumerBackend, Dead, Release, Retry
-from ..check_context import CheckContext, QueueUnderTest
+from ..check_context import CheckContext
+from ..check_queue import QueueUnderTest
 from ..registry import check
 from ..violation import demand
 

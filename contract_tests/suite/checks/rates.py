@@ -8,7 +8,8 @@ from math import floor
 from hypothesis import strategies as st
 
 from ...ports import CoordinationStore, Reservation
-from ..check_context import CLOCKS_DIFFER_S, CheckContext
+from ..check_context import CheckContext
+from ..check_queue import CLOCKS_DIFFER_S
 from ..registry import check
 from ..stores import Timed, stores, timed
 from ..violation import demand

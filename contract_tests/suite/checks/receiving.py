@@ -11,7 +11,8 @@ from ...domain.errors import Closed, QueueNotFound
 from ...domain.job_progress import Progress
 from ...ports import Ack, ConsumerBackend, Dead, Delivery, Release
 from ..app import QUEUE, Numbers, app_on
-from ..check_context import CheckContext, QueueUnderTest
+from ..check_context import CheckContext
+from ..check_queue import QueueUnderTest
 from ..modes import EVERY_MODE
 from ..registry import check
 from ..violation import demand

@@ -3,7 +3,8 @@
 from functools import partial
 
 from ...ports import ABSENT, CoordinationStore
-from ..check_context import CLOCKS_DIFFER_S, CheckContext
+from ..check_context import CheckContext
+from ..check_queue import CLOCKS_DIFFER_S
 from ..registry import check
 from ..stores import End, end_of, expect_wins, stores, timed, wait_until_over
 from ..violation import demand

@@ -14,7 +14,9 @@ from ...ports import (
     ResultStatus,
     SettleOutcome,
 )
-from ..check_context import CheckContext, HeldLease, QueueUnderTest
+from ..check_context import CheckContext
+from ..check_queue import QueueUnderTest
+from ..held_lease import HeldLease
 from ..registry import check
 from ..violation import demand
 

@@ -17,7 +17,9 @@ from ...ports import (
     Settlement,
     SettleOutcome,
 )
-from ..check_context import CheckContext, HeldLease, QueueUnderTest
+from ..check_context import CheckContext
+from ..check_queue import QueueUnderTest
+from ..held_lease import HeldLease
 from ..registry import check
 from ..violation import demand
 

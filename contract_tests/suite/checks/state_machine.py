@@ -19,7 +19,8 @@ from ...ports import (
     Lease,
     PublishStatus,
 )
-from ..check_context import LONG_LEASE_S, CheckContext
+from ..check_context import CheckContext
+from ..check_queue import LONG_LEASE_S
 from ..draws import CONSUMERS, COUNTS, DELAYS, ENDS, PLACES, PRIORITIES, WHO, picked
 from ..model import Model, State
 from ..registry import check

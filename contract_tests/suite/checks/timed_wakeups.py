@@ -10,7 +10,8 @@ from ...ports import (
     Release,
     Retry,
 )
-from ..check_context import CLOCKS_DIFFER_S, CheckContext
+from ..check_context import CheckContext
+from ..check_queue import CLOCKS_DIFFER_S
 from ..registry import check
 from ..violation import demand
 from .receiving import blocked_receive

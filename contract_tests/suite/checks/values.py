@@ -17,7 +17,8 @@ from ...ports import (
     Retry,
     SettleOutcome,
 )
-from ..check_context import CheckContext, QueueUnderTest
+from ..check_context import CheckContext
+from ..check_queue import QueueUnderTest
 from ..registry import check
 from ..violation import demand
 

@@ -21,7 +21,8 @@ from ...ports import (
     Release,
     Retry,
 )
-from ..check_context import LONG_LEASE_S, CheckContext, QueueUnderTest
+from ..check_context import CheckContext
+from ..check_queue import LONG_LEASE_S, QueueUnderTest
 from ..registry import check
 from ..violation import demand
 from .receiving import blocked_receive
