@@ -34,9 +34,9 @@ class BatchConsumer(Consumer[InT, OutT], Generic[InT, OutT]):
     A batch has up to ``batch_size`` jobs: those that came within ``batch_wait_s`` seconds after its first.
     A full batch starts at once. ``run_batch`` may be an ``async def``. A consumer runs one batch at a time.
 
-    If memory runs out, in Python or on the GPU, the batch is run in halves, and no attempt is spent. Jobs
-    that were with a worker which died run alone, each in a batch of one, since one of them may have killed
-    it. All else is as with :class:`Consumer`: retries, dead letters, results, leases, stopping.
+    If memory runs out, in Python or on the GPU, the batch is run in halves, and no attempt is spent. A job
+    that was with two workers which died runs alone, in a batch of one, since it may have killed them. All
+    else is as with :class:`Consumer`: retries, dead letters, results, leases, stopping.
 
     Args:
         job_type_name: As for :class:`Consumer`.

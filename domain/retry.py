@@ -37,6 +37,14 @@ class RetryPolicy:
         check_seconds("base_delay_s", self.base_delay_s)
         check_seconds("max_delay_s", self.max_delay_s)
 
+    def runs_alone(self, crashes: int) -> bool:
+        """Whether a job of which so many deliveries were lost runs while its consumer runs no other.
+
+        After one, most jobs are innocent: somebody killed the worker, or another job did. After two, the job
+        may have killed both. Nor is a job's last chance shared with others.
+        """
+        return crashes >= min(2, max(1, self.max_deliveries - 1))
+
     def longest_delay_s(self, attempt: int) -> float:
         """Return the longest delay, in seconds, after ``attempt`` (from 1) has failed."""
         doublings = min(attempt - 1, 64)  # 2**64 s is past every cap; more would overflow a float

@@ -137,6 +137,7 @@ class BatchExecutor(Executor):
         """Return how to settle a job by its outcome."""
         delivery, job, context = member
         token = running.set(context)  # what is logged is this job's
+        returned, traceback = outcome, getattr(outcome, "__traceback__", None)
         try:
             match outcome:
                 case BaseException():
@@ -153,6 +154,8 @@ class BatchExecutor(Executor):
             return self._fail(delivery, job, error)
         finally:
             running.reset(token)
+            if isinstance(returned, BaseException):  # else it would grow by a frame for each of its jobs
+                returned.__traceback__ = traceback
 
 
 def _outcomes(answer: object, jobs: int) -> list[Any]:

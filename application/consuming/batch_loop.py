@@ -15,8 +15,8 @@ from .sequential_loop import SequentialLoop
 class BatchLoop(SequentialLoop):
     """Runs one batch after the other: up to ``batch_size`` jobs, or those that come within ``wait_s``.
 
-    The jobs of a consumer that died are suspects: each of them may have killed it. They run alone, each in a
-    batch of one, while no other job is in flight here.
+    A job that must run alone, as it may have killed the consumers that had it, runs in a batch of one, while
+    no other job is in flight here.
 
     Args:
         batch_size: How many jobs a batch has at most.
@@ -79,7 +79,7 @@ class BatchLoop(SequentialLoop):
         give_up_s = monotonic() + self._wait_s
         while deliveries:
             self._in_flight.add(deliveries)
-            if any(delivery.crashes for delivery in deliveries):
+            if any(map(self._in_flight.runs_alone, deliveries)):
                 return
             asked_for_one, self._runs_suspect = self._runs_suspect, False
             room, wait_s = self._next_size(stop_at), give_up_s - monotonic()
@@ -105,7 +105,7 @@ class BatchLoop(SequentialLoop):
         batch: list[Delivery] = []
         while (delivery := in_flight.start_next()) is not None:
             batch.append(delivery)
-            if delivery.crashes:
+            if in_flight.runs_alone(delivery):
                 return batch if self._isolate(delivery) else []
         if in_flight.queued:  # a crash of the batch would be charged to what waits behind it, too
             with suppress(BackendUnavailable):  # it is released with the next settlements
@@ -115,6 +115,6 @@ class BatchLoop(SequentialLoop):
     def _run_batch(self, batch: list[Delivery]) -> None:
         if not batch:
             return
-        self._runs_suspect = batch[0].crashes > 0
+        self._runs_suspect = self._in_flight.runs_alone(batch[0])
         for settlement in self._batches.execute_batch(batch, self._memory):
             self._in_flight.finish(settlement)

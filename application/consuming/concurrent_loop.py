@@ -115,7 +115,7 @@ class ConcurrentLoop(ConsumeLoop):
 
     def _add(self, deliveries: list[Delivery]) -> None:
         if deliveries:
-            self._runs_suspect = self._runs_suspect and deliveries[0].crashes > 0
+            self._runs_suspect = self._runs_suspect and self._in_flight.runs_alone(deliveries[0])
             self._in_flight.add(deliveries)
             self._runner.wake()
 

@@ -11,6 +11,7 @@ from logging import Logger
 from math import inf
 from time import monotonic
 
+from ...domain import RetryPolicy
 from ...domain.errors import BackendUnavailable, Closed, JobsError
 from ...domain.printable import printable
 from ...domain.wording import quantity
@@ -28,6 +29,7 @@ class InFlight(JobStates):
         backend: Where they come from.
         logger: Where losses and releases are told.
         on_refused: Says how to settle a job whose ack was refused.
+        policy: Which jobs run alone.
         cancelled: The receipts of running jobs that are to be cancelled; others only read it.
         result_ttl_s: For how many seconds to remember that a job was cancelled.
         stop: Called with such receipts, to have the handlers of these jobs end; by any thread.
@@ -38,12 +40,13 @@ class InFlight(JobStates):
         backend: ConsumerBackend,
         logger: Logger,
         on_refused: OnRefused,
+        policy: RetryPolicy,
         *,
         cancelled: set[str] | None = None,
         result_ttl_s: float = 3600.0,
         stop: Callable[[set[str]], None] = lambda _: None,
     ) -> None:
-        super().__init__(set() if cancelled is None else cancelled)
+        super().__init__(policy, set() if cancelled is None else cancelled)
         self._backend = backend
         self._on_refused = on_refused
         self._result_ttl_s = result_ttl_s
@@ -60,7 +63,7 @@ class InFlight(JobStates):
     def start_next(self) -> Delivery | None:
         """Start the next queued job, once it is sure that its lease stands; None if no job is queued.
 
-        A job that was with a consumer which died isn't started while another runs: it runs alone.
+        A job that must run alone isn't started while another runs.
         """
         now = monotonic()
         if now - self._extended_s >= self._lease_s and self._queued:
@@ -69,7 +72,7 @@ class InFlight(JobStates):
             if not self._queued:
                 return None
             delivery = self._queued[0]
-            if delivery.crashes:
+            if self.runs_alone(delivery):
                 if self._running:
                     return None
                 self._suspects -= 1

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from time import monotonic
 
+from ...domain import RetryPolicy
 from ...ports import Delivery, Release, Settlement
 
 
@@ -17,10 +18,12 @@ class JobStates:
     """Which jobs are queued, running and finished.
 
     Args:
+        policy: Which jobs run alone.
         cancelled: The receipts of running jobs that are to be cancelled; others only read it.
     """
 
-    def __init__(self, cancelled: set[str]) -> None:
+    def __init__(self, policy: RetryPolicy, cancelled: set[str]) -> None:
+        self._policy = policy
         self.cancelled = cancelled
         self._lock = threading.Lock()
         self._jobs: dict[str, Delivery] = {}
@@ -37,7 +40,7 @@ class JobStates:
         """Whether nothing is to be started any more."""
         self._is_held = False
         self._suspects = 0
-        """How many of the queued jobs were with a consumer that died."""
+        """How many of the queued jobs must run alone."""
         self._started_s = 0.0
         self._extended_s = 0.0
         """When the leases began, or were extended."""
@@ -53,7 +56,7 @@ class JobStates:
                 self._extended_s = monotonic()
             for delivery in deliveries:
                 self._jobs[delivery.receipt] = delivery
-                if delivery.crashes:
+                if self.runs_alone(delivery):
                     self._suspects += 1
             self._queued.extend(deliveries)
             if self._is_held:
@@ -107,14 +110,18 @@ class JobStates:
     def has_startable(self) -> bool:
         """Whether the next queued job may run beside others."""
         try:
-            return not self._queued[0].crashes
+            return not self.runs_alone(self._queued[0])
         except IndexError:  # none is queued
             return False
 
     @property
     def has_suspect(self) -> bool:
-        """Whether a queued job was with a consumer that died, so that it must run alone."""
+        """Whether a queued job must run alone."""
         return self._suspects > 0
+
+    def runs_alone(self, delivery: Delivery) -> bool:
+        """Whether a job must run alone, as it may have killed the consumers that had it (RTY-3)."""
+        return delivery.crashes > 0 and self._policy.runs_alone(delivery.crashes)
 
     @property
     def unsettled(self) -> int:
@@ -189,7 +196,7 @@ class JobStates:
         queued = [delivery for delivery in self._queued if delivery.receipt in receipts]
         if queued:
             self._queued = deque(each for each in self._queued if each.receipt not in receipts)
-            self._suspects -= sum(delivery.crashes > 0 for delivery in queued)
+            self._suspects -= sum(map(self.runs_alone, queued))
         return queued
 
     def _lose(self, receipts: set[str]) -> list[str]:

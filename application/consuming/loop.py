@@ -66,6 +66,7 @@ class ConsumeLoop(ABC):
             backend,
             logger,
             executor.fail_refused,
+            executor.policy,
             cancelled=executor.cancelled,
             result_ttl_s=executor.schema.result_ttl_s,
             stop=self._stop_handlers,
@@ -74,7 +75,7 @@ class ConsumeLoop(ABC):
         self._held_back = 0
         """How many jobs the backend held back at the last poll."""
         self._runs_suspect = False
-        """Whether the job that ran last was with a consumer that died: the job may have killed it."""
+        """Whether the job that ran last had to run alone: it may have killed the consumers that had it."""
         self._stopping = StopRequest(backend.interrupt)
         self._running = threading.Lock()
         self._thread: int | None = None

@@ -52,11 +52,14 @@ class SequentialLoop(ConsumeLoop):
                 self._settle_early(timer)
                 continue
             delivery = in_flight.start_next()
-            if delivery is None or (delivery.crashes and not self._isolate(delivery)):
+            if delivery is None:
+                break
+            is_suspect = in_flight.runs_alone(delivery)
+            if is_suspect and not self._isolate(delivery):
                 break
             executed += 1
             in_flight.finish(execute(delivery))
-            self._runs_suspect = delivery.crashes > 0
+            self._runs_suspect = is_suspect
         if executed:
             self._sizer.record(executed, timer.elapsed_s)
         if stopping.is_set:

@@ -157,7 +157,7 @@ def test_a_unique_job_keeps_its_key_when_its_worker_dies(coordinated: Coordinate
     coordinated.kill(doomed)
     coordinated.publish(UNIQUE, KEYS)
     heir = coordinated.start_worker(UNIQUE)
-    coordinated.wait_until_running(heir, 1)  # what was with a dead worker runs alone
+    coordinated.wait_until_running(heir, 1)
     coordinated.publish(UNIQUE, KEYS)
     assert coordinated.duplicates == 2 * len(KEYS)
     heir.go()

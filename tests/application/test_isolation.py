@@ -32,7 +32,7 @@ class WorkerDied(SecondSignal):
 def test_a_job_that_kills_its_worker_drags_no_other_along(
     far: Orchestrator, clock: ManualClock, line: Any, make_consumer: MakeConsumer
 ) -> None:
-    """What was in hand with it when a worker died runs alone from then on, whatever the prefetch (RTY-3)."""
+    """What was in hand with it when two workers died runs alone afterwards, whatever the prefetch (RTY-3)."""
     bad, *innocent = [outcome.id for outcome in far.publish_batch("points", [{"x": n} for n in range(4)])]
     done: list[str] = []
 
