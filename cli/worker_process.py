@@ -160,9 +160,13 @@ def _try_to_work(plan: Plan, signal_queue: SignalQueue) -> tuple[int, bool]:
     except JobsError as error:
         return fail(str(error), exit_code(error)), False
     except BaseException:  # a constructor that calls sys.exit(0) has failed, too
-        try_to_log(WORKER, logging.ERROR, "the process failed", traceback=True)
+        _tell_failure()
         return Exit.BUG, False
     return _EXIT_CODES[ending], ending in (Ending.FINISHED, Ending.STOPPED)
+
+
+def _tell_failure() -> None:
+    try_to_log(WORKER, logging.ERROR, "the process failed", traceback=True)
 
 
 def _work(plan: Plan, signal_queue: SignalQueue) -> Ending:
@@ -188,7 +192,15 @@ def _work(plan: Plan, signal_queue: SignalQueue) -> Ending:
             orchestrator, makers, settings, signal_queue, WORKER, last_polls=last_polls, health=health
         )
         with _scheduler(plan, orchestrator):
-            return worker.run()
+            try:
+                return worker.run()
+            except JobsError:
+                raise
+            except BaseException:
+                if worker.has_begun:  # else closing the orchestrator would release the job that is to blame
+                    _tell_failure()
+                    _end(Exit.BUG)
+                raise
 
 
 def _scheduler(plan: Plan, orchestrator: Orchestrator) -> AbstractContextManager[object]:

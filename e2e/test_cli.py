@@ -358,6 +358,7 @@ def test_a_job_that_does_not_end_is_given_back_at_once(shell: Shell, server: Pri
     worker.signal(signal.SIGTERM)
     if how == "second signal":
         worker.wait_for("finishing the jobs that run")
+        time.sleep(0.3)  # or it would be taken for the same one
         worker.signal(signal.SIGTERM)
 
     assert worker.ends() == (0 if how == "grace ends" else 130)
@@ -439,6 +440,16 @@ def test_no_job_ends_a_worker_however_it_tries(breaking: Shell, code: str, dead:
 
     assert burst.ends() == 0  # up to three processes, one after the other
     assert breaking.counts("breaks") == {"ready": 0, "in_flight": 0, "delayed": 0, "dead": dead}
+
+
+def test_a_job_that_breaks_its_process_is_charged_for_it(breaking: Shell, server: PrivateRedis) -> None:
+    """The process fails where no handler runs, such as at a descriptor that the job has closed (RTY-3)."""
+    breaking.env["MINDTRACE_JOBS_BACKEND"] = server.url
+    publish_code(breaking, "os.closerange(3, 256); time.sleep(3600)", "pass")
+    burst = breaking.start("worker", "breaking:Breaker", "--burst", "--lease", "1", "--prefetch", "1")
+
+    assert burst.ends() == 0
+    assert breaking.counts("breaks") == {"ready": 0, "in_flight": 0, "delayed": 0, "dead": 1}
 
 
 def test_a_process_that_somebody_else_stops_is_replaced(breaking: Shell) -> None:
@@ -661,6 +672,7 @@ def test_ctrl_c_twice_stops_it_at_once(shell: Shell) -> None:
     shell.wait_until_a_nap_runs()
     worker.type("\x03")
     worker.wait_for("finishing the jobs that run")
+    time.sleep(0.3)  # or it would be taken for the same one
     worker.type("\x03")
 
     assert worker.ends() == 130

@@ -1,13 +1,13 @@
 """Signals as messages: they are waited for, and handled where nothing else is under way."""
 
 import os
-import select
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Self
 
 from .handlers import SignalHandlers
+from .readable import is_readable
 
 WAKE = 0
 """No signal: something else has happened that is to be looked at."""
@@ -52,13 +52,9 @@ class SignalQueue:
 
     def wait(self, timeout_s: float) -> list[int]:
         """Return what came since, waiting up to ``timeout_s`` seconds for the first."""
-        if not self._is_readable(max(0.0, timeout_s)) and not self._is_readable(0.0):
+        if not is_readable(self._read, max(0.0, timeout_s)) and not is_readable(self._read, 0.0):
             return []
         return list(os.read(self._read, 4096))
-
-    def _is_readable(self, timeout_s: float) -> bool:
-        """Whether something came; also False if the time was over as a signal ended the wait."""
-        return bool(select.select([self._read], [], [], timeout_s)[0])
 
 
 def _do_nothing(number: int, frame: object) -> None:

@@ -1,12 +1,12 @@
 """A thread that learns of a signal at once, also while the main thread waits for a lock."""
 
 import atexit
-import select
 import socket
 import threading
 from collections.abc import Callable
 
 from ..forks import start_anew_in_children
+from .readable import is_readable
 
 _IDLE_S = 0.5
 """How long the thread stays without work: a call that follows soon needn't start another."""
@@ -77,7 +77,7 @@ class SignalWatcher:
     def _watch(self) -> None:
         goes_on = True
         while goes_on:
-            has_come, _, _ = select.select([self._receiver], [], [], _IDLE_S if self._tell is None else None)
+            has_come = is_readable(self._receiver, _IDLE_S if self._tell is None else None)
             with self._lock:
                 goes_on = self._read() if has_come else self._tell is not None
                 if not goes_on:

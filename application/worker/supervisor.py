@@ -15,6 +15,8 @@ _LIVED_S = 60.0
 """A process that lived this long before it died was well: its next one is started without much delay."""
 _TICK_S = 1.0
 _PROVING_S = 0.05
+_TWICE_S = 0.2
+"""A stop signal so soon after the first is the same one: `timeout` signals a process, and then its group."""
 _MARGIN_S = 8.0
 """How much longer than it may take a process is given, before it is killed."""
 
@@ -98,6 +100,8 @@ class Supervisor:
         self._logger = logger
         self._hopeless = hopeless
         self._on_tick = on_tick
+        self._stopped_s = 0.0
+        """When the first signal to stop came."""
         self._kill_at_s: float | None = None
         """When to kill what is left; None while it is not stopping."""
         self._at_once = False
@@ -147,12 +151,16 @@ class Supervisor:
         return min(moments)
 
     def _on_stop(self, why: str) -> None:
+        now = monotonic()
+        if self._stopping and now - self._stopped_s < _TWICE_S:
+            return
         if self._stopping and not self._at_once:
             self._at_once = True
-            self._kill_at_s = monotonic() + _MARGIN_S
+            self._kill_at_s = now + _MARGIN_S
             self._logger.warning("%s again: stopping at once", why)
         elif not self._stopping:
-            self._kill_at_s = monotonic() + self._grace_s + _MARGIN_S
+            self._stopped_s = now
+            self._kill_at_s = now + self._grace_s + _MARGIN_S
             self._logger.info("%s: stopping", why)
         for slot in self._slots:
             if slot.process is not None and (self._at_once or not slot.told):

@@ -107,13 +107,24 @@ class Worker:
 
         Raises:
             JobsError: a consumer can't be made or connected, or its queue was deleted.
+            BaseException: a fault. If a job may have caused it, as :attr:`has_begun` says, nothing is
+                released: end the process at once, and its jobs are charged with a crash (RTY-3).
         """
         try:
             self._connect()
             self._start()
-            return self._ending(self._attend())
-        finally:
-            self._close()
+            ending = self._ending(self._attend())
+        except BaseException as error:
+            if isinstance(error, JobsError) or not self.has_begun:
+                self._close()
+            raise
+        self._close()
+        return ending
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether jobs may run."""
+        return bool(self._threads)
 
     def _ending(self, attended: Ending) -> Ending:
         if self._failures:

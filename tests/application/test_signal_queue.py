@@ -1,12 +1,15 @@
 """Signals as messages."""
 
-import select
+import fcntl
+import os
+import resource
 import signal
 import threading
 from typing import Any
 
 import pytest
 
+from mindtrace.jobs.application.signals import signal_queue as signal_queue_module
 from mindtrace.jobs.application.signals.signal_queue import WAKE, SignalQueue
 
 
@@ -29,16 +32,30 @@ def test_a_post_from_a_thread_ends_the_wait() -> None:
 
 def test_a_signal_that_ends_a_wait_whose_time_is_over_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the process stood still: the wait was interrupted, and has no time left to look again."""
-    look = select.select
+    look = signal_queue_module.is_readable
 
-    def interrupted(*arguments: Any) -> Any:
-        monkeypatch.setattr(select, "select", look)
+    def interrupted(*_arguments: Any) -> bool:
+        monkeypatch.setattr(signal_queue_module, "is_readable", look)
         signal.raise_signal(signal.SIGUSR1)
-        return [], [], []
+        return False
 
     with SignalQueue([signal.SIGUSR1]) as signal_queue:
-        monkeypatch.setattr(select, "select", interrupted)
+        monkeypatch.setattr(signal_queue_module, "is_readable", interrupted)
         assert signal_queue.wait(0.5) == [signal.SIGUSR1]
+
+
+def test_it_waits_with_any_number_of_open_files() -> None:
+    """`select` knows no descriptor above 1,023."""
+    with SignalQueue([]) as signal_queue:
+        limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, most), most))
+        high = fcntl.fcntl(signal_queue._read, fcntl.F_DUPFD, 1500)
+        os.close(signal_queue._read)
+        signal_queue._read = high
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+        signal_queue.post()
+
+        assert signal_queue.wait(3600) == [WAKE]
 
 
 def test_more_than_it_holds_is_dropped_and_not_waited_for() -> None:

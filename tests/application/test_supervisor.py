@@ -108,8 +108,9 @@ class World:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """In which nobody is killed for being late."""
+    """In which nobody is killed for being late, and each signal counts however soon it comes."""
     monkeypatch.setattr(supervisor, "_MARGIN_S", 3600.0)
+    monkeypatch.setattr(supervisor, "_TWICE_S", 0.0)
     with SignalQueue(SIGNALS) as signal_queue:
         yield World(signal_queue)
 
@@ -269,6 +270,23 @@ def test_a_second_signal_is_passed_on_too_and_whoever_stays_is_killed(
 
     assert world.started[0].signals == [signal.SIGTERM, AT_ONCE, signal.SIGKILL]
     assert world.code == 128 + signal.SIGKILL
+
+
+def test_a_signal_that_comes_twice_at_once_is_one(
+    world: World, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`timeout` sends its signal to the process, and then to the process group."""
+    monkeypatch.setattr(supervisor, "_TWICE_S", 3600.0)
+    running = world.run(1, stubborn=True)
+    eventually(lambda: len(world.started) == 1)
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+        world.signal_queue.post(number)
+    eventually(lambda: world.started[0].signals)
+    world.started[0].end(0)
+    wait(running)
+
+    assert world.started[0].signals == [signal.SIGTERM]
+    assert world.code == 0
 
 
 def test_one_that_is_told_before_it_can_listen_ends_well(world: World, eventually: Eventually) -> None:
