@@ -84,8 +84,8 @@ class ScheduleAdmin(Closeable):
         """Define a schedule: a job is published at each of its slots, by a :class:`Scheduler` in any process.
 
         The same definition again, for example by each worker that starts, changes nothing. Another definition
-        of the same name takes its place: a pause stays, and so does a slot that is due and not yet published;
-        if its slots are others, the next is the first after now.
+        of the same name takes its place: a pause stays. If its slots are others, those of the old one that
+        are due are published as the old ``misfire`` says, and the slot after them is the first after now.
 
         Args:
             name: The schedule's name, unique in the backend's namespace: at most 100 characters.

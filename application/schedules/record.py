@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
@@ -11,7 +11,7 @@ from ...domain import AnyJSON, JobSchema, job_from_schema
 from ...domain.bounds import check_name
 from ...domain.envelope import encode as encode_job
 from ...domain.errors import InvalidInput, InvalidName
-from ...domain.schedule import Cron, Every, Misfire
+from ...domain.schedule import Cron, Due, Every, Misfire
 from ...ports import Message
 
 PREFIX = "schedules/"
@@ -21,6 +21,14 @@ MAX_RECORD_BYTES = 60_000
 _MAX_NAME_CHARS = 100
 """The name and the slot make the job's id, which may have 128 characters."""
 _VERSION = 1
+
+
+class Earlier(NamedTuple):
+    """The definition that another one replaced while slots of it were due."""
+
+    when: Cron | Every
+    until: datetime
+    """When it was replaced. Its slots up to then are published, and those of the other one after then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +48,37 @@ class Schedule:
     """The first slot that wasn't published yet, in UTC. A pause lets it pass."""
     last_slot: datetime | None = None
     """The slot that was published last."""
+    earlier: Earlier | None = None
+    """What ``next_slot`` is a slot of, if not of ``when``."""
+
+    def __post_init__(self) -> None:
+        if self.earlier is not None and self.next_slot > self.earlier.until:
+            object.__setattr__(self, "earlier", None)
 
     @property
     def last_job_id(self) -> str | None:
         """The id of the job that was published last; None if there was none."""
         return None if self.last_slot is None else job_id(self.name, self.last_slot)
+
+    def due(self, now: datetime) -> Due:
+        """Say what to do at ``now``, if ``next_slot`` isn't after it."""
+        if self.earlier is None:
+            return self.when.due(self.next_slot, now)
+        when, until = self.earlier
+        slot, _ = when.due(self.next_slot, now if when.misfire == "skip" else until)
+        if slot is None or slot > until:
+            return Due(None, self.when.next_after(until))
+        return Due(slot, self.slot_after(slot))
+
+    def slot_after(self, slot: datetime) -> datetime:
+        """Return the slot that follows one that was published."""
+        if self.earlier is None:
+            return self.when.next_after(slot)
+        when, until = self.earlier
+        following = when.next_after(slot)
+        if following <= until:
+            return following
+        return self.when.next_after(max(slot, until))  # a scheduler may have published a slot after then
 
 
 def job_id(name: str, slot: datetime) -> str:
@@ -83,9 +117,11 @@ def key_of(name: object) -> str:
 
 
 def encode(schedule: Schedule) -> bytes:
-    """Write a schedule as a record."""
+    """Write a schedule as a record. Releases that don't know ``earlier`` pass over it."""
+    fields = {} if schedule.earlier is None else {"earlier": _write_earlier(*schedule.earlier)}
     return to_json(
-        {
+        fields
+        | {
             "v": _VERSION,
             "queue": schedule.queue,
             "schema": schedule.schema_name,
@@ -97,6 +133,10 @@ def encode(schedule: Schedule) -> bytes:
             "last": None if schedule.last_slot is None else schedule.last_slot.timestamp(),
         }
     )
+
+
+def _write_earlier(when: Cron | Every, until: datetime) -> dict[str, Any]:
+    return when.to_dict() | {"until": until.timestamp()}
 
 
 def decode(key: str, value: bytes) -> Schedule:
@@ -123,24 +163,26 @@ def decode(key: str, value: bytes) -> Schedule:
 
 
 def _read(name: str, fields: dict[str, Any]) -> Schedule:
-    misfire, grace_s = fields["misfire"], fields["grace_s"]
-    when: Cron | Every = (
-        _cron(fields["cron"], fields["timezone"], misfire, grace_s)
-        if "cron" in fields
-        else Every(timedelta(seconds=fields["every_s"]), misfire=misfire, grace_s=grace_s)
-    )
-    last = fields["last"]
+    last, earlier = fields["last"], fields.get("earlier")
     return Schedule(
         name=name,
         queue=fields["queue"],
         schema_name=fields["schema"],
         payload=fields["payload"],
-        when=when,
+        when=_read_when(fields),
         priority=fields["priority"],
         paused=fields["paused"],
         next_slot=moment(fields["next"]),
         last_slot=None if last is None else moment(last),
+        earlier=None if earlier is None else Earlier(_read_when(earlier), moment(earlier["until"])),
     )
+
+
+def _read_when(fields: dict[str, Any]) -> Cron | Every:
+    misfire, grace_s = fields["misfire"], fields["grace_s"]
+    if "cron" in fields:
+        return _cron(fields["cron"], fields["timezone"], misfire, grace_s)
+    return Every(timedelta(seconds=fields["every_s"]), misfire=misfire, grace_s=grace_s)
 
 
 @lru_cache(maxsize=1024)  # a scheduler reads each record every second, and to check an expression takes long

@@ -163,7 +163,7 @@ class Scheduler:
 
     def _advance(self, key: str, record: Record, schedule: Schedule, now: datetime) -> bool:
         """Publish the slot of a schedule that is due, and move it on; say whether this scheduler did so."""
-        slot, following = schedule.when.due(schedule.next_slot, now)
+        slot, following = schedule.due(now)
         if slot is None:
             skipping = encode(replace(schedule, next_slot=following))
             if self._backend.coordination.put(key, skipping, expected=record.version) is None:
@@ -202,7 +202,7 @@ class Scheduler:
             schedule = decode(key, record.value)
             if schedule.next_slot > slot:
                 return
-            moved = replace(schedule, next_slot=schedule.when.next_after(slot), last_slot=slot)
+            moved = replace(schedule, next_slot=schedule.slot_after(slot), last_slot=slot)
             if store.put(key, encode(moved), expected=record.version) is not None:
                 return
 

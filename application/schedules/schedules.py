@@ -14,7 +14,7 @@ from ...domain.schedule import Cron, Every
 from ...ports import ABSENT, CoordinationStore
 from ..publishing.messages import confirmed_id, to_message
 from ..registry import QueueRef
-from .record import MAX_RECORD_BYTES, PREFIX, Schedule, decode, encode, key_of, make_message, moment
+from .record import MAX_RECORD_BYTES, PREFIX, Earlier, Schedule, decode, encode, key_of, make_message, moment
 
 if TYPE_CHECKING:
     from .admin import ScheduleAdmin
@@ -48,8 +48,8 @@ class Schedules:
     ) -> Schedule:
         """Define a schedule, or change the one of this name, as :meth:`Orchestrator.schedule` does.
 
-        The same definition again changes nothing. Another one keeps a pause, and a slot that is due and not
-        yet published. If it has another ``when``, the next slot is the first after now.
+        The same definition again changes nothing. Another one keeps a pause, and slots that are due and
+        not yet published. If it has another ``when``, the slot after them is the first after now.
 
         Raises:
             JobsError: as :meth:`Orchestrator.schedule` says.
@@ -175,11 +175,15 @@ def _redefined(present: Schedule | None, wanted: Schedule, now: datetime) -> Sch
         return wanted
     is_due = present.next_slot <= now and not present.paused
     misfire, grace_s = wanted.when.misfire, wanted.when.grace_s
-    keeps_slot = is_due or replace(present.when, misfire=misfire, grace_s=grace_s) == wanted.when
-    slot, last = present.next_slot if keeps_slot else wanted.next_slot, present.last_slot
+    slot, last, earlier = wanted.next_slot, present.last_slot, None
+    if replace(present.when, misfire=misfire, grace_s=grace_s) == wanted.when:
+        slot, earlier = present.next_slot, present.earlier
+    elif is_due:  # if that is a slot of a still earlier definition, the present one never had its turn
+        slot = present.next_slot
+        earlier = Earlier(present.when if present.earlier is None else present.earlier.when, now)
     if last is not None and slot <= last:  # a scheduler published it since the definition began
         slot = wanted.when.next_after(last)
-    return replace(wanted, paused=present.paused, next_slot=slot, last_slot=last)
+    return replace(wanted, paused=present.paused, next_slot=slot, last_slot=last, earlier=earlier)
 
 
 def _found(schedule: Schedule | None, name: str) -> Schedule:

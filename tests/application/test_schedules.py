@@ -1,6 +1,7 @@
 """Schedules: how they are defined and changed, and the scheduler that publishes their jobs."""
 
 import asyncio
+import json
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -168,6 +169,138 @@ def test_a_slot_that_is_due_is_not_lost_to_a_change(jobs: Orchestrator, clock: M
     clock.advance(3600)
     passes(jobs)
     assert [job.id for job in ready(jobs)] == ["report.20231114T230000Z", "report.20231114T233000Z"]
+
+
+DAY_1, DAY_2 = "2023-11-15T03:00", "2023-11-16T03:00"
+"""The first slots of :func:`nightly`."""
+
+
+def nightly(jobs: Orchestrator, misfire: Any = "latest", grace_s: float = 60.0) -> Schedule:
+    return jobs.schedule("report", "points", cron="0 3 * * *", misfire=misfire, grace_s=grace_s)
+
+
+def to(clock: ManualClock, moment: str) -> None:
+    """Let time go by until then, in UTC."""
+    clock.advance(datetime.fromisoformat(f"{moment}Z").timestamp() - clock.now())
+
+
+def slots(jobs: Orchestrator) -> list[str]:
+    """Have a scheduler publish what is due, and return its slots."""
+    passes(jobs)
+    return [job.headers["slot"][:16] for job in ready(jobs)]
+
+
+@pytest.mark.parametrize("new", ["skip", "latest", "all"])
+@pytest.mark.parametrize(
+    ("old", "due"),
+    [("skip", []), ("latest", [DAY_2]), ("all", [DAY_1, DAY_2])],
+)
+def test_what_is_due_is_published_as_the_old_policy_says_and_no_new_slot_that_passed(
+    jobs: Orchestrator, clock: ManualClock, old: Any, new: Any, due: list[str]
+) -> None:
+    nightly(jobs, old)
+    to(clock, "2023-11-16T06:00:30")
+    jobs.schedule("report", "points", every=timedelta(minutes=1), misfire=new)
+    assert slots(jobs) == due
+    assert jobs.schedules.list()[0].next_slot == datetime(2023, 11, 16, 6, 1, tzinfo=UTC)
+
+    to(clock, "2023-11-16T06:01")
+    assert slots(jobs) == ["2023-11-16T06:01"]
+
+
+@pytest.mark.parametrize(("at", "due"), [("03:09", [DAY_1]), ("03:11", [])])
+def test_a_slot_that_is_skipped_when_it_is_late_is_so_after_another_definition(
+    jobs: Orchestrator, clock: ManualClock, at: str, due: list[str]
+) -> None:
+    nightly(jobs, "skip", grace_s=600)
+    to(clock, "2023-11-15T03:05")
+    jobs.schedule("report", "points", every=HOUR)
+    to(clock, f"2023-11-15T{at}")
+
+    assert slots(jobs) == due
+    assert jobs.schedules.list()[0].next_slot == datetime(2023, 11, 15, 4, tzinfo=UTC)
+
+
+def test_slots_that_both_definitions_have_missed_come_as_each_says(
+    jobs: Orchestrator, clock: ManualClock
+) -> None:
+    """Those of each from the moment on at which it was made."""
+    nightly(jobs, "latest")
+    to(clock, "2023-11-16T06:30")
+    jobs.schedule("report", "points", every=HOUR, misfire="all")
+    to(clock, "2023-11-16T09:30")
+
+    assert slots(jobs) == [DAY_2, *(f"2023-11-16T0{hour}:00" for hour in (7, 8, 9))]
+
+
+@pytest.mark.parametrize(("old", "due"), [("skip", []), ("latest", [DAY_2]), ("all", [DAY_1, DAY_2])])
+def test_a_definition_that_another_replaced_before_a_scheduler_came_has_no_slots(
+    jobs: Orchestrator, clock: ManualClock, old: Any, due: list[str]
+) -> None:
+    """What was due before it is still published."""
+    nightly(jobs, old)
+    to(clock, "2023-11-15T06:00")
+    jobs.schedule("report", "points", every=timedelta(minutes=1), misfire="all")
+    to(clock, "2023-11-16T06:30")
+    jobs.schedule("report", "points", every=HOUR, misfire="all")
+
+    assert slots(jobs) == due
+    assert jobs.schedules.list()[0].next_slot == datetime(2023, 11, 16, 7, tzinfo=UTC)
+
+
+def test_what_is_due_outlives_the_same_definition_and_another_payload(
+    jobs: Orchestrator, broker: ScheduledClient, clock: ManualClock
+) -> None:
+    nightly(jobs)
+    to(clock, "2023-11-15T06:30")
+    defined = jobs.schedule("report", "points", every=HOUR)
+    version = broker.coordination.get(["schedules/report"])["schedules/report"].version
+    to(clock, "2023-11-15T07:30")
+    assert jobs.schedule("report", "points", every=HOUR) == defined == jobs.schedules.list()[0]
+    assert broker.coordination.get(["schedules/report"])["schedules/report"].version == version
+
+    jobs.schedule("report", "points", {"x": 2}, every=HOUR, misfire="all")
+    assert slots(jobs) == [DAY_1, "2023-11-15T07:00"]
+
+
+@pytest.mark.parametrize(
+    ("misfire", "due"), [("skip", []), ("latest", []), ("all", [DAY_1, "2023-11-15T07:00"])]
+)
+def test_what_is_due_of_the_old_definition_passes_in_a_pause_as_other_slots(
+    jobs: Orchestrator, clock: ManualClock, misfire: Any, due: list[str]
+) -> None:
+    nightly(jobs)
+    to(clock, "2023-11-15T06:30")
+    jobs.schedule("report", "points", every=HOUR, misfire=misfire)
+    jobs.schedules.pause("report")
+    to(clock, "2023-11-15T07:30")
+    jobs.schedules.run("report")
+    assert [dict(job.headers) for job in ready(jobs)] == [{"schedule": "report"}]
+    jobs.schedules.resume("report")
+    assert slots(jobs) == due
+
+    to(clock, "2023-11-15T08:00")
+    assert slots(jobs) == ["2023-11-15T08:00"]
+
+
+def test_a_record_says_what_came_before_only_until_that_was_published(
+    jobs: Orchestrator, broker: ScheduledClient, clock: ManualClock
+) -> None:
+    """Older releases pass over the field, and what they write lacks it."""
+
+    def fields() -> dict[str, Any]:
+        record = broker.coordination.get(["schedules/report"])["schedules/report"]
+        found: dict[str, Any] = json.loads(record.value)
+        return found
+
+    nightly(jobs)
+    before = fields()
+    to(clock, "2023-11-15T06:30")
+    jobs.schedule("report", "points", every=HOUR)
+    assert fields().keys() == {"every_s", "earlier"} | before.keys() - {"cron", "timezone"}
+
+    passes(jobs)
+    assert "earlier" not in fields()
 
 
 def test_many_workers_define_it_at_once(jobs: Orchestrator, background: Any) -> None:
@@ -498,6 +631,27 @@ def test_a_scheduler_that_stood_still_for_an_hour_doubles_nothing(
     assert [job.id for job in ready(jobs)] == ["hourly.20231114T230000Z", "hourly.20231115T000000Z"]
 
 
+def test_of_two_schedulers_one_publishes_what_is_due_of_the_old_definition(
+    jobs: Orchestrator, broker: ScheduledClient, clock: ManualClock, background: Any
+) -> None:
+    """One stands still with the record before the other definition, another with the one after it."""
+    nightly(jobs, "all")
+    to(clock, "2023-11-16T06:30")
+    late = []
+    for define in (lambda: jobs.schedule("report", "points", every=HOUR / 60, misfire="all"), lambda: None):
+        waits = broker.waits = Wait()
+        late.append((waits, background(one_pass, jobs)))
+        assert waits.entered.wait(60)
+        define()
+    assert slots(jobs) == [DAY_1, DAY_2]
+
+    for waits, ended in late:
+        waits.leave.set()
+        ended.result(60)
+    assert slots(jobs) == []
+    assert jobs.schedules.list()[0].next_slot == datetime(2023, 11, 16, 6, 31, tzinfo=UTC)
+
+
 @pytest.mark.parametrize("change", ["pause", "remove"])
 def test_a_scheduler_that_stood_still_publishes_nothing_that_was_paused_or_removed(
     jobs: Orchestrator, broker: ScheduledClient, clock: ManualClock, background: Any, change: str
@@ -555,6 +709,48 @@ def test_a_slot_has_one_job_also_if_its_schedule_is_changed_meanwhile_in_another
         clock.advance(3600)
         passes(jobs)
         assert jobs.counts("points").ready == (1 if change == "remove" else 2)
+
+
+@pytest.mark.parametrize(("old", "due"), [("latest", [DAY_2]), ("all", [DAY_1, DAY_2])])
+@pytest.mark.parametrize("meanwhile", [False, True], ids=["before", "meanwhile"])
+def test_no_new_slot_that_passed_is_published_where_the_records_are_in_another_system(
+    clock: ManualClock, schema: JobSchema[Any, Any], old: Any, due: list[str], meanwhile: bool
+) -> None:
+    """Whether the other definition comes before the slot is published, or meanwhile."""
+    with Beside(clock=clock) as broker:
+        jobs = Orchestrator(broker)
+        jobs.register(schema)
+        nightly(jobs, old)
+        to(clock, "2023-11-16T06:00:30")
+
+        def redefine() -> None:
+            jobs.schedule("report", "points", every=timedelta(minutes=1), misfire="all")
+
+        if meanwhile:
+            broker.during = redefine
+        else:
+            redefine()
+        assert slots(jobs) == due
+        assert jobs.schedules.list()[0].next_slot == datetime(2023, 11, 16, 6, 1, tzinfo=UTC)
+
+
+def test_a_slot_that_was_published_before_its_schedule_has_other_slots_has_one_job(
+    clock: ManualClock, schema: JobSchema[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the other definition began a second before the slot, and has the same one."""
+    with Beside(clock=clock) as broker:
+        jobs = Orchestrator(broker)
+        jobs.register(schema)
+        jobs.schedule("report", "points", every=HOUR)
+        to(clock, "2023-11-15T00:00")
+
+        def redefine() -> None:
+            with monkeypatch.context() as patched:
+                patched.setattr(LocalCoordinationStore, "now", lambda _: clock.now() - 1)
+                jobs.schedule("report", "points", every=HOUR / 2)
+
+        broker.during = redefine
+        assert slots(jobs) == ["2023-11-15T00:00"]
 
 
 def test_a_slot_that_is_published_during_another_definition_is_not_published_again(
