@@ -26,7 +26,8 @@ class Unique:
             that a worker has taken runs, and the new one waits beside it. Not together with ``period_s``.
             None, the default, replaces only if ``debounce_s`` is given.
         debounce_s: Replace, and delay each job by so many seconds, more than 0: it runs once no other was
-            published for so long. A delay that the publish sets counts instead.
+            published for so long. The ``delay_s`` of a publish counts instead, also 0, and so does the
+            ``not_before`` of a job.
 
     Raises:
         InvalidSchema: ``by`` is neither a name nor a tuple of names, or names one twice; the options exclude

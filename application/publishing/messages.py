@@ -68,6 +68,8 @@ def to_message(
         job = replace(job, not_before=utcnow() + timedelta(seconds=delay) if delay else None)
     elif job.not_before is not None:
         delay = check_seconds("not_before", max(0.0, (job.not_before - utcnow()).total_seconds()), InvalidJob)
+    elif schema.unique is not None:  # here, as a message doesn't tell a delay of 0 from none
+        delay = schema.unique.debounce_s or 0.0
     return Message(job.id, encode(job, schema, max_bytes=max_body_bytes), job.priority, delay)
 
 

@@ -89,7 +89,6 @@ class _Publisher:
     def __init__(self, backend: OrchestratorBackend, registration: Registration) -> None:
         self._backend = backend
         self._queue = registration.queue.name
-        self._debounce_s = unique.debounce_s if (unique := registration.schema.unique) else None
         self.records = UniqueRecords(backend, self._queue, registration.schema)
 
     def publish(self, message: Message, found: dict[str, Record]) -> PublishOutcome:
@@ -99,8 +98,6 @@ class _Publisher:
             message: The job.
             found: The records as they were found, of which this one's may have changed since.
         """
-        if self._debounce_s is not None and not message.delay_s:
-            message = message._replace(delay_s=self._debounce_s)
         key = self.records.key_of(message.body)
         record = found.get(key)
         give_up_s, pause_s = monotonic() + 2 * CLAIM_S, _LOOK_S

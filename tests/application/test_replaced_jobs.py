@@ -5,6 +5,7 @@ import pickle
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -305,6 +306,57 @@ def test_a_debounced_job_runs_once_no_other_came_for_a_while(clock: ManualClock)
             indexer.consume(10, block=False)
         assert indexer.ran == ["4", "now"]
         assert kept(jobs) == []
+
+
+PUBLISHES: dict[str, Callable[[Orchestrator, Any, float | None], object]] = {
+    "publish": lambda jobs, job, delay_s: jobs.publish(QUEUE, job, delay_s=delay_s),
+    "publish_batch": lambda jobs, job, delay_s: jobs.publish_batch(QUEUE, [job], delay_s=delay_s),
+    "queue": lambda jobs, job, delay_s: jobs.queue(DEBOUNCED).publish(job, delay_s=delay_s),
+    "queue's batch": lambda jobs, job, delay_s: jobs.queue(DEBOUNCED).publish_batch([job], delay_s=delay_s),
+    "async publish": lambda jobs, job, delay_s: in_a_loop(
+        jobs, lambda calls: calls.publish(QUEUE, job, delay_s=delay_s)
+    ),
+    "async publish_batch": lambda jobs, job, delay_s: in_a_loop(
+        jobs, lambda calls: calls.publish_batch(QUEUE, [job], delay_s=delay_s)
+    ),
+    "async queue": lambda jobs, job, delay_s: in_a_loop(
+        jobs, lambda calls: publish_to_queue(calls, job, delay_s=delay_s)
+    ),
+}
+
+
+async def publish_to_queue(calls: AsyncOrchestrator, job: Any, **options: Any) -> None:
+    queue = await calls.queue(DEBOUNCED)
+    await queue.publish(job, **options)
+
+
+def in_a_loop(jobs: Orchestrator, call: Callable[[AsyncOrchestrator], Any]) -> object:
+    async def publish() -> object:
+        async with AsyncOrchestrator(jobs) as calls:
+            return await call(calls)
+
+    return asyncio.run(publish())
+
+
+@pytest.mark.parametrize("publish_by", PUBLISHES.values(), ids=list(PUBLISHES))
+def test_a_delay_that_is_given_counts_instead_of_the_debounce_also_if_it_is_0(
+    clock: ManualClock, publish_by: Callable[[Orchestrator, Any, float | None], object]
+) -> None:
+    with LocalClient(clock=clock) as client:
+        jobs = Orchestrator(client)
+        jobs.register(DEBOUNCED)
+        due = replace(jobs.job(QUEUE, {"path": "due"}), not_before=datetime.now(UTC))
+        publish_by(jobs, {"path": "none"}, None)
+        assert (jobs.counts(QUEUE).ready, jobs.counts(QUEUE).delayed) == (0, 1)
+        publish_by(jobs, {"path": "at once"}, 0)
+        assert (jobs.counts(QUEUE).ready, jobs.counts(QUEUE).delayed) == (1, 1)
+        publish_by(jobs, due, None)
+        assert (jobs.counts(QUEUE).ready, jobs.counts(QUEUE).delayed) == (2, 1)
+        publish_by(jobs, {"path": "soon"}, 1.0)
+        clock.advance(1.1)
+        assert (jobs.counts(QUEUE).ready, jobs.counts(QUEUE).delayed) == (3, 1)
+        clock.advance(4.0)
+        assert jobs.counts(QUEUE).ready == 4
 
 
 # -- many at once, and outages --------------------------------------------------------------------
