@@ -41,9 +41,9 @@ class RetryPolicy:
         """Whether a job of which so many deliveries were lost runs while its consumer runs no other.
 
         After one, most jobs are innocent: somebody killed the worker, or another job did. After two, the job
-        may have killed both. Nor is a job's last chance shared with others.
+        may have killed both. If ``max_deliveries`` is 3 or less, one is enough, so that those left aren't shared.
         """
-        return crashes >= min(2, max(1, self.max_deliveries - 1))
+        return crashes >= min(2, max(1, self.max_deliveries - 2))
 
     def longest_delay_s(self, attempt: int) -> float:
         """Return the longest delay, in seconds, after ``attempt`` (from 1) has failed."""

@@ -64,3 +64,11 @@ def test_a_setting_out_of_range_is_refused(setting: str, value: Any, rule: str) 
     """The message names the setting, the value and the range."""
     with pytest.raises(InvalidInput, match=rf"{setting} {value!r}: must be {rule}"):
         RetryPolicy(**{setting: value})
+
+
+@pytest.mark.parametrize(("budget", "from_crash"), [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (100, 2)])
+def test_a_job_that_may_kill_its_workers_runs_alone(budget: int, from_crash: int) -> None:
+    """From the second crash on, and earlier if few are left (RTY-3)."""
+    policy = RetryPolicy(max_deliveries=budget)
+
+    assert [policy.runs_alone(crashes) for crashes in range(4)] == [n >= from_crash for n in range(4)]
