@@ -41,7 +41,7 @@ class RetryPolicy:
         """Whether a job of which so many deliveries were lost runs while its consumer runs no other.
 
         After one, most jobs are innocent: somebody killed the worker, or another job did. After two, the job
-        may have killed both. If ``max_deliveries`` is 3 or less, one is enough, so that those left aren't shared.
+        may have killed both. If ``max_deliveries`` is 3 or less, one is enough: few deliveries are left.
         """
         return crashes >= min(2, max(1, self.max_deliveries - 2))
 

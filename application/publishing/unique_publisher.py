@@ -110,6 +110,8 @@ class _Publisher:
             guard = self.records.guard(key, message, record)
             outcome = publish_guarded(self._backend, self._queue, message, guard, may_be_freed=True)
             if outcome is not None:
+                if outcome.status is PublishStatus.DUPLICATE:  # of a job with this id, maybe of other fields
+                    self.records.take_back(guard, record)
                 is_new = outcome.status is PublishStatus.ACCEPTED
                 return outcome._replace(replaced=replaced_by(guard)) if is_new else outcome
             before, record = record, self.records.get([key]).get(key)

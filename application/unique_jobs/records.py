@@ -136,6 +136,26 @@ class UniqueRecords:
         kept_s = max(self._kept_s(message.delay_s), self._period_s or 0.0)
         return Guard(key, ABSENT if record is None else record.version, written.encode(), kept_s)
 
+    def take_back(self, guard: Guard, before: Record | None) -> None:
+        """Undo what a guard wrote whose job is a duplicate by its id, unless it was changed since.
+
+        The job that is in the queue may have another key. If the store is away, what was written is left: it
+        gives way once that job has ended and no period runs.
+
+        Args:
+            guard: The guard.
+            before: The record that it wrote over.
+        """
+        with suppress(JobsError):  # raised, it would say that the job isn't known to be a duplicate
+            written = self._store.get([guard.key]).get(guard.key)
+            if written is None or written.value != guard.value:
+                return
+            if before is None or not self._replaces:  # that one kept nobody out
+                self._store.delete(guard.key, expected=written.version)
+                return
+            kept_s = self._kept_s(UniqueRecord.decode(before.value).delay_s)
+            self._store.put(guard.key, before.value, expected=written.version, ttl_s=kept_s)
+
     def _kept_s(self, delay_s: float) -> float:
         return delay_s + (_KEPT_BESIDE_S if self._is_beside else _KEPT_S)
 

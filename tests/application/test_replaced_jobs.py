@@ -29,7 +29,7 @@ from mindtrace.jobs import (
 from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.adapters.local.coordination import LocalCoordinationStore
 from mindtrace.jobs.domain.errors import BackendUnavailable, JobReplaced, UnsupportedCapability
-from mindtrace.jobs.ports import CoordinationStore, Settled
+from mindtrace.jobs.ports import CoordinationStore, Message, PublishOutcome, Settled
 
 QUEUE = "documents"
 LONG_S = 60.0
@@ -59,6 +59,11 @@ class Beside(LocalClient):
     @property
     def capabilities(self) -> Capabilities:
         return replace(super().capabilities, guarded_publish=False, results=False, dedupe=False)
+
+    def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
+        """Answer as one that knows no duplicates; but a job is there once."""
+        outcomes = super().publish(queue, messages)
+        return [outcome._replace(status=PublishStatus.ACCEPTED) for outcome in outcomes]
 
     def status(self, queue: str, job_id: str) -> JobStatus:
         raise UnsupportedCapability("no status here")
@@ -283,6 +288,52 @@ def test_a_duplicate_of_a_dead_letter_replaces_nothing(local: Orchestrator) -> N
     with Indexer(local) as indexer:
         indexer.consume_until_empty()
     assert indexer.ran == ["2"]
+
+
+def test_a_duplicate_by_its_id_is_not_replaced_by_a_job_with_its_fields(local: Orchestrator) -> None:
+    given = [("x", "a"), ("x", "b"), ("y", "b")]
+    batch = [local.job(QUEUE, {"path": path, "text": id_ + path}, id=id_) for id_, path in given]
+    outcomes = [local.publish_batch(QUEUE, [job])[0] for job in batch]
+    assert [outcome.status.value for outcome in outcomes] == ["accepted", "duplicate", "accepted"]
+    assert [outcome.replaced for outcome in outcomes] == [None, None, None]
+    with Indexer(local) as indexer:
+        indexer.consume_until_empty()
+    assert indexer.ran == ["xa", "yb"]
+    assert kept(local) == []
+
+
+@pytest.mark.parametrize("texts", ["1", "12"])
+def test_a_duplicate_whose_id_is_published_just_before_leaves_the_job_that_waits(
+    local: Orchestrator, texts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A publisher of its id comes between the look and the publish."""
+    *_, last = publish(local, *texts)
+    guarded = LocalClient.publish_guarded
+
+    def late(client: LocalClient, *arguments: Any) -> PublishOutcome | None:
+        patch.undo()
+        local.publish(QUEUE, local.job(QUEUE, {"path": "b", "text": "x"}, id="x"))
+        return guarded(client, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalClient, "publish_guarded", late)
+        (outcome,) = local.publish_batch(QUEUE, [local.job(QUEUE, {"path": "a"}, id="x")])
+    assert (outcome.status, outcome.replaced) == (PublishStatus.DUPLICATE, None)
+    (outcome,) = local.publish_batch(QUEUE, [{"path": "a", "text": "newest"}])
+    assert outcome.replaced == last
+    with Indexer(local) as indexer:
+        indexer.consume_until_empty()
+    assert indexer.ran == ["x", "newest"]
+    assert kept(local) == []
+
+
+def test_a_job_that_is_published_again_keeps_what_it_replaced_from_running(local: Orchestrator) -> None:
+    publish(local, "old")
+    mine = local.job(QUEUE, {"path": "a", "text": "mine"}, id="mine")
+    assert [local.publish_batch(QUEUE, [mine])[0].status.value for _ in "12"] == ["accepted", "duplicate"]
+    with Indexer(local) as indexer:
+        indexer.consume_until_empty()
+    assert indexer.ran == ["mine"]
 
 
 # -- debounced ------------------------------------------------------------------------------------

@@ -94,6 +94,10 @@ def consumer_of(jobs: Orchestrator, handler: Handler = lambda job: Sum(size=job.
     return consumer
 
 
+def publish_as(jobs: Orchestrator, id_: str, path: str) -> list[PublishOutcome]:
+    return jobs.publish_batch(QUEUE, [jobs.job(QUEUE, {"path": path}, id=id_)])
+
+
 def records(jobs: Orchestrator) -> list[str]:
     return list(jobs.backend.coordination.scan("unique/"))
 
@@ -193,6 +197,24 @@ def test_delays_priorities_and_ids_of_ones_own_work(jobs: Orchestrator, clock: M
     assert ran == [5]
     assert jobs.publish(QUEUE, job) == "mine"
     assert jobs.counts(QUEUE).ready == 1
+
+
+@pytest.mark.parametrize("schema", [BY_PATH, FOR_AN_HOUR], ids=["while live", "for a period"])
+def test_a_duplicate_by_its_id_keeps_no_job_with_its_fields_out(jobs: Orchestrator, schema: Any) -> None:
+    jobs.register(schema)
+    given = [("x", "a"), ("x", "b"), ("y", "b"), ("z", "b")]
+    outcomes = [outcome for id_, path in given for outcome in publish_as(jobs, id_, path)]
+    accepted, duplicate = PublishStatus.ACCEPTED, PublishStatus.DUPLICATE
+    assert [(outcome.status, outcome.standing) for outcome in outcomes] == [
+        (accepted, None),
+        (duplicate, None),
+        (accepted, None),
+        (duplicate, "y"),
+    ]
+    ran: list[tuple[str, str]] = []
+    with consumer_of(jobs, lambda job: ran.append((job.id, job.payload.path))) as consumer:
+        consumer.consume_until_empty()
+    assert ran == [("x", "a"), ("y", "b")]
 
 
 def test_the_same_input_in_another_queue_is_another_job(jobs: Orchestrator) -> None:
@@ -324,6 +346,63 @@ def test_the_end_of_one_job_does_not_free_the_key_of_another(local: Orchestrator
 
 
 # -- many publishers ------------------------------------------------------------------------------
+
+
+def test_a_duplicate_by_its_id_within_a_batch_keeps_the_next_one_not_out(local: Orchestrator) -> None:
+    given = [("x", "a"), ("x", "b"), ("y", "b")]
+    batch = [local.job(QUEUE, {"path": path}, id=id_) for id_, path in given]
+    outcomes = local.publish_batch(QUEUE, batch)
+    assert [outcome.status.value for outcome in outcomes] == ["accepted", "duplicate", "accepted"]
+
+
+def test_a_duplicate_of_a_dead_letter_starts_no_period(local: Orchestrator) -> None:
+    local.register(FOR_AN_HOUR)
+    publish_as(local, "x", "a")
+    with consumer_of(local, reject) as consumer:
+        consumer.consume(1)
+    (outcome,) = publish_as(local, "x", "b")
+    assert outcome.status is PublishStatus.DUPLICATE
+    (outcome,) = publish_as(local, "y", "b")
+    assert outcome.status is PublishStatus.ACCEPTED
+
+
+def test_a_key_that_was_changed_since_is_not_taken_back(
+    local: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another publisher has taken it over, as the job that it named had ended."""
+    publish_as(local, "x", "a")
+    publish, raced = LocalClient.publish_guarded, list[str]()
+
+    def race(client: LocalClient, *arguments: Any) -> PublishOutcome | None:
+        outcome = publish(client, *arguments)
+        patch.undo()
+        with consumer_of(local) as consumer:
+            consumer.consume(1)
+        raced.append(local.publish(QUEUE, {"path": "b"}))
+        return outcome
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalClient, "publish_guarded", race)
+        (outcome,) = publish_as(local, "x", "b")
+    assert outcome.status is PublishStatus.DUPLICATE
+    assert [local.publish(QUEUE, {"path": "b"})] == raced
+
+
+def test_a_key_that_was_not_taken_back_gives_way_once_the_job_of_that_id_has_ended(
+    local: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> bool:
+        raise BackendUnavailable("the store is away")
+
+    publish_as(local, "x", "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalCoordinationStore, "delete", away)
+        (outcome,) = publish_as(local, "x", "b")
+    assert (outcome.status, outcome.standing) == (PublishStatus.DUPLICATE, None)
+    assert local.publish(QUEUE, {"path": "b"}) == "x"
+    with consumer_of(local) as consumer:
+        consumer.consume(1)
+    assert local.publish(QUEUE, {"path": "b"}) != "x"
 
 
 def test_of_many_publishers_at_once_one_succeeds_and_all_get_its_id(
