@@ -69,9 +69,8 @@ def _ended_meanwhile(
     if status in (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED):
         found = backend.result(queue, job_id)
     if found is None:
-        raise ResultNotReady(
-            f"job {job_id}: no result within {timeout_s:g} s: it is {status}; to wait for it, pass timeout_s"
-        )
+        advice = "to wait longer, raise timeout_s" if timeout_s else "to wait for it, pass timeout_s"
+        raise ResultNotReady(f"job {job_id}: no result within {timeout_s:g} s: it is {status}; {advice}")
     return found
 
 

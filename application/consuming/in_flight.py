@@ -72,7 +72,7 @@ class InFlight(JobStates):
             if not self._queued:
                 return None
             delivery = self._queued[0]
-            if self.runs_alone(delivery):
+            if delivery.crashes and self.runs_alone(delivery):
                 if self._running:
                     return None
                 self._suspects -= 1

@@ -56,7 +56,7 @@ class JobStates:
                 self._extended_s = monotonic()
             for delivery in deliveries:
                 self._jobs[delivery.receipt] = delivery
-                if self.runs_alone(delivery):
+                if delivery.crashes and self.runs_alone(delivery):
                     self._suspects += 1
             self._queued.extend(deliveries)
             if self._is_held:
@@ -110,9 +110,10 @@ class JobStates:
     def has_startable(self) -> bool:
         """Whether the next queued job may run beside others."""
         try:
-            return not self.runs_alone(self._queued[0])
+            delivery = self._queued[0]
         except IndexError:  # none is queued
             return False
+        return not (delivery.crashes and self.runs_alone(delivery))
 
     @property
     def has_suspect(self) -> bool:
@@ -121,7 +122,7 @@ class JobStates:
 
     def runs_alone(self, delivery: Delivery) -> bool:
         """Whether a job must run alone, as it may have killed the consumers that had it (RTY-3)."""
-        return delivery.crashes > 0 and self._policy.runs_alone(delivery.crashes)
+        return self._policy.runs_alone(delivery.crashes)
 
     @property
     def unsettled(self) -> int:

@@ -54,7 +54,7 @@ class SequentialLoop(ConsumeLoop):
             delivery = in_flight.start_next()
             if delivery is None:
                 break
-            is_suspect = in_flight.runs_alone(delivery)
+            is_suspect = delivery.crashes > 0 and in_flight.runs_alone(delivery)
             if is_suspect and not self._isolate(delivery):
                 break
             executed += 1
