@@ -17,6 +17,8 @@ from .transport.publishing import Outgoing, PublishConnection, SendState
 _CHUNK_JOBS = 2000
 """The most messages that are sent before their confirms are waited for."""
 _CHUNK_BYTES = 8 * 1024 * 1024
+_ROUNDS_OF_REFUSED = 3
+"""How often delayed messages are sent again that were refused: a full delay level refuses each time."""
 _STATUS = {SendState.CONFIRMED: PublishStatus.ACCEPTED, SendState.UNKNOWN: PublishStatus.UNKNOWN}
 """Of a message in another state it is known that it isn't in its queue."""
 _ERRORS = {
@@ -71,7 +73,8 @@ class Publisher:
         """Publish messages to parts of one queue, in order, and set the state and error of each.
 
         What never left is tried again until ``retry_timeout_s`` is up; what may have arrived isn't. A delay
-        level that doesn't exist returns its messages: it is made, and they are sent again.
+        level that doesn't exist returns its messages: it is made, and they are sent again. One that is being
+        deleted refuses them, as a full one does: they are sent again a few times.
 
         Raises:
             BackendUnavailable: the server couldn't be reached, nothing was sent.
@@ -83,14 +86,16 @@ class Publisher:
             _delay(names, message)
         self._send(names, messages)
         give_up = monotonic() + self._broker.retry_timeout_s
-        while returned := [message for message in delayed if message.state is SendState.UNROUTABLE]:
-            for message in returned:
+        rounds = 0
+        while again := [message for message in delayed if _is_to_send_again(message, rounds)]:
+            rounds += 1
+            for message in again:
                 message.state, message.error = SendState.UNSENT, None
             try:
-                self._make_levels_for(names, returned)
-                self._send(names, returned)
+                self._make_levels_for(names, again)
+                self._send(names, again)
             except (BackendError, Closed) as error:
-                for message in returned:
+                for message in again:
                     message.state, message.error = SendState.UNSENT, error
             if monotonic() >= give_up:  # another client purges the queue again and again
                 break
@@ -159,6 +164,13 @@ def _delay(names: Names, message: Outgoing) -> None:
     properties = message.properties
     message.properties = properties._replace(headers=(properties.headers or {}) | hops)
     message.queue = levels_of(names, properties.priority).level(level)
+
+
+def _is_to_send_again(message: Outgoing, rounds: int) -> bool:
+    """Return whether a delayed message isn't in its level, and may be once that is made."""
+    if message.state is SendState.REFUSED:
+        return rounds < _ROUNDS_OF_REFUSED
+    return message.state is SendState.UNROUTABLE
 
 
 def _body_bytes(message: Message) -> int:
