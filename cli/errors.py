@@ -23,7 +23,7 @@ class Exit(IntEnum):
     NO = 1
     """The command ran, but a job is dead or was cancelled, a check failed, or not every job was published."""
     USAGE = 2
-    """The command line, the URL, a module, a setting or the JSON is wrong; nothing was done."""
+    """The command line, the URL, a module, a consumer, a setting or the JSON is wrong; nothing was done."""
     BROKER = 3
     """The broker can't be reached, or refuses the request."""
     NOT_FOUND = 4
@@ -31,13 +31,17 @@ class Exit(IntEnum):
     NOT_INSTALLED = 5
     """An extra is missing; the message names it."""
     BUG = 70
-    """A bug in this project; a traceback is printed."""
+    """A bug in this project, or in a consumer's ``connect``; a traceback is printed."""
     AT_ONCE = 130
     """Stopped at once, by a second signal. Running jobs were released."""
 
 
 class BadUsage(JobsError):
     """The command line is wrong; the message says how to correct it."""
+
+
+class ConsumerFailed(BadUsage):
+    """The code that makes a consumer raised an error, which is the cause of this one."""
 
 
 class NotInstalled(JobsError):

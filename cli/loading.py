@@ -8,10 +8,12 @@ from typing import Any
 
 from ..application.batch_consumer import BatchConsumer
 from ..application.consumer import Consumer
+from ..application.handler_errors import describe
 from ..application.job_handler import FunctionHandler
 from ..application.worker.worker import MakeConsumer
 from ..domain import JobSchema
-from .errors import BadUsage
+from ..domain.errors import JobsError
+from .errors import BadUsage, ConsumerFailed
 
 
 def load(target: str, what: str) -> Any:
@@ -71,13 +73,22 @@ def load_maker(target: str) -> MakeConsumer:
     def make() -> Consumer:
         try:
             consumer = found()
-        except TypeError as error:
-            raise BadUsage(f"{target}() fails: {error}; {_remedy_of_call(found)}") from error
+        except JobsError:
+            raise
+        except (Exception, SystemExit) as error:  # whatever its constructor does
+            if isinstance(error, TypeError) and _refuses_call(error):
+                raise BadUsage(f"{target}() fails: {error}; {_remedy_of_call(found)}") from error
+            raise ConsumerFailed(f"{target}() fails{_place(error)}: {describe(error)}") from error
         if not isinstance(consumer, Consumer):
             raise BadUsage(f"{target} made a {type(consumer).__name__}, which is no Consumer")
         return consumer
 
     return make
+
+
+def _refuses_call(error: TypeError) -> bool:
+    """Whether Python refused the arguments, and nothing that was called raised the error itself."""
+    return error.__traceback__ is not None and error.__traceback__.tb_next is None
 
 
 def _remedy_of_call(maker: object) -> str:
@@ -118,9 +129,12 @@ def _listed(target: str) -> str:
 
 
 def _failed(module: str, error: BaseException) -> str:
-    """Say where in the user's code an import failed: the last frame that isn't the import machinery's."""
+    return f"module {module!r} can't be imported{_place(error)}: {describe(error)}"
+
+
+def _place(error: BaseException) -> str:
+    """Say where the user's code failed: the last frame that isn't the import machinery's."""
     frames = [
         frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename
     ]
-    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if len(frames) > 1 else ""
-    return f"module {module!r} can't be imported{where}: {type(error).__name__}: {error}"
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if len(frames) > 1 else ""

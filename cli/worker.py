@@ -18,7 +18,7 @@ from .logs import WORKER, configure
 from .settings import Settings, masked
 from .worker_process import PROCESS_NUMBER, Plan, WorkerProcess
 
-_HOPELESS = frozenset({Exit.USAGE, Exit.BROKER, Exit.NOT_FOUND, Exit.NOT_INSTALLED})
+_HOPELESS = frozenset({Exit.USAGE, Exit.BROKER, Exit.NOT_FOUND, Exit.NOT_INSTALLED, Exit.BUG})
 """Exit codes of a process whose command can't work: it isn't restarted, and its message is enough."""
 
 

@@ -26,7 +26,7 @@ from ..application.worker.worker import Ending, Worker, WorkerSettings
 from ..domain.errors import JobsError
 from ..ports import Observer
 from .app import check_shared
-from .errors import Exit, exit_code
+from .errors import ConsumerFailed, Exit, exit_code
 from .loading import load_maker
 from .logs import WORKER, configure
 from .output import fail
@@ -158,8 +158,10 @@ def _try_to_work(plan: Plan, signal_queue: SignalQueue) -> tuple[int, bool]:
     try:
         ending = _work(plan, signal_queue)
     except JobsError as error:
+        if isinstance(error, ConsumerFailed):
+            WORKER.error("a consumer can't be made", exc_info=error.__cause__)
         return fail(str(error), exit_code(error)), False
-    except BaseException:  # a constructor that calls sys.exit(0) has failed, too
+    except BaseException:  # sys.exit(0) in a consumer's connect is a failure, too
         _tell_failure()
         return Exit.BUG, False
     return _EXIT_CODES[ending], ending in (Ending.FINISHED, Ending.STOPPED)
@@ -194,10 +196,8 @@ def _work(plan: Plan, signal_queue: SignalQueue) -> Ending:
         with _scheduler(plan, orchestrator):
             try:
                 return worker.run()
-            except JobsError:
-                raise
             except BaseException:
-                if worker.has_begun:  # else closing the orchestrator would release the job that is to blame
+                if worker.failed_by_job:  # closing the orchestrator would release the job that is to blame
                     _tell_failure()
                     _end(Exit.BUG)
                 raise

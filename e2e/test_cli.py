@@ -512,6 +512,34 @@ def test_a_module_that_exits_when_it_is_imported_is_a_mistake(bare_shell: Shell)
     assert "module 'exits' can't be imported" in worker.text
 
 
+FAILING = """
+from breaking import Breaker
+
+class Unmade(Breaker):
+    def __init__(self):
+        super().__init__()
+        raise RuntimeError("no GPU is free")
+
+class Unconnected(Breaker):
+    def connect(self, orchestrator, **settings):
+        raise RuntimeError("no GPU is free")
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("Unmade", 2), ("Unconnected", 70)])
+def test_a_consumer_that_fails_before_it_begins_ends_the_worker(
+    breaking: Shell, name: str, code: int
+) -> None:
+    """With its traceback, once: another process would only fail again."""
+    breaking.folder.joinpath("failing.py").write_text(FAILING, "utf-8")
+    worker = breaking.start("worker", f"failing:{name}", "-p", "2")
+
+    assert worker.ends() == code
+    assert worker.text.count("Traceback (most recent call last)") == 1
+    assert "RuntimeError: no GPU is free" in worker.text
+    assert "another starts" not in worker.text
+
+
 def test_a_handler_closes_and_reads_no_pipe_of_the_workers(breaking: Shell) -> None:
     """Standard input is empty for it, and the end of the supervisor is noticed all the same."""
     publish_code(breaking, "Path('read').write_text(repr(sys.stdin.read())); os.close(0)")

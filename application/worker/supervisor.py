@@ -185,8 +185,8 @@ class Supervisor:
             process = slot.process
             if process is None:
                 continue
-            self._proven = self._proven or process.ready
             code = process.poll()
+            self._proven = self._proven or process.ready  # afterwards: it may have begun just before it ended
             if code is None:
                 continue
             slot.process = None

@@ -101,13 +101,15 @@ class Worker:
         self._died = False
         """Whether a consumer ended that nobody had asked to."""
         self._deadline_s: float | None = None
+        self.failed_by_job = False
+        """Whether a job may have caused what :meth:`run` raised."""
 
     def run(self) -> Ending:
         """Work until each consumer has ended, or a signal has stopped them.
 
         Raises:
             JobsError: a consumer can't be made or connected, or its queue was deleted.
-            BaseException: a fault. If a job may have caused it, as :attr:`has_begun` says, nothing is
+            BaseException: a fault. If a job may have caused it, as :attr:`failed_by_job` says, nothing is
                 released: end the process at once, and its jobs are charged with a crash (RTY-3).
         """
         try:
@@ -115,16 +117,12 @@ class Worker:
             self._start()
             ending = self._ending(self._attend())
         except BaseException as error:
-            if isinstance(error, JobsError) or not self.has_begun:
+            self.failed_by_job = bool(self._threads) and not isinstance(error, JobsError)
+            if not self.failed_by_job:
                 self._close()
             raise
         self._close()
         return ending
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether jobs may run."""
-        return bool(self._threads)
 
     def _ending(self, attended: Ending) -> Ending:
         if self._failures:

@@ -201,6 +201,45 @@ def test_a_consumer_that_fails_stops_the_others(make_worker: MakeWorker, orchest
         make_worker(work, consumers=2).run()
 
 
+def test_a_fault_once_jobs_run_may_be_that_of_a_job(
+    make_worker: MakeWorker, orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which then isn't released: the end of the process charges it with a crash (RTY-3)."""
+    orchestrator.publish("points", {"x": 1})
+    runs, end = threading.Event(), threading.Event()
+
+    def work(job: Job[Any]) -> None:
+        runs.set()
+        end.wait()
+
+    def fail(self: SignalQueue, wait_s: float) -> None:
+        runs.wait()
+        raise OSError("a job closed the descriptor")
+
+    monkeypatch.setattr(SignalQueue, "wait", fail)
+    worker = make_worker(work)
+    with pytest.raises(OSError, match="a job closed the descriptor"):
+        worker.run()
+
+    assert worker.failed_by_job
+    assert orchestrator.counts("points").in_flight == 1
+    end.set()
+    worker._consumers[0].stop()
+    worker._threads[0].join()
+
+
+def test_a_consumer_that_cannot_be_made_is_the_fault_of_no_job(
+    orchestrator: Orchestrator, signal_queue: SignalQueue
+) -> None:
+    def make() -> Consumer:
+        raise RuntimeError("no GPU is free")
+
+    worker = Worker(orchestrator, [make], WorkerSettings(), signal_queue, LOGGER)
+    with pytest.raises(RuntimeError, match="no GPU is free"):
+        worker.run()
+    assert not worker.failed_by_job
+
+
 def test_what_cannot_be_connected_raises(make_worker: MakeWorker) -> None:
     with pytest.raises(SchemaNotRegistered, match="or give its class a schema"):
         make_worker(lambda job: None, name="nobody").run()

@@ -51,6 +51,18 @@ class Choosy(Inspector):
         super().__init__()
 
 
+class Failing(Inspector):
+    def __init__(self):
+        super().__init__()
+        raise RuntimeError("no GPU is free")
+
+
+class Slipping(Inspector):
+    def __init__(self):
+        super().__init__()
+        len(7)
+
+
 def make_inspector():
     return Inspector()
 

@@ -110,6 +110,8 @@ LOADING: dict[str, tuple[str, str]] = {
     "a number": ("tasks:number", "tasks:number is a int: name a Consumer class"),
     "no schema": ("tasks:Nameless", "Nameless: pass the name of its queue, or set schema"),
     "arguments": ("tasks:Choosy", "a worker calls it without arguments"),
+    "a constructor that fails": ("tasks:Failing", "): RuntimeError: no GPU is free"),
+    "a constructor with a slip": ("tasks:Slipping", "): TypeError: object of type 'int' has no len()"),
     "a function that runs jobs": (
         "tasks:handle",
         "argument: 'job'; to run jobs by it, write @job_handler(schema) above it",
