@@ -4,6 +4,7 @@ import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
@@ -119,6 +120,16 @@ def masked(url: str) -> str:
         return f"{scheme}://***"
     namespace = _NAMESPACE.search("".join(query))
     return f"{scheme}://{'***@' if at and who else ''}{where}{f'?{namespace[0]}' if namespace else ''}"
+
+
+def masked_with_stores(url: str) -> str:
+    """Return ``url`` as :func:`masked` does, and after it the stores that its query names, likewise."""
+    shown = masked(url)
+    if shown.endswith("://***"):  # it can be read in two ways, so what looks like a store may be a password
+        return shown
+    words = (word.partition("=") for word in url.partition("?")[2].split("&"))
+    stores = {word: masked(unquote(value)) for word, _, value in words if word in ("store", "results")}
+    return shown + "".join(f", {word}: {store}" for word, store in sorted(stores.items(), reverse=True))
 
 
 def add_to_path(folder: Path) -> None:

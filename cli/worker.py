@@ -15,7 +15,7 @@ from ..application.worker.supervisor import SIGNALS, Supervisor
 from .app import backend_option, settings_of
 from .errors import BadUsage, Exit
 from .logs import WORKER, configure
-from .settings import Settings, masked
+from .settings import Settings, masked_with_stores
 from .worker_process import PROCESS_NUMBER, Plan, WorkerProcess
 
 _HOPELESS = frozenset({Exit.USAGE, Exit.BROKER, Exit.NOT_FOUND, Exit.NOT_INSTALLED, Exit.BUG})
@@ -128,7 +128,7 @@ def _supervise(
     WORKER.info(
         "%s on %s; processes: %d",
         ", ".join(settings.consumers),
-        masked(settings.backend.get_secret_value()),
+        masked_with_stores(settings.backend.get_secret_value()),
         settings.processes,
     )
     supervisor = Supervisor(

@@ -151,13 +151,19 @@ class Worker:
 
     def _start(self) -> None:
         for consumer in self._consumers:
-            queue, at_once = consumer.queue_name, self._settings.concurrency or consumer.concurrency
-            self._logger.info("working on %s, %d at a time", queue, at_once)
+            queue = consumer.queue_name
+            self._logger.info("working on %s, %s", queue, self._at_once(consumer))
             self._threads.append(
                 threading.Thread(target=self._consume, args=(consumer,), name=queue, daemon=True)
             )
         for thread in self._threads:
             thread.start()
+
+    def _at_once(self, consumer: Consumer) -> str:
+        """Say how many jobs run at once."""
+        if isinstance(consumer, BatchConsumer):
+            return f"in batches of {self._settings.batch_size or consumer.batch_size} at most"
+        return f"{self._settings.concurrency or consumer.concurrency} at a time"
 
     def _consume(self, consumer: Consumer) -> None:
         try:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mindtrace.jobs import Consumer, Job, JobSchema, Orchestrator, QueueKind
+from mindtrace.jobs import BatchConsumer, Consumer, Job, JobSchema, Orchestrator, QueueKind
 from mindtrace.jobs.application.signals.signal_queue import AT_ONCE, WAKE, SignalQueue
 from mindtrace.jobs.application.worker.health import HealthFile, LastPolls, oldest
 from mindtrace.jobs.application.worker.worker import Ending, Worker, WorkerSettings
@@ -199,6 +199,28 @@ def test_a_consumer_that_fails_stops_the_others(make_worker: MakeWorker, orchest
 
     with pytest.raises(QueueNotFound):
         make_worker(work, consumers=2).run()
+
+
+class Batches(BatchConsumer):
+    batch_size = 16
+
+    def run_batch(self, jobs: Any) -> Any:
+        return [None] * len(jobs)
+
+
+@pytest.mark.parametrize(("batch_size", "told"), [(None, 16), (4, 4)])
+def test_a_worker_tells_how_many_jobs_a_batch_has(
+    orchestrator: Orchestrator,
+    signal_queue: SignalQueue,
+    caplog: pytest.LogCaptureFixture,
+    batch_size: int | None,
+    told: int,
+) -> None:
+    caplog.set_level(logging.INFO, LOGGER.name)
+    settings = WorkerSettings(batch_size=batch_size, burst=True, poll_timeout_s=0.05)
+    Worker(orchestrator, [lambda: Batches("points")], settings, signal_queue, LOGGER).run()
+
+    assert f"working on points, in batches of {told} at most" in caplog.text
 
 
 def test_a_fault_once_jobs_run_may_be_that_of_a_job(

@@ -10,7 +10,7 @@ import pytest
 from mindtrace.jobs.application.default_backend import DEFAULT_URL
 from mindtrace.jobs.cli.errors import BadUsage
 from mindtrace.jobs.cli.logs import JsonFormatter, TextFormatter
-from mindtrace.jobs.cli.settings import load_settings, masked
+from mindtrace.jobs.cli.settings import load_settings, masked, masked_with_stores
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +103,22 @@ def test_a_setting_that_makes_no_sense_shows_no_secret(monkeypatch: pytest.Monke
 )
 def test_a_url_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:
     assert masked(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://h/0?namespace=a", "redis://h/0?namespace=a"),
+        ("amqp://u:swordfish@h?store=redis://:swordfish@r/1", "amqp://***@h, store: redis://***@r/1"),
+        (
+            "amqp://h?results=redis%3A%2F%2Fr%3Fnamespace%3Da&store=postgresql://u:swordfish@p/d",
+            "amqp://h, store: postgresql://***@p/d, results: redis://r?namespace=a",
+        ),
+        ("amqp://u:sword?store=redis://fish&swordfish@h", "amqp://***"),
+    ],
+)
+def test_the_stores_of_a_url_are_shown_without_what_is_secret(url: str, shown: str) -> None:
+    assert masked_with_stores(url) == shown
 
 
 def test_a_record_is_one_line_whatever_the_text_of_its_job() -> None:
