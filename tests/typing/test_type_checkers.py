@@ -132,6 +132,7 @@ def pyright(folder: Path) -> list[Error]:
         "extraPaths": [str(INSTALLED), *map(str, ADAPTERS)],
         "pythonVersion": PYTHON,
         "reportRedeclaration": False,
+        "reportDeprecated": "error",
     }
     folder.joinpath("pyrightconfig.json").write_text(json.dumps(settings), "utf-8")
     found = run(

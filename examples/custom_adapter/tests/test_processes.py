@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def client(tmp_path: Path) -> Iterator[SpoolClient]:
 
 
 @contextmanager
-def worker(path: Path, *, lease_s: float, work_s: float) -> Iterator[subprocess.Popen[str]]:
+def worker(path: Path, *, lease_s: float, work_s: float) -> Generator[subprocess.Popen[str]]:
     """A process that takes jobs, works, acks them, and says so; it ends when there are none for a while."""
     command = [sys.executable, "-c", WORKER, str(path), str(lease_s), str(work_s)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -4,7 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
@@ -37,7 +37,7 @@ def client(tmp_path: Path) -> Iterator[TableClient]:
 
 
 @contextmanager
-def outage_at_the_next_commit(database: Database) -> Iterator[None]:
+def outage_at_the_next_commit(database: Database) -> Generator[None]:
     """The commit is made, its reply is lost, and then the database can't be reached."""
     lose_next_reply(database)
     connect = database._connected

@@ -11,7 +11,7 @@
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from fcntl import LOCK_EX, flock
@@ -82,7 +82,7 @@ class QueueFolder:
                     shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
     @contextmanager
-    def locked(self) -> Iterator[Callable[[], int]]:
+    def locked(self) -> Generator[Callable[[], int]]:
         """Hold the queue's lock, for a step of several renames; yield a function that takes the next place.
 
         There are two such steps: to read the last place and write the next, and to write a failure into a
@@ -172,7 +172,7 @@ class QueueFolder:
         return self._path / state / str(name)
 
     @contextmanager
-    def _translated_errors(self) -> Iterator[None]:
+    def _translated_errors(self) -> Generator[None]:
         """Raise the operating system's errors as those of the ports."""
         try:
             yield
