@@ -1,7 +1,6 @@
 """Exit codes, and the errors of the command line itself."""
 
 from enum import IntEnum
-from importlib.metadata import version
 
 from ..domain.errors import (
     AdapterNotInstalled,
@@ -14,6 +13,7 @@ from ..domain.errors import (
     ScheduleNotFound,
     UnsupportedCapability,
 )
+from ..domain.wording import lacks
 
 
 class Exit(IntEnum):
@@ -47,8 +47,6 @@ class ConsumerFailed(BadUsage):
 class NotInstalled(JobsError):
     """An extra is missing; the message has the command that installs it.
 
-    The command names the version: without it, an installer may take an older release.
-
     Args:
         what: What needs the extra.
         library: The library that wasn't found.
@@ -56,8 +54,7 @@ class NotInstalled(JobsError):
     """
 
     def __init__(self, what: str, library: str | None, extra: str) -> None:
-        wanted = f"mindtrace-jobs[{extra}]>={version('mindtrace-jobs')}"
-        super().__init__(f"{what} needs {library}: pip install '{wanted}'")
+        super().__init__(lacks(what, library, extra))
 
 
 def exit_code(error: JobsError) -> Exit:

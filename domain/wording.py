@@ -1,9 +1,19 @@
 """Words for messages."""
 
+from importlib.metadata import version
+
 
 def quantity(count: int, noun: str, plural: str | None = None) -> str:
     """Return ``count`` with its noun, such as ``1 job`` or ``2,000 jobs``; ``plural`` is irregular."""
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def lacks(what: str, library: str | None, extra: str) -> str:
+    """Say which library ``what`` needs, with the command that installs the extra of it.
+
+    The command names the version: without it, an installer may take an older release.
+    """
+    return f"{what} needs {library}: pip install 'mindtrace-jobs[{extra}]>={version('mindtrace-jobs')}'"
 
 
 REGISTER_FIRST = "register its schema first"

@@ -5,11 +5,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from opentelemetry import propagate, trace
-from opentelemetry.trace import Link, Span, SpanKind, StatusCode, TracerProvider
-
 from ...domain import Job
+from ...domain.errors import AdapterNotInstalled
+from ...domain.wording import lacks
 from ...ports import Attempt, Observer, Outcome
+
+try:
+    from opentelemetry import propagate, trace
+    from opentelemetry.trace import Link, Span, SpanKind, StatusCode, TracerProvider
+except ModuleNotFoundError as error:
+    raise AdapterNotInstalled(lacks("TracingObserver", error.name, "tracing"), name=error.name) from error
 
 
 class TracingObserver(Observer):

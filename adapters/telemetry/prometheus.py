@@ -4,10 +4,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.registry import REGISTRY
-
+from ...domain.errors import AdapterNotInstalled
+from ...domain.wording import lacks
 from ...ports import Attempt, Observer, SlotOutcome
+
+try:
+    from prometheus_client import CollectorRegistry, Counter, Histogram
+    from prometheus_client.registry import REGISTRY
+except ModuleNotFoundError as error:
+    raise AdapterNotInstalled(lacks("PrometheusObserver", error.name, "metrics"), name=error.name) from error
 
 _SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 1800.0)
 _LABELS = ("messaging_system", "messaging_destination_name")

@@ -245,9 +245,9 @@ if not TYPE_CHECKING:
             if adapter == "sqlite":
                 message = f"{name} needs {error.name}, a part of Python that this one was built without"
             else:
-                # Without the version, an installer may take an older release.
-                wanted = f"mindtrace-jobs[{adapter}]>={version('mindtrace-jobs')}"
-                message = f"{name} needs {error.name}: pip install '{wanted}'"
+                from mindtrace.jobs.domain.wording import lacks
+
+                message = lacks(name, error.name, adapter)
             raise errors.AdapterNotInstalled(message, name=error.name) from error
 
     def __dir__() -> list[str]:
