@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from ..domain.errors import AdapterNotInstalled, UnknownBackend
+from ..domain.wording import closest
 from ..ports import ConsumerBackend, CoordinationStore, OrchestratorBackend, ResultStore
 
 GROUP = "mindtrace.jobs.adapters"
@@ -155,7 +156,5 @@ def _known(registered: Iterable[EntryPoint]) -> str:
 
 def _resembling(scheme: str, registered: Iterable[EntryPoint]) -> str:
     """Name the scheme that was probably meant, and all others."""
-    from difflib import get_close_matches  # here, as only an error needs it
-
-    close = get_close_matches(scheme.lower(), [entry.name for entry in registered], n=1)
-    return f"did you mean {close[0]}://? {_known(registered)}" if close else _known(registered)
+    close = closest(scheme.lower(), (entry.name for entry in registered))
+    return _known(registered) if close is None else f"did you mean {close}://? {_known(registered)}"

@@ -16,6 +16,7 @@ from ..domain.errors import (
     UnsupportedCapability,
 )
 from ..domain.model_changes import changes
+from ..domain.wording import closest
 from ..ports import OrchestratorBackend
 
 QueueRef = str | JobSchema[Any, Any]
@@ -95,8 +96,7 @@ class SchemaRegistry:
             self._declare(registration)
         if registration is None:
             raise QueueNotFound(
-                f"queue {name!r}: register its schema with this orchestrator first; "
-                f"registered: {self._names()}"
+                f"queue {name!r}: register its schema with this orchestrator first; {self._resembling(name)}"
             )
         if isinstance(queue, JobSchema) and queue is not registration.schema:
             registration = Registration(queue, registration.queue)
@@ -135,7 +135,7 @@ class SchemaRegistry:
             if registration is None:
                 raise SchemaNotRegistered(
                     f"no schema {queue!r} is registered: call orchestrator.register(schema) before "
-                    f"connecting a consumer to it, or give its class a schema; registered: {self._names()}"
+                    f"connecting a consumer to it, or give its class a schema; {self._resembling(queue)}"
                 )
             self._declare(registration)
         return registration
@@ -189,8 +189,11 @@ class SchemaRegistry:
             queues = []
         return next((found for found in queues if found.name == queue), Queue(queue))
 
-    def _names(self) -> str:
-        return ", ".join(map(repr, sorted(self._registrations))) or "none"
+    def _resembling(self, queue: str) -> str:
+        """Name the queue that was probably meant, and all that are registered."""
+        close = closest(queue, self._registrations)
+        names = ", ".join(map(repr, sorted(self._registrations))) or "none"
+        return f"registered: {names}" if close is None else f"did you mean {close!r}? registered: {names}"
 
 
 def queue_name_of(queue: object) -> str:

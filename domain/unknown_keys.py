@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, PlainValidator, RootModel, Wrap
 
 from .errors import InvalidPayload
 from .json_fields import names_read
+from .wording import closest
 
 _SHOWN = 5
 _RESHAPING = ("before", "wrap", "plain")
@@ -88,11 +89,8 @@ def _advice(key: object, keys: _Keys) -> str:
     field = model.model_fields.get(key) if isinstance(key, str) else None
     if field is not None and isinstance(key, str) and (names := names_read(key, field, model)):
         return f"{model.__name__} reads {key} as {next(iter(names))!r}"
-    from difflib import get_close_matches  # here, as only an error needs it
-
-    close = get_close_matches(str(key), keys.known, n=1)
-    if close:
-        return f"did you mean {close[0]!r}?"
+    if (close := closest(str(key), keys.known)) is not None:
+        return f"did you mean {close!r}?"
     known = ", ".join(sorted(keys.known)) or "no fields"
     return f"{model.__name__} has {known if len(known) <= 200 else 'others'}"
 

@@ -1,11 +1,19 @@
 """Words for messages."""
 
+from collections.abc import Iterable
 from importlib.metadata import version
 
 
 def quantity(count: int, noun: str, plural: str | None = None) -> str:
     """Return ``count`` with its noun, such as ``1 job`` or ``2,000 jobs``; ``plural`` is irregular."""
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the name that was probably meant, or None."""
+    from difflib import get_close_matches  # here, as only an error needs it
+
+    return next(iter(get_close_matches(name, list(known), n=1)), None)
 
 
 def lacks(what: str, library: str | None, extra: str) -> str:

@@ -179,7 +179,8 @@ def test_an_unknown_schema_is_named_with_those_that_are_known(orchestrator: Orch
     class Typo(Consumer):
         def run(self, job: Any) -> None: ...
 
-    with pytest.raises(SchemaNotRegistered, match=r"no schema 'point' .*; registered: 'points'"):
+    told = r"no schema 'point' .*; did you mean 'points'\? registered: 'points'"
+    with pytest.raises(SchemaNotRegistered, match=told):
         Typo("point").connect(orchestrator)
 
 

@@ -349,12 +349,13 @@ NAMES: dict[str, Row] = {
     ),
     "a misspelt queue": (
         errors.QueueNotFound,
-        "register its schema with this orchestrator first; registered: 'bags', 'inspect', 'other'",
+        "this orchestrator first; did you mean 'inspect'? registered: 'bags', 'inspect', 'other'",
         lambda w: w.jobs.publish("inspekt", {"path": "a.png"}),
     ),
     "a misspelt queue of a consumer": (
         errors.SchemaNotRegistered,
-        "call orchestrator.register(schema) before connecting a consumer to it, or give its class a schema",
+        "orchestrator.register(schema) before connecting a consumer to it, or give its class a schema; did "
+        "you mean 'inspect'? registered: 'bags', 'inspect', 'other'",
         lambda w: w.connected(Nameless("inspekt")),
     ),
     "another name than the schema's": (
