@@ -52,12 +52,12 @@ def explained(letter: DeadLetter) -> DeadLetter:
     )
 
 
-def job_failed(stored: str | None) -> JobFailed:
+def job_failed(job_id: str, job_type: str, stored: str | None) -> JobFailed:
     """Return the error that a caller gets who asks for the result of a dead job."""
     if stored is None:
-        return JobFailed()
+        return JobFailed(job_id=job_id, job_type=job_type)
     report = decode_failure(stored)
-    return JobFailed(report.error, report.traceback)
+    return JobFailed(report.error, report.traceback, job_id=job_id, job_type=job_type)
 
 
 def _explained(failure: Failure) -> Failure:

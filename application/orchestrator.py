@@ -367,7 +367,7 @@ class Orchestrator(QueueAdmin, ScheduleAdmin):
             An instance of the schema's output model, or None if the handler returned None.
 
         Raises:
-            JobFailed: the job is dead; the message is its last error, ``traceback`` its traceback. Of this
+            JobFailed: the job is dead; ``error`` is its last error, ``traceback`` its traceback. Of this
                 kind is ``JobReplaced``: another took its place.
             JobCancelled: the job was cancelled.
             JobNotFound: the queue knows no such job by then. Of this kind is ``ResultExpired``: the job's id

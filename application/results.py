@@ -41,7 +41,7 @@ def result_value(
     if found is None:
         found = _ended_meanwhile(backend, registration, job_id, timeout_s)
     if found.status is ResultStatus.FAILED:
-        raise job_failed(found.error)
+        raise job_failed(job_id, registration.schema.name, found.error)
     if found.status is ResultStatus.CANCELLED:
         raise JobCancelled(f"job {job_id}: it was cancelled")
     if found.body is None:

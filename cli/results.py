@@ -45,7 +45,7 @@ def result(
         except JobFailed as error:
             status.stop()
             if wants_json(as_json):
-                print_json({"id": job_id, "error": str(error), "traceback": error.traceback})
+                print_json({"id": job_id, "error": error.error, "traceback": error.traceback})
             elif error.traceback is not None:
                 stderr().print(escape(printable_lines(error.traceback)))
             raise

@@ -192,16 +192,29 @@ class UnsupportedCapability(BackendError, NotImplementedError):
 
 
 class JobFailed(JobsError):
-    """The job is dead and has no result; the message is its last error (RES-1).
+    """The job is dead and has no result; the message names the job and its last error (RES-1).
 
     Args:
         error: The error that ended its last attempt.
         traceback: That error's traceback as text, its most recent frames last; None if there is none.
+        job_id: The job.
+        job_type: The name of its schema.
     """
 
-    def __init__(self, error: str | None = None, traceback: str | None = None) -> None:
-        super().__init__(error)
+    def __init__(
+        self,
+        error: str | None = None,
+        traceback: str | None = None,
+        *,
+        job_id: str | None = None,
+        job_type: str | None = None,
+    ) -> None:
+        job = None if job_id is None else f"job {job_id} of type {job_type!r} failed"
+        super().__init__(": ".join(part for part in (job, error) if part))
+        self.error = error
         self.traceback = traceback
+        self.job_id = job_id
+        self.job_type = job_type
 
 
 class JobReplaced(JobFailed):
@@ -214,7 +227,7 @@ class JobReplaced(JobFailed):
 
     def __init__(self, job_id: str, replaced_by: str) -> None:
         super().__init__(f"job {job_id}: didn't run: job {replaced_by}, published later, took its place")
-        self.job_id = job_id
+        self.job_id: str = job_id
         self.replaced_by = replaced_by
 
     def __reduce__(self) -> tuple[type["JobReplaced"], tuple[str, str]]:

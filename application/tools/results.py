@@ -33,7 +33,7 @@ def await_result(
         on_progress: Called when the job has told how far it has come.
 
     Raises:
-        JobFailed: the job is dead; the message is its last error.
+        JobFailed: the job is dead; the message ends with its last error.
         JobNotFound: no queue that was asked knows it, or its result has expired.
         ResultNotReady: it hasn't ended by then.
         QueueNotFound: the queue isn't declared.

@@ -55,8 +55,25 @@ def test_a_failed_job_answers_with_its_error(orchestrator: Orchestrator, make_co
     with pytest.raises(JobFailed, match="no such thing") as failed:
         orchestrator.result("points", job_id, timeout_s=60)
     assert 'raise Reject("no such thing")' in failed.value.traceback
-    assert str(failed.value) == "no such thing"
-    assert pickle.loads(pickle.dumps(failed.value)).traceback == failed.value.traceback
+    assert failed.value.error == "no such thing"
+
+
+def test_a_failed_job_is_named(orchestrator: Orchestrator, make_consumer: Any) -> None:
+    """Who waits for many jobs sees which one failed; so does who gets the error from another process."""
+    job_id = orchestrator.publish("points", {})
+
+    def refuse(job: Any) -> None:
+        raise Reject("no such thing")
+
+    make_consumer(refuse).consume(1)
+
+    with pytest.raises(JobFailed) as failed:
+        orchestrator.result("points", job_id)
+
+    for error in (failed.value, pickle.loads(pickle.dumps(failed.value))):
+        assert str(error) == f"job {job_id} of type 'points' failed: no such thing"
+        assert (error.job_id, error.job_type, error.error) == (job_id, "points", "no such thing")
+        assert error.traceback == failed.value.traceback
 
 
 def test_a_job_that_has_not_ended_is_not_ready(orchestrator: Orchestrator, make_consumer: Any) -> None:

@@ -397,7 +397,8 @@ def test_result_of_a_dead_job_is_its_traceback_and_its_error(command: Command, i
 
     assert (answer.code, answer.out) == (1, "")
     assert answer.err.startswith("    Traceback (most recent call last):\n")
-    assert answer.err.endswith("Reject: no such image\nerror: no such image\n")
+    told = f"error: job {job_id} of type 'inspect' failed: no such image\n"
+    assert answer.err.endswith(f"Reject: no such image\n{told}")
     found = command("result", job_id, "--json").json
     assert (found["id"], found["error"]) == (job_id, "no such image")
     assert found["traceback"].endswith("Reject: no such image")
