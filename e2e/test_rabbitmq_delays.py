@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 from pika import BasicProperties
 from pika.channel import Channel
+from pika.exceptions import UnroutableError
 
 from brokers.rabbitmq_server import Address
 from conditions import LIMIT_S, eventually
@@ -107,6 +108,48 @@ def test_delayed_jobs_arrive_while_another_client_purges_and_stops(
             (id_,) = received(consumer, 1)
             assert time.monotonic() - began >= last.pop(id_), "none is early"
     assert last == {}
+
+
+def test_a_delay_queue_that_a_purge_left_out_of_reach_is_used_again(
+    client: RabbitMQClient, rabbitmq_address: Address, namespace: str
+) -> None:
+    """The client that purged was killed before it deleted the queue."""
+    client.declare(Queue(QUEUE))
+    client.publish(QUEUE, [Message("first", b"{}", delay_s=0.1)])
+    names = Names(namespace, QUEUE)
+    levels = DelayLevels(names, high=False)
+
+    def close(channel: Channel, reply: Reply) -> None:
+        levels.close(0, channel)
+        channel.queue_declare(levels.level(0), passive=True, callback=reply)
+
+    client._open().admin._request(close)
+    with rabbitmq_address.driver() as driver:
+        channel = driver.channel()
+        channel.confirm_delivery()
+        with pytest.raises(UnroutableError):
+            channel.basic_publish(names.delays, levels.level(0), b"{}", mandatory=True)
+
+    (outcome,) = client.publish(QUEUE, [Message("second", b"{}", delay_s=0.1)])
+    assert outcome.status is PublishStatus.ACCEPTED
+    with client.open_consumer(QUEUE) as consumer:
+        assert received(consumer, 2) == ["first", "second"]
+
+
+def test_the_exchange_of_delayed_jobs_is_made_where_it_is_missing(
+    client: RabbitMQClient, rabbitmq_address: Address, namespace: str
+) -> None:
+    """An older client made the delay queues, or somebody removed it: no job is lost or refused."""
+    client.declare(Queue(QUEUE))
+    client.publish(QUEUE, [Message("first", b"{}", delay_s=0.1)])
+    with rabbitmq_address.driver() as driver:
+        driver.channel().exchange_delete(f"mtj:{namespace}/:delays")
+
+    with rabbitmq_address.client(namespace, retry_timeout_s=30.0) as other:
+        (outcome,) = other.publish(QUEUE, [Message("second", b"{}", delay_s=0.1)])
+    assert outcome.status is PublishStatus.ACCEPTED
+    with client.open_consumer(QUEUE) as consumer:
+        assert received(consumer, 2) == ["first", "second"]
 
 
 def test_a_lock_that_is_never_released_is_told(

@@ -125,15 +125,17 @@ class Admin:
         self._change_levels(names, delete)
 
     def make_levels(self, levels: DelayLevels, top: int) -> None:
-        """Make the delay levels up to ``top`` where they don't exist.
+        """Make the delay levels up to ``top`` where they don't exist, and let messages into them.
 
         Raises:
             QueueNotFound: the queue doesn't exist.
         """
 
         def make(request: Callable[[Action], Any]) -> None:
-            if len(self._count_levels(levels, request)) <= top:  # nobody was quicker
+            if len(self._count_levels(levels, request)) <= top:
                 request(partial(_make_levels, levels, top))
+            else:  # somebody was quicker, or closed them and died
+                request(partial(_open_levels, levels, top))
 
         with naming_queue(levels.names.queue):
             self._change_levels(levels.names, make)
@@ -160,7 +162,7 @@ class Admin:
         deleted = 0
         for levels in all_levels(names):
             for number in reversed(range(len(self._count_levels(levels, look)))):
-                deleted += int(request(partial(_delete_level, levels.level(number))))
+                deleted += int(request(partial(_delete_level, levels, number)))
         return deleted
 
     def _change_levels(self, names: Names, change: Callable[[Callable[[Action], Any]], None]) -> None:
@@ -268,9 +270,10 @@ def _delete(part: str, channel: Channel, reply: Reply) -> None:
     channel.queue_delete(part, callback=lambda frame: reply(frame.method.message_count))
 
 
-def _delete_level(level: str, channel: Channel, reply: Reply) -> None:
+def _delete_level(levels: DelayLevels, number: int, channel: Channel, reply: Reply) -> None:
     """Delete a level's queue, then its exchange, by which its jobs go on; reply with how many it had."""
-    deleted: list[int] = []
+    level, deleted = levels.level(number), list[int]()
+    levels.close(number, channel)
     _delete(level, channel, deleted.append)
     channel.exchange_delete(level, callback=lambda _frame: reply(deleted[0]))
 
@@ -278,4 +281,9 @@ def _delete_level(level: str, channel: Channel, reply: Reply) -> None:
 def _make_levels(levels: DelayLevels, top: int, channel: Channel, reply: Reply) -> None:
     """Declare all at once: the broker does one after the other, and answers the last."""
     levels.declare(top, channel)
+    channel.queue_declare(levels.level(top), passive=True, callback=reply)
+
+
+def _open_levels(levels: DelayLevels, top: int, channel: Channel, reply: Reply) -> None:
+    levels.open(top, channel)
     channel.queue_declare(levels.level(top), passive=True, callback=reply)

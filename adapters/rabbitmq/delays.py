@@ -81,6 +81,23 @@ class DelayLevels:
             for queue, headers in self.hops(number).items():
                 channel.queue_bind(queue, name, "", arguments=headers)
             channel.queue_declare(name, durable=True, arguments=self.arguments(number))
+        self.open(top, channel)
+
+    def open(self, top: int, channel: Channel) -> None:
+        """Let messages into the levels up to ``top``, which exist."""
+        channel.exchange_declare(self.names.delays, "direct", durable=True)
+        for number in range(top + 1):
+            channel.queue_bind(self.level(number), self.names.delays, self.level(number))
+
+    def close(self, number: int, channel: Channel) -> None:
+        """Let no message into a level from outside, before it is deleted.
+
+        What is published to a quorum queue that is being deleted is refused, or closes the connection of its
+        publisher (RabbitMQ 4.0.5). What isn't led there is returned.
+        """
+        name = self.level(number)
+        channel.exchange_declare(self.names.delays, "direct", durable=True)  # an older client made none
+        channel.queue_unbind(name, self.names.delays, name)
 
 
 def levels_of(names: Names, priority: int | None) -> DelayLevels:

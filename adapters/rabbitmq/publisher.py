@@ -163,6 +163,7 @@ def _delay(names: Names, message: Outgoing) -> None:
     level, hops = route(message.delay_s)
     properties = message.properties
     message.properties = properties._replace(headers=(properties.headers or {}) | hops)
+    message.exchange = names.delays
     message.queue = levels_of(names, properties.priority).level(level)
 
 

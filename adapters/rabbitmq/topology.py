@@ -10,6 +10,8 @@
 ``…:changing``        exclusive: the lock of the client that makes or removes delay queues
 ``…:reading``         exclusive: the lock of the client that reads the dead letters
 ====================  =======================================================================================
+
+``mtj:{namespace}/:delays`` is the exchange by which delayed jobs get to the delay queues of all job queues.
 """
 
 from collections.abc import Iterator
@@ -53,6 +55,7 @@ class Names:
         self.stray = f"{self.work}:stray"
         self.changing = f"{self.work}:changing"
         self.reading = f"{self.work}:reading"
+        self.delays = f"{namespace_prefix(namespace)}:delays"
         self.results = f"{namespace}/{queue}"
         """What a store of results calls the queue, so that namespaces don't meet there either (CON-2)."""
 

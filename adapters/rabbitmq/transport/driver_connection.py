@@ -77,8 +77,12 @@ class DriverConnection(SelectConnection):  # type: ignore[misc]
         channel.basic_nack(tag, requeue=True)
 
     @abstractmethod
-    def publish(self, channel: Channel, routing_key: str, properties: Properties, body: bytes) -> None:
-        """Publish a message that must be routed to the queue of that name, with the next :meth:`flush`.
+    def publish(
+        self, channel: Channel, routing_key: str, properties: Properties, body: bytes, exchange: str = ""
+    ) -> None:
+        """Publish a message that must be routed, with the next :meth:`flush`.
+
+        The default exchange routes it to the queue of that name.
 
         Raises:
             ChannelWrongStateError: the channel isn't open.

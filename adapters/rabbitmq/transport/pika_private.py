@@ -167,10 +167,12 @@ class PrivateConnection(DriverConnection):
         require_open(channel)
         self._outgoing.append(ack_frame(channel.channel_number, tag, multiple=multiple))
 
-    def publish(self, channel: Channel, routing_key: str, properties: Properties, body: bytes) -> None:
+    def publish(
+        self, channel: Channel, routing_key: str, properties: Properties, body: bytes, exchange: str = ""
+    ) -> None:
         require_open(channel)
         number = channel.channel_number
-        frames = message_frames(number, "", routing_key, properties, body, self.longest_body_frame)
+        frames = message_frames(number, exchange, routing_key, properties, body, self.longest_body_frame)
         self._outgoing.append(frames)
 
     def confirm(self, channel: Channel, on_confirm: OnConfirm, callback: Callable[[Any], None]) -> None:

@@ -91,9 +91,11 @@ class PublicConnection(DriverConnection):
         super().give_back(channel, tag)
         self._settled([tag])
 
-    def publish(self, channel: Channel, routing_key: str, properties: Properties, body: bytes) -> None:
+    def publish(
+        self, channel: Channel, routing_key: str, properties: Properties, body: bytes, exchange: str = ""
+    ) -> None:
         check_properties(properties, self.longest_body_frame)
-        channel.basic_publish("", routing_key, body, pika_properties(properties), mandatory=True)
+        channel.basic_publish(exchange, routing_key, body, pika_properties(properties), mandatory=True)
 
     def forget_channel(self) -> None:
         self._fetchers.clear()

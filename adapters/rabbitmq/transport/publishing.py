@@ -43,11 +43,13 @@ class SendState(Enum):
 class Outgoing:
     """A message on its way to a queue: what it is, where it goes, and what became of it."""
 
-    __slots__ = ("body", "delay_s", "error", "properties", "queue", "state")
+    __slots__ = ("body", "delay_s", "error", "exchange", "properties", "queue", "state")
 
     def __init__(self, queue: str, properties: Properties, body: bytes, delay_s: float = 0.0) -> None:
         self.queue = queue
         """The queue of RabbitMQ: messages go by its name, and come back if there is none."""
+        self.exchange = ""
+        """The exchange that leads there: the default one, or a direct one, which is made if it is missing."""
         self.properties = properties
         self.body = body
         self.delay_s = delay_s
@@ -91,6 +93,8 @@ class PublishConnection(Connection):
         self._under_way: OrderedDict[int, tuple[_Batch, Outgoing]] = OrderedDict()
         """What isn't confirmed yet, by delivery tag."""
         self._last_tag = 0
+        self._exchanges: set[str] = set()
+        """What was declared on this channel: the broker closes it for a message to a missing exchange."""
         self._returned: Counter[tuple[str, str | bytes | None]] = Counter()
         """What came back and isn't confirmed yet: the confirm of a message follows its return."""
         self.broken_by: BaseException | None = None
@@ -137,6 +141,7 @@ class PublishConnection(Connection):
 
     def on_channel(self, channel: Channel, ready: Reply) -> None:
         self._last_tag = 0
+        self._exchanges.clear()
         channel.add_on_return_callback(self._on_return)
         channel.connection.confirm(channel, self._on_confirm, ready)
 
@@ -176,7 +181,10 @@ class PublishConnection(Connection):
                 del self._queued[0]
             message.state = SendState.UNKNOWN
             try:
-                publish(channel, message.queue, message.properties, message.body)
+                if message.exchange and message.exchange not in self._exchanges:
+                    channel.exchange_declare(message.exchange, "direct", durable=True)
+                    self._exchanges.add(message.exchange)
+                publish(channel, message.queue, message.properties, message.body, message.exchange)
             except Exception:  # nothing was written, so that this one has no tag
                 batch.decide(message, SendState.UNWRITABLE)
                 continue

@@ -1,11 +1,13 @@
 """Delays in RabbitMQ: never early, at most one unit late, and each hop leads to one queue."""
 
 from fractions import Fraction
+from unittest.mock import ANY, MagicMock, call
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mindtrace.jobs.adapters.rabbitmq import admin
 from mindtrace.jobs.adapters.rabbitmq.delays import DELAY_UNIT_S, LEVELS, DelayLevels, levels_of, route
 from mindtrace.jobs.adapters.rabbitmq.topology import Names
 from mindtrace.jobs.domain.bounds import MAX_DELAY_S
@@ -55,6 +57,29 @@ def test_a_level_leads_only_to_lower_ones_and_to_the_queue() -> None:
     for number in range(LEVELS):
         below = {levels.level(lower) for lower in range(number)}
         assert levels.hops(number).keys() == below | {NAMES.work}
+
+
+def test_a_level_is_out_of_reach_before_it_is_deleted() -> None:
+    """RabbitMQ 4.0.5 closes the connection of whoever publishes to a quorum queue that is being deleted."""
+    levels, channel = DelayLevels(NAMES, high=False), MagicMock()
+    name = levels.level(3)
+
+    admin._delete_level(levels, 3, channel, lambda _deleted: None)
+
+    told = [one for one in channel.method_calls if one[0] in ("queue_unbind", "queue_delete")]
+    assert told == [call.queue_unbind(name, NAMES.delays, name), call.queue_delete(name, callback=ANY)]
+
+
+def test_a_level_is_in_reach_once_it_and_those_below_exist() -> None:
+    """A message that comes in finds its way on."""
+    levels, channel = DelayLevels(NAMES, high=False), MagicMock()
+
+    levels.declare(2, channel)
+
+    told = channel.method_calls
+    made = [told.index(call.queue_declare(levels.level(n), durable=True, arguments=ANY)) for n in range(3)]
+    opened = [told.index(call.queue_bind(levels.level(n), NAMES.delays, levels.level(n))) for n in range(3)]
+    assert max(made) < min(opened)
 
 
 @pytest.mark.parametrize(("priority", "high"), [(None, False), (0, False), (4, False), (6, True), (18, True)])

@@ -19,7 +19,16 @@ def test_the_longest_names_fit() -> None:
     """RabbitMQ takes 255 bytes."""
     names = Names("n" * 96, "q" * 128)
     levels = [levels.level(LEVELS - 1) for levels in all_levels(names)]
-    every = [names.work, names.dead, names.life, names.stray, names.changing, names.reading, *levels]
+    every = [
+        names.work,
+        names.dead,
+        names.life,
+        names.stray,
+        names.changing,
+        names.reading,
+        *levels,
+        names.delays,
+    ]
 
     assert max(map(len, every)) <= 255
     assert len(set(every)) == len(every)
@@ -29,6 +38,7 @@ def test_namespaces_and_queues_never_meet() -> None:
     """A slash and a colon are in no name of ours."""
     assert Names("a", "b").work != Names("a.b", "").work
     assert Names("a", "b").dead != Names("a", "b.dead").work
+    assert Names("a", "b").delays == Names("a", "c").delays != Names("b", "b").delays
 
 
 def test_what_came_back_goes_before_its_equals_and_behind_its_betters() -> None:
