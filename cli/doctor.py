@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from ..application.tools.doctor import examine
-from ..application.worker.worker import MakeConsumer, WorkerSettings
+from ..application.worker.connecting import WorkerSettings
+from ..application.worker.worker import MakeConsumer
 from ..domain.errors import JobsError
 from ..ports import Finding, Verdict
 from ..ports.findings import good, wrong

@@ -21,8 +21,9 @@ from ..application.handler_errors import try_to_log
 from ..application.job_logging import JobLogger
 from ..application.orchestrator import Orchestrator
 from ..application.signals.signal_queue import AT_ONCE, STOP, SignalQueue
+from ..application.worker.connecting import WorkerSettings
 from ..application.worker.health import HealthFile, LastPolls
-from ..application.worker.worker import Ending, Worker, WorkerSettings
+from ..application.worker.worker import Ending, Worker
 from ..domain.errors import JobsError
 from ..ports import Observer
 from .app import check_shared

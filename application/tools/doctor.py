@@ -8,7 +8,8 @@ from ...ports import Finding, OrchestratorBackend, Verdict
 from ...ports.findings import doubtful, good, wrong
 from ..backends import detect_backend
 from ..pausing.records import read_pauses
-from ..worker.worker import MakeConsumer, WorkerSettings
+from ..worker.connecting import WorkerSettings
+from ..worker.worker import MakeConsumer
 
 
 def examine(url: str, makers: Sequence[MakeConsumer], settings: WorkerSettings) -> list[Finding]:

@@ -4,9 +4,7 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import Enum
-from functools import partial
 from logging import ERROR, Logger
 from time import monotonic, time
 
@@ -16,6 +14,7 @@ from ..consumer import Consumer
 from ..handler_errors import try_to_log
 from ..orchestrator import Orchestrator
 from ..signals.signal_queue import AT_ONCE, WAKE, SignalQueue
+from .connecting import WorkerSettings, connect
 from .health import HealthFile, LastPolls
 
 _TICK_S = 1.0
@@ -39,24 +38,6 @@ class Ending(Enum):
     """Likewise, before that, by a second signal."""
     DIED = "died"
     """A consumer ended that nobody had asked to. The process must end, and another take its place."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerSettings:
-    """How a worker process works."""
-
-    concurrency: int | None = None
-    """How many jobs each consumer runs at once; None is what its class says."""
-    lease_s: float = 30.0
-    prefetch: int | None = None
-    batch_size: int | None = None
-    """How many jobs a batch has at most; None is what its class says. Likewise the next."""
-    batch_wait_s: float | None = None
-    poll_timeout_s: float = 5.0
-    grace_s: float = 30.0
-    """How many seconds, after the first signal, a handler may take to end."""
-    burst: bool = False
-    """End once no job waits."""
 
 
 class Worker:
@@ -130,21 +111,9 @@ class Worker:
         return Ending.DIED if self._died else attended
 
     def _connect(self) -> None:
-        settings = self._settings
         for make in self._makers:
             consumer = make()
-            connect = consumer.connect
-            if isinstance(consumer, BatchConsumer):
-                connect = partial(
-                    consumer.connect, batch_size=settings.batch_size, batch_wait_s=settings.batch_wait_s
-                )
-            connect(
-                self._orchestrator,
-                concurrency=settings.concurrency,
-                lease_s=settings.lease_s,
-                prefetch=settings.prefetch,
-                poll_timeout_s=settings.poll_timeout_s,
-            )
+            connect(consumer, self._orchestrator, self._settings)
             self._consumers.append(consumer)
         if self._health is not None:
             self._health.write(time())

@@ -6,7 +6,7 @@ import pytest
 
 from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, LocalClient, Queue, Verdict
 from mindtrace.jobs.application.tools.doctor import examine
-from mindtrace.jobs.application.worker.worker import WorkerSettings
+from mindtrace.jobs.application.worker.connecting import WorkerSettings
 from mindtrace.jobs.domain.errors import (
     AccessDenied,
     BackendUnavailable,

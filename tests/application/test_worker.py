@@ -13,9 +13,10 @@ import pytest
 
 from mindtrace.jobs import BatchConsumer, Consumer, Job, JobSchema, Orchestrator, QueueKind
 from mindtrace.jobs.application.signals.signal_queue import AT_ONCE, WAKE, SignalQueue
+from mindtrace.jobs.application.worker.connecting import WorkerSettings
 from mindtrace.jobs.application.worker.health import HealthFile, LastPolls, oldest
-from mindtrace.jobs.application.worker.worker import Ending, Worker, WorkerSettings
-from mindtrace.jobs.domain.errors import InvalidInput, QueueNotFound, SchemaNotRegistered
+from mindtrace.jobs.application.worker.worker import Ending, Worker
+from mindtrace.jobs.domain.errors import InvalidInput, QueueConflict, QueueNotFound, SchemaNotRegistered
 
 LOGGER = logging.getLogger("tests.worker")
 MakeWorker = Callable[..., Worker]
@@ -221,6 +222,20 @@ def test_a_worker_tells_how_many_jobs_a_batch_has(
     Worker(orchestrator, [lambda: Batches("points")], settings, signal_queue, LOGGER).run()
 
     assert f"working on points, in batches of {told} at most" in caplog.text
+
+
+def test_a_queue_of_another_type_is_refused_with_the_name_of_its_consumer(
+    orchestrator: Orchestrator, schema: JobSchema[Any, Any], signal_queue: SignalQueue
+) -> None:
+    class Stacked(Consumer):
+        queue_type = "stack"
+
+        def run(self, job: Job[Any]) -> None: ...
+
+    Stacked.schema = schema
+    worker = Worker(orchestrator, [Stacked], WorkerSettings(), signal_queue, LOGGER)
+    with pytest.raises(QueueConflict, match=r"^Stacked: queue 'points' already has the type fifo, not stack"):
+        worker.run()
 
 
 def test_a_fault_once_jobs_run_may_be_that_of_a_job(

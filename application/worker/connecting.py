@@ -1,0 +1,54 @@
+"""Connecting the consumers of a worker, by its settings."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from ...domain.errors import InvalidInput, QueueConflict, SchemaConflict, UnsupportedCapability
+from ..batch_consumer import BatchConsumer
+from ..consumer import Consumer
+from ..orchestrator import Orchestrator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """How a worker process works."""
+
+    concurrency: int | None = None
+    """How many jobs each consumer runs at once; None is what its class says."""
+    lease_s: float = 30.0
+    prefetch: int | None = None
+    batch_size: int | None = None
+    """How many jobs a batch has at most; None is what its class says. Likewise the next."""
+    batch_wait_s: float | None = None
+    poll_timeout_s: float = 5.0
+    grace_s: float = 30.0
+    """How many seconds, after the first signal, a handler may take to end."""
+    burst: bool = False
+    """End once no job waits."""
+
+
+def connect(consumer: Consumer, orchestrator: Orchestrator, settings: WorkerSettings) -> None:
+    """Connect a consumer.
+
+    Raises:
+        JobsError: it can't be connected. If that is due to what the consumer asks for, the message names its
+            class.
+    """
+    connecting = consumer.connect
+    if isinstance(consumer, BatchConsumer):
+        connecting = partial(
+            consumer.connect, batch_size=settings.batch_size, batch_wait_s=settings.batch_wait_s
+        )
+    try:
+        connecting(
+            orchestrator,
+            concurrency=settings.concurrency,
+            lease_s=settings.lease_s,
+            prefetch=settings.prefetch,
+            poll_timeout_s=settings.poll_timeout_s,
+        )
+    except (InvalidInput, QueueConflict, SchemaConflict, UnsupportedCapability) as error:
+        name = type(consumer).__name__
+        if str(error).startswith(name):
+            raise
+        raise type(error)(f"{name}: {error}") from error
