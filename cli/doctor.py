@@ -34,7 +34,14 @@ def doctor(consumers: tuple[str, ...], as_json: bool, backend: str | None, app_d
     url = settings.backend.get_secret_value()
     findings, makers = _check_consumers(settings)
     findings += _check_files(settings)
-    how = WorkerSettings(lease_s=settings.lease_s, poll_timeout_s=settings.poll_s)
+    how = WorkerSettings(
+        concurrency=settings.concurrency,
+        lease_s=settings.lease_s,
+        prefetch=settings.prefetch,
+        batch_size=settings.batch_size,
+        batch_wait_s=settings.batch_wait_s,
+        poll_timeout_s=settings.poll_s,
+    )
     findings += examine(url, makers, how)
     if wants_json(as_json):
         print_json([asdict(finding) for finding in findings])

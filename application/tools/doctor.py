@@ -7,9 +7,12 @@ from ...domain.errors import AdapterNotInstalled, JobsError, UnsupportedCapabili
 from ...ports import Finding, OrchestratorBackend, Verdict
 from ...ports.findings import doubtful, good, wrong
 from ..backends import detect_backend
+from ..handler_errors import describe
+from ..orchestrator import Orchestrator
 from ..pausing.records import read_pauses
-from ..worker.connecting import WorkerSettings
+from ..worker.connecting import WorkerSettings, connect
 from ..worker.worker import MakeConsumer
+from .rehearsal import EndOfRehearsal, RehearsalBackend
 
 
 def examine(url: str, makers: Sequence[MakeConsumer], settings: WorkerSettings) -> list[Finding]:
@@ -30,7 +33,8 @@ def examine(url: str, makers: Sequence[MakeConsumer], settings: WorkerSettings) 
         diagnosis = backend.diagnose()
         findings = [good("adapter", type(backend).__name__), *diagnosis, *_check_settings(settings)]
         if diagnosis[0].verdict is not Verdict.WRONG:  # else nothing can be asked of it
-            findings += [_check_consumer(backend, make) for make in makers]
+            orchestrator = Orchestrator(RehearsalBackend(backend))
+            findings += [_check_consumer(backend, orchestrator, make, settings) for make in makers]
             findings += _check_pauses(backend, makers)
     return findings
 
@@ -48,14 +52,19 @@ def _check_settings(settings: WorkerSettings) -> list[Finding]:
     return findings
 
 
-def _check_consumer(backend: OrchestratorBackend, make: MakeConsumer) -> Finding:
-    """Whether the consumer can be made, and its queue is declared, or can be, as the consumer says."""
+def _check_consumer(
+    backend: OrchestratorBackend, orchestrator: Orchestrator, make: MakeConsumer, settings: WorkerSettings
+) -> Finding:
+    """Whether a worker could make and connect the consumer, and its queue is or can be as it says."""
     try:
         consumer = make()
         name = consumer.queue_name
-    except JobsError as error:
-        remedy = "correct its class, or the function that makes it; a worker ends with the same message"
-        return wrong("consumer", str(error), remedy)
+        with suppress(EndOfRehearsal):
+            connect(consumer, orchestrator, settings)
+            consumer.close()
+    except Exception as error:  # whatever its class does
+        remedy = "correct its class, the settings or the URL; a worker ends with the same message"
+        return wrong("consumer", str(error) if isinstance(error, JobsError) else describe(error), remedy)
     try:
         declared = {queue.name: queue.kind for queue in backend.queues()}
     except UnsupportedCapability:

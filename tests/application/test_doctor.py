@@ -1,10 +1,24 @@
 """The doctor looks from the outside in, and raises nothing."""
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, LocalClient, Queue, Verdict
+from mindtrace.jobs import (
+    AnyJSON,
+    BatchConsumer,
+    Consumer,
+    Every,
+    Job,
+    JobInput,
+    JobSchema,
+    LocalClient,
+    Queue,
+    Rate,
+    Verdict,
+)
 from mindtrace.jobs.application.tools.doctor import examine
 from mindtrace.jobs.application.worker.connecting import WorkerSettings
 from mindtrace.jobs.domain.errors import (
@@ -101,3 +115,69 @@ def test_a_consumer_that_cannot_be_made_is_wrong() -> None:
         raise BrokerUnsuitable("no")
 
     assert subjects(URL, fail)["consumer"] is Verdict.WRONG
+
+
+class Limited(Inspector):
+    schema = JobSchema("limited", JobInput, rate=Rate(1, per_s=1))
+    queue_type = "fifo"
+
+
+class Scheduled(Inspector):
+    schema = JobSchema("scheduled", JobInput)
+    schedule = Every(timedelta(minutes=1))
+
+
+class Lavish(Inspector):
+    concurrency = 0
+
+
+class Batches(BatchConsumer):
+    schema = JobSchema("batches", JobInput)
+
+    def run_batch(self, jobs: Any) -> Any: ...
+
+
+class Other(Inspector):
+    schema = JobSchema("inspect", AnyJSON)
+
+
+class Fifo(Inspector):
+    queue_type = "fifo"
+
+
+class Unconnected(Inspector):
+    def connect(self, *args: Any, **settings: Any) -> None:
+        raise RuntimeError("no GPU is free")
+
+
+@pytest.mark.parametrize(
+    ("consumer", "settings", "message"),
+    [
+        (Limited, {}, "Limited: limits need a coordination store"),
+        (Scheduled, {}, "Scheduled: schedules need a coordination store"),
+        (Lavish, {}, "Lavish: concurrency 0: must be"),
+        (Batches, {"concurrency": 2}, "Batches runs one batch at a time"),
+        (Other, {}, "Other: queue 'inspect' carries jobs of"),
+        (Fifo, {}, "Fifo: queue 'inspect' has the type stack for another consumer"),
+        (Unconnected, {}, "RuntimeError: no GPU is free"),
+    ],
+)
+def test_what_a_worker_refuses_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, consumer: type[Consumer], settings: dict[str, Any], message: str
+) -> None:
+    """In the same words, but for a conflict with a queue that another consumer has yet to declare."""
+    bare = replace(LocalClient("doctor-tests").capabilities, coordination=False)
+    monkeypatch.setattr(LocalClient, "capabilities", bare)
+    findings = examine(URL, [Inspector, consumer], WorkerSettings(**settings))
+    (found,) = [each for each in findings if each.subject == "consumer"]
+
+    assert found.verdict is Verdict.WRONG
+    assert found.what.startswith(message)
+
+
+def test_a_consumer_is_connected_without_a_trace() -> None:
+    """Neither its queue nor its schedule is there afterwards."""
+    with LocalClient("doctor-tests") as client:
+        assert subjects(URL, Limited, Scheduled)["queue"] is Verdict.GOOD
+        assert client.queues() == []
+        assert client.coordination.scan("") == {}
