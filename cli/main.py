@@ -79,8 +79,3 @@ def run(arguments: list[str] | None = None) -> int:
         print(printable_lines(traceback.format_exc().rstrip()), file=sys.stderr)
         return fail("this is a bug: please report it, with the lines above", Exit.BUG)
     return int(answer or Exit.OK)
-
-
-def main() -> None:
-    """Run the command line of this process."""
-    sys.exit(run())

@@ -1,6 +1,9 @@
 """Every mistake of a newcomer: one paragraph that says the mend, an exit code, no traceback, no secret."""
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, version
 from pathlib import Path
@@ -215,6 +218,25 @@ def test_help_is_plain_text(command: Command, words: tuple[str, ...]) -> None:
     assert answer.code == 0
     assert answer.out.startswith(f"Usage: mindtrace-jobs {' '.join(words)}".rstrip())
     assert not re.search(r"\\|[\x00-\x09\x0b-\x1f\x7f]|``", answer.out)
+
+
+def test_ctrl_c_while_the_command_is_imported_ends_it_quietly(tmp_path: Path) -> None:
+    tmp_path.joinpath("click.py").write_text("raise KeyboardInterrupt\n", "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "mindtrace.jobs", "queues"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_ctrl_c_while_a_module_is_imported_is_one_line(command: Command, folder: Path) -> None:
+    folder.joinpath("interrupted.py").write_text("raise KeyboardInterrupt\n", "utf-8")
+    answer = command("doctor", "interrupted:Consumer")
+
+    assert (answer.code, answer.out) == (130, "")
+    assert answer.err.strip() == "error: stopped before anything was done"
 
 
 def test_what_was_not_foreseen_shows_itself_whole(
