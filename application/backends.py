@@ -101,7 +101,7 @@ def _open(entry: EntryPoint, url: str) -> OrchestratorBackend:
     backend = make(rest, **{word: _open_store(_STORES[word], word, named) for word, named in urls.items()})
     if not isinstance(backend, OrchestratorBackend):
         raise UnknownBackend(
-            f"adapter {entry.value!r} made a {type(backend).__name__}, which is no OrchestratorBackend"
+            f"adapter {entry.value!r} must return an OrchestratorBackend, not {type(backend).__name__}"
         )
     return backend
 

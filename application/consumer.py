@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self
 
 from ..domain import Job, JobSchema, QueueKind, RetryPolicy
 from ..domain.bounds import check_int, check_name
-from ..domain.errors import AlreadyConnected, InvalidInput, NotConnected, UsageError
+from ..domain.errors import AlreadyConnected, InvalidInput, NotConnected
 from ..domain.job_context import ConsumerContext
 from ..ports import ConsumerBackend
 from ..ports.base_classes import Closeable
@@ -129,7 +129,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
             UsageError: a subclass's ``__init__`` doesn't call this class's.
         """
         if self._queue_name is None:
-            raise UsageError(f"{type(self).__name__}.__init__ must call super().__init__(job_type_name)")
+            raise consumer_checks.init_forgotten(type(self), self.own_schema())
         return self._queue_name
 
     def connect(

@@ -76,6 +76,15 @@ def name_of(
     return name
 
 
+def init_forgotten(cls: type, schema: JobSchema[Any, Any] | None) -> UsageError:
+    """Return the error for a consumer whose ``__init__`` doesn't call that of its base."""
+    owner = next(each for each in cls.__mro__ if "__init__" in vars(each))
+    call = 'super().__init__("my_jobs"), with the name of its queue in place of my_jobs'
+    if schema is not None:
+        call = "super().__init__()"
+    return UsageError(f"{owner.__name__}.__init__ must call {call}")
+
+
 def _declared_models(cls: type, base: type) -> tuple[Any, ...]:
     """Return what stands in the brackets of ``base[…]``, or of a subclass, among the bases of a class."""
     for each in getattr(cls, "__orig_bases__", ()):

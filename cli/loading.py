@@ -66,8 +66,8 @@ def load_maker(target: str) -> MakeConsumer:
         )
     if not callable(found):
         raise BadUsage(
-            f"{target} is a {type(found).__name__}: name a Consumer class, or a function that makes one; "
-            f"{_listed(target)}"
+            f"{target} is of type {type(found).__name__}: name a Consumer class, or a function that "
+            f"makes one; {_listed(target)}"
         )
 
     def make() -> Consumer:
@@ -80,7 +80,7 @@ def load_maker(target: str) -> MakeConsumer:
                 raise BadUsage(f"{target}() fails: {error}; {_remedy_of_call(found)}") from error
             raise ConsumerFailed(f"{target}() fails{_place(error)}: {describe(error)}") from error
         if not isinstance(consumer, Consumer):
-            raise BadUsage(f"{target} made a {type(consumer).__name__}, which is no Consumer")
+            raise BadUsage(f"{target} must return a Consumer, not {type(consumer).__name__}")
         return consumer
 
     return make

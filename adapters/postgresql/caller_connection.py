@@ -130,10 +130,10 @@ def _refusal(connection: object, joined: str) -> InvalidInput:
         connection, _ASYNC_CONNECTIONS, _ASYNC_SESSIONS
     ):
         return InvalidInput(
-            f"connection: a {kind} must be awaited; publish with an AsyncOrchestrator, or pass {joined}"
+            f"connection: {kind} must be awaited; publish with an AsyncOrchestrator, or pass {joined}"
         )
     if isinstance(connection, psycopg.Connection) or _is_of_sqlalchemy(connection, _CONNECTIONS, _SESSIONS):
         return InvalidInput(
-            f"connection: a {kind} would block the event loop; publish with an Orchestrator, or pass {joined}"
+            f"connection: {kind} would block the event loop; publish with an Orchestrator, or pass {joined}"
         )
-    return InvalidInput(f"connection: a {kind} can't be joined; pass {joined}")
+    return InvalidInput(f"connection: {kind} can't be joined; pass {joined}")

@@ -95,5 +95,5 @@ class Stores:
 def _check(word: str, store: object, port: type[Any], example: str) -> None:
     if store is not None and not isinstance(store, port):
         raise InvalidInput(
-            f"{word}: pass a {port.__name__}, such as {example}(…), not a {type(store).__name__}"
+            f"{word}: pass a {port.__name__}, such as {example}(…), not {type(store).__name__}"
         )

@@ -180,4 +180,4 @@ def _outcomes(answer: object, jobs: int) -> list[Any]:
 
 
 def _kind(answer: object) -> str:
-    return "None" if answer is None else f"a {type(answer).__name__}"
+    return "None" if answer is None else type(answer).__name__

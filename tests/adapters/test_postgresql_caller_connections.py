@@ -35,15 +35,15 @@ def unopened(kind: type[Any]) -> Any:
 
 
 SYNC_REFUSALS: dict[str, tuple[Any, str]] = {
-    "a URL": ("postgresql://server/app", f"connection: a builtins.str can't be joined; {SYNC}"),
-    "an engine": (ENGINE, f"connection: a sqlalchemy.engine.base.Engine can't be joined; {SYNC}"),
+    "a URL": ("postgresql://server/app", f"connection: builtins.str can't be joined; {SYNC}"),
+    "an engine": (ENGINE, f"connection: sqlalchemy.engine.base.Engine can't be joined; {SYNC}"),
     "another driver's": (
         sqlite3.connect(":memory:"),
-        f"connection: a sqlite3.Connection can't be joined; {SYNC}",
+        f"connection: sqlite3.Connection can't be joined; {SYNC}",
     ),
     "psycopg's, to be awaited": (
         unopened(psycopg.AsyncConnection),
-        f"a psycopg.AsyncConnection must be awaited; publish with an AsyncOrchestrator, or {SYNC}",
+        f"connection: psycopg.AsyncConnection must be awaited; publish with an AsyncOrchestrator, or {SYNC}",
     ),
     "SQLAlchemy's, to be awaited": (
         unopened(AsyncConnection),
@@ -62,20 +62,20 @@ SYNC_REFUSALS: dict[str, tuple[Any, str]] = {
 }
 
 ASYNC_REFUSALS: dict[str, tuple[Any, str]] = {
-    "a URL": ("postgresql://server/app", f"connection: a builtins.str can't be joined; {ASYNC}"),
+    "a URL": ("postgresql://server/app", f"connection: builtins.str can't be joined; {ASYNC}"),
     "psycopg's, which blocks": (
         unopened(psycopg.Connection),
-        f"a psycopg.Connection would block the event loop; publish with an Orchestrator, or {ASYNC}",
+        f"psycopg.Connection would block the event loop; publish with an Orchestrator, or {ASYNC}",
     ),
     "SQLAlchemy's, which blocks": (
         ENGINE.connect(),
-        f"a sqlalchemy.engine.base.Connection would block the event loop; publish with an Orchestrator, or "
-        f"{ASYNC}",
+        f"connection: sqlalchemy.engine.base.Connection would block the event loop; publish with an "
+        f"Orchestrator, or {ASYNC}",
     ),
     "a session that blocks": (
         Session(ENGINE),
-        f"a sqlalchemy.orm.session.Session would block the event loop; publish with an Orchestrator, or "
-        f"{ASYNC}",
+        f"connection: sqlalchemy.orm.session.Session would block the event loop; publish with an "
+        f"Orchestrator, or {ASYNC}",
     ),
 }
 

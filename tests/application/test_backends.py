@@ -142,7 +142,7 @@ def test_an_adapter_that_makes_no_backend_is_refused(install: Install) -> None:
     install("def make(url): return dict(url=url)\n", "acme = acme_jobs:make")
 
     with pytest.raises(
-        UnknownBackend, match="adapter 'acme_jobs:make' made a dict, which is no Orchestrator"
+        UnknownBackend, match="adapter 'acme_jobs:make' must return an OrchestratorBackend, not dict"
     ):
         Orchestrator("acme://host")
 

@@ -299,7 +299,7 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
     ),
     "a consumer whose __init__ forgot its base": (
         errors.UsageError,
-        "ForgottenInit.__init__ must call super().__init__(job_type_name)",
+        'ForgottenInit.__init__ must call super().__init__("my_jobs"), with the name of its queue',
         lambda w: ForgottenInit().connect(w.near),
     ),
     "a schema without an input": (

@@ -342,10 +342,10 @@ def test_what_steers_a_job_steers_all_of_the_batch_if_it_is_raised(
         ([None], "returned 1 outcomes for 2 jobs: return one for each, in order"),
         ([None] * 3, "returned 3 outcomes for 2 jobs: return one for each, in order"),
         (None, "returned None: return a list with one outcome for each job"),
-        ({"total": 1}, "returned a dict: return a list with one outcome for each job"),
-        ("ab", "returned a str: return a list with one outcome for each job"),
-        ({1, 2}, "returned a set: return a list with one outcome for each job"),
-        (iter([1, 2]), "returned a list_iterator: return a list with one outcome for each job"),
+        ({"total": 1}, "returned dict: return a list with one outcome for each job"),
+        ("ab", "returned str: return a list with one outcome for each job"),
+        ({1, 2}, "returned set: return a list with one outcome for each job"),
+        (iter([1, 2]), "returned list_iterator: return a list with one outcome for each job"),
     ],
 )
 def test_an_answer_that_fits_no_batch_ends_all_its_jobs_at_once(
@@ -373,7 +373,7 @@ def test_a_coroutine_that_nobody_awaits_is_told(
     make_batcher(late).consume(1)
 
     (letter,) = orchestrator.dead_letters("points")
-    assert letter.error.startswith("run_batch returned a coroutine")
+    assert letter.error.startswith("run_batch returned coroutine")
     assert letter.error.endswith("make it an async def, and await there")
 
 

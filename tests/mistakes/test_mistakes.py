@@ -686,7 +686,7 @@ CONSUMERS: dict[str, Row] = {
     ),
     "an __init__ that forgets its base": (
         errors.UsageError,
-        "must call super().__init__(job_type_name)",
+        "OwnInit.__init__ must call super().__init__()",
         lambda w: w.connected(OwnInit()),
     ),
     "a number as the retry policy of a class": (

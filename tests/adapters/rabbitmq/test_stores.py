@@ -208,10 +208,10 @@ def test_the_doctor_asks_the_store(
     [
         (
             {"results": "redis://host"},
-            r"results: pass a ResultStore, such as RedisResultStore\(…\), not a str",
+            r"results: pass a ResultStore, such as RedisResultStore\(…\), not str",
         ),
         ({"store": "redis://host"}, r"store: pass a CoordinationStore, such as RedisCoordinationStore\(…\)"),
-        ({"store": ResultsInTables()}, "not a ResultsInTables"),
+        ({"store": ResultsInTables()}, "not ResultsInTables"),
     ],
     ids=["a URL for results", "a URL", "the other kind"],
 )
