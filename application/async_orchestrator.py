@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
 from pydantic import BaseModel
 
-from ..domain import Job, JobSchema, Progress, Queue, QueueKind, SchemaLike
+from ..domain import Job, JobSchema, Progress, Queue, QueueKind, QueueType, SchemaLike
 from ..domain.bounds import MAX_BODY_BYTES, check_name, check_seconds
 from ..domain.errors import Closed, InvalidInput
 from ..ports import DeadLetter, JobStatus, Observer, OrchestratorBackend, PublishOutcome, QueueCounts
@@ -177,7 +177,7 @@ class AsyncOrchestrator(AsyncCancelAdmin, AsyncScheduleAdmin):
     async def register(
         self,
         schema: SchemaLike,
-        queue_type: QueueKind | str = QueueKind.FIFO,
+        queue_type: QueueType = QueueKind.FIFO,
         *,
         queue: str | None = None,
     ) -> str:
@@ -191,7 +191,7 @@ class AsyncOrchestrator(AsyncCancelAdmin, AsyncScheduleAdmin):
     async def queue(
         self,
         schema: JobSchema[InT, OutT],
-        queue_type: QueueKind | str | None = None,
+        queue_type: QueueType | None = None,
         *,
         queue: str | None = None,
     ) -> AsyncJobQueue[InT, OutT]:

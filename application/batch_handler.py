@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import update_wrapper
 
-from ..domain import Job, JobSchema, QueueKind, RetryPolicy
+from ..domain import Job, JobSchema, QueueKind, QueueType, RetryPolicy
 from .batch_consumer import BatchAnswer, BatchConsumer
 from .consumer_checks import check_batch
 from .handler_signature import check_takes_job
@@ -21,7 +21,7 @@ class BatchHandler(FunctionHandler[InT, OutT]):
         self,
         function: Callable[[Sequence[Job[InT]]], BatchAnswer[OutT]],
         schema: JobSchema[InT, OutT],
-        queue_type: QueueKind | str,
+        queue_type: QueueType,
         retry: RetryPolicy | None,
         batch_size: int,
         batch_wait_s: float,
@@ -58,7 +58,7 @@ def batch_handler(
     *,
     batch_size: int = BatchConsumer.batch_size,
     batch_wait_s: float = BatchConsumer.batch_wait_s,
-    queue_type: QueueKind | str = QueueKind.FIFO,
+    queue_type: QueueType = QueueKind.FIFO,
     retry: RetryPolicy | None = None,
 ) -> Callable[[Callable[[Sequence[Job[InT]]], BatchAnswer[OutT]]], BatchHandler[InT, OutT]]:
     """Make a function the handler of batches of jobs, as ``run_batch`` of a :class:`BatchConsumer`.

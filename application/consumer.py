@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self
 
-from ..domain import Job, JobSchema, QueueKind, RetryPolicy
+from ..domain import Job, JobSchema, QueueKind, QueueType, RetryPolicy
 from ..domain.bounds import check_int, check_name
 from ..domain.errors import AlreadyConnected, InvalidInput, NotConnected
 from ..domain.job_context import ConsumerContext
@@ -75,7 +75,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
     if not TYPE_CHECKING:  # a declaration here would take the models from the types of a subclass's schema
         schema: ClassVar[JobSchema[Any, Any] | None] = None
         """The schema of the jobs, which ``connect`` registers. With None, register one before ``connect``."""
-    queue_type: ClassVar[QueueKind | str] = QueueKind.FIFO
+    queue_type: ClassVar[QueueType] = QueueKind.FIFO
     """The type of the queue that ``connect`` declares: ``"fifo"``, ``"stack"`` or ``"priority"``."""
     retry: ClassVar[RetryPolicy | None] = None
     """The retry policy of this consumer, instead of the schema's."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
-from ..domain import Job, JobSchema, QueueKind, RetryPolicy
+from ..domain import Job, JobSchema, QueueKind, QueueType, RetryPolicy
 from ..domain.errors import HandlerMissing, InvalidInput
 from .consumer import Consumer
 from .consumer_checks import check_concurrency
@@ -41,7 +41,7 @@ class FunctionHandler(Generic[InT, OutT]):
         self._consumer_class = consumer_class
 
     @property
-    def queue_type(self) -> QueueKind | str:
+    def queue_type(self) -> QueueType:
         """The type of the queue."""
         return self._consumer_class.queue_type
 
@@ -82,7 +82,7 @@ class JobHandler(FunctionHandler[InT, OutT]):
         self,
         function: Callable[[Job[InT]], Answer[OutT]],
         schema: JobSchema[InT, OutT],
-        queue_type: QueueKind | str,
+        queue_type: QueueType,
         retry: RetryPolicy | None,
         concurrency: int,
         loop_factory: "Callable[[], AbstractEventLoop] | None",
@@ -137,7 +137,7 @@ def check_function(name: str, function: object) -> None:
 def job_handler(
     schema: JobSchema[InT, OutT],
     *,
-    queue_type: QueueKind | str = QueueKind.FIFO,
+    queue_type: QueueType = QueueKind.FIFO,
     retry: RetryPolicy | None = None,
     concurrency: int = 1,
     loop_factory: "Callable[[], AbstractEventLoop] | None" = None,

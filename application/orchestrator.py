@@ -7,7 +7,7 @@ from typing import Any, overload
 
 from pydantic import BaseModel
 
-from ..domain import Job, JobSchema, Queue, QueueKind, SchemaLike, job_from_schema, read_schema
+from ..domain import Job, JobSchema, Queue, QueueKind, QueueType, SchemaLike, job_from_schema, read_schema
 from ..domain.bounds import MAX_BODY_BYTES, check_int, check_name, check_seconds
 from ..domain.job import NO_HEADERS
 from ..ports import JobStatus, Message, Observer, OrchestratorBackend, PublishOutcome
@@ -71,7 +71,7 @@ class Orchestrator(QueueAdmin, ScheduleAdmin):
     def register(
         self,
         schema: SchemaLike,
-        queue_type: QueueKind | str = QueueKind.FIFO,
+        queue_type: QueueType = QueueKind.FIFO,
         *,
         queue: str | None = None,
     ) -> str:
@@ -120,7 +120,7 @@ class Orchestrator(QueueAdmin, ScheduleAdmin):
     def queue(
         self,
         schema: JobSchema[InT, OutT],
-        queue_type: QueueKind | str | None = None,
+        queue_type: QueueType | None = None,
         *,
         queue: str | None = None,
     ) -> JobQueue[InT, OutT]:

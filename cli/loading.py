@@ -11,7 +11,7 @@ from ..application.consumer import Consumer
 from ..application.handler_errors import describe
 from ..application.job_handler import FunctionHandler
 from ..application.worker.worker import MakeConsumer
-from ..domain import JobSchema
+from ..domain import JobSchema, QueueType
 from ..domain.errors import JobsError
 from .errors import BadUsage, ConsumerFailed
 
@@ -98,7 +98,7 @@ def _remedy_of_call(maker: object) -> str:
     return "a worker calls it without arguments"
 
 
-def load_schema(target: str) -> tuple[JobSchema[Any, Any], str]:
+def load_schema(target: str) -> tuple[JobSchema[Any, Any], QueueType]:
     """Return the schema that ``target`` names, itself or by its consumer, and its type of queue.
 
     Raises:

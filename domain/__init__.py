@@ -9,7 +9,7 @@ from .job import Job, new_job_id
 from .job_context import current_job
 from .job_progress import Progress, progress
 from .limits import Limit, Rate
-from .queue import Queue, QueueKind
+from .queue import Queue, QueueKind, QueueType
 from .retry import RetryPolicy
 from .schema import JobInput, JobOutput, JobSchema, SchemaLike, job_from_schema, read_schema
 from .unique import Unique, UniqueField
@@ -25,6 +25,7 @@ __all__ = [
     "Progress",
     "Queue",
     "QueueKind",
+    "QueueType",
     "Rate",
     "Reject",
     "RetryLater",

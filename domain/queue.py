@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal, TypeAlias
 
 from .bounds import check_name
 from .errors import InvalidInput
@@ -26,6 +27,10 @@ class QueueKind(StrEnum):
         except ValueError:
             kinds = ", ".join(cls)
             raise InvalidInput(f"queue type {value!r}: must be one of {kinds}") from None
+
+
+QueueType: TypeAlias = QueueKind | Literal["fifo", "stack", "priority"]
+"""The kind of a queue as callers give it, itself or by its name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from mindtrace.jobs import (
     JobSchema,
     Orchestrator,
     PublishOutcome,
+    QueueKind,
     RedisClient,
     Retry,
     RetryPolicy,
@@ -193,3 +194,5 @@ def connect() -> None:
     of_class: JobQueue[ImageInput, ImageOutput] = orchestrator.queue(Inspector.schema)
     of_handler: JobQueue[ImageInput, ImageOutput] = orchestrator.queue(inspect_image.schema)
     print(of_class.name, of_handler.name)
+    orchestrator.register(schema, "fifo")
+    orchestrator.register(schema, QueueKind("stack"), queue="newest-first")

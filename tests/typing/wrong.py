@@ -78,6 +78,15 @@ def wrong_batch_handler(jobs: Sequence[Job[Other]]) -> list[ImageOutput]:
     return [ImageOutput(defects=job.payload.n) for job in jobs]
 
 
+class WrongQueueType(Right):
+    queue_type = "lifo"  # wrong
+
+
+@job_handler(schema, queue_type="lifo")  # wrong
+def wrong_queue_type(job: Job[ImageInput]) -> ImageOutput:
+    return ImageOutput(defects=job.attempt)
+
+
 def publish(orchestrator: Orchestrator) -> None:
     queue = orchestrator.queue(schema)
     handle = queue.publish(ImageInput(path="a.png"))
@@ -99,6 +108,8 @@ def publish(orchestrator: Orchestrator) -> None:
     print(of_class.size if of_class else 0)  # wrong
     JobSchema("inspect", dict)  # wrong
     orchestrator.register(ImageInput)  # wrong
+    orchestrator.register(schema, "lifo")  # wrong
+    orchestrator.queue(schema, queue_type="lifo")  # wrong
 
 
 class WrongNext(Consumer[ImageInput, ImageOutput]):
