@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic
 
 from ..domain import Job, JobSchema, Progress
-from ..ports import CancelOutcome, DeadLetter, JobStatus, PublishOutcome, QueueCounts
+from ..ports import AsyncTransaction, CancelOutcome, DeadLetter, JobStatus, PublishOutcome, QueueCounts
 from .job_queue import InT, OutT
 from .pausing.records import Pause
 
@@ -65,7 +65,7 @@ class AsyncJobQueue(Generic[InT, OutT]):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
-        connection: object = None,
+        connection: AsyncTransaction | None = None,
     ) -> AsyncJobHandle[OutT]:
         """Publish one job, and return its handle once the broker has confirmed it (PUB-1).
 
@@ -89,7 +89,7 @@ class AsyncJobQueue(Generic[InT, OutT]):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
-        connection: object = None,
+        connection: AsyncTransaction | None = None,
     ) -> list[PublishOutcome]:
         """Publish many jobs in order, and return one outcome for each, in the same order (PUB-4)."""
         return await self._orchestrator.publish_batch(

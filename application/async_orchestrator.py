@@ -15,6 +15,7 @@ from ..domain import Job, JobSchema, Progress, Queue, QueueKind, QueueType, Sche
 from ..domain.bounds import MAX_BODY_BYTES, check_name, check_seconds
 from ..domain.errors import Closed, InvalidInput
 from ..ports import DeadLetter, JobStatus, Observer, OrchestratorBackend, PublishOutcome, QueueCounts
+from ..ports.transactions import AsyncTransaction
 from .async_calls import orchestrator_functions
 from .async_calls.bridge import call_in
 from .async_calls.cancelling import AsyncCancelAdmin
@@ -227,7 +228,7 @@ class AsyncOrchestrator(AsyncCancelAdmin, AsyncScheduleAdmin):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
-        connection: object = None,
+        connection: AsyncTransaction | None = None,
     ) -> str: ...
     @overload
     async def publish(
@@ -237,7 +238,7 @@ class AsyncOrchestrator(AsyncCancelAdmin, AsyncScheduleAdmin):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
-        connection: object = None,
+        connection: AsyncTransaction | None = None,
     ) -> str: ...
     async def publish(
         self,
@@ -246,7 +247,7 @@ class AsyncOrchestrator(AsyncCancelAdmin, AsyncScheduleAdmin):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
-        connection: object = None,
+        connection: AsyncTransaction | None = None,
     ) -> str:
         """Publish one job, and return its id once the broker has confirmed it (PUB-1).
 
@@ -281,7 +282,7 @@ class AsyncOrchestrator(AsyncCancelAdmin, AsyncScheduleAdmin):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
-        connection: object = None,
+        connection: AsyncTransaction | None = None,
     ) -> list[PublishOutcome]: ...
     @overload
     async def publish_batch(
@@ -291,7 +292,7 @@ class AsyncOrchestrator(AsyncCancelAdmin, AsyncScheduleAdmin):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
-        connection: object = None,
+        connection: AsyncTransaction | None = None,
     ) -> list[PublishOutcome]: ...
     async def publish_batch(
         self,
@@ -300,7 +301,7 @@ class AsyncOrchestrator(AsyncCancelAdmin, AsyncScheduleAdmin):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
-        connection: object = None,
+        connection: AsyncTransaction | None = None,
     ) -> list[PublishOutcome]:
         """Publish many jobs in order, and return one outcome for each, in the same order (PUB-4).
 

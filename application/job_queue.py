@@ -8,7 +8,7 @@ from typing_extensions import TypeVar
 
 from ..domain import Job, JobSchema, Progress
 from ..domain.then import Then
-from ..ports import CancelOutcome, DeadLetter, JobStatus, PublishOutcome, QueueCounts
+from ..ports import CancelOutcome, DeadLetter, JobStatus, PublishOutcome, QueueCounts, Transaction
 from .await_misuse import awaited
 from .pausing.records import Pause
 
@@ -82,7 +82,7 @@ class JobQueue(Generic[InT, OutT]):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
-        connection: object = None,
+        connection: Transaction | None = None,
     ) -> JobHandle[OutT]:
         """Publish one job, and return its handle once the broker has confirmed it (PUB-1).
 
@@ -107,7 +107,7 @@ class JobQueue(Generic[InT, OutT]):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
-        connection: object = None,
+        connection: Transaction | None = None,
     ) -> list[PublishOutcome]:
         """Publish many jobs in order, and return one outcome for each, in the same order (PUB-4)."""
         return self._orchestrator.publish_batch(

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from ..domain import Job, JobSchema, Queue, QueueKind, QueueType, SchemaLike, job_from_schema, read_schema
 from ..domain.bounds import MAX_BODY_BYTES, check_int, check_name, check_seconds
 from ..domain.job import NO_HEADERS
-from ..ports import JobStatus, Message, Observer, OrchestratorBackend, PublishOutcome
+from ..ports import JobStatus, Message, Observer, OrchestratorBackend, PublishOutcome, Transaction
 from .await_misuse import returned_id
 from .backends import detect_backend
 from .default_backend import default_url
@@ -174,7 +174,7 @@ class Orchestrator(QueueAdmin, ScheduleAdmin):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
-        connection: object = None,
+        connection: Transaction | None = None,
     ) -> str: ...
     @overload
     def publish(
@@ -184,7 +184,7 @@ class Orchestrator(QueueAdmin, ScheduleAdmin):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
-        connection: object = None,
+        connection: Transaction | None = None,
     ) -> str: ...
     def publish(
         self,
@@ -193,7 +193,7 @@ class Orchestrator(QueueAdmin, ScheduleAdmin):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
-        connection: object = None,
+        connection: Transaction | None = None,
     ) -> str:
         """Publish one job, and return once the broker has confirmed it (PUB-1).
 
@@ -266,7 +266,7 @@ class Orchestrator(QueueAdmin, ScheduleAdmin):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
-        connection: object = None,
+        connection: Transaction | None = None,
     ) -> list[PublishOutcome]: ...
     @overload
     def publish_batch(
@@ -276,7 +276,7 @@ class Orchestrator(QueueAdmin, ScheduleAdmin):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
-        connection: object = None,
+        connection: Transaction | None = None,
     ) -> list[PublishOutcome]: ...
     def publish_batch(
         self,
@@ -285,7 +285,7 @@ class Orchestrator(QueueAdmin, ScheduleAdmin):
         *,
         priority: int | None = None,
         delay_s: float | None = None,
-        connection: object = None,
+        connection: Transaction | None = None,
     ) -> list[PublishOutcome]:
         """Publish many jobs in order, and return one outcome for each, in the same order (PUB-4).
 

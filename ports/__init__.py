@@ -14,10 +14,12 @@ from .publishing import Message, PublishOutcome, PublishStatus
 from .queue_contents import DeadLetter, Failure, QueueCounts
 from .results import EndedJob, JobResult, JobStatus, ResultStatus, ResultStore
 from .settlement import Ack, Cancel, Dead, Next, Release, Retry, Settled, Settlement, SettleOutcome
+from .transactions import AsyncTransaction, Transaction
 
 __all__ = [
     "ABSENT",
     "Ack",
+    "AsyncTransaction",
     "Attempt",
     "Cancel",
     "CancelOutcome",
@@ -58,6 +60,7 @@ __all__ = [
     "Settled",
     "Settlement",
     "SlotOutcome",
+    "Transaction",
     "UnknownEnds",
     "Verdict",
 ]

@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 
+import psycopg
+
 from mindtrace.jobs import (
+    AsyncOrchestrator,
     BatchConsumer,
     Consumer,
     Job,
@@ -109,6 +112,7 @@ def publish(orchestrator: Orchestrator) -> None:
     JobSchema("inspect", dict)  # wrong
     orchestrator.register(ImageInput)  # wrong
     orchestrator.register(schema, "lifo")  # wrong
+    queue.publish({"path": "a.png"}, connection="postgresql://localhost/app")  # wrong
     orchestrator.queue(schema, queue_type="lifo")  # wrong
 
 
@@ -135,3 +139,13 @@ class WrongNextResults(Consumer[ImageInput, ImageOutput]):
 @job_handler(schema)  # wrong
 def wrong_next_handler(job: Job[ImageInput]) -> Then[Other]:
     return Then(schema, job.payload, result=Other(n=1))
+
+
+async def wrong_transactions(
+    orchestrator: Orchestrator,
+    jobs: AsyncOrchestrator,
+    connection: psycopg.Connection,
+    awaited: psycopg.AsyncConnection,
+) -> None:
+    orchestrator.publish("inspect", {}, connection=awaited)  # wrong
+    await jobs.publish("inspect", {}, connection=connection)  # wrong

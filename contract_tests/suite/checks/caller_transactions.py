@@ -163,10 +163,11 @@ def the_application_joins_a_transaction(context: CheckContext) -> None:
 @refusal("transactional_publish")
 def a_transaction_is_refused(context: CheckContext) -> None:
     """Where there are no such transactions, ``connection=`` raises, and nothing is published."""
+    connection: Any = object()
     with app_on(context) as app:
         for call in (
-            lambda: app.publish(Numbers(), connection=object()),
-            lambda: app.orchestrator.publish_batch(QUEUE, [Numbers()], connection=object()),
+            lambda: app.publish(Numbers(), connection=connection),
+            lambda: app.orchestrator.publish_batch(QUEUE, [Numbers()], connection=connection),
         ):
             try:
                 call()
