@@ -12,7 +12,7 @@ from ..orchestrator import Orchestrator
 from ..pausing.records import read_pauses
 from ..worker.connecting import WorkerSettings, connect
 from ..worker.worker import MakeConsumer
-from .rehearsal import EndOfRehearsal, RehearsalBackend
+from .dry_run import DryRunBackend, EndOfDryRun
 
 
 def examine(url: str, makers: Sequence[MakeConsumer], settings: WorkerSettings) -> list[Finding]:
@@ -33,7 +33,7 @@ def examine(url: str, makers: Sequence[MakeConsumer], settings: WorkerSettings) 
         diagnosis = backend.diagnose()
         findings = [good("adapter", type(backend).__name__), *diagnosis, *_check_settings(settings)]
         if diagnosis[0].verdict is not Verdict.WRONG:  # else nothing can be asked of it
-            orchestrator = Orchestrator(RehearsalBackend(backend))
+            orchestrator = Orchestrator(DryRunBackend(backend))
             findings += [_check_consumer(backend, orchestrator, make, settings) for make in makers]
             findings += _check_pauses(backend, makers)
     return findings
@@ -59,7 +59,7 @@ def _check_consumer(
     try:
         consumer = make()
         name = consumer.queue_name
-        with suppress(EndOfRehearsal):
+        with suppress(EndOfDryRun):
             connect(consumer, orchestrator, settings)
             consumer.close()
     except Exception as error:  # whatever its class does

@@ -49,6 +49,6 @@ def connect(consumer: Consumer, orchestrator: Orchestrator, settings: WorkerSett
         )
     except (InvalidInput, QueueConflict, SchemaConflict, UnsupportedCapability) as error:
         name = type(consumer).__name__
-        if str(error).startswith(name):
-            raise
-        raise type(error)(f"{name}: {error}") from error
+        if not str(error).startswith(name):
+            error.args = (f"{name}: {error}",)
+        raise

@@ -1,4 +1,4 @@
-"""Connecting consumers without a trace, to see whether a worker could."""
+"""A dry run of connecting consumers: it shows whether a worker could connect them, and changes nothing."""
 
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -16,15 +16,15 @@ from ...ports import (
 from ...ports.settlement import Settled
 
 
-class EndOfRehearsal(JobsError):
-    """What was called would change something, and tells of nothing wrong."""
+class EndOfDryRun(JobsError):
+    """A dry run met a call that would change something. Nothing is wrong."""
 
 
 def _end(*_: object, **_options: object) -> NoReturn:
-    raise EndOfRehearsal("a rehearsal changes nothing")
+    raise EndOfDryRun("a dry run changes nothing")
 
 
-class RehearsalBackend(OrchestratorBackend):
+class DryRunBackend(OrchestratorBackend):
     """Refuses a consumer as its backend does, and changes nothing there.
 
     Args:
@@ -44,7 +44,7 @@ class RehearsalBackend(OrchestratorBackend):
     @property
     def coordination(self) -> CoordinationStore:
         """The backend's store, to read."""
-        return _RehearsalStore(self._inner.coordination)
+        return _DryRunStore(self._inner.coordination)
 
     def declare(self, queue: Queue) -> None:
         """Refuse a kind that the backend doesn't have, or that another consumer contradicts."""
@@ -86,7 +86,7 @@ class _NoJobs(ConsumerBackend):
         pass
 
 
-class _RehearsalStore(CoordinationStore):
+class _DryRunStore(CoordinationStore):
     def __init__(self, inner: CoordinationStore) -> None:
         super().__init__()
         self._inner = inner
