@@ -11,6 +11,7 @@ from .executor import Executor
 from .handler_runner import HandlerRunner
 from .idle_settler import IdleSettler
 from .in_flight import InFlight
+from .isolation_wait import IsolationWait
 from .lease_renewer import SLOW_S
 from .loop import ConsumeLoop
 from .prefetch_sizer import PrefetchSizer
@@ -54,6 +55,7 @@ class ConcurrentLoop(ConsumeLoop):
         self._concurrency = concurrency
         self._make_runner = make_runner
         self._runner = make_runner(self._in_flight)
+        self._isolation = IsolationWait()
         self._measured_s = 0.0
         """When the time that jobs take was last measured."""
         self._measured_started = 0
@@ -123,8 +125,11 @@ class ConcurrentLoop(ConsumeLoop):
         """Wait until enough jobs are finished to share a round trip; settle them, and take others."""
         in_flight = self._in_flight
         self._wait_for_finished(max(1, self._ahead // 2), _SETTLE_S)
-        if in_flight.stalled_s >= SLOW_S:
-            self._release_queued()
+        if (away_s := self._isolation.away_s(in_flight.suspect_waits_s)) is not None:
+            self._logger.info("a job that must run alone goes back for %g s: others still run", away_s)
+            self._release_queued(away_s)
+        elif in_flight.stalled_s >= SLOW_S and in_flight.has_others:
+            self._release_queued(None)
         return self._take(max(0, self._room(stop_at)), stop_at)
 
     def _take(self, room: int, stop_at: int | None) -> list[Delivery]:
@@ -151,6 +156,7 @@ class ConcurrentLoop(ConsumeLoop):
             self._runner.run(suspect)
             self._finish_running()
             self._runs_suspect = True
+            self._isolation.has_run()
 
     def _finish_running(self) -> None:
         """Release what is queued, and settle jobs as they finish, until none runs."""
@@ -166,9 +172,9 @@ class ConcurrentLoop(ConsumeLoop):
         if self._in_flight.is_closed:
             raise Closed(f"this consumer of queue {self._queue!r} was closed")
 
-    def _release_queued(self) -> None:
+    def _release_queued(self, suspects_s: float | None = 0.0) -> None:
         with suppress(BackendUnavailable):  # they are released with the next settlements
-            self._in_flight.release_queued()
+            self._in_flight.release_queued(suspects_s)
 
     # -- how many to have at hand -------------------------------------------------------------------
 

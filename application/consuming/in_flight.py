@@ -128,13 +128,17 @@ class InFlight(JobStates):
             self._remove(settlements)
             return answer.deliveries
 
-    def release_queued(self) -> None:
-        """Settle the finished jobs, and release those not started yet; raises as :meth:`settle`."""
+    def release_queued(self, suspects_s: float | None = 0.0) -> None:
+        """Settle the finished jobs, and release those not started yet; raises as :meth:`settle`.
+
+        Args:
+            suspects_s: For how many seconds those that must run alone go back; None keeps them here.
+        """
         try:
             self._backend.release_ahead()  # first, or the broker would send here again what is released now
         finally:  # if the broker is away, these are sent with the next settlements
             with self._lock:
-                released = self._release_queued()
+                released = self._release_queued(suspects_s)
         self.settle()
         if released:
             self._logger.info("released %s, not started yet", quantity(released, "job"))

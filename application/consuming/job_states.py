@@ -41,6 +41,8 @@ class JobStates:
         self._is_held = False
         self._suspects = 0
         """How many of the queued jobs must run alone."""
+        self._suspected_s = 0.0
+        """When the first of them was queued."""
         self._started_s = 0.0
         self._extended_s = 0.0
         """When the leases began, or were extended."""
@@ -57,6 +59,8 @@ class JobStates:
             for delivery in deliveries:
                 self._jobs[delivery.receipt] = delivery
                 if delivery.crashes and self.runs_alone(delivery):
+                    if not self._suspects:
+                        self._suspected_s = monotonic()
                     self._suspects += 1
             self._queued.extend(deliveries)
             if self._is_held:
@@ -120,6 +124,16 @@ class JobStates:
         """Whether a queued job must run alone."""
         return self._suspects > 0
 
+    @property
+    def has_others(self) -> bool:
+        """Whether a queued job may run beside others."""
+        return len(self._queued) > self._suspects
+
+    @property
+    def suspect_waits_s(self) -> float:
+        """For how many seconds a queued job has waited to run alone; 0 if there is none."""
+        return monotonic() - self._suspected_s if self._suspects else 0.0
+
     def runs_alone(self, delivery: Delivery) -> bool:
         """Whether a job must run alone, as it may have killed the consumers that had it (RTY-3)."""
         return self._policy.runs_alone(delivery.crashes)
@@ -181,11 +195,22 @@ class JobStates:
 
     # -- for the calls to the broker -----------------------------------------------------------------
 
-    def _release_queued(self) -> int:
-        """Finish the queued jobs by releasing them, with the lock held; return how many."""
-        queued = self._take_queued()
-        self._settlements.extend([Release(delivery.receipt) for delivery in queued])
-        return len(queued)
+    def _release_queued(self, suspects_s: float | None = 0.0) -> int:
+        """Finish the queued jobs by releasing them, with the lock held; return how many.
+
+        Args:
+            suspects_s: For how many seconds those that must run alone go back; None keeps them here.
+        """
+        released = 0
+        for delivery in self._take_queued():
+            delay_s = suspects_s if self.runs_alone(delivery) else 0.0
+            if delay_s is None:
+                self._queued.append(delivery)
+                self._suspects += 1
+            else:
+                self._settlements.append(Release(delivery.receipt, delay_s))
+                released += 1
+        return released
 
     def _take_queued(self) -> deque[Delivery]:
         """Empty the queue, with the lock held, and return what was in it."""

@@ -13,10 +13,12 @@ import pytest
 
 from mindtrace.jobs import Consumer, LocalClient, Orchestrator, Queue, Reject, RetryLater, RetryPolicy
 from mindtrace.jobs.adapters.local import ManualClock
+from mindtrace.jobs.application.consuming import isolation_wait
 from mindtrace.jobs.application.consuming.in_flight import InFlight
+from mindtrace.jobs.application.consuming.isolation_wait import IsolationWait
 from mindtrace.jobs.application.signals.graceful_stop import SecondSignal
 from mindtrace.jobs.domain.errors import InvalidInput
-from mindtrace.jobs.ports import Ack, Delivery, Settlement
+from mindtrace.jobs.ports import Ack, Delivery, Release, Settlement
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -366,6 +368,60 @@ def test_a_job_that_was_with_two_dead_consumers_runs_alone(
     consumer = make_concurrent(waiting(SET, end=end), 4, to=far, lease_s=3600, poll_timeout_s=0.02)
     assert consumer.consume_until_empty() == 6
     assert (set(in_flight) == {1}) is alone
+
+
+def test_a_job_that_must_run_alone_holds_up_no_other(
+    far: Orchestrator,
+    clock: ManualClock,
+    make_concurrent: MakeConsumer,
+    background: Any,
+    eventually: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It goes back while a handler takes long, and runs once that has ended."""
+    monkeypatch.setattr(isolation_wait, "SLOW_S", 0.01)
+    far.publish("points", {"x": 0})
+    dead = make_concurrent(lambda job: None, 1, to=far, lease_s=1.0).consumer_backend
+    for _ in range(2):
+        assert dead.receive(1, 0)
+        clock.advance(2.0)
+    (suspect,) = dead.receive(1, 0)
+    far.publish("points", {"x": 1})
+    slow_ends, begun, ended, in_flight = threading.Event(), list[int](), list[int](), list[int | None]()
+
+    async def run(job: Any) -> None:
+        x = job.payload.x
+        begun.append(x)
+        while x == 1 and not slow_ends.is_set():
+            await asyncio.sleep(0.001)
+        if x == 0:
+            in_flight.append(far.counts("points").in_flight)
+        ended.append(x)
+
+    consumer = make_concurrent(run, 10, to=far, lease_s=3600)
+    consuming = background(consumer.consume, 5)
+    eventually(lambda: begun == [1])
+    dead.settle([Release(suspect.receipt)])
+    eventually(lambda: far.counts("points").delayed == 1)
+    far.publish_batch("points", [{"x": x} for x in (2, 3, 4)])
+    eventually(lambda: ended == [2, 3, 4])
+    slow_ends.set()
+    eventually(lambda: ended == [2, 3, 4, 1])
+    clock.advance(1.0)
+
+    assert consuming.result() == 5
+    assert (ended[-1], in_flight) == (0, [1])
+
+
+def test_waits_to_run_alone_grow_and_take_a_tenth_of_the_time() -> None:
+    wait = IsolationWait()
+    assert wait.away_s(0.0) is None
+    assert wait.away_s(0.99) is None
+    assert wait.away_s(1.0) == 10.0
+    assert wait.away_s(1.0) is None
+    assert wait.away_s(2.0) == 20.0
+    wait.has_run()
+    assert wait.away_s(1.0) == 10.0
 
 
 def test_settlements_survive_an_outage(
