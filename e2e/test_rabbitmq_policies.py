@@ -44,12 +44,14 @@ class Policies:
         self.namespace = f"t{time.monotonic_ns()}"
         self._set: list[tuple[str, str]] = []
 
-    def set(self, definition: dict[str, Any], names: str = "", *, operators: bool = False) -> str:
+    def set(
+        self, definition: dict[str, Any], names: str = "", *, operators: bool = False, to: str = "queues"
+    ) -> str:
         """Set a policy for names of the namespace, all by default, and return what it is called."""
         kind = "operator-policies" if operators else "policies"
         name = f"{self.namespace}-{len(self._set)}"
         pattern = f"^mtj:{self.namespace}/{names}"
-        self._request("PUT", kind, name, {"pattern": pattern, "definition": definition, "apply-to": "queues"})
+        self._request("PUT", kind, name, {"pattern": pattern, "definition": definition, "apply-to": to})
         self._set.append((kind, name))
         return name
 
@@ -122,6 +124,24 @@ def test_a_policy_cannot_send_dead_letters_elsewhere(client: RabbitMQClient, pol
     client.declare(Queue(QUEUE))
     assert published(client) == COUNT
     eventually(lambda: client.counts(QUEUE).dead == COUNT, "all are dead letters")
+
+
+def test_a_policy_cannot_send_delayed_jobs_elsewhere(
+    client: RabbitMQClient, server: PrivateRabbitMQ, policies: Policies
+) -> None:
+    """Those for a delay queue that isn't there yet: they must be returned (PUB-1)."""
+    with server.address.driver() as driver:
+        channel = driver.channel()
+        channel.queue_declare("elsewhere", auto_delete=True)
+        channel.queue_bind("elsewhere", "amq.fanout")
+        policies.set({"alternate-exchange": "amq.fanout"}, to="exchanges")
+        client.declare(Queue(QUEUE))
+        (outcome,) = client.publish(QUEUE, [Message("job", b"{}", delay_s=0.1)])
+        assert outcome.status is PublishStatus.ACCEPTED
+        with client.open_consumer(QUEUE) as consumer:
+            assert [delivery.id for delivery in consumer.receive(1, LIMIT_S)] == ["job"]
+        assert channel.queue_declare("elsewhere", passive=True).method.message_count == 0
+        channel.queue_delete("elsewhere")
 
 
 @pytest.mark.parametrize("kind", [FIFO, PRIORITY])

@@ -14,6 +14,7 @@ from pika.channel import Channel
 
 from ...domain.bounds import MAX_DELAY_S
 from .topology import Arguments, Names
+from .transport.publishing import declare_exchange
 
 DELAY_UNIT_S = 0.25
 LEVELS = ceil(MAX_DELAY_S / DELAY_UNIT_S).bit_length()
@@ -85,7 +86,7 @@ class DelayLevels:
 
     def open(self, top: int, channel: Channel) -> None:
         """Let messages into the levels up to ``top``, which exist."""
-        channel.exchange_declare(self.names.delays, "direct", durable=True)
+        declare_exchange(channel, self.names.delays)
         for number in range(top + 1):
             channel.queue_bind(self.level(number), self.names.delays, self.level(number))
 
@@ -96,7 +97,7 @@ class DelayLevels:
         publisher (RabbitMQ 4.0.5). What isn't led there is returned.
         """
         name = self.level(number)
-        channel.exchange_declare(self.names.delays, "direct", durable=True)  # an older client made none
+        declare_exchange(channel, self.names.delays)  # an older client made none
         channel.queue_unbind(name, self.names.delays, name)
 
 

@@ -83,6 +83,14 @@ class _Batch(Request):
         self.reply(None)
 
 
+def declare_exchange(channel: Channel, name: str) -> None:
+    """Declare an exchange that leads to queues by their names, without waiting for the answer.
+
+    What it can't route must be returned. So it is its own alternate, and a policy can't name another.
+    """
+    channel.exchange_declare(name, "direct", durable=True, arguments={"alternate-exchange": name})
+
+
 class PublishConnection(Connection):
     """The connection that messages leave by: every one mandatory, every one confirmed (PUB-1)."""
 
@@ -182,7 +190,7 @@ class PublishConnection(Connection):
             message.state = SendState.UNKNOWN
             try:
                 if message.exchange and message.exchange not in self._exchanges:
-                    channel.exchange_declare(message.exchange, "direct", durable=True)
+                    declare_exchange(channel, message.exchange)
                     self._exchanges.add(message.exchange)
                 publish(channel, message.queue, message.properties, message.body, message.exchange)
             except Exception:  # nothing was written, so that this one has no tag
