@@ -123,14 +123,22 @@ class ConcurrentLoop(ConsumeLoop):
 
     def _settle_when_worthwhile(self, stop_at: int | None) -> list[Delivery]:
         """Wait until enough jobs are finished to share a round trip; settle them, and take others."""
-        in_flight = self._in_flight
         self._wait_for_finished(max(1, self._ahead // 2), _SETTLE_S)
-        if (away_s := self._isolation.away_s(in_flight.suspect_waits_s)) is not None:
-            self._logger.info("a job that must run alone goes back for %g s: others still run", away_s)
-            self._release_queued(away_s)
-        elif in_flight.stalled_s >= SLOW_S and in_flight.has_others:
-            self._release_queued(None)
+        self._give_back()
         return self._take(max(0, self._room(stop_at)), stop_at)
+
+    def _give_back(self) -> None:
+        """Release the jobs at hand if those that run take long."""
+        in_flight = self._in_flight
+        stalled_s, suspect_waits_s = in_flight.stalled_s, in_flight.suspect_waits_s
+        if stalled_s and suspect_waits_s:
+            away_s = self._isolation.away_s(suspect_waits_s)
+            if away_s is not None:
+                self._logger.info("jobs that must run alone go back for %.0f s: others still run", away_s)
+                self._release_queued(away_s)
+                return
+        if stalled_s >= SLOW_S:
+            self._release_queued(None)
 
     def _take(self, room: int, stop_at: int | None) -> list[Delivery]:
         """Settle what is finished, and take up to ``room`` jobs."""

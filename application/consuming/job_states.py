@@ -125,14 +125,11 @@ class JobStates:
         return self._suspects > 0
 
     @property
-    def has_others(self) -> bool:
-        """Whether a queued job may run beside others."""
-        return len(self._queued) > self._suspects
-
-    @property
     def suspect_waits_s(self) -> float:
-        """For how many seconds a queued job has waited to run alone; 0 if there is none."""
-        return monotonic() - self._suspected_s if self._suspects else 0.0
+        """For how many seconds a job that must run alone has kept others from starting; 0 if none does."""
+        if not self._suspects or self.has_startable:
+            return 0.0
+        return monotonic() - max(self._suspected_s, self._started_s)
 
     def runs_alone(self, delivery: Delivery) -> bool:
         """Whether a job must run alone, as it may have killed the consumers that had it (RTY-3)."""

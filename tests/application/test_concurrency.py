@@ -414,13 +414,29 @@ def test_a_job_that_must_run_alone_holds_up_no_other(
 
 
 def test_waits_to_run_alone_grow_and_take_a_tenth_of_the_time() -> None:
-    wait = IsolationWait()
-    assert wait.away_s(0.0) is None
+    """After a wait in vain no job waits for ten times as long, whichever it is."""
+    clock = ManualClock()
+    wait = IsolationWait(clock.now)
     assert wait.away_s(0.99) is None
     assert wait.away_s(1.0) == 10.0
+    clock.advance(4.0)
+    assert wait.away_s(0.01) == pytest.approx(6.0), "another one goes back at once"
+    clock.advance(8.0)
     assert wait.away_s(1.0) is None
     assert wait.away_s(2.0) == 20.0
     wait.has_run()
+    assert wait.away_s(0.01) is None
+    assert wait.away_s(1.0) == 10.0
+
+
+def test_a_wait_to_run_alone_is_short_again_once_no_job_came_for_long() -> None:
+    clock = ManualClock()
+    wait = IsolationWait(clock.now)
+    for waited_s in (1.0, 2.0, 4.0):
+        assert wait.away_s(waited_s) == pytest.approx(10 * waited_s)
+        clock.advance(11 * waited_s)
+    clock.advance(1000.0)
+    assert wait.away_s(0.1) is None
     assert wait.away_s(1.0) == 10.0
 
 

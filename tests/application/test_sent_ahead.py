@@ -8,6 +8,7 @@ import pytest
 
 from conditions import LIMIT_S
 from mindtrace.jobs import Consumer, Job, JobInput, JobOutput, JobSchema, LocalClient, Orchestrator
+from mindtrace.jobs.application.consuming import concurrent_loop
 from mindtrace.jobs.ports import ConsumerBackend, Delivery, Settled, Settlement, SettleOutcome
 
 
@@ -170,5 +171,29 @@ def test_what_finishes_while_more_is_taken_is_settled_before_the_consumer_waits(
         try:
             eventually(lambda: consumer.stats.done)
         finally:
+            consumer.stop()
+            consuming.join()
+
+
+def test_jobs_that_are_sent_ahead_go_to_others_while_all_places_are_slow(
+    jobs: Orchestrator, client: SendingClient, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the consumer knows of none: they are on their way, or wait for a limit."""
+    monkeypatch.setattr(concurrent_loop, "SLOW_S", 0.01)
+    go_on = threading.Event()
+
+    class Slow(Run):
+        def run(self, job: Job[Number]) -> None:
+            assert go_on.wait(LIMIT_S)
+
+    jobs.publish_batch("numbers", [{}, {}])
+    with Slow() as consumer:
+        consumer.connect(jobs, concurrency=2)
+        consuming = threading.Thread(target=consumer.consume)
+        consuming.start()
+        try:
+            eventually(lambda: ("release", 0) in client.opened[0].said)
+        finally:
+            go_on.set()
             consumer.stop()
             consuming.join()
