@@ -33,7 +33,7 @@ class Exit(IntEnum):
     BUG = 70
     """A bug in this project, or in a consumer's ``connect``; a traceback is printed."""
     AT_ONCE = 130
-    """Stopped at once, by a second signal. Running jobs were released."""
+    """Stopped at once: a worker by a second signal (it released its jobs), or a command by Ctrl-C."""
 
 
 class BadUsage(JobsError):

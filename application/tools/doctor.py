@@ -62,7 +62,7 @@ def _check_consumer(
         with suppress(EndOfDryRun):
             connect(consumer, orchestrator, settings)
             consumer.close()
-    except Exception as error:  # whatever its class does
+    except (Exception, SystemExit) as error:  # whatever its class does
         remedy = "correct its class, the settings or the URL; a worker ends with the same message"
         return wrong("consumer", str(error) if isinstance(error, JobsError) else describe(error), remedy)
     try:

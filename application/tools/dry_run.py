@@ -1,6 +1,7 @@
 """A dry run of connecting consumers: it shows whether a worker could connect them, and changes nothing."""
 
 from collections.abc import Sequence
+from time import time
 from typing import Any, NoReturn
 
 from ...domain import Queue, QueueKind
@@ -92,7 +93,7 @@ class _DryRunStore(CoordinationStore):
         self._inner = inner
 
     def now(self) -> float:
-        return self._inner.now()
+        return time()  # the store's clock would make its file; only a slot that is thrown away depends on it
 
     def get(self, keys: Sequence[str]) -> dict[str, Record]:
         return self._inner.get(keys)

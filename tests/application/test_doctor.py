@@ -1,7 +1,9 @@
 """The doctor looks from the outside in, and raises nothing."""
 
+import sys
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -173,6 +175,19 @@ def test_what_a_worker_refuses_is_wrong(
 
     assert found.verdict is Verdict.WRONG
     assert found.what.startswith(message)
+
+
+def test_a_file_is_not_made_for_a_schedule(tmp_path: Path) -> None:
+    subjects(f"sqlite:///{tmp_path}/jobs.db", Scheduled)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_consumer_that_exits_is_wrong() -> None:
+    class Leaves(Inspector):
+        def connect(self, *args: Any, **settings: Any) -> None:
+            sys.exit(0)
+
+    assert subjects(URL, Leaves)["consumer"] is Verdict.WRONG
 
 
 def test_a_consumer_is_connected_without_a_trace() -> None:
