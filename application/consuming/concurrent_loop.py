@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from logging import Logger
+from logging import DEBUG, INFO, Logger
 from time import monotonic
 
 from ...domain.errors import BackendUnavailable, Closed, QueueNotFound
@@ -123,22 +123,26 @@ class ConcurrentLoop(ConsumeLoop):
 
     def _settle_when_worthwhile(self, stop_at: int | None) -> list[Delivery]:
         """Wait until enough jobs are finished to share a round trip; settle them, and take others."""
-        self._wait_for_finished(max(1, self._ahead // 2), _SETTLE_S)
-        self._give_back()
+        if not self._put_off_suspects():
+            self._wait_for_finished(max(1, self._ahead // 2), _SETTLE_S)
+            if self._in_flight.stalled_s >= SLOW_S:
+                self._release_queued(but_suspects=True)
         return self._take(max(0, self._room(stop_at)), stop_at)
 
-    def _give_back(self) -> None:
-        """Release the jobs at hand if those that run take long."""
-        in_flight = self._in_flight
-        stalled_s, suspect_waits_s = in_flight.stalled_s, in_flight.suspect_waits_s
-        if stalled_s and suspect_waits_s:
-            away_s = self._isolation.away_s(suspect_waits_s)
-            if away_s is not None:
-                self._logger.info("jobs that must run alone go back for %.0f s: others still run", away_s)
-                self._release_queued(away_s)
-                return
-        if stalled_s >= SLOW_S:
-            self._release_queued(None)
+    def _put_off_suspects(self) -> bool:
+        """Send back the jobs that must run alone, if one kept a place empty for long; return whether."""
+        in_flight, isolation = self._in_flight, self._isolation
+        suspects = in_flight.blocking_suspects()
+        if not suspects or not 0 < in_flight.running < self._concurrency:
+            return False
+        level = DEBUG if isolation.pauses else INFO
+        away_s = isolation.away_s(suspects)
+        if away_s is None:
+            return False
+        self._logger.log(level, "jobs that must run alone go back for %.0f s: others still run", away_s)
+        in_flight.put_off_suspects(away_s)
+        self._runner.wake()
+        return True
 
     def _take(self, room: int, stop_at: int | None) -> list[Delivery]:
         """Settle what is finished, and take up to ``room`` jobs."""
@@ -180,9 +184,9 @@ class ConcurrentLoop(ConsumeLoop):
         if self._in_flight.is_closed:
             raise Closed(f"this consumer of queue {self._queue!r} was closed")
 
-    def _release_queued(self, suspects_s: float | None = 0.0) -> None:
+    def _release_queued(self, *, but_suspects: bool = False) -> None:
         with suppress(BackendUnavailable):  # they are released with the next settlements
-            self._in_flight.release_queued(suspects_s)
+            self._in_flight.release_queued(but_suspects=but_suspects)
 
     # -- how many to have at hand -------------------------------------------------------------------
 

@@ -60,10 +60,14 @@ class InFlight(JobStates):
 
     # -- the threads that run handlers, and the consumer's -----------------------------------------
 
-    def start_next(self) -> Delivery | None:
-        """Start the next queued job, once it is sure that its lease stands; None if no job is queued.
+    def start_next(self, *, suspects: bool | None = None) -> Delivery | None:
+        """Start the next queued job, once it is sure that its lease stands; None if there is none to start.
 
         A job that must run alone isn't started while another runs.
+
+        Args:
+            suspects: True starts it only if it must run alone, and then releases all others that are queued,
+                so that no other thread starts one beside it. False starts it only if it needn't run alone.
         """
         now = monotonic()
         if now - self._extended_s >= self._lease_s and self._queued:
@@ -72,22 +76,27 @@ class InFlight(JobStates):
             if not self._queued:
                 return None
             delivery = self._queued[0]
-            if delivery.crashes and self.runs_alone(delivery):
+            is_suspect = delivery.crashes > 0 and self.runs_alone(delivery)
+            if suspects is not None and is_suspect is not suspects:
+                return None
+            if is_suspect:
                 if self._running:
                     return None
                 self._suspects -= 1
             self._started_s = now  # first: the renewer's thread reads it once a job runs
             self._running[delivery.receipt] = self._queued.popleft()
             self.started += 1
+            if suspects:
+                self._release_queued()
         return delivery
 
     def start_next_beside_others(self) -> Delivery | None:
         """Start the next queued job unless it must run alone; otherwise as :meth:`start_next`."""
-        return self.start_next() if self.has_startable else None
+        return self.start_next(suspects=False) if self._queued else None
 
     def start_suspect(self) -> Delivery | None:
-        """Start the next queued job if it must run alone, and none runs; otherwise as :meth:`start_next`."""
-        return self.start_next() if self._suspects and not self.has_startable else None
+        """Start the next queued job if it must run alone, and release the others; as :meth:`start_next`."""
+        return self.start_next(suspects=True) if self._suspects else None
 
     def put_back(self, delivery: Delivery) -> None:
         """Release a job that was started instead of running it; :meth:`settle` tells the broker."""
@@ -128,17 +137,17 @@ class InFlight(JobStates):
             self._remove(settlements)
             return answer.deliveries
 
-    def release_queued(self, suspects_s: float | None = 0.0) -> None:
+    def release_queued(self, *, but_suspects: bool = False) -> None:
         """Settle the finished jobs, and release those not started yet; raises as :meth:`settle`.
 
         Args:
-            suspects_s: For how many seconds those that must run alone go back; None keeps them here.
+            but_suspects: Whether to keep those that must run alone.
         """
         try:
             self._backend.release_ahead()  # first, or the broker would send here again what is released now
         finally:  # if the broker is away, these are sent with the next settlements
             with self._lock:
-                released = self._release_queued(suspects_s)
+                released = self._release_queued(but_suspects=but_suspects)
         self.settle()
         if released:
             self._logger.info("released %s, not started yet", quantity(released, "job"))

@@ -1,6 +1,6 @@
 """How long a job that must run alone keeps the places of other jobs empty."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from time import monotonic
 
@@ -26,26 +26,48 @@ class IsolationWait:
         self._longest_s = SLOW_S
         self._next_s = -inf
         """When the next wait may begin."""
+        self._waits_for: str | None = None
+        self._since_s = 0.0
+        """Since when that job waits."""
+        self._gone_back: set[str] = set()
+        """The jobs that went back since one of them ran, or since all of them seem to have run elsewhere."""
 
-    def away_s(self, waited_s: float) -> float | None:
-        """Return for how many seconds the job is to go back now; None if it waits on.
+    @property
+    def pauses(self) -> bool:
+        """Whether no job is to wait now."""
+        return self._clock() < self._next_s
+
+    def away_s(self, job_ids: Sequence[str]) -> float | None:
+        """Return for how many seconds the jobs are to go back now; None if they wait on.
 
         Args:
-            waited_s: For how long it has kept others from starting.
+            job_ids: The jobs at hand that must run alone. The first of them keeps a place empty.
         """
         now = self._clock()
         if now < self._next_s:
+            self._gone_back.update(job_ids)
             return self._next_s - now
-        if now - waited_s > self._next_s + _AWAY * self._longest_s:  # the last such job ran elsewhere
-            self._longest_s = SLOW_S
-        if waited_s < self._longest_s:
+        if self._waits_for != job_ids[0]:
+            self._begin(job_ids[0], now)
+        if now - self._since_s < self._longest_s:
             return None
+        self._gone_back.update(job_ids)
         away_s = _AWAY * self._longest_s
+        self._next_s, self._waits_for = now + away_s, None
         self._longest_s *= 2
-        self._next_s = now + away_s
         return away_s
 
     def has_run(self) -> None:
         """Note that such a job has run."""
-        self._longest_s = SLOW_S
+        self._forget()
         self._next_s = -inf
+
+    def _begin(self, job_id: str, now: float) -> None:
+        self._waits_for, self._since_s = job_id, now
+        if job_id not in self._gone_back and now > self._next_s + _AWAY * self._longest_s:
+            self._forget()
+            self._waits_for = job_id
+
+    def _forget(self) -> None:
+        self._longest_s, self._waits_for = SLOW_S, None
+        self._gone_back.clear()

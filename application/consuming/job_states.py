@@ -41,8 +41,6 @@ class JobStates:
         self._is_held = False
         self._suspects = 0
         """How many of the queued jobs must run alone."""
-        self._suspected_s = 0.0
-        """When the first of them was queued."""
         self._started_s = 0.0
         self._extended_s = 0.0
         """When the leases began, or were extended."""
@@ -59,8 +57,6 @@ class JobStates:
             for delivery in deliveries:
                 self._jobs[delivery.receipt] = delivery
                 if delivery.crashes and self.runs_alone(delivery):
-                    if not self._suspects:
-                        self._suspected_s = monotonic()
                     self._suspects += 1
             self._queued.extend(deliveries)
             if self._is_held:
@@ -125,11 +121,25 @@ class JobStates:
         return self._suspects > 0
 
     @property
-    def suspect_waits_s(self) -> float:
-        """For how many seconds a job that must run alone has kept others from starting; 0 if none does."""
-        if not self._suspects or self.has_startable:
-            return 0.0
-        return monotonic() - max(self._suspected_s, self._started_s)
+    def running(self) -> int:
+        """How many jobs run."""
+        return len(self._running)
+
+    def blocking_suspects(self) -> list[str]:
+        """Return the ids of the queued jobs that must run alone, if one of them is the next to start."""
+        with self._lock:
+            suspects = [each for each in self._queued if self.runs_alone(each)] if self._suspects else []
+            return [each.id for each in suspects] if suspects and suspects[0] is self._queued[0] else []
+
+    def put_off_suspects(self, delay_s: float) -> None:
+        """Release the queued jobs that must run alone, with a delay; a call that settles tells the broker."""
+        with self._lock:
+            queued = self._take_queued()
+            for delivery in queued:
+                if self.runs_alone(delivery):
+                    self._settlements.append(Release(delivery.receipt, delay_s))
+                else:
+                    self._queued.append(delivery)
 
     def runs_alone(self, delivery: Delivery) -> bool:
         """Whether a job must run alone, as it may have killed the consumers that had it (RTY-3)."""
@@ -192,20 +202,19 @@ class JobStates:
 
     # -- for the calls to the broker -----------------------------------------------------------------
 
-    def _release_queued(self, suspects_s: float | None = 0.0) -> int:
+    def _release_queued(self, *, but_suspects: bool = False) -> int:
         """Finish the queued jobs by releasing them, with the lock held; return how many.
 
         Args:
-            suspects_s: For how many seconds those that must run alone go back; None keeps them here.
+            but_suspects: Whether to keep those that must run alone.
         """
         released = 0
         for delivery in self._take_queued():
-            delay_s = suspects_s if self.runs_alone(delivery) else 0.0
-            if delay_s is None:
+            if but_suspects and self.runs_alone(delivery):
                 self._queued.append(delivery)
                 self._suspects += 1
             else:
-                self._settlements.append(Release(delivery.receipt, delay_s))
+                self._settlements.append(Release(delivery.receipt))
                 released += 1
         return released
 

@@ -417,27 +417,41 @@ def test_waits_to_run_alone_grow_and_take_a_tenth_of_the_time() -> None:
     """After a wait in vain no job waits for ten times as long, whichever it is."""
     clock = ManualClock()
     wait = IsolationWait(clock.now)
-    assert wait.away_s(0.99) is None
-    assert wait.away_s(1.0) == 10.0
+    assert wait.away_s(["a"]) is None
+    clock.advance(1.0)
+    assert wait.away_s(["a", "b"]) == pytest.approx(10.0)
     clock.advance(4.0)
-    assert wait.away_s(0.01) == pytest.approx(6.0), "another one goes back at once"
-    clock.advance(8.0)
-    assert wait.away_s(1.0) is None
-    assert wait.away_s(2.0) == 20.0
+    assert wait.pauses
+    assert wait.away_s(["c"]) == pytest.approx(6.0), "another one goes back at once"
+    clock.advance(6.0)
+    assert wait.away_s(["a"]) is None
+    clock.advance(1.0)
+    assert wait.away_s(["a"]) is None
+    clock.advance(1.0)
+    assert wait.away_s(["a"]) == pytest.approx(20.0)
     wait.has_run()
-    assert wait.away_s(0.01) is None
-    assert wait.away_s(1.0) == 10.0
+    assert not wait.pauses
+    assert wait.away_s(["b"]) is None
+    clock.advance(1.0)
+    assert wait.away_s(["b"]) == pytest.approx(10.0)
 
 
-def test_a_wait_to_run_alone_is_short_again_once_no_job_came_for_long() -> None:
+@pytest.mark.parametrize(("next_id", "waits_s"), [("b", 2.0), ("c", 1.0)])
+def test_a_wait_to_run_alone_is_short_again_for_a_job_that_comes_long_afterwards(
+    next_id: str, waits_s: float
+) -> None:
+    """But not for one that went back, however many jobs stood before it in the queue."""
     clock = ManualClock()
     wait = IsolationWait(clock.now)
-    for waited_s in (1.0, 2.0, 4.0):
-        assert wait.away_s(waited_s) == pytest.approx(10 * waited_s)
-        clock.advance(11 * waited_s)
+    wait.away_s(["a", "b"])
+    clock.advance(1.0)
+    assert wait.away_s(["a", "b"]) == pytest.approx(10.0)
     clock.advance(1000.0)
-    assert wait.away_s(0.1) is None
-    assert wait.away_s(1.0) == 10.0
+    assert wait.away_s([next_id]) is None
+    clock.advance(waits_s - 0.1)
+    assert wait.away_s([next_id]) is None
+    clock.advance(0.1)
+    assert wait.away_s([next_id]) == pytest.approx(10 * waits_s)
 
 
 def test_settlements_survive_an_outage(
@@ -620,8 +634,10 @@ def test_a_job_that_must_run_alone_is_seen_behind_others() -> None:
         assert in_flight.start_next_beside_others() is None
         assert in_flight.start_suspect() is None
         in_flight.finish(Ack("r.1"))
+        in_flight.add([delivery(3)])
         assert in_flight.start_suspect() == delivery(2, crashes=2)
         assert not in_flight.has_suspect
+        assert in_flight.start_next_beside_others() is None, "the others that were queued are released"
 
 
 def test_what_was_cut_short_leaves_the_next_consume_alone(
