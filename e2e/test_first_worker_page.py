@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from mindtrace.jobs.application.default_backend import DEFAULT_URL
-from mindtrace.jobs.cli.settings import masked
+from mindtrace.jobs.cli.settings import masked_with_stores
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "worker"
@@ -89,7 +89,7 @@ def environment(request: pytest.FixtureRequest) -> dict[str, str]:
 def test_the_session_happens_as_it_is_told(environment: dict[str, str], tmp_path: Path) -> None:
     """From the first publish to a drained queue, on each backend."""
     folder = Path(shutil.copytree(EXAMPLE, tmp_path / "worker"))
-    url = masked(environment.get(VARIABLE, DEFAULT_URL))
+    url = masked_with_stores(environment.get(VARIABLE, DEFAULT_URL))
     ids: list[str] = []
     for command, output in session():
         if written := re.search(r"\b[0-9a-f]{32}\b", command):  # an id that was printed before
