@@ -66,8 +66,8 @@ class InFlight(JobStates):
         A job that must run alone isn't started while another runs.
 
         Args:
-            suspects: True starts it only if it must run alone, and then releases all others that are queued,
-                so that no other thread starts one beside it. False starts it only if it needn't run alone.
+            suspects: True starts the job only if it must run alone, and releases all other queued jobs. So no
+                other thread starts one beside it. False starts the job only if it may run beside others.
         """
         now = monotonic()
         if now - self._extended_s >= self._lease_s and self._queued:

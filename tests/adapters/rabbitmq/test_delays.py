@@ -60,7 +60,7 @@ def test_a_level_leads_only_to_lower_ones_and_to_the_queue() -> None:
 
 
 def test_a_level_is_out_of_reach_before_it_is_deleted() -> None:
-    """RabbitMQ 4.0.5 closes the connection of whoever publishes to a quorum queue that is being deleted."""
+    """RabbitMQ 4.0.5 closes the connection of a client that publishes to a queue while it is deleted."""
     levels, channel = DelayLevels(NAMES, high=False), MagicMock()
     name = levels.level(3)
 

@@ -19,7 +19,7 @@ from mindtrace.jobs.errors import AdapterNotInstalled
 def test_a_library_that_is_missing_is_named_with_its_extra(
     monkeypatch: pytest.MonkeyPatch, module: str, library: str, observer: str, extra: str
 ) -> None:
-    """The message is the command that mends it, and ``except ImportError`` catches it."""
+    """The message has the command that installs the extra, and ``except ImportError`` catches it."""
     name = f"mindtrace.jobs.adapters.telemetry.{module}"
     monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, library, None)
