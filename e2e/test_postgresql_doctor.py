@@ -98,6 +98,12 @@ PLANTED: dict[str, Planted] = {
         WRONG,
         "the user lacks DELETE on place",
     ),
+    "no right to a table of a later version": (
+        "REVOKE INSERT ON {schema}.asked FROM {user}",
+        "permissions",
+        WRONG,
+        "the user lacks INSERT on asked",
+    ),
     "no right to a function": (
         "REVOKE EXECUTE ON FUNCTION {schema}.purge FROM PUBLIC",
         "permissions",

@@ -209,6 +209,72 @@ def test_who_waited_for_a_migration_sees_it(postgresql_address: Address, namespa
         waiting.close()
 
 
+def test_calls_that_wait_for_the_last_migration_go_on_after_it(
+    postgresql_address: Address, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have entered the functions that it replaces, and go on with the tables that it leaves."""
+    before = Path(shutil.copytree(SHIPPED, tmp_path / "before"))
+    (last,) = before.glob(f"{THIS:04}_*.sql")
+    migration = tables.script(namespace, THIS, creates_schema=False).removesuffix("COMMIT;\n")
+    last.unlink()
+    monkeypatch.setattr(tables, "FOLDER", before)
+    named = replace(postgresql_address, parameters=(("application_name", namespace),))
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND wait_event_type = 'Lock'"
+    with ExitStack() as stack:
+        client = stack.enter_context(client_of(named, namespace))
+        client.declare(Queue("jobs"))
+        client.publish("jobs", [Message("held", b"{}")])
+        consumer = stack.enter_context(client.open_consumer("jobs"))
+        (held,) = consumer.receive(1, LIMIT_S)
+        caller = stack.enter_context(named.connect(autocommit=False))
+        watch = stack.enter_context(postgresql_address.connect())
+        threads = stack.enter_context(ThreadPoolExecutor())
+        admin = stack.enter_context(postgresql_address.connect())
+        admin.execute(migration)
+        answers = [
+            threads.submit(client.publish, "jobs", [Message("a", b"{}")]),
+            threads.submit(client.publish_in, caller, "jobs", [Message("b", b"{}")]),
+            threads.submit(client.coordination.take_places, [Place("key", 1, "holder")], ttl_s=LIMIT_S),
+            threads.submit(lambda: consumer.settle([Ack(held.receipt)]).outcomes),
+        ]
+        eventually(
+            lambda: watch.execute(waiting, [namespace]).fetchall() == [(len(answers),)], "all calls wait"
+        )
+        admin.execute("COMMIT")
+        published, joined, placed, settled = (answer.result(LIMIT_S) for answer in answers)
+        caller.commit()
+
+        assert [outcome.status for outcome in (*published, *joined)] == [PublishStatus.ACCEPTED] * 2
+        assert (placed, settled) == ([True], [SettleOutcome.OK])
+        assert client.counts("jobs").ready == 2
+
+
+def test_a_publication_of_all_tables_lets_rows_be_changed(
+    postgresql_address: Address, namespace: str
+) -> None:
+    """PostgreSQL refuses that for a table that has neither a primary key nor a replica identity."""
+    with client_of(postgresql_address, namespace) as client, postgresql_address.connect() as admin:
+        client.declare(Queue("jobs"))
+        names = admin.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", [namespace]).fetchall()
+        all_tables = ", ".join(f'"{namespace}".{name}' for (name,) in names)
+        admin.execute(f'CREATE PUBLICATION "{namespace}" FOR TABLE {all_tables}')
+        try:
+            client.publish("jobs", [Message(job_id, b"{}") for job_id in "ab"])
+            with client.open_consumer("jobs") as consumer:
+                first, second = consumer.receive(2, LIMIT_S)
+                assert consumer.extend([first.receipt]) == [SettleOutcome.OK]
+                outcomes = consumer.settle([Ack(first.receipt), Dead(second.receipt, "reason", "")]).outcomes
+            assert outcomes == [SettleOutcome.OK] * 2
+            assert client.redrive("jobs") == client.purge("jobs") == 1
+            place = Place("key", 1, "holder")
+            assert client.coordination.take_places([place], ttl_s=LIMIT_S) == [True]
+            client.coordination.leave_places([place])
+            admin.execute(f'SET search_path = "{namespace}"')
+            admin.execute("SELECT sweep_coordination()")
+        finally:
+            admin.execute(f'DROP PUBLICATION "{namespace}"')
+
+
 def test_a_migration_that_fails_leaves_the_version_before_it(
     postgresql_address: Address, namespace: str, releases: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

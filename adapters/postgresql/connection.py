@@ -36,6 +36,8 @@ class Statement(NamedTuple):
 
     sql: str
     parameters: int
+    is_planned_anew: bool = False
+    """Whether it is never prepared. PostgreSQL would keep a plan that it made while the tables were small."""
 
 
 class Answer:
@@ -142,7 +144,7 @@ class Connection:
         pg, sql = self._pg, statement.sql
         formats = [1] * statement.parameters
         try:
-            if self.prepares:
+            if self.prepares and not statement.is_planned_anew:
                 name = self._prepared.get(sql)
                 if name is None:
                     name = next(self._names)

@@ -27,6 +27,7 @@ _KEPT = {
 _TABLES = {
     1: ("queue", "job", "request", "result", "ended"),
     3: ("shared_record", "place_key", "place", "rate", "coordination_sweep"),
+    4: ("asked",),
 }
 """What a user must be able to change, by the version that brought it."""
 _SEQUENCES = {1: ("block", "death", "ending"), 3: ("coordination",)}

@@ -14,9 +14,8 @@ from .schema import quoted
 _TIMEOUT_S = 10.0
 
 _PROTECT = """
-    UPDATE {s}.request SET began = cut_short.over, ends = cut_short.over + (ends - began)
-    FROM (
-      SELECT r.token, outage.over FROM {s}.request r
+    WITH cut_short AS MATERIALIZED (
+      SELECT r.ctid AS at, outage.over FROM {s}.request r
       CROSS JOIN LATERAL (
         SELECT CASE
           WHEN (r.ends - r.began) / 3 <= {away_s} * interval '1 s' THEN clock_timestamp()
@@ -27,7 +26,9 @@ _PROTECT = """
         AND outage.over + (r.ends - r.began) > clock_timestamp()
         AND outage.over - r.began > (r.ends - r.began) / 10
       FOR UPDATE OF r SKIP LOCKED
-    ) cut_short WHERE request.token = cut_short.token
+    )
+    UPDATE {s}.request SET began = cut_short.over, ends = cut_short.over + (ends - began)
+    FROM cut_short WHERE request.ctid = cut_short.at
 """
 """A worker extends a lease when a third of it is gone: it stands longer than a shorter outage. No worker can
 have extended a lease before the server started, or while this client couldn't reach it. A lease that began

@@ -42,16 +42,19 @@ _PUT = """
     SELECT q.key, CASE WHEN q.is_awaited THEN {s}.wake(q.key, $5) END FROM q
 """
 _GET = """
-    SELECT r.id, r.body FROM {s}.queue q JOIN {s}.result r ON r.queue = q.key
-    WHERE q.name = $1 AND r.id = ANY ($2) AND r.expires > clock_timestamp()
+    SELECT r.id, r.body FROM {s}.queue q, unnest($2::text[]) AS i (id), LATERAL (
+      SELECT * FROM {s}.result WHERE queue = q.key AND id = i.id OFFSET 0
+    ) r
+    WHERE q.name = $1 AND r.expires > clock_timestamp()
 """
 _FORGET = """
-    DELETE FROM {s}.result r USING {s}.queue q WHERE q.name = $1 AND r.queue = q.key AND r.id = ANY ($2)
+    SELECT {s}.forget_results(key, $2) FROM {s}.queue WHERE name = $1
 """
 _SWEEP = """
     DELETE FROM {s}.result WHERE ctid = ANY (ARRAY(
       SELECT r.ctid FROM {s}.queue q JOIN {s}.result r ON r.queue = q.key
-      WHERE q.kind = $1 AND r.expires <= clock_timestamp() LIMIT 500 FOR UPDATE OF r SKIP LOCKED
+      WHERE q.kind = $1 AND r.expires > '-infinity' AND r.expires <= now()
+      LIMIT 500 FOR UPDATE OF r SKIP LOCKED
     ))
 """
 
@@ -113,14 +116,14 @@ class PostgreSQLResultStore(ResultStore):
         self._admin = Admin(self._session, self._statements, self._tables)
         self._wakeups = Wakeups(self._session.connect, self._namespace, self.logger)
 
-        def statement(sql: str, parameters: int) -> Statement:
-            return Statement(sql.replace("{s}", quoted(self._namespace)), parameters)
+        def statement(sql: str, parameters: int, *, is_planned_anew: bool = False) -> Statement:
+            return Statement(sql.replace("{s}", quoted(self._namespace)), parameters, is_planned_anew)
 
         self._next_sweep = 0.0
         self._put = statement(_PUT, 5)
-        self._get = statement(_GET, 2)
+        self._get = statement(_GET, 2, is_planned_anew=True)
         self._forget = statement(_FORGET, 2)
-        self._sweep = statement(_SWEEP, 1)
+        self._sweep = statement(_SWEEP, 1, is_planned_anew=True)
 
     @classmethod
     def from_url(cls, url: str) -> "PostgreSQLResultStore":

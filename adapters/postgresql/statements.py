@@ -12,6 +12,8 @@ def _call(schema: str, function: str, parameters: int) -> Statement:
 class Statements:
     """What the adapter asks of the server; the functions are described in ``sql/``.
 
+    Those that read jobs are never prepared, and search for the rows of a list one by one (ADR 87).
+
     Args:
         schema: Where the tables are.
     """
@@ -42,6 +44,9 @@ class Statements:
         def sql(text: str, parameters: int) -> Statement:
             return Statement(text.replace("{s}", name), parameters)
 
+        def look(text: str, parameters: int) -> Statement:
+            return Statement(text.replace("{s}", name), parameters, is_planned_anew=True)
+
         # On connections of callers, by the driver's own cursors.
         self.has_publish_in_transaction = _HAS_PUBLISH_IN_TRANSACTION
         self.publish_in_transaction = (
@@ -63,19 +68,17 @@ class Statements:
         )
         self.find_queue = sql("SELECT key FROM {s}.queue WHERE name = $1", 1)
         self.list_queues = sql("SELECT name, kind FROM {s}.queue WHERE name IS NOT NULL ORDER BY name", 0)
-        self.counts = sql(_COUNTS, 1)
-        self.dead_letters = sql(_DEAD_LETTERS, 3)
-        self.last_death = sql(
+        self.counts = look(_COUNTS, 1)
+        self.dead_letters = look(_DEAD_LETTERS, 3)
+        self.last_death = look(
             "SELECT q.key, (SELECT max(death) FROM {s}.job WHERE queue = q.key AND death IS NOT NULL)"
             " FROM {s}.queue q WHERE q.name = $1",
             1,
         )
-        self.results = sql(_RESULTS, 2)
-        self.status = sql(_STATUS, 2)
-        self.progress = sql(_PROGRESS, 1)
-        self.report = sql(
-            "UPDATE {s}.job SET progress = $5 WHERE queue = $1 AND place = $2 AND seq = $3 AND token = $4", 5
-        )
+        self.results = look(_RESULTS, 2)
+        self.status = look(_STATUS, 2)
+        self.progress = look(_PROGRESS, 1)
+        self.report = _call(schema, "report_progress", 5)
 
 
 _HAS_PUBLISH_IN_TRANSACTION = (
@@ -84,9 +87,12 @@ _HAS_PUBLISH_IN_TRANSACTION = (
 )
 
 _HELD = """
-    {s}.request r, unnest(r.places, r.seqs) AS h (place, seq), {s}.job j
+    {s}.request r, unnest(r.places, r.seqs) AS h (place, seq), LATERAL (
+      SELECT id, progress FROM {s}.job
+      WHERE queue = q.key AND place = h.place AND seq >= h.seq AND seq <= h.seq AND token = r.token
+      ORDER BY seq LIMIT 1
+    ) j
     WHERE r.queue = q.key AND r.ends > clock_timestamp()
-      AND j.queue = q.key AND j.place = h.place AND j.seq = h.seq AND j.token = r.token
 """
 """The leases of a queue that haven't ended."""
 
@@ -115,8 +121,9 @@ _RESULTS = """
       j.death IS NOT NULL
     FROM {s}.queue q
     LEFT JOIN LATERAL unnest($2::text[]) AS a (id) ON true
-    LEFT JOIN {s}.job j ON j.queue = q.key AND j.id = a.id
-    LEFT JOIN {s}.result r ON r.queue = q.key AND r.id = a.id AND (j.id IS NULL OR j.death IS NOT NULL)
+    LEFT JOIN LATERAL (SELECT * FROM {s}.job WHERE queue = q.key AND id = a.id OFFSET 0) j ON true
+    LEFT JOIN LATERAL (SELECT * FROM {s}.result WHERE queue = q.key AND id = a.id OFFSET 0) r
+      ON j.id IS NULL OR j.death IS NOT NULL
     WHERE q.name = $1 AND (
       a.id IS NULL OR j.death IS NOT NULL OR r.id IS NOT NULL OR j.id IS NULL AND EXISTS (
         SELECT FROM {s}.ended e
@@ -130,7 +137,9 @@ _STATUS = """
     SELECT j.death IS NOT NULL, j.id IS NOT NULL, j.token IS NOT NULL AND EXISTS (
       SELECT FROM {s}.request r WHERE r.token = j.token AND r.ends > clock_timestamp()
     )
-    FROM {s}.queue q LEFT JOIN {s}.job j ON j.queue = q.key AND j.id = $2 WHERE q.name = $1
+    FROM {s}.queue q
+    LEFT JOIN LATERAL (SELECT * FROM {s}.job WHERE queue = q.key AND id = $2 OFFSET 0) j ON true
+    WHERE q.name = $1
 """
 
 _PROGRESS = f"""
