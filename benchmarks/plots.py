@@ -9,16 +9,15 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import NullFormatter
 
-from .results import COMPARISON, Figure, Results
+from .results import COMPARISON, OURS, TITLES, Figure, Results
 
-OURS = "this project"
 PANELS = {
     "publish": "published one by one, jobs/s",
     "publish_batch": "published in a batch, jobs/s",
     "drain": "drained, no-op jobs, jobs/s",
     "latency_p50": "idle latency p50, ms",
 }
-TITLES = {"sqlite": "SQLite", "redis": "Redis", "rabbitmq": "RabbitMQ", "postgresql": "PostgreSQL"}
+PLOTTED = ("sqlite", "redis", "rabbitmq", "postgresql")
 COLOURS = {"ours": "#1f6f8b", "bare": "#b8b8b8", "peer": "#e0a458"}
 
 
@@ -66,6 +65,6 @@ def draw(results: Results, broker: str, path: Path) -> None:
 if __name__ == "__main__":
     for words in sys.argv[1:]:
         run = Results.read(Path(words))
-        for name in TITLES:
+        for name in PLOTTED:
             if any(subject.broker == name for subject in run.subjects):
                 draw(run, name, Path("docs/benchmarks") / f"{name}.png")

@@ -1,21 +1,12 @@
 """The page of results: tables, the ratios that were promised, and where the plots stand."""
 
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
-from .peer import AT_LEAST_ONCE, CONFIRMED
-from .results import COMPARISON, HELD, Figure, Results, ratio
+from .aims import aims
+from .results import COMPARISON, HELD, OURS, TITLES, Figure, Results, ratio
 from .scenarios.many_waiting import CONCURRENCY, WAIT_S
 
-OURS, INCUMBENT = "this project", "mindtrace-jobs 0.16"
-BROKERS = {
-    "memory": "In memory",
-    "sqlite": "SQLite",
-    "redis": "Redis",
-    "rabbitmq": "RabbitMQ",
-    "postgresql": "PostgreSQL",
-}
 COLUMNS = {
     "publish": ("one by one", "jobs/s"),
     "publish_batch": ("in a batch", "jobs/s"),
@@ -78,10 +69,9 @@ but for those with priorities. Redis keeps nothing on disk, for all alike; Postg
 
 def write(runs: list[Results], page: Path) -> None:
     """Write the page for runs of different brokers."""
-    rows = [row for run in runs for check in CHECKS if (row := check(run)) is not None]
-    parts = [INTRODUCTION, "## What was aimed at\n", table(["", "measured", "wanted", "met"], rows)]
+    parts = [INTRODUCTION, "## What was aimed at\n", table(["", "measured", "wanted", "met"], aims(runs))]
     for run in runs:
-        for broker, title in BROKERS.items():
+        for broker, title in TITLES.items():
             if any(one.broker == broker for one in run.subjects):
                 parts += [f"## {title}\n", comparison(run, broker), guarantees(run, broker)]
                 plot = page.parent / "benchmarks" / f"{broker}.png"
@@ -155,7 +145,7 @@ def concurrent(runs: list[Results]) -> str:
     for run, one in found:
         alone = run.find("concurrent", one.broker, one.library, "one")
         times = f"{ratio(one, alone):.1f}" if alone and one.unit == "jobs/s" else ""
-        rows.append([f"{BROKERS[one.broker]}, {one.name}", f"{shown(one)} {one.unit}", times])
+        rows.append([f"{TITLES[one.broker]}, {one.name}", f"{shown(one)} {one.unit}", times])
     if not rows:
         return ""
     told = (
@@ -171,7 +161,7 @@ def many_waiting(runs: list[Results]) -> str:
     found = [one for run in runs for one in run.figures if one.scenario == "many waiting"]
     ideal = CONCURRENCY / WAIT_S
     rows = [
-        [f"{BROKERS[one.broker]}, {one.name}", f"{shown(one)} {one.unit}", f"{one.median / ideal:.2f}"]
+        [f"{TITLES[one.broker]}, {one.name}", f"{shown(one)} {one.unit}", f"{one.median / ideal:.2f}"]
         for one in found
     ]
     if not rows:
@@ -189,7 +179,7 @@ def web(runs: list[Results]) -> str:
     found = [(run, one) for run in runs for one in run.figures if one.scenario == "web"]
     where = {(one.broker, one.library): run for run, one in found}
     rows = [
-        [f"{BROKERS[broker]}, {library}", *(shown(run.find("web", broker, library, name)) for name in WEB)]
+        [f"{TITLES[broker]}, {library}", *(shown(run.find("web", broker, library, name)) for name in WEB)]
         for (broker, library), run in where.items()
     ]
     if not rows:
@@ -204,7 +194,7 @@ def backlogs(runs: list[Results]) -> str:
     sizes = sorted({int(one.name) for _, one in found})
     where = dict.fromkeys((one.broker, number) for number, run in enumerate(runs) for one in run.figures)
     rows = [
-        [BROKERS[broker], *(shown(runs[number].find("backlog", broker, OURS, str(size))) for size in sizes)]
+        [TITLES[broker], *(shown(runs[number].find("backlog", broker, OURS, str(size))) for size in sizes)]
         for broker, number in where
         if runs[number].find("backlog", broker, OURS, str(sizes[0]))
     ]
@@ -249,120 +239,3 @@ def machine(runs: list[Results]) -> str:
     lines = [f"- {name}: {value}" for name, value in found.items()]
     rounds = ", ".join(dict.fromkeys(str(run.rounds) for run in runs))
     return "## Where it ran\n\n" + "\n".join([*lines, f"- rounds: {rounds}"]) + "\n"
-
-
-# -- what was aimed at, and whether it was met ---------------------------------------------------
-
-
-def peers(run: Results, broker: str, name: str, *, at_least_once: bool = False) -> list[Figure]:
-    """The figures of all peers; those that do nothing, and the incumbent where at most once, apart."""
-    kept = [
-        one.library
-        for one in run.subjects
-        if one.broker == broker
-        and not one.library.startswith(OURS)
-        and not one.library.startswith("bare ")
-        and (not at_least_once or one.guarantee == AT_LEAST_ONCE)
-    ]
-    return [found for one in kept if (found := run.find(COMPARISON, broker, one, name))]
-
-
-def against_best(
-    run: Results, broker: str, ours: str, theirs: list[Figure], wanted: float, what: str
-) -> list[str] | None:
-    mine = run.find(COMPARISON, broker, OURS, ours)
-    if mine is None or not theirs:
-        return None
-    best = max(theirs, key=lambda one: one.median)
-    found = ratio(mine, best)
-    return [f"{what} ({best.library})", f"{found:.1f}", f"≥ {wanted:g}", "yes" if found >= wanted else "no"]
-
-
-def redis_drain(run: Results) -> list[str] | None:
-    theirs = peers(run, "redis", "drain", at_least_once=True)
-    return against_best(run, "redis", "drain", theirs, 15, "Redis: drain, of the best at-least-once peer")
-
-
-def redis_incumbent(run: Results) -> list[str] | None:
-    theirs = [one for one in peers(run, "redis", "drain") if one.library == INCUMBENT]
-    return against_best(run, "redis", "drain", theirs, 3, "Redis: drain, of the incumbent, at most once")
-
-
-def redis_batch(run: Results) -> list[str] | None:
-    theirs = peers(run, "redis", "publish") + peers(run, "redis", "publish_batch")
-    return against_best(run, "redis", "publish_batch", theirs, 4, "Redis: batch publish, of the best peer")
-
-
-def limit(broker: str, library: str, name: str, wanted: float, what: str, run: Results) -> list[str] | None:
-    mine, bare = (run.find("limit", broker, one, name) for one in (library, "bare"))
-    if mine is None or bare is None:
-        return None
-    found = ratio(mine, bare)
-    return [what, f"{found:.2f}", f"≥ {wanted:g}", "yes" if found >= wanted else "no"]
-
-
-def rabbitmq_drain(run: Results) -> list[str] | None:
-    return against_best(
-        run, "rabbitmq", "drain", peers(run, "rabbitmq", "drain"), 4, "RabbitMQ: drain, of the best peer"
-    )
-
-
-def rabbitmq_batch(run: Results) -> list[str] | None:
-    theirs = peers(run, "rabbitmq", "publish") + peers(run, "rabbitmq", "publish_batch")
-    confirmed = {one.library for one in run.subjects if CONFIRMED in one.settings}
-    theirs = [one for one in theirs if one.library in confirmed]
-    what = "RabbitMQ: confirmed batch publish, of the best confirmed peer"
-    return against_best(run, "rabbitmq", "publish_batch", theirs, 10, what)
-
-
-def local(run: Results) -> list[str] | None:
-    theirs = [one for one in peers(run, "memory", "drain") if one.library == INCUMBENT]
-    return against_best(run, "memory", "drain", theirs, 100, "Local: drain, of the incumbent's Local")
-
-
-def latency(broker: str, run: Results, *, queue_type: str = "") -> list[str] | None:
-    """Beside all peers or, where there are several types of queues, those whose queues are of this type."""
-    alike = [one.library for one in run.subjects if one.broker == broker and queue_type in one.settings]
-    ours = next((one for one in alike if one.startswith(OURS)), OURS)
-    mine = run.find(COMPARISON, broker, ours, "latency_p50")
-    theirs = [one for one in peers(run, broker, "latency_p50") if one.library in alike]
-    if mine is None or not theirs:
-        return None
-    best = min(theirs, key=lambda one: one.median)
-    where = f" on a {queue_type}" if queue_type else ""
-    return [
-        f"{BROKERS[broker]}: idle latency p50{where}, beside the lowest peer's there ({best.library})",
-        f"{mine.median:.2f} ms, {best.median:.2f} ms",
-        "the lowest",
-        "yes" if mine.median < best.median else "no",
-    ]
-
-
-CHECKS = (
-    redis_drain,
-    redis_incumbent,
-    redis_batch,
-    partial(
-        limit,
-        "redis",
-        "port",
-        "drain 250",
-        0.5,
-        "Redis: drain through the port, of the bare script (250 at once)",
-    ),
-    partial(latency, "redis"),
-    rabbitmq_drain,
-    rabbitmq_batch,
-    partial(latency, "rabbitmq", queue_type="quorum queue"),
-    partial(latency, "rabbitmq", queue_type="classic queue"),
-    partial(latency, "postgresql"),
-    partial(
-        limit,
-        "rabbitmq",
-        "application",
-        "drain 1",
-        1.0,
-        "RabbitMQ: a consumer with a prefetch of 1, of a bare BlockingConnection",
-    ),
-    local,
-)

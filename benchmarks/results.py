@@ -10,6 +10,15 @@ COMPARISON = "field"
 """The scenario whose figures compare all libraries, as files of results name it."""
 HELD = "held snapshot"
 """The scenario in which a transaction is held open."""
+OURS, INCUMBENT = "this project", "mindtrace-jobs 0.16"
+TITLES = {
+    "memory": "In memory",
+    "sqlite": "SQLite",
+    "redis": "Redis",
+    "rabbitmq": "RabbitMQ",
+    "postgresql": "PostgreSQL",
+}
+"""What the page calls each broker."""
 
 
 @dataclass(frozen=True, slots=True)
