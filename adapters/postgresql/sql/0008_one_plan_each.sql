@@ -3,8 +3,9 @@
 -- If ANALYZE or VACUUM runs while a table is empty, the planner takes the table for empty until the next of them. To scan
 -- a whole queue then seems to cost nothing, and the planner may do so to find one job. So it is left no choice:
 --   The rows of a list are searched for one by one, in a subquery with OFFSET 0 or LIMIT 1, which is no part of a join.
---   Where several indexes begin with the same column, a search asks for an order that one of them has, as sorting is off;
---   or the others are partial, with a predicate that the search doesn't imply.
+--   Where several indexes begin with the same column, a search asks for an order that one of them has, as sorting is off.
+--   It says "seq >= x AND seq <= x" for that: of what is equal, the planner forgets the order. Or the other indexes are
+--   partial, with a predicate that the search doesn't imply.
 --   Rows that were found are changed by their ctid.
 
 -- As in version 7.
