@@ -275,6 +275,25 @@ def test_a_publication_of_all_tables_lets_rows_be_changed(
             admin.execute(f'DROP PUBLICATION "{namespace}"')
 
 
+def test_a_replica_identity_that_was_chosen_stays(
+    postgresql_address: Address, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Path(shutil.copytree(SHIPPED, tmp_path / "first"))
+    for file in sorted(first.glob("*.sql"))[7:]:
+        file.unlink()
+    chosen = ("job", "FULL", "f"), ("coordination_sweep", "NOTHING", "n")
+    look = "SELECT relreplident::text FROM pg_class WHERE oid = to_regclass(%s)"
+    with monkeypatch.context() as patch, client_of(postgresql_address, namespace) as client:
+        patch.setattr(tables, "FOLDER", first)
+        client.declare(Queue("jobs"))
+    with postgresql_address.connect() as admin, client_of(postgresql_address, namespace) as client:
+        for table, identity, _ in chosen:
+            admin.execute(f'ALTER TABLE "{namespace}".{table} REPLICA IDENTITY {identity}')
+        assert [each.version for each in client.migrate()] == list(range(8, THIS + 1))
+        for table, _, letter in chosen:
+            assert admin.execute(look, [f'"{namespace}".{table}']).fetchall() == [(letter,)]
+
+
 def test_a_migration_that_fails_leaves_the_version_before_it(
     postgresql_address: Address, namespace: str, releases: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

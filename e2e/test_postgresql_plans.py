@@ -264,6 +264,21 @@ def test_a_store_finds_results_by_their_ids(
             assert store.get_many("jobs-elsewhere", [job_id]) == {}
 
 
+@pytest.mark.parametrize("call", ["sweep(q, '-infinity')", "sweep_results(q.kind)"])
+def test_a_sweep_reads_no_result_that_stays(
+    postgresql_address: Address, admin: Admin, namespace: str, client: PostgreSQLClient, call: str
+) -> None:
+    kept = "SELECT q.key, n, clock_timestamp() + interval '1 h', '' FROM queue q, generate_series(1, 3000) n"
+    admin.execute(f"INSERT INTO result (queue, id, expires, body) {kept}")
+    with (
+        few_rows_read(admin, namespace, client),
+        postgresql_address.connect(application_name=namespace) as sweeper,
+    ):
+        sweeper.execute(f'SET search_path = "{namespace}"')
+        for _ in range(CALLS):
+            sweeper.execute(f"SELECT {call} FROM queue q")
+
+
 def test_a_place_is_found_by_its_holder(admin: Admin, namespace: str, client: PostgreSQLClient) -> None:
     with few_rows_read(admin, namespace, client):
         line = [Place("key", 1, f"holder-{number}") for number in range(BACKLOG // 2)]

@@ -50,13 +50,7 @@ _GET = """
 _FORGET = """
     SELECT {s}.forget_results(key, $2) FROM {s}.queue WHERE name = $1
 """
-_SWEEP = """
-    DELETE FROM {s}.result WHERE ctid = ANY (ARRAY(
-      SELECT r.ctid FROM {s}.queue q JOIN {s}.result r ON r.queue = q.key
-      WHERE q.kind = $1 AND r.expires > '-infinity' AND r.expires <= now()
-      LIMIT 500 FOR UPDATE OF r SKIP LOCKED
-    ))
-"""
+_SWEEP = "SELECT {s}.sweep_results($1)"
 
 
 class PostgreSQLResultStore(ResultStore):
@@ -123,7 +117,7 @@ class PostgreSQLResultStore(ResultStore):
         self._put = statement(_PUT, 5)
         self._get = statement(_GET, 2, is_planned_anew=True)
         self._forget = statement(_FORGET, 2)
-        self._sweep = statement(_SWEEP, 1, is_planned_anew=True)
+        self._sweep = statement(_SWEEP, 1)
 
     @classmethod
     def from_url(cls, url: str) -> "PostgreSQLResultStore":

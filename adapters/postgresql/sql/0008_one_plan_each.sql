@@ -37,9 +37,17 @@ DROP INDEX place_line;
 CREATE INDEX place_held ON place (key, ticket) WHERE is_held;
 CREATE INDEX place_line ON place (key, ticket) WHERE NOT is_held;
 
--- A publication FOR ALL TABLES refuses all changes of a table without one.
-ALTER TABLE job REPLICA IDENTITY USING INDEX job_id;
-ALTER TABLE coordination_sweep REPLICA IDENTITY FULL; -- of one row
+-- A publication FOR ALL TABLES refuses all changes of a table that has none. What somebody chose stays.
+DO $$
+BEGIN
+  IF (SELECT relreplident FROM pg_class WHERE oid = 'job'::regclass) = 'd' THEN
+    ALTER TABLE job REPLICA IDENTITY USING INDEX job_id;
+  END IF;
+  IF (SELECT relreplident FROM pg_class WHERE oid = 'coordination_sweep'::regclass) = 'd' THEN
+    ALTER TABLE coordination_sweep REPLICA IDENTITY FULL; -- of one row
+  END IF;
+END
+$$;
 
 -- Find the jobs of a list whose leases are among the valid ones; return where each is, and its number in the list, counted
 -- from 1. The server makes this a part of the statement that calls it.
@@ -96,6 +104,21 @@ BEGIN
     SELECT r.at FROM unnest(p_ids) AS i (id), LATERAL (
       SELECT ctid AS at FROM result WHERE queue = p_queue AND id = i.id OFFSET 0
     ) r
+  ));
+END
+$$;
+
+-- Drop some results of the queues of other brokers, whose time is over.
+CREATE FUNCTION sweep_results(p_kind text) RETURNS void LANGUAGE plpgsql VOLATILE
+SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
+DECLARE
+  now constant timestamptz := clock_timestamp();
+BEGIN
+  DELETE FROM result WHERE ctid = ANY (ARRAY(
+    SELECT r.at FROM queue q, LATERAL (
+      SELECT ctid AS at FROM result WHERE queue = q.key AND expires > '-infinity' AND expires <= now
+      ORDER BY expires LIMIT 500 FOR UPDATE SKIP LOCKED
+    ) r WHERE q.kind = p_kind LIMIT 500
   ));
 END
 $$;
@@ -237,7 +260,8 @@ BEGIN
     WHERE job.ctid = h.at AND job.token = r.token;'],
     ['  r request;', '  r request;
   owners bigint[];'],
-    ['expires > p_from', 'expires > ''-infinity'' AND expires > p_from']
+    ['expires > p_from AND expires <= now LIMIT', 'expires > ''-infinity'' AND expires > p_from AND expires <= now
+    ORDER BY expires LIMIT']
   ]);
   PERFORM rewrite('end_asked', ARRAY[
     ['DELETE FROM job USING unnest(p_places, p_seqs) AS h (place, seq), asked a
