@@ -60,7 +60,11 @@ def limit(broker: str, library: str, name: str, wanted: float, what: str, run: R
     mine, bare = (run.find("limit", broker, one, name) for one in (library, "bare"))
     if mine is None or bare is None:
         return None
-    found = ratio(mine, bare)
+    return beside(what, mine, bare, wanted)
+
+
+def beside(what: str, one: Figure, other: Figure, wanted: float) -> list[str]:
+    found = ratio(one, other)
     return [what, f"{found:.2f}", f"≥ {wanted:g}", "yes" if found >= wanted else "no"]
 
 
@@ -99,9 +103,7 @@ def postgresql_backlog(run: Results) -> list[str] | None:
     few, many = (run.find("backlog", "postgresql", OURS, size) for size in ("10000", "1000000"))
     if few is None or many is None:
         return None
-    found = ratio(many, few)
-    what = "PostgreSQL: drain with 1,000,000 jobs waiting, of that with 10,000"
-    return [what, f"{found:.2f}", "≥ 0.8", "yes" if found >= 0.8 else "no"]
+    return beside("PostgreSQL: drain with 1,000,000 jobs waiting, of that with 10,000", many, few, 0.8)
 
 
 def local(run: Results) -> list[str] | None:

@@ -12,7 +12,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from brokers.postgresql_server import Address
+from brokers.postgresql_server import Address, make_schema
 from brokers.proxy import Disruption, Proxy
 from mindtrace.jobs import (
     ConsumerBackend,
@@ -162,14 +162,6 @@ def find_postgresql(postgresql_address: Address) -> None:
 
 
 globals().update(contract_suite(PostgreSQLHarness))
-
-
-def make_schema(postgresql_address: Address) -> Iterator[str]:
-    """Yield the name of a new schema, and drop it afterwards."""
-    name = f"test-{uuid4().hex}"
-    yield name
-    with postgresql_address.connect() as admin:
-        admin.execute(f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from itertools import groupby
 import pytest
 
 from brokers.fixtures import StartPgBouncer
-from brokers.postgresql_server import Address
+from brokers.postgresql_server import Address, make_schema
 from mindtrace.jobs import OrchestratorBackend, Queue
 from mindtrace.jobs.contract import CLAUSES, run_contract
 from mindtrace.jobs.ports import Message
 
-from .test_postgresql import SECRET, PostgreSQLHarness, client_of, make_schema
+from .test_postgresql import SECRET, PostgreSQLHarness, client_of
 
 pytestmark = pytest.mark.timeout(1800)
 

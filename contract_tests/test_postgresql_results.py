@@ -9,13 +9,12 @@ from contextlib import closing
 from math import inf
 from typing import ClassVar
 from urllib.parse import quote
-from uuid import uuid4
 
 import psycopg
 import pytest
 
 from brokers import rabbitmq_server
-from brokers.postgresql_server import Address
+from brokers.postgresql_server import Address, make_schema
 from conditions import LIMIT_S, eventually
 from mindtrace.jobs import (
     Orchestrator,
@@ -44,11 +43,9 @@ def admin(postgresql_address: Address) -> Iterator[Admin]:
 
 
 @pytest.fixture
-def namespace(admin: Admin) -> Iterator[str]:
+def namespace(postgresql_address: Address) -> Iterator[str]:
     """A schema of one's own."""
-    name = f"test-{uuid4().hex}"
-    yield name
-    admin.execute(f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
+    yield from make_schema(postgresql_address)
 
 
 def store_of(

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from brokers.fixtures import StartPgBouncer, StartPostgreSQL
-from brokers.postgresql_server import Address
+from brokers.postgresql_server import Address, make_schema
 from brokers.proxy import Disruption, Proxy
 from conditions import LIMIT_S, eventually
 from mindtrace.jobs import PostgreSQLClient, PostgreSQLCoordinationStore, PublishStatus, Queue, Verdict
@@ -44,10 +44,7 @@ AnswerT = TypeVar("AnswerT")
 @pytest.fixture
 def namespace(postgresql_address: Address) -> Iterator[str]:
     """A schema of one's own."""
-    name = f"test-{uuid4().hex}"
-    yield name
-    with postgresql_address.connect() as admin:
-        admin.execute(f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
+    yield from make_schema(postgresql_address)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from brokers.fixtures import StartPgBouncer, StartPostgreSQL
-from brokers.postgresql_server import Address
+from brokers.postgresql_server import Address, make_schema
 from conditions import LIMIT_S
 from mindtrace.jobs import Finding, PostgreSQLClient, Queue, Verdict
 from mindtrace.jobs.adapters.postgresql import diagnosis
@@ -32,10 +32,7 @@ def declare(address: Address, namespace: str) -> None:
 
 @pytest.fixture
 def namespace(postgresql_address: Address) -> Iterator[str]:
-    name = f"test-{uuid4().hex}"
-    yield name
-    with postgresql_address.connect() as admin:
-        admin.execute(f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
+    yield from make_schema(postgresql_address)
 
 
 @pytest.fixture

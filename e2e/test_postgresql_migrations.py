@@ -16,7 +16,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from brokers.postgresql_server import Address
+from brokers.postgresql_server import Address, make_schema
 from conditions import LIMIT_S, eventually
 from mindtrace.jobs import PostgreSQLClient, PublishStatus, Queue, Verdict
 from mindtrace.jobs.adapters.postgresql import schema as tables
@@ -89,10 +89,7 @@ client.close()
 @pytest.fixture
 def namespace(postgresql_address: Address) -> Iterator[str]:
     """A schema of one's own."""
-    name = f"test-{uuid4().hex}"
-    yield name
-    with postgresql_address.connect() as admin:
-        admin.execute(f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
+    yield from make_schema(postgresql_address)
 
 
 @pytest.fixture

@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from uuid import uuid4
 
 import pytest
 
-from brokers.postgresql_server import Address
+from brokers.postgresql_server import Address, make_schema
 from conditions import LIMIT_S, eventually
 from mindtrace.jobs import PostgreSQLClient, PostgreSQLResultStore, PublishStatus, Queue
 from mindtrace.jobs.domain.job_progress import Progress
@@ -43,10 +42,7 @@ Admin = "psycopg.Connection[tuple[int, ...]]"
 @pytest.fixture
 def namespace(postgresql_address: Address) -> Iterator[str]:
     """A schema of one's own."""
-    name = f"test-{uuid4().hex}"
-    yield name
-    with postgresql_address.connect() as admin:
-        admin.execute(f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
+    yield from make_schema(postgresql_address)
 
 
 @pytest.fixture
@@ -88,10 +84,15 @@ def renew_indexes(admin: Admin) -> None:
         admin.execute(f"ALTER TABLE {table} DROP CONSTRAINT {table}_pkey, ADD PRIMARY KEY ({columns})")
 
 
-def deceive(admin: Admin) -> None:
-    """Have the server count the rows of the tables while all their pages are without any."""
+def stop_autovacuum(admin: Admin) -> None:
+    """Have nobody else count the rows."""
     for table in TABLES:
         admin.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off, toast.autovacuum_enabled = off)")
+
+
+def deceive(admin: Admin) -> None:
+    """Have the server count the rows of the tables while all their pages are without any."""
+    stop_autovacuum(admin)
     numbers = "FROM generate_series(1, 3000) n"
     admin.execute(f"INSERT INTO job (queue, place, seq, id, body) SELECT 0, n, n, n, '' {numbers}")
     admin.execute(f"INSERT INTO request (token, queue, ends) SELECT n, 0, '-infinity' {numbers}")
@@ -313,10 +314,8 @@ def test_a_call_that_was_made_while_the_tables_were_empty_reads_no_whole_queue_l
 
         store.put("elsewhere", [EndedJob("job", done, 3600.0)])
         store.forget("elsewhere", ["job"])
+        stop_autovacuum(admin)
         for table in TABLES:
-            admin.execute(
-                f"ALTER TABLE {table} SET (autovacuum_enabled = off, toast.autovacuum_enabled = off)"
-            )
             admin.execute(f"ANALYZE {table}")
         for _ in range(CALLS // 10):
             look("job")

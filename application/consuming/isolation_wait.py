@@ -13,9 +13,9 @@ _AWAY = 10
 class IsolationWait:
     """Says when a job that must run alone stops waiting for those that run, and goes back to the queue.
 
-    No other job starts while it waits. If a wait was in vain, the next begins ten times as long afterwards.
-    Until then, every job that must run alone goes back at once. So the waits take less than a tenth of the
-    time. Each is twice as long as the one before, and so at some time longer than the longest handler.
+    No other job starts while it waits. After a wait that was in vain comes a pause, ten times as long, in
+    which every job that must run alone goes back at once. So the waits take less than a tenth of the time.
+    Each is twice as long as the one before, and so at some time longer than the longest handler.
 
     Args:
         clock: The consumer's clock.

@@ -6,10 +6,12 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 from urllib.parse import quote, urlencode
+from uuid import uuid4
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -98,6 +100,14 @@ class Address:
         except psycopg.OperationalError:
             return False
         return True
+
+
+def make_schema(address: Address) -> Iterator[str]:
+    """Yield the name of a schema that nobody else uses, and drop it afterwards."""
+    name = f"test-{uuid4().hex}"
+    yield name
+    with address.connect() as admin:
+        admin.execute(f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
 
 
 class PrivatePostgreSQL(UnprivilegedServer):

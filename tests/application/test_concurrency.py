@@ -414,7 +414,7 @@ def test_a_job_that_must_run_alone_holds_up_no_other(
 
 
 def test_waits_to_run_alone_grow_and_take_a_tenth_of_the_time() -> None:
-    """If a wait was in vain, the next wait begins ten times as long afterwards, for any job."""
+    """After a wait that was in vain comes a pause, ten times as long, in which no job waits."""
     clock = ManualClock()
     wait = IsolationWait(clock.now)
     assert wait.away_s(["a"]) is None
