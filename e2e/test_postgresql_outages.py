@@ -231,3 +231,67 @@ def test_a_worker_that_alone_is_cut_off_is_taken_for_dead(connect: Connect) -> N
     assert again.crashes == 1
     assert settle(cut_off, held.receipt) == [SettleOutcome.LOST]
     assert settle(other, again.receipt) == [SettleOutcome.OK]
+
+
+REFUSALS = {
+    "53100": "could not extend file: No space left on device",
+    "XX000": "could not extend file: Disk quota exceeded",
+    "42501": "could not open file: Read-only file system",
+    "58030": "could not read block",
+    "53200": "out of memory",
+    "53000": "out of file descriptors",
+    "55P03": "canceling statement due to lock timeout",
+    "57014": "canceling statement due to statement timeout",
+    "40001": "could not serialize access",
+    "25006": "cannot execute UPDATE in a read-only transaction",
+    "25P03": "terminating connection due to idle-in-transaction timeout",
+    "57P01": "terminating connection due to administrator command",
+}
+"""What a server that answers all the time may refuse an extension with, by its code."""
+
+
+def test_leases_that_ran_out_while_the_server_refused_stand_until_their_workers_can_be_back(
+    server: PrivatePostgreSQL, stack: ExitStack
+) -> None:
+    """Whatever it refuses extensions with is the same outage: each job runs once (LSE-3, RTY-3)."""
+    admin = stack.enter_context(server.connect())
+    held = {}
+    for code, text in REFUSALS.items():
+        clients = [
+            stack.enter_context(server.client(f"of_{code.lower()}", poll_s=0.5, retry_timeout_s=0.5))
+            for _ in range(2)
+        ]
+        for client in clients:
+            client.declare(Queue("jobs"))
+        publish(clients[0], "job")
+        holder, idle = (client.open_consumer("jobs", lease_s=HELD_S) for client in clients)
+        held[code] = holder, idle, receive(holder, 1)[0]
+        assert idle.receive(1, 0.0) == []
+        refuse_to_extend(admin, f"of_{code.lower()}", code, text)
+
+    for code, (holder, idle, job) in held.items():
+        with pytest.raises(BackendUnavailable):
+            holder.extend([job.receipt])
+        with pytest.raises(BackendUnavailable):  # it finds that the lease is over
+            idle.receive(1, 0.0)
+        admin.execute(f"DROP TRIGGER refuse ON of_{code.lower()}.request")
+
+    for code, (holder, idle, job) in held.items():
+        assert idle.receive(1, 0.0) == [], code
+        assert holder.extend([job.receipt]) == [SettleOutcome.OK], code
+        assert settle(holder, job.receipt) == [SettleOutcome.OK], code
+
+
+def refuse_to_extend(admin: Any, schema: str, code: str, text: str) -> None:
+    """End all leases of a schema, and have the server refuse to change any."""
+    admin.execute(
+        f"CREATE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN RAISE '{text}' USING ERRCODE = '{code}'; END $$"
+    )
+    admin.execute(
+        f"UPDATE {schema}.request SET began = clock_timestamp() - (ends - began), ends = clock_timestamp()"
+    )
+    admin.execute(
+        f"CREATE TRIGGER refuse BEFORE INSERT OR UPDATE OR DELETE ON {schema}.request"
+        f" FOR EACH ROW EXECUTE FUNCTION {schema}.refuse()"
+    )

@@ -105,7 +105,7 @@ class PostgreSQLClient(OrchestratorBackend):
             "PostgreSQLClient",
             retry_timeout_s=check_duration("retry_timeout_s", retry_timeout_s),
             logger=self.logger,
-            on_connect=self._protect_leases,
+            after_outage=self._protect_leases,
         )
         self._settings.warn_of_plaintext(self.logger)
         self._statements = Statements(self._namespace)

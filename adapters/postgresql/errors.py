@@ -21,12 +21,15 @@ _PASSING = (
     "55P03",
     "25P03",
     "25P04",
-    "58P01",
+    "53000",
+    "58",
     "72000",
 )
 TAKEN = "23505"
 """A key is taken, as by the token of a request that was carried out before."""
 _FULL = ("53100", "53200", "53400")
+_NAMELESS = {("XX000", "quota exceeded"): "53100", ("42501", "read-only file system"): "58030"}
+"""What the server has no code of its own for: the code that it gives, and a part of its message."""
 _DENIED = ("28", "42501")
 _REFUSED_LOGIN = re.compile(
     r"authentication failed|no pg_hba\.conf entry|role .* does not exist|not permitted to log in"
@@ -93,7 +96,8 @@ class RefusedByServer(Exception):
     """
 
     def __init__(self, code: str, text: str) -> None:
-        self.code = code
+        found = (each for (known, part), each in _NAMELESS.items() if code == known and part in text.lower())
+        self.code = next(found, code)
         super().__init__(text)
 
     @property
@@ -105,6 +109,11 @@ class RefusedByServer(Exception):
     def is_passing(self) -> bool:
         """Whether another try may succeed: the server restarts or was demoted, others were in the way."""
         return self.code.startswith(_PASSING) or self.code == TAKEN
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether the server may refuse everybody: then no worker can extend its leases either."""
+        return (self.is_passing or self.code in _FULL) and self.code != TAKEN
 
     @property
     def may_have_run(self) -> bool:

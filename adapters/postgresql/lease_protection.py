@@ -1,8 +1,9 @@
 """Keep an outage from ending leases: while the server is away, no worker can extend one (LSE-3, RTY-3).
 
-A restart, a failover and a cut network all end connections. So the first client that is back lets the leases
-of its queues begin anew, and the workers have time to come back as well: a lease that runs out after that
-means that its worker died.
+A restart, a failover and a cut network all end connections. A full disk and a locked table don't: the server
+refuses what workers send. In both cases, the first client that is back lets the leases of its queues begin
+anew, and the workers have time to come back as well: a lease that runs out after that means that its worker
+died.
 """
 
 from collections.abc import Callable, Set
@@ -18,7 +19,7 @@ _PROTECT = """
       SELECT r.ctid AS at, outage.over FROM {s}.request r
       CROSS JOIN LATERAL (
         SELECT CASE
-          WHEN (r.ends - r.began) / 3 <= {away_s} * interval '1 s' THEN clock_timestamp()
+          WHEN {is_cut_short} THEN clock_timestamp()
           WHEN r.began < pg_postmaster_start_time() THEN pg_postmaster_start_time()
         END AS over
       ) outage
@@ -34,6 +35,10 @@ _PROTECT = """
 have extended a lease before the server started, or while this client couldn't reach it. A lease that began
 later isn't touched, as its worker may have died since. One that another transaction has locked is extended
 or ended by that one."""
+_WHILE_AWAY = "(r.ends - r.began) / 3 <= {away_s} * interval '1 s'"
+_WHILE_REFUSED = "clock_timestamp() - r.began >= (r.ends - r.began) * 2 / 3"
+"""How long the server had refused before it refused something to this client, nobody knows. But a lease that
+wasn't extended until its last third is that of a worker that was refused, or has died."""
 
 
 class LeaseProtection:
@@ -48,12 +53,13 @@ class LeaseProtection:
         self._schema = quoted(schema)
         self._keys = keys
 
-    def __call__(self, connection: Connection, away_s: float) -> None:
-        """Do so over a new connection, or for a new consumer.
+    def __call__(self, connection: Connection, away_s: float | None) -> None:
+        """Do so over a new connection, for a new consumer, or where the server has refused a consumer.
 
         Args:
-            connection: A connection that nothing was received over yet.
-            away_s: For how many seconds the client couldn't reach the server.
+            connection: A connection that nothing was received over since.
+            away_s: For how many seconds the client couldn't reach the server; None if it could, and was
+                refused.
 
         Raises:
             ConnectionBroke: the connection broke.
@@ -62,8 +68,11 @@ class LeaseProtection:
         keys = ", ".join(map(str, self._keys()))
         if not keys:
             return
+        is_cut_short = _WHILE_REFUSED if away_s is None else _WHILE_AWAY.format(away_s=away_s)
         try:
-            connection.run_script(_PROTECT.format(s=self._schema, keys=keys, away_s=away_s), _TIMEOUT_S)
+            connection.run_script(
+                _PROTECT.format(s=self._schema, keys=keys, is_cut_short=is_cut_short), _TIMEOUT_S
+            )
         except RefusedByServer as error:
-            if error.is_passing:
+            if error.is_outage:
                 raise  # the request itself will say more of anything else

@@ -133,7 +133,9 @@ class Requests:
             BackendError: the server refused otherwise.
         """
         try:
-            answer = self._session.run(request.statement, request.parameters, queue=self._queue, again=_AGAIN)
+            answer = self._session.run(
+                request.statement, request.parameters, queue=self._queue, again=_AGAIN, of_consumer=True
+            )
         except ServerUnreachable as out:
             if out.may_have_run:
                 self.keep(request)

@@ -57,8 +57,9 @@ class Session:
         owner: What errors say is closed, once it is.
         retry_timeout_s: Seconds to keep trying before a call fails.
         logger: Logs an outage once when it begins and once when it ends.
-        on_connect: Called with each new connection before anything else is sent over it, and with how many
-            seconds the server was out of reach.
+        after_outage: Called with each new connection before anything else is sent over it, and with how many
+            seconds the server was out of reach. Also called before the first request of a consumer after one
+            that the server refused for a while, and then with None.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Session:
         *,
         retry_timeout_s: float,
         logger: logging.Logger,
-        on_connect: Callable[[Connection, float], None] = lambda connection, away_s: None,
+        after_outage: Callable[[Connection, float | None], None] = lambda connection, away_s: None,
     ) -> None:
         self.settings = settings
         self.schema = schema
@@ -78,7 +79,7 @@ class Session:
         self._prepares = settings.prepared
         self._logger = logger
         self._deadline = inf
-        self._on_connect = on_connect
+        self._after_outage = after_outage
         self._begin()
 
     def _begin(self) -> None:
@@ -89,6 +90,8 @@ class Session:
         """When the first try began that failed, of all since the server was reached."""
         self._outage = False
         """Whether that was logged."""
+        self._was_refused = False
+        """Whether the last request of a consumer was refused that may have been refused to all."""
 
     def run(
         self,
@@ -98,6 +101,7 @@ class Session:
         queue: str = "",
         again: int | None = None,
         once: bool = False,
+        of_consumer: bool = False,
         retry_timeout_s: float | None = None,
     ) -> Answer:
         """Run a statement until it is answered, and return its rows.
@@ -109,6 +113,7 @@ class Session:
             again: The place of the parameter that says that the statement may have run before. Without one,
                 it may run twice.
             once: Whether to give up as soon as the statement may have run, so that it doesn't run twice.
+            of_consumer: Whether leases may end by it, or may end unless it is carried out.
             retry_timeout_s: Seconds to keep trying, in place of the usual.
 
         Raises:
@@ -127,7 +132,7 @@ class Session:
                 sent[again] = TRUE if may_have_run or parameters[again] == TRUE else FALSE
             return connection.execute(statement, sent, max(0.05, give_up - monotonic()))
 
-        return self._retry(call, give_up, queue, once=once)
+        return self._retry(call, give_up, queue, once=once, of_consumer=of_consumer)
 
     def look(self, statement: Statement, parameters: Sequence[Parameter] = (), *, queue: str = "") -> Answer:
         """Run a statement that may take long and may run twice; raise BackendUnavailable in an outage.
@@ -196,7 +201,13 @@ class Session:
             self._begin()
 
     def _retry(
-        self, call: Callable[[Connection, bool], AnswerT], give_up: float, queue: str, *, once: bool = False
+        self,
+        call: Callable[[Connection, bool], AnswerT],
+        give_up: float,
+        queue: str,
+        *,
+        once: bool = False,
+        of_consumer: bool = False,
     ) -> AnswerT:
         tries, may_have_run = 0, False
         told: Exception | None = None
@@ -206,16 +217,22 @@ class Session:
                 raise client_closed(self._owner)
             began, connection = monotonic(), self._take_live() if once else self._take_idle()
             was_idle = connection is not None
+            ends_outage = of_consumer and self._was_refused
             try:
                 connection = connection or self._open()
+                if ends_outage:
+                    self._tell_after_outage(connection, None)
                 answer = call(connection, may_have_run)
             except (ConnectFailed, ConnectionBroke, RefusedByServer) as error:
                 may_have_run = may_have_run or isinstance(error, ConnectionBroke)
                 if isinstance(error, RefusedByServer):
                     may_have_run = may_have_run or error.may_have_run or error.code == TAKEN
+                    self._was_refused = self._was_refused or (of_consumer and error.is_outage)
                 failed: Exception = error
             else:
                 self._keep(connection)
+                if ends_outage:
+                    self._was_refused = False
                 if self._away_since is not None:
                     self._note_reached()
                 return answer
@@ -264,19 +281,25 @@ class Session:
             raise refusal from None
 
     def _open(self) -> Connection:
-        """Open a connection, and tell ``on_connect``; nothing of a request is sent if that fails."""
+        """Open a connection, and tell ``after_outage``."""
         connection = self.connect()
         try:
             with suppress(RefusedByServer):  # a server on a system that can't look
                 connection.run_script(_END_WHAT_IS_GIVEN_UP, _SHORT_S)
-            self._on_connect(connection, self._away_s())
+            self._tell_after_outage(connection, self._away_s())
         except ConnectionBroke as error:
-            connection.close()
             raise ConnectFailed(str(error)) from error
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _tell_after_outage(self, connection: Connection, away_s: float | None) -> None:
+        """Tell ``after_outage``, and close the connection if that fails: nothing of a request was sent."""
+        try:
+            self._after_outage(connection, away_s)
+        except ConnectionBroke as error:
+            raise ConnectFailed(str(error)) from error
 
     def _away_s(self) -> float:
         """For how many seconds the server has been out of reach."""
