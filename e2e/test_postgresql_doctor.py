@@ -69,7 +69,19 @@ PLANTED: dict[str, Planted] = {
         "ALTER ROLE {user} SET statement_timeout = '3s'",
         "timeout",
         DOUBTFUL,
-        "cancelled after 3000 ms",
+        "statement_timeout cancels statements after 3000 ms",
+    ),
+    "locks waited for too short a time": (
+        "ALTER ROLE {user} SET lock_timeout = '1s'",
+        "timeout",
+        DOUBTFUL,
+        "lock_timeout cancels statements after 1000 ms",
+    ),
+    "transactions that may not write": (
+        "ALTER ROLE {user} SET default_transaction_read_only = on",
+        "role",
+        WRONG,
+        "this user's transactions are read-only",
     ),
     "few connections for the user": (
         "ALTER ROLE {user} CONNECTION LIMIT 1",
@@ -200,6 +212,14 @@ def test_what_is_wrong_with_a_server_is_found(start_postgresql: StartPostgreSQL)
     server.start()
     found = diagnosed(server.address, "queues")
     assert (found["role"].verdict, "standby" in found["role"].what) == (WRONG, True)
+
+
+def test_a_database_that_can_not_keep_all_characters_is_found(start_postgresql: StartPostgreSQL) -> None:
+    server = start_postgresql(fsync="off")
+    with server.connect() as admin:
+        admin.execute("CREATE DATABASE old ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    found = diagnosed(replace(server.address, database="old"), "queues")["encoding"]
+    assert (found.verdict, "LATIN1" in found.what) == (DOUBTFUL, True)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ from mindtrace.jobs.ports import (
 SHIPPED = tables.FOLDER
 THIS = len(tables.migrations())
 """The version of this release."""
+LOCKING = 8
+"""A version whose migration has all calls wait, and replaces the functions that they call."""
 NEXT = f"""
 ALTER TABLE queue ADD COLUMN tenant text;
 ALTER TABLE job ADD COLUMN tenant text;
@@ -159,6 +161,26 @@ def test_tables_are_made_where_the_server_quotes_all_names(
             assert consumer.settle([Ack(job.receipt)]).outcomes == [SettleOutcome.OK]
 
 
+def test_functions_of_an_older_version_look_for_temporary_tables_last(
+    postgresql_address: Address, namespace: str
+) -> None:
+    """Such a table might else stand in for one of ours."""
+    with postgresql_address.connect() as admin:
+        for version in range(1, 9):
+            made = tables.script(namespace, version, creates_schema=version == 1)
+            admin.execute(made.replace(", pg_temp", ""))
+        with client_of(postgresql_address, namespace) as client:
+            client.migrate()
+        settings = admin.execute(
+            "SELECT proname, proconfig::text FROM pg_proc"
+            " WHERE pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = %s)"
+            " AND proconfig IS NOT NULL",
+            [namespace],
+        ).fetchall()
+    assert len(settings) > 30
+    assert [name for name, of_it in settings if ", pg_temp" not in of_it] == []
+
+
 def test_processes_that_migrate_at_once_apply_each_migration_once(
     postgresql_address: Address, namespace: str, releases: list[Path]
 ) -> None:
@@ -206,14 +228,14 @@ def test_who_waited_for_a_migration_sees_it(postgresql_address: Address, namespa
         waiting.close()
 
 
-def test_calls_that_wait_for_the_last_migration_go_on_after_it(
+def test_calls_that_wait_for_a_migration_go_on_after_it(
     postgresql_address: Address, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They have entered the functions that it replaces, and go on with the tables that it leaves."""
     before = Path(shutil.copytree(SHIPPED, tmp_path / "before"))
-    (last,) = before.glob(f"{THIS:04}_*.sql")
-    migration = tables.script(namespace, THIS, creates_schema=False).removesuffix("COMMIT;\n")
-    last.unlink()
+    migration = tables.script(namespace, LOCKING, creates_schema=False).removesuffix("COMMIT;\n")
+    for version in range(LOCKING, THIS + 1):
+        next(before.glob(f"{version:04}_*.sql")).unlink()
     monkeypatch.setattr(tables, "FOLDER", before)
     named = replace(postgresql_address, parameters=(("application_name", namespace),))
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND wait_event_type = 'Lock'"

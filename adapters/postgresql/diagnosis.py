@@ -16,6 +16,7 @@ from .session import Session
 _TIMEOUT_S = 10.0
 _NEARLY = 0.9
 _LONG_S = 60
+_SHORT_MS = 5000
 _ORDER = (Durability.NONE, Durability.EVERY_SECOND, Durability.FSYNC, Durability.REPLICATED)
 _KEPT = {
     "off": Durability.EVERY_SECOND,
@@ -46,7 +47,7 @@ class _Look:
 
     def text(self, expression: str, *parameters: str) -> str:
         """Return the value of an expression as text."""
-        statement = Statement(f"SELECT ({expression})::text", len(parameters))
+        statement = Statement(f"SELECT ({expression})::pg_catalog.text", len(parameters))
         sent = [parameter.encode() for parameter in parameters]
         return (self.connection.execute(statement, sent, _TIMEOUT_S).value(0, 0) or b"").decode()
 
@@ -94,11 +95,14 @@ def _version(look: _Look) -> Iterator[Finding]:
     if look.text("pg_is_in_recovery()") == "true":
         remedy = "name all servers in the URL, with target_session_attrs=read-write"
         yield wrong("role", "this is a standby: it takes no jobs", remedy)
+    elif look.setting("default_transaction_read_only") == "on":
+        remedy = "ALTER ROLE … SET default_transaction_read_only = off"
+        yield wrong("role", "this user's transactions are read-only: it takes no jobs", remedy)
 
 
 def _encryption(look: _Look) -> Iterator[Finding]:
     plain = [h for h, _ in look.session.settings.hosts if not h.startswith("/") and not is_loopback(h)]
-    is_encrypted = look.text("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()") == "true"
+    is_encrypted = look.text("SELECT ssl FROM pg_catalog.pg_stat_ssl WHERE pid = pg_backend_pid()") == "true"
     if plain and not is_encrypted:
         yield doubtful("encryption", f"jobs travel to {plain[0]} in plain text", "use sslmode=verify-full")
 
@@ -131,10 +135,15 @@ def _settings(look: _Look) -> Iterator[Finding]:
     if isolation != "read committed":
         remedy = "ALTER ROLE … SET default_transaction_isolation = 'read committed'"
         yield wrong("isolation", f"the default is {isolation}: consumers fail beside each other", remedy)
-    timeout_ms = look.number("SELECT setting FROM pg_settings WHERE name = 'statement_timeout'")
-    if 0 < timeout_ms < 5000:
-        remedy = "ALTER ROLE … SET statement_timeout = '30s', or 0"
-        yield doubtful("timeout", f"statements are cancelled after {timeout_ms} ms", remedy)
+    for name in ("statement_timeout", "lock_timeout", "transaction_timeout"):  # the last is of PostgreSQL 17
+        timeout_ms = look.number("SELECT setting FROM pg_catalog.pg_settings WHERE name = $1", name)
+        if 0 < timeout_ms < _SHORT_MS:
+            remedy = f"ALTER ROLE … SET {name} = '30s', or 0"
+            yield doubtful("timeout", f"{name} cancels statements after {timeout_ms} ms", remedy)
+    encoding = look.setting("server_encoding")
+    if encoding not in ("UTF8", "SQL_ASCII"):
+        what = f"the database's encoding is {encoding}: keys of limits with other characters are refused"
+        yield doubtful("encoding", what, "use a database with the encoding UTF8")
 
 
 def _pooler(look: _Look) -> Iterator[Finding]:
@@ -166,21 +175,21 @@ def _pooler(look: _Look) -> Iterator[Finding]:
 def _clients(look: _Look) -> Iterator[Finding]:
     reserved = "current_setting('superuser_reserved_connections')::int"
     more_reserved = "coalesce(current_setting('reserved_connections', true)::int, 0)"  # PostgreSQL 16
-    open_here = "FROM pg_stat_database WHERE datname = current_database()"
+    open_here = "FROM pg_catalog.pg_stat_database WHERE datname = current_database()"
     places = {
         "connections": (
             f"current_setting('max_connections')::int - {reserved} - {more_reserved}",
-            "SELECT sum(numbackends) FROM pg_stat_database",
+            "SELECT sum(numbackends) FROM pg_catalog.pg_stat_database",
             "raise max_connections, or run fewer workers",
         ),
         "connections of this database": (
-            "SELECT datconnlimit FROM pg_database WHERE datname = current_database()",
+            "SELECT datconnlimit FROM pg_catalog.pg_database WHERE datname = current_database()",
             f"SELECT numbackends {open_here}",
             "ALTER DATABASE … CONNECTION LIMIT …, or run fewer workers",
         ),
         "connections of this user": (
-            "SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user",
-            "SELECT count(*) FROM pg_stat_activity WHERE usename = current_user",
+            "SELECT rolconnlimit FROM pg_catalog.pg_roles WHERE rolname = current_user",
+            "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE usename = current_user",
             "ALTER ROLE … CONNECTION LIMIT …, or run fewer workers",
         ),
     }
@@ -194,7 +203,7 @@ def _clients(look: _Look) -> Iterator[Finding]:
 
 def _snapshots(look: _Look) -> Iterator[Finding]:
     age_s = look.text(
-        "SELECT max(extract(epoch FROM clock_timestamp() - xact_start)) FROM pg_stat_activity"
+        "SELECT max(extract(epoch FROM clock_timestamp() - xact_start)) FROM pg_catalog.pg_stat_activity"
         " WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid() AND datname = current_database()"
     )
     if age_s and float(age_s) > _LONG_S:
@@ -204,7 +213,7 @@ def _snapshots(look: _Look) -> Iterator[Finding]:
             "end it (pg_stat_activity, backend_xmin); set idle_in_transaction_session_timeout",
         )
     prepared_s = look.text(
-        "SELECT max(extract(epoch FROM clock_timestamp() - prepared)) FROM pg_prepared_xacts"
+        "SELECT max(extract(epoch FROM clock_timestamp() - prepared)) FROM pg_catalog.pg_prepared_xacts"
         " WHERE database = current_database()"
     )
     if prepared_s and float(prepared_s) > _LONG_S:
@@ -213,7 +222,9 @@ def _snapshots(look: _Look) -> Iterator[Finding]:
             f"a prepared transaction waits for {float(prepared_s):,.0f} s: until it ends, no space is freed",
             "COMMIT PREPARED or ROLLBACK PREPARED it (pg_prepared_xacts)",
         )
-    slots = look.number("SELECT count(*) FROM pg_replication_slots WHERE NOT active AND xmin IS NOT NULL")
+    slots = look.number(
+        "SELECT count(*) FROM pg_catalog.pg_replication_slots WHERE NOT active AND xmin IS NOT NULL"
+    )
     if slots:
         what = f"{quantity(slots, 'replication slot')} that nobody uses keeps dead rows"
         yield doubtful("slots", what, "drop it with pg_drop_replication_slot")
@@ -228,7 +239,7 @@ def _schema(look: _Look) -> Iterator[Finding]:
         yield good("schema", what)
         return
     may = (
-        "pg_has_role((SELECT nspowner FROM pg_namespace WHERE nspname = $1), 'USAGE')"
+        "pg_has_role((SELECT nspowner FROM pg_catalog.pg_namespace WHERE nspname = $1), 'USAGE')"
         if there
         else "has_database_privilege(current_database(), 'CREATE') AND $1 <> ''"
     )
@@ -269,8 +280,8 @@ def _privileges(look: _Look) -> Iterator[Finding]:
         if look.text("has_sequence_privilege($1, 'USAGE')", f"{quoted(schema)}.{sequence}") != "true"
     ]
     if functions := look.text(
-        "SELECT string_agg(proname, ', ' ORDER BY proname) FROM pg_proc"
-        " WHERE pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)"
+        "SELECT string_agg(proname, ', ' ORDER BY proname) FROM pg_catalog.pg_proc"
+        " WHERE pronamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1)"
         " AND NOT has_function_privilege(oid, 'EXECUTE')",
         schema,
     ):
@@ -287,13 +298,17 @@ def _tables(look: _Look) -> Iterator[Finding]:
     relation = f"{quoted(schema)}.job"
     if not has_schema(look.connection, schema) or not look.text("to_regclass($1)", relation):
         return
-    options = look.text("SELECT reloptions FROM pg_class WHERE oid = to_regclass($1)", relation)
+    options = look.text("SELECT reloptions FROM pg_catalog.pg_class WHERE oid = to_regclass($1)", relation)
     if "autovacuum_enabled=false" in options:
         remedy = f"ALTER TABLE {relation} RESET (autovacuum_enabled)"
         yield wrong("autovacuum", "autovacuum is off for the table of jobs", remedy)
     size = look.number("pg_total_relation_size(to_regclass($1))", relation)
-    dead = look.number("SELECT n_dead_tup FROM pg_stat_all_tables WHERE relid = to_regclass($1)", relation)
-    live = look.number("SELECT n_live_tup FROM pg_stat_all_tables WHERE relid = to_regclass($1)", relation)
+    dead = look.number(
+        "SELECT n_dead_tup FROM pg_catalog.pg_stat_all_tables WHERE relid = to_regclass($1)", relation
+    )
+    live = look.number(
+        "SELECT n_live_tup FROM pg_catalog.pg_stat_all_tables WHERE relid = to_regclass($1)", relation
+    )
     what = f"{size / 1e6:,.0f} MB, {live:,} live rows, {dead:,} dead ones"
     if dead > 1_000_000 and dead > 10 * live:
         yield doubtful("bloat", what, "look for open transactions; VACUUM the table of jobs")

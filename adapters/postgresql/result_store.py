@@ -36,13 +36,14 @@ _PUT = """
     ), stored AS (
       INSERT INTO {s}.result (queue, id, expires, body)
       SELECT q.key, e.id, clock_timestamp() + e.ttl * interval '1 s', e.body
-      FROM q, unnest($2::text[], $3::float8[], $4::bytea[]) AS e (id, ttl, body)
+      FROM q, unnest($2::pg_catalog.text[], $3::pg_catalog.float8[], $4::pg_catalog.bytea[])
+        AS e (id, ttl, body)
       ON CONFLICT (queue, id) DO UPDATE SET expires = excluded.expires, body = excluded.body
     )
     SELECT q.key, CASE WHEN q.is_awaited THEN {s}.wake(q.key, $5) END FROM q
 """
 _GET = """
-    SELECT r.id, r.body FROM {s}.queue q, unnest($2::text[]) AS i (id), LATERAL (
+    SELECT r.id, r.body FROM {s}.queue q, unnest($2::pg_catalog.text[]) AS i (id), LATERAL (
       SELECT * FROM {s}.result WHERE queue = q.key AND id = i.id OFFSET 0
     ) r
     WHERE q.name = $1 AND r.expires > clock_timestamp()

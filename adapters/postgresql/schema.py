@@ -108,12 +108,15 @@ def _steps(schema: str, version: int, *, creates_schema: bool) -> str:
     create = f"CREATE SCHEMA {name};\n" if creates_schema else ""
     # Workers queue up behind a migration that waits for a lock, so it gives up soon.
     limits = "SET LOCAL lock_timeout = '10s';\nSET LOCAL statement_timeout = 0;"
-    return f"{create}{limits}\nSET LOCAL search_path = {name};\n{migrations()[version - 1]}"
+    # Temporary tables would come first, if they weren't last. The files' strings are those of the standard.
+    language = f"SET LOCAL search_path = {name}, pg_temp;\nSET LOCAL standard_conforming_strings = on;"
+    language += "\nSET LOCAL plpgsql.extra_errors = none;"
+    return f"{create}{limits}\n{language}\n{migrations()[version - 1]}"
 
 
 def has_schema(connection: Connection, schema: str) -> bool:
     """Tell whether there is such a schema."""
-    look = Statement("SELECT 1 FROM pg_namespace WHERE nspname = $1", 1)
+    look = Statement("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = $1", 1)
     return connection.execute(look, [schema.encode()], _TIMEOUT_S).rows == 1
 
 
@@ -121,7 +124,7 @@ def _find_version_in_transaction(connection: Connection, schema: str) -> int:
     """As :func:`find_version`, where an error would end the transaction that is under way."""
     # Not to_regclass, which may answer from a cache that is older than what another has just committed.
     look = Statement(
-        "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        "SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
         " WHERE n.nspname = $1 AND c.relname = 'version'",
         1,
     )

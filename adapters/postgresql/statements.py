@@ -12,7 +12,8 @@ def _call(schema: str, function: str, parameters: int) -> Statement:
 class Statements:
     """What the adapter asks of the server; the functions are described in ``sql/``.
 
-    Those that read jobs are never prepared, and search for the rows of a list one by one (ADR 87).
+    Those that read jobs are never prepared, and search for the rows of a list one by one (ADR 87). Tables and
+    types are named with their schemas: a temporary table comes first where there is none.
 
     Args:
         schema: Where the tables are.
@@ -39,7 +40,7 @@ class Statements:
         self.take_places = _call(schema, "take_places", 4)
         self.leave_places = _call(schema, "leave_places", 2)
         self.reserve_turns = _call(schema, "reserve_turns", 5)
-        self.now = Statement("SELECT extract(epoch FROM clock_timestamp())::float8", 0)
+        self.now = Statement("SELECT extract(epoch FROM clock_timestamp())::pg_catalog.float8", 0)
 
         def sql(text: str, parameters: int) -> Statement:
             return Statement(text.replace("{s}", name), parameters)
@@ -50,8 +51,8 @@ class Statements:
         # On connections of callers, by the driver's own cursors.
         self.has_publish_in_transaction = _HAS_PUBLISH_IN_TRANSACTION
         self.publish_in_transaction = (
-            f"SELECT {name}.publish_in_transaction(%(queue)s::text, %(ids)s::text[], %(bodies)b::bytea[],"
-            " %(priorities)s::int[], %(delays)s::float8[])"
+            f"SELECT {name}.publish_in_transaction(%(queue)s::pg_catalog.text, %(ids)s::pg_catalog.text[],"
+            " %(bodies)b::pg_catalog.bytea[], %(priorities)s::int[], %(delays)s::pg_catalog.float8[])"
         )
 
         self.forget_publishes = sql("DELETE FROM {s}.request WHERE token = ANY ($1)", 1)
@@ -107,8 +108,8 @@ _COUNTS = f"""
 """  # noqa: S608
 
 _DEAD_LETTERS = """
-    SELECT j.id, j.body, j.reason, j.error, j.attempt, j.crashes, extract(epoch FROM j.died)::float8,
-      j.failed, j.failures, q.key
+    SELECT j.id, j.body, j.reason, j.error, j.attempt, j.crashes,
+      extract(epoch FROM j.died)::pg_catalog.float8, j.failed, j.failures, q.key
     FROM {s}.queue q LEFT JOIN LATERAL (
       SELECT * FROM {s}.job WHERE queue = q.key AND death IS NOT NULL ORDER BY death LIMIT $2 OFFSET $3
     ) j ON true WHERE q.name = $1
@@ -120,7 +121,7 @@ _RESULTS = """
     r.body END,
       j.death IS NOT NULL
     FROM {s}.queue q
-    LEFT JOIN LATERAL unnest($2::text[]) AS a (id) ON true
+    LEFT JOIN LATERAL unnest($2::pg_catalog.text[]) AS a (id) ON true
     LEFT JOIN LATERAL (SELECT * FROM {s}.job WHERE queue = q.key AND id = a.id OFFSET 0) j ON true
     LEFT JOIN LATERAL (SELECT * FROM {s}.result WHERE queue = q.key AND id = a.id OFFSET 0) r
       ON j.id IS NULL OR j.death IS NOT NULL
