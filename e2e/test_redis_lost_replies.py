@@ -21,6 +21,7 @@ from mindtrace.jobs import (
     QueueCounts,
 )
 from mindtrace.jobs.adapters.redis import RedisClient, scripts
+from mindtrace.jobs.adapters.redis.consumer import RedisConsumerBackend
 from mindtrace.jobs.adapters.redis.keys import QueueKeys
 from mindtrace.jobs.adapters.redis.scripts import (
     DELETE,
@@ -278,6 +279,67 @@ def test_a_delivery_that_ends_a_wait_and_whose_reply_is_lost_is_delivered_once(
     assert line.backend.counts("jobs") == QueueCounts(0, 0, 2, 0)
     acks = [Ack(delivery.receipt) for delivery in deliveries]
     assert consumer.settle(acks).outcomes == [SettleOutcome.OK] * 2
+
+
+@contextmanager
+def losing_a_wait(
+    line: Line, consumer: RedisConsumerBackend, meanwhile: Callable[[], object]
+) -> Iterator[None]:
+    """Have a wait take a job and its reply be lost, and do something before the consumer asks for it."""
+    redis = consumer._redis
+    wait = redis.wait
+
+    def lose(*arguments: Any) -> Any:
+        answer = wait(*arguments)
+        if line.proxy.disrupted:
+            redis.wait = wait  # type: ignore[method-assign]
+            assert answer[1] is None, "the reply was lost"
+            meanwhile()
+        return answer
+
+    line.proxy.disrupt_next(b"XREAD", Disruption.CUT)
+    redis.wait = lose  # type: ignore[method-assign]
+    yield
+
+
+def test_a_job_that_a_wait_took_is_delivered_though_a_settlement_overtakes_the_question(line: Line) -> None:
+    """The settlement is another thread's, over a connection that lives on (LSE-1, RTY-3)."""
+    line.publish("a")
+    consumer = line.backend.open_consumer("jobs")
+    (held,) = consumer.receive(1, 0)
+
+    def settle() -> None:
+        with ThreadPoolExecutor(1) as settler:
+            settled = settler.submit(consumer.settle, [Ack(held.receipt)]).result(LIMIT_S)
+        assert settled.outcomes == [SettleOutcome.OK]
+
+    with losing_a_wait(line, consumer, settle), line.waiting(consumer) as received:
+        line.publish("b")
+        (delivery,) = received.result(LIMIT_S)
+
+    assert (delivery.id, delivery.number, delivery.crashes) == ("b", 1, 0)
+    assert line.backend.counts("jobs") == QueueCounts(0, 0, 1, 0)
+    assert consumer.settle([Ack(delivery.receipt)]).outcomes == [SettleOutcome.OK]
+
+
+def test_a_job_that_a_wait_took_comes_back_at_once_when_its_consumer_closes_before_it_asks(
+    line: Line,
+) -> None:
+    """Nobody would release it otherwise, and it would be charged with a crash (CON-2, RTY-3)."""
+    consumer = line.backend.open_consumer("jobs", lease_s=FOR_EVER_S)
+    with ThreadPoolExecutor(1) as closer:
+
+        def close() -> None:
+            closer.submit(consumer.close)
+            eventually(lambda: consumer._closed, "it is closed")
+
+        with losing_a_wait(line, consumer, close), line.waiting(consumer) as received:
+            line.publish("a")
+            assert isinstance(received.exception(LIMIT_S), Closed)
+
+    assert line.backend.counts("jobs") == QueueCounts(1, 0, 0, 0)
+    (delivery,) = line.backend.open_consumer("jobs").receive(1, 0)
+    assert delivery.crashes == 0
 
 
 def test_a_consumer_that_closes_while_it_waits_takes_nothing(line: Line) -> None:

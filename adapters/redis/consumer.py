@@ -10,10 +10,8 @@ from math import inf
 from time import monotonic
 from typing import Any, NamedTuple
 
-from ...domain.dead_reasons import DeadReason
 from ...domain.errors import Closed, JobsError, QueueNotFound
 from ...domain.job_progress import Progress
-from ...domain.printable import printable
 from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
 from ..shared.next_job_answers import with_refusals, without
 from ..shared.receipts import Receipts
@@ -22,9 +20,11 @@ from .next_job_requests import add_next_jobs, find_refused, looking_only
 from .requests import KEEP_ANSWER_MS, NumberedRequests, RemoteQueue, Request
 from .scripts import EXTEND, REPORT_PROGRESS, SETTLE_AND_TAKE
 from .settlements import Held, SettlementBatch
-from .transport import Argument, as_text
-from .undeliverable import NO_BODY, find_undeliverable
+from .transport import Argument
+from .undeliverable import burial, describe_buried, find_undeliverable
 
+_Request = Request[SettlementBatch]
+_Requests = NumberedRequests[SettlementBatch]
 _MAX_BATCH = 1000
 """The most settlements or extensions of one call: a script can't take many thousands of arguments at once."""
 _MAX_TAKE = 500
@@ -45,8 +45,9 @@ class RedisConsumerBackend(ConsumerBackend):
     """Receives with one round trip a batch, and waits on a stream: a publish wakes it at once (RCV-2).
 
     The request for the next jobs goes to the server together with the wait, so that a publish and the
-    delivery of the job are one trip apart. So a request is under way for as long as the wait lasts: another
-    of this consumer's that overtakes it makes it STALE, and it takes nothing any more.
+    delivery of the job are one trip apart. So a request is under way for as long as the wait lasts, and
+    others of this consumer overtake it. Requests that wait have a sender of their own: the server remembers
+    what the last of them took, whatever was settled since.
 
     A request that was never answered is sent again before any other, under its own number: it is carried out
     once, and what it settled is known.
@@ -64,7 +65,10 @@ class RedisConsumerBackend(ConsumerBackend):
         self._interrupt_key = queue.keys.interrupt(self._sender)
         self._lock = threading.RLock()  # what is held, and the requests
         self._receiving = threading.RLock()
-        self._requests = NumberedRequests[SettlementBatch](queue, SETTLE_AND_TAKE, self._sender)
+        self._requests = _Requests(queue, SETTLE_AND_TAKE, self._sender)
+        self._waits = _Requests(queue, SETTLE_AND_TAKE, f"{self._sender}.wait")
+        self._waiting: _Request | None = None
+        """The request that waits at the server."""
         self._receipts = Receipts(self._sender)
         self._held: dict[str, Held] = {}
         self._no_settlements = SettlementBatch([], {}, self._receipts.why_not_held)
@@ -169,7 +173,8 @@ class RedisConsumerBackend(ConsumerBackend):
         try:
             if self._closed:
                 return
-            # Also makes STALE what waits at the server, and would take jobs for nobody.
+            if self._waiting is not None:  # what it took is released; if it took nothing yet, it never will
+                self._waits.keep(self._waiting)
             self._settle([Release(receipt) for receipt in list(self._held)], 0)
         except JobsError as error:
             self.logger.warning("a consumer closed without releasing its jobs: %s", error)
@@ -179,7 +184,7 @@ class RedisConsumerBackend(ConsumerBackend):
             self._lock.release()
         self._end_wait()
         if self._receiving.acquire(timeout=max(0.0, min(_CLOSING_S, self._redis.closing_left_s))):
-            self._requests.end(self._interrupt_key)
+            self._requests.end(self._waits.record, self._interrupt_key)
             self._receiving.release()
 
     def _end_wait(self) -> None:
@@ -204,12 +209,12 @@ class RedisConsumerBackend(ConsumerBackend):
 
     def _send(self, settlements: Sequence[Settlement], take: int) -> Settled:
         held = {each.receipt: self._held[each.receipt] for each in settlements if each.receipt in self._held}
-        request: Request[SettlementBatch] | None = None
+        request: _Request | None = None
         try:
             batch = SettlementBatch(settlements, self._held, self._receipts.why_not_held)
-            request = self._make_request(take, batch.arguments, batch)
+            request = self._make_request(self._requests, take, batch.arguments, batch)
             if not batch.next_jobs or add_next_jobs(request, self._queue.keys):
-                answers, deliveries = self._read_answer(request.number, take, self._requests.send(request))
+                answers, deliveries = self._read_answer(request, take, self._requests.send(request))
                 for receipt in batch.answer(answers):
                     self._lose(receipt)
                 return Settled(batch.outcomes, deliveries)
@@ -233,7 +238,7 @@ class RedisConsumerBackend(ConsumerBackend):
         self,
         settlements: Sequence[Settlement],
         take: int,
-        request: Request[SettlementBatch],
+        request: _Request,
         refused: set[str],
         refusal: RefusedByServer,
     ) -> Settled:
@@ -249,32 +254,38 @@ class RedisConsumerBackend(ConsumerBackend):
         return Settled(with_refusals(settlements, refused, settled.outcomes), settled.deliveries)
 
     def _catch_up(self) -> None:
-        """Learn what became of the unanswered request, and give back what it took."""
-        if (request := self._requests.unanswered) is not None:
-            batch = request.content
-            try:
-                answer = self._requests.send(looking_only(request) if batch.next_jobs else request)
-            except RefusedByServer:
-                self._requests.unanswered = None
-                for receipt in batch.receipts():
-                    self._lose(receipt)
-                raise
-            self._requests.unanswered = None
-            try:
-                outcomes, deliveries = self._read_answer(request.number, 0, answer)
-                if outcomes:  # else its acks with next jobs never took effect, and are held still
-                    for receipt in batch.receipts():
-                        self._held.pop(receipt, None)
-                    for receipt in batch.answer(outcomes):
-                        self._lose(receipt)
-                # Nobody knows for how long they are leased still.
-                self._unclaimed += [delivery.receipt for delivery in deliveries]
-            except BaseException:  # an interrupt
-                self._requests.keep(request)
-                raise
+        """Learn what became of the unanswered requests, and give back what they took."""
+        self._look_up(self._waits)
+        self._look_up(self._requests)
         if self._unclaimed:
             self._send([Release(receipt) for receipt in self._unclaimed], 0)
             self._unclaimed.clear()
+
+    def _look_up(self, requests: _Requests) -> None:
+        if (request := requests.unanswered) is None:
+            return
+        batch = request.content
+        settles = bool(batch.outcomes) and not batch.next_jobs
+        try:
+            answer = requests.send(request if settles else looking_only(request))
+        except RefusedByServer:
+            requests.unanswered = None
+            for receipt in batch.receipts():
+                self._lose(receipt)
+            raise
+        requests.unanswered = None
+        try:
+            outcomes, deliveries = self._read_answer(request, 0, answer)
+            if outcomes:  # else its acks with next jobs never took effect, and are held still
+                for receipt in batch.receipts():
+                    self._held.pop(receipt, None)
+                for receipt in batch.answer(outcomes):
+                    self._lose(receipt)
+            # Nobody knows for how long they are leased still.
+            self._unclaimed += [delivery.receipt for delivery in deliveries]
+        except BaseException:  # an interrupt
+            requests.keep(request)
+            raise
 
     def _is_in_doubt(self, receipt: str) -> bool:
         request = self._requests.unanswered
@@ -284,18 +295,18 @@ class RedisConsumerBackend(ConsumerBackend):
         with self._lock, self._queue.errors:
             self._check_open()
             self._catch_up()
-            request = self._make_request(take, self._no_settlements.arguments, self._no_settlements)
+            nothing = self._no_settlements
+            self._waiting = request = self._make_request(self._waits, take, nothing.arguments, nothing)
         streams = [(self._queue.keys.wake, wake_id), (self._interrupt_key, self._interrupts_seen)]
         try:
             news, answer = self._redis.wait(streams, wait_s, request.call)
             self._interrupts_seen = news.get(self._interrupt_key, self._interrupts_seen)
             with self._lock:
+                self._waiting = None
                 if answer is None:
                     self._check_open()
                     answer = self._send_again(request)
-                if answer is None:
-                    return []
-                _, deliveries = self._read_answer(request.number, take, answer)
+                _, deliveries = self._read_answer(request, take, answer)
                 if self._closed and deliveries:  # taken just before
                     with suppress(JobsError):  # then their leases run out
                         self._settle([Release(delivery.receipt) for delivery in deliveries], 0)
@@ -305,46 +316,43 @@ class RedisConsumerBackend(ConsumerBackend):
             raise
         except BaseException:  # an interrupt: the server may have leased jobs by then
             with self._lock:
-                self._requests.keep(request)
+                self._waits.keep(request)
             raise
+        finally:
+            self._waiting = None
 
-    def _send_again(self, request: Request[SettlementBatch]) -> Any:
-        """Send a request whose answer didn't come: what it took is answered again, or it takes now."""
+    def _send_again(self, request: _Request) -> Any:
+        """Send a wait whose answer didn't come: what it took is answered again, or it takes now."""
         self._idle = None
-        try:
-            with self._queue.errors:
-                try:
-                    return self._requests.send(request)
-                except ServerUnreachable:
-                    self._requests.keep(request)
-                    raise
-        except RefusedByServer as error:
-            if str(error).startswith("STALE"):  # another has overtaken it, so it took nothing
-                return None
-            raise
+        with self._queue.errors:
+            try:
+                return self._waits.send(request)
+            except ServerUnreachable:
+                self._waits.keep(request)
+                raise
 
     def _make_request(
-        self, take: int, settlements: Sequence[Argument], batch: SettlementBatch
-    ) -> Request[SettlementBatch]:
+        self, requests: _Requests, take: int, settlements: Sequence[Argument], batch: SettlementBatch
+    ) -> _Request:
         lease_ms = round(self._lease_s * 1000)
         numbers = map(str, (lease_ms, KEEP_ANSWER_MS + lease_ms, min(take, _MAX_TAKE)))
-        return self._requests.make([self._sender, *numbers, *settlements], batch)
+        return requests.make([requests.sender, *numbers, *settlements], batch)
 
     # -- what was received ------------------------------------------------------------------------
 
-    def _read_answer(self, number: int, take: int, answer: Any) -> tuple[bytes, list[Delivery]]:
+    def _read_answer(self, request: _Request, take: int, answer: Any) -> tuple[bytes, list[Delivery]]:
         now, event, wake, outcomes, ids, bodies, infos = answer
         if take:
             until = monotonic() + (event - now) / 1000 if event >= 0 else inf
             self._idle = None if ids else _Idle(wake.decode(), until)
-        return outcomes, self._deliveries(number, ids, bodies, infos)
+        return outcomes, self._deliveries(request.token, ids, bodies, infos)
 
     def _deliveries(
-        self, request: int, ids: list[bytes], bodies: list[bytes | None], infos: list[bytes]
+        self, token: str, ids: list[bytes], bodies: list[bytes | None], infos: list[bytes]
     ) -> list[Delivery]:
         deliveries = []
         held, lease_s, granted = self._held, self._lease_s, self._receipts.granted
-        receipt_start, token = f"{self._sender}.", f"{self._sender}:{request}"
+        receipt_start = f"{self._sender}."
         odd = find_undeliverable(ids, bodies, infos) if ids else None
         infos = infos or [b""] * len(ids)
         new = tuple.__new__
@@ -363,21 +371,13 @@ class RedisConsumerBackend(ConsumerBackend):
         return deliveries
 
     def _bury(self, damaged: Sequence[tuple[bytes, str]], token: str) -> None:
-        """Bury jobs that were leased and can't be delivered; if that fails, their leases run out.
-
-        One without a body is dropped: there is nothing to bury.
-        """
-        operations: list[Argument] = ["0"]
-        for id_, damage in damaged:
-            operations += (f"d{DeadReason.MALFORMED}", id_, token, damage, "0")
+        """Bury jobs that were leased and can't be delivered; if that fails, their leases run out."""
         with suppress(JobsError), self._queue.errors:
-            request = self._make_request(0, operations, self._no_settlements)
+            operations = burial(damaged, token)
+            request = self._make_request(self._requests, 0, operations, self._no_settlements)
             outcomes: bytes = self._requests.send(request)[3]
-            for (id_, damage), outcome in zip(damaged, outcomes.decode(), strict=True):
-                if outcome == "1":  # else somebody else was faster
-                    end = "was dropped" if damage == NO_BODY else f"is dead: {DeadReason.MALFORMED}"
-                    shown = printable(as_text(id_))
-                    self.logger.error("queue %s: job %s %s: %s", self._queue.name, shown, end, damage)
+            for message in describe_buried(damaged, outcomes):
+                self.logger.error("queue %s: %s", self._queue.name, message)
 
     def _lose(self, receipt: str) -> SettleOutcome:
         self._held.pop(receipt, None)

@@ -91,6 +91,8 @@ class Request(Generic[ContentT]):
     """A request under its number."""
 
     number: int
+    token: str
+    """Names it among the requests of all senders."""
     call: Call
     content: ContentT
     """What its sender must know of it, should the answer come late."""
@@ -113,8 +115,9 @@ class NumberedRequests(Generic[ContentT]):
         self._redis = queue.redis
         self._script = script
         self._keys = queue.keys.of(script, sender)
-        self._record = queue.keys.last(sender)
-        self._sender = sender
+        self.record = queue.keys.last(sender)
+        """The key where the server remembers the last of them."""
+        self.sender = sender
         self._queue = queue.keys
         self._last_number = 0
         self.unanswered: Request[ContentT] | None = None
@@ -122,8 +125,9 @@ class NumberedRequests(Generic[ContentT]):
     def make(self, arguments: Sequence[Argument], content: ContentT) -> Request[ContentT]:
         """Make the next request."""
         self._last_number += 1
-        call = (self._script, self._keys, [str(self._last_number), *arguments])
-        return Request(self._last_number, call, content)
+        number = self._last_number
+        call = (self._script, self._keys, [str(number), *arguments])
+        return Request(number, f"{self.sender}:{number}", call, content)
 
     def send(self, request: Request[ContentT], *, retry_timeout_s: float | None = None) -> Any:
         """Carry a request out, or learn its answer if it was before; else as the connection's ``run``."""
@@ -139,7 +143,7 @@ class NumberedRequests(Generic[ContentT]):
 
         None as well if the queue was deleted since.
         """
-        keys = self._queue.of(FIND_ANSWER, self._sender)
+        keys = self._queue.of(FIND_ANSWER, self.sender)
         arguments = [str(number), str(KEEP_ANSWER_MS), self._queue.queue]
         answer: bytes | None = self._redis.run(FIND_ANSWER, keys, arguments, retry_timeout_s=retry_timeout_s)
         return answer
@@ -147,7 +151,7 @@ class NumberedRequests(Generic[ContentT]):
     def end(self, *more_keys: str) -> None:
         """Remove the server's record of them, with more keys of the sender; if that fails, they expire."""
         with suppress(JobsError, ServerUnreachable):
-            self._redis.unlink_unless_late(self._record, *more_keys)
+            self._redis.unlink_unless_late(self.record, *more_keys)
 
 
 @contextmanager

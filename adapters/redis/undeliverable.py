@@ -1,13 +1,16 @@
 """Jobs that were taken and can't be delivered: what is damaged costs itself alone."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ...domain.bounds import NAME
+from ...domain.dead_reasons import DeadReason
+from ...domain.printable import printable
+from .transport import Argument, as_text
 
 _NAME = re.compile(NAME.encode())
 _LONGEST = 128
-NO_BODY = "it has no body"
+_NO_BODY = "it has no body"
 _DAMAGED, _IN_FLIGHT = b"!", b"="
 """What ``settle_and_take.lua`` tells of a job in place of its attempt, number and crashes."""
 
@@ -29,9 +32,28 @@ def find_undeliverable(
         if info == _IN_FLIGHT:
             odd[place] = ""
         elif body is None:
-            odd[place] = NO_BODY
+            odd[place] = _NO_BODY
         elif info == _DAMAGED:
             odd[place] = "its record in the hash `state` is damaged"
         elif not _NAME.fullmatch(id_):
             odd[place] = "its id can't name a job, so it was given another"
     return odd
+
+
+def burial(damaged: Sequence[tuple[bytes, str]], token: str) -> list[Argument]:
+    """Return what ``settle_and_take.lua`` is to be told to bury jobs, given each with what is damaged.
+
+    One without a body is dropped: there is nothing to bury.
+    """
+    operations: list[Argument] = ["0"]
+    for id_, damage in damaged:
+        operations += (f"d{DeadReason.MALFORMED}", id_, token, damage, "0")
+    return operations
+
+
+def describe_buried(damaged: Sequence[tuple[bytes, str]], outcomes: bytes) -> Iterator[str]:
+    """Describe what became of them, but for those that somebody else settled first."""
+    for (id_, damage), outcome in zip(damaged, outcomes.decode(), strict=True):
+        if outcome == "1":
+            end = "was dropped" if damage == _NO_BODY else f"is dead: {DeadReason.MALFORMED}"
+            yield f"job {printable(as_text(id_))} {end}: {damage}"
