@@ -296,6 +296,69 @@ def test_a_forked_process_has_connections_of_its_own_and_leaves_its_parents_alon
     assert experiment.ask("PRAGMA integrity_check") == [("ok",)]
 
 
+FORKER = """
+import os, sys, threading
+from mindtrace.jobs import Orchestrator
+from e2e.recording_worker import SCHEMA
+orchestrator = Orchestrator(sys.argv[1])
+orchestrator.register(SCHEMA)
+stopping = threading.Event()
+def publish():
+    while not stopping.is_set():
+        orchestrator.publish(SCHEMA, {"number": 1})
+def look():
+    while not stopping.is_set():
+        orchestrator.queues()
+threads = [threading.Thread(target=each) for each in [publish] * 4 + [look] * 2]
+for thread in threads:
+    thread.start()
+children = []
+for _ in range(12):
+    child = os.fork()
+    if child == 0:
+        orchestrator.publish(SCHEMA, {"number": 2})
+        orchestrator.close()
+        os._exit(0)
+    children.append(child)
+codes = [os.waitpid(child, 0)[1] for child in children]
+stopping.set()
+for thread in threads:
+    thread.join()
+print(codes.count(0))
+"""
+
+
+def test_a_child_forked_while_other_threads_use_the_file_can_use_it_too(experiment: Experiment) -> None:
+    """SQLite would hold the locks of the threads that the child doesn't have."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKER, experiment.url]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=LIMIT_S)
+
+    assert (done.stdout, done.stderr) == ("12\n", "")
+    assert experiment.ask("PRAGMA integrity_check") == [("ok",)]
+
+
+def test_what_a_child_writes_after_its_parent_closed_the_file_is_kept(tmp_path: Path) -> None:
+    """A lock that the child only believed to have would not keep the parent from removing the log."""
+    path, (go, start) = tmp_path / "jobs.db", os.pipe()
+    client = SQLiteClient(path)
+    client.declare(Queue(QUEUE))
+    child = os.fork()
+    if child == 0:
+        os.close(start)
+        client.publish(QUEUE, [Message("a", b"{}")])
+        os.read(go, 1)
+        client.publish(QUEUE, [Message("b", b"{}")])
+        os._exit(0)
+    os.close(go)
+    with SQLiteClient(path) as other:
+        eventually(lambda: other.counts(QUEUE).ready == 1, "the child has the file open")
+    client.close()
+    os.close(start)
+    assert os.waitpid(child, 0)[1] == 0
+    with SQLiteClient(path) as again:
+        assert again.counts(QUEUE).ready == 2
+
+
 # -- files that are in the way, or gone -----------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from ...domain.job_progress import Progress
 from ...domain.queue import Queue
 from ..shared.records import parse_progress, parse_queue
 from .errors import translated
+from .forks import looks
 from .lease import LeasedJob
 from .schema import version_of
 from .session import FileSettings, check_suitable
@@ -29,9 +30,12 @@ def open_read_only(settings: FileSettings) -> Iterator[sqlite3.Connection]:
     check_suitable(settings.path)
     try:
         uri = f"file:{quote(str(settings.path))}?mode=rw"  # may be read-only, and is made in no mode but rwc
-        with closing(
-            sqlite3.connect(uri, uri=True, timeout=settings.retry_timeout_s, isolation_level=None)
-        ) as db:
+        with (
+            looks.under_way,
+            closing(
+                sqlite3.connect(uri, uri=True, timeout=settings.retry_timeout_s, isolation_level=None)
+            ) as db,
+        ):
             db.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
             db.execute("BEGIN")  # so that all is seen as of one moment
             yield db

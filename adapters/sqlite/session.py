@@ -16,6 +16,7 @@ from ..shared.error_messages import client_closed
 from .clock import FileClock, read_clock, set_clock
 from .errors import CommitUnknown, is_busy, leaves_open, translated
 from .filesystem import make_private, refuse_network_share
+from .forks import close_at_forks
 from .lock_wait import call_once_unlocked
 from .schema import OLDEST_SQLITE, is_current, migrate
 from .wakeups import SUFFIX
@@ -32,7 +33,8 @@ _LOG_CHECKED = 256
 """After how many commits the log's size is looked at."""
 
 _inherited: list[sqlite3.Connection] = []
-"""Connections of the process that this one was forked from: to close one here would disturb it there."""
+"""Connections of the process that forked this one, if a signal handler did so in a transaction: to close one here
+would disturb it there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class Session:
         self._ends = inf
         self._closed = False
         self._pid = os.getpid()
+        close_at_forks(self)
 
     def write(self, work: Work[AnswerT]) -> AnswerT:
         """Run ``work`` in a transaction: no other process writes meanwhile, and it takes effect whole or not.
@@ -112,21 +115,32 @@ class Session:
         with self._lock:
             self._drop()
 
+    def hold(self) -> None:
+        self._lock.acquire()
+        if self._connection is not None and not self._connection.in_transaction:
+            self._drop()
+
+    def let_go(self) -> None:
+        self._lock.release()
+
     def _run(self, begin: str, work: Work[AnswerT]) -> AnswerT:
         self._leave_parent()
         give_up = min(time.monotonic() + self._settings.retry_timeout_s, self._ends)
-        with self._lock:
+        try:
+            return call_once_unlocked(partial(self._try_once, begin, work), give_up)
+        except sqlite3.Error as error:
+            raise translated(error, self._settings.path) from error
+
+    def _try_once(self, begin: str, work: Work[AnswerT]) -> AnswerT:
+        with self._lock:  # not while it waits for others: a fork would have to wait for as long
+            if self._closed:
+                raise client_closed(self._owner)
             try:
-                return call_once_unlocked(partial(self._try_once, begin, work), give_up)
+                return self._transact(self._connected(), begin, work)
             except sqlite3.Error as error:
                 if not is_busy(error):
                     self._drop()
-                raise translated(error, self._settings.path) from error
-
-    def _try_once(self, begin: str, work: Work[AnswerT]) -> AnswerT:
-        if self._closed:
-            raise client_closed(self._owner)
-        return self._transact(self._connected(), begin, work)
+                raise
 
     def _transact(self, db: sqlite3.Connection, begin: str, work: Work[AnswerT]) -> AnswerT:
         try:
@@ -223,11 +237,10 @@ class Session:
             connection.close()
 
     def _leave_parent(self) -> None:
-        """After a fork: leave the connection to the process that made it, and make another."""
+        """After a fork: leave a connection that is still there to the process that made it."""
         if os.getpid() == self._pid:
             return
         self._pid = os.getpid()
-        self._lock = threading.RLock()
         if self._connection is not None:
             _inherited.append(self._connection)
             self._connection = None
