@@ -20,7 +20,7 @@ from .consuming.executor import Executor, nothing_to_stop
 from .consuming.loop import ConsumeLoop, ConsumeStats
 from .consuming.loop_factory import LoopSettings, make_loop, own_event_loop
 from .consuming.progress_reporter import ProgressReporter
-from .consuming.stop_conditions import StopCondition, chosen_by, while_any
+from .consuming.stop_conditions import StopCondition, chosen_by, waiting, while_any
 from .handler_signature import check_handler, check_takes_job
 from .job_queue import Answer, InT, OutT
 from .open_consumer_backend import obeying_cancels, open_consumer_backend
@@ -329,8 +329,12 @@ class Consumer(Closeable, Generic[InT, OutT]):
         stop_condition = chosen_by(block, connection.poll_timeout_s, is_counted=num_messages is not None)
         return self._run_loop(connection, num_messages, stop_condition)
 
-    def consume_until_empty(self) -> int:
+    def consume_until_empty(self, *, in_flight_for_s: float = 0.0) -> int:
         """Run jobs until no job is ready or delayed. Jobs that wait for a retry count as delayed.
+
+        Args:
+            in_flight_for_s: For so many seconds, wait for jobs in flight, too. After a consumer died, give
+                its lease: its jobs come back by then.
 
         Returns:
             How many deliveries were attempted.
@@ -340,13 +344,10 @@ class Consumer(Closeable, Generic[InT, OutT]):
             QueueNotFound: the queue was deleted.
         """
         connection = self._connected()
-        orchestrator = connection.orchestrator
-        stop_condition = while_any(
-            connection.poll_timeout_s,
-            lambda: orchestrator.count_queue_messages(self.queue_name) + connection.backend.held_back,
-            orchestrator.backend.capabilities.counts_lag_s,
-        )
-        return self._run_loop(connection, None, stop_condition)
+        admin = connection.orchestrator
+        count = waiting(partial(admin.counts, self.queue_name), connection.backend, in_flight_for_s)
+        lag_s = admin.backend.capabilities.counts_lag_s
+        return self._run_loop(connection, None, while_any(connection.poll_timeout_s, count, lag_s))
 
     def stop(self) -> None:
         """Make ``consume`` return after the running job. Any thread may call this.
@@ -363,12 +364,11 @@ class Consumer(Closeable, Generic[InT, OutT]):
         """Disconnect, and release the jobs it holds. Closing again does nothing; ``connect`` works again.
 
         Finished jobs that couldn't be settled in an outage are settled now, if the broker is back. If a
-        handler closes its own consumer, its job is finished and settled first. If the job were released
-        instead, the next consumer would run it and close itself, too.
+        handler closes its own consumer, its job is finished and settled first.
         """
         connection = self._connection
         if connection is not None and connection.loop.runs_here:
-            self._close_after_job = True
+            self._close_after_job = True  # to release the job would have the next consumer close itself, too
             connection.loop.stop()
             return
         self._connection = None

@@ -15,6 +15,7 @@ from ..application.worker.supervisor import SIGNALS, Supervisor
 from .app import backend_option, settings_of
 from .errors import BadUsage, Exit
 from .logs import WORKER, configure
+from .orphans import reap_orphans
 from .settings import Settings, masked_with_stores
 from .worker_process import PROCESS_NUMBER, Plan, WorkerProcess
 
@@ -111,9 +112,22 @@ def _supervise(
 ) -> int:
     beats = [HealthFile(folder / f"{number}.beat") for number in range(settings.processes)]
 
+    processes: dict[int, WorkerProcess] = {}
+
     def start(number: int) -> WorkerProcess:
-        plan = Plan.of(settings, app_dir=app_dir.resolve(), burst=burst, beat_file=beats[number].path)
-        return WorkerProcess(plan, beats[number], environment | {PROCESS_NUMBER: str(number)})
+        plan = Plan.of(
+            settings,
+            app_dir=app_dir.resolve(),
+            burst=burst,
+            follows_a_death=number in processes,
+            beat_file=beats[number].path,
+        )
+        processes[number] = WorkerProcess(plan, beats[number], environment | {PROCESS_NUMBER: str(number)})
+        return processes[number]
+
+    def on_tick() -> None:
+        reap_orphans({process.pid for process in processes.values() if process.is_unread})
+        tell_health()
 
     def tell_health() -> None:
         moment_s = oldest(beats)
@@ -138,7 +152,7 @@ def _supervise(
         signal_queue=signal_queue,
         logger=WORKER,
         hopeless=lambda code: code in _HOPELESS,
-        on_tick=tell_health,
+        on_tick=on_tick,
     )
     return supervisor.run()
 

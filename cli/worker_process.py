@@ -60,6 +60,7 @@ class Plan(BaseModel):
     batch_size: int | None
     batch_wait_s: float | None
     burst: bool
+    follows_a_death: bool
     log_format: LogFormat
     log_level: LogLevel
     beat_file: Path
@@ -72,11 +73,18 @@ class Plan(BaseModel):
         return backend.get_secret_value()
 
     @classmethod
-    def of(cls, settings: Settings, *, app_dir: Path, burst: bool, beat_file: Path) -> "Plan":
+    def of(
+        cls, settings: Settings, *, app_dir: Path, burst: bool, follows_a_death: bool, beat_file: Path
+    ) -> "Plan":
         """The plan that follows from the settings of the command."""
-        shared = settings.model_dump(include=set(cls.model_fields))
-        metrics = settings.metrics_port is not None
-        return cls(**shared, app_dir=app_dir, burst=burst, beat_file=beat_file, metrics=metrics)
+        return cls(
+            **settings.model_dump(include=set(cls.model_fields)),
+            app_dir=app_dir,
+            burst=burst,
+            follows_a_death=follows_a_death,
+            beat_file=beat_file,
+            metrics=settings.metrics_port is not None,
+        )
 
 
 PROCESS_NUMBER = "MINDTRACE_JOBS_PROCESS_NUMBER"
@@ -115,6 +123,11 @@ class WorkerProcess:
     def ready(self) -> bool:
         """Whether it has connected its consumers."""
         return self._beat.read() is not None
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether its exit code is still to be read."""
+        return self._popen.returncode is None
 
     @property
     def finished(self) -> bool:
@@ -189,6 +202,7 @@ def _work(plan: Plan, signal_queue: SignalQueue) -> Ending:
             poll_timeout_s=plan.poll_s,
             grace_s=plan.grace_s,
             burst=plan.burst,
+            follows_a_death=plan.follows_a_death,
         )
         health = HealthFile(plan.beat_file)
         worker = Worker(

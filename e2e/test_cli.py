@@ -134,8 +134,10 @@ class Shell:
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
         self.env |= {"TERM": "xterm", "COLUMNS": "120", **variables}
 
-    def start(self, *words: str, terminal: bool = False) -> Running:
-        line = [sys.executable, "-c", IN_A_TERMINAL, COMMAND, *words] if terminal else [COMMAND, *words]
+    def start(self, *words: str, terminal: bool = False, through: str | None = None) -> Running:
+        """Start a command; ``through`` is a program that runs it, as one in a terminal has."""
+        program = IN_A_TERMINAL if terminal else through
+        line = [COMMAND, *words] if program is None else [sys.executable, "-c", program, COMMAND, *words]
         process = subprocess.Popen(
             line,
             cwd=self.folder,
@@ -388,6 +390,57 @@ def test_a_job_that_kills_its_worker_does_not_end_the_others(shell: Shell) -> No
     worker.wait_for(r"died of SIGKILL; another starts in 1 s")
     worker.wait_for(r"died of SIGKILL; another starts in 2 s")
     worker.wait_for("crash budget exhausted")
+    worker.signal(signal.SIGTERM)
+    assert worker.ends() == 0
+
+
+def test_a_burst_waits_for_the_job_of_its_own_process_that_died(bare_shell: Shell) -> None:
+    bare_shell.publish("crashes", "Crasher")
+    worker = bare_shell.start("worker", "tasks:Crasher", "--burst", "--lease", "2")
+
+    assert worker.ends() == 0
+    assert bare_shell.counts("crashes") == {"ready": 0, "in_flight": 0, "delayed": 0, "dead": 1}
+
+
+ORPHANING = """
+import subprocess
+from mindtrace.jobs import Consumer, JobInput, JobSchema
+
+class Nothing(JobInput):
+    pass
+
+class Starter(Consumer):
+    schema = JobSchema(name="starts", input=Nothing)
+
+    def run(self, job):
+        subprocess.run(["sh", "-c", "true & true &"], check=True)
+"""
+AS_IN_A_CONTAINER = """
+import ctypes, os, sys
+PR_SET_CHILD_SUBREAPER = 36
+assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Runs a command that gets the orphans of its processes, as the first process of a container does."""
+
+
+def zombies_of(pid: int) -> int:
+    stats = [Path(f"/proc/{child}/stat") for child in children_of(pid)]
+    return sum(stat.read_text().rpartition(")")[2].split()[0] == "Z" for stat in stats if stat.exists())
+
+
+def test_processes_that_jobs_leave_behind_are_reaped(bare_shell: Shell) -> None:
+    """Or the first process of a container keeps each as a zombie, until no process can be started."""
+    bare_shell.folder.joinpath("orphaning.py").write_text(ORPHANING, "utf-8")
+    for _ in range(3):
+        bare_shell.run("publish", "starts", "--json", "{}", "--schema", "orphaning:Starter")
+    worker = bare_shell.start("worker", "orphaning:Starter", through=AS_IN_A_CONTAINER)
+    worker.wait_for("done in", count=3)
+
+    eventually(lambda: zombies_of(worker.process.pid) == 0, "they are reaped")
+    (own,) = children_of(worker.process.pid)
+    os.kill(own, signal.SIGKILL)
+    worker.wait_for(f"process {own} died of SIGKILL")
     worker.signal(signal.SIGTERM)
     assert worker.ends() == 0
 

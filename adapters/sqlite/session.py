@@ -33,8 +33,8 @@ _LOG_CHECKED = 256
 """After how many commits the log's size is looked at."""
 
 _inherited: list[sqlite3.Connection] = []
-"""Connections of the process that forked this one, if a signal handler did so in a transaction: to close one here
-would disturb it there."""
+"""Connections of the process that forked this one, if a signal handler did so in a transaction: to close
+one here would disturb it there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,10 @@
 """When a consume loop stops waiting for jobs."""
 
 from collections.abc import Callable
+from time import monotonic
 
 from ...domain.errors import BackendUnavailable, InvalidInput
+from ...ports import ConsumerBackend, QueueCounts
 
 StopCondition = Callable[[float | None], float | None]
 """Called with the seconds that were just waited in vain, or None where the last wait found something or there
@@ -79,3 +81,23 @@ def while_any(poll_timeout_s: float, count_waiting: Callable[[], int], counts_la
         return counts_lag_s - quiet_s if quiet_s < counts_lag_s else None
 
     return until
+
+
+def waiting(
+    counts: Callable[[], QueueCounts], backend: ConsumerBackend, in_flight_for_s: float
+) -> Callable[[], int]:
+    """Return what counts the jobs that a consumer has yet to wait for.
+
+    Args:
+        counts: Counts the jobs of its queue.
+        backend: Where its jobs come from, which may hold some back.
+        in_flight_for_s: For how many seconds from now jobs in flight count, too, where they can be counted.
+    """
+    in_flight_until_s = monotonic() + in_flight_for_s
+
+    def count() -> int:
+        found = counts()
+        in_flight = found.in_flight or 0
+        return found.waiting + backend.held_back + (in_flight if monotonic() < in_flight_until_s else 0)
+
+    return count

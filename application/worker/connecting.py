@@ -25,6 +25,8 @@ class WorkerSettings:
     """How many seconds, after the first signal, a handler may take to end."""
     burst: bool = False
     """End once no job waits."""
+    follows_a_death: bool = False
+    """Whether a process of the same worker died before: a burst also waits for the leases of its jobs."""
 
 
 def connect(consumer: Consumer, orchestrator: Orchestrator, settings: WorkerSettings) -> None:

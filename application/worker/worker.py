@@ -21,6 +21,9 @@ _TICK_S = 1.0
 _CLOSE_S = 5.0
 """How long giving back what is in hand may take, before the process ends without."""
 
+_LEASE_ENDS_S = 1.0
+"""Within how long after the end of its lease a job is given out again."""
+
 MakeConsumer = Callable[[], Consumer]
 
 
@@ -137,7 +140,10 @@ class Worker:
     def _consume(self, consumer: Consumer) -> None:
         try:
             if self._settings.burst:
-                consumer.consume_until_empty()
+                lease_s = self._settings.lease_s + _LEASE_ENDS_S
+                consumer.consume_until_empty(
+                    in_flight_for_s=lease_s if self._settings.follows_a_death else 0.0
+                )
             else:
                 consumer.consume()
             if self._deadline_s is None and not self._is_done(consumer):

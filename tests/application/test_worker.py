@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,33 @@ def test_a_burst_ends_once_no_job_waits(make_worker: MakeWorker, orchestrator: O
     assert make_worker(work, concurrency=2, burst=True, prefetch=1).run() is Ending.FINISHED
     assert len(ran) == 2
     assert orchestrator.counts("points").waiting == 0
+
+
+def test_a_burst_after_a_death_waits_for_the_leases_of_the_dead(
+    make_worker: MakeWorker, orchestrator: Orchestrator
+) -> None:
+    orchestrator.publish("points", {"x": 1})
+    dead = orchestrator.backend.open_consumer("points", lease_s=0.5)
+    assert dead.receive(1, 0.0)
+    ran: list[int] = []
+
+    worker = make_worker(lambda job: ran.append(job.payload.x), burst=True, lease_s=0.5, follows_a_death=True)
+    assert worker.run() is Ending.FINISHED
+    assert ran == [1]
+
+
+def test_a_burst_does_not_wait_for_the_jobs_of_others(
+    make_worker: MakeWorker, orchestrator: Orchestrator
+) -> None:
+    orchestrator.publish("points", {"x": 1})
+    other = orchestrator.backend.open_consumer("points", lease_s=3600.0)
+    assert other.receive(1, 0.0)
+    make = partial(make_worker, print, burst=True)
+
+    assert make().run() is Ending.FINISHED
+    began_s = time.monotonic()
+    assert make(lease_s=0.1, follows_a_death=True).run() is Ending.FINISHED
+    assert time.monotonic() - began_s >= 0.1, "not before the leases of the dead have ended"
 
 
 def test_a_signal_stops_it_after_the_jobs_that_run(
