@@ -9,8 +9,15 @@ from typing import Any
 from ..application.job_logging import NO_JOB, JobContextFilter
 from ..application.orchestrator import Orchestrator
 from ..domain.printable import printable, printable_json, printable_lines
+from .log_stream import log_stream
 
 WORKER = logging.getLogger("mindtrace.jobs.worker")
+
+
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {
+    *("message", "asctime", "taskName", "job", "job_id", "job_queue", "job_attempt", "of_job")
+}
+"""The attributes of a record that its logger and ours give it; all others come from ``extra=``."""
 
 
 class TextFormatter(logging.Formatter):
@@ -35,7 +42,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a record: time, level, logger, pid, message, and what belongs to a job."""
+    """One JSON object a record: time, level, logger, pid, message, the job, and what ``extra=`` gave it."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Write the object, on one line."""
@@ -49,6 +56,8 @@ class JsonFormatter(logging.Formatter):
         job = getattr(record, "job", None)
         if job := _job_of(record) | (job if isinstance(job, dict) else {}):
             fields["job"] = job
+        if extra := {name: value for name, value in vars(record).items() if name not in _OWN}:
+            fields["extra"] = extra
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
         return printable_json(json.dumps(fields, ensure_ascii=False, default=str))
@@ -63,7 +72,7 @@ def configure(log_format: str, log_level: str) -> bool:
     root = logging.getLogger()
     if root.handlers:
         return False
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(log_stream())
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     handler.addFilter(JobContextFilter())
     handler.setLevel(log_level.upper())

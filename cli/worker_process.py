@@ -35,6 +35,8 @@ from .settings import LogFormat, LogLevel, Settings, add_to_path
 
 _FINISHED = 100
 """How a process tells its supervisor that its work is done. With 0 any code that it runs may end it."""
+_FLUSH_S = 1.0
+"""For how long a process that ends waits until its output is written."""
 _EXIT_CODES = {
     Ending.FINISHED: _FINISHED,
     Ending.STOPPED: Exit.OK,
@@ -269,13 +271,19 @@ def _watch_supervisor(pipe: int, signal_queue: SignalQueue) -> None:
 
 
 def _end(code: int) -> NoReturn:
-    """End this process at once, whatever its threads do."""
+    """End this process at once, whatever its threads do, and whoever doesn't read what it prints."""
+    flushing = threading.Thread(target=_flush, daemon=True)
     try:
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flushing.start()
+        flushing.join(_FLUSH_S)
     finally:
         os._exit(code)
+
+
+def _flush() -> None:
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

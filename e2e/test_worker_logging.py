@@ -1,13 +1,23 @@
 """What a worker logs: with its own configuration, and with one that a consumer's module brings."""
 
+import fcntl
 import json
 import os
+import signal
 import subprocess
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from conditions import LIMIT_S, eventually
+from mindtrace.jobs import JobInput, JobSchema, Orchestrator, QueueCounts
+
+
+class Nothing(JobInput):
+    """As the workers have it."""
+
 
 BARE = """
 import logging
@@ -116,3 +126,49 @@ def test_a_configuration_of_the_module_is_neither_replaced_nor_doubled(work: Wor
     assert "hello" not in told
     assert "done in" not in told
     assert "processes: 1" in told
+
+
+PRINTING = """
+from mindtrace.jobs import Consumer, JobInput, JobSchema
+
+
+class Nothing(JobInput):
+    pass
+
+
+class Loud(Consumer):
+    schema = JobSchema(name="loud", input=Nothing)
+
+    def run(self, job):
+        if {prints}:
+            print("x" * 1_000_000)
+"""
+
+
+@pytest.mark.parametrize("prints", [False, True])
+def test_a_worker_whose_output_nobody_reads_works_and_stops(tmp_path: Path, prints: bool) -> None:
+    """A job that waits for its reader is given back after the grace period."""
+    tmp_path.joinpath("tasks.py").write_text(PRINTING.format(prints=prints), "utf-8")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MINDTRACE_JOBS_")}
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    command = [Path(sysconfig.get_path("scripts"), "mindtrace-jobs"), "worker", "tasks:Loud", "--grace", "2"]
+    with Orchestrator(f"sqlite:///{tmp_path}/mindtrace-jobs.db") as orchestrator:
+        orchestrator.register(JobSchema(name="loud", input=Nothing))
+        orchestrator.publish_batch("loud", [{}] * 100)
+        worker = subprocess.Popen(
+            [*command, "--backend", f"sqlite:///{tmp_path}/mindtrace-jobs.db"],
+            cwd=tmp_path,
+            env=environment,
+            stdout=writer,
+            stderr=writer,
+        )
+        os.close(writer)
+        if prints:
+            eventually(lambda: orchestrator.counts("loud").in_flight, "a job runs")
+        else:
+            eventually(lambda: orchestrator.counts("loud").waiting == 0, "all jobs run")
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(LIMIT_S) == 0
+        assert orchestrator.counts("loud") == QueueCounts(100 if prints else 0, 0, 0, 0)
+    os.close(reader)

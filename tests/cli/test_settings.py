@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mindtrace.jobs.application.default_backend import DEFAULT_URL
+from mindtrace.jobs.application.job_logging import JobContextFilter
 from mindtrace.jobs.cli.errors import BadUsage
 from mindtrace.jobs.cli.logs import JsonFormatter, TextFormatter
 from mindtrace.jobs.cli.settings import load_settings, masked, masked_with_stores
@@ -143,3 +144,14 @@ def test_a_structured_line_is_one_object() -> None:
     assert "\n" not in line
     told = json.loads(line)
     assert (told["level"], told["message"], told["job"]["queue"]) == ("info", "job 1\nended", "inspect")
+
+
+def test_a_structured_line_has_what_its_program_adds() -> None:
+    record = logging.getLogger("a").makeRecord(
+        "a", 20, "f", 1, "paid", (), None, extra={"order": 7, "by": Path("a")}
+    )
+    JobContextFilter().filter(record)
+
+    told = json.loads(JsonFormatter().format(record))
+    assert told["extra"] == {"order": 7, "by": "a"}
+    assert "extra" not in json.loads(JsonFormatter().format(logging.makeLogRecord({"msg": "plain"})))
