@@ -1,5 +1,6 @@
 """Settings: from options, else from the environment, else from ``pyproject.toml``, else the defaults."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -108,6 +109,8 @@ def load_settings(**options: Any) -> Settings:
 def masked(url: str) -> str:
     """Return ``url`` without what may be secret: who connects, and the query but for the namespace.
 
+    A file's path is shown from the root: a relative one is another file in another folder.
+
     A password that isn't encoded may hold any character, so a URL that can be read in two ways shows its
     scheme alone.
     """
@@ -118,6 +121,8 @@ def masked(url: str) -> str:
     who, at, where = address.rpartition("@")
     if not _WHERE.fullmatch(where) or "@" in _STORE.sub("", "".join(query)):
         return f"{scheme}://***"
+    if scheme == "sqlite" and where.startswith("/") and where != "/":
+        where = "/" + os.path.abspath(where.removeprefix("/"))
     namespace = _NAMESPACE.search("".join(query))
     return f"{scheme}://{'***@' if at and who else ''}{where}{f'?{namespace[0]}' if namespace else ''}"
 

@@ -237,7 +237,7 @@ def test_two_terminals_work_together_with_nothing_started(bare_shell: Shell) -> 
     assert not shell.folder.joinpath("mindtrace-jobs.db").exists()
 
     worker = shell.start("worker", "tasks:Sleeper", "-p", "2", terminal=True)
-    worker.wait_for("tasks:Sleeper on sqlite:///mindtrace-jobs.db")
+    worker.wait_for(f"tasks:Sleeper on sqlite:///{bare_shell.folder}/mindtrace-jobs.db")
     worker.wait_for("working on naps", count=2)
     watching = shell.start("queues", "--watch", "--every", "0.2", terminal=True)
     watching.wait_for("jobs/s")
