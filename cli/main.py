@@ -15,6 +15,7 @@ from .dead import dead
 from .doctor import doctor
 from .errors import Exit, exit_code
 from .health import health
+from .metrics import metrics
 from .migrate import migrate
 from .output import fail
 from .publish import publish
@@ -52,6 +53,7 @@ for _command in (
     doctor,
     migrate,
     health,
+    metrics,
     contract,
 ):
     commands.add_command(_command)

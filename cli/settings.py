@@ -1,6 +1,5 @@
 """Settings: from options, else from the environment, else from ``pyproject.toml``, else the defaults."""
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -60,6 +59,7 @@ class Settings(BaseSettings):
     log_level: LogLevel = "info"
     health_file: Path | None = None
     metrics_port: int | None = Field(None, ge=1, le=65_535)
+    metrics_host: str = "127.0.0.1"
     tracing: bool = False
     schedules: bool = False
 
@@ -122,7 +122,7 @@ def masked(url: str) -> str:
     if not _WHERE.fullmatch(where) or "@" in _STORE.sub("", "".join(query)):
         return f"{scheme}://***"
     if scheme == "sqlite" and where.startswith("/") and where != "/":
-        where = "/" + os.path.abspath(where.removeprefix("/"))
+        where = f"/{Path(where.removeprefix('/')).resolve()}"
     namespace = _NAMESPACE.search("".join(query))
     return f"{scheme}://{'***@' if at and who else ''}{where}{f'?{namespace[0]}' if namespace else ''}"
 

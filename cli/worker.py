@@ -75,6 +75,10 @@ _HOPELESS = frozenset({Exit.USAGE, Exit.BROKER, Exit.NOT_FOUND, Exit.NOT_INSTALL
     help="File whose modification time shows when each consumer last asked for jobs; see health.",
 )
 @click.option("--metrics-port", type=int, help="Serve Prometheus metrics on this port (extra: metrics).")
+@click.option(
+    "--metrics-host",
+    help="Address to serve them on; 0.0.0.0 for all, as a container needs.  [default: 127.0.0.1]",
+)
 @click.option("--tracing", is_flag=True, default=None, help="Send OpenTelemetry spans (extra: tracing).")
 def worker(
     consumers: tuple[str, ...], backend: str | None, app_dir: Path, burst: bool, reload: bool, **options: Any

@@ -681,7 +681,22 @@ def test_metrics_of_all_processes_are_served_as_one(shell: Shell) -> None:
     eventually(lambda: ended in scraped(), "all are counted")
     text = scraped()
     assert consumed in text
-    assert 'mindtrace_jobs_queue_jobs{messaging_destination_name="naps",state="ready"} 0.0' in text
+    assert "mindtrace_jobs_queue_jobs" not in text, "each worker would serve the same"
+
+
+def test_the_jobs_in_queues_are_served_by_one_command(bare_shell: Shell) -> None:
+    """Also while no worker runs."""
+    bare_shell.publish()
+    port = free_port()
+    serving = bare_shell.start("metrics", "--port", str(port))
+    serving.wait_for(rf"metrics of sqlite:///.* on http://127.0.0.1:{port}/metrics")
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
+        text = response.read().decode()
+    serving.signal(signal.SIGTERM)
+
+    assert serving.ends() == 0
+    assert 'mindtrace_jobs_queue_jobs{messaging_destination_name="naps",state="ready"} 1.0' in text
+    assert "mindtrace_jobs_backend_up 1.0" in text
 
 
 def test_spans_are_sent_where_the_environment_says(shell: Shell) -> None:

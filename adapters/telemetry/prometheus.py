@@ -1,8 +1,10 @@
 """Metrics for Prometheus: what was sent, what was consumed, and how long it took."""
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
+from weakref import WeakKeyDictionary
 
 from ...domain.errors import AdapterNotInstalled
 from ...domain.wording import lacks
@@ -18,60 +20,80 @@ _SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 180
 _LABELS = ("messaging_system", "messaging_destination_name")
 
 
-class PrometheusObserver(Observer):
-    """Counts and times the work.
+class _Metrics:
+    """The metrics of one registry, which takes each name once."""
 
-    Args:
-        system: What carries the jobs, such as ``redis``.
-        registry: Where the metrics are registered; each registry takes them once.
-    """
-
-    def __init__(self, system: str, *, registry: CollectorRegistry = REGISTRY) -> None:
-        self._system = system
-        self._sent = Counter(
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.sent = Counter(
             "messaging_client_sent_messages",
             "Jobs handed to the broker, whatever it answered.",
             _LABELS,
             registry=registry,
         )
-        self._send_duration = Histogram(
+        self.send_duration = Histogram(
             "messaging_client_operation_duration_seconds",
             "How long a publish took, of one job or a batch.",
             (*_LABELS, "messaging_operation_name", "error_type"),
             buckets=_SECONDS,
             registry=registry,
         )
-        self._consumed = Counter(
+        self.consumed = Counter(
             "messaging_client_consumed_messages",
             "Jobs that a consumer received.",
             _LABELS,
             registry=registry,
         )
-        self._process_duration = Histogram(
+        self.process_duration = Histogram(
             "messaging_process_duration_seconds",
             "How long an attempt took, and how it ended: done, retried, dead or cancelled.",
             (*_LABELS, "outcome"),
             buckets=_SECONDS,
             registry=registry,
         )
-        self._slots = Counter(
+        self.slots = Counter(
             "mindtrace_jobs_slots",
             "Slots of schedules that were due: published, missed or failed.",
             (*_LABELS, "outcome"),
             registry=registry,
         )
-        self._unique = Counter(
+        self.unique = Counter(
             "mindtrace_jobs_unique",
             "Unique jobs that met another: it stood in their place, or was replaced.",
             (*_LABELS, "outcome"),
             registry=registry,
         )
-        self._held_back = Counter(
+        self.held_back = Counter(
             "mindtrace_jobs_held_back",
             "Jobs that had to wait with a consumer for a rate or a concurrency limit.",
             _LABELS,
             registry=registry,
         )
+
+
+_made: "WeakKeyDictionary[CollectorRegistry, _Metrics]" = WeakKeyDictionary()
+_making = threading.Lock()
+
+
+def _metrics_of(registry: CollectorRegistry) -> _Metrics:
+    with _making:
+        if (metrics := _made.get(registry)) is None:
+            metrics = _made[registry] = _Metrics(registry)
+        return metrics
+
+
+class PrometheusObserver(Observer):
+    """Counts and times the work.
+
+    Any number may share a registry; those with the same ``system`` count together.
+
+    Args:
+        system: What carries the jobs, such as ``redis``.
+        registry: Where the metrics are registered.
+    """
+
+    def __init__(self, system: str, *, registry: CollectorRegistry = REGISTRY) -> None:
+        self._system = system
+        self._metrics = _metrics_of(registry)
 
     @contextmanager
     def publishing(self, queue: str, count: int) -> Iterator[Mapping[str, str]]:
@@ -85,31 +107,31 @@ class PrometheusObserver(Observer):
             raise
         finally:
             seconds = perf_counter() - began_s
-            self._send_duration.labels(self._system, queue, "publish", failed).observe(seconds)
-            self._sent.labels(self._system, queue).inc(count)
+            self._metrics.send_duration.labels(self._system, queue, "publish", failed).observe(seconds)
+            self._metrics.sent.labels(self._system, queue).inc(count)
 
     def polled(self, queue: str, received: int) -> None:
         """Count what was received."""
         if received:
-            self._consumed.labels(self._system, queue).inc(received)
+            self._metrics.consumed.labels(self._system, queue).inc(received)
 
     def held_back(self, queue: str, count: int) -> None:
         """Count them."""
-        self._held_back.labels(self._system, queue).inc(count)
+        self._metrics.held_back.labels(self._system, queue).inc(count)
 
     def stood(self, queue: str, count: int) -> None:
         """Count them."""
-        self._unique.labels(self._system, queue, "stood").inc(count)
+        self._metrics.unique.labels(self._system, queue, "stood").inc(count)
 
     def replaced(self, queue: str, count: int) -> None:
         """Count them."""
-        self._unique.labels(self._system, queue, "replaced").inc(count)
+        self._metrics.unique.labels(self._system, queue, "replaced").inc(count)
 
     def slot(self, queue: str, outcome: SlotOutcome) -> None:
         """Count it by its outcome."""
-        self._slots.labels(self._system, queue, outcome.value).inc()
+        self._metrics.slots.labels(self._system, queue, outcome.value).inc()
 
     def ended(self, attempt: Attempt) -> None:
         """Time it by its outcome."""
         labels = (self._system, attempt.queue, attempt.outcome.value)
-        self._process_duration.labels(*labels).observe(attempt.duration_s)
+        self._metrics.process_duration.labels(*labels).observe(attempt.duration_s)

@@ -53,3 +53,14 @@ def test_slots_unique_jobs_and_jobs_that_wait_are_counted_by_queue() -> None:
     assert value("unique", outcome="replaced") == 3
     assert value("held_back") == 4
     assert [value("slots", outcome=each) for each in ("published", "missed", "failed")] == [1, 1, 1]
+
+
+def test_observers_of_one_registry_count_together() -> None:
+    """As of two orchestrators in one program; each backend has its label."""
+    registry = CollectorRegistry()
+    for system in ("memory", "memory", "redis"):
+        PrometheusObserver(system, registry=registry).polled("halves", 1)
+
+    name = "messaging_client_consumed_messages_total"
+    assert registry.get_sample_value(name, QUEUE) == 2
+    assert registry.get_sample_value(name, QUEUE | {"messaging_system": "redis"}) == 1
