@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from logging import Logger
 
 from ...domain.errors import JobsError
@@ -38,7 +39,7 @@ def pausable_loop(
     if watch is None:
         loop = make_loop(backend)
         return loop, loop.run
-    pausable = PausableConsumerBackend(backend, watch.refresh)
+    pausable = PausableConsumerBackend(backend, partial(watch.refresh, queue))
     loop = make_loop(pausable)
     return loop, _PausableLoop(watch, queue, pausable, loop, logger).run
 

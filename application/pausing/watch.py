@@ -1,12 +1,12 @@
 """The thread that looks for pauses, for all consumers of an orchestrator."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from logging import Logger
 from math import inf
 from time import monotonic
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ...domain.errors import JobsError
 from ...ports import CoordinationStore
@@ -23,7 +23,16 @@ _AWAY_S = 10.0
 """For how long jobs start without a look, after the store didn't answer one."""
 _FIRST_LOOK_S = 1.0
 """The longest that a consumer waits for the first look at its queue, if the store is away."""
-_NEVER = object()
+
+
+class _Seen(NamedTuple):
+    """What a look saw of a queue."""
+
+    pause: Pause | None
+    look: int
+    """Which look it was. Looks may overlap, so an older one may end after a newer one."""
+    asked_s: float
+    """When that look asked the store."""
 
 
 class Pausable(Protocol):
@@ -68,16 +77,14 @@ class PauseWatch:
     def start_anew(self) -> None:
         """Forget the consumers: after a fork they are the parent's."""
         self._lock = threading.Lock()
-        self._seen = threading.Condition(self._lock)
+        self._looked = threading.Condition(self._lock)
         self._members: list[Pausable] = []
-        self._known: dict[str, Pause | None] = {}
+        self._known: dict[str, _Seen] = {}
         """What was last seen of queues."""
         self._announced: dict[str, int] = {}
         """The version of the last announcement of cancellations that was seen, by queue."""
         self._cancelling: set[str] = set()
         """The queues whose consumers have yet to be told of one."""
-        self._looked_s = -inf
-        """When that was asked for."""
         self._tried_s = -inf
         """When the last look ended, whether the store answered or not."""
         self._away_until_s = -inf
@@ -85,14 +92,14 @@ class PauseWatch:
         self._begun = 0
         """How many looks were begun."""
         self._done = 0
-        """Which look was the last to end."""
+        """The newest look that has ended."""
         self._thread: _Thread | None = None
 
     @contextmanager
     def watching(self, member: Pausable) -> Iterator[None]:
         """Tell ``member`` of pauses of its queue, from the first on before this yields."""
-        self._join(member)
         try:
+            self._join(member)
             yield
         finally:
             self._leave(member)
@@ -111,48 +118,48 @@ class PauseWatch:
         for member in members:
             member.renew()
 
-    def refresh(self) -> None:
-        """Look at the queues of all members unless that was done just now: a job is about to start."""
+    def refresh(self, queue: str) -> None:
+        """Look at the queues of all members unless ``queue`` was seen just now: a job is about to start."""
         now = monotonic()
-        if now - self._looked_s < LOOK_S or now < self._away_until_s:
+        if self._was_seen_since(now - LOOK_S, queue) or now < self._away_until_s:
             return
         if self._is_own:
             self._safely(self._look)
             return
         with self._lock:
-            look = self._begun + 1
-            if self._thread is not None:
-                self._thread.look_now.set()
-                self._seen.wait_for(lambda: self._done >= look, _FIRST_LOOK_S)
-            if self._looked_s < now:
+            self._wait_for_look()
+            if not self._was_seen_since(now, queue):
                 self._away_until_s = monotonic() + _AWAY_S
+
+    def _was_seen_since(self, moment_s: float, queue: str) -> bool:
+        seen = self._known.get(queue)
+        return seen is not None and seen.asked_s >= moment_s
+
+    def _wait_for_look(self) -> None:
+        """Wait until a look has ended that begins from now on; the caller has the lock."""
+        look = self._begun + 1  # one that is under way doesn't ask for the queues of those who joined since
+        if self._thread is not None:
+            self._thread.look_now.set()
+            self._looked.wait_for(lambda: self._done >= look, _FIRST_LOOK_S)
 
     def _look(self) -> list[Pausable]:
         """Look at the queues of all members, tell them what was seen, and return them."""
         with self._lock:
             self._begun += 1
-            members, began_s = list(self._members), monotonic()
+            members, look, asked_s = list(self._members), self._begun, monotonic()
         queues = list({member.queue for member in members})
+        seen: dict[str, _Seen] = {}
+        cancels: dict[str, int] = {}
         try:
             records = self._store.get([key for queue in queues for key in (key_of(queue), cancels_of(queue))])
-            pauses = pauses_among(records)
+            pauses, cancels = pauses_among(records), versions_of(records)
+            seen = {queue: _Seen(pauses.get(queue), look, asked_s) for queue in queues}
         except JobsError as error:
             self._logger.debug("pauses are as they were, as nothing can be asked: %s", error)
-            self._tell({})
-        else:
-            self._looked_s = began_s
-            self._note_cancels(queues, versions_of(records))
-            self._tell({queue: pauses.get(queue) for queue in queues})
         finally:
+            self._tell(look, seen, cancels)
             self._tried_s = monotonic()
         return members
-
-    def _note_cancels(self, queues: Sequence[str], versions: dict[str, int]) -> None:
-        """Note for which of the queues cancellations are announced, and for which since the last look."""
-        with self._lock:
-            self._cancelling |= {queue for queue in versions if self._announced.get(queue) != versions[queue]}
-            others = {queue: at for queue, at in self._announced.items() if queue not in queues}
-            self._announced = others | versions  # at once, as others read it without the lock
 
     def look_safely(self) -> None:
         """Do as :meth:`look`; a fault of an adapter is logged."""
@@ -164,27 +171,44 @@ class PauseWatch:
         except Exception:
             self._logger.exception("pauses are as they were")
 
-    def _tell(self, seen: dict[str, Pause | None]) -> None:
+    def _tell(self, look: int, seen: dict[str, _Seen], cancels: dict[str, int]) -> None:
+        """Note what a look saw, and tell the members; what a newer look has seen already stands.
+
+        Args:
+            look: Which look it was.
+            seen: What it saw, by queue; nothing if the store didn't answer.
+            cancels: The versions of the announcements of cancellations among these queues.
+        """
         with self._lock:
-            self._known |= seen
-            self._done = self._begun
+            new = {queue: each for queue, each in seen.items() if not self._knows_newer(queue, look)}
+            self._known |= new
+            self._note_cancels(new, cancels)
+            self._done = max(self._done, look)
             for member in self._members:
-                if member.queue in seen:
-                    member.tell(seen[member.queue])
-            self._seen.notify_all()
+                if member.queue in new:
+                    member.tell(new[member.queue].pause)
+            self._looked.notify_all()
+
+    def _knows_newer(self, queue: str, look: int) -> bool:
+        return queue in self._known and self._known[queue].look > look
+
+    def _note_cancels(self, queues: Collection[str], cancels: dict[str, int]) -> None:
+        """Note for which of the queues cancellations are announced, and for which since the last look."""
+        versions = {queue: version for queue, version in cancels.items() if queue in queues}
+        self._cancelling |= {queue for queue in versions if self._announced.get(queue) != versions[queue]}
+        others = {queue: at for queue, at in self._announced.items() if queue not in queues}
+        self._announced = others | versions  # at once, as others read it without the lock
 
     def _join(self, member: Pausable) -> None:
         with self._lock:
             self._members.append(member)
             if self._thread is None:
                 self._thread = _Thread(self)
-            age_s = monotonic() - self._looked_s
-            if age_s < LOOK_S and self._known.get(member.queue, _NEVER) is None:
-                member.tell(None)
-                return
-            look = self._begun + 1
-            self._thread.look_now.set()
-            self._seen.wait_for(lambda: self._done >= look, _FIRST_LOOK_S)
+            known = self._known.get(member.queue)
+            if known is not None:
+                member.tell(known.pause)
+            if known is None or known.pause is not None or monotonic() - known.asked_s >= LOOK_S:
+                self._wait_for_look()
 
     def _leave(self, member: Pausable) -> None:
         with self._lock:
