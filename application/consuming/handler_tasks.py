@@ -114,7 +114,7 @@ class HandlerTasks(HandlerRunner):
 
     def _fill(self) -> None:
         while len(self._tasks) < self._concurrency and not self._is_ending:
-            delivery = self._in_flight.start_next_beside_others()
+            delivery = self._in_flight.start_next_beside_others(begins=False)
             if delivery is None:
                 return
             self._start(delivery)
@@ -133,14 +133,15 @@ class HandlerTasks(HandlerRunner):
 
     async def _run(self, delivery: Delivery) -> Settlement:
         # It has waited for its first step since before it was released, or was to be cancelled.
-        if self._is_ending or delivery.receipt in self._in_flight.cancelled:
+        in_flight = self._in_flight
+        if self._is_ending or delivery.receipt in in_flight.cancelled or not in_flight.begin(delivery):
             raise asyncio.CancelledError
         return await self._execute(delivery, self._is_abandoned)
 
     def _end(self, task: asyncio.Task[Settlement]) -> None:
         """Note how the job of a task is to be settled, and fill its place."""
         delivery = self._tasks.pop(task)
-        if task.cancelled():  # before its first step, by another job: it never ran
+        if task.cancelled():  # before its first step, by another job; or as its consumer ends
             self._in_flight.put_back(delivery)
         elif (error := task.exception()) is not None:  # a fault of ours
             self._logger.error("job %s is released", printable(delivery.id), exc_info=error)

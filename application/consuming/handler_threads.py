@@ -99,8 +99,9 @@ class HandlerThreads(HandlerRunner):
             if delivery is not None:
                 return delivery
             with self._ready:
-                if self._started:
-                    return self._started.popleft()
+                while self._started:
+                    if self._in_flight.begin(delivery := self._started.popleft()):
+                        return delivery
                 if not (self._in_flight.has_startable or self._ended):
                     self._idle += 1
                     self._ready.wait()

@@ -60,14 +60,16 @@ class InFlight(JobStates):
 
     # -- the threads that run handlers, and the consumer's -----------------------------------------
 
-    def start_next(self, *, suspects: bool | None = None) -> Delivery | None:
+    def start_next(self, *, suspects: bool | None = None, begins: bool = True) -> Delivery | None:
         """Start the next queued job, once it is sure that its lease stands; None if there is none to start.
 
-        A job that must run alone isn't started while another runs.
+        A job that must run alone isn't started while another runs. :meth:`begin` comes before its handler, as
+        it may go back instead.
 
         Args:
             suspects: True starts the job only if it must run alone, and releases all other queued jobs. So no
                 other thread starts one beside it. False starts the job only if it may run beside others.
+            begins: Whether the handler begins at once; if not, :meth:`begin` says when.
         """
         now = monotonic()
         if now - self._extended_s >= self._lease_s and self._queued:
@@ -85,23 +87,24 @@ class InFlight(JobStates):
                 self._suspects -= 1
             self._started_s = now  # first: the renewer's thread reads it once a job runs
             self._running[delivery.receipt] = self._queued.popleft()
-            self.started += 1
+            if begins and not is_suspect:
+                self.started += 1
+            else:
+                self._starting.add(delivery.receipt)
             if suspects:
                 self._release_queued()
         return delivery
 
-    def start_next_beside_others(self) -> Delivery | None:
+    def start_next_beside_others(self, *, begins: bool = True) -> Delivery | None:
         """Start the next queued job unless it must run alone; otherwise as :meth:`start_next`."""
-        return self.start_next(suspects=False) if self._queued else None
+        return self.start_next(suspects=False, begins=begins) if self._queued else None
 
     def start_suspect(self) -> Delivery | None:
         """Start the next queued job if it must run alone, and release the others; as :meth:`start_next`."""
         return self.start_next(suspects=True) if self._suspects else None
 
     def put_back(self, delivery: Delivery) -> None:
-        """Release a job that was started instead of running it; :meth:`settle` tells the broker."""
-        with self._lock:
-            self.started -= 1
+        """Release a job that was started, even if its handler has begun; :meth:`settle` tells the broker."""
         is_cancelled = delivery.receipt in self.cancelled
         self.finish(self._cancel(delivery) if is_cancelled else Release(delivery.receipt))
 
@@ -159,6 +162,7 @@ class InFlight(JobStates):
             self._settlements.extend(Release(receipt) for receipt in self._jobs if receipt not in finished)
             self._take_queued()
             self._running.clear()
+            self._starting.clear()
             self._lost.clear()
             self.cancelled.clear()
         self.release_queued()

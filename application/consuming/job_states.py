@@ -30,6 +30,8 @@ class JobStates:
         """All, by their receipts: the queued, the running and the finished."""
         self._queued: deque[Delivery] = deque()
         self._running: dict[str, Delivery] = {}
+        self._starting: set[str] = set()
+        """The receipts of running jobs whose handlers haven't begun, and may never."""
         self._lost: set[str] = set()
         """The receipts of running jobs that another consumer may run too, as their leases ended."""
         self._settlements: deque[Settlement] = deque()
@@ -45,7 +47,7 @@ class JobStates:
         self._extended_s = 0.0
         """When the leases began, or were extended."""
         self.started = 0
-        """How many jobs were started."""
+        """How many jobs were started whose handlers have begun; it never counts down."""
 
     def add(self, deliveries: Sequence[Delivery]) -> None:
         """Queue jobs that were received just now."""
@@ -69,6 +71,15 @@ class JobStates:
             if is_held:
                 self._release_queued()
 
+    def begin(self, delivery: Delivery) -> bool:
+        """Count a job as started whose handler begins now; return False if it was released meanwhile."""
+        with self._lock:
+            if delivery.receipt not in self._starting:
+                return False
+            self._starting.discard(delivery.receipt)
+            self.started += 1
+            return True
+
     def finish(self, settlement: Settlement) -> None:
         """Note how a running job is to be settled; :meth:`settle` tells the broker.
 
@@ -79,6 +90,8 @@ class JobStates:
             if receipt in self._running:
                 self._settlements.append(settlement)  # first: an interrupt in between may not drop it
                 del self._running[receipt]
+                if self._starting:
+                    self._starting.discard(receipt)
                 if self._lost:
                     self._lost.discard(receipt)
                 if self.cancelled:
@@ -165,7 +178,7 @@ class JobStates:
     def started_or_queued(self) -> int:
         """How many jobs were started, or are about to be."""
         with self._lock:
-            return self.started + len(self._queued)
+            return self.started + len(self._starting) + len(self._queued)
 
     @property
     def is_empty(self) -> bool:

@@ -55,7 +55,7 @@ class SequentialLoop(ConsumeLoop):
             if delivery is None:
                 break
             is_suspect = delivery.crashes > 0 and in_flight.runs_alone(delivery)
-            if is_suspect and not self._isolate(delivery):
+            if is_suspect and not (self._isolate(delivery) and in_flight.begin(delivery)):
                 break
             executed += 1
             in_flight.finish(execute(delivery))

@@ -17,7 +17,7 @@ from mindtrace.jobs.application.consuming import isolation_wait
 from mindtrace.jobs.application.consuming.in_flight import InFlight
 from mindtrace.jobs.application.consuming.isolation_wait import IsolationWait
 from mindtrace.jobs.application.signals.graceful_stop import SecondSignal
-from mindtrace.jobs.domain.errors import InvalidInput
+from mindtrace.jobs.domain.errors import Closed, InvalidInput
 from mindtrace.jobs.ports import Ack, Delivery, Release, Settlement
 
 pytestmark = pytest.mark.timeout(120)
@@ -681,3 +681,79 @@ def test_a_handler_that_cancels_all_others_loses_no_job(
     consumer = make_concurrent(run, 10, poll_timeout_s=0.05)
     consumer.consume_until_empty()
     assert consumer.stats.done == 20
+
+
+def test_what_was_attempted_never_counts_down(
+    orchestrator: Orchestrator, make_concurrent: MakeConsumer, waiting: Any, background: Any, eventually: Any
+) -> None:
+    """Neither as handlers are abandoned in their midst, be they threads or tasks."""
+    publish(orchestrator, 2)
+    go_on, begun = threading.Event(), list[float]()
+    consumer = make_concurrent(waiting(go_on, lambda job: begun.append(job.payload.x)), 2)
+    loop = consumer._connected().loop
+    consuming = background(consumer.consume)
+    eventually(lambda: len(begun) == 2)
+    assert loop.stats.attempted == 2
+    consumer.close()
+    assert isinstance(consuming.exception(LONG_S), Closed)
+    assert loop.stats.attempted == 2
+    go_on.set()
+
+
+def test_a_handler_that_is_abandoned_late_leaves_the_number_of_the_next_consume_alone(
+    orchestrator: Orchestrator,
+    make_concurrent: MakeConsumer,
+    eventually: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It kept its event loop busy while its consumer ended, and is cancelled during the next call."""
+    monkeypatch.setattr("mindtrace.jobs.application.consuming.handler_tasks._CANCEL_S", 0.0)
+    publish(orchestrator, 20)
+    go_on, began, old_loop_ended = threading.Event(), list[float](), threading.Event()
+
+    async def run(job: Any) -> None:
+        began.append(job.payload.x)
+        if len(began) == 1:
+            try:
+                go_on.wait(LONG_S)
+                await asyncio.sleep(LONG_S)
+            finally:
+                old_loop_ended.set()
+        elif len(began) == 2:  # in the second call
+            go_on.set()
+            old_loop_ended.wait(LONG_S)
+
+    consumer = make_concurrent(run, 4)
+    loop: Any = consumer._connected().loop
+    wait = loop._wait_for_finished
+
+    def interrupted(count: int, timeout_s: float) -> None:
+        eventually(lambda: began)
+        raise SecondSignal
+
+    loop._wait_for_finished = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        consumer.consume(4)
+    loop._wait_for_finished = wait
+    assert consumer.consume(10) == 10
+    assert len(began) == 11
+    assert consumer.stats.attempted == 11
+
+
+def test_a_job_that_could_not_be_run_alone_was_not_attempted(
+    far: Orchestrator, line: Any, make_concurrent: MakeConsumer, clock: ManualClock
+) -> None:
+    """It goes back while the broker is away, and counts once it runs."""
+    publish(far, 1)
+    for _ in range(2):  # two consumers die with it
+        dying = far.backend.open_consumer("points", lease_s=30.0)
+        assert dying.receive(1, 0.0)
+        clock.advance(31.0)
+    seen: list[int] = []
+    consumer = make_concurrent(lambda job: None, 1, to=far)
+    for method in ("release_ahead", "settle"):
+        line.before[method] = lambda: seen.append(consumer.stats.attempted)
+    line.breaks["release_ahead"] = 1
+    assert consumer.consume(1) == 1
+    assert len(seen) > 1
+    assert seen == sorted(seen)
