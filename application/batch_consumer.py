@@ -24,8 +24,9 @@ JobOutcome: TypeAlias = Union[  # noqa: UP007
     OutT, Mapping[str, Any], Done[OutT], Then[OutT], Retry, Dead, Exception, None
 ]
 """What a handler of batches says of one job. An exception is what it would raise for that job alone."""
-BatchAnswer: TypeAlias = Union[Sequence[JobOutcome[OutT]], Awaitable[Sequence[JobOutcome[OutT]]]]  # noqa: UP007
-"""What a handler of batches returns: one outcome for each job, in their order."""
+Outcomes: TypeAlias = Union[Sequence[JobOutcome[OutT]], Mapping[str, JobOutcome[OutT]]]  # noqa: UP007
+BatchAnswer: TypeAlias = Union[Outcomes[OutT], Awaitable[Outcomes[OutT]]]  # noqa: UP007
+"""What a handler of batches returns: one outcome for each job, in their order or by their ids."""
 
 
 class BatchConsumer(Consumer[InT, OutT], Generic[InT, OutT]):
@@ -66,13 +67,13 @@ class BatchConsumer(Consumer[InT, OutT], Generic[InT, OutT]):
 
     @abstractmethod
     def run_batch(self, jobs: Sequence[Job[InT]]) -> BatchAnswer[OutT]:
-        """Do the work of ``jobs``, and return one outcome for each, in their order.
+        """Do the work of ``jobs``, and return one outcome for each: a list in their order, or a dict by id.
 
         If this raises, all jobs are retried by the retry policy, each with its own attempts. ``RetryLater``
         and ``Reject`` then apply to all. If it returns anything but one outcome for each, all are dead.
 
         Args:
-            jobs: At least one; each payload is a validated instance of the schema's input model.
+            jobs: A tuple of at least one; each payload is a validated instance of the schema's input model.
 
         Returns:
             For each job its result, which is an instance of the output model, a dict that validates as one,

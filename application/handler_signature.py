@@ -48,7 +48,7 @@ def check_takes_job(name: str, handler: Callable[..., Any], *, what: str = "job"
     try:
         signature.bind(*needed)
     except TypeError as error:
-        called = "a job" if what == "job" else "a list of jobs"
+        called = "a job" if what == "job" else "a tuple of jobs"
         definition = f"{name.rpartition('.')[2]}({', '.join(needed)})"
         raise HandlerMissing(
             f"{name}{_without_types(signature)} can't be called with {called} ({error}): define {definition}"

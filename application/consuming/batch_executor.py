@@ -2,7 +2,7 @@
 
 import gc
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from logging import INFO, WARNING
 from time import perf_counter
@@ -15,12 +15,16 @@ from ...domain.batch_outcomes import Retry as RetryOutcome
 from ...domain.dead_reasons import DeadReason
 from ...domain.handler_signals import HandlerSignal
 from ...domain.job_context import BatchContext, JobContext, running
+from ...domain.then import Then
+from ...domain.wording import quantity
 from ...ports import Delivery, Settlement
 from ..handler_errors import describe, try_to_log
 from ..signals.graceful_stop import asks_to_stop
 from .batch_size_limit import BatchSizeLimit
 from .executor import Executor
 from .out_of_memory_errors import is_out_of_memory
+
+_OUTCOMES = (BaseException, Done, RetryOutcome, DeadOutcome, Then)
 
 
 class _Member(NamedTuple):
@@ -37,7 +41,7 @@ class WrongAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BatchExecutor(Executor):
-    """Turns batches of deliveries into settlements; its handler takes a list of jobs.
+    """Turns batches of deliveries into settlements; its handler takes a tuple of jobs.
 
     As with :class:`Executor`, no job and no handler can make it raise.
     """
@@ -95,8 +99,9 @@ class BatchExecutor(Executor):
 
     def _run_part(self, part: list[_Member], memory: BatchSizeLimit) -> list[Settlement] | None:
         """Run jobs at once; return one settlement for each, or None if fewer are to be tried."""
+        jobs = tuple(member.job for member in part)  # no list, which a handler could reorder
         try:
-            outcomes = _outcomes(self.handler([member.job for member in part]), len(part))
+            outcomes = _outcomes(self.handler(jobs), jobs)
         except WrongAnswer as error:
             return [self._dead(member.delivery, DeadReason.RESULT, f"{error}") for member in part]
         except BaseException as error:
@@ -149,6 +154,8 @@ class BatchExecutor(Executor):
                     return self._dead(delivery, DeadReason.REJECTED, str(reason))
                 case Done(output):
                     outcome = output
+                case type() if issubclass(outcome, _OUTCOMES):
+                    return self._dead(delivery, DeadReason.RESULT, _class_returned(outcome))
             return self._succeed(delivery, job, outcome)
         except BaseException as error:
             return self._fail(delivery, job, error)
@@ -158,26 +165,53 @@ class BatchExecutor(Executor):
                 returned.__traceback__ = traceback
 
 
-def _outcomes(answer: object, jobs: int) -> list[Any]:
-    """Return what a handler says of each of its jobs.
+def _outcomes(answer: object, jobs: Sequence[Job[Any]]) -> list[Any]:
+    """Return what a handler says of each of its jobs, in their order.
 
     Raises:
-        WrongAnswer: it isn't a sequence of so many outcomes.
+        WrongAnswer: it is neither a sequence of so many outcomes nor a mapping from the ids of the jobs.
     """
+    if isinstance(answer, Mapping):
+        return _outcomes_by_id(answer, [job.id for job in jobs])
     if not isinstance(answer, Sequence) or isinstance(answer, str | bytes | bytearray):
-        if inspect.iscoroutine(answer):
-            answer.close()  # or Python would warn that it was never awaited
-        hint = "; make it an async def, and await there" if inspect.isawaitable(answer) else ""
         raise WrongAnswer(
-            f"run_batch returned {_kind(answer)}: return a list with one outcome for each job{hint}"
+            f"run_batch returned {_kind(answer)}: return a list with one outcome for each job{_hint(answer)}"
         )
     outcomes = list(answer)
-    if len(outcomes) != jobs:
+    if len(outcomes) != len(jobs):
         raise WrongAnswer(
-            f"run_batch returned {len(outcomes)} outcomes for {jobs} jobs: return one for each, in order"
+            f"run_batch returned {len(outcomes)} outcomes for {len(jobs)} jobs: return one for each, in order"
         )
     return outcomes
 
 
+def _outcomes_by_id(answer: Mapping[Any, Any], ids: list[str]) -> list[Any]:
+    """Return the outcomes of jobs in the order of ``ids``; without dedupe, one may be there twice."""
+    found = {id_: answer[id_] for id_ in ids if id_ in answer}
+    if len(found) != len(answer) or not found.keys() >= {*ids}:
+        raise WrongAnswer(
+            f"run_batch returned a dict of {quantity(len(answer), 'key')}, of which {len(found)} are ids of "
+            f"its {quantity(len(ids), 'job')}: return a list with one outcome for each job, or a dict with "
+            "the id of each job"
+        )
+    return [found[id_] for id_ in ids]
+
+
 def _kind(answer: object) -> str:
     return "None" if answer is None else type(answer).__name__
+
+
+def _hint(answer: object) -> str:
+    """Say what the author of a handler probably forgot, if that shows in what it returned."""
+    if inspect.isgenerator(answer) or inspect.isasyncgen(answer):
+        return "; none of it has run: loop over it in run_batch"
+    if inspect.isawaitable(answer):
+        if inspect.iscoroutine(answer):
+            answer.close()  # or Python would warn that it was never awaited
+        return "; make it an async def, and await there"
+    return ""
+
+
+def _class_returned(outcome: type) -> str:
+    name = outcome.__name__
+    return f"run_batch returned the class {name} for this job: return an instance, as in {name}(…)"

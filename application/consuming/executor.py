@@ -7,7 +7,7 @@ from logging import ERROR, INFO, WARNING, Logger
 from time import perf_counter
 from typing import Any
 
-from ...domain import Job, JobOutput, JobSchema, RetryLater, RetryPolicy
+from ...domain import Job, JobOutput, JobSchema, RetryLater, RetryPolicy, batch_outcomes
 from ...domain.bounds import truncate_error
 from ...domain.dead_reasons import DeadReason
 from ...domain.envelope import check_bytes_kept, decode, decode_model, encode_model
@@ -30,6 +30,14 @@ new_ack: Callable[[type[Ack], tuple[Any, ...]], Ack] = tuple.__new__
 
 NextJobs = Callable[[Job[Any], Then[Any]], tuple[Next, ...]]
 """Raises JobsError if they can't be published."""
+
+
+_FOR_BATCHES = {
+    batch_outcomes.Done: "return its result by itself",
+    batch_outcomes.Retry: "raise RetryLater",
+    batch_outcomes.Dead: "raise Reject",
+}
+"""What a handler of single jobs does in place of these outcomes."""
 
 
 def no_next_jobs(_job: Job[Any], _then: Then[Any]) -> tuple[Next, ...]:
@@ -276,8 +284,13 @@ def _has_value(output: object) -> bool:
 
 def _advice(output: object) -> str:
     """Say what the author of a handler probably forgot, if that shows in what it returned."""
-    if isinstance(output, HandlerSignal):
-        return f"; raise {type(output).__name__} instead of returning it"
+    kind = output if isinstance(output, type) else type(output)
+    if issubclass(kind, BaseException):
+        return f"; raise {kind.__name__} instead of returning it"
+    if kind in _FOR_BATCHES:
+        return f"; {kind.__name__} is for run_batch: {_FOR_BATCHES[kind]} here"
+    if output is Then:
+        return "; return an instance, as in Then(schema, payload)"
     if isinstance(output, list | tuple) and any(isinstance(each, Then) for each in output):
         return "; for several next jobs return Then.all(Then(…), Then(…))"
     if isgenerator(output) or isasyncgen(output):

@@ -38,6 +38,11 @@ from mindtrace.jobs.application.signals.graceful_stop import SecondSignal
 from mindtrace.jobs.domain.dead_reasons import DeadReason
 from mindtrace.jobs.ports import Delivery, Message, SettleOutcome
 
+
+class Number(JobInput):
+    x: float
+
+
 Handler = Callable[[Sequence[Job[Any]]], Any]
 MakeBatcher = Callable[..., BatchConsumer]
 FOREVER_S = 86_400.0
@@ -342,10 +347,19 @@ def test_what_steers_a_job_steers_all_of_the_batch_if_it_is_raised(
         ([None], "returned 1 outcomes for 2 jobs: return one for each, in order"),
         ([None] * 3, "returned 3 outcomes for 2 jobs: return one for each, in order"),
         (None, "returned None: return a list with one outcome for each job"),
-        ({"total": 1}, "returned dict: return a list with one outcome for each job"),
+        (
+            {"total": 1},
+            "returned a dict of 1 key, of which 0 are ids of its 2 jobs: return a list with one outcome for "
+            "each job, or a dict with the id of each job",
+        ),
         ("ab", "returned str: return a list with one outcome for each job"),
         ({1, 2}, "returned set: return a list with one outcome for each job"),
         (iter([1, 2]), "returned list_iterator: return a list with one outcome for each job"),
+        (
+            (each for each in [1, 2]),
+            "returned generator: return a list with one outcome for each job; none of it has run: loop over "
+            "it in run_batch",
+        ),
     ],
 )
 def test_an_answer_that_fits_no_batch_ends_all_its_jobs_at_once(
@@ -375,6 +389,101 @@ def test_a_coroutine_that_nobody_awaits_is_told(
     (letter,) = orchestrator.dead_letters("points")
     assert letter.error.startswith("run_batch returned coroutine")
     assert letter.error.endswith("make it an async def, and await there")
+
+
+def by_sorting(jobs: Any) -> Any:
+    jobs.sort(key=lambda job: -job.payload.x)
+    return [{"total": job.payload.x} for job in jobs]
+
+
+def by_reversing(jobs: Any) -> Any:
+    jobs.reverse()
+    return [{"total": job.payload.x} for job in jobs]
+
+
+def by_taking_out(jobs: Any) -> Any:
+    return [{"total": jobs.pop().payload.x} for _ in range(len(jobs))]
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
+@pytest.mark.parametrize("handler", [by_sorting, by_reversing, by_taking_out])
+def test_a_handler_that_reorders_its_jobs_gives_none_the_result_of_another(
+    orchestrator: Orchestrator, handler: Handler, is_async: bool
+) -> None:
+    """It can't change what it was given, so the batch has failed."""
+
+    class Plain(BatchConsumer):
+        retry = RetryPolicy(max_attempts=1)
+
+        def run_batch(self, jobs: Sequence[Job[Any]]) -> Any:
+            return handler(jobs)
+
+    class Async(Plain):
+        async def run_batch(self, jobs: Sequence[Job[Any]]) -> Any:
+            return handler(jobs)
+
+    ids = publish(orchestrator, 3)
+    with (Async if is_async else Plain)("points") as consumer:
+        consumer.connect(orchestrator, batch_size=3)
+        consumer.consume(3)
+
+    letters = orchestrator.dead_letters("points")
+    assert {letter.id for letter in letters} == set(ids)
+    assert {letter.error.partition(" has no attribute")[0] for letter in letters} == {
+        "AttributeError: 'tuple' object"
+    }
+
+
+def test_outcomes_by_the_ids_of_the_jobs_may_have_any_order(
+    orchestrator: Orchestrator, make_batcher: MakeBatcher
+) -> None:
+    ids = publish(orchestrator, 4)
+
+    def handler(jobs: Sequence[Job[Any]]) -> dict[str, Any]:
+        largest_first = sorted(jobs, key=lambda job: -job.payload.x)
+        return {
+            job.id: Reject("no") if job.payload.x == 3 else {"total": job.payload.x} for job in largest_first
+        }
+
+    make_batcher(handler).consume(4)
+
+    assert [orchestrator.result("points", id_).total for id_ in ids[:3]] == [0, 1, 2]
+    assert [letter.id for letter in orchestrator.dead_letters("points")] == [ids[3]]
+
+
+@pytest.mark.parametrize("wrong", ["one too few", "one too many"])
+def test_outcomes_by_id_must_be_of_all_jobs_and_no_others(
+    orchestrator: Orchestrator, make_batcher: MakeBatcher, wrong: str
+) -> None:
+    ids = publish(orchestrator, 2)
+
+    def handler(jobs: Sequence[Job[Any]]) -> dict[str, Any]:
+        answer: dict[str, Any] = {job.id: None for job in jobs}
+        if wrong == "one too many":
+            return answer | {"another": None}
+        del answer[ids[0]]
+        return answer
+
+    make_batcher(handler).consume(2)
+    assert {letter.id for letter in orchestrator.dead_letters("points")} == set(ids)
+
+
+@pytest.mark.parametrize(
+    "returned", [ValueError, Reject, RetryLater, Retry, Dead, Done], ids=lambda of: of.__name__
+)
+def test_a_class_in_the_place_of_an_outcome_is_no_result(
+    client: LocalClient, make_batcher: MakeBatcher, returned: type
+) -> None:
+    """Though the schema has no output, so that other results are dropped."""
+    orchestrator = Orchestrator(client)
+    orchestrator.register(JobSchema("points", Number))
+    publish(orchestrator, 1)
+
+    make_batcher(lambda jobs: [returned], to=orchestrator).consume(1)
+
+    (letter,) = orchestrator.dead_letters("points")
+    assert letter.reason is DeadReason.RESULT
+    assert f"return an instance, as in {returned.__name__}(…)" in letter.error
 
 
 def test_one_invalid_result_hurts_its_job_alone(
@@ -896,7 +1005,7 @@ def test_a_handler_that_takes_no_list_is_refused() -> None:
         def run_batch(self) -> list[None]:  # type: ignore[override]
             return []
 
-    with pytest.raises(HandlerMissing, match=r"run_batch\(self\) can't be called with a list of jobs"):
+    with pytest.raises(HandlerMissing, match=r"run_batch\(self\) can't be called with a tuple of jobs"):
         Mistaken("images")
     with pytest.raises(HandlerMissing, match=r"define forgot\(jobs\)"):
 

@@ -22,6 +22,7 @@ from mindtrace.jobs import (
 )
 from mindtrace.jobs.application.consuming.executor import Executor
 from mindtrace.jobs.application.signals.graceful_stop import SecondSignal, stopping_on_signals
+from mindtrace.jobs.domain import batch_outcomes
 from mindtrace.jobs.domain.envelope import encode
 from mindtrace.jobs.domain.errors import InvalidJob, InvalidPayload
 from mindtrace.jobs.domain.failure import decode_failure
@@ -164,6 +165,12 @@ async def in_async_steps() -> AsyncIterator[None]:
 
 MISTAKES = {
     "raise Reject instead of returning it": Reject("no"),
+    "raise ValueError instead of returning it": ValueError("torn"),
+    "raise KeyError instead of returning it": KeyError,
+    "Retry is for run_batch: raise RetryLater here": batch_outcomes.Retry(5),
+    "Dead is for run_batch: raise Reject here": batch_outcomes.Dead,
+    "Done is for run_batch: return its result by itself here": batch_outcomes.Done(),
+    "return an instance, as in Then(schema, payload)": Then,
     "for several next jobs return Then.all": [Then("points", {})],
     "loop over it in run": in_steps(),
     "none of it has run": in_async_steps(),

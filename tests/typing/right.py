@@ -108,6 +108,11 @@ class AsyncBatcher(BatchConsumer[ImageInput, ImageOutput]):
         return [None if self.lease_lost else ImageOutput(defects=job.attempt) for job in jobs]
 
 
+class BatcherById(BatchConsumer[ImageInput, ImageOutput]):
+    def run_batch(self, jobs: Sequence[Job[ImageInput]]) -> dict[str, ImageOutput | Dead]:
+        return {job.id: ImageOutput(defects=job.attempt) for job in jobs}
+
+
 class SilentBatcher(BatchConsumer[ImageInput]):
     def run_batch(self, jobs: Sequence[Job[ImageInput]]) -> list[None]:
         return [None for job in jobs if job.payload.path.upper()]
