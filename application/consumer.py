@@ -20,7 +20,7 @@ from .consuming.executor import Executor, nothing_to_stop
 from .consuming.loop import ConsumeLoop, ConsumeStats
 from .consuming.loop_factory import LoopSettings, make_loop, own_event_loop
 from .consuming.progress_reporter import ProgressReporter
-from .consuming.stop_conditions import StopCondition, chosen_by, waiting, while_any
+from .consuming.stop_conditions import Forever, StopCondition, chosen_by, until_empty
 from .handler_signature import check_handler, check_takes_job
 from .job_queue import Answer, InT, OutT
 from .open_consumer_backend import obeying_cancels, open_consumer_backend
@@ -298,9 +298,11 @@ class Consumer(Closeable, Generic[InT, OutT]):
         """Run jobs until stopped, or until ``num_messages`` deliveries were attempted.
 
         In the main thread, SIGINT and SIGTERM stop it gracefully: the running job is finished, and the other
-        jobs it holds are released. A second signal raises KeyboardInterrupt, and the running job is released
-        too. If the program has its own handler for one of these signals, that handler runs instead. It may
-        call :meth:`stop`; if it raises, this call ends as with a second signal.
+        jobs it holds are released. A call that runs until stopped then returns. Others aren't complete, and
+        raise KeyboardInterrupt for SIGINT and ``SystemExit(143)`` for SIGTERM. A second signal raises
+        KeyboardInterrupt at once, and the running job is released too. If the program has its own handler for
+        one of these signals, that handler runs instead. It may call :meth:`stop`; if it raises, this call
+        ends as with a second signal.
 
         Every error that ``run`` raises, KeyboardInterrupt and SystemExit included, is a failure of its job,
         and this goes on. Other threads get no signals: there the main thread must call :meth:`stop`, for
@@ -332,6 +334,8 @@ class Consumer(Closeable, Generic[InT, OutT]):
     def consume_until_empty(self, *, in_flight_for_s: float = 0.0) -> int:
         """Run jobs until no job is ready or delayed. Jobs that wait for a retry count as delayed.
 
+        In the main thread, SIGINT and SIGTERM stop it as :meth:`consume` with ``num_messages``.
+
         Args:
             in_flight_for_s: For so many seconds, wait for jobs in flight, too. After a consumer died, give
                 its lease: its jobs come back by then.
@@ -342,12 +346,17 @@ class Consumer(Closeable, Generic[InT, OutT]):
         Raises:
             NotConnected: this consumer isn't connected.
             QueueNotFound: the queue was deleted.
+            UsageError: all jobs that are left are delayed by a ``ManualClock``; the message names the first.
         """
         connection = self._connected()
-        admin = connection.orchestrator
-        count = waiting(partial(admin.counts, self.queue_name), connection.backend, in_flight_for_s)
-        lag_s = admin.backend.capabilities.counts_lag_s
-        return self._run_loop(connection, None, while_any(connection.poll_timeout_s, count, lag_s))
+        stop_condition = until_empty(
+            self.queue_name,
+            connection.orchestrator.backend,
+            connection.backend,
+            connection.poll_timeout_s,
+            in_flight_for_s,
+        )
+        return self._run_loop(connection, None, stop_condition)
 
     def stop(self) -> None:
         """Make ``consume`` return after the running job. Any thread may call this.
@@ -383,7 +392,8 @@ class Consumer(Closeable, Generic[InT, OutT]):
     def _run_loop(self, connection: _Connection, limit: int | None, stop_condition: StopCondition) -> int:
         if connection.is_async and runs_event_loop():
             raise consumer_checks.loop_runs_already(type(self).__name__)
-        with stopping_on_signals(connection.loop.stop):
+        has_an_end = limit is not None or not isinstance(stop_condition, Forever)
+        with stopping_on_signals(connection.loop.stop, raises=has_an_end):
             try:
                 return connection.run_loop(limit, stop_condition)
             finally:

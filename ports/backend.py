@@ -88,6 +88,13 @@ class OrchestratorBackend(Migrates, Closeable):
     def counts(self, queue: str) -> QueueCounts:
         """Count the jobs of ``queue`` by state (CNT-1)."""
 
+    def waits_for_clock(self, queue: str) -> str | None:
+        """Name what ``queue`` waits for, if only a step of a clock that a test moves can make a job ready.
+
+        Where time passes by itself, this returns None.
+        """
+        return None
+
     @abstractmethod
     def purge(self, queue: str) -> int:
         """Drop every ready or delayed job, and return how many there were (ADM-2)."""

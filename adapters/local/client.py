@@ -125,6 +125,9 @@ class LocalClient(OrchestratorBackend):
     def counts(self, queue: str) -> QueueCounts:
         return self._queue(queue).counts()
 
+    def waits_for_clock(self, queue: str) -> str | None:
+        return self._queue(queue).waits_for_clock()
+
     def purge(self, queue: str) -> int:
         return self._queue(queue).purge()
 

@@ -1,7 +1,7 @@
 """The jobs of a queue in memory that aren't due yet."""
 
 from heapq import heapify, heappop, heappush
-from math import inf
+from math import ceil, inf
 
 from .order import StoredJob
 
@@ -19,6 +19,14 @@ class DelayedJobs:
     def first_due(self) -> float:
         """When the first is due. Asked of the heap each time, as an interrupt may end any call half-way."""
         return self._heap[0][0] if self._heap else inf
+
+    def describe_first(self, now: float) -> str | None:
+        """Name the job that is due first, and say when that is by a clock that a test moves."""
+        if not self._heap:
+            return None
+        due, _, job = self._heap[0]
+        left_s = ceil((due - now) * 1000) / 1000
+        return f"attempt {job.attempt} of job {job.id}, due in {left_s:g} s by the ManualClock"
 
     def add(self, job: StoredJob, due: float) -> None:
         """Keep a job until it is due; its place says which of two comes first."""

@@ -36,7 +36,7 @@ from ...ports import (
 from ...ports.cancelling import outcome_of_ended
 from ..shared.error_messages import consumer_closed
 from ..shared.records import MAX_HISTORY
-from .clock import Clock
+from .clock import Clock, ManualClock
 from .dead_letters import DeadLetters
 from .delayed import DelayedJobs
 from .end_notifier import EndNotifier
@@ -77,8 +77,7 @@ class LocalQueue:
 
     def publish(self, messages: Sequence[Message]) -> list[PublishOutcome]:
         with self._lock:
-            self._check_not_deleted()
-            now = self._clock.now()
+            now = self._check_not_deleted()
             new = tuple.__new__  # half of what PublishOutcome(...) costs
             return [new(PublishOutcome, (m.id, self._admit(m, now), None, None, None)) for m in messages]
 
@@ -117,8 +116,7 @@ class LocalQueue:
             give_up_s = monotonic() + timeout_s
             while True:
                 now = self._check_open(table)
-                deliveries = self._take(table, max_jobs, now)
-                if deliveries:
+                if deliveries := self._take(table, max_jobs, now):
                     return deliveries
                 remaining_s = give_up_s - monotonic()
                 if table.interrupted or remaining_s <= 0:
@@ -245,9 +243,7 @@ class LocalQueue:
 
     def cancel(self, ids: Sequence[str], result_ttl_s: float) -> list[CancelOutcome]:
         with self._lock:
-            self._check_not_deleted()
-            now = self._clock.now()
-            self._sweep(now)
+            now = self._bring_up_to_date()
             leased = self._tables.leased()
             return [self._cancel_one(id_, leased.get(id_), result_ttl_s, now) for id_ in ids]
 
@@ -279,22 +275,26 @@ class LocalQueue:
 
     def progress(self, ids: Iterable[str] | None) -> dict[str, Progress]:
         with self._lock:
-            self._check_not_deleted()
-            self._sweep(self._clock.now())
+            self._bring_up_to_date()
             running = self._tables.leased().items()
             told = {id_: job.progress for id_, job in running if job.progress is not None}
         return told if ids is None else {id_: told[id_] for id_ in ids if id_ in told}
 
     def counts(self) -> QueueCounts:
         with self._lock:
-            self._check_not_deleted()
-            self._sweep(self._clock.now())
+            self._bring_up_to_date()
             return QueueCounts(len(self._order), len(self._delayed), self._tables.in_flight, len(self._dead))
+
+    def waits_for_clock(self) -> str | None:
+        """Name the first delayed job, if none is ready and the clock stands still."""
+        with self._lock:
+            now = self._bring_up_to_date()
+            stands_still = isinstance(self._clock, ManualClock) and not len(self._order)
+            return self._delayed.describe_first(now) if stands_still else None
 
     def purge(self) -> int:
         with self._lock:
-            self._check_not_deleted()
-            self._sweep(self._clock.now())
+            self._bring_up_to_date()
             leased = self._tables.leased()
             purged = len(self._live) - len(leased)
             self._live = leased
@@ -316,8 +316,7 @@ class LocalQueue:
 
     def redrive(self, ids: Sequence[str] | None) -> int:
         with self._lock:
-            self._check_not_deleted()
-            now = self._clock.now()
+            now = self._check_not_deleted()
             jobs = self._dead.take(ids)
             for job in jobs:
                 fresh = StoredJob(job.id, job.body, job.priority, number=job.number)
@@ -334,17 +333,14 @@ class LocalQueue:
 
     def result(self, job_id: str, timeout_s: float) -> JobResult | None:
         def look() -> JobResult | None:
-            self._check_not_deleted()
-            return self._find_result(job_id, self._clock.now())
+            return self._find_result(job_id, self._check_not_deleted())
 
         with self._lock:
             return self._ends.wait_for(look, timeout_s)
 
     def status(self, job_id: str) -> JobStatus:
         with self._lock:
-            self._check_not_deleted()
-            now = self._clock.now()
-            self._sweep(now)
+            now = self._bring_up_to_date()
             if job_id in self._live:
                 return JobStatus.RUNNING if job_id in self._tables.leased() else JobStatus.WAITING
             found = self._find_result(job_id, now)
@@ -352,8 +348,7 @@ class LocalQueue:
 
     def results(self, ids: Sequence[str]) -> dict[str, JobResult]:
         with self._lock:
-            self._check_not_deleted()
-            now = self._clock.now()
+            now = self._check_not_deleted()
             return {id_: found for id_ in ids if (found := self._find_result(id_, now)) is not None}
 
     def tell_ends(self, ended: set[str]) -> None:
@@ -392,9 +387,14 @@ class LocalQueue:
         """Return the time, unless the consumer or its queue is gone."""
         if table.closed:
             raise consumer_closed(self.queue.name)
-        self._check_not_deleted()
-        return self._clock.now()
+        return self._check_not_deleted()
 
-    def _check_not_deleted(self) -> None:
+    def _bring_up_to_date(self) -> float:
+        """Return the time, with every job where it belongs by then, unless the queue is gone."""
+        self._sweep(now := self._check_not_deleted())
+        return now
+
+    def _check_not_deleted(self) -> float:
         if self._deleted:
             raise QueueNotFound(f"queue {self.queue.name!r}: deleted meanwhile")
+        return self._clock.now()

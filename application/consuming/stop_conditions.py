@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from time import monotonic
 
-from ...domain.errors import BackendUnavailable, InvalidInput
-from ...ports import ConsumerBackend, QueueCounts
+from ...domain.errors import BackendUnavailable, InvalidInput, UsageError
+from ...ports import ConsumerBackend, OrchestratorBackend
 
 StopCondition = Callable[[float | None], float | None]
 """Called with the seconds that were just waited in vain, or None where the last wait found something or there
@@ -55,6 +55,39 @@ def one_poll(poll_timeout_s: float) -> StopCondition:
     return until
 
 
+def until_empty(
+    queue: str,
+    backend: OrchestratorBackend,
+    consumer: ConsumerBackend,
+    poll_timeout_s: float,
+    in_flight_for_s: float,
+) -> StopCondition:
+    """Give up once no job of a queue is ready, delayed or held back by its limits.
+
+    Args:
+        queue: The queue's name.
+        backend: Where it is.
+        consumer: Where its jobs come from.
+        poll_timeout_s: As for :func:`while_any`.
+        in_flight_for_s: For how many seconds from now jobs in flight count, too, where they can be counted.
+    """
+    in_flight_until_s = monotonic() + in_flight_for_s
+
+    def count_waiting() -> int:
+        held_back = consumer.held_back
+        counts_in_flight = monotonic() < in_flight_until_s
+        if not (held_back or counts_in_flight) and (waits_for := backend.waits_for_clock(queue)) is not None:
+            raise UsageError(
+                f"consume_until_empty waits for {waits_for}: advance the clock first, or call consume(n), "
+                "which ends when no job came for poll_timeout_s"
+            )
+        counts = backend.counts(queue)
+        in_flight = counts.in_flight or 0 if counts_in_flight else 0
+        return counts.waiting + in_flight + held_back
+
+    return while_any(poll_timeout_s, count_waiting, backend.capabilities.counts_lag_s)
+
+
 def while_any(poll_timeout_s: float, count_waiting: Callable[[], int], counts_lag_s: float) -> StopCondition:
     """Give up once no job waits, neither ready nor delayed; and never spin while one is delayed.
 
@@ -81,23 +114,3 @@ def while_any(poll_timeout_s: float, count_waiting: Callable[[], int], counts_la
         return counts_lag_s - quiet_s if quiet_s < counts_lag_s else None
 
     return until
-
-
-def waiting(
-    counts: Callable[[], QueueCounts], backend: ConsumerBackend, in_flight_for_s: float
-) -> Callable[[], int]:
-    """Return what counts the jobs that a consumer has yet to wait for.
-
-    Args:
-        counts: Counts the jobs of its queue.
-        backend: Where its jobs come from, which may hold some back.
-        in_flight_for_s: For how many seconds from now jobs in flight count, too, where they can be counted.
-    """
-    in_flight_until_s = monotonic() + in_flight_for_s
-
-    def count() -> int:
-        found = counts()
-        in_flight = found.in_flight or 0
-        return found.waiting + backend.held_back + (in_flight if monotonic() < in_flight_until_s else 0)
-
-    return count

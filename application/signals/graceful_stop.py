@@ -19,7 +19,7 @@ class SecondSignal(KeyboardInterrupt):
 
 
 @contextmanager
-def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+def stopping_on_signals(stop: Callable[[], None], *, raises: bool = False) -> Iterator[None]:
     """Call ``stop`` on the first SIGINT or SIGTERM, and raise :class:`SecondSignal` on the second.
 
     Only the main thread can do so; elsewhere, and for a signal that the program handles itself, nothing
@@ -27,6 +27,8 @@ def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
 
     Args:
         stop: Must wait for nothing: a signal handler calls it, or the thread that passes signals on.
+        raises: Whether to raise at the end what the signal stands for, since the caller would otherwise take
+            the work for complete: KeyboardInterrupt for SIGINT, and ``SystemExit(143)`` for SIGTERM.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
     unhandled = [number for number in _SIGNALS if signal.getsignal(number) in _DEFAULTS]
@@ -39,6 +41,8 @@ def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         signals.restore()
+    if raises and signals.first is not None:
+        raise KeyboardInterrupt if signals.first == signal.SIGINT else SystemExit(128 + signals.first)
 
 
 class _StopSignals:
@@ -47,7 +51,9 @@ class _StopSignals:
     def __init__(self, numbers: Sequence[int], stop: Callable[[], None]) -> None:
         self._numbers = frozenset(numbers)
         self._stop = stop
-        self._asked = self._is_told = False
+        self.first: int | None = None
+        """The signal that came first, once Python has called its handler."""
+        self._is_told = False
         wakeup_fd = signal_watcher.begin(self._came)
         self._handlers = SignalHandlers(dict.fromkeys(numbers, self._on_signal), wakeup_fd=wakeup_fd)
 
@@ -61,9 +67,9 @@ class _StopSignals:
         signal_watcher.end()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:
+        if self.first is not None:
             raise SecondSignal
-        self._asked = True
+        self.first = number
         self._tell()  # too, as an event loop of the program may have taken the descriptor
 
     def _came(self, numbers: bytes) -> None:

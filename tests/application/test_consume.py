@@ -1,16 +1,26 @@
 """Consuming: what is counted, when it ends, and in which order things happen."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from mindtrace.jobs import Consumer, LocalClient, Orchestrator, Reject, RetryLater, RetryPolicy
+from mindtrace.jobs import (
+    BatchConsumer,
+    Consumer,
+    Job,
+    LocalClient,
+    Orchestrator,
+    Reject,
+    Retry,
+    RetryLater,
+    RetryPolicy,
+)
 from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.application.consuming import sequential_loop, settle_timer
 from mindtrace.jobs.application.signals.graceful_stop import SecondSignal
-from mindtrace.jobs.domain.errors import Closed, NotConnected, QueueNotFound
+from mindtrace.jobs.domain.errors import Closed, NotConnected, QueueNotFound, UsageError
 from mindtrace.jobs.ports import Message
 
 MakeConsumer = Callable[..., Consumer]
@@ -222,6 +232,66 @@ def test_until_empty_runs_retries_and_delays_too(
     assert consumer.consume_until_empty() == 18
     assert sorted(attempts) == [(x, attempt) for x in (0, 1, 2, 3, 4, 9) for attempt in (1, 2, 3)]
     assert (consumer.stats.done, consumer.stats.retried) == (6, 12)
+
+
+class Once(Consumer):
+    """Fails once, and is to run again a minute later."""
+
+    def run(self, job: Job[Any]) -> None:
+        if job.attempt == 1:
+            raise RetryLater(60)
+
+
+class OnceAsync(Consumer):
+    async def run(self, job: Job[Any]) -> None:
+        if job.attempt == 1:
+            raise RetryLater(60)
+
+
+class OnceInBatches(BatchConsumer):
+    batch_wait_s = 0.0
+
+    def run_batch(self, jobs: Sequence[Job[Any]]) -> list[Retry | None]:
+        return [Retry(60) if job.attempt == 1 else None for job in jobs]
+
+
+KINDS: dict[str, tuple[type[Consumer], dict[str, Any]]] = {
+    "one at a time": (Once, {}),
+    "threads": (Once, {"concurrency": 3}),
+    "async": (OnceAsync, {}),
+    "tasks": (OnceAsync, {"concurrency": 3}),
+    "batches": (OnceInBatches, {}),
+}
+
+
+@pytest.mark.parametrize(("consumer_class", "settings"), KINDS.values(), ids=list(KINDS))
+def test_until_empty_waits_for_no_clock_that_stands_still(
+    consumer_class: type[Consumer], settings: Any, far: Orchestrator, clock: ManualClock
+) -> None:
+    """It would wait for ever: it says for which job, and goes on once the clock was moved."""
+    job_id = far.publish("points", {})
+    with consumer_class("points") as consumer:
+        consumer.connect(far, poll_timeout_s=3600, **settings)
+        with pytest.raises(UsageError, match=f"attempt 2 of job {job_id}, due in 60 s by the ManualClock"):
+            consumer.consume_until_empty()
+        clock.advance(60)
+        assert consumer.consume_until_empty() == 1
+        assert (consumer.stats.done, consumer.stats.retried) == (1, 1)
+
+
+def test_until_empty_names_the_job_that_is_due_first(
+    far: Orchestrator, clock: ManualClock, make_consumer: MakeConsumer
+) -> None:
+    far.publish("points", {}, delay_s=3600)
+    first = far.publish("points", {}, delay_s=1.5)
+    consumer = make_consumer(to=far)
+    with pytest.raises(UsageError, match=rf"attempt 1 of job {first}, due in 1\.5 s"):
+        consumer.consume_until_empty()
+    clock.advance(1.5)
+    with pytest.raises(UsageError, match=r"due in 3598\.5 s"):
+        consumer.consume_until_empty()
+    clock.advance(3598.5)
+    assert consumer.consume_until_empty() == 1
 
 
 def test_until_empty_of_an_empty_queue_is_over_at_once(make_consumer: MakeConsumer) -> None:

@@ -259,7 +259,7 @@ worker.connect(orchestrator, prefetch=5, poll_timeout_s=3600)
 orchestrator.publish_batch("points", [{{}}] * {jobs})
 {before}
 try:
-    print("attempted", worker.consume({consume}))
+    print("attempted", worker.{consume})
 except KeyboardInterrupt:
     print("interrupted")
 counts = orchestrator.counts("points")
@@ -280,7 +280,7 @@ threading.Thread(target=watch).start()
 
 
 def run_worker(
-    *signals: int, jobs: int = 5, work: str = "pass", before: str = "", consume: str = ""
+    *signals: int, jobs: int = 5, work: str = "pass", before: str = "", consume: str = "consume()"
 ) -> tuple[int, list[str]]:
     """Run a worker in a process of its own, and answer each of its first lines with a signal."""
     source = WORKER.format(jobs=jobs, work=work, before=before, consume=consume)
@@ -305,6 +305,26 @@ def run_worker(
 def test_a_signal_stops_gracefully(number: int) -> None:
     """The job that runs is finished, the four behind it are given back, and the program goes on (SET-4)."""
     assert run_worker(number, work=UNTIL_STOPPED) == (0, ["running", "attempted 1", "ready 4 in flight 0"])
+
+
+ENDING_CALLS = ["consume(5)", "consume(5, block=True)", "consume(block=False)", "consume_until_empty()"]
+
+
+@pytest.mark.parametrize("consume", ENDING_CALLS)
+def test_a_call_that_a_signal_cuts_short_ends_as_the_signal_says(consume: str) -> None:
+    """It is as graceful, but nobody takes the work for done: a test, for example, doesn't pass."""
+    assert run_worker(signal.SIGINT, work=UNTIL_STOPPED, consume=consume) == (
+        0,
+        ["running", "interrupted", "ready 4 in flight 0"],
+    )
+    assert run_worker(signal.SIGTERM, work=UNTIL_STOPPED, consume=consume) == (143, ["running"])
+
+
+def test_a_signal_during_the_last_job_is_not_lost() -> None:
+    assert run_worker(signal.SIGINT, jobs=1, work=UNTIL_STOPPED, consume="consume(1)") == (
+        0,
+        ["running", "interrupted", "ready 0 in flight 0"],
+    )
 
 
 def test_a_signal_stops_a_consumer_that_waits_for_jobs() -> None:
@@ -336,7 +356,7 @@ def test_a_program_that_has_signals_written_somewhere_hears_of_them_all_the_same
     """As an event loop has."""
     raise_one = "signal.raise_signal(signal.SIGUSR1); print([*os.read(read, 1)] == [signal.SIGUSR1])"
 
-    assert run_worker(jobs=1, work=raise_one, before=OTHERS_PIPE, consume="1") == (
+    assert run_worker(jobs=1, work=raise_one, before=OTHERS_PIPE, consume="consume(1)") == (
         0,
         ["running", "True", "attempted 1", "ready 0 in flight 0"],
     )
@@ -353,7 +373,9 @@ child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,
 
 def test_a_signal_to_a_process_that_a_handler_forked_is_that_process_alone() -> None:
     """It ends by it, as it would outside a consumer."""
-    code, lines = run_worker(jobs=2, work=FORKING.strip(), before="import multiprocessing", consume="2")
+    code, lines = run_worker(
+        jobs=2, work=FORKING.strip(), before="import multiprocessing", consume="consume(2)"
+    )
 
     assert code == 0
     assert lines == ["running", "child -15", "running", "child -15", "attempted 2", "ready 0 in flight 0"]
