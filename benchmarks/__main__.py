@@ -15,6 +15,7 @@ from .scenarios import (
     held_snapshot,
     latency,
     limits,
+    limits_by_key,
     many_waiting,
     memory,
     rabbitmq_limit,
@@ -56,6 +57,7 @@ def main() -> int:
             rabbitmq_limit.measure(results, urls, options.rounds, options.scale)
             concurrent.measure(results, urls, options.rounds, options.scale)
             limits.measure(results, urls, options.rounds, options.scale)
+            limits_by_key.measure(results, urls, options.rounds, options.scale)
             many_waiting.measure(results, urls, options.rounds, options.scale)
             web.measure(results, web.choose(names, options.peer), options.rounds, options.scale)
             memory.measure(results, contenders, urls, options.scale)

@@ -10,9 +10,9 @@ from time import monotonic
 from ...domain.errors import BackendUnavailable, JobsError, QueueNotFound
 from ...ports import ConsumerBackend, Delivery, Place, Release, Settled, Settlement, SettleOutcome
 from ..consumer_decorator import ConsumerDecorator
-from .backoff import Backoff
 from .held_job import HeldJob
 from .held_jobs import HeldJobs
+from .next_request import NextRequest
 from .outage import StoreOutage
 from .pending_releases import PendingReleases
 from .places import Places
@@ -20,18 +20,12 @@ from .returned_places import ReturnedPlaces
 from .running_places import RunningPlaces
 from .spare_places import SparePlaces
 from .turns import Turns
+from .waiting_window import WaitingWindow
 
-_SHORTEST_ASK_S = 0.01
-_LONGEST_ASK_S = 0.05
-"""How often to ask again for places: sooner after some job got one, as jobs are short then."""
-_MOST_HELD = 32
-"""How many jobs that wait for a place to hold; more go back with a delay."""
-_LOOKED_AT = 16
-"""How many jobs to take beyond those that wait, to find one that may run. After looks that found none it is
-more, up to ten times as many."""
-_SHORTEST_LOOK_S = 0.1
-_LONGEST_LOOK_S = 1.0
-"""How long to take no more jobs after those that were taken must wait as well; it doubles up to this."""
+_IDLE_S = 0.5
+"""How long to wait at most while jobs wait here: places and positions in line must be extended."""
+_SHORT_S = 0.05
+"""How long to wait at most for the turn of a job, or before places are given back after an outage."""
 _RENEWED_AFTER = 1 / 6
 """The part of a lease after which that of a held job is extended."""
 _CHECKED_S = 0.05
@@ -69,16 +63,16 @@ class LimitedConsumerBackend(ConsumerDecorator):
         self._renewed_after_s = _CHECKED_S if lease_s is None else lease_s * _RENEWED_AFTER
         self._extending = threading.Lock()
         self._held = HeldJobs()
-        self._running = None if places is None else RunningPlaces(places, lease_is_connection=lease_s is None)
+        self._running = self._window = self._request = None
+        if places is not None:
+            self._running = RunningPlaces(places, lease_is_connection=lease_s is None, clock=clock)
+            self._window = WaitingWindow(at_once, places.limit, clock)
+            self._request = NextRequest(places.limit, clock)
         self._releases = PendingReleases(backend)
         self._wake = threading.Event()
         self._interrupted = False
         self._is_receiving = False
         """Whether a thread waits for the broker while jobs wait here."""
-        self._asking = Backoff(clock, _SHORTEST_ASK_S, _LONGEST_ASK_S)
-        """When to ask again for the places of the jobs that wait."""
-        self._looking = Backoff(clock, _SHORTEST_LOOK_S, _LONGEST_LOOK_S)
-        """When to look for jobs that may run behind those that wait."""
         runs = all(each.runs_when_away for each in (places, turns) if each is not None)
         self._outage = StoreOutage(clock, logger, runs_jobs=runs)
         self._returned = None if places is None else ReturnedPlaces(places, self._outage)
@@ -135,41 +129,29 @@ class LimitedConsumerBackend(ConsumerDecorator):
         return self._pass_on(jobs[:max_jobs])
 
     def _ask_for_places(self, jobs: list[HeldJob]) -> None:
-        """Ask for the places of jobs; what is too much to hold goes back with a delay."""
-        places = self._places
-        if places is None:
+        """Ask for the places of jobs; what is too much to keep goes back with a delay."""
+        places, running, window, request = self._places, self._running, self._window, self._request
+        if places is None or running is None or window is None or request is None:
             return
-        waiting = [job for job in jobs if not job.has_place]
-        fresh = [job for job in waiting if job.asked_s is None]
         self._leave()
         if self._outage.is_on:
             for job in jobs:
                 if not job.has_place or places.ends_before_lease(job):
                     job.has_place = places.runs_when_away
             return
-        looks_again = self._asking.is_over
+        waiting = [job for job in jobs if not job.has_place]
+        fresh = [job for job in waiting if job.asked_s is None]
+        is_due, some_are_free = request.is_due, request.take_freed()  # first: what is freed later counts
         try:
-            places.ask(jobs, looks_again=looks_again)
+            places.ask(jobs, running.count(jobs), looks_again=is_due, some_are_free=some_are_free)
         except BackendUnavailable as error:
             self._outage.begin(error)
+            request.due_s = self._outage.until_s
             return
         self._outage.end()
-        if looks_again:
-            if any(job.has_place for job in waiting):
-                self._asking.reset()
-            self._asking.begin()
-        if any(job.has_place for job in fresh):
-            self._looking.reset()
-        elif fresh:
-            self._looking.begin()
-        self._send_back_what_is_too_much([job for job in waiting if not job.has_place])
-
-    def _send_back_what_is_too_much(self, waiting: list[HeldJob]) -> None:
-        """Release the last of the jobs that wait with a delay, and have nobody wait for them in line."""
-        jobs = waiting[_MOST_HELD:]
-        if jobs:
-            self._leave(delayed=[job.place for job in jobs if job.place is not None])
-            self._release([Release(job.receipt, job.back_s) for job in jobs])
+        request.plan(waiting, running.count(jobs), running.job_s, asked=is_due)
+        window.note_look(fresh)
+        self._release(window.send_back(waiting, running.job_s), keep_places=False)
 
     def _reserve_turns(self, turns: Turns, jobs: list[HeldJob], left_s: float) -> list[HeldJob]:
         """Return those whose turn has come; those whose turn is far away go back."""
@@ -181,9 +163,7 @@ class LimitedConsumerBackend(ConsumerDecorator):
             self._outage.begin(error)
             return jobs if turns.runs_when_away else []
         self._outage.end()
-        if far:
-            self._leave(delayed=[job.place for job in far if job.place is not None])
-            self._release([Release(job.receipt) for job in far])
+        self._release([Release(job.receipt) for job in far], keep_places=False)
         return [job for job in jobs if turns.is_due(job)]
 
     def _pass_on(self, jobs: list[HeldJob]) -> list[Delivery]:
@@ -216,15 +196,19 @@ class LimitedConsumerBackend(ConsumerDecorator):
         """In how many seconds something changes of which nobody tells."""
         now, moments = self._clock(), [inf]
         jobs = self._held.all()
-        if jobs:  # at least as often, as leases must be extended, and the store may be back
-            moments = [now + _LONGEST_ASK_S]
-            if any(not job.has_place for job in jobs) and not self._outage.is_on:
-                moments.append(self._asking.until_s)
+        if jobs:
+            moments = [now + _IDLE_S, jobs[0].renewed_s + self._renewed_after_s]
+            if self._outage.is_on:
+                moments.append(self._outage.until_s)
+            elif self._request is not None and self._window is not None:
+                moments += [self._request.due_s, self._window.looks_again_s]
+            if self._turns is not None:
+                moments.append(now + _SHORT_S)
             moments += [job.turn_s for job in jobs if job.turn_s is not None]
         elif self._turns is not None and self._turns.closed_s:
             moments = [now + self._turns.closed_s]
         if self._returned is not None and self._returned.are_left:
-            moments.append(max(now + _LONGEST_ASK_S, self._outage.until_s))
+            moments.append(max(now + _SHORT_S, self._outage.until_s))
         return max(0.0, min(moments) - now)
 
     def _room(self, max_jobs: int) -> int:
@@ -239,16 +223,16 @@ class LimitedConsumerBackend(ConsumerDecorator):
         room = max_jobs - at_hand
         if self._turns is not None:
             room = 0 if self._turns.closed_s else min(room, self._turns.ahead - at_hand)
-        if not waiting:
-            self._looking.reset()
-        elif room > 0:
-            room = round(_LOOKED_AT * self._looking.growth) if self._may_look_behind() else 0
+        if waiting and room > 0:
+            room = self._size_of_look()
         return max(0, room)
 
-    def _may_look_behind(self) -> bool:
-        """Whether to look for a job that may run behind those that wait."""
-        is_futile = self._places is None or self._places.keys.are_one  # none can overtake another
-        return self._looking.is_over and not (is_futile or self._outage.is_on)
+    def _size_of_look(self) -> int:
+        """Return how many jobs to take to find one that may run behind those that wait."""
+        places, running, window = self._places, self._running, self._window
+        if places is None or running is None or window is None or places.keys.are_one:
+            return 0  # none can overtake another
+        return window.look_size(len(running)) if window.may_look and not self._outage.is_on else 0
 
     def _hold(self, deliveries: Sequence[Delivery], spare: SparePlaces | None = None) -> list[Delivery]:
         """Hold jobs until they may run; return those that may at once, as they have got spare places."""
@@ -279,23 +263,28 @@ class LimitedConsumerBackend(ConsumerDecorator):
         Returns:
             Those that aren't given back, as they may be passed on.
         """
-        places, running, returned = self._places, self._running, self._returned
+        places, running, returned, spare = self._places, self._running, self._returned, None
         if places is None or running is None or returned is None or not settlements:
             return None
         ended, delayed, kept = running.end(settlements)
         self._shorten(kept)
         if not (ended or delayed):
             return None
-        spare = None
         passes_on = passes_on and places.may_pass_on and not self._outage.is_on
         if passes_on and all(job.has_place for job in self._held.all()):
             spare = SparePlaces(places, returned, self._outage, ended)
             ended = spare.to_leave
         self._leave(ended, delayed)
         if self._held:
-            self._asking.reset()
-            self._end_wait()
+            self._note_freed([*ended, *delayed])
         return spare
+
+    def _note_freed(self, freed: list[Place]) -> None:
+        """Have the thread in :meth:`receive` find the next jobs for these places at once."""
+        if self._window is not None and self._request is not None:
+            self._window.note_freed(freed, self._held.all())
+            self._request.note_freed()
+        self._end_wait()
 
     def _leave(self, ended: Sequence[Place] = (), delayed: Sequence[Place] = ()) -> None:
         if self._returned is not None:
@@ -312,14 +301,24 @@ class LimitedConsumerBackend(ConsumerDecorator):
         except JobsError as error:  # likewise
             self.logger.debug("places of released jobs end later: %s", error)
 
-    def _release(self, releases: list[Release]) -> None:
-        """Release held jobs; what fails is sent again with the next settlements."""
+    def _release(self, releases: list[Release], *, keep_places: bool) -> None:
+        """Release held jobs; what fails is sent again with the next settlements.
+
+        Args:
+            releases: What to tell the broker.
+            keep_places: Whether the jobs keep their places, or their positions in line. A job that returns
+                after a delay must not: its position would block the jobs behind it.
+        """
+        if not releases:
+            return
         jobs = self._held.take([each.receipt for each in releases])
         self._releases.add(releases)
-        if self._running is not None:
+        if self._running is not None and keep_places:
             left, kept = self._running.release(jobs)
             self._leave(left)
             self._shorten(kept)
+        else:
+            self._leave(delayed=[job.place for job in jobs if job.place is not None])
         self._settle([], 0)
 
     def _settle(self, settlements: Sequence[Settlement], take: int) -> Settled:
@@ -356,7 +355,8 @@ class LimitedConsumerBackend(ConsumerDecorator):
     def _end_cancelled(self, jobs: list[HeldJob]) -> None:
         """End held jobs that are to be cancelled: they are released, which the broker makes their end."""
         self._leave([job.place for job in jobs if job.place is not None])
-        self._release([Release(job.receipt) for job in jobs])
+        self._releases.add([Release(job.receipt) for job in jobs])
+        self._settle([], 0)
 
     def _renew_held(self) -> None:
         """Extend the leases of held jobs if it is time."""
@@ -376,7 +376,7 @@ class LimitedConsumerBackend(ConsumerDecorator):
         self._inner.release_ahead()  # first, or the broker would send here again what is released now
         receipts = self._held.receipts()
         if receipts and not self._is_closed:
-            self._release([Release(receipt) for receipt in receipts])
+            self._release([Release(receipt) for receipt in receipts], keep_places=True)
 
     def interrupt(self) -> None:
         """End the wait of :meth:`receive`, for a job or for a limit."""

@@ -75,6 +75,8 @@ class Places:
     ) -> None:
         self._store = store
         self._limit = limit
+        self.limit = limit.count
+        """How many places a key has."""
         self._clock = clock
         self.keys = Keys(queue, schema, limit, max_body_bytes=max_body_bytes)
         self._lasts_s = lease_s * _OUTLASTS
@@ -175,22 +177,26 @@ class Places:
 
     # -- asking -----------------------------------------------------------------------------------
 
-    def ask(self, jobs: Sequence[HeldJob], *, looks_again: bool) -> None:
+    def ask(
+        self, jobs: Sequence[HeldJob], here: Mapping[str, int], *, looks_again: bool, some_are_free: bool
+    ) -> None:
         """Ask for the places of those jobs that may get one, and extend those that are due, in one request.
 
         Args:
             jobs: In the order in which they wait.
+            here: How many places this consumer has, by key. If it has all of a key, nobody can free one.
             looks_again: Whether to ask again for jobs that were refused, and not only for new ones.
+            some_are_free: Whether it has given some back since the last time.
 
         Raises:
             BackendUnavailable: the store is away. No job has its place any more, unless jobs run then.
         """
-        asked = self._to_ask(jobs, looks_again)
+        asked = self._to_ask(jobs, here, looks_again)
         if not asked:
             return
         now = self._clock()
         try:
-            self._take(asked)
+            self._take(asked, self._lasts_s if some_are_free or not self.are_contended else self._waits_s)
         except BackendUnavailable:
             for job in asked:
                 job.has_place = self.runs_when_away
@@ -233,9 +239,10 @@ class Places:
         if places:
             self._store.leave_places(places)
 
-    def _to_ask(self, jobs: Sequence[HeldJob], looks_again: bool) -> list[HeldJob]:
+    def _to_ask(self, jobs: Sequence[HeldJob], here: Mapping[str, int], looks_again: bool) -> list[HeldJob]:
         """Choose the jobs to ask for: behind those that wait for all places of their key, none gets one."""
-        now, waiting, asked = self._clock(), Counter[str](), []
+        now, asked = self._clock(), []
+        ahead = Counter(here)
         for job in jobs:
             if job.place is None:
                 continue
@@ -243,36 +250,41 @@ class Places:
             if job.has_place and job.asked_s is not None:
                 is_due = age_s >= self._lasts_s * _REFRESHED_AFTER
             else:
-                may_get_one = looks_again and waiting[job.place.key] < self._limit.count
+                may_get_one = looks_again and ahead[job.place.key] < self._limit.count
                 is_due = may_get_one or age_s >= self._waits_s * _REFRESHED_AFTER
-                waiting[job.place.key] += 1
+                ahead[job.place.key] += 1
             if is_due:
                 asked.append(job)
         return asked
 
-    def _take(self, jobs: list[HeldJob]) -> None:
-        """Ask for the places of ``jobs``.
+    def _take(self, jobs: list[HeldJob], ttl_s: float) -> None:
+        """Ask for the places of ``jobs``, for so long.
 
         Positions in line last for a short time, or a dead consumer's would keep places empty for as long as a
-        lease. So if some jobs wait, the places that others get are extended by a second request.
+        lease. A place lasts longer than a lease. So whichever part of the answer has the wrong time is asked
+        for again.
         """
-        ttl_s = self._waits_s if self.are_contended else self._lasts_s
         granted = self._grant(jobs, ttl_s)
-        if len(granted) < len(jobs):
+        short = granted if ttl_s < self._lasts_s else []
+        refused = [job for job in jobs if not job.has_place]
+        if refused:
             self._contended_s = self._clock()
-            granted += self._ask_in_their_own_names([job for job in jobs if not job.has_place])
-        if ttl_s < self._lasts_s and granted:
-            self._grant(granted, self._lasts_s)
+            if self._have_wait_in_their_own_names(refused) or ttl_s > self._waits_s:
+                short = [*short, *self._grant(refused, self._waits_s)]
+        if short:
+            self._grant(short, self._lasts_s)
 
-    def _ask_in_their_own_names(self, jobs: list[HeldJob]) -> list[HeldJob]:
-        """Have jobs that must wait do so in their own names, so that their positions go where they go."""
+    def _have_wait_in_their_own_names(self, jobs: list[HeldJob]) -> bool:
+        """Have jobs that must wait do so in their own names, so that their positions go where they go.
+
+        Returns:
+            Whether some of them didn't.
+        """
         theirs = [(job, job.place) for job in jobs if isinstance(job.place, ConsumerPlace)]
-        if not theirs:
-            return []
         self.leave([place for _, place in theirs])
         for job, place in theirs:
             job.place = self.own(job.delivery, place.key)
-        return self._grant([job for job, _ in theirs], self._waits_s)
+        return bool(theirs)
 
     def _grant(self, jobs: list[HeldJob], ttl_s: float) -> list[HeldJob]:
         places, now = [job.place for job in jobs if job.place is not None], self._clock()

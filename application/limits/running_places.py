@@ -1,7 +1,8 @@
 """The places of the jobs that run, or are about to, of one consumer."""
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ...domain.errors import BackendUnavailable
 from ...ports import Place, Release, Settlement, SettleOutcome
@@ -18,20 +19,46 @@ class RunningPlaces:
     Args:
         places: Where they are.
         lease_is_connection: Whether nothing but the end of the connection ends a lease.
+        clock: The consumer's clock.
     """
 
-    def __init__(self, places: Places, *, lease_is_connection: bool) -> None:
+    def __init__(self, places: Places, *, lease_is_connection: bool, clock: Callable[[], float]) -> None:
         self._places = places
         self._lease_is_connection = lease_is_connection
+        self._clock = clock
         self._lock = threading.Lock()
         self._by_receipt: dict[str, Place] = {}
         self._kept: dict[str, Place] = {}
         """Those that stay with jobs whose release the broker has yet to answer."""
+        self._timed: tuple[str, float] | None = None
+        """One of the jobs, and when it was passed on: how long it takes stands for all."""
+        self.job_s: float | None = None
+        """How long a job has its place, in seconds, as far as is known."""
+
+    def __len__(self) -> int:
+        return len(self._by_receipt)
+
+    def count(self, held: Iterable[HeldJob]) -> Counter[str]:
+        """Count them by key, with those of jobs that are held and have one already."""
+        with self._lock:
+            counts = Counter(place.key for place in self._by_receipt.values())
+        counts.update(job.place.key for job in held if job.has_place and job.place is not None)
+        return counts
 
     def add(self, places: Mapping[str, Place]) -> None:
         """Note the places of jobs that are passed on."""
         with self._lock:
             self._by_receipt.update(places)
+            if self._timed is None and places:
+                self._timed = next(iter(places)), self._clock()
+
+    def _forget(self, receipt: str) -> Place | None:
+        """Forget the place of a job, with the lock held, and learn how long it had it."""
+        if self._timed is not None and self._timed[0] == receipt:
+            took_s = self._clock() - self._timed[1]
+            self.job_s = took_s if self.job_s is None else (self.job_s + took_s) / 2
+            self._timed = None
+        return self._by_receipt.pop(receipt, None)
 
     def release(self, jobs: Iterable[HeldJob]) -> tuple[list[Place], list[Place]]:
         """Note what stays with jobs that are about to be released.
@@ -62,7 +89,7 @@ class RunningPlaces:
         kept: list[Place] = []
         with self._lock:
             for settlement in settlements:
-                place = self._by_receipt.pop(settlement.receipt, None)
+                place = self._forget(settlement.receipt)
                 if place is None:
                     continue
                 if not isinstance(settlement, Release) or isinstance(place, ConsumerPlace):
@@ -87,7 +114,7 @@ class RunningPlaces:
         """Forget the places of jobs that others may have."""
         with self._lock:
             for receipt in receipts:
-                self._by_receipt.pop(receipt, None)
+                self._forget(receipt)
 
     def extend(self, receipts: Sequence[str]) -> set[str]:
         """Extend the places of these jobs, and return the receipts of those that lost theirs.
