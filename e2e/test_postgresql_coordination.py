@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -171,6 +172,21 @@ def test_turns_that_many_reserve_are_an_interval_apart(store: CoordinationStore)
     refused = store.reserve("rate", 1, interval_s=interval_s, burst=4)
     assert refused.waits_s == []
     assert round(refused.retry_s / interval_s) == 6 * THREADS - 3
+
+
+def test_an_interval_between_two_microseconds_is_rounded_up(
+    store: CoordinationStore, admin: "psycopg.Connection[Any]"
+) -> None:
+    """As on the other backends: rounded to the nearest one, turns would come sooner than the rate allows."""
+
+    def turn() -> Any:
+        assert store.reserve("rate", 1, interval_s=600.000_000_4, max_wait_s=1e6).waits_s
+        row = admin.execute("SELECT turn FROM rate WHERE key = 'rate'").fetchone()
+        assert row is not None
+        return row[0]
+
+    first, second = turn(), turn()
+    assert (second - first) / timedelta(microseconds=1) == 600_000_001
 
 
 def test_of_guarded_publishes_that_expect_one_version_one_publishes(client: PostgreSQLClient) -> None:

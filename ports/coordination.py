@@ -131,7 +131,8 @@ class CoordinationStore(Store):
         Args:
             key: What has the rate.
             count: How many turns to reserve at most.
-            interval_s: Seconds between two turns, on average.
+            interval_s: Seconds between two turns, on average. A store that counts in steps of time rounds it
+                up, so that no turn comes too soon.
             burst: How many turns may come at once after a pause.
             max_wait_s: Reserve no turn that is further away than this.
         """

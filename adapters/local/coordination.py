@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ...ports import ABSENT, CoordinationStore, Guard, Place, Record, Reservation
 from ..shared.error_messages import client_closed
+from ..shared.turns import whole_microseconds
 from .clock import Clock
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class Coordination:
 
     def reserve(self, key: str, count: int, interval_s: float, burst: int, max_wait_s: float) -> Reservation:
         with self._lock:
-            now, interval = _microseconds(self.clock.now()), _microseconds(interval_s)
+            now, interval = ceil(self.clock.now() * 1_000_000), whole_microseconds(interval_s)
             for other in _first_two(self._next_turn):
                 if self._next_turn[other] <= now:
                     del self._next_turn[other]
@@ -205,10 +206,6 @@ class LocalCoordinationStore(CoordinationStore):
         if namespace is None:
             raise client_closed("LocalCoordinationStore")
         return namespace.coordination
-
-
-def _microseconds(seconds: float) -> int:
-    return ceil(seconds * 1_000_000)
 
 
 def _first_two(kept: dict[str, ValueT]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 from ...ports import CoordinationStore, Migration, Place, Record, Reservation
 from ..shared.error_messages import client_closed
 from ..shared.server_settings import check_duration
+from ..shared.turns import whole_microseconds
 from .binary_format import TRUE, float8, int4, int4s, int8, parse_array, parse_float, parse_int, texts
 from .connection import Answer, Parameter, Statement
 from .errors import RefusedByServer, ServerUnreachable, translated
@@ -94,6 +95,7 @@ class ClientCoordinationStore(CoordinationStore):
     def reserve(
         self, key: str, count: int, *, interval_s: float, burst: int = 1, max_wait_s: float = 0.0
     ) -> Reservation:
+        interval_s = whole_microseconds(interval_s) / 1e6  # the server would round to the nearest one
         parameters = [
             key.encode(),
             int4(min(count, _LARGEST_INT4)),

@@ -10,6 +10,7 @@ from ...domain.bounds import check_name
 from ...ports import CoordinationStore, Place, Record, Reservation
 from ..shared.chunks import in_chunks
 from ..shared.error_messages import client_closed
+from ..shared.turns import whole_microseconds
 from .ended_jobs import look_up
 from .keys import CoordinationKeys
 from .requests import CHUNK_BYTES, CHUNK_JOBS, Senders
@@ -97,7 +98,7 @@ class SharedCoordinationStore(CoordinationStore):
     def reserve(
         self, key: str, count: int, *, interval_s: float, burst: int = 1, max_wait_s: float = 0.0
     ) -> Reservation:
-        interval_us = max(1, ceil(_in_us(interval_s)))
+        interval_us = whole_microseconds(interval_s)
         numbers = (count, interval_us, (burst - 1) * interval_us, floor(_in_us(max_wait_s)))
         answer: bytes = self._write(RESERVE, [self.keys.rate(key)], [str(number) for number in numbers])
         reserved, first_us = map(int, answer.split())

@@ -6,6 +6,7 @@ from math import ceil
 from typing import TypeVar
 
 from ...ports import ABSENT, CoordinationStore, Place, Record, Reservation
+from ..shared.turns import whole_microseconds
 from .clock import FileClock
 from .introspection import is_missing
 from .session import FileSettings, Session
@@ -137,7 +138,7 @@ class Coordination:
     # -- rates ------------------------------------------------------------------------------------
 
     def reserve(self, key: str, count: int, interval_s: float, burst: int, max_wait_s: float) -> Reservation:
-        interval = _microseconds(interval_s)  # whole ones, so that turns add up exactly
+        interval = whole_microseconds(interval_s)  # so that turns add up exactly
         wait = self._next_turn(key) - self._now - (burst - 1) * interval
         waits_s = list[float]()
         while len(waits_s) < count and wait <= max_wait_s * 1_000_000:
