@@ -20,7 +20,7 @@ import mindtrace.jobs
 
 from ..docs.blocks import PAGES, ROOT, blocks_of
 
-RIGHT, WRONG = (Path(__file__).with_name(name) for name in ("right.py", "wrong.py"))
+RIGHT, STAR, WRONG = (Path(__file__).with_name(name) for name in ("right.py", "star.py", "wrong.py"))
 EXAMPLES = ROOT / "examples"
 ADAPTERS = sorted(EXAMPLES.glob("*_adapter/src"))
 INSTALLED = Path(mindtrace.jobs.__file__).parents[2]
@@ -99,7 +99,7 @@ def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def files(folder: Path) -> list[Path]:
     """All that type checkers read."""
-    return [*write_pages(folder), *examples(), RIGHT, WRONG]
+    return [*write_pages(folder), *examples(), RIGHT, STAR, WRONG]
 
 
 def mypy(folder: Path) -> list[Error]:
