@@ -61,12 +61,12 @@ class JobLogger(Observer):
         if attempt.error is not None:
             fields["error"] = attempt.error
         self._logger.info(
-            "job %s of %s: %s in %.3f s, attempt %d%s",
+            "job %s of %s: attempt %d ran for %.3f s: %s%s",
             printable(attempt.job_id),
             attempt.queue,
-            attempt.outcome.value,
-            attempt.duration_s,
             attempt.number,
+            attempt.duration_s,
+            attempt.outcome.value,
             "" if attempt.error is None else f": {printable(attempt.error)}",
             extra={"job": fields},
         )

@@ -26,7 +26,7 @@ _JOBS_SHOWN = 10
 @click.command()
 @click.argument("names", nargs=-1, metavar="[QUEUE]...")
 @click.option(
-    "--watch", "watching", is_flag=True, help="Repeat until Ctrl-C, and show rates and the progress of jobs."
+    "--watch", "watching", is_flag=True, help="Repeat until Ctrl-C, and show changes and the progress of jobs."
 )
 @click.option(
     "--every",
@@ -45,8 +45,8 @@ def queues(
 
     A queue that is paused is shown with the reason.
 
-    With --watch, jobs/s is how fast the number of ready, delayed and running jobs changes. A negative rate
-    means that the queue is draining.
+    With --watch, change/s is by how many ready, delayed and running jobs the queue grows each second. It is
+    negative while the queue drains. It doesn't say how many jobs are run.
     """
     with opened(settings_of(backend, app_dir)) as orchestrator:
         looks = watch(orchestrator, names)
@@ -152,20 +152,20 @@ def _paced(looks: Iterator[list[QueueView]], every_s: float) -> Iterator[list[Qu
 def _live(looks: Iterator[list[QueueView]], every_s: float) -> None:
     with Live(console=stdout(), auto_refresh=False) as live:
         for views in _paced(looks, every_s):
-            live.update(_rendered(views, rates=True), refresh=True)
+            live.update(_rendered(views, changes=True), refresh=True)
 
 
 def _show(views: list[QueueView], as_json: bool) -> None:
     if as_json:
         print_json([_plain(view) for view in views])
         return
-    stdout().print(_rendered(views, rates=any(view.rate is not None for view in views)))
+    stdout().print(_rendered(views, changes=any(view.change_per_s is not None for view in views)))
 
 
-def _rendered(views: list[QueueView], *, rates: bool) -> RenderableType:
+def _rendered(views: list[QueueView], *, changes: bool) -> RenderableType:
     if not views:
         return "no queues are declared here: a worker declares the queues of its consumers"
-    columns = (*_COLUMNS, "jobs/s") if rates else _COLUMNS
+    columns = (*_COLUMNS, "change/s") if changes else _COLUMNS
     rows = [
         (
             view.name,
@@ -174,7 +174,7 @@ def _rendered(views: list[QueueView], *, rates: bool) -> RenderableType:
             view.counts.in_flight,
             view.counts.delayed,
             view.counts.dead,
-            *([None if view.rate is None else f"{view.rate:+.1f}"] if rates else []),
+            *([None if view.change_per_s is None else f"{view.change_per_s:+.1f}"] if changes else []),
         )
         for view in views
     ]
@@ -197,7 +197,7 @@ def _plain(view: QueueView) -> dict[str, Any]:
         "queue": view.name,
         "type": view.kind,
         **asdict(view.counts),
-        "rate": None if view.rate is None else round(view.rate, 3),
+        "change_per_s": None if view.change_per_s is None else round(view.change_per_s, 3),
         "progress": {job_id: asdict(progress) for job_id, progress in view.progress.items()},
         "paused": None if view.pause is None else _plain_pause(view.pause),
         **({} if view.pause_error is None else {"pause_error": view.pause_error}),

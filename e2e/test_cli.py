@@ -240,7 +240,7 @@ def test_two_terminals_work_together_with_nothing_started(bare_shell: Shell) -> 
     worker.wait_for(f"tasks:Sleeper on sqlite:///{bare_shell.folder}/mindtrace-jobs.db")
     worker.wait_for("working on naps", count=2)
     watching = shell.start("queues", "--watch", "--every", "0.2", terminal=True)
-    watching.wait_for("jobs/s")
+    watching.wait_for("change/s")
     job_id = shell.run("publish", "naps", "--json", '{"steps": 6, "until": "go"}').strip()
     watching.wait_for(rf"naps/{job_id}: [1-6]/6")
     shell.end_naps()
@@ -552,7 +552,7 @@ def test_a_job_may_start_and_end_processes_of_its_own(breaking: Shell) -> None:
     burst = breaking.start("worker", "breaking:Breaker", "--burst")
 
     assert burst.ends() == 0
-    assert len(re.findall(": done in", burst.text)) == 2
+    assert len(re.findall("s: done", burst.text)) == 2
     assert "SIGTERM" not in burst.text
 
 
@@ -597,7 +597,7 @@ def test_a_handler_closes_and_reads_no_pipe_of_the_workers(breaking: Shell) -> N
     """Standard input is empty for it, and the end of the supervisor is noticed all the same."""
     publish_code(breaking, "Path('read').write_text(repr(sys.stdin.read())); os.close(0)")
     worker = breaking.start("worker", "breaking:Breaker")
-    worker.wait_for(": done in")
+    worker.wait_for("s: done")
     assert breaking.folder.joinpath("read").read_text("utf-8") == "''"
     (child,) = children_of(worker.process.pid)
     worker.signal(signal.SIGKILL)
@@ -668,7 +668,7 @@ def test_metrics_of_all_processes_are_served_as_one(shell: Shell) -> None:
         shell.publish()
     port = free_port()
     worker = shell.start("worker", "tasks:Sleeper", "-p", "2", "--metrics-port", str(port))
-    worker.wait_for(": done in", count=10)
+    worker.wait_for("s: done", count=10)
 
     def scraped() -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
@@ -741,7 +741,7 @@ def test_a_terminal_has_colours_and_a_bar(shell: Shell) -> None:
 def test_watching_shows_rates_and_progress_until_ctrl_c(shell: Shell) -> None:
     shell.publish(seconds=60, steps=60)
     watching = shell.start("queues", "--watch", "--every", "0.2", terminal=True)
-    watching.wait_for("jobs/s")
+    watching.wait_for("change/s")
     shell.start("worker", "tasks:Sleeper", "--grace", "0")
     watching.wait_for(r"naps/[0-9a-f]{32}: \d+/60 \(\d+%\)")
     watching.type("\x03")

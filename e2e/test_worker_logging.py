@@ -100,7 +100,7 @@ def test_lines_of_a_handler_begin_with_its_job(work: Work) -> None:
     lines = [line.split(maxsplit=3)[-1] for line in told.splitlines()]
     assert "[loud a 1] hello" in lines
     assert "[loud a 1] hello too" in lines
-    assert any(line.startswith("job a of loud: done in") for line in lines)
+    assert any(line.startswith("job a of loud: attempt 1 ran for") for line in lines)
 
 
 def test_and_as_json_they_have_it_as_fields(work: Work) -> None:
@@ -109,7 +109,7 @@ def test_and_as_json_they_have_it_as_fields(work: Work) -> None:
     lines = {line["message"]: line for line in map(json.loads, told.splitlines())}
     assert lines["hello"]["job"] == {"id": "a", "queue": "loud", "attempt": 1}
     assert lines["hello too"]["job"] == lines["hello"]["job"]
-    (ended,) = (line["job"] for message, line in lines.items() if "done in" in message)
+    (ended,) = (line["job"] for message, line in lines.items() if "s: done" in message)
     assert (ended["id"], ended["outcome"]) == ("a", "done")
 
 
@@ -122,9 +122,9 @@ def test_a_configuration_of_the_module_is_neither_replaced_nor_doubled(work: Wor
     lines = said.splitlines()
     assert lines.count(f"mine: {job}hello") == 1
     assert lines.count(f"mine: {job}hello too") == 1
-    assert sum("job a of loud: done in" in line for line in lines) == 1
+    assert sum("job a of loud: attempt 1 ran for" in line for line in lines) == 1
     assert "hello" not in told
-    assert "done in" not in told
+    assert "s: done" not in told
     assert "processes: 1" in told
 
 

@@ -21,7 +21,7 @@ class QueueView:
     counts: QueueCounts
     progress: Mapping[str, Progress]
     """Of the jobs that run, as far as they told, by id."""
-    rate: float | None = None
+    change_per_s: float | None = None
     """Jobs a second that came, less those that ended, since the look before; None at the first."""
     pause: Pause | None = None
     """Why it gives out no jobs; None if it isn't paused, or can't be."""
@@ -53,7 +53,7 @@ def watch(orchestrator: Orchestrator, names: Sequence[str]) -> Iterator[list[Que
             view = QueueView(name, kind, counts, progress, pause=pause, pause_error=error)
             if name in before:
                 then, live = before[name]
-                view = replace(view, rate=(view.live - live) / max(now - then, 1e-9))
+                view = replace(view, change_per_s=(view.live - live) / max(now - then, 1e-9))
             before[name] = (now, view.live)
             views.append(view)
         yield views

@@ -264,7 +264,7 @@ def test_the_job_log_is_one_line_an_attempt(
     make_consumer(lambda job: None, to=orchestrator, poll_timeout_s=0.01).consume(1)
 
     (record,) = [record for record in caplog.records if record.name == "tests.joblog"]
-    assert re.match(rf"job {job_id} of points: done in [\d.]+ s", record.getMessage())
+    assert re.match(rf"job {job_id} of points: attempt 1 ran for [\d.]+ s: done", record.getMessage())
     assert record.job | {"duration_s": 0} == {  # type: ignore[attr-defined]
         "id": job_id,
         "queue": "points",

@@ -130,7 +130,7 @@ def test_queues_counts_the_jobs_by_state(command: Command, inspect: Orchestrator
             "in_flight": 0,
             "delayed": 1,
             "dead": 0,
-            "rate": None,
+            "change_per_s": None,
             "progress": {},
             "paused": None,
         }
