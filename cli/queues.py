@@ -26,7 +26,7 @@ _JOBS_SHOWN = 10
 @click.command()
 @click.argument("names", nargs=-1, metavar="[QUEUE]...")
 @click.option(
-    "--watch", "watching", is_flag=True, help="Repeat until Ctrl-C, and show changes and the progress of jobs."
+    "--watch", "watching", is_flag=True, help="Repeat until Ctrl-C, with changes and the progress of jobs."
 )
 @click.option(
     "--every",

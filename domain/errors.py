@@ -44,7 +44,7 @@ __all__ = [
     "UnsupportedCapability",
     "UsageError",
 ]
-"""The public errors: ``mindtrace.jobs.errors`` and ``mindtrace.jobs`` take their names from here."""
+"""The public errors: ``mindtrace.jobs.errors`` takes their names from here."""
 
 
 class JobsError(Exception):

@@ -1,4 +1,4 @@
-"""Code that imports all public names at once, as programs that are tried out do; type checkers must accept it."""
+"""Code that imports all public names at once; type checkers must accept it."""
 
 from mindtrace.jobs import *  # noqa: F403
 
