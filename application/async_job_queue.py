@@ -154,7 +154,7 @@ class AsyncJobQueue(Generic[InT, OutT]):
         """Remove the queue with its jobs, dead letters, results and registration (ADM-3)."""
         await self._orchestrator.delete_queue(self._ref)
 
-    async def dead_letters(self, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+    async def dead_letters(self, *, limit: int | None = None, offset: int = 0) -> list[DeadLetter]:
         """List the dead jobs, oldest first (DLQ-1)."""
         return await self._orchestrator.dead_letters(self._ref, limit=limit, offset=offset)
 

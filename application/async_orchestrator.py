@@ -384,9 +384,9 @@ class AsyncOrchestrator(AsyncCancelAdmin, AsyncScheduleAdmin):
         await self._call(Orchestrator.delete_queue, queue_name)
 
     async def dead_letters(
-        self, queue_name: QueueRef, *, limit: int = 100, offset: int = 0
+        self, queue_name: QueueRef, *, limit: int | None = None, offset: int = 0
     ) -> list[DeadLetter]:
-        """List dead jobs, oldest first, and change nothing (DLQ-1)."""
+        """List dead jobs, oldest first, or at most ``limit`` of them, and change nothing (DLQ-1)."""
         return await self._call(Orchestrator.dead_letters, queue_name, limit=limit, offset=offset)
 
     async def redrive(self, queue_name: QueueRef, job_ids: Sequence[str] | None = None) -> int:

@@ -172,8 +172,8 @@ class JobQueue(Generic[InT, OutT]):
         """Remove the queue with its jobs, dead letters, results and registration (ADM-3)."""
         self._orchestrator.delete_queue(self._ref)
 
-    def dead_letters(self, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
-        """List the dead jobs, oldest first (DLQ-1)."""
+    def dead_letters(self, *, limit: int | None = None, offset: int = 0) -> list[DeadLetter]:
+        """List the dead jobs, oldest first, or at most ``limit`` of them (DLQ-1)."""
         return self._orchestrator.dead_letters(self._ref, limit=limit, offset=offset)
 
     def redrive(self, job_ids: Sequence[str] | None = None) -> int:

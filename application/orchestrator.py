@@ -8,7 +8,7 @@ from typing import Any, overload
 from pydantic import BaseModel
 
 from ..domain import Job, JobSchema, Queue, QueueKind, QueueType, SchemaLike, job_from_schema, read_schema
-from ..domain.bounds import MAX_BODY_BYTES, check_int, check_name, check_seconds
+from ..domain.bounds import MAX_BODY_BYTES, MAX_LISTED, check_int, check_name, check_seconds
 from ..domain.job import NO_HEADERS
 from ..ports import JobStatus, Message, Observer, OrchestratorBackend, PublishOutcome, Transaction
 from .await_misuse import returned_id
@@ -19,7 +19,7 @@ from .observers import Observers
 from .publishing.group_commit import GroupCommits
 from .publishing.messages import Work, confirmed_id, listed, messages_of, prepare, to_message, with_rejections
 from .publishing.unique_publisher import publish_one_unique, publish_unique
-from .queue_admin import MAX_LISTED, QueueAdmin
+from .queue_admin import QueueAdmin
 from .receiving import receive_job
 from .registry import QueueRef, Registration, SchemaRegistry
 from .results import job_status, result_value

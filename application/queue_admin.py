@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ..domain import Progress, Queue
-from ..domain.bounds import check_int, check_job_ids
+from ..domain.bounds import MAX_LISTED, check_int, check_job_ids
 from ..ports import DeadLetter, QueueCounts
 from .cancelling.admin import CancelAdmin
 from .cancelling.requests import CancelRequests
@@ -12,8 +12,6 @@ from .pausing.admin import PauseAdmin
 from .pausing.records import delete_pause
 from .registry import QueueRef, SchemaRegistry, queue_name_of
 from .unique_jobs.records import forget, forget_queue, records_beside
-
-MAX_LISTED = 2**31 - 1
 
 
 class QueueAdmin(PauseAdmin, CancelAdmin):
@@ -65,9 +63,18 @@ class QueueAdmin(PauseAdmin, CancelAdmin):
                 CancelRequests(self.backend.coordination, name).forget_all()
             forget_queue(self.backend.coordination, name)
 
-    def dead_letters(self, queue_name: QueueRef, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
-        """List dead jobs, oldest first, and change nothing (DLQ-1)."""
-        check_int("limit", limit, 0, MAX_LISTED)
+    def dead_letters(
+        self, queue_name: QueueRef, *, limit: int | None = None, offset: int = 0
+    ) -> list[DeadLetter]:
+        """List dead jobs, oldest first, and change nothing (DLQ-1).
+
+        Args:
+            queue_name: The queue: its name or its schema.
+            limit: The most that are listed; None lists all. Each letter holds its payload, so where many are
+                dead, list some at a time, by ``limit`` and ``offset``.
+            offset: How many of the oldest to leave out.
+        """
+        limit = MAX_LISTED if limit is None else check_int("limit", limit, 0, MAX_LISTED)
         check_int("offset", offset, 0, MAX_LISTED)
         letters = self.backend.dead_letters(queue_name_of(queue_name), limit=limit, offset=offset)
         return list(map(explained, letters))

@@ -12,7 +12,7 @@ from ..domain.wording import quantity
 from ..ports import DeadLetter, Failure
 from .app import backend_option, confirm, json_option, opened, settings_of, wants_json, yes_option
 from .errors import BadUsage, Exit
-from .output import print_json, shown, stdout, table
+from .output import print_json, shown, stdout, table, tell
 
 
 @click.group()
@@ -31,6 +31,8 @@ def list_(queue: str, limit: int, offset: int, as_json: bool, backend: str | Non
     with opened(settings_of(backend, app_dir)) as orchestrator:
         letters = orchestrator.dead_letters(queue, limit=limit, offset=offset)
         count = orchestrator.counts(queue).dead
+    if left := max(0, count - offset - len(letters)):
+        tell(f"{left:,} more: list them by --offset {offset + len(letters)}, or a higher --limit")
     if wants_json(as_json):
         print_json([_plain(letter) for letter in letters])
         return Exit.OK

@@ -23,6 +23,8 @@ MAX_FAILURE_CHARS = MAX_TRACEBACK_CHARS + MAX_ERROR_CHARS + 512
 MAX_DELAY_S = 366 * 86_400.0
 """The longest delay of a publish or a retry: one year."""
 MAX_ATTEMPTS = 1_000_000
+MAX_LISTED = 2**31 - 1
+"""A limit of what is listed that leaves nothing out."""
 
 NAME = "[A-Za-z0-9._-]{1,128}"
 """What names a queue, a schema or a job, as a regular expression."""

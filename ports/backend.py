@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 
+from ..domain.bounds import MAX_LISTED
 from ..domain.errors import AccessDenied, BackendUnavailable, JobsError, QueueNotFound, UnsupportedCapability
 from ..domain.job_progress import Progress
 from ..domain.queue import Queue
@@ -108,8 +109,8 @@ class OrchestratorBackend(Migrates, Closeable):
         """
 
     @abstractmethod
-    def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
-        """List dead letters, oldest first, and change nothing (DLQ-1)."""
+    def dead_letters(self, queue: str, *, limit: int = MAX_LISTED, offset: int = 0) -> list[DeadLetter]:
+        """List dead letters, oldest first, and change nothing (DLQ-1). Without a limit, list all."""
 
     @abstractmethod
     def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:

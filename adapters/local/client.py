@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Sequence
 from os import PathLike
 
-from ...domain.bounds import check_name
+from ...domain.bounds import MAX_LISTED, check_name
 from ...domain.errors import InvalidName, UnsupportedCapability
 from ...domain.job_progress import Progress
 from ...domain.queue import Queue
@@ -134,7 +134,7 @@ class LocalClient(OrchestratorBackend):
     def delete(self, queue: str) -> None:
         self._open_namespace().delete(queue)
 
-    def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+    def dead_letters(self, queue: str, *, limit: int = MAX_LISTED, offset: int = 0) -> list[DeadLetter]:
         return self._queue(queue).dead_letters(limit, offset)
 
     def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:

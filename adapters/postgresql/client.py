@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 
+from ...domain.bounds import MAX_LISTED
 from ...domain.job_progress import Progress
 from ...domain.queue import Queue
 from ...ports import (
@@ -218,7 +219,7 @@ class PostgreSQLClient(OrchestratorBackend):
         self._require(queue)
         self._admin.delete(queue)
 
-    def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+    def dead_letters(self, queue: str, *, limit: int = MAX_LISTED, offset: int = 0) -> list[DeadLetter]:
         self._require(queue)
         return self._admin.dead_letters(queue, limit, offset)
 

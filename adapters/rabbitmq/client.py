@@ -9,12 +9,8 @@ from time import monotonic
 from pydantic import SecretStr
 
 from ...domain import Queue
-from ...domain.errors import (
-    BackendUnavailable,
-    JobsError,
-    QueueNotFound,
-    UnsupportedCapability,
-)
+from ...domain.bounds import MAX_LISTED
+from ...domain.errors import BackendUnavailable, JobsError, QueueNotFound, UnsupportedCapability
 from ...ports import (
     Capabilities,
     CoordinationStore,
@@ -279,7 +275,7 @@ class RabbitMQClient(OrchestratorBackend):
 
     # -- dead letters -----------------------------------------------------------------------------
 
-    def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+    def dead_letters(self, queue: str, *, limit: int = MAX_LISTED, offset: int = 0) -> list[DeadLetter]:
         page = self._open().dead_letters.page(self._names(queue), limit, offset)
         return [dead_letter(message.properties, message.body) for message in page]
 

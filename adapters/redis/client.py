@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Sequence
 from time import monotonic
 
-from ...domain.bounds import check_name
+from ...domain.bounds import MAX_LISTED, check_name
 from ...domain.errors import QueueConflict
 from ...domain.job_progress import Progress
 from ...domain.queue import Queue
@@ -227,7 +227,7 @@ class RedisClient(OrchestratorBackend):
         with operation(remote, DELETE) as run:
             run([queue])
 
-    def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+    def dead_letters(self, queue: str, *, limit: int = MAX_LISTED, offset: int = 0) -> list[DeadLetter]:
         return list_dead_letters(self._queue(queue), limit=limit, offset=offset)
 
     def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
-from ...domain.bounds import check_name
+from ...domain.bounds import MAX_LISTED, check_name
 from ...domain.errors import BackendError, BackendUnavailable, Closed, InvalidInput
 from ...domain.job_progress import Progress
 from ...domain.queue import Queue
@@ -226,7 +226,7 @@ class SQLiteClient(OrchestratorBackend):
             sleep(_PAUSE_S)
         remove_wakeups(folder, key)
 
-    def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+    def dead_letters(self, queue: str, *, limit: int = MAX_LISTED, offset: int = 0) -> list[DeadLetter]:
         return self._queue(queue).read(lambda tx: admin.dead_letters(tx, limit, offset))
 
     def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:

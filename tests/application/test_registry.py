@@ -197,6 +197,18 @@ def test_cleaning_and_counting(orchestrator: Orchestrator, make_consumer: Callab
     assert orchestrator.counts("points").dead == 1
 
 
+def test_all_dead_letters_are_listed_however_many(
+    orchestrator: Orchestrator, make_consumer: Callable[..., Consumer]
+) -> None:
+    """A list that ended at some number would pass for all (DLQ-1)."""
+    jobs = [{"x": number} for number in range(1001)]
+    ids = [outcome.id for outcome in orchestrator.publish_batch("points", jobs)]
+    make_consumer(lambda job: 1 / 0, policy=RetryPolicy(max_attempts=1)).consume_until_empty()
+
+    assert [letter.id for letter in orchestrator.dead_letters("points")] == ids
+    assert [letter.id for letter in orchestrator.backend.dead_letters("points")] == ids
+
+
 def test_dead_letters_can_be_looked_at_redriven_and_discarded(
     orchestrator: Orchestrator, make_consumer: Callable[..., Consumer]
 ) -> None:

@@ -288,7 +288,11 @@ def test_dead_jobs_are_listed_shown_redriven_and_discarded(command: Command, ins
     ids = [outcome.id for outcome in inspect.publish_batch("inspect", [{"path": "[red]a"}] * 3)]
     work(inspect, reject, 3)
 
-    listed = command("dead", "list", "inspect", "--limit", "2").out
+    answer = command("dead", "list", "inspect", "--limit", "2")
+    listed = answer.out
+    assert answer.err == "1 more: list them by --offset 2, or a higher --limit\n"
+    for_scripts = command("dead", "list", "inspect", "--limit", "1", "--offset", "1", "--json")
+    assert (len(for_scripts.json), for_scripts.err) == (1, answer.err)
     assert ids[0] in listed
     assert "no such image" in listed
     assert "2 of 3 dead jobs" in listed

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from ...domain import Queue
+from ...domain.bounds import MAX_LISTED
 from ...ports import (
     CancelOutcome,
     Capabilities,
@@ -245,7 +246,7 @@ class BrokenBackend(OrchestratorBackend):
     def delete(self, queue: str) -> None:
         self.fault.delete(self, queue)
 
-    def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+    def dead_letters(self, queue: str, *, limit: int = MAX_LISTED, offset: int = 0) -> list[DeadLetter]:
         return self.fault.dead_letters(self, queue, limit, offset)
 
     def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:

@@ -75,6 +75,14 @@ class ListsAtMostAHundred(PassThrough):
 
 
 @breaks("DLQ-1")
+class EndsPagesAtAThousand(PassThrough):
+    """A listing ends at a thousand letters, where no limit or a higher one was given."""
+
+    def dead_letters(self, client: BrokenBackend, queue: str, limit: int, offset: int) -> list[DeadLetter]:
+        return super().dead_letters(client, queue, min(limit, 1000), offset)
+
+
+@breaks("DLQ-1")
 class CountsOffsetsModuloAPage(PassThrough):
     """An offset beyond a thousand starts over at the first page."""
 

@@ -110,7 +110,7 @@ class SpoolClient(OrchestratorBackend):
         self._folder(queue).remove()
         self._notifier.notify()
 
-    def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+    def dead_letters(self, queue: str, *, limit: int = 2**31 - 1, offset: int = 0) -> list[DeadLetter]:
         folder = self._folder(queue)
         listed = transitions.dead(folder)[offset : offset + limit]
         found = ((name, folder.read(name, State.DEAD)) for name in listed)

@@ -117,7 +117,7 @@ class TableClient(ports.OrchestratorBackend):
     def delete(self, queue: str) -> None:
         self._run(queue, lambda tx: tx.execute("DELETE FROM queues WHERE key = :queue").rowcount)
 
-    def dead_letters(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[ports.DeadLetter]:
+    def dead_letters(self, queue: str, *, limit: int = 2**31 - 1, offset: int = 0) -> list[ports.DeadLetter]:
         query = (
             "SELECT id, body, reason, error, attempt, crashes, until, history FROM jobs"
             " WHERE queue = :queue AND state = 'dead' ORDER BY place LIMIT :limit OFFSET :offset"
