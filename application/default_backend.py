@@ -1,14 +1,48 @@
 """The backend that is used if none is named: the same for programs and for the command line."""
 
 import os
+import re
+from collections.abc import Iterable, Mapping
 from logging import Logger
 from pathlib import Path
+from typing import Any
 
 from ..domain.errors import InvalidInput
+from ..domain.wording import closest
 
-VARIABLE = "MINDTRACE_JOBS_BACKEND"
+PREFIX = "MINDTRACE_JOBS_"
+VARIABLE = f"{PREFIX}BACKEND"
 DEFAULT_URL = "sqlite:///mindtrace-jobs.db"
 """A file in the working folder, so that programs and commands work together with nothing started."""
+PYPROJECT = Path("pyproject.toml")
+TABLE = "mindtrace-jobs"
+SETTINGS = (
+    "backend",
+    "consumers",
+    "processes",
+    "concurrency",
+    "grace_s",
+    "lease_s",
+    "poll_s",
+    "prefetch",
+    "batch_size",
+    "batch_wait_s",
+    "log_format",
+    "log_level",
+    "health_file",
+    "metrics_port",
+    "tracing",
+    "schedules",
+)
+"""What can be set in the table, or by a variable. A program reads the backend alone, and the command all."""
+_GUESSES = {"url": "backend", "broker": "backend", "broker_url": "backend", "queues": "consumers"}
+"""What has other names in other libraries."""
+_VARIABLE = re.compile("MINDTRACE_?JOBS?_(.+)", re.IGNORECASE)
+"""The name of a variable that was meant for this project."""
+_OTHER_VARIABLES = ("process_number",)
+"""What a worker tells its processes."""
+_ALIKE = 0.75
+"""How alike a name and that of a setting are, of 1, where the setting was probably meant."""
 
 
 def default_url(logger: Logger) -> str:
@@ -17,27 +51,83 @@ def default_url(logger: Logger) -> str:
     The log says where it comes from, and not what it is, which may hold a password.
 
     Raises:
-        InvalidInput: ``pyproject.toml`` in the working folder can't be read, or its URL is no text.
+        InvalidInput: a variable or a key of ``pyproject.toml`` in the working folder has a misspelt name, the
+            file can't be read, or its URL is no text.
     """
-    if url := os.environ.get(VARIABLE):
-        logger.info("no backend was named: using that of the variable %s", VARIABLE)
-        return url
-    if (url := _configured_url(Path("pyproject.toml"))) is not None:
+    try:
+        if url := os.environ.get(VARIABLE):
+            logger.info("no backend was named: using that of the variable %s", VARIABLE)
+            return url
+        check_variables(os.environ, only="backend")
+        url = configured(PYPROJECT).get("backend")
+        if url is not None and not isinstance(url, str):
+            raise InvalidInput(f"{PYPROJECT}: backend in [tool.{TABLE}] must be a text, a URL")
+    except InvalidInput as error:
+        raise InvalidInput(f"{error}; or name the backend: Orchestrator(url)") from error
+    if url is not None:
         logger.info("no backend was named: using that of pyproject.toml")
         return url
     logger.info("no backend was named: using %s in %s", DEFAULT_URL, Path.cwd())
     return DEFAULT_URL
 
 
-def _configured_url(path: Path) -> str | None:
+def configured(path: Path) -> Mapping[str, Any]:
+    """Return the settings that a ``pyproject.toml`` has for this project; none if there is no such file.
+
+    Raises:
+        InvalidInput: the file can't be read, or the name of a setting or of the table is misspelt.
+    """
     import tomllib  # here, as most programs never need it
 
     try:
-        url = tomllib.loads(path.read_text("utf-8")).get("tool", {}).get("mindtrace-jobs", {}).get("backend")
+        tools = tomllib.loads(path.read_text("utf-8")).get("tool", {})
+        table: dict[str, Any] = tools.get(TABLE, {})
+        unknown = [name for name in table if name not in SETTINGS]
+        tables = list(tools)
     except FileNotFoundError:
-        return None
+        return {}
     except (OSError, ValueError, AttributeError) as error:  # the last: what should be a table is none
-        raise InvalidInput(f"{path}: {error}; correct it, or name the backend: Orchestrator(url)") from None
-    if url is not None and not isinstance(url, str):
-        raise InvalidInput(f"{path}: backend in [tool.mindtrace-jobs] must be a text, a URL")
-    return url
+        raise InvalidInput(f"{path}: {error}; correct it") from None
+    for name in unknown:
+        raise InvalidInput(f"{path}: [tool.{TABLE}] has the unknown setting {name!r}; {_remedy(name)}")
+    for name in tables:
+        if name != TABLE and _plain(name) == _plain(TABLE):
+            raise InvalidInput(f"{path}: the table [tool.{name}] isn't read; did you mean [tool.{TABLE}]?")
+    return table
+
+
+def check_variables(names: Iterable[str], *, only: str | None = None) -> None:
+    """Refuse variables of the environment whose names are misspelt, as nobody would read them.
+
+    A name that resembles no setting is left alone: it may be the user's own, or of Kubernetes, which names
+    variables after services.
+
+    Args:
+        names: The names of all variables.
+        only: The one setting that matters; by default all do.
+
+    Raises:
+        InvalidInput: one is misspelt.
+    """
+    for name in names:
+        found = _VARIABLE.fullmatch(name)
+        if found is None or (setting := found[1].lower()) in _OTHER_VARIABLES:
+            continue
+        meant = _meant(setting)
+        if meant is not None and only in (None, meant) and name != f"{PREFIX}{meant.upper()}":
+            raise InvalidInput(
+                f"the variable {name} isn't read; did you mean {PREFIX}{meant.upper()}? Rename or unset it"
+            )
+
+
+def _meant(name: str) -> str | None:
+    return _GUESSES.get(name) or closest(name, SETTINGS, alike=_ALIKE)
+
+
+def _remedy(name: str) -> str:
+    meant = _meant(name.lower())
+    return f"the settings are {', '.join(SETTINGS)}" if meant is None else f"did you mean {meant!r}?"
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")

@@ -1,5 +1,6 @@
 """Settings: from options, else from the environment, else from ``pyproject.toml``, else the defaults."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -16,12 +17,10 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError
 
-from ..application.default_backend import DEFAULT_URL
+from ..application.default_backend import DEFAULT_URL, PREFIX, PYPROJECT, TABLE, check_variables, configured
 from ..domain.bounds import NAME
+from ..domain.errors import InvalidInput
 from .errors import BadUsage
-
-PREFIX = "MINDTRACE_JOBS_"
-TABLE = "tool.mindtrace-jobs"
 
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -39,7 +38,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
-        pyproject_toml_table_header=tuple(TABLE.split(".")),
+        pyproject_toml_table_header=("tool", TABLE),
         extra="forbid",
         frozen=True,
         env_ignore_empty=True,
@@ -92,6 +91,8 @@ def load_settings(**options: Any) -> Settings:
     if isinstance(given.get("backend"), str):
         given["backend"] = SecretStr(given["backend"])
     try:
+        check_variables(os.environ)
+        configured(PYPROJECT)
         return Settings(**given)
     except ValidationError as error:
         problems = "; ".join(
@@ -99,9 +100,11 @@ def load_settings(**options: Any) -> Settings:
             for problem in error.errors(include_url=False, include_context=False, include_input=False)
         )
         raise BadUsage(
-            f"settings: {problems}. They come from options, {PREFIX}… variables, and [{TABLE}] of "
+            f"settings: {problems}. They come from options, {PREFIX}… variables, and [tool.{TABLE}] of "
             "pyproject.toml in the working folder"
         ) from None
+    except InvalidInput as error:
+        raise BadUsage(str(error)) from None
     except (SettingsError, ValueError) as error:  # such as a pyproject.toml that is no TOML
         raise BadUsage(f"pyproject.toml: {error}") from None
 

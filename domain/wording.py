@@ -9,11 +9,11 @@ def quantity(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
-def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the name that was probably meant, or None."""
+def closest(name: str, known: Iterable[str], *, alike: float = 0.6) -> str | None:
+    """Return the name that was probably meant, or None if none is as much ``alike``, of 1."""
     from difflib import get_close_matches  # here, as only an error needs it
 
-    return next(iter(get_close_matches(name, list(known), n=1)), None)
+    return next(iter(get_close_matches(name, list(known), n=1, cutoff=alike)), None)
 
 
 def lacks(what: str, library: str | None, extra: str) -> str:

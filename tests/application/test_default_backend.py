@@ -1,12 +1,15 @@
 """The backend that is used if none is named: for programs the same as for the command."""
 
 import logging
+import re
 from pathlib import Path
 
 import pytest
 
 from mindtrace.jobs import JobInput, JobSchema, LocalClient, Orchestrator, SQLiteClient
-from mindtrace.jobs.cli.settings import load_settings
+from mindtrace.jobs.application.default_backend import DEFAULT_URL, SETTINGS
+from mindtrace.jobs.cli.errors import BadUsage
+from mindtrace.jobs.cli.settings import Settings, load_settings
 from mindtrace.jobs.errors import Closed, InvalidInput
 
 
@@ -90,6 +93,78 @@ def test_a_file_that_cannot_be_read_is_named(text: str, problem: str) -> None:
 
     with pytest.raises(InvalidInput, match=f"^pyproject.toml: .*{problem}"):
         Orchestrator()
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ('[tool.mindtrace-jobs]\nbakend = "memory://"', "unknown setting 'bakend'; did you mean 'backend'?"),
+        ('[tool.mindtrace-jobs]\nurl = "memory://"', "unknown setting 'url'; did you mean 'backend'?"),
+        ("[tool.mindtrace-jobs]\nprocesess = 2", "did you mean 'processes'?"),
+        ("[tool.mindtrace-jobs]\ncolour = 2", "the settings are backend, consumers, "),
+        ('[tool.mindtrace_jobs]\nbackend = "memory://"', "did you mean [tool.mindtrace-jobs]?"),
+    ],
+)
+def test_a_misspelt_name_in_the_file_is_no_other_backend(text: str, remedy: str) -> None:
+    """For a program and for the command."""
+    Path("pyproject.toml").write_text(text, "utf-8")
+
+    for read in (Orchestrator, load_settings):
+        with pytest.raises((InvalidInput, BadUsage), match=f"^pyproject.toml: .*{re.escape(remedy)}"):
+            read()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MINDTRACE_JOBS_BACKED",
+        "MINDTRACE_JOBS_URL",
+        "MINDTRACE_JOB_BACKEND",
+        "MINDTRACEJOBS_BACKEND",
+        "mindtrace_jobs_backend",
+    ],
+)
+def test_a_misspelt_variable_is_no_other_backend(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "redis://:swordfish@host")
+
+    for read in (Orchestrator, load_settings):
+        with pytest.raises((InvalidInput, BadUsage)) as raised:
+            read()
+        assert f"the variable {name} isn't read; did you mean MINDTRACE_JOBS_BACKEND?" in str(raised.value)
+        assert "swordfish" not in str(raised.value)
+
+
+def test_a_misspelt_variable_of_the_command_is_an_error_of_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MINDTRACE_JOBS_CONCURENCY", "8")
+
+    with pytest.raises(BadUsage, match="did you mean MINDTRACE_JOBS_CONCURRENCY"):
+        load_settings()
+    Orchestrator().close()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MINDTRACE_JOBS_PROCESS_NUMBER",
+        "MINDTRACE_JOBS_PORT",
+        "MINDTRACE_JOBS_SERVICE_HOST",
+        "MINDTRACE_JOBS_MINE",
+    ],
+)
+def test_a_variable_that_resembles_no_setting_is_left_alone(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As are those that Kubernetes makes of a service with this name."""
+    monkeypatch.setenv(name, "tcp://10.0.0.7:6379")
+
+    assert load_settings().backend.get_secret_value() == DEFAULT_URL
+    Orchestrator().close()
+
+
+def test_a_program_knows_the_settings_of_the_command() -> None:
+    assert tuple(Settings.model_fields) == SETTINGS
 
 
 def test_another_project_of_the_folder_changes_nothing() -> None:

@@ -48,7 +48,7 @@ def test_consumers_of_the_environment_are_words(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[tool.mindtrace-jobs]\nprocesess = 2\n", "procesess: Extra inputs are not permitted"),
+        ("[tool.mindtrace-jobs]\nprocesess = 2\n", "unknown setting .procesess.; did you mean .processes.?"),
         ("[tool.mindtrace-jobs]\nprocesses = 0\n", "processes: Input should be greater than or equal to 1"),
         ("[tool.mindtrace-jobs\n", "pyproject.toml: "),
     ],
