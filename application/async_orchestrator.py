@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
 from pydantic import BaseModel
 
-from ..domain import Job, JobSchema, Progress, Queue, QueueKind, QueueType, SchemaLike
+from ..domain import Job, JobSchema, Progress, Queue, QueueType, SchemaLike
 from ..domain.bounds import MAX_BODY_BYTES, check_name, check_seconds
 from ..domain.errors import Closed, InvalidInput
 from ..ports import DeadLetter, JobStatus, Observer, OrchestratorBackend, PublishOutcome, QueueCounts
@@ -178,7 +178,7 @@ class AsyncOrchestrator(AsyncCancelAdmin, AsyncScheduleAdmin):
     async def register(
         self,
         schema: SchemaLike,
-        queue_type: QueueType = QueueKind.FIFO,
+        queue_type: QueueType | None = None,
         *,
         queue: str | None = None,
     ) -> str:

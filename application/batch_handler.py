@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import update_wrapper
 
-from ..domain import Job, JobSchema, QueueKind, QueueType, RetryPolicy
+from ..domain import Job, JobSchema, QueueType, RetryPolicy
 from .batch_consumer import BatchAnswer, BatchConsumer
 from .consumer_checks import check_batch
 from .handler_signature import check_takes_job
@@ -21,7 +21,7 @@ class BatchHandler(FunctionHandler[InT, OutT]):
         self,
         function: Callable[[Sequence[Job[InT]]], BatchAnswer[OutT]],
         schema: JobSchema[InT, OutT],
-        queue_type: QueueType,
+        queue_type: QueueType | None,
         retry: RetryPolicy | None,
         batch_size: int,
         batch_wait_s: float,
@@ -58,7 +58,7 @@ def batch_handler(
     *,
     batch_size: int = BatchConsumer.batch_size,
     batch_wait_s: float = BatchConsumer.batch_wait_s,
-    queue_type: QueueType = QueueKind.FIFO,
+    queue_type: QueueType | None = None,
     retry: RetryPolicy | None = None,
 ) -> Callable[[Callable[[Sequence[Job[InT]]], BatchAnswer[OutT]]], BatchHandler[InT, OutT]]:
     """Make a function the handler of batches of jobs, as ``run_batch`` of a :class:`BatchConsumer`.
@@ -67,7 +67,7 @@ def batch_handler(
         schema: The schema of the jobs.
         batch_size: How many jobs a batch has at most, 1 to 10,000.
         batch_wait_s: How many seconds a batch that isn't full waits for more jobs.
-        queue_type: The type of the queue: ``"fifo"``, ``"stack"`` or ``"priority"``.
+        queue_type: The type of the queue, if it isn't the schema's.
         retry: A retry policy instead of the schema's.
 
     Raises:

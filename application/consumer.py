@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self
 
-from ..domain import Job, JobSchema, QueueKind, QueueType, RetryPolicy
+from ..domain import Job, JobSchema, QueueType, RetryPolicy
 from ..domain.bounds import check_int, check_name
 from ..domain.errors import AlreadyConnected, InvalidInput, NotConnected
 from ..domain.job_context import ConsumerContext
@@ -75,8 +75,8 @@ class Consumer(Closeable, Generic[InT, OutT]):
     if not TYPE_CHECKING:  # a declaration here would take the models from the types of a subclass's schema
         schema: ClassVar[JobSchema[Any, Any] | None] = None
         """The schema of the jobs, which ``connect`` registers. With None, register one before ``connect``."""
-    queue_type: ClassVar[QueueType] = QueueKind.FIFO
-    """The type of the queue that ``connect`` declares: ``"fifo"``, ``"stack"`` or ``"priority"``."""
+    queue_type: ClassVar[QueueType | None] = None
+    """The type of the queue, if it isn't the schema's ``queue_type``, as of another queue of that schema."""
     retry: ClassVar[RetryPolicy | None] = None
     """The retry policy of this consumer, instead of the schema's."""
     concurrency: ClassVar[int] = 1

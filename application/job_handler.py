@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
-from ..domain import Job, JobSchema, QueueKind, QueueType, RetryPolicy
+from ..domain import Job, JobSchema, QueueType, RetryPolicy
 from ..domain.errors import HandlerMissing, InvalidInput
 from .consumer import Consumer
 from .consumer_checks import check_concurrency
@@ -41,8 +41,8 @@ class FunctionHandler(Generic[InT, OutT]):
         self._consumer_class = consumer_class
 
     @property
-    def queue_type(self) -> QueueType:
-        """The type of the queue."""
+    def queue_type(self) -> QueueType | None:
+        """The type of the queue, if it isn't the schema's."""
         return self._consumer_class.queue_type
 
     @property
@@ -82,7 +82,7 @@ class JobHandler(FunctionHandler[InT, OutT]):
         self,
         function: Callable[[Job[InT]], Answer[OutT]],
         schema: JobSchema[InT, OutT],
-        queue_type: QueueType,
+        queue_type: QueueType | None,
         retry: RetryPolicy | None,
         concurrency: int,
         loop_factory: "Callable[[], AbstractEventLoop] | None",
@@ -137,7 +137,7 @@ def check_function(name: str, function: object) -> None:
 def job_handler(
     schema: JobSchema[InT, OutT],
     *,
-    queue_type: QueueType = QueueKind.FIFO,
+    queue_type: QueueType | None = None,
     retry: RetryPolicy | None = None,
     concurrency: int = 1,
     loop_factory: "Callable[[], AbstractEventLoop] | None" = None,
@@ -147,7 +147,7 @@ def job_handler(
 
     Args:
         schema: The schema of the jobs.
-        queue_type: The type of the queue: ``"fifo"``, ``"stack"`` or ``"priority"``.
+        queue_type: The type of the queue, if it isn't the schema's.
         retry: A retry policy instead of the schema's.
         concurrency: How many jobs a consumer runs at once.
         loop_factory: Makes the event loop of an ``async def``; see :attr:`Consumer.loop_factory`.

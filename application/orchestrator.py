@@ -71,7 +71,7 @@ class Orchestrator(QueueAdmin, ScheduleAdmin):
     def register(
         self,
         schema: SchemaLike,
-        queue_type: QueueType = QueueKind.FIFO,
+        queue_type: QueueType | None = None,
         *,
         queue: str | None = None,
     ) -> str:
@@ -85,7 +85,7 @@ class Orchestrator(QueueAdmin, ScheduleAdmin):
         Args:
             schema: The schema; or a pydantic model with the same fields, such as a ``TaskSchema`` of
                 mindtrace-core.
-            queue_type: ``"fifo"`` (oldest first), ``"stack"`` (newest first) or ``"priority"``.
+            queue_type: As of :class:`JobSchema`; by default the schema's.
             queue: The queue's name; by default the schema's. With it one schema can serve several queues.
 
         Returns:
@@ -101,7 +101,8 @@ class Orchestrator(QueueAdmin, ScheduleAdmin):
         """
         known = read_schema(schema, "register")
         name = known.name if queue is None else queue
-        self.schema_registry.register(known, Queue(name, QueueKind.parse(queue_type)))
+        kind = None if queue_type is None else QueueKind.parse(queue_type)
+        self.schema_registry.register(known, check_name("queue name", name), kind)
         return name
 
     def attach(self, queue: str | Queue) -> None:
@@ -128,17 +129,14 @@ class Orchestrator(QueueAdmin, ScheduleAdmin):
 
         Args:
             schema: The schema.
-            queue_type: As in :meth:`register`; by default that of the registered queue, or else ``"fifo"``.
+            queue_type: As in :meth:`register`.
             queue: As in :meth:`register`.
 
         Raises:
             JobsError: as in :meth:`register`.
         """
         schema = read_schema(schema, "queue")
-        name = schema.name if queue is None else queue
-        if queue_type is None:
-            queue_type = self.schema_registry.kind_of(name) or QueueKind.FIFO
-        return JobQueue(self, schema, self.register(schema, queue_type, queue=name))
+        return JobQueue(self, schema, self.register(schema, queue_type, queue=queue))
 
     # -- publishing -------------------------------------------------------------------------------
 
@@ -201,7 +199,8 @@ class Orchestrator(QueueAdmin, ScheduleAdmin):
         gets its own outcome.
 
         Args:
-            queue_name: A registered queue: its name, as :meth:`register` returned it, or its schema.
+            queue_name: A registered queue: its name, as :meth:`register` returned it; or its schema, which is
+                registered if it isn't yet.
             job: A job, an instance of the schema's input model, or a dict that validates as one.
             priority: 0 to 9, higher first, on a priority queue; replaces the job's ``priority``.
             delay_s: Seconds before the job may run, by the broker's clock; replaces the job's ``not_before``.

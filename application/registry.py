@@ -10,6 +10,7 @@ from ..domain.bounds import check_name
 from ..domain.errors import (
     BackendUnavailable,
     InvalidName,
+    QueueConflict,
     QueueNotFound,
     SchemaConflict,
     SchemaNotRegistered,
@@ -52,21 +53,27 @@ class SchemaRegistry:
     def __init__(self, backend: OrchestratorBackend) -> None:
         self._backend = backend
         self._registrations: dict[str, Registration] = {}
-        self._undeclared: dict[str, Registration] = {}
-        """Those whose queue couldn't be declared, as the broker was away."""
+        self._undeclared: dict[str, tuple[JobSchema[Any, Any], QueueKind | None]] = {}
+        """The schemas and kinds of queues that couldn't be declared, as the broker was away."""
+        self._deleted: set[str] = set()
+        """The names of queues that were deleted here, and that only :meth:`register` declares again."""
 
-    def register(self, schema: JobSchema[Any, Any], queue: Queue) -> None:
-        """Declare ``queue``, and remember that it carries jobs of ``schema``.
+    def register(self, schema: JobSchema[Any, Any], name: str, kind: QueueKind | None) -> Registration:
+        """Declare a queue, and remember that it carries jobs of ``schema``.
 
         If the broker is away, this is tried again when the queue is next used.
+
+        Args:
+            schema: The schema.
+            name: The queue's name.
+            kind: The queue's kind; None is the schema's, or else that of the queue, if it is declared.
 
         Raises:
             SchemaConflict: the queue carries jobs of other models.
             JobsError: as of :meth:`OrchestratorBackend.declare`.
         """
-        registration = Registration(schema, queue)
-        self._check(registration)
-        self._declare(registration)
+        self._check(schema, name)
+        return self._declare(schema, name, kind or schema.queue_type or self._kind_of(name))
 
     def attach(self, queue: str | Queue) -> None:
         """Remember a declared queue whose schema isn't known, but for no other orchestrator.
@@ -83,6 +90,9 @@ class SchemaRegistry:
     def registered(self, queue: object) -> Registration:
         """Return what was registered for a queue, given by its name or its schema.
 
+        A schema that wasn't registered is registered now, as it says all that is needed: but not where its
+        queue was deleted, or where it was registered for another queue, which was probably meant.
+
         Raises:
             QueueNotFound: nothing was registered under this name.
             SchemaConflict: the queue carries jobs of other models.
@@ -92,15 +102,18 @@ class SchemaRegistry:
             return registration
         name = queue_name_of(queue)
         registration = self._registrations.get(name)
-        if registration is None and (registration := self._undeclared.get(name)) is not None:
-            self._declare(registration)
+        if registration is None and (waiting := self._undeclared.get(name)) is not None:
+            schema, kind = waiting
+            registration = self._declare(schema, name, kind)
+        if registration is None and not isinstance(queue, str) and self._stands_for_itself(name):
+            registration = self.register(read_schema(queue, "queue"), name, None)
         if registration is None:
             raise QueueNotFound(
                 f"queue {name!r}: register its schema with this orchestrator first; {self._resembling(name)}"
             )
         if isinstance(queue, JobSchema) and queue is not registration.schema:
+            self._check(queue, name)
             registration = Registration(queue, registration.queue)
-            self._check(registration)
         return registration
 
     def for_reading(self, queue: object) -> Registration:
@@ -120,8 +133,10 @@ class SchemaRegistry:
         return self.registered(queue)
 
     def must_declare(self, queue: QueueRef) -> bool:
-        """Whether :meth:`registered` would declare the queue first, as the broker was away before."""
-        return bool(self._undeclared) and queue_name_of(queue) not in self._registrations
+        """Whether :meth:`registered` would declare the queue first."""
+        if isinstance(queue, str):  # which was registered, or the broker was away then
+            return bool(self._undeclared) and queue not in self._registrations
+        return queue_name_of(queue) not in self._registrations
 
     def for_consumer(self, queue: str) -> Registration:
         """Return what was registered for ``queue`` here or else in this process; declare it if necessary.
@@ -137,26 +152,26 @@ class SchemaRegistry:
                     f"no schema {queue!r} is registered: call orchestrator.register(schema) before "
                     f"connecting a consumer to it, or give its class a schema; {self._resembling(queue)}"
                 )
-            self._declare(registration)
+            registration = self._declare(registration.schema, queue, registration.queue.kind)
         return registration
 
-    def kind_of(self, queue: str) -> QueueKind | None:
+    def _kind_of(self, queue: str) -> QueueKind | None:
         """Return the kind of a queue that is registered here."""
         registration = self._registrations.get(queue)
         return None if registration is None else registration.queue.kind
 
     def drop(self, queue: str) -> None:
-        """Forget ``queue`` here."""
+        """Forget ``queue`` here, as it was deleted."""
+        self._deleted.add(queue)
         self._registrations.pop(queue, None)
         self._undeclared.pop(queue, None)
 
-    def _check(self, registration: Registration) -> None:
+    def _check(self, schema: JobSchema[Any, Any], name: str) -> None:
         """Refuse a second schema for one queue, unless its models are those of the first, defined again."""
-        name = registration.queue.name
         present = self._registrations.get(name)
         if present is None or present.schema.input is UnknownModel:
             return
-        before, after = _models(present.schema), _models(registration.schema)
+        before, after = _models(present.schema), _models(schema)
         if before == after:
             return
         differences = [
@@ -165,19 +180,37 @@ class SchemaRegistry:
         if differences:
             raise SchemaConflict(_conflict(name, before, after, differences))
 
-    def _declare(self, registration: Registration) -> None:
-        name = registration.queue.name
-        if registration.schema.is_limited:
+    def _declare(self, schema: JobSchema[Any, Any], name: str, kind: QueueKind | None) -> Registration:
+        if schema.is_limited:
             self._backend.capabilities.require_coordination("limits need")
         try:
-            self._backend.declare(registration.queue)
+            registration = Registration(schema, self._declared(name, kind))
         except BackendUnavailable:
-            self._undeclared[name] = registration
+            self._undeclared[name] = (schema, kind)
             raise
         self._add(registration)
         _known[name] = registration
+        return registration
+
+    def _declared(self, name: str, kind: QueueKind | None) -> Queue:
+        """Declare a queue of this kind; where nobody said one, of the kind that it has."""
+        queue = Queue(name, kind or QueueKind.FIFO)
+        try:
+            self._backend.declare(queue)
+        except QueueConflict as error:
+            if kind is not None or error.found not in list(QueueKind):
+                raise
+            queue = Queue(name, QueueKind(error.found))
+            self._backend.declare(queue)
+        return queue
+
+    def _stands_for_itself(self, schema: str) -> bool:
+        return schema not in self._deleted and all(
+            registered.schema.name != schema for registered in self._registrations.values()
+        )
 
     def _add(self, registration: Registration) -> None:
+        self._deleted.discard(registration.queue.name)
         self._undeclared.pop(registration.queue.name, None)
         self._registrations[registration.queue.name] = registration
 

@@ -98,15 +98,15 @@ def _remedy_of_call(maker: object) -> str:
     return "a worker calls it without arguments"
 
 
-def load_schema(target: str) -> tuple[JobSchema[Any, Any], QueueType]:
-    """Return the schema that ``target`` names, itself or by its consumer, and its type of queue.
+def load_schema(target: str) -> tuple[JobSchema[Any, Any], QueueType | None]:
+    """Return the schema that ``target`` names, itself or by its consumer, and the consumer's queue type.
 
     Raises:
         BadUsage: it names neither.
     """
     found = load(target, "ConsumerClass")
     if isinstance(found, JobSchema):
-        return found, "fifo"
+        return found, None
     if isinstance(found, FunctionHandler):
         return found.schema, found.queue_type
     if isinstance(found, type) and issubclass(found, Consumer) and (own := found.own_schema()) is not None:

@@ -181,7 +181,16 @@ class ScheduleNotFound(BackendError, KeyError):
 
 
 class QueueConflict(BackendError):
-    """The queue exists with another kind (ADM-1)."""
+    """The queue exists with another kind (ADM-1).
+
+    Args:
+        message: What is wrong.
+        found: The kind that the queue has, if it is known.
+    """
+
+    def __init__(self, message: str, found: str | None = None) -> None:
+        super().__init__(message)
+        self.found = found
 
 
 class UnsupportedCapability(BackendError, NotImplementedError):

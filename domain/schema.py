@@ -16,6 +16,7 @@ from .job import NO_HEADERS, Job, job_of_checked, new_job_id, utcnow
 from .json_fields import check_fields
 from .limits import Limit, Rate, check_limits
 from .model_changes import changes
+from .queue import QueueKind, QueueType
 from .retry import RetryPolicy
 from .unique import Unique, written_names
 from .unknown_keys import describe_unknown_keys, refuse_unknown_keys
@@ -72,6 +73,8 @@ class JobSchema(Generic[InModelT, OutModelT]):
         rate: How fast jobs start, over all workers; by default as fast as they can.
         concurrency_limit: How many jobs run at once over all workers: of the whole queue, or for each value
             of a field. By default there is no limit.
+        queue_type: The type of its queue: ``"fifo"`` (oldest first), ``"stack"`` (newest first) or
+            ``"priority"``. By default it is that of the queue, if that is declared, and else ``"fifo"``.
         input_schema: Another name for ``input``.
         output_schema: Another name for ``output``.
 
@@ -80,6 +83,7 @@ class JobSchema(Generic[InModelT, OutModelT]):
         InvalidSchema: a model is missing, given twice or no pydantic model; or one of its fields doesn't
             survive JSON; or ``retry``, ``unique``, ``rate`` or ``concurrency_limit`` is of another type, or
             names a field that the input doesn't have; or ``result_ttl_s`` is out of range.
+        InvalidInput: there is no such ``queue_type``.
     """
 
     name: str
@@ -92,6 +96,7 @@ class JobSchema(Generic[InModelT, OutModelT]):
     """The fields of ``unique``, by the names under which they are written; empty for all."""
     rate: Rate | None
     concurrency_limit: Limit | None
+    queue_type: QueueKind | None
     has_untyped_input: bool = field(init=False, compare=False, repr=False)
     """Whether the input has values without a type, such as those of a field that is ``Any``."""
     has_untyped_output: bool = field(init=False, compare=False, repr=False)
@@ -108,6 +113,7 @@ class JobSchema(Generic[InModelT, OutModelT]):
         unique: Unique | None = None,
         rate: Rate | None = None,
         concurrency_limit: Limit | None = None,
+        queue_type: QueueType | None = None,
         input_schema: type[InModelT] | InModelT | None = None,
         output_schema: type[OutModelT] | OutModelT | None = None,
     ) -> None:
@@ -141,6 +147,7 @@ class JobSchema(Generic[InModelT, OutModelT]):
             "unique_names": written_names(f"schema {name!r}", input_model, unique) if unique else (),
             "rate": rate,
             "concurrency_limit": concurrency_limit,
+            "queue_type": None if queue_type is None else QueueKind.parse(queue_type),
             "has_untyped_output": check_fields(f"schema {name!r}: output", output_model),
         }
         for attribute, value in fields.items():

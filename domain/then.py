@@ -33,9 +33,10 @@ class Then(Generic[ResultT]):
     The next job exists if and only if this one is done (THEN-2). On RabbitMQ it is published first, and may
     come twice, under one id, if a worker dies between the two.
 
-    A next job that can't be published makes this job a dead letter: if the payload doesn't fit, or the schema
-    isn't registered with the orchestrator of the consumer, or is ``unique``. If its queue was deleted
-    meanwhile, or the broker has no room for it, this job is retried by its policy (THEN-3).
+    The schema is registered if it isn't yet. A next job that can't be published makes this job a dead letter:
+    if the payload doesn't fit, or ``queue`` isn't registered with the orchestrator of the consumer, or the
+    schema is ``unique``. If its queue was deleted meanwhile, or the broker has no room for it, this job is
+    retried by its policy (THEN-3).
 
     Args:
         schema: The schema of the next job.

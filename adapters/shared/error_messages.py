@@ -13,8 +13,10 @@ def not_declared(queue: str) -> QueueNotFound:
 def kind_conflict(queue: Queue, found: str) -> QueueConflict:
     """Return the error for a queue that exists with another kind than ``queue`` has."""
     return QueueConflict(
-        f"queue {queue.name!r} already has the type {found}, not {queue.kind}: register it with "
-        f'queue_type="{found}", or delete the queue first'
+        f"queue {queue.name!r} already has the type {found}, not {queue.kind}: say the type once, in the "
+        f'schema that all use, as in JobSchema(…, queue_type="{found}"); or, to have it as {queue.kind}, '
+        "delete the queue first",
+        found,
     )
 
 

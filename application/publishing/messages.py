@@ -60,7 +60,7 @@ def to_message(
     if job.priority and queue.kind is not QueueKind.PRIORITY:
         raise InvalidJob(
             f"priority {job.priority}: queue {queue.name!r} is {queue.kind}; "
-            'register its schema with queue_type="priority"'
+            'give its schema queue_type="priority"'
         )
     delay = 0.0
     if delay_s is not None:

@@ -4,7 +4,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...domain import Job, JobSchema, job_from_schema
-from ...domain.errors import BodyTooLarge, InvalidInput, QueueNotFound, UnsupportedCapability
+from ...domain.errors import (
+    BodyTooLarge,
+    InvalidInput,
+    QueueConflict,
+    QueueNotFound,
+    SchemaConflict,
+    UnsupportedCapability,
+)
 from ...domain.then import NextJob, Then
 from ...ports import Next
 from .messages import to_message
@@ -22,7 +29,8 @@ def next_jobs(orchestrator: "Orchestrator", job: Job[Any], then: Then[Any]) -> t
     """Validate the next jobs of ``job``, and return what its ack is to publish.
 
     Raises:
-        QueueNotFound: a schema isn't registered with the orchestrator.
+        QueueNotFound: a queue that was named isn't registered with the orchestrator.
+        QueueConflict: a queue exists with another type than its schema says.
         InvalidInput: a payload, an id, a priority or a delay is refused, or there are too many next jobs.
         UnsupportedCapability: the backend's acks publish nothing, or a schema is unique.
         BackendUnavailable: a queue is yet to be declared, and the broker is away.
@@ -41,7 +49,7 @@ def _messages(orchestrator: "Orchestrator", job: Job[Any], following: tuple[Next
     for place, each in enumerate(following):
         try:
             yield _message(orchestrator, job, place, each)
-        except (InvalidInput, QueueNotFound, UnsupportedCapability) as error:
+        except (InvalidInput, QueueConflict, QueueNotFound, SchemaConflict, UnsupportedCapability) as error:
             name = each.queue or getattr(each.schema, "name", "…")
             raise type(error)(f"the next job, Then({name}): {error}") from error
 

@@ -71,7 +71,8 @@ def _check_consumer(
         return good("queue", f"{name}: not checked, as this backend can't list its queues")
     except JobsError as error:
         return doubtful("queue", f"{name}: {error}", "permit the user to list the queues")
-    return _drift(name, declared.get(name), consumer.queue_type if consumer.own_schema() else None)
+    own = consumer.own_schema()
+    return _drift(name, declared.get(name), (consumer.queue_type or own.queue_type) if own else None)
 
 
 def _check_pauses(backend: OrchestratorBackend, makers: Sequence[MakeConsumer]) -> list[Finding]:
@@ -101,7 +102,7 @@ def _drift(name: str, found: str | None, wanted: str | None) -> Finding:
         return wrong(
             "queue",
             f"{name} exists as {found}, but its consumer says {wanted}",
-            f"set queue_type = {str(found)!r} in the consumer, or drain the queue, and then run: "
-            f"mindtrace-jobs delete {name}",
+            f'give its schema queue_type="{found}", or drain the queue, and then run: mindtrace-jobs '
+            f"delete {name}",
         )
     return good("queue", f"{name}: {found}")

@@ -53,7 +53,8 @@ class DryRunBackend(OrchestratorBackend):
         kind = self._kinds.setdefault(queue.name, queue.kind)
         if kind != queue.kind:
             raise QueueConflict(
-                f"queue {queue.name!r} has the type {kind} for another consumer, {queue.kind} for this one"
+                f"queue {queue.name!r} has the type {kind} for another consumer, {queue.kind} for this one",
+                kind,
             )
 
     def open_consumer(

@@ -202,7 +202,7 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
     ),
     "a priority on a queue without": (
         errors.InvalidJob,
-        "priority 5: queue 'points' is fifo; register its schema with queue_type=\"priority\"",
+        "priority 5: queue 'points' is fifo; give its schema queue_type=\"priority\"",
         lambda w: w.publish({}, priority=5),
     ),
     "a consumer that isn't connected": (

@@ -233,13 +233,21 @@ def test_the_result_of_one_of_several_next_jobs_is_refused() -> None:
         Then.all(Then(SECOND, Step(n=1), result={"n": 1}))
 
 
+def test_a_schema_needs_no_registration(orchestrator: Orchestrator) -> None:
+    """It says all that is needed to declare its queue."""
+    run(orchestrator, lambda job: Then(UNKNOWN, Step(n=7)))
+
+    (job,) = waiting(orchestrator, "unknown")
+    assert job.payload == Step(n=7)
+
+
 # -- what can't be published ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("then", "told"),
     [
-        (lambda: Then(UNKNOWN, Step(n=1)), "register its schema with this orchestrator"),
+        (lambda: Then(SECOND, Step(n=1), queue="nobody"), "register its schema with this orchestrator"),
         (lambda: Then(SECOND, {"m": 1}), r"the next job, Then\(second\): payload"),
         (lambda: Then(SECOND, Step(n=1), priority=3), 'queue_type="priority"'),
         (lambda: Then(SECOND, Step(n=1), delay_s=-1), "delay_s"),

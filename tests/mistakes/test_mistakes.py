@@ -478,7 +478,7 @@ SCHEMAS: dict[str, Row] = {
     ),
     "another type for a queue that exists": (
         errors.QueueConflict,
-        "or delete the queue first",
+        'say the type once, in the schema that all use, as in JobSchema(…, queue_type="fifo")',
         lambda w: w.jobs.register(SCHEMA, "priority"),
     ),
     "unique by a field that isn't": (
@@ -588,7 +588,7 @@ JOBS: dict[str, Row] = {
     ),
     "a priority on a queue without": (
         errors.InvalidJob,
-        'register its schema with queue_type="priority"',
+        'give its schema queue_type="priority"',
         lambda w: w.publish({"path": "a.png"}, priority=5),
     ),
     "a priority of 10": (

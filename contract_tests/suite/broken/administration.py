@@ -71,6 +71,17 @@ class TakesAnyKind(PassThrough):
             super().declare(client, queue)
 
 
+@breaks("ADM-1", where=lambda capabilities: capabilities.stack or capabilities.priority)
+class HidesTheKindItHas(PassThrough):
+    """A conflict doesn't say of which kind the queue is, so that nobody can go on with that."""
+
+    def declare(self, client: BrokenBackend, queue: Queue) -> None:
+        try:
+            super().declare(client, queue)
+        except QueueConflict as error:
+            raise QueueConflict(str(error)) from error
+
+
 @breaks("ADM-1")
 class DeclaringEmpties(PassThrough):
     """Declaring a queue makes it anew, and what was in it is gone."""

@@ -66,7 +66,8 @@ def declaring_again_changes_nothing(context: CheckContext) -> None:
         for kind in [kind for kind, able in others.items() if able]:
             try:
                 second.declare(Queue("jobs", kind))
-            except QueueConflict:
+            except QueueConflict as conflict:
+                demand("ADM-1", conflict.found == "fifo", f"the conflict says the type is {conflict.found}")
                 continue
             raise AssertionError(f"a fifo queue could be declared as {kind}")
         came = queue.receive_one(queue.consumer()).id
