@@ -43,8 +43,10 @@ from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.domain.errors import BackendUnavailable, BrokerUnsuitable, Closed, QueueNotFound
 from mindtrace.jobs.ports import (
     Ack,
+    Cancel,
     Dead,
     Message,
+    Next,
     PublishOutcome,
     PublishStatus,
     Release,
@@ -168,6 +170,36 @@ def settled_at_a_cut(client: RabbitMQClient, queue: str, how: str, request: int,
     if unheard:
         assert (outcome, times) == (SettleOutcome.LOST, 1), outcomes
     return cutter.cuts > 0
+
+
+@pytest.mark.parametrize("how", [*SETTLEMENTS, "then", "retry later", "cancel"])
+@pytest.mark.parametrize("ahead", [False, True], ids=["asked for", "sent ahead"])
+def test_a_settlement_while_the_server_is_away_is_lost_and_raises_nothing(
+    server: PrivateRabbitMQ, how: str, ahead: bool
+) -> None:
+    """The connection was the lease: to try again would settle nothing (LSE-4)."""
+    settlements: dict[str, Callable[[str], Settlement]] = {
+        **SETTLEMENTS,
+        "then": lambda receipt: Ack(receipt, then=(Next(queue, Message("next", b"{}")),)),
+        "retry later": lambda receipt: Retry(receipt, 60.0, "no"),
+        "cancel": Cancel,
+    }
+    queue = f"away-{time.monotonic_ns()}"
+    with (
+        Proxy(server.address.host, server.address.port) as proxy,
+        RabbitMQClient("127.0.0.1", proxy.port, namespace="away", retry_timeout_s=LIMIT_S) as client,
+    ):
+        client.declare(Queue(queue))
+        client.publish(queue, [Message(f"job-{n}", b"{}") for n in range(3)])
+        with client.open_consumer(queue) as consumer:
+            if ahead:
+                consumer.allow_ahead(2)
+            (held,) = consumer.receive(1, LIMIT_S)
+            proxy.close()
+            with retry_timeout(client, 0.2):
+                for take in (1, 0):
+                    outcomes = consumer.settle([settlements[how](held.receipt)], take=take).outcomes
+                    assert outcomes == [SettleOutcome.LOST]
 
 
 def test_what_the_broker_never_heard_is_lost_and_comes_again(server: PrivateRabbitMQ) -> None:

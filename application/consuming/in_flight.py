@@ -51,7 +51,6 @@ class InFlight(JobStates):
         self._on_refused = on_refused
         self._result_ttl_s = result_ttl_s
         self._stop = stop
-        self._connection_is_lease = backend.lease_s is None
         self._lease_s = inf if backend.lease_s is None else backend.lease_s
         self._logger = logger
         self._settling = threading.Lock()
@@ -114,8 +113,7 @@ class InFlight(JobStates):
         """Settle the finished jobs, and return up to ``take`` further jobs, leased in the same round trip.
 
         Raises:
-            BackendUnavailable: the broker is away. Call again: the settlements are kept, unless the
-                connection was the lease and they are lost with it.
+            BackendUnavailable: the broker is away. Call again: the settlements are kept.
         """
         with self._settling:
             settlements: list[Settlement] = []
@@ -127,9 +125,9 @@ class InFlight(JobStates):
                     return []
                 answer = self._backend.settle(settlements, take=take)
             except BaseException as error:
-                if self._is_final(error):
+                if isinstance(error, JobsError) and not isinstance(error, BackendUnavailable):
                     self._give_up(settlements, error)
-                else:
+                else:  # the broker is away, or this was interrupted: the next call settles them
                     with self._lock:
                         self._settlements.extendleft(reversed(settlements))
                 raise
@@ -174,18 +172,9 @@ class InFlight(JobStates):
         self.end_waits()
         self.release_queued()
 
-    def _is_final(self, error: BaseException) -> bool:
-        """Whether it is no use to send settlements again after this error."""
-        if isinstance(error, BackendUnavailable):
-            return self._connection_is_lease
-        return isinstance(error, JobsError)
-
-    def _give_up(self, settlements: list[Settlement], error: BaseException) -> None:
+    def _give_up(self, settlements: list[Settlement], error: JobsError) -> None:
+        """Forget settlements that the broker would refuse again."""
         self._remove(settlements)
-        if isinstance(error, BackendUnavailable):  # the connection was the lease of all
-            with self._lock:
-                for delivery in self._take_queued():
-                    self._jobs.pop(delivery.receipt, None)
         done = sum(not isinstance(settlement, Release) for settlement in settlements)
         self.counts.lost += done
         self._logger.warning(

@@ -57,7 +57,12 @@ class LineConsumer(ConsumerBackend):
         return self.inner.receive(max_jobs, timeout_s)
 
     def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
-        self.line.carry("settle")
+        try:
+            self.line.carry("settle")
+        except BackendUnavailable:
+            if self.line.is_the_lease:
+                return Settled([SettleOutcome.LOST] * len(settlements), [])
+            raise
         return self.inner.settle(settlements, take=take)
 
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
