@@ -378,6 +378,25 @@ def test_where_nothing_was_declared_only_a_declaration_makes_tables(
 
 # -- several releases at once ---------------------------------------------------------------------
 
+FUNCTIONS = """
+SELECT proname, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid)
+FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = %s
+"""
+
+
+def test_no_migration_takes_a_function_from_the_releases_before(
+    postgresql_address: Address, namespace: str
+) -> None:
+    """Each keeps its name, arguments and columns in all later versions (ADR 53)."""
+    known = set[tuple[str, str, str]]()
+    with postgresql_address.connect() as admin:
+        for version in range(1, THIS + 1):
+            admin.execute(tables.script(namespace, version, creates_schema=version == 1))
+            found = set(admin.execute(FUNCTIONS, [namespace]).fetchall())
+            assert known <= found, f"version {version} changed {known - found}"
+            known = found
+    assert known
+
 
 def test_workers_of_two_releases_share_the_queues_during_a_deploy(
     postgresql_address: Address, namespace: str, releases: list[Path], monkeypatch: pytest.MonkeyPatch

@@ -1,8 +1,9 @@
 """The tables and functions: SQL files, one for each version, applied in order.
 
-A function that a release calls stays as it is in later versions, so that workers of several releases can go
-on side by side during a deploy; a change makes a function of another name. ``version.oldest_release`` says
-which version a release must know to work on the tables. Each file ends with the row that records it.
+A function that a release calls keeps its name, arguments and columns in later versions, so that workers of
+several releases can go on side by side during a deploy. A later version may replace what it does only if
+older callers needn't know (ADR 53). ``version.oldest_release`` says which version a release must know to work
+on the tables. Each file ends with the row that records it.
 """
 
 from functools import cache
