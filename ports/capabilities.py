@@ -41,7 +41,8 @@ class Durability(StrEnum):
     FSYNC = "fsync"
     """All confirmed jobs."""
     REPLICATED = "replicated"
-    """All confirmed jobs, on a majority of several machines."""
+    """All confirmed jobs, also if the machine never comes back: another had each on its disk before it was
+    confirmed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

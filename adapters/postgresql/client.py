@@ -27,7 +27,7 @@ from ...ports import (
     Verdict,
 )
 from ..shared.error_messages import client_closed
-from ..shared.server_settings import check_duration
+from ..shared.server_settings import check_duration, parsed_durability
 from .admin import Admin
 from .consumer import PostgreSQLConsumerBackend
 from .coordination import ClientCoordinationStore
@@ -38,10 +38,10 @@ from .results import PostgreSQLEndedJobs, Results
 from .session import Session
 from .settings import (
     DEFAULT_NAMESPACE,
+    DURABILITIES,
     Password,
     ServerSettings,
     check_namespace,
-    parsed_durability,
     parsed_url,
 )
 from .statements import Statements
@@ -95,7 +95,7 @@ class PostgreSQLClient(OrchestratorBackend):
     ) -> None:
         super().__init__()
         self._namespace = check_namespace(namespace)
-        self._durability = parsed_durability(durability)
+        self._durability = parsed_durability(durability, DURABILITIES)
         hosts = ((host, port), *more_hosts)
         self._settings = ServerSettings(hosts, database, username, password, dict(libpq or {}), prepared)
         self._poll_s = check_duration("poll_s", poll_s)

@@ -12,12 +12,12 @@ from .connection import Connection, Statement
 from .errors import ConnectFailed, ConnectionBroke, RefusedByServer
 from .schema import OLDEST_SERVER, find_version, has_schema, migrations, quoted
 from .session import Session
+from .settings import DURABILITIES
 
 _TIMEOUT_S = 10.0
 _NEARLY = 0.9
 _LONG_S = 60
 _SHORT_MS = 5000
-_ORDER = (Durability.NONE, Durability.EVERY_SECOND, Durability.FSYNC, Durability.REPLICATED)
 _KEPT = {
     "off": Durability.EVERY_SECOND,
     "local": Durability.FSYNC,
@@ -113,10 +113,10 @@ def _durability(look: _Look, declared: Durability) -> Iterator[Finding]:
         return
     commit = look.setting("synchronous_commit")
     found = _KEPT.get(commit, Durability.FSYNC)
-    if look.setting("synchronous_standby_names") and commit in ("on", "remote_write", "remote_apply"):
+    if look.setting("synchronous_standby_names") and commit in ("on", "remote_apply"):
         found = Durability.REPLICATED
     what = f"synchronous_commit is {commit}, which is durability {found.value!r}"
-    if _ORDER.index(found) < _ORDER.index(declared):
+    if DURABILITIES.index(found) < DURABILITIES.index(declared):
         remedy = (
             "set synchronous_commit = on for this user, and standbys if need be; or declare what there is"
         )

@@ -51,6 +51,7 @@ _LIBPQ = frozenset(
 """What of libpq's settings may be given besides those that have an argument."""
 _PLAINTEXT = ("disable", "allow", "prefer")
 DURABILITIES = (Durability.NONE, Durability.EVERY_SECOND, Durability.FSYNC, Durability.REPLICATED)
+"""What a server can be set up to survive, the least first."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -217,16 +218,3 @@ def _check_text(what: str, value: object) -> None:
     """
     if not isinstance(value, str) or not value or "\0" in value:
         raise InvalidInput(f"{what} {value!r:.80}: must be a text")
-
-
-def parsed_durability(durability: object) -> Durability:
-    """Return what is declared of the server.
-
-    Raises:
-        InvalidInput: it is none of what can be.
-    """
-    for known in DURABILITIES:
-        if durability == known:
-            return known
-    choices = ", ".join(repr(str(each)) for each in DURABILITIES)
-    raise InvalidInput(f"durability {durability!r:.80}: must be one of {choices}")

@@ -31,6 +31,7 @@ from ...ports import (
     Verdict,
 )
 from ..shared.error_messages import client_closed, kind_conflict
+from ..shared.server_settings import parsed_durability
 from .cancel import cancel
 from .consumer import RedisConsumerBackend
 from .coordination import SharedCoordinationStore
@@ -54,7 +55,7 @@ from .scripts import (
     PURGE,
     STATUS,
 )
-from .settings import Password, ServerSettings, parsed_durability, parsed_url
+from .settings import DURABILITIES, Password, ServerSettings, parsed_url
 from .transport import as_text
 
 _LAYOUT = "2"
@@ -100,7 +101,7 @@ class RedisClient(OrchestratorBackend):
         sentinels: Sequence[tuple[str, int]] = (),
         sentinel_service: str = "mymaster",
         sentinel_password: Password = None,
-        durability: Durability = Durability.NONE,
+        durability: Durability | str = Durability.NONE,
         sweep_s: float = 5.0,
         retry_timeout_s: float = 5.0,
     ) -> None:
@@ -122,7 +123,7 @@ class RedisClient(OrchestratorBackend):
         self._coordination = SharedCoordinationStore(self._redis, namespace)
         self._address = f"redis{'s' if ssl else ''}://{'' if sentinels else host}"
         self._namespace = namespace
-        self._durability = parsed_durability(durability)
+        self._durability = parsed_durability(durability, DURABILITIES)
         self._sweep_s = sweep_s
         self._publishers: dict[str, Publisher] = {}
         self._consumers: weakref.WeakSet[RedisConsumerBackend] = weakref.WeakSet()

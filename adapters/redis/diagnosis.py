@@ -15,18 +15,11 @@ from .errors import ServerUnreachable
 from .introspection import find_queues
 from .keys import QueueKeys
 from .scripts import DENIED_COMMANDS, INSPECT
+from .settings import DURABILITIES
 from .transport import RetryingConnection, as_text
 
 _SKEW_S = 5.0
 _NEARLY = 0.9
-_ORDER = (
-    Durability.PROCESS,
-    Durability.NONE,
-    Durability.SNAPSHOT,
-    Durability.EVERY_SECOND,
-    Durability.FSYNC,
-    Durability.REPLICATED,
-)
 _NEEDED = """
     INFO, EVAL x 0, EVALSHA x 0, XREAD COUNT 1 BLOCK 1 STREAMS KEY 0, TIME, GET KEY, SET KEY x, UNLINK KEY,
     PEXPIRE KEY 1, PTTL KEY, PERSIST KEY, EXISTS KEY, TYPE KEY, HGET KEY x, HGETALL KEY, HSET KEY x x,
@@ -130,7 +123,7 @@ def _persistence(info: Mapping[str, Any], settings: _Settings, declared: Durabil
     if found is None:
         yield doubtful("persistence", "appendfsync and save can't be read", "grant +config|get for this look")
         return
-    if _ORDER.index(found) < _ORDER.index(declared):
+    if DURABILITIES.index(found) < DURABILITIES.index(declared):
         yield wrong(
             "persistence",
             f"the client declares durability {declared.value!r}, the server keeps {found.value!r}",

@@ -1,7 +1,8 @@
 """Every key that a queue or a store has in Redis: the one place that names them.
 
-All keys of a queue share one hash tag, so that a cluster keeps them in one slot and a script may touch them
-together.
+The braces in a key name its queue, or its namespace. They make no cluster usable, though a cluster takes them
+for hash tags: a script that publishes into another queue, deletes a queue or writes a record as well has keys
+of two slots. So a client refuses a server in cluster mode (``transport/on_connect.py``).
 """
 
 from ...domain.queue import QueueKind

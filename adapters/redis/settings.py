@@ -29,6 +29,8 @@ from .transport import RetryingConnection, make_connections, make_sentinel
 
 Password = str | SecretStr | None
 
+DURABILITIES = (Durability.NONE, Durability.SNAPSHOT, Durability.EVERY_SECOND, Durability.FSYNC)
+"""What a server can be set up to survive, the least first. Its replication is asynchronous."""
 _MAX_DB = 65_535
 
 
@@ -234,16 +236,3 @@ def _check_credentials(username: object, password: object) -> None:
     if username and password is None:
         raise InvalidInput(f"username {username!r:.80}: needs a password")
     plain_password("password", password)
-
-
-def parsed_durability(durability: object) -> Durability:
-    """Return what is declared of the server.
-
-    Raises:
-        InvalidInput: it is none of what can be.
-    """
-    try:
-        return Durability(durability)  # type: ignore[arg-type]
-    except ValueError:
-        choices = ", ".join(repr(str(each)) for each in Durability)
-        raise InvalidInput(f"durability {durability!r:.80}: must be one of {choices}") from None

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from ...domain.bounds import check_seconds
 from ...domain.errors import InvalidInput
+from ...ports import Durability
 
 Address = tuple[str, int]
 """A host and a port."""
@@ -32,6 +33,23 @@ def check_address(what: str, host: object, port: object) -> None:
     if not isinstance(host, str) or not host or host != host.strip() or "/" in host:
         raise InvalidInput(f"{what} {host!r:.80}: give a host's name or address, and nothing else")
     check_number(f"{what}'s port", port, 1, 65535)
+
+
+def parsed_durability(durability: object, choices: Sequence[Durability]) -> Durability:
+    """Return what is declared of a server.
+
+    Args:
+        durability: What was passed.
+        choices: What such a server can be set up to keep.
+
+    Raises:
+        InvalidInput: it is none of them.
+    """
+    for known in choices:
+        if durability == known:
+            return known
+    words = ", ".join(repr(str(each)) for each in choices)
+    raise InvalidInput(f"durability {durability!r:.80}: must be one of {words}")
 
 
 def check_number(what: str, value: object, low: int, high: int) -> int:

@@ -71,9 +71,12 @@ def test_who_waits_for_no_time_is_refused_in_words(
         waiting(sweep_s=sweep_s)
 
 
-def test_a_durability_that_there_is_not_is_refused_in_words() -> None:
-    with pytest.raises(InvalidInput, match="durability 'always': must be one of 'process', 'none', "):
-        RedisClient(durability="always")  # type: ignore[arg-type]
+@pytest.mark.parametrize("durability", ["always", "process", "replicated"])
+def test_a_durability_that_there_is_not_is_refused_in_words(durability: str) -> None:
+    """Redis replicates after it has answered, so a failover may lose what was confirmed."""
+    choices = "'none', 'snapshot', 'every second', 'fsync'"
+    with pytest.raises(InvalidInput, match=f"durability '{durability}': must be one of {choices}$"):
+        RedisClient(durability=durability)
 
 
 @pytest.mark.parametrize(
