@@ -147,15 +147,23 @@ class Consumer(Closeable, Generic[InT, OutT]):
             orchestrator: The orchestrator; it knows the schema, unless the class has one.
             concurrency: How many jobs run at once, 1 to 10,000; None is the class's ``concurrency``.
             lease_s: Seconds after which the jobs of a consumer that died go to another. A heartbeat extends
-                the lease while a handler runs, however long. No effect on RabbitMQ.
+                the lease while a handler runs, however long. On RabbitMQ, where the connection is the lease,
+                it says only how long such a consumer keeps the places of a concurrency limit.
             prefetch: How many jobs to take at once. None leaves it to the backend: RabbitMQ's client takes 1
                 unless it was made with another ``prefetch``; all others adapt it to how long jobs take. At
-                least ``concurrency`` jobs are taken, however small this is.
+                least ``concurrency`` jobs are taken, however small this is. If ``concurrency`` is above 1,
+                RabbitMQ's default adapts, too.
             poll_timeout_s: The longest single wait for a job, in seconds. A publish ends the wait at once.
 
         Raises:
             AlreadyConnected: this consumer is connected.
             SchemaNotRegistered: no schema of this name is registered in this process.
+            SchemaConflict: another schema of this name is registered in this process.
+            QueueConflict: the queue exists with another type.
+            UnsupportedCapability: the backend has no queues of this type; or the class has a schedule or its
+                schema limits, and the backend no coordination store.
+            InvalidPayload: the class has a schedule, and a field of the input model has no default.
+            BackendUnavailable: the broker can't be reached.
             InvalidInput: a setting is out of range.
         """
         if self._connection is not None:

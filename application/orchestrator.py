@@ -95,7 +95,8 @@ class Orchestrator(QueueAdmin, ScheduleAdmin):
             SchemaConflict: a schema of this name with other models is registered; the message names the
                 fields that differ.
             QueueConflict: the queue exists with another type.
-            UnsupportedCapability: the backend has no queues of this type.
+            UnsupportedCapability: the backend has no queues of this type; or the schema has limits, and the
+                backend no coordination store.
             InvalidName: ``queue`` breaks the rule for names.
             InvalidInput: there is no such type, or ``schema`` is no ``JobSchema``.
         """
@@ -296,7 +297,8 @@ class Orchestrator(QueueAdmin, ScheduleAdmin):
 
         Raises:
             QueueNotFound: nothing was registered under this name, or the queue was deleted (PUB-3).
-            InvalidInput: ``jobs`` is a single job.
+            InvalidInput: ``jobs`` is a single job, or ``connection`` can't be joined.
+            UnsupportedCapability: as in :meth:`publish`.
         """
         registration = self.schema_registry.registered(queue_name)
         name = registration.queue.name
@@ -372,6 +374,7 @@ class Orchestrator(QueueAdmin, ScheduleAdmin):
             JobNotFound: the queue knows no such job by then. Of this kind is ``ResultExpired``: the job's id
                 is older than results are kept.
             ResultNotReady: the job hasn't ended by then; on RabbitMQ also in place of ``JobNotFound``.
+            InvalidPayload: the stored result doesn't fit the schema's output model.
             UnsupportedCapability: the backend keeps no results.
             QueueNotFound: nothing was registered under this name, or the queue isn't declared.
         """
