@@ -1,15 +1,17 @@
 """The same schema and the same consumer on every backend.
 
-A backend whose server isn't there is reported with the way to start one. The exit code is 0 if and only if
+A backend whose server isn't there is reported with the way to get one. The exit code is 0 if and only if
 the backends that need no server, Local and SQLite, did their work.
 """
 
+import logging
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from mindtrace.jobs import (
+    BackendUnavailable,
     Consumer,
     Job,
     JobInput,
@@ -23,6 +25,7 @@ from mindtrace.jobs import (
 
 JOBS = 3
 FOLDER = tempfile.TemporaryDirectory()  # elsewhere, a file that is to last
+WAIT_S = 2.0  # for a server that may not be there; the default, 5 s, survives a restart
 
 
 class MyJobInput(JobInput):
@@ -52,19 +55,23 @@ def sqlite() -> OrchestratorBackend:
 def redis() -> OrchestratorBackend:
     from mindtrace.jobs import RedisClient
 
-    return RedisClient(host="localhost", port=6379, db=0)
+    return RedisClient(host="localhost", port=6379, db=0, retry_timeout_s=WAIT_S)
 
 
 def rabbitmq() -> OrchestratorBackend:
     from mindtrace.jobs import RabbitMQClient
 
-    return RabbitMQClient(host="localhost", port=5672, username="guest", password="guest")
+    return RabbitMQClient(
+        host="localhost", port=5672, username="guest", password="guest", retry_timeout_s=WAIT_S
+    )
 
 
 def postgresql() -> OrchestratorBackend:
     from mindtrace.jobs import PostgreSQLClient
 
-    return PostgreSQLClient(host="localhost", port=5432, database="postgres", username="postgres")
+    return PostgreSQLClient(
+        host="localhost", port=5432, database="postgres", username="postgres", retry_timeout_s=WAIT_S
+    )
 
 
 BACKENDS: list[tuple[str, Callable[[], OrchestratorBackend]]] = [
@@ -74,6 +81,11 @@ BACKENDS: list[tuple[str, Callable[[], OrchestratorBackend]]] = [
     ("RabbitMQ", rabbitmq),
     ("PostgreSQL", postgresql),
 ]
+HOW_TO_GET = {
+    "Redis": "docker run --rm -p 6379:6379 redis:8, or on Debian: apt-get install redis-server",
+    "RabbitMQ": "docker run --rm -p 5672:5672 rabbitmq:4, or on Debian: apt-get install rabbitmq-server",
+    "PostgreSQL": "docker run --rm -p 5432:5432 -e POSTGRES_HOST_AUTH_METHOD=trust postgres:17",
+}
 
 
 def work_on(make_backend: Callable[[], OrchestratorBackend]) -> str:
@@ -92,17 +104,21 @@ def work_on(make_backend: Callable[[], OrchestratorBackend]) -> str:
 
 
 def main() -> int:
+    logging.getLogger("mindtrace").setLevel(logging.ERROR)  # what isn't there is told here, once
     missing = {"Local", "SQLite"}
     for name, make_backend in BACKENDS:
         try:
             chosen = work_on(make_backend)
         except ImportError as error:  # the adapter, or the library it needs, isn't installed
-            print(f"✗ {name}: not available - {error}")
+            print(f"✗ {name}: not available - {error}", flush=True)
+        except BackendUnavailable as error:
+            how = f"\n  To get one: {HOW_TO_GET[name]}" if name in HOW_TO_GET else ""
+            print(f"✗ {name}: not there - {error}{how}", flush=True)
         except JobsError as error:
-            print(f"✗ {name}: failed - {error}")
+            print(f"✗ {name}: failed - {error}", flush=True)
         else:
             missing.discard(name)
-            print(f"✓ {name}: success - Created {chosen}")
+            print(f"✓ {name}: success - Created {chosen}", flush=True)
     FOLDER.cleanup()
     return 1 if missing else 0
 

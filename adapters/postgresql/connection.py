@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import pq
 
-from .errors import ConnectFailed, ConnectionBroke, NoAnswer, RefusedByServer
+from .errors import ConnectFailed, ConnectionBroke, NoAnswer, RefusedByServer, in_one_line
 
 Parameter = bytes | None
 _SLICE_S = 0.25
@@ -84,7 +84,7 @@ class Connection:
         try:
             self._driver = psycopg.connect(**{"connect_timeout": timeout, **parameters}, autocommit=True)
         except psycopg.Error as error:
-            raise ConnectFailed(" ".join(str(error).split())) from None
+            raise ConnectFailed(in_one_line(str(error))) from None
         self._driver.add_notice_handler(self._note)
         self._pg = self._driver.pgconn
         self._pg.nonblocking = 1

@@ -38,6 +38,10 @@ _REFUSED_LOGIN = re.compile(
 _NO_DATABASE = re.compile(r"database .* does not exist")
 
 
+_SEVERAL = "Multiple connection attempts failed. All failures were:"
+"""What psycopg writes between the last failure and all of them, each as ``- host: …: the failure``."""
+_ATTEMPT = re.compile(r"\n- host: .*?, hostaddr: '[^']*': ")
+_IS_IT_RUNNING = "Is the server running on that host and accepting TCP/IP connections?"
 _LOGIN_REMEDY = "correct the user, the password or pg_hba.conf"
 _LOGIN_REMEDIES = (
     (re.compile("no encryption|SSL off"), "encrypt with sslmode=verify-full, or correct pg_hba.conf"),
@@ -166,6 +170,16 @@ class NextQueueMissing(BackendError):
     def __init__(self, queue: str) -> None:
         self.queue = queue
         super().__init__(f"queue {queue!r} isn't declared")
+
+
+def in_one_line(text: str) -> str:
+    """Return why no connection could be made, each failure once and without advice.
+
+    A name such as ``localhost`` often has two addresses, and psycopg tells of the second one twice.
+    """
+    last, _, several = text.replace(_IS_IT_RUNNING, "").partition(_SEVERAL)
+    failures = [" ".join(each.split()) for each in _ATTEMPT.split(several)] if several else []
+    return "; ".join(dict.fromkeys(filter(None, failures))) or " ".join(last.split())
 
 
 def refused_login(error: ConnectFailed, address: str) -> BackendError | None:

@@ -7,7 +7,7 @@ It takes a second or two, where a test that misses its server fails after minute
 
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from . import debian_packages, pgbouncer, postgresql_server, rabbitmq_server, redis_server
@@ -66,13 +66,20 @@ def main() -> None:
     """Print what was found, having installed what may be; end with 1 if something is missing still."""
     found, missing = find_servers(SERVERS)
     if (packages := debian_packages.packages_for(missing)) and debian_packages.may_install():
-        print("installing", *packages)
+        print("installing", *packages, "(a minute or two)", flush=True)
         debian_packages.install(packages)
         found, missing = find_servers(SERVERS)
-    print(*found, sep="\n")
+    print(*found, sep="\n", flush=True)
     if missing:
-        hint = "Where Docker runs, `make test-docker` tries the contract without these."
-        sys.exit("\n".join([*missing, hint]))
+        sys.exit("\n".join(["The tests miss what this machine hasn't got:", *missing, *_hints(missing)]))
+
+
+def _hints(missing: Sequence[str]) -> Iterator[str]:
+    """Say how to go on: with one command for all that is missing, and without it."""
+    if packages := debian_packages.packages_for(missing):
+        command = f"apt-get install {' '.join(packages)}"
+        yield f"On Debian and Ubuntu, this installs all of it: sudo {command}"
+    yield "Without a server, `make check` works. Where Docker runs, `make test-docker` tries the contract."
 
 
 if __name__ == "__main__":

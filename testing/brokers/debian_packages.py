@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 
 _HINT = re.compile(r"apt-get install ([a-z0-9][a-z0-9+.-]+)")
@@ -23,4 +24,8 @@ def install(packages: Sequence[str]) -> None:
     """Install packages; what fails is told by apt-get, and by the search for the programs afterwards."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for words in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *packages]):
-        subprocess.run(["apt-get", *words], env=environment, stdout=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            ["apt-get", *words], env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:  # else it tells only of what doesn't matter
+            print(done.stderr, file=sys.stderr, flush=True)

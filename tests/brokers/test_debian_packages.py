@@ -30,7 +30,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     words: list[list[str]] = []
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(shutil, "which", lambda program: f"/usr/bin/{program}")
-    monkeypatch.setattr(subprocess, "run", lambda command, **_options: words.append(command))
+
+    def run(command: list[str], **_options: Any) -> subprocess.CompletedProcess[str]:
+        words.append(command)
+        return subprocess.CompletedProcess(command, 0, "", "harmless")
+
+    monkeypatch.setattr(subprocess, "run", run)
     return words
 
 
@@ -43,15 +48,27 @@ def test_what_is_missing_is_installed_and_looked_for_again(
     command.main()
 
     assert [words[-1] for words in asked] == ["-qq", "tool"]
-    assert capsys.readouterr().out == "installing tool\nTool: here\n"
+    assert capsys.readouterr() == ("installing tool (a minute or two)\nTool: here\n", "")
 
 
 def test_without_the_right_to_install_the_message_says_how(
     asked: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(command, "find_servers", lambda _servers: ([], ["No Tool: apt-get install tool"]))
+    missing = [f"No {name}: apt-get install {name}" for name in ("tool", "another")]
+    monkeypatch.setattr(command, "find_servers", lambda _servers: ([], missing))
 
-    with pytest.raises(SystemExit, match="apt-get install tool"):
+    with pytest.raises(SystemExit, match="this installs all of it: sudo apt-get install another tool"):
         command.main()
     assert asked == []
+
+
+def test_what_apt_get_says_is_shown_if_it_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = subprocess.CompletedProcess(["apt-get"], 100, "", "E: no such package")
+    monkeypatch.setattr(subprocess, "run", lambda *_words, **_options: failed)
+
+    debian_packages.install(["tool"])
+
+    assert "E: no such package" in capsys.readouterr().err

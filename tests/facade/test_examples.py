@@ -125,6 +125,27 @@ def test_an_example_of_the_project_runs(
     assert not [line for line in output if "Traceback" in line]
 
 
+WITHOUT_SERVER = """
+import sys
+
+sys.path.insert(0, sys.argv[1])
+import example_new_consumer as demo
+from mindtrace.jobs import RedisClient
+
+demo.BACKENDS[2:] = [("Redis", lambda: RedisClient(port=1, retry_timeout_s=0.1))]
+sys.exit(demo.main())
+"""
+
+
+def test_the_demo_says_how_to_get_a_server_that_is_not_there() -> None:
+    """Once, and without a line of log; what needs no server did its work, so it succeeds."""
+    local, sqlite, redis, how = finish(start("-c", WITHOUT_SERVER, EXAMPLES))
+
+    assert [line[:9] for line in (local, sqlite)] == ["✓ Local: ", "✓ SQLite:"]
+    assert redis.startswith("✗ Redis: not there - no Redis answers at localhost:1 (")
+    assert how.startswith("  To get one: docker run ")
+
+
 def test_the_demo_succeeds_on_the_local_backend() -> None:
     """In the words of the description."""
     assert (
