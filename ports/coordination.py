@@ -1,7 +1,7 @@
 """The port of a coordination store: a little state that all processes of a namespace share.
 
-Schedules, unique jobs, limits and pauses stand on it, and cancels where the broker can't cancel. A backend may
-have one of its own, or be given another's.
+Schedules, unique jobs, limits and pauses stand on it; so do cancels, where the broker itself can't cancel. A
+backend may have a store of its own, or be given another's.
 """
 
 from abc import abstractmethod
