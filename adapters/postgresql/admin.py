@@ -21,7 +21,7 @@ from .table_versions import Tables
 
 CHUNK = 1000
 """The most jobs that one transaction drops, so that nobody waits for long behind it."""
-_DROPPED = 5000
+_DROPPED = _MOVED = 5000
 _OUTCOMES = {
     "c": CancelOutcome.CANCELLED,
     "r": CancelOutcome.REQUESTED,
@@ -49,7 +49,10 @@ class Admin:
         self._tables = tables
 
     def declare(self, queue: Queue) -> None:
-        """Create a queue, or find it as it is (ADM-1), and the tables where there are none."""
+        """Create a queue, or find it as it is (ADM-1), and the tables where there are none.
+
+        What was restored into another cluster is moved to where new jobs stand behind it (ADR 93).
+        """
         name, kind = queue.name.encode(), queue.kind.encode()
 
         def work(connection: Connection) -> bytes | None:
@@ -66,6 +69,9 @@ class Admin:
             raise translated(error, self._session.settings.address, self._session.schema) from error
         if found != kind:
             raise kind_conflict(queue, (found or b"").decode(errors="backslashreplace"))
+        mend, parameters = self._statements.mend_places, [name, int4(_MOVED)]
+        while parse_int(self._session.look(mend, parameters, queue=queue.name).value(0, 0)):
+            pass
 
     def find_key(self, queue: str) -> int:
         """Return the key of a queue, which no other queue ever has."""

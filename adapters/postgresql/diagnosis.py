@@ -35,6 +35,17 @@ _SEQUENCES = {1: ("block", "death", "ending"), 3: ("coordination",)}
 _PID = "pg_backend_pid()"
 _ASKS = 5
 
+_RESTORED = """
+    SELECT string_agg(q.name, ', ' ORDER BY q.name) FROM {s}.queue q WHERE EXISTS (
+      SELECT FROM generate_series(0::bigint, 9::bigint << 56, 1::bigint << 56) AS l (lowest), LATERAL (
+        SELECT FROM {s}.job WHERE queue = q.key AND place < l.lowest + (1::bigint << 56)
+          AND place >= l.lowest + pg_snapshot_xmax(pg_current_snapshot())::pg_catalog.text::bigint LIMIT 1
+      ) restored
+    )
+"""
+"""The queues with jobs whose places are ids of transactions that haven't begun yet."""
+_MEND = "SELECT {s}.mend_places(name) FROM {s}.queue; see docs/postgresql.md, Dump and restore"
+
 Check = Callable[["_Look"], Iterator[Finding]]
 
 
@@ -298,6 +309,9 @@ def _tables(look: _Look) -> Iterator[Finding]:
     relation = f"{quoted(schema)}.job"
     if not has_schema(look.connection, schema) or not look.text("to_regclass($1)", relation):
         return
+    if restored := look.text(_RESTORED.replace("{s}", quoted(schema))):
+        what = f"new jobs stand before those that were restored into this server: {restored}"
+        yield wrong("places", what, _MEND.replace("{s}", quoted(schema)))
     options = look.text("SELECT reloptions FROM pg_catalog.pg_class WHERE oid = to_regclass($1)", relation)
     if "autovacuum_enabled=false" in options:
         remedy = f"ALTER TABLE {relation} RESET (autovacuum_enabled)"

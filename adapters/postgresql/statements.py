@@ -30,6 +30,7 @@ class Statements:
         self.redrive_or_discard = _call(schema, "redrive_or_discard", 5)
         self.delete_queue = _call(schema, "delete_queue", 1)
         self.drop_deleted = _call(schema, "drop_deleted", 1)
+        self.mend_places = _call(schema, "mend_places", 2)
         self.was_carried_out = _call(schema, "was_carried_out", 1)
         self.announce_caller = _call(schema, "announce_caller", 1)
         self.publish_guarded = _call(schema, "publish_guarded", 12)
