@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic
 
 from ..domain import Job, JobSchema, Progress
+from ..domain.foreign_names import ForeignCalls
 from ..ports import AsyncTransaction, CancelOutcome, DeadLetter, JobStatus, PublishOutcome, QueueCounts
 from .job_queue import InT, OutT
 from .pausing.records import Pause
@@ -44,7 +45,7 @@ class AsyncJobHandle(Generic[OutT]):
         return f"AsyncJobHandle({self._queue.name!r}, {self.id!r})"
 
 
-class AsyncJobQueue(Generic[InT, OutT]):
+class AsyncJobQueue(ForeignCalls, Generic[InT, OutT]):
     """A queue, typed by the schema of its jobs. Event loops may share it.
 
     Made by :meth:`AsyncOrchestrator.queue`. Each method does what the orchestrator's method of the same name

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from ..domain import Job, JobSchema, Progress, Queue, QueueType, SchemaLike
 from ..domain.bounds import MAX_BODY_BYTES, check_name, check_seconds
 from ..domain.errors import Closed, InvalidInput
+from ..domain.foreign_names import ForeignCalls
 from ..ports import DeadLetter, JobStatus, Observer, OrchestratorBackend, PublishOutcome, QueueCounts
 from ..ports.transactions import AsyncTransaction
 from .async_calls import orchestrator_functions
@@ -40,7 +41,7 @@ P = ParamSpec("P")
 AnswerT = TypeVar("AnswerT")
 
 
-class AsyncOrchestrator(AsyncCancelAdmin, AsyncScheduleAdmin):
+class AsyncOrchestrator(ForeignCalls, AsyncCancelAdmin, AsyncScheduleAdmin):
     """Publishes jobs, reads results, and manages queues from coroutines: as :class:`Orchestrator`, awaited.
 
     Every method does what the method of the same name does there, and raises the same errors. None blocks

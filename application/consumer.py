@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self
 from ..domain import Job, JobSchema, QueueType, RetryPolicy
 from ..domain.bounds import check_int, check_name
 from ..domain.errors import AlreadyConnected, InvalidInput, NotConnected
+from ..domain.foreign_names import ForeignOptions
 from ..domain.job_context import ConsumerContext
 from ..ports import ConsumerBackend
 from ..ports.base_classes import Closeable
@@ -49,7 +50,7 @@ class _Connection(NamedTuple):
     poll_timeout_s: float
 
 
-class Consumer(Closeable, Generic[InT, OutT]):
+class Consumer(ForeignOptions, Closeable, Generic[InT, OutT]):
     """Runs the jobs of one schema. Subclass it, define ``run``, then connect and consume.
 
     As ``Consumer[Input, Output]`` it is typed: type checkers compare ``run`` with the models. ``run`` returns
@@ -174,11 +175,11 @@ class Consumer(Closeable, Generic[InT, OutT]):
                 f"connect({orchestrator!r:.80}): pass an Orchestrator, as in Orchestrator(url)"
             )
         consumer_checks.check_settings(concurrency, lease_s, prefetch, poll_timeout_s)
-        consumer_checks.check_retry(type(self).__name__, self.retry)
-        consumer_checks.check_loop_factory(type(self).__name__, type(self).loop_factory)
+        consumer_checks.check_class(type(self))
         if (own := self.own_schema()) is not None:
             orchestrator.register(own, self.queue_type, queue=self.queue_name)
         self._connection = self._connection_to(orchestrator, concurrency, lease_s, prefetch, poll_timeout_s)
+        orchestrator.schema_registry.consumers.join(self, self.queue_name, self.logger)
 
     def _connection_to(
         self,
@@ -390,6 +391,7 @@ class Consumer(Closeable, Generic[InT, OutT]):
             return
         self._connection = None
         if connection is not None:
+            connection.orchestrator.schema_registry.consumers.leave(self)
             connection.loop.close()
 
     def _connected(self) -> _Connection:

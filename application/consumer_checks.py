@@ -126,16 +126,22 @@ def check_settings(concurrency: int, lease_s: float, prefetch: int | None, poll_
     check_seconds("poll_timeout_s", poll_timeout_s)
 
 
-def check_loop_factory(cls: str, loop_factory: object) -> None:
-    """Refuse a class whose ``loop_factory`` makes no event loops.
+def check_class(cls: Any) -> None:
+    """Refuse a class of consumers whose ``retry`` or ``loop_factory`` can't be used.
 
     Raises:
-        InvalidInput: it can't be called.
+        InvalidInput: one can't.
     """
+    if cls.retry is not None and not isinstance(cls.retry, RetryPolicy):
+        raise InvalidInput(
+            f"{cls.__name__}.retry {cls.retry!r:.80}: must be a RetryPolicy, such as "
+            "RetryPolicy(max_attempts=3)"
+        )
+    loop_factory = cls.loop_factory
     if loop_factory is not None and not callable(loop_factory):
         raise InvalidInput(
-            f"{cls}.loop_factory {loop_factory!r:.80}: must be a function that makes an event loop, such as "
-            "uvloop.new_event_loop"
+            f"{cls.__name__}.loop_factory {loop_factory!r:.80}: must be a function that makes an event loop, "
+            "such as uvloop.new_event_loop"
         )
 
 
@@ -144,18 +150,6 @@ def _of_schemas(cls: type) -> Iterator[tuple[str, object]]:
     for name, kind in (("rate", Rate), ("concurrency_limit", Limit), ("unique", Unique)):
         if isinstance(value := getattr(cls, name, None), kind):
             yield name, value
-
-
-def check_retry(cls: str, retry: object) -> None:
-    """Refuse a class whose retry policy is none.
-
-    Raises:
-        InvalidInput: it is none.
-    """
-    if retry is not None and not isinstance(retry, RetryPolicy):
-        raise InvalidInput(
-            f"{cls}.retry {retry!r:.80}: must be a RetryPolicy, such as RetryPolicy(max_attempts=3)"
-        )
 
 
 def base_class_called(arguments: Sequence[object]) -> HandlerMissing:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 from ..domain import Job, JobSchema, QueueType, RetryPolicy
 from ..domain.errors import HandlerMissing, InvalidInput
+from ..domain.foreign_names import foreign_call
 from .consumer import Consumer
 from .consumer_checks import check_concurrency
 from .handler_signature import check_takes_job
@@ -62,6 +63,8 @@ class FunctionHandler(Generic[InT, OutT]):
 
         def __getattr__(self, name: str) -> NoReturn:
             """Say how to get what a consumer has."""
+            if (remedy := foreign_call(self._name, name)) is not None:
+                raise AttributeError(remedy)
             missing = f"{type(self).__name__} has no {name!r}"
             if not name.startswith("_") and hasattr(self._consumer_class, name):
                 function = self._name.rpartition(".")[2]

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from typing_extensions import TypeVar
 
 from ..domain import Job, JobSchema, Progress
+from ..domain.foreign_names import ForeignCalls
 from ..domain.then import Then
 from ..ports import CancelOutcome, DeadLetter, JobStatus, PublishOutcome, QueueCounts, Transaction
 from .await_misuse import awaited
@@ -61,7 +62,7 @@ class JobHandle(Generic[OutT]):
             raise awaited("publish", f"job {self.id}")
 
 
-class JobQueue(Generic[InT, OutT]):
+class JobQueue(ForeignCalls, Generic[InT, OutT]):
     """A queue, typed by the schema of its jobs. Safe to share between threads.
 
     Made by :meth:`Orchestrator.queue`. Each method does what the orchestrator's method of the same name does,

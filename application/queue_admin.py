@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from ..domain import Progress, Queue
 from ..domain.bounds import MAX_LISTED, check_int, check_job_ids
+from ..domain.foreign_names import ForeignCalls
 from ..ports import DeadLetter, QueueCounts
 from .cancelling.admin import CancelAdmin
 from .cancelling.requests import CancelRequests
@@ -14,7 +15,7 @@ from .registry import QueueRef, SchemaRegistry, queue_name_of
 from .unique_jobs.records import forget, forget_queue, records_beside
 
 
-class QueueAdmin(PauseAdmin, CancelAdmin):
+class QueueAdmin(ForeignCalls, PauseAdmin, CancelAdmin):
     """The base of :class:`Orchestrator`: its methods for queues as a whole."""
 
     schema_registry: SchemaRegistry

@@ -19,6 +19,7 @@ from ..domain.errors import (
 from ..domain.model_changes import changes
 from ..domain.wording import closest
 from ..ports import OrchestratorBackend
+from .connected_consumers import ConnectedConsumers
 
 QueueRef = str | JobSchema[Any, Any]
 """A queue, by its name or by the schema of its jobs."""
@@ -52,6 +53,7 @@ class SchemaRegistry:
 
     def __init__(self, backend: OrchestratorBackend) -> None:
         self._backend = backend
+        self.consumers = ConnectedConsumers()
         self._registrations: dict[str, Registration] = {}
         self._undeclared: dict[str, tuple[JobSchema[Any, Any], QueueKind | None]] = {}
         """The schemas and kinds of queues that couldn't be declared, as the broker was away."""

@@ -11,6 +11,7 @@ from typing_extensions import TypeVar
 
 from .bounds import MAX_PRIORITY, check_int, check_name, check_seconds
 from .errors import InvalidInput, InvalidJob, InvalidPayload, InvalidSchema
+from .foreign_names import ForeignCalls
 from .foreign_scalars import plain_scalars
 from .job import NO_HEADERS, Job, job_of_checked, new_job_id, utcnow
 from .json_fields import check_fields
@@ -59,7 +60,7 @@ OutModelT = TypeVar("OutModelT", bound=BaseModel, default=JobOutput)
 
 
 @dataclass(frozen=True, init=False)
-class JobSchema(Generic[InModelT, OutModelT]):
+class JobSchema(ForeignCalls, Generic[InModelT, OutModelT]):
     """A kind of job: its name, the model of its input and the model of its output.
 
     Args:

@@ -1013,6 +1013,59 @@ COMMANDS: dict[str, Row] = {
 }
 
 
+CALLS: dict[str, Row] = {
+    "publishing by delay of a consumer class, as with Celery": (
+        AttributeError,
+        "Inspector has no 'delay': to publish a job, call orchestrator.publish(schema, payload)",
+        lambda w: Inspector.delay("a.png"),  # type: ignore[attr-defined]
+    ),
+    "publishing by send of a function, as with Dramatiq": (
+        AttributeError,
+        "handle has no 'send': to publish a job, call orchestrator.publish(schema, payload)",
+        lambda w: handle.send("a.png"),  # type: ignore[attr-defined]
+    ),
+    "publishing by kiq of a consumer, as with Taskiq": (
+        AttributeError,
+        "Inspector has no 'kiq': to publish a job, call orchestrator.publish(schema, payload)",
+        lambda w: Inspector().kiq("a.png"),  # type: ignore[attr-defined]
+    ),
+    "publishing by enqueue of an orchestrator, as with RQ": (
+        AttributeError,
+        "Orchestrator has no 'enqueue': to publish a job, call orchestrator.publish(schema, payload)",
+        lambda w: w.jobs.enqueue("inspect", {"path": "a.png"}),  # type: ignore[attr-defined]
+    ),
+    "publishing by apply_async of a schema": (
+        AttributeError,
+        "and to have it wait first, add delay_s=60",
+        lambda w: SCHEMA.apply_async(countdown=60),  # type: ignore[attr-defined]
+    ),
+    "publishing by enqueue of a typed queue": (
+        AttributeError,
+        "JobQueue has no 'enqueue'",
+        lambda w: w.jobs.queue(SCHEMA).enqueue({"path": "a.png"}),  # type: ignore[attr-defined]
+    ),
+}
+
+
+def class_with(**attributes: Any) -> Callable[[World], Any]:
+    return lambda w: type("Inspector", (Inspector,), attributes)
+
+
+ATTRIBUTES: dict[str, Row] = {
+    "a misspelt option of a class": (
+        UserWarning,
+        "Inspector.concurency has no effect: concurrency was probably meant. If the attribute is your own",
+        class_with(concurency=8),
+    ),
+    "a misspelt schema of a class": (UserWarning, "schema was probably meant", class_with(shema=SCHEMA)),
+    "a time limit of a class": (UserWarning, "use asyncio.timeout in an async def", class_with(timeout=5)),
+    "the retries of a class": (UserWarning, "retry = RetryPolicy(max_attempts=…)", class_with(max_retries=5)),
+    "the queue of a class": (UserWarning, "as in Inspector(queue=…)", class_with(queue="urgent")),
+    "the lease of a class": (UserWarning, "pass it to connect(…), or to the worker", class_with(lease_s=60)),
+    "the rate of a class as a text": (UserWarning, "rate=Rate(5, per_s=1)", class_with(rate_limit="5/s")),
+}
+
+
 def scheduling(**options: Any) -> Callable[[World], Any]:
     return lambda w: w.jobs.schedule("nightly", "inspect", {"path": "a"}, **options)
 
@@ -1075,7 +1128,8 @@ SCHEDULES: dict[str, Row] = {
     ),
 }
 
-TABLE = {**NAMES, **SCHEMAS, **JOBS, **CONSUMERS, **BACKENDS, **COMMANDS, **SCHEDULES}
+PARTS = (NAMES, SCHEMAS, JOBS, CONSUMERS, BACKENDS, COMMANDS, SCHEDULES, CALLS, ATTRIBUTES)
+TABLE = {name: row for part in PARTS for name, row in part.items()}
 
 
 @pytest.mark.parametrize(("error", "remedy", "make"), TABLE.values(), ids=TABLE)
@@ -1099,7 +1153,66 @@ def test_a_mistake_is_answered_with_its_remedy(
 
 
 def test_the_table_has_a_row_for_each_of_many_mistakes() -> None:
-    assert len(TABLE) == sum(map(len, (NAMES, SCHEMAS, JOBS, CONSUMERS, BACKENDS, COMMANDS, SCHEDULES))) >= 60
+    assert len(TABLE) == sum(map(len, PARTS)) >= 60
+
+
+def test_attributes_that_are_a_users_own_are_free() -> None:
+    """A name that resembles no option and is none of another library; and what is private or callable."""
+
+    class Own(Inspector):
+        model = "resnet"
+        http_timeout = 5
+        _retries = 3
+        threshold: float = 0.5
+
+        def timeout(self) -> int:
+            return 5
+
+        @property
+        def priority(self) -> int:
+            return 9
+
+    assert not hasattr(Own(), "delay")
+
+
+def test_a_warning_of_an_attribute_points_to_the_class() -> None:
+    with pytest.warns(UserWarning, match="no effect") as caught:
+
+        class Slow(Inspector):
+            time_limit = 5
+
+    assert caught[0].filename == __file__
+
+
+class Thumbnailer(Inspector):
+    """Takes the jobs of another class."""
+
+
+def test_two_classes_on_one_queue_are_warned_of(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """Each job would go to either of them."""
+    first = world.connected(Inspector())
+    world.connected(Inspector())
+    assert caplog.records == []
+
+    world.connected(Thumbnailer())
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "Inspector and Thumbnailer both take the jobs of queue inspect: each job goes to only one of them; "
+        "give each class a schema of its own, or connect one of them to another queue, as in Thumbnailer(queue=…)"
+    )
+    caplog.clear()
+    world.connected(Thumbnailer(queue="other"))
+    assert caplog.records == []
+    first.close()
+
+
+def test_a_class_that_takes_the_place_of_another_is_not_warned_of(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    with world.connected(Inspector()):
+        pass
+    world.connected(Thumbnailer())
+    assert caplog.records == []
 
 
 def test_a_payload_of_any_json_needs_no_model(world: World) -> None:
