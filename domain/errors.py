@@ -118,7 +118,7 @@ class Closed(UsageError):
 
 
 class SchemaNotRegistered(UsageError, LookupError):
-    """No schema of this name was registered with the orchestrator (SEC-1: no unknown schema)."""
+    """A consumer has no schema, and none of its name was registered in this process (SEC-1)."""
 
 
 class SchemaConflict(UsageError):
@@ -141,7 +141,11 @@ class BackendError(JobsError):
 
 
 class BackendUnavailable(BackendError, ConnectionError):
-    """The broker can't be reached, or the connection broke before the call was sent."""
+    """The broker can't be reached, or the connection broke before it answered.
+
+    A publish wasn't sent, unless the error is a :class:`PublishUnknown`. Another call that changes something
+    may have taken effect: look, or call it again.
+    """
 
 
 class AccessDenied(BackendError):

@@ -3,6 +3,13 @@
 from .client import RedisClient
 from .consumer import RedisConsumerBackend
 from .coordination import RedisCoordinationStore
+from .errors import QueueDamaged
 from .results import RedisResultStore
 
-__all__ = ["RedisClient", "RedisConsumerBackend", "RedisCoordinationStore", "RedisResultStore"]
+__all__ = [
+    "QueueDamaged",
+    "RedisClient",
+    "RedisConsumerBackend",
+    "RedisCoordinationStore",
+    "RedisResultStore",
+]

@@ -30,6 +30,7 @@ class PauseAdmin(Closeable):
         Raises:
             QueueNotFound: the queue isn't declared.
             UnsupportedCapability: the backend has no coordination store.
+            InvalidInput: ``reason`` is too long, or no text.
         """
         name, store = queue_name_of(queue_name), self._pause_store()
         given: object = reason

@@ -1,5 +1,6 @@
 """What pages say of numbers and defaults equals what the code and the benchmark have."""
 
+import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -138,6 +139,26 @@ def test_what_the_readme_says_of_a_backend_is_what_it_declares(backend: str, tmp
         assert (said[words] == "yes") is has, words
     [once] = [text for words, text in said.items() if words.startswith("How often the [next job]")]
     assert once == ("exactly once" if declared.atomic_then else "at least once")
+
+
+# -- errors ---------------------------------------------------------------------------------------
+
+ADAPTERS = ("local", "sqlite", "redis", "rabbitmq", "postgresql")
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_errors_of_one_backend_that_its_page_names_can_be_caught(adapter: str) -> None:
+    """They are in its package; all others are in mindtrace.jobs.errors."""
+    package = importlib.import_module(f"mindtrace.jobs.adapters.{adapter}")
+    own = {
+        name
+        for path in ROOT.glob(f"adapters/{adapter}/**/errors.py")
+        for name in re.findall(r"^class (\w+)\(Backend", path.read_text("utf-8"), re.M)
+    }
+    pages = [page(f"docs/{name}.md") for name in ("using", adapter) if (ROOT / f"docs/{name}.md").exists()]
+    named = {name for name in own for text in pages if re.search(rf"[`.]{name}`", text)}
+
+    assert named <= set(vars(package)), f"{package.__name__} lacks what its page names"
 
 
 # -- figures --------------------------------------------------------------------------------------
