@@ -1,5 +1,6 @@
 """A consumer backend that hands out a job once it has its place and its turn, and holds it until then."""
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -77,6 +78,7 @@ class LimitedConsumerBackend(ConsumerDecorator):
         self._outage = StoreOutage(clock, logger, runs_jobs=runs)
         self._returned = None if places is None else ReturnedPlaces(places, self._outage)
         self._is_closed = False
+        self._pid = os.getpid()
 
     @property
     def held_back(self) -> int:
@@ -275,16 +277,11 @@ class LimitedConsumerBackend(ConsumerDecorator):
             spare = SparePlaces(places, returned, self._outage, ended)
             ended = spare.to_leave
         self._leave(ended, delayed)
-        if self._held:
-            self._note_freed([*ended, *delayed])
-        return spare
-
-    def _note_freed(self, freed: list[Place]) -> None:
-        """Have the thread in :meth:`receive` find the next jobs for these places at once."""
-        if self._window is not None and self._request is not None:
-            self._window.note_freed(freed, self._held.all())
+        if self._held and self._window is not None and self._request is not None:
+            self._window.note_freed([*ended, *delayed], self._held.all())
             self._request.note_freed()
-        self._end_wait()
+            self._end_wait()  # the thread in receive finds the next jobs for these places at once
+        return spare
 
     def _leave(self, ended: Sequence[Place] = (), delayed: Sequence[Place] = ()) -> None:
         if self._returned is not None:
@@ -385,8 +382,12 @@ class LimitedConsumerBackend(ConsumerDecorator):
         self._inner.interrupt()
 
     def close(self) -> None:
-        """Close the backend, which releases the held jobs too."""
+        """Close the backend, which releases the jobs. Handlers that still run keep no place from now on."""
         self._is_closed = True
+        if self._running is not None and os.getpid() == self._pid:  # after a fork, the parent has them
+            left, kept = self._running.end_all(self._held.take(self._held.receipts()))
+            self._leave(left)
+            self._shorten(kept)
         self._inner.close()
         self._wake.set()
 

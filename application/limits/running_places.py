@@ -101,6 +101,19 @@ class RunningPlaces:
                     kept.append(place)
         return ended, delayed, kept
 
+    def end_all(self, held: Iterable[HeldJob]) -> tuple[list[Place], list[Place]]:
+        """Forget the places of all jobs, as their consumer closes and releases them.
+
+        Returns:
+            The places that end, and those that the jobs keep until another consumer receives them.
+        """
+        with self._lock:
+            places = [*self._by_receipt.values()]
+            self._by_receipt.clear()
+        places += [job.place for job in held if job.has_place and job.place is not None]
+        ended: list[Place] = [place for place in places if isinstance(place, ConsumerPlace)]
+        return ended, [place for place in places if not isinstance(place, ConsumerPlace)]
+
     def cancelled(self, settlements: Sequence[Settlement], outcomes: Sequence[SettleOutcome]) -> list[Place]:
         """Return the places that stayed with jobs which the broker ended, as they were to be cancelled."""
         if not self._kept:

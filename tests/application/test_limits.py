@@ -14,7 +14,7 @@ from mindtrace.jobs.application.limits.consumer_backend import LimitedConsumerBa
 from mindtrace.jobs.application.limits.keys import Keys
 from mindtrace.jobs.application.limits.places import Places
 from mindtrace.jobs.application.limits.turns import Turns
-from mindtrace.jobs.errors import BackendUnavailable
+from mindtrace.jobs.errors import BackendUnavailable, Closed
 from mindtrace.jobs.ports import (
     Ack,
     CoordinationStore,
@@ -224,6 +224,35 @@ def test_a_job_that_is_released_keeps_its_place_for_who_receives_it_next(broker:
     assert third.receive(1, 0.0) == []
     (again,) = other.receive(1, 0.0)
     assert (again.id, again.attempt, again.crashes) == (job.id, 1, 0)
+
+
+@limited(2)
+def test_the_places_of_a_consumer_that_was_closed_end_with_its_leases(broker: Broker) -> None:
+    """Also while its handlers still run, and its leases are still to be extended."""
+    broker.publish(0, 1, 2)
+    consumer = broker.consumer(at_once=3)
+    jobs = consumer.receive(2, 0.0)
+    (key,) = {place.key for place in places_of(consumer)}
+    assert consumer.receive(1, 0.0) == []
+    consumer.close()
+
+    for _ in range(6):
+        broker.clock.advance(LEASE_S / 6)
+        with pytest.raises(Closed):
+            consumer.extend([job.receipt for job in jobs])
+    others = [Place(key, 2, f"another-{number}") for number in range(2)]
+    assert broker.store.take_places(others, ttl_s=1000) == [True, True]
+
+
+@limited(1)
+def test_a_job_that_is_released_by_a_close_has_its_place_with_who_receives_it_next(broker: Broker) -> None:
+    broker.publish(0, 1)
+    consumer, other = broker.consumer(), broker.consumer()
+    consumer.receive(1, 0.0)
+    consumer.close()
+    assert numbers(other.receive(2, 0.0)) == [0]
+    consumer.close()
+    assert other.receive(1, 0.0) == [], "a second close changes nothing"
 
 
 @limited(1)
