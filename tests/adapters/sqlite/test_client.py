@@ -1,5 +1,6 @@
 """The client of a file: how it is named, what lasts, and what is dropped in time."""
 
+import gc
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -235,5 +236,17 @@ def test_a_closed_client_leaves_one_file(client: SQLiteClient, path: Path) -> No
     client.publish("points", [Message("job", b"{}")])
     client.open_consumer("points").receive(1, 0.0)
     client.close()
+
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_client_that_nobody_closed_closes_itself_when_it_is_collected(path: Path) -> None:
+    """Or Python 3.13 warns of each connection, which is an error here."""
+    client = SQLiteClient(path)
+    client.declare(Queue("points"))
+    consumer = client.open_consumer("points")
+    consumer.receive(1, 0.0)
+    del client, consumer
+    gc.collect()
 
     assert [file.name for file in path.parent.iterdir()] == [path.name]
