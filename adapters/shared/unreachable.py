@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from socket import gaierror
-from ssl import SSLError
+from ssl import SSLCertVerificationError, SSLError
 
 
 def remedy(error: BaseException, *, start: str, is_local: bool) -> str:
@@ -16,6 +16,8 @@ def remedy(error: BaseException, *, start: str, is_local: bool) -> str:
     causes = list(_causes(error))
     if any(isinstance(cause, gaierror) for cause in causes):
         return "no host of this name is known here: correct the name"
+    if any(isinstance(cause, SSLCertVerificationError) for cause in causes):
+        return "its certificate is refused: check the host's name, and that ssl_ca_certs names the authority"
     if any(isinstance(cause, SSLError) for cause in causes):
         return "TLS fails: check whether the server uses TLS on this port, and its certificate"
     if any(isinstance(cause, TimeoutError) for cause in causes):
