@@ -3,12 +3,13 @@
 import json
 import logging
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from ..application.job_logging import NO_JOB, JobContextFilter
-from ..application.orchestrator import Orchestrator
 from ..domain.printable import printable, printable_json, printable_lines
+from ..ports.base_classes import Mindtrace
 from .log_stream import log_stream
 
 WORKER = logging.getLogger("mindtrace.jobs.worker")
@@ -83,11 +84,12 @@ def configure(log_format: str, log_level: str) -> bool:
 
 
 def _hear_mindtrace_core() -> None:
-    """Have the loggers of mindtrace-core, and so ours, pass their records on, and write no line to stderr.
+    """Have what the program's own components of mindtrace-core log reach the root logger as well.
 
     Where it is installed, it gives the logger ``mindtrace`` a file and stderr, and ends propagation there.
     """
-    _ = Orchestrator.logger  # with mindtrace-core, this sets that logger up
+    with suppress(OSError):  # the home folder can't be written: then no component can log
+        _ = Mindtrace.logger  # with mindtrace-core, this sets that logger up
     core = logging.getLogger("mindtrace")
     core.propagate = True
     for handler in list(core.handlers):

@@ -97,7 +97,11 @@ def test_a_schema_of_mindtrace_core_is_registered_as_it_is(python: Path, home: P
 
 
 TASKS = """
+from mindtrace.core import Mindtrace
 from mindtrace.jobs import Consumer, JobInput, JobSchema
+
+class Model(Mindtrace):
+    pass
 
 class Nothing(JobInput):
     pass
@@ -108,11 +112,12 @@ class Loud(Consumer):
     def run(self, job):
         self.logger.info("hello")
         self.logger.error("an error")
+        Model().logger.error("of a component")
 """
 
 
 def test_a_worker_logs_to_stderr_and_each_line_once(python: Path, home: Path) -> None:
-    """Though mindtrace-core keeps what its loggers write from the root logger."""
+    """Those of other components too, though mindtrace-core keeps them from the root logger."""
     home.joinpath("tasks.py").write_text(TASKS, "utf-8")
     command = python.with_name("mindtrace-jobs")
     for words in (
@@ -125,6 +130,8 @@ def test_a_worker_logs_to_stderr_and_each_line_once(python: Path, home: Path) ->
     lines = [line.split(maxsplit=3)[-1] for line in done.stderr.splitlines()]
     assert lines.count("[loud a 1] hello") == 1
     assert lines.count("[loud a 1] an error") == 1
+    assert lines.count("[loud a 1] of a component") == 1
+    assert "hello" not in home.joinpath(".cache/mindtrace/logs/mindtrace.log").read_text("utf-8")
     assert sum(line.startswith("job a of loud: done in") for line in lines) == 1
     assert not [line for line in done.stderr.splitlines() if "DEBUG" in line]
 

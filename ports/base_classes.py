@@ -2,7 +2,8 @@
 
 If ``mindtrace-core`` is installed (it needs Python 3.12), they are its ``Mindtrace`` and ``MindtraceABC``.
 Otherwise they are the stand-ins below, with the same interface: ``logger``, ``config``, ``name``,
-``unique_name`` on class and instance, and the context manager.
+``unique_name`` on class and instance, and the context manager. An object of this library logs, opens and
+closes the same in both cases.
 """
 
 import logging
@@ -26,12 +27,14 @@ class _PerClass(Generic[ValueT]):
         return self._compute(owner)
 
 
+def _logger_of(class_: type) -> logging.Logger:
+    return logging.getLogger(f"{class_.__module__}.{class_.__name__}")
+
+
 class LightMindtrace:
     """Stand-in for ``mindtrace.core.Mindtrace``."""
 
-    logger: _PerClass[logging.Logger] = _PerClass(
-        lambda cls: logging.getLogger(f"{cls.__module__}.{cls.__name__}")
-    )
+    logger: _PerClass[logging.Logger] = _PerClass(_logger_of)
     config: _PerClass[Mapping[str, str]] = _PerClass(
         lambda cls: {key: value for key, value in os.environ.items() if key.startswith("MINDTRACE_")}
     )
@@ -80,11 +83,14 @@ else:
             return vars(instance).setdefault("config", Config())
 
     class _Base(MindtraceABC):
-        """Leaves out what Mindtrace's ``__init__`` makes: a logger and a configuration, in milliseconds.
+        """Has Mindtrace's names and configuration, and does the rest as without mindtrace-core.
 
-        An instance has the logger of its class, which has the same name.
+        It leaves out what Mindtrace's ``__init__`` makes: a logger and a configuration, in milliseconds. The
+        logger is one of Python's: Mindtrace's writes to a file in the home folder, fails where it can't, and
+        keeps its records from the root logger. Mindtrace's ``__exit__`` logs every error that passes through.
         """
 
+        logger = _PerClass(_logger_of)
         config = _OwnConfig()
 
         def __init__(self, **kwargs: Any) -> None:
@@ -92,6 +98,19 @@ else:
             if following.__func__ is Mindtrace.__init__:  # and no class of the user's in between
                 following = super(Mindtrace, self).__init__
             following(**kwargs)
+
+        def __enter__(self) -> Self:
+            following = super().__enter__
+            return self if following.__func__ is Mindtrace.__enter__ else following()
+
+        def __exit__(self, *error: Any) -> bool | None:
+            following = super().__exit__
+            return None if following.__func__ is Mindtrace.__exit__ else following(*error)
+
+    # By name, the library's loggers are below `mindtrace`, which mindtrace-core sets up to pass nothing on.
+    # So they get the root logger as their parent. A logger that exists keeps the parent that it is given.
+    logging.getLogger("mindtrace")
+    logging.getLogger("mindtrace.jobs").parent = logging.getLogger()
 
 
 class Closeable(_Base):

@@ -286,14 +286,11 @@ class Lines(logging.Handler):
 def lines() -> Iterator[list[str]]:
     """The lines of log of everything."""
     gc.collect()  # asyncio logs a task that failed unseen when it is collected: now, not within the test
-    _ = Orchestrator.logger  # with mindtrace-core, this sets the next one up, which passes nothing on
-    handler, root, core = Lines(), logging.getLogger(), logging.getLogger("mindtrace")
-    level, passes_on = root.level, core.propagate
+    handler, root = Lines(), logging.getLogger()
+    level = root.level
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    core.propagate = True
     yield handler.lines
-    core.propagate = passes_on
     root.removeHandler(handler)
     root.setLevel(level)
 
