@@ -1,7 +1,8 @@
-# The project's commands. Each one makes its own environment in .venv; all it needs is make and Python 3.11+.
+# The project's commands. Each one makes its own environment; all it needs is make and Python 3.11+.
 
 PYTHON ?= python3
-VENV := .venv
+# That of python3 is .venv. One of another Python, as in `make test PYTHON=python3.13`, is beside it.
+VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 SYNCED := $(VENV)/.synced
@@ -121,8 +122,8 @@ bench-report: $(SYNCED) $(PEERS) ## write docs/benchmarks.md and its plots from 
 	@$(BENCH)/plots/bin/python -m benchmarks.plots $(FULL)
 	@$(BIN)/python -m benchmarks report $(FULL)
 
-clean: ## remove the environment and all that was built
-	@rm -rf $(VENV) build dist *.egg-info .benchmarks .hypothesis .*_cache
+clean: ## remove the environments and all that was built
+	@rm -rf .venv .venv-* build dist *.egg-info .benchmarks .hypothesis .*_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The package is installed as links to its files, so an edit needs nothing, and a file that came or went, which its
