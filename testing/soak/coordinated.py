@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from math import inf
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 from mindtrace.jobs import (
@@ -38,6 +39,9 @@ _LATE_S = 1.0
 _RETRY = RetryPolicy(base_delay_s=0.2, max_deliveries=1_000)
 SCHEDULE = "soak-tick"
 EVERY = timedelta(seconds=1)
+KEYS = "abc"
+_USED = 0.25
+"""The part of the places of a crowded queue that jobs must use in the best second. Busy machines use few."""
 LINKS = 3
 """How many jobs a chain has."""
 
@@ -50,11 +54,13 @@ class Keyed(JobInput):
 
 
 LIMITED = JobSchema("soak-limited", Keyed, retry=_RETRY, concurrency_limit=Limit(LIMIT, by="key"))
+CROWDED = JobSchema("soak-crowded", Keyed, retry=_RETRY, concurrency_limit=Limit(LIMIT, by="key"))
+"""So many of its jobs wait that a consumer can't keep them all."""
 UNIQUE = JobSchema("soak-unique", Keyed, retry=_RETRY, unique=Unique(by=("key",)))
 TICKS = JobSchema("soak-ticks", Keyed, retry=_RETRY)
 CHAINED = JobSchema("soak-chained", Keyed, retry=_RETRY)
 CANCELLED = JobSchema("soak-cancelled", Keyed, retry=_RETRY)
-SCHEMAS = (LIMITED, UNIQUE, TICKS, CHAINED, CANCELLED)
+SCHEMAS = (LIMITED, CROWDED, UNIQUE, TICKS, CHAINED, CANCELLED)
 
 
 def links_of(first: str) -> list[str]:
@@ -110,6 +116,10 @@ class _Runner(Consumer[Keyed]):
         return None if following is None else Then(CHAINED, job.payload, id=following)
 
 
+class _CrowdedRunner(_Runner):
+    concurrency = 4
+
+
 def _next_link(link: str) -> str | None:
     links = links_of(link.partition(".")[0])
     return dict(pairwise(links)).get(link)
@@ -123,7 +133,7 @@ def coordinating(url: str, folder: Path) -> Iterator[None]:
         for schema in SCHEMAS:
             until_there(lambda schema=schema: orchestrator.register(schema), over)  # type: ignore[misc]
         log.places.watch(orchestrator.backend.coordination)
-        consumers = [_Runner(schema, log) for schema in SCHEMAS]
+        consumers = [(_CrowdedRunner if schema is CROWDED else _Runner)(schema, log) for schema in SCHEMAS]
         threads = [
             threading.Thread(target=_consume, args=(each, orchestrator, over), daemon=True)
             for each in consumers
@@ -181,6 +191,9 @@ def find_faults(
     wrong += [f"{len(lost)} jobs never ran: {lost[:3]}"] if lost else []
     missing = _slots(lines, last_slot) - ended
     wrong += [f"{len(missing)} slots have no job: {sorted(missing)[:3]}"] if missing else []
+    seconds = used_of_allowed(lines)
+    if seconds and max(seconds) < _USED:
+        wrong.append(f"jobs used {max(seconds):.0%} of the places of {CROWDED.name} in the best second")
     return [
         *wrong,
         *_two_at_once(lines),
@@ -242,6 +255,25 @@ def _started_when_cancelled(lines: Sequence[Line], stopped: frozenset[int]) -> I
             yield f"{line.job} was started {line.moment - cancelled[line.job]:.2f} s after it was cancelled"
 
 
+def used_of_allowed(lines: Sequence[Line]) -> list[float]:
+    """Return the part of the crowded queue's places that was in use, for each second in which jobs waited."""
+    crowd = [line for line in lines if line.queue == CROWDED.name]
+    begun = min((line.moment for line in crowd if line.what == "started"), default=inf)
+    over = max((line.moment for line in crowd if line.what == "published"), default=-inf)
+    used: Counter[int] = Counter()
+    running: dict[tuple[str, int], float] = {}
+    for line in crowd:
+        if line.what == "started":
+            running[line.job, line.pid] = line.moment
+        elif line.what == "ended":
+            started = running.pop((line.job, line.pid), line.moment)
+            for second in range(int(started - begun), int(line.moment - begun) + 1):
+                part = min(line.moment - begun, second + 1) - max(started - begun, second)
+                used[second] += round(part * 1_000_000)
+    seconds = range(int(over - begun)) if over > begun else range(0)
+    return [used[second] / 1_000_000 / (LIMIT * len(KEYS)) for second in seconds]
+
+
 def figures(lines: Sequence[Line], log: Log) -> str:
     """Say what happened, in one line."""
     done = defaultdict(set[str])
@@ -250,8 +282,11 @@ def figures(lines: Sequence[Line], log: Log) -> str:
             done[line.queue].add(line.job)
     most = max(log.places.most_at_once().values(), default=0)
     times = Counter(line.what for line in lines)
+    seconds = used_of_allowed(lines)
+    used = f"{median(seconds):.0%}, at best {max(seconds):.0%}" if seconds else "none"
     return (
         f"{len(done[LIMITED.name])} limited jobs, at most {most} of {LIMIT} places at once; "
+        f"{len(done[CROWDED.name])} crowded jobs used {used} of what was allowed; "
         f"{len(done[UNIQUE.name])} unique; {len(done[TICKS.name])} slots; {len(done[CHAINED.name])} links; "
         f"{times['cancelled']} of {times['asked']} cancelled before they ran; {times['paused']} pauses"
     )

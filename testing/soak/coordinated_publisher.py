@@ -9,10 +9,26 @@ from typing import Any
 from mindtrace.jobs import CancelOutcome, JobSchema, Orchestrator, PublishStatus, job_from_schema
 from mindtrace.jobs.domain.errors import BackendUnavailable
 
-from .coordinated import CANCELLED, CHAINED, EVERY, LIMITED, SCHEDULE, SCHEMAS, TICKS, UNIQUE, Keyed, Log
+from .coordinated import (
+    CANCELLED,
+    CHAINED,
+    CROWDED,
+    EVERY,
+    KEYS,
+    LIMITED,
+    SCHEDULE,
+    SCHEMAS,
+    TICKS,
+    UNIQUE,
+    Keyed,
+    Log,
+)
 
-_KEYS = "abc"
 _MOST_WAITING = 100
+_CROWD = 150
+"""How many jobs wait in the crowded queue."""
+_CROWDED_S = 0.2
+"""How long each of them takes."""
 _PAUSED_S = 3.5
 _DELAYS_S = (0.0, 0.0, 0.5, 2.0)
 """Of jobs that are cancelled: some wait then, some run, and some are done."""
@@ -43,6 +59,7 @@ class CoordinatedPublisher:
             for schema in (LIMITED, UNIQUE, CHAINED):
                 if self._orchestrator.count_queue_messages(schema.name) < _MOST_WAITING:
                     self._publish(schema)
+            self._crowd()
             if self._orchestrator.backend.capabilities.cancel:
                 self._cancel_half(self._publish(CANCELLED, self._rng.choice(_DELAYS_S)))
         except BackendUnavailable:
@@ -60,13 +77,27 @@ class CoordinatedPublisher:
     def _publish(self, schema: JobSchema[Any, Any], delay_s: float = 0.0) -> list[str]:
         """Publish a job of each key, and return the ids of those that were confirmed."""
         confirmed: list[str] = []
-        for key in _KEYS:
+        for key in KEYS:
             job = job_from_schema(schema, Keyed(key=key, work_s=self._rng.choice((0.0, 0.005, 0.05))))
             (outcome,) = self._orchestrator.publish_batch(job.schema_name, [job], delay_s=delay_s)
             if outcome.status in (PublishStatus.ACCEPTED, PublishStatus.DUPLICATE) and not outcome.standing:
                 self._log.note("published", job.schema_name, job.id, key)
                 confirmed.append(job.id)
         return confirmed
+
+    def _crowd(self) -> None:
+        """Have many more jobs wait for places than a consumer keeps."""
+        missing = _CROWD - self._orchestrator.count_queue_messages(CROWDED.name)
+        if missing < _CROWD // 5:
+            return
+        jobs = [
+            job_from_schema(CROWDED, Keyed(key=self._rng.choice(KEYS), work_s=_CROWDED_S))
+            for _ in range(missing)
+        ]
+        outcomes = self._orchestrator.publish_batch(CROWDED.name, jobs)
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if outcome.status in (PublishStatus.ACCEPTED, PublishStatus.DUPLICATE):
+                self._log.note("published", CROWDED.name, job.id, job.payload.key)
 
     def _cancel_half(self, ids: Sequence[str]) -> None:
         for id_ in ids[::2]:

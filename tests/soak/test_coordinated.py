@@ -7,7 +7,18 @@ import pytest
 
 from mindtrace.jobs import LocalClient
 from mindtrace.jobs.ports import Place
-from soak.coordinated import CANCELLED, CHAINED, LIMITED, TICKS, UNIQUE, Line, Log, find_faults
+from soak.coordinated import (
+    CANCELLED,
+    CHAINED,
+    CROWDED,
+    LIMITED,
+    TICKS,
+    UNIQUE,
+    Line,
+    Log,
+    find_faults,
+    used_of_allowed,
+)
 
 FIRST = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
 SCHEDULED = Line("scheduled", TICKS.name, FIRST.isoformat(), "", 1, 0.0)
@@ -92,3 +103,19 @@ def test_one_place_too_many_is_found(tmp_path: Path) -> None:
         log.places.watch(store)
         store.take_places([Place("key", 3, holder) for holder in "xyz"], ttl_s=60.0)
     assert found(tmp_path) == ["3 places of key at once"]
+
+
+def test_places_that_stay_empty_while_jobs_wait_are_found(tmp_path: Path) -> None:
+    """Three keys have two places each."""
+    last = job(CROWDED.name, "c9", "a", 14.0, 14.5, 14.6)
+    full = [
+        line
+        for number in range(6)
+        for line in job(CROWDED.name, f"c{number}", "a", 10.0, 12.0, 13.5, pid=number)
+    ]
+    assert used_of_allowed([*full, *last]) == [1.0, 0.5]
+    assert found(tmp_path, *full, *last) == []
+    alone = job(CROWDED.name, "c0", "a", 10.0, 12.0, 13.5)
+    assert found(tmp_path, *alone, *last) == [
+        "jobs used 17% of the places of soak-crowded in the best second"
+    ]
