@@ -61,7 +61,8 @@ class CoordinationStore(Store):
 
     A key is 1 to ``MAX_KEY_CHARS`` printable characters; case counts. A value is at most ``MAX_VALUE_BYTES``
     bytes. Stores of two namespaces never see each other's records (CON-2). What a store confirmed is as
-    durable as a job of the same broker.
+    durable as a job of the same broker. Places that were given back are an exception: after a crash of the
+    server they may be taken until their time is over.
 
     Every method may raise ``BackendUnavailable`` when the store can't be reached, and ``Closed`` after
     :meth:`close`. A write that raises ``BackendUnavailable`` may have taken effect or not: read the record

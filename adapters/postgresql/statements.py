@@ -39,7 +39,9 @@ class Statements:
         self.put_record = _call(schema, "put_record", 4)
         self.delete_record = _call(schema, "delete_record", 2)
         self.take_places = _call(schema, "take_places", 4)
-        self.leave_places = _call(schema, "leave_places", 2)
+        unsynced = "set_config('synchronous_commit', 'off', true)"  # it needn't wait for the disk (ADR 91)
+        leave = f"{quoted(schema)}.leave_places($1, $2)"
+        self.leave_places = Statement(f"SELECT {unsynced}, {leave}", 2)
         self.reserve_turns = _call(schema, "reserve_turns", 5)
         self.now = Statement("SELECT extract(epoch FROM clock_timestamp())::pg_catalog.float8", 0)
 

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import ceil
 from typing import TypeVar
 
@@ -182,6 +183,8 @@ class SQLiteCoordinationStore(CoordinationStore):
     def __init__(self, settings: FileSettings, namespace: str) -> None:
         super().__init__()
         self._session = Session(settings, "SQLiteCoordinationStore")
+        # What gives places back needn't wait for the disk (ADR 91).
+        self._unsynced = Session(replace(settings, synchronous="NORMAL"), "SQLiteCoordinationStore")
         self._path = settings.path
         self._namespace = namespace
 
@@ -206,7 +209,7 @@ class SQLiteCoordinationStore(CoordinationStore):
         return self._session.write(self._in_namespace(lambda kept: kept.take_places(places, ttl_s)))
 
     def leave_places(self, places: Sequence[Place]) -> None:
-        self._session.write(self._in_namespace(lambda kept: kept.leave_places(places)))
+        self._unsynced.write(self._in_namespace(lambda kept: kept.leave_places(places)))
 
     def reserve(
         self, key: str, count: int, *, interval_s: float, burst: int = 1, max_wait_s: float = 0.0
@@ -217,6 +220,7 @@ class SQLiteCoordinationStore(CoordinationStore):
 
     def close(self) -> None:
         self._session.close()
+        self._unsynced.close()
 
     def _look(self, work: Callable[[Coordination], dict[str, Record]]) -> dict[str, Record]:
         """Read records; there are none if there is no file yet, and this makes none."""
