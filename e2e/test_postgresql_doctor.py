@@ -1,5 +1,6 @@
 """The doctor finds what is wrong with a real PostgreSQL: planted in a role, a schema or a server."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from uuid import uuid4
@@ -125,6 +126,13 @@ PLANTED: dict[str, Planted] = {
         WRONG,
         "permission denied for table version",
     ),
+    "a clock that was set back": (
+        "INSERT INTO {schema}.request (token, queue, began, ends, places, seqs)"
+        " VALUES (1, 1, now() + interval '1 d', now() + interval '1 d 30 s', ARRAY[1], ARRAY[1])",
+        "clock",
+        WRONG,
+        "1 lease can't have begun yet",
+    ),
     "a table without autovacuum": (
         "ALTER TABLE {schema}.job SET (autovacuum_enabled = false)",
         "autovacuum",
@@ -212,6 +220,14 @@ def test_what_is_wrong_with_a_server_is_found(start_postgresql: StartPostgreSQL)
     server.start()
     found = diagnosed(server.address, "queues")
     assert (found["role"].verdict, "standby" in found["role"].what) == (WRONG, True)
+
+
+def test_a_server_whose_clock_is_another_is_found(
+    role: Address, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnosis, "time", lambda: time.time() + 3600)
+    found = diagnosed(role, namespace)["clock"]
+    assert (found.verdict, "differ by 3,6" in found.what) == (DOUBTFUL, True), found
 
 
 def test_a_database_that_can_not_keep_all_characters_is_found(start_postgresql: StartPostgreSQL) -> None:

@@ -233,6 +233,24 @@ def test_a_worker_that_alone_is_cut_off_is_taken_for_dead(connect: Connect) -> N
     assert settle(other, again.receipt) == [SettleOutcome.OK]
 
 
+def test_a_clock_that_was_set_back_keeps_no_job_of_a_dead_worker(
+    server: PrivatePostgreSQL, connect: Connect
+) -> None:
+    """A worker that comes then finds that the lease begins in the future, and ends it in its time (LSE-1)."""
+    publish(connect(), "of the dead", "of the living")
+    dead, alive = (connect().open_consumer("jobs", lease_s=seconds) for seconds in (1.0, HELD_S))
+    receive(dead, 1)
+    (held,) = receive(alive, 1)
+    with server.connect() as admin:
+        admin.execute(
+            "UPDATE mindtrace_jobs.request SET began = began + interval '1 d', ends = ends + interval '1 d'"
+        )
+
+    (again,) = receive(connect().open_consumer("jobs", lease_s=HELD_S), 1)
+    assert (again.id, again.crashes) == ("of the dead", 1)
+    assert settle(alive, held.receipt) == [SettleOutcome.OK]
+
+
 REFUSALS = {
     "53100": "could not extend file: No space left on device",
     "XX000": "could not extend file: Disk quota exceeded",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from time import time
 
 from ...domain.errors import BackendUnavailable, JobsError
 from ...domain.wording import quantity
@@ -18,6 +19,10 @@ _TIMEOUT_S = 10.0
 _NEARLY = 0.9
 _LONG_S = 60
 _SHORT_MS = 5000
+_OFF_S = 5.0
+_BEGIN_LATER = (
+    "SELECT count(*) FROM {s}.request WHERE began > clock_timestamp() + interval '1 s' AND places <> '{}'"
+)
 _KEPT = {
     "off": Durability.EVERY_SECOND,
     "local": Durability.FSYNC,
@@ -82,7 +87,7 @@ def diagnose(session: Session, declared: Durability) -> list[Finding]:
     def work(connection: Connection) -> list[Finding]:
         look = _Look(connection, session)
         findings = [*_version(look), *_encryption(look), *_durability(look, declared)]
-        for check in (_settings, _pooler, _clients, _snapshots, _schema, _privileges, _tables):
+        for check in (_settings, _clock, _pooler, _clients, _snapshots, _schema, _privileges, _tables):
             try:
                 findings += check(look)
             except RefusedByServer as error:
@@ -155,6 +160,18 @@ def _settings(look: _Look) -> Iterator[Finding]:
     if encoding not in ("UTF8", "SQL_ASCII"):
         what = f"the database's encoding is {encoding}: keys of limits with other characters are refused"
         yield doubtful("encoding", what, "use a database with the encoding UTF8")
+
+
+def _clock(look: _Look) -> Iterator[Finding]:
+    """Compare the server's clock, by which all times are kept, with this machine's."""
+    before = time()
+    theirs = float(look.text("extract(epoch FROM clock_timestamp())"))
+    off_s = max(theirs - time(), before - theirs)
+    what = f"the server's clock and this machine's differ by {max(0.0, off_s):,.1f} s"
+    if off_s < _OFF_S:
+        yield good("clock", what)
+    else:
+        yield doubtful("clock", what, "set the wrong one right; see docs/postgresql.md, The server's clock")
 
 
 def _pooler(look: _Look) -> Iterator[Finding]:
@@ -312,6 +329,9 @@ def _tables(look: _Look) -> Iterator[Finding]:
     if restored := look.text(_RESTORED.replace("{s}", quoted(schema))):
         what = f"new jobs stand before those that were restored into this server: {restored}"
         yield wrong("places", what, _MEND.replace("{s}", quoted(schema)))
+    if later := look.number(_BEGIN_LATER.replace("{s}", quoted(schema))):
+        what = f"the server's clock was set back: {quantity(later, 'lease')} can't have begun yet"
+        yield wrong("clock", what, "restart a worker; see docs/postgresql.md, The server's clock")
     options = look.text("SELECT reloptions FROM pg_catalog.pg_class WHERE oid = to_regclass($1)", relation)
     if "autovacuum_enabled=false" in options:
         remedy = f"ALTER TABLE {relation} RESET (autovacuum_enabled)"

@@ -19,13 +19,13 @@ _PROTECT = """
       SELECT r.ctid AS at, outage.over FROM {s}.request r
       CROSS JOIN LATERAL (
         SELECT CASE
-          WHEN {is_cut_short} THEN clock_timestamp()
+          WHEN {is_cut_short} OR r.began > clock_timestamp() THEN clock_timestamp()
           WHEN r.began < pg_postmaster_start_time() THEN pg_postmaster_start_time()
         END AS over
       ) outage
       WHERE r.queue = ANY ('{{{keys}}}') AND r.places <> '{{}}'
         AND outage.over + (r.ends - r.began) > clock_timestamp()
-        AND outage.over - r.began > (r.ends - r.began) / 10
+        AND (outage.over - r.began > (r.ends - r.began) / 10 OR outage.over < r.began)
       FOR UPDATE OF r SKIP LOCKED
     )
     UPDATE {s}.request SET began = cut_short.over, ends = cut_short.over + (ends - began)
@@ -34,7 +34,8 @@ _PROTECT = """
 """A worker extends a lease when a third of it is gone: it stands longer than a shorter outage. No worker can
 have extended a lease before the server started, or while this client couldn't reach it. A lease that began
 later isn't touched, as its worker may have died since. One that another transaction has locked is extended
-or ended by that one."""
+or ended by that one. If a lease begins in the future, the server's clock was set back, and the lease would
+last for too long."""
 _WHILE_AWAY = "(r.ends - r.began) / 3 <= {away_s} * interval '1 s'"
 _WHILE_REFUSED = "clock_timestamp() - r.began >= (r.ends - r.began) * 2 / 3"
 """How long the server had refused before it refused something to this client, nobody knows. But a lease that
