@@ -190,7 +190,10 @@ class ConsumeLoop(ABC):
         """
         with suppress(JobsError):  # then the jobs run again when their leases end
             self._in_flight.close()
-        self._backend.close()
+        try:
+            self._backend.close()
+        finally:
+            self._stopping.end_wait()  # or it would go on waiting for a broker that is away
 
     # -- what the loops do alike --------------------------------------------------------------------
 

@@ -42,6 +42,10 @@ class StopRequest:
         """Wait for the request, for up to ``seconds``; return whether it came."""
         return self._event.wait(seconds)
 
+    def end_wait(self) -> None:
+        """Make :meth:`wait` return, without a request: the consumer was closed, as its next call says."""
+        self._event.set()
+
     def clear(self) -> None:
         """Withdraw the request, once every thread that it started has woken the loop."""
         try:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from mindtrace.jobs import Consumer, Orchestrator, QueueCounts
+from mindtrace.jobs import Consumer, Orchestrator, QueueCounts, RetryPolicy
 from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.application.signals.graceful_stop import SecondSignal
-from mindtrace.jobs.domain.errors import BackendUnavailable
+from mindtrace.jobs.domain.errors import BackendUnavailable, Closed
 
 MakeConsumer = Callable[..., Consumer]
 LEASE_S = 0.12
@@ -238,6 +238,25 @@ def test_close_ends_while_the_broker_is_away(
     consumer.close()
 
     assert far.counts("points").in_flight == 0, "the queue itself was there, and took the jobs back"
+
+
+def test_close_ends_the_wait_of_a_consume_for_a_broker_that_is_away(
+    far: Orchestrator,
+    line: Any,
+    make_consumer: MakeConsumer,
+    background: Any,
+    eventually: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It doesn't wait out its backoff, at the end of which it would see that it is closed."""
+    monkeypatch.setattr(RetryPolicy, "delay_s", lambda _policy, _tries: 120.0)
+    consumer = make_consumer(to=far)
+    line.breaks["receive"] = 1
+    consuming = background(consumer.consume)
+    eventually(lambda: not line.breaks["receive"])
+
+    consumer.close()
+    assert isinstance(consuming.exception(60), Closed)
 
 
 def test_an_interrupt_while_settling_forgets_no_settlement(
