@@ -206,10 +206,12 @@ class InFlight(JobStates):
     def extend(self) -> None:
         """Extend all leases, and learn which are lost (LSE-3, LSE-4).
 
+        Also those of jobs that the backend holds back, as nobody may be in its ``receive`` during an outage.
+
         Raises:
             BackendUnavailable: the broker is away.
         """
-        if self._jobs:
+        if self._jobs or self._backend.held_back:
             self._extend(monotonic())
 
     def _check_leases(self, now: float) -> None:

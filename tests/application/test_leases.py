@@ -3,15 +3,18 @@
 The broker's clock stands still here until a test moves it; the heartbeat runs in real time.
 """
 
+import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from mindtrace.jobs import Consumer, Orchestrator
+from mindtrace.jobs import Consumer, ConsumerBackend, Orchestrator, RetryPolicy
 from mindtrace.jobs.adapters.local import ManualClock
+from mindtrace.jobs.application.consumer_decorator import ConsumerDecorator
+from mindtrace.jobs.application.consuming.in_flight import InFlight
 from mindtrace.jobs.ports import Ack, SettleOutcome
 
 MakeConsumer = Callable[..., Consumer]
@@ -344,3 +347,30 @@ def test_a_handler_is_told_that_the_connection_that_was_its_lease_is_gone(
 
     assert told == [True]
     assert consumer.stats.lost == 1
+
+
+class HoldingBack(ConsumerDecorator):
+    """A consumer backend whose limits hold back a job, and that notes what is extended."""
+
+    held_back = 1
+
+    def __init__(self, inner: ConsumerBackend) -> None:
+        super().__init__(inner)
+        self.extended: list[list[str]] = []
+
+    def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
+        self.extended.append(list(receipts))
+        return self._inner.extend(receipts)
+
+
+def test_the_heartbeat_keeps_the_leases_of_jobs_that_are_held_back_though_none_runs(
+    orchestrator: Orchestrator,
+) -> None:
+    """The backend extends them while it receives. But that pauses for seconds after an outage."""
+    backend = HoldingBack(orchestrator.backend.open_consumer("points"))
+    in_flight = InFlight(backend, logging.getLogger("test"), lambda *_: Ack(""), RetryPolicy())
+    in_flight.extend()
+    assert backend.extended == [[]]
+    backend.held_back = 0
+    in_flight.extend()
+    assert backend.extended == [[]]
