@@ -28,8 +28,8 @@ class ConnectedConsumers:
         names = {_name(other) for other in others if other is not None}
         for other in sorted(names - {_name(consumer)}):
             logger.warning(
-                "%s and %s both take the jobs of queue %s: each job goes to only one of them; give each class "
-                "a schema of its own, or connect one of them to another queue, as in %s(queue=…)",
+                "%s and %s both take the jobs of queue %s: each job goes to only one of them; give each "
+                "class a schema of its own, or connect one of them to another queue, as in %s(queue=…)",
                 other[1],
                 type(consumer).__qualname__,
                 queue,

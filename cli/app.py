@@ -11,13 +11,10 @@ import click
 from ..application.default_backend import DEFAULT_URL
 from ..application.orchestrator import Orchestrator
 from ..domain.errors import QueueNotFound, UnsupportedCapability
-from ..domain.wording import REGISTER_FIRST
 from ..ports import Durability
 from .errors import BadUsage
 from .loading import load_schema
 from .settings import Settings, add_to_path, load_settings, masked
-
-_DECLARE_FIRST = "a worker of its consumer declares it, and so does publish --schema module:Name"
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -70,7 +67,7 @@ def opened(settings: Settings) -> Iterator[Orchestrator]:
             yield orchestrator
         except QueueNotFound as error:
             found = f"declared on {masked(url)}: {_declared(orchestrator)}"
-            raise QueueNotFound(f"{str(error).replace(REGISTER_FIRST, _DECLARE_FIRST)}; {found}") from error
+            raise QueueNotFound(f"{error}; {found}") from error
 
 
 def check_shared(orchestrator: Orchestrator, url: str) -> None:

@@ -13,7 +13,7 @@ from ..domain.errors import (
     ScheduleNotFound,
     UnsupportedCapability,
 )
-from ..domain.wording import lacks
+from ..domain.wording import EXPAND_HOME, LIST_SCHEDULES, REGISTER_FIRST, lacks
 
 
 class Exit(IntEnum):
@@ -55,6 +55,21 @@ class NotInstalled(JobsError):
 
     def __init__(self, what: str, library: str | None, extra: str) -> None:
         super().__init__(lacks(what, library, extra))
+
+
+_COMMANDS_WORDS = {
+    REGISTER_FIRST: "a worker of its consumer declares it, and so does publish --schema module:Name",
+    LIST_SCHEDULES: "mindtrace-jobs schedules list shows those that are",
+    EXPAND_HOME: "write its path, as in sqlite:////home/me/jobs.db",
+}
+"""What a program does, and what somebody at a terminal does instead."""
+
+
+def for_commands(message: str) -> str:
+    """Return the message of an error with the words of commands for what a program would do."""
+    for python, command in _COMMANDS_WORDS.items():
+        message = message.replace(python, command)
+    return message
 
 
 def exit_code(error: JobsError) -> Exit:

@@ -13,7 +13,7 @@ from .cancel import cancel
 from .contract import contract
 from .dead import dead
 from .doctor import doctor
-from .errors import Exit, exit_code
+from .errors import Exit, exit_code, for_commands
 from .health import health
 from .metrics import metrics
 from .migrate import migrate
@@ -73,7 +73,7 @@ def run(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return int(Exit.AT_ONCE)
     except JobsError as error:
-        return fail(str(error), exit_code(error))
+        return fail(for_commands(str(error)), exit_code(error))
     except BrokenPipeError:  # such as `| head`: the reader has what it wants
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(Exit.OK)

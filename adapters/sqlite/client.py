@@ -12,6 +12,7 @@ from ...domain.bounds import MAX_LISTED, check_name
 from ...domain.errors import BackendError, BackendUnavailable, Closed, InvalidInput
 from ...domain.job_progress import Progress
 from ...domain.queue import Queue
+from ...domain.wording import EXPAND_HOME
 from ...ports import (
     CancelOutcome,
     Capabilities,
@@ -88,7 +89,7 @@ class SQLiteClient(OrchestratorBackend):
             raise InvalidInput(f"path {path!r:.80}: name a file, by a text or a Path")
         name = os.fspath(path)
         if name.startswith("~"):
-            raise InvalidInput(f"path {name!r}: expand the home folder first, as in Path(…).expanduser()")
+            raise InvalidInput(f"path {name!r}: {EXPAND_HOME}")
         if not name or name.startswith(":memory:") or "\0" in name:
             raise InvalidInput(f"path {name!r}: name a file, or use LocalClient for queues in memory")
         if durability not in _SYNCHRONOUS:

@@ -11,6 +11,7 @@ from ...domain.envelope import open_envelope
 from ...domain.errors import BodyTooLarge, InvalidInput, InvalidPayload, ScheduleNotFound
 from ...domain.job import NO_HEADERS
 from ...domain.schedule import Cron, Every
+from ...domain.wording import LIST_SCHEDULES
 from ...ports import ABSENT, CoordinationStore
 from ..publishing.messages import confirmed_id, to_message
 from ..registry import QueueRef
@@ -193,7 +194,4 @@ def _found(schedule: Schedule | None, name: str) -> Schedule:
 
 
 def _unknown(name: str) -> ScheduleNotFound:
-    return ScheduleNotFound(
-        f"schedule {name!r}: not defined; orchestrator.schedules.list() has those that are, "
-        "and so has `mindtrace-jobs schedules list`"
-    )
+    return ScheduleNotFound(f"schedule {name!r}: not defined; {LIST_SCHEDULES}")

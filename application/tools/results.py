@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from ...domain import Progress, Queue
 from ...domain.bounds import check_name
 from ...domain.errors import InvalidInput, JobNotFound, ResultNotReady, UnsupportedCapability
+from ...ports import JobStatus
 from ..orchestrator import Orchestrator
 
 _LOOK_S = 0.5
@@ -52,9 +53,11 @@ def await_result(
             wait_s = min(_LOOK_S, remaining_s) if len(queues) == 1 else 0.0
             try:
                 value = orchestrator.result(name, job_id, timeout_s=wait_s)
-            except ResultNotReady as error:
-                if len(queues) == 1 or not isinstance(error, JobNotFound):
+            except JobNotFound as error:
+                if len(queues) == 1:
                     answer = error
+            except ResultNotReady:
+                answer = _not_yet(orchestrator, name, job_id, timeout_s)
                 for progress in orchestrator.progress(name, [job_id]).values():
                     on_progress(progress)
             else:
@@ -63,6 +66,15 @@ def await_result(
             raise answer
         if len(queues) != 1:
             sleep(min(_LOOK_S, remaining_s))
+
+
+def _not_yet(orchestrator: Orchestrator, queue: str, job_id: str, timeout_s: float) -> ResultNotReady:
+    status = orchestrator.status(queue, job_id)
+    said = f"it is {status}"
+    if status is JobStatus.UNKNOWN:
+        said = "it hasn't ended, is unknown, or its result has expired; this backend can't tell which"
+    waited = f"no result within {timeout_s:g} s: {said}; a higher" if timeout_s else f"{said};"
+    return ResultNotReady(f"job {job_id}: {waited} --wait SECONDS waits for its result")
 
 
 def _all_queues(orchestrator: Orchestrator) -> list[Queue]:

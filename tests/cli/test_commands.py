@@ -414,7 +414,7 @@ def test_result_says_why_there_is_none(command: Command, inspect: Orchestrator) 
 
     assert (
         command("result", job_id).err
-        == f"error: job {job_id}: no result within 0 s: it is waiting; to wait for it, pass timeout_s\n"
+        == f"error: job {job_id}: it is waiting; --wait SECONDS waits for its result\n"
     )
     assert "not known in queue 'inspect'" in command("result", "nobody", "--queue", "inspect").err
     assert "not known in queue 'inspect'" in command("result", "nobody").err

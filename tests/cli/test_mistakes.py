@@ -64,6 +64,16 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
         2,
         "is neither",
     ),
+    "a file of the home folder": (
+        ["queues", "-b", "sqlite:///~/jobs.db"],
+        2,
+        "write its path, as in sqlite:////home/me/jobs.db",
+    ),
+    "a schedule that isn't": (
+        ["schedules", "pause", "nightly"],
+        4,
+        "schedule 'nightly': not defined; mindtrace-jobs schedules list shows those that are",
+    ),
     "an id that is none": (["result", "no id"], 2, "use 1 to 128 characters"),
     "no consumers": (["worker"], 2, "no consumers: name them"),
     "an impossible number": (
@@ -84,6 +94,32 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
 }
 
 
+PYTHON = re.compile(r"timeout_s|orchestrator\.|Path\(|register (its|the) schema")
+"""Advice for who writes a program."""
+
+
+@pytest.mark.parametrize(
+    ("wait", "told"),
+    [
+        ([], "it is waiting; --wait SECONDS waits for its result"),
+        (
+            ["--wait", "0.1"],
+            "no result within 0.1 s: it is waiting; a higher --wait SECONDS waits for its result",
+        ),
+    ],
+)
+@pytest.mark.parametrize("queue", [[], ["--queue", "inspect"]])
+def test_a_result_that_is_not_there_yet_names_the_option_that_waits(
+    command: Command, orchestrator: Orchestrator, wait: list[str], queue: list[str], told: str
+) -> None:
+    job_id = orchestrator.publish(JobSchema("inspect", JobInput), {})
+    answer = command("result", job_id, *queue, *wait)
+
+    assert answer.code == 4
+    assert f"job {job_id}: {told}" in answer.err
+    assert not PYTHON.search(answer.err)
+
+
 @pytest.mark.parametrize(("words", "code", "message"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_one_paragraph(command: Command, words: list[str], code: int, message: str) -> None:
     """The fixture looks for tracebacks and secrets."""
@@ -93,6 +129,7 @@ def test_a_mistake_is_one_paragraph(command: Command, words: list[str], code: in
     assert message in answer.err
     assert answer.out == ""
     assert "fish" not in answer.err
+    assert not PYTHON.search(answer.err), "what somebody at a terminal can't do"
 
 
 LOADING: dict[str, tuple[str, str]] = {

@@ -1198,7 +1198,8 @@ def test_two_classes_on_one_queue_are_warned_of(world: World, caplog: pytest.Log
     (record,) = caplog.records
     assert record.getMessage() == (
         "Inspector and Thumbnailer both take the jobs of queue inspect: each job goes to only one of them; "
-        "give each class a schema of its own, or connect one of them to another queue, as in Thumbnailer(queue=…)"
+        "give each class a schema of its own, or connect one of them to another queue, as in "
+        "Thumbnailer(queue=…)"
     )
     caplog.clear()
     world.connected(Thumbnailer(queue="other"))
