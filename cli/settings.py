@@ -17,6 +17,8 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError
 
+import mindtrace
+
 from ..application.default_backend import DEFAULT_URL, PREFIX, PYPROJECT, TABLE, check_variables, configured
 from ..domain.bounds import NAME
 from ..domain.errors import InvalidInput
@@ -141,7 +143,17 @@ def masked_with_stores(url: str) -> str:
 
 
 def add_to_path(folder: Path) -> None:
-    """Let modules be imported from ``folder``, as ``python -m`` does with the working folder."""
+    """Let modules be imported from ``folder``, as ``python -m`` does with the working folder.
+
+    Raises:
+        BadUsage: a module there, or in the working folder, hides this package from whoever is started there.
+    """
+    for each in (folder.resolve(), Path.cwd()):
+        for hiding in (each / "mindtrace.py", each / "mindtrace" / "__init__.py"):
+            if hiding.is_file() and str(hiding.parent) not in mindtrace.__path__:
+                raise BadUsage(
+                    f"{hiding} hides the package mindtrace, so that no worker could start: rename it"
+                )
     path = str(folder.resolve())
     if path not in sys.path:
         sys.path.insert(0, path)

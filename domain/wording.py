@@ -25,6 +25,6 @@ def lacks(what: str, library: str | None, extra: str) -> str:
 
 
 REGISTER_FIRST = "register its schema first"
-"""What a program does about a queue that isn't declared. Commands put their own words there; likewise below."""
+"""What a program does about a queue that isn't declared. Commands put their own words there, as below."""
 LIST_SCHEDULES = "orchestrator.schedules.list() has those that are"
 EXPAND_HOME = "expand the home folder first, as in Path(…).expanduser()"

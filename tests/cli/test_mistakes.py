@@ -241,6 +241,26 @@ def test_an_extra_of_the_worker_that_is_missing_is_named(
     assert f"pip install 'mindtrace-jobs[{extra}]>={version('mindtrace-jobs')}'" in answer.err
 
 
+@pytest.mark.parametrize("name", ["mindtrace.py", "mindtrace/__init__.py"])
+def test_a_module_that_hides_the_package_is_named(command: Command, folder: Path, name: str) -> None:
+    """Beside the user's tasks. A worker's processes would import it in place of the package, and end."""
+    folder.joinpath(name).parent.mkdir(exist_ok=True)
+    folder.joinpath(name).touch()
+    answer = command("worker", "tasks:Inspector", "--burst")
+
+    assert answer.code == 2
+    assert (
+        f"{folder / name} hides the package mindtrace, so that no worker could start: rename it" in answer.err
+    )
+
+
+def test_a_folder_of_the_packages_name_hides_nothing(command: Command, folder: Path) -> None:
+    """It is another part of the namespace."""
+    folder.joinpath("mindtrace").mkdir()
+
+    assert command("doctor", "tasks:Inspector").code == 0
+
+
 def every_command(group: click.Group, *names: str) -> Iterator[tuple[str, ...]]:
     yield names
     for name, command in group.commands.items():
