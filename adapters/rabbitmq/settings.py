@@ -183,7 +183,10 @@ def parsed_url(url: str) -> dict[str, Any]:
     except ValueError:  # whose message may show the password
         raise InvalidInput(f"a RabbitMQ URL is {_URL}") from None
     if unknown := sorted(query.keys() - set(_QUERY)):
-        raise InvalidInput(f"a RabbitMQ URL takes no {', '.join(unknown)}; it takes {', '.join(_QUERY)}")
+        raise InvalidInput(
+            f"a RabbitMQ URL takes no {', '.join(unknown)}; it takes {', '.join(_QUERY)}; "
+            "in Orchestrator(url) also results and store"
+        )
     return {
         "username": parts.username or "guest",
         "password": parts.password or "guest",

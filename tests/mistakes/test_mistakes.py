@@ -952,6 +952,11 @@ BACKENDS: dict[str, Row] = {
         "it takes namespace",
         lambda w: Orchestrator("redis://localhost?namspace=a"),
     ),
+    "a misspelt store in a URL": (
+        errors.InvalidInput,
+        "in Orchestrator(url) also results and store",
+        lambda w: Orchestrator("amqp://localhost?stor=redis://localhost"),
+    ),
     "a stack on RabbitMQ": (
         errors.UnsupportedCapability,
         "this backend has no stack queues; it has: fifo, priority",
