@@ -31,6 +31,7 @@ SETTINGS = (
     "log_level",
     "health_file",
     "metrics_port",
+    "metrics_host",
     "tracing",
     "schedules",
 )
@@ -39,8 +40,8 @@ _GUESSES = {"url": "backend", "broker": "backend", "broker_url": "backend", "que
 """What has other names in other libraries."""
 _VARIABLE = re.compile("MINDTRACE_?JOBS?_(.+)", re.IGNORECASE)
 """The name of a variable that was meant for this project."""
-_OTHER_VARIABLES = ("process_number",)
-"""What a worker tells its processes."""
+_OTHER_VARIABLES = re.compile("process_number|service_(host|port)(_.+)?|port(_.+)?")
+"""What a worker tells its processes, and what Kubernetes tells those beside a service of this name."""
 _ALIKE = 0.75
 """How alike a name and that of a setting are, of 1, where the setting was probably meant."""
 
@@ -99,8 +100,8 @@ def configured(path: Path) -> Mapping[str, Any]:
 def check_variables(names: Iterable[str], *, only: str | None = None) -> None:
     """Refuse variables of the environment whose names are misspelt, as nobody would read them.
 
-    A name that resembles no setting is left alone: it may be the user's own, or of Kubernetes, which names
-    variables after services.
+    A name that resembles no setting is left alone, as it may be the user's own. So are names that Kubernetes
+    makes of a service's.
 
     Args:
         names: The names of all variables.
@@ -111,7 +112,7 @@ def check_variables(names: Iterable[str], *, only: str | None = None) -> None:
     """
     for name in names:
         found = _VARIABLE.fullmatch(name)
-        if found is None or (setting := found[1].lower()) in _OTHER_VARIABLES:
+        if found is None or _OTHER_VARIABLES.fullmatch(setting := found[1].lower()):
             continue
         meant = _meant(setting)
         if meant is not None and only in (None, meant) and name != f"{PREFIX}{meant.upper()}":

@@ -7,7 +7,7 @@ from logging import ERROR, INFO, WARNING, Logger
 from time import perf_counter
 from typing import Any
 
-from ...domain import Job, JobOutput, JobSchema, RetryLater, RetryPolicy, batch_outcomes
+from ...domain import Job, JobOutput, JobSchema, RetryLater, RetryPolicy
 from ...domain.bounds import truncate_error
 from ...domain.dead_reasons import DeadReason
 from ...domain.envelope import check_bytes_kept, decode, decode_model, encode_model
@@ -30,14 +30,6 @@ new_ack: Callable[[type[Ack], tuple[Any, ...]], Ack] = tuple.__new__
 
 NextJobs = Callable[[Job[Any], Then[Any]], tuple[Next, ...]]
 """Raises JobsError if they can't be published."""
-
-
-_FOR_BATCHES = {
-    batch_outcomes.Done: "return its result by itself",
-    batch_outcomes.Retry: "raise RetryLater",
-    batch_outcomes.Dead: "raise Reject",
-}
-"""What a handler of single jobs does in place of these outcomes."""
 
 
 def no_next_jobs(_job: Job[Any], _then: Then[Any]) -> tuple[Next, ...]:
@@ -287,8 +279,8 @@ def _advice(output: object) -> str:
     kind = output if isinstance(output, type) else type(output)
     if issubclass(kind, BaseException):
         return f"; raise {kind.__name__} instead of returning it"
-    if kind in _FOR_BATCHES:
-        return f"; {kind.__name__} is for run_batch: {_FOR_BATCHES[kind]} here"
+    if (instead := _instead_of(kind)) is not None:
+        return f"; {kind.__name__} is for run_batch: {instead} here"
     if output is Then:
         return "; return an instance, as in Then(schema, payload)"
     if isinstance(output, list | tuple) and any(isinstance(each, Then) for each in output):
@@ -300,6 +292,17 @@ def _advice(output: object) -> str:
             output.close()  # or Python would warn that it was never awaited
         return "; make run an async def, and await it there"
     return ""
+
+
+def _instead_of(kind: type) -> str | None:
+    """Say what a handler of single jobs does in place of an outcome that is for batches."""
+    from ...domain import batch_outcomes  # here, as most programs have no batches
+
+    return {
+        batch_outcomes.Done: "return its result by itself",
+        batch_outcomes.Retry: "raise RetryLater",
+        batch_outcomes.Dead: "raise Reject",
+    }.get(kind)
 
 
 def _attempt_of(queue: str, delivery: Delivery, settlement: Settlement, duration_s: float) -> Attempt:
