@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ...ports import Delivery, Place
 
-_BACK_S = 1.0
+_BACK_S = 0.1
 _LONGEST_BACK_S = 5.0
 
 
