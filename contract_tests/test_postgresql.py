@@ -319,7 +319,7 @@ def test_tables_of_the_release_before_refuse_transactions_of_callers_until_they_
     before = schema.migrations()[:1]
     with monkeypatch.context() as patch, client_of(postgresql_address, namespace) as client:
         patch.setattr(schema, "migrations", lambda: before)
-        client.declare(Queue("jobs"))
+        client.migrate()
     with (
         client_of(postgresql_address, namespace) as client,
         postgresql_address.connect(autocommit=False) as connection,

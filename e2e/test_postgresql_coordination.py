@@ -548,14 +548,19 @@ def settle_and_take_before_version_7(namespace: str) -> Statement:
 
 
 def test_a_release_before_works_on_beside_one_with_the_store(
-    postgresql_address: Address, namespace: str, version_2: Path, monkeypatch: pytest.MonkeyPatch
+    postgresql_address: Address,
+    namespace: str,
+    admin: "psycopg.Connection[Any]",
+    version_2: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also one that has a job: the tables change under it."""
     messages = [Message(id_, b"{}") for id_ in "abc"]
     with client_of(postgresql_address, namespace) as before:
         with monkeypatch.context() as patch:
             patch.setattr(schema, "FOLDER", version_2)
-            before.declare(Queue("jobs"))
+            before.migrate()
+            admin.execute(f"INSERT INTO \"{namespace}\".queue (name, kind) VALUES ('jobs', 'fifo')")
             before.publish("jobs", messages)
             before._statements.settle_and_take = settle_and_take_before_version_7(namespace)
             consumer = before.open_consumer("jobs")
@@ -588,7 +593,7 @@ def test_a_user_who_may_not_migrate_is_told_the_command(
     user = f"app_{uuid4().hex[:12]}"
     with monkeypatch.context() as patch, client_of(postgresql_address, namespace) as owner:
         patch.setattr(schema, "FOLDER", version_2)
-        owner.declare(Queue("jobs"))
+        owner.migrate()
     admin.execute(f"CREATE ROLE {user} LOGIN")
     try:
         admin.execute(f'GRANT USAGE ON SCHEMA "{namespace}" TO {user}')

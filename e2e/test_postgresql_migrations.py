@@ -241,7 +241,9 @@ def test_calls_that_wait_for_a_migration_go_on_after_it(
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND wait_event_type = 'Lock'"
     with ExitStack() as stack:
         client = stack.enter_context(client_of(named, namespace))
-        client.declare(Queue("jobs"))
+        client.migrate()
+        with postgresql_address.connect() as admin:
+            admin.execute(f"INSERT INTO \"{namespace}\".queue (name, kind) VALUES ('jobs', 'fifo')")
         client.publish("jobs", [Message("held", b"{}")])
         consumer = stack.enter_context(client.open_consumer("jobs"))
         (held,) = consumer.receive(1, LIMIT_S)
@@ -304,7 +306,7 @@ def test_a_replica_identity_that_was_chosen_stays(
     look = "SELECT relreplident::text FROM pg_class WHERE oid = to_regclass(%s)"
     with monkeypatch.context() as patch, client_of(postgresql_address, namespace) as client:
         patch.setattr(tables, "FOLDER", first)
-        client.declare(Queue("jobs"))
+        client.migrate()
     with postgresql_address.connect() as admin, client_of(postgresql_address, namespace) as client:
         for table, identity, _ in chosen:
             admin.execute(f'ALTER TABLE "{namespace}".{table} REPLICA IDENTITY {identity}')

@@ -87,7 +87,7 @@ def diagnose(session: Session, declared: Durability) -> list[Finding]:
     def work(connection: Connection) -> list[Finding]:
         look = _Look(connection, session)
         findings = [*_version(look), *_encryption(look), *_durability(look, declared)]
-        for check in (_settings, _clock, _pooler, _clients, _snapshots, _schema, _privileges, _tables):
+        for check in (_settings, _clock, _pooler, _clients, _snapshots, _schema, _privileges, _rows, _tables):
             try:
                 findings += check(look)
             except RefusedByServer as error:
@@ -321,10 +321,12 @@ def _privileges(look: _Look) -> Iterator[Finding]:
         yield good("permissions", "the user may do all that is needed")
 
 
-def _tables(look: _Look) -> Iterator[Finding]:
+def _rows(look: _Look) -> Iterator[Finding]:
+    """Look for rows that another server, or another clock, has left."""
     schema = look.session.schema
-    relation = f"{quoted(schema)}.job"
-    if not has_schema(look.connection, schema) or not look.text("to_regclass($1)", relation):
+    if not has_schema(look.connection, schema):
+        return
+    if find_version(look.connection, schema).number < len(migrations()):  # what is looked for came with it
         return
     if restored := look.text(_RESTORED.replace("{s}", quoted(schema))):
         what = f"new jobs stand before those that were restored into this server: {restored}"
@@ -332,6 +334,13 @@ def _tables(look: _Look) -> Iterator[Finding]:
     if later := look.number(_BEGIN_LATER.replace("{s}", quoted(schema))):
         what = f"the server's clock was set back: {quantity(later, 'lease')} can't have begun yet"
         yield wrong("clock", what, "restart a worker; see docs/postgresql.md, The server's clock")
+
+
+def _tables(look: _Look) -> Iterator[Finding]:
+    schema = look.session.schema
+    relation = f"{quoted(schema)}.job"
+    if not has_schema(look.connection, schema) or not look.text("to_regclass($1)", relation):
+        return
     options = look.text("SELECT reloptions FROM pg_catalog.pg_class WHERE oid = to_regclass($1)", relation)
     if "autovacuum_enabled=false" in options:
         remedy = f"ALTER TABLE {relation} RESET (autovacuum_enabled)"
