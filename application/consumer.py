@@ -361,7 +361,7 @@ class Consumer(ForeignOptions, Closeable, Generic[InT, OutT]):
         stop_condition = until_empty(
             self.queue_name,
             connection.orchestrator.backend,
-            connection.backend,
+            lambda: connection.loop.held_back,
             connection.poll_timeout_s,
             in_flight_for_s,
         )

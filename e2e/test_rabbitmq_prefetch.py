@@ -218,7 +218,7 @@ def test_jobs_that_cannot_be_released_are_given_back_after_one_attempt(
 
     with client.open_consumer(QUEUE) as consumer:
         receive(consumer, TAKE)
-        monkeypatch.setattr(consumer._settler, "_send", refuse)
+        monkeypatch.setattr(consumer._settler._publisher, "offer", refuse)
     assert len(attempts) == 1
     assert attempts[0] < TAKE
     with client.open_consumer(QUEUE) as other:

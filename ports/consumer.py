@@ -55,8 +55,9 @@ class ConsumerBackend(Closeable):
         confirmed it. ``ALREADY``: this receipt settled its job before; nothing changed. ``LOST``: the lease
         had ended, and nothing changed; or the connection was the lease and broke before the answer came, so
         that the job is settled, or runs again, or both. ``REFUSED``: what an ack was to publish can't be
-        published; the receipt is still held. If one receipt is settled twice, the first settlement that
-        reaches the broker counts.
+        published; the receipt is still held. ``DEFERRED``: the broker takes no messages at present, and this
+        settlement has to write one; the receipt is still held, so send it again. If one receipt is settled
+        twice, the first settlement that reaches the broker counts.
 
         Jobs that an ack publishes wake the consumers of their queues, as any other publish does (RCV-2).
 

@@ -110,6 +110,18 @@ class SettleOutcome(StrEnum):
     The job isn't settled, and the receipt is still held: settle it in another way (THEN-3). Only an ack that
     has ``then`` is answered so.
     """
+    DEFERRED = "deferred"
+    """The broker takes no messages at present, and this settlement has to write one: a retry, a dead letter,
+    a release, or a next job.
+
+    The job isn't settled, and the receipt is still held: send the same settlement again later. Only a backend
+    whose lease is the connection answers so; with a timed lease, such a call raises ``BackendUnavailable``.
+    """
+
+    @property
+    def keeps_receipt(self) -> bool:
+        """Whether the receipt of the settlement is still held."""
+        return self is SettleOutcome.REFUSED or self is SettleOutcome.DEFERRED
 
 
 class Settled(NamedTuple):

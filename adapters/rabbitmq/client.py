@@ -222,7 +222,7 @@ class RabbitMQClient(OrchestratorBackend):
             parts.broker,
             names,
             partial(parts.admin.kind_of, names),
-            parts.publisher.send,
+            parts.publisher,
             self.publish,
             results=self._results,
             prefetch=self._default_prefetch if prefetch is None else prefetch,

@@ -19,6 +19,8 @@ _CHUNK_JOBS = 2000
 _CHUNK_BYTES = 8 * 1024 * 1024
 _ROUNDS_OF_REFUSED = 3
 """How often delayed messages are sent again that were refused: a full delay level refuses each time."""
+_MAKE_ROOM = "give it memory or disk space, or let consumers catch up"
+_Send = Callable[[Sequence[Outgoing], float], None]
 _STATUS = {SendState.CONFIRMED: PublishStatus.ACCEPTED, SendState.UNKNOWN: PublishStatus.UNKNOWN}
 """Of a message in another state it is known that it isn't in its queue."""
 _ERRORS = {
@@ -81,10 +83,26 @@ class Publisher:
             AccessDenied: the server refuses this user.
             Closed: the client was closed.
         """
+        self._deliver(names, messages, self._connection.send)
+
+    def offer(self, names: Names, messages: Sequence[Outgoing]) -> None:
+        """Publish messages that the caller can offer again; else as :meth:`send`.
+
+        Where the broker takes no messages at present, this returns at once. What isn't confirmed by then is
+        ``UNSENT``, or ``UNDER_WAY``: then its state changes by itself, and it isn't to be offered again yet.
+        """
+        self._deliver(names, messages, self._connection.offer)
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the broker is known to take no messages at present."""
+        return self._connection.blocked is not None
+
+    def _deliver(self, names: Names, messages: Sequence[Outgoing], send: _Send) -> None:
         delayed = [message for message in messages if message.delay_s > 0]
         for message in delayed:
             _delay(names, message)
-        self._send(names, messages)
+        self._send(names, messages, send)
         give_up = monotonic() + self._broker.retry_timeout_s
         rounds = 0
         while again := [message for message in delayed if _is_to_send_again(message, rounds)]:
@@ -93,7 +111,7 @@ class Publisher:
                 message.state, message.error = SendState.UNSENT, None
             try:
                 self._make_levels_for(names, again)
-                self._send(names, again)
+                self._send(names, again, send)
             except (BackendError, Closed) as error:
                 for message in again:
                     message.state, message.error = SendState.UNSENT, error
@@ -112,12 +130,12 @@ class Publisher:
         for levels, top in highest.items():
             self._make_levels(levels, top)
 
-    def _send(self, names: Names, messages: Sequence[Outgoing]) -> None:
+    def _send(self, names: Names, messages: Sequence[Outgoing], send: _Send) -> None:
         unsent = messages
 
         def attempt(timeout_s: float) -> None:
             nonlocal unsent
-            self._connection.send(unsent, timeout_s)
+            send(unsent, timeout_s)
             unsent = [message for message in unsent if message.state is SendState.UNSENT]
             if unsent and self._connection.blocked is None:
                 raise ConnectionBroken(ConnectionError("the connection broke before all was sent"))
@@ -139,15 +157,20 @@ class Publisher:
                 return not_declared(names.queue)
             case SendState.UNKNOWN:
                 return self._why_unknown()
-            case SendState.UNSENT:
+            case SendState.UNSENT | SendState.UNDER_WAY:
                 return failure or BackendUnavailable(
                     f"RabbitMQ takes no messages at present ({self._connection.blocked}): nothing was "
-                    "published; give it memory or disk space, or let consumers catch up"
+                    f"published; {_MAKE_ROOM}"
                 )
             case _:
                 return BackendError(_ERRORS[state])
 
     def _why_unknown(self) -> BackendError:
+        if (reason := self._connection.blocked) is not None:
+            return BackendUnavailable(
+                f"RabbitMQ takes no messages at present ({reason}): whether it publishes this one afterwards "
+                f"isn't known; {_MAKE_ROOM}"
+            )
         if (cause := self._connection.broken_by) is not None:
             try:
                 self._broker.raise_refusal(ConnectionBroken(cause))

@@ -119,7 +119,7 @@ class CancellingConsumerBackend(ConsumerFilter):
         """Forget jobs that were settled, and the requests of those that have ended."""
         ended: set[str] = set()
         for settlement, outcome in zip(settlements, outcomes, strict=True):
-            if outcome is SettleOutcome.REFUSED:  # it is held still
+            if outcome.keeps_receipt:
                 continue
             id_ = self._taken.pop(settlement.receipt, "")
             has_ended = outcome is _OK and isinstance(settlement, Ack | Dead | Cancel)

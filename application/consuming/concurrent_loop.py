@@ -88,6 +88,8 @@ class ConcurrentLoop(ConsumeLoop):
         self._settle(take=0)
         self._restart_measuring()
         while not self._stopping.is_set:
+            if self._wait_for_deferred():
+                continue
             if (suspect := in_flight.start_suspect()) is not None:
                 self._run_alone(suspect)
             room = self._room(stop_at)
@@ -96,12 +98,12 @@ class ConcurrentLoop(ConsumeLoop):
                     return
                 self._add(self._settle_when_worthwhile(stop_at))
                 may_be_ready = True
-            elif may_be_ready or in_flight.unsettled:
+            elif may_be_ready or in_flight.is_to_settle:
                 deliveries = self._take(room, stop_at)
                 self._add(deliveries)
                 may_be_ready = len(deliveries) == room
             else:
-                was_busy = not in_flight.is_empty  # what is finished may become ready again
+                was_busy = not in_flight.is_idle  # what is finished may become ready again
                 timeout_s = _POLL_S if was_busy else stop_condition(waited_s)
                 if timeout_s is None:
                     return
@@ -160,7 +162,7 @@ class ConcurrentLoop(ConsumeLoop):
             with suppress(BackendUnavailable):  # then there are none
                 self._backend.release_ahead()
         else:
-            self._backend.allow_ahead(self._limit)
+            self._backend.allow_ahead(self._limit + in_flight.deferred)
 
     def _run_alone(self, suspect: Delivery) -> None:
         """Run a job that was just started, and that may kill its consumer, while no other is in flight."""

@@ -52,7 +52,7 @@ class IdleSettler:
         """Settle what finishes meanwhile, and call ``when_idle`` once no job runs any more."""
         with self._lock:
             self._when_idle = when_idle
-            if not self._in_flight.is_empty:
+            if not self._in_flight.is_idle:
                 self._active.set()
         try:
             yield
@@ -73,7 +73,7 @@ class IdleSettler:
 
     def _rest_if_idle(self) -> None:
         with self._lock:  # else what `settling` begins at this moment would be missed
-            if self._ended.is_set() or not (self._in_flight.is_empty and self._active.is_set()):
+            if self._ended.is_set() or not (self._in_flight.is_idle and self._active.is_set()):
                 return
             self._active.clear()
             when_idle = self._when_idle

@@ -118,9 +118,7 @@ class InFlight(JobStates):
         with self._settling:
             settlements: list[Settlement] = []
             try:
-                with self._lock:
-                    settlements.extend(self._settlements)
-                    self._settlements.clear()
+                settlements.extend(self._take_settlements())
                 if not settlements and not take:
                     return []
                 answer = self._backend.settle(settlements, take=take)
@@ -131,12 +129,19 @@ class InFlight(JobStates):
                     with self._lock:
                         self._settlements.extendleft(reversed(settlements))
                 raise
-            if refused := self.counts.add(settlements, answer.outcomes, self._jobs):
+            if refused := self._note_answer(settlements, answer.outcomes):
                 self._fail_refused(refused)
-                still_held = {ack.receipt for ack in refused}
-                settlements = [each for each in settlements if each.receipt not in still_held]
-            self._remove(settlements)
             return answer.deliveries
+
+    def _note_answer(self, settlements: Sequence[Settlement], outcomes: Sequence[SettleOutcome]) -> list[Ack]:
+        """Count what was settled, keep what was deferred, and return the acks that were refused."""
+        refused = self.counts.add(settlements, outcomes, self._jobs)
+        if SettleOutcome.DEFERRED in outcomes or refused:
+            pairs = list(zip(settlements, outcomes, strict=True))
+            self._defer([each for each, outcome in pairs if outcome is SettleOutcome.DEFERRED])
+            settlements = [each for each, outcome in pairs if not outcome.keeps_receipt]
+        self._remove(settlements)
+        return refused
 
     def release_queued(self, *, but_suspects: bool = False) -> None:
         """Settle the finished jobs, and release those not started yet; raises as :meth:`settle`.
@@ -156,7 +161,8 @@ class InFlight(JobStates):
     def release_all(self) -> None:
         """Settle the finished jobs, and release all others; raises as :meth:`settle`."""
         with self._settling, self._lock:  # no call settles any at this moment
-            finished = {settlement.receipt for settlement in self._settlements}
+            self._deferred_until_s = 0.0
+            finished = {settlement.receipt for settlement in (*self._settlements, *self._deferred)}
             self._settlements.extend(Release(receipt) for receipt in self._jobs if receipt not in finished)
             self._take_queued()
             self._running.clear()
@@ -193,8 +199,7 @@ class InFlight(JobStates):
             with self._lock:
                 self._settlements.extend(failures)
             return
-        self.counts.add(failures, outcomes, self._jobs)
-        self._remove(failures)
+        self._note_answer(failures, outcomes)
 
     # -- leases, also by the renewer's thread --------------------------------------------------------
 

@@ -13,6 +13,11 @@ from time import monotonic
 from ...domain import RetryPolicy
 from ...ports import Delivery, Release, Settlement
 
+_MOST_DEFERRED = 1000
+"""How many jobs a consumer holds at most whose settlements are deferred."""
+DEFERRED_S = 0.5
+"""How long to wait before a deferred settlement is sent again."""
+
 
 class JobStates:
     """Which jobs are queued, running and finished.
@@ -36,6 +41,10 @@ class JobStates:
         """The receipts of running jobs that another consumer may run too, as their leases ended."""
         self._settlements: deque[Settlement] = deque()
         """Of the finished jobs, but for those that a call to the broker is about to settle."""
+        self._deferred: list[Settlement] = []
+        """Those that the broker couldn't carry out yet."""
+        self._deferred_until_s = 0.0
+        """When to send them again."""
         self._waiting: dict[threading.Event, int] = {}
         """Who waits until how many jobs are finished."""
         self.is_closed = False
@@ -164,6 +173,26 @@ class JobStates:
         return len(self._settlements)
 
     @property
+    def deferred(self) -> int:
+        """How many settlements the broker couldn't carry out yet, as it takes no messages at present."""
+        return len(self._deferred)
+
+    @property
+    def has_too_many_deferred(self) -> bool:
+        """Whether no more jobs are to be taken until the broker has carried some of them out."""
+        return len(self._deferred) >= _MOST_DEFERRED
+
+    @property
+    def is_to_settle(self) -> bool:
+        """Whether there are settlements to be sent now."""
+        return bool(self._settlements or (self._deferred and monotonic() >= self._deferred_until_s))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every job is settled, or its settlement is deferred."""
+        return len(self._jobs) == len(self._deferred)
+
+    @property
     def queued(self) -> int:
         """How many jobs haven't been started."""
         return len(self._queued)
@@ -260,7 +289,23 @@ class JobStates:
             self._lost.update(delivery.receipt for delivery in running)
         return [delivery.id for delivery in (*queued, *running)]
 
-    def _remove(self, settlements: list[Settlement]) -> None:
+    def _take_settlements(self) -> list[Settlement]:
+        """Take those that are to be sent now."""
+        with self._lock:
+            taken = list(self._settlements)
+            self._settlements.clear()
+            if self._deferred and monotonic() >= self._deferred_until_s:
+                taken += self._deferred
+                self._deferred.clear()
+        return taken
+
+    def _defer(self, settlements: Sequence[Settlement]) -> None:
+        """Keep settlements that the broker couldn't carry out."""
+        with self._lock:
+            self._deferred += settlements
+            self._deferred_until_s = monotonic() + DEFERRED_S
+
+    def _remove(self, settlements: Sequence[Settlement]) -> None:
         with self._lock:
             remove = self._jobs.pop
             for settlement in settlements:

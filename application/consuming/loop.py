@@ -14,6 +14,7 @@ from ...domain.wording import quantity
 from ...ports import Ack, Cancel, ConsumerBackend, Dead, Delivery, Observer, Release, Retry
 from .executor import Executor
 from .in_flight import InFlight
+from .job_states import DEFERRED_S
 from .lease_renewer import LeaseRenewer
 from .outages import RECONNECT, RESETTLE, call_until_answered
 from .prefetch_sizer import PrefetchSizer
@@ -162,6 +163,11 @@ class ConsumeLoop(ABC):
         return self._in_flight.started - start
 
     @property
+    def held_back(self) -> int:
+        """How many jobs are in flight here and may run again: they wait for a limit, or to be settled."""
+        return self._backend.held_back + self._in_flight.deferred
+
+    @property
     def is_empty(self) -> bool:
         """Whether no job is under way, not even one that isn't started or settled."""
         return self._in_flight.is_empty
@@ -210,6 +216,8 @@ class ConsumeLoop(ABC):
         """Receive, execute and settle, until that many jobs were started, or it is stopped."""
 
     def _receive(self, size: int, timeout_s: float) -> list[Delivery]:
+        if self._in_flight.deferred:
+            timeout_s = min(timeout_s, DEFERRED_S)
         receive = partial(self._backend.receive, size, timeout_s)
         batch = call_until_answered(receive, RECONNECT, self._stopping, self._logger)
         self._tell_polled(batch)
@@ -221,9 +229,17 @@ class ConsumeLoop(ABC):
 
     def _settle_and_take(self, room: int) -> list[Delivery]:
         """Settle what is finished, and take up to ``room`` jobs in the same round trip."""
-        deliveries = self._settle(take=room)
+        deliveries = self._settle(take=0 if self._in_flight.has_too_many_deferred else room)
         self._tell_polled(deliveries)
         return deliveries
+
+    def _wait_for_deferred(self) -> bool:
+        """If too many settlements are deferred to take jobs, wait a moment and settle; return whether."""
+        if not self._in_flight.has_too_many_deferred:
+            return False
+        self._stopping.wait(DEFERRED_S)
+        self._settle(take=0)
+        return True
 
     def _tell_polled(self, batch: list[Delivery]) -> None:
         if self._observer is None:

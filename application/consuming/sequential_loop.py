@@ -25,7 +25,9 @@ class SequentialLoop(ConsumeLoop):
         self._settle(take=0)
         waited_s: float | None = None
         while not self._stopping.is_set:
-            if self._in_flight.unsettled:  # an ack was refused, and then the broker was away
+            if self._wait_for_deferred():
+                continue
+            if self._in_flight.is_to_settle:  # it was deferred; or refused, and then the broker was away
                 self._settle(take=0)
             size = self._next_size(stop_at)
             timeout_s = stop_condition(waited_s) if size else None

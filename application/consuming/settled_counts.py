@@ -43,6 +43,8 @@ class SettledCounts:
         for settlement, outcome in zip(settlements, outcomes, strict=True):
             if outcome is SettleOutcome.REFUSED and isinstance(settlement, Ack):
                 refused.append(settlement)
+            elif outcome is SettleOutcome.DEFERRED:
+                continue
             elif outcome is SettleOutcome.CANCELLED:
                 self.settled[Cancel] += 1
             elif outcome is not SettleOutcome.LOST:

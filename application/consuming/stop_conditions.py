@@ -4,7 +4,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from ...domain.errors import BackendUnavailable, InvalidInput, UsageError
-from ...ports import ConsumerBackend, OrchestratorBackend
+from ...ports import OrchestratorBackend
 
 StopCondition = Callable[[float | None], float | None]
 """Called with the seconds that were just waited in vain, or None where the last wait found something or there
@@ -58,7 +58,7 @@ def one_poll(poll_timeout_s: float) -> StopCondition:
 def until_empty(
     queue: str,
     backend: OrchestratorBackend,
-    consumer: ConsumerBackend,
+    count_held_back: Callable[[], int],
     poll_timeout_s: float,
     in_flight_for_s: float,
 ) -> StopCondition:
@@ -67,14 +67,14 @@ def until_empty(
     Args:
         queue: The queue's name.
         backend: Where it is.
-        consumer: Where its jobs come from.
+        count_held_back: Counts the jobs that the consumer has in flight and that may run again.
         poll_timeout_s: As for :func:`while_any`.
         in_flight_for_s: For how many seconds from now jobs in flight count, too, where they can be counted.
     """
     in_flight_until_s = monotonic() + in_flight_for_s
 
     def count_waiting() -> int:
-        held_back = consumer.held_back
+        held_back = count_held_back()
         counts_in_flight = monotonic() < in_flight_until_s
         if not (held_back or counts_in_flight) and (waits_for := backend.waits_for_clock(queue)) is not None:
             raise UsageError(

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 
 from ...domain.errors import BackendUnavailable
-from ...ports import ConsumerBackend, Release, Settled, Settlement
+from ...ports import ConsumerBackend, Release, Settled, Settlement, SettleOutcome
 
 
 class PendingReleases:
@@ -34,8 +34,12 @@ class PendingReleases:
             if not (sent or take):
                 return sent, Settled([], [])
             try:
-                return sent, self._backend.settle(sent, take=take)
+                settled = self._backend.settle(sent, take=take)
             except BackendUnavailable:
                 with self._lock:
                     self._pending = releases + self._pending
                 raise
+            own = zip(releases, settled.outcomes[len(settlements) :], strict=True)
+            if deferred := [each for each, outcome in own if outcome is SettleOutcome.DEFERRED]:
+                self.add(deferred)
+            return sent, settled

@@ -59,7 +59,7 @@ class UniqueConsumerBackend(ConsumerDecorator):
         self._note(settled.deliveries)
         ended = []
         for settlement, outcome in zip(settlements, settled.outcomes, strict=True):
-            if outcome is SettleOutcome.REFUSED:  # it is held still
+            if outcome.keeps_receipt:
                 continue
             delivery = self._taken.pop(settlement.receipt, None)
             ends = isinstance(settlement, Ack | Dead | Cancel) or outcome is SettleOutcome.CANCELLED

@@ -17,7 +17,7 @@ class JobsThatEnd:
         self.is_settled = False
 
     @property
-    def is_empty(self) -> bool:
+    def is_idle(self) -> bool:
         if self.is_settled:
             self.looked.set()
             self.settler._ended.wait(0.2)

@@ -35,15 +35,12 @@ from .channel import Arrival, ConsumerChannel
 from .credit import Credit
 from .next_job_publisher import Publish, Published, publish_next
 from .settlement_messages import SettlementMessages
-from .settler import Placed, Settler
+from .settler import MessagePublisher, Placed, Settler
 
 _BACKOFF = RetryPolicy(base_delay_s=0.05, max_delay_s=2.0)
 """Between connections that break one after the other, as soon as they are made."""
 _FAILURE_TTL_S = 7 * 86_400.0
 """How long the store remembers that a job died, for callers that wait for its result."""
-_RELEASED_AT_ONCE = 30
-"""How many jobs are released in one step. When a channel ends, a quorum queue carries out 32 acknowledgements
-that are under way and drops the rest: those jobs would be there twice."""
 
 
 class RabbitMQConsumerBackend(ConsumerBackend):
@@ -54,7 +51,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         broker: Broker,
         names: Names,
         find_kind: Callable[[], QueueKind],
-        send: Callable[[Names, Sequence[Outgoing]], None],
+        publisher: MessagePublisher,
         publish: Publish,
         *,
         results: Results | None,
@@ -73,12 +70,14 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         self._channel = ConsumerChannel(broker, names)
         self._credit = Credit(self._channel, prefetch, broker.retry_timeout_s)
         self._settlement_messages = SettlementMessages(names, kind, self._channel, self.logger)
-        self._settler = Settler(broker, names, self._channel, self._credit, send, self.logger)
+        self._settler = Settler(broker, names, self._channel, self._credit, publisher, self.logger)
         self._kind_generation = self._channel.generation
         """The channel on which the kind was last asked for: a later one may lead to a queue made anew."""
         self._receipts = Receipts(secrets.token_urlsafe(8))
         self._settling = threading.RLock()
         self._held: dict[str, Arrival] = {}
+        self._moves: dict[str, Outgoing] = {}
+        """By receipt, of settlements that were deferred: the message that may be in its place by now."""
         self._interrupted = False
         self._closing = False
         self._closed = False
@@ -99,6 +98,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         breaks = 0
         while True:
             self._check_open()
+            if self._settler.has_returning:
+                self.settle([])
             if not self._credit.limit:
                 self._recall(max_jobs)
                 self._check_open()  # it may have waited for a close
@@ -198,20 +199,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
 
     def _put_back(self, jobs: Sequence[Arrival]) -> None:
         """Put back jobs that nobody was given: with a crash counted, or among the dead letters."""
-        self._release(jobs, [self._settlement_messages.undelivered(job) for job in jobs])
-
-    def _release(self, jobs: Sequence[Arrival], messages: list[Outgoing]) -> None:
-        """Put messages in the places of jobs.
-
-        The queue has one log. So when the messages of a step are confirmed, the acknowledgements of the step
-        before are carried out.
-        """
-        for start in range(0, len(jobs), _RELEASED_AT_ONCE):
-            end = start + _RELEASED_AT_ONCE
-            lost, _ = self._settler.settle([], list(enumerate(jobs[start:end])), messages[start:end], 0)
-            if lost:  # the next step would fare no better, and take as long
-                self._settler.settle([], [], [], 0, list(enumerate(jobs[end:])))
-                return
+        self._settler.put_back(jobs, [self._settlement_messages.undelivered(job) for job in jobs])
 
     # -- settling ---------------------------------------------------------------------------------
 
@@ -238,7 +226,6 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                         continue
                     if job.generation != generation:
                         outcomes[place] = self._lose(settlement.receipt)
-                        del self._held[settlement.receipt]
                         continue
                     jobs[place] = job
                     del self._held[settlement.receipt]
@@ -248,15 +235,23 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                         acks.append((place, job))
                     else:
                         republished.append((place, job))
-                        messages.append(self._settlement_messages.for_settlement(settlement, job))
-                returned: Sequence[Placed] = ()
+                        move = self._moves.pop(settlement.receipt, None)
+                        messages.append(move or self._settlement_messages.for_settlement(settlement, job))
+                unsettled: dict[int, SettleOutcome] = {}
                 if chained:
-                    confirmed, refused, returned = self._publish_next(chained, generation)
+                    confirmed, refused, still_open = self._publish_next(chained, generation)
                     acks = sorted([*acks, *confirmed], key=itemgetter(0))
-                    for place, _ in refused:
+                    unsettled = {place: SettleOutcome.REFUSED for place, _ in refused}
+                    unsettled |= {place: SettleOutcome.DEFERRED for place, _ in still_open}
+                lost, deferred, ready = self._settler.settle(acks, republished, messages, take)
+                if deferred or unsettled:
+                    for (place, _), message in zip(republished, messages, strict=True):
+                        if place in deferred:
+                            unsettled[place] = SettleOutcome.DEFERRED
+                            self._moves[settlements[place].receipt] = message
+                    for place, outcome in unsettled.items():
                         self._held[settlements[place].receipt] = jobs.pop(place)
-                        outcomes[place] = SettleOutcome.REFUSED
-                lost, ready = self._settler.settle(acks, republished, messages, take, returned)
+                        outcomes[place] = outcome
                 for place in lost:
                     outcomes[place] = self._lose(settlements[place].receipt)
                     del jobs[place]
@@ -276,9 +271,11 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                 return Settled(outcomes, [])
 
     def _publish_next(self, chained: Sequence[tuple[Placed, Ack]], generation: int) -> Published:
-        """Publish the next jobs of acks; none, where what they ack is lost already."""
+        """Publish the next jobs of acks; none, where what they ack is lost, or the broker takes none."""
         if not self._settler.is_alive(generation):
             return Published([placed for placed, _ in chained], [], [])  # to be lost with all others
+        if not self._settler.can_publish:
+            return Published([], [], [placed for placed, _ in chained])
         return publish_next(self._publish, chained, self.logger)
 
     def _store_results(
@@ -341,6 +338,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             if channel.standing:
                 self._credit.withdraw()
             surplus: list[Arrival] = []
+            if not self._settler.can_publish:
+                return  # what came is run here, or it would be run by nobody meanwhile
             with suppress(IndexError):  # the connection broke this moment
                 while len(channel.arrivals) > most:
                     surplus.append(channel.arrivals.pop())
@@ -352,12 +351,16 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             return  # then it is given back already
         if channel.credit or channel.standing:
             self._credit.withdraw()
-        held = [job for job in self._held.values() if job.generation == channel.generation]
+        held = {receipt: job for receipt, job in self._held.items() if job.generation == channel.generation}
         ahead = list(self._arrivals())
-        messages = [self._settlement_messages.released(job) for job in held]
+        messages = [
+            self._moves.get(receipt) or self._settlement_messages.released(job)
+            for receipt, job in held.items()
+        ]
         messages += [self._settlement_messages.undelivered(job) for job in ahead]
         self._held.clear()
-        self._release([*held, *ahead], messages)
+        self._settler.put_back([*held.values(), *ahead], messages)
+        self._settler.give_up()
 
     def _still_held(self, receipt: str) -> SettleOutcome:
         job = self._held.get(receipt)
@@ -366,6 +369,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         return SettleOutcome.OK if job.generation == self._channel.generation else SettleOutcome.LOST
 
     def _lose(self, receipt: str) -> SettleOutcome:
+        self._held.pop(receipt, None)
+        self._moves.pop(receipt, None)
         self._receipts.lose([receipt])
         return SettleOutcome.LOST
 

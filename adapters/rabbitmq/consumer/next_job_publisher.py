@@ -20,7 +20,7 @@ class Published(NamedTuple):
     refused: list[Placed]
     """One of their next jobs can't be published, and so they aren't to be acked (THEN-3)."""
     open: list[Placed]
-    """It isn't known of each next job whether it was published: run the job again."""
+    """It isn't known of each next job whether it was published: publish them again with the next call."""
 
 
 def publish_next(publish: Publish, chained: Sequence[tuple[Placed, Ack]], logger: Logger) -> Published:

@@ -1,7 +1,8 @@
 """Settling: publish what takes the place of jobs, then have the broker forget these."""
 
-from collections.abc import Callable, Sequence
-from logging import Logger
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 from ....domain.errors import JobsError
 from ....domain.wording import quantity
@@ -14,6 +15,32 @@ from .credit import Credit
 
 Placed = tuple[int, Arrival]
 """An arrival, and the place of its settlement."""
+_MOVED_AT_ONCE = 30
+"""How many jobs are put back in one step. When a channel ends, a quorum queue carries out 32 acknowledgements
+that are under way and drops the rest: those jobs would be there twice."""
+
+
+class MessagePublisher(Protocol):
+    """What a settler needs of the client's publisher."""
+
+    def offer(self, names: Names, messages: Sequence[Outgoing]) -> None:
+        """Publish messages that can be offered again; return at once where the broker takes none."""
+        ...
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the broker is known to take no messages at present."""
+        ...
+
+
+class Answer(NamedTuple):
+    """What became of settlements, each given by its place."""
+
+    lost: list[int]
+    deferred: list[int]
+    """Of jobs that can't be put elsewhere at present: they are held still."""
+    ready: int | None
+    """How many jobs arrived or are ready; None where the broker wasn't heard."""
 
 
 class Settler:
@@ -24,7 +51,8 @@ class Settler:
         names: The names of the queue's parts.
         channel: The channel that the jobs came by.
         credit: What the broker may send meanwhile.
-        send: Publishes messages to parts of a queue, as :meth:`Publisher.send`.
+        publisher: Publishes what takes the places of jobs, over a connection of its own: the broker reads
+            nothing from a connection that has published while it takes no messages.
         logger: Gets a warning where jobs couldn't be put elsewhere.
     """
 
@@ -34,15 +62,28 @@ class Settler:
         names: Names,
         channel: ConsumerChannel,
         credit: Credit,
-        send: Callable[[Names, Sequence[Outgoing]], None],
-        logger: Logger,
+        publisher: MessagePublisher,
+        logger: logging.Logger,
     ) -> None:
         self._timeout_s = broker.retry_timeout_s
         self._names = names
         self._channel = channel
         self._credit = credit
-        self._send = send
+        self._publisher = publisher
         self._logger = logger
+        self._is_told = False
+        self._returning: list[tuple[Arrival, Outgoing]] = []
+        """Jobs that nobody was given, with the messages that will take their places."""
+
+    @property
+    def has_returning(self) -> bool:
+        """Whether jobs that nobody was given wait to be put back; any call of :meth:`settle` tries again."""
+        return bool(self._returning)
+
+    @property
+    def can_publish(self) -> bool:
+        """Whether the broker takes messages, as far as is known."""
+        return not self._publisher.is_blocked
 
     def settle(
         self,
@@ -51,38 +92,71 @@ class Settler:
         messages: list[Outgoing],
         take: int,
         returned: Sequence[Placed] = (),
-    ) -> tuple[list[int], int | None]:
+    ) -> Answer:
         """Put jobs elsewhere, and acknowledge them once the broker has confirmed that.
 
-        In that order a death in between leaves a job twice, and never loses it.
+        In that order a death in between leaves a job twice, and never loses it. While the broker takes no
+        messages, the jobs stay here, unacknowledged: to have one delivered again would count as a crash.
 
         Args:
             acks: Jobs that are done.
             republished: Jobs to put elsewhere.
-            messages: What takes their places.
+            messages: What takes their places. One that was given before, and whose job was deferred, isn't
+                published again while the broker may still confirm it.
             take: How many further jobs the broker may send.
             returned: Jobs to be delivered again, as how they were to end can't be done.
-
-        Returns:
-            The places of what was lost, and how many jobs are ready; None where the broker wasn't heard.
         """
         done = list(acks)
         returns = [arrival for _, arrival in returned]
         lost = [place for place, _ in returned]
-        if republished:
-            if not self.is_alive(republished[0][1].generation):
-                return [*lost, *(place for place, _ in (*acks, *republished))], None
-            self._publish(messages)
-            for (place, arrival), message in zip(republished, messages, strict=True):
+        deferred: list[int] = []
+        moves = list(zip(republished, messages, strict=True))
+        if self._returning:
+            returning, self._returning = self._returning, []
+            moves += [((-1, arrival), message) for arrival, message in returning if self._holds(arrival)]
+        if moves:
+            if not self.is_alive(moves[0][0][1].generation):
+                return Answer([*lost, *(place for place, _ in (*acks, *republished))], [], None)
+            self._publish([message for _, message in moves])
+            for (place, arrival), message in moves:
                 if message.state is SendState.CONFIRMED:
                     done.append((place, arrival))
-                else:
+                elif message.state is not SendState.UNDER_WAY and not _is_to_publish(message):
                     returns.append(arrival)
                     lost.append(place)
+                elif place < 0:
+                    self._returning.append((arrival, message))
+                else:
+                    deferred.append(place)
         if not done and not returns and not take:
-            return lost, None
+            return Answer(lost, deferred, None)
         ready = self._acknowledge([arrival for _, arrival in done], returns, take)
-        return lost if ready is not None else [*lost, *(place for place, _ in done)], ready
+        if ready is None:
+            lost += [place for place, _ in done]
+        return Answer(lost, deferred, ready)
+
+    def put_back(self, jobs: Sequence[Arrival], messages: Sequence[Outgoing]) -> None:
+        """Put messages in the places of jobs that nobody will settle; at once, or with later calls.
+
+        The queue has one log. So when the messages of a step are confirmed, the acknowledgements of the step
+        before are carried out.
+        """
+        for start in range(0, len(jobs), _MOVED_AT_ONCE):
+            end = start + _MOVED_AT_ONCE
+            step, written = jobs[start:end], list(messages[start:end])
+            lost, deferred, _ = self.settle([], list(enumerate(step)), written, 0)
+            self._returning += [(step[place], written[place]) for place in deferred]
+            if lost or deferred:  # the next step would fare no better, and take as long
+                self._returning += zip(jobs[end:], messages[end:], strict=True)
+                return
+
+    def give_up(self) -> None:
+        """Have the jobs delivered again that couldn't be put back: the broker counts that as a crash."""
+        returning, self._returning = self._returning, []
+        self.settle([], [], [], 0, [(-1, arrival) for arrival, _ in returning if self._holds(arrival)])
+
+    def _holds(self, arrival: Arrival) -> bool:
+        return arrival.generation == self._channel.generation
 
     def _acknowledge(self, done: list[Arrival], returns: list[Arrival], take: int) -> int | None:
         """Have the broker forget what is done, deliver ``returns`` again, and send up to ``take`` jobs.
@@ -106,19 +180,29 @@ class Settler:
         return ready if channel.generation == generation else None
 
     def _publish(self, messages: list[Outgoing]) -> None:
-        """Publish what takes the place of jobs; log why some of it couldn't be."""
+        """Publish what takes the place of jobs, unless it is under way; warn where some of it can't be.
+
+        The first time in a row: a job may be tried twice a second.
+        """
+        unsent = [message for message in messages if _is_to_publish(message)]
+        if not unsent:
+            return
+        for message in unsent:
+            message.state = SendState.UNSENT
         try:
-            self._send(self._names, messages)
+            self._publisher.offer(self._names, unsent)
         except JobsError as error:
-            for message in messages:
+            for message in unsent:
                 message.state, message.error = SendState.UNSENT, error
-        failures = [message for message in messages if message.state is not SendState.CONFIRMED]
+        failures = [message for message in unsent if message.state is not SendState.CONFIRMED]
         if failures:
-            self._logger.warning(
-                "couldn't move %s, to be delivered again: %s",
+            self._logger.log(
+                logging.DEBUG if self._is_told else logging.WARNING,
+                "couldn't move %s, which may be tried again: %s",
                 quantity(len(failures), "job"),
                 failures[0].error,
             )
+        self._is_told = bool(failures)
 
     def is_alive(self, generation: int) -> bool:
         """Return whether what came in this generation is still held, and its queue exists."""
@@ -130,3 +214,10 @@ class Settler:
         except (ConnectionBroken, ClosedByClient):
             return False
         return channel.generation == generation
+
+
+def _is_to_publish(message: Outgoing) -> bool:
+    """Return whether a message may not be in its queue, nor on its way there, and can be published."""
+    if message.state is SendState.UNROUTABLE:
+        return message.delay_s > 0  # its delay level doesn't exist, and is made
+    return message.state in (SendState.UNSENT, SendState.REFUSED, SendState.UNKNOWN)

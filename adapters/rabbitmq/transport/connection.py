@@ -3,7 +3,7 @@
 import logging
 import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from enum import Enum, auto
 from functools import partial
@@ -118,10 +118,13 @@ class Connection:
         self.drop()
         raise no_answer(timeout_s)
 
-    def _is_answered(self, request: Request, timeout_s: float) -> bool:
-        """Make a request, and return whether the answer came in time."""
+    def _is_answered(
+        self, request: Request, timeout_s: float, is_enough: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Make a request, and return whether the answer came in time, or ``is_enough`` held."""
+        begin = partial(self._begin, request)
         try:
-            return self.loop.wait(lambda: request.is_over, timeout_s, first=partial(self._begin, request))
+            return self.loop.wait(lambda: request.is_over or is_enough(), timeout_s, first=begin)
         finally:
             request.is_abandoned = True
 

@@ -1,7 +1,7 @@
 """Publishing with confirms: many messages under way at once, and what became of each."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum, auto
 from functools import partial
@@ -29,6 +29,8 @@ class SendState(Enum):
 
     UNSENT = auto()
     """It never left."""
+    UNDER_WAY = auto()
+    """It was sent, and the server hasn't said yet what became of it."""
     CONFIRMED = auto()
     UNROUTABLE = auto()
     """There is no queue of that name."""
@@ -114,30 +116,43 @@ class PublishConnection(Connection):
         """Publish, and wait until the state of each is known, or the connection broke, or time is up.
 
         Messages of one call arrive in their order. After a timeout the connection is dropped, so that
-        nothing that was given up arrives later.
+        nothing that was given up arrives later. Under an alarm it isn't: what the server hasn't read yet
+        would arrive all the same, once the alarm is over.
 
         Raises:
             Unreachable: no connection could be made, nothing was sent.
             ClosedByClient: the connection is closed.
         """
-        if not messages:
-            return
-        batch = _Batch(messages, self)
+        if messages:
+            self._publish(_Batch(messages, self), timeout_s, lambda: False)
+
+    def offer(self, messages: Sequence[Outgoing], timeout_s: float) -> None:
+        """Publish as :meth:`send`, but wait no longer once the server takes no messages.
+
+        Then what is sent already stays ``UNDER_WAY`` until the server confirms it, or the connection breaks.
+        """
+        if messages:
+            self._publish(_Batch(messages, self), timeout_s, lambda: self.blocked is not None)
+
+    def _publish(self, batch: _Batch, timeout_s: float, is_enough: Callable[[], bool]) -> None:
         # What is sent over a connection that broke since the last time would be UNKNOWN. Where messages are
         # under way, what is unread is most likely their confirms.
         if self.has_unread and not self._under_way:
             self.loop.catch_up()
-        if self._is_answered(batch, timeout_s):
-            batch.result()
+        if self._is_answered(batch, timeout_s, is_enough):
+            if batch.is_over:
+                batch.result()
+            else:
+                self.loop.call(partial(self._withdraw, batch))
             return
         if self.loop.closed and not batch.is_begun:
             raise ClosedByClient
-        if not self._give_up(batch):
-            for message in messages:
-                if message.state is SendState.UNSENT:
-                    message.state = SendState.UNKNOWN
-        elif not batch.is_begun:
+        is_known = self._give_up(batch)
+        if is_known and not batch.is_begun:
             raise no_answer(timeout_s)
+        for message in batch.messages:
+            if message.state is SendState.UNDER_WAY or (message.state is SendState.UNSENT and not is_known):
+                message.state = SendState.UNKNOWN
 
     # -- in the loop ----------------------------------------------------------------------------------
 
@@ -187,7 +202,7 @@ class PublishConnection(Connection):
             batch.sent += 1
             if batch.sent == len(batch.messages):
                 del self._queued[0]
-            message.state = SendState.UNKNOWN
+            message.state = SendState.UNDER_WAY
             try:
                 if message.exchange and message.exchange not in self._exchanges:
                     declare_exchange(channel, message.exchange)
@@ -224,12 +239,19 @@ class PublishConnection(Connection):
             self._returned += Counter()  # drops what is down to 0
         batch.decide(message, state)
 
+    def _withdraw(self, batch: _Batch) -> None:
+        """Send no more of a batch."""
+        if batch in self._queued:
+            self._queued.remove(batch)
+
     def _give_up(self, batch: _Batch) -> bool:
-        """Send no more of a batch, and return whether it is known what became of it."""
+        """Send no more of a batch, and return whether it is known what became of the rest."""
 
         def give_up() -> None:
-            if batch in self._queued:
-                self._queued.remove(batch)
+            self._withdraw(batch)
+            if self.blocked is not None and batch.is_begun:
+                batch.end()
+                return
             if not batch.is_begun or (batch.sent and batch.open):
                 self._drop()
             if not batch.sent or not batch.open:

@@ -1,0 +1,195 @@
+"""RabbitMQ takes no messages, by an alarm or a full queue: who must write one waits, and nobody else."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from brokers.fixtures import StartRabbitMQ
+from brokers.rabbitmq_server import PrivateRabbitMQ
+from conditions import LIMIT_S, eventually
+from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, Orchestrator, RetryPolicy
+from mindtrace.jobs.adapters.rabbitmq import RabbitMQClient
+from mindtrace.jobs.domain import Queue
+from mindtrace.jobs.ports import (
+    Ack,
+    ConsumerBackend,
+    Dead,
+    Delivery,
+    Message,
+    Next,
+    Release,
+    Retry,
+    Settlement,
+    SettleOutcome,
+)
+
+OK, DEFERRED = SettleOutcome.OK, SettleOutcome.DEFERRED
+ALARMS = {
+    "memory": (("set_vm_memory_high_watermark", "absolute", "1MB"), ("set_vm_memory_high_watermark", "0.6")),
+    "disk": (("set_disk_free_limit", "1000000GB"), ("set_disk_free_limit", "1MB")),
+}
+
+
+@contextmanager
+def alarm(server: PrivateRabbitMQ, of: str = "memory") -> Iterator[None]:
+    raise_it, end_it = ALARMS[of]
+    server.control(*raise_it)
+    eventually(lambda: of in server.control("eval", "rabbit_alarm:get_alarms()."), "an alarm")
+    yield
+    server.control(*end_it)
+    eventually(lambda: of not in server.control("eval", "rabbit_alarm:get_alarms()."), "no alarm")
+
+
+class Numbered(JobInput):
+    number: int
+
+
+POLICY = RetryPolicy(max_attempts=2, base_delay_s=0.3, max_delay_s=0.3, max_deliveries=2)
+SCHEMA = JobSchema("numbers", Numbered, retry=POLICY)
+
+
+class Fails(Consumer):
+    """Fails with each tenth job."""
+
+    schema = SCHEMA
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ran: list[int] = []
+
+    def run(self, job: Job[Numbered]) -> None:
+        self.ran.append(job.payload.number)
+        if job.payload.number % 10 == 0:
+            raise ValueError("no")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("of", "prefetch", "concurrency"), [("memory", 1, 1), ("memory", 20, 1), ("disk", 8, 8)]
+)
+def test_jobs_that_fail_under_an_alarm_wait_and_the_others_run(
+    private_rabbitmq: StartRabbitMQ, of: str, prefetch: int, concurrency: int
+) -> None:
+    """The failed ones are held, so no crash is counted; each is a dead letter once (SET-3, RTY-1, RTY-3)."""
+    server = private_rabbitmq()
+    with Orchestrator(server.client()) as orchestrator, ThreadPoolExecutor(1) as thread:
+        orchestrator.register(SCHEMA)
+        orchestrator.publish_batch(SCHEMA, [Numbered(number=number) for number in range(60)])
+        worker = Fails()
+        worker.connect(orchestrator, prefetch=prefetch, concurrency=concurrency)
+        with alarm(server, of):
+            consumed = thread.submit(worker.consume)
+            eventually(lambda: worker.stats.done == 54, "the others run")
+            assert (worker.stats.retried, worker.stats.dead, worker.stats.lost) == (0, 0, 0)
+            assert Counter(worker.ran).most_common(1)[0][1] == 1
+        eventually(lambda: worker.stats.dead == 6, "the failed ones are dead")
+        worker.stop()
+        consumed.result(LIMIT_S)
+
+        letters = orchestrator.dead_letters(SCHEMA)
+        assert [(len(letter.attempts), letter.crashes) for letter in letters] == [(2, 0)] * 6
+        assert (worker.stats.retried, worker.stats.dead, worker.stats.lost) == (6, 6, 0)
+        assert orchestrator.counts(SCHEMA).waiting == 0
+        worker.close()
+
+
+# -- what the backend answers -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(private_rabbitmq: StartRabbitMQ) -> PrivateRabbitMQ:
+    return private_rabbitmq()
+
+
+@pytest.fixture
+def client(server: PrivateRabbitMQ) -> Iterator[RabbitMQClient]:
+    with server.client() as client:
+        client.declare(Queue("jobs"))
+        client.declare(Queue("later"))
+        yield client
+
+
+def publish(client: RabbitMQClient, *ids: str) -> None:
+    client.publish("jobs", [Message(id_, b"{}") for id_ in ids])
+
+
+def take(consumer: ConsumerBackend, count: int = 1) -> list[Delivery]:
+    came: list[Delivery] = []
+    while len(came) < count:
+        came += consumer.receive(count - len(came), LIMIT_S)
+    return came
+
+
+def settled(consumer: ConsumerBackend, settlement: Settlement) -> SettleOutcome:
+    """Send a settlement again until it isn't deferred."""
+    outcomes = [DEFERRED]
+
+    def is_settled() -> bool:
+        outcomes[:] = consumer.settle([settlement]).outcomes
+        return outcomes != [DEFERRED]
+
+    eventually(is_settled, "it is settled")
+    return outcomes[0]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "settle",
+    [
+        lambda receipt: Retry(receipt, 0.0, "no"),
+        lambda receipt: Retry(receipt, 0.3, "no"),
+        lambda receipt: Release(receipt),
+        lambda receipt: Ack(receipt, then=(Next("later", Message("next", b"{}")),)),
+    ],
+    ids=["retry", "retry later", "release", "next job"],
+)
+def test_a_settlement_that_writes_a_message_is_deferred_under_an_alarm_and_counts_once(
+    server: PrivateRabbitMQ, client: RabbitMQClient, settle: Callable[[str], Settlement]
+) -> None:
+    """Whether the broker told of the alarm before or not; acks count meanwhile (SET-1, LSE-1)."""
+    publish(client, "a", "b", "c")
+    consumer = client.open_consumer("jobs")
+    first, second, third = take(consumer, 3)
+    chained = isinstance(settle(""), Ack)
+    with alarm(server):
+        for delivery in (first, second):  # what the first writes is under way when the broker tells
+            assert consumer.settle([settle(delivery.receipt)]).outcomes == [DEFERRED]
+        assert consumer.settle([Ack(third.receipt), settle(first.receipt)]).outcomes == [OK, DEFERRED]
+        assert consumer.extend([first.receipt, second.receipt]) == [OK, OK]
+    assert [settled(consumer, settle(each.receipt)) for each in (first, second)] == [OK, OK]
+
+    if chained:
+        assert client.counts("jobs").waiting == 0
+        with client.open_consumer("later") as later:
+            assert {delivery.id for delivery in take(later)} == {"next"}
+        return
+    again = take(consumer, 2)
+    assert {(delivery.id, delivery.crashes) for delivery in again} == {("a", 0), ("b", 0)}
+    assert consumer.settle([Ack(delivery.receipt) for delivery in again]).outcomes == [OK, OK]
+    assert consumer.receive(1, 1.0) == []
+
+
+@pytest.mark.long
+def test_a_dead_letter_waits_until_there_is_room_for_it(
+    server: PrivateRabbitMQ, client: RabbitMQClient
+) -> None:
+    """A policy has the queue of dead letters refuse it (SET-3)."""
+    publish(client, "a", "b", "c", "d")
+    consumer = client.open_consumer("jobs")
+    server.control(
+        "set_policy", "--apply-to", "queues", "full", "^mtj:default/jobs:dead$", '{"max-length": 1}'
+    )
+    deferred: list[Settlement] = []
+    for delivery in take(consumer, 4):
+        dead = Dead(delivery.receipt, "rejected", "no")
+        deferred += [dead] if consumer.settle([dead]).outcomes == [DEFERRED] else []
+    assert deferred, "the queue is full"
+
+    server.control("clear_policy", "full")
+    assert [settled(consumer, each) for each in deferred] == [OK] * len(deferred)
+    letters = client.dead_letters("jobs")
+    assert sorted((letter.id, letter.crashes) for letter in letters) == [(id_, 0) for id_ in "abcd"]
+    assert consumer.receive(1, 1.0) == []

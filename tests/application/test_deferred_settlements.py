@@ -1,0 +1,150 @@
+"""Settlements that a broker defers, as it takes no messages: their jobs are held, and the others go on."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from conditions import eventually
+from mindtrace.jobs import (
+    BatchConsumer,
+    Consumer,
+    Job,
+    JobInput,
+    JobSchema,
+    LocalClient,
+    Orchestrator,
+    RetryPolicy,
+)
+from mindtrace.jobs.application.consuming import job_states, loop
+from mindtrace.jobs.ports import Ack, Settled, Settlement, SettleOutcome
+
+DEFERRED = SettleOutcome.DEFERRED
+
+
+class Numbered(JobInput):
+    number: int
+
+
+SCHEMA = JobSchema("numbers", Numbered, retry=RetryPolicy(max_attempts=2, base_delay_s=0.0, max_delay_s=0.0))
+
+
+class Full(LocalClient):
+    """Carries out acks alone until there is room."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_room = threading.Event()
+        self.deferrals = 0
+
+    def open_consumer(self, queue: str, **settings: Any) -> Any:  # type: ignore[override]
+        consumer = super().open_consumer(queue, **settings)
+        settle = consumer.settle
+
+        def settle_acks(settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
+            if self.has_room.is_set():
+                return settle(settlements, take=take)
+            carried_out = [each for each in settlements if isinstance(each, Ack)]
+            answer = settle(carried_out, take=take)
+            self.deferrals += len(settlements) - len(carried_out)
+            outcomes = iter(answer.outcomes)
+            return Settled(
+                [next(outcomes) if isinstance(each, Ack) else DEFERRED for each in settlements],
+                answer.deliveries,
+            )
+
+        consumer.settle = settle_acks  # type: ignore[method-assign]
+        return consumer
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (job_states, loop):
+        monkeypatch.setattr(module, "DEFERRED_S", 0.01)
+
+
+@pytest.fixture
+def client() -> Iterator[Full]:
+    with Full() as client:
+        yield client
+        client.has_room.set()
+
+
+@pytest.fixture
+def orchestrator(client: Full) -> Iterator[Orchestrator]:
+    with Orchestrator(client) as orchestrator:
+        orchestrator.register(SCHEMA)
+        yield orchestrator
+
+
+class Fails(Consumer):
+    """Fails with odd numbers at the first attempt."""
+
+    schema = SCHEMA
+
+    def run(self, job: Job[Numbered]) -> None:
+        if job.payload.number % 2 and job.attempt == 1:
+            raise ValueError("odd")
+
+
+class FailsInBatches(BatchConsumer):
+    schema = SCHEMA
+    batch_size = 4
+    batch_wait_s = 0.0
+
+    def run_batch(self, jobs: Sequence[Job[Numbered]]) -> list[Any]:
+        return [ValueError("odd") if job.payload.number % 2 and job.attempt == 1 else None for job in jobs]
+
+
+class FailsManyAtOnce(Fails):
+    concurrency = 4
+
+
+@pytest.mark.parametrize("kind", [Fails, FailsManyAtOnce, FailsInBatches])
+def test_the_others_run_and_what_is_deferred_is_settled_once_there_is_room(
+    client: Full, orchestrator: Orchestrator, kind: type[Fails]
+) -> None:
+    """The queue isn't empty before: these jobs run again."""
+    orchestrator.publish_batch(SCHEMA, [Numbered(number=number) for number in range(20)])
+    with kind() as consumer:
+        consumer.connect(orchestrator, prefetch=4)
+        thread = threading.Thread(target=consumer.consume_until_empty)
+        thread.start()
+        eventually(lambda: consumer.stats.done == 10 and client.deferrals > 20, "the others are done")
+        assert (consumer.stats.retried, consumer.stats.attempted) == (0, 20)
+        assert thread.is_alive()
+
+        client.has_room.set()
+        thread.join()
+        assert (consumer.stats.done, consumer.stats.retried, consumer.stats.lost) == (20, 10, 0)
+
+
+@pytest.mark.parametrize("kind", [Fails, FailsManyAtOnce, FailsInBatches])
+def test_a_consumer_takes_no_more_jobs_while_it_holds_too_many(
+    client: Full, orchestrator: Orchestrator, kind: type[Fails], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_states, "_MOST_DEFERRED", 4)
+    orchestrator.publish_batch(SCHEMA, [Numbered(number=number) for number in range(1, 81, 2)])
+    with kind() as consumer:
+        consumer.connect(orchestrator, prefetch=4)
+        thread = threading.Thread(target=consumer.consume_until_empty)
+        thread.start()
+        eventually(lambda: client.deferrals > 30, "it tries several times")
+        assert consumer.stats.attempted <= 12
+        client.has_room.set()
+        thread.join()
+        assert (consumer.stats.done, consumer.stats.retried) == (40, 40)
+
+
+def test_what_is_deferred_when_a_consumer_ends_is_settled_by_its_next_run(
+    client: Full, orchestrator: Orchestrator
+) -> None:
+    orchestrator.publish(SCHEMA, Numbered(number=1))
+    with Fails() as consumer:
+        consumer.connect(orchestrator)
+        assert consumer.consume(1) == 1
+        assert client.counts("numbers").in_flight == 1
+        client.has_room.set()
+        assert consumer.consume(1) == 1
+        assert (consumer.stats.done, consumer.stats.retried) == (1, 1)
