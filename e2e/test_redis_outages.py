@@ -218,6 +218,32 @@ def test_a_network_that_cuts_all_workers_off_charges_no_job_with_a_crash(
     assert settle(consumer, held.receipt) == [SettleOutcome.OK]
 
 
+@pytest.mark.long
+def test_a_server_that_takes_no_writes_for_longer_than_a_lease_charges_no_job_with_a_crash(
+    server: PrivateRedis, stack: ExitStack
+) -> None:
+    """It answers what reads all the while, so that no call shows when it began (LSE-3, RTY-3)."""
+    clients = [stack.enter_context(server.client(retry_timeout_s=LIMIT_S)) for _ in range(2)]
+    holder, first = clients
+    holder.declare(Queue("jobs"))
+    publish(holder, "job")
+    consumer, other = (client.open_consumer("jobs", lease_s=LEASE_S) for client in clients)
+    (held,) = receive(consumer, 1)
+
+    with server.admin() as admin:
+        admin.config_set("min-replicas-to-write", 1)
+        ends = time.monotonic() + LEASE_S + 0.5
+        while time.monotonic() < ends:
+            for client, refused in ((holder, consumer), (first, other)):
+                with patience(client, 0.1), pytest.raises(BackendUnavailable):
+                    refused.receive(1, 0.0)
+                client.queues()  # reads, and meets no lease
+        admin.config_set("min-replicas-to-write", 0)
+
+    assert other.receive(1, 0.0) == []
+    assert settle(consumer, held.receipt) == [SettleOutcome.OK]
+
+
 def test_a_worker_that_alone_is_cut_off_is_taken_for_dead(server: PrivateRedis, connect: Connect) -> None:
     """It can't be told from one that died: its job runs elsewhere, charged with a crash (LSE-1, LSE-4)."""
     client = connect()

@@ -60,7 +60,7 @@ class RedisConsumerBackend(ConsumerBackend):
         self._queue = queue
         self._redis = queue.redis
         self._lease_s = lease_s
-        self._sweep_s = sweep_s
+        self._sweep_s = min(sweep_s, lease_s / 3)  # it notices an outage before that ends a lease
         self._sender = secrets.token_urlsafe(8)
         self._interrupt_key = queue.keys.interrupt(self._sender)
         self._lock = threading.RLock()  # what is held, and the requests

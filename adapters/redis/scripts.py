@@ -23,6 +23,8 @@ class Script:
     text: str
     sha: str
     keys: tuple[str, ...]
+    writes: bool
+    """Whether it may change anything."""
 
 
 def compose(source: str) -> Script:
@@ -33,7 +35,8 @@ def compose(source: str) -> Script:
     (names,) = _KEYS.findall(own)
     keys = tuple(names.split())
     text = f"{shebang}\n{_used_functions(own)}local {', '.join(keys)} = unpack(KEYS)\n{own}"
-    return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest(), keys)
+    digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
+    return Script(text, digest, keys, writes="no-writes" not in shebang)
 
 
 def _used_functions(own: str) -> str:

@@ -6,12 +6,23 @@ that it may have been away, and its workers with it.
 
 from collections.abc import Sequence
 
+from redis.exceptions import ReadOnlyError, ResponseError
+
 from ....domain.errors import BrokerUnsuitable
 from ..scripts import PROTECT_LEASES
 from .channel import Execute
 from .evaluate import evaluate
 
 _OLDEST = (7, 0)
+
+
+_WRITES_REFUSED = ("NOREPLICAS", "MISCONF")
+"""How an error begins that a server may answer to writes alone."""
+
+
+def refuses_writes(error: Exception) -> bool:
+    """Return whether a server that answers this may answer what only reads."""
+    return isinstance(error, ReadOnlyError) or str(error).startswith(_WRITES_REFUSED)
 
 
 class OnConnect:
@@ -54,7 +65,12 @@ class OnConnect:
         for keys, lease_ms in list(self._leases.items()):
             # A worker extends a lease when a third of it is gone: it stands longer than a shorter outage.
             if is_another or away_s * 1000 >= lease_ms / 3:
-                evaluate(execute, PROTECT_LEASES, keys, [run_id, str(lease_ms), "1"])
+                try:
+                    evaluate(execute, PROTECT_LEASES, keys, [run_id, str(lease_ms), "1"])
+                except ResponseError as error:
+                    if refuses_writes(error):  # nor can a lease end now; the next connection tries again
+                        return
+                    raise
         self._run_id = run_id
 
     def protect_leases(self, execute: Execute, keys: Sequence[str], lease_ms: int) -> None:

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from math import ceil, inf
 from time import monotonic
 from typing import Any
@@ -20,7 +21,7 @@ from ..scripts import Script
 from .channel import Argument, Command, Execute
 from .connections import ConnectionBroke, Connections
 from .evaluate import evalsha, evaluate
-from .on_connect import OnConnect
+from .on_connect import OnConnect, refuses_writes
 
 _BACKOFF = RetryPolicy(base_delay_s=0.05, max_delay_s=2.0)
 _PAUSE_S = 0.05
@@ -87,7 +88,8 @@ class RetryingConnection:
         commands.on_connect = waits.on_connect = self._look_at_server
         self._outage: Exception | None = None
         """Why the first call failed that couldn't reach the server; None while it can be reached."""
-        self._outage_began = 0.0
+        self._unwritten_since: float | None = None
+        """Since when no write is known to have been carried out; None where nothing failed since the last."""
         self._ever_broke = False
         """Whether a call ever broke off: what it sent may still be on its way, however late it is."""
         self._deadline = inf
@@ -116,16 +118,17 @@ class RetryingConnection:
             BackendError: the server refused.
             Closed: the connection was closed.
         """
-        execute = self._commands.execute
-        return self._retry(evaluate, execute, script, keys, arguments, retry_timeout_s=retry_timeout_s)
+        call = partial(evaluate, self._commands.execute, script, keys, arguments)
+        return self._retry(call, retry_timeout_s=retry_timeout_s, writes=script.writes)
 
     def command(self, *words: Argument, retry_timeout_s: float | None = None) -> Any:
         """Run a command that may run twice; otherwise as :meth:`run`."""
-        return self._retry(self._commands.execute_parsed, *words, retry_timeout_s=retry_timeout_s)
+        call = partial(self._commands.execute_parsed, *words)
+        return self._retry(call, retry_timeout_s=retry_timeout_s)
 
     def protect_leases(self, keys: Sequence[str], lease_ms: int) -> None:
         """Keep outages from ending the leases of a queue, from now on; otherwise as :meth:`run`."""
-        self._retry(self._on_connect.protect_leases, self._commands.execute, keys, lease_ms)
+        self._retry(partial(self._on_connect.protect_leases, self._commands.execute, keys, lease_ms))
 
     def unprotect_leases(self, keys: Sequence[str]) -> None:
         """Stop doing so."""
@@ -151,6 +154,7 @@ class RetryingConnection:
             The ids of the new entries, by stream; if an error ended the wait, the given ids. And the answer
             of ``then``, or None if none came: it may or may not have run, and :meth:`run` is to run it again.
         """
+        due = monotonic() + seconds
         block_ms = str(max(1, ceil(seconds * 1000)))  # 0 would be for ever
         names = [name for name, _ in streams]
         ids = [last for _, last in streams]
@@ -167,6 +171,8 @@ class RetryingConnection:
             # The call that follows finds out what is the matter, and deals with it.
             self._logger.debug("a wait ended early: %s", type(error).__name__)
             self._ever_broke = True
+            if isinstance(error, (*_PASSING, ConnectionBroke)):  # whoever calls next looks at the server
+                self._note_failure(min(due, monotonic()))
             self._closing.wait(min(seconds, _PAUSE_S))  # should every wait fail, this is no storm
             return dict(streams), None
         news = {name.decode(): entries[-1][0].decode() for name, entries in came or ()}
@@ -193,9 +199,12 @@ class RetryingConnection:
         self._waits.close()
 
     def _look_at_server(self, execute: Execute) -> None:
-        self._on_connect(execute, 0.0 if self._outage is None else monotonic() - self._outage_began)
+        since = self._unwritten_since
+        self._on_connect(execute, 0.0 if since is None else monotonic() - since)
 
-    def _retry(self, call: Callable[..., Any], *arguments: Any, retry_timeout_s: float | None = None) -> Any:
+    def _retry(
+        self, call: Callable[[], Any], *, retry_timeout_s: float | None = None, writes: bool = False
+    ) -> Any:
         now = monotonic()
         timeout_s = self.retry_timeout_s if retry_timeout_s is None else retry_timeout_s
         give_up = min(now + timeout_s, self._deadline)
@@ -207,7 +216,7 @@ class RetryingConnection:
             if self._is_closing():
                 raise client_closed(self._owner)
             try:
-                answer = call(*arguments)
+                answer = call()
             except JobsError:
                 raise
             except Exception as error:
@@ -226,8 +235,8 @@ class RetryingConnection:
                     raise ServerUnreachable(error, may_have_run) from error
                 self._closing.wait(delay_s)
             else:
-                if self._outage is not None:
-                    self._log_recovery()
+                if self._unwritten_since is not None:
+                    self._note_success(writes=writes)
                 return answer
 
     def out_of_time(self) -> ServerUnreachable:
@@ -268,18 +277,29 @@ class RetryingConnection:
 
     def _log_outage(self, error: Exception) -> None:
         self._ever_broke = True
-        # Look at the server anew: it may have refused for long, or the next be the successor of one demoted.
-        self._commands.drop_idle()
-        self._waits.drop_idle()
+        self._note_failure(monotonic())
         if self._outage is None:
-            self._outage, self._outage_began = error, monotonic()
+            self._outage = error
             self._logger.warning(
                 "Redis at %s is out of reach, trying again: %s", self._address, _described(error)
             )
 
-    def _log_recovery(self) -> None:
-        self._outage = None
-        self._logger.warning("Redis at %s is back", self._address)
+    def _note_failure(self, moment: float) -> None:
+        if self._unwritten_since is None:
+            self._unwritten_since = moment
+        # Look at the server anew: it may have refused for long, or the next be the successor of one demoted.
+        self._commands.drop_idle()
+        self._waits.drop_idle()
+
+    def _note_success(self, *, writes: bool) -> None:
+        """Note that a call succeeded. One that only reads doesn't show that a server takes writes again."""
+        if writes:
+            self._unwritten_since = None
+        else:
+            self._commands.drop_idle()  # the next write looks at the server first
+        if self._outage is not None and (writes or not refuses_writes(self._outage)):
+            self._outage = None
+            self._logger.warning("Redis at %s is back", self._address)
 
 
 def _described(error: Exception) -> str:
