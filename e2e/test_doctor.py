@@ -22,7 +22,7 @@ from mindtrace.jobs.adapters.redis import diagnosis
 from mindtrace.jobs.adapters.redis.transport import on_connect
 from mindtrace.jobs.cli.main import run
 from mindtrace.jobs.domain.errors import BrokerUnsuitable
-from mindtrace.jobs.ports import Durability
+from mindtrace.jobs.ports import Durability, Message
 
 GOOD, DOUBTFUL, WRONG = Verdict.GOOD, Verdict.DOUBTFUL, Verdict.WRONG
 
@@ -238,6 +238,22 @@ def test_a_durability_that_the_server_does_not_keep_is_found(private_redis: Star
     server = private_redis(**SOUND)
     assert _subject(server, "persistence", durability=Durability.FSYNC).verdict is WRONG
     assert _subject(server, "persistence", durability=Durability.EVERY_SECOND).verdict is GOOD
+
+
+def test_a_lease_that_ends_implausibly_late_is_found(private_redis: StartRedis) -> None:
+    """As after a step of the server's clock; in a queue without one, there is nothing to tell."""
+    server = private_redis(**SOUND)
+    with server.client() as client, server.admin() as admin:
+        client.declare(Queue("jobs"))
+        client.publish("jobs", [Message("job", b"{}")])
+        consumer = client.open_consumer("jobs", lease_s=60.0)
+        assert consumer.receive(1, 0.0)
+        assert "leases" not in {finding.subject for finding in client.diagnose()}
+        admin.zincrby("mtj:{default/jobs}:run", 86_400_000, "job")
+        finding = _subject(server, "leases")
+
+    assert finding.verdict is DOUBTFUL
+    assert "queue 'jobs': a lease ends only in 24 hours" in finding.what
 
 
 def test_clocks_that_disagree_are_found(private_redis: StartRedis, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from .transport import RetryingConnection, as_text
 
 _SKEW_S = 5.0
 _NEARLY = 0.9
+_LONGEST_LEASE_H = 2.0
 _NEEDED = """
     INFO, EVAL x 0, EVALSHA x 0, XREAD COUNT 1 BLOCK 1 STREAMS KEY 0, TIME, GET KEY, SET KEY x, UNLINK KEY,
     PEXPIRE KEY 1, PTTL KEY, PERSIST KEY, EXISTS KEY, TYPE KEY, HGET KEY x, HGETALL KEY, HSET KEY x x,
@@ -242,6 +243,23 @@ def _records(redis: RetryingConnection, keys: QueueKeys, kind: QueueKind) -> Ite
             "records",
             f"queue {keys.queue!r}: {quantity(standing - bodies, 'entry', 'entries')} without a job",
             "workers drop them, and log the id of each",
+        )
+    if not wrong_keys:
+        yield from _leases(redis, keys)
+
+
+def _leases(redis: RetryingConnection, keys: QueueKeys) -> Iterator[Finding]:
+    """Whether a lease ends much later than leases do: the server's clock was set back since it began."""
+    last = ("(+inf", "-inf", "BYSCORE", "REV", "LIMIT", "0", "1", "WITHSCORES")
+    latest = redis.command("ZRANGE", keys.run, *last)
+    seconds, _ = redis.command("TIME")
+    hours = (float(latest[1]) / 1000 - seconds) / 3600 if latest else 0.0
+    if hours > _LONGEST_LEASE_H:
+        yield doubtful(
+            "leases",
+            f"queue {keys.queue!r}: a lease ends only in {hours:,.0f} hours, perhaps as the server's clock "
+            "was set back",
+            "set the clock right, and run NTP; or restart its worker properly, so that it releases its jobs",
         )
 
 
