@@ -310,8 +310,7 @@ class Consumer(ForeignOptions, Closeable, Generic[InT, OutT]):
         jobs it holds are released. A call that runs until stopped then returns. Others aren't complete, and
         raise KeyboardInterrupt for SIGINT and ``SystemExit(143)`` for SIGTERM. A second signal raises
         KeyboardInterrupt at once, and the running job is released too. If the program has its own handler for
-        one of these signals, that handler runs instead. It may call :meth:`stop`; if it raises, this call
-        ends as with a second signal.
+        one of these signals, that runs instead. It may call :meth:`stop`, or raise as a second signal would.
 
         Every error that ``run`` raises, KeyboardInterrupt and SystemExit included, is a failure of its job,
         and this goes on. Other threads get no signals: there the main thread must call :meth:`stop`, for

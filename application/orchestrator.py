@@ -339,8 +339,8 @@ class Orchestrator(QueueAdmin, ScheduleAdmin):
         """Take one job off the queue without waiting. The job is done as soon as it is returned.
 
         The job runs at most once: if the caller dies, it is lost. Use a ``Consumer`` for work that must not
-        be lost. A body that can't be decoded becomes a dead letter and is skipped (RCV-4). The backend keeps
-        a consumer open for the next call.
+        be lost. A body that can't be decoded becomes a dead letter and is skipped (RCV-4). A unique job frees
+        its key. Pauses, limits and RabbitMQ's cancels don't apply here. The backend keeps a consumer open.
 
         Returns:
             The next job, or None if none is ready.
