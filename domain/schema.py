@@ -31,7 +31,11 @@ class _JobModel(BaseModel):
     if not TYPE_CHECKING:  # checkers know the fields as arguments, as of any pydantic model
 
         def __init__(self, /, **data: Any) -> None:
-            """Validate the fields. Where pydantic refuses a scalar of NumPy, try what Python has for it."""
+            """Validate the fields. Where pydantic refuses a scalar of NumPy, try what Python has for it.
+
+            Raises:
+                InvalidPayload: a key is misspelt, which pydantic would drop without a word (PUB-6).
+            """
             __tracebackhide__ = True
             try:
                 made = self.__pydantic_validator__.validate_python(data, self_instance=self)
@@ -43,12 +47,18 @@ class _JobModel(BaseModel):
             else:
                 if made is not self:
                     super().__init__(**data)  # which warns of it
+            if len(data) > len(self.__pydantic_fields_set__):
+                refuse_unknown_keys(type(self).__name__, self, data)
 
         __init__.__pydantic_base_init__ = True  # or pydantic would call it where it needn't
 
 
 class JobInput(_JobModel):
-    """Base class of input models. Instances are immutable; NaN and infinity are refused; bytes are base64."""
+    """Base class of input models. Instances are immutable; NaN and infinity are refused; bytes are base64.
+
+    A key that no field has is refused with ``InvalidPayload``, unless the class says otherwise by ``extra``
+    in its ``model_config``. Jobs that are read may have keys of a newer release.
+    """
 
 
 class JobOutput(_JobModel):

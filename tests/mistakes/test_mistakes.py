@@ -516,6 +516,11 @@ SCHEMAS: dict[str, Row] = {
 }
 
 JOBS: dict[str, Row] = {
+    "a misspelt field of an input": (
+        errors.InvalidPayload,
+        "Report: unknown key 'defcts' (did you mean 'defects'?)",
+        lambda w: Report(defcts=3),  # type: ignore[call-arg]
+    ),
     "a misspelt field": (
         errors.InvalidPayload,
         "doesn't fit Image (path: Field required)",
