@@ -175,7 +175,7 @@ class Consumer(ForeignOptions, Closeable, Generic[InT, OutT]):
                 f"connect({orchestrator!r:.80}): pass an Orchestrator, as in Orchestrator(url)"
             )
         consumer_checks.check_settings(concurrency, lease_s, prefetch, poll_timeout_s)
-        consumer_checks.check_class(type(self))
+        consumer_checks.check_options(self)
         if (own := self.own_schema()) is not None:
             orchestrator.register(own, self.queue_type, queue=self.queue_name)
         self._connection = self._connection_to(orchestrator, concurrency, lease_s, prefetch, poll_timeout_s)

@@ -126,16 +126,16 @@ def check_settings(concurrency: int, lease_s: float, prefetch: int | None, poll_
     check_seconds("poll_timeout_s", poll_timeout_s)
 
 
-def check_class(cls: Any) -> None:
-    """Refuse a class of consumers whose ``retry`` or ``loop_factory`` can't be used.
+def check_options(consumer: Any) -> None:
+    """Refuse a consumer whose ``retry`` or ``loop_factory`` can't be used.
 
     Raises:
         InvalidInput: one can't.
     """
-    if cls.retry is not None and not isinstance(cls.retry, RetryPolicy):
+    cls, retry = type(consumer), consumer.retry
+    if retry is not None and not isinstance(retry, RetryPolicy):
         raise InvalidInput(
-            f"{cls.__name__}.retry {cls.retry!r:.80}: must be a RetryPolicy, such as "
-            "RetryPolicy(max_attempts=3)"
+            f"{cls.__name__}.retry {retry!r:.80}: must be a RetryPolicy, such as RetryPolicy(max_attempts=3)"
         )
     loop_factory = cls.loop_factory
     if loop_factory is not None and not callable(loop_factory):

@@ -21,7 +21,8 @@ def check_handler(cls: type, name: str, *, what: str = "job") -> None:
     """
     handler = getattr(cls, name)
     if getattr(handler, "__isabstractmethod__", False) or not callable(handler):
-        raise HandlerMissing(f"{cls.__name__} has no handler: define {name}(self, {what})")
+        batches = "; to run batches, derive it from BatchConsumer" if hasattr(cls, "run_batch") else ""
+        raise HandlerMissing(f"{cls.__name__} has no handler: define {name}(self, {what}){batches}")
     if inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
         result = "the result" if what == "job" else "a list"
         raise HandlerMissing(f"{cls.__name__}.{name} is a generator: return {result}, without yield")

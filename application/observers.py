@@ -1,12 +1,13 @@
 """Several observers as one, none of which can harm the work."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from logging import ERROR, Logger
 from typing import Any
 
 from ..domain import Job
+from ..domain.errors import InvalidInput
 from ..ports import Attempt, Observer, SlotOutcome
 from .handler_errors import try_to_log
 from .signals.graceful_stop import asks_to_stop
@@ -16,6 +17,10 @@ class Observers(Observer):
     """Tells each of ``observers``; what one raises is logged, and costs no other anything."""
 
     def __init__(self, observers: Sequence[Observer], logger: Logger) -> None:
+        if not isinstance(observers, Iterable) or not all(isinstance(each, Observer) for each in observers):
+            raise InvalidInput(
+                f"observers {observers!r:.80}: pass a list of observers, such as [PrometheusObserver(…)]"
+            )
         self._observers = tuple(observers)
         self._logger = logger
 

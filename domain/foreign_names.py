@@ -28,6 +28,7 @@ _QUEUE = "a queue has the name of its schema; for another, pass it to the constr
 _CONNECT = "pass it to connect(…), or to the worker"
 _JOB = "a publisher says it, as in publish(…, priority=5, delay_s=60)"
 _SCHEMA = "it belongs to the schema, as in JobSchema(…)"
+_BATCH = "derive the class from BatchConsumer, and define run_batch"
 _CONCURRENCY = "write concurrency = …"
 _FOREIGN_OPTIONS = {
     "timeout": _NO_LIMIT,
@@ -67,6 +68,8 @@ _FOREIGN_OPTIONS = {
     "workers": _CONCURRENCY,
     "threads": _CONCURRENCY,
     "cron": 'write schedule = Cron("0 3 * * *")',
+    "batch_size": _BATCH,
+    "batch_wait_s": _BATCH,
     "acks_late": "a job is acked once its handler has ended, on every backend",
 }
 """Class attributes that mean something elsewhere, here or in other libraries, and what to do instead."""
@@ -121,6 +124,8 @@ class ForeignOptions(ForeignCalls):
     def __init_subclass__(cls, **kwargs: object) -> None:
         """Warn where the class is defined."""
         super().__init_subclass__(**kwargs)
+        if cls.__module__.startswith("mindtrace.jobs."):  # which say what options there are
+            return
         for name, remedy in _ignored(cls):
             warnings.warn(
                 f"{cls.__name__}.{name} has no effect: {remedy}. If the attribute is your own, rename it",
@@ -130,7 +135,11 @@ class ForeignOptions(ForeignCalls):
 
 def _ignored(cls: type) -> Iterator[tuple[str, str]]:
     for name, value in vars(cls).items():
-        if name in _OPTIONS or name.startswith("_") or callable(value) or hasattr(value, "__get__"):
+        if name.startswith("_") or callable(value) or hasattr(value, "__get__"):
+            continue
+        if name != "queue_name" and any(
+            name in vars(base) for base in cls.__mro__[1:]
+        ):  # an option, or something of the user's
             continue
         if isinstance(value, Limit | Rate | Unique):  # an error once the class is used
             continue

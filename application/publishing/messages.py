@@ -79,7 +79,7 @@ def listed(jobs: Iterable[Work]) -> list[Work]:
     Raises:
         InvalidInput: it is a single job.
     """
-    if isinstance(jobs, str | bytes | Mapping | BaseModel | Job):
+    if isinstance(jobs, str | bytes | Mapping | BaseModel | Job) or not isinstance(jobs, Iterable):
         raise InvalidInput(f"publish_batch: pass a list of jobs, not one {type(jobs).__name__}")
     return list(jobs)
 

@@ -25,6 +25,7 @@ from mindtrace.jobs import (
     JobOutput,
     JobSchema,
     LocalClient,
+    Observer,
     Orchestrator,
     OrchestratorBackend,
     RabbitMQClient,
@@ -1072,6 +1073,31 @@ ATTRIBUTES: dict[str, Row] = {
     "the retries of a class": (UserWarning, "retry = RetryPolicy(max_attempts=…)", class_with(max_retries=5)),
     "the queue of a class": (UserWarning, "as in Inspector(queue=…)", class_with(queue="urgent")),
     "the lease of a class": (UserWarning, "pass it to connect(…), or to the worker", class_with(lease_s=60)),
+    "batches of a class that runs one job at a time": (
+        UserWarning,
+        "derive the class from BatchConsumer",
+        class_with(batch_size=8),
+    ),
+    "a handler of batches in a class that runs one job at a time": (
+        errors.HandlerMissing,
+        "to run batches, derive it from BatchConsumer",
+        lambda w: type("Batches", (Consumer,), {"schema": SCHEMA, "run_batch": lambda self, jobs: jobs})(),
+    ),
+    "a class of observers": (
+        errors.InvalidInput,
+        "pass a list of observers, such as [PrometheusObserver(…)]",
+        lambda w: Orchestrator("memory://", observers=[Observer]),  # type: ignore[list-item]
+    ),
+    "an observer without a list": (
+        errors.InvalidInput,
+        "pass a list of observers",
+        lambda w: Orchestrator("memory://", observers=Observer()),  # type: ignore[arg-type]
+    ),
+    "no jobs for a batch": (
+        errors.InvalidInput,
+        "pass a list of jobs, not one NoneType",
+        lambda w: w.jobs.publish_batch("inspect", None),  # type: ignore[arg-type]
+    ),
     "the rate of a class as a text": (UserWarning, "rate=Rate(5, per_s=1)", class_with(rate_limit="5/s")),
 }
 
