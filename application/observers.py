@@ -16,7 +16,7 @@ from .signals.graceful_stop import asks_to_stop
 class Observers(Observer):
     """Tells each of ``observers``; what one raises is logged, and costs no other anything."""
 
-    def __init__(self, observers: Sequence[Observer], logger: Logger) -> None:
+    def __init__(self, observers: Iterable[Observer], logger: Logger) -> None:
         if not isinstance(observers, Iterable) or not all(isinstance(each, Observer) for each in observers):
             raise InvalidInput(
                 f"observers {observers!r:.80}: pass a list of observers, such as [PrometheusObserver(…)]"

@@ -11,7 +11,7 @@ class RetryPolicy:
     """Exponential backoff with full jitter, and two separate budgets.
 
     The error budget ``max_attempts`` counts failures of the handler. The job is dead once that many attempts
-    have failed (RTY-1). The crash budget ``max_deliveries`` counts deliveries whose worker seems to have
+    have failed (RTY-1). The crash budget ``max_crashes`` counts deliveries whose worker seems to have
     died: it lost its connection, or its lease ended. The job is dead once that many deliveries were lost, so
     a job that kills its worker can't run for ever (RTY-3).
 
@@ -19,8 +19,8 @@ class RetryPolicy:
         max_attempts: How often a job runs at most, 1 or more. A job's own ``max_attempts`` overrides it.
         base_delay_s: The longest delay before the second attempt, in seconds. It doubles with each attempt.
         max_delay_s: The longest delay before any attempt, in seconds.
-        max_deliveries: How many deliveries may be lost before the job is dead, 1 or more. A delivery that
-            ended in a retry or a release doesn't count.
+        max_crashes: How many deliveries may be lost before the job is dead, 1 or more. A delivery that ended
+            in a retry or a release doesn't count.
 
     Raises:
         InvalidInput: a value is out of range.
@@ -29,11 +29,11 @@ class RetryPolicy:
     max_attempts: int = 3
     base_delay_s: float = 1.0
     max_delay_s: float = 300.0
-    max_deliveries: int = 5
+    max_crashes: int = 5
 
     def __post_init__(self) -> None:
         check_int("max_attempts", self.max_attempts, 1, MAX_ATTEMPTS)
-        check_int("max_deliveries", self.max_deliveries, 1, MAX_ATTEMPTS)
+        check_int("max_crashes", self.max_crashes, 1, MAX_ATTEMPTS)
         check_seconds("base_delay_s", self.base_delay_s)
         check_seconds("max_delay_s", self.max_delay_s)
 
@@ -41,9 +41,9 @@ class RetryPolicy:
         """Whether a job of which so many deliveries were lost runs while its consumer runs no other.
 
         After one, most jobs are innocent: somebody killed the worker, or another job did. After two, the job
-        may have killed both. If ``max_deliveries`` is 3 or less, one is enough: few deliveries are left.
+        may have killed both. If ``max_crashes`` is 3 or less, one is enough: few deliveries are left.
         """
-        return crashes >= min(2, max(1, self.max_deliveries - 2))
+        return crashes >= min(2, max(1, self.max_crashes - 2))
 
     def longest_delay_s(self, attempt: int) -> float:
         """Return the longest delay, in seconds, after ``attempt`` (from 1) has failed."""

@@ -32,7 +32,7 @@ class Embedding(JobOutput):
     size: int
 
 
-SCHEMA = JobSchema("embed", Image, Embedding, retry=RetryPolicy(max_deliveries=3))
+SCHEMA = JobSchema("embed", Image, Embedding, retry=RetryPolicy(max_crashes=3))
 
 
 class Embed(BatchConsumer[Image, Embedding]):

@@ -17,9 +17,7 @@ class Link(JobInput):
     chain: int
 
 
-SCHEMAS = [
-    JobSchema(f"link-{number}", Link, retry=RetryPolicy(max_deliveries=1_000)) for number in range(LINKS)
-]
+SCHEMAS = [JobSchema(f"link-{number}", Link, retry=RetryPolicy(max_crashes=1_000)) for number in range(LINKS)]
 ENDS = JobSchema("ends", Link)
 HANDLERS = []
 for _schema, _following in zip(SCHEMAS, [*SCHEMAS[1:], ENDS], strict=True):

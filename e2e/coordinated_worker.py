@@ -28,7 +28,7 @@ class Keyed(JobInput):
     number: int = 0
 
 
-RETRY = RetryPolicy(max_deliveries=100)
+RETRY = RetryPolicy(max_crashes=100)
 PLAIN = JobSchema("plain", Keyed, retry=RETRY)
 LIMITED = JobSchema("limited", Keyed, retry=RETRY, concurrency_limit=Limit(LIMIT, by="key"))
 UNIQUE = JobSchema("unique", Keyed, retry=RETRY, unique=Unique(by=("key",)))

@@ -12,7 +12,7 @@ KILLER = "kill me"
 
 class CrashingConsumer(Worker):
     schema = SCHEMA
-    retry = RetryPolicy(max_deliveries=2)
+    retry = RetryPolicy(max_crashes=2)
 
     def __init__(self) -> None:
         super().__init__(os.environ["STARTED"], 0.01, os.environ["FINISHED"], os.environ["RECEIVED"])

@@ -22,7 +22,7 @@ class Frame(JobInput):
 SCHEMA = JobSchema(
     "limited",
     Frame,
-    retry=RetryPolicy(max_deliveries=1_000),
+    retry=RetryPolicy(max_crashes=1_000),
     concurrency_limit=Limit(LIMIT, by="camera"),
 )
 

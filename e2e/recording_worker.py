@@ -36,7 +36,7 @@ class Square(JobOutput):
     square: int
 
 
-SCHEMA = JobSchema("squares", Numbered, Square, retry=RetryPolicy(max_deliveries=20))
+SCHEMA = JobSchema("squares", Numbered, Square, retry=RetryPolicy(max_crashes=20))
 
 
 REJECTED = "reject me"

@@ -76,7 +76,7 @@ class AsyncSleeper(Sleeper):
         return super().run(job)
 
 class Crasher(Consumer):
-    schema = JobSchema(name="crashes", input=Nap, retry=RetryPolicy(max_deliveries=2))
+    schema = JobSchema(name="crashes", input=Nap, retry=RetryPolicy(max_crashes=2))
 
     def run(self, job):
         os.kill(os.getpid(), 9)
@@ -454,7 +454,7 @@ class How(JobInput):
     code: str
 
 class Breaker(Consumer):
-    schema = JobSchema("breaks", How, retry=RetryPolicy(max_attempts=2, base_delay_s=0, max_deliveries=2))
+    schema = JobSchema("breaks", How, retry=RetryPolicy(max_attempts=2, base_delay_s=0, max_crashes=2))
 
     def run(self, job):
         exec(job.payload.code)

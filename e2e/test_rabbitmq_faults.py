@@ -47,7 +47,7 @@ class Numbered(JobInput):
     note: str = ""
 
 
-SCHEMA = JobSchema(QUEUE, Numbered, retry=RetryPolicy(max_deliveries=20))
+SCHEMA = JobSchema(QUEUE, Numbered, retry=RetryPolicy(max_crashes=20))
 
 
 class Experiment:
@@ -423,7 +423,7 @@ def test_a_queue_of_another_kind_is_a_conflict_that_names_the_kinds(
 def test_a_history_is_cut_to_what_a_small_frame_has_room_for(private_rabbitmq: StartRabbitMQ) -> None:
     """No long error costs the connection, which would count as a crash of its worker (RTY-3, SET-3)."""
     attempts = 8
-    policy = RetryPolicy(max_attempts=attempts, base_delay_s=0.01, max_delay_s=0.02, max_deliveries=3)
+    policy = RetryPolicy(max_attempts=attempts, base_delay_s=0.01, max_delay_s=0.02, max_crashes=3)
     with private_rabbitmq(frame_max=4096).client() as client:
         orchestrator = Orchestrator(client)
         orchestrator.register(JobSchema(QUEUE, Numbered, retry=policy))

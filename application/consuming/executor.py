@@ -131,7 +131,7 @@ class Executor:
 
     def _begin(self, delivery: Delivery) -> Job[Any] | Settlement:
         """Return the job to run, or how to settle the delivery if it can't be run."""
-        if delivery.crashes >= self.policy.max_deliveries:
+        if delivery.crashes >= self.policy.max_crashes:
             lost = quantity(delivery.crashes, "delivery", "deliveries")
             error = f"{lost} ended without a settlement: does the job kill its worker?"
             return self._dead(delivery, DeadReason.CRASHES, error)

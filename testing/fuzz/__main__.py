@@ -60,7 +60,7 @@ class Fields(JobInput):
 class Checker(Consumer):
     """Checks that what is run is what a job must be."""
 
-    schema = JobSchema(SCHEMA, input=Fields, retry=RetryPolicy(max_attempts=1, max_deliveries=3))
+    schema = JobSchema(SCHEMA, input=Fields, retry=RetryPolicy(max_attempts=1, max_crashes=3))
 
     def __init__(self) -> None:
         super().__init__()

@@ -36,7 +36,7 @@ SEEN_S = 1.0
 """How soon a consumer sees a pause."""
 _LATE_S = 1.0
 """How late the threads of a busy machine may be."""
-_RETRY = RetryPolicy(base_delay_s=0.2, max_deliveries=1_000)
+_RETRY = RetryPolicy(base_delay_s=0.2, max_crashes=1_000)
 SCHEDULE = "soak-tick"
 EVERY = timedelta(seconds=1)
 KEYS = "abc"

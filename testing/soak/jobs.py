@@ -31,7 +31,7 @@ SCHEMA = JobSchema(
     SoakInput,
     SoakOutput,
     # A soak kills more often than a life does, and none of its jobs is to blame.
-    retry=RetryPolicy(max_attempts=MAX_ATTEMPTS, base_delay_s=0.2, max_delay_s=2.0, max_deliveries=100),
+    retry=RetryPolicy(max_attempts=MAX_ATTEMPTS, base_delay_s=0.2, max_delay_s=2.0, max_crashes=100),
 )
 
 

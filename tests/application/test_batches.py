@@ -578,7 +578,7 @@ def test_a_job_that_kills_its_worker_is_charged_for_it_and_no_other_more_than_on
 
         setattr(inner, method, noted)
 
-    for _ in range(RetryPolicy().max_deliveries):
+    for _ in range(RetryPolicy().max_crashes):
         with pytest.raises(WorkerDied):
             work()
         line.breaks.clear()
@@ -588,7 +588,7 @@ def test_a_job_that_kills_its_worker_is_charged_for_it_and_no_other_more_than_on
     assert sorted(done) == sorted(set(ids) - {bad})
     (letter,) = far.dead_letters("points")
     assert (letter.id, letter.reason) == (bad, DeadReason.CRASHES)
-    assert crashes.pop(bad) == RetryPolicy().max_deliveries
+    assert crashes.pop(bad) == RetryPolicy().max_crashes
     assert sorted(crashes.values()) == [0] * 6 + [2] * 3
     assert [len(batch) for batch in batches if 5 in batch] == [4, 4, 1, 1, 1]
     assert batches[-1] == [8, 9], "jobs that were with no dead worker are batched again"

@@ -515,7 +515,7 @@ def test_the_last_attempt_that_fails_is_the_end(
 def test_a_job_that_kills_its_worker_is_given_up(execute: Execute) -> None:
     """The crash budget is counted apart from attempts, and the handler isn't called again (RTY-3)."""
     ran = []
-    policy = RetryPolicy(max_deliveries=2)
+    policy = RetryPolicy(max_crashes=2)
 
     assert isinstance(execute(ran.append, crashes=1, policy=policy), Ack)
     dead = execute(ran.append, crashes=2, policy=policy)

@@ -42,7 +42,7 @@ def test_a_job_that_kills_its_worker_drags_no_other_along(
             raise WorkerDied
         done.append(job.id)
 
-    for _ in range(RetryPolicy().max_deliveries):
+    for _ in range(RetryPolicy().max_crashes):
         with pytest.raises(WorkerDied):
             make_consumer(handler, to=far, prefetch=4).consume(4)
         line.breaks.clear()

@@ -52,7 +52,7 @@ def test_delays_are_spread() -> None:
     [
         ("max_attempts", 0, "an integer from 1 to 1000000"),
         ("max_attempts", None, "an integer from 1 to 1000000"),
-        ("max_deliveries", 0, "an integer from 1 to 1000000"),
+        ("max_crashes", 0, "an integer from 1 to 1000000"),
         ("base_delay_s", -1, r"a number of seconds, from 0 to 31,622,400 .366 days."),
         ("base_delay_s", float("nan"), r"a number of seconds, from 0 to 31,622,400 .366 days."),
         ("max_delay_s", float("inf"), r"a number of seconds, from 0 to 31,622,400 .366 days."),
@@ -69,6 +69,6 @@ def test_a_setting_out_of_range_is_refused(setting: str, value: Any, rule: str) 
 @pytest.mark.parametrize(("budget", "from_crash"), [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (100, 2)])
 def test_a_job_that_may_kill_its_workers_runs_alone(budget: int, from_crash: int) -> None:
     """From the second crash on, and earlier if few are left (RTY-3)."""
-    policy = RetryPolicy(max_deliveries=budget)
+    policy = RetryPolicy(max_crashes=budget)
 
     assert [policy.runs_alone(crashes) for crashes in range(4)] == [n >= from_crash for n in range(4)]

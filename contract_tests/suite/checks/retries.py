@@ -203,7 +203,7 @@ def a_handler_may_reject(context: CheckContext) -> None:
 def a_job_that_kills_its_worker_ends_dead(context: CheckContext) -> None:
     """Once its crash budget is spent, a job is dead with that reason, and isn't run again."""
     harness = context.harness
-    policy = RetryPolicy(max_attempts=5, base_delay_s=0, max_deliveries=3)
+    policy = RetryPolicy(max_attempts=5, base_delay_s=0, max_crashes=3)
     with app_on(context, retry=policy) as app:
         job_id = app.publish(Numbers())
         for _ in range(3):
@@ -254,7 +254,7 @@ def only_crashes_are_counted(context: CheckContext) -> None:
 def the_two_budgets_are_counted_apart(context: CheckContext) -> None:
     """Crashes spend no attempts, failures no crash budget."""
     harness = context.harness
-    policy = RetryPolicy(max_attempts=2, base_delay_s=0, max_deliveries=2)
+    policy = RetryPolicy(max_attempts=2, base_delay_s=0, max_crashes=2)
     with app_on(context, retry=policy) as app:
         app.publish(Numbers())
         doomed = app.backend.open_consumer(QUEUE, lease_s=harness.lease_s)
@@ -275,7 +275,7 @@ def a_crash_is_charged_apart_beside_other_jobs(context: CheckContext) -> None:
     As the two checks above, with other jobs to be run at the same time, and with one wait for a lease.
     """
     harness = context.harness
-    budgets = [RetryPolicy(max_attempts=2, base_delay_s=0, max_deliveries=crashes) for crashes in (1, 2)]
+    budgets = [RetryPolicy(max_attempts=2, base_delay_s=0, max_crashes=crashes) for crashes in (1, 2)]
     with app_on(context, retry=budgets[0]) as spent, app_on(context, retry=budgets[1]) as left:
         suspects = [_crash_with_one_job(app) for app in (spent, left)]
         harness.advance(harness.redelivery_s(harness.lease_s))
