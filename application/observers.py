@@ -16,8 +16,8 @@ from .signals.graceful_stop import asks_to_stop
 class Observers(Observer):
     """Tells each of ``observers``; what one raises is logged, and costs no other anything."""
 
-    def __init__(self, observers: Iterable[Observer], logger: Logger) -> None:
-        if not isinstance(observers, Iterable) or not all(isinstance(each, Observer) for each in observers):
+    def __init__(self, observers: Sequence[Observer], logger: Logger) -> None:
+        if not _are_observers(observers):
             raise InvalidInput(
                 f"observers {observers!r:.80}: pass a list of observers, such as [PrometheusObserver(…)]"
             )
@@ -97,3 +97,7 @@ class Observers(Observer):
         if asks_to_stop(error):
             raise error
         try_to_log(self._logger, ERROR, "%s failed", type(observer).__name__, traceback=True)
+
+
+def _are_observers(given: object) -> bool:
+    return isinstance(given, Iterable) and all(isinstance(each, Observer) for each in given)

@@ -47,7 +47,7 @@ class Numbered(JobInput):
     number: int
 
 
-POLICY = RetryPolicy(max_attempts=2, base_delay_s=0.3, max_delay_s=0.3, max_deliveries=2)
+POLICY = RetryPolicy(max_attempts=2, base_delay_s=0.3, max_delay_s=0.3, max_crashes=2)
 SCHEMA = JobSchema("numbers", Numbered, retry=POLICY)
 
 

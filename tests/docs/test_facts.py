@@ -110,7 +110,7 @@ def test_the_retry_policy_that_a_schema_has_by_default_is_the_one_that_the_page_
     )
     assert told
     delays = [policy.longest_delay_s(attempt) for attempt in range(1, policy.max_attempts)]
-    assert [float(each) for each in told.groups()] == [policy.max_attempts, *delays, policy.max_deliveries]
+    assert [float(each) for each in told.groups()] == [policy.max_attempts, *delays, policy.max_crashes]
 
 
 # -- capabilities ---------------------------------------------------------------------------------
