@@ -250,6 +250,8 @@ class OrchestratorBackend(Migrates, Closeable):
         Raises:
             UnsupportedCapability: results aren't supported.
         """
+        if not ids:
+            self.counts(queue)  # which says if there is no such queue
         found = ((id_, self.result(queue, id_)) for id_ in ids)
         return {id_: result for id_, result in found if result is not None}
 
@@ -259,6 +261,8 @@ class OrchestratorBackend(Migrates, Closeable):
         Raises:
             UnsupportedCapability: results aren't supported.
         """
+        self.capabilities.require_results()
+        self.counts(queue)
         return UnknownEnds()
 
     def progress(self, queue: str, ids: Sequence[str] | None = None) -> dict[str, Progress]:
@@ -268,6 +272,7 @@ class OrchestratorBackend(Migrates, Closeable):
             queue: The queue of the jobs.
             ids: The jobs to look up; None means all.
         """
+        self.counts(queue)
         return {}
 
     def status(self, queue: str, job_id: str) -> JobStatus:

@@ -8,7 +8,7 @@ _JOB = Message("a", b"{}")
 
 
 def calls_naming(backend: OrchestratorBackend, queue: str) -> dict[str, Callable[[], object]]:
-    """Return the calls by what they do, also those of no job; of the optional ones those of this backend."""
+    """Return the calls by what they do, also those of no job; without what the backend declares off."""
     calls: dict[str, Callable[[], object]] = {
         "publish": lambda: backend.publish(queue, [_JOB]),
         "publish of no job": lambda: backend.publish(queue, []),
@@ -23,26 +23,19 @@ def calls_naming(backend: OrchestratorBackend, queue: str) -> dict[str, Callable
         "discard by id": lambda: backend.discard(queue, ["a"]),
         "discard of no job": lambda: backend.discard(queue, []),
         "delete": lambda: backend.delete(queue),
+        "progress": lambda: backend.progress(queue),
+        "progress by id": lambda: backend.progress(queue, ["a"]),
     }
     able = backend.capabilities
     if able.results:
         calls["result"] = lambda: backend.result(queue, "a")
         calls["a result that is waited for"] = lambda: backend.result(queue, "a", timeout_s=60.0)
-    if able.results and _has_own(backend, "results"):
         calls["results"] = lambda: backend.results(queue, ["a"])
         calls["results of no job"] = lambda: backend.results(queue, [])
-    if able.results and _has_own(backend, "ended_jobs"):
         calls["ended_jobs"] = lambda: backend.ended_jobs(queue)
-    if _has_own(backend, "progress"):
-        calls["progress"] = lambda: backend.progress(queue)
-        calls["progress by id"] = lambda: backend.progress(queue, ["a"])
     if able.cancel:
         calls["cancel"] = lambda: backend.cancel(queue, ["a"])
         calls["cancel of no job"] = lambda: backend.cancel(queue, [])
     if able.guarded_publish:
         calls["publish_guarded"] = lambda: backend.publish_guarded(queue, _JOB, Guard("guard", ABSENT, b""))
     return calls
-
-
-def _has_own(backend: OrchestratorBackend, method: str) -> bool:
-    return getattr(type(backend), method) is not getattr(OrchestratorBackend, method)

@@ -127,9 +127,13 @@ def consume_all(orchestrator: Orchestrator, queue: str | None = None) -> None:
 
 
 def our_threads() -> list[str]:
-    """The names of our threads, but for that of pauses, which ends half a second after the last consumer."""
+    """The names of our threads that these tests may have started.
+
+    That of pauses ends half a second after the last consumer; that of signals lasts as long as the process.
+    """
     names = [thread.name for thread in threading.enumerate()]
-    return [name for name in names if name.startswith(OURS) and name != "mindtrace-jobs-pauses"]
+    others = ("mindtrace-jobs-pauses", "mindtrace-jobs-signals")
+    return [name for name in names if name.startswith(OURS) and name not in others]
 
 
 @pytest.fixture(autouse=True)
