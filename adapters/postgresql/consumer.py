@@ -11,6 +11,7 @@ from time import monotonic
 from ...domain.errors import BackendUnavailable, Closed, JobsError, QueueNotFound
 from ...domain.job_progress import Progress
 from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
+from ...ports.signal_safe_event import SignalSafeEvent
 from ..shared.chunks import in_chunks
 from ..shared.error_messages import consumer_closed
 from ..shared.next_job_answers import publishes_into, with_refusals, without
@@ -76,7 +77,7 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
         self._looks: list[float] = []
         self._waiter: Waiter | None = None
         self._waits_for = -1
-        self._interrupted = threading.Event()
+        self._interrupted = SignalSafeEvent()
         self._closed = False
         self._pid = os.getpid()
 

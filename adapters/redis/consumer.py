@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ...domain.errors import Closed, JobsError, QueueNotFound
 from ...domain.job_progress import Progress
 from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
+from ...ports.signal_safe_event import SignalSafeEvent
 from ..shared.next_job_answers import with_refusals, without
 from ..shared.receipts import Receipts
 from .errors import RefusedByServer, ServerUnreachable
@@ -75,7 +76,7 @@ class RedisConsumerBackend(ConsumerBackend):
         self._unclaimed: list[str] = []
         """The receipts of jobs that an unanswered request took for nobody."""
         self._idle: _Idle | None = None
-        self._interrupted = threading.Event()
+        self._interrupted = SignalSafeEvent()
         self._interrupts_seen = "0-0"
         self._closed = False
         self._pid = os.getpid()

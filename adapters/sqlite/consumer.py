@@ -10,6 +10,7 @@ from time import monotonic
 from ...domain.errors import BackendUnavailable, Closed, JobsError, QueueNotFound
 from ...domain.job_progress import Progress
 from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
+from ...ports.signal_safe_event import SignalSafeEvent
 from ..shared.error_messages import consumer_closed
 from ..shared.next_job_answers import with_refusals, without
 from ..shared.receipts import Held
@@ -43,7 +44,7 @@ class SQLiteConsumerBackend(ConsumerBackend):
         self._held: Held[LeasedJob] = Held(secrets.token_urlsafe(8))
         self._waiter: Waiter | None = None
         self._waits_for: int | None = None
-        self._interrupted = threading.Event()
+        self._interrupted = SignalSafeEvent()
         self._closed = False
         self._pid = os.getpid()
 

@@ -21,7 +21,7 @@ from ...domain.wording import quantity
 from ...ports import Ack, Attempt, Cancel, Dead, Delivery, Next, Observer, Outcome, Retry, Settlement
 from ..failures import failed_attempt
 from ..handler_errors import describe, try_to_log
-from ..signals.graceful_stop import asks_to_stop
+from ..signals.graceful_stop import asks_to_stop, raised_by_signal
 
 Handler = Callable[[Any], Any]
 """Takes a job, or a batch of jobs."""
@@ -138,7 +138,7 @@ class Executor:
         try:
             return decode(delivery.body, self.schema, attempt=delivery.attempt, max_bytes=self.max_body_bytes)
         except BaseException as error:  # a validator of the user's model may raise anything
-            if asks_to_stop(error):
+            if raised_by_signal(error):
                 raise
             return self._dead(delivery, DeadReason.MALFORMED, describe(error), error)
 
@@ -174,7 +174,7 @@ class Executor:
 
     def _return_invalid(self, delivery: Delivery, job: Job[Any], error: BaseException) -> Settlement:
         """Return how to settle a job whose handler returned what can't be used."""
-        if asks_to_stop(error):
+        if raised_by_signal(error):
             raise error
         try_to_log(self.logger, WARNING, "job %s: its result is invalid", job.id, traceback=True)
         # Another run would return the same.

@@ -3,10 +3,10 @@
 import threading
 from collections.abc import Callable
 from logging import Logger
-from types import TracebackType
-from typing import Self
 
 from ...domain.errors import JobsError
+from ...ports.signal_safe_event import SignalSafeEvent
+from ..signals.thread_start import start_thread
 from .in_flight import InFlight
 
 _EXTENDED_AFTER = 1 / 3
@@ -17,7 +17,7 @@ SLOW_S = 1.0
 
 
 class LeaseRenewer:
-    """Extends leases on a thread of its own, for as long as the context lasts.
+    """Extends leases on a thread of its own, from :meth:`start` to :meth:`stop`.
 
     Args:
         in_flight: The jobs whose leases to renew.
@@ -36,22 +36,25 @@ class LeaseRenewer:
         self._extended_after_s = 0.0 if lease_s is None else lease_s * _EXTENDED_AFTER
         self._pause_s = SLOW_S if lease_s is None else min(SLOW_S, self._extended_after_s / 2)
         self._is_done = False
-        self._wake = threading.Event()
+        self._has_begun = False
+        self._wake = SignalSafeEvent()
         self._thread = threading.Thread(target=self._run, name="mindtrace-jobs-leases", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    def start(self) -> None:
+        """Begin. Whatever this raises, :meth:`stop` must follow."""
+        start_thread(self._thread)
+        self._has_begun = True
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
+    def tell_to_stop(self) -> None:
+        """Have the thread end soon."""
         self._is_done = True
         self._wake.set()
-        self._thread.join()
+
+    def stop(self) -> None:
+        """End the thread, and wait for its end."""
+        self.tell_to_stop()
+        if self._has_begun:  # else the start was interrupted: if the thread begins, it renews nothing
+            self._thread.join()
 
     def renew_now(self) -> None:
         """Extend the leases at once, and so learn which jobs are to be cancelled; from any thread."""

@@ -107,7 +107,7 @@ class ConsumeLoop(ABC):
     def runs_here(self) -> bool:
         """Whether the caller is the thread in :meth:`run`, or the handler of a job of this consumer."""
         is_handler = any(map(self._in_flight.holds, current_receipts()))
-        return is_handler or self._thread == threading.get_ident()
+        return is_handler or (self._running.locked() and self._thread == threading.get_ident())
 
     @property
     def stats(self) -> ConsumeStats:
@@ -142,24 +142,33 @@ class ConsumeLoop(ABC):
             Closed: the consumer backend was closed.
             UsageError: it is running already.
         """
-        if not self._running.acquire(blocking=False):
+        if self._running.locked():
             raise UsageError("this consumer is consuming already: give each thread a consumer of its own")
+        with self._running:  # a signal handler that raises can keep any `finally` from releasing it, not this
+            return self._run(limit, stop_condition)
+
+    def _run(self, limit: int | None, stop_condition: StopCondition) -> int:
         start = self._in_flight.started
         self._thread = threading.get_ident()
+        if self._renewer is not None:  # a signal handler raised in the last run, before its end
+            self._renewer.tell_to_stop()
+        renewer = LeaseRenewer(self._in_flight, self._backend.lease_s, self._watch, self._logger)
+        self._renewer = renewer
         try:
             try:
-                lease_s = self._backend.lease_s
-                with LeaseRenewer(self._in_flight, lease_s, self._watch, self._logger) as self._renewer:
-                    self._consume(None if limit is None else start + limit, stop_condition)
-            finally:  # after the renewer's end, so that nothing is released twice
-                self._release_all()
+                renewer.start()
+                self._consume(None if limit is None else start + limit, stop_condition)
+            finally:  # in this order, so that nothing is released twice
+                try:
+                    renewer.stop()
+                finally:
+                    self._release_all()
         finally:
             self.stopped = self._stopping.is_set
             try:
                 self._stopping.clear()
             finally:  # also if a second signal ends the wait in there
                 self._thread = self._renewer = None
-                self._running.release()
         return self._in_flight.started - start
 
     @property

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from ...domain.errors import JobsError
+from ...ports.signal_safe_event import SignalSafeEvent
+from ..signals.thread_start import start_thread
 
 
 class StopRequest:
@@ -21,19 +23,19 @@ class StopRequest:
         self._interrupt = interrupt
         self.is_set = False
         """Whether the loop is to stop."""
-        self._event = threading.Event()
-        self._under_way: list[threading.Event] = []
+        self._event = SignalSafeEvent()
+        self._under_way: list[SignalSafeEvent] = []
         """One for each thread that was started to wake the loop; set once that is done."""
 
     def set(self) -> None:
         """Ask the loop to stop. This waits for nothing."""
-        woken = threading.Event()
+        woken = SignalSafeEvent()
         try:
             self._under_way.append(woken)  # before the flag, which may make the loop end and call `clear`
             self.is_set = True
-            threading.Thread(
-                target=self._wake, args=(woken,), name="mindtrace-jobs-stop", daemon=True
-            ).start()
+            start_thread(
+                threading.Thread(target=self._wake, args=(woken,), name="mindtrace-jobs-stop", daemon=True)
+            )
         except BaseException:  # no thread can be started any more, or a second signal came
             woken.set()
             raise
@@ -55,7 +57,7 @@ class StopRequest:
             self._event.clear()
             self.is_set = False
 
-    def _wake(self, woken: threading.Event) -> None:
+    def _wake(self, woken: SignalSafeEvent) -> None:
         try:
             self._event.set()
             with suppress(JobsError):  # closed, or the broker is away: then nothing waits for jobs

@@ -22,7 +22,8 @@ class PausableConsumerBackend(ConsumerDecorator):
     def __init__(self, inner: ConsumerBackend, refresh: Callable[[], None]) -> None:
         super().__init__(inner)
         self._refresh = refresh
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self.is_receiving = False
         """Whether the other backend is waiting for jobs."""
         self._is_interrupted = False
@@ -32,7 +33,7 @@ class PausableConsumerBackend(ConsumerDecorator):
 
     def pause(self) -> None:
         """Take no job from now on; this waits for nothing. Jobs that are being taken still come."""
-        with self._changed:
+        with self._lock:  # as `with` a condition, a signal handler that raises would leave it locked
             self.is_paused = not self._is_closed
 
     def end_receive(self) -> None:
@@ -42,7 +43,7 @@ class PausableConsumerBackend(ConsumerDecorator):
 
     def resume(self) -> None:
         """Take jobs again, at once."""
-        with self._changed:
+        with self._lock:
             self.is_paused = False
             self._changed.notify_all()
 
@@ -67,13 +68,13 @@ class PausableConsumerBackend(ConsumerDecorator):
             self._inner.allow_ahead(limit)
 
     def interrupt(self) -> None:
-        with self._changed:
+        with self._lock:
             self._is_interrupted = True
             self._changed.notify_all()
         self._inner.interrupt()
 
     def close(self) -> None:
-        with self._changed:
+        with self._lock:
             self._is_closed = True  # or a look at the pauses would have a thread wait here for ever
         self.resume()
         self._inner.close()
@@ -82,7 +83,7 @@ class PausableConsumerBackend(ConsumerDecorator):
         """Return how much of the time is left to receive jobs; None if it is still paused by then."""
         self.is_receiving = False
         began_s = monotonic()
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self._is_interrupted or not self.is_paused, timeout_s)
         self.is_receiving = True
         return None if self.is_paused else max(0.0, timeout_s - (monotonic() - began_s))

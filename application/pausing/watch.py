@@ -10,9 +10,11 @@ from typing import NamedTuple, Protocol
 
 from ...domain.errors import JobsError
 from ...ports import CoordinationStore
+from ...ports.signal_safe_event import SignalSafeEvent
 from ..cancelling.announcements import key_of as cancels_of
 from ..cancelling.announcements import versions_of
 from ..forks import start_anew_in_children
+from ..signals.thread_start import start_thread
 from .records import Pause, key_of, pauses_among
 
 LOOK_S = 0.5
@@ -77,7 +79,8 @@ class PauseWatch:
     def start_anew(self) -> None:
         """Forget the consumers: after a fork they are the parent's."""
         self._lock = threading.Lock()
-        self._looked = threading.Condition(self._lock)
+        self._waiting: list[tuple[int, threading.Lock]] = []
+        """Who waits for a look: which, and a lock that is released once it has ended."""
         self._members: list[Pausable] = []
         self._known: dict[str, _Seen] = {}
         """What was last seen of queues."""
@@ -126,8 +129,8 @@ class PauseWatch:
         if self._is_own:
             self._safely(self._look)
             return
+        self._wait_for_look()
         with self._lock:
-            self._wait_for_look()
             if not self._was_seen_since(now, queue):
                 self._away_until_s = monotonic() + _AWAY_S
 
@@ -136,11 +139,18 @@ class PauseWatch:
         return seen is not None and seen.asked_s >= moment_s
 
     def _wait_for_look(self) -> None:
-        """Wait until a look has ended that begins from now on; the caller has the lock."""
-        look = self._begun + 1  # one that is under way doesn't ask for the queues of those who joined since
-        if self._thread is not None:
+        """Wait until a look has ended that begins from now on."""
+        ended = threading.Lock()  # not a condition, which a signal handler that raises leaves unlocked
+        ended.acquire()
+        with self._lock:
+            look = (
+                self._begun + 1
+            )  # one that is under way doesn't ask for the queues of those who joined since
+            if self._thread is None:
+                return
+            self._waiting.append((look, ended))
             self._thread.look_now.set()
-            self._looked.wait_for(lambda: self._done >= look, _FIRST_LOOK_S)
+        ended.acquire(timeout=_FIRST_LOOK_S)
 
     def _look(self) -> list[Pausable]:
         """Look at the queues of all members, tell them what was seen, and return them."""
@@ -187,7 +197,15 @@ class PauseWatch:
             for member in self._members:
                 if member.queue in new:
                     member.tell(new[member.queue].pause)
-            self._looked.notify_all()
+            self._end_waits()
+
+    def _end_waits(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for look, ended in waiting:
+            if look <= self._done:
+                ended.release()
+            else:
+                self._waiting.append((look, ended))
 
     def _knows_newer(self, queue: str, look: int) -> bool:
         return queue in self._known and self._known[queue].look > look
@@ -201,14 +219,16 @@ class PauseWatch:
 
     def _join(self, member: Pausable) -> None:
         with self._lock:
-            self._members.append(member)
+            if member not in self._members:  # else a signal handler raised before it could leave
+                self._members.append(member)
             if self._thread is None:
                 self._thread = _Thread(self)
             known = self._known.get(member.queue)
             if known is not None:
                 member.tell(known.pause)
-            if known is None or known.pause is not None or monotonic() - known.asked_s >= LOOK_S:
-                self._wait_for_look()
+            is_old = known is None or known.pause is not None or monotonic() - known.asked_s >= LOOK_S
+        if is_old:
+            self._wait_for_look()
 
     def _leave(self, member: Pausable) -> None:
         with self._lock:
@@ -222,9 +242,11 @@ class PauseWatch:
             is_late = monotonic() - self._tried_s >= _IDLE_LOOK_S
             return is_late or not all(member.is_idle for member in self._members)
 
-    def goes_on(self) -> bool:
-        """Whether the thread is needed any longer; if not, the next consumer starts another."""
+    def goes_on(self, thread: "_Thread") -> bool:
+        """Whether ``thread`` is needed any longer; if none is, the next consumer starts another."""
         with self._lock:
+            if self._thread is not thread:  # a signal handler raised as it was started
+                return False
             if not self._members:
                 self._thread = None
             return bool(self._members)
@@ -239,16 +261,16 @@ class _Thread(threading.Thread):
     def __init__(self, watch: PauseWatch) -> None:
         super().__init__(name="mindtrace-jobs-pauses", daemon=True)
         self._watch = watch
-        self.look_now = threading.Event()
+        self.look_now = SignalSafeEvent()
         """Set to look at once."""
-        self.start()
+        start_thread(self)
 
     def run(self) -> None:
         """Look as long as consumers work."""
         while True:
             is_asked = self.look_now.wait(LOOK_S)
             self.look_now.clear()
-            if not self._watch.goes_on():
+            if not self._watch.goes_on(self):
                 return
             if is_asked or self._watch.is_due:
                 self._watch.look_safely()

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import CodeType, FrameType, TracebackType
@@ -83,17 +83,24 @@ class _StopSignals:
             self._stop()
 
 
+def raised_by_signal(error: BaseException) -> bool:
+    """Whether a signal's handler raised ``error``, of whatever signal; see :func:`asks_to_stop`."""
+    return isinstance(error, SecondSignal) or _came_from_handler(error, signal.valid_signals())
+
+
 def asks_to_stop(error: BaseException) -> bool:
     """Whether a signal's handler raised ``error``: ours, or the program's own for SIGINT or SIGTERM.
 
     Python runs those in the main thread, in the midst of whatever runs there. An error that code of a job
     raises by itself asks for nothing, KeyboardInterrupt and SystemExit included.
     """
-    if isinstance(error, SecondSignal):
-        return True
+    return isinstance(error, SecondSignal) or _came_from_handler(error, _SIGNALS)
+
+
+def _came_from_handler(error: BaseException, numbers: Iterable[int]) -> bool:
     if threading.current_thread() is not threading.main_thread():
         return False
-    handlers = {_code(signal.getsignal(number)) for number in _SIGNALS} - {None}
+    handlers = {_code(signal.getsignal(number)) for number in numbers} - {None}
     return bool(handlers) and any(code in handlers for code in _codes(error.__traceback__))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ..forks import start_anew_in_children
 from .readable import is_readable
+from .thread_start import start_thread
 
 _IDLE_S = 0.5
 """How long the thread stays without work: a call that follows soon needn't start another."""
@@ -71,7 +72,7 @@ class SignalWatcher:
         for each in (self._receiver, self._sender):
             each.setblocking(False)  # as Python demands of what it writes to
         thread = threading.Thread(target=self._watch, name="mindtrace-jobs-signals", daemon=True)
-        thread.start()
+        start_thread(thread)
         self._thread = thread
 
     def _watch(self) -> None:

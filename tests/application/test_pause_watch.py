@@ -163,10 +163,11 @@ def test_an_interrupt_while_a_consumer_begins_leaves_none_behind(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(watch._looked, "wait_for", interrupted)
+        patch.setattr(watch, "_wait_for_look", interrupted)
         with pytest.raises(KeyboardInterrupt), watch.watching(Member()):
             pass
-    assert not watch.goes_on()
+    assert watch._thread is not None
+    assert not watch.goes_on(watch._thread)
 
 
 def test_a_job_is_about_to_start_only_where_its_own_queue_was_seen(
