@@ -23,7 +23,7 @@ from ..application.orchestrator import Orchestrator
 from ..application.signals.signal_queue import AT_ONCE, STOP, SignalQueue
 from ..application.worker.connecting import WorkerSettings
 from ..application.worker.health import HealthFile, LastPolls
-from ..application.worker.worker import Ending, Worker
+from ..application.worker.worker import Ending, MakeConsumer, Worker
 from ..domain.errors import JobsError
 from ..ports import Observer
 from .app import check_shared
@@ -37,6 +37,11 @@ _FINISHED = 100
 """How a process tells its supervisor that its work is done. With 0 any code that it runs may end it."""
 _FLUSH_S = 1.0
 """For how long a process that ends waits until its output is written."""
+_SLOW_IMPORT_S = 3.0
+_IS_SLOW = (
+    "still importing the module of %s after %g s: no job runs until that is done. If the module itself calls "
+    "consume() or waits for something, do that under: if __name__ == '__main__'"
+)
 _EXIT_CODES = {
     Ending.FINISHED: _FINISHED,
     Ending.STOPPED: Exit.OK,
@@ -188,7 +193,7 @@ def _tell_failure() -> None:
 
 
 def _work(plan: Plan, signal_queue: SignalQueue) -> Ending:
-    makers = [load_maker(target) for target in plan.consumers]
+    makers = [_load(target) for target in plan.consumers]
     if not configure(plan.log_format, plan.log_level):  # only now: the modules may do so as they are imported
         WORKER.info("logging is configured already: --log-format and --log-level have no effect")
     last_polls = LastPolls(len(makers))
@@ -218,6 +223,17 @@ def _work(plan: Plan, signal_queue: SignalQueue) -> Ending:
                     _tell_failure()
                     _end(Exit.BUG)
                 raise
+
+
+def _load(target: str) -> MakeConsumer:
+    """Import what ``target`` names, and say so if that takes long."""
+    slow = threading.Timer(_SLOW_IMPORT_S, WORKER.warning, [_IS_SLOW, target, _SLOW_IMPORT_S])
+    slow.daemon = True
+    slow.start()
+    try:
+        return load_maker(target)
+    finally:
+        slow.cancel()
 
 
 def _scheduler(plan: Plan, orchestrator: Orchestrator) -> AbstractContextManager[object]:

@@ -642,6 +642,15 @@ def test_a_change_of_the_code_is_reloaded(shell: Shell) -> None:
     assert shell.result(shell.publish())["version"] == 2
 
 
+def test_an_import_that_takes_long_is_not_silence(bare_shell: Shell) -> None:
+    waits = "import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)\n"
+    bare_shell.folder.joinpath("slow.py").write_text(waits + TASKS, "utf-8")
+    worker = bare_shell.start("worker", "slow:Sleeper")
+    worker.wait_for("still importing the module of slow:Sleeper after 3 s")
+    bare_shell.end_naps()
+    worker.wait_for("working on naps")
+
+
 @pytest.mark.long
 def test_the_health_file_grows_old_when_a_handler_hangs(shell: Shell) -> None:
     worker = shell.start("worker", "tasks:Sleeper", "--poll", "0.5", "-p", "2", "--health-file", "health")
