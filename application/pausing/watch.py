@@ -143,9 +143,7 @@ class PauseWatch:
         ended = threading.Lock()  # not a condition, which a signal handler that raises leaves unlocked
         ended.acquire()
         with self._lock:
-            look = (
-                self._begun + 1
-            )  # one that is under way doesn't ask for the queues of those who joined since
+            look = self._begun + 1  # the present one doesn't ask for the queues of those who joined since
             if self._thread is None:
                 return
             self._waiting.append((look, ended))

@@ -227,7 +227,9 @@ def count_ticks(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Return what tells how often the thread has asked whether to look."""
     ticks = []
     goes_on = watch.PauseWatch.goes_on
-    monkeypatch.setattr(watch.PauseWatch, "goes_on", lambda self: ticks.append(1) or goes_on(self))
+    monkeypatch.setattr(
+        watch.PauseWatch, "goes_on", lambda self, thread: ticks.append(1) or goes_on(self, thread)
+    )
     return lambda: len(ticks)
 
 

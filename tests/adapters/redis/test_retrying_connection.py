@@ -8,6 +8,7 @@ import pytest
 from redis import exceptions as driver
 
 from mindtrace.jobs.adapters.redis.errors import RefusedByServer, ServerUnreachable
+from mindtrace.jobs.adapters.redis.scripts import DELETE_RECORD
 from mindtrace.jobs.adapters.redis.transport.channel import Command
 from mindtrace.jobs.adapters.redis.transport.connections import ConnectionBroke
 from mindtrace.jobs.adapters.redis.transport.retrying_connection import RetryingConnection
@@ -59,11 +60,21 @@ def connection(commands: Answers, waits: Answers | None = None, **options: Any) 
     ids=str,
 )
 def test_what_passes_is_tried_again(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
-    redis = connection(Answers(error, error, b"PONG"))
+    redis = connection(Answers(error, error, b"1"))
 
-    assert redis.command("PING") == b"PONG"
+    assert redis.run(DELETE_RECORD, ["records"], []) == b"1"
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 2, "once when the outage begins, once when it ends"
+
+
+def test_what_only_reads_ends_no_refusal_of_writes(caplog: pytest.LogCaptureFixture) -> None:
+    """A server that takes no writes answers reads all the while; nobody could extend a lease."""
+    redis = connection(Answers(driver.ReadOnlyError("a replica"), b"PONG", b"PONG", b"1"))
+
+    assert redis.command("PING") == redis.command("PING") == b"PONG"
+    assert "is back" not in caplog.text
+    redis.run(DELETE_RECORD, ["records"], [])
+    assert "is back" in caplog.text
 
 
 @pytest.mark.parametrize(
