@@ -435,7 +435,7 @@ def test_processes_that_jobs_leave_behind_are_reaped(bare_shell: Shell) -> None:
     for _ in range(3):
         bare_shell.run("publish", "starts", "--json", "{}", "--schema", "orphaning:Starter")
     worker = bare_shell.start("worker", "orphaning:Starter", through=AS_IN_A_CONTAINER)
-    worker.wait_for("done in", count=3)
+    worker.wait_for("s: done", count=3)
 
     eventually(lambda: zombies_of(worker.process.pid) == 0, "they are reaped")
     (own,) = children_of(worker.process.pid)

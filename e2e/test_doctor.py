@@ -34,6 +34,9 @@ from mindtrace.jobs import Consumer, JobInput, JobSchema
 class Inspector(Consumer):
     schema = JobSchema(name="inspect", input=JobInput)
     def run(self, job): ...
+
+class InOrder(Inspector):
+    queue_type = "fifo"
 """
 
 SOUND = {
@@ -214,7 +217,8 @@ def test_a_queue_that_drifted_is_found(ask: Ask, private_redis: StartRedis) -> N
         client.declare(Queue("inspect", QueueKind.STACK))
         client.declare(Queue("old"))
         admin.hset("mtj:{default/old}:meta", "layout", "0")
-    findings = ask(server.url, "tasks:Inspector")
+    assert ask(server.url, "tasks:Inspector")["queue"]["verdict"] == GOOD  # it says no type
+    findings = ask(server.url, "tasks:InOrder")
 
     assert findings["queue"]["verdict"] == WRONG
     assert findings["queue"]["what"] == "inspect exists as stack, but its consumer says fifo"
@@ -319,7 +323,7 @@ def test_what_is_wrong_with_a_file_is_found(ask: Ask, tmp_path: Path) -> None:
     """Its queue that drifted, the weaker durability that was asked for, and a place where it can't be."""
     with SQLiteClient(tmp_path / "jobs.db") as client:
         client.declare(Queue("inspect", QueueKind.STACK))
-    findings = ask("sqlite:///jobs.db?durability=snapshot", "tasks:Inspector")
+    findings = ask("sqlite:///jobs.db?durability=snapshot", "tasks:InOrder")
 
     assert findings["queue"]["what"] == "inspect exists as stack, but its consumer says fifo"
     assert findings["durability"]["verdict"] == DOUBTFUL

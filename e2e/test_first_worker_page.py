@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import pytest
 
-from mindtrace.jobs.application.default_backend import DEFAULT_URL
 from mindtrace.jobs.cli.settings import masked_with_stores
 
 ROOT = Path(__file__).parents[1]
@@ -68,11 +67,15 @@ BACKENDS: dict[str, Callable[[pytest.FixtureRequest], str | None]] = {
 }
 
 
+TOLD_URL = "sqlite:////home/me/mindtrace-jobs.db"
+"""Where the page has the default file."""
+
+
 def as_told_by(url: str, output: str) -> str:
     """What a backend prints where the page shows what the default prints."""
     if url.startswith("amqp://"):  # which knows no queue's type, and not what is in flight
         output = re.sub(r"^(inspect  )fifo( +\d+ +)0", r"\1-   \2-", output, flags=re.MULTILINE)
-    return output.replace(DEFAULT_URL, url)
+    return output.replace(TOLD_URL, url)
 
 
 # On the default backend, which the page shows, each time; on the others it takes as long again.
@@ -89,7 +92,7 @@ def environment(request: pytest.FixtureRequest) -> dict[str, str]:
 def test_the_session_happens_as_it_is_told(environment: dict[str, str], tmp_path: Path) -> None:
     """From the first publish to a drained queue, on each backend."""
     folder = Path(shutil.copytree(EXAMPLE, tmp_path / "worker"))
-    url = masked_with_stores(environment.get(VARIABLE, DEFAULT_URL))
+    url = masked_with_stores(environment.get(VARIABLE, f"sqlite:///{folder}/mindtrace-jobs.db"))
     ids: list[str] = []
     for command, output in session():
         if written := re.search(r"\b[0-9a-f]{32}\b", command):  # an id that was printed before

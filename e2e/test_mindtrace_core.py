@@ -132,7 +132,7 @@ def test_a_worker_logs_to_stderr_and_each_line_once(python: Path, home: Path) ->
     assert lines.count("[loud a 1] an error") == 1
     assert lines.count("[loud a 1] of a component") == 1
     assert "hello" not in home.joinpath(".cache/mindtrace/logs/mindtrace.log").read_text("utf-8")
-    assert sum(line.startswith("job a of loud: done in") for line in lines) == 1
+    assert sum(line.startswith("job a of loud: attempt 1 ran for") for line in lines) == 1
     assert not [line for line in done.stderr.splitlines() if "DEBUG" in line]
 
 

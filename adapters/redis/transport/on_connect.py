@@ -43,12 +43,16 @@ class OnConnect:
         self._leases: dict[tuple[str, ...], int] = {}
         """How long the leases of each queue with consumers are, in milliseconds, by the script's keys."""
 
-    def __call__(self, execute: Execute, away_s: float) -> None:
+    def __call__(self, execute: Execute, away_s: float) -> bool:
         """Look at the server behind a new connection.
 
         Args:
             execute: Sends commands over it.
             away_s: For how many seconds this client couldn't reach the server.
+
+        Returns:
+            Whether the outage is over for all leases: from now on they stand for as long as new ones, or
+            there are none.
 
         Raises:
             BrokerUnsuitable: the server is too old, part of a cluster, or would drop jobs when it is full.
@@ -61,7 +65,7 @@ class OnConnect:
         about = dict(line.split(":", 1) for line in lines if ":" in line)
         self._refuse_unsuitable(about)
         run_id = about.get("run_id", "")
-        is_another = run_id != self._run_id
+        is_another, is_over = run_id != self._run_id, True
         for keys, lease_ms in list(self._leases.items()):
             # A worker extends a lease when a third of it is gone: it stands longer than a shorter outage.
             if is_another or away_s * 1000 >= lease_ms / 3:
@@ -69,9 +73,12 @@ class OnConnect:
                     evaluate(execute, PROTECT_LEASES, keys, [run_id, str(lease_ms), "1"])
                 except ResponseError as error:
                     if refuses_writes(error):  # nor can a lease end now; the next connection tries again
-                        return
+                        return False
                     raise
+            else:
+                is_over = False
         self._run_id = run_id
+        return is_over
 
     def protect_leases(self, execute: Execute, keys: Sequence[str], lease_ms: int) -> None:
         """Do so for a queue that gets a consumer, now and with each new connection."""

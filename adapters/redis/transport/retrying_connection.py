@@ -89,7 +89,8 @@ class RetryingConnection:
         self._outage: Exception | None = None
         """Why the first call failed that couldn't reach the server; None while it can be reached."""
         self._unwritten_since: float | None = None
-        """Since when no write is known to have been carried out; None where nothing failed since the last."""
+        """Since when no write is known to have been carried out; None where nothing failed since the last, or
+        leases were protected from that."""
         self._ever_broke = False
         """Whether a call ever broke off: what it sent may still be on its way, however late it is."""
         self._deadline = inf
@@ -200,7 +201,8 @@ class RetryingConnection:
 
     def _look_at_server(self, execute: Execute) -> None:
         since = self._unwritten_since
-        self._on_connect(execute, 0.0 if since is None else monotonic() - since)
+        if self._on_connect(execute, 0.0 if since is None else monotonic() - since):
+            self._unwritten_since = None  # or each connection of one that only reads would protect them anew
 
     def _retry(
         self, call: Callable[[], Any], *, retry_timeout_s: float | None = None, writes: bool = False
@@ -235,7 +237,7 @@ class RetryingConnection:
                     raise ServerUnreachable(error, may_have_run) from error
                 self._closing.wait(delay_s)
             else:
-                if self._unwritten_since is not None:
+                if self._unwritten_since is not None or self._outage is not None:
                     self._note_success(writes=writes)
                 return answer
 
@@ -295,7 +297,7 @@ class RetryingConnection:
         """Note that a call succeeded. One that only reads doesn't show that a server takes writes again."""
         if writes:
             self._unwritten_since = None
-        else:
+        elif self._unwritten_since is not None:
             self._commands.drop_idle()  # the next write looks at the server first
         if self._outage is not None and (writes or not refuses_writes(self._outage)):
             self._outage = None
