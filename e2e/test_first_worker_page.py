@@ -24,7 +24,7 @@ CHANGES = [
     (r"\b[0-9a-f]{32}\b", "<id>"),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "<date>"),
     (r"\b\d\d:\d\d:\d\d \d+", "<time> <pid>"),
-    (r"\b(?:in|In) [\d.]+ s", "in <seconds> s"),
+    (r"\b(in|In|ran for) [\d.]+ s", r"\1 <seconds> s"),
     (r"[\d,]+ a second", "<rate> a second"),
     (r" +", " "),
     # On a busy machine a worker may give back what it holds, and take it again.

@@ -104,7 +104,7 @@ def work_on(make_backend: Callable[[], OrchestratorBackend]) -> str:
 
 
 def main() -> int:
-    logging.getLogger("mindtrace").setLevel(logging.ERROR)  # what isn't there is told here, once
+    logging.getLogger("mindtrace.jobs").setLevel(logging.ERROR)  # what isn't there is told here, once
     missing = {"Local", "SQLite"}
     for name, make_backend in BACKENDS:
         try:

@@ -49,21 +49,23 @@ class _StopSignals:
     """Handles signals, and calls ``stop`` as soon as the first has come."""
 
     def __init__(self, numbers: Sequence[int], stop: Callable[[], None]) -> None:
-        self._numbers = frozenset(numbers)
+        self._numbers = numbers
         self._stop = stop
         self.first: int | None = None
         """The signal that came first, once Python has called its handler."""
         self._is_told = False
-        wakeup_fd = signal_watcher.begin(self._came)
-        self._handlers = SignalHandlers(dict.fromkeys(numbers, self._on_signal), wakeup_fd=wakeup_fd)
+        self._handlers: SignalHandlers | None = None
 
     def install(self) -> None:
-        """Handle the signals, until :meth:`restore`."""
+        """Handle the signals, until :meth:`restore`; a handler of the program may raise meanwhile."""
+        wakeup_fd = signal_watcher.begin(self._came)
+        self._handlers = SignalHandlers(dict.fromkeys(self._numbers, self._on_signal), wakeup_fd=wakeup_fd)
         self._handlers.install()
 
     def restore(self) -> None:
         """Leave the signals to what handled them before."""
-        self._handlers.restore()
+        if self._handlers is not None:
+            self._handlers.restore()
         signal_watcher.end()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -73,8 +75,9 @@ class _StopSignals:
         self._tell()  # too, as an event loop of the program may have taken the descriptor
 
     def _came(self, numbers: bytes) -> None:
-        self._handlers.pass_on(numbers)
-        if not self._numbers.isdisjoint(numbers):
+        if self._handlers is not None:
+            self._handlers.pass_on(numbers)
+        if not set(self._numbers).isdisjoint(numbers):
             self._tell()
 
     def _tell(self) -> None:

@@ -71,15 +71,20 @@ class SignalWatcher:
         self._receiver, self._sender = socket.socketpair()
         for each in (self._receiver, self._sender):
             each.setblocking(False)  # as Python demands of what it writes to
-        thread = threading.Thread(target=self._watch, name="mindtrace-jobs-signals", daemon=True)
+        thread = threading.Thread(
+            target=self._watch, args=(self._receiver,), name="mindtrace-jobs-signals", daemon=True
+        )
         start_thread(thread)
         self._thread = thread
 
-    def _watch(self) -> None:
-        goes_on = True
+    def _watch(self, receiver: socket.socket) -> None:
+        this, goes_on = threading.current_thread(), True
         while goes_on:
-            has_come = is_readable(self._receiver, _IDLE_S if self._tell is None else None)
+            is_needed = self._thread is this and self._tell is not None
+            has_come = is_readable(receiver, None if is_needed else _IDLE_S)
             with self._lock:
+                if self._thread is not this:  # a signal handler raised as it was started
+                    return
                 goes_on = self._read() if has_come else self._tell is not None
                 if not goes_on:
                     self._forget()
