@@ -642,6 +642,40 @@ def test_a_change_of_the_code_is_reloaded(shell: Shell) -> None:
     assert shell.result(shell.publish())["version"] == 2
 
 
+def version(number: int) -> str:
+    return TASKS.replace("VERSION = 1", f"VERSION = {number}")
+
+
+def test_once_a_change_was_noticed_no_process_starts_a_job_with_the_old_code(shell: Shell) -> None:
+    """Those that run are finished, one in each process."""
+    old = [shell.publish(processes=2, until="go") for _ in range(2)]
+    worker = shell.start("worker", "tasks:Sleeper", "--reload", "-p", "2")
+    eventually(lambda: shell.process_numbers() == ["0", "1"], "both run one")
+    new = shell.publish()
+    shell.folder.joinpath("tasks.py").write_text(version(2), "utf-8")
+    worker.wait_for("finishing the jobs that run", count=2)
+    shell.end_naps()
+
+    assert [shell.result(job_id)["version"] for job_id in (*old, new)] == [1, 1, 2]
+
+
+def test_a_change_that_is_saved_while_the_new_process_starts_is_not_missed(shell: Shell) -> None:
+    """What is imported by then may be older."""
+    worker = shell.start("worker", "tasks:Sleeper", "--reload")
+    worker.wait_for("working on")
+    waits = "import pathlib, time\npathlib.Path('starts').touch()\n"
+    waits += "while not pathlib.Path('go').exists(): time.sleep(0.01)\n"
+    tasks = shell.folder / "tasks.py"
+    tasks.write_text(waits + version(2), "utf-8")
+    eventually((shell.folder / "starts").exists, "the new process imports")
+    job_id = shell.run("publish", "naps", "--json", "{}").strip()
+    tasks.write_text(version(3), "utf-8")
+    worker.wait_for("the code has changed", count=2)
+    shell.end_naps()
+
+    assert shell.result(job_id)["version"] == 3
+
+
 def test_an_import_that_takes_long_is_not_silence(bare_shell: Shell) -> None:
     waits = "import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)\n"
     bare_shell.folder.joinpath("slow.py").write_text(waits + TASKS, "utf-8")

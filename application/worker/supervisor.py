@@ -21,6 +21,8 @@ _MARGIN_S = 8.0
 """How much longer than it may take a process is given, before it is killed."""
 
 RELOAD = signal.SIGUSR1
+CODE_CHANGED = 255
+"""No signal: what a watcher of the code posts."""
 SIGNALS = (*STOP, RELOAD, signal.SIGCHLD)
 """What the signal queue of a supervisor has to collect."""
 
@@ -68,8 +70,8 @@ class Supervisor:
     A process that ends is replaced, with backoff, whatever its exit code, unless it has finished its work or
     was told to stop. SIGINT, SIGTERM or SIGHUP is passed on to each as SIGTERM, a second one as SIGQUIT, by
     which they are to stop at once; whichever is left after that is killed. SIGUSR1 stops them one after the
-    other, and starts them anew. Until the first has begun to work, no other is started: what is wrong with
-    one is wrong with all.
+    other, and starts them anew. :data:`CODE_CHANGED` stops all of them, and each is started anew as it ends.
+    Until the first has begun to work, no other is started: what is wrong with one is wrong with all.
 
     Args:
         start: Starts the process of a slot, which has a number.
@@ -133,6 +135,8 @@ class Supervisor:
                     self._on_stop(signal.Signals(number).name)
                 elif number == RELOAD and not self._stopping:
                     self._on_reload()
+                elif number == CODE_CHANGED and not self._stopping:
+                    self._on_code_changed()
 
     @property
     def _stopping(self) -> bool:
@@ -162,6 +166,10 @@ class Supervisor:
             self._stopped_s = now
             self._kill_at_s = now + self._grace_s + _MARGIN_S
             self._logger.info("%s: stopping", why)
+        self._tell_all()
+
+    def _tell_all(self) -> None:
+        """Tell each process to stop that wasn't told yet; at once, if it is too late for anything else."""
         for slot in self._slots:
             if slot.process is not None and (self._at_once or not slot.told):
                 slot.process.send_signal(AT_ONCE if self._at_once else signal.SIGTERM)
@@ -170,6 +178,15 @@ class Supervisor:
     def _on_reload(self) -> None:
         self._logger.info("reloading")
         self._reloading = [slot for slot in self._slots if slot.process is not None]
+        self._start_without_delay()
+
+    def _on_code_changed(self) -> None:
+        """Have no process start another job, not even one that is starting: it may have read the old code."""
+        self._logger.info("the code has changed: restarting")
+        self._tell_all()
+        self._start_without_delay()
+
+    def _start_without_delay(self) -> None:
         for slot in self._slots:
             slot.start_at_s, slot.deaths = 0.0, 0
 
@@ -194,9 +211,10 @@ class Supervisor:
                 # One that was told before it could listen ends by the signal itself, and had nothing in hand.
                 well = process.finished or code == -signal.SIGTERM
                 self._exit_code = self._exit_code or (0 if well else _positive(code))
-            elif process.finished or slot.told:
-                self._proven = True
-                slot.finished = not slot.told
+            elif slot.told:  # perhaps before it could begin to work: that proves nothing
+                pass
+            elif process.finished:
+                self._proven = slot.finished = True
             elif not self._proven and self._hopeless(code):
                 self._exit_code, self._kill_at_s = _positive(code), monotonic()
             else:

@@ -98,8 +98,10 @@ class Worker:
         """
         try:
             self._connect()
-            self._start()
-            ending = self._ending(self._attend())
+            ending = self._obey_signals(0.0)  # those that came meanwhile: then no job is to start
+            if ending is None:
+                self._start()
+                ending = self._ending(self._attend())
         except BaseException as error:
             self.failed_by_job = bool(self._threads) and not isinstance(error, JobsError)
             if not self.failed_by_job:
@@ -172,16 +174,22 @@ class Worker:
                 if wait_s <= 0:
                     self._logger.warning("still running after the grace period: releasing what runs")
                     return Ending.CUT_SHORT
-            for number in self._signal_queue.wait(wait_s):
-                if number == AT_ONCE:
-                    self._logger.warning("stopping at once")
-                    return Ending.AT_ONCE
-                if number != WAKE:
-                    self._stop(signal.Signals(number).name)
+            if (ending := self._obey_signals(wait_s)) is not None:
+                return ending
             if self._failures or self._died:
                 self._stop("a consumer ended")
             self._tell_health()
         return Ending.FINISHED if self._deadline_s is None else Ending.STOPPED
+
+    def _obey_signals(self, wait_s: float) -> Ending | None:
+        """Wait for signals; return how the work ends by them, if it does so at once."""
+        for number in self._signal_queue.wait(wait_s):
+            if number == AT_ONCE:
+                self._logger.warning("stopping at once")
+                return Ending.AT_ONCE
+            if number != WAKE:
+                self._stop(signal.Signals(number).name)
+        return None
 
     def _stop(self, why: str) -> None:
         if self._deadline_s is not None:

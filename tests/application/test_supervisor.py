@@ -12,7 +12,7 @@ import pytest
 from mindtrace.jobs import RetryPolicy
 from mindtrace.jobs.application.signals.signal_queue import AT_ONCE, WAKE, SignalQueue
 from mindtrace.jobs.application.worker import supervisor
-from mindtrace.jobs.application.worker.supervisor import RELOAD, SIGNALS, Supervisor
+from mindtrace.jobs.application.worker.supervisor import CODE_CHANGED, RELOAD, SIGNALS, Supervisor
 
 USAGE = 2
 FINISHED = 100
@@ -321,6 +321,41 @@ def test_a_reload_stops_one_after_the_other_and_starts_each_anew(
 
     assert world.slots == [0, 1, 0, 1]
     assert world.code == 0
+
+
+def test_a_change_of_the_code_stops_all_at_once_also_those_that_start(
+    world: World, eventually: Eventually
+) -> None:
+    """Any of them would run the old code once more."""
+    running = world.run(2, stubborn=True)
+    eventually(lambda: len(world.started) == 2)
+    world.options |= {"ready": False, "stubborn": False}
+    world.signal_queue.post(CODE_CHANGED)
+    eventually(lambda: all(each.signals == [signal.SIGTERM] for each in world.started))
+    for each in world.started[:2]:
+        each.end(0)
+    eventually(lambda: len(world.started) == 4)
+    world.signal_queue.post(CODE_CHANGED)
+    eventually(lambda: len(world.started) == 6)
+    world.signal_queue.post(signal.SIGTERM)
+    wait(running)
+
+    assert [each.signals for each in world.started] == [[signal.SIGTERM]] * 6
+    assert world.code == 0
+
+
+def test_one_that_a_change_of_the_code_stops_before_it_worked_proves_nothing(
+    world: World, eventually: Eventually
+) -> None:
+    """If the next one is hopeless, so is the command."""
+    running = world.run(1, ready=False, ends_with=-signal.SIGTERM)
+    eventually(lambda: len(world.started) == 1)
+    world.signal_queue.post(CODE_CHANGED)
+    eventually(lambda: len(world.started) == 2)
+    world.started[1].end(USAGE)
+    wait(running)
+
+    assert world.code == USAGE
 
 
 def test_one_that_is_cut_short_by_a_reload_has_not_died(

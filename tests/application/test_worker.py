@@ -154,6 +154,36 @@ def test_a_handler_that_does_not_end_is_left_and_its_job_given_back(
             thread.join()
 
 
+@pytest.mark.parametrize(
+    ("number", "ending"),
+    [(signal.SIGTERM, Ending.STOPPED), (AT_ONCE, Ending.AT_ONCE)],
+    ids=["stop", "at once"],
+)
+def test_after_a_signal_that_comes_while_it_connects_no_job_starts(
+    make_worker: MakeWorker,
+    orchestrator: Orchestrator,
+    signal_queue: SignalQueue,
+    monkeypatch: pytest.MonkeyPatch,
+    eventually: Any,
+    number: int,
+    ending: Ending,
+) -> None:
+    orchestrator.publish("points", {"x": 1})
+    start, ran = Worker._start, []
+
+    def start_slowly(worker: Worker) -> None:
+        """Leave the threads time for a job."""
+        start(worker)
+        eventually(lambda: ran or not any(thread.is_alive() for thread in worker._threads))
+
+    monkeypatch.setattr(Worker, "_start", start_slowly)
+    signal_queue.post(number)
+
+    assert make_worker(ran.append).run() is ending
+    assert not ran
+    assert orchestrator.counts("points").ready == 1
+
+
 def test_a_signal_that_comes_again_is_no_reason_to_hurry(
     make_worker: MakeWorker,
     orchestrator: Orchestrator,
@@ -277,7 +307,9 @@ def test_a_fault_once_jobs_run_may_be_that_of_a_job(
         runs.set()
         end.wait()
 
-    def fail(self: SignalQueue, wait_s: float) -> None:
+    def fail(self: SignalQueue, wait_s: float) -> list[int]:
+        if not wait_s:  # before a job can start
+            return []
         runs.wait()
         raise OSError("a job closed the descriptor")
 
