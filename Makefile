@@ -15,6 +15,7 @@ MINUTES ?= 10
 SECONDS ?= 60
 THREADS ?= 32
 JOBS ?= 100000
+GENERATED ?= 0
 BENCH := build/bench
 # Each library that is measured has an environment of its own: they don't agree on the versions of what they need.
 PEERS := $(patsubst benchmarks/environments/%.txt,$(BENCH)/%/.synced,$(wildcard benchmarks/environments/*.txt))
@@ -34,7 +35,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo check test test-long test-all brokers test-docker matrix soak stress fuzz lint format docs bench bench-full bench-report clean
+.PHONY: help demo check test test-long test-all brokers test-docker matrix soak stress fuzz mutants lint format docs bench bench-full bench-report clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -99,6 +100,9 @@ stress: $(SYNCED) ## many threads on one client: SECONDS=60 THREADS=32 BACKENDS=
 
 fuzz: $(SYNCED) ## mutated envelopes into each backend: JOBS=100000 SEED=1 BACKENDS="memory sqlite redis rabbitmq postgresql"
 	@PYTHONPATH=testing $(BIN)/python -m fuzz --jobs $(JOBS) $(if $(SEED),--seed $(SEED)) $(BACKENDS)
+
+mutants: $(SYNCED) ## put faults into the adapters, and see whether the suite finds them: BACKENDS="local …" GENERATED=20 SEED=1
+	@PYTHONPATH=testing $(BIN)/python -m mutants --generated $(GENERATED) $(if $(SEED),--seed $(SEED)) $(BACKENDS)
 
 docs: $(SYNCED) ## generate docs/capabilities.md from a run of the contract suite
 	@$(PYTEST) contract_tests --contract-report $(REPORT)

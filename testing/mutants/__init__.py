@@ -1,0 +1,1 @@
+"""Adapters with one fault each, and whether the contract suite finds it."""

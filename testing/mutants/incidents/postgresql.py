@@ -1,0 +1,5 @@
+"""Faults in the adapter of PostgreSQL."""
+
+from ..mutant import Mutant
+
+MUTANTS: tuple[Mutant, ...] = ()
