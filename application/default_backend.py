@@ -40,8 +40,8 @@ _GUESSES = {"url": "backend", "broker": "backend", "broker_url": "backend", "que
 """What has other names in other libraries."""
 _VARIABLE = re.compile("MINDTRACE_?JOBS?_(.+)", re.IGNORECASE)
 """The name of a variable that was meant for this project."""
-_OTHER_VARIABLES = re.compile("process_number|service_(host|port)(_.+)?|port(_.+)?")
-"""What a worker tells its processes, and what Kubernetes tells those beside a service of this name."""
+_OTHER_VARIABLES = re.compile(r"process_number|(.+_)?service_(host|port)(_.+)?|(.+_)?port_\d+_.+|port")
+"""What a worker tells its processes, and what Kubernetes tells those beside services whose names begin so."""
 _ALIKE = 0.75
 """How alike a name and that of a setting are, of 1, where the setting was probably meant."""
 
@@ -115,6 +115,8 @@ def check_variables(names: Iterable[str], *, only: str | None = None) -> None:
         if found is None or _OTHER_VARIABLES.fullmatch(setting := found[1].lower()):
             continue
         meant = _meant(setting)
+        if setting.endswith("_port") and meant != "metrics_port":  # of Kubernetes, too
+            continue
         if meant is not None and only in (None, meant) and name != f"{PREFIX}{meant.upper()}":
             raise InvalidInput(
                 f"the variable {name} isn't read; did you mean {PREFIX}{meant.upper()}? Rename or unset it"

@@ -7,7 +7,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha1
 from typing import Any
@@ -84,7 +84,7 @@ def changed_scripts(fault: TextFault) -> Iterator[list[str]]:
             if text != script.text:
                 changed.append(script.text)
             sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
-            known[script.sha] = Script(text, sha, script.keys)
+            known[script.sha] = replace(script, text=text, sha=sha)
         return known[script.sha]
 
     def run_changed(

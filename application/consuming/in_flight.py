@@ -176,6 +176,7 @@ class InFlight(JobStates):
         with self._lock:
             self.is_closed = True
         self.end_waits()
+        self._deferred_until_s = 0.0
         self.release_queued()
 
     def _give_up(self, settlements: list[Settlement], error: JobsError) -> None:

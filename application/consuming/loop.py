@@ -271,12 +271,14 @@ class ConsumeLoop(ABC):
         try:
             self._in_flight.release_queued()
         except BackendUnavailable as error:
-            self._logger.info(
-                "job %s isn't started while the broker is away: %s", printable(delivery.id), error
-            )
-            self._in_flight.put_back(delivery)
-            return False
-        return True
+            why = f"the broker is away: {error}"
+        else:
+            if not self._in_flight.deferred:
+                return True
+            why = "the broker takes no messages, and so can't be told of other jobs"
+        self._logger.info("job %s isn't started while %s", printable(delivery.id), why)
+        self._in_flight.put_back(delivery)
+        return False
 
     def _release_all(self) -> None:
         in_flight = self._in_flight

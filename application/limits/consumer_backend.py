@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from logging import Logger
-from math import inf
 from time import monotonic
 
 from ...domain.errors import BackendUnavailable, JobsError, QueueNotFound
@@ -69,7 +68,7 @@ class LimitedConsumerBackend(ConsumerDecorator):
             self._running = RunningPlaces(places, lease_is_connection=lease_s is None, clock=clock)
             self._window = WaitingWindow(at_once, places.limit, clock)
             self._request = NextRequest(places.limit, clock)
-        self._releases = PendingReleases(backend)
+        self._releases = PendingReleases(backend, clock)
         self._wake = threading.Event()
         self._interrupted = False
         self._is_receiving = False
@@ -83,7 +82,7 @@ class LimitedConsumerBackend(ConsumerDecorator):
     @property
     def held_back(self) -> int:
         """How many jobs wait here."""
-        return len(self._held) + self._inner.held_back
+        return len(self._held) + len(self._releases) + self._inner.held_back
 
     # -- receiving --------------------------------------------------------------------------------
 
@@ -119,6 +118,8 @@ class LimitedConsumerBackend(ConsumerDecorator):
 
     def _take_ready(self, max_jobs: int, left_s: float) -> list[Delivery]:
         """Return the jobs that may run; reserve turns for others that may within ``left_s`` seconds."""
+        if self._releases.due_s <= self._clock():
+            self._settle([], 0)
         self._renew_held()
         jobs = self._held.all()
         if not jobs:
@@ -196,10 +197,10 @@ class LimitedConsumerBackend(ConsumerDecorator):
 
     def _changes_in_s(self) -> float:
         """In how many seconds something changes of which nobody tells."""
-        now, moments = self._clock(), [inf]
+        now, moments = self._clock(), [self._releases.due_s]
         jobs = self._held.all()
         if jobs:
-            moments = [now + _IDLE_S, jobs[0].renewed_s + self._renewed_after_s]
+            moments += [now + _IDLE_S, jobs[0].renewed_s + self._renewed_after_s]
             if self._outage.is_on:
                 moments.append(self._outage.until_s)
             elif self._request is not None and self._window is not None:
@@ -208,7 +209,7 @@ class LimitedConsumerBackend(ConsumerDecorator):
                 moments.append(now + _SHORT_S)
             moments += [job.turn_s for job in jobs if job.turn_s is not None]
         elif self._turns is not None and self._turns.closed_s:
-            moments = [now + self._turns.closed_s]
+            moments.append(now + self._turns.closed_s)
         if self._returned is not None and self._returned.are_left:
             moments.append(max(now + _SHORT_S, self._outage.until_s))
         return max(0.0, min(moments) - now)

@@ -1,10 +1,14 @@
 """Releases of jobs that wait for a limit, until the broker has confirmed them."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import inf
 
 from ...domain.errors import BackendUnavailable
 from ...ports import ConsumerBackend, Release, Settled, Settlement, SettleOutcome
+
+_AGAIN_S = 0.5
+"""How long to wait before releases that the broker deferred are sent again."""
 
 
 class PendingReleases:
@@ -12,13 +16,25 @@ class PendingReleases:
 
     Args:
         backend: Where the jobs come from.
+        clock: The consumer's clock.
     """
 
-    def __init__(self, backend: ConsumerBackend) -> None:
+    def __init__(self, backend: ConsumerBackend, clock: Callable[[], float]) -> None:
         self._backend = backend
+        self._clock = clock
+        self._deferred_until_s = 0.0
+        """When to send again what was deferred."""
         self._lock = threading.Lock()
         self._settling = threading.Lock()
         self._pending: list[Release] = []
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    @property
+    def due_s(self) -> float:
+        """When to send them, even without settlements; never where there are none."""
+        return self._deferred_until_s if self._pending else inf
 
     def add(self, releases: Sequence[Release]) -> None:
         """Send these with the next settlements."""
@@ -42,4 +58,5 @@ class PendingReleases:
             own = zip(releases, settled.outcomes[len(settlements) :], strict=True)
             if deferred := [each for each, outcome in own if outcome is SettleOutcome.DEFERRED]:
                 self.add(deferred)
+                self._deferred_until_s = self._clock() + _AGAIN_S
             return sent, settled

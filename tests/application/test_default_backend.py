@@ -150,6 +150,10 @@ def test_a_misspelt_variable_of_the_command_is_an_error_of_the_command(
         "MINDTRACE_JOBS_PROCESS_NUMBER",
         "MINDTRACE_JOBS_PORT",
         "MINDTRACE_JOBS_SERVICE_HOST",
+        "MINDTRACE_JOBS_METRICS_SERVICE_HOST",
+        "MINDTRACE_JOBS_METRICS_SERVICE_PORT_HTTP",
+        "MINDTRACE_JOBS_METRICS_PORT_9105_TCP_ADDR",
+        "MINDTRACE_JOBS_CONSUMERS_PORT",
         "MINDTRACE_JOBS_MINE",
     ],
 )

@@ -18,7 +18,7 @@ from mindtrace.jobs import (
     RetryPolicy,
 )
 from mindtrace.jobs.application.consuming import job_states, loop
-from mindtrace.jobs.ports import Ack, Settled, Settlement, SettleOutcome
+from mindtrace.jobs.ports import Ack, Delivery, Settled, Settlement, SettleOutcome
 
 DEFERRED = SettleOutcome.DEFERRED
 
@@ -37,24 +37,31 @@ class Full(LocalClient):
         super().__init__()
         self.has_room = threading.Event()
         self.deferrals = 0
+        self.suspects: tuple[str, ...] = ()
+        """The ids of jobs that were with consumers which died."""
 
     def open_consumer(self, queue: str, **settings: Any) -> Any:  # type: ignore[override]
         consumer = super().open_consumer(queue, **settings)
-        settle = consumer.settle
+        settle, receive = consumer.settle, consumer.receive
+
+        def with_crashes(deliveries: Sequence[Delivery]) -> list[Delivery]:
+            return [each._replace(crashes=3) if each.id in self.suspects else each for each in deliveries]
 
         def settle_acks(settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
             if self.has_room.is_set():
-                return settle(settlements, take=take)
+                answer = settle(settlements, take=take)
+                return Settled(answer.outcomes, with_crashes(answer.deliveries))
             carried_out = [each for each in settlements if isinstance(each, Ack)]
             answer = settle(carried_out, take=take)
             self.deferrals += len(settlements) - len(carried_out)
             outcomes = iter(answer.outcomes)
             return Settled(
                 [next(outcomes) if isinstance(each, Ack) else DEFERRED for each in settlements],
-                answer.deliveries,
+                with_crashes(answer.deliveries),
             )
 
         consumer.settle = settle_acks  # type: ignore[method-assign]
+        consumer.receive = lambda most, timeout_s: with_crashes(receive(most, timeout_s))  # type: ignore[method-assign]
         return consumer
 
 
@@ -148,3 +155,44 @@ def test_what_is_deferred_when_a_consumer_ends_is_settled_by_its_next_run(
         client.has_room.set()
         assert consumer.consume(1) == 1
         assert (consumer.stats.done, consumer.stats.retried) == (1, 1)
+
+
+def test_a_job_that_must_run_alone_waits_while_others_cannot_be_released(
+    client: Full, orchestrator: Orchestrator
+) -> None:
+    """If it killed its consumer, each of these would be charged with a crash (RTY-3)."""
+    orchestrator.publish(SCHEMA, Numbered(number=1))
+    client.suspects = (orchestrator.publish(SCHEMA, Numbered(number=2)),)
+    ran: list[int] = []
+
+    class Watches(Fails):
+        def run(self, job: Job[Numbered]) -> None:
+            ran.append(job.payload.number)
+            super().run(job)
+
+    with Watches() as consumer:
+        consumer.connect(orchestrator, prefetch=2)
+        thread = threading.Thread(target=consumer.consume)
+        thread.start()
+        eventually(lambda: client.deferrals > 4, "it tries again and again")
+        assert ran == [1]
+        client.has_room.set()
+        eventually(lambda: consumer.stats.done == 2, "both are done")
+        consumer.stop()
+        thread.join()
+
+
+def test_what_is_deferred_is_tried_once_more_at_the_close(
+    client: Full, orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However short ago the last try was: else a failed attempt would be made again."""
+    monkeypatch.setattr(job_states, "DEFERRED_S", 3600.0)
+    orchestrator.publish(SCHEMA, Numbered(number=1))
+    with Fails() as consumer:
+        consumer.connect(orchestrator)
+        assert consumer.consume(1) == 1
+        client.has_room.set()
+    with Fails() as consumer:
+        consumer.connect(orchestrator)
+        assert consumer.consume(1) == 1
+        assert consumer.stats.done == 1

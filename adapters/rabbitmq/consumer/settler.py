@@ -15,6 +15,8 @@ from .credit import Credit
 
 Placed = tuple[int, Arrival]
 """An arrival, and the place of its settlement."""
+_NOBODYS = -1
+"""The place of a job that nobody was given, in a call that settles others."""
 _MOVED_AT_ONCE = 30
 """How many jobs are put back in one step. When a channel ends, a quorum queue carries out 32 acknowledgements
 that are under way and drops the rest: those jobs would be there twice."""
@@ -113,7 +115,9 @@ class Settler:
         moves = list(zip(republished, messages, strict=True))
         if self._returning:
             returning, self._returning = self._returning, []
-            moves += [((-1, arrival), message) for arrival, message in returning if self._holds(arrival)]
+            moves += [
+                ((_NOBODYS, arrival), message) for arrival, message in returning if self._holds(arrival)
+            ]
         if moves:
             if not self.is_alive(moves[0][0][1].generation):
                 return Answer([*lost, *(place for place, _ in (*acks, *republished))], [], None)
@@ -124,16 +128,16 @@ class Settler:
                 elif message.state is not SendState.UNDER_WAY and not _is_to_publish(message):
                     returns.append(arrival)
                     lost.append(place)
-                elif place < 0:
+                elif place == _NOBODYS:
                     self._returning.append((arrival, message))
                 else:
                     deferred.append(place)
-        if not done and not returns and not take:
-            return Answer(lost, deferred, None)
-        ready = self._acknowledge([arrival for _, arrival in done], returns, take)
-        if ready is None:
-            lost += [place for place, _ in done]
-        return Answer(lost, deferred, ready)
+        ready = None
+        if done or returns or take:
+            ready = self._acknowledge([arrival for _, arrival in done], returns, take)
+            if ready is None:
+                lost += [place for place, _ in done]
+        return Answer([place for place in lost if place != _NOBODYS], deferred, ready)
 
     def put_back(self, jobs: Sequence[Arrival], messages: Sequence[Outgoing]) -> None:
         """Put messages in the places of jobs that nobody will settle; at once, or with later calls.
@@ -153,7 +157,7 @@ class Settler:
     def give_up(self) -> None:
         """Have the jobs delivered again that couldn't be put back: the broker counts that as a crash."""
         returning, self._returning = self._returning, []
-        self.settle([], [], [], 0, [(-1, arrival) for arrival, _ in returning if self._holds(arrival)])
+        self.settle([], [], [], 0, [(_NOBODYS, arrival) for arrival, _ in returning if self._holds(arrival)])
 
     def _holds(self, arrival: Arrival) -> bool:
         return arrival.generation == self._channel.generation
