@@ -1,4 +1,4 @@
-"""Standard error as a place for log lines: whoever doesn't read it stops no worker."""
+"""Log lines on standard error, which stop no worker if nobody reads them."""
 
 import os
 import select
