@@ -10,11 +10,13 @@ REPORT := build/contract.json
 FAULTS := build/faults.json
 # What takes time in the tests with brokers is waiting: for leases, delays, restarts. So many run side by side.
 WORKERS ?= 8
-PYTEST := $(BIN)/pytest --quiet --dist worksteal --numprocesses $(WORKERS)
+# After ten failures no further one tells more. `exec`: a shell in between would keep SIGTERM to itself.
+PYTEST := exec $(BIN)/pytest --quiet --dist worksteal --numprocesses $(WORKERS) --maxfail 10 --durations 15 --durations-min 1
 MINUTES ?= 10
 SECONDS ?= 60
 THREADS ?= 32
 JOBS ?= 100000
+ROUNDS ?= 100
 GENERATED ?= 0
 BENCH := build/bench
 # Each library that is measured has an environment of its own: they don't agree on the versions of what they need.
@@ -23,7 +25,7 @@ PEERS := $(patsubst benchmarks/environments/%.txt,$(BENCH)/%/.synced,$(wildcard 
 NEWER := incumbent oban
 MEASURE := $(BIN)/python -m benchmarks run --rounds 5 --scale 0.2 --backlogs 1000 10000 100000 1000000
 FULL := $(foreach name,local redis rabbitmq postgresql,$(BENCH)/results/$(name).json)
-FOLDERS := $(shell find src domain ports application adapters cli contract_tests/suite -type d -not -name __pycache__)
+FOLDERS := $(shell find src domain ports application adapters cli contract_tests/suite testing/kit -type d -not -name __pycache__)
 
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 export UV_PYTHON := $(BIN)/python
@@ -35,7 +37,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo check test test-long test-all brokers test-docker matrix soak stress fuzz mutants lint format docs bench bench-full bench-report clean
+.PHONY: help demo check test test-fast test-brokers test-long test-all brokers test-docker matrix soak stress hangs fuzz mutants lint format docs bench bench-full bench-report clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,9 +47,13 @@ demo: $(UV) ## run the example on every backend
 	@echo "==> the example"
 	@$(BIN)/python examples/example_new_consumer.py
 
-test: brokers lint ## that this checkout works on every backend, in 6 minutes: all but what is marked long
+test: brokers test-fast test-brokers ## that this checkout works on every backend, in 9 minutes: all but what is marked long
+
+test-fast: lint ## its first part: lint and all of tests/, without a broker
 	@echo "==> tests/: each layer, the pages and the examples, the type checkers"
 	@$(PYTEST) -m "not long" tests
+
+test-brokers: brokers ## its second part: all that needs brokers
 	@echo "==> contract_tests/ and e2e/: the contract of every backend in profile quick, what users do, what brokers suffer"
 	@$(PYTEST) -m "not long" --contract-profile quick contract_tests e2e
 
@@ -61,7 +67,7 @@ test-long: brokers ## the rest: the contract in profile ci, the fault matrix, th
 	@echo "==> docs/faults.md has the rows of the fault matrix"
 	@$(BIN)/python e2e/faults/report.py $(FAULTS) --check docs/faults.md
 
-test-all: test test-long soak test-docker ## both of these, 10 minutes of soak, and the contract in containers: 45 minutes
+test-all: test test-long soak test-docker ## both of these, 10 minutes of soak, and the contract in containers: an hour
 
 brokers: $(SYNCED) ## say which brokers and databases the tests use, and how to get what is missing
 	@echo "==> the brokers"
@@ -80,7 +86,8 @@ lint: $(SYNCED) ## ruff, mypy, the layers
 	@echo "==> layers"
 	@$(BIN)/lint-imports --no-logo
 
-format: $(SYNCED) ## fix what ruff can fix
+format: $(SYNCED) ## fix what ruff can fix, and write the files that are mirrored
+	@$(BIN)/python testing/mirror.py
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
@@ -98,13 +105,17 @@ soak: $(SYNCED) ## minutes of work under faults: MINUTES=10 BACKENDS="sqlite red
 stress: $(SYNCED) ## many threads on one client: SECONDS=60 THREADS=32 BACKENDS="memory sqlite redis rabbitmq postgresql"
 	@PYTHONPATH=testing $(BIN)/python -m stress --seconds $(SECONDS) --threads $(THREADS) $(BACKENDS)
 
+hangs: $(SYNCED) ## handlers that hang beside load, each ended in time: ROUNDS=100 BACKENDS="sqlite redis rabbitmq postgresql"
+	@PYTHONPATH=testing $(BIN)/python -m hangs --rounds $(ROUNDS) $(BACKENDS)
+
 fuzz: $(SYNCED) ## mutated envelopes into each backend: JOBS=100000 SEED=1 BACKENDS="memory sqlite redis rabbitmq postgresql"
 	@PYTHONPATH=testing $(BIN)/python -m fuzz --jobs $(JOBS) $(if $(SEED),--seed $(SEED)) $(BACKENDS)
 
 mutants: $(SYNCED) ## put faults into the adapters, and see whether the suite finds them: BACKENDS="local …" GENERATED=20 SEED=1
 	@PYTHONPATH=testing $(BIN)/python -m mutants --generated $(GENERATED) $(if $(SEED),--seed $(SEED)) $(BACKENDS)
 
-docs: $(SYNCED) ## generate docs/capabilities.md from a run of the contract suite
+docs: $(SYNCED) ## generate docs/lifecycle.md, and docs/capabilities.md from a run of the contract suite
+	@PYTHONPATH=testing $(BIN)/python -m lifecycle_page > docs/lifecycle.md
 	@$(PYTEST) contract_tests --contract-report $(REPORT)
 	@$(BIN)/python -m mindtrace.jobs.contract.capability_matrix $(REPORT) > docs/capabilities.md
 

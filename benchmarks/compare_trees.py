@@ -73,7 +73,7 @@ def compare(broker: str, url: str, other: str, turns: int) -> dict[str, tuple[fl
     ours = next(one for one in CONTENDERS if one.broker == broker and one.peer == "ours")
     with ExitStack() as stack:
         trees = [
-            Tree(stack, replace(ours, environment=environment), url, name)
+            Tree(stack, replace(ours, environment=environment), own(url, name), name)
             for name, environment in (("here", None), ("there", other))
         ]
         order = Random(0)
@@ -87,6 +87,11 @@ def compare(broker: str, url: str, other: str, turns: int) -> dict[str, tuple[fl
         )
         for name in counted[0][0]
     }
+
+
+def own(url: str, name: str) -> str:
+    """Return the URL of a tree's own tables on PostgreSQL, which may be unlike the other's."""
+    return f"{url}?namespace={name}" if url.startswith("postgresql:") else url
 
 
 def take_turns(

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
-from ..application.default_backend import DEFAULT_URL
-from ..application.orchestrator import Orchestrator
+from ..application.api.orchestrator import Orchestrator
+from ..application.broker.default_backend import DEFAULT_URL
 from ..domain.errors import QueueNotFound, UnsupportedCapability
 from ..ports import Durability
 from .errors import BadUsage
@@ -33,6 +33,20 @@ def backend_option(command: CommandT) -> CommandT:
         metavar="URL",
         help="URL of the backend, such as redis://localhost:6379/0.  [default: MINDTRACE_JOBS_BACKEND, else "
         f"pyproject.toml, else {DEFAULT_URL}]",
+    )(command)
+
+
+def log_options(command: CommandT) -> CommandT:
+    """``--log-format`` and ``--log-level``, of a command that runs until it is stopped."""
+    command = click.option(
+        "--log-level",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        help="The lowest level of the lines that are logged.  [default: info]",
+    )(command)
+    return click.option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        help="How each line of the log is written, as text or as a JSON object.  [default: text]",
     )(command)
 
 

@@ -23,7 +23,7 @@ _SAID = {
 @json_option
 @backend_option
 def cancel(queue: str, job_ids: tuple[str, ...], as_json: bool, backend: str | None, app_dir: Path) -> int:
-    """Cancel jobs of QUEUE by their IDs: those that wait are gone, those that run are asked to end.
+    """Cancel jobs of QUEUE by their IDs. Those that wait are gone, those that run are asked to end.
 
     Exits with 4 if a job isn't known, else with 1 if it was too late for one. All others are cancelled.
     """

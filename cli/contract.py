@@ -1,6 +1,6 @@
 """``mindtrace-jobs contract``: the contract suite against an adapter."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ def contract(
     add_to_path(app_dir)
     try:
         from ..contract import CLAUSES, Harness, run_contract
+        from ..contract.missing_hooks import untried
     except ModuleNotFoundError as error:
         raise NotInstalled("contract", error.name, "contract") from error
     if unknown := [clause for clause in clauses if clause not in CLAUSES]:
@@ -51,22 +52,30 @@ def contract(
     if not isinstance(found, type) or not issubclass(found, Harness):
         raise BadUsage(f"{harness} is no Harness: derive it from mindtrace.jobs.contract.Harness")
     with closing(found()) as made:
-        results = run_contract(made, profile=profile, seed=seed, clauses=clauses or None)
-        return _report(results, wants_json(as_json))
+        results = list[Any]()
+        for result in run_contract(made, profile=profile, seed=seed, clauses=clauses or None):
+            results.append(result)
+            _show(result, wants_json(as_json))
+        hooks = untried((result.missing_hooks, result.clauses) for result in results)
+    return _sum_up(results, hooks, wants_json(as_json))
 
 
-def _report(results: Iterable[Any], as_json: bool) -> int:
-    console, passed, broken = stdout(), 0, 0
-    for result in results:
-        passed, broken = passed + (result.broken is None), broken + (result.broken is not None)
-        if as_json:
-            print_json(result.as_json())
-        elif result.broken is None:
-            how = "refused, as declared" if result.refusal else "holds"
-            console.print(f"[green]✓[/] {escape(result.check)}: {how} ({result.seconds:.1f} s)")
-        else:
-            console.print(f"[red]✗[/] {escape(result.check)}: {escape(result.broken)} is broken")
-            console.print(f"  {escape(result.error or '')}")
+def _show(result: Any, as_json: bool) -> None:
+    console = stdout()
+    if as_json:
+        print_json(result.as_json())
+    elif result.broken is None:
+        how = "refused, as declared" if result.refusal else "holds"
+        console.print(f"[green]✓[/] {escape(result.check)}: {how} ({result.seconds:.1f} s)")
+    else:
+        console.print(f"[red]✗[/] {escape(result.check)}: failed")
+        console.print(f"  {escape(result.error or '')}")
+
+
+def _sum_up(results: Sequence[Any], untried: Sequence[str], as_json: bool) -> int:
+    broken = sum(result.broken is not None for result in results)
     if not as_json:
-        console.print(f"{passed} checks passed, {broken} failed")
+        for line in untried:
+            stdout().print(escape(line))
+        stdout().print(f"{len(results) - broken} checks passed, {broken} failed")
     return Exit.OK if not broken else Exit.NO

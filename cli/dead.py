@@ -58,7 +58,7 @@ def list_(queue: str, limit: int, offset: int, as_json: bool, backend: str | Non
 @json_option
 @backend_option
 def show(queue: str, job_id: str, as_json: bool, backend: str | None, app_dir: Path) -> int:
-    """Show one dead job: its payload, its attempts with time, host and process, and the last traceback."""
+    """Show one dead job. It prints the payload, the attempts with time, host and process, and a traceback."""
     with opened(settings_of(backend, app_dir)) as orchestrator:
         letter = find_dead_letter(orchestrator, queue, job_id)
     if wants_json(as_json):
@@ -87,7 +87,7 @@ def show(queue: str, job_id: str, as_json: bool, backend: str | None, app_dir: P
 def redrive(
     queue: str, job_ids: tuple[str, ...], all_: bool, as_json: bool, backend: str | None, app_dir: Path
 ) -> int:
-    """Run dead jobs again, with all their attempts: the named ones, or --all."""
+    """Run dead jobs again, with all their attempts. Name their IDs, or add --all."""
     ids = _chosen(job_ids, all_)
     with opened(settings_of(backend, app_dir)) as orchestrator:
         count = orchestrator.redrive(queue, ids)
@@ -110,7 +110,7 @@ def discard(
     backend: str | None,
     app_dir: Path,
 ) -> int:
-    """Delete dead jobs: the named ones, or --all."""
+    """Delete dead jobs. Name their IDs, or add --all."""
     ids = _chosen(job_ids, all_)
     with opened(settings_of(backend, app_dir)) as orchestrator:
         count = orchestrator.counts(queue).dead if ids is None else len(ids)
@@ -131,7 +131,10 @@ def _counted(what: str, count: int, ids: list[str] | None, as_json: bool) -> int
         print_json({what: count})
     else:
         stdout().print(f"{what} {quantity(count, 'job')}" + (f" of {len(ids):,} named" if ids else ""))
-    return Exit.OK if ids is None or count == len(set(ids)) else Exit.NOT_FOUND
+    if ids is None or count == len(set(ids)):
+        return Exit.OK
+    tell("the others aren't dead: they were redriven or discarded, have expired, or never died in this queue")
+    return Exit.NOT_FOUND
 
 
 def _plain(letter: DeadLetter) -> dict[str, Any]:

@@ -17,20 +17,22 @@ from .errors import Exit
 from .loading import load_maker
 from .output import print_json, shown, stdout
 from .settings import Settings, masked
+from .targets import Target, check_order
 
 _MARKS = {Verdict.GOOD: "[green]✓[/]", Verdict.DOUBTFUL: "[yellow]![/]", Verdict.WRONG: "[red]✗[/]"}
 
 
 @click.command()
-@click.argument("consumers", nargs=-1, metavar="[module:ConsumerClass]...")
+@click.argument("consumers", nargs=-1, metavar="[module[:ConsumerClass]]...")
 @json_option
 @backend_option
 def doctor(consumers: tuple[str, ...], as_json: bool, backend: str | None, app_dir: Path) -> int:
-    """Check the broker, its settings and the consumers, and say how to fix what is wrong. Changes nothing.
+    """Check the broker and the consumers. It says how to fix what is wrong, and changes nothing.
 
     Exits with 1 if anything is wrong.
     """
     settings = settings_of(backend, app_dir, consumers=consumers or None)
+    check_order(settings)
     url = settings.backend.get_secret_value()
     findings, makers = _check_consumers(settings)
     findings += _check_files(settings)
@@ -59,7 +61,7 @@ def _check_consumers(settings: Settings) -> tuple[list[Finding], list[MakeConsum
     findings, makers = [], []
     for target in settings.consumers:
         try:
-            make = load_maker(target)
+            make = load_maker(Target.parse(target).name)
             make()
         except JobsError as error:
             remedy = f"correct {target}, or the module that it is in; a worker ends with the same message"

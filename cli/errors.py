@@ -8,6 +8,7 @@ from ..domain.errors import (
     JobCancelled,
     JobFailed,
     JobsError,
+    LimitNotFound,
     QueueNotFound,
     ResultNotReady,
     ScheduleNotFound,
@@ -27,7 +28,7 @@ class Exit(IntEnum):
     BROKER = 3
     """The broker can't be reached, or refuses the request."""
     NOT_FOUND = 4
-    """There is no such queue, job, result or schedule, or not yet."""
+    """There is no such queue, job, result, schedule or limit, or not yet."""
     NOT_INSTALLED = 5
     """An extra is missing; the message names it."""
     BUG = 70
@@ -78,7 +79,7 @@ def exit_code(error: JobsError) -> Exit:
         return Exit.NOT_INSTALLED
     if isinstance(error, JobFailed | JobCancelled):
         return Exit.NO
-    if isinstance(error, QueueNotFound | ResultNotReady | ScheduleNotFound):
+    if isinstance(error, LimitNotFound | QueueNotFound | ResultNotReady | ScheduleNotFound):
         return Exit.NOT_FOUND
     if isinstance(error, BackendError) and not isinstance(error, UnsupportedCapability):
         return Exit.BROKER

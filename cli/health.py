@@ -23,7 +23,7 @@ from .output import print_json, stdout
 )
 @json_option
 def health(file: Path, within_s: float, as_json: bool) -> int:
-    """Exit with 0 if every consumer of a worker has asked for jobs lately, else with 1.
+    """Say whether a worker is healthy. Exits with 0 if each consumer has asked for jobs lately, else with 1.
 
     FILE is the --health-file of the worker. A consumer doesn't ask for jobs while it runs one, so set
     --within to more seconds than your longest job takes.

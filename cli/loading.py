@@ -3,16 +3,19 @@
 import inspect
 import sys
 import traceback
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from ..application.batch_consumer import BatchConsumer
-from ..application.consumer import Consumer
-from ..application.handler_errors import describe
-from ..application.job_handler import FunctionHandler
-from ..application.worker.worker import MakeConsumer
+from ..application.api.batch_consumer import BatchConsumer
+from ..application.api.consumer import Consumer
+from ..application.api.job_handler import FunctionHandler
+from ..application.checks.importing import importing
+from ..application.failures.handler_errors import describe
+from ..application.worker.worker import MakeConsumer, make_consumers
 from ..domain import JobSchema, QueueType
 from ..domain.errors import JobsError
+from ..ports import Observer
 from .errors import BadUsage, ConsumerFailed
 
 
@@ -24,15 +27,34 @@ def load(target: str, what: str) -> Any:
     """
     module_name, separator, name = target.partition(":")
     if not separator or not module_name or not name:
-        module, dot, last = target.rpartition(".")
-        example = f"{module}:{last}" if dot and module and last and not separator else f"tasks:{what}"
-        raise BadUsage(f"{target!r}: write module:{what}, such as {example}")
+        raise BadUsage(f"{target!r}: write module:{what}, such as {_example(target, what)}")
+    found: Any = _import(module_name, f":{name}")
+    for part in name.split("."):
+        if not hasattr(found, part):
+            named = _listed(target) if what == "ConsumerClass" else _defined(module_name)
+            raise BadUsage(f"module {module_name!r} has no {name!r}; {named}")
+        found = getattr(found, part)
+    return found
+
+
+def _example(target: str, what: str) -> str:
+    module, dot, last = target.rpartition(".")
+    return f"{module}:{last}" if dot and module and last and ":" not in target else f"tasks:{what}"
+
+
+def _import(module_name: str, rest: str) -> Any:
+    """Import a module; ``rest`` is what stands after its name."""
     try:
-        found: Any = import_module(module_name)
+        with importing(module_name):
+            return import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            target = f"{module_name}{rest}"
             if module_name.endswith(".py"):
-                raise BadUsage(f"{target!r}: leave .py out, as in {module_name[:-3]}:{name}") from None
+                raise BadUsage(f"{target!r}: leave .py out, as in {module_name[:-3]}{rest}") from None
+            if not rest and module_name.rpartition(".")[0] in sys.modules:  # which was imported first
+                example = _example(target, "ConsumerClass")
+                raise BadUsage(f"{target!r}: write module:ConsumerClass, such as {example}") from None
             raise BadUsage(
                 f"no module {error.name!r} is found from here: run the command in its folder, or name "
                 "that folder with --app-dir"
@@ -40,20 +62,58 @@ def load(target: str, what: str) -> Any:
         raise BadUsage(_failed(module_name, error)) from error
     except (Exception, SystemExit) as error:  # whatever the module does when it is imported
         raise BadUsage(_failed(module_name, error)) from error
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise BadUsage(f"module {module_name!r} has no {name!r}; {_listed(target)}")
-        found = getattr(found, part)
-    return found
 
 
 def load_maker(target: str) -> MakeConsumer:
-    """Return what makes the consumer that ``target`` names: its class, or a function.
+    """Return what makes the consumers that ``target`` names: a class, a function, or a whole module.
 
     Raises:
-        BadUsage: it is neither.
+        BadUsage: it is none of these, or the module has no consumer.
     """
-    found = load(target, "ConsumerClass")
+    if target and ":" not in target:
+        return _maker_of_module(target)
+    return _maker_of(target, load(target, "ConsumerClass"))
+
+
+def _maker_of_module(module_name: str) -> MakeConsumer:
+    """Return what makes every consumer of a module, in the order of their definitions."""
+    found = _consumers_in(_import(module_name, ""))
+    if not found:
+        raise BadUsage(
+            f"module {module_name!r} has no consumers: none is defined there or named in its __all__; name "
+            f"one as module:ConsumerClass, or another module"
+        )
+    makers = [_maker_of(f"{module_name}:{name}", value) for name, value in found.items()]
+    return lambda: [consumer for make in makers for consumer in make_consumers(make)]
+
+
+def _consumers_in(module: Any) -> dict[str, Any]:
+    """Return the consumers that are defined in a module or its submodules, or named in its ``__all__``.
+
+    A class without a schema is the base of others, unless it makes its name in a constructor of its own. What
+    begins with an underscore isn't meant to be run.
+    """
+    exported = getattr(module, "__all__", ())
+    home = f"{module.__name__}."
+    found: dict[str, Any] = {}
+    for name, value in vars(module).items():
+        is_own = f"{getattr(value, '__module__', None)}.".startswith(home) and not name.startswith("_")
+        if (is_own or name in exported) and _is_consumer(value) and value not in found.values():
+            found[name] = value
+    return found
+
+
+def _is_consumer(value: Any) -> bool:
+    """Whether a worker can probably make a consumer of it."""
+    if isinstance(value, FunctionHandler):
+        return True
+    if not isinstance(value, type) or not issubclass(value, Consumer):
+        return False
+    makes_name = value.__init__ is not Consumer.__init__ and not inspect.isabstract(value)
+    return makes_name or getattr(value, "schema", None) is not None
+
+
+def _maker_of(target: str, found: Any) -> MakeConsumer:
     if isinstance(found, FunctionHandler):
         return found.consumer
     if isinstance(found, Consumer):
@@ -70,20 +130,57 @@ def load_maker(target: str) -> MakeConsumer:
             f"makes one; {_listed(target)}"
         )
 
-    def make() -> Consumer:
+    def make() -> Sequence[Consumer]:
         try:
-            consumer = found()
+            made = found()
         except JobsError:
             raise
         except (Exception, SystemExit) as error:  # whatever its constructor does
             if isinstance(error, TypeError) and _refuses_call(error):
                 raise BadUsage(f"{target}() fails: {error}; {_remedy_of_call(found)}") from error
             raise ConsumerFailed(f"{target}() fails{_place(error)}: {describe(error)}") from error
-        if not isinstance(consumer, Consumer):
-            raise BadUsage(f"{target} must return a Consumer, not {type(consumer).__name__}")
-        return consumer
+        consumers = [made] if isinstance(made, Consumer) else made
+        if not isinstance(consumers, list | tuple):
+            raise BadUsage(f"{target} must return a Consumer or a list of them, not {type(made).__name__}")
+        if not consumers:
+            raise BadUsage(f"{target} returned no consumers: return at least one")
+        for each in consumers:
+            if not isinstance(each, Consumer):
+                raise BadUsage(f"{target} must return a list of consumers: {each!r:.80} is none")
+        return consumers
 
     return make
+
+
+def load_observer(target: str) -> Observer:
+    """Return the observer that ``target`` names, or that the class or function makes which it names.
+
+    Raises:
+        BadUsage: there is none.
+    """
+    found = load(target, "make_observer")
+    if isinstance(found, Observer):
+        return found
+    if not callable(found) or isinstance(found, FunctionHandler):
+        raise BadUsage(
+            f"{target} is of type {type(found).__name__}: name an Observer, its class, or a function that "
+            "makes one"
+        )
+    try:
+        made = found()
+    except Exception as error:  # whatever it does
+        if isinstance(error, TypeError) and _refuses_call(error):
+            raise BadUsage(
+                f"{target}() fails: {error}; a worker calls it without arguments: name a function that makes "
+                "the observer"
+            ) from error
+        raise BadUsage(f"{target}() fails{_place(error)}: {describe(error)}") from error
+    if not isinstance(made, Observer):
+        raise BadUsage(
+            f"{target}() must return an Observer, not {type(made).__name__}: derive its class from "
+            "mindtrace.jobs.Observer"
+        )
+    return made
 
 
 def _refuses_call(error: TypeError) -> bool:
@@ -111,7 +208,10 @@ def load_schema(target: str) -> tuple[JobSchema[Any, Any], QueueType | None]:
         return found.schema, found.queue_type
     if isinstance(found, type) and issubclass(found, Consumer) and (own := found.own_schema()) is not None:
         return own, found.queue_type
-    raise BadUsage(f"{target} is neither a JobSchema nor a Consumer class with a schema; {_listed(target)}")
+    raise BadUsage(
+        f"{target} is neither a JobSchema, nor a Consumer class with a schema, nor a function "
+        f"with @job_handler; {_listed(target)}"
+    )
 
 
 def _listed(target: str) -> str:
@@ -126,6 +226,16 @@ def _listed(target: str) -> str:
         or isinstance(value, FunctionHandler)
     ]
     return f"consumers in {module}: {', '.join(names) or 'none'}"
+
+
+def _defined(module: str) -> str:
+    """List the functions and classes that a module, which is imported, defines."""
+    own = [name for name, value in vars(sys.modules[module]).items() if _is_defined_in(module, name, value)]
+    return f"{module} defines: {', '.join(own) or 'nothing'}"
+
+
+def _is_defined_in(module: str, name: str, value: object) -> bool:
+    return callable(value) and getattr(value, "__module__", None) == module and not name.startswith("_")
 
 
 def _failed(module: str, error: BaseException) -> str:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from ..application.job_logging import NO_JOB, JobContextFilter
+from ..application.observing.job_logging import NO_JOB, JobContextFilter
 from ..domain.printable import printable, printable_json, printable_lines
 from ..ports.base_classes import Mindtrace
 from .log_stream import log_stream

@@ -14,8 +14,9 @@ from .contract import contract
 from .dead import dead
 from .doctor import doctor
 from .errors import Exit, exit_code, for_commands
+from .exporter import exporter
 from .health import health
-from .metrics import metrics
+from .limits import limits
 from .migrate import migrate
 from .output import fail
 from .publish import publish
@@ -31,8 +32,10 @@ from .worker import worker
 def commands(as_json: bool) -> None:
     """Run workers, publish jobs, and manage queues.
 
+    Options of a command come after its name, as in: queues --backend redis://localhost:6379/0
+
     Exit codes: 0 success; 1 a check failed or a job is dead; 2 wrong usage;
-    3 the broker is out of reach or refuses; 4 no such queue, job, result or schedule;
+    3 the broker is out of reach or refuses; 4 no such queue, job, result, schedule or limit;
     5 an extra isn't installed; 130 stopped at once.
     """
 
@@ -48,12 +51,13 @@ for _command in (
     result,
     purge,
     delete,
+    limits,
     schedules,
     scheduler,
     doctor,
     migrate,
     health,
-    metrics,
+    exporter,
     contract,
 ):
     commands.add_command(_command)

@@ -8,7 +8,7 @@ from functools import partial
 from logging import ERROR
 from typing import Self
 
-from ..application.handler_errors import try_to_log
+from ..application.failures.handler_errors import try_to_log
 from .errors import BadUsage
 from .logs import WORKER
 
@@ -43,7 +43,7 @@ class MetricsServer:
         self._loop: asyncio.AbstractEventLoop
         self._stopping: asyncio.Event
         self._listening = threading.Event()
-        self._refused: OSError | None = None
+        self._refused: OSError | UnicodeError | None = None
         self._open: dict[asyncio.StreamWriter, None] = {}
         """The connections, the oldest first."""
         self._collecting: asyncio.Future[bytes] | None = None
@@ -55,8 +55,9 @@ class MetricsServer:
         self._thread.start()
         self._listening.wait()
         if self._refused is not None:
+            self._thread.join()
             host, port = self._address
-            why = self._refused.strerror or self._refused
+            why = getattr(self._refused, "strerror", None) or self._refused
             raise BadUsage(f"metrics on {host}:{port}: {why}; name another port or host")
         return self
 
@@ -71,7 +72,7 @@ class MetricsServer:
         try:
             # asyncio accepts as many at once as the backlog allows.
             server = await asyncio.start_server(self._answer, host, port, limit=_REQUEST_BYTES, backlog=16)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter: the host can't be a name, such as a..b
             self._refused = error
             return
         finally:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from ..application.backends import detect_backend
+from ..application.broker.backends import detect_backend
 from ..domain.wording import quantity
 from ..ports import Migration
 from .app import backend_option, json_option, settings_of, wants_json

@@ -17,7 +17,11 @@ def reap_orphans(own: Iterable[int]) -> None:
     if not hasattr(os, "waitid"):  # a Mac, which runs no containers
         return
     with suppress(ChildProcessError):
-        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-            if ended.si_pid in own:  # the rest is found once its supervisor has read its exit code
-                return
-            os.waitpid(ended.si_pid, 0)
+        _reap(own)
+
+
+def _reap(own: Iterable[int]) -> None:
+    while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+        if ended.si_pid in own:  # the rest is found once its supervisor has read its exit code
+            return
+        os.waitpid(ended.si_pid, 0)

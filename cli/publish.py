@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from time import monotonic
 from typing import IO, Any
@@ -9,7 +10,8 @@ from typing import IO, Any
 import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..application.orchestrator import Orchestrator
+from ..application.api.orchestrator import Orchestrator
+from ..application.publishing.publish_options import PublishOptions, publish_options
 from ..application.tools.bulk_publish import BulkPublishReport, bulk_publish
 from ..domain.errors import MalformedBody
 from ..domain.json_guard import parse_object
@@ -18,6 +20,17 @@ from ..ports import PublishStatus
 from .app import backend_option, opened, prepare, settings_of, wants_json
 from .errors import BadUsage, Exit
 from .output import print_json, shown, stderr, stdout, tell
+
+
+def _moment(_context: click.Context, _option: click.Parameter, text: str | None) -> datetime | None:
+    """Read a moment with a time zone."""
+    try:
+        moment = None if text is None else datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r:.80} is no time such as 2027-01-31T08:00+01:00") from None
+    if moment is not None and moment.tzinfo is None:
+        raise click.BadParameter(f"{text} has no time zone: add Z for UTC, or a distance such as +01:00")
+    return moment
 
 
 @click.command()
@@ -32,7 +45,8 @@ from .output import print_json, shown, stderr, stdout, tell
 @click.option(
     "--schema",
     metavar="module:Name",
-    help="A JobSchema or Consumer class: validates payloads and declares the queue.",
+    help="A JobSchema, a Consumer class, or a function with @job_handler: validates payloads and "
+    "declares the queue.",
 )
 @click.option(
     "--id",
@@ -42,6 +56,25 @@ from .output import print_json, shown, stderr, stdout, tell
 )
 @click.option("--priority", type=int, help="0 to 9, higher first; for priority queues only.")
 @click.option("--delay", "delay_s", type=float, help="Seconds before the job may run.")
+@click.option(
+    "--not-before",
+    metavar="TIME",
+    callback=_moment,
+    help="When the job may run, in place of --delay: a date and time with its distance from UTC, such as "
+    "2027-01-31T08:00+01:00, or with Z for UTC.",
+)
+@click.option(
+    "--expires",
+    "expires_s",
+    type=float,
+    help="Seconds for which the job may wait from then on; after that it isn't run.  [default: the schema's]",
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=float,
+    help="Seconds that its handler may run.  [default: what the worker says, or the schema]",
+)
 @backend_option
 def publish(
     queue: str,
@@ -51,28 +84,32 @@ def publish(
     job_id: str | None,
     priority: int | None,
     delay_s: float | None,
+    not_before: datetime | None,
+    expires_s: float | None,
+    timeout_s: float | None,
     backend: str | None,
     app_dir: Path,
 ) -> int:
-    """Publish one job, or many from a file, and return once the broker has confirmed.
+    """Publish one job, or many from a file. The command returns once the broker has confirmed them.
 
     Without --schema the queue has to be there already, and it is the consumer that validates. To have the
     answer as JSON: mindtrace-jobs --json publish …
     """
     settings = settings_of(backend, app_dir)
+    options = publish_options(priority, delay_s, not_before, expires_s, timeout_s)
     if lines is not None and payload is None:
         if job_id is not None:
             raise BadUsage("--id names one job: give it with --json")
         with opened(settings) as orchestrator:
             prepare(orchestrator, queue, schema)
-            return _publish_file(orchestrator, queue, lines, priority, delay_s)
+            return _publish_file(orchestrator, queue, lines, options)
     if payload is None or lines is not None:
         raise BadUsage("""give either --json '{"key": "value"}' for one job, or --file jobs.jsonl for many""")
     data = _parse(payload)
     with opened(settings) as orchestrator:
         prepare(orchestrator, queue, schema)
         job = orchestrator.job(queue, data, id=job_id)
-        published = orchestrator.publish(queue, job, priority=priority, delay_s=delay_s)
+        published = orchestrator.publish_with(queue, job, options)
     if wants_json(False):
         print_json({"id": published})
     else:
@@ -98,12 +135,10 @@ def _parse(payload: str) -> dict[str, Any]:
         ) from error
 
 
-def _publish_file(
-    orchestrator: Orchestrator, queue: str, lines: IO[bytes], priority: int | None, delay_s: float | None
-) -> int:
+def _publish_file(orchestrator: Orchestrator, queue: str, lines: IO[bytes], options: PublishOptions) -> int:
     began_s = monotonic()
     with _progress_bar(lines) as show:
-        report = bulk_publish(orchestrator, queue, lines, priority=priority, delay_s=delay_s, on_batch=show)
+        report = bulk_publish(orchestrator, queue, lines, options=options, on_batch=show)
     seconds = monotonic() - began_s
     if wants_json(False):
         print_json(

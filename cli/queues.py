@@ -41,7 +41,7 @@ _JOBS_SHOWN = 10
 def queues(
     names: tuple[str, ...], watching: bool, every_s: float, as_json: bool, backend: str | None, app_dir: Path
 ) -> int:
-    """Count the jobs of the named queues, or of all queues: ready, in flight, delayed and dead.
+    """Count the jobs of queues. They are ready, in flight, delayed or dead. Without a name, it shows all.
 
     A queue that is paused is shown with the reason.
 
@@ -71,9 +71,9 @@ def queues(
 def pause(
     queue: str, reason: str | None, drain: bool, as_json: bool, backend: str | None, app_dir: Path
 ) -> int:
-    """Pause QUEUE: within a second, no worker starts another of its jobs. Running jobs finish.
+    """Pause QUEUE: no more of its jobs start. This takes up to a second. Running jobs finish.
 
-    Jobs can be published as before.
+    Jobs can be published as before. If QUEUE is paused already, only a new reason changes anything.
     """
     with opened(settings_of(backend, app_dir)) as orchestrator:
         made = pause_and_wait(orchestrator, queue, reason) if drain else orchestrator.pause(queue, reason)

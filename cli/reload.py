@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..application.signals.signal_queue import SignalQueue
+from ..application.process.signal_queue import SignalQueue
 from ..application.worker.supervisor import CODE_CHANGED
 from .errors import NotInstalled
 

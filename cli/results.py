@@ -26,12 +26,12 @@ from .output import print_json, stderr
 def result(
     job_id: str, queue: str | None, wait_s: float, as_json: bool, backend: str | None, app_dir: Path
 ) -> int:
-    """Print the result of a job as JSON: what its handler returned, or null if it returned nothing.
+    """Print the result of a job as JSON. It is what the handler returned, or null if it returned nothing.
 
     While this waits, a terminal shows the progress that the job reports. If the job is dead, this prints its
-    traceback and its error, and exits with 1; so it does if it was cancelled. If it hasn't ended or isn't
-    known, this says which, and exits with 4. On RabbitMQ, the URL must name a store for results:
-    amqp://host?results=redis://host.
+    traceback and its error, and exits with 1; so it does if it was cancelled, was replaced or has expired. If
+    it hasn't ended or isn't known, this says which, and exits with 4. On RabbitMQ, the URL must name a store
+    for results: amqp://host?results=redis://host.
     """
     with opened(settings_of(backend, app_dir)) as orchestrator, stderr().status("waiting") as status:
         if not wait_s:

@@ -5,8 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..application.signals.graceful_stop import stopping_on_signals
-from .app import backend_option, confirm, json_option, opened, settings_of, wants_json, yes_option
+from ..application.process.graceful_stop import stopping_on_signals
+from .app import (
+    backend_option,
+    confirm,
+    json_option,
+    log_options,
+    opened,
+    settings_of,
+    wants_json,
+    yes_option,
+)
 from .errors import Exit
 from .logs import WORKER, configure
 from .output import print_json, shown, stdout, table
@@ -18,7 +27,7 @@ if TYPE_CHECKING:  # imported by the commands that need it
 
 @click.group()
 def schedules() -> None:
-    """List schedules, run their jobs now, pause, resume or remove them. Programs and workers define them."""
+    """List, run, pause, resume or remove schedules. Programs and workers define them."""
 
 
 @schedules.command("list")
@@ -100,11 +109,10 @@ def remove(name: str, yes: bool, as_json: bool, backend: str | None, app_dir: Pa
 
 
 @click.command()
-@click.option("--log-format", type=click.Choice(["text", "json"]), help="[default: text]")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
+@log_options
 @backend_option
 def scheduler(backend: str | None, app_dir: Path, **options: Any) -> int:
-    """Publish the jobs of all schedules when they are due, beside any number of others.
+    """Publish the jobs of schedules when they are due. Any number of schedulers may run.
 
     SIGTERM or Ctrl-C stops it after the slot that it is publishing; a second one at once.
     """

@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import unquote
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -19,12 +19,22 @@ from pydantic_settings.exceptions import SettingsError
 
 import mindtrace
 
-from ..application.default_backend import DEFAULT_URL, PREFIX, PYPROJECT, TABLE, check_variables, configured
-from ..domain.bounds import NAME
+from ..application.broker.default_backend import (
+    DEFAULT_URL,
+    PREFIX,
+    PYPROJECT,
+    TABLE,
+    check_variables,
+    configured,
+)
+from ..domain.bounds import MAX_DELAY_S, NAME
 from ..domain.errors import InvalidInput
 from .errors import BadUsage
+from .memory_limit import MemoryLimit
 
 LogFormat = Literal["text", "json"]
+Order = Literal["strict", "weighted"]
+_MAX_PROCESSES = 1024
 LogLevel = Literal["debug", "info", "warning", "error"]
 _HOST = r"(?:[\w.-]+|\[[\da-fA-F:.]+\])(?::\d+)?"
 _WHERE = re.compile(rf"(?:{_HOST}(?:,{_HOST})*)?(?:/(?:(?!%40|%3A)[^@:])*)?", re.IGNORECASE)
@@ -33,6 +43,28 @@ _NAMESPACE = re.compile(rf"(?:^|(?<=&))(?:namespace|schema)={NAME}(?=&|$)")
 """Where in a broker the queues are; its characters were checked, so it may be shown."""
 _STORE = re.compile("(?:^|(?<=&))(?:results|store)=[^&]*")
 """The URL of a store, in the query of another."""
+
+
+class ProcessRange(NamedTuple):
+    """How many processes a worker has at least and at most."""
+
+    least: int
+    most: int
+
+    @classmethod
+    def parse(cls, text: str) -> "ProcessRange":
+        """Read ``1:8``.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        least, separator, most = text.partition(":")
+        if not (separator and least.isascii() and least.isdigit() and most.isascii() and most.isdigit()):
+            raise ValueError("give a range of processes such as 1:8")
+        found = cls(int(least), int(most))
+        if not 1 <= found.least < found.most <= _MAX_PROCESSES:
+            raise ValueError(f"give at least 1, then a larger number, up to {_MAX_PROCESSES:,}, such as 1:8")
+        return found
 
 
 class Settings(BaseSettings):
@@ -48,14 +80,21 @@ class Settings(BaseSettings):
 
     backend: SecretStr = SecretStr(DEFAULT_URL)
     consumers: Annotated[tuple[str, ...], NoDecode] = ()
-    processes: int = Field(1, ge=1, le=1024)
+    observers: Annotated[tuple[str, ...], NoDecode] = ()
+    processes: int = Field(1, ge=1, le=_MAX_PROCESSES)
+    autoscale: Annotated[ProcessRange | None, NoDecode] = None
     concurrency: int | None = Field(None, ge=1, le=10_000)
+    jobs: int | None = Field(None, ge=1, le=10_000)
+    order: Order | None = None
     grace_s: float = Field(30.0, ge=0, le=86_400)
     lease_s: float = Field(30.0, gt=0, le=86_400)
+    timeout_s: float | None = Field(None, gt=0, le=MAX_DELAY_S, allow_inf_nan=False)
     poll_s: float = Field(5.0, gt=0, le=3600)
     prefetch: int | None = Field(None, ge=1, le=10_000)
     batch_size: int | None = Field(None, ge=1, le=10_000)
     batch_wait_s: float | None = Field(None, ge=0, le=86_400)
+    max_jobs: int | None = Field(None, ge=1)
+    max_memory: str | None = None
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
     health_file: Path | None = None
@@ -64,11 +103,28 @@ class Settings(BaseSettings):
     tracing: bool = False
     schedules: bool = False
 
-    @field_validator("consumers", mode="before")
+    @property
+    def most_processes(self) -> int:
+        """How many processes there are at most."""
+        return self.processes if self.autoscale is None else self.autoscale.most
+
+    @field_validator("consumers", "observers", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """A list, or in the environment their names with spaces or commas between."""
         return value.replace(",", " ").split() if isinstance(value, str) else value
+
+    @field_validator("autoscale", mode="before")
+    @classmethod
+    def _read_range(cls, value: object) -> object:
+        return ProcessRange.parse(value) if isinstance(value, str) else value
+
+    @field_validator("max_memory")
+    @classmethod
+    def _check_memory(cls, value: str | None) -> str | None:
+        if value is not None:
+            MemoryLimit.parse(value)
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -98,7 +154,7 @@ def load_settings(**options: Any) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
             for problem in error.errors(include_url=False, include_context=False, include_input=False)
         )
         raise BadUsage(

@@ -9,14 +9,16 @@ from typing import Any
 
 import click
 
-from ..application.signals.signal_queue import SignalQueue
+from ..application.process.signal_queue import SignalQueue
+from ..application.worker.autoscaling import ProcessCount, WaitingFile
 from ..application.worker.health import HealthFile, oldest
 from ..application.worker.supervisor import SIGNALS, Supervisor
-from .app import backend_option, settings_of
+from .app import backend_option, log_options, settings_of
 from .errors import BadUsage, Exit
 from .logs import WORKER, configure
 from .orphans import reap_orphans
 from .settings import Settings, masked_with_stores
+from .targets import check_order
 from .worker_process import PROCESS_NUMBER, Plan, WorkerProcess
 
 _HOPELESS = frozenset({Exit.USAGE, Exit.BROKER, Exit.NOT_FOUND, Exit.NOT_INSTALLED, Exit.BUG})
@@ -24,14 +26,31 @@ _HOPELESS = frozenset({Exit.USAGE, Exit.BROKER, Exit.NOT_FOUND, Exit.NOT_INSTALL
 
 
 @click.command()
-@click.argument("consumers", nargs=-1, metavar="[module:ConsumerClass]...")
+@click.argument("consumers", nargs=-1, metavar="[module[:ConsumerClass][=WEIGHT]]...")
 @backend_option
 @click.option("-p", "--processes", type=int, help="Number of processes.  [default: 1]")
+@click.option(
+    "--autoscale",
+    metavar="MIN:MAX",
+    help="So many processes, in place of --processes: more while jobs wait for long, fewer while none does.",
+)
 @click.option(
     "-c",
     "--concurrency",
     type=int,
     help="Jobs that each consumer runs at once.  [default: what its class says, else 1]",
+)
+@click.option(
+    "-j",
+    "--jobs",
+    type=int,
+    help="Handlers that all consumers of a process run at once; a batch is one.  [default: no limit]",
+)
+@click.option(
+    "--order",
+    type=click.Choice(["strict", "weighted"]),
+    help="Whose job is next, with --jobs. strict: the first consumer's that has one, in the order of their "
+    "names. weighted: each one's by its weight, as in tasks:High=3 tasks:Low=1.  [default: weighted]",
 )
 @click.option(
     "--grace",
@@ -44,6 +63,12 @@ _HOPELESS = frozenset({Exit.USAGE, Exit.BROKER, Exit.NOT_FOUND, Exit.NOT_INSTALL
     "lease_s",
     type=float,
     help="Seconds until the jobs of a worker that died go to another.  [default: 30]",
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=float,
+    help="Seconds that a handler may run.  [default: what its class or its schema says, else no limit]",
 )
 @click.option("--poll", "poll_s", type=float, help="Longest single wait for jobs, in seconds.  [default: 5]")
 @click.option(
@@ -60,6 +85,17 @@ _HOPELESS = frozenset({Exit.USAGE, Exit.BROKER, Exit.NOT_FOUND, Exit.NOT_INSTALL
     type=float,
     help="Seconds that its batch waits for more jobs.  [default: what its class says]",
 )
+@click.option(
+    "--max-jobs",
+    type=int,
+    help="Jobs after which a process is replaced, one process after the other.  [default: no limit]",
+)
+@click.option(
+    "--max-memory",
+    metavar="SIZE",
+    help="Resident memory with which a process is replaced, as 500M or 2G; or, as 80%, a share of the "
+    "container's, or the machine's, for all processes together.  [default: no limit]",
+)
 @click.option("--schedules", is_flag=True, default=None, help="Publish the jobs of schedules as well.")
 @click.option("--burst", is_flag=True, help="Exit once no job is ready, delayed or to be retried.")
 @click.option(
@@ -67,8 +103,7 @@ _HOPELESS = frozenset({Exit.USAGE, Exit.BROKER, Exit.NOT_FOUND, Exit.NOT_INSTALL
     is_flag=True,
     help="Restart the processes when a .py file in the app dir changes (extra: reload).",
 )
-@click.option("--log-format", type=click.Choice(["text", "json"]), help="[default: text]")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
+@log_options
 @click.option(
     "--health-file",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -79,19 +114,38 @@ _HOPELESS = frozenset({Exit.USAGE, Exit.BROKER, Exit.NOT_FOUND, Exit.NOT_INSTALL
     "--metrics-host",
     help="Address to serve them on; 0.0.0.0 for all, as a container needs.  [default: 127.0.0.1]",
 )
+@click.option(
+    "--observer",
+    "observers",
+    multiple=True,
+    metavar="module:name",
+    help="An Observer, or what makes one: it hears of each job, for example to alert when one is dead. "
+    "Can be given several times.",
+)
 @click.option("--tracing", is_flag=True, default=None, help="Send OpenTelemetry spans (extra: tracing).")
 def worker(
-    consumers: tuple[str, ...], backend: str | None, app_dir: Path, burst: bool, reload: bool, **options: Any
+    consumers: tuple[str, ...],
+    observers: tuple[str, ...],
+    backend: str | None,
+    app_dir: Path,
+    burst: bool,
+    reload: bool,
+    **options: Any,
 ) -> int:
-    """Run consumers. Name each as a Consumer class with a schema, or a function that returns a consumer.
+    """Run consumers. A module stands for every consumer in it.
+
+    module:name is one of them, a Consumer class with a schema or a function with @job_handler; or a function
+    that returns a consumer, or a list of them.
 
     SIGTERM or Ctrl-C stops gracefully: running jobs get up to --grace seconds to finish. A second one stops
     at once: running jobs go back to their queue, and no attempt is spent. SIGUSR1 restarts the processes one
     after the other.
     """
-    settings = settings_of(backend, app_dir, consumers=consumers or None, **options)
+    named = {"consumers": consumers or None, "observers": observers or None}
+    settings = settings_of(backend, app_dir, **named, **options)
     if not settings.consumers:
         raise BadUsage("no consumers: name them, as in: mindtrace-jobs worker tasks:MyConsumer")
+    check_order(settings)
     configure(settings.log_format, settings.log_level)
     with ExitStack() as stack:
         signal_queue = stack.enter_context(SignalQueue(SIGNALS))
@@ -114,27 +168,47 @@ def _supervise(
     folder: Path,
     environment: dict[str, str],
 ) -> int:
-    beats = [HealthFile(folder / f"{number}.beat") for number in range(settings.processes)]
+    beats = [HealthFile(folder / f"{number}.beat") for number in range(settings.most_processes)]
+    scale = None if settings.autoscale is None else ProcessCount(*settings.autoscale)
+    waiting = WaitingFile(folder / "waiting")
 
-    processes: dict[int, WorkerProcess] = {}
+    processes: dict[int, list[WorkerProcess]] = {}
+    """Of each number, those whose exit codes are still to be read."""
 
-    def start(number: int) -> WorkerProcess:
+    def start(number: int, prepared_file: Path | None = None) -> WorkerProcess:
         plan = Plan.of(
             settings,
             app_dir=app_dir.resolve(),
             burst=burst,
             follows_a_death=number in processes,
             beat_file=beats[number].path,
+            prepared_file=prepared_file,
+            waiting_file=waiting.path if scale is not None and number == 0 else None,
         )
-        processes[number] = WorkerProcess(plan, beats[number], environment | {PROCESS_NUMBER: str(number)})
-        return processes[number]
+        process = WorkerProcess(plan, beats[number], environment | {PROCESS_NUMBER: str(number)})
+        processes[number] = [*unread(number), process]
+        return process
+
+    def prepare(number: int) -> WorkerProcess:
+        return start(number, folder / f"{number}.prepared")
+
+    def unread(number: int) -> list[WorkerProcess]:
+        return [process for process in processes.get(number, []) if process.is_unread]
 
     def on_tick() -> None:
-        reap_orphans({process.pid for process in processes.values() if process.is_unread})
+        reap_orphans({process.pid for number in processes for process in unread(number)})
         tell_health()
+        if scale is not None and (waiting_s := waiting.read()) is not None:
+            _note(scale, waiting_s)
+
+    def wanted() -> int:
+        return settings.processes if scale is None else scale.now
 
     def tell_health() -> None:
-        moment_s = oldest(beats)
+        for number in processes:
+            if number >= wanted() and not unread(number):
+                beats[number].remove()  # or it would be old once there is a process of this number again
+        moment_s = oldest(beats[: wanted()])
         if settings.health_file is not None and moment_s is not None:
             try:
                 HealthFile(settings.health_file).write(moment_s)
@@ -147,18 +221,28 @@ def _supervise(
         "%s on %s; processes: %d",
         ", ".join(settings.consumers),
         masked_with_stores(settings.backend.get_secret_value()),
-        settings.processes,
+        wanted(),
     )
     supervisor = Supervisor(
         start,
-        settings.processes,
+        prepare,
+        settings.most_processes,
         grace_s=settings.grace_s,
         signal_queue=signal_queue,
         logger=WORKER,
         hopeless=lambda code: code in _HOPELESS,
         on_tick=on_tick,
+        wanted=wanted,
     )
     return supervisor.run()
+
+
+def _note(scale: ProcessCount, waiting_s: float) -> None:
+    """Decide how many processes there are to be, and tell of a change."""
+    before = scale.now
+    scale.note(waiting_s)
+    if scale.now != before:
+        WORKER.info("processes: %d; the job that is next has waited for %.1f s", scale.now, waiting_s)
 
 
 @contextmanager

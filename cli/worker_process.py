@@ -2,6 +2,8 @@
 
 The plan travels over the process's standard input, so that a URL's password is in no list of processes. The
 pipe stays open, out of the handlers' reach: its end says that the supervisor is gone, and stops the process.
+One more line says that another process takes the place of this one. A process that is prepared to take the
+place of another waits for a byte that tells it to begin.
 """
 
 import logging
@@ -17,27 +19,37 @@ from typing import NoReturn
 
 from pydantic import BaseModel, ConfigDict, SecretStr, field_serializer
 
-from ..application.handler_errors import try_to_log
-from ..application.job_logging import JobLogger
-from ..application.orchestrator import Orchestrator
-from ..application.signals.signal_queue import AT_ONCE, STOP, SignalQueue
+from ..application.api.orchestrator import Orchestrator
+from ..application.failures.handler_errors import try_to_log
+from ..application.observing.job_logging import JobLogger
+from ..application.process.signal_queue import AT_ONCE, BEGIN, REPLACE, STOP, SignalQueue
 from ..application.worker.connecting import WorkerSettings
 from ..application.worker.health import HealthFile, LastPolls
 from ..application.worker.worker import Ending, MakeConsumer, Worker
-from ..domain.errors import JobsError
+from ..domain.errors import JobsError, StartFailed
 from ..ports import Observer
 from .app import check_shared
-from .errors import ConsumerFailed, Exit, exit_code
-from .loading import load_maker
+from .errors import BadUsage, ConsumerFailed, Exit, exit_code
+from .loading import load_maker, load_observer
 from .logs import WORKER, configure
+from .memory_limit import MemoryLimit
 from .output import fail
-from .settings import LogFormat, LogLevel, Settings, add_to_path
+from .settings import LogFormat, LogLevel, Order, Settings, add_to_path
+from .targets import Target
 
 _FINISHED = 100
 """How a process tells its supervisor that its work is done. With 0 any code that it runs may end it."""
+_OVERDUE = 101
+"""How it tells that another is to take its place, as a handler goes on long after its time limit."""
+_REPLACED = 102
+"""How it tells that another is to take its place, as its supervisor had it end for that."""
 _FLUSH_S = 1.0
 """For how long a process that ends waits until its output is written."""
+_GIVE_BACK_S = 10.0
+"""For how long a process that a handler keeps from ending may take to give its jobs back."""
 _SLOW_IMPORT_S = 3.0
+_BEGIN = b"b"
+_FOREVER_S = 3600.0
 _IS_SLOW = (
     "still importing the module of %s after %g s: no job runs until that is done. If the module itself calls "
     "consume() or waits for something, do that under: if __name__ == '__main__'"
@@ -47,6 +59,8 @@ _EXIT_CODES = {
     Ending.STOPPED: Exit.OK,
     Ending.CUT_SHORT: Exit.OK,
     Ending.AT_ONCE: Exit.AT_ONCE,
+    Ending.REPLACED: _REPLACED,
+    Ending.OVERDUE: _OVERDUE,
     Ending.DIED: Exit.BUG,
 }
 
@@ -58,19 +72,28 @@ class Plan(BaseModel):
 
     backend: SecretStr
     consumers: tuple[str, ...]
+    observers: tuple[str, ...]
     app_dir: Path
     concurrency: int | None
+    jobs: int | None
+    order: Order | None
     grace_s: float
     lease_s: float
     poll_s: float
     prefetch: int | None
+    timeout_s: float | None
     batch_size: int | None
     batch_wait_s: float | None
+    max_jobs: int | None
+    max_memory_bytes: int | None
     burst: bool
     follows_a_death: bool
     log_format: LogFormat
     log_level: LogLevel
     beat_file: Path
+    prepared_file: Path | None
+    """Where a process says that it is prepared, which waits then; None if it is to begin at once."""
+    waiting_file: Path | None
     metrics: bool
     tracing: bool
     schedules: bool
@@ -81,15 +104,27 @@ class Plan(BaseModel):
 
     @classmethod
     def of(
-        cls, settings: Settings, *, app_dir: Path, burst: bool, follows_a_death: bool, beat_file: Path
+        cls,
+        settings: Settings,
+        *,
+        app_dir: Path,
+        burst: bool,
+        follows_a_death: bool,
+        beat_file: Path,
+        prepared_file: Path | None,
+        waiting_file: Path | None,
     ) -> "Plan":
         """The plan that follows from the settings of the command."""
+        limit = settings.max_memory and MemoryLimit.parse(settings.max_memory)
         return cls(
             **settings.model_dump(include=set(cls.model_fields)),
             app_dir=app_dir,
             burst=burst,
             follows_a_death=follows_a_death,
             beat_file=beat_file,
+            prepared_file=prepared_file,
+            waiting_file=waiting_file,
+            max_memory_bytes=limit.bytes_of_each(settings.most_processes) if limit else None,
             metrics=settings.metrics_port is not None,
         )
 
@@ -105,8 +140,13 @@ class WorkerProcess:
     """A process that was started, as its supervisor sees it."""
 
     def __init__(self, plan: Plan, beat: HealthFile, environment: Mapping[str, str]) -> None:
-        beat.remove()
         self._beat = beat
+        self._request = _request_file(beat.path)
+        self._prepared = plan.prepared_file
+        if self._prepared is None:
+            self._forget_predecessor()
+        else:
+            self._prepared.unlink(missing_ok=True)
         # A group of its own: Ctrl-C on the terminal reaches the supervisor alone, which passes it on.
         reader, self._writer = os.pipe()
         try:
@@ -121,10 +161,25 @@ class WorkerProcess:
         with suppress(BrokenPipeError):  # it died at once: its exit code tells
             os.write(self._writer, plan.model_dump_json().encode() + b"\n")
 
+    def _forget_predecessor(self) -> None:
+        self._beat.remove()
+        self._request.unlink(missing_ok=True)
+
     @property
     def pid(self) -> int:
         """Its id."""
         return self._popen.pid
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether it has imported its consumers, and waits."""
+        return self._prepared is not None and self._prepared.exists()
+
+    def begin(self) -> None:
+        """Have it take the place for which it was prepared."""
+        self._forget_predecessor()
+        with suppress(BrokenPipeError):
+            os.write(self._writer, _BEGIN)
 
     @property
     def ready(self) -> bool:
@@ -141,17 +196,47 @@ class WorkerProcess:
         """Whether it has ended because its work is done."""
         return self._popen.returncode == _FINISHED
 
+    @property
+    def is_to_be_replaced(self) -> bool:
+        """Whether it has ended as a handler went on after its time limit, or as :meth:`replace` told it."""
+        return self._popen.returncode in (_OVERDUE, _REPLACED)
+
+    @property
+    def asks_for_another(self) -> str | None:
+        """Why another is to take its place; None if it doesn't ask for that."""
+        try:
+            return self._request.read_text("utf-8") or None  # or it is being written
+        except FileNotFoundError:
+            return None
+
     def poll(self) -> int | None:
         """Its exit code, or None while it runs."""
         code = self._popen.poll()
         if code is not None and self._writer >= 0:
             os.close(self._writer)
             self._writer = -1
+            if code == _OVERDUE:
+                self._kill_children()
         return code
+
+    def _kill_children(self) -> None:
+        """Kill what its handlers have started, for which the one that went on may have waited."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
 
     def send_signal(self, number: int, /) -> None:
         """Send it a signal."""
         self._popen.send_signal(number)
+
+    def replace(self) -> None:
+        """Have it end, to be replaced, once the jobs that run have ended."""
+        with suppress(BrokenPipeError):
+            os.write(self._writer, b"\n")
+
+
+def _request_file(beat_file: Path) -> Path:
+    """Where a process says why another is to take its place."""
+    return beat_file.with_suffix(".request")
 
 
 def main() -> int:
@@ -168,10 +253,15 @@ def main() -> int:
     if not in_order:
         _end(code)  # a handler may still run, on a thread that nothing else can end
     # A thread that a handler left behind, and that never ends, would keep the process for ever.
-    watchdog = threading.Timer(plan.grace_s, _end, [code])
+    _end_in(plan.grace_s, code)
+    return code
+
+
+def _end_in(seconds: float, code: int) -> None:
+    """End this process in so many seconds, whatever it does."""
+    watchdog = threading.Timer(seconds, _end, [code])
     watchdog.daemon = True
     watchdog.start()
-    return code
 
 
 def _try_to_work(plan: Plan, signal_queue: SignalQueue) -> tuple[int, bool]:
@@ -179,13 +269,13 @@ def _try_to_work(plan: Plan, signal_queue: SignalQueue) -> tuple[int, bool]:
     try:
         ending = _work(plan, signal_queue)
     except JobsError as error:
-        if isinstance(error, ConsumerFailed):
-            WORKER.error("a consumer can't be made", exc_info=error.__cause__)
+        if isinstance(error, ConsumerFailed | StartFailed):
+            WORKER.error("a consumer can't be made or started", exc_info=error.__cause__)
         return fail(str(error), exit_code(error)), False
     except BaseException:  # sys.exit(0) in a consumer's connect is a failure, too
         _tell_failure()
         return Exit.BUG, False
-    return _EXIT_CODES[ending], ending in (Ending.FINISHED, Ending.STOPPED)
+    return _EXIT_CODES[ending], ending in (Ending.FINISHED, Ending.STOPPED, Ending.REPLACED)
 
 
 def _tell_failure() -> None:
@@ -193,20 +283,25 @@ def _tell_failure() -> None:
 
 
 def _work(plan: Plan, signal_queue: SignalQueue) -> Ending:
-    makers = [_load(target) for target in plan.consumers]
+    targets = [Target.parse(text) for text in plan.consumers]
+    makers = [_load(target.name) for target in targets]
     if not configure(plan.log_format, plan.log_level):  # only now: the modules may do so as they are imported
         WORKER.info("logging is configured already: --log-format and --log-level have no effect")
-    last_polls = LastPolls(len(makers))
+    last_polls = LastPolls()
     url = plan.backend.get_secret_value()
     with Orchestrator(url, observers=_observers(plan, last_polls)) as orchestrator:
         check_shared(orchestrator, url)
         settings = WorkerSettings(
             concurrency=plan.concurrency,
+            jobs=plan.jobs,
+            order=plan.order or "weighted",
+            weights=tuple(target.weight or 1 for target in targets),
             lease_s=plan.lease_s,
             prefetch=plan.prefetch,
             batch_size=plan.batch_size,
             batch_wait_s=plan.batch_wait_s,
             poll_timeout_s=plan.poll_s,
+            timeout_s=plan.timeout_s,
             grace_s=plan.grace_s,
             burst=plan.burst,
             follows_a_death=plan.follows_a_death,
@@ -215,14 +310,35 @@ def _work(plan: Plan, signal_queue: SignalQueue) -> Ending:
         worker = Worker(
             orchestrator, makers, settings, signal_queue, WORKER, last_polls=last_polls, health=health
         )
+        if plan.prepared_file is not None and not _await_begin(plan.prepared_file, signal_queue):
+            return Ending.STOPPED
+        if plan.waiting_file is not None:
+            _start_reporting(plan.waiting_file, orchestrator, worker)
         with _scheduler(plan, orchestrator):
             try:
-                return worker.run()
+                ending = worker.run()
+                if ending is Ending.OVERDUE:  # the handler may hold what closing waits for
+                    _end_in(_GIVE_BACK_S, _OVERDUE)
+                return ending
             except BaseException:
                 if worker.failed_by_job:  # closing the orchestrator would release the job that is to blame
                     _tell_failure()
                     _end(Exit.BUG)
                 raise
+
+
+def _await_begin(prepared_file: Path, signal_queue: SignalQueue) -> bool:
+    """Say that this process is prepared; return whether it is to begin, not to stop."""
+    prepared_file.touch()
+    os.kill(os.getppid(), signal.SIGCHLD)  # has the supervisor look
+    while True:
+        came = signal_queue.wait(_FOREVER_S)
+        if any(number in (*STOP, AT_ONCE) for number in came):
+            return False
+        if BEGIN in came:
+            if REPLACE in came:
+                signal_queue.post(REPLACE)
+            return True
 
 
 def _load(target: str) -> MakeConsumer:
@@ -236,6 +352,25 @@ def _load(target: str) -> MakeConsumer:
         slow.cancel()
 
 
+def _start_reporting(path: Path, orchestrator: Orchestrator, worker: Worker) -> None:
+    """Tell the supervisor for how long jobs wait.
+
+    Raises:
+        BadUsage: the backend doesn't tell.
+    """
+    from ..application.worker.autoscaling import WaitingFile, report_waiting
+    from ..application.worker.waiting_time import WaitingTimes
+
+    if not orchestrator.backend.capabilities.first_ready:
+        raise BadUsage(
+            "--autoscale: this backend doesn't tell for how long jobs wait; use --processes, or have other "
+            "means start workers by the number of jobs that are ready"
+        )
+    times = WaitingTimes(orchestrator.backend)
+    arguments = (WaitingFile(path), times, lambda: worker.queues, WORKER)
+    threading.Thread(target=report_waiting, args=arguments, daemon=True).start()
+
+
 def _scheduler(plan: Plan, orchestrator: Orchestrator) -> AbstractContextManager[object]:
     """Publishes the jobs of schedules meanwhile, if the plan says so."""
     if not plan.schedules:
@@ -247,6 +382,8 @@ def _scheduler(plan: Plan, orchestrator: Orchestrator) -> AbstractContextManager
 
 def _observers(plan: Plan, last_polls: LastPolls) -> list[Observer]:
     observers: list[Observer] = [last_polls]
+    if plan.max_jobs is not None or plan.max_memory_bytes is not None:
+        observers.append(_recycling_limits(plan))
     if WORKER.isEnabledFor(logging.INFO):
         observers.append(JobLogger(WORKER))
     if plan.metrics:
@@ -257,7 +394,17 @@ def _observers(plan: Plan, last_polls: LastPolls) -> list[Observer]:
         from .tracing import tracing_observer
 
         observers.append(tracing_observer(plan.backend.get_secret_value()))
-    return observers
+    return [*observers, *map(load_observer, plan.observers)]
+
+
+def _recycling_limits(plan: Plan) -> Observer:
+    from ..application.worker.recycling import RecyclingLimits
+
+    def ask(why: str) -> None:
+        _request_file(plan.beat_file).write_text(why, "utf-8")
+        os.kill(os.getppid(), signal.SIGCHLD)  # has the supervisor look; any other parent ignores it
+
+    return RecyclingLimits(ask, WORKER, max_jobs=plan.max_jobs, max_memory_bytes=plan.max_memory_bytes)
 
 
 def _take_standard_input() -> int:
@@ -280,8 +427,8 @@ def _read_line(pipe: int) -> bytes:
 
 
 def _watch_supervisor(pipe: int, signal_queue: SignalQueue) -> None:
-    while os.read(pipe, 4096):
-        pass
+    while byte := os.read(pipe, 1):
+        signal_queue.post(BEGIN if byte == _BEGIN else REPLACE)
     WORKER.warning("the supervisor is gone")
     signal_queue.post(signal.SIGTERM)
 

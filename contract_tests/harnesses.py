@@ -3,8 +3,8 @@
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +16,8 @@ from mindtrace.jobs.contract import Harness
 from mindtrace.jobs.errors import InvalidInput
 from mindtrace.jobs.ports import Capabilities, Message, PublishOutcome, PublishStatus
 
+NEVER_S = 3600.0
+"""How often a client polls that is to do so never."""
 _LIVE = (JobStatus.WAITING, JobStatus.RUNNING, JobStatus.FAILED)
 
 
@@ -39,11 +41,25 @@ class LocalHarness(Harness):
         self.clients.setdefault(namespace, LocalClient(namespace))
         return client
 
+    make_without_polling = make
+    """Nobody polls: who waits is told."""
+
     def crash(self, consumer: ConsumerBackend) -> None:
         """Nothing to do: a consumer that is never heard of again is dead."""
 
     def sever(self, backend: OrchestratorBackend) -> None:
         """Nothing to do: there is no connection."""
+
+    def count_stored(self, backend: OrchestratorBackend) -> int:
+        """Count what the queues hold: jobs, consumers, ends, and those who wait."""
+        assert isinstance(backend, LocalClient)
+        assert backend._namespace is not None
+        stored = 0
+        for queue in backend._namespace._queues.values():
+            jobs = (queue._order, queue._delayed, queue._live, queue._dead)
+            others = (queue._tables, queue._results._results, queue._results._ended_ids, queue._ends.told)
+            stored += sum(map(len, (*jobs, *others))) + len(queue._receivers) + len(queue._ends.waits)
+        return stored
 
     def destroy(self, namespace: str) -> None:
         """Let go of the namespace."""
@@ -133,11 +149,36 @@ class SQLiteHarness(Harness):
         """Open the file once more, with connections of its own."""
         return SQLiteClient(self.path, namespace=namespace)
 
+    def make_without_polling(self, namespace: str) -> OrchestratorBackend:
+        """Open it as a client that looks by itself once an hour."""
+        client = SQLiteClient(self.path, namespace=namespace)
+        client._settings = replace(client._settings, look_s=NEVER_S)
+        return client
+
     def crash(self, consumer: ConsumerBackend) -> None:
         """Nothing to do: one that is never heard of again is dead. The end-to-end tests truly kill some."""
 
     def sever(self, backend: OrchestratorBackend) -> None:
         """Nothing to do: there is no connection that could break."""
+
+    def count_stored(self, backend: OrchestratorBackend) -> int:
+        """Count the rows of all tables; other namespaces' stay as they are meanwhile."""
+        with closing(sqlite3.connect(self.path)) as db:
+            tables = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            return sum(db.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for (name,) in tables)
+
+    @contextmanager
+    def refuse(self, backend: OrchestratorBackend) -> Iterator[None]:
+        """Have SQLite write nothing over the connections of a client and of its consumers."""
+        assert isinstance(backend, SQLiteClient)
+        sessions = [backend._session, *(consumer._session for consumer in backend._consumers)]
+        for session in sessions:
+            session.read(lambda db, _clock: db.execute("PRAGMA query_only = ON"))
+        try:
+            yield
+        finally:
+            for session in sessions:
+                session.read(lambda db, _clock: db.execute("PRAGMA query_only = OFF"))
 
     def destroy(self, namespace: str) -> None:
         """Delete every queue of the namespace, as a user would."""

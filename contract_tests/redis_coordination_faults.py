@@ -63,8 +63,8 @@ FAULTS = (
         "AnExtensionIsLost",
         "Who has a place, or waits for one, and asks again keeps the end that it had.",
         ("CRD-5",),
-        "redis.call('ZADD', ends, now + ttl_us, holder)",
-        "redis.call('ZADD', ends, 'NX', now + ttl_us, holder)",
+        "redis.call('ZADD', ends, now + until_us, holder)",
+        "redis.call('ZADD', ends, 'NX', now + until_us, holder)",
     ),
     TextFault(
         "WhoStoppedAskingStaysInLine",
@@ -84,7 +84,7 @@ FAULTS = (
         "WhoLeavesStaysInLine",
         "A leave removes the end of one who waits, and not its place in the line.",
         ("CRD-5",),
-        "  redis.call('ZREM', KEYS[2 * i - 4], ARGV[i])\n",
+        "  redis.call('ZREM', line, ARGV[i + 1])\n",
         "",
     ),
     TextFault(

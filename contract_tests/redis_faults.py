@@ -213,8 +213,15 @@ FAULTS = (
         "AStaleAckPublishes",
         "The next jobs of an ack are published though its lease was lost.",
         ("THEN-2",),
-        "if outcomes[tonumber(sent[at + 1])] == '1' and redis.call('HSETNX'",
-        "if redis.call('HSETNX'",
+        "local counts = outcomes[tonumber(sent[at + 1])] == '1'",
+        "local counts = true",
+    ),
+    TextFault(
+        "ACancelledDeathPublishes",
+        "The next jobs of a death are published though its job ended as cancelled.",
+        ("THEN-4",),
+        "local counts = outcomes[tonumber(sent[at + 1])] == '1'",
+        "local counts = outcomes[tonumber(sent[at + 1])] ~= '0'",
     ),
     TextFault(
         "ANextJobWakesNobody",

@@ -91,8 +91,8 @@ FAULTS = (
         "KeepsTheFirstThousandCharactersOfAnError",
         "The error of a dead letter is cut in the statement that stores it.",
         ("SET-3", "RES-1"),
-        r"INTO dead \(queue, seq, reason, error, died\) VALUES \(\?, \?, \?, \?, \?\)",
-        "INTO dead (queue, seq, reason, error, died) VALUES (?, ?, ?, substr(?, 1, 1000), ?)",
+        r"INTO dead \(queue, seq, reason, error, died, expires\) VALUES \(\?, \?, \?, \?, \?, \?\)",
+        "INTO dead (queue, seq, reason, error, died, expires) VALUES (?, ?, ?, substr(?, 1, 1000), ?, ?)",
     ),
     TextFault(
         "CountsExpiredLeasesTwice",

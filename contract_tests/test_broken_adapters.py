@@ -1,5 +1,6 @@
 """The suite's own test: it fails every broken adapter by the clauses it breaks, and passes a correct one."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from mindtrace.jobs.contract import CLAUSES, run_contract
 from mindtrace.jobs.contract.broken import FAULTS, NO_FAULT, BrokenHarness, Fault, detect, possible_faults
 from mindtrace.jobs.contract.broken.fault_registry import everywhere
 from mindtrace.jobs.contract.broken.pass_through import PassThrough
+from mindtrace.jobs.contract.broken.traces import LeavesAThreadForEachAwaitedResult
 from mindtrace.jobs.contract.registry import all_checks
 
 from .harnesses import ShortTimeoutHarness, TransactionalLocalHarness
@@ -21,6 +23,17 @@ def test_a_fault_is_caught_by_each_clause_that_it_breaks(fault: Fault) -> None:
     escaped = [clause for clause, result in detect(ShortTimeoutHarness(), fault).items() if result is None]
 
     assert not escaped, f"{fault.name}: {fault.sentence} The checks of {escaped} don't find it"
+
+
+def test_threads_that_end_meanwhile_hide_none_that_is_left() -> None:
+    """As those of an earlier check do, which are about to end: the number of threads may stay the same."""
+    fault = Fault(LeavesAThreadForEachAwaitedResult, ("CON-2",), everywhere)
+    for tenths in range(40):
+        threading.Timer(tenths / 10, lambda: None).start()
+
+    results = run_contract(BrokenHarness(ShortTimeoutHarness(), fault), profile="quick", clauses=["CON-2"])
+
+    assert {result.broken for result in results} == {None, "CON-2"}
 
 
 @pytest.mark.long

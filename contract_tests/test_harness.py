@@ -6,12 +6,23 @@ import pytest
 
 from mindtrace.jobs.contract import run_contract
 from mindtrace.jobs.contract.checks.leftovers import NoSecretsWarning
+from mindtrace.jobs.contract.missing_hooks import untried
 
 from .harnesses import LocalHarness
 
 
 class ForgetfulHarness(LocalHarness):
     secrets = ()
+
+
+def test_what_a_harness_has_no_hook_for_is_said_with_the_clauses() -> None:
+    results = list(run_contract(LocalHarness(), profile="quick", clauses=["PUB-4"]))
+    lines = untried((result.missing_hooks, result.clauses) for result in results)
+
+    assert not [result for result in results if result.broken]
+    hooks = [line.partition("'s ")[2].partition(":")[0] for line in lines]
+    assert hooks == ["cut_off", "cut_request", "refuse"]
+    assert all("PUB-4" in line for line in lines)
 
 
 class PasswordHarness(LocalHarness):

@@ -101,6 +101,10 @@ def test_the_matrix_says_that_a_backend_may_borrow_a_store_if_one_lacks_it(lacki
     assert "Each backend is shown by itself" in _matrix([], **{lacking: False})
 
 
+def test_the_matrix_leaves_out_a_backend_on_which_only_some_checks_ran() -> None:
+    assert "Borrowing" not in _matrix([])
+
+
 def _row(clause: str, results: Sequence[Any]) -> str:
     (row,) = [line for line in _matrix(results).splitlines() if line.startswith(f"| {clause} ")]
     return row
@@ -109,5 +113,5 @@ def _row(clause: str, results: Sequence[Any]) -> str:
 def _matrix(found: Sequence[Any], **changes: object) -> str:
     capabilities = CheckContext(LocalHarness(), PROFILES["quick"]).capabilities
     declared = {name: getattr(capabilities, name) for name in capabilities.__dataclass_fields__} | changes
-    backend = {"capabilities": declared, "checks": [result.as_json() for result in found]}
-    return render({"backends": {"Local": backend}})
+    backend = {"capabilities": declared, "needs": None, "checks": [result.as_json() for result in found]}
+    return render({"backends": {"Local": backend, "Borrowing": backend | {"needs": ["results"]}}})

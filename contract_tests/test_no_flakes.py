@@ -1,18 +1,18 @@
-"""A correct adapter passes every time: 20 runs with 20 seeds, several at once, to keep the machine busy.
+"""A correct adapter passes every time: 20 runs with 20 seeds.
 
 And however fast its broker's time goes by, and on a machine that stands still now and then.
 """
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
+from conditions import LIMIT_S
 from mindtrace.jobs.contract import Harness, run_contract
 from mindtrace.jobs.contract.broken import BrokenHarness, Fault
 from mindtrace.jobs.contract.broken.fault_registry import everywhere
@@ -31,44 +31,17 @@ ROOT = Path(__file__).parents[1]
 SEEDS = range(20)
 CALLS = [
     *("declare", "publish", "counts", "purge", "redrive", "result", "receive", "settle", "extend"),
-    *("publish_guarded", "get", "scan", "put", "delete_record", "take_places", "leave_places", "reserve"),
+    *("publish_guarded", "get", "scan", "put", "delete_record", "take_places", "leave_places"),
+    *("reserve", "reserve_each"),
 ]
 """Methods of an adapter for whose calls a slow machine takes its time."""
-AT_ONCE = 7
-
-Run = subprocess.CompletedProcess[str]
-
-
-class Runs:
-    """The suite against the Local adapter, once for each seed, with those of the next seeds beside it."""
-
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
-        self._pool = pool
-        self._begun: dict[int, Future[Run]] = {}
-
-    def of(self, seed: int) -> Run:
-        """Wait for the run with a seed; only a few are begun ahead, as another process may have the rest."""
-        for number in range(seed, min(seed + AT_ONCE, len(SEEDS))):
-            if number not in self._begun:
-                self._begun[number] = self._pool.submit(self._run, number)
-        return self._begun[seed].result()
-
-    def _run(self, seed: int) -> Run:
-        words = "-m pytest -q -p no:cacheprovider contract_tests/test_local.py --contract-profile=quick"
-        command = [sys.executable, *words.split(), "--contract-seed", str(seed)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
-@pytest.fixture(scope="module")
-def runs() -> Iterator[Runs]:
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield Runs(pool)
-        pool.shutdown(cancel_futures=True)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_correct_adapter_passes_with_any_seed(runs: Runs, seed: int) -> None:
-    run = runs.of(seed)
+def test_a_correct_adapter_passes_with_any_seed(seed: int) -> None:
+    words = "-m pytest -q -p no:cacheprovider contract_tests/test_local.py --contract-profile=quick"
+    command = [sys.executable, *words.split(), "--contract-seed", str(seed)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * LIMIT_S)
 
     assert run.returncode == 0, run.stdout
 

@@ -1,9 +1,13 @@
 """The pytest plugin of the suite."""
 
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+from conditions import LIMIT_S
 from mindtrace.jobs.contract.plugin import _long_first
 
 
@@ -40,3 +44,40 @@ NAMES = "a long-1 b c d long-2 e f g long-3"
 def test_each_worker_begins_with_tests_that_take_long(names: str, workers: int, ordered: str) -> None:
     """A worker of pytest-xdist gets as many tests that stand together as are in each part here."""
     assert in_order(names, workers) == ordered.split()
+
+
+TESTS = """
+import os
+from pathlib import Path
+import pytest
+
+@pytest.mark.parametrize("number", range(20))
+def test_left_out(number): ...
+
+@pytest.mark.parametrize("number", range(20))
+def test_others(number): run()
+
+@pytest.mark.begins_first
+@pytest.mark.parametrize("number", range(2))
+def test_long(number): run()
+
+def run():
+    with Path(os.environ["PYTEST_XDIST_WORKER"]).open("a") as file:
+        print(os.environ["PYTEST_CURRENT_TEST"], file=file)
+"""
+
+
+def test_each_worker_begins_with_tests_that_take_long_where_others_are_left_out(tmp_path: Path) -> None:
+    tmp_path.joinpath("test_some.py").write_text(TESTS, "utf-8")
+    options = ("--numprocesses", "2", "--dist", "worksteal", "-k", "not left_out")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=2 * LIMIT_S,
+    )
+    assert "22 passed" in done.stdout, done.stdout + done.stderr
+
+    firsts = [tmp_path.joinpath(worker).read_text("utf-8").splitlines()[0] for worker in ("gw0", "gw1")]
+    assert sorted(firsts) == [f"test_some.py::test_long[{number}] (call)" for number in range(2)]

@@ -2,9 +2,10 @@
 
 import re
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -13,7 +14,9 @@ import psycopg
 import pytest
 
 from brokers.postgresql_server import Address, make_schema
+from brokers.private_server import free_port
 from brokers.proxy import Disruption, Proxy
+from conditions import eventually
 from mindtrace.jobs import (
     ConsumerBackend,
     OrchestratorBackend,
@@ -22,10 +25,23 @@ from mindtrace.jobs import (
     Queue,
     Verdict,
 )
-from mindtrace.jobs.adapters.postgresql import schema
+from mindtrace.jobs.adapters.postgresql.session import Session
+from mindtrace.jobs.adapters.postgresql.settings import ServerSettings
+from mindtrace.jobs.adapters.postgresql.wakeups import READY
 from mindtrace.jobs.contract import Harness, contract_suite, run_contract
 from mindtrace.jobs.errors import AccessDenied, BackendUnavailable, InvalidInput, QueueNotFound
-from mindtrace.jobs.ports import Ack, Dead, Message, Release, Retry, Settlement, SettleOutcome
+from mindtrace.jobs.ports import (
+    Ack,
+    Dead,
+    EndedJobs,
+    Message,
+    Release,
+    Retry,
+    Settlement,
+    SettleOutcome,
+)
+
+from .harnesses import NEVER_S
 
 # The state machine waits for real leases: a minute on a machine that is idle.
 pytestmark = pytest.mark.timeout(1800)
@@ -33,8 +49,10 @@ pytestmark = pytest.mark.timeout(1800)
 SECRET = "open-sesame-4711"
 """A password that shows nowhere; a server that trusts its users takes any."""
 
+GIVE_UP_S = 0.3
+"""For how long a client tries that is cut off."""
 CHANGE = re.compile(
-    rb"\.(publish|settle_and_take_after|settle_publish_and_take_after|extend_after|purge|redrive_or_discard"
+    rb"\.(publish|settle_and_take|settle_publish_and_take|extend|purge|redrive_or_discard"
     rb"|delete_queue)\("
 )
 """The call of a function that changes jobs or queues."""
@@ -52,8 +70,21 @@ class PostgreSQLHarness(Harness):
         """By the address that clients have of each."""
 
     def make(self, namespace: str) -> OrchestratorBackend:
+        return self.client(namespace)
+
+    def client(self, namespace: str, *, poll_s: float = 5.0) -> PostgreSQLClient:
         schema = self.schemas.of(namespace)
-        return client_of(self.address, schema, application_name=schema)
+        return client_of(self.address, schema, poll_s=poll_s, application_name=schema)
+
+    def make_without_polling(self, namespace: str) -> OrchestratorBackend | None:
+        client, schema = self.client(namespace, poll_s=NEVER_S), self.schemas.of(namespace)
+        without_polling(client, lambda queue: self.announce_for_ever(schema, queue))
+        return client
+
+    def announce_for_ever(self, schema: str, queue: str) -> None:
+        """Say that somebody waits there, who then needn't say so again, and missed nothing before that."""
+        announce = f"UPDATE \"{schema}\".queue SET receivers_wait_until = 'infinity'"
+        self.admin.execute(f"{announce}, callers_wait_until = 'infinity' WHERE name = %s", [queue])
 
     def crash(self, consumer: ConsumerBackend) -> None:
         """Nothing to do: a consumer that is never heard of again is dead."""
@@ -63,7 +94,15 @@ class PostgreSQLHarness(Harness):
         self.admin.execute(kill, [backend.url.partition("application_name=")[2]])
 
     def cut_reply(self, backend: OrchestratorBackend) -> bool:
-        """Cut it in a proxy, through which all requests go from now on, with the text of their statements."""
+        self.disrupt_next_change(backend, Disruption.CUT)
+        return True
+
+    def cut_request(self, backend: OrchestratorBackend) -> bool:
+        self.disrupt_next_change(backend, Disruption.LOSE)
+        return True
+
+    def disrupt_next_change(self, backend: OrchestratorBackend, how: Disruption) -> None:
+        """Do so in a proxy, through which all requests go from now on, with the text of their statements."""
         session = backend._session
         (server,) = session.settings.hosts
         if server not in self.proxies:
@@ -74,11 +113,47 @@ class PostgreSQLHarness(Harness):
             session.settings = replace(session.settings, hosts=(server,), libpq=libpq)
             session._prepares = False
             session._drop_idle()
-        self.proxies[server].disrupt_next(CHANGE, Disruption.CUT)
-        return True
+        self.proxies[server].disrupt_next(CHANGE, how)
+
+    @contextmanager
+    def cut_off(self, backend: OrchestratorBackend) -> Iterator[None]:
+        session = backend._session
+        nobody = replace(session.settings, hosts=(("127.0.0.1", free_port()),))
+        with self.other_settings(session, nobody):
+            yield
+
+    @contextmanager
+    def refuse(self, backend: OrchestratorBackend) -> Iterator[None]:
+        """Have the server take the client's transactions for those of a standby, which may write nothing."""
+        session = backend._session
+        libpq = dict(session.settings.libpq) | {"options": "-c default_transaction_read_only=on"}
+        with self.other_settings(session, replace(session.settings, libpq=libpq)):
+            yield
+
+    @contextmanager
+    def other_settings(self, session: Session, settings: ServerSettings) -> Iterator[None]:
+        """Have a client connect in another way, and give up soon, for the duration of the block."""
+        before = session.settings, session.retry_timeout_s
+        session.settings, session.retry_timeout_s = settings, GIVE_UP_S
+        session._drop_idle()
+        try:
+            yield
+        finally:
+            session.settings, session.retry_timeout_s = before
+            session._drop_idle()
 
     def open_connection(self, backend: OrchestratorBackend) -> "psycopg.Connection[Any]":
         return self.address.connect(autocommit=False)
+
+    def count_stored(self, backend: OrchestratorBackend) -> int:
+        """Count the rows of all tables."""
+        schema = backend.url.partition("application_name=")[2]
+        look = "SELECT tablename FROM pg_tables WHERE schemaname = %s"
+        tables = [name for (name,) in self.admin.execute(look, [schema])]
+        counts = [
+            self.admin.execute(f'SELECT count(*) FROM "{schema}"."{name}"').fetchone() for name in tables
+        ]
+        return sum(row[0] for row in counts if row is not None)
 
     def destroy(self, namespace: str) -> None:
         self.schemas.give_back(namespace)
@@ -153,6 +228,35 @@ def client_of(
         retry_timeout_s=timeout_s,
         libpq=dict(address.parameters) | libpq,
     )
+
+
+def without_polling(client: PostgreSQLClient, announce: Callable[[str], None]) -> None:
+    """Take all looks from those who wait that nothing causes; let them listen before they wait.
+
+    Args:
+        client: Whose consumers, and callers that wait for results, these are.
+        announce: Says for ever that somebody waits in a queue that was declared.
+    """
+    declare, open_consumer, ended_jobs = client.declare, client.open_consumer, client._results.ended_jobs
+
+    def declare_and_announce(queue: Queue) -> None:
+        declare(queue)
+        announce(queue.name)
+
+    def open_patient(queue: str, **options: Any) -> ConsumerBackend:
+        consumer = open_consumer(queue, **options)
+        consumer._scan.whole_in_s = lambda: inf
+        return consumer
+
+    def patient_ended_jobs(queue: str) -> EndedJobs:
+        ended = ended_jobs(queue)
+        ended._looks, ended._next_poll = [], inf
+        return ended
+
+    client.declare, client.open_consumer = declare_and_announce, open_patient
+    client._results.ended_jobs, client._results._poll_s = patient_ended_jobs, inf
+    client._wakeups.open_waiter(0, READY).close()
+    eventually(lambda: client._wakeups._is_listening, "the client listens")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -313,13 +417,9 @@ def test_before_anything_is_declared_nothing_is_created(postgresql_address: Addr
     assert not found
 
 
-def test_tables_of_the_release_before_refuse_transactions_of_callers_until_they_are_brought_up_to_date(
-    postgresql_address: Address, namespace: str, monkeypatch: pytest.MonkeyPatch
+def test_a_database_without_tables_refuses_transactions_of_callers_until_there_are_some(
+    postgresql_address: Address, namespace: str
 ) -> None:
-    before = schema.migrations()[:1]
-    with monkeypatch.context() as patch, client_of(postgresql_address, namespace) as client:
-        patch.setattr(schema, "migrations", lambda: before)
-        client.migrate()
     with (
         client_of(postgresql_address, namespace) as client,
         postgresql_address.connect(autocommit=False) as connection,
@@ -349,7 +449,7 @@ CLAUSES = {
         "DLY-2",
     ),
     *("DLQ-1", "DLQ-2", "DLQ-3", "CNT-1", "ADM-1", "ADM-2", "ADM-3", "RES-1", "CON-2"),
-    *("CRD-1", "CRD-2", "CRD-3", "CRD-4", "CRD-5", "CRD-6"),
+    *("CRD-1", "CRD-2", "CRD-3", "CRD-4", "CRD-5", "CRD-6", "CRD-7", "CRD-8"),
 }
 
 
@@ -363,14 +463,14 @@ def test_a_user_with_no_more_than_the_documented_privileges_is_enough(postgresql
     class LeastPrivilegeHarness(PostgreSQLHarness):
         address = replace(postgresql_address, user=user)
 
-        def make(self, namespace: str) -> OrchestratorBackend:
+        def client(self, namespace: str, *, poll_s: float = 5.0) -> PostgreSQLClient:
             schema = self.schemas.of(namespace)
             with client_of(postgresql_address, schema) as owner:  # which makes the tables
                 owner.declare(Queue("made-by-the-owner"))
                 owner.delete("made-by-the-owner")
             for grant in grants:
                 self.admin.execute(grant.replace("mindtrace_jobs", f'"{schema}"').replace("jobs_app", user))
-            return super().make(namespace)
+            return super().client(namespace, poll_s=poll_s)
 
     with postgresql_address.connect() as admin:
         admin.execute(f"CREATE ROLE {user} LOGIN")

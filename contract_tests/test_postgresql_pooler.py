@@ -59,8 +59,12 @@ def test_the_contract_holds_behind_a_pooler_that_gives_each_transaction_another_
             schema = self.schemas.of(namespace)
             return client_of(pooler.address, schema, poll_s=0.1, application_name=schema)
 
+        def make_without_polling(self, namespace: str) -> None:
+            return None  # without a poll nobody would be woken
+
     harness = PgBouncerHarness()
-    results = list(run_contract(harness, profile="quick", clauses=FAMILIES[family]))
+    clauses = [clause for clause in FAMILIES[family] if clause != "CRD-7"]  # it tells by notifications
+    results = list(run_contract(harness, profile="quick", clauses=clauses))
     harness.close()
 
     assert results

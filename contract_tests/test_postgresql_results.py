@@ -4,7 +4,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from math import inf
 from typing import ClassVar
@@ -13,6 +12,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
+from background import Background
 from brokers import rabbitmq_server
 from brokers.postgresql_server import Address, make_schema
 from conditions import LIMIT_S, eventually
@@ -160,7 +160,7 @@ def test_waiters_are_woken(store: PostgreSQLResultStore, postgresql_address: Add
     """Any process may put the result that wakes them."""
     with (
         store_of(postgresql_address, namespace, poll_s=3600.0) as waiting,
-        ThreadPoolExecutor(3) as pool,
+        Background() as pool,
     ):
         answers = [pool.submit(waiting.get, QUEUE, id_, timeout_s=3600.0) for id_ in ("a", "b", "a")]
         until_waiting(waiting, 3)
@@ -210,7 +210,7 @@ def test_a_wait_ends(store: PostgreSQLResultStore) -> None:
 
 def test_a_cut_wait_goes_on(store: PostgreSQLResultStore, admin: Admin, namespace: str) -> None:
     """A call that waits while the connections break is answered all the same (CON-1)."""
-    with ThreadPoolExecutor(1) as pool:
+    with Background() as pool:
         answer = pool.submit(store.get, QUEUE, "job", timeout_s=3600.0)
         until_waiting(store)
         kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
@@ -221,7 +221,7 @@ def test_a_cut_wait_goes_on(store: PostgreSQLResultStore, admin: Admin, namespac
 
 def test_closing_ends_waits_and_is_final(store: PostgreSQLResultStore) -> None:
     """Calls that wait, and later ones, raise Closed; closing again does nothing (CON-2). No thread stays."""
-    with ThreadPoolExecutor(1) as pool:
+    with Background() as pool:
         answer = pool.submit(store.get, QUEUE, "job", timeout_s=3600.0)
         until_waiting(store)
         store.close()

@@ -5,11 +5,11 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from redis import Redis
 
+from background import Background
 from brokers.fixtures import StartRedis
 from brokers.redis_server import Address
 from conditions import LIMIT_S, eventually
@@ -151,7 +151,7 @@ def test_waiters_are_woken(
     """Any process may put the result: it wakes them long before they would ask by themselves."""
     with (
         redis_address.results(namespace, sweep_s=3600.0) as waiting,
-        ThreadPoolExecutor(3) as pool,
+        Background() as pool,
     ):
         answers = [pool.submit(waiting.get, QUEUE, id_, timeout_s=3600.0) for id_ in ("a", "b", "a")]
         until_waiting(admin, waiting, 3)
@@ -205,7 +205,7 @@ def test_a_wait_ends(store: RedisResultStore) -> None:
 
 def test_a_cut_wait_goes_on(store: RedisResultStore, admin: Redis) -> None:
     """Whoever waits when the connection breaks is answered all the same (CON-1)."""
-    with ThreadPoolExecutor(1) as pool:
+    with Background() as pool:
         answer = pool.submit(store.get, QUEUE, "job", timeout_s=3600.0)
         until_waiting(admin, store)
         for client in admin.client_list():
@@ -217,7 +217,7 @@ def test_a_cut_wait_goes_on(store: RedisResultStore, admin: Redis) -> None:
 
 def test_closing_ends_waits_and_is_final(store: RedisResultStore, admin: Redis) -> None:
     """Calls that wait, and later calls, raise Closed; closing again does nothing (CON-2)."""
-    with ThreadPoolExecutor(1) as pool:
+    with Background() as pool:
         answer = pool.submit(store.get, QUEUE, "job", timeout_s=3600.0)
         until_waiting(admin, store)
         store.close()
@@ -291,13 +291,13 @@ def test_closing_leaves_no_thread_and_no_connection(
     redis_address: Address, namespace: str, admin: Redis
 ) -> None:
     """However often stores come and go (CON-2)."""
-    before = threading.active_count()
+    before = set(threading.enumerate())
     for _ in range(5):
         with redis_address.results(namespace) as store:
             store.put(QUEUE, [EndedJob("job", DONE, 60.0)])
             store.get(QUEUE, "other", timeout_s=0.05)
             name = store._client_name
-    assert threading.active_count() <= before
+    assert set(threading.enumerate()) <= before
     eventually(
         lambda: all(client["name"] != name for client in admin.client_list()), "its connections are gone"
     )

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from conditions import LIMIT_S
+
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +28,11 @@ def test_a_long_run_takes_as_long_as_it_does(options: list[str], passes: bool) -
     suite = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "contract_tests/test_local.py"]
 
     run = subprocess.run(
-        [*suite, "-k", SECONDS, "-o", "timeout=0.5", *options], cwd=ROOT, capture_output=True, text=True
+        [*suite, "-k", SECONDS, "-o", "timeout=0.5", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=2 * LIMIT_S,
     )
 
     assert ("1 passed" in run.stdout) == passes, run.stdout

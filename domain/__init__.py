@@ -3,15 +3,14 @@
 May import the standard library, pydantic, typing-extensions and, for cron expressions, cronsim; nothing else.
 """
 
-from .any_json import AnyJSON
-from .handler_signals import HandlerSignal, Reject, RetryLater
-from .job import Job, new_job_id
-from .job_context import current_job
-from .job_progress import Progress, progress
+from .handler_signals import HandlerSignal, Reject, RetryLater, Snooze
+from .job import Job, current_job, job_from_schema, new_job_id
+from .job_context import progress
+from .job_progress import Progress
 from .limits import Limit, Rate
 from .queue import Queue, QueueKind, QueueType
 from .retry import RetryPolicy
-from .schema import JobInput, JobOutput, JobSchema, SchemaLike, job_from_schema, read_schema
+from .schema import AnyJSON, JobInput, JobOutput, JobSchema, SchemaLike, read_schema
 from .unique import Unique, UniqueField
 
 __all__ = [
@@ -31,6 +30,7 @@ __all__ = [
     "RetryLater",
     "RetryPolicy",
     "SchemaLike",
+    "Snooze",
     "Unique",
     "UniqueField",
     "current_job",

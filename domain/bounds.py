@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from inspect import iscoroutine
 
-from .errors import InvalidInput, InvalidName
+from .errors import InvalidInput, InvalidName, InvalidSchema
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_DEPTH = 64
@@ -72,8 +73,16 @@ def check_int(what: str, value: object, low: int, high: int, error: type[Invalid
     raise error(f"{what} {_shown(value)}: must be an integer from {low} to {high}")
 
 
-def check_seconds(what: str, value: object, error: type[InvalidInput] = InvalidInput) -> float:
+def check_seconds(
+    what: str, value: object, error: type[InvalidInput] = InvalidInput, *, lowest: str = "from 0 to"
+) -> float:
     """Return ``value`` as a float if it is a number of seconds from 0 to 366 days.
+
+    Args:
+        what: What it is.
+        value: The number.
+        error: The type of the error.
+        lowest: How the message begins to say what is allowed; the caller refuses 0 where that isn't.
 
     Raises:
         InvalidInput: it isn't; of the type ``error``.
@@ -83,8 +92,50 @@ def check_seconds(what: str, value: object, error: type[InvalidInput] = InvalidI
     remedy = "; use its total_seconds()" if isinstance(value, timedelta) else ""
     raise error(
         f"{what} {_shown(value)}: must be a number of seconds, "
-        f"from 0 to {MAX_DELAY_S:,.0f} ({MAX_DELAY_S / 86_400:.0f} days){remedy}"
+        f"{lowest} {MAX_DELAY_S:,.0f} ({MAX_DELAY_S / 86_400:.0f} days){remedy}"
     )
+
+
+def check_expiry(
+    seconds: object, error: type[InvalidInput] = InvalidInput, *, what: str = "expires_s"
+) -> float:
+    """Return ``expires_s`` as a float if it is a number of seconds, more than 0 and up to 366 days.
+
+    Args:
+        seconds: The number.
+        error: The type of the error.
+        what: What it is.
+
+    Raises:
+        InvalidInput: it isn't; of the type ``error``.
+    """
+    checked = check_seconds(what, seconds, error, lowest="more than 0 and up to")
+    if checked == 0:
+        raise error(f"{what} 0: must be more than 0 seconds, or the job would never run")
+    return checked
+
+
+def check_dead_ttl(what: str, seconds: object) -> float:
+    """Return a ``dead_ttl_s`` as a float if it is a number of seconds, more than 0 and up to 366 days.
+
+    Raises:
+        InvalidSchema: it isn't.
+    """
+    checked = check_seconds(what, seconds, InvalidSchema, lowest="more than 0 and up to")
+    if checked == 0:
+        raise InvalidSchema(f"{what} 0: must be more than 0 seconds, or no dead letter would be seen")
+    return checked
+
+
+def check_time_limit(what: str, value: object, error: type[InvalidInput] = InvalidInput) -> float:
+    """Return ``value`` as a float if it may limit the time of a handler: more than 0 seconds, up to 366 days.
+
+    Raises:
+        InvalidInput: it may not; of the type ``error``.
+    """
+    if value == 0 and type(value) is not bool:
+        raise error(f"{what} {_shown(value)}: must be more than 0 seconds; for no limit leave it out")
+    return check_seconds(what, value, error, lowest="more than 0 and up to")
 
 
 def truncate_error(text: str, longest: int = MAX_ERROR_CHARS) -> str:
@@ -112,6 +163,8 @@ def _name_hint(value: object) -> str:
         return "; pass a name, not a class"
     if hasattr(value, "schema_name"):
         return "; pass the job's id"
+    if iscoroutine(value):
+        return "; await the call that returns it"
     if isinstance(getattr(value, "id", None), str):  # the handle of a job, for example
         return "; pass its id"
     is_text = isinstance(value, str) or value is None

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from .bounds import MAX_ATTEMPTS, MAX_BODY_BYTES, MAX_DEPTH, MAX_DIGITS, NAME, check_name
+from .bounds import MAX_ATTEMPTS, MAX_BODY_BYTES, MAX_DELAY_S, MAX_DEPTH, MAX_DIGITS, NAME, check_name
 from .errors import InvalidInput, InvalidPayload, MalformedBody
 from .foreign_scalars import plain_scalar
 from .job import LATEST, NO_HEADERS, Job, job_of_checked
@@ -27,7 +27,9 @@ from .schema import InModelT, JobSchema, describe
 VERSION = 1
 
 _REQUIRED = ("v", "id", "schema", "created_at", "payload")
-_KNOWN = frozenset({*_REQUIRED, "priority", "not_before", "max_attempts", "headers"})
+_KNOWN = frozenset(
+    {*_REQUIRED, "priority", "not_before", "expires_at", "max_attempts", "timeout_s", "headers"}
+)
 
 _BRACE = ord("}")
 _N, _I = b"NI"
@@ -37,7 +39,8 @@ _N, _I = b"NI"
 _MOMENT = r"((?:0|[1-9][0-9]{0,11})(?:\.[0-9]{1,9})?)"
 _HEAD = re.compile(
     rf'\{{"v":{VERSION},"id":"({NAME})","schema":"({NAME})","created_at":{_MOMENT}'
-    rf'(?:,"priority":([0-9]))?(?:,"not_before":{_MOMENT})?(?:,"max_attempts":([1-9][0-9]{{0,6}}))?'
+    rf'(?:,"priority":([0-9]))?(?:,"not_before":{_MOMENT})?(?:,"expires_at":{_MOMENT})?(?:,"max_attempts":([1-9][0-9]{{0,6}}))?'
+    rf'(?:,"timeout_s":{_MOMENT})?'
     ',"payload":'.encode()
 )
 """What :func:`encode` writes before the payload, where there are no headers."""
@@ -68,8 +71,12 @@ def encode(job: Job[Any], schema: JobSchema[Any, Any], *, max_bytes: int = MAX_B
         head += b',"priority":%d' % job.priority
     if job.not_before is not None:
         head += b',"not_before":%b' % _seconds(job.not_before)
+    if job.expires_at is not None:
+        head += b',"expires_at":%b' % _seconds(job.expires_at)
     if job.max_attempts is not None:
         head += b',"max_attempts":%d' % job.max_attempts
+    if job.timeout_s is not None:
+        head += b',"timeout_s":%b' % repr(job.timeout_s).encode()
     if job.headers is not NO_HEADERS:
         head += b',"headers":%b' % to_json(dict(job.headers))
     payload = encode_model("payload", job.payload)
@@ -163,6 +170,36 @@ def open_envelope(body: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> Envelope:
         raise MalformedBody(f"envelope: {error}") from error
 
 
+def expiry_in(body: bytes) -> float | None:
+    """Return when a job expires, in seconds since 1970; None if it doesn't, or if the body is no job."""
+    if b'"expires_at":' not in body:
+        return None
+    head = _HEAD.match(body)
+    if head is not None:
+        return None if head[6] is None else float(head[6])
+    try:  # it has headers, or is written otherwise
+        moment = _read_fields(body, len(body)).get("expires_at")
+    except InvalidInput:
+        return None
+    return float(moment) if type(moment) is float or type(moment) is int else None
+
+
+def waits_since(body: bytes) -> float | None:
+    """Return since when a job could run, in seconds since 1970; None if the body is no job.
+
+    That is its publish, or the end of the delay that it was published with.
+    """
+    head = _HEAD.match(body)
+    if head is not None:
+        return float(head[5] or head[3])
+    try:  # it has headers, or is written otherwise
+        fields = _read_fields(body, len(body))
+    except InvalidInput:
+        return None
+    moment = fields.get("not_before", fields["created_at"])
+    return float(moment) if type(moment) is float or type(moment) is int else None
+
+
 def decode(
     body: bytes, schema: JobSchema[InModelT, Any], *, attempt: int = 1, max_bytes: int = MAX_BODY_BYTES
 ) -> Job[InModelT]:
@@ -186,7 +223,7 @@ def decode(
     if fields["schema"] != schema.name:
         raise MalformedBody(f"job of schema {fields['schema']!r:.140}, expected {schema.name!r}")
     payload = decode_model("payload", schema.input, to_json(fields["payload"]))
-    not_before = fields.get("not_before")
+    not_before, expires_at = fields.get("not_before"), fields.get("expires_at")
     try:
         return Job(
             schema_name=schema.name,
@@ -195,8 +232,10 @@ def decode(
             priority=fields.get("priority", 0),
             created_at=_moment("created_at", fields["created_at"]),
             not_before=None if not_before is None else _moment("not_before", not_before),
+            expires_at=None if expires_at is None else _moment("expires_at", expires_at),
             attempt=attempt,
             max_attempts=fields.get("max_attempts"),
+            timeout_s=fields.get("timeout_s"),
             headers=fields.get("headers", NO_HEADERS),
         )
     except InvalidInput as error:
@@ -251,7 +290,7 @@ def _decode_at_once(
     head = _HEAD.match(body)
     if head is None or body[-1] != _BRACE:
         return None
-    id_, name, created_at, priority, not_before, max_attempts = head.groups()
+    id_, name, created_at, priority, not_before, expires_at, max_attempts, timeout_s = head.groups()
     text = body[head.end() : -1]
     if len(text) > _ALWAYS_IN_BOUNDS or len(body) > max_bytes:
         check_bounds(body, max_bytes=max_bytes)
@@ -269,7 +308,9 @@ def _decode_at_once(
         or not 1 <= attempt <= MAX_ATTEMPTS
         or created_s >= _END_OF_TIME
         or (not_before is not None and float(not_before) >= _END_OF_TIME)
+        or (expires_at is not None and float(expires_at) >= _END_OF_TIME)
         or (max_attempts is not None and int(max_attempts) > MAX_ATTEMPTS)
+        or (timeout_s is not None and not 0 < float(timeout_s) <= MAX_DELAY_S)
         or (_N in text and b"NaN" in text)
         or (_I in text and b"Infinity" in text)
     ):
@@ -281,8 +322,10 @@ def _decode_at_once(
         0 if priority is None else int(priority),
         datetime.fromtimestamp(created_s, UTC),
         None if not_before is None else datetime.fromtimestamp(float(not_before), UTC),
+        None if expires_at is None else datetime.fromtimestamp(float(expires_at), UTC),
         attempt,
         None if max_attempts is None else int(max_attempts),
+        None if timeout_s is None else float(timeout_s),
     )
 
 

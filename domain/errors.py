@@ -1,10 +1,14 @@
-"""Every error that this project raises on purpose, in one tree.
+"""Every error that this project raises on purpose, in one tree, but for :class:`JobTimedOut`.
 
 A message names the value, the rule that it breaks, and how to fix it. No message contains a credential
 (SEC-3).
 """
 
 import dataclasses
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what is imported here would be a name of the public errors
+    from datetime import datetime
 
 __all__ = [
     "AccessDenied",
@@ -23,10 +27,13 @@ __all__ = [
     "InvalidPayload",
     "InvalidSchema",
     "JobCancelled",
+    "JobExpired",
     "JobFailed",
     "JobNotFound",
     "JobReplaced",
+    "JobTimedOut",
     "JobsError",
+    "LimitNotFound",
     "MalformedBody",
     "MigrationNeeded",
     "NotConnected",
@@ -40,6 +47,7 @@ __all__ = [
     "SchemaConflict",
     "SchemaMismatch",
     "SchemaNotRegistered",
+    "StartFailed",
     "UnknownBackend",
     "UnsupportedCapability",
     "UsageError",
@@ -103,6 +111,10 @@ class ImmutableJob(UsageError, dataclasses.FrozenInstanceError):
 
 class NotConnected(UsageError):
     """A consumer was used before ``connect``."""
+
+
+class StartFailed(UsageError):
+    """A consumer's ``on_start`` raised an error, which is the cause of this one."""
 
 
 class NotInHandler(UsageError):
@@ -184,6 +196,12 @@ class ScheduleNotFound(BackendError, KeyError):
     __str__ = BackendError.__str__
 
 
+class LimitNotFound(BackendError, KeyError):
+    """No limit, or rate, of this name is declared."""
+
+    __str__ = BackendError.__str__
+
+
 class QueueConflict(BackendError):
     """The queue exists with another kind (ADM-1).
 
@@ -248,10 +266,38 @@ class JobReplaced(JobFailed):
         return type(self), (self.job_id, self.replaced_by)
 
 
+class JobExpired(JobFailed):
+    """The job didn't run, or wasn't run again: it waited for longer than its publisher wanted.
+
+    Args:
+        job_id: The job.
+        expired_at: When it expired, by the broker's clock.
+    """
+
+    def __init__(self, job_id: str, expired_at: "datetime") -> None:
+        error = f"it expired at {expired_at:%Y-%m-%d %H:%M:%S} UTC, while it waited"
+        super().__init__(f"job {job_id}: {error}")
+        self.error: str = error
+        self.job_id: str = job_id
+        self.expired_at = expired_at
+
+    def __reduce__(self) -> tuple[type["JobExpired"], tuple[str, "datetime"]]:
+        """Make it again, as by pickle, from what it was made of."""
+        return type(self), (self.job_id, self.expired_at)
+
+
 class JobCancelled(JobsError):
     """The job was cancelled and has no result (CAN-1).
 
     A plain handler that sees that its job is to be cancelled may raise it, to end early.
+    """
+
+
+class JobTimedOut(BaseException):
+    """Raised within a plain handler whose time limit is over, at whatever line it has come to.
+
+    It is no ``JobsError`` and no ``Exception``. As with ``KeyboardInterrupt``, ``finally`` and ``with`` see
+    it, and an ``except Exception`` around a part of the handler doesn't swallow it (ADR 120).
     """
 
 

@@ -28,18 +28,21 @@ class FailureReport(NamedTuple):
     pid: int | None = None
     traceback: str | None = None
     """Its most recent frames last; control characters are escaped."""
+    expired_at: datetime | None = None
+    """When the job expired, if that is why it is dead."""
 
 
 def encode_failure(report: FailureReport) -> str:
     """Write ``report`` as text of at most ``MAX_FAILURE_CHARS`` characters that UTF-8 can encode."""
     moment = report.failed_at
-    origin = to_json(
-        {
-            "at": None if moment is None else round(moment.timestamp(), 3),
-            "host": None if report.host is None else truncate_error(report.host, _MAX_HOST_CHARS),
-            "pid": report.pid,
-        }
-    ).decode()
+    fields = {
+        "at": None if moment is None else round(moment.timestamp(), 3),
+        "host": None if report.host is None else truncate_error(report.host, _MAX_HOST_CHARS),
+        "pid": report.pid,
+    }
+    if report.expired_at is not None:
+        fields["expired_at"] = report.expired_at.timestamp()
+    origin = to_json(fields).decode()
     error = truncate_error(report.error.replace(_SEPARATOR, r"\x1e"))
     return _SEPARATOR.join((_shown_traceback(report.traceback), origin, error))
 
@@ -55,6 +58,7 @@ def decode_failure(text: str) -> FailureReport:
         host=host if isinstance(host, str) else None,
         pid=pid if type(pid) is int else None,
         traceback=(rest[0] or None) if len(rest) == 2 else None,
+        expired_at=_moment(origin.get("expired_at")),
     )
 
 

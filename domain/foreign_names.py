@@ -16,37 +16,52 @@ _OPTIONS = (
     "concurrency",
     "loop_factory",
     "schedule",
+    "timeout_s",
+    "kill_after_s",
+    "middleware",
     "batch_size",
     "batch_wait_s",
 )
 _ALIKE = 0.8
 """How alike an attribute and an option are, of 1, where the option was probably meant."""
 
-_NO_LIMIT = "a handler may take as long as it needs; to end it, use asyncio.timeout in an async def"
+_TIME_LIMIT = "write timeout_s = …, in seconds"
 _RETRY = "write retry = RetryPolicy(max_attempts=…)"
+_RETRY_ON = "write retry = RetryPolicy(retry_on=…), or dont_retry_on=…"
+_DELAYS = "write retry = RetryPolicy(delays_s=…)"
+_EXPIRY = "it belongs to the schema or to the publish, as in JobSchema(…, expires_s=10)"
 _QUEUE = "a queue has the name of its schema; for another, pass it to the constructor, as in {cls}(queue=…)"
 _CONNECT = "pass it to connect(…), or to the worker"
 _JOB = "a publisher says it, as in publish(…, priority=5, delay_s=60)"
 _SCHEMA = "it belongs to the schema, as in JobSchema(…)"
+_ON_DEAD = "it belongs to the schema, as in JobSchema(…, on_dead=…)"
 _BATCH = "derive the class from BatchConsumer, and define run_batch"
 _CONCURRENCY = "write concurrency = …"
 _FOREIGN_OPTIONS = {
-    "timeout": _NO_LIMIT,
-    "timeout_s": _NO_LIMIT,
-    "time_limit": _NO_LIMIT,
-    "soft_time_limit": _NO_LIMIT,
-    "job_timeout": _NO_LIMIT,
+    "timeout": _TIME_LIMIT,
+    "time_limit": _TIME_LIMIT,
+    "soft_time_limit": _TIME_LIMIT,
+    "hard_time_limit": "write kill_after_s = …, in seconds after the time limit",
+    "job_timeout": _TIME_LIMIT,
     "max_attempts": _RETRY,
     "max_retries": _RETRY,
     "max_tries": _RETRY,
     "retries": _RETRY,
     "retry_policy": _RETRY,
-    "retry_delay": _RETRY,
+    "retry_delay": _DELAYS,
     "retry_backoff": _RETRY,
-    "default_retry_delay": _RETRY,
-    "autoretry_for": _RETRY,
+    "default_retry_delay": _DELAYS,
+    "autoretry_for": _RETRY_ON,
+    "dont_autoretry_for": _RETRY_ON,
+    "throws": _RETRY_ON,
+    "retry_on": _RETRY_ON,
+    "dont_retry_on": _RETRY_ON,
+    "delays_s": _DELAYS,
+    "expires": _EXPIRY,
+    "expires_s": _EXPIRY,
+    "on_expired": _SCHEMA,
+    "on_dead": _ON_DEAD,
     "queue": _QUEUE,
-    "queue_name": _QUEUE,
     "lease_s": _CONNECT,
     "prefetch": _CONNECT,
     "prefetch_count": _CONNECT,
@@ -63,6 +78,8 @@ _FOREIGN_OPTIONS = {
     "concurrency_limit": _SCHEMA,
     "result_ttl": _SCHEMA,
     "result_ttl_s": _SCHEMA,
+    "dead_ttl_s": _SCHEMA,
+    "failure_ttl": "write JobSchema(…, dead_ttl_s=…), in seconds",
     "max_concurrency": _CONCURRENCY,
     "num_workers": _CONCURRENCY,
     "workers": _CONCURRENCY,
@@ -73,6 +90,9 @@ _FOREIGN_OPTIONS = {
     "acks_late": "a job is acked once its handler has ended, on every backend",
 }
 """Class attributes that mean something elsewhere, here or in other libraries, and what to do instead."""
+
+_HOOKS = ("on_start", "on_stop")
+"""Methods that a consumer may have: they are called before its first job and after its last."""
 
 _PUBLISHING = (
     "apply_async",
@@ -135,11 +155,13 @@ class ForeignOptions(ForeignCalls):
 
 def _ignored(cls: type) -> Iterator[tuple[str, str]]:
     for name, value in vars(cls).items():
-        if name.startswith("_") or callable(value) or hasattr(value, "__get__"):
+        if name.startswith("_"):
             continue
-        if name != "queue_name" and any(
-            name in vars(base) for base in cls.__mro__[1:]
-        ):  # an option, or something of the user's
+        if name != "on_dead" and (callable(value) or hasattr(value, "__get__")):
+            if (hook := _misspelt_hook(cls, name)) is not None:
+                yield name, f"{hook} was probably meant"
+            continue
+        if any(name in vars(base) for base in cls.__mro__[1:]):  # an option, or something of the user's
             continue
         if isinstance(value, Limit | Rate | Unique):  # an error once the class is used
             continue
@@ -147,6 +169,12 @@ def _ignored(cls: type) -> Iterator[tuple[str, str]]:
             yield name, remedy.format(cls=cls.__name__)
         elif (meant := closest(name, _OPTIONS, alike=_ALIKE)) is not None:
             yield name, f"{meant} was probably meant"
+
+
+def _misspelt_hook(cls: type, name: str) -> str | None:
+    if not name.startswith("on_") or any(name in vars(base) for base in cls.__mro__[1:]):
+        return None
+    return closest(name, _HOOKS, alike=_ALIKE)
 
 
 def _frames_to(module: str) -> int:

@@ -30,6 +30,28 @@ class RetryLater(HandlerSignal):
         super().__init__(reason)
 
 
+class Snooze(HandlerSignal):
+    """Run the job later, as if this attempt hadn't begun: it spends no attempt, and isn't a failure (SET-4).
+
+    For a job that can't run yet, for example as what it needs isn't there. Nothing bounds how often a job may
+    snooze but its ``expires_s``. To spend an attempt, raise :class:`RetryLater`.
+
+    Args:
+        delay_s: Seconds to wait by the broker's clock, more than 0.
+        reason: Why; it is logged.
+
+    Raises:
+        InvalidJob: ``delay_s`` is 0, negative or not finite.
+    """
+
+    def __init__(self, delay_s: float, reason: str = "the handler snoozed") -> None:
+        self.delay_s = check_seconds("delay_s", delay_s, InvalidJob)
+        if self.delay_s == 0:
+            raise InvalidJob("delay_s 0: a job that snoozes for no time would run again at once, for ever")
+        self.reason = str(reason)
+        super().__init__(reason)
+
+
 class Reject(HandlerSignal):
     """Make the job a dead letter at once, even if attempts are left (RTY-2).
 

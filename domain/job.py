@@ -2,13 +2,12 @@
 
 import os
 import re
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Protocol, TypeVar, overload
 
-from pydantic import GetCoreSchemaHandler, GetPydanticSchema
+from pydantic import BaseModel, GetCoreSchemaHandler, GetPydanticSchema
 from pydantic_core import CoreSchema, core_schema
 
 from .bounds import (
@@ -18,13 +17,13 @@ from .bounds import (
     MAX_PRIORITY,
     check_int,
     check_name,
+    check_time_limit,
 )
 from .errors import ImmutableJob, InvalidJob
-from .job_context import context_of, current_orchestrator
-from .job_progress import report
-
-if TYPE_CHECKING:
-    from ..application.orchestrator import Orchestrator
+from .job_context import context_of, current_orchestrator, report, running_job
+from .queue import QueueType
+from .schema import InModelT, JobSchema, SchemaLike, read_schema, validate_payload
+from .wall_clock import now_ms, now_s, utcnow
 
 InT = TypeVar("InT")
 
@@ -91,7 +90,7 @@ def new_job_id() -> str:
     except IndexError:
         part, *others = _draw_random_parts()
         _random_parts.extend(others)
-    return ((time.time_ns() // 1_000_000).to_bytes(6, "big") + part).hex()
+    return (now_ms().to_bytes(6, "big") + part).hex()
 
 
 def _draw_random_parts() -> list[bytes]:
@@ -105,12 +104,7 @@ def made_at(job_id: str) -> datetime | None:
     if _ID.fullmatch(job_id) is None:
         return None
     seconds = int(job_id[:12], 16) / 1000
-    return datetime.fromtimestamp(seconds, UTC) if _FIRST_ID_S <= seconds <= time.time() + _DAY_S else None
-
-
-def utcnow() -> datetime:
-    """Return the present moment, in UTC."""
-    return datetime.now(UTC)
+    return datetime.fromtimestamp(seconds, UTC) if _FIRST_ID_S <= seconds <= now_s() + _DAY_S else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,10 +128,14 @@ class Job(Generic[InT]):
     """When the publisher made the job, by the publisher's clock."""
     not_before: datetime | None = None
     """When the job becomes due; None is at once (DLY-1)."""
+    expires_at: datetime | None = None
+    """When it is too late to run the job, by the broker's clock; None is never. ``expires_s`` sets it."""
     attempt: int = 1
     """Which attempt this is, from 1; it rises with each retry (SET-2)."""
     max_attempts: int | None = None
     """The error budget of this job; None leaves it to the schema's policy (RTY-1)."""
+    timeout_s: float | None = None
+    """For how many seconds its handler may run; None leaves it to the consumer and the schema."""
     headers: Annotated[Mapping[str, str], GetPydanticSchema(_written_as_dict)] = field(
         default_factory=lambda: NO_HEADERS
     )
@@ -150,14 +148,18 @@ class Job(Generic[InT]):
         check_int("attempt", self.attempt, 1, MAX_ATTEMPTS, InvalidJob)
         if self.max_attempts is not None:
             check_int("max_attempts", self.max_attempts, 1, MAX_ATTEMPTS, InvalidJob)
+        if self.timeout_s is not None:
+            object.__setattr__(self, "timeout_s", check_time_limit("timeout_s", self.timeout_s, InvalidJob))
         _check_moment("created_at", self.created_at)
         if self.not_before is not None:
             _check_moment("not_before", self.not_before)
+        if self.expires_at is not None:
+            _check_moment("expires_at", self.expires_at)
         if self.headers is not NO_HEADERS:
             object.__setattr__(self, "headers", _checked_headers(self.headers))
 
     def progress(self, done: float, total: float | None = None) -> None:
-        """Report the progress of this job from its handler: see :func:`~.job_progress.progress`."""
+        """Report the progress of this job from its handler: see :func:`~.job_context.progress`."""
         report(context_of(self), done, total)
 
     @property
@@ -167,14 +169,100 @@ class Job(Generic[InT]):
         return context is not None and context[1] in context[2].cancelled
 
     @property
-    def orchestrator(self) -> "Orchestrator":
-        """The orchestrator of the consumer whose handler runs, for example to publish the next job.
+    def timed_out(self) -> bool:
+        """Whether the time limit of this job, which runs in this context, is over; else False."""
+        context = context_of(self)
+        return context is not None and context[1] in context[2].timed_out
+
+    @property
+    def orchestrator(self) -> "JobPublisher":
+        """The orchestrator of the consumer whose handler runs, to publish further jobs.
 
         Raises:
-            NotInHandler: no handler runs in this context; see :func:`~.job_context.current_job`.
+            NotInHandler: no handler runs in this context; see :func:`current_job`.
         """
-        orchestrator: Orchestrator = current_orchestrator()
-        return orchestrator
+        publisher: JobPublisher = current_orchestrator()
+        return publisher
+
+
+class JobPublisher(Protocol):
+    """What type checkers know of :attr:`Job.orchestrator`: the methods of an ``Orchestrator`` that publish.
+
+    The domain doesn't know the class ``Orchestrator``. In a class of consumers, ``self.orchestrator`` has it.
+    """
+
+    def register(
+        self, schema: SchemaLike, queue_type: QueueType | None = None, *, queue: str | None = None
+    ) -> str:
+        """Declare a queue for the jobs of ``schema``; see ``Orchestrator.register``."""
+
+    @overload
+    def publish(
+        self,
+        queue_name: JobSchema[InModelT, Any],
+        job: InModelT | Job[InModelT] | Mapping[str, Any],
+        *,
+        priority: int | None = None,
+        delay_s: float | None = None,
+        not_before: datetime | None = None,
+        expires_s: float | None = None,
+        timeout_s: float | None = None,
+        connection: Any = None,
+    ) -> str: ...
+    @overload
+    def publish(
+        self,
+        queue_name: str,
+        job: Job[Any] | BaseModel | Mapping[str, Any],
+        *,
+        priority: int | None = None,
+        delay_s: float | None = None,
+        not_before: datetime | None = None,
+        expires_s: float | None = None,
+        timeout_s: float | None = None,
+        connection: Any = None,
+    ) -> str: ...
+    def publish(self, queue_name: Any, job: Any, **options: Any) -> str:
+        """Publish one job; see ``Orchestrator.publish``."""
+
+    @overload
+    def publish_batch(
+        self,
+        queue_name: JobSchema[InModelT, Any],
+        jobs: Iterable[InModelT | Job[InModelT] | Mapping[str, Any]],
+        *,
+        priority: int | None = None,
+        delay_s: float | None = None,
+        not_before: datetime | None = None,
+        expires_s: float | None = None,
+        timeout_s: float | None = None,
+        connection: Any = None,
+    ) -> Sequence[Any]: ...
+    @overload
+    def publish_batch(
+        self,
+        queue_name: str,
+        jobs: Iterable[Job[Any] | BaseModel | Mapping[str, Any]],
+        *,
+        priority: int | None = None,
+        delay_s: float | None = None,
+        not_before: datetime | None = None,
+        expires_s: float | None = None,
+        timeout_s: float | None = None,
+        connection: Any = None,
+    ) -> Sequence[Any]: ...
+    def publish_batch(self, queue_name: Any, jobs: Iterable[Any], **options: Any) -> Sequence[Any]:
+        """Publish many jobs, and return a handle of each; see ``Orchestrator.publish_batch``."""
+
+
+def current_job() -> Job[Any] | None:
+    """Return the job whose handler runs in this context; None outside a handler, and in one of a batch.
+
+    A thread that the handler starts shares the context if it is run by ``contextvars.copy_context().run`` or
+    ``asyncio.to_thread``; tasks share it by themselves.
+    """
+    job: Job[Any] | None = running_job()
+    return job
 
 
 def _refuse_change(_job: object, name: str, _value: object = None) -> None:
@@ -195,8 +283,10 @@ Job.__delattr__ = _refuse_change  # type: ignore[method-assign]
     _set_priority,
     _set_created_at,
     _set_not_before,
+    _set_expires_at,
     _set_attempt,
     _set_max_attempts,
+    _set_timeout_s,
     _set_headers,
 ) = (getattr(Job, item.name).__set__ for item in fields(Job))
 
@@ -208,8 +298,10 @@ def job_of_checked(
     priority: int,
     created_at: datetime,
     not_before: datetime | None,
+    expires_at: datetime | None,
     attempt: int,
     max_attempts: int | None,
+    timeout_s: float | None = None,
 ) -> Job[InT]:
     """A job without headers, of values that are known to be in range: it costs a third of ``Job(...)``."""
     job: Job[InT] = object.__new__(Job)
@@ -219,10 +311,61 @@ def job_of_checked(
     _set_priority(job, priority)
     _set_created_at(job, created_at)
     _set_not_before(job, not_before)
+    _set_expires_at(job, expires_at)
     _set_attempt(job, attempt)
     _set_max_attempts(job, max_attempts)
+    _set_timeout_s(job, timeout_s)
     _set_headers(job, NO_HEADERS)
     return job
+
+
+def job_from_schema(
+    schema: JobSchema[InModelT, Any],
+    input_data: InModelT | Mapping[str, Any],
+    *,
+    id: str | None = None,  # noqa: A002 - the field's name
+    priority: int = 0,
+    not_before: datetime | None = None,
+    max_attempts: int | None = None,
+    timeout_s: float | None = None,
+    headers: Mapping[str, str] = NO_HEADERS,
+) -> Job[InModelT]:
+    """Make a job of ``schema``, with its payload validated.
+
+    Args:
+        schema: The kind of job.
+        input_data: An instance of the schema's input model, or a mapping that validates as one.
+        id: The job's id; by default a new one. Set it if you may have to publish the job again (PUB-5).
+        priority: 0 to 9; jobs with a higher priority run first.
+        not_before: When the job is due; by default at once.
+        max_attempts: How often this job runs at most, instead of the policy's ``max_attempts``.
+        timeout_s: For how many seconds its handler may run, whatever its schema and its consumer say.
+        headers: Strings that are stored with the job.
+
+    Raises:
+        InvalidInput: ``schema`` is no ``JobSchema``.
+        InvalidPayload: ``input_data`` doesn't fit the schema's input model, or is a dict with an unknown key
+            (PUB-6).
+        InvalidName: the id breaks the rule for names.
+        InvalidJob: another field is out of range.
+    """
+    if type(schema) is not JobSchema:
+        schema = read_schema(schema, "job_from_schema")
+    payload = validate_payload(schema, input_data)
+    is_plain = id is None and not_before is None and max_attempts is None and timeout_s is None
+    if is_plain and headers is NO_HEADERS:  # as most are
+        check_int("priority", priority, 0, MAX_PRIORITY, InvalidJob)
+        return job_of_checked(schema.name, payload, new_job_id(), priority, utcnow(), None, None, 1, None)
+    return Job(
+        schema_name=schema.name,
+        payload=payload,
+        id=new_job_id() if id is None else id,
+        priority=priority,
+        not_before=not_before,
+        max_attempts=max_attempts,
+        timeout_s=timeout_s,
+        headers=headers,
+    )
 
 
 def _check_moment(what: str, moment: object) -> None:

@@ -16,8 +16,12 @@ class QueueKind(StrEnum):
     PRIORITY = "priority"
 
     @classmethod
-    def parse(cls, value: "QueueKind | str") -> "QueueKind":
+    def parse(cls, value: "QueueKind | str", owner: str = "") -> "QueueKind":
         """Return the kind that ``value`` names.
+
+        Args:
+            value: The name, or the kind.
+            owner: What has the queue; it opens the error's message.
 
         Raises:
             InvalidInput: no kind has that name.
@@ -26,7 +30,7 @@ class QueueKind(StrEnum):
             return cls(value)
         except ValueError:
             kinds = ", ".join(cls)
-            raise InvalidInput(f"queue type {value!r}: must be one of {kinds}") from None
+            raise InvalidInput(f"{owner}queue type {value!r}: must be one of {kinds}") from None
 
 
 QueueType: TypeAlias = QueueKind | Literal["fifo", "stack", "priority"]

@@ -1,26 +1,35 @@
-"""Schemas of jobs: their input and output models, and how to make a job of one."""
+"""Schemas of jobs: their input and output models, and what validates by them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, is_dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, Protocol
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticSerializationError
 from typing_extensions import TypeVar
 
-from .bounds import MAX_PRIORITY, check_int, check_name, check_seconds
-from .errors import InvalidInput, InvalidJob, InvalidPayload, InvalidSchema
+from .bounds import check_dead_ttl, check_expiry, check_name, check_seconds, check_time_limit
+from .defaults import DEFAULT_RESULT_TTL_S
+from .errors import InvalidInput, InvalidPayload, InvalidSchema
 from .foreign_names import ForeignCalls
 from .foreign_scalars import plain_scalars
-from .job import NO_HEADERS, Job, job_of_checked, new_job_id, utcnow
 from .json_fields import check_fields
 from .limits import Limit, Rate, check_limits
 from .model_changes import changes
 from .queue import QueueKind, QueueType
 from .retry import RetryPolicy
+from .signatures import why_not_called_with
 from .unique import Unique, written_names
 from .unknown_keys import describe_unknown_keys, refuse_unknown_keys
+
+if TYPE_CHECKING:
+    from .dead_job import DeadJob
+    from .then import Then
+
+OnExpired: TypeAlias = Literal["end", "dead"]
+KILL_AFTER_S = 10.0
+"""How long a handler may go on after its time limit, unless its schema or its consumer says otherwise."""
 
 
 class _JobModel(BaseModel):
@@ -65,8 +74,19 @@ class JobOutput(_JobModel):
     """Base class of output models, with the same settings as :class:`JobInput`."""
 
 
+class AnyJSON(BaseModel):
+    """Any JSON object, as the input or the output of a schema: ``JobSchema("echo", AnyJSON)``.
+
+    Its fields are attributes, such as ``job.payload.path``; ``job.payload.model_dump()`` is the dict. Only
+    the limits of every payload are checked.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
 InModelT = TypeVar("InModelT", bound=BaseModel)
 OutModelT = TypeVar("OutModelT", bound=BaseModel, default=JobOutput)
+OnDead: TypeAlias = "Then[Any] | Callable[[DeadJob[InModelT]], Then[Any] | None]"
 
 
 @dataclass(frozen=True, init=False)
@@ -80,10 +100,26 @@ class JobSchema(ForeignCalls, Generic[InModelT, OutModelT]):
             isn't kept then.
         retry: When a failed job runs again, and when it is dead.
         result_ttl_s: Seconds for which a result is kept, more than 0.
+        dead_ttl_s: Seconds for which a dead letter is kept, more than 0, by the broker's clock (DLQ-5). By
+            default it is kept for ever, until somebody redrives or discards it.
+        expires_s: Seconds for which a job may wait, more than 0, from the moment when it may run, by the
+            broker's clock. A job that waited for longer isn't run. By default it may wait for ever. The
+            ``expires_s`` of a publish counts instead.
+        on_expired: What becomes of such a job: ``"end"`` ends it as expired, and ``"dead"`` makes it a dead
+            letter.
         unique: Which jobs count as the same, so that one of them at a time is in the queue; None means none.
         rate: How fast jobs start, over all workers; by default as fast as they can.
         concurrency_limit: How many jobs run at once over all workers: of the whole queue, or for each value
             of a field. By default there is no limit.
+        timeout_s: For how many seconds a handler may run, more than 0; by default as long as it takes. A
+            consumer, a worker's ``--timeout`` and a publish may say otherwise. A coroutine is cancelled then,
+            and a plain handler sees ``timed_out`` and gets ``JobTimedOut``. The attempt has failed.
+        kill_after_s: How many seconds a handler may go on after that, until a worker gives it up, and has its
+            process replaced.
+        on_dead: Which jobs are published as one becomes a dead letter, in the same step (THEN-4): a ``Then``,
+            or a function that a worker calls with the :class:`DeadJob`, and that returns a ``Then``, or None
+            for no job. If the function fails, or what it returns can't be published, the job is dead all the
+            same, and an error is logged. By default there is none.
         queue_type: The type of its queue: ``"fifo"`` (oldest first), ``"stack"`` (newest first) or
             ``"priority"``. By default it is that of the queue, if that is declared, and else ``"fifo"``.
         input_schema: Another name for ``input``.
@@ -92,8 +128,9 @@ class JobSchema(ForeignCalls, Generic[InModelT, OutModelT]):
     Raises:
         InvalidName: the name isn't 1 to 128 characters of ``A-Z a-z 0-9 . _ -``.
         InvalidSchema: a model is missing, given twice or no pydantic model; or one of its fields doesn't
-            survive JSON; or ``retry``, ``unique``, ``rate`` or ``concurrency_limit`` is of another type, or
-            names a field that the input doesn't have; or ``result_ttl_s`` is out of range.
+            survive JSON; or ``retry``, ``unique``, ``rate``, ``concurrency_limit`` or ``on_dead`` is of
+            another type, or names a field that the input doesn't have; or ``result_ttl_s``, ``dead_ttl_s``,
+            ``expires_s``, ``timeout_s`` or ``kill_after_s`` is out of range.
         InvalidInput: there is no such ``queue_type``.
     """
 
@@ -102,11 +139,17 @@ class JobSchema(ForeignCalls, Generic[InModelT, OutModelT]):
     output: type[OutModelT]
     retry: RetryPolicy
     result_ttl_s: float
+    dead_ttl_s: float | None
+    expires_s: float | None
+    on_expired: OnExpired
     unique: Unique | None
     unique_names: tuple[str, ...] = field(init=False, compare=False, repr=False)
     """The fields of ``unique``, by the names under which they are written; empty for all."""
     rate: Rate | None
     concurrency_limit: Limit | None
+    timeout_s: float | None
+    kill_after_s: float
+    on_dead: "OnDead[InModelT] | None" = field(hash=False)
     queue_type: QueueKind | None
     has_untyped_input: bool = field(init=False, compare=False, repr=False)
     """Whether the input has values without a type, such as those of a field that is ``Any``."""
@@ -120,15 +163,22 @@ class JobSchema(ForeignCalls, Generic[InModelT, OutModelT]):
         output: type[OutModelT] | OutModelT | None = None,
         *,
         retry: RetryPolicy | None = None,
-        result_ttl_s: float = 3600.0,
+        result_ttl_s: float = DEFAULT_RESULT_TTL_S,
+        dead_ttl_s: float | None = None,
+        expires_s: float | None = None,
+        on_expired: OnExpired = "end",
         unique: Unique | None = None,
         rate: Rate | None = None,
         concurrency_limit: Limit | None = None,
+        timeout_s: float | None = None,
+        kill_after_s: float = KILL_AFTER_S,
+        on_dead: "OnDead[InModelT] | None" = None,
         queue_type: QueueType | None = None,
         input_schema: type[InModelT] | InModelT | None = None,
         output_schema: type[OutModelT] | OutModelT | None = None,
     ) -> None:
         check_name("schema name", name)
+        of_schema = f"schema {name!r}: "
         input_model = _model_class(name, "input", input, input_schema)
         if input_model is None:
             raise InvalidSchema(
@@ -139,13 +189,23 @@ class JobSchema(ForeignCalls, Generic[InModelT, OutModelT]):
                 f"schema {name!r}: retry must be a RetryPolicy, such as RetryPolicy(max_attempts=3), got "
                 f"{retry!r:.80}"
             )
-        if check_seconds("result_ttl_s", result_ttl_s, InvalidSchema) == 0:
-            raise InvalidSchema("result_ttl_s 0: must be more than 0 seconds")
+        if check_seconds(f"{of_schema}result_ttl_s", result_ttl_s, InvalidSchema) == 0:
+            raise InvalidSchema(f"{of_schema}result_ttl_s 0: must be more than 0 seconds")
+        if expires_s is not None:
+            expires_s = check_expiry(expires_s, InvalidSchema, what=f"{of_schema}expires_s")
+        if dead_ttl_s is not None:
+            dead_ttl_s = check_dead_ttl(f"{of_schema}dead_ttl_s", dead_ttl_s)
+        if on_expired not in ("end", "dead"):
+            raise InvalidSchema(f'schema {name!r}: on_expired {on_expired!r:.80}: must be "end" or "dead"')
         if unique is not None and not isinstance(unique, Unique):
             raise InvalidSchema(
                 f'schema {name!r}: unique must be a Unique, such as Unique(by="path"), got {unique!r:.80}'
             )
         check_limits(name, input_model, rate, concurrency_limit)
+        if timeout_s is not None:
+            timeout_s = check_time_limit(f"{of_schema}timeout_s", timeout_s, InvalidSchema)
+        if on_dead is not None:
+            check_on_dead(name, on_dead)
         output_model = _model_class(name, "output", output, output_schema) or JobOutput
         fields = {
             "name": name,
@@ -153,12 +213,18 @@ class JobSchema(ForeignCalls, Generic[InModelT, OutModelT]):
             "output": output_model,
             "retry": retry or RetryPolicy(),
             "result_ttl_s": float(result_ttl_s),
+            "dead_ttl_s": dead_ttl_s,
+            "expires_s": expires_s,
+            "on_expired": on_expired,
             "has_untyped_input": check_fields(f"schema {name!r}: input", input_model),
             "unique": unique,
             "unique_names": written_names(f"schema {name!r}", input_model, unique) if unique else (),
             "rate": rate,
             "concurrency_limit": concurrency_limit,
-            "queue_type": None if queue_type is None else QueueKind.parse(queue_type),
+            "timeout_s": timeout_s,
+            "kill_after_s": check_seconds(f"{of_schema}kill_after_s", kill_after_s, InvalidSchema),
+            "on_dead": on_dead,
+            "queue_type": None if queue_type is None else QueueKind.parse(queue_type, of_schema),
             "has_untyped_output": check_fields(f"schema {name!r}: output", output_model),
         }
         for attribute, value in fields.items():
@@ -178,6 +244,26 @@ class JobSchema(ForeignCalls, Generic[InModelT, OutModelT]):
     def output_schema(self) -> type[OutModelT]:
         """Another name for ``output``."""
         return self.output
+
+
+def check_on_dead(name: str, on_dead: object) -> None:
+    """Refuse what can't be a schema's ``on_dead``.
+
+    Raises:
+        InvalidSchema: it is neither a ``Then`` without a result nor a plain function of one argument.
+    """
+    from .then import Then  # which needs this module
+
+    example = f"schema {name!r}: on_dead must be Then(schema, payload), or a function that returns one"
+    if isinstance(on_dead, Then):
+        if on_dead.result is not None:
+            raise InvalidSchema(f"schema {name!r}: on_dead has a result, and a dead job has none")
+    elif iscoroutinefunction(on_dead):
+        raise InvalidSchema(f"{example}: {on_dead!r:.80} is an async def, and nobody would await it")
+    elif isinstance(on_dead, type) or not callable(on_dead):
+        raise InvalidSchema(f"{example}; got {on_dead!r:.80}")
+    elif (why := why_not_called_with(on_dead, "a DeadJob")) is not None:
+        raise InvalidSchema(f"{example}: {on_dead!r:.80} can't be called with a DeadJob alone ({why})")
 
 
 class SchemaLike(Protocol):
@@ -211,51 +297,6 @@ def read_schema(value: object, call: str) -> JobSchema[Any, Any]:
     if isinstance(getattr(value, "schema", None), JobSchema):
         example = f"{getattr(value, '__name__', type(value).__name__)}.schema"
     raise InvalidInput(f"{call}({value!r:.80}): pass a JobSchema, such as {example}")
-
-
-def job_from_schema(
-    schema: JobSchema[InModelT, Any],
-    input_data: InModelT | Mapping[str, Any],
-    *,
-    id: str | None = None,  # noqa: A002 - the field's name
-    priority: int = 0,
-    not_before: datetime | None = None,
-    max_attempts: int | None = None,
-    headers: Mapping[str, str] = NO_HEADERS,
-) -> Job[InModelT]:
-    """Make a job of ``schema``, with its payload validated.
-
-    Args:
-        schema: The kind of job.
-        input_data: An instance of the schema's input model, or a mapping that validates as one.
-        id: The job's id; by default a new one. Set it if you may have to publish the job again (PUB-5).
-        priority: 0 to 9; jobs with a higher priority run first.
-        not_before: When the job is due; by default at once.
-        max_attempts: How often this job runs at most, instead of the policy's ``max_attempts``.
-        headers: Strings that are stored with the job.
-
-    Raises:
-        InvalidInput: ``schema`` is no ``JobSchema``.
-        InvalidPayload: ``input_data`` doesn't fit the schema's input model, or is a dict with an unknown key
-            (PUB-6).
-        InvalidName: the id breaks the rule for names.
-        InvalidJob: another field is out of range.
-    """
-    if type(schema) is not JobSchema:
-        schema = read_schema(schema, "job_from_schema")
-    payload = validate_payload(schema, input_data)
-    if id is None and not_before is None and max_attempts is None and headers is NO_HEADERS:  # as most are
-        check_int("priority", priority, 0, MAX_PRIORITY, InvalidJob)
-        return job_of_checked(schema.name, payload, new_job_id(), priority, utcnow(), None, 1, None)
-    return Job(
-        schema_name=schema.name,
-        payload=payload,
-        id=new_job_id() if id is None else id,
-        priority=priority,
-        not_before=not_before,
-        max_attempts=max_attempts,
-        headers=headers,
-    )
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from typing_extensions import TypeVar
 
 from .errors import InvalidInput
-from .schema import JobSchema
+from .schema import JobSchema, read_schema
 
 ResultT = TypeVar("ResultT", covariant=True, default=Any)
 OutT = TypeVar("OutT", default=Any)
@@ -24,6 +24,7 @@ class NextJob(NamedTuple):
     priority: int
     id: str | None
     queue: str | None
+    timeout_s: float | None
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -47,6 +48,10 @@ class Then(Generic[ResultT]):
         id: The next job's id. By default it follows from this job, so that it stays the same if the handler
             runs again.
         queue: The queue of the next job, if it isn't the schema's.
+        timeout_s: For how many seconds the next job's handler may run, whatever its schema says.
+
+    Raises:
+        InvalidInput: the schema is no ``JobSchema``, or the payload is no model's instance and no dict.
     """
 
     result: ResultT | Mapping[str, Any] | None
@@ -64,9 +69,12 @@ class Then(Generic[ResultT]):
         priority: int = 0,
         id: str | None = None,  # noqa: A002 - the field's name
         queue: str | None = None,
+        timeout_s: float | None = None,
     ) -> None:
+        schema = _checked(schema, payload)
         object.__setattr__(self, "result", result)
-        object.__setattr__(self, "jobs", (NextJob(schema, payload, delay_s, priority, id, queue),))
+        job = NextJob(schema, payload, delay_s, priority, id, queue, timeout_s)
+        object.__setattr__(self, "jobs", (job,))
 
     @staticmethod
     def all(*following: "Then[Any]", result: OutT | Mapping[str, Any] | None = None) -> "Then[OutT]":
@@ -90,3 +98,23 @@ class Then(Generic[ResultT]):
         object.__setattr__(made, "result", result)
         object.__setattr__(made, "jobs", tuple(job for each in following for job in each.jobs))
         return made
+
+
+def _checked(schema: object, payload: object) -> JobSchema[Any, Any]:
+    """Return the schema; refuse here, where the handler's line is known, what the job would die of later."""
+    if hasattr(payload, "input_schema") and not hasattr(schema, "input_schema"):
+        raise InvalidInput(
+            f"Then({type(schema).__name__}, {type(payload).__name__}): pass the schema first, as in "
+            "Then(schema, payload)"
+        )
+    if isinstance(payload, type):
+        name = payload.__name__
+        raise InvalidInput(
+            f"Then(schema, {name}): pass an instance, as in Then(schema, {name}(…)), not the class"
+        )
+    known = read_schema(schema, "Then")
+    if not isinstance(payload, BaseModel | Mapping):
+        raise InvalidInput(
+            f"Then({known.name}, {type(payload).__name__}): expected {known.input.__name__} or a dict"
+        )
+    return known

@@ -19,7 +19,7 @@ def main() -> None:
         for batch in count():
             ids = [f"{options.prefix}-{batch}-{number}" for number in range(options.size)]
             jobs = [job_from_schema(SCHEMA, Numbered(number=batch), id=id_) for id_ in ids]
-            outcomes = orchestrator.publish_batch(SCHEMA.name, jobs)
+            outcomes = [handle.outcome for handle in orchestrator.publish_batch(SCHEMA.name, jobs)]
             assert {outcome.status for outcome in outcomes} == {PublishStatus.ACCEPTED}, outcomes
             print(batch, flush=True)
 

@@ -1,5 +1,7 @@
 """A worker process with limits, as a user would write it: several consumers, each with several threads.
 
+Either all are of one queue, which has a limit by camera, or each is of one of the queues that share a limit.
+
 Writes down each start and end of a job by the clock of the coordination store.
 """
 
@@ -25,6 +27,10 @@ SCHEMA = JobSchema(
     retry=RetryPolicy(max_crashes=1_000),
     concurrency_limit=Limit(LIMIT, by="camera"),
 )
+SHARING = [
+    JobSchema(f"sharing-{n}", Frame, retry=SCHEMA.retry, concurrency_limit=Limit(LIMIT, name="gpu"))
+    for n in range(3)
+]
 
 
 class Work(Consumer[Frame]):
@@ -41,20 +47,37 @@ class Work(Consumer[Frame]):
 
     def note(self, what: str, job: Job[Frame]) -> None:
         now = self.orchestrator.backend.coordination.now()
-        line = f"{what} {job.payload.camera} {job.id} {os.getpid()} {now!r}\n"
+        line = f"{what} {job.payload.camera} {self.queue_name}/{job.id} {os.getpid()} {now!r}\n"
         os.write(self._record, line.encode())
 
 
-def work(url: str, record: int, lease_s: float) -> None:
-    with Orchestrator(url) as orchestrator, Work(record) as consumer:
+class First(Work):
+    schema = SHARING[0]
+
+
+class Second(Work):
+    schema = SHARING[1]
+
+
+class Third(Work):
+    schema = SHARING[2]
+
+
+def work(orchestrator: Orchestrator, record: int, lease_s: float, cls: type[Work]) -> None:
+    with cls(record) as consumer:
         consumer.connect(orchestrator, lease_s=lease_s, concurrency=CONCURRENCY)
         consumer.consume()
 
 
-def main(url: str, record: str, lease_s: str) -> None:
+def main(url: str, record: str, lease_s: str, which: str) -> None:
     file = os.open(record, os.O_WRONLY | os.O_APPEND)
+    if which == "sharing":  # one orchestrator: eight such processes would need many connections
+        work_for = [(one, cls) for one in [Orchestrator(url)] for cls in (First, Second, Third)]
+    else:
+        work_for = [(Orchestrator(url), Work) for _ in range(CONSUMERS)]
     threads = [
-        threading.Thread(target=work, args=(url, file, float(lease_s)), daemon=True) for _ in range(CONSUMERS)
+        threading.Thread(target=work, args=(orchestrator, file, float(lease_s), cls), daemon=True)
+        for orchestrator, cls in work_for
     ]
     for thread in threads:
         thread.start()

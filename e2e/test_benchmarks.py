@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import pytest
 
 from brokers.fixtures import StartRedis
+from conditions import LIMIT_S
 
 ROOT = Path(__file__).parents[1]
 
@@ -155,6 +156,11 @@ def test_a_peer_that_fails_while_it_waits_is_noted_and_costs_no_other(
 
 def _benchmarks(*words: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "benchmarks", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=2 * LIMIT_S,
     )
     assert done.returncode == 0, done.stderr

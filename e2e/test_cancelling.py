@@ -70,7 +70,7 @@ def test_one_heartbeat_ends_a_thousand_cancelled_coroutines(
         return extend(receipts)
 
     monkeypatch.setattr(sleeper.consumer_backend, "extend", counted)
-    ids = [outcome.id for outcome in jobs.publish_batch(SCHEMA, [Point(x=x) for x in range(JOBS)])]
+    ids = [handle.id for handle in jobs.publish_batch(SCHEMA, [Point(x=x) for x in range(JOBS)])]
     thread = threading.Thread(target=sleeper.consume)
     thread.start()
     try:
@@ -98,7 +98,7 @@ def test_a_borrowed_store_cancels_what_runs_and_what_waits(jobs: Orchestrator) -
     """RabbitMQ itself can't; what waits there is dropped when its turn comes."""
     sleeper = Sleeper()
     sleeper.connect(jobs, concurrency=JOBS // 2, prefetch=JOBS // 2)
-    ids = [outcome.id for outcome in jobs.publish_batch(SCHEMA, [Point(x=x) for x in range(JOBS)])]
+    ids = [handle.id for handle in jobs.publish_batch(SCHEMA, [Point(x=x) for x in range(JOBS)])]
     thread = threading.Thread(target=sleeper.consume)
     thread.start()
     try:
@@ -117,3 +117,18 @@ def test_a_borrowed_store_cancels_what_runs_and_what_waits(jobs: Orchestrator) -
     assert set(jobs.cancel_batch(SCHEMA, ids)) == {CancelOutcome.CANCELLED}
     counts = jobs.counts(SCHEMA)
     assert (counts.waiting, counts.dead) == (0, 0)
+
+
+@pytest.mark.parametrize("jobs", ["rabbitmq"], indirect=True)
+def test_a_call_that_takes_one_job_takes_none_that_a_borrowed_store_has_cancelled(jobs: Orchestrator) -> None:
+    first, second = (outcome.id for outcome in jobs.publish_batch(SCHEMA, [Point(x=1), Point(x=2)]))
+    assert jobs.cancel(SCHEMA, first) is CancelOutcome.REQUESTED
+    taken: list[str] = []
+
+    def take() -> bool:
+        taken.extend(job.id for job in (jobs.receive_message(SCHEMA),) if job is not None)
+        return bool(taken)
+
+    eventually(take, "the other job came")
+    assert taken == [second]
+    assert jobs.backend.results(SCHEMA.name, [first]) == {first: JobResult(ResultStatus.CANCELLED)}

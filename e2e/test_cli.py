@@ -25,6 +25,9 @@ from conditions import LIMIT_S, eventually
 from mindtrace.jobs import Orchestrator
 from mindtrace.jobs.application.worker.health import HealthFile
 
+# They start hundreds of processes, which need processors. Tests that wait leave them some.
+pytestmark = pytest.mark.begins_first
+
 COMMAND = str(Path(sysconfig.get_path("scripts"), "mindtrace-jobs"))
 IN_A_TERMINAL = """
 import os, pty, signal, sys
@@ -726,7 +729,7 @@ def test_the_jobs_in_queues_are_served_by_one_command(bare_shell: Shell) -> None
     """Also while no worker runs."""
     bare_shell.publish()
     port = free_port()
-    serving = bare_shell.start("metrics", "--port", str(port))
+    serving = bare_shell.start("exporter", "--port", str(port))
     serving.wait_for(rf"metrics of sqlite:///.* on http://127.0.0.1:{port}/metrics")
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
         text = response.read().decode()
@@ -734,6 +737,9 @@ def test_the_jobs_in_queues_are_served_by_one_command(bare_shell: Shell) -> None
 
     assert serving.ends() == 0
     assert 'mindtrace_jobs_queue_jobs{messaging_destination_name="naps",state="ready"} 1.0' in text
+    assert re.search(
+        r'^mindtrace_jobs_queue_waiting_seconds\{messaging_destination_name="naps"\} \d', text, re.MULTILINE
+    )
     assert "mindtrace_jobs_backend_up 1.0" in text
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from .virtual_environments import ROOT, make_environment, run
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.long, pytest.mark.begins_first, pytest.mark.timeout(1800)]
 
 EXAMPLES = ROOT / "examples"
 GUIDE = ROOT / "docs" / "adding_a_backend.md"
@@ -59,12 +59,23 @@ class Adapter(NamedTuple):
 
 
 _NEITHER_HAS = {
-    *("transactional_publish", "coordination", "guarded_publish", "then", "atomic_then", "cancel"),
+    *(
+        "transactional_publish",
+        "coordination",
+        "freed_places",
+        "guarded_publish",
+        "then",
+        "atomic_then",
+        "cancel",
+        "first_ready",
+        "dead_ttl",
+        "exact_dead_ttl",
+    ),
 }
 _NEITHER_KEEPS = {
-    *("CON-1", "CON-2", "PUB-3", "PUB-7", "RCV-2"),
-    *("CRD-1", "CRD-2", "CRD-3", "CRD-4", "CRD-5", "CRD-6"),
-    *("THEN-1", "THEN-2", "THEN-3", "CAN-1", "CAN-2", "CAN-3", "CAN-4"),
+    *("CNT-2", "DLQ-5", "CON-1", "CON-2", "PUB-3", "PUB-7", "RCV-2"),
+    *("CRD-1", "CRD-2", "CRD-3", "CRD-4", "CRD-5", "CRD-6", "CRD-7", "CRD-8"),
+    *("THEN-1", "THEN-2", "THEN-3", "THEN-4", "CAN-1", "CAN-2", "CAN-3", "CAN-4"),
     *(
         "ADM-3",
         "DLY-1",
@@ -78,6 +89,7 @@ _NEITHER_KEEPS = {
         "RES-1",
         "RES-2",
         "SET-1",
+        "SET-3",
         "SET-4",
     ),
 }
@@ -87,7 +99,7 @@ ADAPTERS = [
         "Spool",
         "spool://{}/spool",
         off={"stack", "priority", "dedupe", "results", *_NEITHER_HAS},
-        refused={"ORD-2", "ORD-3", "ORD-4", *_NEITHER_KEEPS},
+        refused={"DLY-3", "ORD-2", "ORD-3", "ORD-4", *_NEITHER_KEEPS},
     ),
     Adapter(
         "sql_adapter",

@@ -10,7 +10,7 @@ import pytest
 
 from .virtual_environments import ROOT, make_environment, run
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.long, pytest.mark.begins_first, pytest.mark.timeout(1800)]
 
 CANDIDATES = (sys.executable, "python3.12", "python3.13", "/usr/bin/python3")
 MAKES_ENVIRONMENTS = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 12))"

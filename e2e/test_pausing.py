@@ -100,3 +100,15 @@ def test_no_consumer_starts_a_job_a_second_after_the_pause_and_none_is_lost(url:
     ran = starts(record)
     assert sorted(start.number for start in ran) == list(range(JOBS + LATER))
     assert {start.attempt for start in ran} == {1}
+
+
+@pytest.mark.parametrize("url", ["sqlite", "redis", "postgresql", "rabbitmq"], indirect=True)
+def test_a_call_that_takes_one_job_takes_none_during_a_pause(url: str) -> None:
+    """Wherever it was paused."""
+    with Orchestrator(url) as jobs, Orchestrator(url) as other:
+        jobs.register(SCHEMA)
+        jobs.publish(SCHEMA, Number(number=1))
+        other.pause(SCHEMA.name)
+        assert jobs.receive_message(SCHEMA) is None
+        other.resume(SCHEMA.name)
+        eventually(lambda: jobs.receive_message(SCHEMA) is not None, "the job came")

@@ -1,10 +1,8 @@
 """PostgreSQL's coordination store: many threads, lost answers, ended backends, poolers and roles."""
 
-import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -15,13 +13,13 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from background import Background
 from brokers.fixtures import StartPgBouncer, StartPostgreSQL
 from brokers.postgresql_server import Address, make_schema
 from brokers.proxy import Disruption, Proxy
 from conditions import LIMIT_S, eventually
-from mindtrace.jobs import PostgreSQLClient, PostgreSQLCoordinationStore, PublishStatus, Queue, Verdict
+from mindtrace.jobs import PostgreSQLClient, PostgreSQLCoordinationStore, PublishStatus, Queue
 from mindtrace.jobs.adapters.postgresql import schema
-from mindtrace.jobs.adapters.postgresql.connection import Statement
 from mindtrace.jobs.errors import BackendUnavailable, BrokerUnsuitable, Closed, MigrationNeeded
 from mindtrace.jobs.ports import (
     ABSENT,
@@ -30,10 +28,9 @@ from mindtrace.jobs.ports import (
     Message,
     Place,
     Record,
-    Release,
-    SettleOutcome,
 )
 
+from .postgresql_releases import SHIPPED, make_release
 from .postgresql_tries import connected, three_tries
 
 THREADS = 16
@@ -81,8 +78,8 @@ def in_threads(call: Callable[[int], AnswerT]) -> list[AnswerT]:
         start.wait()
         return call(number)
 
-    with ThreadPoolExecutor(THREADS) as threads:
-        return list(threads.map(run, range(THREADS)))
+    with Background() as threads:
+        return threads.map(run, range(THREADS))
 
 
 # -- many at one key ------------------------------------------------------------------------------
@@ -208,7 +205,7 @@ def test_a_guarded_publish_wakes_a_waiting_consumer(postgresql_address: Address,
     with (
         client_of(postgresql_address, namespace, poll_s=600.0) as waiting,
         client_of(postgresql_address, namespace) as client,
-        ThreadPoolExecutor(1) as thread,
+        Background() as thread,
     ):
         client.declare(Queue("jobs"))
         with waiting.open_consumer("jobs") as consumer:
@@ -422,7 +419,7 @@ def test_a_put_whose_backend_is_ended_before_it_wrote_is_written_once(
     """The server says so: nothing was done yet, so that it is safe to try again."""
     store = named.coordination
     version = store.get(["key"])["key"].version
-    with ThreadPoolExecutor(1) as thread:
+    with Background() as thread:
         with locked(postgresql_address, namespace, "shared_record"):
             put = thread.submit(store.put, "key", b"after", expected=version)
             eventually(lambda: terminate(admin, WAITS, namespace), "the put waits, and is ended")
@@ -439,7 +436,7 @@ def test_calls_that_may_run_twice_go_on_when_their_backend_is_ended(
     guard = Guard("key", store.get(["key"])["key"].version, b"after")
     place = Place("key", 1, "holder")
     store.take_places([place], ttl_s=1000.0)
-    with ThreadPoolExecutor(2) as threads:
+    with Background() as threads:
         with locked(postgresql_address, namespace, "shared_record", "place_key"):
             publish = threads.submit(named.publish_guarded, "jobs", JOB, guard)
             eventually(lambda: terminate(admin, WAITS, namespace), "the publish waits, and is ended")
@@ -516,15 +513,6 @@ def test_it_works_behind_a_pooler_in_transaction_mode(
 # -- tables, releases and stores ------------------------------------------------------------------
 
 
-@pytest.fixture
-def version_2(tmp_path: Path) -> Path:
-    """The migrations that a release without the store knows."""
-    for version in (1, 2):
-        (file,) = schema.FOLDER.glob(f"{version:04}_*.sql")
-        shutil.copy(file, tmp_path)
-    return tmp_path
-
-
 def test_who_only_looks_changes_no_tables(
     postgresql_address: Address, namespace: str, admin: "psycopg.Connection[Any]"
 ) -> None:
@@ -532,7 +520,7 @@ def test_who_only_looks_changes_no_tables(
         store = client.coordination
         assert (store.get(["key"]), store.scan("")) == ({}, {})
         assert admin.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [namespace]).fetchall() == []
-        assert len(store.pending_migrations() or ()) == len(schema.migrations())
+        assert len(store.pending_migrations() or ()) == 1
         assert store.put("key", b"1") is not None
         assert list(store.scan("")) == ["key"]
         admin.execute(f'DROP SCHEMA "{namespace}" CASCADE')
@@ -540,60 +528,17 @@ def test_who_only_looks_changes_no_tables(
             store.get(["key"])
 
 
-def settle_and_take_before_version_7(namespace: str) -> Statement:
-    """What an earlier release sends, but for two parameters, which the function doesn't get."""
-    places = ", ".join(f"${number}" for number in range(1, 24))
-    unused = "ROW($24::text, $25::bigint) IS NOT NULL"
-    return Statement(f'SELECT * FROM "{namespace}".settle_and_take({places}) WHERE {unused}', 25)
-
-
-def test_a_release_before_works_on_beside_one_with_the_store(
-    postgresql_address: Address,
-    namespace: str,
-    admin: "psycopg.Connection[Any]",
-    version_2: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Also one that has a job: the tables change under it."""
-    messages = [Message(id_, b"{}") for id_ in "abc"]
-    with client_of(postgresql_address, namespace) as before:
-        with monkeypatch.context() as patch:
-            patch.setattr(schema, "FOLDER", version_2)
-            before.migrate()
-            admin.execute(f"INSERT INTO \"{namespace}\".queue (name, kind) VALUES ('jobs', 'fifo')")
-            before.publish("jobs", messages)
-            before._statements.settle_and_take = settle_and_take_before_version_7(namespace)
-            consumer = before.open_consumer("jobs")
-            first, second = consumer.receive(2, LIMIT_S)
-            found = {finding.subject: finding.verdict for finding in before.diagnose()}
-            assert (found["schema"], found["permissions"]) == (Verdict.GOOD, Verdict.GOOD)
-        with client_of(postgresql_address, namespace) as newer:
-            assert newer.coordination.get(["key"]) == {}
-            assert [each.version for each in newer.coordination.pending_migrations() or ()][:1] == [3]
-            newer.coordination.put("key", b"")
-            assert consumer.settle([Release(first.receipt)]).outcomes == [SettleOutcome.OK]
-            with newer.open_consumer("jobs") as beside:
-                (again,) = beside.receive(1, LIMIT_S)
-                assert (again.id, again.attempt, again.crashes) == ("a", 1, 0)
-                later = Release(again.receipt, 600.0)
-                assert beside.settle([later]).outcomes == [SettleOutcome.OK]
-            assert [each.id for each in consumer.receive(5, LIMIT_S)] == ["c"]
-            counts = before.counts("jobs")
-            assert (counts.delayed, counts.in_flight, second.id) == (1, 2, "b")
-        consumer.close()
-
-
 def test_a_user_who_may_not_migrate_is_told_the_command(
     postgresql_address: Address,
     namespace: str,
     admin: "psycopg.Connection[Any]",
-    version_2: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     user = f"app_{uuid4().hex[:12]}"
-    with monkeypatch.context() as patch, client_of(postgresql_address, namespace) as owner:
-        patch.setattr(schema, "FOLDER", version_2)
+    with client_of(postgresql_address, namespace) as owner:
         owner.migrate()
+    monkeypatch.setattr(schema, "FOLDER", make_release(tmp_path / "next", SHIPPED))
     admin.execute(f"CREATE ROLE {user} LOGIN")
     try:
         admin.execute(f'GRANT USAGE ON SCHEMA "{namespace}" TO {user}')

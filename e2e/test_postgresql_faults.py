@@ -9,13 +9,13 @@ import random
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from background import Background
 from brokers import watchdog
 from brokers.fixtures import StartPostgreSQL
 from brokers.postgresql_server import PrivatePostgreSQL
@@ -191,7 +191,7 @@ def test_a_deadlock_with_a_foreign_session_is_tried_again(
     with (
         server.connect(autocommit=False) as gate,
         server.connect(autocommit=False, options="-c deadlock_timeout=1h") as foreign,
-        ThreadPoolExecutor(2) as threads,
+        Background() as threads,
     ):
         lock = f"SELECT 1 FROM {TABLE} WHERE id = %s FOR UPDATE"
         gate.execute(lock, ["b"])
@@ -257,7 +257,7 @@ def limit_files(server: PrivatePostgreSQL, size: int | None) -> None:
     assert first is not None
     for pid in (first, *watchdog.children_of(first)):
         words = ["prlimit", "--pid", str(pid), limit]
-        subprocess.run(words, check=False, capture_output=True, **server.process_options())
+        subprocess.run(words, check=False, capture_output=True, timeout=LIMIT_S, **server.process_options())
 
 
 def fill(client: PostgreSQLClient, accepted: list[str], *, most: int) -> BackendError | None:
@@ -295,12 +295,14 @@ def test_a_table_that_can_not_grow_takes_no_more_jobs_and_those_in_it_are_done(
 ) -> None:
     """Workers need no room there, and make some (PUB-4, I1)."""
     accepted = ["a", "b"]
-    limit_files(
-        server, LIMIT_BYTES + 4096
-    )  # within a page: the server finds the disk full, not a file too large
+    # The limit is within a page. A server before 16 takes a page that is written in part for a full disk. A
+    # newer one tries to write the rest, and reports a file that is too large.
+    limit_files(server, LIMIT_BYTES + 4096)
     error = fill(client, accepted, most=200)
-    assert isinstance(error, DiskFull), error
-    assert "free some space" in str(error)
+    with server.connect() as admin:
+        is_full = admin.info.server_version < 160_000
+    assert type(error) is (DiskFull if is_full else BackendError), error
+    assert ("free some space" if is_full else "File too large") in str(error)
     assert client.counts("jobs").ready == len(accepted)
 
     assert drain(client) == accepted

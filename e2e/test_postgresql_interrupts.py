@@ -13,7 +13,7 @@ from mindtrace.jobs.ports import Ack, Delivery, Message, SettleOutcome
 
 LEASE_S = 600.0
 """A lease that doesn't end while a test runs."""
-FILES = ["postgresql/consumer.py", "postgresql/requests.py", "kept_requests.py", "shared/receipts.py"]
+FILES = ["postgresql/consumer.py", "postgresql/requests.py", "shared/receipts.py"]
 Call = Callable[[ConsumerBackend, Sequence[Delivery]], object]
 
 

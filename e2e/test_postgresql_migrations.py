@@ -2,12 +2,9 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +13,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from background import Background
 from brokers.postgresql_server import Address, make_schema
 from conditions import LIMIT_S, eventually
 from mindtrace.jobs import PostgreSQLClient, PublishStatus, Queue, Verdict
@@ -33,24 +31,21 @@ from mindtrace.jobs.ports import (
     SettleOutcome,
 )
 
-SHIPPED = tables.FOLDER
-THIS = len(tables.migrations())
+from .postgresql_releases import RECORDED, SHIPPED, catalog, make_release
+
+THIS = tables.files().version
 """The version of this release."""
-LOCKING = 8
-"""A version whose migration has all calls wait, and replaces the functions that they call."""
-NEXT = f"""
+FIRST = Path(__file__).with_name("postgresql_version_1")
+"""The files of version 1, once there is a migration."""
+NEXT = """
 ALTER TABLE queue ADD COLUMN tenant text;
 ALTER TABLE job ADD COLUMN tenant text;
 CREATE TABLE tenant (name text PRIMARY KEY);
 CREATE SEQUENCE visit;
-INSERT INTO version VALUES ({THIS + 1}, 1);
 """
-"""What a next release may change, on which this one works as well."""
-AFTER = f"""
-DROP FUNCTION settle_and_take_after;
-INSERT INTO version VALUES ({THIS + 2}, {THIS + 2});
-"""
-"""What this release can't work with."""
+"""How a next release may change the tables, on which this one works as well."""
+LOCKING = "LOCK TABLE job, result, place, coordination_sweep IN ACCESS EXCLUSIVE MODE;"
+"""Has all calls wait."""
 
 MIGRATE = """
 import sys
@@ -96,14 +91,12 @@ def namespace(postgresql_address: Address) -> Iterator[str]:
 
 @pytest.fixture
 def releases(tmp_path: Path) -> list[Path]:
-    """The migrations that the next release knows, and the one after it."""
-    folders = []
-    for number, added in enumerate(([NEXT], [NEXT, AFTER])):
-        folder = Path(shutil.copytree(SHIPPED, tmp_path / f"release-{number}"))
-        for version, sql in enumerate(added, THIS + 1):
-            folder.joinpath(f"{version:04}.sql").write_text(sql, "utf-8")
-        folders.append(folder)
-    return folders
+    """The files of the next release, and of the one after it, with which this one can't work."""
+    wake = (SHIPPED / "functions" / "wake.sql").read_text("utf-8")
+    changed = {"wake": f"-- As before.\n{wake}", "wake_v2": wake.replace("wake(", "wake_v2(")}
+    one = make_release(tmp_path / "next", SHIPPED, tables_sql=NEXT, functions=changed)
+    dropped = ("settle_and_take", "wake_v2")
+    return [one, make_release(tmp_path / "after", one, dropped=dropped, oldest_release=THIS + 2)]
 
 
 def client_of(address: Address, namespace: str) -> PostgreSQLClient:
@@ -140,37 +133,78 @@ def worker_of_this_release(url: str) -> Iterator[Callable[[str], str]]:
         process.stdout.close()
 
 
+FUNCTIONS = """
+SELECT proname, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid)
+FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = %s
+"""
+
 # -- applying -------------------------------------------------------------------------------------
 
 
 def test_each_file_records_its_version() -> None:
-    for version, sql in enumerate(tables.migrations(), 1):
-        assert re.search(rf"INSERT INTO version VALUES \({version}, \d+\);\s*$", sql)
+    found = RECORDED.search((SHIPPED / "tables.sql").read_text("utf-8"))
+    assert found is not None
+    assert int(found[1]) == THIS
+    for version, file in enumerate(sorted((SHIPPED / "migrations").glob("*.sql")), 2):
+        found = RECORDED.search(file.read_text("utf-8"))
+        assert found is not None
+        assert (int(found[1]), file.name[:4]) == (version, f"{version:04}")
 
 
-def test_tables_are_made_where_the_server_quotes_all_names(
-    postgresql_address: Address, namespace: str
+def test_each_function_stands_in_a_file_of_its_name() -> None:
+    for file in sorted((SHIPPED / "functions").glob("*.sql")):
+        assert re.findall(r"^CREATE FUNCTION (\w+)\(", file.read_text("utf-8"), re.MULTILINE) == [file.stem]
+
+
+@pytest.mark.parametrize("release", [None, 0, 1], ids=["this", "next", "the-one-after"])
+def test_a_migrated_schema_is_equal_to_a_new_one(
+    postgresql_address: Address,
+    namespace: str,
+    releases: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    release: int | None,
 ) -> None:
-    """A setting that changes how the server writes the functions of which a migration makes others."""
-    quoting = replace(postgresql_address, parameters=(("options", "-c quote_all_identifiers=on"),))
-    with quoting.client(namespace) as client:
-        client.declare(Queue("jobs"))
-        client.publish("jobs", [Message("a", b"{}")])
-        with client.open_consumer("jobs") as consumer:
-            (job,) = consumer.receive(1, LIMIT_S)
-            assert consumer.settle([Ack(job.receipt)]).outcomes == [SettleOutcome.OK]
-
-
-def test_functions_of_an_older_version_look_for_temporary_tables_last(
-    postgresql_address: Address, namespace: str
-) -> None:
-    """Such a table might else stand in for one of ours."""
-    with postgresql_address.connect() as admin:
-        for version in range(1, 9):
-            made = tables.script(namespace, version, creates_schema=version == 1)
-            admin.execute(made.replace(", pg_temp", ""))
-        with client_of(postgresql_address, namespace) as client:
+    """All that its catalog says, but for the order of columns."""
+    assert FIRST.exists() or THIS == 1, "copy the files of version 1, see sql/migrations/README.md"
+    found = []
+    for files in (FIRST if FIRST.exists() else SHIPPED, None):
+        with postgresql_address.connect() as admin, client_of(postgresql_address, namespace) as client:
+            admin.execute(f'DROP SCHEMA IF EXISTS "{namespace}" CASCADE')
+            if files is not None:
+                monkeypatch.setattr(tables, "FOLDER", files)
+                client.migrate()
+        monkeypatch.setattr(tables, "FOLDER", SHIPPED if release is None else releases[release])
+        with postgresql_address.connect() as admin, client_of(postgresql_address, namespace) as client:
             client.migrate()
+            assert client.pending_migrations() == []
+            found.append(catalog(admin, namespace))
+    migrated, new = found
+    assert len(new) > 150
+    assert migrated ^ new == set()
+
+
+def test_no_migration_takes_a_function_from_the_releases_before(
+    postgresql_address: Address, namespace: str, releases: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each keeps its name, arguments and columns in all later versions (ADR 53)."""
+    monkeypatch.setattr(tables, "FOLDER", FIRST if FIRST.exists() else SHIPPED)
+    first = tables.script(namespace, 0, creates_schema=True)
+    monkeypatch.setattr(tables, "FOLDER", releases[0])
+    later = [tables.script(namespace, found, creates_schema=False) for found in range(1, THIS + 1)]
+    known = set[tuple[str, str, str]]()
+    with postgresql_address.connect() as admin:
+        for version, made in enumerate((first, *later), 1):
+            admin.execute(made)
+            found = set(admin.execute(FUNCTIONS, [namespace]).fetchall())
+            assert known <= found, f"version {version} changed {known - found}"
+            known = found
+    assert len(known) > 30
+
+
+def test_functions_look_for_temporary_tables_last(postgresql_address: Address, namespace: str) -> None:
+    """Such a table might else stand in for one of ours."""
+    with client_of(postgresql_address, namespace) as client, postgresql_address.connect() as admin:
+        client.migrate()
         settings = admin.execute(
             "SELECT proname, proconfig::text FROM pg_proc"
             " WHERE pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = %s)"
@@ -181,11 +215,15 @@ def test_functions_of_an_older_version_look_for_temporary_tables_last(
     assert [name for name, of_it in settings if ", pg_temp" not in of_it] == []
 
 
+@pytest.mark.parametrize("is_new", [True, False], ids=["new", "of-this-release"])
 def test_processes_that_migrate_at_once_apply_each_migration_once(
-    postgresql_address: Address, namespace: str, releases: list[Path]
+    postgresql_address: Address, namespace: str, releases: list[Path], is_new: bool
 ) -> None:
     """Both wait for the lock at first, and then each takes turns."""
-    command = [sys.executable, "-c", MIGRATE, postgresql_address.url(namespace), str(releases[0])]
+    if not is_new:
+        with client_of(postgresql_address, namespace) as client:
+            client.migrate()
+    command = [sys.executable, "-c", MIGRATE, postgresql_address.url(namespace), str(releases[1])]
     lock = re.search(r"pg_advisory_xact_lock\((-?\d+), (-?\d+)\)", tables._begin(namespace))
     assert lock is not None
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND classid = %s"
@@ -203,28 +241,31 @@ def test_processes_that_migrate_at_once_apply_each_migration_once(
         answers = [process.communicate(timeout=LIMIT_S)[0].split() for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0]
-    wanted = list(range(1, THIS + 2))
+    wanted = [THIS + 2] if is_new else [THIS + 1, THIS + 2]
     assert sorted(int(version) for answer in answers for version in answer) == wanted
-    assert versions(postgresql_address, namespace) == wanted
+    assert versions(postgresql_address, namespace)[-len(wanted) :] == wanted
 
 
-def test_who_waited_for_a_migration_sees_it(postgresql_address: Address, namespace: str) -> None:
+def test_who_waited_for_a_migration_sees_it(
+    postgresql_address: Address, namespace: str, releases: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Though the server's cache of names, in a transaction that has begun, still knows no such table."""
-    first = tables.script(namespace, 1, creates_schema=True).removesuffix("COMMIT;\n")
+    first = tables.script(namespace, 0, creates_schema=True).removesuffix("COMMIT;\n")
+    monkeypatch.setattr(tables, "FOLDER", releases[0])
     with client_of(postgresql_address, namespace) as client, postgresql_address.connect() as admin:
         waiting = client._session.connect()
         for _ in range(2):  # the first time it also looks for the types of its parameters, which refreshes
             assert tables._find_version_in_transaction(waiting, namespace) == 0
         admin.execute(first)
-        with ThreadPoolExecutor() as executor:
+        with Background() as executor:
             made = executor.submit(tables.migrate, waiting, namespace)
             waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND pid = %s"
-            give_up = time.monotonic() + LIMIT_S
-            while admin.execute(waits, [waiting.reported_pid]).fetchone() == (0,):
-                assert time.monotonic() < give_up
-                time.sleep(0.01)
+            eventually(
+                lambda: admin.execute(waits, [waiting.reported_pid]).fetchone() == (1,),
+                "it waits for the lock",
+            )
             admin.execute("COMMIT")
-            assert made.result(LIMIT_S) == list(range(2, THIS + 1))
+            assert made.result(LIMIT_S) == [THIS + 1]
         waiting.close()
 
 
@@ -232,24 +273,22 @@ def test_calls_that_wait_for_a_migration_go_on_after_it(
     postgresql_address: Address, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They have entered the functions that it replaces, and go on with the tables that it leaves."""
-    before = Path(shutil.copytree(SHIPPED, tmp_path / "before"))
-    migration = tables.script(namespace, LOCKING, creates_schema=False).removesuffix("COMMIT;\n")
-    for version in range(LOCKING, THIS + 1):
-        next(before.glob(f"{version:04}_*.sql")).unlink()
-    monkeypatch.setattr(tables, "FOLDER", before)
+    replaced = {file.stem: file.read_text("utf-8") for file in sorted((SHIPPED / "functions").glob("*.sql"))}
+    locking = make_release(tmp_path / "locking", SHIPPED, tables_sql=LOCKING, functions=replaced)
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "FOLDER", locking)
+        migration = tables.script(namespace, THIS, creates_schema=False).removesuffix("COMMIT;\n")
     named = replace(postgresql_address, parameters=(("application_name", namespace),))
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND wait_event_type = 'Lock'"
     with ExitStack() as stack:
         client = stack.enter_context(client_of(named, namespace))
-        client.migrate()
-        with postgresql_address.connect() as admin:
-            admin.execute(f"INSERT INTO \"{namespace}\".queue (name, kind) VALUES ('jobs', 'fifo')")
+        client.declare(Queue("jobs"))
         client.publish("jobs", [Message("held", b"{}")])
         consumer = stack.enter_context(client.open_consumer("jobs"))
         (held,) = consumer.receive(1, LIMIT_S)
         caller = stack.enter_context(named.connect(autocommit=False))
         watch = stack.enter_context(postgresql_address.connect())
-        threads = stack.enter_context(ThreadPoolExecutor())
+        threads = stack.enter_context(Background())
         admin = stack.enter_context(postgresql_address.connect())
         admin.execute(migration)
         answers = [
@@ -296,37 +335,19 @@ def test_a_publication_of_all_tables_lets_rows_be_changed(
             admin.execute(f'DROP PUBLICATION "{namespace}"')
 
 
-def test_a_replica_identity_that_was_chosen_stays(
-    postgresql_address: Address, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = Path(shutil.copytree(SHIPPED, tmp_path / "first"))
-    for file in sorted(first.glob("*.sql"))[7:]:
-        file.unlink()
-    chosen = ("job", "FULL", "f"), ("coordination_sweep", "NOTHING", "n")
-    look = "SELECT relreplident::text FROM pg_class WHERE oid = to_regclass(%s)"
-    with monkeypatch.context() as patch, client_of(postgresql_address, namespace) as client:
-        patch.setattr(tables, "FOLDER", first)
-        client.migrate()
-    with postgresql_address.connect() as admin, client_of(postgresql_address, namespace) as client:
-        for table, identity, _ in chosen:
-            admin.execute(f'ALTER TABLE "{namespace}".{table} REPLICA IDENTITY {identity}')
-        assert [each.version for each in client.migrate()] == list(range(8, THIS + 1))
-        for table, _, letter in chosen:
-            assert admin.execute(look, [f'"{namespace}".{table}']).fetchall() == [(letter,)]
-
-
 def test_a_migration_that_fails_leaves_the_version_before_it(
     postgresql_address: Address, namespace: str, releases: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole: each is one transaction. Once it is corrected, it goes on from there."""
-    last = releases[1] / f"{THIS + 2:04}.sql"
+    last = releases[1] / "migrations" / f"{THIS + 2:04}_sample.sql"
     right = last.read_text("utf-8")
     last.write_text("CREATE TABLE half (); SELECT 1 / 0;", "utf-8")
-    monkeypatch.setattr(tables, "FOLDER", releases[1])
     with client_of(postgresql_address, namespace) as client:
+        client.migrate()
+        monkeypatch.setattr(tables, "FOLDER", releases[1])
         with pytest.raises(Exception, match="division by zero"):
             client.migrate()
-        assert versions(postgresql_address, namespace) == list(range(1, THIS + 2))
+        assert versions(postgresql_address, namespace) == [THIS, THIS + 1]
         with postgresql_address.connect() as admin:
             half = admin.execute("SELECT to_regclass(%s)", [f'"{namespace}".half']).fetchall()
         assert half == [(None,)]
@@ -349,12 +370,12 @@ def test_a_client_migrates_by_itself_where_it_may(
         (finding,) = (finding for finding in newer.diagnose() if finding.subject == "schema")
         assert finding.verdict is Verdict.GOOD
         assert f"has version {THIS}; the first worker or publisher brings it to version" in finding.what
-        assert versions(postgresql_address, namespace) == list(range(1, THIS + 1))
+        assert versions(postgresql_address, namespace) == [THIS]
 
         (outcome,) = newer.publish("jobs", [Message("a", b"{}")])
 
         assert outcome.status is PublishStatus.ACCEPTED
-        assert versions(postgresql_address, namespace) == list(range(1, THIS + 2))
+        assert versions(postgresql_address, namespace) == [THIS, THIS + 1]
 
 
 def test_where_nothing_was_declared_only_a_declaration_makes_tables(
@@ -373,31 +394,12 @@ def test_where_nothing_was_declared_only_a_declaration_makes_tables(
             with pytest.raises(QueueNotFound):
                 call()
         assert client.queues() == []
-        assert len(client.pending_migrations()) == THIS
+        assert [each.version for each in client.pending_migrations()] == [THIS]
         client.declare(Queue("jobs"))
         assert client.pending_migrations() == []
 
 
 # -- several releases at once ---------------------------------------------------------------------
-
-FUNCTIONS = """
-SELECT proname, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid)
-FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = %s
-"""
-
-
-def test_no_migration_takes_a_function_from_the_releases_before(
-    postgresql_address: Address, namespace: str
-) -> None:
-    """Each keeps its name, arguments and columns in all later versions (ADR 53)."""
-    known = set[tuple[str, str, str]]()
-    with postgresql_address.connect() as admin:
-        for version in range(1, THIS + 1):
-            admin.execute(tables.script(namespace, version, creates_schema=version == 1))
-            found = set(admin.execute(FUNCTIONS, [namespace]).fetchall())
-            assert known <= found, f"version {version} changed {known - found}"
-            known = found
-    assert known
 
 
 def test_workers_of_two_releases_share_the_queues_during_a_deploy(
@@ -514,7 +516,7 @@ def test_a_user_with_the_documented_grants_works_and_is_refused_a_migration(
     assert cli(app, "--check")[0] == 1
     assert cli(owner)[:2] == (
         0,
-        "".join(f"{name_of(owner, namespace)}: migrated to version {n}\n" for n in range(1, THIS + 1)),
+        f"{name_of(owner, namespace)}: migrated to version {THIS}\n",
     )
     with owner.connect() as connection:
         for grant in grants:
@@ -607,12 +609,12 @@ def test_the_command_prints_what_is_missing_as_sql_and_as_json(
     sql = capfd.readouterr().out
     assert run([*words, "--sql", "--json"]) == 0
     missing = json.loads(capfd.readouterr().out)
-    assert [each["version"] for each in missing] == list(range(1, THIS + 1))
+    assert [each["version"] for each in missing] == [THIS]
     assert all(each["target"] == name and each["sql"] in sql for each in missing)
     assert run([*words, "--check"]) == run([*words, "--check", "--json"]) == 1
     out, error = capfd.readouterr()
     assert json.loads(out) == missing
-    assert error.startswith(f"error: {name} lacks {THIS} migration")
+    assert error.startswith(f"error: {name} lacks 1 migration")
 
     with postgresql_address.connect() as admin:
         assert not admin.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [namespace]).fetchall()
@@ -621,4 +623,4 @@ def test_the_command_prints_what_is_missing_as_sql_and_as_json(
             admin.execute(sql.encode())
     assert run([*words, "--json"]) == 0
     assert json.loads(capfd.readouterr().out) == []
-    assert versions(postgresql_address, namespace) == list(range(1, THIS + 1))
+    assert versions(postgresql_address, namespace) == [THIS]

@@ -6,7 +6,7 @@ wait for it they would have to be short, and a busy machine may take longer to b
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from brokers.fixtures import StartPostgreSQL
 from brokers.postgresql_server import PrivatePostgreSQL
 from brokers.proxy import Disruption, Proxy
+from conditions import eventually
 from mindtrace.jobs import ConsumerBackend, PostgreSQLClient, PublishStatus, QueueCounts
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import BackendUnavailable
@@ -74,6 +75,16 @@ def end_leases(server: PrivatePostgreSQL) -> None:
             "UPDATE mindtrace_jobs.request SET began = clock_timestamp() - (ends - began),"
             " ends = clock_timestamp() WHERE places <> '{}'"
         )
+
+
+@contextmanager
+def patience(client: PostgreSQLClient, seconds: float) -> Iterator[None]:
+    """Have a client give up sooner for the duration of the block."""
+    before, client._session.retry_timeout_s = client._session.retry_timeout_s, seconds
+    try:
+        yield
+    finally:
+        client._session.retry_timeout_s = before
 
 
 stopped = pytest.mark.parametrize(
@@ -298,6 +309,45 @@ def test_leases_that_ran_out_while_the_server_refused_stand_until_their_workers_
         assert idle.receive(1, 0.0) == [], code
         assert holder.extend([job.receipt]) == [SettleOutcome.OK], code
         assert settle(holder, job.receipt) == [SettleOutcome.OK], code
+
+
+def test_jobs_of_dead_workers_come_back_while_one_request_is_refused_again_and_again(
+    server: PrivatePostgreSQL, connect: Connect
+) -> None:
+    """A row that somebody has locked is no outage for all: others' leases are put off once (LSE-3)."""
+    client = connect(libpq={"options": "-c lock_timeout=10ms"})
+    client.declare(Queue("others"))
+    dead, heir = (each.open_consumer("jobs", lease_s=HELD_S) for each in (connect(), client))
+    busy = client.open_consumer("others", lease_s=HELD_S)
+    publish(client, "of the dead")
+    client.publish("others", [Message("locked", b"{}")])
+    receive(dead, 1)
+    (locked,) = receive(busy, 1)
+
+    def is_refused() -> bool:
+        with suppress(BackendUnavailable), patience(client, 0.1):
+            busy.extend([locked.receipt])
+        return client._session._refused_by is not None
+
+    with server.connect(autocommit=False) as locker, server.connect() as admin:
+        locker.execute("SELECT FROM mindtrace_jobs.job WHERE id = 'locked' FOR UPDATE")
+        eventually(is_refused, "an extension is refused")
+        end_leases(server)
+        assert heir.receive(1, 0.0) == []
+        eventually(is_refused, "an extension is refused again")
+        # Those that began before the server did would be taken for cut short by its start.
+        admin.execute(
+            "UPDATE mindtrace_jobs.request SET began = pg_postmaster_start_time() + interval '1 us',"
+            " ends = clock_timestamp() WHERE places <> '{}'"
+        )
+        (again,) = heir.receive(1, 0.0)
+        of_locked = admin.execute(
+            "SELECT began > pg_postmaster_start_time() + interval '1 us' FROM mindtrace_jobs.request"
+            " JOIN mindtrace_jobs.job USING (token) WHERE id = 'locked'"
+        ).fetchall()
+
+    assert (again.id, again.crashes) == ("of the dead", 1)
+    assert of_locked == [(True,)], "it can't be extended, so it is put off again"
 
 
 def refuse_to_extend(admin: Any, schema: str, code: str, text: str) -> None:

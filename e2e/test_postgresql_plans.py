@@ -1,12 +1,12 @@
 """Where PostgreSQL takes its tables for empty, each call still reads only its own rows (ADR 87)."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
+from background import Background
 from brokers.postgresql_server import Address, make_schema
 from conditions import LIMIT_S, eventually
 from mindtrace.jobs import PostgreSQLClient, PostgreSQLResultStore, PublishStatus, Queue
@@ -265,6 +265,21 @@ def test_a_store_finds_results_by_their_ids(
             assert store.get_many("jobs-elsewhere", [job_id]) == {}
 
 
+def test_the_results_of_many_jobs_are_looked_up_by_reading_the_ended_ones_once(
+    admin: Admin, namespace: str, client: PostgreSQLClient
+) -> None:
+    """For each of 900 ids to read what 100 requests noted would be 80,000 rows and more (RES-1)."""
+    with few_rows_read(admin, namespace, client):
+        consumer = client.open_consumer("jobs")
+        ended = receive(consumer, 100)
+        for each in ended:
+            consumer.settle([Ack(each.receipt)])
+        unknown = [f"unknown-{number}" for number in range(800)]
+        assert set(client.results("jobs", [*unknown, *(each.id for each in ended)])) == {
+            each.id for each in ended
+        }
+
+
 @pytest.mark.parametrize("call", ["sweep(q, '-infinity')", "sweep_results(q.kind)"])
 def test_a_sweep_reads_no_result_that_stays(
     postgresql_address: Address, admin: Admin, namespace: str, client: PostgreSQLClient, call: str
@@ -331,6 +346,21 @@ def test_a_call_that_was_made_while_the_tables_were_empty_reads_no_whole_queue_l
             store.close()
 
 
+def test_a_page_of_dead_letters_reads_no_others(
+    postgresql_address: Address, admin: Admin, namespace: str
+) -> None:
+    with client_of(postgresql_address, namespace) as client:
+        client.declare(Queue("jobs"))
+        stop_autovacuum(admin)
+        admin.execute("ANALYZE job")
+        client.publish("jobs", [Message(f"job-{number}", b"{}") for number in range(BACKLOG)])
+        with few_rows_read(admin, namespace, client), client.open_consumer("jobs") as consumer:
+            held = consumer.receive(BACKLOG // 2, LIMIT_S)
+            consumer.settle([Dead(job.receipt, "reason", "error") for job in held])
+            for _ in range(CALLS):
+                client.dead_letters("jobs", limit=5)
+
+
 # -- rows that move meanwhile ---------------------------------------------------------------------
 
 
@@ -354,7 +384,7 @@ def test_a_job_whose_row_moves_meanwhile_is(
     call: Callable[[ConsumerBackend, str], list[SettleOutcome]],
 ) -> None:
     """A report of progress, still on its way, makes a new version of the row, which is elsewhere."""
-    with client.open_consumer("jobs") as consumer, ThreadPoolExecutor() as executor:
+    with client.open_consumer("jobs") as consumer, Background() as executor:
         (job,) = consumer.receive(1, LIMIT_S)
         with postgresql_address.connect(autocommit=False) as reporter:
             reporter.execute(f"UPDATE \"{namespace}\".job SET progress = '[1, 2]' WHERE id = %s", [job.id])
@@ -367,7 +397,7 @@ def test_a_job_whose_row_moves_meanwhile_is(
 def test_a_job_whose_row_moves_while_its_lease_ends_is_taken_back(
     postgresql_address: Address, admin: Admin, namespace: str, client: PostgreSQLClient
 ) -> None:
-    with client.open_consumer("jobs") as dead, ThreadPoolExecutor() as executor:
+    with client.open_consumer("jobs") as dead, Background() as executor:
         (job,) = dead.receive(1, LIMIT_S)
         admin.execute("UPDATE request SET ends = clock_timestamp()")
         with postgresql_address.connect(autocommit=False) as reporter, client.open_consumer("jobs") as other:

@@ -160,7 +160,7 @@ def test_a_standby_that_takes_over_has_every_job_and_workers_and_publishers_foll
             left = [job_from_schema(SCHEMA, Numbered(number=number)) for number in range(count)]
             audit.confirmed |= {job.id for job in left}
             while left:
-                outcomes = orchestrator.publish_batch(SCHEMA.name, left)
+                outcomes = [handle.outcome for handle in orchestrator.publish_batch(SCHEMA.name, left)]
                 unknown = {o.id for o in outcomes if o.status is PublishStatus.UNKNOWN}
                 left = [job for job in left if job.id in unknown]
 

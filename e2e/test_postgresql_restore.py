@@ -43,10 +43,13 @@ def restored(start_postgresql: StartPostgreSQL) -> PrivatePostgreSQL:
 def copy(older: PrivatePostgreSQL, fresh: PrivatePostgreSQL) -> None:
     programs = installed_program().parent
     dump = subprocess.run(
-        [programs / "pg_dump", "-n", "mindtrace_jobs", older.url()], stdout=subprocess.PIPE, check=True
+        [programs / "pg_dump", "-n", "mindtrace_jobs", older.url()],
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=LIMIT_S,
     )
     restore = [programs / "psql", "-q", "-v", "ON_ERROR_STOP=1", fresh.url()]
-    subprocess.run(restore, input=dump.stdout, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(restore, input=dump.stdout, stdout=subprocess.DEVNULL, check=True, timeout=LIMIT_S)
 
 
 def ids_in_order(client: PostgreSQLClient, queue: str) -> list[str]:

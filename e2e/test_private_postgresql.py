@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from typing import Any
 import psycopg
 import pytest
 
+from background import Background
 from brokers import watchdog
 from brokers.fixtures import StartPgBouncer, StartPostgreSQL
 from brokers.pgbouncer import PrivatePgBouncer
 from brokers.postgresql_server import Address, PrivatePostgreSQL, Shutdown
-from conditions import eventually
+from conditions import LIMIT_S, eventually
 
 Run = Callable[..., "Future[Any]"]
 
@@ -35,8 +36,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.fixture
 def background() -> Iterator[Run]:
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        yield pool.submit
+    with Background() as threads:
+        yield threads.submit
 
 
 def counter(server: PrivatePostgreSQL) -> int:
@@ -147,7 +148,9 @@ def test_private_servers_have_nothing_in_common(start_postgresql: StartPostgreSQ
 
 def test_a_private_server_goes_when_the_run_of_the_tests_is_killed(tmp_path: Path) -> None:
     command = [sys.executable, "-c", DYING_RUN, str(tmp_path)]
-    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=TESTING, check=False)
+    run = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, cwd=TESTING, check=False, timeout=LIMIT_S
+    )
     home, url = run.stdout.splitlines()
     eventually(lambda: not Path(home).exists(), "its folder is gone")
     assert not Address.of(url).answers()

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 
+from background import Background
 from brokers.fixtures import StartRabbitMQ
 from brokers.rabbitmq_server import PrivateRabbitMQ
 from conditions import LIMIT_S, eventually
@@ -25,6 +25,8 @@ from mindtrace.jobs.ports import (
     Settlement,
     SettleOutcome,
 )
+
+pytestmark = pytest.mark.begins_first  # each starts a RabbitMQ of its own, and waits for alarms
 
 OK, DEFERRED = SettleOutcome.OK, SettleOutcome.DEFERRED
 ALARMS = {
@@ -75,7 +77,7 @@ def test_jobs_that_fail_under_an_alarm_wait_and_the_others_run(
 ) -> None:
     """The failed ones are held, so no crash is counted; each is a dead letter once (SET-3, RTY-1, RTY-3)."""
     server = private_rabbitmq()
-    with Orchestrator(server.client()) as orchestrator, ThreadPoolExecutor(1) as thread:
+    with Orchestrator(server.client()) as orchestrator, Background() as thread:
         orchestrator.register(SCHEMA)
         orchestrator.publish_batch(SCHEMA, [Numbered(number=number) for number in range(60)])
         worker = Fails()
@@ -143,8 +145,9 @@ def settled(consumer: ConsumerBackend, settlement: Settlement) -> SettleOutcome:
         lambda receipt: Retry(receipt, 0.3, "no"),
         lambda receipt: Release(receipt),
         lambda receipt: Ack(receipt, then=(Next("later", Message("next", b"{}")),)),
+        lambda receipt: Dead(receipt, "rejected", "no", (Next("later", Message("next", b"{}")),)),
     ],
-    ids=["retry", "retry later", "release", "next job"],
+    ids=["retry", "retry later", "release", "next job", "next job of a death"],
 )
 def test_a_settlement_that_writes_a_message_is_deferred_under_an_alarm_and_counts_once(
     server: PrivateRabbitMQ, client: RabbitMQClient, settle: Callable[[str], Settlement]
@@ -153,7 +156,7 @@ def test_a_settlement_that_writes_a_message_is_deferred_under_an_alarm_and_count
     publish(client, "a", "b", "c")
     consumer = client.open_consumer("jobs")
     first, second, third = take(consumer, 3)
-    chained = isinstance(settle(""), Ack)
+    chained = isinstance(settle(""), Ack | Dead)
     with alarm(server):
         for delivery in (first, second):  # what the first writes is under way when the broker tells
             assert consumer.settle([settle(delivery.receipt)]).outcomes == [DEFERRED]
@@ -176,7 +179,7 @@ def test_a_settlement_that_writes_a_message_is_deferred_under_an_alarm_and_count
 def test_a_dead_letter_waits_until_there_is_room_for_it(
     server: PrivateRabbitMQ, client: RabbitMQClient
 ) -> None:
-    """A policy has the queue of dead letters refuse it (SET-3)."""
+    """A policy has the queue of dead letters refuse it (SET-3). Its next job is published once (THEN-4)."""
     publish(client, "a", "b", "c", "d")
     consumer = client.open_consumer("jobs")
     server.control(
@@ -184,7 +187,8 @@ def test_a_dead_letter_waits_until_there_is_room_for_it(
     )
     deferred: list[Settlement] = []
     for delivery in take(consumer, 4):
-        dead = Dead(delivery.receipt, "rejected", "no")
+        then = (Next("later", Message(f"after-{delivery.id}", b"{}")),)
+        dead = Dead(delivery.receipt, "rejected", "no", then)
         deferred += [dead] if consumer.settle([dead]).outcomes == [DEFERRED] else []
     assert deferred, "the queue is full"
 
@@ -192,4 +196,37 @@ def test_a_dead_letter_waits_until_there_is_room_for_it(
     assert [settled(consumer, each) for each in deferred] == [OK] * len(deferred)
     letters = client.dead_letters("jobs")
     assert sorted((letter.id, letter.crashes) for letter in letters) == [(id_, 0) for id_ in "abcd"]
+    assert client.counts("later").ready == 4
+    with client.open_consumer("later") as later:
+        assert sorted(delivery.id for delivery in take(later, 4)) == [f"after-{id_}" for id_ in "abcd"]
     assert consumer.receive(1, 1.0) == []
+
+
+@pytest.mark.long
+def test_a_malformed_job_that_is_received_by_itself_under_an_alarm_is_dead_once(
+    server: PrivateRabbitMQ,
+) -> None:
+    """``receive_message`` goes on to the others, and sends its death again with a later call (RCV-4)."""
+    with Orchestrator(server.client()) as orchestrator:
+        orchestrator.register(SCHEMA)
+        orchestrator.backend.publish("numbers", [Message("bad-1", b"{"), Message("bad-2", b"{")])
+        orchestrator.publish(SCHEMA, Numbered(number=1))
+        with alarm(server):
+            job = orchestrator.receive_message(SCHEMA)
+            assert job is not None
+            assert job.payload.number == 1
+            assert orchestrator.receive_message(SCHEMA) is None
+
+        def bury() -> bool:
+            assert orchestrator.receive_message(SCHEMA) is None
+            return orchestrator.counts(SCHEMA).dead == 2
+
+        eventually(bury, "both are dead")
+    with Orchestrator(server.client()) as orchestrator:
+        orchestrator.register(SCHEMA)
+        assert orchestrator.receive_message(SCHEMA) is None
+        letters = orchestrator.dead_letters(SCHEMA)
+        assert sorted((each.id, each.reason, each.crashes) for each in letters) == [
+            ("bad-1", "malformed", 0),
+            ("bad-2", "malformed", 0),
+        ]

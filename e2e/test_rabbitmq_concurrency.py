@@ -6,12 +6,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from random import Random
 
 import pytest
 
+from background import Background
 from brokers.rabbitmq_server import PrivateRabbitMQ
 from conditions import LIMIT_S, eventually
 from mindtrace.jobs import (
@@ -141,9 +141,13 @@ def backend_of(consumer: Consumer[Number, Nothing]) -> RabbitMQConsumerBackend:
 def test_a_connection_that_breaks_with_a_hundred_jobs_in_flight_loses_none(
     server: PrivateRabbitMQ, handlers: type[Tasks | Threads], kind: QueueKind
 ) -> None:
-    """Every job runs, and none twice but those whose leases were lost with the connection (LSE-1, I1)."""
+    """Every job runs, and again only what was in flight or had just been acked (LSE-1, I1).
+
+    A quorum queue that lags behind has RabbitMQ keep acks in the process of the channel, which ends with the
+    connection: such a job is done, and runs again.
+    """
     ran = Ran(at_once=CONCURRENCY // 2, before_go_on=JOBS // 2)
-    with orchestrator(server, kind) as jobs, handlers(ran) as consumer, ThreadPoolExecutor(1) as threads:
+    with orchestrator(server, kind) as jobs, handlers(ran) as consumer, Background() as threads:
         jobs.publish_batch(QUEUE, [Number(x=x) for x in range(JOBS)])
         consumer.queue_type = kind  # type: ignore[misc]
         consumer.connect(jobs)
@@ -157,7 +161,7 @@ def test_a_connection_that_breaks_with_a_hundred_jobs_in_flight_loses_none(
     assert set(ran.times) == set(range(JOBS))
     assert ran.times.total() == attempted == stats.attempted == stats.done + stats.lost
     assert stats.lost > 0
-    assert ran.times.total() - JOBS <= stats.lost
+    assert max(ran.times.values()) <= 2
     assert CONCURRENCY // 2 <= ran.most_at_once <= CONCURRENCY
     assert (counts.ready, counts.dead) == (0, 0)
 
@@ -183,7 +187,7 @@ def test_a_queue_that_is_deleted_ends_its_consumer_and_the_next_one_is_served(
 ) -> None:
     """What runs may end, and none of the jobs reaches the successor (ADM-3)."""
     ran = Ran()
-    with orchestrator(server) as jobs, Tasks(ran) as consumer, ThreadPoolExecutor(1) as threads:
+    with orchestrator(server) as jobs, Tasks(ran) as consumer, Background() as threads:
         jobs.publish_batch(QUEUE, [Number(x=x) for x in range(10 * JOBS)])
         consumer.connect(jobs)
         consuming = threads.submit(consumer.consume)
@@ -223,7 +227,7 @@ def test_what_was_sent_ahead_is_released_while_the_consumer_waits_for_more(clien
     with (
         client.open_consumer(QUEUE) as busy,
         client.open_consumer(QUEUE) as other,
-        ThreadPoolExecutor(1) as threads,
+        Background() as threads,
     ):
         busy.allow_ahead(20)
         held = receive(busy, 5)
@@ -245,7 +249,7 @@ def test_what_was_sent_ahead_is_released_while_the_consumer_waits_for_more(clien
 def test_the_connection_may_break_while_another_thread_settles(client: RabbitMQClient) -> None:
     """The receiver goes on over the next one, and what was in flight comes again (CON-1, LSE-1)."""
     ids = filled(client, 20)
-    with client.open_consumer(QUEUE) as consumer, ThreadPoolExecutor(1) as threads:
+    with client.open_consumer(QUEUE) as consumer, Background() as threads:
         consumer.allow_ahead(50)
         held = receive(consumer, 20)
         waiting = threads.submit(consumer.receive, 30, LIMIT_S)

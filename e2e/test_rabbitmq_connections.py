@@ -12,7 +12,6 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -25,6 +24,7 @@ from pika.adapters.utils import connection_workflow
 from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 from pika.frame import Heartbeat
 
+from background import Background
 from brokers.private_server import free_port
 from brokers.proxy import Disruption, Proxy
 from brokers.rabbitmq_server import PrivateRabbitMQ, retry_timeout
@@ -172,7 +172,7 @@ def settled_at_a_cut(client: RabbitMQClient, queue: str, how: str, request: int,
     return cutter.cuts > 0
 
 
-@pytest.mark.parametrize("how", [*SETTLEMENTS, "then", "retry later", "cancel"])
+@pytest.mark.parametrize("how", [*SETTLEMENTS, "then", "dead then", "retry later", "cancel"])
 @pytest.mark.parametrize("ahead", [False, True], ids=["asked for", "sent ahead"])
 def test_a_settlement_while_the_server_is_away_is_lost_and_raises_nothing(
     server: PrivateRabbitMQ, how: str, ahead: bool
@@ -181,6 +181,7 @@ def test_a_settlement_while_the_server_is_away_is_lost_and_raises_nothing(
     settlements: dict[str, Callable[[str], Settlement]] = {
         **SETTLEMENTS,
         "then": lambda receipt: Ack(receipt, then=(Next(queue, Message("next", b"{}")),)),
+        "dead then": lambda receipt: Dead(receipt, "no", "no", (Next(queue, Message("next", b"{}")),)),
         "retry later": lambda receipt: Retry(receipt, 60.0, "no"),
         "cancel": Cancel,
     }
@@ -237,7 +238,7 @@ def test_a_receiver_whose_connection_breaks_at_any_word_is_still_woken(
 ) -> None:
     """It has reconnected and asked again when the next job comes (RCV-2, CON-1)."""
     for step in (1, 2):
-        with client.open_consumer(QUEUE) as consumer, ThreadPoolExecutor(1) as threads:
+        with client.open_consumer(QUEUE) as consumer, Background() as threads:
             assert isinstance(consumer, RabbitMQConsumerBackend)
             channel = consumer._channel
             cutter = CutAt(channel, step, before=before)
@@ -420,15 +421,25 @@ def test_of_several_servers_the_first_that_answers_is_used(server: PrivateRabbit
 def test_a_signal_handler_may_interrupt_a_receiver(client: RabbitMQClient) -> None:
     """However deep in the I/O the signal strikes, nothing is locked out (SET-4)."""
     consumer = client.open_consumer(QUEUE)
-    before = signal.signal(signal.SIGALRM, lambda *_: consumer.interrupt())
-    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.0007)
+    main, over = threading.main_thread().ident, threading.Event()
+    assert main is not None
+
+    def send_signals() -> None:
+        while not over.wait(0.0007):
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: consumer.interrupt())
     try:
-        give_up = time.monotonic() + 1.5
-        while time.monotonic() < give_up:
-            consumer.receive(1, 5.0)
+        with Background() as threads:
+            threads.submit(send_signals)
+            try:
+                give_up = time.monotonic() + 1.5
+                while time.monotonic() < give_up:
+                    consumer.receive(1, 5.0)
+            finally:
+                over.set()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGUSR1, before)
     consumer.close()
 
 
@@ -594,6 +605,30 @@ def test_who_settles_as_the_consumer_is_closed_is_told_what_the_broker_confirmed
     assert drained(client, {"next"}) == ["next"]
 
 
+def test_a_publish_that_is_interrupted_as_it_waits_costs_no_other_its_confirm(client: RabbitMQClient) -> None:
+    """The connection stays, and what wasn't sent of the publish isn't sent later (PUB-1)."""
+    client.publish(QUEUE, [Message("before", b"{}")])
+    connection = client._open().publisher._connection
+    driver, many = connection._driver, [Message(f"job-{number}", b"{}") for number in range(10_000)]
+    selector = connection.loop.io._selector
+    wait = selector.select
+
+    def interrupted(timeout_s: float) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return wait(timeout_s)  # of the thread that sends heartbeats
+
+    with mock.patch.object(selector, "select", interrupted), pytest.raises(KeyboardInterrupt):
+        client.publish(QUEUE, many)
+
+    assert client.publish(QUEUE, [Message("after", b"{}")]) == [
+        PublishOutcome("after", PublishStatus.ACCEPTED)
+    ]
+    assert connection._driver is driver
+    assert (connection._queued, connection._sent, len(connection._under_way)) == ([], set(), 0)
+    assert client.counts(QUEUE).ready < len(many)
+
+
 def test_a_publish_after_a_cut_is_accepted_whoever_serves_the_connection(client: RabbitMQClient) -> None:
     """Another thread may have it at that moment, and not have looked since the cut (PUB-1, CON-1)."""
     client.publish(QUEUE, [Message("before", b"{}")])
@@ -754,9 +789,9 @@ def test_requests_share_a_channel_unless_they_are_made_at_once_or_refused(
     client.declare(Queue(QUEUE))
     assert len(opened) == after_the_first + 2
 
-    with ThreadPoolExecutor(16) as threads:
-        counts = list(threads.map(client.counts, [QUEUE] * 200))
-    assert {count.ready for count in counts} == {0}
+    with Background() as threads:
+        counts = threads.map(lambda _: [client.counts(QUEUE) for _ in range(12)], range(16))
+    assert {count.ready for each in counts for count in each} == {0}
     connection = client._open().admin._connection
     assert len(connection._idle) <= request_connection._IDLE_CHANNELS
     assert (connection._requests, connection._sent) == ({}, set())
@@ -787,7 +822,7 @@ def test_whoever_is_interrupted_as_an_answer_comes_leaves_no_other_thread_waitin
             break
         client.counts(QUEUE)
         leads = threading.Event()
-        with ThreadPoolExecutor(1) as threads:
+        with Background() as threads:
             asked = threads.submit(ask)
             was_interrupted = interrupt_at(point, files, serve)
         assert not isinstance(asked.result(), TimeoutError), f"at point {point}"
@@ -805,7 +840,7 @@ def test_a_connection_that_is_given_up_for_good_keeps_no_request(client: RabbitM
         fault()
 
     client.counts(QUEUE)
-    with ThreadPoolExecutor(1) as threads:
+    with Background() as threads:
         asked = threads.submit(connection.request, lambda _channel, _reply: None, LIMIT_S)
         eventually(lambda: connection._requests, "a request is under way")
         connection.loop.call(fail_twice)

@@ -3,14 +3,14 @@
 import secrets
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from background import Background
 from brokers.rabbitmq_server import Address
 from conditions import LIMIT_S
 from mindtrace.jobs import LocalClient, PublishOutcome, PublishStatus, RabbitMQClient
-from mindtrace.jobs.application.guarded_publish import publish_guarded
+from mindtrace.jobs.application.broker.guarded_publish import publish_guarded
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.ports import ABSENT, Guard, Message
 
@@ -48,8 +48,8 @@ def test_of_publishers_that_race_one_publishes_each_job(
                 outcomes.append(publish_guarded(mine, QUEUE, Message(f"{number}.{publisher}", b"{}"), guard))
             return outcomes
 
-    with LocalClient() as lender, ThreadPoolExecutor(PUBLISHERS) as threads:
-        answers = list(threads.map(publish_all, range(PUBLISHERS)))
+    with LocalClient() as lender, Background() as threads:
+        answers = threads.map(publish_all, range(PUBLISHERS))
         with rabbitmq_address.client(namespace, store=lender.coordination) as any_of_them:
             records = any_of_them.coordination.scan("")
 

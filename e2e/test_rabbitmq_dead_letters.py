@@ -13,6 +13,7 @@ from mindtrace.jobs import RabbitMQClient
 from mindtrace.jobs.adapters.rabbitmq import dead_letters
 from mindtrace.jobs.adapters.rabbitmq.topology import Names
 from mindtrace.jobs.adapters.rabbitmq.transport.publishing import Outgoing, SendState
+from mindtrace.jobs.adapters.rabbitmq.transport.queue_requests import QueueState
 from mindtrace.jobs.adapters.rabbitmq.transport.request import Action
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import BackendError, BackendUnavailable
@@ -55,6 +56,27 @@ def test_a_listing_waits_for_what_a_reader_that_died_still_has_in_hand(
     listed = [letter.id for letter in client.dead_letters(QUEUE)]
     end.join()
     assert listed == ids
+
+
+def test_a_reader_does_without_letters_that_expired_since_they_were_counted(
+    client: RabbitMQClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing ends with those that are left, and so does a redrive (DLQ-5)."""
+    client.publish(QUEUE, [Message(f"job-{number}", b"{}") for number in range(3)])
+    with client.open_consumer(QUEUE) as consumer:
+        consumer.settle([Dead(one.receipt, "rejected", "no") for one in receive(consumer, 3)])
+    letters = client._open().dead_letters
+    look = letters._look
+
+    def look_earlier(names: Names) -> QueueState:
+        """Look before two of the letters expired."""
+        state = look(names)
+        return state._replace(ready=state.ready + 2)
+
+    monkeypatch.setattr(letters, "_look", look_earlier)
+    assert [letter.id for letter in client.dead_letters(QUEUE)] == ["job-0", "job-1", "job-2"]
+    assert client.redrive(QUEUE) == 3
+    assert client.counts(QUEUE).ready == 3
 
 
 def test_dead_letters_are_read_over_the_connection_that_keeps_others_out(
@@ -138,3 +160,31 @@ def test_a_redrive_that_is_not_confirmed_says_so_at_once_and_keeps_the_letters(
 
     assert 0 < asked < count
     eventually(lambda: client.counts(QUEUE).dead == count, "all are dead still")
+
+
+@pytest.mark.parametrize("act", ["redrive", "discard"])
+def test_a_connection_that_breaks_as_dead_letters_are_removed_is_told_with_what_was_done(
+    client: RabbitMQClient, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    """Whoever calls again knows which jobs are ready and may be dead as well (DLQ-2, DLQ-3, CON-1)."""
+    count, chunk = 125, 50
+    monkeypatch.setattr(dead_letters, "_CHUNK", chunk)
+    client.publish(QUEUE, [Message(f"job-{number}", b"{}") for number in range(count)])
+    with client.open_consumer(QUEUE) as consumer:
+        consumer.settle([Dead(one.receipt, "rejected", "no") for one in receive(consumer, count)])
+    eventually(lambda: client.counts(QUEUE).dead == count, "all are dead")
+    drop, dropped = dead_letters._Reading.drop, list[int]()
+
+    def breaking(reading: dead_letters._Reading, messages: Sequence[Any]) -> None:
+        dropped.append(len(messages))
+        if len(dropped) == 2:
+            cut(reading._connection)
+        drop(reading, messages)
+
+    monkeypatch.setattr(dead_letters._Reading, "drop", breaking)
+    told = f"{chunk} dead jobs were dealt with; {chunk} more, up to job job-{2 * chunk - 1}, "
+    with pytest.raises(BackendUnavailable, match=told):
+        getattr(client, act)(QUEUE)
+
+    eventually(lambda: client.counts(QUEUE).dead == count - chunk, "the rest are dead still")
+    assert client.counts(QUEUE).ready == (2 * chunk if act == "redrive" else 0)

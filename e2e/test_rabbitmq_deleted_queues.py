@@ -31,11 +31,12 @@ def test_what_is_settled_when_its_queue_was_deleted_never_reaches_the_successor(
     with client.open_consumer(QUEUE) as consumer:
         assert isinstance(consumer, RabbitMQConsumerBackend)
         dead, again, back = (one.receipt for one in receive(consumer, 3))
+        generation = consumer._channel.generation
         monkeypatch.setattr(consumer._channel._channel, "close", lambda: None)
         client.delete(QUEUE)
         client.declare(Queue(QUEUE))
         eventually(
-            lambda: consumer.extend([]) or consumer._channel.queue_deleted,
+            lambda: consumer.extend([]) or consumer._channel.generation != generation,
             "it is told of the deletion",
         )
         settlements = [Dead(dead, "rejected", "no"), Retry(again, 0.0, "no"), Release(back)]
@@ -50,10 +51,11 @@ def test_a_settlement_takes_jobs_of_the_successor(client: RabbitMQClient) -> Non
     with client.open_consumer(QUEUE) as consumer:
         assert isinstance(consumer, RabbitMQConsumerBackend)
         (lost,) = receive(consumer, 1)
+        generation = consumer._channel.generation
         client.delete(QUEUE)
         client.declare(Queue(QUEUE))
         eventually(
-            lambda: consumer.extend([]) or consumer._channel.queue_deleted,
+            lambda: consumer.extend([]) or consumer._channel.generation != generation,
             "it is told of the deletion",
         )
         client.publish(QUEUE, [Message("after", b"{}")])
@@ -71,8 +73,9 @@ def test_what_a_deleted_queue_still_sends_is_nobodys(client: RabbitMQClient) -> 
         channel.request(partial(channel.set_credit, 5), LIMIT_S)
         assert channel.credit
         client.publish(QUEUE, [Message("late", b"{}")])
+        generation = channel.generation
         channel.loop.call(lambda: channel._on_deleted(channel._channel))
-        eventually(lambda: channel.queue_deleted, "it was told so")
+        eventually(lambda: channel.generation != generation, "it was told so")
         give_up = time.monotonic() + LIMIT_S
         while channel.is_open:
             assert time.monotonic() < give_up

@@ -8,13 +8,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from background import Background
 from brokers.fixtures import StartRabbitMQ
 from brokers.private_server import free_port
 from brokers.proxy import Disruption, Proxy
@@ -65,11 +65,11 @@ class Experiment:
     def publish(self, count: int) -> None:
         """Publish jobs, and note which were confirmed and which were left open."""
         jobs = [job_from_schema(SCHEMA, Numbered(number=number)) for number in range(count)]
-        for outcome in self.orchestrator.publish_batch(QUEUE, jobs):
-            if outcome.status is PublishStatus.ACCEPTED:
-                self.audit.confirmed.add(outcome.id)
+        for handle in self.orchestrator.publish_batch(QUEUE, jobs):
+            if handle.outcome.status is PublishStatus.ACCEPTED:
+                self.audit.confirmed.add(handle.id)
             else:
-                self.audit.unconfirmed.add(outcome.id)
+                self.audit.unconfirmed.add(handle.id)
 
     def expect_finished(self) -> None:
         """Wait until every confirmed job was finished and nothing is left, and make the audit."""
@@ -462,7 +462,7 @@ def test_dead_letters_survive_many_listings_and_a_reader_that_dies(private_rabbi
                 3 : 3 + limit
             ]
         server.control("close_all_connections", "a test")
-        with server.client(retry_timeout_s=LIMIT_S) as other, ThreadPoolExecutor(3) as threads:
+        with server.client(retry_timeout_s=LIMIT_S) as other, Background() as threads:
             listings = threads.map(lambda backend: backend.dead_letters(QUEUE), (client, other, client))
             assert [[letter.id for letter in listing] for listing in listings] == [ids] * 3
         server.restart()

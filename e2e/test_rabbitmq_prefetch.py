@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Any
 
 import pytest
 
+from background import Background
 from brokers.rabbitmq_server import Address
 from conditions import LIMIT_S, eventually
 from mindtrace.jobs import ConsumerBackend, RabbitMQClient, RabbitMQConsumerBackend
@@ -37,7 +37,7 @@ def test_an_idle_consumer_asks_for_one_job_and_leaves_the_rest_to_others(client:
     with (
         client.open_consumer(QUEUE) as idle,
         client.open_consumer(QUEUE) as other,
-        ThreadPoolExecutor(1) as threads,
+        Background() as threads,
     ):
         waiting = threads.submit(idle.receive, 10, LIMIT_S)
         eventually(lambda: idle._channel.credit == 1, "it has asked for one")

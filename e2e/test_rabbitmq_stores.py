@@ -26,7 +26,7 @@ from mindtrace.jobs import (
     PublishStatus,
     Verdict,
 )
-from mindtrace.jobs.application.guarded_publish import claim_of, publish_guarded
+from mindtrace.jobs.application.broker.guarded_publish import claim_of, publish_guarded
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import BackendUnavailable, Closed
 from mindtrace.jobs.ports import ABSENT, Guard, Message
@@ -177,7 +177,7 @@ def test_a_store_that_is_away_holds_up_no_job(
 DIES_IN_BETWEEN = """
 import os, sys
 from mindtrace.jobs import Orchestrator
-from mindtrace.jobs.application.guarded_publish import publish_guarded
+from mindtrace.jobs.application.broker.guarded_publish import publish_guarded
 from mindtrace.jobs.ports import ABSENT, Guard, Message
 
 url, queue, key = sys.argv[1:]

@@ -125,7 +125,7 @@ def test_every_job_runs_once_whatever_its_size(node: Node, prefetch: str) -> Non
         orchestrator.register(JobSchema(queue, Blob))
         for start in range(0, COUNT, 500):
             blobs = [Blob.of(number) for number in range(start, start + 500)]
-            outcomes = orchestrator.publish_batch(queue, blobs)
+            outcomes = [handle.outcome for handle in orchestrator.publish_batch(queue, blobs)]
             assert {outcome.status for outcome in outcomes} == {PublishStatus.ACCEPTED}
         with Counting(queue) as consumer:
             consumer.connect(orchestrator)

@@ -7,8 +7,8 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -19,31 +19,21 @@ from redis.connection import Connection
 from redis.exceptions import ConnectionError as Broken
 from redis.exceptions import ResponseError
 
+from background import Background
 from brokers.fixtures import StartRedis
 from brokers.proxy import Disruption, Proxy
 from brokers.redis_server import PrivateRedis
 from conditions import eventually
-from mindtrace.jobs.adapters.redis import RedisClient, transport
+from mindtrace.jobs.adapters.redis import RedisClient
 from mindtrace.jobs.adapters.redis.keys import QueueKeys
 from mindtrace.jobs.adapters.redis.scripts import DECLARE
-from mindtrace.jobs.adapters.redis.transport import redis_py_private
-from mindtrace.jobs.adapters.redis.transport.channel import Channel
+from mindtrace.jobs.adapters.redis.transport.channel import _leave_timeout_to_system
 from mindtrace.jobs.adapters.redis.transport.connections import (
     ConnectionBroke,
     Connections,
     make_connections,
 )
-from mindtrace.jobs.adapters.redis.transport.redis_py_private import PrivateChannel
-from mindtrace.jobs.adapters.redis.transport.redis_py_public import PublicChannel
 from mindtrace.jobs.domain import Queue
-
-
-@pytest.fixture(autouse=True, params=[PrivateChannel, PublicChannel])
-def channel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[Channel]:
-    """The way to the server."""
-    channel: type[Channel] = request.param
-    monkeypatch.setattr(transport.connections, "_OpenChannel", channel)
-    return channel
 
 
 @pytest.fixture
@@ -140,12 +130,19 @@ def test_an_answer_that_nobody_asked_for_is_nobody_elses() -> None:
 
 
 def test_an_interrupt_leaves_no_answer_behind(server: PrivateRedis, connections: Connections) -> None:
+    interrupted: list[bool] = []
+
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        if not interrupted:
+            interrupted.append(True)
+            raise KeyboardInterrupt
 
     def interrupt_the_wait() -> None:
+        """Send it until it is handled: one that comes just before a wait is handled only after it."""
         eventually(lambda: admin.info("clients")["blocked_clients"] == 1, "it waits")
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        while not interrupted:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            time.sleep(0.05)
 
     connections.execute(("ECHO", "a"))
     before = signal.signal(signal.SIGUSR1, interrupt)
@@ -196,7 +193,6 @@ class ClosedMeanwhile:
         return getattr(self._socket, name)
 
 
-@pytest.mark.parametrize("channel", [PrivateChannel], indirect=True)
 def test_what_is_read_while_the_connection_is_closed_is_no_answer(connections: Connections) -> None:
     connections.execute(("ECHO", "a"))
     (kept,) = connections._idle
@@ -210,21 +206,44 @@ def test_what_is_read_while_the_connection_is_closed_is_no_answer(connections: C
 
 def test_closing_ends_a_command_that_is_under_way(server: PrivateRedis, connections: Connections) -> None:
     """On whichever thread; whether it ran is not known."""
-    with ThreadPoolExecutor(1) as thread, server.admin() as admin:
+    with Background() as thread, server.admin() as admin:
         waiting = thread.submit(connections.execute, ("BLPOP", "nothing", 0))
         eventually(lambda: admin.info("clients")["blocked_clients"] == 1, "it waits")
         connections.close()
         assert isinstance(waiting.exception(60), ConnectionBroke)
 
 
+def test_closing_closes_a_connection_that_is_being_made(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody ever would: the thread that reads reports may just have begun when its client is closed."""
+    connect, begun, closed = Connection.connect, threading.Event(), threading.Event()
+
+    def connect_slowly(connection: Connection) -> None:
+        begun.set()
+        assert closed.wait(60)
+        connect(connection)  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(Connection, "connect", connect_slowly)
+    with Background() as background:
+        late = background.submit(connections.execute, ("ECHO", "a"))
+        assert begun.wait(60)
+        connections.close()
+        closed.set()
+        with pytest.raises(Broken):
+            late.result(60)
+
+    pool: Any = connections._pool
+    assert [each._sock for each in pool._available_connections] == [None]
+
+
 def test_an_answer_that_does_not_come_in_time_leaves_open_whether_the_command_ran(
-    connections: Connections, channel: type[Channel]
+    connections: Connections,
 ) -> None:
     connections.execute(("ECHO", "a"))
     (kept,) = connections._idle
     kept.connection._sock.settimeout(0.2)  # and connections to come have a minute
-    if channel is PrivateChannel:
-        redis_py_private._leave_timeout_to_system(kept.connection._sock)
+    _leave_timeout_to_system(kept.connection._sock)
     with pytest.raises(ConnectionBroke):
         connections.execute(("BLPOP", "nothing", 0))
 
@@ -270,7 +289,7 @@ def test_callers_at_the_same_time_each_get_their_own_answers(connections: Connec
         words = [f"{number}.{each}" for each in range(100)]
         return all(connections.execute(("ECHO", word)) == [word.encode()] for word in words)
 
-    with ThreadPoolExecutor(8) as threads:
+    with Background() as threads:
         assert all(threads.map(echoes, range(8)))
 
 

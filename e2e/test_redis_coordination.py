@@ -4,11 +4,11 @@ import secrets
 import struct
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from redis import Redis
 
+from background import Background
 from brokers.fixtures import StartRedis
 from brokers.redis_server import Address, sent_by_clients
 from conditions import LIMIT_S, eventually
@@ -93,9 +93,9 @@ def test_a_record_of_more_than_a_page_is_listed_whole_in_order_and_in_few_reques
     with server.address.coordination() as store, server.admin() as admin, server.client() as other:
         wanted = {f"page/{number:04}": b"%d" % number for number in range(1100)}
         wanted |= {f"page/large/{number:03}": b"x" * 65_536 for number in range(100)}
-        with ThreadPoolExecutor(4) as pool:
-            for key, value in {**wanted, "pag": b"", "page0": b""}.items():
-                pool.submit(store.put, key, value)
+        records = [*wanted.items(), ("pag", b""), ("page0", b"")]
+        with Background() as pool:
+            pool.map(lambda first: [store.put(*each) for each in records[first::4]], range(4))
         before = sent_by_clients(admin)
         found = store.scan("page/")
         requests = sent_by_clients(admin) - before
@@ -174,7 +174,7 @@ def test_of_those_who_count_together_none_is_lost(
                     break
 
     with redis_address.client(namespace) as first, redis_address.client(namespace) as second:
-        with ThreadPoolExecutor(8) as pool:
+        with Background() as pool:
             for counted in [pool.submit(count, client) for client in (first, second) * 4]:
                 counted.result(LIMIT_S)
         assert first.coordination.get(["sum"])["sum"].value == b"400"
@@ -205,7 +205,7 @@ def test_of_those_who_want_a_place_never_more_have_one_than_there_are(
     with (
         redis_address.client(namespace) as first,
         redis_address.client(namespace) as second,
-        ThreadPoolExecutor(8) as pool,
+        Background() as pool,
     ):
         for one in [pool.submit(work, client, who) for who, client in enumerate((first, second) * 4)]:
             one.result(LIMIT_S)
@@ -267,9 +267,9 @@ def test_a_short_place_does_not_end_a_long_one(
     store: RedisCoordinationStore, admin: Redis, keys: CoordinationKeys
 ) -> None:
     store.take_places(
-        [Place("gpu", 2, "long"), Place("gpu", 2, "other"), Place("gpu", 2, "waits")], ttl_s=LONG_S
+        [Place("gpu", 2, "long"), Place("gpu", 2, "other"), Place("gpu", 2, "waits", "watch-1")], ttl_s=LONG_S
     )
-    store.take_places([Place("gpu", 2, "short")], ttl_s=0.001)
+    store.take_places([Place("gpu", 2, "short", "watch-1")], ttl_s=0.001)
 
     assert all(admin.pttl(name) > 1000 * LONG_S / 2 for name in keys.places("gpu"))
 

@@ -5,11 +5,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from redis import Redis
 
+from background import Background
 from brokers.fixtures import StartRedis
 from brokers.redis_server import Address
 from conditions import LIMIT_S, eventually
@@ -71,7 +71,7 @@ def test_of_those_who_publish_under_one_guard_one_succeeds(
 
     with redis_address.client(namespace) as first, redis_address.client(namespace) as second:
         first.declare(Queue("jobs"))
-        with ThreadPoolExecutor(8) as pool:
+        with Background() as pool:
             tries = [pool.submit(publish, client, who) for who, client in enumerate((first, second) * 4)]
             won = [id_ for one in tries for id_ in one.result(LIMIT_S)]
         assert sorted(int(id_.split(".")[0]) for id_ in won) == list(range(50))
@@ -169,7 +169,7 @@ def test_a_closed_store_refuses_calls_and_leaves_nothing(
     redis_address: Address, namespace: str, admin: Redis
 ) -> None:
     """Nor does that of a client which is closed (CON-2)."""
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with redis_address.client(namespace) as client, redis_address.coordination(namespace) as store:
         for each in (client.coordination, store):
             version = each.put("key", b"value")
@@ -181,7 +181,7 @@ def test_a_closed_store_refuses_calls_and_leaves_nothing(
             each.put("key", b"value")
         with pytest.raises(Closed):
             each.now()
-    assert threading.active_count() <= before
+    assert set(threading.enumerate()) <= before
     assert set(keys_of(admin, namespace)) <= {f"mtj:{{{namespace}/}}:versions".encode()}
     eventually(lambda: all(one["name"] != name for one in admin.client_list()), "it disconnects")
 
@@ -225,6 +225,7 @@ def test_no_request_of_a_forked_process_is_taken_for_its_parents(private_redis: 
         [sys.executable, "-W", "ignore", "-c", FORKS, str(server.address.port)],
         capture_output=True,
         text=True,
+        timeout=LIMIT_S,
     )
 
     assert (done.stdout, done.stderr) == ("5\n", "")

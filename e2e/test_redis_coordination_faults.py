@@ -16,7 +16,6 @@ from mindtrace.jobs import RedisClient
 from mindtrace.jobs.adapters.redis import scripts
 from mindtrace.jobs.adapters.redis.scripts import (
     DELETE_RECORD,
-    LEAVE_PLACES,
     PUBLISH_GUARDED,
     PUT_RECORD,
     RESERVE,
@@ -124,7 +123,7 @@ def test_turns_whose_reply_is_lost_are_reserved_once(line: Line, how: Disruption
 def test_places_whose_reply_is_lost_are_taken_and_left_once(line: Line, how: Disruption) -> None:
     line.proxy.disrupt_next(TAKE_PLACES.sha.encode(), how)
     assert line.store.take_places([ME, OTHER], ttl_s=LONG_S) == [True, False]
-    line.proxy.disrupt_next(LEAVE_PLACES.sha.encode(), how)
+    line.proxy.disrupt_next(TAKE_PLACES.sha.encode(), how)
     line.store.leave_places([ME])
     assert line.proxy.disrupted == 2
     assert line.store.take_places([ME, OTHER], ttl_s=LONG_S) == [False, True]
@@ -164,7 +163,7 @@ WRITES: dict[str, tuple[Script, Callable[[CoordinationStore], Any]]] = {
     "put": (PUT_RECORD, lambda store: store.put("key", b"value")),
     "delete": (DELETE_RECORD, lambda store: store.delete("key")),
     "take": (TAKE_PLACES, lambda store: store.take_places([ME], ttl_s=LONG_S)),
-    "leave": (LEAVE_PLACES, lambda store: store.leave_places([ME])),
+    "leave": (TAKE_PLACES, lambda store: store.leave_places([ME])),
     "reserve": (RESERVE, lambda store: store.reserve("api", 1, interval_s=1.0)),
 }
 

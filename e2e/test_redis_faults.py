@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -40,13 +40,16 @@ from mindtrace.jobs import (
     job_from_schema,
 )
 from mindtrace.jobs.adapters.redis import RedisClient
+from mindtrace.jobs.adapters.redis.errors import QueueDamaged
+from mindtrace.jobs.adapters.redis.keys import QueueKeys
 from mindtrace.jobs.adapters.redis.transport import retrying_connection
+from mindtrace.jobs.adapters.redis.transport.connections import ConnectionBroke
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import (
     AccessDenied,
     BackendUnavailable,
 )
-from mindtrace.jobs.ports import Delivery
+from mindtrace.jobs.ports import Ack, Delivery, Message, Next, Release, SettleOutcome
 
 from .recording_worker import SCHEMA, Numbered, Square
 from .worker_process import WorkerProcess
@@ -118,7 +121,7 @@ class Experiment:
         while left:
             self.audit.unconfirmed.update(job.id for job in left)
             try:
-                outcomes = self.orchestrator.publish_batch(QUEUE, left)
+                outcomes = [handle.outcome for handle in self.orchestrator.publish_batch(QUEUE, left)]
             except BackendUnavailable:  # nothing was sent
                 continue
             unknown = {outcome.id for outcome in outcomes if outcome.status is PublishStatus.UNKNOWN}
@@ -345,6 +348,100 @@ def test_a_user_who_may_not_wait_is_told_so_in_place_of_a_storm_of_requests(
         backend.declare(Queue("jobs"))
         with pytest.raises(AccessDenied, match="xread"):
             backend.open_consumer("jobs").receive(1, FOR_EVER_S)
+
+
+@contextmanager
+def denied(admin: Redis, command: str) -> Iterator[None]:
+    """Deny all users without a name a command."""
+    admin.execute_command("ACL", "SETUSER", "default", f"-{command}")
+    yield
+    admin.execute_command("ACL", "SETUSER", "default", f"+{command}")
+
+
+@contextmanager
+def damaged(admin: Redis, key: str) -> Iterator[None]:
+    """Put a key of another type in place of this one."""
+    admin.rename(key, "aside")
+    admin.set(key, "not ours")
+    yield
+    admin.rename("aside", key)
+
+
+REFUSING: dict[str, tuple[Callable[[Redis, str], AbstractContextManager[None]], type[Exception]]] = {
+    "no script may run": (lambda admin, _: denied(admin, "evalsha"), AccessDenied),
+    "a script is denied a command": (lambda admin, _: denied(admin, "time"), AccessDenied),
+    "a key has another type": (damaged, QueueDamaged),
+}
+
+
+@pytest.mark.parametrize("then", [(), (Next("jobs", Message("next", b"{}")),)], ids=["alone", "chained"])
+@pytest.mark.parametrize("refusing", REFUSING)
+def test_a_refusal_loses_no_receipt(private_redis: StartRedis, refusing: str, then: tuple[Next, ...]) -> None:
+    """Once the server takes the settlements, they count, and no job runs again (SET-1)."""
+    refuse, error = REFUSING[refusing]
+    server = private_redis()
+    with server.client() as backend, server.admin() as admin:
+        backend.declare(Queue("jobs"))
+        backend.publish("jobs", [Message(f"job{number}", b"{}") for number in range(3)])
+        consumer = backend.open_consumer("jobs")
+        first, second, third = (delivery.receipt for delivery in consumer.receive(3, LIMIT_S))
+        with refuse(admin, QueueKeys("default", "jobs").run), pytest.raises(error):
+            consumer.settle([Ack(first, then=then), Release(second)])
+
+        assert SettleOutcome.LOST not in consumer.extend([first, second, third])
+        again = consumer.settle([Ack(first, then=then), Release(second), Ack(third)], take=1)
+        assert set(again.outcomes) <= {SettleOutcome.OK, SettleOutcome.ALREADY}
+        left = [*again.deliveries, *consumer.receive(3, 0.0)]
+        assert [(each.id, each.attempt, each.crashes) for each in left] == [
+            ("job1", 1, 0),
+            *[("next", 1, 0) for _ in then],
+        ]
+
+
+def test_a_refusal_after_a_lost_answer_loses_no_receipt(
+    private_redis: StartRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(*_words: Any) -> list[Any]:
+        raise ConnectionBroke("the request was lost")
+
+    server = private_redis()
+    with server.client(retry_timeout_s=0.01) as backend, server.admin() as admin:
+        backend.declare(Queue("jobs"))
+        backend.publish("jobs", [Message("job", b"{}")])
+        consumer = backend.open_consumer("jobs")
+        (delivery,) = consumer.receive(1, LIMIT_S)
+        with monkeypatch.context() as patch:
+            patch.setattr(backend._redis._commands, "execute", cut_off)
+            with pytest.raises(BackendUnavailable):
+                consumer.settle([Ack(delivery.receipt)])
+        with damaged(admin, QueueKeys("default", "jobs").run), pytest.raises(QueueDamaged):
+            consumer.settle([Ack(delivery.receipt)])
+        assert consumer.settle([Ack(delivery.receipt)]).outcomes == [SettleOutcome.OK]
+
+
+def test_a_user_who_may_wait_no_longer_charges_no_job_with_a_crash(private_redis: StartRedis) -> None:
+    """The script that is sent along with the wait takes jobs all the same."""
+    server = private_redis()
+    with server.client() as backend, server.admin() as admin:
+        backend.declare(Queue("jobs"))
+        consumer = backend.open_consumer("jobs")
+        assert consumer.receive(1, 0.0) == []
+        backend.publish("jobs", [Message("job", b"{}")])
+        with denied(admin, "xread"), pytest.raises(AccessDenied):
+            consumer.receive(1, FOR_EVER_S)
+        (delivery,) = consumer.receive(1, LIMIT_S)
+        assert (delivery.id, delivery.attempt, delivery.crashes) == ("job", 1, 0)
+
+
+def test_a_record_that_finds_no_room_is_an_outage(private_redis: StartRedis) -> None:
+    server = private_redis()
+    with server.client() as backend, server.admin() as admin:
+        admin.config_set("maxmemory", 1)
+        with pytest.raises(BackendUnavailable, match="memory"):
+            backend.coordination.put("key", b"value")
+        assert backend.coordination.get(["key"]) == {}
+        admin.config_set("maxmemory", 0)
+        assert backend.coordination.put("key", b"value")
 
 
 @pytest.mark.parametrize("retry_timeout_s", [0.5, 2.0])
@@ -595,6 +692,7 @@ def test_a_client_that_was_forked_is_another_client(private_redis: StartRedis) -
         [sys.executable, "-W", "ignore", "-c", FORKS, str(server.address.port)],
         capture_output=True,
         text=True,
+        timeout=LIMIT_S,
     )
 
     assert (done.stdout, done.stderr) == ("6 6\n", "")

@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from background import Background
 from brokers.fixtures import StartRedis
 from brokers.proxy import Disruption, Proxy
 from brokers.redis_server import PrivateRedis, sent_by_clients
@@ -55,7 +56,7 @@ class Line:
     def waiting(self, consumer: ConsumerBackend, max_jobs: int = 1) -> Iterator["Future[list[Delivery]]"]:
         """Receive on another thread, and go on once that waits at the server, or at the proxy."""
         disrupted = self.proxy.disrupted
-        with ThreadPoolExecutor(1) as thread, self.server.admin() as admin:
+        with Background() as thread, self.server.admin() as admin:
             received = thread.submit(consumer.receive, max_jobs, FOR_EVER_S)
             eventually(
                 lambda: self.proxy.disrupted > disrupted or admin.info("clients")["blocked_clients"] == 1,
@@ -139,7 +140,7 @@ def test_a_publish_that_arrives_after_it_was_given_up_changes_nothing(line: Line
 def test_of_a_large_batch_each_message_is_answered_though_the_queue_is_deleted_meanwhile(line: Line) -> None:
     """The first 500 were confirmed, and the rest is known not to be in the queue (PUB-4)."""
     line.proxy.disrupt_next(b"job-600", Disruption.HOLD, times=1000)
-    with ThreadPoolExecutor(1) as thread, line.server.client() as other:
+    with Background() as thread, line.server.client() as other:
         answered = thread.submit(line.publish, *[f"job-{number}" for number in range(1200)])
         eventually(lambda: line.proxy.disrupted >= 1, "the second part is held")
         other.delete("jobs")
@@ -180,7 +181,7 @@ def test_a_publish_is_unknown_where_memory_ran_out_after_its_reply_was_lost(line
     """The refusal is of the repetition: the first try may have been, and was, carried out (PUB-1, PUB-4)."""
     line.proxy.disrupt_next(PUBLISH.sha.encode(), Disruption.SILENCE)
     line.proxy.disrupt_next(PUBLISH.sha.encode(), Disruption.HOLD, times=1000)
-    with ThreadPoolExecutor(1) as thread, line.server.admin() as admin:
+    with Background() as thread, line.server.admin() as admin:
         answered = thread.submit(line.publish, "a")
         body = QueueKeys("default", "jobs").body
         eventually(lambda: admin.hlen(body) == 1, "it is in the queue")
@@ -309,7 +310,7 @@ def test_a_job_that_a_wait_took_is_delivered_though_a_settlement_overtakes_the_q
     (held,) = consumer.receive(1, 0)
 
     def settle() -> None:
-        with ThreadPoolExecutor(1) as settler:
+        with Background() as settler:
             settled = settler.submit(consumer.settle, [Ack(held.receipt)]).result(LIMIT_S)
         assert settled.outcomes == [SettleOutcome.OK]
 
@@ -327,7 +328,7 @@ def test_a_job_that_a_wait_took_comes_back_at_once_when_its_consumer_closes_befo
 ) -> None:
     """Nobody would release it otherwise, and it would be charged with a crash (CON-2, RTY-3)."""
     consumer = line.backend.open_consumer("jobs", lease_s=FOR_EVER_S)
-    with ThreadPoolExecutor(1) as closer:
+    with Background() as closer:
 
         def close() -> None:
             closer.submit(consumer.close)
@@ -347,7 +348,7 @@ def test_a_consumer_that_closes_while_it_waits_takes_nothing(line: Line) -> None
     chance = random.Random(4)
     for number in range(40):
         consumer = line.backend.open_consumer("jobs")
-        with line.waiting(consumer) as received, ThreadPoolExecutor(1) as thread:
+        with line.waiting(consumer) as received, Background() as thread:
             published = thread.submit(line.publish, f"job-{number}")
             time.sleep(chance.uniform(0, 0.002))
             consumer.close()

@@ -1,10 +1,10 @@
 """Acks that publish the next jobs on Redis: replies that are lost or late, and a server that is full."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from background import Background
 from brokers.proxy import Disruption
 from conditions import eventually
 from mindtrace.jobs import ConsumerBackend, QueueCounts
@@ -12,7 +12,7 @@ from mindtrace.jobs.adapters.redis.keys import QueueKeys
 from mindtrace.jobs.adapters.redis.scripts import SETTLE_PUBLISH_AND_TAKE
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import BackendUnavailable
-from mindtrace.jobs.ports import Ack, Message, Next, SettleOutcome
+from mindtrace.jobs.ports import Ack, Dead, Message, Next, SettleOutcome
 
 from .test_redis_lost_replies import Line, line
 
@@ -92,18 +92,20 @@ def test_a_chained_ack_that_arrives_after_it_was_given_up_publishes_nothing(
 def test_a_full_server_refuses_next_jobs_and_settles_all_others(
     line: Line, consumer: ConsumerBackend
 ) -> None:
-    """The job is held still, and acked when there is room again (THEN-3)."""
-    line.publish("a", "b", "c")
-    a, b, c = consumer.receive(3, 0.0)
+    """These jobs are held still, and settled when there is room again (THEN-3)."""
+    line.publish("a", "b", "c", "d", "e")
+    a, b, c, d, e = consumer.receive(5, 0.0)
+    death = Dead(d.receipt, "rejected", "no good", chained(d.receipt, "alert").then)
     with line.server.admin() as admin:
         admin.config_set("maxmemory", 1)
-        settlements = [Ack(a.receipt), chained(b.receipt, "next"), Ack(c.receipt, b"{}")]
-        assert consumer.settle(settlements).outcomes == [OK, REFUSED, OK]
+        settlements = [Ack(a.receipt), chained(b.receipt, "next"), Ack(c.receipt, b"{}"), death]
+        outcomes = consumer.settle([*settlements, Dead(e.receipt, "rejected", "no good")]).outcomes
+        assert outcomes == [OK, REFUSED, OK, REFUSED, OK]
         admin.config_set("maxmemory", 0)
-    assert line.backend.counts("jobs") == QueueCounts(0, 0, 1, 0)
+    assert line.backend.counts("jobs") == QueueCounts(0, 0, 2, 1)
 
-    assert consumer.settle([chained(b.receipt, "next")]).outcomes == [OK]
-    assert ids_in_next(line) == ["next"]
+    assert consumer.settle([chained(b.receipt, "next"), death]).outcomes == [OK, OK]
+    assert ids_in_next(line) == ["next", "alert"]
 
 
 def test_memory_that_runs_out_after_a_reply_was_lost_changes_nothing(
@@ -114,7 +116,7 @@ def test_memory_that_runs_out_after_a_reply_was_lost_changes_nothing(
     (delivery,) = consumer.receive(1, 0.0)
     line.proxy.disrupt_next(SCRIPT, Disruption.SILENCE)
     line.proxy.disrupt_next(SCRIPT, Disruption.HOLD, times=1000)
-    with ThreadPoolExecutor(1) as thread, line.server.admin() as admin:
+    with Background() as thread, line.server.admin() as admin:
         answered = thread.submit(consumer.settle, [chained(delivery.receipt, "next")])
         body = QueueKeys("default", "next").body
         eventually(lambda: admin.hlen(body) == 1, "the next job is there")

@@ -8,12 +8,12 @@ import asyncio
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from background import Background
 from brokers.fixtures import StartRedis
 from brokers.private_server import free_port
 from brokers.proxy import Disruption, Proxy
@@ -298,7 +298,7 @@ def test_a_thread_that_waits_for_a_result_gets_it_though_nobody_was_told_of_the_
     client = older.client("jobs")
     publish(client, "job")
     older.remember()
-    with ThreadPoolExecutor(1) as thread, older.server.admin() as admin:
+    with Background() as thread, older.server.admin() as admin:
         waits = thread.submit(client.result, "jobs", "job", timeout_s=FOR_EVER_S)
         eventually(lambda: admin.info("clients")["blocked_clients"] == 1, "it waits")
         older.cut_off()

@@ -66,7 +66,7 @@ def sweep(part: Part, *, stand: int | str = "", kind: str = "fifo") -> None:
     part.run(
         "meta state ready run delay",
         "local kind, now, stand = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])\n"
-        "local has_asked = false\n--- @include sweep",
+        "local has_asked, dead_until = false, nil\n--- @include sweep",
         *(kind, NOW, stand),
     )
 
@@ -100,7 +100,7 @@ def test_sweep_ends_what_is_asked_to_be_cancelled_under_its_own_token(part: Part
     part.run(
         "meta body state history ready run delay result expiry ended asked rwake",
         "local kind, now, stand, waited_until = 'fifo', tonumber(ARGV[1]), nil, nil\n"
-        "local has_asked = true\n--- @include sweep",
+        "local has_asked, dead_until = true, nil\n--- @include sweep",
         NOW,
     )
 
@@ -158,7 +158,7 @@ def settle(
     outcomes, must_wake, must_plan = part.run(
         "meta body state ready run delay dead letter history result expiry ended rwake",
         "local kind, now, waited_until = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])\n"
-        "local has_asked = false\n--- @include settle\n"
+        "local has_asked, is_behind = false, false\n--- @include settle\n"
         "return { table.concat(outcomes), must_wake and 1 or 0, must_plan and 1 or 0 }",
         *("fifo", NOW, waited_until, "-", "-", len(runs), *told, *others),
     )

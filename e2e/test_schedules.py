@@ -214,7 +214,12 @@ def arriving(jobs: Orchestrator) -> Iterator[Job[Tick]]:
             for url in BACKENDS
             if url != "sqlite"
         ],
-        *[pytest.param(url, 120, 8, id=f"120 slots-{url}", marks=pytest.mark.long) for url in BACKENDS],
+        *[
+            pytest.param(
+                url, 120, 8, id=f"120 slots-{url}", marks=[pytest.mark.long, pytest.mark.begins_first]
+            )
+            for url in BACKENDS
+        ],
     ],
     indirect=["url"],
 )
@@ -229,15 +234,16 @@ def test_each_slot_has_one_job_whichever_scheduler_is_killed(
     came = run_slots(jobs, running, slots)
     last = jobs.schedules.list()[0].last_slot
     assert last is not None
-    ids = [f"tick.{first + number * SECOND:%Y%m%dT%H%M%S}Z" for number in range((last - first) // SECOND + 1)]
+    count = (last - first) // SECOND + 1
+    *ids, after = [f"tick.{first + number * SECOND:%Y%m%dT%H%M%S}Z" for number in range(count + 1)]
+    guarded = jobs.backend.capabilities.guarded_publish
+    if not guarded:  # the last kill may have come between the publish of a slot and its record
+        came.pop(after, None)
     doubles = came.total() - len(ids)
     print(f"{len(ids)} slots, {running.kills} kills, {doubles} doubles")
 
     assert came.keys() == set(ids)
-    if jobs.backend.capabilities.guarded_publish:
-        assert doubles == 0
-    else:
-        assert doubles <= running.kills
+    assert doubles <= (0 if guarded else running.kills)
 
 
 @pytest.mark.parametrize("url", BACKENDS, indirect=True)

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from conditions import LIMIT_S
 
 STORM = """
@@ -22,8 +24,8 @@ class Counting(Consumer):
 class Interrupted(Exception):
     pass
 
-def on_alarm(*_):
-    if is_armed:
+def on_alarm(_, interrupted):
+    if is_armed and interrupted.f_code is not storm.__code__:  # which could catch nothing as it catches one
         raise Interrupted
 
 ran, confirmed, is_armed = set(), set(), False
@@ -52,13 +54,17 @@ consumer.consume_until_empty(in_flight_for_s=3.0)
 assert confirmed <= ran, f"{len(confirmed - ran)} jobs didn't run"
 counts = orchestrator.counts("counted")
 assert (counts.ready, counts.delayed, counts.in_flight, counts.dead) == (0, 0, 0, 0), counts
-assert threading.active_count() < 12, threading.enumerate()
+end = time.monotonic() + 60
+while threading.active_count() > 4 and time.monotonic() < end:
+    time.sleep(0.05)  # a renewer of leases that was told to stop ends within its pause
+assert threading.active_count() <= 4, threading.enumerate()
 """
 
 
-def test_a_consumer_is_usable_after_a_storm_of_signal_handlers_that_raise(tmp_path: Path) -> None:
+@pytest.mark.parametrize("url", ["memory://", "sqlite:///{folder}/jobs.db"], ids=["memory", "sqlite"])
+def test_a_consumer_is_usable_after_a_storm_of_signal_handlers_that_raise(url: str, tmp_path: Path) -> None:
     """No job is lost or taken for malformed, nothing stays locked, and no thread is left behind."""
-    command = [sys.executable, "-c", STORM, f"sqlite:///{tmp_path}/jobs.db"]
+    command = [sys.executable, "-c", STORM, url.format(folder=tmp_path)]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=LIMIT_S)
 
     assert done.returncode == 0, done.stderr[-3000:]

@@ -14,14 +14,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
+from background import Background
 from conditions import LIMIT_S, eventually
 from job_audit import ExecutionRecord, JobAudit, Totals
 from mindtrace.jobs import (
@@ -33,7 +34,6 @@ from mindtrace.jobs import (
     job_from_schema,
 )
 from mindtrace.jobs.adapters.sqlite import DiskFull, SQLiteClient, SQLiteConsumerBackend
-from mindtrace.jobs.adapters.sqlite import consumer as consumer_module
 from mindtrace.jobs.adapters.sqlite.admin import CHUNK
 from mindtrace.jobs.adapters.sqlite.wakeups import FifoWaiter
 from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable, QueueNotFound
@@ -66,7 +66,7 @@ class Experiment:
         return [job_from_schema(SCHEMA, Numbered(number=number)) for number in range(count)]
 
     def publish(self, jobs: list[Job[Numbered]]) -> None:
-        outcomes = self.orchestrator.publish_batch(QUEUE, jobs)
+        outcomes = [handle.outcome for handle in self.orchestrator.publish_batch(QUEUE, jobs)]
         assert {outcome.status for outcome in outcomes} == {PublishStatus.ACCEPTED}
         self.audit.confirmed |= {outcome.id for outcome in outcomes}
 
@@ -212,7 +212,7 @@ def test_many_processes_that_open_a_new_file_at_once_all_succeed(tmp_path: Path)
 
 def wake_by_a_publish(backend: SQLiteClient) -> None:
     """Have a consumer wait for a job that nothing but the wake-up of its publish can tell it of."""
-    with backend.open_consumer(QUEUE) as consumer, ThreadPoolExecutor(1) as thread:
+    with backend.open_consumer(QUEUE) as consumer, Background() as thread:
         waiting = thread.submit(consumer.receive, 1, FOR_EVER_S)
         eventually(lambda: is_waiting(consumer), "it waits")
         backend.publish(QUEUE, [Message(f"job-{time.monotonic_ns()}", b"{}")])
@@ -239,7 +239,8 @@ def test_a_waiter_that_is_killed_swallows_no_wake_up_and_leaves_nothing_that_gro
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fifos = Path(f"{experiment.path}-wakeups")
-    monkeypatch.setattr(consumer_module, "LOOK_S", FOR_EVER_S)
+    settings = replace(experiment.backend._settings, look_s=FOR_EVER_S)
+    monkeypatch.setattr(experiment.backend, "_settings", settings)
     experiment.publish(experiment.jobs(2))
     for _ in range(3):
         workers = [WorkerProcess(experiment.url, experiment.record) for _ in range(2)]
@@ -509,7 +510,7 @@ def test_dropping_many_jobs_keeps_nobody_waiting_for_long(
         purger.counts(QUEUE)
         monkeypatch.undo()
         Measured.changes.clear()
-        with SQLiteClient(experiment.path, retry_timeout_s=LIMIT_S) as other, ThreadPoolExecutor(1) as thread:
+        with SQLiteClient(experiment.path, retry_timeout_s=LIMIT_S) as other, Background() as thread:
             other.declare(Queue("other"))
             purging = thread.submit(purger.purge, QUEUE)
             number = 0

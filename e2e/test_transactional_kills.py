@@ -29,7 +29,7 @@ from .recording_worker import SCHEMA
 from .worker_process import WorkerProcess
 
 PROGRAM = Path(__file__).with_name("transactional_publisher.py")
-KINDS = ("psycopg", "sqlalchemy")
+KINDS = ("psycopg", "sqlalchemy", "asyncpg")
 TRANSACTIONS = int(os.environ.get("MINDTRACE_JOBS_TEST_TRANSACTIONS", "1000"))
 KILLS = max(4, TRANSACTIONS // 50)
 """How often a child of each publisher is killed."""

@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -16,6 +16,7 @@ from psycopg.rows import dict_row
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
+from background import Background
 from brokers.postgresql_server import Address
 from conditions import LIMIT_S, eventually
 from mindtrace.jobs import (
@@ -27,7 +28,7 @@ from mindtrace.jobs import (
     PublishStatus,
 )
 from mindtrace.jobs.errors import InvalidInput, QueueNotFound
-from mindtrace.jobs.ports import Ack, Message
+from mindtrace.jobs.ports import Ack, Dead, Message
 
 ACCEPTED, DUPLICATE = PublishStatus.ACCEPTED, PublishStatus.DUPLICATE
 
@@ -77,8 +78,8 @@ def world(postgresql_address: Address) -> Iterator[World]:
 
 @pytest.fixture
 def background() -> Iterator[Callable[..., "Future[Any]"]]:
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        yield pool.submit
+    with Background() as threads:
+        yield threads.submit
 
 
 def waits_for_a_lock(world: World, connection: "psycopg.Connection[Any]") -> bool:
@@ -163,8 +164,8 @@ def test_sessions_are_joined(world: World) -> None:
             queue.publish(Number(n=2), connection=session)
             nested.rollback()
     scoped = scoped_session(sessionmaker(engine))
-    outcomes = queue.publish_batch([Number(n=3), {"n": "x"}, Number(n=4)], connection=scoped)
-    assert [outcome.status for outcome in outcomes] == [ACCEPTED, PublishStatus.REJECTED, ACCEPTED]
+    handles = queue.publish_batch([Number(n=3), {"n": "x"}, Number(n=4)], connection=scoped)
+    assert [handle.outcome.status for handle in handles] == [ACCEPTED, PublishStatus.REJECTED, ACCEPTED]
     assert world.ready() == 1
     scoped.commit()
     scoped.remove()
@@ -192,8 +193,8 @@ def test_connections_of_an_event_loop_are_joined(world: World) -> None:
                 await connection.commit()
                 await jobs.publish(SCHEMA, Number(n=0), connection=connection)
             async with AsyncSession(engine) as session:
-                outcomes = await queue.publish_batch([Number(n=3), {"n": "x"}], connection=session)
-                assert [each.status for each in outcomes] == [ACCEPTED, PublishStatus.REJECTED]
+                handles = await queue.publish_batch([Number(n=3), {"n": "x"}], connection=session)
+                assert [each.outcome.status for each in handles] == [ACCEPTED, PublishStatus.REJECTED]
                 await session.run_sync(lambda sync: world.jobs.publish(SCHEMA, Number(n=4), connection=sync))
                 assert world.ready() == 2
                 await session.commit()
@@ -218,6 +219,30 @@ def test_an_unknown_queue_and_another_database_leave_the_transaction_open(world:
         assert world.publish(connection, "c") == [ACCEPTED]
         connection.commit()
     assert world.ready() == 2
+
+
+def test_the_id_of_a_dead_letter_that_is_removed_while_a_publish_waits_is_free(
+    world: World, background: Callable[..., "Future[Any]"]
+) -> None:
+    """The publish meets the letter, waits for another id, and finds the letter removed by a consumer."""
+    with world.client.open_consumer("jobs", lease_s=LIMIT_S) as consumer:
+        world.client.publish("jobs", [Message("dead", b"{}")])
+        (job,) = consumer.receive(1, LIMIT_S)
+        consumer.settle([Dead(job.receipt, "rejected", "no", ttl_s=0.2)])
+        with world.connect() as first, world.connect() as second:
+            world.publish(first, "other")
+            answer = background(world.publish, second, "dead", "other")
+            eventually(lambda: waits_for_a_lock(world, second), "a publish that waits")
+
+            def is_removed() -> bool:
+                consumer.receive(1, 0.0)
+                with world.address.connect() as admin:
+                    count = f"SELECT count(*) FROM \"{world.client._namespace}\".job WHERE id = 'dead'"
+                    return admin.execute(count).fetchone() == (0,)
+
+            eventually(is_removed, "the end of the letter")
+            first.commit()
+            assert answer.result(LIMIT_S) == [ACCEPTED, DUPLICATE]
 
 
 def test_a_large_batch_and_an_empty_one(world: World) -> None:

@@ -2,11 +2,11 @@
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from background import Background
 from conditions import LIMIT_S
 from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, Orchestrator, Unique
 from mindtrace.jobs.errors import JobReplaced
@@ -58,7 +58,7 @@ def test_fifty_publishers_of_two_hundred_keys_make_two_hundred_jobs(url: str) ->
 
     clients = [Orchestrator(url) for _ in range(PUBLISHERS // 5)]
     try:
-        with ThreadPoolExecutor(PUBLISHERS) as pool:
+        with Background() as pool:
             begun = [pool.submit(publish, clients[number // 5], number) for number in range(PUBLISHERS)]
             answers = [each.result() for each in begun]
     finally:
@@ -122,12 +122,13 @@ def test_of_jobs_that_wait_the_one_that_nobody_replaced_runs(url: str) -> None:
             for _ in range(rounds):
                 barrier.wait(LIMIT_S)
                 images = [Image(path=key, publisher=publisher) for key in keys]
-                answers += [(each.id, each.replaced) for each in orchestrator.publish_batch(NEWEST, images)]
+                published = orchestrator.publish_batch(NEWEST, images)
+                answers += [(each.id, each.outcome.replaced) for each in published]
         return answers
 
     with Orchestrator(url) as orchestrator:
         queue = orchestrator.queue(NEWEST)
-        with ThreadPoolExecutor(publishers) as pool:
+        with Background() as pool:
             begun = [pool.submit(publish, publisher) for publisher in range(publishers)]
             answers = dict(answer for each in begun for answer in each.result())
         newest = answers.keys() - set(answers.values())
@@ -200,7 +201,7 @@ def test_the_job_published_last_runs_while_workers_take_what_is_published(url: s
                 consumer.consume(5, block=False)
             consumer.consume_until_empty()
 
-    with Orchestrator(url) as orchestrator, ThreadPoolExecutor(len(keys) + 2) as pool:
+    with Orchestrator(url) as orchestrator, Background() as pool:
         orchestrator.register(NEWEST)
         consuming = [pool.submit(consume) for _ in range(2)]
         try:

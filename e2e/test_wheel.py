@@ -10,6 +10,8 @@ from zipfile import ZipFile
 import pytest
 from packaging.version import Version
 
+from conditions import LIMIT_S
+
 from .virtual_environments import ROOT, make_environment, run
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
@@ -26,6 +28,7 @@ SHIPPED = {
     "adapters": "mindtrace/jobs/adapters",
     "cli": "mindtrace/jobs/cli",
     "contract_tests/suite": "mindtrace/jobs/contract",
+    "testing/kit": "mindtrace/jobs/testing",
 }
 
 REPORT = """
@@ -104,6 +107,7 @@ def test_the_command_comes_with_it_and_says_what_a_backend_lacks(installed: Path
         cwd=tmp_path,
         capture_output=True,
         encoding="utf-8",
+        timeout=LIMIT_S,
     )
 
     assert run(command, "--version", cwd=tmp_path).endswith(f"version {PYPROJECT['project']['version']}\n")

@@ -5,13 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+from conditions import LIMIT_S
+
 ROOT = Path(__file__).parents[1]
 
 
 def run(*command: str | Path, cwd: Path) -> str:
     """Run a command that must succeed, away from this process's import path, and return what it printed."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    result = subprocess.run(command, cwd=cwd, env=env, capture_output=True, encoding="utf-8")
+    result = subprocess.run(
+        command, cwd=cwd, env=env, capture_output=True, encoding="utf-8", timeout=2 * LIMIT_S
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 

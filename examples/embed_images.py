@@ -151,7 +151,7 @@ def main() -> None:
         images = [*make_images(folder, 70), Image(path=str(folder / "missing.npy"))]
         with Orchestrator("memory://") as orchestrator, Embedder() as embedder:
             embedder.connect(orchestrator)
-            ids = [outcome.id for outcome in orchestrator.publish_batch("embed", images)]
+            ids = [handle.id for handle in orchestrator.publish_batch("embed", images)]
             embedder.consume(len(images))
             embedding = orchestrator.result(Embedder.schema, ids[0]) or Embedding(vector=[])
             print(f"Embedded {embedder.stats.done} images, each as {len(embedding.vector)} numbers")

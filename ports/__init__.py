@@ -4,7 +4,17 @@ from .backend import OrchestratorBackend
 from .cancelling import CancelOutcome
 from .capabilities import Capabilities, Durability, Lease, Redelivery
 from .consumer import ConsumerBackend
-from .coordination import ABSENT, CoordinationStore, Guard, Place, Record, Reservation
+from .coordination import (
+    ABSENT,
+    CoordinationStore,
+    Guard,
+    KeyCount,
+    Place,
+    PlaceCount,
+    PlaceWatch,
+    Record,
+    Reservation,
+)
 from .delivery import Delivery
 from .ended_jobs import EndedJobs, UnknownEnds
 from .findings import Finding, Verdict
@@ -37,6 +47,7 @@ __all__ = [
     "Guard",
     "JobResult",
     "JobStatus",
+    "KeyCount",
     "Lease",
     "Message",
     "Migrates",
@@ -46,6 +57,8 @@ __all__ = [
     "OrchestratorBackend",
     "Outcome",
     "Place",
+    "PlaceCount",
+    "PlaceWatch",
     "PublishOutcome",
     "PublishStatus",
     "QueueCounts",

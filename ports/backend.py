@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 from ..domain.bounds import MAX_LISTED
+from ..domain.defaults import DEFAULT_LEASE_S, DEFAULT_RESULT_TTL_S
 from ..domain.errors import AccessDenied, BackendUnavailable, JobsError, QueueNotFound, UnsupportedCapability
 from ..domain.job_progress import Progress
 from ..domain.queue import Queue
@@ -67,7 +68,7 @@ class OrchestratorBackend(Migrates, Closeable):
 
     @abstractmethod
     def open_consumer(
-        self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
+        self, queue: str, *, lease_s: float = DEFAULT_LEASE_S, prefetch: int | None = None
     ) -> ConsumerBackend:
         """Open what a consumer of ``queue`` needs.
 
@@ -123,6 +124,11 @@ class OrchestratorBackend(Migrates, Closeable):
         Args:
             queue: The queue of the jobs.
             ids: The jobs to redrive; None means all. Ids that aren't dead are skipped.
+
+        Raises:
+            BackendUnavailable: the answer didn't come. Some of them may have been redriven: another call
+                redrives those that are still dead, and counts only these. Without ``dedupe`` a job may be
+                both ready and dead; the message says so.
         """
 
     @abstractmethod
@@ -195,7 +201,9 @@ class OrchestratorBackend(Migrates, Closeable):
             f"{type(self).__name__} can't publish a job and write a record in one step"
         )
 
-    def cancel(self, queue: str, ids: Sequence[str], *, result_ttl_s: float = 3600.0) -> list[CancelOutcome]:
+    def cancel(
+        self, queue: str, ids: Sequence[str], *, result_ttl_s: float = DEFAULT_RESULT_TTL_S
+    ) -> list[CancelOutcome]:
         """Cancel jobs, and return one outcome for each, in the same order (CAN-1, CAN-2).
 
         A job that waits (ready, delayed, or for a retry) is gone at once. One in flight ends as cancelled by
@@ -214,6 +222,21 @@ class OrchestratorBackend(Migrates, Closeable):
         """
         self.capabilities.require_cancel()
         raise NotImplementedError(f"{type(self).__name__} declares cancel: define this method")
+
+    def first_ready(self, queue: str) -> bytes | None:
+        """Return the body of the ready job that is first in its queue, and change nothing (CNT-2).
+
+        A job whose delay or lease ended may be passed over until a consumer has asked for jobs, unless no
+        other job is ready.
+
+        Returns:
+            None if no job is ready.
+
+        Raises:
+            UnsupportedCapability: the backend shows no job without delivering it.
+        """
+        self.capabilities.require_first_ready()
+        raise NotImplementedError(f"{type(self).__name__} declares first_ready: define this method")
 
     @property
     def url(self) -> str:
@@ -299,7 +322,7 @@ class OrchestratorBackend(Migrates, Closeable):
         except AccessDenied as error:
             return [wrong("access", str(error), "correct the user and the password, or what the user may do")]
         except JobsError as error:
-            return [wrong("broker", str(error), "upgrade the broker, or configure it, as the message says")]
+            return [wrong("broker", str(error), "correct the broker or the URL, as the message says")]
         return [good("reachable", "the broker answers")]
 
     @abstractmethod

@@ -73,15 +73,23 @@ class Capabilities:
     """Jobs can be published in a transaction of the caller's (PUB-7)."""
     coordination: bool = False
     """There is a coordination store, for schedules, unique jobs, limits and pauses (CRD-1)."""
+    freed_places: bool = False
+    """That store tells who is next in line when a place of a limit gets free (CRD-7)."""
     guarded_publish: bool = False
     """A job can be published and a record of that store written in one step (CRD-4)."""
     then: bool = False
-    """An ack can publish further jobs, none of which is lost (THEN-1)."""
+    """An ack and a death can publish further jobs, none of which is lost (THEN-1, THEN-4)."""
     atomic_then: bool = False
-    """It does so in one step: they exist if and only if the job is acked (THEN-2). Off, one may be published
-    twice, or though its job runs again."""
+    """It does so in one step: they exist if and only if the job ends so (THEN-2, THEN-4). Off, one may be
+    published twice, or though its job runs again."""
     cancel: bool = False
     """Jobs can be cancelled, while they wait or while they run (CAN-1, CAN-2)."""
+    dead_ttl: bool = False
+    """A dead letter is removed once its time is over (DLQ-5)."""
+    exact_dead_ttl: bool = False
+    """It is gone at that moment. Off, it may stay until the letters that died before it are gone."""
+    first_ready: bool = False
+    """The first job that is ready can be looked at without taking it (CNT-2)."""
 
     def durability_of(self, kind: QueueKind) -> Durability:
         """Return the durability of queues of this kind."""
@@ -151,6 +159,27 @@ class Capabilities:
                 "this backend can't cancel jobs, as memory, SQLite, Redis and PostgreSQL can; or give "
                 "RabbitMQ a coordination store by URL: amqp://host?store=redis://host"
             )
+
+    def require_dead_ttl(self) -> None:
+        """Refuse a time for dead letters if the backend removes none.
+
+        Raises:
+            UnsupportedCapability: dead letters stay until somebody redrives or discards them (DLQ-5).
+        """
+        if not self.dead_ttl:
+            raise UnsupportedCapability(
+                "this backend removes no dead letters by itself: leave dead_ttl_s out, and discard them when "
+                "they are no longer needed"
+            )
+
+    def require_first_ready(self) -> None:
+        """Refuse to look at the first ready job if the backend can't.
+
+        Raises:
+            UnsupportedCapability: the backend shows no job without delivering it (CNT-2).
+        """
+        if not self.first_ready:
+            raise UnsupportedCapability("this backend shows no job without delivering it")
 
     def require_results(self) -> None:
         """Refuse to look up a result if the backend keeps none.

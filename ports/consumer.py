@@ -70,6 +70,7 @@ class ConsumerBackend(Closeable):
                 that the settlement counts, ``LOST`` that the lease ended first. Jobs that the failed call
                 leased go back to the queue, and no crash is counted. A backend whose lease is the connection
                 doesn't raise this: it answers ``LOST``.
+            BackendError: the broker refuses, for example by AccessDenied. The receipts are still held.
         """
 
     def allow_ahead(self, limit: int) -> None:

@@ -15,6 +15,10 @@ class Outcome(StrEnum):
     RETRIED = "retried"
     DEAD = "dead"
     CANCELLED = "cancelled"
+    SNOOZED = "snoozed"
+    """The handler raised ``Snooze``: the job runs later, and spends no attempt."""
+    EXPIRED = "expired"
+    """The job waited for too long. No handler ran, so there was no start."""
 
 
 class SlotOutcome(StrEnum):
@@ -38,7 +42,9 @@ class Attempt(NamedTuple):
     outcome: Outcome
     duration_s: float
     error: str | None = None
-    """The error that ended it; None if the job is done or cancelled."""
+    """The error that ended it; None if the attempt didn't fail."""
+    timed_out: bool = False
+    """Whether it failed once its time limit was over."""
 
 
 _NO_HEADERS: Mapping[str, str] = {}

@@ -22,6 +22,9 @@ class JobStatus(StrEnum):
     """A dead letter."""
     CANCELLED = "cancelled"
     """Cancelled, and that is still remembered."""
+    EXPIRED = "expired"
+    """It waited for too long and wasn't run, and that is still remembered. A backend says ``DONE``, and the
+    application finds the difference in the result."""
     UNKNOWN = "unknown"
     """Nothing is known of it: it was never published here, was purged or discarded, or ended and its result
     has expired."""

@@ -6,15 +6,16 @@ Values made once per job are named tuples, which cost a quarter of a frozen data
 from enum import StrEnum
 from typing import NamedTuple
 
+from ..domain.defaults import DEFAULT_RESULT_TTL_S
 from .delivery import Delivery
 from .publishing import Message
 
 
 class Next(NamedTuple):
-    """A job that an ack publishes (THEN-1)."""
+    """A job that an ack publishes, or a death (THEN-1, THEN-4)."""
 
     queue: str
-    """The name of a declared queue of the same backend; it may be the queue of the job that is acked."""
+    """The name of a declared queue of the same backend; it may be the queue of the job that ends."""
     message: Message
 
 
@@ -25,14 +26,15 @@ class Ack(NamedTuple):
     result: bytes | None = None
     """The encoded output. With None, a backend that keeps results still remembers that the job is done, for
     a limited time or number of jobs."""
-    result_ttl_s: float = 3600.0
+    result_ttl_s: float = DEFAULT_RESULT_TTL_S
     """Seconds for which the result is kept."""
     then: tuple[Next, ...] = ()
     """Jobs to publish in the same step, in this order; needs the capability ``then``.
 
     With ``atomic_then`` they are published if and only if the job is acked (THEN-2). Without it they are
     published and confirmed first, so that a failure in between may publish one twice, and loses none. A
-    message whose id is live in its queue counts as published.
+    message whose id is live in its queue counts as published. The id of the job that is acked is free by
+    then: a job may be its own next one.
     """
 
 
@@ -61,6 +63,14 @@ class Dead(NamedTuple):
     them as they are. If it has too little room, it keeps the end. What UTF-8 can't encode, such as half of a
     surrogate pair, raises nothing; a backend may keep something else in its place.
     """
+    then: tuple[Next, ...] = ()
+    """Jobs to publish in the same step, as those of an :class:`Ack`: they exist if the job is dead, and with
+    ``atomic_then`` only then (THEN-4). If the job ends as cancelled instead, none is published. The id of a
+    dead letter isn't free.
+    """
+    ttl_s: float | None = None
+    """Seconds after which the dead letter is removed, by the broker's clock; None for never (DLQ-5). A time
+    needs the capability ``dead_ttl``."""
 
 
 class Release(NamedTuple):
@@ -80,7 +90,7 @@ class Cancel(NamedTuple):
     """
 
     receipt: str
-    result_ttl_s: float = 3600.0
+    result_ttl_s: float = DEFAULT_RESULT_TTL_S
     """Seconds for which it is remembered that the job was cancelled."""
 
 
@@ -105,10 +115,10 @@ class SettleOutcome(StrEnum):
     answer came, the broker may have done it: the job is settled, or runs again, or both. Rely on none.
     """
     REFUSED = "refused"
-    """A job that this ack was to publish can't be: its queue isn't declared, or there is no room for it.
+    """A job that this was to publish can't be: its queue isn't declared, or there is no room for it.
 
-    The job isn't settled, and the receipt is still held: settle it in another way (THEN-3). Only an ack that
-    has ``then`` is answered so.
+    The job isn't settled, and the receipt is still held: settle it in another way (THEN-3). Only an ack or a
+    death that has ``then`` is answered so.
     """
     DEFERRED = "deferred"
     """The broker takes no messages at present, and this settlement has to write one: a retry, a dead letter,

@@ -24,12 +24,18 @@ class SignalSafeEvent:
         """Set it, and end all waits. Don't call this in a signal handler."""
         with self._lock:
             self._is_set = True
-            while self._waiting:
-                self._waiting.pop().release()
+            self._end_waits()
 
-    def clear(self) -> None:
-        """Have waits wait again."""
-        self._is_set = False
+    def _end_waits(self) -> None:
+        for turn in self._waiting:  # which leaves the list itself: after an interrupt it is still found
+            if turn.locked():
+                turn.release()
+
+    def clear(self) -> bool:
+        """Have waits wait again; return whether it was set, be it only since the last wait returned."""
+        with self._lock:
+            was_set, self._is_set = self._is_set, False
+        return was_set
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until it is set, for up to ``seconds``; return whether it was."""

@@ -41,7 +41,7 @@ class PlaceLog:
         take, leave = store.take_places, store.leave_places
 
         def write(places: Iterable[Place], before: float, after: float, ttl_s: float | None) -> None:
-            answers = [Answer(key, holder, before, after, ttl_s) for key, _, holder in places]
+            answers = [Answer(place.key, place.holder, before, after, ttl_s) for place in places]
             os.write(file, "".join(f"{json.dumps(answer)}\n" for answer in answers).encode())
 
         def now_or_never() -> float:
@@ -50,12 +50,21 @@ class PlaceLog:
             except JobsError:
                 return inf
 
-        def take_places(places: Sequence[Place], *, ttl_s: float) -> list[bool]:
+        def take_places(
+            places: Sequence[Place],
+            *,
+            ttl_s: float,
+            waits_s: float | None = None,
+            leaving: Sequence[Place] = (),
+        ) -> list[bool]:
             before = store.now()
+            write(leaving, before, inf, None)
             write(places, before, inf, ttl_s)  # it may be done, and this process killed before it says so
-            has = take(places, ttl_s=ttl_s)
+            has = take(places, ttl_s=ttl_s, waits_s=waits_s, leaving=leaving)
             given = [place for place, has_it in zip(places, has, strict=True) if has_it]
-            write(given, before, now_or_never(), ttl_s)
+            after = now_or_never()
+            write(leaving, before, after, None)
+            write(given, before, after, ttl_s)
             return has
 
         def leave_places(places: Sequence[Place]) -> None:

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from background import Background
 from conditions import LIMIT_S
 from mindtrace.jobs import (
     Consumer,
@@ -63,8 +64,8 @@ Eventually = Callable[[Callable[[], object]], None]
 @pytest.fixture
 def background() -> Iterator[Submit]:
     """Run a function in a thread of its own, and return its future."""
-    with ThreadPoolExecutor(max_workers=16) as pool:
-        yield pool.submit
+    with Background() as threads:
+        yield threads.submit
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def eventually() -> Eventually:
 @pytest.fixture
 def until_blocked(client: LocalClient, eventually: Eventually) -> Callable[..., None]:
     """Wait until so many receivers of the queue ``points`` are blocked."""
-    return lambda count=1: eventually(lambda: client._queue("points")._receivers_waiting == count)
+    return lambda count=1: eventually(lambda: len(client._queue("points")._receivers) == count)
 
 
 MakeConsumer = Callable[..., Consumer]

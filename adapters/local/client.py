@@ -3,10 +3,12 @@
 import re
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from os import PathLike
 
 from ...domain.bounds import MAX_LISTED, check_name
+from ...domain.defaults import DEFAULT_LEASE_S, DEFAULT_RESULT_TTL_S
 from ...domain.errors import InvalidName, UnsupportedCapability
 from ...domain.job_progress import Progress
 from ...domain.queue import Queue
@@ -16,6 +18,7 @@ from ...ports import (
     CoordinationStore,
     DeadLetter,
     Durability,
+    EndedJobs,
     Finding,
     Guard,
     JobResult,
@@ -32,7 +35,6 @@ from ..shared.error_messages import client_closed
 from .clock import Clock
 from .consumer import LocalConsumerBackend
 from .coordination import LocalCoordinationStore
-from .ended_jobs import LocalEndedJobs
 from .namespace import Namespace, open_namespace
 from .queue import LocalQueue
 
@@ -47,14 +49,34 @@ _CAPABILITIES = Capabilities(
     delay_resolution_s=0.01,
     counts_in_flight=True,
     coordination=True,
+    freed_places=True,
+    first_ready=True,
     guarded_publish=True,
     then=True,
     atomic_then=True,
     cancel=True,
+    dead_ttl=True,
+    exact_dead_ttl=True,
 )
 
 
 _PATH = re.compile(r"[/\\]|\.(db|sqlite3?)$")
+
+
+class LocalEndedJobs(EndedJobs):
+    """Told by the queue of each job that ends."""
+
+    def __init__(self, queue: LocalQueue) -> None:
+        super().__init__()
+        self._queue = queue
+        self._ended: set[str] = set()
+        queue.tell_ends(self._ended)
+
+    def wait(self, timeout_s: float) -> Collection[str]:
+        return self._queue.wait_for_ends(self._ended, timeout_s)
+
+    def close(self) -> None:
+        self._queue.tell_no_ends(self._ended)
 
 
 class LocalClient(OrchestratorBackend):
@@ -103,12 +125,15 @@ class LocalClient(OrchestratorBackend):
         return self._queue(queue).publish(messages)
 
     def open_consumer(
-        self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
+        self, queue: str, *, lease_s: float = DEFAULT_LEASE_S, prefetch: int | None = None
     ) -> LocalConsumerBackend:
         with self._lock:  # so that `close` can't miss it
-            consumer = LocalConsumerBackend(self._open_namespace(), queue, lease_s)
+            consumer = self._make_consumer(self._open_namespace(), queue, lease_s)
             self._consumers.add(consumer)
         return consumer
+
+    def _make_consumer(self, namespace: Namespace, queue: str, lease_s: float) -> LocalConsumerBackend:
+        return LocalConsumerBackend(namespace, queue, lease_s)
 
     @property
     def coordination(self) -> CoordinationStore:
@@ -116,17 +141,29 @@ class LocalClient(OrchestratorBackend):
 
     def publish_guarded(self, queue: str, message: Message, guard: Guard) -> PublishOutcome | None:
         found = self._queue(queue)
-        outcomes = self._open_namespace().coordination.put_with(guard, lambda: found.publish([message]))
-        return None if outcomes is None else outcomes[0]
+        return self._open_namespace().coordination.put_with(guard, partial(found.publish_with, message))
 
-    def cancel(self, queue: str, ids: Sequence[str], *, result_ttl_s: float = 3600.0) -> list[CancelOutcome]:
+    def cancel(
+        self, queue: str, ids: Sequence[str], *, result_ttl_s: float = DEFAULT_RESULT_TTL_S
+    ) -> list[CancelOutcome]:
         return self._queue(queue).cancel(ids, result_ttl_s)
 
     def counts(self, queue: str) -> QueueCounts:
         return self._queue(queue).counts()
 
+    def first_ready(self, queue: str) -> bytes | None:
+        return self._queue(queue).first_ready()
+
     def waits_for_clock(self, queue: str) -> str | None:
         return self._queue(queue).waits_for_clock()
+
+    def next_event(self, queue: str) -> float:
+        """Return when the next delay or lease of a queue ends, by its clock; infinity if there is none."""
+        return self._queue(queue).next_event()
+
+    def end_lease(self, queue: str, job_id: str) -> bool:
+        """End the lease of a job as if its time were over; return whether it has one."""
+        return self._queue(queue).end_lease(job_id)
 
     def purge(self, queue: str) -> int:
         return self._queue(queue).purge()

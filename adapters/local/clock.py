@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Protocol
 
+from ...ports.signal_safe_event import SignalSafeEvent
+
 
 class Clock(Protocol):
     """What a queue needs of time: the moment, and a way for a thread to wait for a later one."""
@@ -13,8 +15,8 @@ class Clock(Protocol):
     def now(self) -> float:
         """Seconds since 1970; never goes back."""
 
-    def wait_until(self, moment_s: float, condition: threading.Condition, timeout_s: float = inf) -> None:
-        """Wait on ``condition``, which is held, until it is notified or ``moment_s`` has come.
+    def wait_until(self, moment_s: float, wake: SignalSafeEvent, timeout_s: float = inf) -> None:
+        """Wait until ``wake`` is set or ``moment_s`` has come.
 
         And no longer than ``timeout_s`` seconds, by the machine's clock: a caller's patience is no matter of
         the queue's time.
@@ -30,8 +32,8 @@ class SystemClock:
     def now(self) -> float:
         return self._offset_s + time.monotonic()
 
-    def wait_until(self, moment_s: float, condition: threading.Condition, timeout_s: float = inf) -> None:
-        condition.wait(min(moment_s - self.now(), timeout_s, threading.TIMEOUT_MAX))
+    def wait_until(self, moment_s: float, wake: SignalSafeEvent, timeout_s: float = inf) -> None:
+        wake.wait(min(moment_s - self.now(), timeout_s, threading.TIMEOUT_MAX))
 
 
 class ManualClock:
@@ -55,19 +57,22 @@ class ManualClock:
             raise ValueError(f"advance({seconds!r}): time can't go back")
         with self._lock:
             self._now_s += seconds
-            due = {wait.condition for wait in self._waits if wait.moment_s <= self._now_s}
-        for condition in due:
-            with condition:
-                condition.notify_all()
+            due = self._due()
+        for wake in due:
+            wake.set()
 
-    def wait_until(self, moment_s: float, condition: threading.Condition, timeout_s: float = inf) -> None:
-        wait = _Wait(moment_s, condition)
+    def _due(self) -> set[SignalSafeEvent]:
+        """Return what those wait on whose moment has come, with the lock held."""
+        return {wait.wake for wait in self._waits if wait.moment_s <= self._now_s}
+
+    def wait_until(self, moment_s: float, wake: SignalSafeEvent, timeout_s: float = inf) -> None:
+        wait = _Wait(moment_s, wake)
         with self._lock:  # so that `advance` either has moved the clock by now, or sees this wait
             if moment_s <= self._now_s:
                 return
             self._waits.add(wait)
         try:
-            condition.wait(min(timeout_s, threading.TIMEOUT_MAX))
+            wake.wait(min(timeout_s, threading.TIMEOUT_MAX))
         finally:
             with self._lock:
                 self._waits.discard(wait)
@@ -78,4 +83,4 @@ class _Wait:
     """A thread that waits, and until when."""
 
     moment_s: float
-    condition: threading.Condition
+    wake: SignalSafeEvent

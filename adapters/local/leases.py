@@ -38,7 +38,9 @@ class LeaseTable:
         held, receipts, name, lease_s = self.held, self._receipts, self.name, self.lease_s
         new = tuple.__new__  # half of what Delivery(...) costs
         deliveries = []
-        for granted in range(receipts.granted + 1, receipts.granted + 1 + count):
+        first = receipts.granted + 1
+        receipts.granted += count  # first: an interrupt half-way must not give out a receipt twice
+        for granted in range(first, first + count):
             job = pop()
             job.number += 1
             job.progress = None
@@ -48,15 +50,15 @@ class LeaseTable:
             deliveries.append(
                 new(Delivery, (job.id, job.body, receipt, job.attempt, job.number, job.crashes, lease_s))
             )
-        receipts.granted += count
         return deliveries
 
     def extend(self, receipt: str, now: float) -> SettleOutcome:
         """Extend a lease to its full length from now."""
-        job = self.held.pop(receipt, None)
+        job = self.held.get(receipt)
         if job is None:
             return self.why_not_held(receipt)
         job.lease_ends = now + self.lease_s
+        del self.held[receipt]
         self.held[receipt] = job  # at the end: the jobs are in the order in which their leases end
         return SettleOutcome.OK if job.cancel_ttl_s is None else SettleOutcome.CANCELLED
 
@@ -65,23 +67,19 @@ class LeaseTable:
         ends = [each.receipt for each in settlements if isinstance(each, Ack | Dead)]
         return [self.held[receipt].id for receipt in ends if receipt in self.held]
 
-    def hold(self, receipt: str, job: StoredJob) -> None:
-        """Hold a job again that was to be settled and wasn't; its lease ends as before."""
-        held = sorted([*self.held.items(), (receipt, job)], key=lambda each: each[1].lease_ends)
-        self.held.clear()
-        self.held.update(held)
-
     def why_not_held(self, receipt: str) -> SettleOutcome:
         """Tell a receipt that was settled from one that was lost, or never granted."""
         return self._receipts.why_not_held(receipt)
 
-    def expire(self, now: float) -> list[StoredJob]:
-        """End the leases whose time is over, and return their jobs."""
-        expired = list(takewhile(lambda held: held[1].lease_ends <= now, self.held.items()))
-        self._receipts.lose(receipt for receipt, _ in expired)
-        for receipt, _ in expired:
-            del self.held[receipt]
-        return [job for _, job in expired]
+    def over(self, now: float) -> list[tuple[str, StoredJob]]:
+        """Return the receipts and jobs whose leases are over, and are to be ended."""
+        return list(takewhile(lambda held: held[1].lease_ends <= now, self.held.items()))
+
+    def end(self, receipt: str, job: StoredJob) -> None:
+        """End a lease that is over, which counts as a crash."""
+        self._receipts.lose([receipt])
+        job.crashes += 1
+        del self.held[receipt]
 
     def lose_all(self) -> None:
         """End all leases: the queue was deleted."""
@@ -110,6 +108,9 @@ class LeaseTables:
         """Add the table of a consumer that was opened."""
         self._tables[table.name] = table
 
+    def __contains__(self, table: LeaseTable) -> bool:
+        return table.name in self._tables
+
     def remove(self, table: LeaseTable) -> None:
         """Remove the table of a consumer that is closed."""
         self._tables.pop(table.name, None)
@@ -118,11 +119,18 @@ class LeaseTables:
         """Return all leased jobs by their ids."""
         return {job.id: job for table in self._tables.values() for job in table.held.values()}
 
-    def expire(self, now: float) -> list[StoredJob]:
-        """End the leases whose time is over, and return their jobs."""
-        expired = [job for table in self._tables.values() for job in table.expire(now)]
+    def find(self, job_id: str) -> tuple[LeaseTable, str, StoredJob] | None:
+        """Return where a job is leased, and its receipt; None if it isn't."""
+        leases = ((table, *each) for table in self._tables.values() for each in table.held.items())
+        return next((lease for lease in leases if lease[2].id == job_id), None)
+
+    def over(self, now: float) -> list[tuple[LeaseTable, str, StoredJob]]:
+        """Return the leases whose time is over, and which are to be ended."""
+        return [(table, *each) for table in self._tables.values() for each in table.over(now)]
+
+    def plan(self) -> None:
+        """Note when the next lease ends."""
         self.next_expiry = min((table.first_expiry for table in self._tables.values()), default=inf)
-        return expired
 
     def lose_all(self) -> None:
         """End all leases: the queue was deleted."""

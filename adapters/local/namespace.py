@@ -8,7 +8,7 @@ from ...domain.queue import Queue
 from ..shared.error_messages import kind_conflict, not_declared
 from .clock import Clock, SystemClock
 from .coordination import Coordination
-from .queue import LocalQueue
+from .queue import LocalQueue, NextsLeft
 
 
 class Namespace:
@@ -20,18 +20,22 @@ class Namespace:
         self._queues: dict[str, LocalQueue] = {}
         self._lock = threading.Lock()
         self._queues_lock = threading.Lock()
+        self._nexts_left = NextsLeft()
 
     def declare(self, queue: Queue) -> None:
         with self._lock:
             found = self._queues.get(queue.name)
-            if found is None:
-                self._queues[queue.name] = LocalQueue(queue, self.clock, self._queues_lock, self._queues)
+            if found is None or found.deleted:  # the latter after an interrupt
+                self._queues[queue.name] = LocalQueue(
+                    queue, self.clock, self._queues_lock, self._queues, self._nexts_left
+                )
             elif found.queue.kind is not queue.kind:
                 raise kind_conflict(queue, found.queue.kind)
 
     def queues(self) -> list[Queue]:
         with self._lock:
-            return [self._queues[name].queue for name in sorted(self._queues)]
+            found = [self._queues[name] for name in sorted(self._queues)]
+        return [each.queue for each in found if not each.deleted]
 
     def queue(self, queue: str) -> LocalQueue:
         try:
@@ -41,9 +45,8 @@ class Namespace:
 
     def delete(self, queue: str) -> None:
         with self._lock:
-            found = self.queue(queue)
+            self.queue(queue).delete()  # first: an interrupt must leave no queue that only its consumers know
             del self._queues[queue]
-        found.delete()
 
 
 _shared: weakref.WeakValueDictionary[str, Namespace] = weakref.WeakValueDictionary()

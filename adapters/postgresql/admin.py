@@ -20,18 +20,11 @@ from .statements import Statements
 from .table_versions import Tables
 
 CHUNK = 1000
-"""The most jobs that one transaction drops, so that nobody waits for long behind it."""
+"""The most jobs that one transaction drops, so that others don't wait for it for long."""
 _DROPPED = _MOVED = 5000
-_OUTCOMES = {
-    "c": CancelOutcome.CANCELLED,
-    "r": CancelOutcome.REQUESTED,
-    "t": CancelOutcome.TOO_LATE,
-    "u": CancelOutcome.UNKNOWN,
-}
-"""What ``cancel_jobs`` answers."""
-_BUSY = "b"
-"""Likewise for a job that another transaction is about to change; it soon ends."""
-_BUSY_S = 0.01
+_LOCKED = b"locked"
+"""What ``cancel_jobs`` answers of a job that another transaction is about to change; it soon ends."""
+_LOCKED_S = 0.01
 
 
 class Admin:
@@ -51,7 +44,7 @@ class Admin:
     def declare(self, queue: Queue) -> None:
         """Create a queue, or find it as it is (ADM-1), and the tables where there are none.
 
-        What was restored into another cluster is moved to where new jobs stand behind it (ADR 93).
+        Jobs that were restored into another cluster get new places, before those of jobs to come (ADR 93).
         """
         name, kind = queue.name.encode(), queue.kind.encode()
 
@@ -92,17 +85,24 @@ class Admin:
         return [queue for queue in found if queue is not None]
 
     def counts(self, queue: str) -> QueueCounts:
-        """Count the jobs by state: what is due, or was leased too long, counts as ready (CNT-1)."""
+        """Count the jobs by state (CNT-1). Due jobs count as ready, and so do jobs whose lease has ended."""
         answer = self._session.look(self._statements.counts, [queue.encode()], queue=queue)
         if not answer.rows:
             raise not_declared(queue)
         placed, held, delayed, with_delay, dead = map(parse_int, answer.row(0))
         return QueueCounts(placed - held + with_delay - delayed, delayed, held, dead)
 
+    def first_ready(self, queue: str) -> bytes | None:
+        """Return the body of the first ready job; None if none is ready (CNT-2)."""
+        answer = self._session.look(self._statements.first_ready, [queue.encode()], queue=queue)
+        if not answer.rows:
+            raise not_declared(queue)
+        return answer.value(0, 0)
+
     def purge(self, queue: str) -> int:
-        """Drop what waits (ADM-2)."""
+        """Drop the jobs that wait (ADM-2)."""
         waiting, purged = self.counts(queue).waiting, 0
-        # What is published meanwhile may be dropped as well; what was there when it began always is.
+        # Jobs that were there when it began are always dropped. Jobs that are published meanwhile may be.
         while purged < waiting:
             answer = self._session.change(self._statements.purge, [queue.encode(), int4(CHUNK)], queue=queue)
             dropped = parse_int(answer.value(0, 0))
@@ -129,9 +129,11 @@ class Admin:
             while chunk:
                 parameters = [queue.encode(), texts(chunk), float8(ttl_s)]
                 answer = self._session.change(self._statements.cancel_jobs, parameters, queue=queue)
-                letters = (answer.value(0, 0) or b"").decode()
+                words = parse_array(answer.value(0, 0))
                 outcomes |= {
-                    id_: _OUTCOMES[end] for id_, end in zip(chunk, letters, strict=True) if end != _BUSY
+                    id_: CancelOutcome((word or b"").decode())
+                    for id_, word in zip(chunk, words, strict=True)
+                    if word != _LOCKED
                 }
                 chunk = [id_ for id_ in chunk if id_ not in outcomes]
                 if chunk and monotonic() >= give_up:
@@ -139,7 +141,7 @@ class Admin:
                         f"queue {queue!r}: couldn't cancel {quantity(len(chunk), 'job')}, as another "
                         "transaction holds them: try again"
                     )
-                sleep(_BUSY_S if chunk else 0.0)
+                sleep(_LOCKED_S if chunk else 0.0)
         return [outcomes[id_] for id_ in ids]
 
     def dead_letters(self, queue: str, limit: int, offset: int) -> list[DeadLetter]:
@@ -161,7 +163,7 @@ class Admin:
         answer = self._session.look(self._statements.last_death, [queue.encode()], queue=queue)
         if not answer.rows:
             raise not_declared(queue)
-        upto = parse_int(answer.value(0, 1))  # jobs that die meanwhile stay
+        upto = parse_int(answer.value(0, 1))  # jobs that die meanwhile stay dead letters
         while done := self._act(queue, None, upto, redrives):
             count += done
         return count

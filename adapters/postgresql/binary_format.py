@@ -7,6 +7,8 @@ _INT4, _INT8, _FLOAT8 = Struct("!i"), Struct("!q"), Struct("!d")
 _ITEM_INT4, _ITEM_INT8, _ITEM_FLOAT8 = Struct("!ii"), Struct("!iq"), Struct("!id")
 _ARRAY, _NO_ITEMS = Struct("!iiIii"), Struct("!iiI")
 _BYTEA, _INT8_OID, _INT4_OID, _TEXT, _FLOAT8_OID = 17, 20, 23, 25, 701
+_COLUMN = Struct("!Ii").unpack_from
+"""Reads the type and the length of a column."""
 _NULL = b"\xff\xff\xff\xff"
 
 int4 = _INT4.pack
@@ -88,6 +90,23 @@ def parse_array(value: bytes | None) -> list[bytes | None]:
 def parse_ints(value: bytes | None) -> list[int]:
     """Read an array of integers; none for NULL."""
     return [parse_int(item) for item in parse_array(value)]
+
+
+def parse_record(value: bytes | None) -> list[bytes | None]:
+    """Read the columns of a row that is a value itself."""
+    if value is None:
+        return []
+    columns: list[bytes | None] = []
+    at, end = _INT4.size, len(value)  # their number comes first
+    while at < end:
+        _, length = _COLUMN(value, at)
+        at += 8
+        if length < 0:
+            columns += (None,)
+        else:
+            columns += (value[at : at + length],)
+            at += length
+    return columns
 
 
 def parse_float(value: bytes | None) -> float | None:

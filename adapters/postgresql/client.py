@@ -5,6 +5,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from ...domain.bounds import MAX_LISTED
+from ...domain.defaults import DEFAULT_LEASE_S, DEFAULT_RESULT_TTL_S
 from ...domain.job_progress import Progress
 from ...domain.queue import Queue
 from ...ports import (
@@ -27,7 +28,7 @@ from ...ports import (
     Verdict,
 )
 from ..shared.error_messages import client_closed
-from ..shared.server_settings import check_duration, parsed_durability
+from ..shared.server_settings import Password, check_duration, parsed_durability
 from .admin import Admin
 from .consumer import PostgreSQLConsumerBackend
 from .coordination import ClientCoordinationStore
@@ -39,7 +40,6 @@ from .session import Session
 from .settings import (
     DEFAULT_NAMESPACE,
     DURABILITIES,
-    Password,
     ServerSettings,
     check_namespace,
     parsed_url,
@@ -114,7 +114,9 @@ class PostgreSQLClient(OrchestratorBackend):
         self._tables = Tables(self._session, self.logger)
         self._admin = Admin(self._session, self._statements, self._tables)
         self._publisher = Publisher(self._session, self._statements)
-        self._coordination = ClientCoordinationStore(self._session, self._statements, self._tables)
+        self._coordination = ClientCoordinationStore(
+            self._session, self._statements, self._tables, self._wakeups
+        )
         self._transactional = TransactionalPublisher(self._statements, self._namespace)
         self._results = Results(self._session, self._statements, self._wakeups, poll_s)
         self._consumers: list[PostgreSQLConsumerBackend] = []
@@ -148,9 +150,13 @@ class PostgreSQLClient(OrchestratorBackend):
             counts_in_flight=True,
             transactional_publish=True,
             coordination=True,
+            freed_places=True,
+            first_ready=True,
             guarded_publish=True,
             then=True,
             atomic_then=True,
+            dead_ttl=True,
+            exact_dead_ttl=True,
             cancel=True,
         )
 
@@ -183,7 +189,7 @@ class PostgreSQLClient(OrchestratorBackend):
         return self._publisher.publish_guarded(queue, message, guard)
 
     def open_consumer(
-        self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
+        self, queue: str, *, lease_s: float = DEFAULT_LEASE_S, prefetch: int | None = None
     ) -> PostgreSQLConsumerBackend:
         self._require(queue)
         key = self._admin.find_key(queue)
@@ -203,13 +209,19 @@ class PostgreSQLClient(OrchestratorBackend):
         """The keys of the queues that have consumers here."""
         return {consumer.key for consumer in self._consumers if not consumer.is_closed}
 
-    def cancel(self, queue: str, ids: Sequence[str], *, result_ttl_s: float = 3600.0) -> list[CancelOutcome]:
+    def cancel(
+        self, queue: str, ids: Sequence[str], *, result_ttl_s: float = DEFAULT_RESULT_TTL_S
+    ) -> list[CancelOutcome]:
         self._require(queue)
         return self._admin.cancel(queue, ids, result_ttl_s)
 
     def counts(self, queue: str) -> QueueCounts:
         self._check()
         return self._admin.counts(queue)
+
+    def first_ready(self, queue: str) -> bytes | None:
+        self._check()
+        return self._admin.first_ready(queue)
 
     def purge(self, queue: str) -> int:
         self._require(queue)

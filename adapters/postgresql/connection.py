@@ -1,7 +1,7 @@
-"""One connection to the server, used below the driver's cursors: each wait has an end.
+"""One connection to the server, on which no wait lasts for ever.
 
-A cursor of the driver waits for an answer for ever. Its :mod:`psycopg.pq`, which is public, leaves the
-waiting to us.
+A cursor of psycopg waits for an answer without a limit. So this uses :mod:`psycopg.pq`, psycopg's public
+lower layer, which leaves the waiting to its caller.
 """
 
 import os
@@ -19,15 +19,16 @@ from .errors import ConnectFailed, ConnectionBroke, NoAnswer, RefusedByServer, i
 
 Parameter = bytes | None
 _SLICE_S = 0.25
-"""How often a wait looks whether it is to end early."""
+"""The longest time, in seconds, after which a wait looks whether it is to end early."""
 _DROP_EVERY = 256
-"""After how many statements to drop notifications. Behind a pooler, those that others listen for come to any
-connection, and the driver keeps them until they are read."""
+"""The number of statements after which notifications are dropped. A pooler shares connections, so
+notifications that another client listens for may arrive here. The driver keeps them in memory until they are
+read."""
 _NOTHING = pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK
 
 
 def make_selector() -> selectors.BaseSelector:
-    """Return what waits for sockets, and takes no file descriptor itself."""
+    """Return a selector that needs no file descriptor of its own."""
     return getattr(selectors, "PollSelector", selectors.SelectSelector)()
 
 
@@ -54,10 +55,10 @@ class Answer:
         value: bytes | None = self._result.get_value(row, column)
         return value
 
-    def row(self, row: int) -> list[bytes | None]:
-        """Return the values of one row."""
+    def row(self, row: int, columns: Sequence[int] | None = None) -> list[bytes | None]:
+        """Return the values of one row: of these columns, or of all."""
         get = self._result.get_value
-        return [get(row, column) for column in range(self._result.nfields)]
+        return [get(row, column) for column in columns or range(self._result.nfields)]
 
     def all_rows(self) -> list[list[bytes | None]]:
         """Return the values of all rows."""
@@ -93,15 +94,15 @@ class Connection:
         self._executed = 0
         prefix = b"mtj_" + secrets.token_hex(8).encode()
         self._names = (b"%s_%d" % (prefix, number) for number in count())
-        """Names of statements. No other connection has them: behind a pooler, the server may know a statement
-        of another client by that name, and would run it. None comes twice: PgBouncer takes a name for used
-        even if its statement failed."""
+        """Names of prepared statements. No other connection uses them: behind a pooler, two clients may share
+        a connection of the server, which would run the other client's statement. No name is used again, not
+        even if its statement failed: PgBouncer takes such a name for used."""
         self._is_over = is_over
         self._selector = make_selector()
         self._selector.register(self._pg.socket, selectors.EVENT_READ)
         self._pid = os.getpid()
         self._is_ending = False
-        """Whether the server said so while it was idle."""
+        """Whether the server announced the end of the connection while it was idle."""
         self.is_usable = True
 
     @property
@@ -136,7 +137,8 @@ class Connection:
             if error.ends_connection:
                 self.close()
             raise
-        except BaseException:  # an interrupt as well: what is still to come must be nobody's answer
+        # Also an interrupt: the answer that is still to come belongs to no later statement.
+        except BaseException:
             self.close()
             raise
 
@@ -178,13 +180,9 @@ class Connection:
         """Wait for the answer, and read all of it."""
         pg, last, failed = self._pg, None, None
         try:
-            while pg.flush():
-                self._wait(until, selectors.EVENT_READ | selectors.EVENT_WRITE)
-                pg.consume_input()
+            self._flush(until)
             while True:
-                while pg.is_busy():
-                    self._wait(until, selectors.EVENT_READ)
-                    pg.consume_input()
+                self._read_next(until)
                 result = pg.get_result()
                 if result is None:
                     break
@@ -199,11 +197,22 @@ class Connection:
             code = failed.error_field(pq.DiagnosticField.SQLSTATE)
             text = failed.error_field(pq.DiagnosticField.MESSAGE_PRIMARY)
             severity = failed.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED)
-            # The server dies, or ends the connection behind an answer: who knows what it has written.
+            # The server dies, or ends the connection after it had answered: it may have committed, or not.
             if code is None or severity == b"PANIC" or (severity == b"FATAL" and last is not None):
                 raise ConnectionBroke((failed.error_message or b"").decode(errors="replace").strip())
             raise RefusedByServer(code.decode(), (text or b"").decode(errors="replace"))
         return last
+
+    def _flush(self, until: float) -> None:
+        while self._pg.flush():
+            self._wait(until, selectors.EVENT_READ | selectors.EVENT_WRITE)
+            self._pg.consume_input()
+
+    def _read_next(self, until: float) -> None:
+        """Read until the next result is there."""
+        while self._pg.is_busy():
+            self._wait(until, selectors.EVENT_READ)
+            self._pg.consume_input()
 
     def _wait(self, until: float, events: int) -> None:
         self._selector.modify(self._pg.socket, events)
@@ -220,31 +229,32 @@ class Connection:
         Raises:
             ConnectionBroke: the connection broke.
         """
-        payloads = []
         try:
             self._pg.consume_input()
-            while (notify := self._pg.notifies()) is not None:
-                payloads.append(notify.extra)
+            return [notify.extra for notify in iter(self._pg.notifies, None)]
         except psycopg.Error as error:
             raise ConnectionBroke(_message(error)) from None
-        return payloads
 
     def has_ended(self) -> bool:
-        """Tell whether the server or the network has ended it while it was idle, as far as is known here."""
-        self._selector.modify(self._pg.socket, selectors.EVENT_READ)
+        """Return whether it is known that the connection has ended while it was idle."""
         try:
-            while self._selector.select(0):
-                self.notifications()
+            self._read_all()
         except ConnectionBroke:
             return True
         return self._is_ending
+
+    def _read_all(self) -> None:
+        """Read what has come, without waiting, and drop notifications."""
+        self._selector.modify(self._pg.socket, selectors.EVENT_READ)
+        while self._selector.select(0):
+            self.notifications()
 
     def _note(self, notice: psycopg.errors.Diagnostic) -> None:
         if notice.severity_nonlocalized in ("FATAL", "PANIC"):
             self._is_ending = True
 
     def close(self) -> None:
-        """Close it, unless it is the parent's of a process that was forked."""
+        """Close the connection, unless it belongs to the process that forked this one."""
         self.is_usable = False
         if os.getpid() == self._pid:
             self._driver.close()

@@ -22,15 +22,15 @@ from .errors import NextQueueMissing
 from .requests import Look, Request, Requests
 from .scan_positions import ScanPositions
 from .session import Session
-from .settlements import LeasedJob
+from .settlements import Ends, LeasedJob, Summary, TakenJob, read_extension, read_summary
 from .statements import Statements
 from .wakeups import READY, Waiter, Wakeups
 
 _MAX_BATCH = 1000
 """The most settlements, and the most jobs, of one request."""
 _LOOKS_S = (0.0, 0.02, 0.1)
-"""When to look again after the first announcement that somebody waits: a publish that was under way may not
-have seen it."""
+"""How many seconds after each other to look again, once this consumer was the first to announce that it
+waits. A publish that was under way at that moment may not have seen the announcement, and wakes nobody."""
 _SWEEP_S = 0.2
 """How often a busy consumer has the server look for what is due and for leases that have ended."""
 
@@ -38,8 +38,8 @@ _SWEEP_S = 0.2
 class PostgreSQLConsumerBackend(ConsumerBackend):
     """Receives a batch in one statement, and waits for a wake-up: a publish wakes it at once (RCV-2).
 
-    A request that was never answered is sent again before any other, under its own token: it is carried out
-    once, and what it settled is known.
+    A request that was never answered is sent again before any other. It keeps its token, so the server
+    carries it out once, and its answer says what it settled.
 
     Made by :meth:`PostgreSQLClient.open_consumer`.
     """
@@ -65,10 +65,10 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
         self._key = key
         self._lease_s = lease_s
         self._poll_s = poll_s
-        self._lock = threading.RLock()  # what is held, and the requests
+        self._lock = threading.RLock()  # guards the held jobs and the requests
         self._held: Held[LeasedJob] = Held(secrets.token_urlsafe(8))
         self._unclaimed: list[str] = []
-        """The receipts of jobs that an unanswered request took for nobody."""
+        """The receipts of jobs that a request took whose answer came too late: its caller had gone."""
         self._scan = ScanPositions()
         self._looked_whole = True
         """Whether the last look was from the beginning of the queue."""
@@ -142,20 +142,23 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
             self._check_open()
             outcomes: list[SettleOutcome] = []
             deliveries: list[Delivery] = []
-            # A statement doesn't see what it publishes: of what an ack publishes here, another one takes.
+            # A statement can't see rows that it inserts. If a settlement publishes into this queue, a second
+            # statement takes the next jobs.
             takes_after = take > 0 and any(publishes_into(each, self._name) for each in settlements)
             for start in range(0, max(1, len(settlements)), _MAX_BATCH):
                 chunk = settlements[start : start + _MAX_BATCH]
                 is_last = start + _MAX_BATCH >= len(settlements)
                 try:
                     settled = self._settle_and_take(chunk, take if is_last and not takes_after else 0)
-                except QueueNotFound:  # deleted: every receipt of it is lost (ADM-3)
+                except QueueNotFound:  # the queue was deleted, so all its receipts are lost (ADM-3)
                     outcomes += [self._end(settlement.receipt, took_effect=False) for settlement in chunk]
                     continue
                 outcomes += settled.outcomes
                 deliveries += settled.deliveries
             if takes_after:
-                with suppress(BackendUnavailable, QueueNotFound):  # what was settled is to be told
+                # The settlements took effect, so their outcomes are returned though the second statement
+                # fails.
+                with suppress(BackendUnavailable, QueueNotFound):
                     deliveries += self._settle_and_take([], take).deliveries
             return Settled(outcomes, deliveries)
 
@@ -166,7 +169,7 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
                 self._catch_up()
             asked: set[str] = set()
             for chunk in in_chunks(dict.fromkeys(receipts), _MAX_BATCH):
-                known = {receipt: job for receipt in chunk if (job := self._held.get(receipt)) is not None}
+                known = self._held.those_of(chunk)
                 if not known:
                     continue
                 request = self._requests.extension(self._key, known)
@@ -203,7 +206,7 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
         return self._closed
 
     def close(self) -> None:
-        if self._closed or os.getpid() != self._pid:  # what a parent process holds stays with it
+        if self._closed or os.getpid() != self._pid:  # a parent process keeps the jobs that it holds
             return
         is_locked = self._lock.acquire(timeout=self._session.retry_timeout_s)
         try:
@@ -230,10 +233,7 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
         with self._lock:
             self._check_open()
             self._catch_up()
-            known: dict[str, tuple[LeasedJob, Settlement]] = {}
-            for settlement in settlements:
-                if (held := self._held.get(settlement.receipt)) is not None:
-                    known.setdefault(settlement.receipt, (held, settlement))
+            known = self._held.to_settle(settlements)
             if not known and count <= 0:
                 return Settled([self._end(each.receipt, took_effect=False) for each in settlements], [])
             now, count = monotonic(), min(count, _MAX_BATCH)
@@ -249,20 +249,20 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
                 request = self._requests.settlement(self._key, known, look)
                 try:
                     answer = self._requests.send(request)
-                    deliveries = self._take_answer(request, answer, count)
-                    ends = self._ends(request, answer)
+                    summary = read_summary(answer)
+                    deliveries = self._take_answer(request, answer, summary, count)
+                    ends = self._ends(request, summary.ends)
                     break
-                except NextQueueMissing as missing:  # nothing was done: settle the others
-                    refused |= {r for r, (_, end) in known.items() if publishes_into(end, missing.queue)}
-                    known = {r: each for r, each in known.items() if r not in refused}
+                except NextQueueMissing as missing:  # the server did nothing: settle the others without these
+                    refused |= _publishing_into(missing.queue, known)
+                    known = _all_but(refused, known)
                 except JobsError:
                     raise
                 except BaseException:  # an interrupt, which may come between any two steps
                     self._requests.keep(request)
                     raise
             if sweeps:
-                is_all = parse_int(answer.value(answer.rows - 1, 6)) == 1
-                self._scan.swept(now, is_all=is_all, is_whole=is_whole)
+                self._scan.swept(now, is_all=summary.is_swept, is_whole=is_whole)
             if is_whole:
                 self._scan.was_whole(now)
             self._looked_whole = is_whole
@@ -280,7 +280,7 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
             self._requests.unanswered = None
             try:
                 self._take_late_answer(request, self._requests.send(request))
-            except NextQueueMissing:  # it wasn't carried out: what it settles is held still
+            except NextQueueMissing:  # the server did nothing: the jobs of this request are still held
                 self.logger.debug("a settlement is sent anew: a queue of its next jobs isn't declared")
             except QueueNotFound:
                 for receipt in request.receipts:
@@ -292,9 +292,9 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
         if self._unclaimed:
             receipts, self._unclaimed = self._unclaimed, []
             try:
-                known = {r: (job, Release(r)) for r in receipts if (job := self._held.get(r)) is not None}
+                known = self._held.to_settle(map(Release, receipts))
                 if known:
-                    release = self._requests.settlement(self._key, dict(known))
+                    release = self._requests.settlement(self._key, known)
                     self._take_late_answer(release, self._requests.send(release))
             except BaseException:
                 self._unclaimed = receipts
@@ -304,24 +304,19 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
         if self._requests.is_extension(request):
             self._take_extension(request, answer)
         else:
-            self._unclaimed += [each.receipt for each in self._take_answer(request, answer, 0)]
-            self._ends(request, answer)
+            summary = read_summary(answer)
+            self._unclaimed += [each.receipt for each in self._take_answer(request, answer, summary, 0)]
+            self._ends(request, summary.ends)
 
     # -- what was answered ------------------------------------------------------------------------
 
-    def _take_answer(self, request: Request, answer: Answer, count: int) -> list[Delivery]:
-        """Hold what was taken, and read the last row, which says something else."""
+    def _take_answer(self, request: Request, answer: Answer, summary: Summary, count: int) -> list[Delivery]:
+        """Hold the jobs that the request took, note what the summary says, and return the deliveries."""
         deliveries: list[Delivery] = []
-        last, grant, lease_s, token, place = (
-            answer.rows - 1,
-            self._held.grant,
-            self._lease_s,
-            request.token,
-            0,
-        )
-        new = tuple.__new__
-        for row in range(last):
-            raw_place, seq, id_, body, attempt, number, crashes = answer.row(row)
+        grant, lease_s, token, place = self._held.grant, self._lease_s, request.token, 0
+        new, columns = tuple.__new__, range(len(TakenJob._fields))
+        for row in range(answer.rows - 1):
+            raw_place, seq, id_, body, attempt, number, crashes = answer.row(row, columns)
             place = parse_int(raw_place)
             receipt = grant(LeasedJob(place, parse_int(seq), token))
             fields = (
@@ -334,45 +329,51 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
             deliveries.append(new(Delivery, fields))
         if deliveries or request.receipts:
             self._kept.begin(token, len(deliveries))
-        seen, returned, _, _, announced, next_ms, *_ = answer.row(last)
-        if count > 0 and parse_int(returned) >= 0:
+        if count > 0 and summary.returned is not None:
             last_place = place if len(deliveries) >= count else None
-            self._scan.saw(parse_int(seen), parse_int(returned), last_place)
-        self._next_event_s = None if next_ms is None else max(0, parse_int(next_ms)) / 1000
-        if parse_int(announced):
+            self._scan.saw(summary.seen_before, summary.returned, last_place)
+        self._next_event_s = summary.next_event_s
+        if summary.has_announced:
             self._looks = list(_LOOKS_S)
         return deliveries
 
     def _take_extension(self, request: Request, answer: Answer) -> set[str]:
         """Hold the leases that were extended; return those whose jobs are asked to be cancelled."""
-        lost = self._requests.lost(request, answer)
+        ends = read_extension(answer)
         held = 0
         for number, receipt in enumerate(request.receipts, 1):
             job = self._held.get(receipt)
             if job is None:
                 continue
-            if number in lost:
+            if number in ends.lost:
                 self._end(receipt, took_effect=False)
             else:
                 held += 1
-                if job.token != request.token:  # else an interrupt came when this was read before
+                # The tokens are equal if an interrupt ended an earlier reading of this answer after this job.
+                if job.token != request.token:
                     self._held.replace(receipt, job._replace(token=request.token))
-                    self._kept.leave(job.token)  # last, or a job might leave twice
-        # Only now: an interrupt above leaves a lease that isn't counted, and so ends by its clock.
+                    # Leave the former lease after the token was replaced: an interrupt between the two steps
+                    # would else have the job leave twice.
+                    self._kept.leave(job.token)
+        # Begin to count the new lease last. If an interrupt comes before, the lease isn't counted, and the
+        # server forgets it when its time is over.
         self._kept.begin(request.token, held)
-        return {receipt for number, receipt in enumerate(request.receipts, 1) if -number in lost}
+        return {receipt for number, receipt in enumerate(request.receipts, 1) if number in ends.cancelled}
 
-    def _ends(self, request: Request, answer: Answer) -> dict[str, SettleOutcome]:
-        lost = self._requests.lost(request, answer)
+    def _ends(self, request: Request, ends: Ends) -> dict[str, SettleOutcome]:
         return {
-            receipt: self._end(receipt, took_effect=number not in lost, is_cancelled=-number in lost)
+            receipt: self._end(
+                receipt, took_effect=number not in ends.lost, is_cancelled=number in ends.cancelled
+            )
             for number, receipt in enumerate(request.receipts, 1)
         }
 
     def _end(self, receipt: str, *, took_effect: bool, is_cancelled: bool = False) -> SettleOutcome:
         job = self._held.get(receipt)
         outcome = self._held.settle(receipt, took_effect=took_effect, is_cancelled=is_cancelled)
-        if job is not None and took_effect:  # last, or an interrupt might have the job leave twice
+        # The job was taken out of the table before it leaves its lease. In the other order, an interrupt
+        # between the two steps would have it leave twice.
+        if job is not None and took_effect:
             self._kept.leave(job.token)
         elif job is not None:
             self._kept.distrust(job.token)
@@ -383,3 +384,16 @@ class PostgreSQLConsumerBackend(ConsumerBackend):
             raise Closed(f"this consumer of queue {self._name!r} belongs to another process")
         if self._closed:
             raise consumer_closed(self._name)
+
+
+_Known = dict[str, tuple[LeasedJob, Settlement]]
+"""The jobs that are held and to be settled, by receipt."""
+
+
+def _publishing_into(queue: str, known: _Known) -> set[str]:
+    """Return the receipts whose settlements publish into ``queue``."""
+    return {receipt for receipt, (_, settlement) in known.items() if publishes_into(settlement, queue)}
+
+
+def _all_but(receipts: set[str], known: _Known) -> _Known:
+    return {receipt: each for receipt, each in known.items() if receipt not in receipts}

@@ -1,24 +1,32 @@
 """The coordination store in PostgreSQL: records, places and rates in the schema of the queues."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ...ports import CoordinationStore, Migration, Place, Record, Reservation
+from ...ports import (
+    CoordinationStore,
+    KeyCount,
+    Migration,
+    Place,
+    PlaceCount,
+    PlaceWatch,
+    Record,
+    Reservation,
+)
 from ..shared.error_messages import client_closed
-from ..shared.server_settings import check_duration
+from ..shared.server_settings import Password, check_duration
 from ..shared.turns import whole_microseconds
 from .binary_format import TRUE, float8, int4, int4s, int8, parse_array, parse_float, parse_int, texts
 from .connection import Answer, Parameter, Statement
 from .errors import RefusedByServer, ServerUnreachable, translated
 from .session import Session
-from .settings import DEFAULT_NAMESPACE, Password, ServerSettings, check_namespace, parsed_url
+from .settings import DEFAULT_NAMESPACE, ServerSettings, check_namespace, parsed_url
 from .statements import Statements
 from .table_versions import Tables
+from .wakeups import Wakeups
 
-VERSION = 3
-"""The version of the tables that brought those of the store."""
 _LONGEST_S = 1e9
-"""The longest time that is kept count of, some thirty years."""
+"""The longest time, in seconds, that the store takes: about thirty years. Longer ones are cut to it."""
 _LARGEST_INT4 = 2**31 - 1
 
 
@@ -32,13 +40,15 @@ class ClientCoordinationStore(CoordinationStore):
         session: The way to the server.
         statements: The statements for the session's schema.
         tables: The tables; the first write makes them where there are none.
+        wakeups: Tells that places got free.
     """
 
-    def __init__(self, session: Session, statements: Statements, tables: Tables) -> None:
+    def __init__(self, session: Session, statements: Statements, tables: Tables, wakeups: Wakeups) -> None:
         super().__init__()
         self._session = session
         self._statements = statements
         self._tables = tables
+        self._wakeups = wakeups
         self._closed = False
 
     def now(self) -> float:
@@ -47,16 +57,16 @@ class ClientCoordinationStore(CoordinationStore):
 
     def get(self, keys: Sequence[str]) -> dict[str, Record]:
         self._check_open()
-        if not keys or not self._tables.has(VERSION):
+        if not keys or not self._tables.are_there():
             return {}
         found = _records(self._run(self._statements.get_records, [texts(keys)]))
         return {key: found[key] for key in keys if key in found}
 
     def scan(self, prefix: str) -> dict[str, Record]:
         self._check_open()
-        if not self._tables.has(VERSION):
+        if not self._tables.are_there():
             return {}
-        before = prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else None
+        before = _end_of(prefix) if prefix else None
         parameters = [prefix.encode(), None if before is None else before.encode()]
         return _records(self._run(self._statements.scan_records, parameters))
 
@@ -71,17 +81,19 @@ class ClientCoordinationStore(CoordinationStore):
         parameters = [key.encode(), optional_version(expected)]
         return self._change(self._statements.delete_record, parameters, once=True).value(0, 0) == TRUE
 
-    def take_places(self, places: Sequence[Place], *, ttl_s: float) -> list[bool]:
+    def take_places(
+        self,
+        places: Sequence[Place],
+        *,
+        ttl_s: float,
+        waits_s: float | None = None,
+        leaving: Sequence[Place] = (),
+    ) -> list[bool]:
         if not places:
-            self._check_open()
+            self.leave_places(leaving)
             return []
-        keys, limits, holders = zip(*places, strict=True)
-        parameters = [
-            texts(keys),
-            int4s([min(limit, _LARGEST_INT4) for limit in limits]),
-            texts(holders),
-            optional_ttl(ttl_s),
-        ]
+        waits = optional_ttl(ttl_s if waits_s is None else waits_s)
+        parameters = [*_packed(places), optional_ttl(ttl_s), waits, *_packed(leaving)]
         answer = self._change(self._statements.take_places, parameters)
         return [has_it == TRUE for has_it in parse_array(answer.value(0, 0))]
 
@@ -89,24 +101,43 @@ class ClientCoordinationStore(CoordinationStore):
         if not places:
             self._check_open()
             return
-        keys, _, holders = zip(*places, strict=True)
-        self._change(self._statements.leave_places, [texts(keys), texts(holders)])
+        self._change(self._statements.leave_places, _packed(places))
+
+    def count_places(self, prefixes: Sequence[str], *, busiest: int = 10) -> list[PlaceCount]:
+        self._check_open()
+        if not self._tables.are_there():
+            return [PlaceCount(0, 0, 0, []) for _ in prefixes]
+        parameters = [texts(prefixes), texts(list(map(_end_of, prefixes))), int4(busiest)]
+        rows = self._run(self._statements.count_places, parameters).all_rows()
+        return _place_counts(rows)
+
+    def watch_places(self, tell: Callable[[str | None], None]) -> PlaceWatch:
+        self._check_open()
+        return self._wakeups.watch_places(tell)
 
     def reserve(
         self, key: str, count: int, *, interval_s: float, burst: int = 1, max_wait_s: float = 0.0
     ) -> Reservation:
+        counts = {key: count}
+        return self.reserve_each(counts, interval_s=interval_s, burst=burst, max_wait_s=max_wait_s)[key]
+
+    def reserve_each(
+        self, counts: Mapping[str, int], *, interval_s: float, burst: int = 1, max_wait_s: float = 0.0
+    ) -> dict[str, Reservation]:
+        if not counts:
+            self._check_open()
+            return {}
         interval_s = whole_microseconds(interval_s) / 1e6  # the server would round to the nearest one
+        keys = sorted(counts, key=str.encode)  # the order in which each call locks them
         parameters = [
-            key.encode(),
-            int4(min(count, _LARGEST_INT4)),
+            texts(keys),
+            int4s([min(counts[key], _LARGEST_INT4) for key in keys]),
             float8(interval_s),
             int4(min(burst, _LARGEST_INT4)),
             float8(max_wait_s),
         ]
-        first, turns = self._change(self._statements.reserve_turns, parameters).row(0)
-        first_s, reserved = parse_float(first) or 0.0, parse_int(turns)
-        waits_s = [max(0.0, first_s + turn * interval_s) for turn in range(reserved)]
-        return Reservation(waits_s, 0.0 if reserved == count else first_s + reserved * interval_s)
+        rows = self._change(self._statements.reserve_turns, parameters).all_rows()
+        return {key: _reservation(row, counts[key], interval_s) for key, row in zip(keys, rows, strict=True)}
 
     def pending_migrations(self) -> list[Migration]:
         self._check_open()
@@ -187,7 +218,8 @@ class PostgreSQLCoordinationStore(ClientCoordinationStore):
             retry_timeout_s=check_duration("retry_timeout_s", retry_timeout_s),
             logger=logger,
         )
-        super().__init__(session, Statements(namespace), Tables(session, logger))
+        wakeups = Wakeups(session.connect, namespace, logger)
+        super().__init__(session, Statements(namespace), Tables(session, logger), wakeups)
         settings.warn_of_plaintext(logger)
 
     @classmethod
@@ -204,6 +236,7 @@ class PostgreSQLCoordinationStore(ClientCoordinationStore):
     def close(self) -> None:
         super().close()
         self._session.close()
+        self._wakeups.close()
 
 
 def optional_version(expected: int | None) -> Parameter:
@@ -214,6 +247,37 @@ def optional_version(expected: int | None) -> Parameter:
 def optional_ttl(ttl_s: float | None) -> Parameter:
     """Return for how many seconds a record is kept; NULL for good."""
     return None if ttl_s is None else float8(min(ttl_s, _LONGEST_S))
+
+
+def _end_of(prefix: str) -> str:
+    """Return what comes behind all keys that begin with ``prefix``, in the order of their characters."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1)
+
+
+def _place_counts(rows: Iterable[Sequence[bytes | None]]) -> list[PlaceCount]:
+    found: list[PlaceCount] = []
+    for _, key, held, waiting, keys in rows:
+        if key is None:  # the row of all keys comes first
+            found.append(PlaceCount(parse_int(held), parse_int(waiting), parse_int(keys), []))
+        else:
+            found[-1].busiest.append(KeyCount(key.decode(), parse_int(held), parse_int(waiting)))
+    return found
+
+
+def _reservation(row: Sequence[bytes | None], count: int, interval_s: float) -> Reservation:
+    first_s, reserved = parse_float(row[0]) or 0.0, parse_int(row[1])
+    waits_s = [max(0.0, first_s + turn * interval_s) for turn in range(reserved)]
+    return Reservation(waits_s, 0.0 if reserved == count else first_s + reserved * interval_s)
+
+
+def _packed(places: Sequence[Place]) -> list[Parameter]:
+    keys, limits, holders, watches = zip(*places, strict=True) if places else ((), (), (), ())
+    return [
+        texts(keys),
+        int4s([min(limit, _LARGEST_INT4) for limit in limits]),
+        texts(holders),
+        texts(watches),
+    ]
 
 
 def _records(answer: Answer) -> dict[str, Record]:

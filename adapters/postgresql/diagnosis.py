@@ -11,7 +11,7 @@ from ...ports.findings import doubtful, good, wrong
 from ..shared.server_settings import is_loopback
 from .connection import Connection, Statement
 from .errors import ConnectFailed, ConnectionBroke, RefusedByServer
-from .schema import OLDEST_SERVER, find_version, has_schema, migrations, quoted
+from .schema import OLDEST_SERVER, files, find_version, has_schema, quoted
 from .session import Session
 from .settings import DURABILITIES
 
@@ -30,13 +30,12 @@ _KEPT = {
     "remote_write": Durability.FSYNC,
     "remote_apply": Durability.FSYNC,
 }
-_TABLES = {
-    1: ("queue", "job", "request", "result", "ended"),
-    3: ("shared_record", "place_key", "place", "rate", "coordination_sweep"),
-    4: ("asked",),
-}
-"""What a user must be able to change, by the version that brought it."""
-_SEQUENCES = {1: ("block", "death", "ending"), 3: ("coordination",)}
+_TABLES = (
+    *("queue", "job", "request", "result", "ended", "asked"),
+    *("shared_record", "place_key", "place", "rate", "coordination_sweep"),
+)
+"""What a user must be able to change."""
+_SEQUENCES = ("block", "death", "ending", "coordination")
 _PID = "pg_backend_pid()"
 _ASKS = 5
 
@@ -124,9 +123,9 @@ def _encryption(look: _Look) -> Iterator[Finding]:
 
 
 def _durability(look: _Look, declared: Durability) -> Iterator[Finding]:
-    if look.setting("fsync") == "off":
+    syncs = look.setting("fsync") != "off"
+    if not syncs:
         yield wrong("fsync", "fsync is off: a crash of the machine can lose all data", "set fsync = on")
-        return
     commit = look.setting("synchronous_commit")
     found = _KEPT.get(commit, Durability.FSYNC)
     if look.setting("synchronous_standby_names") and commit in ("on", "remote_apply"):
@@ -137,7 +136,7 @@ def _durability(look: _Look, declared: Durability) -> Iterator[Finding]:
             "set synchronous_commit = on for this user, and standbys if need be; or declare what there is"
         )
         yield wrong("durability", f"{what}; the client declares {declared.value!r}", remedy)
-    else:
+    elif syncs:
         yield good("durability", what)
 
 
@@ -259,7 +258,7 @@ def _snapshots(look: _Look) -> Iterator[Finding]:
 
 
 def _schema(look: _Look) -> Iterator[Finding]:
-    schema, newest = look.session.schema, len(migrations())
+    schema, newest = look.session.schema, files().version
     there = has_schema(look.connection, schema)
     version = find_version(look.connection, schema).number if there else 0
     what = f"schema {schema!r} has version {version}"
@@ -284,8 +283,7 @@ def _privileges(look: _Look) -> Iterator[Finding]:
     schema = look.session.schema
     if not has_schema(look.connection, schema):
         return
-    version = find_version(look.connection, schema).number
-    if not version:
+    if not find_version(look.connection, schema).number:
         return
     if look.text("has_schema_privilege($1, 'USAGE')", schema) != "true":
         yield wrong(
@@ -294,17 +292,13 @@ def _privileges(look: _Look) -> Iterator[Finding]:
         return
     missing = [
         f"{privilege} on {table}"
-        for since, tables in _TABLES.items()
-        if since <= version
-        for table in tables
+        for table in _TABLES
         for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE")
         if look.text("has_table_privilege($1, $2)", f"{quoted(schema)}.{table}", privilege) != "true"
     ]
     missing += [
         f"USAGE on {sequence}"
-        for since, sequences in _SEQUENCES.items()
-        if since <= version
-        for sequence in sequences
+        for sequence in _SEQUENCES
         if look.text("has_sequence_privilege($1, 'USAGE')", f"{quoted(schema)}.{sequence}") != "true"
     ]
     if functions := look.text(
@@ -326,7 +320,7 @@ def _rows(look: _Look) -> Iterator[Finding]:
     schema = look.session.schema
     if not has_schema(look.connection, schema):
         return
-    if find_version(look.connection, schema).number < len(migrations()):  # what is looked for came with it
+    if find_version(look.connection, schema).number < files().version:  # what is looked for came with it
         return
     if restored := look.text(_RESTORED.replace("{s}", quoted(schema))):
         what = f"new jobs stand before those that were restored into this server: {restored}"

@@ -1,4 +1,4 @@
-"""The one seam where the server's and the driver's errors become ours."""
+"""Makes errors of ours of those of the server and of the driver. No other module does."""
 
 import re
 
@@ -7,7 +7,7 @@ from ...domain.errors import AccessDenied, BackendError, BackendUnavailable, Bro
 NO_QUEUE = "MJ404"
 """What our own functions raise for a queue that isn't declared."""
 NO_NEXT_QUEUE = "MJ405"
-"""The same for the queue of a next job; the message is its name."""
+"""What they raise if the queue of a next job isn't declared; the message is its name."""
 _NO_SCHEMA = ("3F000", "42P01", "42704")
 _NO_FUNCTION = "42883"
 _PASSING = (
@@ -25,8 +25,10 @@ _PASSING = (
     "58",
     "72000",
 )
+_BY_OTHERS = ("40", "55P03", "57014")
+"""A conflict, a lock that didn't come in time, a time limit: what others do may cause these."""
 TAKEN = "23505"
-"""A key is taken, as by the token of a request that was carried out before."""
+"""A key exists already, such as the token of a request that was carried out before."""
 _FULL = ("53100", "53200", "53400")
 _NAMELESS = {("XX000", "quota exceeded"): "53100", ("42501", "read-only file system"): "58030"}
 """What the server has no code of its own for: the code that it gives, and a part of its message."""
@@ -48,7 +50,7 @@ _LOGIN_REMEDIES = (
     (re.compile("valid client certificate"), "name the client's certificate with sslcert and sslkey"),
     (re.compile("certificate"), "correct sslrootcert, the host's name, or the server's certificate"),
 )
-"""How to fix what a login is refused for, by libpq's or the server's words."""
+"""Remedies for refused logins, by the words of libpq or of the server."""
 _FULL_OF_CLIENTS = "raise max_connections, or run fewer workers"
 _NO_WRITES = (
     "if this server is a standby, name all servers in the URL, with target_session_attrs=read-write; "
@@ -87,8 +89,8 @@ _CONNECT_REMEDIES = (
         "check the host, the port and the firewall, and whether the server hangs",
     ),
 )
-"""How to fix what no connection is made for, by libpq's words or the server's; the first is for a server of
-this machine."""
+"""Remedies for connections that can't be made, by the words of libpq or of the server. The first one is for a
+server of this machine."""
 
 
 class RefusedByServer(Exception):
@@ -106,18 +108,23 @@ class RefusedByServer(Exception):
 
     @property
     def has_no_schema(self) -> bool:
-        """Whether the tables or functions aren't there, or not yet."""
+        """Whether tables or functions are missing, perhaps because nobody has made them yet."""
         return self.code in _NO_SCHEMA
 
     @property
     def is_passing(self) -> bool:
-        """Whether another try may succeed: the server restarts or was demoted, others were in the way."""
+        """Whether another try may succeed: the server restarts, was demoted, or was busy with others."""
         return self.code.startswith(_PASSING) or self.code == TAKEN
 
     @property
     def is_outage(self) -> bool:
-        """Whether the server may refuse everybody: then no worker can extend its leases either."""
+        """Whether the server may refuse all clients. Then no worker can extend its leases, either."""
         return (self.is_passing or self.code in _FULL) and self.code != TAKEN
+
+    @property
+    def may_concern_one(self) -> bool:
+        """Whether it may be this request only that is refused, for what others do to the rows it needs."""
+        return self.code.startswith(_BY_OTHERS)
 
     @property
     def may_have_run(self) -> bool:
@@ -126,8 +133,12 @@ class RefusedByServer(Exception):
 
     @property
     def ends_connection(self) -> bool:
-        """Whether to go on by another connection, perhaps to another server."""
+        """Whether to try again over another connection, perhaps to another server."""
         return self.code.startswith(("08", "57P", "25006", "25P0", "53300"))
+
+
+Outage = float | RefusedByServer
+"""For how many seconds the server was out of reach; or what it refused a request by."""
 
 
 class ConnectionBroke(Exception):
@@ -161,7 +172,7 @@ class DiskFull(BackendUnavailable):
 
 
 class NextQueueMissing(BackendError):
-    """A queue that an ack publishes into isn't declared, and nothing was done. It never gets to the caller.
+    """A queue to publish into isn't declared, and nothing was done. It never gets to the caller.
 
     Args:
         queue: The queue's name.
@@ -183,7 +194,7 @@ def in_one_line(text: str) -> str:
 
 
 def refused_login(error: ConnectFailed, address: str) -> BackendError | None:
-    """Return what to tell of a login that the server will refuse however often it is tried, else None."""
+    """Return the error for a login that the server will refuse however often it is tried; else None."""
     text = str(error)
     if _NO_DATABASE.search(text):
         return BrokerUnsuitable(f"PostgreSQL at {address}: {text}; create it with createdb, or name another")
@@ -194,7 +205,7 @@ def refused_login(error: ConnectFailed, address: str) -> BackendError | None:
 
 
 def unavailable(out: ServerUnreachable, address: str, *, is_local: bool) -> BackendUnavailable:
-    """Return what an outage is to the caller."""
+    """Return the error that tells the caller of an outage."""
     error = out.error
     if isinstance(error, RefusedByServer):
         fix = next((fix for code, fix in _REMEDIES.items() if error.code.startswith(code)), _WAIT)
@@ -208,7 +219,7 @@ def unavailable(out: ServerUnreachable, address: str, *, is_local: bool) -> Back
 
 
 def answer_lost(error: Exception, address: str) -> BackendUnavailable:
-    """Return what to tell of a change that the server may have made, and whose extent isn't known."""
+    """Return the error for a change that the server may have made, to an extent that isn't known."""
     return BackendUnavailable(
         f"the connection to PostgreSQL at {address} broke before the answer ({error}): the server may "
         "have done all, some or none of it; look at the queue, and call again if anything is left"

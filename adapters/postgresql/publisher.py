@@ -1,14 +1,15 @@
-"""Publishing."""
+"""Publishing into the queues of a client."""
 
 import secrets
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 
 from ...domain.errors import BackendError, JobsError
 from ...ports import Guard, Message, PublishOutcome, PublishStatus
-from ..shared.chunks import in_chunks
+from ..shared.chunked_publish import publish_in_chunks, same_for_all
 from .binary_format import FALSE, TRUE, byteas, float8, float8s, int4, int4s, int8, int8s, parse_ints, texts
 from .connection import Parameter
 from .coordination import optional_ttl, optional_version
@@ -23,6 +24,8 @@ _AGAIN = 2
 _RETRIED_S = 60.0
 """How long after an answer was lost a publish of the same id counts as a retry of it."""
 _MOST_ANSWERED = 100
+_REFUSED = "refused"
+"""What ``publish_guarded`` answers if the record has another version. Otherwise it answers a status."""
 
 
 class Publisher:
@@ -43,33 +46,20 @@ class Publisher:
         self._answered: list[int] = []
         """Tokens that the server needn't remember any more."""
         self._open: dict[tuple[str, str], tuple[int, float]] = {}
-        """Queue and id of what was answered UNKNOWN, with the token of its request, and until when that
-        matters."""
+        """The messages that were answered UNKNOWN, by queue and id: the token of their request, and the
+        moment up to which a publish of the same id counts as a retry."""
 
     def publish(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
         """Publish messages, in transactions of bounded size, and answer for each."""
-        outcomes: list[PublishOutcome] = []
-        failure: JobsError | None = None
-        status = PublishStatus.UNKNOWN
-        for chunk in in_chunks(
-            messages, CHUNK_JOBS, max_bytes=CHUNK_BYTES, size_of=lambda message: len(message.body)
-        ):
-            if failure is None:
-                try:
-                    answers = self._publish_chunk(queue, chunk)
-                    outcomes += answers
-                    failure = next(
-                        (each.error for each in answers if each.status is PublishStatus.UNKNOWN), None
-                    )
-                    continue
-                except JobsError as error:
-                    if not outcomes:
-                        raise
-                    failure = error  # told by message, or those before would be left without an answer
-                    if isinstance(error, BackendError):  # nothing of it was sent
-                        status = PublishStatus.REJECTED
-            outcomes += _same_for_all(chunk, status, failure)
-        return outcomes
+        if len(messages) == 1:
+            return self._publish_chunk(queue, messages)
+        return publish_in_chunks(
+            messages,
+            partial(self._publish_chunk, queue),
+            max_jobs=CHUNK_JOBS,
+            max_bytes=CHUNK_BYTES,
+            unsent=(BackendError,),
+        )
 
     def publish_guarded(self, queue: str, message: Message, guard: Guard) -> PublishOutcome | None:
         """Publish a message and write the guard's record, or neither (CRD-4).
@@ -101,28 +91,25 @@ class Publisher:
             if not out.may_have_run:
                 raise error from out.error
             return PublishOutcome(message.id, PublishStatus.UNKNOWN, error)
-        duplicates = answer.value(0, 0)
+        outcome = (answer.value(0, 0) or b"").decode()
         with self._lock:
-            self._answered += answered if duplicates is None else [token]
-        if duplicates is None:
-            return None
-        is_new = not parse_ints(duplicates)
-        return PublishOutcome(message.id, PublishStatus.ACCEPTED if is_new else PublishStatus.DUPLICATE)
+            self._answered += answered if outcome == _REFUSED else [token]
+        return None if outcome == _REFUSED else PublishOutcome(message.id, PublishStatus(outcome))
 
     def close(self) -> None:
-        """Have the server forget what it keeps for this publisher; if that fails, it does later."""
+        """Have the server forget what it keeps for this publisher. If this fails, it forgets that in time."""
         with self._lock:
             answered, self._answered = self._answered, []
         if answered:
             with suppress(JobsError, ServerUnreachable):
                 self._session.run(self._statements.forget_publishes, [int8s(answered)], queue="")
 
-    def _publish_chunk(self, queue: str, messages: list[Message]) -> list[PublishOutcome]:
+    def _publish_chunk(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
         if self._open:
             return self._publish_open(queue, messages)
         return self._send(queue, messages)
 
-    def _send(self, queue: str, messages: list[Message]) -> list[PublishOutcome]:
+    def _send(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
         token, answered = secrets.randbits(63), self._take_answered()
         is_plain = not any(message.priority or message.delay_s for message in messages)
         parameters: list[Parameter] = [
@@ -144,9 +131,9 @@ class Publisher:
             until = monotonic() + _RETRIED_S
             with self._lock:
                 self._open |= {(queue, message.id): (token, until) for message in messages}
-            return _same_for_all(messages, PublishStatus.UNKNOWN, error)
+            return same_for_all(messages, PublishStatus.UNKNOWN, error)
         except DiskFull as full:  # a smaller message may fit
-            return _same_for_all(messages, PublishStatus.REJECTED, full)
+            return same_for_all(messages, PublishStatus.REJECTED, full)
         with self._lock:
             self._answered.append(token)
         duplicates = set(parse_ints(answer.value(0, 0)))
@@ -159,22 +146,17 @@ class Publisher:
         ]
 
     def _take_answered(self) -> list[int]:
-        """Take tokens along that the server needn't remember any more."""
+        """Return tokens that the server may forget with the next request."""
         with self._lock:
             answered = self._answered[:_MOST_ANSWERED]
             del self._answered[:_MOST_ANSWERED]
         return answered
 
-    def _publish_open(self, queue: str, messages: list[Message]) -> list[PublishOutcome]:
-        """Publish what isn't in the queue already though it was answered UNKNOWN."""
-        now = monotonic()
+    def _publish_open(self, queue: str, messages: Sequence[Message]) -> list[PublishOutcome]:
+        """Publish messages of which some were answered UNKNOWN before, and may be in the queue already."""
         with self._lock:
-            self._open = {key: found for key, found in self._open.items() if found[1] > now}
-            tokens = {
-                message.id: self._open[key][0]
-                for message in messages
-                if (key := (queue, message.id)) in self._open
-            }
+            self._forget_old()
+            tokens = self._open_tokens(queue, messages)
         try:
             there = {token: self._was_carried_out(token) for token in set(tokens.values())}
         except ServerUnreachable as out:
@@ -184,21 +166,27 @@ class Publisher:
         known = {id_ for id_, token in tokens.items() if there[token]}
         fresh = [message for message in messages if message.id not in known]
         answers = iter(self._send(queue, fresh) if fresh else [])
-        with self._lock:
-            for id_ in tokens:  # answered now; the next publish of such an id is a new one
-                if self._open.get((queue, id_), (None,))[0] == tokens[id_]:
-                    self._open.pop((queue, id_))
+        with self._lock:  # their outcome is known now, so the next publish of such an id is a new one
+            self._forget_answered(queue, tokens)
         return [
             PublishOutcome(m.id, PublishStatus.DUPLICATE) if m.id in known else next(answers)
             for m in messages
         ]
 
+    def _forget_old(self) -> None:
+        now = monotonic()
+        self._open = {key: found for key, found in self._open.items() if found[1] > now}
+
+    def _open_tokens(self, queue: str, messages: Sequence[Message]) -> dict[str, int]:
+        """Return the tokens of those messages, by id, that were answered UNKNOWN."""
+        found = ((message.id, self._open.get((queue, message.id))) for message in messages)
+        return {id_: each[0] for id_, each in found if each is not None}
+
+    def _forget_answered(self, queue: str, tokens: dict[str, int]) -> None:
+        for id_, token in tokens.items():
+            if self._open.get((queue, id_), (None,))[0] == token:
+                self._open.pop((queue, id_))
+
     def _was_carried_out(self, token: int) -> bool:
         answer = self._session.run(self._statements.was_carried_out, [int8(token)], queue="")
         return answer.value(0, 0) == TRUE
-
-
-def _same_for_all(
-    messages: Iterable[Message], status: PublishStatus, error: JobsError
-) -> list[PublishOutcome]:
-    return [PublishOutcome(message.id, status, error) for message in messages]

@@ -1,4 +1,7 @@
-"""The requests of a consumer: each has a token of its own, under which it is carried out once."""
+"""The requests of a consumer: each has a token of its own, under which it is carried out once.
+
+The server keeps a row of each, until the consumer tells that it may forget it (ADR 82).
+"""
 
 import secrets
 from collections.abc import Mapping
@@ -7,18 +10,16 @@ from typing import NamedTuple
 
 from ...domain.errors import JobsError
 from ...ports import Settlement
-from .binary_format import FALSE, TRUE, boolean, float8, int4, int8, int8s, parse_ints
+from .binary_format import FALSE, TRUE, boolean, float8, int4, int8, int8s
 from .connection import Answer, Parameter, Statement
 from .errors import ServerUnreachable
-from .kept_requests import KeptRequests
 from .session import Session
-from .settlements import LeasedJob, SettlementBatch
+from .settlements import Ends, LeasedJob, SettlementBatch, read_extension, read_summary
 from .statements import Statements
 
 _AGAIN = 2
-"""The place of the parameter that says that a request was sent before, in each of them."""
+"""The place, in each request, of the parameter that says that the request was sent before."""
 _CLOSE_S = 2.0
-_LAST_UNKNOWN = 0
 _NO_SETTLEMENTS = SettlementBatch({}).parameters
 
 
@@ -42,10 +43,74 @@ class Look(NamedTuple):
     sweep_s: float | None
     """How many seconds to look back for what is due and for leases that have ended; None for not at all."""
     is_to_wait: bool
-    """Whether the consumer waits where there is nothing."""
+    """Whether the consumer will wait if no job is ready."""
 
 
 NO_LOOK = Look(0, int8s([0]), 0, None, False)
+
+
+class KeptRequests:
+    """The requests of one consumer of which the server keeps a row, by token.
+
+    A request that took or extended jobs is also their lease. The server may forget it once each of these jobs
+    is settled or has a later lease. If the consumer doesn't know whether that is so, it doesn't let the
+    server forget the lease, which then ends when its time is over.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: dict[int, int] = {}
+        """How many jobs of each lease are still held. Leases of which that isn't known are left out."""
+        self._over: list[int] = []
+        self._last = 0
+
+    @property
+    def last(self) -> int:
+        """The last answered request that settled or extended anything; 0 for none.
+
+        If the server doesn't know it, a crash has taken back what the consumer was told, and the server
+        forgets nothing.
+        """
+        return self._last
+
+    def over(self) -> list[int]:
+        """Return the requests that the server may forget, provided that it knows the last one."""
+        return self._over
+
+    def forgettable(self) -> list[int]:
+        """Return what the server may forget with the next request. The last one isn't among it yet."""
+        return [token for token in self._over if token != self._last]
+
+    def begin(self, token: int, jobs: int) -> None:
+        """Note how many jobs have the request as their lease."""
+        if jobs:
+            self._jobs[token] = jobs
+        else:
+            self._over.append(token)
+
+    def leave(self, token: int) -> None:
+        """Note that a job has this lease no more."""
+        left = self._jobs.pop(token, 0) - 1
+        if left > 0:
+            self._jobs[token] = left
+        elif left == 0:
+            self._over.append(token)
+
+    def distrust(self, token: int) -> None:
+        """Note that a job of this lease was lost: only the server knows what became of the job."""
+        self._jobs.pop(token, None)
+
+    def answered(self, token: int, *, knew_last: bool) -> None:
+        """Note that a request was answered that settled or extended jobs, and named what to forget.
+
+        Args:
+            token: The request.
+            knew_last: Whether the server knew the request before it. If not, a crash has undone that request,
+                and jobs that had left a lease may be in it again.
+        """
+        self._over = [each for each in self._over if each == self._last]
+        if self._last and not knew_last:
+            self._jobs.clear()
+        self._last = token
 
 
 class Requests:
@@ -90,12 +155,13 @@ class Requests:
             int8(look.returned),
             None if look.sweep_s is None else float8(look.sweep_s),
             boolean(look.is_to_wait),
+            self._queue.encode(),
+            int8(self.kept.last),
         ]
         statement = self._statements.settle_and_take
         if batch is not None and batch.next_parameters:
             statement = self._statements.settle_publish_and_take
             parameters += batch.next_parameters
-        parameters += [self._queue.encode(), int8(self.kept.last)]
         return Request(token, statement, parameters, batch.receipts if batch else [])
 
     def extension(self, key: int, known: Mapping[str, LeasedJob]) -> Request:
@@ -129,7 +195,7 @@ class Requests:
         Raises:
             BackendUnavailable: the server couldn't be reached in time.
             QueueNotFound: the queue isn't declared.
-            NextQueueMissing: a queue that an ack publishes into isn't declared.
+            NextQueueMissing: a queue that a settlement publishes into isn't declared.
             BackendError: the server refused otherwise.
         """
         try:
@@ -146,27 +212,20 @@ class Requests:
             self.keep(request)
             raise
         if request.receipts:
-            self.kept.answered(request.token, knew_last=_LAST_UNKNOWN not in self.lost(request, answer))
+            self.kept.answered(request.token, knew_last=self.ends(request, answer).knew_last)
         return answer
 
     def keep(self, request: Request) -> None:
-        """Keep a request that may or may not have been carried out, or whose answer wasn't read."""
+        """Keep a request to send it again: it may have been carried out, or its answer wasn't read."""
         request.parameters[_AGAIN] = TRUE
         self.unanswered = request
 
-    def lost(self, request: Request, answer: Answer) -> set[int]:
-        """Read which settlements or extensions were lost, counted from 1.
-
-        Those of jobs that are cancelled, or are to be, are below 0. 0 says that the server didn't know the
-        last request.
-        """
-        if self.is_extension(request):
-            return set(parse_ints(answer.value(0, 0)))
-        told = answer.value(answer.rows - 1, 2)
-        return set(map(int, told.split(b","))) if told else set()
+    def ends(self, request: Request, answer: Answer) -> Ends:
+        """Read what became of what a request settles or extends."""
+        return read_extension(answer) if self.is_extension(request) else read_summary(answer).ends
 
     def forget(self) -> None:
-        """Have the server forget what it keeps for this consumer; if that fails, it does later."""
+        """Have the server forget what it keeps for this consumer. If this fails, it forgets that in time."""
         if over := self.kept.over():
             with suppress(JobsError, ServerUnreachable):
                 self._session.run(

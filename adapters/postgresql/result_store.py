@@ -9,7 +9,7 @@ from ...domain.errors import QueueNotFound
 from ...ports import EndedJob, JobResult, Migration, ResultStore
 from ..shared.chunks import in_chunks
 from ..shared.result_records import make_record, parse_record
-from ..shared.server_settings import check_duration
+from ..shared.server_settings import Password, check_duration
 from .admin import Admin
 from .binary_format import byteas, float8s, parse_int, texts
 from .connection import Answer, Parameter, Statement
@@ -17,18 +17,16 @@ from .errors import ServerUnreachable
 from .results import ANNOUNCED_S, PostgreSQLEndedJobs, wait_for_end
 from .schema import quoted
 from .session import Session
-from .settings import DEFAULT_NAMESPACE, Password, ServerSettings, check_namespace, parsed_url
+from .settings import DEFAULT_NAMESPACE, ServerSettings, check_namespace, parsed_url
 from .statements import Statements
 from .table_versions import Tables
-from .wakeups import ALL, ENDED, Waiter, Wakeups
+from .wakeups import ENDED, Waiter, Wakeups
 
 _KIND = b"results"
-"""The kind of a queue whose jobs are another broker's: no client lists it."""
+"""The kind of a queue that holds only results, of jobs of another broker. No client lists it."""
 _CHUNK, _CHUNK_BYTES = 1000, 8 * 1024 * 1024
 _SWEEP_S = 1.0
-"""How often at most a store removes results whose time is over."""
-_MOST_TOLD = 7000
-"""A notification takes 8,000 bytes."""
+"""The shortest time, in seconds, between two removals of results whose time is over."""
 
 _PUT = """
     WITH q AS (
@@ -40,7 +38,7 @@ _PUT = """
         AS e (id, ttl, body)
       ON CONFLICT (queue, id) DO UPDATE SET expires = excluded.expires, body = excluded.body
     )
-    SELECT q.key, CASE WHEN q.is_awaited THEN {s}.wake(q.key, $5) END FROM q
+    SELECT q.key, CASE WHEN q.is_awaited THEN {s}.wake_callers(q.key, $2) END FROM q
 """
 _GET = """
     SELECT r.id, r.body FROM {s}.queue q, unnest($2::pg_catalog.text[]) AS i (id), LATERAL (
@@ -115,7 +113,7 @@ class PostgreSQLResultStore(ResultStore):
             return Statement(sql.replace("{s}", quoted(self._namespace)), parameters, is_planned_anew)
 
         self._next_sweep = 0.0
-        self._put = statement(_PUT, 5)
+        self._put = statement(_PUT, 4)
         self._get = statement(_GET, 2, is_planned_anew=True)
         self._forget = statement(_FORGET, 2)
         self._sweep = statement(_SWEEP, 1)
@@ -132,16 +130,14 @@ class PostgreSQLResultStore(ResultStore):
         return cls(**settings)
 
     def put(self, queue: str, ended: Sequence[EndedJob]) -> None:
-        # The last end of a job counts. In order, so that no two workers wait for each other.
+        # The last end of a job counts. The ids are sorted, so that no two workers wait for each other.
         records = sorted({job.id: (job.id, job.ttl_s, make_record(job.result)) for job in ended}.values())
         self._tables.make_once()
         for chunk in in_chunks(
             records, _CHUNK, max_bytes=_CHUNK_BYTES, size_of=lambda record: len(record[2])
         ):
             ids, ttls, bodies = zip(*chunk, strict=True)
-            named = ",".join(ids)
-            told = ENDED + (named if len(named) < _MOST_TOLD else ALL)
-            parameters = [queue.encode(), texts(ids), float8s(ttls), byteas(bodies), told.encode()]
+            parameters = [queue.encode(), texts(ids), float8s(ttls), byteas(bodies)]
             while not self._run(self._put, parameters).rows:
                 self._declare(queue)
         if monotonic() >= self._next_sweep:
@@ -166,7 +162,7 @@ class PostgreSQLResultStore(ResultStore):
         return StoredEndedJobs(self, queue, self._poll_s)
 
     def announce(self, queue: str) -> int:
-        """Have it told for some seconds whose results are put; return the queue's key."""
+        """Announce that a caller waits, so that puts notify it for some seconds; return the queue's key."""
         self._tables.make_once()
         while True:
             try:
@@ -183,7 +179,7 @@ class PostgreSQLResultStore(ResultStore):
     def forget(self, queue: str, ids: Sequence[str] | None = None) -> None:
         self._tables.make_once()
         if ids is None:
-            with suppress(QueueNotFound):  # nothing was ever kept of it
+            with suppress(QueueNotFound):  # no result of this queue was ever kept
                 self._admin.delete(queue)
             return
         for chunk in in_chunks(ids, _CHUNK):
@@ -213,7 +209,7 @@ class PostgreSQLResultStore(ResultStore):
 
 
 class StoredEndedJobs(PostgreSQLEndedJobs):
-    """Told by notifications; goes on where the results of the queue were forgotten, and others came.
+    """Learns of ends by notifications, also after all results of the queue were forgotten and others came.
 
     Args:
         store: The store.

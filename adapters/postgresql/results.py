@@ -17,7 +17,7 @@ _CHUNK = 1000
 _CANCELLED = b"\0"
 """In place of the output of a job that was cancelled."""
 _LOOKS_S = (0.02, 0.1)
-"""When to look again after the first announcement that somebody waits, as with consumers."""
+"""How many seconds after each other to look again after an announcement, as a consumer does."""
 ANNOUNCED_S = 8.0
 """How long an announcement is good for; the server keeps it for 20 s at least."""
 
@@ -139,7 +139,7 @@ def wait_for_end(
             remaining_s = give_up - monotonic()
             if found is not None or remaining_s <= 0:
                 return found
-            while True:  # what others wait for is no reason to look
+            while True:  # a wake-up that names only jobs of other callers is no reason to look
                 told = ended.wait(min(remaining_s, poll_s))
                 remaining_s = give_up - monotonic()
                 if not told or job_id in told or remaining_s <= 0:
@@ -147,7 +147,7 @@ def wait_for_end(
 
 
 class PostgreSQLEndedJobs(EndedJobs):
-    """Told by notifications, each of which names the jobs that have ended.
+    """Learns by notifications which jobs have ended: each names some.
 
     Args:
         waiter: Waits for them.

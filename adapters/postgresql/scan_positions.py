@@ -1,4 +1,4 @@
-"""Where in a queue a consumer looks for ready jobs, and for what comes to its time."""
+"""Where in a queue a consumer looks for ready jobs, for due jobs and for leases that have ended."""
 
 from math import inf
 from time import monotonic
@@ -6,13 +6,13 @@ from time import monotonic
 from .binary_format import int8s
 
 _WHOLE_LOOK_S = 1.0
-"""How often at most a busy consumer has the server look from the very beginning of the queue: what another
-took, and gave back by dying within that statement, stands there."""
+"""The shortest time, in seconds, between two looks of a busy consumer from the very beginning of the queue. A
+job that another consumer took stands there again if that consumer died within the statement."""
 _SHARE = 20
-"""How many times as long as such a look takes to wait before the next."""
+"""The pause before the next such look, in multiples of the time that the last one took."""
 _LATE_S = 1.0
-"""How long after its time a row may become visible, as its transaction may be slow to commit. What comes
-later still is found by a look from the beginning."""
+"""How many seconds after its due time a row may become visible, as its transaction may be slow to commit. A
+look from the beginning finds a row that becomes visible later still."""
 _LEVELS = 10
 _LEVEL = 1 << 56
 """How far apart the levels of priority are in a place."""
@@ -20,16 +20,17 @@ _FROM_THE_BEGINNING = int8s([0] * _LEVELS)
 
 
 class ScanPositions:
-    """Says where to look, so that dead rows, which a held snapshot keeps, needn't be looked at again."""
+    """Says from where to look. So the server doesn't read dead rows again, which an open snapshot keeps."""
 
     def __init__(self) -> None:
         self._starts = [0] * _LEVELS
-        """For each level of priority: all places before it were taken, unless a job has returned since."""
+        """For each level of priority, the first place that may hold a ready job, unless a job has returned
+        since."""
         self.returned = 0
-        """How often jobs had returned to their old places by the last look."""
+        """How many jobs had returned to their old places when this consumer last looked."""
         self._next_whole = 0.0
         self._swept = -inf
-        """When all that had come to its time was swept."""
+        """When the last sweep began that left nothing behind which was due or over."""
 
     def is_whole(self, now: float) -> bool:
         """Whether to look from the beginning."""
@@ -40,11 +41,11 @@ class ScanPositions:
         return self._next_whole - monotonic()
 
     def sweep_s(self, now: float, *, is_whole: bool) -> float:
-        """How many seconds to look back for what has come to its time, and wasn't swept before."""
+        """Return how many seconds to look back for due jobs and ended leases that no sweep has handled."""
         return inf if is_whole else now - self._swept + _LATE_S
 
     def swept(self, began: float, *, is_all: bool, is_whole: bool) -> None:
-        """Note a sweep that began then, and whether it took all that it was to look for."""
+        """Note a sweep that began at ``began``, and whether it handled all that it was to look for."""
         if is_all:
             self._swept = began
         elif is_whole:
@@ -59,7 +60,7 @@ class ScanPositions:
 
         Args:
             before: All transactions before this one had ended.
-            returned: How often jobs had returned to their old places.
+            returned: How many jobs had returned to their old places by then.
             last: The place of the last job that was taken; None if there was no other.
         """
         if returned != self.returned:
@@ -73,6 +74,6 @@ class ScanPositions:
         self._starts[level] = min(place, before)
 
     def was_whole(self, began: float) -> None:
-        """Note that a look from the beginning, begun then, has just ended."""
+        """Note that a look from the beginning has just ended, which began at ``began``."""
         now = monotonic()
         self._next_whole = now + max(_WHOLE_LOOK_S, _SHARE * (now - began))

@@ -22,6 +22,7 @@ from .errors import (
     ConnectionBroke,
     NextQueueMissing,
     NoAnswer,
+    Outage,
     RefusedByServer,
     ServerUnreachable,
     answer_lost,
@@ -58,8 +59,8 @@ class Session:
         retry_timeout_s: Seconds to keep trying before a call fails.
         logger: Logs an outage once when it begins and once when it ends.
         after_outage: Called with each new connection before anything else is sent over it, and with how many
-            seconds the server was out of reach. Also called before the first request of a consumer after one
-            that the server refused for a while, and then with None.
+            seconds the server was out of reach. If the server refused a consumer's request, it is also called
+            before the next request of a consumer, with the refusal.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Session:
         *,
         retry_timeout_s: float,
         logger: logging.Logger,
-        after_outage: Callable[[Connection, float | None], None] = lambda connection, away_s: None,
+        after_outage: Callable[[Connection, Outage], None] = lambda connection, outage: None,
     ) -> None:
         self.settings = settings
         self.schema = schema
@@ -87,11 +88,12 @@ class Session:
         self._idle: list[Connection] = []
         self._closing = threading.Event()
         self._away_since: float | None = None
-        """When the first try began that failed, of all since the server was reached."""
+        """When the first try of the present outage began; None while the server can be reached."""
         self._outage = False
-        """Whether that was logged."""
-        self._was_refused = False
-        """Whether the last request of a consumer was refused that may have been refused to all."""
+        """Whether the outage was logged."""
+        self._refused_by: RefusedByServer | None = None
+        """What the server refused the last request of a consumer by, for a reason that may concern all
+        clients."""
 
     def run(
         self,
@@ -113,7 +115,7 @@ class Session:
             again: The place of the parameter that says that the statement may have run before. Without one,
                 it may run twice.
             once: Whether to give up as soon as the statement may have run, so that it doesn't run twice.
-            of_consumer: Whether leases may end by it, or may end unless it is carried out.
+            of_consumer: Whether it is a consumer's request: it ends or extends leases.
             retry_timeout_s: Seconds to keep trying, in place of the usual.
 
         Raises:
@@ -142,9 +144,9 @@ class Session:
         return self.work(lambda connection: connection.execute(statement, parameters, _LONG_S), queue=queue)
 
     def change(self, statement: Statement, parameters: Sequence[Parameter], *, queue: str) -> Answer:
-        """Run a statement that says how much it changed: once, as it would say less the second time.
+        """Run a statement that returns how much it changed. It runs once: a second run would return less.
 
-        It goes over the connection that the thread's last request went over, if no other thread took that.
+        It uses the connection of the thread's last request, if no other thread has taken that.
 
         Raises:
             BackendUnavailable: the server couldn't be reached in time, or it isn't known what was changed.
@@ -217,22 +219,23 @@ class Session:
                 raise client_closed(self._owner)
             began, connection = monotonic(), self._take_live() if once else self._take_idle()
             was_idle = connection is not None
-            ends_outage = of_consumer and self._was_refused
+            refused_by = self._refused_by if of_consumer else None
             try:
                 connection = connection or self._open()
-                if ends_outage:
-                    self._tell_after_outage(connection, None)
+                if refused_by is not None:
+                    self._tell_after_outage(connection, refused_by)
                 answer = call(connection, may_have_run)
             except (ConnectFailed, ConnectionBroke, RefusedByServer) as error:
                 may_have_run = may_have_run or isinstance(error, ConnectionBroke)
                 if isinstance(error, RefusedByServer):
                     may_have_run = may_have_run or error.may_have_run or error.code == TAKEN
-                    self._was_refused = self._was_refused or (of_consumer and error.is_outage)
+                    if of_consumer and error.is_outage:
+                        self._note_refused(error)
                 failed: Exception = error
             else:
                 self._keep(connection)
-                if ends_outage:
-                    self._was_refused = False
+                if self._refused_by is refused_by:  # else another thread was refused meanwhile
+                    self._refused_by = None
                 if self._away_since is not None:
                     self._note_reached()
                 return answer
@@ -242,7 +245,8 @@ class Session:
             if not isinstance(failed, RefusedByServer) or failed.ends_connection:
                 self._note_away(failed, began, was_idle=was_idle)
             tries += 1
-            if told is None or not isinstance(failed, NoAnswer):  # the last try is cut short
+            # The last try has little time left. If it ends without an answer, an earlier error says more.
+            if told is None or not isinstance(failed, NoAnswer):
                 told = failed
             delay_s = _BACKOFF.delay_s(tries)
             if monotonic() + delay_s >= give_up or (once and isinstance(failed, ConnectionBroke)):
@@ -284,7 +288,7 @@ class Session:
         """Open a connection, and tell ``after_outage``."""
         connection = self.connect()
         try:
-            with suppress(RefusedByServer):  # a server on a system that can't look
+            with suppress(RefusedByServer):  # some systems can't look for clients that have gone
                 connection.run_script(_END_WHAT_IS_GIVEN_UP, _SHORT_S)
             self._tell_after_outage(connection, self._away_s())
         except ConnectionBroke as error:
@@ -294,10 +298,15 @@ class Session:
             raise
         return connection
 
-    def _tell_after_outage(self, connection: Connection, away_s: float | None) -> None:
-        """Tell ``after_outage``, and close the connection if that fails: nothing of a request was sent."""
+    def _note_refused(self, error: RefusedByServer) -> None:
+        """Remember what tells most of an outage for all."""
+        if self._refused_by is None or self._refused_by.may_concern_one:
+            self._refused_by = error
+
+    def _tell_after_outage(self, connection: Connection, outage: Outage) -> None:
+        """Call ``after_outage``; if the connection breaks, raise ConnectFailed, as no request was sent."""
         try:
-            self._after_outage(connection, away_s)
+            self._after_outage(connection, outage)
         except ConnectionBroke as error:
             raise ConnectFailed(str(error)) from error
 
@@ -330,21 +339,22 @@ class Session:
             self._logger.warning("PostgreSQL at %s is back", self.settings.address)
 
     def _keep(self, connection: Connection) -> None:
-        is_outdated = connection.prepares and not self._prepares  # it was in use when a pooler refused
+        # The connection was in use when a pooler refused to prepare statements over another one.
+        is_outdated = connection.prepares and not self._prepares
         if not connection.is_usable or is_outdated or self._closing.is_set() or len(self._idle) >= _MOST_IDLE:
             connection.close()
         else:
             self._idle.append(connection)
-            if self._closing.is_set():  # meanwhile
+            if self._closing.is_set():  # another thread has closed the session since the check above
                 self.close()
 
     def _drop_idle(self) -> None:
-        """Close what is idle: each may be dead after an outage, or lead to a server that was demoted."""
+        """Close the idle connections: after an outage each may be dead, or lead to a demoted server."""
         while (connection := self._take_idle()) is not None:
             connection.close()
 
     def _take_live(self) -> Connection | None:
-        """As :meth:`_take_idle`, but for connections that have ended while they were idle."""
+        """Return an idle connection that hasn't ended; close those that have."""
         while (connection := self._take_idle()) is not None and connection.has_ended():
             connection.close()
         return connection

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 from urllib.parse import parse_qs, quote, unquote, urlencode
 
-from pydantic import SecretStr
-
 from ...domain.bounds import check_name
 from ...domain.errors import InvalidInput, InvalidName
 from ...ports import Durability
 from ..shared.server_settings import (
+    Password,
     check_address,
     is_loopback,
     netloc,
@@ -22,8 +21,6 @@ from ..shared.server_settings import (
     plain_password,
     split_url,
 )
-
-Password = str | SecretStr | None
 
 DEFAULT_NAMESPACE = "mindtrace_jobs"
 _LONGEST_SCHEMA = 63

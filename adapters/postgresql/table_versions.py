@@ -7,7 +7,7 @@ from ...domain.errors import AccessDenied, BrokerUnsuitable, MigrationNeeded
 from ...ports import Migration
 from ..shared.error_messages import not_declared
 from .connection import Connection
-from .schema import OLDEST_SERVER, Version, find_version, has_schema, migrate, migrations, script
+from .schema import OLDEST_SERVER, Version, files, find_version, has_schema, migrate, missing, script
 from .session import Session
 
 
@@ -34,8 +34,6 @@ class Tables:
         self._logger = logger
         self._is_current = False
         self._is_usable = False
-        self._known = 0
-        """The version that was found, by who only looked."""
 
     def check(self) -> None:
         """Refuse tables of a newer release, once; never change them."""
@@ -69,19 +67,15 @@ class Tables:
         if not self._is_current:
             self.make()
 
-    def has(self, version: int) -> bool:
-        """Tell whether the tables have this version or a later one; never change them."""
-        if not self._is_current and self._known < version:
-            self._known = self._find().version.number
-        return self._is_current or self._known >= version
+    def are_there(self) -> bool:
+        """Tell whether there are any; never change them."""
+        self.check()
+        return self._is_usable
 
     def pending(self) -> list[Migration]:
         """Return the migrations that are missing; change nothing."""
         found = self._find()
-        return [
-            self._migration(version, creates_schema=version == 1 and not found.has_schema)
-            for version in range(found.version.number + 1, len(migrations()) + 1)
-        ]
+        return self._migrations(found, missing(found.version.number))
 
     def migrate(self) -> list[Migration]:
         """Apply the migrations that are missing, and return those that this call applied.
@@ -90,10 +84,7 @@ class Tables:
             MigrationNeeded: this user may not.
         """
         found = self._find()
-        made = self._update(found.version)
-        return [
-            self._migration(version, creates_schema=version == 1 and not found.has_schema) for version in made
-        ]
+        return self._migrations(found, self._update(found.version))
 
     @property
     def name(self) -> str:
@@ -113,16 +104,16 @@ class Tables:
             raise BrokerUnsuitable(
                 f"PostgreSQL {found.server // 10000}: this server is too old, 14 is needed"
             )
-        if found.version.oldest_release > len(migrations()):
+        if found.version.oldest_release > files().version:
             raise BrokerUnsuitable(
                 f"{self.name} was made by a newer release: its version is {found.version.number}, and this "
-                f"release knows {len(migrations())}; upgrade mindtrace-jobs"
+                f"release knows {files().version}; upgrade mindtrace-jobs"
             )
         return found
 
     def _update(self, found: Version) -> list[int]:
         made: list[int] = []
-        if found.number < len(migrations()):
+        if found.number < files().version:
             try:
                 made = self._session.work(lambda connection: migrate(connection, self._session.schema))
             except AccessDenied as error:
@@ -135,10 +126,16 @@ class Tables:
     def _refused(self, found: Version, error: AccessDenied) -> MigrationNeeded:
         what = f"has version {found.number}" if found.number else "has no tables yet"
         return MigrationNeeded(
-            f"{self.name} {what}, this release needs version {len(migrations())}, and this user may not "
+            f"{self.name} {what}, this release needs version {files().version}, and this user may not "
             "migrate it: run `mindtrace-jobs migrate` as its owner (docs/postgresql.md, Privileges)"
         )
 
-    def _migration(self, version: int, *, creates_schema: bool) -> Migration:
-        sql = script(self._session.schema, version, creates_schema=creates_schema)
-        return Migration(self.name, version, sql)
+    def _migrations(self, found: _Found, versions: list[int]) -> list[Migration]:
+        """Return what makes these versions, each of the one before it, or the first one of nothing."""
+        schema, before = self._session.schema, found.version.number
+        made = []
+        for version in versions:
+            sql = script(schema, before, creates_schema=not before and not found.has_schema)
+            made.append(Migration(self.name, version, sql))
+            before = version
+        return made

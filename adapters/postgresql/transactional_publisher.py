@@ -8,18 +8,19 @@ from ...domain.errors import InvalidInput
 from ...ports import Message, PublishOutcome, PublishStatus
 from ..shared.chunks import in_chunks
 from ..shared.error_messages import not_declared
-from .caller_connection import Parameters, async_caller_connection, caller_connection
+from .caller_connection import async_caller_connection, caller_connection
+from .caller_statement import CallerStatement, Parameters
 from .publisher import CHUNK_BYTES, CHUNK_JOBS
 from .statements import Statements
 
-_Steps = Generator[tuple[str, Parameters], Any, list[PublishOutcome]]
-"""Statements to run, one after the other; each is sent what the one before it answered."""
+_Steps = Generator[tuple[CallerStatement, Parameters], Any, list[PublishOutcome]]
+"""Yields statements to run one after the other, and is sent the answer to each."""
 
 
 class TransactionalPublisher:
     """Publishes in transactions of callers, of any thread or event loop, and never ends one.
 
-    What a caller's driver raises is the caller's, as the transaction is; it is passed on as it is.
+    Errors of the caller's driver concern the caller's transaction, so they are raised as they are.
 
     Args:
         statements: The statements for the schema.
@@ -60,15 +61,16 @@ class TransactionalPublisher:
 
     def _steps(self, driver: Any, queue: str, messages: Sequence[Message]) -> _Steps:
         statements = self._statements
-        if driver not in self._known:  # a function that isn't there would end the transaction
-            if not (yield statements.has_publish_in_transaction, {"schema": self._schema}):
-                raise self._not_found(driver)
+        if driver not in self._known:  # to call a function that isn't there would end the transaction
+            if not (yield statements.has_publish_in_transaction, {"schemas": [self._schema]}):
+                (place,) = yield statements.place_of_connection, {}
+                raise self._not_found(place)
             self._known.add(driver)
         outcomes: list[PublishOutcome] = []
         chunks = in_chunks(messages, CHUNK_JOBS, max_bytes=CHUNK_BYTES, size_of=lambda each: len(each.body))
-        for chunk in list(chunks) or [[]]:  # without any, the queue is looked for all the same
-            parameters = {
-                "queue": queue,
+        for chunk in list(chunks) or [[]]:  # an empty publish, too, demands that the queue is declared
+            parameters: Parameters = {
+                "queues": [queue],
                 "ids": [message.id for message in chunk],
                 "bodies": [message.body for message in chunk],
                 "priorities": [message.priority for message in chunk],
@@ -80,16 +82,15 @@ class TransactionalPublisher:
             duplicates = frozenset(found)
             outcomes += [
                 PublishOutcome(
-                    message.id, PublishStatus.DUPLICATE if number in duplicates else PublishStatus.ACCEPTED
+                    message.id,
+                    PublishStatus.DUPLICATE if str(number) in duplicates else PublishStatus.ACCEPTED,
                 )
                 for number, message in enumerate(chunk, 1)
             ]
         return outcomes
 
-    def _not_found(self, driver: Any) -> InvalidInput:
-        info = driver.info
+    def _not_found(self, place: str) -> InvalidInput:
         return InvalidInput(
-            f"connection: database {info.dbname!r} at {info.host}:{info.port} has no schema "
-            f"{self._schema!r} of this release; connect to the database of the jobs, or, if it is that, "
-            "register a schema with this release first"
+            f"connection: database {place} has no schema {self._schema!r} of this release; connect to the "
+            "database of the jobs, or, if it is that, register a schema with this release first"
         )

@@ -1,25 +1,52 @@
-"""Wake-ups: one connection a client that listens, however many of its consumers and callers wait."""
+"""Wake-ups: each client has one connection that listens, for all its consumers and callers that wait."""
 
 import logging
 import os
+import secrets
 import selectors
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
+from typing import Protocol
 
+from ...ports import PlaceWatch
 from .connection import Connection, Statement, make_selector
 from .errors import ConnectFailed, ConnectionBroke, RefusedByServer
 from .schema import quoted
 
-READY, ENDED = "r", "e"
-"""What is told: jobs of a queue are ready for others, or have ended."""
+READY, ENDED, PLACE = "r", "e", "p"
+"""What a notification is about: ready jobs of a queue, ended jobs of a queue, or a watch that is next for a
+place."""
 _SLICE_S = 30.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 ALL = "*"
-"""What a waiter is told that may have missed something."""
+"""A waiter is told this if it may have missed a notification."""
 _MOST = 1000
-"""How many wake-ups a waiter keeps before it forgets which jobs they named."""
+"""The most wake-ups that a waiter keeps. Beyond it, the waiter forgets which jobs they named."""
+
+
+class Listener(Protocol):
+    """Is told of wake-ups."""
+
+    def tell(self, what: str) -> None:
+        """Pass on what a wake-up named, or :data:`ALL`."""
+        ...
+
+
+class PlaceListener:
+    """Is told when a holder of a watch is next in line for a place of a limit (CRD-7).
+
+    Args:
+        tell: Told the key of the place; None if notifications may have been missed.
+    """
+
+    def __init__(self, tell: Callable[[str | None], None]) -> None:
+        self._tell = tell
+
+    def tell(self, what: str) -> None:
+        """Pass on what a notification named: a ticket and a key."""
+        self._tell(None if what == ALL else what.partition(" ")[2])
 
 
 class Waiter:
@@ -61,7 +88,8 @@ class Wakeups:
     Args:
         connect: Opens a connection.
         channel: The name to listen to, which is the schema's.
-        logger: Logs at level DEBUG that listening isn't possible now: a look now and then stands in for it.
+        logger: Logs at level DEBUG that listening isn't possible now. Waiters then look by themselves at
+        times.
     """
 
     def __init__(self, connect: Callable[[], Connection], channel: str, logger: logging.Logger) -> None:
@@ -73,37 +101,54 @@ class Wakeups:
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._waiters: dict[tuple[int, str], list[Waiter]] = {}
+        self._waiters: dict[tuple[int, str], list[Listener]] = {}
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
         self._pipe: tuple[socket.socket, socket.socket] | None = None
         self._is_listening = False
 
     def open_waiter(self, queue: int, what: str) -> Waiter:
-        """Return what waits for :data:`READY` or :data:`ENDED`; told once it misses nothing any more."""
-        if os.getpid() != self._pid:  # what a parent process opened stays with it
-            self._begin()
+        """Return a waiter for :data:`READY` or :data:`ENDED`; it is told as soon as it can miss nothing."""
         key = (queue, what)
         waiter = Waiter(lambda waiter: self._remove(key, waiter))
-        with self._lock:
-            self._waiters[key] = [*self._waiters.get(key, ()), waiter]
-            if self._is_listening:
-                waiter.tell(ALL)
-            if self._thread is None and not self._closed.is_set():
-                self._pipe = socket.socketpair()
-                self._thread = threading.Thread(
-                    target=self._run, args=(self._pipe[0],), name="mindtrace-jobs-wakeups", daemon=True
-                )
-                self._thread.start()
+        if self._add(key, waiter):
+            waiter.tell(ALL)
         return waiter
 
-    def _remove(self, key: tuple[int, str], waiter: Waiter) -> None:
+    def watch_places(self, tell: Callable[[str | None], None]) -> PlaceWatch:
+        """Tell of places from now on, on the thread that listens."""
+        number, listener = secrets.randbits(60), PlaceListener(tell)
+        key = (number, PLACE)
+        self._add(key, listener)
+        return PlaceWatch(str(number), lambda: self._remove(key, listener))
+
+    def _add(self, key: tuple[int, str], listener: Listener) -> bool:
+        """Add a listener, and return whether it hears of every wake-up from now on."""
+        if os.getpid() != self._pid:  # a parent process keeps what it opened
+            self._begin()
         with self._lock:
-            left = [each for each in self._waiters.get(key, ()) if each is not waiter]
-            if left:
-                self._waiters[key] = left
-            else:
-                self._waiters.pop(key, None)
+            self._waiters[key] = [*self._waiters.get(key, ()), listener]
+            thread = self._new_thread()
+            is_listening = self._is_listening
+        if thread is not None:
+            thread.start()  # without the lock: a signal handler that runs meanwhile may need it
+        return is_listening
+
+    def _new_thread(self) -> threading.Thread | None:
+        """Return a thread that is yet to be started; None if there is one, or this is closed."""
+        if self._thread is not None or self._closed.is_set():
+            return None
+        self._pipe = socket.socketpair()
+        self._thread = threading.Thread(
+            target=self._run, args=(self._pipe[0],), name="mindtrace-jobs-wakeups", daemon=True
+        )
+        return self._thread
+
+    def _remove(self, key: tuple[int, str], listener: Listener) -> None:
+        with self._lock:
+            self._waiters[key] = _all_but(listener, self._waiters.get(key, ()))
+            if not self._waiters[key]:
+                del self._waiters[key]
 
     def close(self) -> None:
         """End the thread, and all waits."""
@@ -115,7 +160,7 @@ class Wakeups:
             self._thread = self._pipe = None
         if pipe is not None:
             pipe[1].send(b"x")
-        if thread is not None:
+        if thread is not None and thread.ident is not None:  # else it ends as soon as it is started
             thread.join()
         if pipe is not None:
             pipe[0].close()
@@ -129,7 +174,7 @@ class Wakeups:
             waiter.tell(ALL)
 
     def _tell(self, payload: str) -> None:
-        for what in (READY, ENDED):
+        for what in (READY, ENDED, PLACE):
             queue, found, told = payload.partition(what)
             if found and queue.isdecimal():
                 for waiter in self._waiters.get((int(queue), what), ()):
@@ -148,7 +193,7 @@ class Wakeups:
                 try:
                     connection.execute(self._listen, (), 5.0)
                     self._is_listening = True
-                    self._tell_all()  # what came before, nobody was told
+                    self._tell_all()  # nobody heard of what was notified before
                     self._read(connection, pipe)
                 except (ConnectionBroke, RefusedByServer) as error:
                     self._logger.debug("listening ended: %s", error)
@@ -170,3 +215,7 @@ class Wakeups:
             for payload in connection.notifications():
                 self._tell(payload.decode(errors="replace"))
             selector.select(_SLICE_S)
+
+
+def _all_but(listener: Listener, listeners: Iterable[Listener]) -> list[Listener]:
+    return [each for each in listeners if each is not listener]

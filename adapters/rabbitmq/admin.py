@@ -14,8 +14,8 @@ from ...domain.errors import BackendUnavailable, JobsError, QueueConflict
 from ...ports import QueueCounts
 from .delays import LEVELS, DelayLevels, all_levels
 from .topology import (
+    ALIVE_ARGUMENTS,
     DEAD_ARGUMENTS,
-    LIFE_ARGUMENTS,
     Arguments,
     Names,
     conflict,
@@ -43,7 +43,7 @@ class Admin:
 
         def act(channel: Channel, reply: Reply) -> None:
             channel.queue_declare(names.dead, durable=True, arguments=DEAD_ARGUMENTS)
-            channel.queue_declare(names.life, durable=True, arguments=LIFE_ARGUMENTS)
+            channel.queue_declare(names.alive, durable=True, arguments=ALIVE_ARGUMENTS)
             _declare(names.work, work_arguments(names, queue.kind), channel, reply)
 
         try:
@@ -116,7 +116,7 @@ class Admin:
             channel.queue_delete(names.work)
             channel.exchange_delete(names.stray)
             channel.queue_delete(names.dead)
-            channel.queue_delete(names.life, callback=reply)
+            channel.queue_delete(names.alive, callback=reply)
 
         def delete(request: Callable[[Action], Any]) -> None:
             self._delete_levels(names, request, request)

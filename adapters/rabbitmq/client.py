@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from ...domain import Queue
 from ...domain.bounds import MAX_LISTED
+from ...domain.defaults import DEFAULT_LEASE_S
 from ...domain.errors import BackendUnavailable, JobsError, QueueNotFound, UnsupportedCapability
 from ...ports import (
     Capabilities,
@@ -137,6 +138,7 @@ class RabbitMQClient(OrchestratorBackend):
         self._default_prefetch = checked_prefetch(prefetch)
         self._stores = Stores(results, store, self._namespace, self.logger)
         self._results = self._stores.results
+        self._look_s = _LOOK_S
         self._consumers: set[RabbitMQConsumerBackend] = set()
         """Those that are open: each has a connection, and jobs that only its end gives back."""
         self._lock = threading.Lock()
@@ -178,7 +180,10 @@ class RabbitMQClient(OrchestratorBackend):
             # Such queues are classic ones, which are confirmed before the disk has them.
             priority_durability=Durability.NONE,
             coordination=self._stores.coordination is not None,
+            freed_places=self._stores.coordination is not None
+            and self._stores.coordination.tells_freed_places,
             then=True,
+            dead_ttl=True,
         )
 
     # -- queues -----------------------------------------------------------------------------------
@@ -215,7 +220,7 @@ class RabbitMQClient(OrchestratorBackend):
         return outcomes
 
     def open_consumer(
-        self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
+        self, queue: str, *, lease_s: float = DEFAULT_LEASE_S, prefetch: int | None = None
     ) -> RabbitMQConsumerBackend:
         names, parts = self._names(queue), self._open()
         consumer = RabbitMQConsumerBackend(
@@ -240,8 +245,8 @@ class RabbitMQClient(OrchestratorBackend):
         while True:
             results, name = self._results_of(queue)  # each time: the store doesn't tell that it was deleted
             left_s = give_up - monotonic()
-            found = results.get(name, job_id, timeout_s=max(0.0, min(left_s, _LOOK_S)))
-            if found is not None or left_s <= _LOOK_S:
+            found = results.get(name, job_id, timeout_s=max(0.0, min(left_s, self._look_s)))
+            if found is not None or left_s <= self._look_s:
                 return found
 
     def results(self, queue: str, ids: Sequence[str]) -> dict[str, JobResult]:
@@ -298,7 +303,7 @@ class RabbitMQClient(OrchestratorBackend):
                 if again.state is SendState.CONFIRMED
             ]
 
-        redriven = parts.dead_letters.remove(names, ids, publish_again)
+        redriven = parts.dead_letters.remove(names, ids, publish_again, _REDRIVEN_AND_MAYBE_DEAD)
         if failed:
             raise _not_redriven(queue, redriven, failed)
         return redriven
@@ -310,7 +315,9 @@ class RabbitMQClient(OrchestratorBackend):
             self._forget(names, [message.id for message in messages])
             return messages
 
-        return self._open().dead_letters.remove(names, ids, forget)
+        return self._open().dead_letters.remove(
+            names, ids, forget, "may be gone; look, and discard what is left"
+        )
 
     def diagnose(self) -> list[Finding]:
         findings = super().diagnose()
@@ -368,12 +375,24 @@ class RabbitMQClient(OrchestratorBackend):
                     self._pid = os.getpid()  # last: it lets other threads go on
 
 
+_REDRIVEN_AND_MAYBE_DEAD = (
+    "are ready; discard those of them that are listed as dead still, as another redrive would run them twice"
+)
+"""Of jobs that were published again, and whose dead letters the broker may have put back."""
+
+
 def _not_redriven(queue: str, redriven: int, failed: Sequence[Outgoing]) -> JobsError:
     """Return what to raise where jobs weren't confirmed that were published again; they stay dead."""
     error = failed[0].error
     unknown = sum(message.state is SendState.UNKNOWN for message in failed)
+    if not unknown and not redriven and error is not None:
+        return error
     if not unknown:
-        return error or BackendUnavailable(f"queue {queue!r}: {len(failed)} dead jobs can't be redriven now")
+        reason = error or "RabbitMQ is out of reach"
+        return BackendUnavailable(
+            f"queue {queue!r}: {redriven} dead jobs were redriven, and the next can't be now ({reason}); "
+            "they are dead still: redrive them later"
+        )
     return BackendUnavailable(
         f"queue {queue!r}: {redriven} dead jobs were redriven, and of {unknown} more it isn't known "
         f"({error}): they may be ready, and are still listed as dead; compare, then redrive or discard them"

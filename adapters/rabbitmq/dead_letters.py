@@ -6,22 +6,28 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from time import monotonic
+from typing import Any, NamedTuple
 
 from pika.channel import Channel
 from pika.spec import Basic
 
+from ...domain.errors import BackendUnavailable
 from .message import id_of
 from .topology import Names
 from .transport.broker import Broker
 from .transport.connection import Connection
 from .transport.errors import ConnectionBroken
 from .transport.frames import Properties
-from .transport.queue_requests import QueueState, declare_exclusive
+from .transport.queue_requests import QueueState, declare_exclusive, request_queue_state
 from .transport.request import Action, Reply
 
 _CHUNK = 200
 """How many dead letters are removed at a time."""
+_LOOK_S = 0.2
+"""After how many seconds without a letter to look whether there are any left."""
+_LOOKS = 2
+"""How many looks in a row must have found none."""
 _MAX_PREFETCH = 65535
 """The largest that AMQP has room for."""
 
@@ -104,6 +110,7 @@ class DeadLetters:
         names: Names,
         ids: Sequence[str] | None,
         handle: Callable[[Sequence[DeadMessage]], Sequence[DeadMessage]],
+        in_doubt: str,
     ) -> int:
         """Remove dead letters in bounded chunks, and return how many.
 
@@ -111,25 +118,29 @@ class DeadLetters:
             names: The queue's.
             ids: Which; None is all.
             handle: Deals with a chunk, and returns those that may go; if they aren't all, it is the last.
+            in_doubt: What to tell of those whose removal the broker didn't confirm.
+
+        Raises:
+            BackendUnavailable: the connection broke; if any may be gone, it says how many.
         """
         wanted = None if ids is None else set(ids)
         if not any(self._look(names)) or wanted == set():
             return 0
-        removed = 0
+        removal = _Removal(handle)
         try:
             # To remove some, it has to see all of them; to remove all, it can take them bit by bit.
             with self._reading(names, at_once=_CHUNK if wanted is None else 0) as reading:
                 chosen = (message for message in reading if wanted is None or message.id in wanted)
-                while chunk := list(islice(chosen, _CHUNK)):
-                    handled = handle(chunk)
-                    reading.drop(handled)
-                    removed += len(handled)
-                    if len(handled) < len(chunk):  # the next would fare no better
-                        break
+                removal.run(reading, chosen)
+                return removal.done
         except ConnectionBroken as broken:
+            if removal.done or removal.in_doubt:
+                raise BackendUnavailable(
+                    f"queue {names.queue!r}: the connection to RabbitMQ broke ({broken}). {removal.done} "
+                    f"dead jobs were dealt with; {len(removal.in_doubt)} more{removal.up_to} {in_doubt}"
+                ) from broken.cause
             self._broker.raise_refusal(broken)
             raise self._broker.unavailable(broken) from broken.cause
-        return removed
 
     @contextmanager
     def _reading(self, names: Names, *, at_once: int) -> Iterator["_Reading"]:
@@ -175,16 +186,59 @@ class _Reading:
         connection = self._connection
         self._request(partial(connection.read, self._queue, self._at_once or self._count))
         for _ in range(self._count):
-            connection.loop.wait(connection.has_news, self._timeout_s)
-            if not connection.messages:
-                raise ConnectionBroken(connection.broken or TimeoutError("no dead letter came"))
+            if not self._has_next():
+                return
             yield connection.messages.popleft()
+
+    def _has_next(self) -> bool:
+        """Wait for the next; return False if there is none, as the rest expired since they were counted."""
+        connection, give_up, found_empty = self._connection, monotonic() + self._timeout_s, 0
+        while not connection.loop.wait(connection.has_news, min(_LOOK_S, self._timeout_s)):
+            # What the broker has sent may still be on its way when it says that there is no more: look twice.
+            state: QueueState = self._request(partial(request_queue_state, self._queue))
+            found_empty = 0 if state.ready else found_empty + 1
+            if connection.has_news():
+                break
+            if found_empty == _LOOKS:
+                return False
+            if monotonic() >= give_up:
+                raise ConnectionBroken(TimeoutError("no dead letter came"))
+        if not connection.messages:
+            raise ConnectionBroken(connection.broken or TimeoutError("no dead letter came"))
+        return True
 
     def drop(self, messages: Sequence[DeadMessage]) -> None:
         """Remove messages for good."""
         self._request(partial(self._connection.drop_messages, [message.tag for message in messages]))
 
-    def _request(self, action: Action) -> None:
+    def _request(self, action: Action) -> Any:
         if self._connection.broken is not None:  # another connection would know nothing of these messages
             raise ConnectionBroken(self._connection.broken)
-        self._connection.request(action, self._timeout_s)
+        return self._connection.request(action, self._timeout_s)
+
+
+class _Removal:
+    """Deals with dead letters in chunks, and knows how far it came."""
+
+    def __init__(self, handle: Callable[[Sequence[DeadMessage]], Sequence[DeadMessage]]) -> None:
+        self._handle = handle
+        self.done = 0
+        """How many the broker has removed."""
+        self.in_doubt: Sequence[DeadMessage] = ()
+        """The next, which were dealt with and may be removed, oldest first."""
+
+    @property
+    def up_to(self) -> str:
+        """Which those are: of the oldest that were chosen, as dead letters are listed."""
+        return f", up to job {self.in_doubt[-1].id}," if self.in_doubt else ""
+
+    def run(self, reading: _Reading, chosen: Iterator[DeadMessage]) -> None:
+        """Deal with all that were chosen, up to the first chunk of which some must stay."""
+        while chunk := list(islice(chosen, _CHUNK)):
+            handled = self._handle(chunk)
+            self.in_doubt = handled
+            reading.drop(handled)
+            self.done += len(handled)
+            self.in_doubt = ()
+            if len(handled) < len(chunk):  # the next would fare no better
+                break

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from pika.channel import Channel
 
 from ...domain.bounds import MAX_DELAY_S
-from .topology import Arguments, Names
+from .topology import SPREAD, Arguments, Names
 from .transport.publishing import declare_exchange
 
 DELAY_UNIT_S = 0.25
@@ -59,6 +59,7 @@ class DelayLevels:
         """Return the arguments of a level's queue."""
         return {
             "x-queue-type": "quorum",
+            **SPREAD,
             "x-message-ttl": round(DELAY_UNIT_S * 1000) << number,
             "x-dead-letter-exchange": self.level(number),
             # The broker confirms each move only if a full queue refuses messages instead of dropping them.

@@ -6,18 +6,19 @@ JSON: the broker counts deliveries, but can't tell a release from a crash, and c
 
 import json
 from datetime import UTC, datetime
+from math import ceil
 from typing import Any, NamedTuple
 
 from ...domain import QueueKind
 from ...domain.bounds import MAX_FAILURE_CHARS, MAX_PRIORITY, truncate_error
 from ...domain.dead_reasons import DeadReason
 from ...ports import DeadLetter, Failure
+from ..shared.records import MAX_HISTORY
 from .topology import fresh_rank, priority_of, returned_rank
 from .transport.frames import Properties
 from .transport.tables import read_array, read_table
 
 HEADER = "mindtrace-job"
-_HISTORY = 10
 _OTHER_BYTES = 1536
 """What a header frame has room for beside our header: the longest id, the way of a delayed job, the rest."""
 _RULES = {
@@ -52,7 +53,7 @@ class DeliveryHistory(NamedTuple):
     def failed(self, error: str) -> "DeliveryHistory":
         """The same after its present attempt failed."""
         failures = (*self.failures, (self.attempt, truncate_error(error, MAX_FAILURE_CHARS)))
-        return self._replace(attempt=self.attempt + 1, failures=failures[-_HISTORY:])
+        return self._replace(attempt=self.attempt + 1, failures=failures[-MAX_HISTORY:])
 
 
 class DeathRecord(NamedTuple):
@@ -95,10 +96,24 @@ def moved_properties(
 
 
 def dead_properties(
-    job_id: str, history: DeliveryHistory, death: DeathRecord, *, frame_max: int
+    job_id: str,
+    history: DeliveryHistory,
+    death: DeathRecord,
+    *,
+    frame_max: int,
+    ttl_s: float | None = None,
 ) -> Properties:
-    """The properties of a dead letter; its errors are cut to what a frame of ``frame_max`` bytes holds."""
-    return Properties(job_id, headers={HEADER: _encoded(history, death, frame_max)})
+    """The properties of a dead letter.
+
+    Args:
+        job_id: The job's.
+        history: The job's.
+        death: How it died; all errors are cut to what a frame has room for.
+        frame_max: The longest frame that the server takes, in bytes.
+        ttl_s: For how many seconds the letter is kept; None is for ever.
+    """
+    ttl_ms = None if ttl_s is None else max(1, ceil(ttl_s * 1000))
+    return Properties(job_id, headers={HEADER: _encoded(history, death, frame_max)}, ttl_ms=ttl_ms)
 
 
 def described(fault: str) -> str:
@@ -178,7 +193,7 @@ def _decoded(headers: dict[str, Any]) -> tuple[DeliveryHistory, DeathRecord | No
     """What :func:`_encoded` wrote; of a message that isn't ours, nothing."""
     try:
         attempt, number, crashes, failed, *death = json.loads(headers[HEADER])
-        failures = tuple((_whole(n, 1), _bounded(error)) for n, error in failed[-_HISTORY:])
+        failures = tuple((_whole(n, 1), _bounded(error)) for n, error in failed[-MAX_HISTORY:])
         history = DeliveryHistory(_whole(attempt, 1), _whole(number), _whole(crashes), failures)
         if not death:
             return history, None

@@ -4,7 +4,7 @@
 
 ====================  =======================================================================================
 ``…:dead``            the dead letters
-``…:life``            nothing, ever: consumers subscribe to it, so that the broker tells them of its deletion
+``…:alive``           nothing, ever: consumers subscribe to it, so that the broker tells them of its deletion
 ``…:delay.0``, …      jobs that wait, and exchanges of the same names by which they go on: see ``delays.py``
 ``…:stray``           the exchange that leads what left a delay queue without a way on to the dead letters
 ``…:changing``        exclusive: the lock of the client that makes or removes delay queues
@@ -34,6 +34,8 @@ _CONSUMER_TIMEOUT_MS = 366 * 86_400_000
 """How long a job may run before the broker takes it back; its own default is half an hour."""
 REFUSE_WHEN_FULL: Arguments = {"x-overflow": "reject-publish"}
 """Under a policy's max-length the broker would drop the oldest message, which was confirmed."""
+SPREAD: Arguments = {"x-queue-leader-locator": "balanced"}
+"""Not on the node that is asked: it is the first of ``hosts`` for all clients, and would lead all queues."""
 QUEUE_TYPES = {QueueKind.FIFO: "quorum", QueueKind.PRIORITY: "classic"}
 _RETURNED = 9
 """In a quorum queue of RabbitMQ 4.0, messages of priority 5 and more are served two to one."""
@@ -51,7 +53,7 @@ class Names:
         self.queue = queue
         self.work = f"{namespace_prefix(namespace)}{queue}"
         self.dead = f"{self.work}:dead"
-        self.life = f"{self.work}:life"
+        self.alive = f"{self.work}:alive"
         self.stray = f"{self.work}:stray"
         self.changing = f"{self.work}:changing"
         self.reading = f"{self.work}:reading"
@@ -68,7 +70,9 @@ def names_of(namespace: str, queue: str) -> Names:
 
 def work_arguments(names: Names, kind: QueueKind) -> Arguments:
     """The arguments of the queue itself."""
-    arguments = REFUSE_WHEN_FULL | {
+    arguments: Arguments = {
+        **REFUSE_WHEN_FULL,
+        **SPREAD,
         "x-queue-type": QUEUE_TYPES[kind],
         "x-consumer-timeout": _CONSUMER_TIMEOUT_MS,
         # No argument outranks the message-ttl of a policy. What it takes out becomes a dead letter, at least.
@@ -96,8 +100,10 @@ def priority_of(kind: QueueKind, rank: int | None) -> int:
     return min((rank or 0) // 2, MAX_PRIORITY) if kind is QueueKind.PRIORITY else 0
 
 
-DEAD_ARGUMENTS: Arguments = {"x-queue-type": "quorum", "x-delivery-limit": ENDLESS} | REFUSE_WHEN_FULL
-LIFE_ARGUMENTS: Arguments = {"x-queue-type": "classic"}
+_QUORUM: Arguments = {**SPREAD, "x-queue-type": "quorum"}
+DEAD_ARGUMENTS: Arguments = {**_QUORUM, **REFUSE_WHEN_FULL, "x-delivery-limit": ENDLESS}
+ALIVE_ARGUMENTS: Arguments = _QUORUM
+"""As available as the work queue: no consumer receives a job without a subscription to it."""
 
 
 def conflict(queue: Queue, said: str) -> QueueConflict:

@@ -4,10 +4,12 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
+from typing import Any
 
 from ...domain.bounds import MAX_LISTED, check_name
+from ...domain.defaults import DEFAULT_LEASE_S, DEFAULT_RESULT_TTL_S
 from ...domain.errors import QueueConflict
 from ...domain.job_progress import Progress
 from ...domain.queue import Queue
@@ -31,32 +33,30 @@ from ...ports import (
     Verdict,
 )
 from ..shared.error_messages import client_closed, kind_conflict
-from ..shared.server_settings import parsed_durability
-from .cancel import cancel
+from ..shared.server_settings import Password, parsed_durability
+from .admin import cancel, list_dead_letters, list_queues, read_error, read_progress, redrive_or_discard
 from .consumer import RedisConsumerBackend
 from .coordination import SharedCoordinationStore
-from .dead_letters import list_dead_letters, read_error, redrive_or_discard
 from .declared_queues import DeclaredQueues
 from .diagnosis import diagnose
 from .ended_jobs import RedisEndedJobs, look_up
-from .guarded_publish import publish_guarded
-from .introspection import list_queues, read_progress
 from .keys import QueueKeys
-from .publisher import Publisher
+from .publisher import Publisher, publish_guarded
 from .requests import CHUNK_JOBS, RemoteQueue, operation
 from .scripts import (
     COUNTS,
     DECLARE,
     DELETE,
     ENDED_JOBS,
+    FIRST_READY,
     GET_RESULT,
     GET_RESULTS,
     PROTECT_LEASES,
     PURGE,
     STATUS,
 )
-from .settings import DURABILITIES, Password, ServerSettings, parsed_url
-from .transport import as_text
+from .settings import DURABILITIES, ServerSettings, parsed_url
+from .transport import Argument, as_text
 
 _LAYOUT = "2"
 
@@ -120,7 +120,7 @@ class RedisClient(OrchestratorBackend):
         )
         self._declared = DeclaredQueues(self._redis, namespace)
         self._redis.redeclare = self._declared.redeclare
-        self._coordination = SharedCoordinationStore(self._redis, namespace)
+        self._coordination = SharedCoordinationStore(self._redis, namespace, sweep_s)
         self._address = f"redis{'s' if ssl else ''}://{'' if sentinels else host}"
         self._namespace = namespace
         self._durability = parsed_durability(durability, DURABILITIES)
@@ -157,9 +157,13 @@ class RedisClient(OrchestratorBackend):
             delay_resolution_s=0.05,
             counts_in_flight=True,
             coordination=True,
+            freed_places=True,
+            first_ready=True,
             guarded_publish=True,
             then=True,
             atomic_then=True,
+            dead_ttl=True,
+            exact_dead_ttl=True,
             cancel=True,
         )
 
@@ -193,7 +197,7 @@ class RedisClient(OrchestratorBackend):
         return publish_guarded(self._queue(queue), self._coordination, message, guard)
 
     def open_consumer(
-        self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
+        self, queue: str, *, lease_s: float = DEFAULT_LEASE_S, prefetch: int | None = None
     ) -> RedisConsumerBackend:
         remote = self._queue(queue)
         self.counts(queue)  # raises QueueNotFound
@@ -204,22 +208,22 @@ class RedisClient(OrchestratorBackend):
             self._consumers.add(consumer)
         return consumer
 
-    def cancel(self, queue: str, ids: Sequence[str], *, result_ttl_s: float = 3600.0) -> list[CancelOutcome]:
+    def cancel(
+        self, queue: str, ids: Sequence[str], *, result_ttl_s: float = DEFAULT_RESULT_TTL_S
+    ) -> list[CancelOutcome]:
         return cancel(self._queue(queue), ids, result_ttl_s)
 
     def counts(self, queue: str) -> QueueCounts:
         return QueueCounts(*self._queue(queue).run(COUNTS))
 
+    def first_ready(self, queue: str) -> bytes | None:
+        body: bytes | None = self._queue(queue).run(FIRST_READY)
+        return body
+
     def purge(self, queue: str) -> int:
-        remote, waiting, purged = self._queue(queue), self.counts(queue).waiting, 0
+        remote, waiting = self._queue(queue), self.counts(queue).waiting
         with operation(remote, PURGE) as run:
-            # What is published meanwhile may be dropped as well; what was there when it began always is.
-            while purged < waiting:
-                dropped: int = run([str(CHUNK_JOBS)])
-                if not dropped:
-                    break
-                purged += dropped
-        return purged
+            return _purge(run, waiting)
 
     def delete(self, queue: str) -> None:
         remote = self._queue(queue)
@@ -317,6 +321,18 @@ class RedisClient(OrchestratorBackend):
         self._lock = threading.Lock()
         self._publishers = {}
         self._consumers = weakref.WeakSet()
+
+
+def _purge(run: Callable[[Sequence[Argument]], Any], waiting: int) -> int:
+    """Drop as many jobs as waited, in bounded chunks, and return how many there were."""
+    purged = 0
+    # What is published meanwhile may be dropped as well; what was there when it began always is.
+    while purged < waiting:
+        dropped: int = run([str(CHUNK_JOBS)])
+        if not dropped:
+            break
+        purged += dropped
+    return purged
 
 
 def _result(answer: bytes) -> JobResult:

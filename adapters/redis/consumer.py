@@ -4,40 +4,40 @@ import json
 import os
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from math import inf
 from time import monotonic
 from typing import Any, NamedTuple
 
-from ...domain.errors import Closed, JobsError, QueueNotFound
+from ...domain.errors import AccessDenied, Closed, JobsError, QueueNotFound
 from ...domain.job_progress import Progress
 from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
 from ...ports.signal_safe_event import SignalSafeEvent
 from ..shared.next_job_answers import with_refusals, without
 from ..shared.receipts import Receipts
-from .errors import RefusedByServer, ServerUnreachable
-from .next_job_requests import add_next_jobs, find_refused, looking_only
+from .errors import RefusedByServer, ServerUnreachable, names_no_queue
 from .requests import KEEP_ANSWER_MS, NumberedRequests, RemoteQueue, Request
 from .scripts import EXTEND, REPORT_PROGRESS, SETTLE_AND_TAKE
-from .settlements import Held, SettlementBatch
+from .settlements import Held, SettlementBatch, add_next_jobs, find_refused, looking_only
 from .transport import Argument
 from .undeliverable import burial, describe_buried, find_undeliverable
 
 _Request = Request[SettlementBatch]
 _Requests = NumberedRequests[SettlementBatch]
 _MAX_BATCH = 1000
-"""The most settlements or extensions of one call: a script can't take many thousands of arguments at once."""
+"""The most settlements or extensions of one call: a script can't take many thousands of arguments."""
 _MAX_TAKE = 500
-"""The most jobs that one call takes, so that the server isn't busy with one consumer for long."""
+"""The most jobs that one call takes. More would keep the server busy with one consumer for long."""
 _CLOSING_S = 2.0
 """How long ``close`` waits for a ``receive`` on another thread to end."""
 _INTERRUPT_S = 0.5
-"""How long ``interrupt`` tries to reach the server: a signal handler may have called it."""
+"""How many seconds ``interrupt`` tries to reach the server. It is short, as a signal handler may call it."""
 _KEEP_PROGRESS_MS = 86_400_000
 """How long progress is kept after the last report."""
+_GONE = ord("0")
 _ASKED = ord("2")
-"""What ``extend.lua`` answers for a job that was asked to be cancelled."""
+"""What ``extend.lua`` answers for a job that isn't held any more, and for one that is to be cancelled."""
 _FIRST_DELIVERY = (1, 1, 0)
 """Attempt, number and crashes of a job that nothing happened to before."""
 
@@ -45,13 +45,13 @@ _FIRST_DELIVERY = (1, 1, 0)
 class RedisConsumerBackend(ConsumerBackend):
     """Receives with one round trip a batch, and waits on a stream: a publish wakes it at once (RCV-2).
 
-    The request for the next jobs goes to the server together with the wait, so that a publish and the
-    delivery of the job are one trip apart. So a request is under way for as long as the wait lasts, and
-    others of this consumer overtake it. Requests that wait have a sender of their own: the server remembers
-    what the last of them took, whatever was settled since.
+    The wait and the request for the next jobs go to the server together, so that one trip lies between a
+    publish and the delivery of its job. Such a request is under way for as long as the wait lasts, and other
+    requests of this consumer overtake it. The requests that wait have a sender of their own. So the server
+    remembers what the last of them took, however many jobs were settled since.
 
-    A request that was never answered is sent again before any other, under its own number: it is carried out
-    once, and what it settled is known.
+    A request that was never answered is sent again before any other. It keeps its number, so the server
+    carries it out once, and its answer says what it settled.
 
     Made by :meth:`RedisClient.open_consumer`.
     """
@@ -61,10 +61,10 @@ class RedisConsumerBackend(ConsumerBackend):
         self._queue = queue
         self._redis = queue.redis
         self._lease_s = lease_s
-        self._sweep_s = min(sweep_s, lease_s / 3)  # it notices an outage before that ends a lease
+        self._sweep_s = min(sweep_s, lease_s / 3)  # so that an outage is noticed before it ends a lease
         self._sender = secrets.token_urlsafe(8)
         self._interrupt_key = queue.keys.interrupt(self._sender)
-        self._lock = threading.RLock()  # what is held, and the requests
+        self._lock = threading.RLock()  # guards the held jobs and the requests
         self._receiving = threading.RLock()
         self._requests = _Requests(queue, SETTLE_AND_TAKE, self._sender)
         self._waits = _Requests(queue, SETTLE_AND_TAKE, f"{self._sender}.wait")
@@ -74,7 +74,7 @@ class RedisConsumerBackend(ConsumerBackend):
         self._held: dict[str, Held] = {}
         self._no_settlements = SettlementBatch([], {}, self._receipts.why_not_held)
         self._unclaimed: list[str] = []
-        """The receipts of jobs that an unanswered request took for nobody."""
+        """The receipts of jobs that a request took whose answer came too late: its caller had gone."""
         self._idle: _Idle | None = None
         self._interrupted = SignalSafeEvent()
         self._interrupts_seen = "0-0"
@@ -114,7 +114,7 @@ class RedisConsumerBackend(ConsumerBackend):
             is_last = start + _MAX_BATCH >= len(settlements)
             try:
                 settled = self._settle_and_take(chunk, take if is_last else 0)
-            except QueueNotFound:  # deleted: every receipt of it is lost (ADM-3)
+            except QueueNotFound:  # the queue was deleted, so all its receipts are lost (ADM-3)
                 outcomes += [self._lose(settlement.receipt) for settlement in chunk]
                 continue
             outcomes += settled.outcomes
@@ -123,7 +123,8 @@ class RedisConsumerBackend(ConsumerBackend):
 
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
         self._check_open()
-        if self._requests.unanswered is not None:  # else what it settled would seem to be lost
+        # Jobs that an unanswered request has settled would seem to be lost, so look it up first.
+        if self._requests.unanswered is not None:
             with self._lock, suppress(QueueNotFound), self._queue.errors:
                 self._catch_up()
         known = [(receipt, job) for receipt in receipts if (job := self._held.get(receipt)) is not None]
@@ -141,12 +142,16 @@ class RedisConsumerBackend(ConsumerBackend):
                 cancelled |= {
                     receipt for (receipt, _), kept in zip(chunk, answer, strict=True) if kept == _ASKED
                 }
+            gone = [receipt for (receipt, _), kept in zip(chunk, answer, strict=True) if kept == _GONE]
             with self._lock:
-                for (receipt, _), kept in zip(chunk, answer.decode(), strict=True):
-                    # Else it was settled meanwhile, or may have been.
-                    if kept == "0" and receipt in self._held and not self._is_in_doubt(receipt):
-                        self._lose(receipt)
+                self._lose_unsettled(gone)
         return [self._outcome(receipt, is_asked=receipt in cancelled) for receipt in receipts]
+
+    def _lose_unsettled(self, receipts: Iterable[str]) -> None:
+        """Lose these receipts, but for those that were settled meanwhile, or may have been."""
+        for receipt in receipts:
+            if receipt in self._held and not self._is_in_doubt(receipt):
+                self._lose(receipt)
 
     def _outcome(self, receipt: str, *, is_asked: bool) -> SettleOutcome:
         if receipt not in self._held:
@@ -165,7 +170,7 @@ class RedisConsumerBackend(ConsumerBackend):
 
     def close(self) -> None:
         if os.getpid() != self._pid:
-            return  # what is held is the parent's
+            return  # a parent process keeps the jobs that it holds
         left_s = self._redis.closing_left_s
         if not self._lock.acquire(timeout=max(0.0, min(self._redis.retry_timeout_s, left_s))):
             self._closed = True
@@ -174,7 +179,8 @@ class RedisConsumerBackend(ConsumerBackend):
         try:
             if self._closed:
                 return
-            if self._waiting is not None:  # what it took is released; if it took nothing yet, it never will
+            # The jobs that the waiting request took are released. If it took none yet, it never will.
+            if self._waiting is not None:
                 self._waits.keep(self._waiting)
             self._settle([Release(receipt) for receipt in list(self._held)], 0)
         except JobsError as error:
@@ -193,7 +199,7 @@ class RedisConsumerBackend(ConsumerBackend):
         try:
             self._redis.command(*add, retry_timeout_s=_INTERRUPT_S)
             self._redis.command("PEXPIRE", self._interrupt_key, "2000", retry_timeout_s=_INTERRUPT_S)
-        except (JobsError, ServerUnreachable) as error:  # then a wait can't be under way for long either
+        except (JobsError, ServerUnreachable) as error:  # a wait can't last for long then, either
             self.logger.debug("a wait wasn't interrupted: %s", error)
 
     # -- one round trip ---------------------------------------------------------------------------
@@ -219,13 +225,14 @@ class RedisConsumerBackend(ConsumerBackend):
                 for receipt in batch.answer(answers):
                     self._lose(receipt)
                 return Settled(batch.outcomes, deliveries)
-        except JobsError as error:
-            refused = find_refused(error, batch)
-            if refused and request is not None and isinstance(error, RefusedByServer):
+        except RefusedByServer as error:
+            self._held.update(held)
+            if request and (refused := find_refused(error, request.content)):
                 return self._send_others(settlements, take, request, refused, error)
-            self._receipts.lose(batch.receipts())  # settled or not: nobody can tell any more
+            if request and error.may_have_run:
+                self._requests.keep(request)
             raise
-        except BaseException as error:  # an outage; or an interrupt, which may come between any two steps
+        except BaseException as error:  # access denied, an outage; or an interrupt, between any two steps
             self._held.update(held)
             if request and (not isinstance(error, ServerUnreachable) or error.may_have_run):
                 self._requests.keep(request)
@@ -243,8 +250,7 @@ class RedisConsumerBackend(ConsumerBackend):
         refused: set[str],
         refusal: RefusedByServer,
     ) -> Settled:
-        """Settle all but the acks whose next jobs were refused; those are held still (THEN-3)."""
-        self._held.update(request.content.held())
+        """Settle all but those whose next jobs were refused. These jobs are still held (THEN-3)."""
         if refusal.may_have_run:
             self._requests.keep(request)
             self._catch_up()
@@ -269,20 +275,23 @@ class RedisConsumerBackend(ConsumerBackend):
         settles = bool(batch.outcomes) and not batch.next_jobs
         try:
             answer = requests.send(request if settles else looking_only(request))
-        except RefusedByServer:
+        except RefusedByServer as error:
+            # Another try would be refused as well. The server has the last word when the receipts are used.
             requests.unanswered = None
-            for receipt in batch.receipts():
-                self._lose(receipt)
+            if names_no_queue(error):
+                for receipt in batch.receipts():
+                    self._lose(receipt)
             raise
         requests.unanswered = None
         try:
             outcomes, deliveries = self._read_answer(request, 0, answer)
-            if outcomes:  # else its acks with next jobs never took effect, and are held still
+            # Without outcomes, settlements that have next jobs took no effect, and their jobs are still held.
+            if outcomes:
                 for receipt in batch.receipts():
                     self._held.pop(receipt, None)
                 for receipt in batch.answer(outcomes):
                     self._lose(receipt)
-            # Nobody knows for how long they are leased still.
+            # Nobody knows how much of their leases is left, so they are given back.
             self._unclaimed += [delivery.receipt for delivery in deliveries]
         except BaseException:  # an interrupt
             requests.keep(request)
@@ -308,22 +317,22 @@ class RedisConsumerBackend(ConsumerBackend):
                     self._check_open()
                     answer = self._send_again(request)
                 _, deliveries = self._read_answer(request, take, answer)
-                if self._closed and deliveries:  # taken just before
-                    with suppress(JobsError):  # then their leases run out
+                if self._closed and deliveries:  # the request took them just before this was closed
+                    with suppress(JobsError):  # if this fails, their leases run out
                         self._settle([Release(delivery.receipt) for delivery in deliveries], 0)
                 self._check_open()
                 return deliveries
-        except JobsError:
-            raise
-        except BaseException:  # an interrupt: the server may have leased jobs by then
-            with self._lock:
-                self._waits.keep(request)
+        except BaseException as error:
+            # The server may have leased jobs by then: it runs the script also for a user who may not wait.
+            if isinstance(error, AccessDenied) or not isinstance(error, JobsError):
+                with self._lock:
+                    self._waits.keep(request)
             raise
         finally:
             self._waiting = None
 
     def _send_again(self, request: _Request) -> Any:
-        """Send a wait whose answer didn't come: what it took is answered again, or it takes now."""
+        """Send again a request that waited without an answer. It returns what it took, or takes now."""
         self._idle = None
         with self._queue.errors:
             try:
@@ -372,7 +381,7 @@ class RedisConsumerBackend(ConsumerBackend):
         return deliveries
 
     def _bury(self, damaged: Sequence[tuple[bytes, str]], token: str) -> None:
-        """Bury jobs that were leased and can't be delivered; if that fails, their leases run out."""
+        """Make dead letters of leased jobs that can't be delivered. If this fails, their leases run out."""
         with suppress(JobsError), self._queue.errors:
             operations = burial(damaged, token)
             request = self._make_request(self._requests, 0, operations, self._no_settlements)
@@ -393,9 +402,9 @@ class RedisConsumerBackend(ConsumerBackend):
 
 
 class _Idle(NamedTuple):
-    """The server had nothing: a wait from then on misses nothing, whenever it begins."""
+    """A moment at which no job was ready. A wait that begins later misses nothing that came since."""
 
     wake_id: str
-    """The last wake-up before that."""
+    """The last wake-up before that moment."""
     until: float
-    """When something may become ready without a wake-up, by the monotonic clock."""
+    """When a job may become ready without a wake-up, by the monotonic clock."""

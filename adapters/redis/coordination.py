@@ -1,34 +1,38 @@
 """The coordination store in Redis: records, places and rates, each call in one script."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil, floor
 from struct import Struct
 from typing import Any
 
 from ...domain.bounds import check_name
-from ...ports import CoordinationStore, Place, Record, Reservation
+from ...ports import CoordinationStore, KeyCount, Place, PlaceCount, PlaceWatch, Record, Reservation
 from ..shared.chunks import in_chunks
 from ..shared.error_messages import client_closed
+from ..shared.server_settings import Password
 from ..shared.turns import whole_microseconds
 from .ended_jobs import look_up
 from .keys import CoordinationKeys
+from .place_reports import PlaceReports
 from .requests import CHUNK_BYTES, CHUNK_JOBS, Senders
 from .scripts import (
+    COUNT_PLACES,
     DELETE_RECORD,
     GET_RECORDS,
-    LEAVE_PLACES,
     PUT_RECORD,
     RESERVE,
     SCAN_RECORDS,
     TAKE_PLACES,
     Script,
 )
-from .settings import Password, ServerSettings, parsed_url
+from .settings import ServerSettings, parsed_url
 from .transport import Argument, RetryingConnection
 
 _HEAD = Struct(">dd")
 """How a packed record begins: its version, and when its time is over."""
+_SWEEP_S = 5.0
+"""How long a wait for a report of a place lasts at most, where the store has a connection of its own."""
 _LONGEST_S = 3e9
 """About a hundred years: more is cut to this, so that the server counts in microseconds without a loss."""
 
@@ -42,12 +46,14 @@ class SharedCoordinationStore(CoordinationStore):
     Args:
         redis: The connection to the server.
         namespace: Stores of the same namespace share their records, places and rates.
+        sweep_s: How long one wait for a report of a place lasts at most.
     """
 
-    def __init__(self, redis: RetryingConnection, namespace: str) -> None:
+    def __init__(self, redis: RetryingConnection, namespace: str, sweep_s: float) -> None:
         super().__init__()
         self.keys = CoordinationKeys(namespace)
         self._redis = redis
+        self._reports = PlaceReports(redis, self.keys, sweep_s)
         self.senders = Senders(redis, self.keys.last)
         self._closed = False
 
@@ -82,37 +88,62 @@ class SharedCoordinationStore(CoordinationStore):
         arguments = [key, _expected(expected)]
         return bool(self._write(DELETE_RECORD, self.keys.of(DELETE_RECORD), arguments))
 
-    def take_places(self, places: Sequence[Place], *, ttl_s: float) -> list[bool]:
-        answers = b""
-        for chunk in in_chunks(places, CHUNK_JOBS):
-            arguments: list[Argument] = [duration_us(ttl_s)]
-            for _, limit, holder in chunk:
-                arguments += (str(limit), holder)
+    def take_places(
+        self,
+        places: Sequence[Place],
+        *,
+        ttl_s: float,
+        waits_s: float | None = None,
+        leaving: Sequence[Place] = (),
+    ) -> list[bool]:
+        times = [duration_us(ttl_s), duration_us(ttl_s if waits_s is None else waits_s)]
+        answers, left = b"", len(leaving)
+        for chunk in in_chunks([*leaving, *places], CHUNK_JOBS):
+            of_these = min(left, len(chunk))
+            arguments: list[Argument] = [*times, self.keys.reports(""), str(of_these), *_packed(chunk)]
             answers += self._write(TAKE_PLACES, self._keys_of(chunk), arguments)
+            left -= of_these
         return [letter == ord("1") for letter in answers]
 
     def leave_places(self, places: Sequence[Place]) -> None:
-        for chunk in in_chunks(places, CHUNK_JOBS):
-            self._write(LEAVE_PLACES, self._keys_of(chunk), [holder for _, _, holder in chunk])
+        self.take_places((), ttl_s=0.0, leaving=places)
+
+    def count_places(self, prefixes: Sequence[str], *, busiest: int = 10) -> list[PlaceCount]:
+        names = [self.keys.line(""), self.keys.line_ends("")]
+        return list(map(_place_count, self._read(COUNT_PLACES, [str(busiest), *names, *prefixes])))
+
+    def watch_places(self, tell: Callable[[str | None], None]) -> PlaceWatch:
+        self._check_open()
+        return self._reports.watch(tell)
 
     def reserve(
         self, key: str, count: int, *, interval_s: float, burst: int = 1, max_wait_s: float = 0.0
     ) -> Reservation:
+        counts = {key: count}
+        return self.reserve_each(counts, interval_s=interval_s, burst=burst, max_wait_s=max_wait_s)[key]
+
+    def reserve_each(
+        self, counts: Mapping[str, int], *, interval_s: float, burst: int = 1, max_wait_s: float = 0.0
+    ) -> dict[str, Reservation]:
         interval_us = whole_microseconds(interval_s)
-        numbers = (count, interval_us, (burst - 1) * interval_us, floor(_in_us(max_wait_s)))
-        answer: bytes = self._write(RESERVE, [self.keys.rate(key)], [str(number) for number in numbers])
-        reserved, first_us = map(int, answer.split())
-        turns_s = [max(0, first_us + turn * interval_us) / 1e6 for turn in range(reserved + 1)]
-        retry_s = turns_s.pop()
-        return Reservation(turns_s, 0.0 if reserved >= count else retry_s)
+        shared = [str(each) for each in (interval_us, (burst - 1) * interval_us, floor(_in_us(max_wait_s)))]
+        reserved: dict[str, Reservation] = {}
+        for chunk in in_chunks(counts.items(), CHUNK_JOBS):
+            keys = [self.keys.rate(key) for key, _ in chunk]
+            answer: bytes = self._write(RESERVE, keys, [*shared, *(str(count) for _, count in chunk)])
+            numbers = list(map(int, answer.split()))
+            for (key, count), turns, first_us in zip(chunk, numbers[::2], numbers[1::2], strict=True):
+                reserved[key] = _reservation(turns, first_us, count, interval_us)
+        return reserved
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            self._reports.close()
             self.senders.end()
 
     def _keys_of(self, places: Sequence[Place]) -> list[str]:
-        return [name for place in places for name in self.keys.places(place.key)]
+        return [self.keys.lines, *(name for place in places for name in self.keys.places(place.key))]
 
     def _read(self, script: Script, arguments: Sequence[Argument]) -> Any:
         self._check_open()
@@ -127,6 +158,12 @@ class SharedCoordinationStore(CoordinationStore):
     def _check_open(self) -> None:
         if self._closed:
             raise client_closed("RedisCoordinationStore")
+
+
+def _reservation(turns: int, first_us: int, count: int, interval_us: int) -> Reservation:
+    turns_s = [max(0, first_us + turn * interval_us) / 1e6 for turn in range(turns + 1)]
+    retry_s = turns_s.pop()
+    return Reservation(turns_s, 0.0 if turns >= count else retry_s)
 
 
 class RedisCoordinationStore(SharedCoordinationStore):
@@ -179,11 +216,11 @@ class RedisCoordinationStore(SharedCoordinationStore):
         redis = server.connect(
             "RedisCoordinationStore",
             self._client_name,
-            sweep_s=1.0,  # nothing here waits
+            sweep_s=_SWEEP_S,
             retry_timeout_s=retry_timeout_s,
             logger=type(self).logger,
         )
-        super().__init__(redis, namespace)
+        super().__init__(redis, namespace, _SWEEP_S)
 
     @classmethod
     def from_url(cls, url: str) -> "RedisCoordinationStore":
@@ -216,6 +253,16 @@ def duration_us(ttl_s: float | None) -> str:
 def _in_us(seconds: float) -> float:
     """Return microseconds, without the error of a float: by itself, 2.01 s would be 2,009,999.9999999998."""
     return round(min(seconds, _LONGEST_S) * 1e6, 3)
+
+
+def _packed(places: Sequence[Place]) -> list[Argument]:
+    return [each for _, limit, holder, watch in places for each in (str(limit), holder, watch)]
+
+
+def _place_count(answer: Sequence[Any]) -> PlaceCount:
+    held, waiting, keys, *busiest = answer
+    named = zip(busiest[::3], busiest[1::3], busiest[2::3], strict=True)
+    return PlaceCount(held, waiting, keys, [KeyCount(key.decode(), *counts) for key, *counts in named])
 
 
 def _expected(version: int | None) -> str:

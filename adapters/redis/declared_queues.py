@@ -1,4 +1,4 @@
-"""The queues that a client declared, to declare them again in a server that has older data, or none."""
+"""The queues that a client declared. If the server loses its data, the client declares them again."""
 
 from dataclasses import dataclass
 from itertools import chain
@@ -12,7 +12,7 @@ from .transport import RetryingConnection
 
 @dataclass(frozen=True, slots=True)
 class _Declared:
-    """The keys of a declared queue, and what the script is told of it."""
+    """The keys of a declared queue, and the arguments of the script that declares it."""
 
     keys: list[str]
     arguments: tuple[str, str, str, str]

@@ -11,8 +11,8 @@ from ...ports import Durability, Finding
 from ...ports.findings import doubtful, good, wrong
 from ..shared.records import parse_queue
 from ..shared.server_settings import is_loopback
+from .admin import find_queues
 from .errors import ServerUnreachable
-from .introspection import find_queues
 from .keys import QueueKeys
 from .scripts import DENIED_COMMANDS, INSPECT
 from .settings import DURABILITIES

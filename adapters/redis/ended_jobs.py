@@ -12,7 +12,7 @@ Run = Callable[[Script, Sequence[Argument]], Any]
 """Runs a script on the keys of one queue, and makes its errors those of the port."""
 
 _MARGIN_MS = 5000
-"""How much longer than it waits one says that it will: between two waits there is something to do."""
+"""Milliseconds that are added to the announced length of a wait, for what is done between two waits."""
 
 
 class RedisEndedJobs(EndedJobs):

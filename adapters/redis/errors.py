@@ -1,6 +1,6 @@
 """Errors between the server and the caller: what the server's refusal, or its silence, means."""
 
-from ...domain.errors import BackendError
+from ...domain.errors import BackendError, BackendUnavailable
 
 
 class QueueDamaged(BackendError):
@@ -20,6 +20,10 @@ class RefusedByServer(BackendError):
         super().__init__(text)
 
 
+class OutOfMemory(BackendUnavailable):
+    """The server lacks memory: nothing was done, nothing is lost, and it goes on when there is room again."""
+
+
 class ServerUnreachable(Exception):
     """The server couldn't be reached in time. It never gets to the caller, who is told BackendUnavailable.
 
@@ -34,9 +38,20 @@ class ServerUnreachable(Exception):
         super().__init__(str(error))
 
 
+def names_no_queue(error: RefusedByServer) -> bool:
+    """Tell whether the queue that the script is about isn't there."""
+    return str(error).startswith("NOQUEUE")
+
+
 def is_out_of_memory(error: RefusedByServer) -> bool:
     """Tell whether the server lacks the memory for a write."""
     return str(error).startswith(("OOM", "command not allowed when used memory"))
+
+
+def refuse_for_now(error: RefusedByServer) -> None:
+    """Raise OutOfMemory if the server lacks memory. A publish tells its caller by :func:`why_refused`."""
+    if is_out_of_memory(error):
+        raise OutOfMemory(f"Redis is out of memory, nothing was done: free or add some ({error})") from error
 
 
 def why_refused(error: RefusedByServer) -> BackendError:

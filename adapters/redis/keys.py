@@ -10,7 +10,7 @@ from .scripts import Script
 
 _TYPES = (
     dict.fromkeys(("meta", "body", "state", "letter", "history", "result", "progress", "asked"), "hash")
-    | dict.fromkeys(("run", "delay", "dead", "expiry"), "zset")
+    | dict.fromkeys(("run", "delay", "dead", "dead_expiry", "expiry"), "zset")
     | {"ended": "list", "wake": "stream", "rwake": "stream"}
 )
 
@@ -26,7 +26,8 @@ class QueueKeys:
 
         Of those who wait for results, rwait and rsince: until when, and since when without a break, somebody
         does (ms). And asked, how many jobs are asked to be cancelled; and what ``protect_leases.lua`` sets:
-        server (its run id), stand (until when no lease ends, ms).
+        server (its run id), stand (until when no lease ends, ms). And dead_until: no dead letter is to be
+        removed before (ms).
         """
         self.body = f"{prefix}:body"
         """Hash: id -> envelope, of every job that is live or dead."""
@@ -40,6 +41,8 @@ class QueueKeys:
         """Sorted set: id -> when it is due, ms."""
         self.dead = f"{prefix}:dead"
         """Sorted set: id -> the number of its death."""
+        self.dead_expiry = f"{prefix}:dead-expiry"
+        """Sorted set: id of a dead job that isn't kept for ever -> until when it is, ms."""
         self.letter = f"{prefix}:letter"
         """Hash: id of a dead job -> JSON [reason, error, died_ms]."""
         self.history = f"{prefix}:history"
@@ -79,7 +82,7 @@ class QueueKeys:
 
     @property
     def next(self) -> list[str]:
-        """The keys of a queue that acks publish into, in the order of ``settle_publish_and_take.lua``."""
+        """The keys of a queue to publish into, in the order of ``settle_publish_and_take.lua``."""
         return [
             self.meta,
             self.body,
@@ -89,6 +92,11 @@ class QueueKeys:
             self.wake,
             self.result,
             self.expiry,
+            self.history,
+            self.dead,
+            self.dead_expiry,
+            self.letter,
+            self.ended,
         ]
 
     def types(self, kind: QueueKind) -> dict[str, str]:
@@ -130,17 +138,39 @@ class CoordinationKeys:
         """Sorted set: key of a record with a time -> when that is over, µs."""
         self.versions = f"{prefix}:versions"
         """String: the last version that was given."""
+        self.lines = f"{prefix}:lines"
+        """Sorted set: each line (see below) -> when those who wait or have a place end at the latest, µs.
+
+        Expires.
+        """
 
     def last(self, sender: str) -> str:
         """String: number|answer of the last request of one sender. Expires."""
         return f"{self._prefix}:last:{sender}"
 
     def places(self, key: str) -> list[str]:
-        """The keys of the places that ``key`` limits. Both expire.
+        """The keys of the places that ``key`` limits. All expire.
 
         Sorted set: who waits in line -> by arrival. Sorted set: who waits or has a place -> until when, µs.
+        Hash: who waits in line -> the watch that is told when it is next.
         """
-        return [f"{self._prefix}:line:{key}", f"{self._prefix}:line-ends:{key}"]
+        return [self.line(key), self.line_ends(key), f"{self._prefix}:line-watches:{key}"]
+
+    def line(self, key: str) -> str:
+        """The first of the keys of the places that ``key`` limits."""
+        return f"{self._prefix}:line:{key}"
+
+    def line_ends(self, key: str) -> str:
+        """The second of them."""
+        return f"{self._prefix}:line-ends:{key}"
+
+    def key_of_line(self, line: str) -> str:
+        """What is limited, by the name of who waits in line for it."""
+        return line.removeprefix(self.line(""))
+
+    def reports(self, token: str) -> str:
+        """Stream: number of a watch of one store -> the line in which it is next. Expires."""
+        return f"{self._prefix}:reports:{token}"
 
     def rate(self, key: str) -> str:
         """String: when the turn comes, µs, after those that were reserved. Expires then."""

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 
-from ...domain.errors import BackendUnavailable, JobsError, QueueNotFound, UsageError
-from ...ports import Message, PublishOutcome, PublishStatus
-from ..shared.chunks import in_chunks
+from ...domain.errors import BackendUnavailable, QueueNotFound, UsageError
+from ...ports import Guard, Message, PublishOutcome, PublishStatus
+from ..shared.chunked_publish import publish_in_chunks, same_for_all
+from .coordination import SharedCoordinationStore, duration_us
 from .errors import RefusedByServer, ServerUnreachable, why_refused
 from .requests import CHUNK_BYTES, CHUNK_JOBS, KEEP_ANSWER_MS, NumberedRequests, RemoteQueue
-from .scripts import PUBLISH
+from .scripts import PUBLISH, PUBLISH_GUARDED
+from .transport import Argument
 
 _RETRIED_S = 60.0
 """How long after an answer was lost a publish of the same id counts as a retry of it."""
@@ -30,11 +32,11 @@ class _LateAnswer:
     """A request that was answered UNKNOWN, and was carried out."""
 
     requests: NumberedRequests[tuple[str, ...]]
-    """The sender's; that was its last, so that the server keeps the answer."""
+    """Those of the sender. This request was its last one, so the server keeps the answer."""
     number: int
-    """The request's."""
+    """The number of the request."""
     until: float
-    """When it stops to matter."""
+    """Up to when a publish of the same id counts as a retry."""
 
 
 class Publisher:
@@ -49,14 +51,14 @@ class Publisher:
         self._redis = queue.redis
         self._requests = self._new_sender()
         self._confirmed_late: dict[str, _LateAnswer] = {}
-        """What tells of ids that were answered UNKNOWN that they are in the queue."""
+        """By id, the late answer that says that a message which was answered UNKNOWN is in the queue."""
         self._lock = threading.RLock()
         self._is_busy = False
 
     def publish(self, messages: Sequence[Message]) -> list[PublishOutcome]:
         """Publish messages, in requests of bounded size, and answer for each."""
         is_first = False
-        try:  # an interrupt may come between any two steps, so that only the lock knows whose it is
+        try:  # an interrupt may come between any two steps, so only the lock itself knows who holds it
             retry_timeout_s = None if self._lock.acquire(blocking=False) else self._wait_for_turn()
             is_first = not self._is_busy
             if not is_first:
@@ -73,7 +75,7 @@ class Publisher:
                 self._is_busy = False
             try:  # noqa: SIM105 - a context costs more than all that stands here
                 self._lock.release()
-            except RuntimeError:  # it isn't this thread's
+            except RuntimeError:  # another thread holds the lock
                 pass
 
     def close(self) -> None:
@@ -84,7 +86,7 @@ class Publisher:
         return NumberedRequests(self._queue, PUBLISH, secrets.token_hex(8))
 
     def _wait_for_turn(self) -> float:
-        """Take the lock, and return how many seconds are left then to keep trying."""
+        """Take the lock, and return for how many seconds the call may go on trying."""
         give_up = monotonic() + self._redis.retry_timeout_s
         if not self._lock.acquire(timeout=self._redis.retry_timeout_s):
             late = self._redis.out_of_time()
@@ -94,26 +96,14 @@ class Publisher:
     def _publish_chunks(
         self, messages: Sequence[Message], retry_timeout_s: float | None
     ) -> list[PublishOutcome]:
-        outcomes: list[PublishOutcome] = []
-        failure: JobsError | None = None
-        status = PublishStatus.UNKNOWN
-        for chunk in in_chunks(
-            messages, CHUNK_JOBS, max_bytes=CHUNK_BYTES, size_of=lambda message: len(message.body)
-        ):
-            if failure is None:
-                try:
-                    answers = self._publish_chunk(chunk, retry_timeout_s)
-                    outcomes += answers
-                    failure, retry_timeout_s = _find_outage(answers), None
-                    continue
-                except JobsError as error:
-                    if not outcomes:
-                        raise
-                    failure = error  # told by message, or those before would be left without an answer
-                    if isinstance(error, QueueNotFound | BackendUnavailable):  # nothing of it was sent
-                        status = PublishStatus.REJECTED
-            outcomes += _same_for_all(chunk, status, failure)
-        return outcomes
+        timeouts_s = iter([retry_timeout_s])  # the wait for a turn has spent a part of the first one's
+        return publish_in_chunks(
+            messages,
+            lambda chunk: self._publish_chunk(chunk, next(timeouts_s, None)),
+            max_jobs=CHUNK_JOBS,
+            max_bytes=CHUNK_BYTES,
+            unsent=(QueueNotFound, BackendUnavailable),
+        )
 
     def _publish_chunk(
         self, messages: Sequence[Message], retry_timeout_s: float | None
@@ -139,13 +129,13 @@ class Publisher:
             if not out.may_have_run:
                 raise self._redis.unavailable(out) from out.error
             self._requests.keep(request)
-            return _same_for_all(messages, PublishStatus.UNKNOWN, self._redis.unavailable(out))
+            return same_for_all(messages, PublishStatus.UNKNOWN, self._redis.unavailable(out))
         except RefusedByServer as error:
             self._queue.check(error)
             if error.may_have_run:
                 self._requests.keep(request)
-                return _same_for_all(messages, PublishStatus.UNKNOWN, error)
-            return _same_for_all(messages, PublishStatus.REJECTED, why_refused(error))
+                return same_for_all(messages, PublishStatus.UNKNOWN, error)
+            return same_for_all(messages, PublishStatus.REJECTED, why_refused(error))
         statuses = map(_STATUS_OF.__getitem__, answer)
         nothing = [None] * len(ids)
         return list(map(_make_outcome, zip(ids, statuses, nothing, nothing, nothing, strict=True)))
@@ -161,7 +151,7 @@ class Publisher:
                 for id_, letter in zip(request.content, answer, strict=True):
                     if letter == ord("a"):
                         self._confirmed_late[id_] = late
-                self._requests = self._new_sender()  # or the next request would replace the answer
+                self._requests = self._new_sender()  # the next request of this one would replace the answer
             sender.unanswered = None
 
     def _find_confirmed(self, messages: Sequence[Message], retry_timeout_s: float | None) -> set[str]:
@@ -195,10 +185,10 @@ class Publisher:
     def _publish_unconfirmed(
         self, messages: Sequence[Message], known: Collection[str], retry_timeout_s: float | None
     ) -> list[PublishOutcome]:
-        """Publish all but ``known``, which is in the queue already though it was answered UNKNOWN."""
+        """Publish all messages but ``known``, which were answered UNKNOWN and are in the queue."""
         fresh = [message for message in messages if message.id not in known]
         answers = iter(self._send(fresh, retry_timeout_s) if fresh else [])
-        for id_ in known:  # answered now; the next publish of such an id is a new one
+        for id_ in known:  # their outcome is known now, so the next publish of such an id is a new one
             self._confirmed_late.pop(id_)
         duplicate = PublishStatus.DUPLICATE
         return [
@@ -214,12 +204,31 @@ def _plan(priorities: Iterable[int], delays_s: Iterable[float]) -> str:
     )
 
 
-def _same_for_all(
-    messages: Iterable[Message], status: PublishStatus, error: JobsError
-) -> list[PublishOutcome]:
-    return [PublishOutcome(message.id, status, error) for message in messages]
+def publish_guarded(
+    queue: RemoteQueue, store: SharedCoordinationStore, message: Message, guard: Guard
+) -> PublishOutcome | None:
+    """Publish, and write the guard's record, if that has the expected version (CRD-4); None if not.
 
-
-def _find_outage(outcomes: Iterable[PublishOutcome]) -> JobsError | None:
-    """The error that left messages open, so that it is no use to send more."""
-    return next((each.error for each in outcomes if each.status is PublishStatus.UNKNOWN), None)
+    Raises:
+        BackendUnavailable: the server couldn't be reached in time, and nothing was sent.
+        BackendError: as of :meth:`RemoteQueue.run`.
+    """
+    key, expected, value, ttl_s = guard
+    plan = f"{message.priority}:{round(message.delay_s * 1000)}"
+    arguments: list[Argument] = [message.id, plan, message.body]
+    arguments += (key, str(expected), value, duration_us(ttl_s))
+    try:
+        answer: bytes = store.senders.run(
+            PUBLISH_GUARDED, store.keys.of(PUBLISH_GUARDED, queue.keys), arguments
+        )
+    except ServerUnreachable as out:
+        error = queue.redis.unavailable(out)
+        if not out.may_have_run:
+            raise error from out.error
+        return PublishOutcome(message.id, PublishStatus.UNKNOWN, error)
+    except RefusedByServer as refusal:
+        queue.check(refusal)
+        if refusal.may_have_run:
+            return PublishOutcome(message.id, PublishStatus.UNKNOWN, refusal)
+        return PublishOutcome(message.id, PublishStatus.REJECTED, why_refused(refusal))
+    return PublishOutcome(message.id, _STATUS_OF[answer[0]]) if answer else None

@@ -1,4 +1,4 @@
-"""Requests: scripts on the keys of a queue, and those of them that are numbered to be carried out once."""
+"""Requests: scripts on the keys of a queue. The server carries out a numbered one once."""
 
 import os
 import secrets
@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from ...domain.errors import JobsError
 from ..shared.error_messages import not_declared
-from .errors import QueueDamaged, RefusedByServer, ServerUnreachable
+from .errors import QueueDamaged, RefusedByServer, ServerUnreachable, names_no_queue, refuse_for_now
 from .keys import QueueKeys
 from .scripts import FIND_ANSWER, Script
 from .transport import Argument, Call, RetryingConnection
@@ -23,7 +23,7 @@ CHUNK_BYTES = 4 * 1024 * 1024
 ContentT = TypeVar("ContentT")
 
 KEEP_ANSWER_MS = 600_000
-"""How long the server keeps an answer for the case that it was lost."""
+"""How long the server keeps an answer, in case that it was lost on its way."""
 
 
 class RemoteQueue:
@@ -59,7 +59,7 @@ class RemoteQueue:
 
     def check(self, refusal: RefusedByServer) -> None:
         """Raise QueueNotFound if the script's error is NOQUEUE, and QueueDamaged if it is WRONGTYPE."""
-        if str(refusal).startswith("NOQUEUE"):
+        if names_no_queue(refusal):
             raise not_declared(self.name) from None
         if "WRONGTYPE" in str(refusal):
             raise QueueDamaged(
@@ -69,7 +69,7 @@ class RemoteQueue:
 
 
 class _Errors(AbstractContextManager[None]):
-    """Holds no state, so that one serves all calls: an idle consumer's latency shows each function called."""
+    """A context without state, so that one object serves all calls: each call costs latency."""
 
     def __init__(self, queue: RemoteQueue) -> None:
         self._queue = queue
@@ -82,6 +82,7 @@ class _Errors(AbstractContextManager[None]):
     ) -> None:
         if isinstance(error, RefusedByServer):
             self._queue.check(error)
+            refuse_for_now(error)
         elif isinstance(error, ServerUnreachable):
             raise self._queue.redis.unavailable(error) from error.error
 
@@ -92,10 +93,10 @@ class Request(Generic[ContentT]):
 
     number: int
     token: str
-    """Names it among the requests of all senders."""
+    """Names the request among those of all senders."""
     call: Call
     content: ContentT
-    """What its sender must know of it, should the answer come late."""
+    """What its sender needs to know of it if the answer comes late."""
 
 
 class NumberedRequests(Generic[ContentT]):
@@ -149,14 +150,14 @@ class NumberedRequests(Generic[ContentT]):
         return answer
 
     def end(self, *more_keys: str) -> None:
-        """Remove the server's record of them, with more keys of the sender; if that fails, they expire."""
+        """Remove the server's record of them, and more keys of the sender. If this fails, they expire."""
         with suppress(JobsError, ServerUnreachable):
             self._redis.unlink_unless_late(self.record, *more_keys)
 
 
 @contextmanager
 def operation(queue: RemoteQueue, script: Script) -> Iterator[Callable[[Sequence[Argument]], Any]]:
-    """Yield what runs a script, with its arguments behind number and ``KEEP_ANSWER_MS``, each time once.
+    """Yield a function that runs a script once. Number and ``KEEP_ANSWER_MS`` come before its arguments.
 
     Raises:
         BackendError: as of :meth:`RemoteQueue.run`.
@@ -168,10 +169,10 @@ def operation(queue: RemoteQueue, script: Script) -> Iterator[Callable[[Sequence
 
 
 class Senders:
-    """Numbers requests that may be under way at the same time, each from a sender that has no other.
+    """Numbers requests that may be under way at the same time. Each has a sender that has no other just now.
 
-    A sender whose request wasn't answered is given up, so that nobody need find out what became of it. If
-    that request is still on its way, it may be carried out late.
+    If a request wasn't answered, its sender isn't used again, so nobody needs to find out what became of the
+    request. If it is still on its way, the server may carry it out late.
 
     Args:
         redis: The connection to the server.
@@ -185,7 +186,7 @@ class Senders:
         self._pid = os.getpid()
 
     def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        """Run a script once, whose first key is the sender's record; else as the connection's ``run``."""
+        """Run a script once, as the connection's ``run`` does. The sender's record is its first key."""
         sender = self._take()
         sender.requests += 1
         answer = self._redis.run(
@@ -195,7 +196,7 @@ class Senders:
         return answer
 
     def end(self) -> None:
-        """Remove the server's records of them; if that fails, they expire."""
+        """Remove the server's records of them. If this fails, they expire."""
         idle, self._idle = self._idle, []
         if idle and self._pid == os.getpid():
             with suppress(JobsError, ServerUnreachable):

@@ -10,6 +10,7 @@ from ...domain.bounds import check_name
 from ...ports import EndedJob, JobResult, ResultStore
 from ..shared.chunks import in_chunks
 from ..shared.result_records import make_record, parse_record
+from ..shared.server_settings import Password
 from .ended_jobs import RedisEndedJobs, look_up
 from .keys import ResultKeys
 from .requests import CHUNK_BYTES, CHUNK_JOBS
@@ -21,7 +22,7 @@ from .scripts import (
     RESULT_STORE_PUT,
     Script,
 )
-from .settings import Password, ServerSettings, parsed_url
+from .settings import ServerSettings, parsed_url
 from .transport import Argument
 
 

@@ -3,12 +3,15 @@
 A script's file begins with a header: what it does, its keys, arguments, answer, errors and cost. The names
 behind ``KEYS`` are keys of :mod:`.keys`, and local variables of the script. A line ``--- @include sweep``
 stands for the text of ``lua/parts/sweep.lua``. Of ``lua/functions.lua``, a script gets what it uses.
+``{{remembered_ends}}`` stands for a constant of Python's.
 """
 
 import re
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
+
+from ..shared.records import REMEMBERED_ENDS
 
 _FOLDER = files(__package__) / "lua"
 _FUNCTIONS = (_FOLDER / "functions.lua").read_text("utf-8").split("\n\n")
@@ -32,6 +35,7 @@ def compose(source: str) -> Script:
     shebang, _, own = source.partition("\n")
     while _INCLUDE.search(own):
         own = _INCLUDE.sub(lambda line: (_FOLDER / "parts" / f"{line[1]}.lua").read_text("utf-8"), own)
+    own = own.replace("{{remembered_ends}}", str(REMEMBERED_ENDS))
     (names,) = _KEYS.findall(own)
     keys = tuple(names.split())
     text = f"{shebang}\n{_used_functions(own)}local {', '.join(keys)} = unpack(KEYS)\n{own}"
@@ -62,6 +66,7 @@ REPORT_PROGRESS = _load("report_progress")
 DECLARE = _load("declare")
 REDECLARE = _load("redeclare")
 COUNTS = _load("counts")
+FIRST_READY = _load("first_ready")
 PURGE = _load("purge")
 DELETE = _load("delete")
 DEAD_LETTERS = _load("dead_letters")
@@ -85,5 +90,5 @@ PUT_RECORD = _load("put_record")
 DELETE_RECORD = _load("delete_record")
 PUBLISH_GUARDED = _load("publish_guarded")
 TAKE_PLACES = _load("take_places")
-LEAVE_PLACES = _load("leave_places")
+COUNT_PLACES = _load("count_places")
 RESERVE = _load("reserve_turns")

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 from urllib.parse import parse_qs, quote, unquote, urlencode
 
-from pydantic import SecretStr
-
 from ...domain.errors import InvalidInput, UnsupportedCapability
 from ...ports import Durability
 from ..shared.server_settings import (
+    Password,
     check_address,
     check_duration,
     check_number,
@@ -26,8 +25,6 @@ from ..shared.server_settings import (
     split_url,
 )
 from .transport import RetryingConnection, make_connections, make_sentinel
-
-Password = str | SecretStr | None
 
 DURABILITIES = (Durability.NONE, Durability.SNAPSHOT, Durability.EVERY_SECOND, Durability.FSYNC)
 """What a server can be set up to survive, the least first. Its replication is asynchronous."""

@@ -1,4 +1,4 @@
-"""Jobs that were taken and can't be delivered: what is damaged costs itself alone."""
+"""Jobs that were taken and can't be delivered: a damaged job holds up no other."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,20 +12,20 @@ _NAME = re.compile(NAME.encode())
 _LONGEST = 128
 _NO_BODY = "it has no body"
 _DAMAGED, _IN_FLIGHT = b"!", b"="
-"""What ``settle_and_take.lua`` tells of a job in place of its attempt, number and crashes."""
+"""What ``settle_and_take.lua`` returns for such a job, in place of its attempt, number and crashes."""
 
 
 def find_undeliverable(
     ids: Sequence[bytes], bodies: Sequence[bytes | None], infos: Sequence[bytes]
 ) -> dict[int, str]:
-    """Find what can't be delivered of what ``settle_and_take.lua`` returns.
+    """Find the jobs that can't be delivered among those that ``settle_and_take.lua`` returns.
 
     Returns:
-        Its places, and what is damaged at each; empty where the job is in flight already.
+        By the place of each, what is damaged; an empty text if the job is in flight already.
     """
     are_named = b"".join(ids).isalnum() and b"" not in ids and max(map(len, ids)) <= _LONGEST
     if are_named and None not in bodies and _DAMAGED not in infos and _IN_FLIGHT not in infos:
-        return {}  # as nearly always: looked at all in one go
+        return {}  # nearly always: these few calls look at all jobs at once
     odd: dict[int, str] = {}
     infos = infos or [b""] * len(ids)
     for place, (id_, body, info) in enumerate(zip(ids, bodies, infos, strict=True)):
@@ -41,9 +41,9 @@ def find_undeliverable(
 
 
 def burial(damaged: Sequence[tuple[bytes, str]], token: str) -> list[Argument]:
-    """Return what ``settle_and_take.lua`` is to be told to bury jobs, given each with what is damaged.
+    """Return the arguments by which ``settle_and_take.lua`` makes damaged jobs dead letters.
 
-    One without a body is dropped: there is nothing to bury.
+    A job without a body is dropped: there is nothing to keep.
     """
     operations: list[Argument] = ["0"]
     for id_, damage in damaged:
@@ -52,7 +52,7 @@ def burial(damaged: Sequence[tuple[bytes, str]], token: str) -> list[Argument]:
 
 
 def describe_buried(damaged: Sequence[tuple[bytes, str]], outcomes: bytes) -> Iterator[str]:
-    """Describe what became of them, but for those that somebody else settled first."""
+    """Describe what became of these jobs. Those that somebody else settled first are left out."""
     for (id_, damage), outcome in zip(damaged, outcomes.decode(), strict=True):
         if outcome == "1":
             end = "was dropped" if damage == _NO_BODY else f"is dead: {DeadReason.MALFORMED}"

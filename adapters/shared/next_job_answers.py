@@ -1,13 +1,14 @@
-"""The answers to acks that publish next jobs."""
+"""The answers to settlements that publish next jobs."""
 
 from collections.abc import Collection, Iterable, Sequence
 
-from ...ports import Ack, Settlement, SettleOutcome
+from ...ports import Ack, Dead, Settlement, SettleOutcome
 
 
 def publishes_into(settlement: Settlement, queue: str) -> bool:
-    """Tell whether a settlement is an ack with a next job for a queue."""
-    return type(settlement) is Ack and any(step.queue == queue for step in settlement.then)
+    """Tell whether a settlement has a next job for a queue."""
+    then = settlement.then if type(settlement) is Ack or type(settlement) is Dead else ()
+    return bool(then) and any(step.queue == queue for step in then)
 
 
 def without(settlements: Sequence[Settlement], refused: Collection[str]) -> Sequence[Settlement]:

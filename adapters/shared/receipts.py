@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from ...ports import SettleOutcome
+from ...ports import Settlement, SettleOutcome
 
 JobT = TypeVar("JobT")
 
@@ -69,6 +69,18 @@ class Held(Generic[JobT]):
     def get(self, receipt: str) -> JobT | None:
         """Return the job of a receipt, or None if it isn't held."""
         return self._jobs.get(receipt)
+
+    def those_of(self, receipts: Iterable[str]) -> dict[str, JobT]:
+        """Return the jobs of the receipts that are held."""
+        return {receipt: self._jobs[receipt] for receipt in receipts if receipt in self._jobs}
+
+    def to_settle(self, settlements: Iterable[Settlement]) -> dict[str, tuple[JobT, Settlement]]:
+        """Return the jobs that are held, with their settlements: the first of each."""
+        found: dict[str, tuple[JobT, Settlement]] = {}
+        for settlement in settlements:
+            if (job := self._jobs.get(settlement.receipt)) is not None:
+                found.setdefault(settlement.receipt, (job, settlement))
+        return found
 
     def replace(self, receipt: str, job: JobT) -> None:
         """Hold ``job`` in place of what was held under this receipt."""

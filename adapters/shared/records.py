@@ -11,6 +11,8 @@ from ...ports import Failure
 
 MAX_HISTORY = 10
 """How many failed attempts are kept with a job, the last ones."""
+REMEMBERED_ENDS = 10_000
+"""For how many jobs of a queue that ended without a result the end is remembered, the last ones."""
 _UNKNOWN = datetime(1970, 1, 1, tzinfo=UTC)
 
 

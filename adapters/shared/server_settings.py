@@ -18,6 +18,7 @@ from ...ports import Durability
 
 Address = tuple[str, int]
 """A host and a port."""
+Password = str | SecretStr | None
 _AUTHORITY = re.compile(r"[^/?#]*")
 """What stands before a URL's path."""
 

@@ -26,10 +26,8 @@ def cancel(tx: Transaction, ids: Sequence[str], ttl_s: float) -> list[CancelOutc
             " FROM job LEFT JOIN dead USING (seq) WHERE job.queue = ? AND id = ?",
             (tx.key, id_),
         ).fetchone()
-        if row is None:
+        if row is None or row[2]:
             outcomes[id_] = outcome_of_ended(result(tx, id_)[1])
-        elif row[2]:
-            outcomes[id_] = CancelOutcome.TOO_LATE
         else:
             live[id_], priorities[row[0]] = row[0], row[1]
     leased = _leased(tx, live.values())

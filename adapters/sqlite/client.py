@@ -9,6 +9,7 @@ from time import monotonic, sleep
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from ...domain.bounds import MAX_LISTED, check_name
+from ...domain.defaults import DEFAULT_LEASE_S, DEFAULT_RESULT_TTL_S
 from ...domain.errors import BackendError, BackendUnavailable, Closed, InvalidInput
 from ...domain.job_progress import Progress
 from ...domain.queue import Queue
@@ -33,18 +34,17 @@ from ...ports import (
 )
 from ..shared.chunks import in_chunks
 from ..shared.error_messages import client_closed
-from . import admin
+from . import admin, dead_letters
 from .cancel import cancel
 from .consumer import SQLiteConsumerBackend
 from .coordination import SQLiteCoordinationStore
 from .diagnosis import diagnose
-from .ended_jobs import SQLiteEndedJobs
 from .errors import CommitUnknown
 from .introspection import list_queues, read_progress
 from .publish import publish, publish_guarded
 from .session import FileSettings, Session
-from .transaction import QueueSession, Transaction
-from .wakeups import ENDED, LOOK_S, READY, Waiter, make_waiter, remove_wakeups, wake
+from .transaction import CHUNK, QueueSession, Transaction
+from .wakeups import ENDED, READY, SQLiteEndedJobs, Waiter, make_waiter, remove_wakeups, wake
 
 _SYNCHRONOUS = {Durability.FSYNC: "FULL", Durability.SNAPSHOT: "NORMAL"}
 _CHUNK_JOBS = 5000
@@ -53,7 +53,7 @@ _CHUNK_BYTES = 8 * 1024 * 1024
 _PAUSE_S = 0.002
 """The pause between two transactions of a call that drops many jobs: others get their turn."""
 
-RedriveOrDiscard = Callable[[Transaction, list[admin.Death]], int]
+RedriveOrDiscard = Callable[[Transaction, list[dead_letters.Death]], int]
 """Redrives or discards dead jobs, and returns how many they were."""
 
 
@@ -143,9 +143,13 @@ class SQLiteClient(OrchestratorBackend):
             delay_resolution_s=0.05,
             counts_in_flight=True,
             coordination=True,
+            freed_places=hasattr(os, "mkfifo"),
+            first_ready=True,
             guarded_publish=True,
             then=True,
             atomic_then=True,
+            dead_ttl=True,
+            exact_dead_ttl=True,
             cancel=True,
         )
 
@@ -187,7 +191,7 @@ class SQLiteClient(OrchestratorBackend):
         return None if status is None else PublishOutcome(message.id, status)
 
     def open_consumer(
-        self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
+        self, queue: str, *, lease_s: float = DEFAULT_LEASE_S, prefetch: int | None = None
     ) -> SQLiteConsumerBackend:
         self.counts(queue)  # raises QueueNotFound
         consumer = SQLiteConsumerBackend(self._settings, self._namespace, queue, lease_s)
@@ -197,17 +201,22 @@ class SQLiteClient(OrchestratorBackend):
             self._consumers = [*(each for each in self._consumers if not each.is_closed), consumer]
         return consumer
 
-    def cancel(self, queue: str, ids: Sequence[str], *, result_ttl_s: float = 3600.0) -> list[CancelOutcome]:
+    def cancel(
+        self, queue: str, ids: Sequence[str], *, result_ttl_s: float = DEFAULT_RESULT_TTL_S
+    ) -> list[CancelOutcome]:
         session = self._queue(queue)
         outcomes: list[CancelOutcome] = []
         if not ids:
             session.read(admin.counts)  # raises QueueNotFound
-        for chunk in in_chunks(ids, admin.CHUNK):
+        for chunk in in_chunks(ids, CHUNK):
             outcomes += session.write(lambda tx, chunk=chunk: cancel(tx, chunk, result_ttl_s))  # type: ignore[misc]
         return outcomes
 
     def counts(self, queue: str) -> QueueCounts:
         return self._queue(queue).read(admin.counts)
+
+    def first_ready(self, queue: str) -> bytes | None:
+        return self._queue(queue).read(admin.first_ready)
 
     def purge(self, queue: str) -> int:
         session, waiting, purged = self._queue(queue), self.counts(queue).waiting, 0
@@ -228,13 +237,13 @@ class SQLiteClient(OrchestratorBackend):
         remove_wakeups(folder, key)
 
     def dead_letters(self, queue: str, *, limit: int = MAX_LISTED, offset: int = 0) -> list[DeadLetter]:
-        return self._queue(queue).read(lambda tx: admin.dead_letters(tx, limit, offset))
+        return self._queue(queue).read(lambda tx: dead_letters.dead_letters(tx, limit, offset))
 
     def redrive(self, queue: str, ids: Sequence[str] | None = None) -> int:
-        return self._redrive_or_discard(queue, ids, admin.redrive)
+        return self._redrive_or_discard(queue, ids, dead_letters.redrive)
 
     def discard(self, queue: str, ids: Sequence[str] | None = None) -> int:
-        return self._redrive_or_discard(queue, ids, admin.discard)
+        return self._redrive_or_discard(queue, ids, dead_letters.discard)
 
     def _redrive_or_discard(self, queue: str, ids: Sequence[str] | None, act: RedriveOrDiscard) -> int:
         session, count = self._queue(queue), 0
@@ -242,12 +251,12 @@ class SQLiteClient(OrchestratorBackend):
             if not ids:
                 self.counts(queue)  # raises QueueNotFound
             wanted = list(dict.fromkeys(ids))
-            for start in range(0, len(wanted), admin.CHUNK):
-                chunk = wanted[start : start + admin.CHUNK]
-                count += session.write(lambda tx, chunk=chunk: act(tx, admin.named_dead(tx, chunk)))  # type: ignore[misc]
+            for start in range(0, len(wanted), CHUNK):
+                chunk = wanted[start : start + CHUNK]
+                count += session.write(lambda tx, chunk=chunk: act(tx, dead_letters.named_dead(tx, chunk)))  # type: ignore[misc]
             return count
-        upto = session.read(admin.last_death)  # jobs that die meanwhile stay
-        while done := session.write(lambda tx: act(tx, admin.oldest_dead(tx, upto))):
+        upto = session.read(dead_letters.last_death)  # jobs that die meanwhile stay
+        while done := session.write(lambda tx: act(tx, dead_letters.oldest_dead(tx, upto))):
             count += done
         return count
 
@@ -263,7 +272,7 @@ class SQLiteClient(OrchestratorBackend):
                 remaining_s = give_up - monotonic()
                 if found is not None or remaining_s <= 0:
                     return found
-                waiter.wait(min(remaining_s, LOOK_S))
+                waiter.wait(min(remaining_s, self._settings.look_s))
         finally:
             self._close_waiter(waiter)
 
@@ -271,13 +280,13 @@ class SQLiteClient(OrchestratorBackend):
         session, found = self._queue(queue), dict[str, JobResult]()
         if not ids:
             self.counts(queue)  # raises QueueNotFound
-        for chunk in in_chunks(ids, admin.CHUNK):
+        for chunk in in_chunks(ids, CHUNK):
             found |= session.read(lambda tx, chunk=chunk: admin.results(tx, chunk))  # type: ignore[misc]
         return found
 
     def ended_jobs(self, queue: str) -> SQLiteEndedJobs:
         waiter = self._make_waiter(self._queue(queue).read(lambda tx: tx.key))
-        return SQLiteEndedJobs(waiter, self._close_waiter)
+        return SQLiteEndedJobs(waiter, self._close_waiter, self._settings.look_s)
 
     def _make_waiter(self, key: int) -> Waiter:
         waiter = make_waiter(self._settings.wakeups, key, ENDED)

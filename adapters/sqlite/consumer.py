@@ -21,7 +21,7 @@ from .lease import LeasedJob, Outlook, Taken, extend, outlook, sweep, take
 from .session import FileSettings, Session
 from .settle import SettledBatch, settle
 from .transaction import QueueSession, Transaction
-from .wakeups import LOOK_S, READY, Waiter, make_waiter
+from .wakeups import READY, Waiter, make_waiter
 
 _MAX_BATCH = 1000
 """The most jobs that one transaction leases, so that nobody waits for long behind it."""
@@ -38,6 +38,7 @@ class SQLiteConsumerBackend(ConsumerBackend):
         self._session = Session(settings, f"consumer of queue {queue!r}")
         self._queue = QueueSession(self._session, settings, namespace, queue)
         self._wakeups = settings.wakeups
+        self._look_s = settings.look_s
         self._retry_timeout_s = settings.retry_timeout_s
         self._lease_s = lease_s
         self._lock = threading.RLock()  # what is held is as the file has it
@@ -74,8 +75,8 @@ class SQLiteConsumerBackend(ConsumerBackend):
         if self._waiter is None or self._waits_for != found.queue:
             self._listen(found.queue)  # and look once more: the wake-up may have come meanwhile
             return
-        next_s = LOOK_S if found.next_event_s is None else found.next_event_s
-        self._waiter.wait(min(remaining_s, next_s, LOOK_S))
+        next_s = self._look_s if found.next_event_s is None else found.next_event_s
+        self._waiter.wait(min(remaining_s, next_s, self._look_s))
 
     def _listen(self, queue: int) -> None:
         former, self._waiter = self._waiter, make_waiter(self._wakeups, queue, READY)
@@ -97,11 +98,12 @@ class SQLiteConsumerBackend(ConsumerBackend):
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
         with self._lock:
             self._check_open()
-            known = {receipt: held for receipt in receipts if (held := self._held.get(receipt)) is not None}
+            known = self._held.those_of(receipts)
+            seqs = {receipt: held.seq for receipt, held in known.items()}
 
             def work(tx: Transaction) -> tuple[dict[str, LeasedJob | None], dict[int, int]]:
                 extended = {receipt: extend(tx, held, self._lease_s) for receipt, held in known.items()}
-                return extended, find_cancel_requests(tx, (held.seq for held in known.values()))
+                return extended, find_cancel_requests(tx, seqs.values())
 
             try:
                 extended, requests = self._queue.write(work)
@@ -112,8 +114,9 @@ class SQLiteConsumerBackend(ConsumerBackend):
                     self._held.lose(receipt)
                 else:
                     self._held.replace(receipt, held)
-            cancelled = {receipt for receipt, held in known.items() if held.seq in requests}
-            return [self._held.outcome(receipt, is_asked=receipt in cancelled) for receipt in receipts]
+            return [
+                self._held.outcome(receipt, is_asked=seqs.get(receipt) in requests) for receipt in receipts
+            ]
 
     def report(self, receipt: str, progress: Progress) -> None:
         with self._lock:
@@ -164,10 +167,7 @@ class SQLiteConsumerBackend(ConsumerBackend):
     def _settle_and_take(self, settlements: Sequence[Settlement], count: int) -> Settled:
         with self._lock:
             self._check_open()
-            known: dict[str, tuple[LeasedJob, Settlement]] = {}
-            for settlement in settlements:
-                if (held := self._held.get(settlement.receipt)) is not None:
-                    known.setdefault(settlement.receipt, (held, settlement))
+            known = self._held.to_settle(settlements)
 
             def work(tx: Transaction) -> tuple[SettledBatch, list[Taken]]:
                 sweep(tx)

@@ -1,15 +1,28 @@
 """The coordination store in a file: small records that the clients of one namespace share."""
 
+import itertools
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 from typing import TypeVar
 
-from ...ports import ABSENT, CoordinationStore, Place, Record, Reservation
+from ...domain.errors import UnsupportedCapability
+from ...ports import (
+    ABSENT,
+    CoordinationStore,
+    KeyCount,
+    Place,
+    PlaceCount,
+    PlaceWatch,
+    Record,
+    Reservation,
+)
+from ..shared.place_counts import place_count
 from ..shared.turns import whole_microseconds
 from .clock import FileClock
 from .introspection import is_missing
+from .place_reports import PlaceReports, report
 from .session import FileSettings, Session
 from .transaction import NEVER_US
 
@@ -81,52 +94,79 @@ class Coordination:
 
     # -- places -----------------------------------------------------------------------------------
 
-    def take_places(self, places: Sequence[Place], ttl_s: float) -> list[bool]:
+    def take_places(self, places: Sequence[Place], ttl_s: float, waits_s: float) -> list[bool]:
         # What lasts for years, or is no number, is damage: it would keep its place for good.
         self._db.execute("DELETE FROM place WHERE ends <= ? OR ends >= ?", (self._now, self._now + NEVER_US))
-        ends = self._now + _microseconds(ttl_s)
+        has_until, waits_until = self._now + _microseconds(ttl_s), self._now + _microseconds(waits_s)
         present: dict[str, int] = {}
-        return [self._take_place(place, ends, present) for place in places]
+        return [self._take_place(place, has_until, waits_until, present) for place in places]
 
     def leave_places(self, places: Sequence[Place]) -> None:
         self._db.executemany(
             "DELETE FROM place WHERE namespace = ? AND key = ? AND holder = ?",
-            [(self._namespace, key, holder) for key, _, holder in places],
+            [(self._namespace, place.key, place.holder) for place in places],
         )
 
-    def _take_place(self, place: Place, ends: int, present: dict[str, int]) -> bool:
+    def count_places(self, prefix: str, busiest: int) -> PlaceCount:
+        """Count those of keys that begin with ``prefix``; what can't be right isn't there, as in a take."""
+        rows = self._db.execute(
+            "SELECT CAST(key AS BLOB), sum(is_taken = 1), sum(is_taken <> 1) FROM place WHERE namespace = ?"
+            " AND key BETWEEN ? AND ? AND ends > ? AND ends < ? GROUP BY key",
+            (self._namespace, prefix, prefix + _LAST_CHARACTER, self._now, self._now + NEVER_US),
+        )
+        named = ((bytes(key).decode(errors="backslashreplace"), held, waits) for key, held, waits in rows)
+        return place_count(itertools.starmap(KeyCount, named), busiest)
+
+    def next_in_line(self, left: Sequence[Place]) -> list[tuple[str, str]]:
+        """Return the watches of those who may take one of the places that were left, each with the key."""
+        by_key = {place.key: place for place in left}
+        return [(watch, key) for key, place in by_key.items() for watch in self._next_watches(place)]
+
+    def _next_watches(self, place: Place) -> list[str]:
+        """Return the watches of those who may take a place now, but that of ``place``."""
+        free = place.limit - self._count(place.key, "is_taken = 1 AND ends > ?", self._now)
+        rows = self._db.execute(
+            "SELECT CAST(watch AS BLOB) FROM place WHERE namespace = ? AND key = ? AND is_taken = 0"
+            " AND ends > ? ORDER BY number LIMIT ?",
+            (self._namespace, place.key, self._now, max(0, free)),
+        )
+        watches = [bytes(watch).decode(errors="replace") for (watch,) in rows]
+        return [watch for watch in watches if watch not in ("", place.watch)]
+
+    def _take_place(self, place: Place, has_until: int, waits_until: int, present: dict[str, int]) -> bool:
         """Wait in line, and take a place if fewer than ``limit`` have one or wait in front.
 
         Args:
             place: The place.
-            ends: Until when it is kept.
+            has_until: Until when it is kept.
+            waits_until: Until when its holder waits if it gets none.
             present: How many have places or wait, by key, as far as that was counted in this call.
         """
-        key, limit, holder = place
+        key, limit, holder, watch = place
         found = self._db.execute(
-            "UPDATE place SET ends = ? WHERE namespace = ? AND key = ? AND holder = ?"
-            " RETURNING number, is_taken = 1",
-            (ends, self._namespace, key, holder),
+            "UPDATE place SET ends = iif(is_taken = 1, ?, ?), watch = ?"
+            " WHERE namespace = ? AND key = ? AND holder = ? RETURNING number, is_taken = 1",
+            (has_until, waits_until, watch, self._namespace, key, holder),
         ).fetchall()
         if found:
             ((number, is_taken),) = found
-            return bool(is_taken) or self._advance(place, number)
+            return bool(is_taken) or self._advance(place, number, has_until)
         if key not in present:
             present[key] = self._count(key, "TRUE")
         takes = present[key] < limit
         present[key] += 1
         self._db.execute(
-            "INSERT INTO place (namespace, key, holder, is_taken, ends) VALUES (?, ?, ?, ?, ?)",
-            (self._namespace, key, holder, takes, ends),
+            "INSERT INTO place (namespace, key, holder, is_taken, ends, watch) VALUES (?, ?, ?, ?, ?, ?)",
+            (self._namespace, key, holder, takes, has_until if takes else waits_until, watch),
         )
         return takes
 
-    def _advance(self, place: Place, number: int) -> bool:
+    def _advance(self, place: Place, number: int, has_until: int) -> bool:
         """Take a place for one who waits, if it is its turn."""
-        key, limit, _ = place
+        key, limit = place.key, place.limit
         if self._count(key, "(is_taken = 1 OR number < ?)", number) >= limit:
             return False
-        self._db.execute("UPDATE place SET is_taken = 1 WHERE number = ?", (number,))
+        self._db.execute("UPDATE place SET is_taken = 1, ends = ? WHERE number = ?", (has_until, number))
         return True
 
     def _count(self, key: str, condition: str, *values: int) -> int:
@@ -183,9 +223,11 @@ class SQLiteCoordinationStore(CoordinationStore):
     def __init__(self, settings: FileSettings, namespace: str) -> None:
         super().__init__()
         self._session = Session(settings, "SQLiteCoordinationStore")
-        # What gives places back needn't wait for the disk (ADR 91).
+        # Places needn't wait for the disk: a crash that loses them ends all who had one (ADR 142).
         self._unsynced = Session(replace(settings, synchronous="NORMAL"), "SQLiteCoordinationStore")
         self._path = settings.path
+        self._folder = settings.wakeups
+        self._reports = PlaceReports(settings.wakeups)
         self._namespace = namespace
 
     def now(self) -> float:
@@ -205,11 +247,39 @@ class SQLiteCoordinationStore(CoordinationStore):
     def delete(self, key: str, *, expected: int | None = None) -> bool:
         return self._session.write(self._in_namespace(lambda kept: kept.delete(key, expected)))
 
-    def take_places(self, places: Sequence[Place], *, ttl_s: float) -> list[bool]:
-        return self._session.write(self._in_namespace(lambda kept: kept.take_places(places, ttl_s)))
+    def take_places(
+        self,
+        places: Sequence[Place],
+        *,
+        ttl_s: float,
+        waits_s: float | None = None,
+        leaving: Sequence[Place] = (),
+    ) -> list[bool]:
+        def change(kept: Coordination) -> tuple[list[bool], list[tuple[str, str]]]:
+            kept.leave_places(leaving)
+            has = kept.take_places(places, ttl_s, ttl_s if waits_s is None else waits_s)
+            return has, kept.next_in_line(leaving)
+
+        has, watches = self._unsynced.write(self._in_namespace(change))
+        report(self._folder, watches)
+        return has
 
     def leave_places(self, places: Sequence[Place]) -> None:
-        self._unsynced.write(self._in_namespace(lambda kept: kept.leave_places(places)))
+        self.take_places((), ttl_s=0.0, leaving=places)
+
+    def count_places(self, prefixes: Sequence[str], *, busiest: int = 10) -> list[PlaceCount]:
+        if is_missing(self._path):  # there are none, and this makes no file
+            return [place_count([], busiest) for _ in prefixes]
+        return self._session.read(
+            self._in_namespace(lambda kept: [kept.count_places(prefix, busiest) for prefix in prefixes])
+        )
+
+    def watch_places(self, tell: Callable[[str | None], None]) -> PlaceWatch:
+        self._session.read(lambda db, clock: None)  # makes the file, whose mode the FIFO gets
+        try:
+            return self._reports.watch(tell)
+        except OSError as error:
+            raise UnsupportedCapability(f"nobody can be told when places get free: {error}") from error
 
     def reserve(
         self, key: str, count: int, *, interval_s: float, burst: int = 1, max_wait_s: float = 0.0
@@ -218,7 +288,18 @@ class SQLiteCoordinationStore(CoordinationStore):
             self._in_namespace(lambda kept: kept.reserve(key, count, interval_s, burst, max_wait_s))
         )
 
+    def reserve_each(
+        self, counts: Mapping[str, int], *, interval_s: float, burst: int = 1, max_wait_s: float = 0.0
+    ) -> dict[str, Reservation]:
+        def reserve(kept: Coordination) -> dict[str, Reservation]:
+            return {
+                key: kept.reserve(key, count, interval_s, burst, max_wait_s) for key, count in counts.items()
+            }
+
+        return self._session.write(self._in_namespace(reserve))
+
     def close(self) -> None:
+        self._reports.close()
         self._session.close()
         self._unsynced.close()
 

@@ -58,7 +58,7 @@ def list_queues(settings: FileSettings, namespace: str) -> list[Queue]:
         return []
     with open_read_only(settings) as db:
         found = find_queues(db, settings, namespace)
-        return [queue for _, name, kind in found if (queue := parse_queue(name, kind)) is not None]
+    return [queue for _, name, kind in found if (queue := parse_queue(name, kind)) is not None]
 
 
 def find_queues(db: sqlite3.Connection, settings: FileSettings, namespace: str) -> list[tuple[int, str, str]]:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from .cancel_requests import end_cancelled, find_cancel_requests, forget_cancel_requests
 from .damage import find_damaged, repair, set_aside
+from .dead_letters import remove_expired
 from .transaction import Transaction
 
 _SWEPT = 500
@@ -61,7 +62,11 @@ def outlook(tx: Transaction) -> Outlook:
 
 
 def sweep(tx: Transaction) -> None:
-    """Make ready what is due, and what was leased too long (DLY-1, LSE-2)."""
+    """Make ready what is due, and what was leased too long (DLY-1, LSE-2).
+
+    Dead letters whose time is over are removed (DLQ-5).
+    """
+    remove_expired(tx)
     due = tx.db.execute(
         "SELECT due, seq, CAST(coalesce(priority, 0) AS INTEGER) FROM delay LEFT JOIN job USING (seq)"
         " WHERE delay.queue = ? AND due <= ? ORDER BY due, seq LIMIT ?",

@@ -5,19 +5,16 @@ from math import ceil
 
 from ...ports import Guard, Message, Next, PublishStatus
 from .coordination import Coordination
+from .dead_letters import free_ids
 from .transaction import Transaction
 
 
 def publish(tx: Transaction, messages: Sequence[Message]) -> list[PublishStatus]:
     """Put messages into the queue, in order, but those whose id is live (PUB-5)."""
     before = tx.take_numbers(len(messages))
-    inserted = tx.db.executemany(
-        "INSERT OR IGNORE INTO job (seq, queue, id, priority, body) VALUES (?, ?, ?, ?, ?)",
-        [
-            (seq, tx.key, message.id, message.priority, message.body)
-            for seq, message in enumerate(messages, before + 1)
-        ],
-    ).rowcount
+    inserted = _insert(tx, messages, before)
+    if inserted < len(messages) and free_ids(tx, (message.id for message in messages)):
+        inserted += _insert(tx, messages, before)
     fresh = list(enumerate(messages, before + 1))
     statuses = [PublishStatus.ACCEPTED] * len(messages)
     if inserted < len(messages):
@@ -39,6 +36,17 @@ def publish(tx: Transaction, messages: Sequence[Message]) -> list[PublishStatus]
             "DELETE FROM result WHERE queue = ? AND id = ?", [(tx.key, message.id) for _, message in fresh]
         )
     return statuses
+
+
+def _insert(tx: Transaction, messages: Sequence[Message], before: int) -> int:
+    """Insert the rows of messages, but those whose ids or numbers are there; return how many it inserted."""
+    return tx.db.executemany(
+        "INSERT OR IGNORE INTO job (seq, queue, id, priority, body) VALUES (?, ?, ?, ?, ?)",
+        [
+            (seq, tx.key, message.id, message.priority, message.body)
+            for seq, message in enumerate(messages, before + 1)
+        ],
+    ).rowcount
 
 
 def publish_next(tx: Transaction, then: Sequence[Next]) -> None:

@@ -66,7 +66,13 @@ _SECOND = (
     "ALTER TABLE lease ADD COLUMN progress TEXT",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)
+_THIRD = (
+    # Until when a dead letter is kept; NULL is for ever.
+    "ALTER TABLE dead ADD COLUMN expires INTEGER",
+    "CREATE INDEX dead_expires ON dead (queue, expires) WHERE expires IS NOT NULL",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD)
 """What makes each version of the one before it; a new file goes through all."""
 
 ADDED_TABLES: Mapping[str, tuple[str, ...]] = {
@@ -78,11 +84,12 @@ ADDED_TABLES: Mapping[str, tuple[str, ...]] = {
         "CREATE UNIQUE INDEX record_key ON record (namespace, key)",
         "CREATE INDEX record_ends ON record (ends) WHERE ends IS NOT NULL",
     ),
-    # Those who have a place of a limit, and those who wait for one, the lowest number first.
+    # Those who have a place of a limit, and those who wait for one, the lowest number first. `watch` is told
+    # when one who waits is next.
     "place": (
         """CREATE TABLE place (
             number INTEGER PRIMARY KEY, namespace TEXT NOT NULL, key TEXT NOT NULL, holder TEXT NOT NULL,
-            is_taken INTEGER NOT NULL, ends INTEGER NOT NULL)""",
+            is_taken INTEGER NOT NULL, ends INTEGER NOT NULL, watch TEXT NOT NULL)""",
         "CREATE UNIQUE INDEX place_holder ON place (namespace, key, holder)",
         "CREATE INDEX place_line ON place (namespace, key, is_taken)",
         "CREATE INDEX place_ends ON place (ends)",

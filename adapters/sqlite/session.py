@@ -1,6 +1,7 @@
 """The way to the file: a connection, transactions on it, and what stands in their way."""
 
 import os
+import random
 import sqlite3
 import threading
 import time
@@ -17,9 +18,8 @@ from .clock import FileClock, read_clock, set_clock
 from .errors import CommitUnknown, is_busy, leaves_open, translated
 from .filesystem import make_private, refuse_network_share
 from .forks import close_at_forks
-from .lock_wait import call_once_unlocked
 from .schema import OLDEST_SQLITE, is_current, migrate
-from .wakeups import SUFFIX
+from .wakeups import LOOK_S, SUFFIX
 
 AnswerT = TypeVar("AnswerT")
 Work = Callable[[sqlite3.Connection, FileClock], AnswerT]
@@ -31,6 +31,8 @@ LOG_LIMIT = 64 * 1024 * 1024
 """The most bytes that the log may keep on the disk once all of it is in the file."""
 _LOG_CHECKED = 256
 """After how many commits the log's size is looked at."""
+_PAUSE_S = (0.0002, 0.005)
+"""The shortest and the longest pause between two tries, while another process or thread holds a lock."""
 
 _inherited: list[sqlite3.Connection] = []
 """Connections of the process that forked this one, if a signal handler did so in a transaction: to close
@@ -46,6 +48,8 @@ class FileSettings:
     """What SQLite calls it: FULL or NORMAL."""
     retry_timeout_s: float
     """How long a transaction waits for its turn."""
+    look_s: float = LOOK_S
+    """The longest time that anyone waits without looking."""
     wakeups: Path = field(init=False)
     """The folder of its wake-ups."""
 
@@ -132,7 +136,7 @@ class Session:
         self._leave_parent()
         give_up = min(time.monotonic() + self._settings.retry_timeout_s, self._ends)
         try:
-            return call_once_unlocked(partial(self._try_once, begin, work), give_up)
+            return _call_once_unlocked(partial(self._try_once, begin, work), give_up)
         except sqlite3.Error as error:
             raise translated(error, self._settings.path) from error
 
@@ -249,3 +253,25 @@ class Session:
         if self._connection is not None:
             _inherited.append(self._connection)
             self._connection = None
+
+
+def _call_once_unlocked(call: Callable[[], AnswerT], give_up: float) -> AnswerT:
+    """Repeat a call for as long as others hold a lock that it needs.
+
+    Args:
+        call: What to repeat.
+        give_up: Until when, of ``monotonic``.
+
+    Raises:
+        sqlite3.Error: what the call raised; that the file is busy only if that lasted until ``give_up``.
+    """
+    shortest_s, longest_s = _PAUSE_S
+    pause_s = shortest_s
+    while True:
+        try:
+            return call()
+        except sqlite3.Error as error:
+            if not is_busy(error) or time.monotonic() >= give_up:
+                raise
+        pause_s = min(longest_s, 2 * pause_s)
+        time.sleep(random.uniform(shortest_s, pause_s))  # noqa: S311

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ...domain.errors import BackendError, QueueNotFound
 from ...ports import Ack, Cancel, Dead, Failure, Next, Retry, Settlement
-from ..shared.records import MAX_HISTORY, parse_history
+from ..shared.records import MAX_HISTORY, REMEMBERED_ENDS, parse_history
 from .cancel_requests import end_cancelled, find_cancel_requests, forget_cancel_requests
 from .lease import LeasedJob, lease_again
 from .publish import publish_next
@@ -15,8 +15,6 @@ from .transaction import Transaction
 
 _MOST = 2**31
 """The highest attempt that is counted."""
-REMEMBERED_ENDS = 10_000
-"""For how many jobs that ended without a result the end is remembered, the last ones."""
 _EXPIRED_RESULTS = 100
 """The most expired results that are dropped for each that is stored; more than one, so that they grow few."""
 
@@ -45,12 +43,10 @@ def settle(tx: Transaction, batch: Mapping[str, tuple[LeasedJob, Settlement]]) -
         if not settled[receipt]:
             continue
         if isinstance(settlement, Ack):
-            if settlement.then:
-                if not _has_queues(tx, settlement.then):
-                    refused.add(receipt)
-                    lease_again(tx, held)
-                    continue
-                then += settlement.then
+            if settlement.then and not _has_queues(tx, settlement.then):
+                refused.add(receipt)
+                continue
+            then += settlement.then
             done.append(held)
             if settlement.result is None:
                 silent.append(held)
@@ -65,11 +61,18 @@ def settle(tx: Transaction, batch: Mapping[str, tuple[LeasedJob, Settlement]]) -
         elif isinstance(settlement, Retry):
             _retry(tx, held, settlement)
         elif isinstance(settlement, Dead):
-            tx.make_dead(held.seq, settlement.reason, settlement.error.encode("utf-8", "replace").decode())
+            if settlement.then and not _has_queues(tx, settlement.then):
+                refused.add(receipt)
+                continue
+            then += settlement.then
+            error = settlement.error.encode("utf-8", "replace").decode()
+            tx.make_dead(held.seq, settlement.reason, error, settlement.ttl_s)
         elif settlement.delay_s > 0:
             _delay(tx, held, settlement.delay_s)
         else:
             tx.put([(held.rank, held.seq)])
+    for receipt in refused:
+        lease_again(tx, batch[receipt][0])
     if done:
         tx.has_ended = True
         tx.db.executemany("DELETE FROM job WHERE seq = ?", [(held.seq,) for held in done])

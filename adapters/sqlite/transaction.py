@@ -3,7 +3,7 @@
 import logging
 import sqlite3
 from collections.abc import Callable
-from math import inf
+from math import ceil, inf
 from typing import TypeVar
 
 from ...domain.bounds import MAX_PRIORITY
@@ -23,6 +23,8 @@ _LEVEL = 1 << 48
 """How far apart the priorities are in a rank; places are smaller."""
 NEVER_US = 10 * 366 * 86_400 * 1_000_000
 """Nothing waits for as long as that, ten years."""
+CHUNK = 1000
+"""The most jobs that one transaction drops, so that nobody waits for long behind it."""
 _LARGEST = 1 << 53
 """No count is as large as that."""
 
@@ -156,11 +158,12 @@ class Transaction:
                 self.make_dead(seq, DeadReason.MALFORMED, "another job stands in its place")
                 self.log(f"job number {seq} is dead: malformed: another job stands in its place")
 
-    def make_dead(self, seq: int, reason: str, error: str) -> int:
+    def make_dead(self, seq: int, reason: str, error: str, ttl_s: float | None = None) -> int:
         """Make a job, which stands nowhere any more, a dead letter; return the number of its death."""
+        expires = None if ttl_s is None else self.now + ceil(ttl_s * 1_000_000)
         made = self.db.execute(
-            "INSERT OR IGNORE INTO dead (queue, seq, reason, error, died) VALUES (?, ?, ?, ?, ?)",
-            (self.key, seq, reason, error, self.now),
+            "INSERT OR IGNORE INTO dead (queue, seq, reason, error, died, expires) VALUES (?, ?, ?, ?, ?, ?)",
+            (self.key, seq, reason, error, self.now, expires),
         )
         self.dead += made.rowcount
         self.has_ended = True

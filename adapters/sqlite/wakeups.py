@@ -11,10 +11,12 @@ import select
 import stat
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from ...ports import EndedJobs
 from .filesystem import mode_of
 
 SUFFIX = "-wakeups"
@@ -57,7 +59,7 @@ def _path(folder: Path, queue: int, what: str) -> Path:
     return folder / f"{queue}-{what}"
 
 
-def _make(path: Path) -> None:
+def make_fifo(path: Path) -> None:
     """Make a FIFO and its folder for the users who may use the file, whatever the umask.
 
     Raises:
@@ -131,7 +133,7 @@ class FifoWaiter:
 
     def __init__(self, folder: Path, queue: int, what: str) -> None:
         path = _path(folder, queue, what)
-        _make(path)
+        make_fifo(path)
         self._waiting = threading.Lock()
         self._open = threading.Lock()
         self._closed = False
@@ -152,9 +154,8 @@ class FifoWaiter:
         with self._waiting:
             if self._closed:
                 return
-            for descriptor, _ in self._epoll.poll(max(0.0, seconds)):
-                if descriptor == self._woken:
-                    os.eventfd_read(self._woken)
+            if self._woken in dict(self._epoll.poll(max(0.0, seconds))):
+                os.eventfd_read(self._woken)
 
     def wake(self) -> None:
         with self._open:
@@ -193,3 +194,25 @@ class PollingWaiter:
 
     def close(self) -> None:
         self.wake()
+
+
+class SQLiteEndedJobs(EndedJobs):
+    """Woken when jobs have ended; it isn't told which.
+
+    Args:
+        waiter: Waits for the wake-up.
+        on_close: Called with the waiter when it isn't needed any more.
+        look_s: The longest time, in seconds, of one wait.
+    """
+
+    def __init__(self, waiter: Waiter, on_close: Callable[[Waiter], None], look_s: float) -> None:
+        super().__init__()
+        self._waiter = waiter
+        self._on_close = on_close
+        self._look_s = look_s
+
+    def wait(self, timeout_s: float) -> None:
+        self._waiter.wait(min(timeout_s, self._look_s))
+
+    def close(self) -> None:
+        self._on_close(self._waiter)

@@ -45,9 +45,15 @@ class _Metrics:
         )
         self.process_duration = Histogram(
             "messaging_process_duration_seconds",
-            "How long an attempt took, and how it ended: done, retried, dead or cancelled.",
+            "How long an attempt took, and how it ended: done, retried, dead, cancelled, snoozed or expired.",
             (*_LABELS, "outcome"),
             buckets=_SECONDS,
+            registry=registry,
+        )
+        self.timed_out = Counter(
+            "mindtrace_jobs_timed_out",
+            "Attempts that failed once their time limit was over.",
+            _LABELS,
             registry=registry,
         )
         self.slots = Counter(
@@ -132,6 +138,8 @@ class PrometheusObserver(Observer):
         self._metrics.slots.labels(self._system, queue, outcome.value).inc()
 
     def ended(self, attempt: Attempt) -> None:
-        """Time it by its outcome."""
+        """Time it by its outcome, and count it if it timed out."""
         labels = (self._system, attempt.queue, attempt.outcome.value)
         self._metrics.process_duration.labels(*labels).observe(attempt.duration_s)
+        if attempt.timed_out:
+            self._metrics.timed_out.labels(self._system, attempt.queue).inc()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import count
 from queue import SimpleQueue
 
-from ..forks import start_anew_in_children
+from ..process.forks import start_anew_in_children
 
 
 def start_without_waiting(function: Callable[[], None]) -> None:

@@ -8,7 +8,7 @@ from ...domain.errors import InvalidInput, JobsError
 from ...ports import CancelOutcome, JobResult, OrchestratorBackend
 from ...ports.base_classes import Closeable
 from ...ports.cancelling import outcome_of_ended
-from ..registry import QueueRef, SchemaRegistry
+from ..registration.registry import QueueRef, SchemaRegistry
 from .announcements import announce
 from .requests import CancelRequests
 

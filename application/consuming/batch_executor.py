@@ -4,6 +4,7 @@ import gc
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from logging import INFO, WARNING
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -18,11 +19,12 @@ from ...domain.job_context import BatchContext, JobContext, running
 from ...domain.then import Then
 from ...domain.wording import quantity
 from ...ports import Delivery, Settlement
-from ..handler_errors import describe, try_to_log
-from ..signals.graceful_stop import asks_to_stop
+from ..failures.handler_errors import describe, try_to_log
+from ..process.graceful_stop import asks_to_stop
 from .batch_size_limit import BatchSizeLimit
 from .executor import Executor
 from .out_of_memory_errors import is_out_of_memory
+from .time_limits import LimitedRun
 
 _OUTCOMES = (BaseException, Done, RetryOutcome, DeadOutcome, Then)
 
@@ -84,6 +86,8 @@ class BatchExecutor(Executor):
             return settlements
         finally:
             running.reset(token)
+            if self.limits.timed_out:
+                self.limits.forget(member.delivery.receipt for member in members)
 
     def _run_in_parts(self, members: list[_Member], memory: BatchSizeLimit) -> list[Settlement]:
         """Run as many at once as fit into memory; return one settlement for each, in order."""
@@ -101,7 +105,7 @@ class BatchExecutor(Executor):
         """Run jobs at once; return one settlement for each, or None if fewer are to be tried."""
         jobs = tuple(member.job for member in part)  # no list, which a handler could reorder
         try:
-            outcomes = _outcomes(self.handler(jobs), jobs)
+            outcomes = _outcomes(self._call(part, jobs), jobs)
         except WrongAnswer as error:
             return [self._dead(member.delivery, DeadReason.RESULT, f"{error}") for member in part]
         except BaseException as error:
@@ -115,6 +119,19 @@ class BatchExecutor(Executor):
         if memory.fitted(len(part)):
             try_to_log(self.logger, INFO, "trying up to %d jobs at once again", memory.size)
         return [self._settle_one(member, outcome) for member, outcome in zip(part, outcomes, strict=True)]
+
+    def _call(self, part: list[_Member], jobs: tuple[Job[Any], ...]) -> Any:
+        """Call the handler; the shortest limit of its jobs is that of all."""
+        own = [member.job.timeout_s for member in part if member.job.timeout_s is not None]
+        if self.limits.timeout_s is not None and len(own) < len(part):
+            own.append(self.limits.timeout_s)
+        if not own:
+            return self.handler(jobs)
+        deliveries, began_s = [member.delivery for member in part], perf_counter()
+        work = [(member.delivery, member.job) for member in part]
+        interrupt = self._interrupt_of(*(delivery.receipt for delivery in deliveries))
+        settle = partial(self._give_up, work, began_s)
+        return LimitedRun(self.limits, deliveries, min(own), interrupt, settle).call(self.handler, jobs)
 
     def _tell_smaller(self, jobs: int, at_once: int, error: BaseException) -> None:
         try_to_log(
@@ -132,11 +149,8 @@ class BatchExecutor(Executor):
             return [self._settle_one(member, error) for member in members]
         ids = ", ".join(member.job.id for member in members)
         try_to_log(self.logger, WARNING, "a batch of %d jobs failed: %s", len(members), ids, traceback=True)
-        shown, delay_s = describe(error), self.policy.delay_s
-        return [
-            self._retry(member.delivery, member.job, delay_s(member.job.attempt), shown, error)
-            for member in members
-        ]
+        shown = self.limits.shown(members[0].delivery.receipt, error)
+        return [self._retry(member.delivery, member.job, shown, error) for member in members]
 
     def _settle_one(self, member: _Member, outcome: Any) -> Settlement:
         """Return how to settle a job by its outcome."""
@@ -148,8 +162,7 @@ class BatchExecutor(Executor):
                 case BaseException():
                     raise outcome
                 case RetryOutcome(delay_s, reason):
-                    delay_s = self.policy.delay_s(job.attempt) if delay_s is None else delay_s
-                    return self._retry(delivery, job, delay_s, str(reason))
+                    return self._retry(delivery, job, str(reason), delay_s=delay_s)
                 case DeadOutcome(reason):
                     return self._dead(delivery, DeadReason.REJECTED, str(reason))
                 case Done(output):

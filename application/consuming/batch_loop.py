@@ -8,6 +8,8 @@ from ...domain.errors import BackendUnavailable
 from ...ports import ConsumerBackend, Delivery, Observer
 from .batch_executor import BatchExecutor
 from .batch_size_limit import BatchSizeLimit
+from .hooks import ConsumerHooks
+from .job_permits import PermitShare
 from .prefetch_sizer import PrefetchSizer
 from .sequential_loop import SequentialLoop
 
@@ -33,9 +35,18 @@ class BatchLoop(SequentialLoop):
         wait_s: float,
         logger: Logger,
         observer: Observer | None = None,
+        permits: PermitShare | None = None,
+        hooks: ConsumerHooks | None = None,
     ) -> None:
         super().__init__(
-            queue, backend, executor, sizer=PrefetchSizer(batch_size), logger=logger, observer=observer
+            queue,
+            backend,
+            executor,
+            sizer=PrefetchSizer(batch_size),
+            logger=logger,
+            observer=observer,
+            permits=permits,
+            hooks=hooks,
         )
         self._batches = executor
         self._memory = BatchSizeLimit(batch_size)
@@ -51,6 +62,10 @@ class BatchLoop(SequentialLoop):
 
     def _stop_handlers(self, receipts: set[str]) -> None:
         """Do nothing: the other jobs of the batch go on."""
+
+    def _begin_permits(self, permits: PermitShare) -> None:
+        """A batch takes one permit."""
+        permits.begin(1, in_batches=True, interrupt=self._backend.interrupt, wake=lambda: None)
 
     def _work_through(self, batch: list[Delivery], stop_at: int | None) -> list[Delivery]:
         """Collect more jobs to these, run them, settle them, and return the first of the next batch."""

@@ -1,7 +1,7 @@
 """Many jobs at once: handlers run on other threads, and the thread that consumes talks to the broker."""
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from logging import DEBUG, INFO, Logger
 from time import monotonic
 
@@ -9,12 +9,14 @@ from ...domain.errors import BackendUnavailable, Closed, QueueNotFound
 from ...ports import ConsumerBackend, Delivery, Observer
 from .executor import Executor
 from .handler_runner import HandlerRunner
+from .hooks import ConsumerHooks
 from .idle_settler import IdleSettler
 from .in_flight import InFlight
 from .isolation_wait import IsolationWait
+from .job_permits import PermitShare
 from .lease_renewer import SLOW_S
 from .loop import ConsumeLoop
-from .prefetch_sizer import PrefetchSizer
+from .prefetch_sizer import make_sizer
 from .stop_conditions import Forever, StopCondition
 
 _SETTLE_S = 0.05
@@ -46,11 +48,20 @@ class ConcurrentLoop(ConsumeLoop):
         prefetch: int | None,
         logger: Logger,
         observer: Observer | None = None,
+        permits: PermitShare | None = None,
+        hooks: ConsumerHooks | None = None,
     ) -> None:
         if prefetch is None and (backend.prefetch or 0) >= concurrency:
             prefetch = backend.prefetch  # one below is a default for one job at a time
         super().__init__(
-            queue, backend, executor, sizer=PrefetchSizer(prefetch), logger=logger, observer=observer
+            queue,
+            backend,
+            executor,
+            sizer=make_sizer(prefetch, permits, at_once=concurrency),
+            logger=logger,
+            observer=observer,
+            permits=permits,
+            hooks=hooks,
         )
         self._concurrency = concurrency
         self._make_runner = make_runner
@@ -70,7 +81,8 @@ class ConcurrentLoop(ConsumeLoop):
     def _consume(self, stop_at: int | None, stop_condition: StopCondition) -> None:
         # A new one each time: what the last one abandoned may still be at work.
         self._runner = runner = self._make_runner(self._in_flight)
-        with IdleSettler(self._in_flight, self._logger) as settler, runner:
+        hooks = nullcontext() if self._hooks is None else self._hooks.around(runner.call)
+        with IdleSettler(self._in_flight, self._logger) as settler, runner, hooks:
             try:
                 self._feed(settler, stop_at, stop_condition)
             except QueueNotFound:  # deleted: what runs may end
@@ -78,12 +90,16 @@ class ConcurrentLoop(ConsumeLoop):
                 raise
             self._finish_running()
 
+    def _around_run(self) -> AbstractContextManager[None]:
+        """Do nothing: the hooks are called while the handlers' event loop or threads are there."""
+        return nullcontext()
+
     # -- feeding the runner -------------------------------------------------------------------------
 
     def _feed(self, settler: IdleSettler, stop_at: int | None, stop_condition: StopCondition) -> None:
         """Keep jobs at hand until stopped, until ``stop_at`` were started, or until the condition holds."""
         in_flight = self._in_flight
-        ends_wait = None if isinstance(stop_condition, Forever) else self._backend.interrupt
+        ends_wait = None if isinstance(stop_condition, Forever) else self._interrupt
         may_be_ready, waited_s = True, None
         self._settle(take=0)
         self._restart_measuring()
@@ -93,21 +109,23 @@ class ConcurrentLoop(ConsumeLoop):
             if (suspect := in_flight.start_suspect()) is not None:
                 self._run_alone(suspect)
             room = self._room(stop_at)
-            if room <= 0 or in_flight.held > self._concurrency + self._ahead // 2:
+            allowed = self._jobs_allowed(room)
+            if self._is_full(room, allowed):
                 if stop_at is not None and in_flight.started >= stop_at:
                     return
                 self._add(self._settle_when_worthwhile(stop_at))
                 may_be_ready = True
-            elif may_be_ready or in_flight.is_to_settle:
-                deliveries = self._take(room, stop_at)
+            elif (may_be_ready and allowed) or in_flight.is_to_settle:
+                deliveries = self._take(allowed, stop_at)
                 self._add(deliveries)
-                may_be_ready = len(deliveries) == room
+                may_be_ready = len(deliveries) == allowed
             else:
                 was_busy = not in_flight.is_idle  # what is finished may become ready again
                 timeout_s = _POLL_S if was_busy else stop_condition(waited_s)
                 if timeout_s is None:
                     return
-                self._allow_ahead(room, stop_at)
+                if self._permits is None:  # else no job may come that isn't asked for
+                    self._allow_ahead(room, stop_at)
                 began = monotonic()
                 with settler.settling(ends_wait):
                     deliveries = self._receive(room, timeout_s)
@@ -116,6 +134,14 @@ class ConcurrentLoop(ConsumeLoop):
                 may_be_ready = bool(deliveries)
                 if not was_busy:
                     self._restart_measuring()
+
+    def _is_full(self, room: int, allowed: int) -> bool:
+        """Whether to wait for the end of jobs that run, before others are taken."""
+        held = self._in_flight.held
+        if room <= 0 or (held and not allowed):
+            return True
+        places = self._concurrency if self._permits is None else min(self._concurrency, self._permits.held)
+        return held > 0 and held > places + self._ahead // 2
 
     def _add(self, deliveries: list[Delivery]) -> None:
         if deliveries:
@@ -129,7 +155,7 @@ class ConcurrentLoop(ConsumeLoop):
             self._wait_for_finished(max(1, self._ahead // 2), _SETTLE_S)
             if self._in_flight.stalled_s >= SLOW_S:
                 self._release_queued(but_suspects=True)
-        return self._take(max(0, self._room(stop_at)), stop_at)
+        return self._take(max(0, self._jobs_allowed(self._room(stop_at))), stop_at)
 
     def _put_off_suspects(self) -> bool:
         """Send back the jobs that must run alone, if one kept a place empty for long; return whether."""
@@ -151,7 +177,8 @@ class ConcurrentLoop(ConsumeLoop):
         self._measure()
         if not room:
             return self._settle(take=0)
-        self._allow_ahead(room, stop_at)
+        if self._permits is None:
+            self._allow_ahead(room, stop_at)
         return self._settle_and_take(room)
 
     def _allow_ahead(self, room: int, stop_at: int | None) -> None:
@@ -180,6 +207,7 @@ class ConcurrentLoop(ConsumeLoop):
             self._wait_for_finished(in_flight.unsettled + 1, SLOW_S)
             with suppress(BackendUnavailable):  # kept, and tried again
                 in_flight.settle()
+        self._end_permits()
 
     def _wait_for_finished(self, count: int, timeout_s: float) -> None:
         self._in_flight.wait_for_finished(count, timeout_s)
@@ -208,9 +236,35 @@ class ConcurrentLoop(ConsumeLoop):
     @property
     def _ahead(self) -> int:
         """How many jobs to have at hand beyond those that may run."""
-        if self._in_flight.stalled_s >= SLOW_S:
+        if self._in_flight.stalled_s >= SLOW_S or (self._permits is not None and self._permits.is_contended):
             return 0
         return self._sizer.size - 1 if self._sizer.adapts else max(0, self._sizer.size - self._concurrency)
+
+    def _begin_permits(self, permits: PermitShare) -> None:
+        permits.begin(
+            self._concurrency,
+            in_batches=False,
+            interrupt=self._backend.interrupt,
+            wake=self._in_flight.end_waits,
+        )
+
+    def _places(self) -> int:
+        return max(1, self._concurrency - self._in_flight.held)
+
+    def _jobs_allowed(self, room: int) -> int:
+        if self._permits is None or room <= 0:
+            return room
+        permits, held = self._permits, self._in_flight.held
+        if permits.request(max(0, min(self._concurrency, held + room) - permits.bound)):
+            self._in_flight.bind_queued()
+            self._runner.wake()
+        return self._jobs_for(permits.at_hand, room)
+
+    def _jobs_for(self, permits: int, jobs: int) -> int:
+        """So many jobs, and some more to be ready, if no other consumer waits for their permits."""
+        assert self._permits is not None  # noqa: S101 - as all callers know
+        held, places = self._in_flight.held, permits + self._permits.bound
+        return min(jobs, max(permits, places + self._ahead - held)) if places else 0
 
     def _measure(self) -> None:
         """Tell the sizer how many jobs a second pass."""

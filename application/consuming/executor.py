@@ -1,13 +1,14 @@
 """The execution of one delivery, as one straight pipe: decode, validate, run, validate the output, settle."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from inspect import isasyncgen, isawaitable, iscoroutine, isgenerator
 from logging import ERROR, INFO, WARNING, Logger
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any
 
-from ...domain import Job, JobOutput, JobSchema, RetryLater, RetryPolicy
+from ...domain import Job, JobOutput, JobSchema, RetryLater, RetryPolicy, Snooze
 from ...domain.bounds import truncate_error
 from ...domain.dead_reasons import DeadReason
 from ...domain.envelope import check_bytes_kept, decode, decode_model, encode_model
@@ -18,11 +19,27 @@ from ...domain.job_context import NO_CONSUMER, ConsumerContext, running
 from ...domain.schema import validate_result
 from ...domain.then import Then
 from ...domain.wording import quantity
-from ...ports import Ack, Attempt, Cancel, Dead, Delivery, Next, Observer, Outcome, Retry, Settlement
-from ..failures import failed_attempt
-from ..handler_errors import describe, try_to_log
-from ..signals.graceful_stop import asks_to_stop, raised_by_signal
+from ...ports import (
+    Ack,
+    Attempt,
+    Cancel,
+    Dead,
+    Delivery,
+    Next,
+    Observer,
+    Outcome,
+    Release,
+    Retry,
+    Settlement,
+)
+from ..broker.broker_clock import Clock
+from ..failures.failed_attempts import FollowDeath, failed_attempt, not_dead_yet
+from ..failures.handler_errors import describe, try_to_log
+from ..process.graceful_stop import asks_to_stop, raised_by_signal
+from .expiry import expiry_of
+from .time_limits import LimitedRun, TimeLimits, cancels_this_task
 
+_OUTCOMES = {Ack: Outcome.DONE, Cancel: Outcome.CANCELLED, Release: Outcome.SNOOZED}
 Handler = Callable[[Any], Any]
 """Takes a job, or a batch of jobs."""
 new_ack: Callable[[type[Ack], tuple[Any, ...]], Ack] = tuple.__new__
@@ -39,6 +56,11 @@ def no_next_jobs(_job: Job[Any], _then: Then[Any]) -> tuple[Next, ...]:
         UsageError: always.
     """
     raise UsageError("no consumer runs this handler, so that nothing can be published after it")
+
+
+def nothing_follows(_delivery: Delivery, dead: Dead) -> Dead | Retry:
+    """Publish nothing with a death, where no consumer runs the handler."""
+    return dead
 
 
 def nothing_to_stop(_receipts: set[str]) -> None:
@@ -59,8 +81,11 @@ class Executor:
         observer: Who hears of each attempt, if anyone.
         consumer: What handlers can ask for: the orchestrator, and where progress goes.
         next_jobs: Makes of what a handler returns what the ack of its job publishes.
+        follow_death: Adds to the death of a job what it publishes.
         cancelled: The receipts of running jobs that are to be cancelled; the loop that runs this keeps it.
         stop: Has the handlers of such jobs end, given by receipt, if they can be.
+        clock: The broker's, which says whether a job has expired.
+        limits: For how long handlers may run.
     """
 
     schema: JobSchema[Any, Any]
@@ -72,8 +97,13 @@ class Executor:
     observer: Observer | None = None
     consumer: ConsumerContext = NO_CONSUMER
     next_jobs: NextJobs = no_next_jobs
+    follow_death: FollowDeath = nothing_follows
     cancelled: set[str] = field(default_factory=set)
     stop: Callable[[set[str]], None] = nothing_to_stop
+    clock: Clock = time
+    expired: set[str] = field(default_factory=set, init=False)
+    """The receipts of jobs that end as expired; the loop that runs this forgets those that are settled."""
+    limits: TimeLimits = field(default_factory=TimeLimits)
     dropped: set[str] = field(default_factory=set, init=False)
     """The types of results that weren't kept, as the schema has no output."""
 
@@ -89,11 +119,15 @@ class Executor:
         if not isinstance(job, Job):
             return self._tell(delivery, job, began_s)
         token = running.set((job, delivery.receipt, self.consumer))
+        limit_s = self.limits.timeout_s if job.timeout_s is None else job.timeout_s
         try:
             if self.observer is not None:
                 self.observer.started(self.schema.name, job)
             try:
-                output = self.handler(job)
+                if limit_s is None:
+                    output = self.handler(job)
+                else:
+                    output = self._limited(delivery, job, limit_s, began_s).call(self.handler, job)
             except BaseException as error:
                 settlement = self._fail(delivery, job, error)
             else:
@@ -101,6 +135,8 @@ class Executor:
             return settlement if self.observer is None else self._tell(delivery, settlement, began_s)
         finally:
             running.reset(token)
+            if limit_s is not None:
+                self.limits.forget((delivery.receipt,))
 
     async def execute_async(
         self, delivery: Delivery, is_abandoned: Callable[[BaseException], bool]
@@ -119,15 +155,24 @@ class Executor:
         running.set((job, delivery.receipt, self.consumer))  # in the context of this task alone
         if self.observer is not None:
             self.observer.started(self.schema.name, job)
+        limit_s = self.limits.timeout_s if job.timeout_s is None else job.timeout_s
         try:
-            output = await self.handler(job)
-        except BaseException as error:
-            if is_abandoned(error):
-                raise
-            settlement = self._fail(delivery, job, error)
-        else:
-            settlement = self._succeed(delivery, job, output)
-        return self._tell(delivery, settlement, began_s)
+            try:
+                if limit_s is None:
+                    output = await self.handler(job)
+                else:
+                    limited = self._limited(delivery, job, limit_s, began_s, cancels_this_task())
+                    output = await limited.call_async(self.handler, job)
+            except BaseException as error:
+                if is_abandoned(error):
+                    raise
+                settlement = self._fail(delivery, job, error)
+            else:
+                settlement = self._succeed(delivery, job, output)
+            return self._tell(delivery, settlement, began_s)
+        finally:
+            if limit_s is not None:
+                self.limits.forget((delivery.receipt,))
 
     def _begin(self, delivery: Delivery) -> Job[Any] | Settlement:
         """Return the job to run, or how to settle the delivery if it can't be run."""
@@ -135,6 +180,13 @@ class Executor:
             lost = quantity(delivery.crashes, "delivery", "deliveries")
             error = f"{lost} ended without a settlement: does the job kill its worker?"
             return self._dead(delivery, DeadReason.CRASHES, error)
+        job = self._decode(delivery)
+        if not isinstance(job, Job) or job.expires_at is None:
+            return job
+        return self._unless_expired(delivery, job)
+
+    def _decode(self, delivery: Delivery) -> Job[Any] | Settlement:
+        """Return the job, or how to settle the delivery if it isn't one of the schema."""
         try:
             return decode(delivery.body, self.schema, attempt=delivery.attempt, max_bytes=self.max_body_bytes)
         except BaseException as error:  # a validator of the user's model may raise anything
@@ -142,11 +194,58 @@ class Executor:
                 raise
             return self._dead(delivery, DeadReason.MALFORMED, describe(error), error)
 
+    def _unless_expired(self, delivery: Delivery, job: Job[Any]) -> Job[Any] | Settlement:
+        """Return the job to run, or how to settle it if it has expired."""
+        expiry = expiry_of(job, delivery.receipt, self.schema, self.clock, keeps_results=self.keep_results)
+        if expiry is None:
+            return job
+        if delivery.receipt in self.cancelled:
+            return self._cancel(delivery)
+        if isinstance(expiry, Dead):
+            try_to_log(self.logger, ERROR, "job %s is dead: expired: it isn't run", delivery.id)
+            return self.follow_death(delivery, expiry)
+        self.expired.add(delivery.receipt)
+        try_to_log(self.logger, INFO, "job %s expired: it isn't run", delivery.id)
+        return expiry
+
+    def _limited(
+        self,
+        delivery: Delivery,
+        job: Job[Any],
+        limit_s: float,
+        began_s: float,
+        interrupt: Callable[[], object] | None = None,
+    ) -> LimitedRun:
+        """Return what runs the handler of one job for so long at most."""
+        return LimitedRun(
+            self.limits,
+            (delivery,),
+            limit_s,
+            interrupt or self._interrupt_of(delivery.receipt),
+            partial(self._give_up, [(delivery, job)], began_s),
+        )
+
+    def _interrupt_of(self, *receipts: str) -> Callable[[], object] | None:
+        """Return what ends a coroutine that runs on an event loop of its own; None for a plain handler."""
+        return None if self.stop is nothing_to_stop else partial(self.stop, {*receipts})
+
+    def _give_up(self, work: Sequence[tuple[Delivery, Job[Any]]], began_s: float) -> None:
+        """Settle jobs whose handler goes on after its time limit, as its process is about to end."""
+        for delivery, job in work:
+            shown = self.limits.shown_given_up(delivery.receipt)
+            settlement = self._retry(delivery, job, shown)
+            self.limits.finish(settlement)
+            self._tell(delivery, settlement, began_s)
+
     def _tell(self, delivery: Delivery, settlement: Settlement, began_s: float) -> Settlement:
-        """Tell the observer how an attempt ended, and return its settlement."""
-        if self.observer is not None:
+        """Tell the observer how an attempt ended, unless it was given up before; return its settlement."""
+        if self.observer is not None and delivery.receipt not in self.limits.given_up:
             duration_s = perf_counter() - began_s
-            self.observer.ended(_attempt_of(self.schema.name, delivery, settlement, duration_s))
+            timed_out = delivery.receipt in self.limits.timed_out
+            attempt = _attempt_of(self.schema.name, delivery, settlement, duration_s, timed_out)
+            if delivery.receipt in self.expired:
+                attempt = attempt._replace(outcome=Outcome.EXPIRED)
+            self.observer.ended(attempt)
         return settlement
 
     def _succeed(self, delivery: Delivery, job: Job[Any], output: Any) -> Settlement:
@@ -180,15 +279,18 @@ class Executor:
         # Another run would return the same.
         return self._dead(delivery, DeadReason.RESULT, describe(error), error)
 
-    def fail_refused(self, delivery: Delivery, ack: Ack) -> Settlement:
-        """Return how to settle a job whose next ones can't be published: as one that failed (THEN-3)."""
-        job = self._begin(delivery)
-        if not isinstance(job, Job):
-            return job
-        queues = ", ".join(sorted({repr(step.queue) for step in ack.then}))
+    def fail_refused(self, delivery: Delivery, end: Ack | Dead) -> Settlement:
+        """Return how to settle a job whose next ones can't be published: as one that failed (THEN-3).
+
+        One that was to be dead runs again, whatever attempts it has left: else its next jobs would be lost.
+        """
+        queues = ", ".join(sorted({repr(step.queue) for step in end.then}))
         error = f"its next jobs couldn't be published: a queue isn't declared, or has no room: {queues}"
-        try_to_log(self.logger, WARNING, "job %s: %s", job.id, error)
-        return self._retry(delivery, job, self.policy.delay_s(job.attempt), error)
+        try_to_log(self.logger, WARNING, "job %s: %s", delivery.id, error)
+        if isinstance(end, Dead):
+            return not_dead_yet(end, error)
+        job = self._decode(delivery)
+        return self._retry(delivery, job, error) if isinstance(job, Job) else job
 
     def _fail(self, delivery: Delivery, job: Job[Any], error: BaseException) -> Settlement:
         """Return how to settle a job whose handler raised ``error``, which is being handled."""
@@ -201,12 +303,15 @@ class Executor:
             raise error
         if delivery.receipt in self.cancelled:
             return self._cancel(delivery)
-        try_to_log(self.logger, WARNING, "job %s: attempt %d failed", job.id, job.attempt, traceback=True)
-        return self._retry(delivery, job, self.policy.delay_s(job.attempt), describe(error), error)
+        how = "was ended by its time limit" if delivery.receipt in self.limits.timed_out else "failed"
+        try_to_log(self.logger, WARNING, "job %s: attempt %d %s", job.id, job.attempt, how, traceback=True)
+        return self._retry(delivery, job, self.limits.shown(delivery.receipt, error), error)
 
     def _obey(self, delivery: Delivery, job: Job[Any], signal: HandlerSignal) -> Settlement:
         if isinstance(signal, RetryLater):
-            return self._retry(delivery, job, signal.delay_s, signal.reason, signal)
+            return self._retry(delivery, job, signal.reason, signal, delay_s=signal.delay_s)
+        if isinstance(signal, Snooze):
+            return self._snooze(delivery, signal)
         return self._dead(delivery, DeadReason.REJECTED, signal.reason, signal)
 
     def _encode(self, output: Any) -> bytes | None:
@@ -246,15 +351,58 @@ class Executor:
         self,
         delivery: Delivery,
         job: Job[Any],
-        delay_s: float,
         error: str,
         raised: BaseException | None = None,
+        *,
+        delay_s: float | None = None,
     ) -> Settlement:
+        """Return how to settle a job that failed.
+
+        Args:
+            delivery: Its delivery.
+            job: The job.
+            error: The error, as it is shown.
+            raised: The error, if there is one.
+            delay_s: After how many seconds it runs again; None leaves it to the policy whether and when.
+        """
         if delivery.receipt in self.cancelled:
             return self._cancel(delivery)
+        timed_out = delivery.receipt in self.limits.timed_out
+        if delay_s is None and raised is not None and not timed_out and not self._retries(raised):
+            return self._dead(delivery, DeadReason.NOT_RETRIED, error, raised)
         if job.attempt >= (job.max_attempts or self.policy.max_attempts):
-            return self._dead(delivery, DeadReason.ATTEMPTS, error, raised)
+            reason = DeadReason.TIMED_OUT if timed_out else DeadReason.ATTEMPTS
+            return self._dead(delivery, reason, error, raised)
+        if delay_s is None:
+            delay_s = self._delay_s(job, raised)
         return Retry(delivery.receipt, delay_s, failed_attempt(error))
+
+    def _retries(self, error: BaseException) -> bool:
+        """Say whether the policy retries an error. One that can't be compared is retried."""
+        try:
+            return self.policy.retries(error)
+        except BaseException as broken:  # comparing runs code of the error's class
+            if asks_to_stop(broken):
+                raise
+            return True
+
+    def _delay_s(self, job: Job[Any], error: BaseException | None) -> float:
+        """Return the policy's delay; the doubling one if a function of the user's fails to say any."""
+        try:
+            return self.policy.delay_s(job.attempt, error=error)
+        except BaseException as broken:
+            if asks_to_stop(broken):
+                raise
+            message = "job %s: delays_s of its retry policy failed, and the backoff takes its place"
+            try_to_log(self.logger, ERROR, message, job.id, traceback=True)
+            return self.policy.backoff_s(job.attempt)
+
+    def _snooze(self, delivery: Delivery, signal: Snooze) -> Settlement:
+        if delivery.receipt in self.cancelled:
+            return self._cancel(delivery)
+        delay_s, reason = signal.delay_s, signal.reason
+        try_to_log(self.logger, INFO, "job %s: snoozes for %g s: %s", delivery.id, delay_s, reason)
+        return Release(delivery.receipt, signal.delay_s)
 
     def _dead(
         self, delivery: Delivery, reason: DeadReason, error: str, raised: BaseException | None = None
@@ -262,7 +410,7 @@ class Executor:
         if delivery.receipt in self.cancelled:
             return self._cancel(delivery)
         try_to_log(self.logger, ERROR, "job %s is dead: %s: %s", delivery.id, reason, truncate_error(error))
-        return Dead(delivery.receipt, reason, failed_attempt(error, raised))
+        return self.follow_death(delivery, Dead(delivery.receipt, reason, failed_attempt(error, raised)))
 
     def _cancel(self, delivery: Delivery) -> Settlement:
         """Return how to settle a job that didn't return before it was to be cancelled (CAN-3)."""
@@ -305,10 +453,12 @@ def _instead_of(kind: type) -> str | None:
     }.get(kind)
 
 
-def _attempt_of(queue: str, delivery: Delivery, settlement: Settlement, duration_s: float) -> Attempt:
+def _attempt_of(
+    queue: str, delivery: Delivery, settlement: Settlement, duration_s: float, timed_out: bool
+) -> Attempt:
     if isinstance(settlement, Retry | Dead):
         outcome = Outcome.RETRIED if isinstance(settlement, Retry) else Outcome.DEAD
         error = decode_failure(settlement.error).error
-        return Attempt(queue, delivery.id, delivery.attempt, outcome, duration_s, error)
-    outcome = Outcome.CANCELLED if isinstance(settlement, Cancel) else Outcome.DONE
+        return Attempt(queue, delivery.id, delivery.attempt, outcome, duration_s, error, timed_out)
+    outcome = _OUTCOMES[type(settlement)]
     return Attempt(queue, delivery.id, delivery.attempt, outcome, duration_s)

@@ -1,6 +1,7 @@
 """What runs the handlers of many jobs at once."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from ...ports import Delivery
@@ -19,6 +20,10 @@ class HandlerRunner(AbstractContextManager[None]):
     @abstractmethod
     def run(self, delivery: Delivery) -> None:
         """Run a job that the caller has started."""
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Call a function, and wait for its end; an ``async def`` runs on the event loop of the handlers."""
+        function()
 
     def cancel(self, receipts: set[str]) -> None:
         """Have the handlers of these jobs end, if they can be. Any thread calls this."""

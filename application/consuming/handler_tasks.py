@@ -1,4 +1,4 @@
-"""Handlers that are an ``async def``, many at once: each a task on one event loop, which has a thread."""
+"""Handlers that are an ``async def``, many at once: each a task on one event loop."""
 
 import asyncio
 import threading
@@ -8,10 +8,13 @@ from contextvars import Context, copy_context
 from functools import partial
 from logging import Logger
 from types import TracebackType
+from typing import Any
 
 from ...domain.printable import printable
 from ...ports import Delivery, Release, Settlement
 from .blocked_event_loop import BlockedEventLoopWatch
+from .callers_loop import CallersLoop
+from .coroutine_handler import run_on
 from .handler_runner import HandlerRunner
 from .in_flight import InFlight
 
@@ -20,7 +23,9 @@ _CANCEL_S = 5.0
 
 
 class HandlerTasks(HandlerRunner):
-    """Runs up to ``concurrency`` jobs as tasks of one event loop, which ends with the context.
+    """Runs up to ``concurrency`` jobs as tasks of one event loop.
+
+    That is the caller's, if one is lent. Else it has a thread of its own, and ends with the context.
 
     Args:
         in_flight: Where the jobs come from, and where their settlements go.
@@ -28,7 +33,8 @@ class HandlerTasks(HandlerRunner):
         concurrency: How many run at once.
         name: What the thread is called.
         logger: Where it is told that a handler blocks the loop.
-        loop_factory: Makes the event loop; None is asyncio's own.
+        callers: The caller's event loop, if one is lent.
+        loop_factory: Makes an event loop, if none is lent; None is asyncio's own.
     """
 
     def __init__(
@@ -38,6 +44,7 @@ class HandlerTasks(HandlerRunner):
         concurrency: int,
         name: str,
         logger: Logger,
+        callers: CallersLoop,
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     ) -> None:
         self._in_flight = in_flight
@@ -45,11 +52,14 @@ class HandlerTasks(HandlerRunner):
         self._concurrency = concurrency
         self._name = name
         self._logger = logger
+        self._callers = callers
         self._loop_factory = loop_factory or asyncio.new_event_loop
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._context = Context()
         self._tasks: dict[asyncio.Task[Settlement], Delivery] = {}
+        self._is_lent = False
+        """Whether the event loop is the caller's."""
         self._is_ending = False
         self._watch = BlockedEventLoopWatch(self._running_job, logger)
 
@@ -57,9 +67,14 @@ class HandlerTasks(HandlerRunner):
         self._is_ending = False
         self._watch = BlockedEventLoopWatch(self._running_job, self._logger)
         self._context = copy_context()
-        self._loop = self._loop_factory()
-        self._thread = threading.Thread(target=self._serve, args=(self._loop,), name=self._name, daemon=True)
-        self._thread.start()
+        self._loop, self._thread = self._callers.loop, self._callers.thread
+        self._is_lent = self._loop is not None
+        if self._loop is None:
+            self._loop = self._loop_factory()
+            self._thread = threading.Thread(
+                target=self._serve, args=(self._loop,), name=self._name, daemon=True
+            )
+            self._thread.start()
 
     def __exit__(
         self,
@@ -68,10 +83,26 @@ class HandlerTasks(HandlerRunner):
         exc_tb: TracebackType | None,
     ) -> None:
         self._is_ending = True
-        if self._loop is not None and self._thread is not None:
+        if self._is_lent:
+            self._cancel_all()
+        elif self._loop is not None and self._thread is not None:
             self._have_called(self._loop.stop)
             self._thread.join(_CANCEL_S)
         self._loop = self._thread = None
+
+    def _cancel_all(self) -> None:
+        """Cancel what runs still on the caller's loop, and wait until it has ended."""
+        ended = threading.Event()
+
+        def cancel() -> None:
+            for task in self._tasks:
+                task.cancel()
+            ending = asyncio.gather(*self._tasks, return_exceptions=True)
+            ending.add_done_callback(lambda _: ended.set())
+
+        if self._tasks:
+            self._have_called(cancel)
+            ended.wait(_CANCEL_S)
 
     def wake(self) -> None:
         """Start queued jobs at the places that are free."""
@@ -80,6 +111,14 @@ class HandlerTasks(HandlerRunner):
     def run(self, delivery: Delivery) -> None:
         """Run a job that the caller has started."""
         self._have_called(partial(self._start, delivery))
+
+    def call(self, function: Callable[[], Any]) -> None:
+        """Call a function, or await it on the event loop."""
+        loop = self._loop
+        if loop is None or not asyncio.iscoroutinefunction(function):
+            function()
+        else:
+            run_on(loop, function())
 
     def cancel(self, receipts: set[str]) -> None:
         """Cancel the tasks of these jobs."""
@@ -106,11 +145,14 @@ class HandlerTasks(HandlerRunner):
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
             runner.get_loop()
-            while not self._is_ending:
-                try:
-                    loop.run_forever()
-                except BaseException:  # such as KeyboardInterrupt, of a task that a job left behind
-                    self._logger.exception("a task that a job left behind failed")
+            self._run_loop(loop)
+
+    def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        while not self._is_ending:
+            try:
+                loop.run_forever()
+            except BaseException:  # such as KeyboardInterrupt, of a task that a job left behind
+                self._logger.exception("a task that a job left behind failed")
 
     def _fill(self) -> None:
         while len(self._tasks) < self._concurrency and not self._is_ending:
@@ -151,4 +193,5 @@ class HandlerTasks(HandlerRunner):
         self._fill()
 
     def _is_abandoned(self, error: BaseException) -> bool:
-        return self._is_ending and isinstance(error, asyncio.CancelledError)
+        ends = self._is_ending or (self._is_lent and self._callers.is_ending)
+        return ends and isinstance(error, asyncio.CancelledError)

@@ -8,7 +8,7 @@ from logging import ERROR, Logger
 from types import TracebackType
 
 from ...ports import Delivery, Release, Settlement
-from ..handler_errors import try_to_log
+from ..failures.handler_errors import try_to_log
 from .handler_runner import HandlerRunner
 from .in_flight import InFlight
 
@@ -81,7 +81,7 @@ class HandlerThreads(HandlerRunner):
     def _work(self) -> None:
         in_flight, execute = self._in_flight, self._execute
         try:
-            while (delivery := self._next()) is not None:
+            for delivery in iter(self._next, None):
                 try:
                     settlement = execute(delivery)
                 except BaseException:  # a fault of ours; the job would stay with this consumer for ever
@@ -92,6 +92,13 @@ class HandlerThreads(HandlerRunner):
             with self._ready:
                 self._threads -= 1
 
+    def _next_started(self) -> Delivery | None:
+        """Take one that somebody else has started and nobody has released since, with the lock held."""
+        while self._started:
+            if self._in_flight.begin(delivery := self._started.popleft()):
+                return delivery
+        return None
+
     def _next(self) -> Delivery | None:
         """Wait for a job to run; None once there is none any more."""
         while not self._ended:
@@ -99,9 +106,9 @@ class HandlerThreads(HandlerRunner):
             if delivery is not None:
                 return delivery
             with self._ready:
-                while self._started:
-                    if self._in_flight.begin(delivery := self._started.popleft()):
-                        return delivery
+                delivery = self._next_started()
+                if delivery is not None:
+                    return delivery
                 if not (self._in_flight.has_startable or self._ended):
                     self._idle += 1
                     self._ready.wait()

@@ -12,14 +12,16 @@ from math import inf
 from time import monotonic
 
 from ...domain import RetryPolicy
+from ...domain.defaults import DEFAULT_RESULT_TTL_S
 from ...domain.errors import BackendUnavailable, Closed, JobsError
 from ...domain.printable import printable
 from ...domain.wording import quantity
-from ...ports import Ack, Cancel, ConsumerBackend, Delivery, Release, Settlement, SettleOutcome
+from ...ports import Ack, Cancel, ConsumerBackend, Dead, Delivery, Release, Settlement, SettleOutcome
+from .job_permits import PermitShare
 from .job_states import JobStates
 from .settled_counts import SettledCounts
 
-OnRefused = Callable[[Delivery, Ack], Settlement]
+OnRefused = Callable[[Delivery, Ack | Dead], Settlement]
 
 
 class InFlight(JobStates):
@@ -28,11 +30,12 @@ class InFlight(JobStates):
     Args:
         backend: Where they come from.
         logger: Where losses and releases are told.
-        on_refused: Says how to settle a job whose ack was refused.
+        on_refused: Says how to settle a job whose ack or death was refused.
         policy: Which jobs run alone.
         cancelled: The receipts of running jobs that are to be cancelled; others only read it.
         result_ttl_s: For how many seconds to remember that a job was cancelled.
         stop: Called with such receipts, to have the handlers of these jobs end; by any thread.
+        permits: As of :class:`JobStates`.
     """
 
     def __init__(
@@ -43,10 +46,12 @@ class InFlight(JobStates):
         policy: RetryPolicy,
         *,
         cancelled: set[str] | None = None,
-        result_ttl_s: float = 3600.0,
+        result_ttl_s: float = DEFAULT_RESULT_TTL_S,
         stop: Callable[[set[str]], None] = lambda _: None,
+        expired: set[str] | None = None,
+        permits: PermitShare | None = None,
     ) -> None:
-        super().__init__(policy, set() if cancelled is None else cancelled)
+        super().__init__(policy, set() if cancelled is None else cancelled, permits)
         self._backend = backend
         self._on_refused = on_refused
         self._result_ttl_s = result_ttl_s
@@ -54,7 +59,7 @@ class InFlight(JobStates):
         self._lease_s = inf if backend.lease_s is None else backend.lease_s
         self._logger = logger
         self._settling = threading.Lock()
-        self.counts = SettledCounts(logger)
+        self.counts = SettledCounts(logger, set() if expired is None else expired)
         """How many were settled, or lost before."""
 
     # -- the threads that run handlers, and the consumer's -----------------------------------------
@@ -75,6 +80,8 @@ class InFlight(JobStates):
             self._check_leases(now)
         with self._lock:
             if not self._queued:
+                return None
+            if self._permits is not None and not self._permits.may_start(len(self._running)):
                 return None
             delivery = self._queued[0]
             is_suspect = delivery.crashes > 0 and self.runs_alone(delivery)
@@ -133,8 +140,10 @@ class InFlight(JobStates):
                 self._fail_refused(refused)
             return answer.deliveries
 
-    def _note_answer(self, settlements: Sequence[Settlement], outcomes: Sequence[SettleOutcome]) -> list[Ack]:
-        """Count what was settled, keep what was deferred, and return the acks that were refused."""
+    def _note_answer(
+        self, settlements: Sequence[Settlement], outcomes: Sequence[SettleOutcome]
+    ) -> list[Ack | Dead]:
+        """Count what was settled, keep what was deferred, and return what was refused."""
         refused = self.counts.add(settlements, outcomes, self._jobs)
         if SettleOutcome.DEFERRED in outcomes or refused:
             pairs = list(zip(settlements, outcomes, strict=True))
@@ -158,6 +167,14 @@ class InFlight(JobStates):
         if released:
             self._logger.info("released %s, not started yet", quantity(released, "job"))
 
+    def return_now(self, deliveries: Sequence[Delivery]) -> None:
+        """Release jobs that came just now, and that can't run here; otherwise as :meth:`settle`."""
+        with self._lock:
+            if not self.is_closed:  # else the backend releases them
+                self._jobs.update((delivery.receipt, delivery) for delivery in deliveries)
+                self._settlements.extend(Release(delivery.receipt) for delivery in deliveries)
+        self.settle()
+
     def release_all(self) -> None:
         """Settle the finished jobs, and release all others; raises as :meth:`settle`."""
         with self._settling, self._lock:  # no call settles any at this moment
@@ -169,6 +186,7 @@ class InFlight(JobStates):
             self._starting.clear()
             self._lost.clear()
             self.cancelled.clear()
+            self._trim_permits()
         self.release_queued()
 
     def close(self) -> None:
@@ -191,16 +209,20 @@ class InFlight(JobStates):
             error,
         )
 
-    def _fail_refused(self, refused: Sequence[Ack]) -> None:
-        """Settle jobs as failed whose next jobs can't be published (THEN-3), within a call that settles."""
-        failures = [self._on_refused(self._jobs[ack.receipt], ack) for ack in refused]
+    def _fail_refused(self, refused: Sequence[Ack | Dead]) -> None:
+        """Settle jobs as failed whose next jobs can't be published (THEN-3), within a call that settles.
+
+        One that is dead by that may be refused as well, and is then retried.
+        """
+        failures = [self._on_refused(self._jobs[end.receipt], end) for end in refused]
         try:
             outcomes = self._backend.settle(failures).outcomes
         except BackendUnavailable:  # the next call meets it as well
             with self._lock:
                 self._settlements.extend(failures)
             return
-        self._note_answer(failures, outcomes)
+        if again := self._note_answer(failures, outcomes):
+            self._fail_refused(again)
 
     # -- leases, also by the renewer's thread --------------------------------------------------------
 
@@ -265,7 +287,7 @@ class InFlight(JobStates):
         with self._lock:
             queued = self._drop_queued(receipts)
             self._settlements.extend(map(self._cancel, queued))
-            running = {receipt for receipt in receipts if receipt in self._running} - self.cancelled
+            running = (self._running.keys() & receipts) - self.cancelled
             self.cancelled |= running
         if running:
             self._stop(running)

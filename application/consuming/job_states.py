@@ -12,9 +12,12 @@ from time import monotonic
 
 from ...domain import RetryPolicy
 from ...ports import Delivery, Release, Settlement
+from .job_permits import PermitShare
 
 _MOST_DEFERRED = 1000
-"""How many jobs a consumer holds at most whose settlements are deferred."""
+"""Of how many jobs whose settlements are deferred a consumer takes no more, but for one now and then."""
+_ONE_MORE_S = 10.0
+"""How often that is."""
 DEFERRED_S = 0.5
 """How long to wait before a deferred settlement is sent again."""
 
@@ -25,10 +28,12 @@ class JobStates:
     Args:
         policy: Which jobs run alone.
         cancelled: The receipts of running jobs that are to be cancelled; others only read it.
+        permits: The consumer's share of the permits of its process, if that limits how many handlers run.
     """
 
-    def __init__(self, policy: RetryPolicy, cancelled: set[str]) -> None:
+    def __init__(self, policy: RetryPolicy, cancelled: set[str], permits: PermitShare | None = None) -> None:
         self._policy = policy
+        self._permits = permits
         self.cancelled = cancelled
         self._lock = threading.Lock()
         self._jobs: dict[str, Delivery] = {}
@@ -45,6 +50,8 @@ class JobStates:
         """Those that the broker couldn't carry out yet."""
         self._deferred_until_s = 0.0
         """When to send them again."""
+        self._one_more_s = 0.0
+        """When to take another job, though too many are deferred."""
         self._waiting: dict[threading.Event, int] = {}
         """Who waits until how many jobs are finished."""
         self.is_closed = False
@@ -63,15 +70,24 @@ class JobStates:
         with self._lock:
             if self.is_closed:  # the backend releases them
                 return
+            now = monotonic()
             if not self._jobs:  # else the leases of others began before
-                self._extended_s = monotonic()
-            for delivery in deliveries:
-                self._jobs[delivery.receipt] = delivery
-                if delivery.crashes and self.runs_alone(delivery):
-                    self._suspects += 1
+                self._extended_s = now
+            if len(self._deferred) >= _MOST_DEFERRED:
+                self._one_more_s = now + _ONE_MORE_S
+            self._jobs.update({delivery.receipt: delivery for delivery in deliveries})
+            self._suspects += sum(self.runs_alone(each) for each in deliveries if each.crashes)
             self._queued.extend(deliveries)
+            if self._permits is not None:
+                self._permits.bind(len(deliveries), len(self._queued) + len(self._running))
             if self._is_held:
                 self._release_queued()
+
+    def bind_queued(self) -> None:
+        """Use permits that are at hand for jobs that are queued without."""
+        if self._permits is not None:
+            with self._lock:
+                self._permits.bind_queued(len(self._queued) + len(self._running))
 
     def hold(self, is_held: bool) -> None:
         """Start no job while ``is_held``: :meth:`settle` releases what is queued, and what is added."""
@@ -107,6 +123,8 @@ class JobStates:
                     self.cancelled.discard(receipt)
                 if self._waiting:
                     self._wake_waiting()
+                if self._permits is not None:
+                    self._trim_permits()
 
     def wait_for_finished(self, count: int, timeout_s: float) -> None:
         """Wait until ``count`` finished jobs are to be settled, or no job runs, for ``timeout_s`` at most."""
@@ -122,9 +140,8 @@ class JobStates:
 
     def end_waits(self) -> None:
         """Make :meth:`wait_for_finished` return at once."""
-        with self._lock:
-            for waiting in self._waiting:
-                waiting.set()
+        for waiting in tuple(self._waiting):  # without the lock, which another consumer's thread can't take
+            waiting.set()
 
     # -- what is asked of them ----------------------------------------------------------------------
 
@@ -134,6 +151,8 @@ class JobStates:
         try:
             delivery = self._queued[0]
         except IndexError:  # none is queued
+            return False
+        if self._permits is not None and not self._permits.may_start(len(self._running)):
             return False
         return not (delivery.crashes and self.runs_alone(delivery))
 
@@ -150,7 +169,7 @@ class JobStates:
     def blocking_suspects(self) -> list[str]:
         """Return the ids of the queued jobs that must run alone, if one of them is the next to start."""
         with self._lock:
-            suspects = [each for each in self._queued if self.runs_alone(each)] if self._suspects else []
+            suspects = list(filter(self.runs_alone, self._queued)) if self._suspects else []
             return [each.id for each in suspects] if suspects and suspects[0] is self._queued[0] else []
 
     def put_off_suspects(self, delay_s: float) -> None:
@@ -162,6 +181,7 @@ class JobStates:
                     self._settlements.append(Release(delivery.receipt, delay_s))
                 else:
                     self._queued.append(delivery)
+            self._trim_permits()
 
     def runs_alone(self, delivery: Delivery) -> bool:
         """Whether a job must run alone, as it may have killed the consumers that had it (RTY-3)."""
@@ -177,10 +197,15 @@ class JobStates:
         """How many settlements the broker couldn't carry out yet, as it takes no messages at present."""
         return len(self._deferred)
 
-    @property
-    def has_too_many_deferred(self) -> bool:
-        """Whether no more jobs are to be taken until the broker has carried some of them out."""
-        return len(self._deferred) >= _MOST_DEFERRED
+    def may_take(self, count: int) -> int:
+        """Return how many of ``count`` jobs may be taken, beside those whose settlements are deferred.
+
+        Where there are too many of these, one now and then: a full queue has room for a settlement only after
+        somebody has taken a job of it.
+        """
+        if len(self._deferred) < _MOST_DEFERRED:
+            return count
+        return min(count, 1) if monotonic() >= self._one_more_s else 0
 
     @property
     def is_to_settle(self) -> bool:
@@ -258,6 +283,7 @@ class JobStates:
             else:
                 self._settlements.append(Release(delivery.receipt))
                 released += 1
+        self._trim_permits()
         return released
 
     def _take_queued(self) -> deque[Delivery]:
@@ -271,7 +297,13 @@ class JobStates:
         if queued:
             self._queued = deque(each for each in self._queued if each.receipt not in receipts)
             self._suspects -= sum(map(self.runs_alone, queued))
+            self._trim_permits()
         return queued
+
+    def _trim_permits(self) -> None:
+        """Give back the permits that no job here needs any more, with the lock held."""
+        if self._permits is not None:
+            self._permits.trim(len(self._queued) + len(self._running))
 
     def _lose(self, receipts: set[str]) -> list[str]:
         """Drop the queued jobs that are lost, mark the running ones, and return the ids of all these."""
@@ -281,12 +313,9 @@ class JobStates:
             queued = self._drop_queued(receipts)
             for delivery in queued:
                 del self._jobs[delivery.receipt]
-            running = [
-                delivery
-                for receipt, delivery in self._running.items()
-                if receipt in receipts and receipt not in self._lost
-            ]
-            self._lost.update(delivery.receipt for delivery in running)
+            lost = (self._running.keys() & receipts) - self._lost
+            self._lost |= lost
+            running = [self._running[receipt] for receipt in lost]
         return [delivery.id for delivery in (*queued, *running)]
 
     def _take_settlements(self) -> list[Settlement]:

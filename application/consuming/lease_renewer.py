@@ -6,7 +6,7 @@ from logging import Logger
 
 from ...domain.errors import JobsError
 from ...ports.signal_safe_event import SignalSafeEvent
-from ..signals.thread_start import start_thread
+from ..process.thread_start import start_thread
 from .in_flight import InFlight
 
 _EXTENDED_AFTER = 1 / 3
@@ -62,8 +62,8 @@ class LeaseRenewer:
 
     def _run(self) -> None:
         while True:
-            is_asked = self._wake.wait(self._pause_s)
-            self._wake.clear()  # first: a later wake is for the next wait
+            self._wake.wait(self._pause_s)
+            is_asked = self._wake.clear()  # not what the wait says: it may have been set since
             if self._is_done:
                 return
             try:

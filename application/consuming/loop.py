@@ -2,18 +2,22 @@
 
 import threading
 from abc import ABC, abstractmethod
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from logging import Logger
+from time import monotonic
 
-from ...domain.errors import BackendUnavailable, JobsError, UsageError
+from ...domain.errors import BackendUnavailable, Closed, JobsError
 from ...domain.job_context import current_receipts
 from ...domain.printable import printable
 from ...domain.wording import quantity
 from ...ports import Ack, Cancel, ConsumerBackend, Dead, Delivery, Observer, Release, Retry
+from .callers_loop import consumes_already
 from .executor import Executor
+from .hooks import ConsumerHooks
 from .in_flight import InFlight
+from .job_permits import PermitShare, Turn
 from .job_states import DEFERRED_S
 from .lease_renewer import LeaseRenewer
 from .outages import RECONNECT, RESETTLE, call_until_answered
@@ -30,7 +34,7 @@ class ConsumeStats:
     """
 
     attempted: int = 0
-    """Deliveries whose handler was started, those that run now included."""
+    """Deliveries whose handler was started, those that run now included; and those that have expired."""
     done: int = 0
     """Their handlers returned, and their jobs are done."""
     retried: int = 0
@@ -40,9 +44,11 @@ class ConsumeStats:
     lost: int = 0
     """Executed, but their leases were lost first: another consumer may run them too (LSE-4)."""
     released: int = 0
-    """They went back to the queue: they weren't started, or the consumer was stopped at once."""
+    """They went back to the queue: they snoozed or weren't started, or the consumer was stopped at once."""
     cancelled: int = 0
     """Ended as cancelled, whether they were begun or not; those that waited for a limit aren't counted."""
+    expired: int = 0
+    """Ended as expired: they waited for too long, and no handler ran. Those that are dead aren't counted."""
 
 
 class ConsumeLoop(ABC):
@@ -57,8 +63,12 @@ class ConsumeLoop(ABC):
         sizer: PrefetchSizer,
         logger: Logger,
         observer: Observer | None = None,
+        permits: PermitShare | None = None,
+        hooks: ConsumerHooks | None = None,
     ) -> None:
         self._queue = queue
+        self._hooks = hooks
+        self._permits = permits
         self._backend = backend
         self._executor = executor
         self._observer = observer
@@ -71,13 +81,16 @@ class ConsumeLoop(ABC):
             cancelled=executor.cancelled,
             result_ttl_s=executor.schema.result_ttl_s,
             stop=self._stop_handlers,
+            expired=executor.expired,
+            permits=permits,
         )
+        executor.limits.finish = self._in_flight.finish
         self._sizer = sizer
         self._held_back = 0
         """How many jobs the backend held back at the last poll."""
         self._runs_suspect = False
         """Whether the job that ran last had to run alone: it may have killed the consumers that had it."""
-        self._stopping = StopRequest(backend.interrupt)
+        self._stopping = StopRequest(self._interrupt)
         self._running = threading.Lock()
         self._thread: int | None = None
         """Which thread runs it."""
@@ -104,6 +117,15 @@ class ConsumeLoop(ABC):
         return not cancelled.isdisjoint(receipts) if receipts else bool(cancelled)
 
     @property
+    def running_is_timed_out(self) -> bool:
+        """Whether the time limit of the job that runs here is over, or that of the batch.
+
+        A thread that runs none asks about all that run.
+        """
+        receipts, timed_out = current_receipts(), self._executor.limits.timed_out
+        return any(each in timed_out for each in receipts) if receipts else bool(timed_out)
+
+    @property
     def runs_here(self) -> bool:
         """Whether the caller is the thread in :meth:`run`, or the handler of a job of this consumer."""
         is_handler = any(map(self._in_flight.holds, current_receipts()))
@@ -116,59 +138,83 @@ class ConsumeLoop(ABC):
         settled = counts.settled
         return ConsumeStats(
             attempted=self._in_flight.started,
-            done=settled[Ack],
+            done=settled[Ack] - counts.expired,
             retried=settled[Retry],
             dead=settled[Dead],
             lost=counts.lost,
             released=settled[Release],
             cancelled=settled[Cancel],
+            expired=counts.expired,
         )
 
     def stop(self) -> None:
         """End the present or the next :meth:`run` after the job that is running; from any thread."""
         self._stopping.set()
 
-    def run(self, limit: int | None, stop_condition: StopCondition) -> int:
+    def forget_stop(self) -> None:
+        """Withdraw a request to stop that came after the last :meth:`run` had ended; not while one runs."""
+        if self._stopping.is_set and not self._running.locked():
+            self._stopping.clear()
+
+    def run(
+        self,
+        limit: int | None,
+        stop_condition: StopCondition,
+        around: AbstractContextManager[None] | None = None,
+    ) -> int:
         """Execute up to ``limit`` deliveries, until stopped or until the stop condition holds.
 
         However this ends, finished jobs are settled and all others released. If the broker is away at that
         moment, they stay in flight for the next run, or for :meth:`close`.
 
+        Args:
+            limit: How many; None for all.
+            stop_condition: When to end though there is no stop.
+            around: Entered for the run. If the run is refused, it isn't: it belongs to the run that goes on.
+
         Returns:
             How many deliveries were executed.
 
         Raises:
+            StartFailed: the consumer's ``on_start`` failed.
             QueueNotFound: the queue was deleted.
             Closed: the consumer backend was closed.
             UsageError: it is running already.
         """
         if self._running.locked():
-            raise UsageError("this consumer is consuming already: give each thread a consumer of its own")
-        with self._running:  # a signal handler that raises can keep any `finally` from releasing it, not this
+            raise consumes_already()
+        # A signal handler that raises can keep any `finally` from releasing the lock, but not this.
+        with self._running, around or nullcontext():
             return self._run(limit, stop_condition)
 
     def _run(self, limit: int | None, stop_condition: StopCondition) -> int:
         start = self._in_flight.started
         self._thread = threading.get_ident()
-        if self._renewer is not None:  # a signal handler raised in the last run, before its end
+        if self._renewer is not None:  # a signal handler raised in the last run, before the renewer's end
             self._renewer.tell_to_stop()
         renewer = LeaseRenewer(self._in_flight, self._backend.lease_s, self._watch, self._logger)
         self._renewer = renewer
+        if self._permits is not None:
+            self._begin_permits(self._permits)
         try:
-            try:
-                renewer.start()
-                self._consume(None if limit is None else start + limit, stop_condition)
-            finally:  # in this order, so that nothing is released twice
+            with self._around_run():
                 try:
-                    renewer.stop()
-                finally:
-                    self._release_all()
+                    renewer.start()
+                    self._consume(None if limit is None else start + limit, stop_condition)
+                finally:  # in this order, so that nothing is released twice
+                    try:
+                        renewer.stop()
+                        self._renewer = None  # not if that was interrupted: the next run tells it to stop
+                    finally:
+                        self._release_all()
+                        self._end_permits()
         finally:
+            self._end_permits()
             self.stopped = self._stopping.is_set
             try:
                 self._stopping.clear()
             finally:  # also if a second signal ends the wait in there
-                self._thread = self._renewer = None
+                self._thread = None
         return self._in_flight.started - start
 
     @property
@@ -184,6 +230,14 @@ class ConsumeLoop(ABC):
     def hold(self, is_held: bool) -> None:
         """Start no job while ``is_held``; from any thread, and without waiting for the broker."""
         self._in_flight.hold(is_held)
+
+    def give_up_timed_out(self) -> None:
+        """Note how to settle the jobs whose handlers go on after their time limits, and start no other job.
+
+        Any thread calls this, before it closes the consumer and ends the process.
+        """
+        self._in_flight.hold(True)
+        self._executor.limits.give_up()
 
     def renew(self) -> None:
         """Have the leases extended at once, and so learn which jobs are to be cancelled; from any thread."""
@@ -209,8 +263,14 @@ class ConsumeLoop(ABC):
             self._backend.close()
         finally:
             self._stopping.end_wait()  # or it would go on waiting for a broker that is away
+            if self._permits is not None:
+                self._permits.interrupt()
 
     # -- what the loops do alike --------------------------------------------------------------------
+
+    def _around_run(self) -> AbstractContextManager[None]:
+        """Call the consumer's hooks before the first job, and once all are released."""
+        return nullcontext() if self._hooks is None else self._hooks.around(self._hooks.call)
 
     @abstractmethod
     def _watch(self) -> None:
@@ -227,8 +287,11 @@ class ConsumeLoop(ABC):
     def _receive(self, size: int, timeout_s: float) -> list[Delivery]:
         if self._in_flight.deferred:
             timeout_s = min(timeout_s, DEFERRED_S)
-        receive = partial(self._backend.receive, size, timeout_s)
-        batch = call_until_answered(receive, RECONNECT, self._stopping, self._logger)
+        size = max(1, self._in_flight.may_take(size))
+        receive = self._backend.receive if self._permits is None else self._receive_by_permit
+        batch = call_until_answered(
+            partial(receive, size, timeout_s), RECONNECT, self._stopping, self._logger
+        )
         self._tell_polled(batch)
         return batch
 
@@ -238,14 +301,108 @@ class ConsumeLoop(ABC):
 
     def _settle_and_take(self, room: int) -> list[Delivery]:
         """Settle what is finished, and take up to ``room`` jobs in the same round trip."""
-        deliveries = self._settle(take=0 if self._in_flight.has_too_many_deferred else room)
+        room = self._in_flight.may_take(room)
+        if self._permits is None:
+            deliveries = self._settle(take=room)
+        else:
+            deliveries = self._settle_and_take_by_permit(self._permits, room)
         self._tell_polled(deliveries)
         return deliveries
 
+    # -- with permits -------------------------------------------------------------------------------
+
+    def _begin_permits(self, permits: PermitShare) -> None:
+        """Say how this loop uses permits."""
+        permits.begin(1, in_batches=False, interrupt=self._backend.interrupt, wake=lambda: None)
+
+    def _end_permits(self) -> None:
+        if self._permits is not None:
+            self._permits.end()
+
+    def _jobs_allowed(self, room: int) -> int:
+        """Return how many of ``room`` jobs may be taken by the permits that are here or free now."""
+        if self._permits is None or room <= 0:
+            return room
+        return room if self._permits.request(1) else 0
+
+    def _places(self) -> int:
+        """Return for how many more handlers there are places here."""
+        return 1
+
+    def _jobs_for(self, permits: int, jobs: int) -> int:
+        """Return how many of ``jobs`` can be taken by so many permits that are at hand."""
+        return jobs if permits else 0
+
+    def _settle_and_take_by_permit(self, permits: PermitShare, room: int) -> list[Delivery]:
+        began_s = monotonic()
+        room = self._jobs_allowed(room)
+        deliveries = self._settle(take=room)
+        if room > 0 and not deliveries:
+            permits.found_nothing(monotonic() - began_s)
+        return deliveries
+
+    def _receive_by_permit(self, size: int, timeout_s: float) -> list[Delivery]:
+        """Wait for a permit and a job; as :meth:`ConsumerBackend.receive`.
+
+        No job is leased while this waits for a permit. While one is free and nobody wants it, this waits for
+        jobs without it, and takes it when one comes. In the rare case that another consumer was quicker, the
+        job goes back at once.
+        """
+        permits, give_up_s = self._permits, monotonic() + timeout_s
+        assert permits is not None  # noqa: S101 - as the caller knows
+        while not self._in_flight.is_closed:
+            if not permits.at_hand:
+                self._backend.release_ahead()
+            turn = permits.take(self._places(), max(0.0, give_up_s - monotonic()))
+            if turn is Turn.NONE:
+                return []
+            left_s = max(0.0, give_up_s - monotonic())
+            look = self._take_at_once if turn is Turn.TAKE else self._listen
+            deliveries = look(permits, size, left_s)
+            if deliveries or self._stopping.is_set or monotonic() >= give_up_s:
+                return deliveries
+        raise Closed(f"this consumer of queue {self._queue!r} was closed")
+
+    def _take_at_once(self, permits: PermitShare, size: int, _left_s: float) -> list[Delivery]:
+        began_s = monotonic()
+        try:
+            deliveries = self._backend.receive(self._jobs_for(permits.at_hand, size), 0.0)
+        except BaseException:
+            permits.give_back()
+            raise
+        if not deliveries:
+            permits.found_nothing(monotonic() - began_s)
+        return deliveries
+
+    def _listen(self, permits: PermitShare, size: int, left_s: float) -> list[Delivery]:
+        """Wait for jobs without a permit; return those that got one."""
+        try:
+            deliveries = self._backend.receive(self._jobs_for(max(1, permits.free), size), left_s)
+        finally:
+            permits.stop_listening()
+        if not deliveries:
+            return []
+        at_hand = permits.take_for(min(self._places(), len(deliveries)))
+        allowed = self._jobs_for(at_hand, len(deliveries))
+        if allowed < len(deliveries):
+            with suppress(BackendUnavailable):  # they are released with the next settlements
+                self._in_flight.return_now(deliveries[allowed:])
+        return deliveries[:allowed]
+
+    def _interrupt(self) -> None:
+        """End the wait for jobs, and for permits."""
+        if self._permits is not None:
+            self._permits.interrupt()
+        self._backend.interrupt()
+
+    # -- alike, with and without ---------------------------------------------------------------------
+
     def _wait_for_deferred(self) -> bool:
         """If too many settlements are deferred to take jobs, wait a moment and settle; return whether."""
-        if not self._in_flight.has_too_many_deferred:
+        if self._in_flight.may_take(1):
             return False
+        if self._permits is not None:  # another consumer may make the room for which this one waits
+            self._permits.give_back()
         self._stopping.wait(DEFERRED_S)
         self._settle(take=0)
         return True

@@ -1,14 +1,17 @@
 """Which loop a consumer needs."""
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Container, Set
 from logging import Logger
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...ports import ConsumerBackend, Observer
+from .callers_loop import CallersLoop
 from .executor import Executor
+from .hooks import ConsumerHooks
 from .in_flight import InFlight
+from .job_permits import PermitShare
 from .loop import ConsumeLoop
-from .prefetch_sizer import PrefetchSizer
+from .prefetch_sizer import make_sizer
 from .sequential_loop import SequentialLoop
 
 if TYPE_CHECKING:
@@ -28,12 +31,18 @@ class LoopSettings(NamedTuple):
     """Whether the handler is an ``async def``; one job at a time is run as a plain handler's."""
     loop_factory: "Callable[[], AbstractEventLoop] | None"
     """Makes the event loop of an ``async def``; None is asyncio's own."""
+    callers_loop: CallersLoop
+    """The event loop of the caller, for as long as it lends one."""
     prefetch: int | None
     """How many jobs to take at once; None leaves it to the backend."""
     logger: Logger
     """Where outages, losses and releases are told."""
     observer: Observer | None
     """Who hears of each poll, if anyone."""
+    permits: PermitShare | None = None
+    """The consumer's share of the permits of its process, if that limits how many handlers run."""
+    hooks: ConsumerHooks | None = None
+    """What the consumer does before its first job and after its last, if anything."""
 
 
 def make_loop(backend: ConsumerBackend, executor: Executor, settings: LoopSettings) -> ConsumeLoop:
@@ -46,9 +55,16 @@ def make_loop(backend: ConsumerBackend, executor: Executor, settings: LoopSettin
     """
     if settings.concurrency > 1:
         return _concurrent_loop(backend, executor, settings)
-    sizer = PrefetchSizer(backend.prefetch if settings.prefetch is None else settings.prefetch)
+    prefetch = backend.prefetch if settings.prefetch is None else settings.prefetch
     return SequentialLoop(
-        settings.queue, backend, executor, sizer=sizer, logger=settings.logger, observer=settings.observer
+        settings.queue,
+        backend,
+        executor,
+        sizer=make_sizer(prefetch, settings.permits),
+        logger=settings.logger,
+        observer=settings.observer,
+        permits=settings.permits,
+        hooks=settings.hooks,
     )
 
 
@@ -63,8 +79,15 @@ def _concurrent_loop(backend: ConsumerBackend, executor: Executor, settings: Loo
         if settings.is_async:
             from .handler_tasks import HandlerTasks  # imports asyncio, which takes long
 
-            run, new_loop = executor.execute_async, settings.loop_factory
-            return HandlerTasks(in_flight, run, settings.concurrency, name, settings.logger, new_loop)
+            return HandlerTasks(
+                in_flight,
+                executor.execute_async,
+                settings.concurrency,
+                name,
+                settings.logger,
+                settings.callers_loop,
+                settings.loop_factory,
+            )
         return HandlerThreads(in_flight, executor.execute, settings.concurrency, name, settings.logger)
 
     return ConcurrentLoop(
@@ -76,15 +99,19 @@ def _concurrent_loop(backend: ConsumerBackend, executor: Executor, settings: Loo
         prefetch=settings.prefetch,
         logger=settings.logger,
         observer=settings.observer,
+        permits=settings.permits,
+        hooks=settings.hooks,
     )
 
 
-def own_event_loop(
+def one_at_a_time(
     run: Callable[[Any], Any],
+    callers_loop: CallersLoop,
     loop_factory: "Callable[[], AbstractEventLoop] | None",
     cancelled: Set[str],
+    timed_out: Container[str],
 ) -> "CoroutineHandler":
-    """Make what runs an ``async def`` one job at a time, on an event loop of its own."""
+    """Make what runs an ``async def`` one job at a time."""
     from .coroutine_handler import CoroutineHandler  # imports asyncio, which takes long
 
-    return CoroutineHandler(run, loop_factory, cancelled)
+    return CoroutineHandler(run, callers_loop, loop_factory, cancelled, timed_out)

@@ -1,6 +1,6 @@
 """Errors that say that memory ran out: Python's, and those of the libraries that compute on a GPU."""
 
-from ..handler_errors import describe
+from ..failures.handler_errors import describe
 
 _NAMES = frozenset({"OutOfMemoryError", "ResourceExhaustedError"})
 """Classes of PyTorch (``torch.cuda.OutOfMemoryError``), CuPy and TensorFlow."""

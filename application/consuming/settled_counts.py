@@ -6,18 +6,24 @@ from logging import Logger
 from ...domain.printable import printable
 from ...ports import Ack, Cancel, Dead, Delivery, Release, Retry, Settlement, SettleOutcome
 
+_SETTLED = (SettleOutcome.OK, SettleOutcome.ALREADY)
+
 
 class SettledCounts:
     """Counts settlements as the broker answers them.
 
     Args:
         logger: Where losses are told.
+        expired: The receipts of jobs whose acks say that they have expired.
     """
 
-    def __init__(self, logger: Logger) -> None:
+    def __init__(self, logger: Logger, expired: set[str]) -> None:
         self._logger = logger
+        self._expired = expired
         self.settled: dict[type[Settlement], int] = {Ack: 0, Retry: 0, Dead: 0, Release: 0, Cancel: 0}
         """How many were settled in each way."""
+        self.expired = 0
+        """How many of the acks were of jobs that have expired."""
         self.lost = 0
         """How many were finished, but lost before they were settled."""
 
@@ -26,7 +32,7 @@ class SettledCounts:
         settlements: Sequence[Settlement],
         outcomes: Sequence[SettleOutcome],
         jobs: Mapping[str, Delivery],
-    ) -> list[Ack]:
+    ) -> list[Ack | Dead]:
         """Count settlements, and return those that were refused.
 
         Args:
@@ -34,14 +40,16 @@ class SettledCounts:
             outcomes: The answers, in the same order.
             jobs: The jobs by receipt.
         """
+        if self._expired:
+            self._count_expired(settlements, outcomes)
         if outcomes.count(SettleOutcome.OK) == len(settlements):  # as mostly
             kinds = list(map(type, settlements))
             for kind in set(kinds):
                 self.settled[kind] += kinds.count(kind)
             return []
-        refused: list[Ack] = []
+        refused: list[Ack | Dead] = []
         for settlement, outcome in zip(settlements, outcomes, strict=True):
-            if outcome is SettleOutcome.REFUSED and isinstance(settlement, Ack):
+            if outcome is SettleOutcome.REFUSED and isinstance(settlement, Ack | Dead):
                 refused.append(settlement)
             elif outcome is SettleOutcome.DEFERRED:
                 continue
@@ -56,3 +64,9 @@ class SettledCounts:
                     printable(jobs[settlement.receipt].id),
                 )
         return refused
+
+    def _count_expired(self, settlements: Sequence[Settlement], outcomes: Sequence[SettleOutcome]) -> None:
+        for settlement, outcome in zip(settlements, outcomes, strict=True):
+            if settlement.receipt in self._expired and not outcome.keeps_receipt:
+                self._expired.discard(settlement.receipt)
+                self.expired += outcome in _SETTLED

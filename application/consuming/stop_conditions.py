@@ -42,6 +42,22 @@ def chosen_by(block: bool | None, poll_timeout_s: float, *, is_counted: bool) ->
     return Forever(poll_timeout_s) if block or not is_counted else one_poll(poll_timeout_s)
 
 
+def check_count(num_messages: object) -> None:
+    """Refuse what can't say how many deliveries to attempt.
+
+    Raises:
+        InvalidInput: it is negative or no integer.
+    """
+    if type(num_messages) is int and num_messages >= 0:
+        return
+    remedy = "leave it out to run until stopped"
+    if isinstance(num_messages, bool):
+        remedy = f"did you mean block={num_messages}?"
+    raise InvalidInput(
+        f"num_messages {num_messages!r:.80}: must be an integer from 0, the number of jobs to run; {remedy}"
+    )
+
+
 def one_poll(poll_timeout_s: float) -> StopCondition:
     """Give up once a whole poll has passed without a job."""
     remaining_s = poll_timeout_s

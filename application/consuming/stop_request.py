@@ -1,12 +1,11 @@
 """A request to stop, from any thread and from a signal handler."""
 
-import threading
+import _thread
 from collections.abc import Callable
 from contextlib import suppress
 
 from ...domain.errors import JobsError
 from ...ports.signal_safe_event import SignalSafeEvent
-from ..signals.thread_start import start_thread
 
 
 class StopRequest:
@@ -33,9 +32,8 @@ class StopRequest:
         try:
             self._under_way.append(woken)  # before the flag, which may make the loop end and call `clear`
             self.is_set = True
-            start_thread(
-                threading.Thread(target=self._wake, args=(woken,), name="mindtrace-jobs-stop", daemon=True)
-            )
+            # Not `Thread.start`: a signal that interrupts another `Thread.start` finds its lock taken.
+            _thread.start_new_thread(self._wake, (woken,))
         except BaseException:  # no thread can be started any more, or a second signal came
             woken.set()
             raise
@@ -51,11 +49,14 @@ class StopRequest:
     def clear(self) -> None:
         """Withdraw the request, once every thread that it started has woken the loop."""
         try:
-            while self._under_way:
-                self._under_way.pop().wait()
+            self._wait_for_threads()
         finally:  # also if a second signal ends the wait
             self._event.clear()
             self.is_set = False
+
+    def _wait_for_threads(self) -> None:
+        while self._under_way:
+            self._under_way.pop().wait()
 
     def _wake(self, woken: SignalSafeEvent) -> None:
         try:

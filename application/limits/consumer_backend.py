@@ -1,38 +1,40 @@
 """A consumer backend that hands out a job once it has its place and its turn, and holds it until then."""
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from logging import Logger
-from time import monotonic
+from math import inf
+from time import monotonic, time
 
-from ...domain.errors import BackendUnavailable, JobsError, QueueNotFound
-from ...ports import ConsumerBackend, Delivery, Place, Release, Settled, Settlement, SettleOutcome
-from ..consumer_decorator import ConsumerDecorator
+from ...domain.errors import JobsError, QueueNotFound
+from ...domain.job_progress import Progress
+from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
+from ..broker.broker_clock import Clock
+from ..broker.store_outage import StoreOutage
 from .held_job import HeldJob
 from .held_jobs import HeldJobs
-from .next_request import NextRequest
-from .outage import StoreOutage
+from .no_limits import NoPlaceGate, NoTurnGate
 from .pending_releases import PendingReleases
+from .place_gate import PlaceGate
 from .places import Places
-from .returned_places import ReturnedPlaces
-from .running_places import RunningPlaces
+from .receive_wait import ReceiveWait
 from .spare_places import SparePlaces
-from .turns import Turns
-from .waiting_window import WaitingWindow
+from .turn_gate import TurnGate
 
+_PAUSE_S = 1.0
+"""How long to wait before a store that was away is asked again."""
+_RUNNING_PAUSE_S = 5.0
+"""Likewise if jobs run meanwhile: they stand still for as long as a request tries to reach the store."""
 _IDLE_S = 0.5
 """How long to wait at most while jobs wait here: places and positions in line must be extended."""
-_SHORT_S = 0.05
-"""How long to wait at most for the turn of a job, or before places are given back after an outage."""
 _RENEWED_AFTER = 1 / 6
 """The part of a lease after which that of a held job is extended."""
 _CHECKED_S = 0.05
 """After how long to check that a held job is still ours, where the connection is the lease."""
 
 
-class LimitedConsumerBackend(ConsumerDecorator):
+class LimitedConsumerBackend(ConsumerBackend):
     """Passes on the jobs of another consumer backend when the limits of their queue allow it.
 
     A job that must wait stays leased here, or goes back without an attempt. It counts as in flight meanwhile.
@@ -44,66 +46,181 @@ class LimitedConsumerBackend(ConsumerDecorator):
         at_once: How many jobs the consumer runs at once.
         logger: Where it is told that the store is away.
         clock: A clock for everything that this waits for.
+        broker_clock: Says whether a job has expired.
+        most_held: For one call that doesn't wait: how many jobs to hold at most until :meth:`return_held`.
+            None for a consumer, which holds as many as may start soon.
     """
 
     def __init__(
         self,
         backend: ConsumerBackend,
         places: Places | None,
-        turns: Turns | None,
+        turns: TurnGate | None,
         at_once: int,
         logger: Logger,
         clock: Callable[[], float] = monotonic,
+        broker_clock: Clock = time,
+        most_held: int | None = None,
     ) -> None:
-        super().__init__(backend)
-        self._places, self._turns = places, turns
-        self._at_once = at_once
-        self._clock = clock
+        super().__init__()
+        self._inner = backend
+        self._most_held = most_held
+        self._clock, self._broker_clock = clock, broker_clock
         lease_s = backend.lease_s
         self._renewed_after_s = _CHECKED_S if lease_s is None else lease_s * _RENEWED_AFTER
         self._extending = threading.Lock()
         self._held = HeldJobs()
-        self._running = self._window = self._request = None
-        if places is not None:
-            self._running = RunningPlaces(places, lease_is_connection=lease_s is None, clock=clock)
-            self._window = WaitingWindow(at_once, places.limit, clock)
-            self._request = NextRequest(places.limit, clock)
         self._releases = PendingReleases(backend, clock)
-        self._wake = threading.Event()
-        self._interrupted = False
-        self._is_receiving = False
-        """Whether a thread waits for the broker while jobs wait here."""
+        self._wait = ReceiveWait(backend)
         runs = all(each.runs_when_away for each in (places, turns) if each is not None)
-        self._outage = StoreOutage(clock, logger, runs_jobs=runs)
-        self._returned = None if places is None else ReturnedPlaces(places, self._outage)
+        pause_s = _RUNNING_PAUSE_S if runs else _PAUSE_S
+        self._outage = StoreOutage(clock, logger, pause_s, "limits can't be kept")
+        self._turns = NoTurnGate() if turns is None else turns
+        self._places = NoPlaceGate(self._held)
+        if places is not None:
+            self._places = PlaceGate(
+                places,
+                self._held,
+                self._wait,
+                self._outage,
+                at_once=at_once,
+                lease_is_connection=lease_s is None,
+                is_told=most_held is None,
+                clock=clock,
+            )
+        self._ahead = 0
+        """How many jobs the broker may send ahead, besides those that wait here; 0 if it may send none."""
         self._is_closed = False
-        self._pid = os.getpid()
+
+    @property
+    def lease_s(self) -> float | None:
+        return self._inner.lease_s
+
+    @property
+    def prefetch(self) -> int | None:
+        return self._inner.prefetch
 
     @property
     def held_back(self) -> int:
         """How many jobs wait here."""
-        return len(self._held) + len(self._releases) + self._inner.held_back
+        return len(self._held) + len(self._releases)
 
-    # -- receiving --------------------------------------------------------------------------------
+    # -- taking -----------------------------------------------------------------------------------
 
     def receive(self, max_jobs: int, timeout_s: float) -> list[Delivery]:
         """Wait for jobs that may run; otherwise as the backend's."""
-        give_up_s = self._clock() + timeout_s
+        self._wait.wanted = max_jobs
+        try:
+            return self._receive(max_jobs, self._clock() + timeout_s)
+        finally:
+            self._wait.wanted = 0
+            self._places.pass_freed_on()
+
+    def _receive(self, max_jobs: int, give_up_s: float) -> list[Delivery]:
         while True:
-            self._wake.clear()  # first: what happens from here on ends the wait below
-            if self._interrupted:
-                self._interrupted = False
+            if self._wait.begin():
                 return []
             left_s = max(0.0, give_up_s - self._clock())
             if ready := self._take_ready(max_jobs, left_s):
                 return ready
-            if not self._wait(max_jobs, left_s) and not left_s:
+            if not self._wait_for_change(max_jobs, left_s) and not left_s:
                 return []
+
+    def _take_ready(self, max_jobs: int, left_s: float) -> list[Delivery]:
+        """Return the jobs that may run; reserve turns for others that may within ``left_s`` seconds."""
+        if self._releases.due_s <= self._clock():
+            self._settle([], 0)
+        self._renew_held()
+        jobs = self._held.all()
+        if not jobs:
+            self._places.give_back()
+            return []
+        far = self._turns.far(jobs)
+        near = _without(jobs, far)
+        self._release(self._places.ask(near, max_jobs), keep_places=False)
+        placed = [job for job in near if job.has_place]
+        expired = self._expired(placed)
+        due = self._have_turns(_without(placed, expired), far, max_jobs, left_s)
+        return self._pass_on([*expired, *due][:max_jobs])
+
+    def _have_turns(
+        self, jobs: list[HeldJob], far: list[HeldJob], max_jobs: int, left_s: float
+    ) -> list[HeldJob]:
+        """Return those whose turns have come; what must wait for long needs no place until then."""
+        due, releases = self._turns.admit(jobs, far, max_jobs, left_s, self._outage)
+        if self._most_held is None:  # else all go back soon, without a delay
+            self._release(releases, keep_places=False)
+        self._places.leave_lines_of(self._turns.far([*far, *jobs]))
+        return due
+
+    def _expired(self, jobs: list[HeldJob]) -> list[HeldJob]:
+        """Return those that don't run, and need no turn: else a backlog of them would use up the rate."""
+        if all(job.expires_s == inf for job in jobs):
+            return []
+        now = self._broker_clock()
+        return [job for job in jobs if job.expires_s <= now]
+
+    def _pass_on(self, jobs: list[HeldJob]) -> list[Delivery]:
+        """Hold these jobs no longer; another thread may have released some."""
+        passed_on = self._held.take([job.receipt for job in jobs])
+        self._places.start(passed_on)
+        return [job.delivery for job in passed_on]
+
+    def _hold(self, deliveries: Sequence[Delivery], spare: SparePlaces | None = None) -> list[Delivery]:
+        """Hold jobs until they may run; return those that may at once, as they have got spare places."""
+        may_start = self._turns.lets_all_start and not self._held
+        jobs = self._places.taken(deliveries, self._clock(), spare, may_start=may_start)
+        self._turns.note_taken(jobs)
+        self._held.add(jobs)
+        return [] if jobs else list(deliveries)
+
+    # -- waiting ----------------------------------------------------------------------------------
+
+    def _wait_for_change(self, max_jobs: int, left_s: float) -> bool:
+        """Wait until something may have changed; return whether jobs came."""
+        room, wait_s = self._room(max_jobs), min(left_s, self._changes_in_s())
+        if room:
+            self._allow_ahead()
+        try:
+            deliveries = self._wait.wait(room, wait_s)
+        except QueueNotFound:
+            self._held.clear()
+            raise
+        self._hold(deliveries)
+        return bool(deliveries)
+
+    def _changes_in_s(self) -> float:
+        """Return after how many seconds something changes that no event announces."""
+        now, jobs = self._clock(), self._held.all()
+        moments = [self._releases.due_s, self._places.gives_back_s, self._turns.changes_s(jobs, now)]
+        if jobs:
+            asks_s = self._outage.until_s if self._outage.is_on else self._places.asks_again_s
+            moments += [now + _IDLE_S, jobs[0].renewed_s + self._renewed_after_s, asks_s]
+        return max(0.0, min(moments) - now)
+
+    def _room(self, max_jobs: int) -> int:
+        """Return how many jobs to take."""
+        if self._is_closed:
+            return max_jobs  # the backend says so
+        jobs = self._held.all()
+        if self._most_held is not None and jobs:
+            return self._most_held - len(jobs)
+        far = self._turns.far(jobs)
+        placed = sum(job.has_place for job in jobs)
+        placed_far = sum(job.has_place for job in far)
+        at_hand = placed - placed_far
+        room = self._turns.room(self._places.slots(max_jobs) - at_hand, at_hand)
+        if at_hand < len(jobs) and room > 0:  # a job behind those that wait may run
+            lacks_places = len(jobs) - placed > len(far) - placed_far
+            room = self._places.look_size() if lacks_places else self._turns.look_size(self._places.running)
+        return max(0, room)
+
+    # -- settling ---------------------------------------------------------------------------------
 
     def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
         """Settle as the backend, and take jobs that may run at once."""
-        spare = self._leave_places(settlements, passes_on=take > 0)
-        room = 0 if not take or (self._turns is not None and self._turns.none_is_due) else self._room(take)
+        spare = self._places.before_settling(settlements, take)
+        room = 0 if not take or self._turns.none_is_due else self._room(take)
         try:
             answer = self._settle(settlements, room)
         except BaseException:
@@ -114,190 +231,13 @@ class LimitedConsumerBackend(ConsumerDecorator):
         if take and not ready:
             with suppress(JobsError):  # what was settled is to be told; the next call meets the error again
                 ready = self._take_ready(take, 0.0)
+        self._places.pass_freed_on()
         return Settled(answer.outcomes, ready)
 
-    def _take_ready(self, max_jobs: int, left_s: float) -> list[Delivery]:
-        """Return the jobs that may run; reserve turns for others that may within ``left_s`` seconds."""
-        if self._releases.due_s <= self._clock():
-            self._settle([], 0)
-        self._renew_held()
-        jobs = self._held.all()
-        if not jobs:
-            self._leave()
-            return []
-        self._ask_for_places(jobs)
-        jobs = [job for job in jobs if job.has_place]
-        if self._turns is not None and jobs:
-            jobs = self._reserve_turns(self._turns, jobs, left_s)
-        return self._pass_on(jobs[:max_jobs])
-
-    def _ask_for_places(self, jobs: list[HeldJob]) -> None:
-        """Ask for the places of jobs; what is too much to keep goes back with a delay."""
-        places, running, window, request = self._places, self._running, self._window, self._request
-        if places is None or running is None or window is None or request is None:
-            return
-        self._leave()
-        if self._outage.is_on:
-            for job in jobs:
-                if not job.has_place or places.ends_before_lease(job):
-                    job.has_place = places.runs_when_away
-            return
-        waiting = [job for job in jobs if not job.has_place]
-        fresh = [job for job in waiting if job.asked_s is None]
-        is_due, some_are_free = request.is_due, request.take_freed()  # first: what is freed later counts
-        try:
-            places.ask(jobs, running.count(jobs), looks_again=is_due, some_are_free=some_are_free)
-        except BackendUnavailable as error:
-            self._outage.begin(error)
-            request.due_s = self._outage.until_s
-            return
-        self._outage.end()
-        request.plan(waiting, running.count(jobs), running.job_s, asked=is_due)
-        window.note_look(fresh)
-        self._release(window.send_back(waiting, running.job_s), keep_places=False)
-
-    def _reserve_turns(self, turns: Turns, jobs: list[HeldJob], left_s: float) -> list[HeldJob]:
-        """Return those whose turn has come; those whose turn is far away go back."""
-        if self._outage.is_on:
-            return jobs if turns.runs_when_away else []
-        try:
-            far = turns.reserve(jobs, left_s)
-        except BackendUnavailable as error:
-            self._outage.begin(error)
-            return jobs if turns.runs_when_away else []
-        self._outage.end()
-        self._release([Release(job.receipt) for job in far], keep_places=False)
-        return [job for job in jobs if turns.is_due(job)]
-
-    def _pass_on(self, jobs: list[HeldJob]) -> list[Delivery]:
-        """Hold these jobs no longer; another thread may have released some."""
-        passed_on = self._held.take([job.receipt for job in jobs])
-        if self._running is not None:
-            self._running.add({job.receipt: job.place for job in passed_on if job.place is not None})
-        return [job.delivery for job in passed_on]
-
-    # -- waiting ----------------------------------------------------------------------------------
-
-    def _wait(self, max_jobs: int, left_s: float) -> bool:
-        """Wait until something may have changed; return whether jobs came."""
-        room, wait_s = self._room(max_jobs), min(left_s, self._changes_in_s())
-        if not room:
-            self._wake.wait(wait_s)
-            return False
-        self._is_receiving = True
-        try:
-            deliveries = self._inner.receive(room, 0.0 if self._wake.is_set() else wait_s)
-        except QueueNotFound:
-            self._held.clear()
-            raise
-        finally:
-            self._is_receiving = False
-        self._hold(deliveries)
-        return bool(deliveries)
-
-    def _changes_in_s(self) -> float:
-        """In how many seconds something changes of which nobody tells."""
-        now, moments = self._clock(), [self._releases.due_s]
-        jobs = self._held.all()
-        if jobs:
-            moments += [now + _IDLE_S, jobs[0].renewed_s + self._renewed_after_s]
-            if self._outage.is_on:
-                moments.append(self._outage.until_s)
-            elif self._request is not None and self._window is not None:
-                moments += [self._request.due_s, self._window.looks_again_s]
-            if self._turns is not None:
-                moments.append(now + _SHORT_S)
-            moments += [job.turn_s for job in jobs if job.turn_s is not None]
-        elif self._turns is not None and self._turns.closed_s:
-            moments.append(now + self._turns.closed_s)
-        if self._returned is not None and self._returned.are_left:
-            moments.append(max(now + _SHORT_S, self._outage.until_s))
-        return max(0.0, min(moments) - now)
-
-    def _room(self, max_jobs: int) -> int:
-        """Return how many jobs to take."""
-        if self._is_closed:
-            return max_jobs  # the backend says so
-        jobs = self._held.all()
-        waiting = sum(not job.has_place for job in jobs)
-        at_hand = len(jobs) - waiting
-        if self._places is not None and self._places.are_contended:
-            max_jobs = min(max_jobs, self._at_once)
-        room = max_jobs - at_hand
-        if self._turns is not None:
-            room = 0 if self._turns.closed_s else min(room, self._turns.ahead - at_hand)
-        if waiting and room > 0:
-            room = self._size_of_look()
-        return max(0, room)
-
-    def _size_of_look(self) -> int:
-        """Return how many jobs to take to find one that may run behind those that wait."""
-        places, running, window = self._places, self._running, self._window
-        if places is None or running is None or window is None or places.keys.are_one:
-            return 0  # none can overtake another
-        return window.look_size(len(running)) if window.may_look and not self._outage.is_on else 0
-
-    def _hold(self, deliveries: Sequence[Delivery], spare: SparePlaces | None = None) -> list[Delivery]:
-        """Hold jobs until they may run; return those that may at once, as they have got spare places."""
-        now, places, running = self._clock(), self._places, self._running
-        keys = [] if places is None else places.keys.of(deliveries)
-        if spare is not None:
-            spare.fit(deliveries, keys)
-            if spare.suffice and running is not None and not self._held and self._turns is None:
-                running.add(spare.pass_on(deliveries, keys))
-                spare.leave_rest()
-                return list(deliveries)
-        jobs = [HeldJob(delivery, now) for delivery in deliveries]
-        if spare is not None:
-            spare.give(jobs, keys)
-            spare.leave_rest()
-        elif places is not None:
-            for job, key in zip(jobs, keys, strict=True):
-                job.place = None if key is None else places.own(job.delivery, key)
-                job.has_place = key is None
-        self._held.add(jobs)
-        return []
-
-    # -- settling ---------------------------------------------------------------------------------
-
-    def _leave_places(self, settlements: Sequence[Settlement], *, passes_on: bool) -> SparePlaces | None:
-        """Give back the places of jobs that have ended, before another consumer can receive them again.
-
-        Returns:
-            Those that aren't given back, as they may be passed on.
-        """
-        places, running, returned, spare = self._places, self._running, self._returned, None
-        if places is None or running is None or returned is None or not settlements:
-            return None
-        ended, delayed, kept = running.end(settlements)
-        self._shorten(kept)
-        if not (ended or delayed):
-            return None
-        passes_on = passes_on and places.may_pass_on and not self._outage.is_on
-        if passes_on and all(job.has_place for job in self._held.all()):
-            spare = SparePlaces(places, returned, self._outage, ended)
-            ended = spare.to_leave
-        self._leave(ended, delayed)
-        if self._held and self._window is not None and self._request is not None:
-            self._window.note_freed([*ended, *delayed], self._held.all())
-            self._request.note_freed()
-            self._end_wait()  # the thread in receive finds the next jobs for these places at once
-        return spare
-
-    def _leave(self, ended: Sequence[Place] = (), delayed: Sequence[Place] = ()) -> None:
-        if self._returned is not None:
-            with suppress(JobsError):  # else they end by themselves; no settlement may be lost for it
-                self._returned.leave(ended, delayed)
-
-    def _shorten(self, kept: list[Place]) -> None:
-        if self._places is None or not kept or self._outage.is_on:
-            return
-        try:
-            self._places.shorten(kept)
-        except BackendUnavailable as error:
-            self._outage.begin(error)
-        except JobsError as error:  # likewise
-            self.logger.debug("places of released jobs end later: %s", error)
+    def _settle(self, settlements: Sequence[Settlement], take: int) -> Settled:
+        sent, answer = self._releases.settle(settlements, take)
+        self._places.settled(sent, answer.outcomes)
+        return Settled(answer.outcomes[: len(settlements)], answer.deliveries)
 
     def _release(self, releases: list[Release], *, keep_places: bool) -> None:
         """Release held jobs; what fails is sent again with the next settlements.
@@ -307,23 +247,15 @@ class LimitedConsumerBackend(ConsumerDecorator):
             keep_places: Whether the jobs keep their places, or their positions in line. A job that returns
                 after a delay must not: its position would block the jobs behind it.
         """
-        if not releases:
-            return
-        jobs = self._held.take([each.receipt for each in releases])
-        self._releases.add(releases)
-        if self._running is not None and keep_places:
-            left, kept = self._running.release(jobs)
-            self._leave(left)
-            self._shorten(kept)
-        else:
-            self._leave(delayed=[job.place for job in jobs if job.place is not None])
-        self._settle([], 0)
+        if releases:
+            gone = self._places.let_go([each.receipt for each in releases], keep_places=keep_places)
+            receipts = {job.receipt for job in gone}  # another thread may have passed some on meanwhile
+            self._send_back([each for each in releases if each.receipt in receipts])
 
-    def _settle(self, settlements: Sequence[Settlement], take: int) -> Settled:
-        sent, answer = self._releases.settle(settlements, take)
-        if self._running is not None and (left := self._running.cancelled(sent, answer.outcomes)):
-            self._leave(left)
-        return Settled(answer.outcomes[: len(settlements)], answer.deliveries)
+    def _send_back(self, releases: Sequence[Release]) -> None:
+        if releases:
+            self._releases.add(releases)
+            self._settle([], 0)
 
     # -- leases -----------------------------------------------------------------------------------
 
@@ -333,7 +265,7 @@ class LimitedConsumerBackend(ConsumerDecorator):
         If the store is away and jobs wait then, no lease is extended either: both end by their clocks. A job
         that lost its place is ``LOST``.
         """
-        lost = set[str]() if self._running is None else self._running.extend(receipts)
+        lost = self._places.extend(receipts)
         outcomes = self._extend([receipt for receipt in receipts if receipt not in lost])
         return [outcomes.get(receipt, SettleOutcome.LOST) for receipt in receipts]
 
@@ -344,17 +276,15 @@ class LimitedConsumerBackend(ConsumerDecorator):
             asked = [*receipts, *self._held.receipts()]
             outcomes = dict(zip(asked, self._inner.extend(asked), strict=True))
             cancelled = self._held.note_extended(outcomes, now)
-        if self._running is not None:
-            self._running.lose([each for each in receipts if outcomes[each] is SettleOutcome.LOST])
+        self._places.lose([each for each in receipts if outcomes[each] is SettleOutcome.LOST])
         if cancelled:
             self._end_cancelled(cancelled)
         return outcomes
 
     def _end_cancelled(self, jobs: list[HeldJob]) -> None:
         """End held jobs that are to be cancelled: they are released, which the broker makes their end."""
-        self._leave([job.place for job in jobs if job.place is not None])
-        self._releases.add([Release(job.receipt) for job in jobs])
-        self._settle([], 0)
+        self._places.end_held(jobs)
+        self._send_back([Release(job.receipt) for job in jobs])
 
     def _renew_held(self) -> None:
         """Extend the leases of held jobs if it is time."""
@@ -364,37 +294,60 @@ class LimitedConsumerBackend(ConsumerDecorator):
 
     # -- passed on --------------------------------------------------------------------------------
 
+    def report(self, receipt: str, progress: Progress) -> None:
+        self._inner.report(receipt, progress)
+
     def allow_ahead(self, limit: int) -> None:
         """Allow as the backend, unless jobs have a rate: then only those are taken that have turns soon."""
-        if self._turns is None:
-            self._inner.allow_ahead(limit)
+        if self._turns.lets_all_start:
+            self._ahead = limit
+            self._allow_ahead()
+
+    def _allow_ahead(self) -> None:
+        """Let jobs come beside those that wait here: else the broker has none sent that may overtake them."""
+        if not self._ahead:
+            return
+        waiting = sum(not job.has_place for job in self._held.all())
+        self._inner.allow_ahead(self._ahead + waiting + (self._places.look_size() if waiting else 0))
 
     def release_ahead(self) -> None:
         """Release the held jobs too; they keep their positions in line."""
+        self._ahead = 0
         self._inner.release_ahead()  # first, or the broker would send here again what is released now
-        receipts = self._held.receipts()
-        if receipts and not self._is_closed:
-            self._release([Release(receipt) for receipt in receipts], keep_places=True)
+        if not self._is_closed:
+            self._release(self._releases_of_held(), keep_places=True)
+            self._places.pass_freed_on()
+
+    def return_held(self) -> list[Release]:
+        """Release the held jobs to their positions in the queue. They leave the lines for places.
+
+        Returns:
+            The releases that the broker hasn't confirmed: it has yet to be told.
+        """
+        with suppress(JobsError):  # the call may have a job to return
+            if self._held:
+                self._inner.release_ahead()  # as in release_ahead
+            self._release(self._releases_of_held(), keep_places=False)
+        return self._releases.unsent()
+
+    def _releases_of_held(self) -> list[Release]:
+        return [Release(receipt) for receipt in self._held.receipts()]
 
     def interrupt(self) -> None:
         """End the wait of :meth:`receive`, for a job or for a limit."""
-        self._interrupted = True
-        self._wake.set()
-        self._inner.interrupt()
+        self._wait.interrupt()
 
     def close(self) -> None:
         """Close the backend, which releases the jobs. Handlers that still run keep no place from now on."""
         self._is_closed = True
-        if self._running is not None and os.getpid() == self._pid:  # after a fork, the parent has them
-            left, kept = self._running.end_all(self._held.take(self._held.receipts()))
-            self._leave(left)
-            self._shorten(kept)
+        self._places.close()
         self._inner.close()
-        self._wake.set()
+        self._wait.look_again()
 
-    def _end_wait(self) -> None:
-        """Have the thread in :meth:`receive` look again at once."""
-        self._wake.set()
-        if self._is_receiving:
-            with suppress(JobsError):  # closed, or the broker is away: then nothing waits there
-                self._inner.interrupt()
+
+def _without(jobs: list[HeldJob], others: list[HeldJob]) -> list[HeldJob]:
+    """Return the jobs that aren't among others."""
+    if not others:
+        return jobs
+    those = set(others)
+    return [job for job in jobs if job not in those]

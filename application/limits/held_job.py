@@ -1,6 +1,7 @@
 """A job that was delivered and may not start yet."""
 
 from dataclasses import dataclass
+from math import inf
 
 from ...ports import Delivery, Place
 
@@ -21,6 +22,10 @@ class HeldJob:
     """Whether it has that."""
     asked_s: float | None = None
     """When the store was last asked for its place."""
+    expires_s: float = inf
+    """When it expires, by the broker's clock, if that counts here."""
+    rate_key: str | None = None
+    """By which key its turn is counted, if its rate is by key; None if it needs none."""
     turn_s: float | None = None
     """When its turn comes; None if it has none yet."""
 

@@ -27,6 +27,11 @@ class HeldJobs:
         with self._lock:
             return list(self._jobs)
 
+    def among(self, jobs: Iterable[HeldJob]) -> list[HeldJob]:
+        """Return those of these jobs that are held now."""
+        receipts = set(self.receipts())
+        return [job for job in jobs if job.receipt in receipts]
+
     def add(self, jobs: Iterable[HeldJob]) -> None:
         """Hold jobs, behind the others."""
         with self._lock:
@@ -35,19 +40,23 @@ class HeldJobs:
     def take(self, receipts: Iterable[str]) -> list[HeldJob]:
         """Hold these no longer; return those that no other thread had taken before."""
         with self._lock:
-            return [job for each in receipts if (job := self._jobs.pop(each, None)) is not None]
+            found = [self._jobs.pop(receipt, None) for receipt in receipts]
+        return [job for job in found if job is not None]
 
     def note_extended(self, outcomes: Mapping[str, SettleOutcome], now: float) -> list[HeldJob]:
         """Note whose lease was extended; hold the others no longer, and return those to be cancelled."""
-        cancelled: list[HeldJob] = []
         with self._lock:
-            for receipt in [each for each in self._jobs if each in outcomes]:
-                if outcomes[receipt] is SettleOutcome.OK:
-                    self._jobs[receipt].renewed_s = now
-                    continue
-                job = self._jobs.pop(receipt)
-                if outcomes[receipt] is SettleOutcome.CANCELLED:
-                    cancelled.append(job)
+            return self._drop_unextended(outcomes, now)
+
+    def _drop_unextended(self, outcomes: Mapping[str, SettleOutcome], now: float) -> list[HeldJob]:
+        cancelled: list[HeldJob] = []
+        for receipt in [each for each in self._jobs if each in outcomes]:
+            if outcomes[receipt] is SettleOutcome.OK:
+                self._jobs[receipt].renewed_s = now
+                continue
+            job = self._jobs.pop(receipt)
+            if outcomes[receipt] is SettleOutcome.CANCELLED:
+                cancelled.append(job)
         return cancelled
 
     def clear(self) -> None:

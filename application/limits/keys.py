@@ -1,4 +1,4 @@
-"""The keys of jobs: what those have in common of which a limit lets so many run at once."""
+"""The keys of jobs: what those have in common that a limit or a rate counts together."""
 
 from collections.abc import Sequence
 from hashlib import sha256
@@ -8,11 +8,11 @@ from pydantic import BaseModel
 
 from ...domain import JobSchema
 from ...domain.envelope import read_payloads
-from ...domain.limits import Limit
+from ...domain.limits import Limit, Rate
 from ...ports import Delivery
-from ..signals.graceful_stop import asks_to_stop
+from ..process.graceful_stop import asks_to_stop
 
-_LONGEST_FIELDS = 100
+_LONGEST_FIELDS = 64
 """Longer names of fields stand in keys as their hash: a key has 512 characters at most."""
 _REMEMBERED = 1024
 """Of how many values the key is remembered, for each type."""
@@ -24,17 +24,16 @@ class Keys:
     """Finds the keys of jobs.
 
     Args:
-        queue: The queue's name.
+        prefix: What the key of each job begins with; see :func:`prefix_of`.
         schema: What the jobs are.
         limit: By which fields they are told apart.
         max_body_bytes: The largest body that is looked at.
     """
 
-    def __init__(self, queue: str, schema: JobSchema[Any, Any], limit: Limit, *, max_body_bytes: int) -> None:
-        fields = ",".join(limit.fields)
-        if len(fields) > _LONGEST_FIELDS:
-            fields = sha256(fields.encode()).hexdigest()
-        self._prefix = f"limits/{queue}/{fields}/"
+    def __init__(
+        self, prefix: str, schema: JobSchema[Any, Any], limit: Limit | Rate, *, max_body_bytes: int
+    ) -> None:
+        self._prefix = prefix
         self._limit = limit
         self._schema = schema
         self._max_body_bytes = max_body_bytes
@@ -73,6 +72,20 @@ class Keys:
         if known is not None and is_short and len(known) < _REMEMBERED:
             known[value] = key
         return key
+
+
+def prefix_of(queue: str, limit: Limit | Rate) -> str:
+    """Return what the keys of a limit begin with in the coordination store.
+
+    A rate of other intervals counts by itself, or its turns, which may be days away, had to pass first.
+    """
+    kind = f"rates/{limit.interval_s:.6f}" if isinstance(limit, Rate) else "limits"
+    if limit.name is not None:  # no queue has an empty name; fields may have another name in each schema
+        return f"{kind}//{limit.name}/"
+    fields = ",".join(limit.fields)
+    if len(fields) > _LONGEST_FIELDS:
+        fields = sha256(fields.encode()).hexdigest()
+    return f"{kind}/{queue}/{fields}/"
 
 
 def _raise_if_to_stop(error: BaseException) -> None:

@@ -41,6 +41,11 @@ class PendingReleases:
         with self._lock:
             self._pending += releases
 
+    def unsent(self) -> list[Release]:
+        """Return those that the broker hasn't confirmed."""
+        with self._lock:
+            return list(self._pending)
+
     def settle(self, settlements: Sequence[Settlement], take: int) -> tuple[list[Settlement], Settled]:
         """Settle as the backend, and the releases too; return what was sent, these last, and the answer."""
         with self._settling:
@@ -55,8 +60,11 @@ class PendingReleases:
                 with self._lock:
                     self._pending = releases + self._pending
                 raise
-            own = zip(releases, settled.outcomes[len(settlements) :], strict=True)
-            if deferred := [each for each, outcome in own if outcome is SettleOutcome.DEFERRED]:
-                self.add(deferred)
-                self._deferred_until_s = self._clock() + _AGAIN_S
+            self._keep_deferred(releases, settled.outcomes[len(settlements) :])
             return sent, settled
+
+    def _keep_deferred(self, releases: Sequence[Release], outcomes: Sequence[SettleOutcome]) -> None:
+        pairs = zip(releases, outcomes, strict=True)
+        if deferred := [each for each, outcome in pairs if outcome is SettleOutcome.DEFERRED]:
+            self.add(deferred)
+            self._deferred_until_s = self._clock() + _AGAIN_S

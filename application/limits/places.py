@@ -9,29 +9,32 @@ holder.
 import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from math import inf
 from typing import Any
 
 from ...domain import JobSchema
-from ...domain.errors import BackendUnavailable
+from ...domain.errors import BackendUnavailable, UnsupportedCapability
 from ...domain.limits import Limit
-from ...ports import CoordinationStore, Delivery, Place
+from ...ports import CoordinationStore, Delivery, Place, PlaceWatch
 from .held_job import HeldJob
-from .keys import Keys
+from .in_force import InForce
+from .keys import Keys, prefix_of
+from .next_request import TOLD_S
 
 _OUTLASTS = 1.1
 """How much longer a place lasts than a lease: a job must not go to another while its place is free."""
 _WAITS_S = 5.0
 """For how long a job that waits keeps its position in line, unless it asks again."""
-_CONTENDED_S = 1.0
+_CONTENDED_S = 2.0
 """For how long places count as scarce after a job had to wait for one."""
 _REFRESHED_AFTER = 1 / 3
 """The part of its time after which a place, or a position in line, is extended, as leases are."""
 _CHECKED_S = 0.05
 """For how long a limit counts as not reached after the store had one more place."""
-_CHECK_S = 0.001
-"""For how long the place lasts that is taken to see that."""
+_CHECK_S = 0.0
+"""For how long the place lasts that is taken to see that: for nobody, who would be told of its end?"""
 
 
 class ConsumerPlace(Place):
@@ -55,7 +58,7 @@ class Places:
         store: Where the places are.
         queue: The queue's name.
         schema: What the jobs are.
-        limit: How many may run at once, and by which fields.
+        in_force: How many may run at once, and by which fields.
         lease_s: For how long a job is leased. Where the connection is the lease, for how long the place of a
             consumer that died is missed.
         max_body_bytes: The largest body that is looked at.
@@ -67,18 +70,20 @@ class Places:
         store: CoordinationStore,
         queue: str,
         schema: JobSchema[Any, Any],
-        limit: Limit,
+        in_force: InForce[Limit],
         *,
         lease_s: float,
         max_body_bytes: int,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
-        self._limit = limit
-        self.limit = limit.count
-        """How many places a key has."""
+        self._in_force, limit = in_force, in_force.declared
+        in_force.listen(self._hear_of_change)
+        self._tell: Callable[[str | None], None] = lambda key: None
         self._clock = clock
-        self.keys = Keys(queue, schema, limit, max_body_bytes=max_body_bytes)
+        self.keys = Keys(prefix_of(queue, limit), schema, limit, max_body_bytes=max_body_bytes)
+        self._holders = "" if limit.name is None else f"{queue}/"
+        """What the names of holders begin with: jobs of two queues may have one id."""
         self._lasts_s = lease_s * _OUTLASTS
         self._passed_on_for_s = self._lasts_s - lease_s
         self._token = secrets.token_hex(8)
@@ -91,8 +96,13 @@ class Places:
         self._contended_s = -inf
         """When a request was last refused in part."""
         self._extended_s = clock()
+        self._watch: PlaceWatch | None = None
         self.runs_when_away = limit.when_store_is_away == "run"
         """Whether jobs run uncounted while the store is away."""
+
+    def limit(self) -> int:
+        """How many places a key has, as far as is known."""
+        return self._in_force.present.count
 
     @property
     def are_contended(self) -> bool:
@@ -101,7 +111,34 @@ class Places:
 
     def own(self, delivery: Delivery, key: str) -> Place:
         """Return what a job of this key must have to run, in the job's own name."""
-        return Place(key, self._limit.count, f"{delivery.id}/{delivery.attempt}/{delivery.crashes}")
+        holder = f"{self._holders}{delivery.id}/{delivery.attempt}/{delivery.crashes}"
+        return Place(key, self.limit(), holder, self._watch_name)
+
+    # -- being told -------------------------------------------------------------------------------
+
+    def watch(self, tell: Callable[[str | None], None]) -> bool:
+        """Have ``tell`` called with a key when a waiting job is next; return whether the store does that.
+
+        From now on, the places of jobs name this consumer. It is also called, with None, when there are more
+        places or fewer.
+        """
+        self._tell = tell
+        if self._watch is None and self._store.tells_freed_places:
+            with suppress(UnsupportedCapability):  # not where this store is
+                self._watch = self._store.watch_places(tell)
+        return self._watch is not None
+
+    def stop_watching(self) -> None:
+        """Be told no more."""
+        if self._watch is not None:
+            self._watch.close()
+
+    @property
+    def _watch_name(self) -> str:
+        return "" if self._watch is None else self._watch.name
+
+    def _hear_of_change(self) -> None:
+        self._tell(None)
 
     # -- passing on -------------------------------------------------------------------------------
 
@@ -127,7 +164,8 @@ class Places:
         checked_s = {key: at for key, at in self._checked_s.items() if now - at <= _CHECKED_S}
         due = [key for key in keys if key not in checked_s]
         if due:
-            more = [Place(key, self._limit.count, f"{self._token}/more") for key in due]
+            limit = self._in_force.now().count
+            more = [Place(key, limit, f"{self._token}/more") for key in due]
             has = self._store.take_places(more, ttl_s=_CHECK_S)
             checked_s |= {key: now for key, has_it in zip(due, has, strict=True) if has_it}
             if not all(has):
@@ -141,9 +179,10 @@ class Places:
         Args:
             needed: How many, by key.
         """
-        limit, token, numbers = self._limit.count, self._token, self._numbers
+        limit = self._in_force.now().count
+        token, numbers, watch = self._token, self._numbers, self._watch_name
         return [
-            ConsumerPlace(key, limit, f"{token}/{next(numbers)}")
+            ConsumerPlace(key, limit, f"{token}/{next(numbers)}", watch)
             for key, count in needed.items()
             for _ in range(min(count, limit))
         ]
@@ -173,37 +212,64 @@ class Places:
         Raises:
             BackendUnavailable: the store is away. They end later by themselves.
         """
-        self._store.take_places(places, ttl_s=self._waits_s)
+        self._store.take_places(self._as_limited(places), ttl_s=self._waits_s)
 
     # -- asking -----------------------------------------------------------------------------------
 
     def ask(
-        self, jobs: Sequence[HeldJob], here: Mapping[str, int], *, looks_again: bool, some_are_free: bool
-    ) -> None:
+        self,
+        jobs: Sequence[HeldJob],
+        here: Mapping[str, int],
+        *,
+        most: int,
+        freed: Counter[str],
+        looks_again: bool,
+    ) -> bool:
         """Ask for the places of those jobs that may get one, and extend those that are due, in one request.
 
         Args:
             jobs: In the order in which they wait.
             here: How many places this consumer has, by key. If it has all of a key, nobody can free one.
-            looks_again: Whether to ask again for jobs that were refused, and not only for new ones.
-            some_are_free: Whether it has given some back since the last time.
+            most: For how many jobs to ask at most that are new, or for which a place may be free.
+            freed: For how many places of each key a job here may be next; less those that were asked for.
+            looks_again: Whether to ask again for all jobs that were refused.
+
+        Returns:
+            Whether it asked for any.
 
         Raises:
             BackendUnavailable: the store is away. No job has its place any more, unless jobs run then.
         """
-        asked = self._to_ask(jobs, here, looks_again)
-        if not asked:
-            return
-        now = self._clock()
-        try:
-            self._take(asked, self._lasts_s if some_are_free or not self.are_contended else self._waits_s)
-        except BackendUnavailable:
-            for job in asked:
-                job.has_place = self.runs_when_away
-            raise
-        finally:
-            for job in asked:
-                job.asked_s = now
+        self._in_force.now()
+        asked = self._to_ask(jobs, here, most, freed, looks_again)
+        self._grant(asked)
+        return bool(asked)
+
+    def exchange(self, left: Sequence[Place], jobs: Sequence[HeldJob], *, most: int) -> Counter[str]:
+        """Give places back, and ask for those of the jobs that wait for them, in one request.
+
+        Args:
+            left: What to give back.
+            jobs: In the order in which they wait.
+            most: For how many of them to ask at most.
+
+        Returns:
+            How many places of each key were given back that none of these was asked for.
+
+        Raises:
+            BackendUnavailable: the store is away; otherwise as :meth:`ask`.
+        """
+        self._in_force.now()
+        freed, asked = Counter(place.key for place in left), list[HeldJob]()
+        for job in jobs:
+            if job.place is not None and not job.has_place and freed[job.place.key] and len(asked) < most:
+                freed[job.place.key] -= 1
+                asked.append(job)
+        if asked:
+            self._grant(asked, left)
+        else:
+            self.leave(left)
+        return +freed
 
     def extend(self, places: Sequence[Place], *, if_due: bool) -> set[str]:
         """Extend the places of jobs, and return the holders that have lost theirs.
@@ -219,7 +285,7 @@ class Places:
         if not places or (if_due and now - self._extended_s < self._lasts_s * _REFRESHED_AFTER):
             return set()
         try:
-            has = self._store.take_places(places, ttl_s=self._lasts_s)
+            has = self._store.take_places(self._as_limited(places), ttl_s=self._lasts_s)
         except BackendUnavailable:
             if self.runs_when_away:
                 return set()
@@ -237,62 +303,86 @@ class Places:
             BackendUnavailable: the store is away. They end by themselves.
         """
         if places:
-            self._store.leave_places(places)
+            self._store.leave_places(self._as_limited(places))
 
-    def _to_ask(self, jobs: Sequence[HeldJob], here: Mapping[str, int], looks_again: bool) -> list[HeldJob]:
+    def _to_ask(
+        self,
+        jobs: Sequence[HeldJob],
+        here: Mapping[str, int],
+        most: int,
+        freed: Counter[str],
+        looks_again: bool,
+    ) -> list[HeldJob]:
         """Choose the jobs to ask for: behind those that wait for all places of their key, none gets one."""
-        now, asked = self._clock(), []
+        now, asked, limit = self._clock(), [], self.limit()
         ahead = Counter(here)
+        # What would be due before the next look at all is asked for with this one.
+        position_s = self._waits_s * _REFRESHED_AFTER - (TOLD_S if looks_again else 0.0)
         for job in jobs:
             if job.place is None:
                 continue
-            age_s = inf if job.asked_s is None else now - job.asked_s
-            if job.has_place and job.asked_s is not None:
+            key, age_s = job.place.key, inf if job.asked_s is None else now - job.asked_s
+            if job.has_place:
                 is_due = age_s >= self._lasts_s * _REFRESHED_AFTER
             else:
-                may_get_one = looks_again and ahead[job.place.key] < self._limit.count
-                is_due = may_get_one or age_s >= self._waits_s * _REFRESHED_AFTER
-                ahead[job.place.key] += 1
+                may_get_one = ahead[key] < limit
+                ahead[key] += 1
+                if may_get_one and freed[key] > 0 and most > 0:
+                    is_due = True
+                    freed[key] -= 1
+                    most -= 1
+                elif job.asked_s is None:
+                    is_due = most > 0
+                    most -= may_get_one
+                else:
+                    is_due = (looks_again and may_get_one) or age_s >= position_s
             if is_due:
                 asked.append(job)
         return asked
 
-    def _take(self, jobs: list[HeldJob], ttl_s: float) -> None:
-        """Ask for the places of ``jobs``, for so long.
+    def _grant(self, jobs: Sequence[HeldJob], leaving: Sequence[Place] = ()) -> None:
+        """Ask for the places of ``jobs``, and give others back, in one request.
 
         Positions in line last for a short time, or a dead consumer's would keep places empty for as long as a
-        lease. A place lasts longer than a lease. So whichever part of the answer has the wrong time is asked
-        for again.
+        lease. A place lasts longer than a lease.
         """
-        granted = self._grant(jobs, ttl_s)
-        short = granted if ttl_s < self._lasts_s else []
-        refused = [job for job in jobs if not job.has_place]
-        if refused:
-            self._contended_s = self._clock()
-            if self._have_wait_in_their_own_names(refused) or ttl_s > self._waits_s:
-                short = [*short, *self._grant(refused, self._waits_s)]
-        if short:
-            self._grant(short, self._lasts_s)
-
-    def _have_wait_in_their_own_names(self, jobs: list[HeldJob]) -> bool:
-        """Have jobs that must wait do so in their own names, so that their positions go where they go.
-
-        Returns:
-            Whether some of them didn't.
-        """
-        theirs = [(job, job.place) for job in jobs if isinstance(job.place, ConsumerPlace)]
-        self.leave([place for _, place in theirs])
-        for job, place in theirs:
-            job.place = self.own(job.delivery, place.key)
-        return bool(theirs)
-
-    def _grant(self, jobs: list[HeldJob], ttl_s: float) -> list[HeldJob]:
+        if not jobs:
+            return
         places, now = [job.place for job in jobs if job.place is not None], self._clock()
-        has = self._store.take_places(places, ttl_s=ttl_s)
+        try:
+            has = self._store.take_places(
+                self._as_limited(places),
+                ttl_s=self._lasts_s,
+                waits_s=self._waits_s,
+                leaving=self._as_limited(leaving),
+            )
+        except BackendUnavailable:
+            for job in jobs:
+                job.has_place = self.runs_when_away
+            raise
+        finally:
+            for job in jobs:
+                job.asked_s = now
         _note_taken(places, has, now)
         for job, has_place in zip(jobs, has, strict=True):
             job.has_place = has_place
-        return [job for job in jobs if job.has_place]
+        if not all(has):
+            self._contended_s = self._clock()
+            self._have_wait_in_their_own_names([job for job in jobs if not job.has_place])
+
+    def _as_limited(self, places: Sequence[Place]) -> Sequence[Place]:
+        """Return places as a request names them: with the limit that is in force, as it may have changed."""
+        limit = self.limit()
+        if all(place.limit == limit for place in places):
+            return places
+        return [place._replace(limit=limit) for place in places]
+
+    def _have_wait_in_their_own_names(self, jobs: Sequence[HeldJob]) -> None:
+        """Have jobs that must wait do so in their own names, so that their positions go where they go."""
+        theirs = [(job, job.place) for job in jobs if isinstance(job.place, ConsumerPlace)]
+        for job, place in theirs:
+            job.place = self.own(job.delivery, place.key)
+        self._grant([job for job, _ in theirs], [place for _, place in theirs])
 
 
 def _note_taken(places: Iterable[Place], has: Iterable[bool], now: float) -> None:

@@ -67,15 +67,15 @@ class RunningPlaces:
             The places that don't stay with their jobs, and those that do.
         """
         leave: list[Place] = []
-        kept: list[Place] = []
+        kept: dict[str, Place] = {}
+        for job in jobs:
+            if isinstance(job.place, ConsumerPlace):
+                leave.append(job.place)
+            elif job.place is not None:
+                kept[job.receipt] = job.place
         with self._lock:
-            for job in jobs:
-                if isinstance(job.place, ConsumerPlace):
-                    leave.append(job.place)
-                elif job.place is not None:
-                    self._kept[job.receipt] = job.place
-                    kept.append(job.place)
-        return leave, kept
+            self._kept |= kept
+        return leave, list(kept.values())
 
     def end(self, settlements: Sequence[Settlement]) -> tuple[list[Place], list[Place], list[Place]]:
         """Forget the places of jobs that are about to be settled.
@@ -136,13 +136,18 @@ class RunningPlaces:
             BackendUnavailable: the store is away, and jobs wait then.
         """
         with self._lock:
-            places = {
-                receipt: self._by_receipt[receipt] for receipt in receipts if receipt in self._by_receipt
-            }
+            found = {receipt: self._by_receipt.get(receipt) for receipt in receipts}
+        places = {receipt: place for receipt, place in found.items() if place is not None}
         try:
             lost = self._places.extend(list(places.values()), if_due=self._lease_is_connection)
         except BackendUnavailable:
             if self._lease_is_connection:  # nothing ends that lease, but to ask whether it stands is free
                 return set()
             raise
-        return {receipt for receipt, place in places.items() if place.holder in lost}
+        ended = {receipt: place for receipt, place in places.items() if place.holder in lost}
+        with self._lock:
+            return self._still_running(ended)
+
+    def _still_running(self, places: Mapping[str, Place]) -> set[str]:
+        """Return the receipts of those that weren't given back meanwhile, with the lock held."""
+        return {receipt for receipt, place in places.items() if self._by_receipt.get(receipt) is place}

@@ -6,8 +6,8 @@ from contextlib import suppress
 
 from ...domain.errors import BackendUnavailable, JobsError
 from ...ports import Delivery, Place
+from ..broker.store_outage import StoreOutage
 from .held_job import HeldJob
-from .outage import StoreOutage
 from .places import ConsumerPlace, Places
 from .returned_places import ReturnedPlaces
 
@@ -111,8 +111,9 @@ class SparePlaces:
 
     def _take_out_unusable(self, needed: Collection[str]) -> list[Place]:
         """Take out places that others may wait for, or that end too soon, and return them."""
+        keys = [key for key in needed if self._by_key.get(key)]
         try:
-            reached = self._places.reached([key for key in needed if self._by_key.get(key)])
+            reached = self._places.reached(keys)
         except BackendUnavailable as error:
             self._outage.begin(error)
             reached = list(self._by_key)

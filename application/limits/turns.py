@@ -1,11 +1,14 @@
-"""The turns of a rate, for the jobs of one consumer."""
+"""The turns of a rate that counts all jobs together, for those of one consumer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import ceil, inf
 
 from ...domain.limits import Rate
-from ...ports import CoordinationStore
+from ...ports import CoordinationStore, Release
 from .held_job import HeldJob
+from .in_force import InForce
+from .keys import prefix_of
+from .turn_gate import TurnGate
 
 _LATE_S = 0.02
 """How late a job may start, or by a tenth of the interval if that is more; later it needs another turn."""
@@ -15,8 +18,34 @@ _MAX_WAIT_S = 5.0
 _MAX_CLOSED_S = 60.0
 """For how long a consumer takes no jobs at most, as the next turn is far away."""
 
+_LOOKS_AGAIN_S = 1.0
+"""For how long it takes none at most without a look whether the rate was changed."""
 
-class Turns:
+
+def late_s(rate: Rate) -> float:
+    """Return how many seconds after its turn a job may start."""
+    return max(_LATE_S, rate.interval_s * _LATE)
+
+
+def at_once(rate: Rate) -> int:
+    """Return how many turns of a key come at the same time, or nearly so."""
+    return max(rate.burst, ceil(_LATE_S / rate.interval_s))
+
+
+def drop_missed(jobs: Iterable[HeldJob], now: float, late_s: float) -> None:
+    """Take the turns from jobs that could not start in time: they need others."""
+    for job in jobs:
+        if job.turn_s is not None and now - job.turn_s > late_s:
+            job.turn_s = None
+
+
+def drop_turns(jobs: Iterable[HeldJob]) -> None:
+    """Take the turns from jobs, as they are those of a rate that was changed."""
+    for job in jobs:
+        job.turn_s = None
+
+
+class Turns(TurnGate):
     """Reserves turns for jobs that are there, and only for as many as can start when their turns come.
 
     A turn that isn't used is lost, so the rate is never exceeded. A consumer that holds no job reserves none.
@@ -24,61 +53,75 @@ class Turns:
     Args:
         store: Where the rate is counted.
         queue: The queue's name.
-        rate: How fast jobs may start.
+        in_force: How fast jobs may start.
         lease_s: For how long a job is leased.
         clock: The consumer's clock.
     """
 
     def __init__(
-        self, store: CoordinationStore, queue: str, rate: Rate, *, lease_s: float, clock: Callable[[], float]
+        self,
+        store: CoordinationStore,
+        queue: str,
+        in_force: InForce[Rate],
+        *,
+        lease_s: float,
+        clock: Callable[[], float],
     ) -> None:
         self._store = store
-        # A rate of other intervals counts by itself, or its turns, which may be days away, had to pass first.
-        self._key = f"rates/{queue}/{rate.interval_s:.6f}"
-        self._rate = rate
+        self._queue = queue
+        self._in_force = in_force
         self._clock = clock
         self._max_wait_s = min(_MAX_WAIT_S, lease_s / 6)
-        self._late_s = max(_LATE_S, rate.interval_s * _LATE)
-        self.ahead = max(rate.burst, ceil(_LATE_S / rate.interval_s))
+        self._obey(in_force.present)
+        self._reserved_by = self._rate
+        """The rate of which jobs have turns."""
+        self.runs_when_away = in_force.declared.when_store_is_away == "run"
+
+    def _obey(self, rate: Rate) -> None:
+        """Begin with a rate, whose turns are counted by themselves."""
+        self._rate = rate
+        self._key = prefix_of(self._queue, rate)
+        self._late_s = late_s(rate)
+        self.ahead = at_once(rate)
         """How many jobs to hold: those whose turns come at the same time, or nearly so."""
         self._not_before_s = -inf
         """When the next turn comes at the earliest, as far as is known."""
         self._opens_s = -inf
-        self.runs_when_away = rate.when_store_is_away == "run"
-        """Whether jobs run without a rate while the store is away."""
+
+    def _look_at_rate(self) -> None:
+        rate = self._in_force.now()
+        if rate != self._rate:
+            self._obey(rate)
 
     @property
     def closed_s(self) -> float:
-        """For how many seconds to take no job, as no turn can be had soon."""
-        return max(0.0, self._opens_s - self._clock())
+        if self._opens_s > self._clock():
+            self._look_at_rate()
+        return max(0.0, min(self._opens_s - self._clock(), _LOOKS_AGAIN_S))
 
     @property
     def none_is_due(self) -> bool:
-        """Whether it is known that no turn can be had at once."""
         return self._clock() < self._not_before_s
 
-    def reserve(self, jobs: Sequence[HeldJob], within_s: float) -> list[HeldJob]:
-        """Reserve turns for jobs, and return those whose turn is too far away for them to be held.
+    def room(self, room: int, at_hand: int) -> int:
+        return 0 if self.closed_s else min(room, self.ahead - at_hand)
 
-        Args:
-            jobs: Those that may run as soon as they have a turn, in order.
-            within_s: Reserve no turn that comes later than this.
-
-        Raises:
-            BackendUnavailable: the store is away.
-        """
+    def reserve(
+        self, jobs: Sequence[HeldJob], far: Sequence[HeldJob], most: int, within_s: float
+    ) -> list[Release]:
+        self._look_at_rate()
         now = self._clock()
-        for job in jobs:
-            if job.turn_s is not None and now - job.turn_s > self._late_s:
-                job.turn_s = None
+        if self._reserved_by != self._rate:
+            drop_turns(jobs)
+            self._reserved_by = self._rate
+        drop_missed(jobs, now, self._late_s)
         wanting = [job for job in jobs if job.turn_s is None]
         if wanting and now + min(within_s, self._max_wait_s) >= self._not_before_s:
             self._reserve(wanting[: self.ahead], min(within_s, self._max_wait_s))
         is_far = self._not_before_s - self._clock() > self._max_wait_s
-        return [job for job in wanting if job.turn_s is None] if is_far else []
+        return [Release(job.receipt) for job in wanting if job.turn_s is None] if is_far else []
 
     def is_due(self, job: HeldJob) -> bool:
-        """Whether the turn of a job has come."""
         return job.turn_s is not None and job.turn_s <= self._clock()
 
     def _reserve(self, jobs: Sequence[HeldJob], max_wait_s: float) -> None:

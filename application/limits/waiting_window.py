@@ -32,15 +32,18 @@ class WaitingWindow:
 
     Args:
         at_once: How many jobs the consumer runs at once.
-        limit: How many places a key has.
+        limit: Says how many places a key has.
         clock: The consumer's clock.
     """
 
-    def __init__(self, at_once: int, limit: int, clock: Callable[[], float]) -> None:
+    def __init__(self, at_once: int, limit: Callable[[], int], clock: Callable[[], float]) -> None:
         self._limit = limit
         self._most = min(max(_KEPT, _KEPT_FOR_EACH * at_once), _MOST_KEPT)
-        self._most_of_a_key = max(_KEPT, _KEPT_FOR_EACH * limit)
         self._pause = Backoff(clock, _SHORTEST_LOOK_S, _LONGEST_LOOK_S)
+
+    @property
+    def _most_of_a_key(self) -> int:
+        return max(_KEPT, _KEPT_FOR_EACH * self._limit())
 
     @property
     def may_look(self) -> bool:
@@ -79,14 +82,15 @@ class WaitingWindow:
             job_s: How long a job has its place, in seconds; None if that isn't known.
         """
         waiting = [(job, job.place.key) for job in jobs if not job.has_place and job.place is not None]
-        if len(waiting) <= min(self._most, self._most_of_a_key):
+        most_of_a_key = self._most_of_a_key
+        if len(waiting) <= min(self._most, most_of_a_key):
             return []
         counts, ranked = Counter[str](), []
         for job, key in waiting:
             ranked.append((counts[key], job, key))
             counts[key] += 1
         ranked.sort(key=itemgetter(0))
-        kept = min(self._most, sum(rank < self._most_of_a_key for rank, _, _ in ranked))
+        kept = min(self._most, sum(rank < most_of_a_key for rank, _, _ in ranked))
         left = Counter(key for _, _, key in ranked[:kept])
         return [Release(job.receipt, self._back_s(job, left[key], job_s)) for _, job, key in ranked[kept:]]
 
@@ -100,4 +104,4 @@ class WaitingWindow:
         """
         if job_s is None:
             return job.back_s
-        return max(_SHORTEST_BACK_S, min(job.back_s, left * job_s / self._limit / 2))
+        return max(_SHORTEST_BACK_S, min(job.back_s, left * job_s / self._limit() / 2))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ...domain.errors import InvalidInput
 from ...ports import CoordinationStore, OrchestratorBackend
 from ...ports.base_classes import Closeable
-from ..registry import QueueRef, queue_name_of
+from ..registration.registry import QueueRef, queue_name_of
 from .records import MAX_REASON_CHARS, Pause, delete_pause, read_pauses, write_pause
 from .watch import PauseWatch
 
@@ -21,7 +21,8 @@ class PauseAdmin(Closeable):
         """Pause a queue: within a second, no consumer anywhere starts another of its jobs.
 
         Running jobs finish. Jobs that a consumer has taken and not started go back, without an attempt spent
-        (SET-4). Jobs can be published as before. Pausing a paused queue replaces the reason.
+        (SET-4). Jobs can be published as before. Pausing a paused queue
+        changes nothing but the reason, if one is given.
 
         Args:
             queue_name: A declared queue.
@@ -41,7 +42,9 @@ class PauseAdmin(Closeable):
         self.backend.counts(name)
         if reason is not None:  # a byte of the command line that is no UTF-8 can't be written
             reason = reason.encode(errors="backslashreplace").decode()
-        return write_pause(store, name, reason)
+        pause = write_pause(store, name, reason)
+        self._look_anew_at(name)
+        return pause
 
     def resume(self, queue_name: QueueRef) -> bool:
         """Let the consumers of a queue go on, within a second; return whether it was paused.
@@ -49,7 +52,10 @@ class PauseAdmin(Closeable):
         Raises:
             UnsupportedCapability: the backend has no coordination store.
         """
-        return delete_pause(self._pause_store(), queue_name_of(queue_name))
+        name = queue_name_of(queue_name)
+        was_paused = delete_pause(self._pause_store(), name)
+        self._look_anew_at(name)
+        return was_paused
 
     def paused(self, queue_name: QueueRef) -> Pause | None:
         """Say since when a queue is paused, and why; None if it isn't.
@@ -71,13 +77,17 @@ class PauseAdmin(Closeable):
     @property
     def pause_watch(self) -> PauseWatch | None:
         """What tells the consumers of this orchestrator of pauses; None without a coordination store."""
-        if not self.backend.capabilities.coordination:
-            return None
+        made: PauseWatch | None = vars(self).get("_pause_watch")
+        if made is not None or not self.backend.capabilities.coordination:
+            return made
         is_own = self.backend.capabilities.guarded_publish
-        store = self.backend.coordination
-        made = vars(self).get("_pause_watch") or PauseWatch(store, self.logger, is_own=is_own)
+        made = PauseWatch(self.backend.coordination, self.logger, is_own=is_own)
         watch: PauseWatch = vars(self).setdefault("_pause_watch", made)
         return watch
+
+    def _look_anew_at(self, queue: str) -> None:
+        if (watch := self.pause_watch) is not None:
+            watch.look_anew_at(queue)
 
     def _pause_store(self) -> CoordinationStore:
         self.backend.capabilities.require_coordination("pauses need")

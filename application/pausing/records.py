@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pydantic_core import from_json, to_json
 
-from ...ports import CoordinationStore, Record
+from ...ports import ABSENT, CoordinationStore, Record
 
 _PREFIX = "pauses/"
 MAX_REASON_CHARS = 1024
@@ -19,7 +19,7 @@ class Pause(NamedTuple):
     since: datetime
     """By the store's clock, in UTC."""
     reason: str | None
-    """What the one who paused it said."""
+    """Why, as the last call of ``pause`` that gave a reason said."""
     by: str
     """The host and the process that paused it."""
 
@@ -34,11 +34,19 @@ def key_of(queue: str) -> str:
 
 
 def write_pause(store: CoordinationStore, queue: str, reason: str | None) -> Pause:
-    """Pause a queue; one that is paused gets the new reason."""
-    now = store.now()
-    by = f"{socket.gethostname()}/{os.getpid()}"
-    store.put(key_of(queue), to_json({"since": now, "reason": reason, "by": by}))
-    return Pause(datetime.fromtimestamp(now, UTC), reason, by)
+    """Pause a queue, and return its pause; of one that is paused, replace the reason if one is given."""
+    key = key_of(queue)
+    while True:
+        record = store.get([key]).get(key)
+        if record is None:
+            fields = {"since": store.now(), "reason": reason, "by": f"{socket.gethostname()}/{os.getpid()}"}
+        elif reason is None:
+            return _decode(record.value)
+        else:
+            fields = from_json(record.value) | {"reason": reason}
+        value = to_json(fields)
+        if store.put(key, value, expected=ABSENT if record is None else record.version) is not None:
+            return _decode(value)
 
 
 def delete_pause(store: CoordinationStore, queue: str) -> bool:

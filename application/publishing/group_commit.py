@@ -9,7 +9,7 @@ interrupted. Each step is one atomic operation on a dict or a deque. Who leads i
 that after an interrupt between any two steps a ``finally`` knows what is left to do.
 """
 
-import copy
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ from functools import partial
 from itertools import islice
 from threading import get_ident
 from time import monotonic
-from typing import TypeVar
+from types import CodeType, FrameType
 
 from ...domain.errors import (
     AccessDenied,
@@ -30,7 +30,8 @@ from ...domain.errors import (
     UsageError,
 )
 from ...ports import Message, OrchestratorBackend, PublishOutcome, PublishStatus
-from ..forks import start_anew_in_children
+from ..failures.raised_errors import own_copy
+from ..process.forks import start_anew_in_children
 
 MAX_JOBS = 500
 """The most jobs of a group."""
@@ -40,8 +41,6 @@ LONGEST_WAIT_S = 1.0
 """Who has waited for longer when the broker's absence ends a publish isn't to wait as long once more."""
 _CONCERNS_ALL = (AccessDenied, BackendUnavailable, BrokerUnsuitable, Closed, QueueNotFound)
 """Errors that a job would have met alone, too. Another may be the fault of one job of the group."""
-
-ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 
 class _Call:
@@ -142,8 +141,7 @@ class GroupCommit:
             self._waiting.append(call)
             if leader.setdefault(None, me) is not me:  # else who led has left, without seeing this call
                 call.woken.acquire()
-            while call.answer is None:
-                self._give_up_waiting(leader, me, self._lead_group(call))
+            answer = self._lead_until_answered(leader, me, call)
         except BaseException:
             call.is_interrupted = True
             raise
@@ -153,8 +151,15 @@ class GroupCommit:
             finally:
                 self._resign(leader, call)
                 followers.discard(thread)
-        if isinstance(call.answer, BaseException):
-            raise call.answer
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def _lead_until_answered(
+        self, leader: dict[None, _Leader], me: _Leader, call: _Call
+    ) -> list[PublishOutcome] | BaseException:
+        while call.answer is None:
+            self._give_up_waiting(leader, me, self._lead_group(call))
         return call.answer
 
     def _publish_within_wait(self, thread: int, messages: Sequence[Message]) -> list[PublishOutcome]:
@@ -165,11 +170,25 @@ class GroupCommit:
             self._within_wait.discard(thread)
 
     def _refuse_within_itself(self, leader: dict[None, _Leader], thread: int) -> None:
-        holder, call = leader.get(None, (0, None))
-        is_over = isinstance(call, _Call) and call.is_interrupted  # another is about to take its lead
-        if (holder != thread or is_over) and thread not in self._within_wait:
+        """Refuse a publish within one that this thread leads, or for which it left a wait.
+
+        What interrupts cut off to the last step is cleared away: nothing of it runs any more.
+        """
+        if thread in self._within_wait:
+            if _runs_here(GroupCommit._publish_within_wait.__code__, self):
+                raise self._within_itself()
+            self._within_wait.discard(thread)
+        me = leader.get(None)
+        if me is None or me[0] != thread:
             return
-        raise UsageError(
+        if isinstance(me[1], _Call) and me[1].is_interrupted:  # another is about to take its lead
+            return
+        if any(_runs_here(code, self, me[1]) for code in _LEADING):
+            raise self._within_itself()
+        self._pass_on(leader, me)
+
+    def _within_itself(self) -> UsageError:
+        return UsageError(
             f"this thread is publishing to queue {self._queue!r} just now, so a signal or log handler that "
             "interrupted it can't: set a flag in the handler, and publish later"
         )
@@ -220,19 +239,22 @@ class GroupCommit:
         _, leading = leader.get(None, (0, None))
         if outage is None or leading is not me[1]:
             return
-        waiting, latest_s = self._waiting, monotonic() - LONGEST_WAIT_S
         told: list[_Call] = []
         try:
-            while waiting and (call := waiting[0]).since_s <= latest_s:
-                if call.answer is None and not call.is_interrupted:
-                    told.append(call)  # before it is taken out, as an interrupt may come between
-                    call.answer = not_sent(outage)
-                waiting.popleft()
+            self._end_long_waits(outage, told)
         finally:
             try:
                 _wake(told)
             finally:  # again, should an interrupt have ended it half-way
                 _wake(told)
+
+    def _end_long_waits(self, outage: BackendUnavailable, told: list[_Call]) -> None:
+        waiting, latest_s = self._waiting, monotonic() - LONGEST_WAIT_S
+        while waiting and (call := waiting[0]).since_s <= latest_s:
+            if call.answer is None and not call.is_interrupted:
+                told.append(call)  # before it is taken out, as an interrupt may come between
+                call.answer = not_sent(outage)
+            waiting.popleft()
 
     def _pass_on(self, leader: dict[None, _Leader], me: _Leader) -> None:
         """Let the first who waits lead, if any does."""
@@ -259,6 +281,22 @@ class GroupCommit:
             return
         if not call.is_interrupted or call.is_left_to(call.thread):
             self._pass_on(leader, me)
+
+
+_LEADING = (GroupCommit.publish.__code__, GroupCommit._publish_in_group.__code__)
+"""What a thread is in that leads."""
+
+
+def _runs_here(code: CodeType, group: GroupCommit, led: object = None) -> bool:
+    """Whether a call of this thread is in a method of a group, there for what is ``led``, if anything is."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is code and frame.f_locals.get("self") is group:
+            _, what = frame.f_locals.get("me", (0, None))
+            if led is None or what is led:
+                return True
+        frame = frame.f_back
+    return False
 
 
 class GroupCommits(dict[str, GroupCommit]):
@@ -306,16 +344,6 @@ def publish_together(
     remaining = iter(outcomes)
     for messages in callers:
         yield list(islice(remaining, len(messages)))
-
-
-def own_copy(error: ErrorT) -> ErrorT:
-    """Return a copy of an error that several callers get, as raising it in one changes it for all."""
-    try:
-        copied = copy.copy(error)
-    except Exception:  # an error of a driver's that can't be copied
-        return error
-    copied.__cause__, copied.__suppress_context__ = error.__cause__, error.__suppress_context__
-    return copied.with_traceback(error.__traceback__)
 
 
 def _with_own_error(outcome: PublishOutcome) -> PublishOutcome:

@@ -2,19 +2,23 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel
 
-from ...domain import Job, QueueKind, job_from_schema
-from ...domain.bounds import MAX_HEADERS, check_seconds
+from ...domain import Job, JobSchema, QueueKind, job_from_schema
+from ...domain.bounds import MAX_DELAY_S, MAX_HEADERS, check_expiry, check_seconds
 from ...domain.envelope import encode
-from ...domain.errors import InvalidInput, InvalidJob, JobsError, PublishUnknown, SchemaMismatch
-from ...domain.job import NO_HEADERS, utcnow
+from ...domain.errors import InvalidInput, InvalidJob, PublishUnknown, SchemaMismatch
+from ...domain.job import NO_HEADERS
 from ...domain.schema import validate_payload
+from ...domain.wall_clock import utcnow
 from ...ports import Message, OrchestratorBackend, PublishOutcome, PublishStatus
-from ..registry import Registration
+from ..broker.broker_clock import Clock
+from ..failures.raised_errors import rejection
+from ..registration.registry import Registration
+from .publish_options import NO_OPTIONS, PublishOptions
 
 Work = Job[Any] | BaseModel | Mapping[str, Any]
 """What can be published: a job, an instance of the schema's input model, or a dict that validates as one."""
@@ -24,25 +28,26 @@ _IN_QUEUE = (PublishStatus.ACCEPTED, PublishStatus.DUPLICATE)
 def to_message(
     registration: Registration,
     work: Work,
-    priority: int | None,
-    delay_s: float | None,
+    options: PublishOptions,
     headers: Mapping[str, str],
     max_body_bytes: int,
+    clock: Clock,
 ) -> Message:
     """Validate a job, and return the message that carries it.
 
     Args:
         registration: The schema and the queue.
         work: The job, or its payload.
-        priority: As in :meth:`Orchestrator.publish`.
-        delay_s: Likewise.
+        options: What the call says about it.
         headers: Headers that observers add.
         max_body_bytes: The largest body, in bytes.
+        clock: The broker's, which is asked for jobs that expire.
 
     Raises:
         InvalidInput: as :meth:`Orchestrator.publish` says.
     """
     schema, queue = registration
+    priority = options.priority
     if not isinstance(work, Job):
         job = job_from_schema(schema, work, priority=0 if priority is None else priority)
     elif work.schema_name != schema.name:
@@ -63,14 +68,44 @@ def to_message(
             'give its schema queue_type="priority"'
         )
     delay = 0.0
-    if delay_s is not None:
-        delay = check_seconds("delay_s", delay_s, InvalidJob)
-        job = replace(job, not_before=utcnow() + timedelta(seconds=delay) if delay else None)
-    elif job.not_before is not None:
-        delay = check_seconds("not_before", max(0.0, (job.not_before - utcnow()).total_seconds()), InvalidJob)
-    elif schema.unique is not None:  # here, as a message doesn't tell a delay of 0 from none
-        delay = schema.unique.debounce_s or 0.0
+    says_nothing = options is NO_OPTIONS and job.not_before is None  # as mostly: it costs nothing then
+    if not (says_nothing and schema.expires_s is None and schema.unique is None):
+        if options.timeout_s is not None:
+            job = replace(job, timeout_s=options.timeout_s)
+        job, delay = _delayed(job, schema, options)
+        job = _expiring(job, schema, options, delay, clock)
     return Message(job.id, encode(job, schema, max_bytes=max_body_bytes), job.priority, delay)
+
+
+def _delayed(job: Job[Any], schema: JobSchema[Any, Any], options: PublishOptions) -> tuple[Job[Any], float]:
+    """Return a job that says when it is due, and the seconds until then."""
+    if options.delay_s is not None:
+        if options.not_before is not None:
+            raise InvalidJob("delay_s and not_before: pass one of them, as both say when the job may run")
+        delay = check_seconds("delay_s", options.delay_s, InvalidJob)
+        return replace(job, not_before=utcnow() + timedelta(seconds=delay) if delay else None), delay
+    if options.not_before is not None:
+        job = replace(job, not_before=options.not_before)
+    if job.not_before is None:  # a debounce is told here, as a message doesn't tell a delay of 0 from none
+        return job, 0.0 if schema.unique is None else schema.unique.debounce_s or 0.0
+    delay = max(0.0, (job.not_before - utcnow()).total_seconds())
+    if delay > MAX_DELAY_S:
+        days = MAX_DELAY_S / 86_400
+        raise InvalidJob(f"not_before {job.not_before}: must be within {days:.0f} days from now")
+    return job, delay
+
+
+def _expiring(
+    job: Job[Any], schema: JobSchema[Any, Any], options: PublishOptions, delay: float, clock: Clock
+) -> Job[Any]:
+    """Return a job that says when it expires, if it does."""
+    expires_s = options.expires_s
+    if expires_s is None and job.expires_at is None:
+        expires_s = schema.expires_s
+    if expires_s is None:
+        return job
+    late_s = clock() + delay + check_expiry(expires_s, InvalidJob)
+    return replace(job, expires_at=datetime.fromtimestamp(late_s, UTC))
 
 
 def listed(jobs: Iterable[Work]) -> list[Work]:
@@ -87,16 +122,16 @@ def listed(jobs: Iterable[Work]) -> list[Work]:
 def prepare(
     registration: Registration,
     works: Iterable[Work],
-    priority: int | None,
-    delay_s: float | None,
+    options: PublishOptions,
     headers: Mapping[str, str],
     max_body_bytes: int,
+    clock: Clock,
 ) -> list[Message | PublishOutcome]:
     """Do as :func:`to_message` with each job of a batch; in place of an invalid one stands its rejection."""
     prepared: list[Message | PublishOutcome] = []
     for work in works:
         try:
-            prepared.append(to_message(registration, work, priority, delay_s, headers, max_body_bytes))
+            prepared.append(to_message(registration, work, options, headers, max_body_bytes, clock))
         except InvalidInput as error:
             id_ = work.id if isinstance(work, Job) else ""
             prepared.append(PublishOutcome(id_, PublishStatus.REJECTED, error))
@@ -136,4 +171,4 @@ def confirmed_id(queue_name: str, outcome: PublishOutcome, backend: Orchestrator
             f"job {outcome.id} may or may not be in queue {queue_name!r}: "
             f"the connection broke before the confirm; {again}"
         ) from outcome.error
-    raise outcome.error or JobsError(f"job {outcome.id} was rejected by the backend")
+    raise rejection(outcome)

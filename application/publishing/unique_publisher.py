@@ -7,9 +7,9 @@ from typing import Any
 from ...domain import JobSchema
 from ...domain.errors import BackendUnavailable, UnsupportedCapability
 from ...ports import Message, Observer, OrchestratorBackend, PublishOutcome, PublishStatus, Record
-from ..await_misuse import returned_id
-from ..guarded_publish import CLAIM_S, publish_guarded
-from ..registry import Registration
+from ..broker.guarded_publish import CLAIM_S, publish_guarded
+from ..checks.await_misuse import returned_id
+from ..registration.registry import Registration
 from ..unique_jobs.records import UniqueRecords, replaced_by
 from .messages import confirmed_id
 

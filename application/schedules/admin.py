@@ -8,10 +8,10 @@ from pydantic import BaseModel
 
 from ...domain import JobSchema
 from ...domain.errors import InvalidInput
+from ...domain.model_types import InT
 from ...ports import Observer, OrchestratorBackend
 from ...ports.base_classes import Closeable
-from ..job_queue import InT
-from ..registry import QueueRef, SchemaRegistry
+from ..registration.registry import QueueRef, SchemaRegistry
 
 if TYPE_CHECKING:  # what is imported here takes long, and few use it
     from ...domain.schedule import Misfire

@@ -1,6 +1,6 @@
 """A schedule, and how it is written into the coordination store."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -43,6 +43,8 @@ class Schedule:
     """The payload of each job, as JSON has it."""
     when: Cron | Every
     priority: int = 0
+    expires_s: float | None = None
+    """Seconds for which a job may wait, as its schema said when this was defined; None is for ever."""
     paused: bool = False
     next_slot: datetime
     """The first slot that wasn't published yet, in UTC. A pause lets it pass."""
@@ -86,7 +88,7 @@ def job_id(name: str, slot: datetime) -> str:
     return f"{name}.{slot:%Y%m%dT%H%M%S}{f'.{slot.microsecond:06d}' if slot.microsecond else ''}Z"
 
 
-def make_message(schedule: Schedule, slot: datetime | None, *, max_bytes: int) -> Message:
+def make_message(schedule: Schedule, slot: datetime | None, now: datetime, *, max_bytes: int) -> Message:
     """Make the job of a slot, or without one a job with an id of its own, and return what carries it.
 
     Raises:
@@ -101,6 +103,8 @@ def make_message(schedule: Schedule, slot: datetime | None, *, max_bytes: int) -
         priority=schedule.priority,
         headers=headers,
     )
+    if schedule.expires_s is not None:
+        job = replace(job, expires_at=now + timedelta(seconds=schedule.expires_s))
     return Message(job.id, encode_job(job, schema, max_bytes=max_bytes), job.priority)
 
 
@@ -118,7 +122,11 @@ def key_of(name: object) -> str:
 
 def encode(schedule: Schedule) -> bytes:
     """Write a schedule as a record. Releases that don't know ``earlier`` pass over it."""
-    fields = {} if schedule.earlier is None else {"earlier": _write_earlier(*schedule.earlier)}
+    fields: dict[str, Any] = {}
+    if schedule.earlier is not None:
+        fields["earlier"] = _write_earlier(*schedule.earlier)
+    if schedule.expires_s is not None:
+        fields["expires_s"] = schedule.expires_s
     return to_json(
         fields
         | {
@@ -171,6 +179,7 @@ def _read(name: str, fields: dict[str, Any]) -> Schedule:
         payload=fields["payload"],
         when=_read_when(fields),
         priority=fields["priority"],
+        expires_s=fields.get("expires_s"),
         paused=fields["paused"],
         next_slot=moment(fields["next"]),
         last_slot=None if last is None else moment(last),

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Self
 from ...domain.errors import BackendUnavailable, Closed, InvalidInput, JobsError
 from ...domain.wording import quantity
 from ...ports import Guard, OrchestratorBackend, PublishStatus, Record, SlotOutcome
+from ..broker.guarded_publish import publish_guarded
 from ..consuming.outages import RECONNECT
 from ..consuming.stop_request import StopRequest
-from ..guarded_publish import publish_guarded
 from .record import PREFIX, Schedule, decode, encode, make_message, moment
 
 if TYPE_CHECKING:
@@ -95,12 +95,15 @@ class Scheduler:
     def run(self) -> None:
         """Publish what is due until :meth:`stop`, or until the backend is closed."""
         try:
-            while not self._stopping.is_set:
-                self._stopping.wait(self._try_pass())
+            self._run_passes()
         except Closed:
             self._logger.warning("the scheduler ends: its backend was closed")
         finally:
             self._stopping.clear()
+
+    def _run_passes(self) -> None:
+        while not self._stopping.is_set:
+            self._stopping.wait(self._try_pass())
 
     def _try_pass(self) -> float:
         """Publish what is due now, and return in how many seconds to look again."""
@@ -172,7 +175,7 @@ class Scheduler:
             self._logger.warning("schedule %s: skipped the slots since %s", schedule.name, since)
             self._observe(schedule.queue, SlotOutcome.MISSED)
             return True
-        message = make_message(schedule, slot, max_bytes=self._max_body_bytes)
+        message = make_message(schedule, slot, now, max_bytes=self._max_body_bytes)
         moved = encode(replace(schedule, next_slot=following, last_slot=slot))
         guard = Guard(key, record.version, moved)
         outcome = publish_guarded(self._backend, schedule.queue, message, guard)

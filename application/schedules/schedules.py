@@ -1,9 +1,10 @@
 """The schedules of an orchestrator: define, list, pause, resume, run and remove them."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 
@@ -12,15 +13,23 @@ from ...domain.errors import BodyTooLarge, InvalidInput, InvalidPayload, Schedul
 from ...domain.job import NO_HEADERS
 from ...domain.schedule import Cron, Every
 from ...domain.wording import LIST_SCHEDULES
-from ...ports import ABSENT, CoordinationStore
+from ...ports import ABSENT, CoordinationStore, OrchestratorBackend
 from ..publishing.messages import confirmed_id, to_message
-from ..registry import QueueRef
+from ..publishing.publish_options import PublishOptions
+from ..registration.registry import QueueRef, SchemaRegistry
 from .record import MAX_RECORD_BYTES, PREFIX, Earlier, Schedule, decode, encode, key_of, make_message, moment
 
-if TYPE_CHECKING:
-    from .admin import ScheduleAdmin
-
 _BY_WHOM = "; mindtrace-jobs scheduler publishes it, or a worker with --schedules"
+
+
+class _Orchestrator(Protocol):
+    """What schedules need of an :class:`Orchestrator`."""
+
+    backend: OrchestratorBackend
+    max_body_bytes: int
+    schema_registry: SchemaRegistry
+    has_scheduler: bool
+    logger: logging.Logger
 
 
 class Schedules:
@@ -30,7 +39,7 @@ class Schedules:
     method may raise ``BackendUnavailable`` when the store can't be reached.
     """
 
-    def __init__(self, orchestrator: "ScheduleAdmin") -> None:
+    def __init__(self, orchestrator: _Orchestrator) -> None:
         orchestrator.backend.capabilities.require_coordination("schedules need")
         self._orchestrator = orchestrator
 
@@ -64,7 +73,9 @@ class Schedules:
         longest = self._orchestrator.max_body_bytes
         work = {} if payload is None else payload
         try:
-            message = to_message(registration, work, priority, None, NO_HEADERS, longest)
+            message = to_message(
+                registration, work, PublishOptions(priority), NO_HEADERS, longest, self._store.now
+            )
         except InvalidPayload as error:
             if payload is not None:
                 raise InvalidPayload(f"schedule {name!r}: {error}") from error
@@ -79,6 +90,7 @@ class Schedules:
             schema_name=registration.schema.name,
             payload=open_envelope(message.body, max_bytes=longest).payload,
             priority=message.priority,
+            expires_s=registration.schema.expires_s,
             when=when,
             next_slot=when.next_after(now),
         )
@@ -141,7 +153,7 @@ class Schedules:
         key = key_of(name)
         record = self._store.get([key]).get(key)
         schedule = _found(None if record is None else decode(key, record.value), name)
-        message = make_message(schedule, None, max_bytes=self._orchestrator.max_body_bytes)
+        message = make_message(schedule, None, self._now(), max_bytes=self._orchestrator.max_body_bytes)
         outcome = self._orchestrator.backend.publish(schedule.queue, [message])[0]
         return confirmed_id(schedule.queue, outcome, self._orchestrator.backend)
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from ...domain.errors import BackendUnavailable, InvalidInput, JobsError
 from ...domain.json_guard import parse_object
 from ...ports import PublishOutcome, PublishStatus
-from ..orchestrator import Orchestrator
+from ..api.orchestrator import Orchestrator
+from ..publishing.publish_options import NO_OPTIONS, PublishOptions
 
 _BATCH = 500
 _SHOWN = 20
@@ -64,8 +65,7 @@ def bulk_publish(
     queue: str,
     lines: Iterable[bytes],
     *,
-    priority: int | None = None,
-    delay_s: float | None = None,
+    options: PublishOptions = NO_OPTIONS,
     on_batch: Callable[[BulkPublishReport], None] = lambda report: None,
 ) -> BulkPublishReport:
     """Publish each line, a JSON object, as the payload of a job; empty lines are passed over.
@@ -77,8 +77,7 @@ def bulk_publish(
         orchestrator: Where ``queue`` is registered.
         queue: Where the jobs go.
         lines: The lines, of which no more than a batch is in memory.
-        priority: As of ``publish_batch``.
-        delay_s: Likewise.
+        options: What is said about all jobs, as of ``publish_batch``.
         on_batch: Called after each batch.
     """
     report = BulkPublishReport()
@@ -88,7 +87,7 @@ def bulk_publish(
         if payloads:
             jobs = list(payloads.values())
             try:
-                outcomes = orchestrator.publish_batch(queue, jobs, priority=priority, delay_s=delay_s)
+                outcomes = orchestrator.publish_batch_with(queue, jobs, options)
             except BackendUnavailable as error:  # nothing was sent
                 outcomes = [PublishOutcome("", PublishStatus.REJECTED, error)] * len(jobs)
             for number, outcome in zip(payloads, outcomes, strict=True):

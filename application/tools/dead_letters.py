@@ -5,7 +5,7 @@ from typing import Any
 from ...domain.envelope import open_envelope
 from ...domain.errors import InvalidInput, ResultNotReady
 from ...ports import DeadLetter
-from ..orchestrator import Orchestrator
+from ..api.orchestrator import Orchestrator
 
 _PAGE = 500
 

@@ -6,12 +6,13 @@ from contextlib import suppress
 from ...domain.errors import AdapterNotInstalled, JobsError, UnsupportedCapability
 from ...ports import Finding, OrchestratorBackend, Verdict
 from ...ports.findings import doubtful, good, wrong
-from ..backends import detect_backend
-from ..handler_errors import describe
-from ..orchestrator import Orchestrator
+from ..api.consumer import Consumer
+from ..api.orchestrator import Orchestrator
+from ..broker.backends import detect_backend
+from ..failures.handler_errors import describe
 from ..pausing.records import read_pauses
 from ..worker.connecting import WorkerSettings, connect
-from ..worker.worker import MakeConsumer
+from ..worker.worker import MakeConsumer, make_consumers
 from .dry_run import DryRunBackend, EndOfDryRun
 
 
@@ -34,7 +35,9 @@ def examine(url: str, makers: Sequence[MakeConsumer], settings: WorkerSettings) 
         findings = [good("adapter", type(backend).__name__), *diagnosis, *_check_settings(settings)]
         if diagnosis[0].verdict is not Verdict.WRONG:  # else nothing can be asked of it
             orchestrator = Orchestrator(DryRunBackend(backend))
-            findings += [_check_consumer(backend, orchestrator, make, settings) for make in makers]
+            findings += [
+                each for make in makers for each in _check_consumers(backend, orchestrator, make, settings)
+            ]
             findings += _check_pauses(backend, makers)
     return findings
 
@@ -52,19 +55,32 @@ def _check_settings(settings: WorkerSettings) -> list[Finding]:
     return findings
 
 
-def _check_consumer(
+def _check_consumers(
     backend: OrchestratorBackend, orchestrator: Orchestrator, make: MakeConsumer, settings: WorkerSettings
-) -> Finding:
-    """Whether a worker could make and connect the consumer, and its queue is or can be as it says."""
+) -> list[Finding]:
+    """Whether a worker could make and connect consumers, and their queues are or can be as they say."""
     try:
-        consumer = make()
+        consumers = make_consumers(make)
+    except (Exception, SystemExit) as error:  # whatever a class does
+        return [_refused(error)]
+    return [_check_consumer(backend, orchestrator, consumer, settings) for consumer in consumers]
+
+
+def _refused(error: BaseException) -> Finding:
+    remedy = "correct its class, the settings or the URL; a worker ends with the same message"
+    return wrong("consumer", str(error) if isinstance(error, JobsError) else describe(error), remedy)
+
+
+def _check_consumer(
+    backend: OrchestratorBackend, orchestrator: Orchestrator, consumer: Consumer, settings: WorkerSettings
+) -> Finding:
+    try:
         name = consumer.queue_name
         with suppress(EndOfDryRun):
             connect(consumer, orchestrator, settings)
             consumer.close()
     except (Exception, SystemExit) as error:  # whatever its class does
-        remedy = "correct its class, the settings or the URL; a worker ends with the same message"
-        return wrong("consumer", str(error) if isinstance(error, JobsError) else describe(error), remedy)
+        return _refused(error)
     try:
         declared = {queue.name: queue.kind for queue in backend.queues()}
     except UnsupportedCapability:
@@ -79,10 +95,10 @@ def _check_pauses(backend: OrchestratorBackend, makers: Sequence[MakeConsumer]) 
     """Which queues are paused, of all that can be listed, or of those that the consumers name."""
     if not backend.capabilities.coordination:
         return []
-    names = set()
+    names: set[str] = set()
     for make in makers:
         with suppress(JobsError):  # told already
-            names.add(make().queue_name)
+            names.update(consumer.queue_name for consumer in make_consumers(make))
     try:
         with suppress(UnsupportedCapability):
             names.update(queue.name for queue in backend.queues())

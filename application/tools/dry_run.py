@@ -5,6 +5,7 @@ from time import time
 from typing import Any, NoReturn
 
 from ...domain import Queue, QueueKind
+from ...domain.defaults import DEFAULT_LEASE_S
 from ...domain.errors import JobsError, QueueConflict
 from ...ports import (
     Capabilities,
@@ -58,7 +59,7 @@ class DryRunBackend(OrchestratorBackend):
             )
 
     def open_consumer(
-        self, queue: str, *, lease_s: float = 30.0, prefetch: int | None = None
+        self, queue: str, *, lease_s: float = DEFAULT_LEASE_S, prefetch: int | None = None
     ) -> ConsumerBackend:
         """Open a consumer that gets no jobs."""
         return _NoJobs()
@@ -110,4 +111,4 @@ class _DryRunStore(CoordinationStore):
     def close(self) -> None:
         pass
 
-    delete = take_places = leave_places = reserve = _end
+    delete = take_places = leave_places = count_places = reserve = _end

@@ -3,9 +3,9 @@
 from time import monotonic, sleep
 
 from ...domain.errors import UnsupportedCapability
-from ..orchestrator import Orchestrator
+from ..api.orchestrator import Orchestrator
 from ..pausing.records import Pause
-from ..registry import QueueRef
+from ..registration.registry import QueueRef
 
 SEEN_S = 1.0
 """Within how many seconds each consumer has seen a pause."""

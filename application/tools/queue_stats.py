@@ -7,7 +7,7 @@ from time import monotonic
 from ...domain import Progress, QueueKind
 from ...domain.errors import AccessDenied, BackendUnavailable, InvalidInput, UnsupportedCapability
 from ...ports import QueueCounts
-from ..orchestrator import Orchestrator
+from ..api.orchestrator import Orchestrator
 from ..pausing.records import Pause
 
 

@@ -10,7 +10,7 @@ from ...domain import Progress, Queue
 from ...domain.bounds import check_name
 from ...domain.errors import InvalidInput, JobNotFound, ResultNotReady, UnsupportedCapability
 from ...ports import JobStatus
-from ..orchestrator import Orchestrator
+from ..api.orchestrator import Orchestrator
 
 _LOOK_S = 0.5
 """How often progress is looked at."""

@@ -17,7 +17,7 @@ from ...ports import (
     OrchestratorBackend,
     Record,
 )
-from ..guarded_publish import claim_of
+from ..broker.guarded_publish import claim_of
 from .keys import key_of, mark_of, prefix_of, prefix_of_marks
 from .record import Replaced, UniqueRecord
 
@@ -32,8 +32,6 @@ _PUBLISHER_S = 1.0
 _LOOK_S = 0.01
 _TRIES = 5
 """How often a consumer tries to free a key which publishers change all the time."""
-_AWAY_S = 10.0
-"""For how long no record is deleted after the store was away: consumers don't wait for it each time."""
 
 
 def records_beside(backend: OrchestratorBackend, queue: str) -> dict[str, Record]:
@@ -91,7 +89,6 @@ class UniqueRecords:
         self._period_s = schema.unique.period_s
         self._replaces = schema.unique.replaces
         self._is_beside = not backend.capabilities.guarded_publish
-        self._away_until_s = 0.0
 
     def key_of(self, body: bytes) -> str:
         """Return the key of a job's record, from its encoded payload."""
@@ -189,44 +186,36 @@ class UniqueRecords:
         return job_id if has_key else None
 
     def free(self, ended: Mapping[str, str]) -> None:
-        """Delete the records of jobs that have ended, or when their periods are over; as far as possible.
-
-        A record that is left goes with its time. If the backend can say that its job has ended, it gives way
-        to the next publish before.
+        """Delete the records of jobs that have ended, or when their periods are over.
 
         Args:
             ended: The keys by the jobs' ids.
+
+        Raises:
+            BackendUnavailable: the store is away.
         """
-        if not ended or monotonic() < self._away_until_s:
+        if not ended:
             return
-        try:
-            if self._is_beside:
-                self._wait_for_publishers(ended)
-            ids: dict[str, set[str]] = {}
-            for job_id, key in ended.items():
-                ids.setdefault(key, set()).add(job_id)
-            for _ in range(_TRIES if self._replaces else 1):
-                if not (ids := self._free_keys(ids)):
-                    return
-        except JobsError:  # away, or the backend was closed meanwhile
-            self._away_until_s = monotonic() + _AWAY_S
+        if self._is_beside:
+            self._wait_for_publishers(ended)
+        ids: dict[str, set[str]] = {}
+        for job_id, key in ended.items():
+            ids.setdefault(key, set()).add(job_id)
+        for _ in range(_TRIES if self._replaces else 1):
+            if not (ids := self._free_keys(ids)):
+                return
 
     def replaced(self, taken: Mapping[str, str]) -> dict[str, str]:
         """Return which jobs must not run, as others took their places, and the ids of those.
 
-        If the store is away, none is known.
-
         Args:
             taken: The keys by the jobs' ids.
+
+        Raises:
+            BackendUnavailable: the store is away.
         """
-        if monotonic() < self._away_until_s:
-            return {}
-        try:
-            marks = {job_id: mark_of(key, job_id) for job_id, key in taken.items()}
-            records = self._store.get([*taken.values(), *marks.values()])
-        except JobsError:
-            self._away_until_s = monotonic() + _AWAY_S
-            return {}
+        marks = {job_id: mark_of(key, job_id) for job_id, key in taken.items()}
+        records = self._store.get([*taken.values(), *marks.values()])
         replaced = {}
         for job_id, key in taken.items():
             has_key = UniqueRecord.decode(records[key].value) if key in records else None

@@ -20,8 +20,9 @@ class LastPolls(Observer):
         consumers: How many there are, each on a thread of its own.
     """
 
-    def __init__(self, consumers: int) -> None:
-        self._consumers = consumers
+    def __init__(self, consumers: int = 1) -> None:
+        self.consumers = consumers
+        """How many there are."""
         self._beats: dict[int, float] = {}
 
     def polled(self, queue: str, received: int) -> None:
@@ -31,7 +32,7 @@ class LastPolls(Observer):
     def oldest_s(self) -> float | None:
         """When the consumer that polled longest ago did, in seconds since 1970; None before all have."""
         beats = list(self._beats.values())
-        return min(beats) if len(beats) >= self._consumers else None
+        return min(beats) if len(beats) >= self.consumers else None
 
 
 class HealthFile:

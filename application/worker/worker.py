@@ -5,26 +5,32 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum
+from functools import partial
 from logging import ERROR, Logger
+from math import inf
 from time import monotonic, time
 
 from ...domain.errors import JobsError, NotConnected
-from ..batch_consumer import BatchConsumer
-from ..consumer import Consumer
-from ..handler_errors import try_to_log
-from ..orchestrator import Orchestrator
-from ..signals.signal_queue import AT_ONCE, WAKE, SignalQueue
-from .connecting import WorkerSettings, connect
+from ...domain.wording import quantity
+from ..api.batch_consumer import BatchConsumer
+from ..api.consumer import Consumer
+from ..api.orchestrator import Orchestrator
+from ..failures.handler_errors import try_to_log
+from ..process.signal_queue import AT_ONCE, OVERDUE, REPLACE, WAKE, SignalQueue
+from .connecting import WorkerSettings, connect, make_permits
 from .health import HealthFile, LastPolls
 
 _TICK_S = 1.0
+_STARTING_S = 0.05
+"""How long to wait until the next look whether all consumers have started."""
 _CLOSE_S = 5.0
 """How long giving back what is in hand may take, before the process ends without."""
 
 _LEASE_ENDS_S = 1.0
 """Within how long after the end of its lease a job is given out again."""
 
-MakeConsumer = Callable[[], Consumer]
+MakeConsumer = Callable[[], Consumer | Sequence[Consumer]]
+"""Makes a consumer, or several."""
 
 
 class Ending(Enum):
@@ -39,6 +45,11 @@ class Ending(Enum):
     attempt spent. The process must end, and the thread with it."""
     AT_ONCE = "at once"
     """Likewise, before that, by a second signal."""
+    REPLACED = "replaced"
+    """As asked, after the jobs that ran. The process must end, and another take its place."""
+    OVERDUE = "overdue"
+    """A handler went on long after its time limit, and its jobs are settled as timed out. The others were
+    released, with no attempt spent. The process must end, and another take its place."""
     DIED = "died"
     """A consumer ended that nobody had asked to. The process must end, and another take its place."""
 
@@ -49,11 +60,13 @@ class Worker:
     SIGINT, SIGTERM or SIGHUP stops it gracefully, however often it comes: jobs that run are finished, for
     ``grace_s`` at most. SIGQUIT, or the end of that time, gives back at once what is in hand, without an
     attempt spent (SET-4). A consumer that ends for another reason is a death, unless it is a burst's that has
-    found its queue empty: the rest is stopped gracefully, so that a new process can take over.
+    found its queue empty: the rest is stopped gracefully, so that a new process can take over. A handler that
+    goes on long after its time limit ends the work at once, with its own jobs settled as timed out.
+    :data:`REPLACE` has the jobs that run finished, however long they take, for another process to go on.
 
     Args:
         orchestrator: Where to connect them.
-        makers: What makes a consumer of each kind.
+        makers: What makes the consumers, in the order that ``strict`` goes by.
         settings: How to work.
         signal_queue: Where signals arrive.
         logger: Where it tells what it does.
@@ -85,8 +98,15 @@ class Worker:
         self._died = False
         """Whether a consumer ended that nobody had asked to."""
         self._deadline_s: float | None = None
+        self._is_ready = False
+        """Whether every consumer may run jobs."""
         self.failed_by_job = False
         """Whether a job may have caused what :meth:`run` raised."""
+
+    @property
+    def queues(self) -> list[str]:
+        """The queues of the consumers that are connected."""
+        return [consumer.queue_name for consumer in self._consumers]
 
     def run(self) -> Ending:
         """Work until each consumer has ended, or a signal has stopped them.
@@ -116,14 +136,32 @@ class Worker:
         return Ending.DIED if self._died else attended
 
     def _connect(self) -> None:
-        for make in self._makers:
-            consumer = make()
-            connect(consumer, self._orchestrator, self._settings)
-            self._consumers.append(consumer)
-        if self._health is not None:
-            self._health.write(time())
+        permits, weights = make_permits(self._settings), self._settings.weights or (1,) * len(self._makers)
+        for make, weight in zip(self._makers, weights, strict=True):
+            for consumer in make_consumers(make):
+                if permits is not None:
+                    consumer.share_permits(permits.share(weight))
+                connect(consumer, self._orchestrator, self._settings)
+                consumer.end_process_by(partial(self._signal_queue.post, OVERDUE))
+                self._consumers.append(consumer)
+        if self._last_polls is not None:
+            self._last_polls.consumers = len(self._consumers)
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        """Say once that all is well, as soon as every consumer may run jobs."""
+        if not self._is_ready and all(consumer.has_started for consumer in self._consumers):
+            self._is_ready = True
+            if self._health is not None:
+                self._health.write(time())
 
     def _start(self) -> None:
+        if (jobs := self._settings.jobs) is not None:
+            self._logger.info(
+                "at most %s at once in this process, order: %s",
+                quantity(jobs, "handler"),
+                self._settings.order,
+            )
         for consumer in self._consumers:
             queue = consumer.queue_name
             self._logger.info("working on %s, %s", queue, self._at_once(consumer))
@@ -168,7 +206,7 @@ class Worker:
     def _attend(self) -> Ending:
         """Wait for the threads, and for signals; return how the wait ended."""
         while any(thread.is_alive() for thread in self._threads):
-            wait_s = _TICK_S
+            wait_s = _TICK_S if self._is_ready else _STARTING_S
             if self._deadline_s is not None:
                 wait_s = min(wait_s, self._deadline_s - monotonic())
                 if wait_s <= 0:
@@ -178,8 +216,11 @@ class Worker:
                 return ending
             if self._failures or self._died:
                 self._stop("a consumer ended")
+            self._tell_ready()
             self._tell_health()
-        return Ending.FINISHED if self._deadline_s is None else Ending.STOPPED
+        if self._deadline_s is None:
+            return Ending.FINISHED
+        return Ending.REPLACED if self._deadline_s == inf else Ending.STOPPED
 
     def _obey_signals(self, wait_s: float) -> Ending | None:
         """Wait for signals; return how the work ends by them, if it does so at once."""
@@ -187,22 +228,42 @@ class Worker:
             if number == AT_ONCE:
                 self._logger.warning("stopping at once")
                 return Ending.AT_ONCE
-            if number != WAKE:
+            if number == OVERDUE:
+                self._begin_to_stop(0.0)
+                self._give_up_timed_out()
+                return Ending.OVERDUE
+            if number == REPLACE:
+                self._finish_for_another()
+            elif number != WAKE:
                 self._stop(signal.Signals(number).name)
         return None
 
+    def _finish_for_another(self) -> None:
+        if self._deadline_s is None:
+            self._logger.info("finishing the jobs that run: another process takes the place of this one")
+            self._begin_to_stop(inf)
+
     def _stop(self, why: str) -> None:
-        if self._deadline_s is not None:
+        if self._deadline_s is not None and self._deadline_s != inf:
             return
         grace_s = self._settings.grace_s
         self._logger.info("%s: finishing the jobs that run, for %g s at most", why, grace_s)
+        self._begin_to_stop(grace_s)
+
+    def _begin_to_stop(self, grace_s: float) -> None:
+        """Have no consumer start another job; those that run have so many seconds left."""
         self._deadline_s = monotonic() + grace_s
         for consumer in self._consumers:
             with suppress(JobsError):  # closed by its handler
                 consumer.stop()
 
+    def _give_up_timed_out(self) -> None:
+        for consumer in self._consumers:
+            with suppress(JobsError):  # closed by its handler
+                consumer.give_up_timed_out()
+
     def _tell_health(self) -> None:
-        if self._health is not None and self._last_polls is not None:
+        if self._is_ready and self._health is not None and self._last_polls is not None:
             moment_s = self._last_polls.oldest_s()
             if moment_s is not None:
                 self._health.write(moment_s)
@@ -215,6 +276,12 @@ class Worker:
         give_up_s = monotonic() + _CLOSE_S
         for thread in threads:
             thread.join(max(0.0, give_up_s - monotonic()))
+
+
+def make_consumers(make: MakeConsumer) -> Sequence[Consumer]:
+    """Make one consumer or several."""
+    made = make()
+    return [made] if isinstance(made, Consumer) else made
 
 
 def _close(consumer: Consumer) -> None:

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from .clauses import CLAUSES
     from .harness import Harness
     from .profiles import PROFILES, Profile
-    from .pytest_suite import contract_suite
+    from .pytest_suite import BORROWED, contract_suite
     from .run import Result, run_contract
     from .violation import ContractViolation
 
 _MODULE_OF = {
+    "BORROWED": "pytest_suite",
     "CLAUSES": "clauses",
     "ContractViolation": "violation",
     "Harness": "harness",
@@ -39,6 +40,7 @@ _MODULE_OF = {
 }
 
 __all__ = [
+    "BORROWED",
     "CLAUSES",
     "PROFILES",
     "ContractViolation",

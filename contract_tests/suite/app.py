@@ -2,19 +2,20 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor  # noqa: TID251 - it is not waited for
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from ..application.batch_consumer import BatchConsumer
-from ..application.consumer import Consumer
-from ..application.orchestrator import Orchestrator
+from ..application.api.batch_consumer import BatchConsumer
+from ..application.api.consumer import Consumer
+from ..application.api.orchestrator import Orchestrator
 from ..domain import Job, JobInput, JobOutput, JobSchema, QueueKind, RetryPolicy
-from ..ports import Message, OrchestratorBackend, PublishStatus
+from ..ports import Message, OrchestratorBackend
 from .check_context import CheckContext
+from .check_queue import all_accepted, not_accepted
 from .modes import ONE_AT_A_TIME, Mode
 
 QUEUE = "sums"
@@ -164,14 +165,15 @@ class App:
 
     def publish_many(self, count: int) -> list[str]:
         """Publish so many jobs at once, numbered from 0 as ``x``, and return their ids."""
-        outcomes = self.orchestrator.publish_batch(QUEUE, [Numbers(x=n) for n in range(count)])
-        assert {outcome.status for outcome in outcomes} <= {PublishStatus.ACCEPTED}
+        handles = self.orchestrator.publish_batch(QUEUE, [Numbers(x=n) for n in range(count)])
+        outcomes = [handle.outcome for handle in handles]
+        assert all_accepted(outcomes), f"a publish of {count} jobs: {not_accepted(outcomes)}"
         return [outcome.id for outcome in outcomes]
 
     def publish_raw(self, bodies: Mapping[str, bytes]) -> None:
         """Publish bodies by their ids, as they are, past the encoder."""
         outcomes = self.backend.publish(QUEUE, [Message(id_, body) for id_, body in bodies.items()])
-        assert {outcome.status for outcome in outcomes} == {PublishStatus.ACCEPTED}
+        assert all_accepted(outcomes), f"a publish of {len(bodies)} bodies: {not_accepted(outcomes)}"
 
     def recorder(
         self, handler: Handler = add, retry: RetryPolicy | None = None, *, batch_wait_s: float = 0.01
@@ -200,11 +202,11 @@ def app_on(
     *,
     retry: RetryPolicy | None = None,
     kind: QueueKind = QueueKind.FIFO,
-    result_ttl_s: float = 3600.0,
+    **settings: Any,
 ) -> Iterator[App]:
-    """The application, with a schema whose failed jobs are retried at once."""
+    """The application, with a schema of these settings, whose failed jobs are retried at once."""
     at_once = RetryPolicy(max_attempts=3, base_delay_s=0.0)
-    schema = JobSchema(QUEUE, Numbers, Total, retry=retry or at_once, result_ttl_s=result_ttl_s)
+    schema = JobSchema(QUEUE, Numbers, Total, retry=retry or at_once, **settings)
     with context.backends(1) as (backend,):
         orchestrator = Orchestrator(backend)
         orchestrator.register(schema, kind)

@@ -43,23 +43,28 @@ _DECLARED = {
     "cancel": "jobs are cancelled, while they wait or run",
     "transactional_publish": "publishing in a transaction of the caller's",
     "coordination": "a coordination store, for schedules, unique jobs, limits and pauses",
+    "freed_places": "that store tells who is next when a place of a limit gets free",
     "guarded_publish": "publishing a job and writing a record of that store in one step",
-    "then": "an ack publishes the next jobs",
-    "atomic_then": "it does so in one step: they exist if and only if the job was acked",
+    "then": "an ack or a death publishes the next jobs",
+    "atomic_then": "it does so in one step: they exist if and only if the job ended so",
+    "dead_ttl": "a dead letter is removed once its time is over",
+    "exact_dead_ttl": "it is gone at that moment, also behind letters that are kept for longer",
     "lease": "what keeps a job with its consumer",
     "redelivery": "where a job that came back stands",
     "durability": "what survives a crash of the broker",
     "priority_durability": "the same of priority queues",
     "delay_resolution_s": "how late a delayed job may be, seconds",
     "counts_in_flight": "jobs in flight are counted",
+    "first_ready": "the first ready job can be looked at without taking it",
     "counts_lag_s": "for how long a job on its way between states may be in no count, seconds",
 }
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """Write the matrix of one report as Markdown."""
+    """Write the matrix of one report as Markdown: of the backends on which the whole suite ran."""
     # By name: where tests run side by side, the order of a report is that of their ends.
-    backends: Mapping[str, Any] = dict(sorted(report["backends"].items()))
+    found_all = sorted(report["backends"].items())
+    backends: Mapping[str, Any] = {name: backend for name, backend in found_all if backend["needs"] is None}
     declared = [
         [text, *(_shown(_declared(backend["capabilities"], name)) for backend in backends.values())]
         for name, text in _DECLARED.items()

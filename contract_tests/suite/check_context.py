@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import Flaky
 from hypothesis.strategies import SearchStrategy
 
 from ..domain import Queue, QueueKind
@@ -45,8 +46,12 @@ class CheckContext:
     """How many examples of properties were run so far; of one that failed, up to the first that did."""
     failed: bool = False
     """Whether the check that runs has found an example that fails."""
+    missing_hooks: set[str] = field(default_factory=set)
+    """The hooks that the harness lacks, and the check that runs would have used."""
     mode: Mode = ONE_AT_A_TIME
     """How the application's consumers run the jobs of the check that runs."""
+    _last_failure: tuple[Exception, Sequence[str]] | None = None
+    """What the last example that failed raised, and its steps."""
     _capabilities: list[Capabilities] = field(default_factory=list)
 
     @property
@@ -92,6 +97,25 @@ class CheckContext:
         """Declare a queue of ``backend``, and return it."""
         backend.declare(Queue(name, kind))
         return QueueUnderTest(self, backend, name)
+
+    @contextmanager
+    def client_without_polling(self) -> Iterator[tuple[OrchestratorBackend, OrchestratorBackend] | None]:
+        """Two clients of one fresh namespace, of which the second never polls; None if there are none."""
+        with self.namespace() as namespace, ExitStack() as stack:
+            patient = self.harness.make_without_polling(namespace)
+            if patient is None:
+                self.missing_hooks.add("make_without_polling")
+                yield None
+                return
+            stack.enter_context(patient)
+            yield stack.enter_context(self.harness.make(namespace)), patient
+
+    def cut_reply(self, backend: OrchestratorBackend) -> bool:
+        """Lose the reply to the next change that ``backend`` asks for, and return whether the harness can."""
+        able = self.harness.cut_reply(backend)
+        if not able:
+            self.missing_hooks.add("cut_reply")
+        return able
 
     # -- time -------------------------------------------------------------------------------------
 
@@ -219,14 +243,31 @@ class CheckContext:
         return test if self.seed is None else seed(self.seed)(test)
 
     @contextmanager
-    def example(self) -> Iterator[None]:
-        """Count an example, unless one has failed: what comes then repeats it, or makes it smaller."""
+    def example(self, steps: Sequence[str] = ()) -> Iterator[None]:
+        """Count an example, unless one has failed: what comes then repeats it, or makes it smaller.
+
+        Args:
+            steps: What the example did by the time that it failed; it may grow.
+        """
         self.examples += not self.failed
         try:
             yield
-        except Exception:
+        except Exception as error:
             self.failed = True
+            self._last_failure = error, steps
             raise
+
+    @contextmanager
+    def repeating(self) -> Iterator[None]:
+        """Where an example failed, and didn't when it was repeated, raise that failure with its steps."""
+        try:
+            yield
+        except Flaky as flaky:
+            if self._last_failure is None:
+                raise
+            error, steps = self._last_failure
+            error.add_note("\n".join(["It didn't fail again when these steps were repeated:", *steps]))
+            raise error from flaky
 
     def property(self, **strategies: SearchStrategy[Any]) -> Callable[[Callable[..., None]], None]:
         """Run the decorated function at once, as a property of values drawn from ``strategies``."""
@@ -258,10 +299,11 @@ class CheckContext:
 
             def example(**values: Any) -> None:
                 __tracebackhide__ = True
-                with self.example():
+                with self.example([f"{name}={value!r}" for name, value in values.items()]):
                     body(**values)
 
             test = given(**strategies)(example)
-            self.seeded(self.settings(examples)(test))()
+            with self.repeating():
+                self.seeded(self.settings(examples)(test))()
 
         return run

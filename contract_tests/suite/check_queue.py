@@ -1,8 +1,9 @@
 """A queue on which an adapter is tried, with the calls that checks make most often."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 
 from ..ports import (
     Ack,
@@ -16,10 +17,10 @@ from ..ports import (
     Settlement,
     SettleOutcome,
 )
+from .harness import Harness
 from .violation import demand
 
-if TYPE_CHECKING:
-    from .check_context import CheckContext
+ValueT = TypeVar("ValueT")
 
 LONG_LEASE_S = 600.0
 """A lease that never runs out during a check."""
@@ -27,11 +28,52 @@ CLOCKS_DIFFER_S = 0.002
 """The broker may count in whole milliseconds, so that two readings of one moment differ by as much."""
 
 
+def all_accepted(outcomes: Sequence[PublishOutcome]) -> bool:
+    """Return whether the broker confirmed each message."""
+    return all(outcome.status is PublishStatus.ACCEPTED for outcome in outcomes)
+
+
+def not_accepted(outcomes: Sequence[PublishOutcome]) -> str:
+    """Return which messages weren't accepted, for the message of a failure: the first with its error."""
+    others = [outcome for outcome in outcomes if outcome.status is not PublishStatus.ACCEPTED]
+    if not others:
+        return "all were accepted"
+    first = others[0]
+    error = "no error" if first.error is None else f"{type(first.error).__name__}: {first.error}"
+    return f"{len(others)} weren't accepted, the first being {first.id}: {first.status}, with {error}"
+
+
+def expect_accepted(outcomes: Sequence[PublishOutcome]) -> None:
+    """Demand that the broker confirmed each message (PUB-1)."""
+    demand("PUB-1", all_accepted(outcomes), f"of a publish, {not_accepted(outcomes)}")
+
+
+class _Context(Protocol):
+    """What a queue needs of the :class:`CheckContext` that made it."""
+
+    harness: Harness
+
+    @property
+    def lateness_s(self) -> float: ...
+
+    def receive(
+        self, consumer: ConsumerBackend, max_jobs: int = 1, *, timeout_s: float | None = None
+    ) -> list[Delivery]: ...
+
+    def start(self, call: Callable[[], ValueT]) -> "Future[ValueT]": ...
+
+    def finish(self, future: "Future[ValueT]", *, within_s: float | None = None) -> ValueT: ...
+
+    def eventually(self, check: Callable[[], None]) -> None: ...
+
+    def queue_on(self, backend: OrchestratorBackend, *, name: str) -> "QueueUnderTest": ...
+
+
 @dataclass(slots=True)
 class QueueUnderTest:
     """One queue of one backend, with the calls that checks make most often."""
 
-    context: "CheckContext"
+    context: _Context
     backend: OrchestratorBackend
     name: str
 
@@ -43,10 +85,8 @@ class QueueUnderTest:
         """Publish a message for each id, as one batch, and demand that all are accepted."""
         messages = [self.message(id_, priority=priority, delay_s=delay_s) for id_ in ids]
         outcomes = self.backend.publish(self.name, messages)
-        statuses = [outcome.status for outcome in outcomes]
-        refused = [status for status in statuses if status is not PublishStatus.ACCEPTED]
-        assert len(statuses) == len(ids), f"{len(ids)} messages got {len(statuses)} answers"
-        assert not refused, f"{len(refused)} of {len(ids)} messages weren't accepted, but {refused[0]}"
+        assert len(outcomes) == len(ids), f"{len(ids)} messages got {len(outcomes)} answers"
+        assert all_accepted(outcomes), f"a publish of {len(ids)} messages: {not_accepted(outcomes)}"
         return outcomes
 
     def consumer(self, *, lease_s: float = LONG_LEASE_S) -> ConsumerBackend:

@@ -15,7 +15,9 @@ PLACES = st.integers(0, 63)
 """The place of one of several, counting round after the last. How many there are may depend on how fast time
 passed. What is drawn must not: Hypothesis repeats the same draws."""
 DELAYS = ["none", "soon", "far"]
-ENDS = st.tuples(st.sampled_from(["ack", "retry", "dead", "release", "then"]), st.sampled_from(DELAYS))
+ENDS = st.tuples(
+    st.sampled_from(["ack", "retry", "dead", "release", "then", "dead then"]), st.sampled_from(DELAYS)
+)
 """How a delivery ends, and the delay of a retry or a release; with one, an ack has a result."""
 
 

@@ -2,6 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ..ports import ConsumerBackend, OrchestratorBackend
@@ -63,6 +64,50 @@ class Harness(ABC):
         """
         return False
 
+    def count_stored(self, backend: OrchestratorBackend) -> int | None:
+        """Count what the broker stores for the namespace of ``backend``, such as rows, or keys and fields.
+
+        Whatever is counted, it must not add up while jobs come and go (CON-2). This is optional.
+
+        Returns:
+            The number; None, as here, if the harness can't tell.
+        """
+        return None
+
+    def cut_request(self, backend: OrchestratorBackend) -> bool:
+        """Break the connection just as ``backend`` asks for its next change, which never reaches the broker.
+
+        The client learns no more than by :meth:`cut_reply`: it has sent a request, and the connection broke.
+        This is optional: without it, the suite can't see whether what never arrived is answered as done.
+
+        Returns:
+            Whether the request will be lost; False, as here, if the harness can't do that.
+        """
+        return False
+
+    def cut_off(self, backend: OrchestratorBackend) -> AbstractContextManager[object] | None:
+        """Keep ``backend`` and its consumers away from the broker while the context is open.
+
+        Each of their calls is to give up within about a second, so shorten what the adapter retries for. This
+        is optional: without it, the suite can't see what a call answers that gave up.
+
+        Returns:
+            The context; None, as here, if the harness can't do that.
+        """
+        return None
+
+    def refuse(self, backend: OrchestratorBackend) -> AbstractContextManager[object] | None:
+        """Have the broker refuse whatever ``backend`` asks it to write while the context is open.
+
+        A broker does so that is full or read-only: it answers, and keeps nothing. Calls that only read, and
+        those that only remove, may be answered as always. This is optional: without it, the suite can't see
+        whether a refusal is taken for a confirm.
+
+        Returns:
+            The context; None, as here, if the harness can't do that.
+        """
+        return None
+
     def open_connection(self, backend: OrchestratorBackend) -> Any:
         """Open a caller's own connection to where the queues of ``backend`` are, in a transaction (PUB-7).
 
@@ -73,6 +118,19 @@ class Harness(ABC):
             f"{type(backend).__name__} declares transactional_publish: define {type(self).__name__}"
             ".open_connection, so that the suite can prove it"
         )
+
+    def make_without_polling(self, namespace: str) -> OrchestratorBackend | None:
+        """Connect a client as :meth:`make` does, whose consumers and callers never look by themselves.
+
+        While they wait, they look when they are woken, and at the moment of a delay or a lease that they know
+        of. A poll that comes once an hour is as good as none. If the adapter looks again soon after a wait
+        began, that goes, too. This is optional: without it, the suite can't see a lost wake-up that a poll
+        makes up for.
+
+        Returns:
+            The client; None, as here, if the harness can't do that.
+        """
+        return None
 
     @abstractmethod
     def destroy(self, namespace: str) -> None:

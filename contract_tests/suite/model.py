@@ -1,7 +1,7 @@
 """The specification as a program: one queue whose jobs have a state and nothing else.
 
 It shares no code with any adapter, and keeps no order and no clock of its own. It is told what an adapter
-did, and raises the clause that this breaks.
+did, and raises the clause that this breaks. ``domain/lifecycle.py`` says where each event leads.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from ..domain import QueueKind
+from ..domain.dead_reasons import DeadReason
+from ..domain.lifecycle import LIFE, Count, Event, State
 from ..ports import (
     Ack,
     CancelOutcome,
@@ -17,6 +19,7 @@ from ..ports import (
     Delivery,
     JobResult,
     Message,
+    Next,
     QueueCounts,
     Redelivery,
     Release,
@@ -27,23 +30,8 @@ from ..ports import (
 )
 from .violation import demand
 
-
-class State(Enum):
-    """Where a job is."""
-
-    READY = auto()
-    DELAYED = auto()
-    IN_FLIGHT = auto()
-    DEAD = auto()
-    DONE = auto()
-    CANCELLED = auto()
-    ENDING = auto()
-    """Asked to be cancelled, and its lease has ended: cancelled once a consumer looks, and maybe counted as
-    ready until then."""
-    REMOVED = auto()
-    """Purged or discarded."""
-    DELETED = auto()
-    """Deleted with its queue; so is what was known of one that was done."""
+IN_FLIGHT = (State.IN_FLIGHT, State.CANCELLING)
+"""The states in which a consumer holds a job."""
 
 
 class Placement(Enum):
@@ -64,7 +52,7 @@ class ModelJob:
     message: Message
     index: int
     """Its place in the order of publishing."""
-    state: State
+    state: State = State.NEW
     due: float = 0.0
     """The earliest moment at which a delayed job may be delivered."""
     due_by: float = 0.0
@@ -73,8 +61,6 @@ class ModelJob:
     attempt: int = 1
     crashes: int = 0
     receipt: str = ""
-    is_asked: bool = False
-    """Whether it was asked to be cancelled, in flight."""
     errors: tuple[str, ...] = ()
     reason: str = ""
     died: int = 0
@@ -86,6 +72,25 @@ class ModelJob:
     def id(self) -> str:
         """The job's id."""
         return self.message.id
+
+    def pass_through(self, event: Event | DeadReason, error: str = "") -> None:
+        """``event`` happened to it; ``error`` is that of the attempt which this ends."""
+        self.state, counts = LIFE[self.state, event]
+        if Count.ANEW in counts:
+            self.attempt, self.crashes, self.errors = 1, 0, ()
+        self.attempt += Count.ATTEMPT in counts
+        self.crashes += Count.CRASH in counts
+        self.errors += (error,) if Count.ERROR in counts else ()
+
+    def came_back(self) -> None:
+        """Its consumer has it no longer, and it keeps its place in the order if it kept it so far."""
+        if self.placement is Placement.UNDISTURBED:
+            self.placement = Placement.RETURNED
+
+    def wait(self, delay_s: float, sent: float, answered: float) -> None:
+        """It has a new place in the order, after a delay that began between two moments."""
+        self.placement = Placement.ANYWHERE
+        self.due, self.due_by = sent + delay_s, answered + delay_s
 
 
 class Model:
@@ -112,13 +117,15 @@ class Model:
 
     def surely_ready(self, now: float, resolution_s: float) -> list[ModelJob]:
         """The jobs that must be ready by ``now``."""
-        due = [job for job in self.in_state(State.DELAYED) if job.due_by + resolution_s <= now]
-        return self.in_state(State.READY) + due
+        return self.in_state(State.READY) + self._surely_due(now, resolution_s)
+
+    def _surely_due(self, now: float, resolution_s: float) -> list[ModelJob]:
+        return [job for job in self.in_state(State.DELAYED) if job.due_by + resolution_s <= now]
 
     def held(self, receipts: Iterable[str]) -> list[ModelJob]:
         """The jobs in flight under ``receipts``."""
         wanted = set(receipts)
-        return [job for job in self.in_state(State.IN_FLIGHT) if job.receipt in wanted]
+        return [job for job in self.in_state(*IN_FLIGHT) if job.receipt in wanted]
 
     # -- events -----------------------------------------------------------------------------------
 
@@ -127,17 +134,12 @@ class Model:
 
         It may have the id of a job that has ended: nothing of that is left.
         """
-        delayed = message.delay_s > 0
         self._published += 1
         self.jobs.pop(message.id, None)
-        self.jobs[message.id] = ModelJob(
-            message=message,
-            index=self._published,
-            state=State.DELAYED if delayed else State.READY,
-            due=sent + message.delay_s,
-            due_by=answered + message.delay_s,
-            placement=Placement.ANYWHERE if delayed else Placement.UNDISTURBED,
-        )
+        job = self.jobs[message.id] = ModelJob(message, self._published)
+        if message.delay_s > 0:
+            job.wait(message.delay_s, sent, answered)
+        job.pass_through(Event.DELAY if message.delay_s > 0 else Event.PUBLISH)
 
     def receive(self, deliveries: Sequence[Delivery], max_jobs: int, now: float) -> None:
         """``deliveries`` were received, no later than ``now``."""
@@ -151,7 +153,7 @@ class Model:
         job = self.jobs.get(delivery.id)
         demand("I2", job is not None, f"job {delivery.id!r} came, and was never published")
         assert job is not None
-        demand("I3", job.state is not State.IN_FLIGHT, f"job {job.id} came while its lease held")
+        demand("I3", job.state not in IN_FLIGHT, f"job {job.id} came while its lease held")
         demand("SET-1", job.state is not State.DONE, f"job {job.id} came after it was done")
         demand("ADM-3", job.state is not State.REMOVED, f"job {job.id} came after it was purged or discarded")
         demand("ADM-3", job.state is not State.DELETED, f"job {job.id} came after its queue was deleted")
@@ -160,6 +162,7 @@ class Model:
         demand("CAN-3", not is_cancelled, f"job {job.id} came after it was cancelled")
         if job.state is State.DELAYED:
             demand("DLY-1", now >= job.due, f"job {job.id} came {job.due - now:.3f} s early")
+            job.pass_through(Event.DUE)
         demand("I2", delivery.body == job.message.body, f"job {job.id} came with another body")
         demand("I6", delivery.attempt == job.attempt, f"attempt {delivery.attempt}, expected {job.attempt}")
         demand(
@@ -169,7 +172,8 @@ class Model:
         fresh = delivery.receipt not in known and not self.held([delivery.receipt])
         demand("LSE-4", fresh, f"receipt {delivery.receipt} was given out twice")
         self._check_order(job)
-        job.state, job.receipt = State.IN_FLIGHT, delivery.receipt
+        job.pass_through(Event.TAKE)
+        job.receipt = delivery.receipt
 
     def _check_order(self, job: ModelJob) -> None:
         """No ready job that must come before ``job`` may be left behind."""
@@ -210,48 +214,46 @@ class Model:
             demand("LSE-4", outcome is SettleOutcome.LOST, f"a stale receipt was answered {outcome}")
             return
         (job,) = self.held([receipt])
-        if job.is_asked and not isinstance(settlement, Ack):
+        self.settled.add(receipt)
+        if job.state is State.CANCELLING and not isinstance(settlement, Ack):
             asked = outcome is SettleOutcome.CANCELLED
             demand("CAN-3", asked, f"settling {job.id}, which was to be cancelled, was answered {outcome}")
-            self.settled.add(receipt)
-            job.state = State.CANCELLED
-            return
-        demand("SET-1", outcome is SettleOutcome.OK, f"settling job {job.id} was answered {outcome}")
-        self.settled.add(receipt)
+        else:
+            demand("SET-1", outcome is SettleOutcome.OK, f"settling job {job.id} was answered {outcome}")
         match settlement:
             case Ack(_, result, _, then):
-                job.state, job.result = State.DONE, result
-                for step in then:  # all into this queue
-                    self.publish(step.message, sent, answered)
+                job.pass_through(Event.ACK)
+                job.result = result
+                self._publish_next(then, sent, answered)
             case Retry(_, delay_s, error):
-                job.attempt += 1
-                job.errors += (error,)
-                job.placement = Placement.ANYWHERE
-                job.state = State.DELAYED if delay_s > 0 else State.READY
-                job.due, job.due_by = sent + delay_s, answered + delay_s
-            case Dead(_, reason, error):
-                job.state = State.DEAD
+                job.wait(delay_s, sent, answered)
+                job.pass_through(Event.RETRY_LATER if delay_s > 0 else Event.RETRY, error)
+            case Dead(_, reason, error, then):
                 self._deaths += 1
                 job.reason, job.died = reason, self._deaths
-                job.errors += (error,)
+                job.pass_through(DeadReason(reason), error)
+                if job.state is State.DEAD:  # not where it was to be cancelled
+                    self._publish_next(then, sent, answered)
             case Release(_, delay_s) if delay_s > 0:
-                job.placement = Placement.ANYWHERE
-                job.state = State.DELAYED
-                job.due, job.due_by = sent + delay_s, answered + delay_s
+                job.wait(delay_s, sent, answered)
+                job.pass_through(Event.SNOOZE)
             case Release():
-                self.come_back(job)
+                self.release(job)
+
+    def _publish_next(self, then: Sequence[Next], sent: float, answered: float) -> None:
+        for step in then:  # all into this queue
+            self.publish(step.message, sent, answered)
 
     def cancel(self, job: ModelJob, outcome: CancelOutcome) -> None:
         """A cancel of ``job`` was answered."""
         expected = {
             State.IN_FLIGHT: CancelOutcome.REQUESTED,
+            State.CANCELLING: CancelOutcome.REQUESTED,
             State.DEAD: CancelOutcome.TOO_LATE,
         }.get(job.state, CancelOutcome.CANCELLED)
         demand("CAN-4", outcome is expected, f"cancelling job {job.id}, {job.state}, was answered {outcome}")
-        if job.state is State.IN_FLIGHT:
-            job.is_asked = True
-        elif job.state is not State.DEAD:
-            job.state = State.CANCELLED
+        if (job.state, Event.CANCEL) in LIFE:
+            job.pass_through(Event.CANCEL)
 
     def extend(self, receipt: str, outcome: SettleOutcome) -> None:
         """An extension was answered."""
@@ -261,7 +263,7 @@ class Model:
             )
         elif receipt in self.settled | self.forgotten:
             demand("LSE-4", outcome is not SettleOutcome.OK, "extending a settled receipt was answered ok")
-        elif any(job.is_asked for job in self.held([receipt])):
+        elif any(job.state is State.CANCELLING for job in self.held([receipt])):
             told = outcome is SettleOutcome.CANCELLED
             demand("CAN-2", told, f"extending what was to be cancelled was answered {outcome}")
         else:
@@ -270,43 +272,47 @@ class Model:
     def lose(self, job: ModelJob) -> None:
         """The lease of ``job`` was lost: its consumer died, was cut off, or was too slow."""
         self.lost.add(job.receipt)
-        job.crashes += 1
-        if job.is_asked:
-            job.state = State.ENDING
-        else:
-            self.come_back(job)
+        job.pass_through(Event.CRASH)
+        job.came_back()
 
-    def come_back(self, job: ModelJob) -> None:
-        """``job`` is ready again without having spent an attempt, unless it was to be cancelled."""
-        if job.is_asked:
-            job.state = State.CANCELLED
-            return
-        job.state = State.READY
-        if job.placement is Placement.UNDISTURBED:
-            job.placement = Placement.RETURNED
+    def release(self, job: ModelJob) -> None:
+        """``job`` went back without having spent an attempt: its consumer released it, or closed."""
+        job.pass_through(Event.RELEASE)
+        job.came_back()
 
     def pass_delays(self, now: float, resolution_s: float) -> None:
         """What must be due by ``now`` is ready."""
-        for job in self.surely_ready(now, resolution_s):
-            job.state = State.READY
+        for job in self._surely_due(now, resolution_s):
+            job.pass_through(Event.DUE)
 
     def redrive(self, jobs: Iterable[ModelJob]) -> None:
         """Dead ``jobs`` were redriven."""
         for job in jobs:
-            job.state, job.placement = State.READY, Placement.ANYWHERE
-            job.attempt, job.crashes, job.errors = 1, 0, ()
+            job.pass_through(Event.REDRIVE)
+            job.placement = Placement.ANYWHERE
 
-    def drop(self, jobs: Iterable[ModelJob]) -> None:
-        """``jobs`` were purged or discarded."""
+    def discard(self, jobs: Iterable[ModelJob]) -> None:
+        """Dead ``jobs`` were discarded."""
         for job in jobs:
-            job.state = State.REMOVED
+            job.pass_through(Event.DISCARD)
+
+    def purge(self) -> None:
+        """The jobs that wait were purged, and for that the broker looked."""
+        for job in self.in_state(State.READY, State.DELAYED):
+            job.pass_through(Event.PURGE)
+        self.look()
+
+    def look(self) -> None:
+        """The broker looked: what was to be cancelled, and whose lease had ended, is cancelled."""
+        for job in self.in_state(State.ENDING):
+            job.pass_through(Event.LOOK)
 
     def delete(self) -> None:
         """The queue was deleted."""
         for job in self.jobs.values():
-            if job.state is State.IN_FLIGHT:
+            if job.state in IN_FLIGHT:
                 self.lost.add(job.receipt)
-            job.state = State.DELETED
+            job.pass_through(Event.DELETE)
         self.forgotten |= self.settled
         self.settled.clear()
 
@@ -318,15 +324,23 @@ class Model:
         maybe = sum(job.due <= after for job in self.in_state(State.DELAYED))
         waiting = len(self.in_state(State.READY, State.DELAYED))
         ending = len(self.in_state(State.ENDING))
-        in_flight = len(self.in_state(State.IN_FLIGHT))
+        in_flight = len(self.in_state(*IN_FLIGHT))
         dead = len(self.in_state(State.DEAD))
         is_right = waiting <= counts.waiting <= waiting + ending
-        demand("I9", is_right, f"{counts.waiting} wait, expected {waiting}, and up to {ending} more")
+        names = self._names(State.READY, State.DELAYED)
+        demand("I9", is_right, f"{counts.waiting} wait, expected {waiting} and up to {ending} more: {names}")
         most_ready = max(ready, len(self.in_state(State.READY)) + maybe) + ending
-        demand("I9", ready <= counts.ready <= most_ready, f"{counts.ready} ready, expected {ready}")
-        demand("I9", counts.dead == dead, f"{counts.dead} dead, expected {dead}")
+        expected = f"expected {ready} to {most_ready}: {self._names(State.READY, State.DELAYED)}"
+        demand("I9", ready <= counts.ready <= most_ready, f"{counts.ready} are ready, {expected}")
+        expected = f"expected {dead}: {self._names(State.DEAD)}"
+        demand("I9", counts.dead == dead, f"{counts.dead} are dead, {expected}")
         if counts.in_flight is not None:
-            demand("I9", counts.in_flight == in_flight, f"{counts.in_flight} in flight, expected {in_flight}")
+            expected = f"expected {in_flight}: {self._names(State.IN_FLIGHT)}"
+            demand("I9", counts.in_flight == in_flight, f"{counts.in_flight} are in flight, {expected}")
+
+    def _names(self, *states: State) -> str:
+        """The jobs in these states, for the message of a failure."""
+        return ", ".join(f"{job.id} {job.state.name}" for job in self.in_state(*states)) or "none"
 
     def check_dead(self, letters: Sequence[DeadLetter]) -> None:
         """``letters`` are all that was listed."""

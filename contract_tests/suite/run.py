@@ -24,11 +24,13 @@ class Result:
     refusal: bool
     """Whether the refusal of an unsupported capability was checked in place of the clause."""
     broken: str | None
-    """The clause that was broken, None where the check passed."""
+    """The clause that was broken, None where the check passed; its first where ``error`` names none."""
     error: str | None
     examples: int
     """How many examples of properties it took: all of the profile's, or as many as the failure needed."""
     seconds: float
+    missing_hooks: tuple[str, ...] = ()
+    """The optional methods that the harness lacks, so that the check tried less than it could."""
 
     def as_json(self) -> dict[str, object]:
         """The result as a JSON object."""
@@ -39,6 +41,7 @@ def run_check(context: CheckContext, check: Check) -> tuple[Result, BaseExceptio
     """Run one check on ``context``; return its result, and what it raised."""
     __tracebackhide__ = True
     examples, began, context.failed = context.examples, time.perf_counter(), False
+    context.missing_hooks.clear()
     context.mode = check.mode or ONE_AT_A_TIME
     run, refused = applicable(check, context.capabilities)
     error: Exception | None = None
@@ -51,24 +54,35 @@ def run_check(context: CheckContext, check: Check) -> tuple[Result, BaseExceptio
         broken = error.clause
     elif error is not None:
         broken = check.clauses[0]
-        error.add_note(f"[{broken}] {CLAUSES[broken]}")
+    described = None if error is None else _described(error, check)
+    if error is not None and not isinstance(error, ContractViolation):
+        error.add_note(_whose(error, check))  # for pytest
     result = Result(
         check=check.name,
         clauses=check.clauses,
         mode=None if check.mode is None else check.mode.name,
         refusal=refused,
         broken=broken,
-        error=None if error is None else _described(error, broken),
+        error=described,
         examples=context.examples - examples,
         seconds=round(time.perf_counter() - began, 3),
+        missing_hooks=tuple(sorted(context.missing_hooks)),
     )
     return result, error
 
 
-def _described(error: Exception, clause: str | None) -> str:
-    """What was seen, with the clause that it breaks."""
-    named = "" if isinstance(error, ContractViolation) else f"[{clause}] "
-    return f"{type(error).__name__}: {named}{error}"
+def _described(error: Exception, check: Check) -> str:
+    """What was seen, the clause that it breaks as far as that is known, and the example."""
+    clause = "" if isinstance(error, ContractViolation) else f"{_whose(error, check)} - "
+    return "\n".join([f"{type(error).__name__}: {clause}{error}", *getattr(error, "__notes__", ())])
+
+
+def _whose(error: Exception, check: Check) -> str:
+    """Which clause an error breaks that names none: a call that raised may break any of its check's."""
+    first = check.clauses[0]
+    if isinstance(error, AssertionError) or len(check.clauses) == 1:
+        return f"[{first}] {CLAUSES[first]}"
+    return f"a call raised this in a check of {', '.join(check.clauses)}; which of them is broken isn't known"
 
 
 def run_contract(

@@ -124,7 +124,7 @@ class CoordinatedExperiment:
             job = job_from_schema(schema, Keyed(key=key, number=number))
             began = time.monotonic()
             try:
-                (outcome,) = (by or self.jobs).publish_batch(schema.name, [job])
+                outcome = (by or self.jobs).publish_batch(schema.name, [job])[0].outcome
             except BackendUnavailable:  # nothing was sent
                 continue
             if outcome.standing is not None:

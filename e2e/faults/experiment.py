@@ -10,10 +10,10 @@ from typing import Any
 from brokers.proxy import Proxy
 from conditions import LIMIT_S, eventually
 from job_audit import ExecutionRecord, Fault, JobAudit, Totals
-from mindtrace.jobs import Job, Orchestrator, OrchestratorBackend, PublishStatus, job_from_schema
+from mindtrace.jobs import Job, JobSchema, Orchestrator, OrchestratorBackend, PublishStatus, job_from_schema
 from mindtrace.jobs.domain.errors import BackendUnavailable, JobsError
 
-from ..recording_worker import SCHEMA, Numbered
+from ..recording_worker import SCHEMA
 from .targets import ExecutionRecords, RunningWorker, Target
 
 QUEUE = SCHEMA.name
@@ -24,8 +24,12 @@ PRODUCER_RETRY_TIMEOUT_S = 1.0
 class Experiment:
     """Publishes and works off jobs while a test injects faults, and audits them at the end."""
 
-    def __init__(self, target: Target, folder: Path, stack: ExitStack) -> None:
+    def __init__(
+        self, target: Target, folder: Path, stack: ExitStack, schema: JobSchema[Any, Any] = SCHEMA
+    ) -> None:
         self.target = target
+        self.schema = schema
+        self.queue = schema.name
         self.namespace = f"t{time.monotonic_ns()}"
         self.stack = stack
         self.records = ExecutionRecords(
@@ -43,36 +47,46 @@ class Experiment:
         for worker in self.workers:
             worker.kill()
         with suppress(JobsError):
-            self.backend.delete(QUEUE)
+            self.backend.delete(self.queue)
 
     # -- producing --------------------------------------------------------------------------------
 
     def producer(self, backend: OrchestratorBackend) -> Orchestrator:
         """Return an orchestrator that publishes through ``backend``."""
         orchestrator = Orchestrator(backend)
-        eventually(lambda: _try_register(orchestrator), "the broker answers")
+        eventually(lambda: _try_register(orchestrator, self.schema), "the broker answers")
         return orchestrator
 
-    def jobs(self, count: int, *, note: str = "", **options: Any) -> list[Job[Numbered]]:
-        payloads = [Numbered(number=number, note=note) for number in range(count)]
-        return [job_from_schema(SCHEMA, payload, **options) for payload in payloads]
+    def jobs(self, count: int, *, note: str = "", **options: Any) -> list[Job[Any]]:
+        payloads = [{"number": number, "note": note} for number in range(count)]
+        return [job_from_schema(self.schema, payload, **options) for payload in payloads]
 
-    def publish(self, count: int, *, note: str = "", by: Orchestrator | None = None) -> list[Job[Numbered]]:
+    def publish(
+        self,
+        count: int,
+        *,
+        note: str = "",
+        by: Orchestrator | None = None,
+        timeout_s: float | None = None,
+        expires_s: float | None = None,
+    ) -> list[Job[Any]]:
         """Publish jobs, and note which are confirmed.
 
         Jobs whose outcome is unknown are published again, where that makes no second job (PUB-5),
         and are else left open (PUB-4).
         """
-        jobs = self.jobs(count, note=note)
-        self.send(jobs, by or self.orchestrator)
+        jobs = self.jobs(count, note=note, timeout_s=timeout_s)
+        self.send(jobs, by or self.orchestrator, expires_s)
         return jobs
 
-    def send(self, jobs: Sequence[Job[Numbered]], by: Orchestrator) -> None:
+    def send(self, jobs: Sequence[Job[Any]], by: Orchestrator, expires_s: float | None = None) -> None:
         left = list(jobs)
         while left:
             self.audit.unconfirmed.update(job.id for job in left)
             try:
-                outcomes = by.publish_batch(QUEUE, left)
+                outcomes = [
+                    handle.outcome for handle in by.publish_batch(self.queue, left, expires_s=expires_s)
+                ]
             except BackendUnavailable:  # nothing was sent
                 self.audit.unconfirmed.difference_update(job.id for job in left)
                 return
@@ -114,7 +128,7 @@ class Experiment:
 
     def refill(self, count: int) -> None:
         """Publish as many jobs as it takes for ``count`` to wait."""
-        missing = count - self.backend.counts(QUEUE).waiting
+        missing = count - self.backend.counts(self.queue).waiting
         if missing > 0:
             self.publish(missing)
 
@@ -134,7 +148,7 @@ class Experiment:
         self.workers.append(worker)
 
         def works() -> bool:
-            if publish_when_empty and not self.backend.counts(QUEUE).waiting:
+            if publish_when_empty and not self.backend.counts(self.queue).waiting:
                 self.publish(1)
             return worker.has_ended or any(run.pid == worker.pid for run in self.started.runs())
 
@@ -169,32 +183,37 @@ class Experiment:
         """Wait until nothing waits or is in flight, and every confirmed job was finished or is dead."""
 
         def is_drained() -> bool:
-            counts = self.backend.counts(QUEUE)
+            counts = self.backend.counts(self.queue)
             if counts.waiting or counts.in_flight:
                 return False
             return self.done_count() + counts.dead + self.audit.dropped >= len(self.audit.confirmed)
 
         eventually(is_drained, "every job is done or dead")
 
+    def work_off(self) -> None:
+        """Do what waits, and end the worker."""
+        self.start_worker(prefetch=1)
+        self.wait_until_drained()
+        self._end_workers()
+
     def check(self, *, dead: int = 0) -> Totals:
         """End the workers, and demand that the audit adds up with nothing left but ``dead`` jobs."""
         self._end_workers()
-        if self.backend.counts(QUEUE).waiting:  # a broker that can't count what is in flight: given back now
-            self.start_worker(prefetch=1)
-            self.wait_until_drained()
-            self._end_workers()
+        # A broker that can't count what is in flight has given it back by now.
+        if self.backend.counts(self.queue).waiting:
+            self.work_off()
         records = (self.started, self.finished, self.received)
-        totals = self.audit.check(self.backend, QUEUE, *records, all_done=False)
+        totals = self.audit.check(self.backend, self.queue, *records, all_done=False)
         assert (totals.live, totals.dead) == (0, dead), totals
         assert totals.done == totals.confirmed - dead - self.audit.dropped
         self.totals = totals
         return totals
 
 
-def _try_register(orchestrator: Orchestrator) -> bool:
+def _try_register(orchestrator: Orchestrator, schema: JobSchema[Any, Any]) -> bool:
     """Declare the queue, unless the broker takes longer than the client's retry timeout."""
     try:
-        orchestrator.register(SCHEMA)
+        orchestrator.register(schema)
     except BackendUnavailable:
         return False
     return True

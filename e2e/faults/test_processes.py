@@ -1,18 +1,13 @@
 """Workers and producers that die, sleep, or have another idea of the time."""
 
-import os
 import random
 import signal
 import subprocess
 import sys
-import sysconfig
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from brokers.proxy import Disruption
-from conditions import LIMIT_S, eventually
+from conditions import eventually
 from job_audit import Fault
 from mindtrace.jobs import job_from_schema
 
@@ -21,10 +16,10 @@ from ..worker_process import WorkerProcess
 from .experiment import QUEUE, Experiment
 from .matrix import NO_PROCESSES, NO_SERVER, ONE_CLOCK, row
 from .server_targets import ServerTarget
+from .supervised import FOLDER, PREFETCH, supervised
 from .targets import ProcessTarget
 
-COMMAND = Path(sysconfig.get_path("scripts"), "mindtrace-jobs")
-FOLDER = Path(__file__).parents[1]
+CRASHING = "crashing_consumer:CrashingConsumer"
 KILLER = "kill me"
 """As ``crashing_consumer.py`` understands it."""
 
@@ -191,37 +186,11 @@ def test_workers_whose_clocks_are_off_keep_their_leases_and_start_nothing_early(
     assert experiment.check().ran_again == 0
 
 
-@contextmanager
-def supervised(experiment: Experiment) -> Iterator["subprocess.Popen[bytes]"]:
-    """``mindtrace-jobs worker`` with two processes."""
-    assert isinstance(experiment.target, ProcessTarget)
-    url = experiment.target.url(experiment.namespace)
-    words = [
-        str(COMMAND),
-        "worker",
-        "crashing_consumer:CrashingConsumer",
-        "--app-dir",
-        str(FOLDER),
-        "--backend",
-        url,
-    ]
-    words += ["--processes", "2", "--lease", str(experiment.target.lease_s), "--prefetch", "5"]
-    records = {name.upper(): str(record.path) for name, record in experiment.records._asdict().items()}
-    environment = os.environ | records
-    with (experiment.started.path.parent / "log").open("wb") as log:
-        process = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(LIMIT_S)
-
-
 @row("a job that kills its worker", "RTY-3", "DLQ-1", "I1", "I6", not_on=NO_PROCESSES)
 def test_a_job_that_kills_its_worker_ends_dead_and_the_workers_go_on(experiment: Experiment) -> None:
     (killer,) = experiment.publish(1, note=KILLER)
     experiment.publish(20)
-    with supervised(experiment) as supervisor:
+    with supervised(experiment, CRASHING) as supervisor:
         eventually(lambda: experiment.backend.counts(QUEUE).dead == 1, "it is given up")
         experiment.publish(20)
         experiment.wait_until_drained()
@@ -229,7 +198,7 @@ def test_a_job_that_kills_its_worker_ends_dead_and_the_workers_go_on(experiment:
     runs = experiment.started.runs()
     killed = [run.pid for run in runs if run.job_id == killer.id]
     end = len(experiment.received)
-    experiment.audit.faults += [Fault(frozenset([pid]), end, end, in_flight=5) for pid in killed]
+    experiment.audit.faults += [Fault(frozenset([pid]), end, end, in_flight=PREFETCH) for pid in killed]
     (letter,) = experiment.backend.dead_letters(QUEUE)
     assert (letter.id, letter.reason) == (killer.id, "crash budget exhausted")
     assert len(killed) == 2

@@ -90,6 +90,7 @@ def confirms_one(experiment: Experiment, by: Orchestrator | None = None) -> bool
     return len(experiment.audit.confirmed) > before
 
 
+@pytest.mark.begins_first  # on RabbitMQ it takes longer than any other test
 @row("20 graceful restarts of the broker", "CON-1", "CON-2", "I1", not_on=NO_SERVER)
 def test_restarts_leak_no_thread_and_no_descriptor_of_a_worker(experiment: Experiment) -> None:
     target = server_of(experiment)
@@ -150,7 +151,7 @@ def test_a_full_broker_refuses_publishers_and_still_serves_workers(experiment: E
     producer = experiment.producer(client)
     with target.out_of_space(client):
         jobs = experiment.jobs(100, note="x" * 5000)
-        outcomes = producer.publish_batch(QUEUE, jobs)
+        outcomes = [handle.outcome for handle in producer.publish_batch(QUEUE, jobs)]
         assert not [one for one in outcomes if one.status is PublishStatus.ACCEPTED]
         assert all(isinstance(one.error, BackendError) for one in outcomes)
         experiment.audit.unconfirmed.update(o.id for o in outcomes if o.status is PublishStatus.UNKNOWN)

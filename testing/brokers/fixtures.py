@@ -11,9 +11,10 @@ from .pgbouncer import PrivatePgBouncer
 from .postgresql_server import PrivatePostgreSQL
 from .postgresql_standby import StandbyPostgreSQL
 from .private_server import NoServer
+from .rabbitmq_cluster import RabbitMQCluster
 from .rabbitmq_server import PrivateRabbitMQ
 from .redis_server import PrivateRedis
-from .run_servers import RunServers
+from .run_servers import RunServers, servers_folder
 
 StartRedis = Callable[..., PrivateRedis]
 StartRabbitMQ = Callable[..., PrivateRabbitMQ]
@@ -47,11 +48,9 @@ def _starter(
 
 
 @pytest.fixture(scope="session")
-def run_servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RunServers:
+def run_servers(request: pytest.FixtureRequest) -> RunServers:
     """The servers that all processes of this run share, until its last test is over."""
-    folder = tmp_path_factory.getbasetemp()
-    is_one_of_several = hasattr(request.config, "workerinput")
-    servers = RunServers((folder.parent if is_one_of_several else folder) / "servers")
+    servers = RunServers(servers_folder(request.config))
     request.config.stash[_CLOSE].callback(servers.close)
     return servers
 
@@ -98,6 +97,13 @@ def private_rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start
     """Start nodes of one's own, to break: ``private_rabbitmq(heartbeat=5)``."""
     with ExitStack() as stack:
         yield _starter(PrivateRabbitMQ, tmp_path_factory, stack)
+
+
+@pytest.fixture
+def rabbitmq_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQCluster]:
+    """Three nodes of one's own, to break."""
+    with ExitStack() as stack:
+        yield _starter(RabbitMQCluster, tmp_path_factory, stack)()
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import PGconn, Ping
 
+from conditions import LIMIT_S
 from mindtrace.jobs import PostgreSQLClient
 
 from . import watchdog
@@ -187,6 +188,7 @@ class PrivatePostgreSQL(UnprivilegedServer):
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
+            timeout=LIMIT_S,
             **self.process_options(),
         )
         if done.returncode:

@@ -18,6 +18,7 @@ class Disruption(Enum):
     CUT = "the server runs the request; its reply is cut off after a few bytes by a reset"
     TRUNCATE = "the server runs the request; its reply is cut off before the last few bytes by a reset"
     SILENCE = "the server runs the request; nothing it answers arrives any more, and nothing is closed"
+    LOSE = "the request never reaches the server, and the connection is reset"
     HOLD = "the request doesn't reach the server before release()"
 
 
@@ -28,12 +29,22 @@ class Proxy:
         host: Where the server is.
         port: Its port.
         delay_s: Seconds that each piece of data takes, in either direction.
+        late_s: Seconds after which the server learns that a client's connection ended.
         bytes_per_s: The bandwidth in either direction; None for no limit.
     """
 
-    def __init__(self, host: str, port: int, *, delay_s: float = 0.0, bytes_per_s: int | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        delay_s: float = 0.0,
+        late_s: float = 0.0,
+        bytes_per_s: int | None = None,
+    ) -> None:
         self._target = (host, port)
         self._throttle = _Throttle(delay_s, bytes_per_s)
+        self._late_s = late_s
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
@@ -114,8 +125,12 @@ class Proxy:
                         connection.disruption = rule[1]
                         self.disrupted += 1
                         break
+            if connection.disruption is Disruption.LOSE:
+                connection.reset()
+                return
             connection.send_request(data)
         if connection.disruption is None:
+            time.sleep(self._late_s)
             connection.end()
 
     def _run(self, target: object, *arguments: object) -> None:
@@ -172,13 +187,16 @@ class _Connection:
             with suppress(OSError):
                 if self.disruption in (Disruption.CUT, Disruption.TRUNCATE):
                     self.client.sendall(data[:5] if self.disruption is Disruption.CUT else data[:-5])
-                    # With this option a close sends a reset in place of an orderly end.
-                    self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    self.end()
-                    self.client.close()
+                    self.reset()
                 elif self.disruption is None:
                     self.client.sendall(data)
         self.end()
+
+    def reset(self) -> None:
+        # With this option a close sends a reset in place of an orderly end.
+        self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.end()
+        self.client.close()
 
     def end(self) -> None:
         for half in (self.client, self.server):

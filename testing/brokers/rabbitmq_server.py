@@ -98,11 +98,23 @@ def retry_timeout(client: RabbitMQClient, seconds: float) -> Iterator[None]:
         broker.retry_timeout_s = before
 
 
+def new_node() -> str:
+    """Return the name of a node that nobody else has."""
+    return f"test{secrets.token_hex(4)}@localhost"
+
+
+def new_cookie() -> str:
+    """Return a secret for the nodes of a cluster."""
+    return secrets.token_hex(10)
+
+
 class PrivateRabbitMQ(PrivateServer):
     """A node of its own, on free ports, in a folder of its own, which a test may break.
 
     Args:
         folder: Where it keeps its files; must exist.
+        node: The name of the node; None for one that nobody else has.
+        cookie: The secret that the nodes of a cluster share; None for one of its own.
         management: Whether the management plugin is on, 10,000 ports above, as it usually is.
         settings: Lines of its configuration, such as ``vm_memory_high_watermark.absolute=1GB``; two
             underscores stand for a dot.
@@ -111,14 +123,22 @@ class PrivateRabbitMQ(PrivateServer):
         NoServer: none is installed.
     """
 
-    def __init__(self, folder: Path, *, management: bool = False, **settings: str | int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        node: str | None = None,
+        cookie: str | None = None,
+        management: bool = False,
+        **settings: str | int,
+    ) -> None:
         super().__init__(folder, start_s=_START_S)
         self._scripts = installed_program().parent
         port = _port_below() if management else free_port()
         self.address = Address("127.0.0.1", port)
         self._distribution_port = free_port()
-        self._node = f"test{secrets.token_hex(4)}@localhost"
-        self._cookie = secrets.token_hex(10)
+        self._node = node or new_node()
+        self._cookie = cookie or new_cookie()
         lines = {"loopback_users": "none", "log.console": "true"}
         if management:
             lines["management.tcp.port"] = str(port + MANAGEMENT)
@@ -168,7 +188,9 @@ class PrivateRabbitMQ(PrivateServer):
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-setcookie {self._cookie} +sbwt none +sbwtdcpu none",
-            "RABBITMQ_CTL_ERL_ARGS": f"-setcookie {self._cookie}",
+            # One scheduler of each kind: they wait for each other by yielding their turns. With several, a
+            # command took minutes on a busy machine.
+            "RABBITMQ_CTL_ERL_ARGS": f"-setcookie {self._cookie} +S 1:1 +SDcpu 1:1 +SDio 1",
         }
 
 

@@ -16,6 +16,7 @@ _ODD: dict[str, list[Any]] = {
     "priority": [0, 1, 9, 10, -1, True, 1.0, "1", None, 2**70],
     "not_before": [0, 1.5, -1, 1e20, 253402300799, None, "x", True, 10**30],
     "max_attempts": [0, 1, 10**6, 10**6 + 1, -5, True, 1.0, None, "2"],
+    "timeout_s": [600, 600.5, 0, -1, 1e20, True, None, "x"],
     "headers": [{}, {"a": "b"}, {"a": 1}, {"x" * 2000: "y"}, [], None, {"a": None}, "s", {"\ud800": "x"}],
 }
 _PAYLOADS: list[Any] = [

@@ -11,7 +11,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,11 +26,13 @@ from .mutant import Mutant
 from .trial import TrialFailed, Verdict, try_mutant
 
 BACKENDS = ("local", "sqlite", "redis", "rabbitmq", "postgresql")
-_SERVERS: dict[str, tuple[str, type[PrivateServer]]] = {
-    "redis": ("MINDTRACE_JOBS_TEST_REDIS", PrivateRedis),
-    "rabbitmq": ("MINDTRACE_JOBS_TEST_RABBITMQ", PrivateRabbitMQ),
-    "postgresql": ("MINDTRACE_JOBS_TEST_POSTGRESQL", PrivatePostgreSQL),
+_REDIS = ("MINDTRACE_JOBS_TEST_REDIS", PrivateRedis)
+_SERVERS: dict[str, tuple[tuple[str, type[PrivateServer]], ...]] = {
+    "redis": (_REDIS,),
+    "rabbitmq": (("MINDTRACE_JOBS_TEST_RABBITMQ", PrivateRabbitMQ), _REDIS),  # from which it borrows
+    "postgresql": (("MINDTRACE_JOBS_TEST_POSTGRESQL", PrivatePostgreSQL),),
 }
+"""The servers that each backend's trials need, each with the variable that has tests use it."""
 
 
 def main() -> int:
@@ -41,7 +43,7 @@ def main() -> int:
         mutants = _mutants(backend, options)
         if not mutants:
             continue
-        with tempfile.TemporaryDirectory() as folder, _server(backend, Path(folder)) as servers:
+        with tempfile.TemporaryDirectory() as folder, _servers(backend, Path(folder)) as servers:
             for verdict in _tried(backend, mutants, Path(folder), servers, options):
                 print(_line(verdict), flush=True)
                 verdicts.append(verdict)
@@ -60,6 +62,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=1, help="which of them")
     parser.add_argument("--without-incidents", action="store_true", help="leave out those written by hand")
+    parser.add_argument(
+        "--nearest", action="store_true", help="run only the checks of the clauses that each fault breaks"
+    )
     parser.add_argument("--name", help="only those whose name has this in it")
     parser.add_argument("--profile", default="quick", help="how hard the suite tries")
     parser.add_argument("--workers", type=int, default=8, help="how many checks run at once")
@@ -77,20 +82,18 @@ def _mutants(backend: str, options: argparse.Namespace) -> Sequence[Mutant]:
 
 
 @contextmanager
-def _server(backend: str, folder: Path) -> Iterator[Mapping[str, str]]:
-    """Start the backend's server; yields the variables that have tests use it."""
-    if backend not in _SERVERS:
-        yield {}
-        return
-    variable, make = _SERVERS[backend]
-    home = folder / "server"
-    home.mkdir()
-    server = make(home).start()
-    try:
-        url = server.address.url
-        yield {variable: url() if callable(url) else url}
-    finally:
-        server.close()
+def _servers(backend: str, folder: Path) -> Iterator[Mapping[str, str]]:
+    """Start the backend's servers; yields the variables that have tests use them."""
+    variables: dict[str, str] = {}
+    with ExitStack() as stack:
+        for variable, make in _SERVERS.get(backend, ()):
+            home = folder / variable
+            home.mkdir()
+            server = make(home)
+            stack.callback(server.close)
+            url = server.start().address.url
+            variables[variable] = url() if callable(url) else url
+        yield variables
 
 
 def _tried(
@@ -105,10 +108,12 @@ def _tried(
         "servers": servers,
         "profile": options.profile,
         "workers": options.workers,
+        "nearest": options.nearest,
     }
-    check, _, error, _ = try_mutant(None, backend, **how)
-    if check is not None:
-        raise TrialFailed(f"{backend} without a fault fails {check}: {error}")
+    if not options.nearest:  # else a run of its own would take longer than those of all faults
+        check, _, error, _ = try_mutant(None, backend, **how)
+        if check is not None:
+            raise TrialFailed(f"{backend} without a fault fails {check}: {error}")
     for mutant in mutants:
         yield Verdict(mutant, *try_mutant(mutant, backend, **how))
 

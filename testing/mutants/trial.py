@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,8 @@ _LONGEST_CHECK_S = 240
 """A check that takes longer hangs; it takes seconds on an adapter without a fault."""
 _LONGEST_TRIAL_S = 1800.0
 _MODULES = {
-    name: f"contract_tests/test_{name}.py" for name in ("local", "sqlite", "redis", "rabbitmq", "postgresql")
-}
+    name: [f"contract_tests/test_{name}.py"] for name in ("local", "sqlite", "redis", "postgresql")
+} | {"rabbitmq": ["contract_tests/test_rabbitmq.py", "contract_tests/test_rabbitmq_with_redis.py"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,12 @@ def try_mutant(
     servers: Mapping[str, str],
     profile: str,
     workers: int,
+    nearest: bool,
 ) -> tuple[str | None, str | None, str | None, float]:
-    """Run the suite until a check fails; return the check, the clause, its words, and the seconds it took."""
+    """Run the suite until a check fails; return the check, the clause, its words, and the seconds it took.
+
+    With ``nearest``, only the checks of the clauses that the mutant breaks run, if it names any.
+    """
     report = folder.with_suffix(".json")
     report.unlink(missing_ok=True)
     began = time.monotonic()
@@ -66,7 +70,8 @@ def try_mutant(
             *(sys.executable, "-m", "pytest", "--quiet", "--exitfirst", "-p", "mutants.only_the_suite"),
             *("--numprocesses", str(workers), "--dist", "worksteal", "--timeout", str(_LONGEST_CHECK_S)),
             *("--contract-profile", profile, "--contract-report", str(report), "-p", "no:cacheprovider"),
-            *("--tb", "line", "-rf", _MODULES[backend]),
+            *("--tb", "line", "-rf", *_MODULES[backend]),
+            *(_only_checks_of(mutant.clauses) if nearest and mutant is not None else ()),
         ]
         environment = os.environ | servers | {"PYTHONPATH": os.pathsep.join((str(path), "testing"))}
         try:
@@ -86,6 +91,11 @@ def try_mutant(
     if broken := _first_broken(report, backend):
         return broken["check"], broken["broken"], broken["error"], seconds
     return _first_failure(ran), None, ran.stdout[-2000:], seconds
+
+
+def _only_checks_of(clauses: Sequence[str]) -> Sequence[str]:
+    """Return the arguments that leave only the checks of these clauses; none, for no clause."""
+    return ("-k", " or ".join(clause.replace("-", "") for clause in clauses)) if clauses else ()
 
 
 def _first_broken(report: Path, backend: str) -> dict[str, str] | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from job_audit import JobAudit, Totals
 from mindtrace.jobs import Orchestrator, OrchestratorBackend, PublishStatus, QueueCounts
-from mindtrace.jobs.application.backends import detect_backend
+from mindtrace.jobs.application.broker.backends import detect_backend
 from mindtrace.jobs.domain.errors import BackendUnavailable
 
 from .coordinated import SCHEDULE, Log, figures, find_faults, has_begun
@@ -28,6 +28,7 @@ from .faults import FaultInjector
 from .jobs import SCHEMA
 from .publisher import read_log
 from .resource_usage import ALLOWED, ResourceUsage, UsageTrend
+from .sharing import SharingWorker
 
 QUEUE = SCHEMA.name
 _DISTURBED_WORKERS = 3
@@ -54,13 +55,14 @@ class Soak:
         self._environment = environment
         self._injector = FaultInjector(environment, random.Random(f"{seed} {name}"), _DISTURBED_WORKERS)
         self._publisher = environment.publisher(seed)
+        self._sharing = SharingWorker(environment, random.Random(f"{seed} {name} sharing"))
         self._samples: dict[str, list[ResourceUsage]] = {"publisher": [], "worker": []}
 
     def run(self, seconds: float) -> list[str]:
         """Work, print how it goes, and return what is wrong at the end."""
         self._wait_until_at_work()
         next_sample = next_progress = began = time.monotonic()
-        with detect_backend(self._environment.url) as backend:
+        with detect_backend(self._environment.url) as backend, self._sharing:
             while (now := time.monotonic()) < began + seconds:
                 self._injector.inject_due()
                 self._publisher.has_ended()
@@ -75,7 +77,7 @@ class Soak:
             self._injector.resume_all()
             wait_for_end(self._publisher)
             self._drain(backend)
-            beside = self._audit_coordinated()
+            beside = [*self._sharing.end(), *self._audit_coordinated()]
             self._injector.stop_workers()
             return [
                 *self._audit(backend),

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from itertools import pairwise
 from math import inf
@@ -26,7 +26,7 @@ from mindtrace.jobs import (
     Then,
     Unique,
 )
-from mindtrace.jobs.domain.errors import BackendUnavailable
+from mindtrace.jobs.domain.errors import BackendUnavailable, NotConnected
 from place_audit import PlaceLog
 
 from .jobs import LEASE_S
@@ -42,6 +42,8 @@ EVERY = timedelta(seconds=1)
 KEYS = "abc"
 _USED = 0.25
 """The part of the places of a crowded queue that jobs must use in the best second. Busy machines use few."""
+_JUDGED_AFTER_S = 30
+"""For how many seconds jobs must have waited: the best of a few may be bad, as a machine is busy."""
 LINKS = 3
 """How many jobs a chain has."""
 
@@ -146,7 +148,8 @@ def coordinating(url: str, folder: Path) -> Iterator[None]:
         finally:
             over.set()
             for consumer, thread in zip(consumers, threads, strict=True):
-                consumer.stop()
+                with suppress(NotConnected):  # the backend was away from the start
+                    consumer.stop()
                 thread.join()
                 consumer.close()
 
@@ -192,7 +195,7 @@ def find_faults(
     missing = _slots(lines, last_slot) - ended
     wrong += [f"{len(missing)} slots have no job: {sorted(missing)[:3]}"] if missing else []
     seconds = used_of_allowed(lines)
-    if seconds and max(seconds) < _USED:
+    if len(seconds) >= _JUDGED_AFTER_S and max(seconds) < _USED:
         wrong.append(f"jobs used {max(seconds):.0%} of the places of {CROWDED.name} in the best second")
     return [
         *wrong,

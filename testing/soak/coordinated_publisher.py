@@ -79,7 +79,7 @@ class CoordinatedPublisher:
         confirmed: list[str] = []
         for key in KEYS:
             job = job_from_schema(schema, Keyed(key=key, work_s=self._rng.choice((0.0, 0.005, 0.05))))
-            (outcome,) = self._orchestrator.publish_batch(job.schema_name, [job], delay_s=delay_s)
+            outcome = self._orchestrator.publish_batch(job.schema_name, [job], delay_s=delay_s)[0].outcome
             if outcome.status in (PublishStatus.ACCEPTED, PublishStatus.DUPLICATE) and not outcome.standing:
                 self._log.note("published", job.schema_name, job.id, key)
                 confirmed.append(job.id)
@@ -94,7 +94,7 @@ class CoordinatedPublisher:
             job_from_schema(CROWDED, Keyed(key=self._rng.choice(KEYS), work_s=_CROWDED_S))
             for _ in range(missing)
         ]
-        outcomes = self._orchestrator.publish_batch(CROWDED.name, jobs)
+        outcomes = [handle.outcome for handle in self._orchestrator.publish_batch(CROWDED.name, jobs)]
         for job, outcome in zip(jobs, outcomes, strict=True):
             if outcome.status in (PublishStatus.ACCEPTED, PublishStatus.DUPLICATE):
                 self._log.note("published", CROWDED.name, job.id, job.payload.key)

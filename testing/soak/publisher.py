@@ -46,8 +46,8 @@ def publish(orchestrator: Orchestrator, rng: random.Random) -> list[Published]:
     jobs = [job_from_schema(SCHEMA, data) for data in inputs]
     attempts = [1 if data.rejected else min(data.failures + 1, MAX_ATTEMPTS) for data in inputs]
     try:
-        outcomes = orchestrator.publish_batch(SCHEMA.name, jobs, delay_s=random_delay_s(rng))
-        statuses = [outcome.status for outcome in outcomes]
+        handles = orchestrator.publish_batch(SCHEMA.name, jobs, delay_s=random_delay_s(rng))
+        statuses = [handle.outcome.status for handle in handles]
     except BackendUnavailable:
         statuses = [PublishStatus.UNKNOWN] * len(jobs)
     return [Published(job.id, *rest) for job, *rest in zip(jobs, statuses, attempts, strict=True)]

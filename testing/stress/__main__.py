@@ -17,7 +17,7 @@ from brokers.postgresql_server import PrivatePostgreSQL
 from brokers.rabbitmq_server import PrivateRabbitMQ
 from brokers.redis_server import PrivateRedis
 from mindtrace.jobs import OrchestratorBackend
-from mindtrace.jobs.application.backends import detect_backend
+from mindtrace.jobs.application.broker.backends import detect_backend
 
 from .load import run
 

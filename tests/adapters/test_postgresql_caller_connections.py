@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
+import asyncpg
 import psycopg
 import pytest
 import sqlalchemy
@@ -18,7 +19,10 @@ from mindtrace.jobs.ports import Message, OrchestratorBackend
 
 JOB = [Message("a", b"{}")]
 SYNC = "pass a psycopg.Connection, or a Connection or Session of SQLAlchemy"
-ASYNC = "pass a psycopg.AsyncConnection, or an AsyncConnection or AsyncSession of SQLAlchemy"
+ASYNC = (
+    "pass a psycopg.AsyncConnection, an asyncpg.Connection, or an AsyncConnection or AsyncSession of "
+    "SQLAlchemy"
+)
 ENGINE = sqlalchemy.create_engine("sqlite://")
 
 
@@ -45,6 +49,10 @@ SYNC_REFUSALS: dict[str, tuple[Any, str]] = {
         unopened(psycopg.AsyncConnection),
         f"connection: psycopg.AsyncConnection must be awaited; publish with an AsyncOrchestrator, or {SYNC}",
     ),
+    "asyncpg's": (
+        unopened(asyncpg.Connection),
+        f"asyncpg.connection.Connection must be awaited; publish with an AsyncOrchestrator, or {SYNC}",
+    ),
     "SQLAlchemy's, to be awaited": (
         unopened(AsyncConnection),
         f"must be awaited; publish with an AsyncOrchestrator, or {SYNC}",
@@ -56,7 +64,7 @@ SYNC_REFUSALS: dict[str, tuple[Any, str]] = {
     "an engine of another driver": (
         ENGINE.connect(),
         "connection: its engine is of sqlite+pysqlite; make the engine with a URL that begins with "
-        "postgresql+psycopg://",
+        "postgresql+psycopg:// or, on an event loop, postgresql+asyncpg://",
     ),
     "a session of another driver": (Session(ENGINE), "connection: its engine is of sqlite+pysqlite; make"),
 }

@@ -1,6 +1,6 @@
 """Which requests the server may forget, by what a consumer knows (ADR 82)."""
 
-from mindtrace.jobs.adapters.postgresql.kept_requests import KeptRequests
+from mindtrace.jobs.adapters.postgresql.requests import KeptRequests
 
 
 def test_a_lease_is_forgotten_once_no_job_has_it() -> None:

@@ -18,6 +18,7 @@ from mindtrace.jobs import (
 from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.domain.errors import BackendUnavailable
 from mindtrace.jobs.ports import Delivery, Message, QueueCounts, Settled, Settlement, SettleOutcome
+from mindtrace.jobs.ports.signal_safe_event import SignalSafeEvent
 
 
 class Line:
@@ -147,3 +148,15 @@ def heartbeat(line: Any, eventually: Any) -> Callable[..., None]:
         eventually(lambda: line.calls["extend"] > begun + count)
 
     return wait
+
+
+class _JustMissed(SignalSafeEvent):
+    def wait(self, seconds: float | None = None) -> bool:
+        super().wait()
+        return False
+
+
+@pytest.fixture
+def just_missed() -> type[SignalSafeEvent]:
+    """An event that is always set just after a wait for it has timed out."""
+    return _JustMissed

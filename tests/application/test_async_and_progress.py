@@ -239,9 +239,9 @@ def test_an_async_handler_is_refused_under_a_running_event_loop(
         consumer.connect(orchestrator, poll_timeout_s=0.01)
 
         async def main() -> None:
-            with pytest.raises(UsageError, match=r"await asyncio.to_thread\(consumer.consume\)"):
+            with pytest.raises(UsageError, match=r"await consumer.consume_async\(\)"):
                 consumer.consume(1)
-            await asyncio.to_thread(consumer.consume, 1)
+            assert await consumer.consume_async(1) == 1
 
         asyncio.run(main())
 

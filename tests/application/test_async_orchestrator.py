@@ -35,7 +35,7 @@ from mindtrace.jobs import (
     RetryPolicy,
     job_from_schema,
 )
-from mindtrace.jobs.application.async_calls import publisher
+from mindtrace.jobs.application.api_async import publisher
 from mindtrace.jobs.application.async_calls import threads as async_threads
 from mindtrace.jobs.application.async_calls.threads import start_without_waiting
 from mindtrace.jobs.errors import (
@@ -129,10 +129,11 @@ def consume_all(orchestrator: Orchestrator, queue: str | None = None) -> None:
 def our_threads() -> list[str]:
     """The names of our threads that these tests may have started.
 
-    That of pauses ends half a second after the last consumer; that of signals lasts as long as the process.
+    That of pauses ends half a second after the last consumer. Those of signals and of time limits last
+    as long as the process.
     """
     names = [thread.name for thread in threading.enumerate()]
-    others = ("mindtrace-jobs-pauses", "mindtrace-jobs-signals")
+    others = ("mindtrace-jobs-pauses", "mindtrace-jobs-signals", "mindtrace-jobs-deadlines")
     return [name for name in names if name.startswith(OURS) and name not in others]
 
 
@@ -175,8 +176,9 @@ def test_a_day_in_the_life_of_a_queue() -> None:
             assert received is not None
             assert (received.id, await queue.receive()) == (bad, None)
             assert await handle.progress() is None
-            outcomes = await queue.publish_batch([Pair(x=5), {"x": "no"}], delay_s=60)
-            assert [each.status for each in outcomes] == [PublishStatus.ACCEPTED, PublishStatus.REJECTED]
+            handles = await queue.publish_batch([Pair(x=5), {"x": "no"}], delay_s=60)
+            statuses = [each.outcome.status for each in handles]
+            assert statuses == [PublishStatus.ACCEPTED, PublishStatus.REJECTED]
             assert (await queue.counts()).delayed == 1
             assert (await queue.clean(), await jobs.redrive("sums"), await queue.discard()) == (1, 0, 0)
             assert "sums" in repr(queue) + repr(handle)
@@ -591,10 +593,8 @@ def test_ten_thousand_results_need_few_threads() -> None:
     async def main() -> None:
         async with AsyncOrchestrator(sync) as jobs:
             await jobs.register(SCHEMA)
-            outcomes = await jobs.publish_batch("sums", [{"x": x} for x in range(count)])
-            waits = [
-                asyncio.create_task(jobs.result(SCHEMA, each.id, timeout_s=LIMIT_S)) for each in outcomes
-            ]
+            handles = await jobs.publish_batch("sums", [{"x": x} for x in range(count)])
+            waits = [asyncio.create_task(jobs.result(SCHEMA, each.id, timeout_s=LIMIT_S)) for each in handles]
             await until(lambda: len(jobs._awaited["sums"]._waits) == count if jobs._awaited else False)
             await asyncio.to_thread(consume_all, sync)
             results = await asyncio.gather(*waits)

@@ -4,12 +4,23 @@ import inspect
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, Orchestrator, Reject, Unique, job_from_schema
+from mindtrace.jobs import (
+    Consumer,
+    Job,
+    JobInput,
+    JobSchema,
+    LocalClient,
+    Orchestrator,
+    Reject,
+    Unique,
+    job_from_schema,
+)
+from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.domain import errors
 from mindtrace.jobs.domain.envelope import decode
 from mindtrace.jobs.domain.errors import JobsError
@@ -117,6 +128,17 @@ def replaced_result(orchestrator: Orchestrator) -> Any:
     return orchestrator.result("newest", "early")
 
 
+def expired_result() -> Any:
+    clock = ManualClock()
+    with LocalClient(clock=clock) as client:
+        orchestrator = Orchestrator(client)
+        orchestrator.register(JobSchema("frames", Note, expires_s=10))
+        orchestrator.publish("frames", orchestrator.job("frames", {"text": ""}, id="old"))
+        clock.advance(10)
+        orchestrator.receive_message("frames")
+        return orchestrator.result("frames", "old")
+
+
 def closed(schema: JobSchema[Any, Any]) -> Orchestrator:
     with Orchestrator("memory://") as orchestrator:
         orchestrator.register(schema)
@@ -150,6 +172,11 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
         "schedule 'nightly': not defined",
         lambda w: w.near.schedules.pause("nightly"),
     ),
+    "a limit that nobody declared": (
+        errors.LimitNotFound,
+        "limit 'gpu': not declared; declared: none",
+        lambda w: w.near.change_limit("gpu", 8),
+    ),
     "a consumer of an unknown schema": (
         errors.SchemaNotRegistered,
         "no schema 'nowhere' is registered: call orchestrator.register(schema) before connecting",
@@ -179,6 +206,11 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
         errors.InvalidJob,
         "delay_s -1: must be a number of seconds, from 0 to",
         lambda w: w.publish({}, delay_s=-1),
+    ),
+    "a moment in two years": (
+        errors.InvalidJob,
+        "must be within 366 days from now",
+        lambda w: w.publish({}, not_before=datetime.now(UTC) + timedelta(days=2 * 366)),
     ),
     "a delay of two years": (
         errors.InvalidJob,
@@ -389,6 +421,11 @@ REFUSALS: dict[str, tuple[type[JobsError], str, Callable[[World], object]]] = {
         "job early: didn't run: job late, published later, took its place",
         lambda w: replaced_result(w.near),
     ),
+    "the result of a job that has expired": (
+        errors.JobExpired,
+        "job old: it expired at 2023-11-14 22:13:30 UTC, while it waited",
+        lambda _: expired_result(),
+    ),
     "the result of a cancelled job": (
         errors.JobCancelled,
         "it was cancelled",
@@ -435,8 +472,10 @@ ELSEWHERE = {
     errors.AccessDenied,
     errors.BrokerUnsuitable,
     errors.MigrationNeeded,
+    errors.StartFailed,
+    errors.JobTimedOut,
 }
-"""Two are caught, never raised themselves; one needs a broken installation, and three need a broker."""
+"""Two are caught, never raised themselves. One needs a broken installation, three a broker, two a handler."""
 
 
 @pytest.mark.parametrize(("error", "message", "provoke"), REFUSALS.values(), ids=REFUSALS.keys())

@@ -34,7 +34,7 @@ from mindtrace.jobs import (
     job_from_schema,
 )
 from mindtrace.jobs.adapters.local import ManualClock
-from mindtrace.jobs.application.signals.graceful_stop import SecondSignal
+from mindtrace.jobs.application.process.graceful_stop import SecondSignal
 from mindtrace.jobs.domain.dead_reasons import DeadReason
 from mindtrace.jobs.ports import Delivery, Message, SettleOutcome
 

@@ -16,7 +16,7 @@ def test_a_job_that_was_in_the_queue_before_is_not_counted_as_published(
     """As an adapter may answer that sent a batch twice."""
     monkeypatch.setattr(
         orchestrator,
-        "publish_batch",
+        "publish_batch_with",
         lambda *_, **__: [
             PublishOutcome("a", PublishStatus.DUPLICATE),
             PublishOutcome("b", PublishStatus.ACCEPTED),

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from logging import getLogger
 from typing import Any
 from unittest.mock import Mock
 
@@ -26,8 +27,10 @@ from mindtrace.jobs import (
     Unique,
 )
 from mindtrace.jobs.adapters.local import ManualClock
+from mindtrace.jobs.application.broker.store_outage import StoreOutage
 from mindtrace.jobs.application.cancelling import requests
-from mindtrace.jobs.application.cancelling.consumer_backend import CancellingConsumerBackend
+from mindtrace.jobs.application.gates.cancel_gate import CancelGate
+from mindtrace.jobs.application.gates.gated_consumer import GatedConsumer
 from mindtrace.jobs.application.pausing import watch
 from mindtrace.jobs.domain.errors import (
     AccessDenied,
@@ -273,7 +276,7 @@ def test_jobs_run_while_the_store_is_away(
         asked.append(args)
         raise error
 
-    monkeypatch.setattr("mindtrace.jobs.application.cancelling.consumer_backend._AWAY_S", LONG_S)
+    monkeypatch.setattr(watch, "_AWAY_S", LONG_S)
     monkeypatch.setattr(requests.CancelRequests, "among", away)
     worker = Worker()
     worker.connect(jobs, prefetch=1)
@@ -281,6 +284,30 @@ def test_jobs_run_while_the_store_is_away(
     worker.close()
 
     assert worker.ran == [0, 1, 2]
+    assert len(asked) == 1
+
+
+def test_a_gate_that_meets_an_outage_spares_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would have the jobs wait for as long as a request to the store takes."""
+    asked: list[Sequence[str]] = []
+    with OtherBroker() as client:
+        jobs = Orchestrator(client)
+        jobs.register(JobSchema("points", Point, unique=Unique(replace=True, by="x")))
+        for x in range(3):
+            jobs.publish("points", Point(x=x))
+        jobs.cancel("points", "another")
+        get = type(client.coordination).get
+
+        def away(store: CoordinationStore, keys: Sequence[str]) -> Any:
+            if keys[0].startswith("pauses/"):
+                return get(store, keys)
+            asked.append(keys)
+            raise BackendUnavailable("no store answers")
+
+        monkeypatch.setattr(watch, "_AWAY_S", LONG_S)
+        monkeypatch.setattr(type(client.coordination), "get", away)
+
+        assert run_all(jobs, Worker()).ran == [0, 1, 2]
     assert len(asked) == 1
 
 
@@ -321,12 +348,27 @@ def test_a_request_for_no_job_or_for_ended_ones_is_not_kept(jobs: Orchestrator) 
     assert jobs.backend.coordination.scan("cancel") == {}
 
 
+def test_who_takes_a_job_without_a_consumer_gets_none_that_is_cancelled(jobs: Orchestrator) -> None:
+    first, second = jobs.publish_batch("points", [Point(x=1), Point(x=2)])
+    jobs.cancel("points", first.id)
+
+    job = jobs.receive_message("points")
+
+    assert job is not None
+    assert job.id == second.id
+    expect_cancelled(jobs, first.id)
+    assert requests_of(jobs) == []
+
+
 def test_a_request_ends_one_job(jobs: Orchestrator) -> None:
     """A second of the same id is another one, on a broker that takes an id twice."""
-    inner, asked = Mock(spec=ConsumerBackend), requests.CancelRequests(jobs.backend.coordination, "points")
+    logger, inner = getLogger("gates"), Mock(spec=ConsumerBackend)
+    asked = requests.CancelRequests(jobs.backend.coordination, "points")
     inner.receive.return_value = [Delivery("job", b"{}", receipt, 1, 1, 0, None) for receipt in "123"]
     inner.settle.return_value = Settled([SettleOutcome.OK], [])
-    backend = CancellingConsumerBackend(inner, asked, lambda: True, 60.0)
+    outage = StoreOutage(time.monotonic, logger, LONG_S, "jobs run")
+    gate = CancelGate(asked, lambda: True, 60.0, outage, logger)
+    backend = GatedConsumer(inner, [gate], lambda: None)
     asked.ask(["job"])
 
     deliveries = backend.receive(3, LONG_S)

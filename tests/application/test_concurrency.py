@@ -16,7 +16,7 @@ from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.application.consuming import isolation_wait
 from mindtrace.jobs.application.consuming.in_flight import InFlight
 from mindtrace.jobs.application.consuming.isolation_wait import IsolationWait
-from mindtrace.jobs.application.signals.graceful_stop import SecondSignal
+from mindtrace.jobs.application.process.graceful_stop import SecondSignal
 from mindtrace.jobs.domain.errors import Closed, InvalidInput
 from mindtrace.jobs.ports import Ack, Delivery, Release, Settlement
 
@@ -94,7 +94,7 @@ SET.set()
 
 
 def publish(orchestrator: Orchestrator, count: int) -> list[str]:
-    return [outcome.id for outcome in orchestrator.publish_batch("points", [{"x": n} for n in range(count)])]
+    return [handle.id for handle in orchestrator.publish_batch("points", [{"x": n} for n in range(count)])]
 
 
 def test_so_many_run_at_once_and_no_more(
@@ -500,10 +500,10 @@ def test_a_fault_of_ours_in_a_thread_releases_its_job(
 ) -> None:
     """Else the job would stay with the consumer, its lease kept, and consume would never end (I8)."""
     publish(orchestrator, 1)
-    faults = iter([MemoryError()])
+    faults = iter([MemoryError(), MemoryError()])  # the second one in what takes the place of a faulty delay
 
     class Faulty(RetryPolicy):
-        def delay_s(self, attempt: int) -> float:
+        def longest_delay_s(self, attempt: int) -> float:
             for fault in faults:
                 raise fault
             return 0.0

@@ -11,6 +11,7 @@ from mindtrace.jobs import (
     Consumer,
     Job,
     LocalClient,
+    Observer,
     Orchestrator,
     Reject,
     Retry,
@@ -19,7 +20,7 @@ from mindtrace.jobs import (
 )
 from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.application.consuming import sequential_loop, settle_timer
-from mindtrace.jobs.application.signals.graceful_stop import SecondSignal
+from mindtrace.jobs.application.process.graceful_stop import SecondSignal
 from mindtrace.jobs.domain.errors import Closed, NotConnected, QueueNotFound, UsageError
 from mindtrace.jobs.ports import Message
 
@@ -134,15 +135,28 @@ def test_a_poll_of_no_length_takes_what_is_there(
     assert make_consumer(poll_timeout_s=0).consume(5) == 2
 
 
+class Polls(Observer):
+    """Counts how often jobs were asked for."""
+
+    count = 0
+
+    def polled(self, queue: str, received: int) -> None:
+        self.count += 1
+
+
 def test_block_waits_however_long_it_takes(
-    orchestrator: Orchestrator, make_consumer: MakeConsumer, background: Any, eventually: Any
+    client: LocalClient, schema: Any, make_consumer: MakeConsumer, background: Any, eventually: Any
 ) -> None:
     """Past many polls, for exactly as many as were asked for."""
-    consumer = make_consumer(poll_timeout_s=0.01)
+    polls = Polls()
+    orchestrator = Orchestrator(client, observers=[polls])
+    orchestrator.register(schema)
+    consumer = make_consumer(to=orchestrator, poll_timeout_s=0.01)
     consuming = background(consumer.consume, 2, block=True)
     orchestrator.publish("points", {})
     eventually(lambda: consumer.stats.done == 1)
-    time.sleep(0.05)  # several polls go by
+    so_far = polls.count
+    eventually(lambda: polls.count > so_far + 3)
     assert not consuming.done()
 
     orchestrator.publish_batch("points", [{}, {}])
@@ -469,7 +483,7 @@ def test_a_handler_that_closes_its_own_consumer_ends_it_after_its_job(
     orchestrator: Orchestrator, make_consumer: MakeConsumer
 ) -> None:
     """The job is settled, or it would close one consumer after the other; the rest is given back (SET-4)."""
-    ids = [outcome.id for outcome in orchestrator.publish_batch("points", [{}, {}])]
+    ids = [handle.id for handle in orchestrator.publish_batch("points", [{}, {}])]
 
     def close(job: Any) -> dict[str, float]:
         consumer.close()

@@ -167,7 +167,7 @@ def test_one_consumer_consumes_once_at_a_time(
     consuming = background(consumer.consume)
     until_blocked()
 
-    with pytest.raises(UsageError, match="is consuming already: give each thread a consumer of its own"):
+    with pytest.raises(UsageError, match="is consuming already: give each thread or task a consumer"):
         consumer.consume(0)
 
     consumer.stop()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mindtrace.jobs import JobInput, JobSchema, LocalClient, Orchestrator, SQLiteClient
-from mindtrace.jobs.application.default_backend import DEFAULT_URL, SETTINGS
+from mindtrace.jobs.application.broker.default_backend import DEFAULT_URL, SETTINGS
 from mindtrace.jobs.cli.errors import BadUsage
 from mindtrace.jobs.cli.settings import Settings, load_settings
 from mindtrace.jobs.errors import Closed, InvalidInput
@@ -103,6 +103,8 @@ def test_a_file_that_cannot_be_read_is_named(text: str, problem: str) -> None:
         ("[tool.mindtrace-jobs]\nprocesess = 2", "did you mean 'processes'?"),
         ("[tool.mindtrace-jobs]\ncolour = 2", "the settings are backend, consumers, "),
         ('[tool.mindtrace_jobs]\nbackend = "memory://"', "did you mean [tool.mindtrace-jobs]?"),
+        ('[tool.mindtrace-job]\nbackend = "memory://"', "did you mean [tool.mindtrace-jobs]?"),
+        ('[mindtrace-jobs]\nbackend = "memory://"', "[mindtrace-jobs] isn't read; did you mean [tool."),
     ],
 )
 def test_a_misspelt_name_in_the_file_is_no_other_backend(text: str, remedy: str) -> None:

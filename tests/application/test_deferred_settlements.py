@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from conditions import eventually
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs import (
     BatchConsumer,
     Consumer,
@@ -18,6 +18,8 @@ from mindtrace.jobs import (
     RetryPolicy,
 )
 from mindtrace.jobs.application.consuming import job_states, loop
+from mindtrace.jobs.application.consuming.job_permits import JobPermits
+from mindtrace.jobs.application.consuming.permit_order import StrictOrder
 from mindtrace.jobs.ports import Ack, Delivery, Settled, Settlement, SettleOutcome
 
 DEFERRED = SettleOutcome.DEFERRED
@@ -110,38 +112,125 @@ class FailsManyAtOnce(Fails):
 
 @pytest.mark.parametrize("kind", [Fails, FailsManyAtOnce, FailsInBatches])
 def test_the_others_run_and_what_is_deferred_is_settled_once_there_is_room(
-    client: Full, orchestrator: Orchestrator, kind: type[Fails]
+    client: Full, orchestrator: Orchestrator, kind: type[Fails], background: Any
 ) -> None:
     """The queue isn't empty before: these jobs run again."""
     orchestrator.publish_batch(SCHEMA, [Numbered(number=number) for number in range(20)])
     with kind() as consumer:
         consumer.connect(orchestrator, prefetch=4)
-        thread = threading.Thread(target=consumer.consume_until_empty)
-        thread.start()
+        consuming = background(consumer.consume_until_empty)
+        eventually(lambda: consumer.stats.attempted == 20, "each has run")
         eventually(lambda: consumer.stats.done == 10 and client.deferrals > 20, "the others are done")
         assert (consumer.stats.retried, consumer.stats.attempted) == (0, 20)
-        assert thread.is_alive()
+        assert not consuming.done()
 
         client.has_room.set()
-        thread.join()
+        consuming.result(LIMIT_S)
         assert (consumer.stats.done, consumer.stats.retried, consumer.stats.lost) == (20, 10, 0)
 
 
 @pytest.mark.parametrize("kind", [Fails, FailsManyAtOnce, FailsInBatches])
 def test_a_consumer_takes_no_more_jobs_while_it_holds_too_many(
-    client: Full, orchestrator: Orchestrator, kind: type[Fails], monkeypatch: pytest.MonkeyPatch
+    client: Full,
+    orchestrator: Orchestrator,
+    kind: type[Fails],
+    monkeypatch: pytest.MonkeyPatch,
+    background: Any,
 ) -> None:
     monkeypatch.setattr(job_states, "_MOST_DEFERRED", 4)
     orchestrator.publish_batch(SCHEMA, [Numbered(number=number) for number in range(1, 81, 2)])
     with kind() as consumer:
         consumer.connect(orchestrator, prefetch=4)
-        thread = threading.Thread(target=consumer.consume_until_empty)
-        thread.start()
+        consuming = background(consumer.consume_until_empty)
         eventually(lambda: client.deferrals > 30, "it tries several times")
         assert consumer.stats.attempted <= 12
         client.has_room.set()
-        thread.join()
+        consuming.result(LIMIT_S)
         assert (consumer.stats.done, consumer.stats.retried) == (40, 40)
+
+
+@pytest.mark.parametrize("kind", [Fails, FailsManyAtOnce, FailsInBatches])
+def test_a_consumer_that_holds_too_many_leaves_the_permits_to_others(
+    client: Full,
+    orchestrator: Orchestrator,
+    kind: type[Fails],
+    monkeypatch: pytest.MonkeyPatch,
+    background: Any,
+) -> None:
+    """Only the other makes room for what is deferred, and it has work once the first can't go on."""
+    monkeypatch.setattr(job_states, "_MOST_DEFERRED", 4)
+    monkeypatch.setattr(job_states, "_ONE_MORE_S", 3600.0)
+    permits = JobPermits(1, StrictOrder())
+
+    class Drains(Consumer):
+        schema = JobSchema("others", Numbered)
+
+        def run(self, job: Job[Numbered]) -> None:
+            client.has_room.set()
+
+    orchestrator.publish_batch(SCHEMA, [Numbered(number=number) for number in range(1, 81, 2)])
+    with kind() as first, Drains() as second:
+        for consumer in (first, second):
+            consumer.share_permits(permits.share())
+            consumer.connect(orchestrator)
+        both = [background(first.consume_until_empty)]
+        eventually(lambda: client.deferrals > 30, "the first tries several times")
+        orchestrator.publish("others", Numbered(number=0))
+        both.append(background(second.consume, 1))
+        eventually(client.has_room.is_set, "the second gets the permit")
+        for consuming in both:
+            consuming.result(LIMIT_S)
+        assert (first.stats.done, second.stats.done) == (40, 1)
+
+
+class Crowded(LocalClient):
+    """A full queue: each job that is taken makes room for a settlement, but others fill the first places."""
+
+    def __init__(self, filled: int) -> None:
+        super().__init__()
+        self._room = -filled
+
+    def open_consumer(self, queue: str, **settings: Any) -> Any:  # type: ignore[override]
+        consumer = super().open_consumer(queue, **settings)
+        settle, receive = consumer.settle, consumer.receive
+
+        def settle_what_fits(settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
+            fits = [isinstance(each, Ack) or self._takes_one() for each in settlements]
+            carried_out = [each for each, is_fit in zip(settlements, fits, strict=True) if is_fit]
+            answer = settle(carried_out, take=take)
+            self._room += len(answer.deliveries)
+            outcomes = iter(answer.outcomes)
+            return Settled([next(outcomes) if is_fit else DEFERRED for is_fit in fits], answer.deliveries)
+
+        def receive_and_make_room(most: int, timeout_s: float) -> list[Delivery]:
+            deliveries = receive(most, timeout_s)
+            self._room += len(deliveries)
+            return deliveries
+
+        consumer.settle = settle_what_fits  # type: ignore[method-assign]
+        consumer.receive = receive_and_make_room  # type: ignore[method-assign]
+        return consumer
+
+    def _takes_one(self) -> bool:
+        if self._room <= 0:
+            return False
+        self._room -= 1
+        return True
+
+
+@pytest.mark.parametrize("kind", [Fails, FailsManyAtOnce, FailsInBatches])
+def test_a_full_queue_has_room_again_though_all_its_consumers_hold_too_many(
+    kind: type[Fails], monkeypatch: pytest.MonkeyPatch, background: Any
+) -> None:
+    """Only who takes a job makes room for what is deferred."""
+    monkeypatch.setattr(job_states, "_MOST_DEFERRED", 4)
+    monkeypatch.setattr(job_states, "_ONE_MORE_S", 0.01)
+    with Orchestrator(Crowded(filled=8)) as orchestrator:
+        orchestrator.publish_batch(SCHEMA, [Numbered(number=number) for number in range(1, 81, 2)])
+        with kind() as consumer:
+            consumer.connect(orchestrator, prefetch=4)
+            background(consumer.consume_until_empty).result(LIMIT_S)
+            assert consumer.stats.done == 40
 
 
 def test_what_is_deferred_when_a_consumer_ends_is_settled_by_its_next_run(
@@ -158,7 +247,7 @@ def test_what_is_deferred_when_a_consumer_ends_is_settled_by_its_next_run(
 
 
 def test_a_job_that_must_run_alone_waits_while_others_cannot_be_released(
-    client: Full, orchestrator: Orchestrator
+    client: Full, orchestrator: Orchestrator, background: Any
 ) -> None:
     """If it killed its consumer, each of these would be charged with a crash (RTY-3)."""
     orchestrator.publish(SCHEMA, Numbered(number=1))
@@ -172,14 +261,13 @@ def test_a_job_that_must_run_alone_waits_while_others_cannot_be_released(
 
     with Watches() as consumer:
         consumer.connect(orchestrator, prefetch=2)
-        thread = threading.Thread(target=consumer.consume)
-        thread.start()
+        consuming = background(consumer.consume)
         eventually(lambda: client.deferrals > 4, "it tries again and again")
         assert ran == [1]
         client.has_room.set()
         eventually(lambda: consumer.stats.done == 2, "both are done")
         consumer.stop()
-        thread.join()
+        consuming.result(LIMIT_S)
 
 
 def test_what_is_deferred_is_tried_once_more_at_the_close(

@@ -99,7 +99,7 @@ def test_the_decorator_takes_a_loop_as_well(
 
 
 def test_async_methods_are_awaited_on_it(orchestrator: Orchestrator) -> None:
-    """A publish and a result, while a consumer works in another thread."""
+    """A publish and a result, beside a consumer on the same loop."""
 
     async def publish_and_wait() -> Any:
         async with AsyncOrchestrator(orchestrator.backend) as jobs:
@@ -107,7 +107,7 @@ def test_async_methods_are_awaited_on_it(orchestrator: Orchestrator) -> None:
             job_id = await jobs.publish("points", {"x": 1.0})
             with FastConsumer([]) as consumer:
                 consumer.connect(orchestrator, concurrency=8)
-                await asyncio.to_thread(consumer.consume, 1)
+                assert await consumer.consume_async(1) == 1
             return await jobs.result("points", job_id, timeout_s=60.0)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -21,7 +21,7 @@ from mindtrace.jobs import (
     job_from_schema,
 )
 from mindtrace.jobs.application.consuming.executor import Executor
-from mindtrace.jobs.application.signals.graceful_stop import SecondSignal, stopping_on_signals
+from mindtrace.jobs.application.process.graceful_stop import SecondSignal, stopping_on_signals
 from mindtrace.jobs.domain import batch_outcomes
 from mindtrace.jobs.domain.envelope import encode
 from mindtrace.jobs.domain.errors import InvalidJob, InvalidPayload
@@ -171,7 +171,7 @@ MISTAKES = {
     "Dead is for run_batch: raise Reject here": batch_outcomes.Dead,
     "Done is for run_batch: return its result by itself here": batch_outcomes.Done(),
     "return an instance, as in Then(schema, payload)": Then,
-    "for several next jobs return Then.all": [Then("points", {})],
+    "for several next jobs return Then.all": [Then(JobSchema("points", JobInput), {})],
     "loop over it in run": in_steps(),
     "none of it has run": in_async_steps(),
 }

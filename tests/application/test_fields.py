@@ -135,7 +135,8 @@ def test_an_unknown_key_is_refused_in_every_form_of_a_dict(
     with pytest.raises(InvalidPayload, match="unknown key 'z'"):
         orchestrator.job("points", {"z": 2})
 
-    outcomes = orchestrator.publish_batch("points", [form({"x": 1}), form({"z": 1}), form({})])
+    handles = orchestrator.publish_batch("points", [form({"x": 1}), form({"z": 1}), form({})])
+    outcomes = [handle.outcome for handle in handles]
 
     assert [outcome.status for outcome in outcomes] == ["accepted", "rejected", "accepted"]
     assert orchestrator.count_queue_messages("points") == 2

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -487,23 +488,31 @@ def test_a_signal_handler_may_publish_while_its_thread_waits(
     """What it publishes doesn't wait for the group that it interrupted."""
     commit = jobs.group_commits["points"]
     published: list[str] = []
+    reached = ["before"]
 
     def handler() -> None:
-        if gate.open.is_set():  # within what this handler publishes, which holds what the backend holds
+        if reached[-1] == "publishes":  # within the publish of this handler, which holds the backend's locks
+            reached.append("told")
             with pytest.raises(UsageError):
                 jobs.publish("points", {})
-            return
-        gate.answers = [signal_again]
-        published.append(jobs.publish("points", {"x": 1}))
+        elif reached[-1] == "waits":
+            reached.append("handles")
+            gate.answers = [signal_again]
+            published.append(jobs.publish("points", {"x": 1}))
 
     def signal_again(messages: Sequence[Message]) -> list[PublishOutcome]:
-        gate.open.set()
+        reached.append("publishes")
         signal.raise_signal(signal.SIGUSR1)
+        gate.open.set()
         return LocalClient.publish(gate, "points", messages)
 
     def send() -> None:
+        """Send it until it is handled: one that comes just before a wait is handled only after it."""
         eventually(lambda: len(commit._waiting) == 1)
-        os.kill(os.getpid(), signal.SIGUSR1)
+        reached.append("waits")
+        while reached[-1] == "waits":
+            os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(0.01)
 
     on_signal(handler)
     first = publish("first")
@@ -511,8 +520,38 @@ def test_a_signal_handler_may_publish_while_its_thread_waits(
     assert jobs.publish("points", {"x": 2})
     sending.result(LIMIT_S)
     assert first.result(LIMIT_S) == "first"
+    assert reached == ["before", "waits", "handles", "publishes", "told"]
     assert len(published) == 1
     assert jobs.count_queue_messages("points") == 3
+
+
+@pytest.mark.parametrize("steps", ["_give_up_waiting", "_pass_on"])
+def test_a_lead_that_interrupts_cut_off_to_the_last_step_is_cleared_away(
+    jobs: Orchestrator, publish: Publish, gate: Gate, monkeypatch: pytest.MonkeyPatch, steps: str
+) -> None:
+    """Nothing of that publish runs any more, though nobody else could tell."""
+
+    def interrupted(*_: object) -> Any:
+        raise KeyboardInterrupt
+
+    gate.open.set()
+    gate.answers = [failing(KeyboardInterrupt())]
+    with monkeypatch.context() as patch:
+        for name in {"_give_up_waiting", "_pass_on"} if steps == "_pass_on" else {steps}:
+            patch.setattr(GroupCommit, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            jobs.publish("points", {})
+    assert jobs.publish("points", {})
+    assert publish("another").result(LIMIT_S)
+
+
+def test_a_publish_within_a_wait_that_was_cut_off_is_forgotten(jobs: Orchestrator, gate: Gate) -> None:
+    gate.open.set()
+    commit = jobs.group_commits["points"]
+    commit._within_wait.add(threading.get_ident())
+    commit._leader[None] = (threading.get_ident(), [])
+    assert jobs.publish("points", {})
+    assert not commit._within_wait
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

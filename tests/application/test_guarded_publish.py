@@ -16,7 +16,7 @@ from mindtrace.jobs import (
 )
 from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.adapters.local.coordination import LocalCoordinationStore
-from mindtrace.jobs.application.guarded_publish import CLAIM_S, claim_of, publish_guarded
+from mindtrace.jobs.application.broker.guarded_publish import CLAIM_S, claim_of, publish_guarded
 from mindtrace.jobs.domain.errors import BackendError, BackendUnavailable, UnsupportedCapability
 from mindtrace.jobs.ports import ABSENT, CoordinationStore, Guard, Message, Record
 from mindtrace.jobs.ports.coordination import MAX_KEY_CHARS

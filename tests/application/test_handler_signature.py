@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, Orchestrator, job_handler
-from mindtrace.jobs.application.handler_signature import check_takes_job
+from mindtrace.jobs.application.checks.handler_signature import check_takes_job
 from mindtrace.jobs.errors import HandlerMissing
 
 SCHEMA = JobSchema("points", JobInput)

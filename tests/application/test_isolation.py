@@ -19,7 +19,7 @@ from mindtrace.jobs import (
     RetryPolicy,
 )
 from mindtrace.jobs.adapters.local import ManualClock
-from mindtrace.jobs.application.signals.graceful_stop import SecondSignal
+from mindtrace.jobs.application.process.graceful_stop import SecondSignal
 from mindtrace.jobs.domain.dead_reasons import DeadReason
 
 MakeConsumer = Callable[..., Consumer]
@@ -33,7 +33,7 @@ def test_a_job_that_kills_its_worker_drags_no_other_along(
     far: Orchestrator, clock: ManualClock, line: Any, make_consumer: MakeConsumer
 ) -> None:
     """What was in hand with it when two workers died runs alone afterwards, whatever the prefetch (RTY-3)."""
-    bad, *innocent = [outcome.id for outcome in far.publish_batch("points", [{"x": n} for n in range(4)])]
+    bad, *innocent = [handle.id for handle in far.publish_batch("points", [{"x": n} for n in range(4)])]
     done: list[str] = []
 
     def handler(job: Any) -> None:
@@ -59,7 +59,7 @@ def test_what_is_done_is_not_kept_waiting_by_a_slow_job(
 ) -> None:
     """A result is there while the next job of the batch still runs (RES-2)."""
     finish = threading.Event()
-    quick, slow = [outcome.id for outcome in orchestrator.publish_batch("points", [{"x": 1}, {"x": 2}])]
+    quick, slow = [handle.id for handle in orchestrator.publish_batch("points", [{"x": 1}, {"x": 2}])]
 
     def handler(job: Any) -> dict[str, float]:
         if job.id == slow:

@@ -6,12 +6,13 @@ import logging
 import pickle
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor  # noqa: TID251 - as a handler may have
 from contextvars import copy_context
 from typing import Any
 
 import pytest
 
+from background import Background
 from mindtrace.jobs import (
     Attempt,
     Consumer,
@@ -125,8 +126,8 @@ def test_the_current_job_is_the_one_whose_handler_runs(
 
     orchestrator.publish_batch("points", [{}] * (2 * width))
     consumers = [make_consumer(work, prefetch=1) for _ in range(width)]
-    with ThreadPoolExecutor(width) as pool:
-        assert list(pool.map(lambda consumer: consumer.consume(2), consumers)) == [2] * width
+    with Background() as pool:
+        assert pool.map(lambda consumer: consumer.consume(2), consumers) == [2] * width
 
     assert len(pairs) == 2 * width
     assert all(job is current for job, current in pairs)
@@ -241,7 +242,7 @@ def test_that_of_a_thread_goes_to_its_own_job_or_nowhere(
         assert told.wait(60)
         shown.append(orchestrator.progress("points"))
 
-    first, _ = (outcome.id for outcome in orchestrator.publish_batch("points", [{"x": 0}, {"x": 1}]))
+    first, _ = (handle.id for handle in orchestrator.publish_batch("points", [{"x": 0}, {"x": 1}]))
     make_consumer(work, prefetch=prefetch).consume(2)
 
     assert shown == [{} if prefetch == 1 else {first: Progress(1, 100)}]
@@ -260,8 +261,8 @@ def test_jobs_that_run_at_once_report_each_for_itself(orchestrator: Orchestrator
 
     ids = [orchestrator.publish("points", {"x": x}) for x in (3, 4)]
     consumers = [make_consumer(work, prefetch=1) for _ in range(2)]
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda consumer: consumer.consume(1), consumers))
+    with Background() as pool:
+        pool.map(lambda consumer: consumer.consume(1), consumers)
 
     assert shown == [{ids[0]: Progress(3, 10), ids[1]: Progress(4, 10)}] * 2
 

@@ -76,7 +76,8 @@ def test_a_queue_does_all_that_the_orchestrator_does(orchestrator: Orchestrator)
     queue = orchestrator.queue(SCHEMA)
     assert queue.name == "sums"
 
-    assert [outcome.status for outcome in queue.publish_batch([Pair(x=1), {"x": 2}])] == ["accepted"] * 2
+    handles = queue.publish_batch([Pair(x=1), {"x": 2}])
+    assert [handle.outcome.status for handle in handles] == ["accepted"] * 2
     received = queue.receive()
     assert received is not None
     assert received.payload == Pair(x=1)

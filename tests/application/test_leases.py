@@ -7,15 +7,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mindtrace.jobs import Consumer, ConsumerBackend, Orchestrator, RetryPolicy
 from mindtrace.jobs.adapters.local import ManualClock
-from mindtrace.jobs.application.consumer_decorator import ConsumerDecorator
+from mindtrace.jobs.application.consuming import lease_renewer
 from mindtrace.jobs.application.consuming.in_flight import InFlight
+from mindtrace.jobs.application.gates.gated_consumer import GatedConsumer
 from mindtrace.jobs.ports import Ack, SettleOutcome
+from mindtrace.jobs.ports.signal_safe_event import SignalSafeEvent
 
 MakeConsumer = Callable[..., Consumer]
 LEASE_S = 0.12
@@ -349,13 +352,13 @@ def test_a_handler_is_told_that_the_connection_that_was_its_lease_is_gone(
     assert consumer.stats.lost == 1
 
 
-class HoldingBack(ConsumerDecorator):
+class HoldingBack(GatedConsumer):
     """A consumer backend whose limits hold back a job, and that notes what is extended."""
 
     held_back = 1
 
     def __init__(self, inner: ConsumerBackend) -> None:
-        super().__init__(inner)
+        super().__init__(inner, [])
         self.extended: list[list[str]] = []
 
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
@@ -374,3 +377,20 @@ def test_the_heartbeat_keeps_the_leases_of_jobs_that_are_held_back_though_none_r
     backend.held_back = 0
     in_flight.extend()
     assert backend.extended == [[]]
+
+
+def test_leases_are_extended_at_once_though_it_is_asked_for_as_a_wait_ends(
+    monkeypatch: pytest.MonkeyPatch, just_missed: type[SignalSafeEvent]
+) -> None:
+    """Else a cancellation would be seen only with the next heartbeat (CAN-2)."""
+    monkeypatch.setattr(lease_renewer, "SignalSafeEvent", just_missed)
+    extended = threading.Event()
+    in_flight: Any = SimpleNamespace(since_extended_s=0.0, extend=extended.set)
+    renewer = lease_renewer.LeaseRenewer(in_flight, 3600.0, lambda: None, logging.getLogger("test"))
+
+    renewer.start()
+    try:
+        renewer.renew_now()
+        assert extended.wait(60.0)
+    finally:
+        renewer.stop()

@@ -63,7 +63,7 @@ VALUES = [
 @pytest.mark.parametrize("values", [VALUES, VALUES[::-1]], ids=["forwards", "backwards"])
 def test_a_key_is_the_same_whether_its_value_was_seen_or_not(jobs: Orchestrator, values: list[Any]) -> None:
     """Also where values are equal and have keys of their own, such as 1, 1.0 and True."""
-    keys = Keys(SCHEMA.name, SCHEMA, Limit(4, by="by"), max_body_bytes=100_000)
+    keys = Keys("limits/frames/by/", SCHEMA, Limit(4, by="by"), max_body_bytes=100_000)
     came = deliveries(jobs, values)
 
     assert keys.of(came) == keys.of(came) == keys_of(values)
@@ -77,7 +77,7 @@ def test_only_so_many_values_are_remembered_and_no_long_ones(
     jobs: Orchestrator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_REMEMBERED", 10)
-    keys = Keys(SCHEMA.name, SCHEMA, Limit(4, by="by"), max_body_bytes=100_000)
+    keys = Keys("limits/frames/by/", SCHEMA, Limit(4, by="by"), max_body_bytes=100_000)
     values = ["x" * 1000, *map(str, range(30)), *range(30)]
     came = deliveries(jobs, values)
 

@@ -1,7 +1,9 @@
 """Limits of rate and concurrency, one consumer backend at a time, on a clock that a test moves."""
 
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from logging import getLogger
 from typing import Any
 
@@ -11,7 +13,10 @@ from pydantic import create_model
 from mindtrace.jobs import JobInput, JobSchema, Limit, LocalClient, Orchestrator, Rate
 from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.application.limits.consumer_backend import LimitedConsumerBackend
-from mindtrace.jobs.application.limits.keys import Keys
+from mindtrace.jobs.application.limits.in_force import InForce
+from mindtrace.jobs.application.limits.keyed_turns import KeyedTurns, turns_of
+from mindtrace.jobs.application.limits.keys import Keys, prefix_of
+from mindtrace.jobs.application.limits.place_gate import PlaceGate
 from mindtrace.jobs.application.limits.places import Places
 from mindtrace.jobs.application.limits.turns import Turns
 from mindtrace.jobs.errors import BackendUnavailable, Closed
@@ -59,13 +64,22 @@ class Broker:
                 self.store,
                 "frames",
                 schema,
-                schema.concurrency_limit,
+                InForce(schema.name, schema.concurrency_limit),
                 lease_s=LEASE_S,
                 max_body_bytes=10_000,
                 clock=clock,
             )
         if schema.rate is not None:
-            turns = Turns(self.store, "frames", schema.rate, lease_s=LEASE_S, clock=clock)
+            turns = turns_of(
+                self.store,
+                "frames",
+                schema,
+                InForce(schema.name, schema.rate),
+                slots=at_once,
+                lease_s=LEASE_S,
+                max_body_bytes=10_000,
+                clock=clock,
+            )
         inner = self.client.open_consumer("frames", lease_s=LEASE_S)
         return LimitedConsumerBackend(inner, places, turns, at_once, getLogger("limits"), clock)
 
@@ -91,8 +105,12 @@ def numbers(deliveries: Sequence[Delivery]) -> list[int]:
 
 def places_of(consumer: LimitedConsumerBackend) -> list[Place]:
     """Return the places of the jobs that it has passed on."""
-    assert consumer._running is not None
-    return list(consumer._running._by_receipt.values())
+    return list(gate_of(consumer).passed_on._by_receipt.values())
+
+
+def gate_of(consumer: LimitedConsumerBackend) -> PlaceGate:
+    assert isinstance(consumer._places, PlaceGate)
+    return consumer._places
 
 
 def acks(deliveries: Sequence[Delivery]) -> list[Ack]:
@@ -419,7 +437,7 @@ def test_a_turn_that_was_missed_is_lost(broker: Broker) -> None:
         assert waiting.is_alive()
     consumer.interrupt()
     waiting.join(60)
-    broker.store.reserve("rates/frames/1.000000", 1, interval_s=1.0, max_wait_s=5.0)  # another's, at 2.0
+    broker.store.reserve("rates/1.000000/frames//", 1, interval_s=1.0, max_wait_s=5.0)  # another's, at 2.0
 
     broker.clock.advance(1.5)
     assert consumer.receive(1, 0.0) == [], "its turn was at 1.0"
@@ -448,10 +466,137 @@ def test_the_key_of_a_place_is_short_however_many_fields_it_is_by() -> None:
         consumer = orchestrator.backend.open_consumer(schema.name)
         (delivery,) = consumer.receive(1, 0.0)
         assert schema.concurrency_limit is not None
-        keys = Keys(schema.name, schema, schema.concurrency_limit, max_body_bytes=100_000)
+        prefix = prefix_of(schema.name, schema.concurrency_limit)
+        keys = Keys(prefix, schema, schema.concurrency_limit, max_body_bytes=100_000)
         (key,) = keys.of([delivery])
     assert key is not None
     assert len(key) + len("mtj:/") + 96 <= MAX_KEY_CHARS, "with a namespace of RabbitMQ in front"
+
+
+# -- rates by key ---------------------------------------------------------------------------------
+
+BY_CAMERA_EACH_SECOND = [{"rate": Rate(1, per_s=1, by="camera")}]
+
+
+def run_for(
+    broker: Broker, consumers: Sequence[LimitedConsumerBackend], seconds: float
+) -> list[tuple[float, int]]:
+    """Let consumers run jobs that take no time, each 10 ms of the clock; return what started when."""
+    began = broker.clock.now()
+    starts = []
+    while broker.clock.now() < began + seconds:
+        for consumer in consumers:
+            came = consumer.receive(2, 0.0)
+            starts += [(broker.clock.now() - began, camera_of(each)) for each in came]
+            consumer.settle(acks(came))
+        broker.clock.advance(0.01)
+    return starts
+
+
+def camera_of(delivery: Delivery) -> int:
+    return Frame.model_validate_json(delivery.body.partition(b'"payload":')[2][:-1]).camera
+
+
+@pytest.mark.parametrize("broker", BY_CAMERA_EACH_SECOND, indirect=True)
+def test_each_key_has_turns_of_its_own(broker: Broker) -> None:
+    broker.publish(0, 0, 1, 1, 2)
+    assert len(broker.consumer(at_once=5).receive(5, 0.0)) == 3
+
+
+@pytest.mark.parametrize("broker", BY_CAMERA_EACH_SECOND, indirect=True)
+def test_a_long_backlog_of_a_key_without_a_turn_hides_no_other_for_long(broker: Broker) -> None:
+    """Behind 2,000 jobs of a key that starts one each second, one of another key starts within seconds."""
+    broker.publish(*[0] * 2000, 1)
+    starts = run_for(broker, [broker.consumer(at_once=2)], 20.0)
+    (moment,) = [moment for moment, camera in starts if camera == 1]
+    assert moment < 10.0
+    assert 19 <= sum(camera == 0 for _, camera in starts) <= 20
+
+
+@pytest.mark.parametrize("broker", BY_CAMERA_EACH_SECOND, indirect=True)
+def test_every_key_starts_at_its_rate_over_several_consumers(broker: Broker) -> None:
+    """100 keys, three consumers, and more jobs of each key than it can start."""
+    broker.publish(*[n % 100 for n in range(3000)])
+    starts = run_for(broker, [broker.consumer(at_once=50) for _ in range(3)], 20.0)
+    counts = Counter(camera for _, camera in starts)
+    assert set(counts.values()) <= {19, 20}
+    assert len(counts) == 100
+    for camera in range(100):
+        moments = [moment for moment, each in starts if each == camera]
+        gaps = [later - sooner for sooner, later in pairwise(moments)]
+        assert min(gaps) >= 0.9, "a job starts a tenth of its interval after its turn at most"
+
+
+@pytest.mark.parametrize("broker", [{"rate": Rate(1, per_s=10, by="camera")}], indirect=True)
+def test_a_job_that_went_back_is_there_when_its_turn_comes(broker: Broker) -> None:
+    """Also if it went back again, behind another of its key: more turns are near than jobs can be held."""
+    broker.publish(*[n % 600 for n in range(1800)])
+    starts = run_for(broker, [broker.consumer(at_once=2)], 40.0)
+    for camera in range(600):
+        moments = [moment for moment, each in starts if each == camera]
+        assert len(moments) == 3
+        assert max(later - sooner for sooner, later in pairwise(moments)) < 15.0
+
+
+@pytest.mark.parametrize("broker", [{"rate": Rate(1, per_s=60, by="camera")}], indirect=True)
+def test_jobs_of_a_key_go_back_until_their_turns(broker: Broker) -> None:
+    """They come one after another, so that none is moved for nothing each second."""
+    broker.publish(*[0] * 50)
+    consumer = broker.consumer(at_once=2)
+    moves = 0
+    release = consumer._release
+
+    def counting(releases: list[Release], *, keep_places: bool) -> None:
+        nonlocal moves
+        moves += len(releases)
+        release(releases, keep_places=keep_places)
+
+    consumer._release = counting  # type: ignore[method-assign]
+    starts = run_for(broker, [consumer], 180.0)
+    assert [round(moment) for moment, _ in starts] == [0, 60, 120]
+    assert moves <= 50 * 180 / 60 * 2
+
+
+@pytest.mark.parametrize("broker", BY_CAMERA_EACH_SECOND, indirect=True)
+def test_jobs_of_all_keys_start_though_one_slot_is_too_few_for_their_rates(broker: Broker) -> None:
+    """A new key comes with each job that ends, and yet the oldest waiting job has the next slot."""
+    broker.publish(0, 0, 0)
+    consumer, ran = broker.consumer(), list[int]()
+    for number in range(1, 200):
+        broker.publish(number)
+        if came := consumer.receive(1, 0.0):
+            broker.clock.advance(0.5)  # the handler
+            ran += map(camera_of, came)
+            consumer.settle(acks(came))
+        broker.clock.advance(0.01)
+    assert ran[:20].count(0) == 3
+
+
+@pytest.mark.parametrize(
+    "broker", [{"limit": Limit(1), "rate": Rate(1, per_s=10, by="camera")}], indirect=True
+)
+def test_a_job_that_waits_for_its_turn_has_no_place(broker: Broker) -> None:
+    broker.publish(0, 0, 0, 1)
+    one, other = broker.consumer(), broker.consumer()
+    ran = run_for(broker, [one, other], 5.0)
+    assert sorted(camera for _, camera in ran) == [0, 1]
+
+
+@pytest.mark.parametrize("broker", [{"rate": Rate(100, per_s=1, by="camera")}], indirect=True)
+def test_the_turns_of_idle_keys_are_forgotten(broker: Broker) -> None:
+    """By the store, and by the consumer."""
+    consumer = broker.consumer(at_once=100)
+    for first in range(0, 10_000, 100):
+        broker.publish(*range(first, first + 100))
+        came = consumer.receive(100, 0.0)
+        assert len(came) == 100
+        consumer.settle(acks(came))
+        broker.clock.advance(1.0)
+    assert isinstance(consumer._turns, KeyedTurns)
+    assert len(consumer._turns._not_before_s) <= 4096
+    broker.publish(0)
+    consumer.receive(1, 0.0)
+    assert len(broker.client.coordination._open()._next_turn) <= 200  # type: ignore[attr-defined]
 
 
 # -- a store that is away -------------------------------------------------------------------------
@@ -475,10 +620,13 @@ class StoreAway(CoordinationStore):
     def delete(self, key: str, **settings: Any) -> Any:
         self.now()
 
-    def take_places(self, places: Any, *, ttl_s: float) -> list[bool]:
+    def take_places(self, places: Any, **settings: Any) -> list[bool]:
         raise BackendUnavailable("away")
 
     def leave_places(self, places: Any) -> None:
+        self.now()
+
+    def count_places(self, prefixes: Any, **settings: Any) -> Any:
         self.now()
 
     def reserve(self, key: str, count: int, **settings: Any) -> Reservation:
@@ -507,8 +655,8 @@ def test_jobs_wait_while_the_store_is_away_and_run_when_it_is_back(
         broker.clock.advance(0.5)
     assert caplog.text.count("away") == 2, "one message, which names the error"
 
-    for part in (consumer._places, consumer._turns):
-        if part is not None:
+    for part in (getattr(consumer._places, "places", None), consumer._turns):
+        if hasattr(part, "_store"):
             part._store = store
     broker.clock.advance(1.0)
     assert len(consumer.receive(1, 0.0)) == 1
@@ -525,9 +673,8 @@ def test_jobs_run_while_the_store_is_away_if_that_is_wanted(broker: Broker) -> N
 
     assert len(batch) == 3
     assert consumer.extend([one.receipt for one in batch]) == [SettleOutcome.OK] * 3
-    for part in (consumer._places, consumer._turns):
-        assert part is not None
-        part._store = store
+    assert isinstance(consumer._turns, Turns)
+    gate_of(consumer).places._store = consumer._turns._store = store
     assert consumer.extend([one.receipt for one in batch]) == [SettleOutcome.OK] * 3, "uncounted, not lost"
 
 
@@ -562,10 +709,10 @@ def test_the_places_of_jobs_that_ended_while_the_store_was_away_are_given_back(b
     broker.publish(0, 1)
     consumer = broker.consumer()
     job = consumer.receive(1, 0.0)
-    assert consumer._places is not None
-    store, consumer._places._store = consumer._places._store, StoreAway()
+    places = gate_of(consumer).places
+    store, places._store = places._store, StoreAway()
     consumer.settle(acks(job))
-    consumer._places._store = store
+    places._store = store
     broker.clock.advance(1.0)
     assert len(consumer.receive(1, 0.0)) == 1
 
@@ -575,8 +722,7 @@ def test_no_lease_is_extended_if_its_place_can_not_be(broker: Broker) -> None:
     broker.publish(0)
     consumer = broker.consumer()
     (job,) = consumer.receive(1, 0.0)
-    assert consumer._places is not None
-    consumer._places._store = StoreAway()
+    gate_of(consumer).places._store = StoreAway()
 
     with pytest.raises(BackendUnavailable):
         consumer.extend([job.receipt])

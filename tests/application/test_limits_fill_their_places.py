@@ -70,7 +70,7 @@ def frame_of(delivery: Delivery) -> Frame:
 @pytest.mark.parametrize("consumers", [1, 2])
 @pytest.mark.parametrize(
     ("cameras", "limit", "at_once"),
-    [(1, 4, 8), (1, 1, 1000), (8, 1, 8), (8, 4, 32), (30, 1, 32), (30, 4, 8), (30, 4, 1000)],
+    [(1, 4, 8), (1, 1, 1000), (5, 2, 5), (8, 1, 8), (8, 4, 32), (30, 1, 32), (30, 4, 8), (30, 4, 1000)],
 )
 def test_the_places_of_a_limit_are_full_while_jobs_wait(
     cameras: int, limit: int, at_once: int, consumers: int
@@ -86,6 +86,21 @@ def test_the_places_of_a_limit_are_full_while_jobs_wait(
             work.go_on(1.0)
         assert len(work.started) >= 0.9 * allowed
         assert all(delivery.attempt == 1 and delivery.crashes == 0 for delivery in work.started)
+
+
+@pytest.mark.parametrize(
+    ("cameras", "limit", "consumers"), [(1, 1, 4), (2, 4, 12), (3, 1, 12), (8, 1, 4), (8, 4, 12), (30, 1, 12)]
+)
+def test_the_places_are_full_though_each_consumer_runs_one_job(
+    cameras: int, limit: int, consumers: int
+) -> None:
+    """With more consumers than places, or fewer; with as many, some have only jobs of keys that are full."""
+    broker, draw = Broker(limit=Limit(limit, by="camera")), random.Random(3)
+    work = Work(broker, consumers=consumers, at_once=1, job_s=0.5)
+    with broker.client:
+        work.publish(*[draw.randrange(cameras) for _ in range(BACKLOG)])
+        work.go_on(6.0)
+    assert len(work.started) >= 0.95 * min(cameras * limit, consumers) / work.job_s * 6.0
 
 
 def test_jobs_that_go_back_are_there_again_before_those_that_stay_have_run() -> None:
@@ -139,27 +154,38 @@ def test_jobs_of_a_key_that_never_went_back_start_in_their_order() -> None:
 
 
 class Counted:
-    """A store that counts its requests for places."""
+    """A store that counts its requests for places.
 
-    def __init__(self, store: CoordinationStore) -> None:
+    Args:
+        store: What it asks.
+        tells: Whether it tells who is next in line for a place.
+    """
+
+    def __init__(self, store: CoordinationStore, *, tells: bool = True) -> None:
         self._store = store
+        self.tells_freed_places = tells
         self.requests = 0
 
-    def take_places(self, places: Any, *, ttl_s: float) -> list[bool]:
+    def take_places(self, places: Any, **settings: Any) -> list[bool]:
         self.requests += 1
-        return self._store.take_places(places, ttl_s=ttl_s)
+        return self._store.take_places(places, **settings)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
 
 @pytest.mark.parametrize(
-    ("who", "at_most"), [("the one whose jobs run", 2), ("another", 25)], ids=["running", "waiting"]
+    ("who", "tells", "at_most"),
+    [("the one whose jobs run", True, 1.1), ("another", True, 1.1), ("another", False, 25)],
+    ids=["running", "waiting", "waiting for a store that tells nobody"],
 )
-def test_a_consumer_asks_for_places_only_as_often_as_one_may_get_free(who: str, at_most: int) -> None:
-    """Of a consumer whose jobs have all places, nobody else can give one back."""
+def test_a_consumer_asks_for_places_only_as_often_as_one_may_get_free(
+    who: str, tells: bool, at_most: float
+) -> None:
+    """Of a consumer whose jobs have all places, nobody else can give one back; else the store tells it."""
     broker = Broker(limit=Limit(2, by="camera"))
-    store = Counted(broker.store)
+    store = Counted(broker.store, tells=tells)
+    broker.store = store  # type: ignore[assignment]
     with broker.client:
         work = Work(broker, consumers=1, at_once=4, job_s=60.0)
         work.publish(*[0] * 20)
@@ -167,8 +193,7 @@ def test_a_consumer_asks_for_places_only_as_often_as_one_may_get_free(who: str, 
         if who == "another":
             work.publish(*[0] * 20)
             work = Work(broker, consumers=1, at_once=4, job_s=60.0)
-        places = work.consumers[0]._places
-        assert places is not None
-        places._store = store  # type: ignore[assignment]
+            work.go_on(5.0)
+        store.requests = 0
         work.go_on(10.0)
     assert 0 < store.requests <= at_most * 10

@@ -254,7 +254,6 @@ def test_a_schema_needs_no_registration(orchestrator: Orchestrator) -> None:
         (lambda: Then(SECOND, Step(n=1), id="no id"), "job id"),
         (lambda: Then(SECOND, Step(n=1), queue="first"), "of schema 'second'; queue 'first' carries 'first'"),
         (lambda: Then(ALONE, Step(n=1)), "is unique"),
-        (lambda: Then("second", Step(n=1)), "pass its JobSchema first"),  # type: ignore[arg-type]
         (lambda: Then(SECOND, Step(n=1), result={"m": 1}), "result"),
         (lambda: [Then(SECOND, Step(n=1))], "return Then.all"),
         (lambda: Then.all(*[Then(SECOND, Step(n=1))] * (MAX_NEXT_JOBS + 1)), "1,002 next jobs"),

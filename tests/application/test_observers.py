@@ -24,8 +24,8 @@ from mindtrace.jobs import (
     job_from_schema,
 )
 from mindtrace.jobs.adapters.local import ManualClock
-from mindtrace.jobs.application.job_logging import JobLogger
-from mindtrace.jobs.application.signals.graceful_stop import SecondSignal
+from mindtrace.jobs.application.observing.job_logging import JobLogger
+from mindtrace.jobs.application.process.graceful_stop import SecondSignal
 from mindtrace.jobs.domain.errors import QueueNotFound
 from mindtrace.jobs.ports import Attempt, Observer, Outcome, SlotOutcome
 
@@ -252,6 +252,20 @@ def test_headers_of_the_job_are_kept(client: LocalClient, schema: Any, make_cons
     make_consumer(lambda job: seen.append(dict(job.headers)), to=orchestrator, poll_timeout_s=0.01).consume(2)
 
     assert seen == [{"traceparent": "mine"}, full]
+
+
+def test_the_job_log_does_not_say_that_an_expired_job_ran(
+    schema: Any, make_consumer: MakeConsumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tests.joblog")
+    clock = ManualClock()
+    orchestrator = watched(LocalClient(clock=clock), schema, JobLogger(logging.getLogger("tests.joblog")))
+    job_id = orchestrator.publish("points", {"x": 1}, expires_s=1)
+    clock.advance(1)
+    make_consumer(lambda job: None, to=orchestrator, poll_timeout_s=0.01).consume(1)
+
+    (record,) = [record for record in caplog.records if record.name == "tests.joblog"]
+    assert record.getMessage() == f"job {job_id} of points: attempt 1 wasn't run: expired"
 
 
 def test_the_job_log_is_one_line_an_attempt(

@@ -9,7 +9,7 @@ import pytest
 
 from mindtrace.jobs import Consumer, Orchestrator, QueueCounts, RetryPolicy
 from mindtrace.jobs.adapters.local import ManualClock
-from mindtrace.jobs.application.signals.graceful_stop import SecondSignal
+from mindtrace.jobs.application.process.graceful_stop import SecondSignal
 from mindtrace.jobs.domain.errors import BackendUnavailable, Closed
 
 MakeConsumer = Callable[..., Consumer]
@@ -156,7 +156,7 @@ def test_a_job_that_may_kill_its_consumer_is_not_started_while_others_can_not_be
     far: Orchestrator, line: Any, clock: ManualClock, make_consumer: MakeConsumer
 ) -> None:
     """If it did kill it, those behind it would be charged with a crash (RTY-3)."""
-    suspect, *others = [outcome.id for outcome in far.publish_batch("points", [{}, {}, {}])]
+    suspect, *others = [handle.id for handle in far.publish_batch("points", [{}, {}, {}])]
     for _ in range(2):
         far.backend.open_consumer("points", lease_s=1).receive(1, 0)
         clock.advance(1)

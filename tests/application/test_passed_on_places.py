@@ -12,7 +12,7 @@ from mindtrace.jobs import Limit
 from mindtrace.jobs.application.limits.places import ConsumerPlace
 from mindtrace.jobs.ports import Ack, Delivery, Place, Release, Retry
 
-from .test_limits import LEASE_S, Broker, StoreAway, acks, numbers, places_of
+from .test_limits import LEASE_S, Broker, StoreAway, acks, gate_of, numbers, places_of
 
 KEY = "limits/frames//"
 
@@ -221,10 +221,10 @@ def test_a_store_that_is_away_for_the_look_passes_nothing_on_and_loses_no_job(br
     broker.publish(*range(20))
     consumer = broker.consumer()
     jobs = consumer.settle(acks(consumer.receive(5, 0.0)), take=5).deliveries
-    assert consumer._places is not None
-    store, consumer._places._store = consumer._places._store, StoreAway()
+    places = gate_of(consumer).places
+    store, places._store = places._store, StoreAway()
     assert consumer.settle(acks(jobs), take=5).deliveries == []
-    consumer._places._store = store
+    places._store = store
     broker.clock.advance(1.0)
     assert len(consumer.receive(5, 0.0)) == 5
     assert held(broker, 100) == 5
@@ -236,11 +236,11 @@ def test_a_place_that_the_store_never_gave_is_not_passed_on() -> None:
     broker.publish(*range(20))
     consumer = broker.consumer()
     jobs = consumer.receive(5, 0.0)
-    assert consumer._places is not None
-    store, consumer._places._store = consumer._places._store, StoreAway()
+    places = gate_of(consumer).places
+    store, places._store = places._store, StoreAway()
     jobs = consumer.settle(acks(jobs), take=5).deliveries
     assert len(jobs) == 5
-    consumer._places._store = store
+    places._store = store
     broker.clock.advance(10.0)
     jobs = consumer.settle(acks(jobs), take=5).deliveries
     assert held(broker, 100) == 5

@@ -13,6 +13,7 @@ from mindtrace.jobs.application.pausing.records import Pause
 from mindtrace.jobs.application.pausing.watch import PauseWatch
 from mindtrace.jobs.domain.errors import BackendUnavailable
 from mindtrace.jobs.ports import CoordinationStore, Record
+from mindtrace.jobs.ports.signal_safe_event import SignalSafeEvent
 
 LONG_S = 60.0
 A_MOMENT_S = 0.1
@@ -24,6 +25,7 @@ class Member:
     """What a consumer is to the watch: it keeps what it was told."""
 
     is_idle = True
+    limits = ()
 
     def __init__(self, queue: str = HERE) -> None:
         self.queue = queue
@@ -131,6 +133,28 @@ def test_what_was_seen_long_ago_is_asked_again_though_other_queues_were_seen_jus
         assert begin(watch, joined) == pause
 
 
+@pytest.mark.parametrize("is_own", [True, False], ids=["own", "borrowed"])
+def test_while_the_store_is_away_a_call_without_a_loop_goes_by_what_was_seen(
+    store: Store, orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch, *, is_own: bool
+) -> None:
+    """Where the jobs are in the same place, it is told so at once; else it doesn't wait each time."""
+    now, asked = [1000.0], list[object]()
+    monkeypatch.setattr(watch_module, "monotonic", lambda: now[0])
+    watch = PauseWatch(store, logging.getLogger("test"), is_own=is_own)  # type: ignore[arg-type]
+    pause = orchestrator.pause(HERE)
+    assert (watch.pause_of(HERE), watch.pause_of(OTHER)) == (pause, None)
+    store.is_away, get = True, store.get
+    monkeypatch.setattr(store, "get", lambda keys: (asked.append(keys), get(keys)))
+    now[0] += 1.0
+    for queue, seen in ((HERE, pause), (OTHER, None)):
+        if is_own:
+            with pytest.raises(BackendUnavailable):
+                watch.pause_of(queue)
+        else:
+            assert watch.pause_of(queue) == seen
+    assert len(asked) == (2 if is_own else 1)
+
+
 def test_a_look_that_ends_after_a_newer_one_changes_nothing(
     watch: PauseWatch, store: Store, orchestrator: Orchestrator, background: Any
 ) -> None:
@@ -168,6 +192,25 @@ def test_an_interrupt_while_a_consumer_begins_leaves_none_behind(
             pass
     assert watch._thread is not None
     assert not watch.goes_on(watch._thread)
+
+
+def test_a_look_that_is_asked_for_as_the_pause_between_two_ends_is_made(
+    watch: PauseWatch,
+    orchestrator: Orchestrator,
+    monkeypatch: pytest.MonkeyPatch,
+    just_missed: type[SignalSafeEvent],
+) -> None:
+    monkeypatch.setattr(watch_module, "LOOK_S", 0.0)  # so that what was seen just now is old
+    monkeypatch.setattr(watch_module, "SignalSafeEvent", just_missed)
+    member = Member()
+    with watch.watching(member):
+        pause = orchestrator.pause(HERE)
+        watch.refresh(HERE)
+        assert member.told[-1] == pause
+        ending = watch._thread
+        assert ending is not None
+    ending.look_now.set()  # so that the thread sees that it is needed no more
+    ending.join(LONG_S)
 
 
 def test_a_job_is_about_to_start_only_where_its_own_queue_was_seen(

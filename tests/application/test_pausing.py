@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,16 +21,17 @@ from mindtrace.jobs import (
     Orchestrator,
 )
 from mindtrace.jobs.adapters.local.coordination import LocalCoordinationStore
+from mindtrace.jobs.application.gates.gated_consumer import GatedConsumer
 from mindtrace.jobs.application.pausing import watch
-from mindtrace.jobs.application.pausing.consumer_backend import PausableConsumerBackend
 from mindtrace.jobs.domain.errors import (
     BackendUnavailable,
     Closed,
     InvalidInput,
     QueueNotFound,
     UnsupportedCapability,
+    UsageError,
 )
-from mindtrace.jobs.ports import CoordinationStore
+from mindtrace.jobs.ports import CoordinationStore, Record
 
 QUEUE = "points"
 LONG_S = 60.0
@@ -114,7 +116,7 @@ def looks_though_idle(monkeypatch: pytest.MonkeyPatch) -> None:
 def paused_here(consumer: Consumer) -> bool:
     """Whether a consumer has seen a pause."""
     backend = consumer._connected().loop._backend
-    assert isinstance(backend, PausableConsumerBackend)
+    assert isinstance(backend, GatedConsumer)
     return backend.is_paused
 
 
@@ -141,6 +143,26 @@ def test_a_pause_releases_what_was_not_started_and_spends_no_attempt(
     consuming.result(LONG_S)
     assert sorted(job.payload.x for job in gate.started) == list(range(JOBS))
     assert {job.attempt for job in gate.started} == {1}
+
+
+def test_a_refused_consume_leaves_the_consumer_that_runs_its_pauses(
+    gated: tuple[Gate, Consumer], orchestrator: Orchestrator, background: Any, eventually: Any
+) -> None:
+    """It took the consumer out of the watch for pauses, for good."""
+    gate, consumer = gated
+    gate.opened.set()
+    consuming = background(consumer.consume)
+    orchestrator.publish(QUEUE, {})
+    eventually(lambda: consumer.stats.done == 1)
+    with pytest.raises(UsageError, match="consuming already"):
+        consumer.consume(1)
+    orchestrator.pause(QUEUE)
+    eventually(lambda: paused_here(consumer))
+    orchestrator.publish(QUEUE, {})
+    orchestrator.resume(QUEUE)
+    eventually(lambda: consumer.stats.done == 2)
+    consumer.stop()
+    consuming.result(LONG_S)
 
 
 def test_a_consumer_that_begins_while_its_queue_is_paused_takes_nothing(
@@ -310,6 +332,7 @@ def test_one_look_serves_all_consumers_of_an_orchestrator(
     assert len(watches) == 1
     orchestrator.pause(QUEUE)
     eventually(lambda: all(map(paused_here, consumers)))
+    looks.remove(["pauses/points"])  # that of `pause`
     assert {tuple(keys) for keys in looks} == {("pauses/points", "cancels/points")}
     for consumer in consumers:
         consumer.stop()
@@ -402,10 +425,34 @@ def test_a_pause_says_why_and_since_when(orchestrator: Orchestrator) -> None:
     made = orchestrator.pause(QUEUE, "maintenance")
     assert orchestrator.paused(QUEUE) == made
     assert str(made).endswith(": maintenance")
-    assert orchestrator.pause(QUEUE).reason is None
     assert orchestrator.resume(QUEUE)
     assert not orchestrator.resume(QUEUE)
     assert orchestrator.paused(QUEUE) is None
+
+
+def test_a_second_pause_changes_only_the_reason_and_only_if_it_has_one(
+    orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = orchestrator.pause(QUEUE, "maintenance")
+    monkeypatch.setattr(socket, "gethostname", lambda: "another")
+    assert orchestrator.pause(QUEUE) == orchestrator.paused(QUEUE) == first
+    replaced = first._replace(reason="it takes longer")
+    assert orchestrator.pause(QUEUE, "it takes longer") == orchestrator.paused(QUEUE) == replaced
+
+
+def test_of_two_that_pause_a_queue_at_once_the_second_keeps_what_the_first_wrote(
+    orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get, made = LocalCoordinationStore.get, []
+
+    def get_before_the_first_writes(store: LocalCoordinationStore, keys: list[str]) -> dict[str, Record]:
+        records = get(store, keys)
+        monkeypatch.setattr(LocalCoordinationStore, "get", get)
+        made.append(orchestrator.pause(QUEUE, "the first"))
+        return records
+
+    monkeypatch.setattr(LocalCoordinationStore, "get", get_before_the_first_writes)
+    assert orchestrator.pause(QUEUE) == orchestrator.paused(QUEUE) == made[-1]
 
 
 def test_a_reason_may_have_a_byte_of_the_command_line_that_is_no_text(orchestrator: Orchestrator) -> None:
@@ -427,6 +474,50 @@ def test_a_queue_that_is_deleted_is_no_longer_paused(orchestrator: Orchestrator,
     assert orchestrator.paused(QUEUE) is None
 
 
+def test_a_paused_queue_gives_no_job_to_who_takes_one_without_a_consumer(
+    client: LocalClient, orchestrator: Orchestrator, schema: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once where it is paused; elsewhere with the next look."""
+    other = Orchestrator(client)
+    other.register(schema)
+    first, second = (orchestrator.publish(QUEUE, {}) for _ in range(2))
+    monkeypatch.setattr(watch, "LOOK_S", LONG_S)
+    job = orchestrator.receive_message(QUEUE)
+    assert job is not None
+    assert job.id == first
+
+    orchestrator.pause(QUEUE)
+    assert orchestrator.receive_message(QUEUE) is None
+    assert other.receive_message(QUEUE) is None  # which has never looked
+    other.resume(QUEUE)
+
+    job = orchestrator.receive_message(QUEUE)
+    assert job is not None
+    assert job.id == second
+    assert orchestrator.counts(QUEUE).ready == 0
+
+
+def test_who_takes_a_job_without_a_consumer_looks_for_pauses_of_others_now_and_then(
+    client: LocalClient, orchestrator: Orchestrator, schema: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, asked, get = [1000.0], list[list[str]](), LocalCoordinationStore.get
+    other = Orchestrator(client)
+    other.register(schema)
+    orchestrator.publish_batch(QUEUE, [{}] * JOBS)
+    monkeypatch.setattr(watch, "monotonic", lambda: now[0])
+    monkeypatch.setattr(watch, "LOOK_S", 0.5)
+    monkeypatch.setattr(
+        LocalCoordinationStore, "get", lambda store, keys: (asked.append([*keys]), get(store, keys))[1]
+    )
+    for _ in range(3):
+        assert orchestrator.receive_message(QUEUE) is not None
+    assert len(asked) == 1
+
+    other.pause(QUEUE)
+    now[0] += 0.5
+    assert orchestrator.receive_message(QUEUE) is None
+
+
 def test_typed_queues_and_coroutines_pause_as_well(orchestrator: Orchestrator, schema: Any) -> None:
     queue = orchestrator.queue(schema)
     assert queue.pause("why") == queue.paused()
@@ -446,7 +537,7 @@ def test_typed_queues_and_coroutines_pause_as_well(orchestrator: Orchestrator, s
 def test_an_interrupt_ends_the_wait_of_a_paused_consumer(
     client: LocalClient, orchestrator: Orchestrator
 ) -> None:
-    backend = PausableConsumerBackend(client.open_consumer(QUEUE), lambda: None)
+    backend = GatedConsumer(client.open_consumer(QUEUE), [], lambda: None)
     backend.interrupt()
     assert backend.receive(1, LONG_S) == []  # the next one, as none was blocked
     orchestrator.publish(QUEUE, {})
@@ -463,7 +554,7 @@ def test_an_interrupt_ends_the_wait_of_a_paused_consumer(
 def test_a_pause_that_is_seen_as_a_consumer_closes_has_nobody_wait(
     client: LocalClient, orchestrator: Orchestrator
 ) -> None:
-    backend = PausableConsumerBackend(client.open_consumer(QUEUE), lambda: None)
+    backend = GatedConsumer(client.open_consumer(QUEUE), [], lambda: None)
     backend.pause()
     backend.close()
     backend.pause()

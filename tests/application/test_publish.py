@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta, timezone
+from inspect import signature
+from typing import Any, get_overloads
 
 import pytest
 
 from mindtrace.jobs import (
+    AsyncJobQueue,
+    AsyncOrchestrator,
     Job,
     JobInput,
+    JobQueue,
     JobSchema,
     LocalClient,
     Orchestrator,
@@ -55,7 +59,7 @@ def test_publishing_a_live_id_again_changes_nothing(orchestrator: Orchestrator, 
     orchestrator.publish("points", job)
 
     assert orchestrator.publish("points", job) == job.id
-    assert [outcome.status for outcome in orchestrator.publish_batch("points", [job, {}])] == [
+    assert [handle.outcome.status for handle in orchestrator.publish_batch("points", [job, {}])] == [
         PublishStatus.DUPLICATE,
         PublishStatus.ACCEPTED,
     ]
@@ -117,6 +121,39 @@ def test_a_job_may_say_when_it_is_due(far: Orchestrator, clock: ManualClock, sch
     assert [(job.id, job.not_before) for job in received(far)] == [("soon", soon)]
 
 
+@pytest.mark.parametrize("batch", [False, True], ids=["one", "batch"])
+def test_a_publish_may_say_when_jobs_are_due(
+    far: Orchestrator, clock: ManualClock, schema: Any, batch: bool
+) -> None:
+    """In any time zone; it overrides what the job says, and a moment that has passed is no delay (DLY-1)."""
+    soon = datetime.now(timezone(timedelta(hours=5))) + timedelta(hours=1)
+    job = job_from_schema(schema, {}, id="soon", not_before=soon + timedelta(days=1))
+    past = job_from_schema(schema, {}, id="past")
+    if batch:
+        far.publish_batch("points", [job], not_before=soon)
+        far.publish_batch("points", [past], not_before=soon - timedelta(hours=2))
+    else:
+        far.publish("points", job, not_before=soon)
+        far.publish("points", past, not_before=soon - timedelta(hours=2))
+
+    assert [job.id for job in received(far)] == ["past"]
+    assert far.counts("points").delayed == 1
+    clock.advance(3600)
+    assert [(job.id, job.not_before) for job in received(far)] == [("soon", soon)]
+
+
+@pytest.mark.parametrize("name", ["publish", "publish_batch"])
+def test_every_publish_takes_the_same_options(name: str) -> None:
+    """From threads and coroutines, of orchestrators and of queues, in each overload."""
+    owners = (Orchestrator, AsyncOrchestrator, JobQueue, AsyncJobQueue)
+    methods = [getattr(owner, name) for owner in owners]
+    taken = {
+        tuple(each.name for each in signature(method).parameters.values() if each.kind is each.KEYWORD_ONLY)
+        for method in (*methods, *(overload for method in methods for overload in get_overloads(method)))
+    }
+    assert len(taken) == 1, taken
+
+
 # -- batches --------------------------------------------------------------------------------------
 
 
@@ -124,7 +161,8 @@ def test_a_batch_answers_for_each_item_in_order(orchestrator: Orchestrator, sche
     """One that is refused keeps its place and its error, and costs no other (PUB-4)."""
     other = job_from_schema(JobSchema("other", schema.input), {}, id="other")
 
-    outcomes = orchestrator.publish_batch("points", [{"x": 1}, {"x": "one"}, other, None, {"x": 2}])
+    handles = orchestrator.publish_batch("points", [{"x": 1}, {"x": "one"}, other, None, {"x": 2}])
+    outcomes = [handle.outcome for handle in handles]
 
     assert [outcome.status.value for outcome in outcomes] == ["accepted", *["rejected"] * 3, "accepted"]
     assert [type(outcome.error) for outcome in outcomes[1:4]] == [
@@ -151,7 +189,8 @@ def test_a_batch_is_validated_before_the_first_item_is_sent(orchestrator: Orches
 @pytest.mark.parametrize("batch", [[], [None], [{"x": "one"}] * 3])
 def test_a_batch_with_nothing_to_send_is_fine(orchestrator: Orchestrator, batch: list[Any]) -> None:
     """Empty, or refused to the last item (PUB-4)."""
-    outcomes = orchestrator.publish_batch("points", batch)
+    handles = orchestrator.publish_batch("points", batch)
+    outcomes = [handle.outcome for handle in handles]
 
     assert [outcome.status for outcome in outcomes] == [PublishStatus.REJECTED] * len(batch)
     assert orchestrator.count_queue_messages("points") == 0
@@ -162,7 +201,7 @@ def test_the_limit_of_a_body_is_the_orchestrators(client: LocalClient, schema: A
     small = Orchestrator(client, max_body_bytes=80)
     small.register(schema)
 
-    (outcome,) = small.publish_batch("points", [{"x": 1}])
+    outcome = small.publish_batch("points", [{"x": 1}])[0].outcome
     assert isinstance(outcome.error, InvalidInput)
     assert "the limit is 80 bytes" in str(outcome.error)
 
@@ -206,7 +245,7 @@ def test_a_lost_confirm_of_a_batch_is_answered_item_by_item(far: Orchestrator, l
     """What was refused before is known, what was sent is not (PUB-4)."""
     line.breaks["publish"] = 1
 
-    outcomes = far.publish_batch("points", [{}, None, {}])
+    outcomes = [handle.outcome for handle in far.publish_batch("points", [{}, None, {}])]
 
     assert [outcome.status.value for outcome in outcomes] == ["unknown", "rejected", "unknown"]
     assert isinstance(outcomes[0].error, BackendUnavailable)

@@ -89,7 +89,7 @@ def test_a_schema_needs_no_registration(client: LocalClient) -> None:
     """Wherever it is passed, it says all that is needed."""
     jobs = Orchestrator(client)
     job_id = jobs.publish(NUMBERS, {"n": 1})
-    (outcome,) = jobs.publish_batch(JobSchema("others", Number), [{"n": 2}])
+    outcome = jobs.publish_batch(JobSchema("others", Number), [{"n": 2}])[0].outcome
     jobs.schedule("nightly", JobSchema("slots", Number), cron="0 3 * * *")
 
     assert [queue.name for queue in jobs.queues()] == ["numbers", "others", "slots"]

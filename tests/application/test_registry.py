@@ -202,7 +202,7 @@ def test_all_dead_letters_are_listed_however_many(
 ) -> None:
     """A list that ended at some number would pass for all (DLQ-1)."""
     jobs = [{"x": number} for number in range(1001)]
-    ids = [outcome.id for outcome in orchestrator.publish_batch("points", jobs)]
+    ids = [handle.id for handle in orchestrator.publish_batch("points", jobs)]
     make_consumer(lambda job: 1 / 0, policy=RetryPolicy(max_attempts=1)).consume_until_empty()
 
     assert [letter.id for letter in orchestrator.dead_letters("points")] == ids

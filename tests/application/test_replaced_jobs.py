@@ -20,6 +20,7 @@ from mindtrace.jobs import (
     JobSchema,
     JobStatus,
     LocalClient,
+    LocalConsumerBackend,
     Orchestrator,
     PublishStatus,
     Reject,
@@ -143,7 +144,7 @@ def test_none_of_many_that_were_replaced_runs(jobs: Orchestrator, size: int) -> 
 
 
 def test_the_outcome_names_the_job_whose_place_was_taken(jobs: Orchestrator) -> None:
-    outcomes = jobs.publish_batch(QUEUE, [{"path": path} for path in "aba"])
+    outcomes = [handle.outcome for handle in jobs.publish_batch(QUEUE, [{"path": path} for path in "aba"])]
     assert [outcome.status for outcome in outcomes] == [PublishStatus.ACCEPTED] * 3
     assert [outcome.replaced for outcome in outcomes] == [None, None, outcomes[0].id]
     assert [outcome.standing for outcome in outcomes] == [None] * 3
@@ -214,7 +215,7 @@ def test_a_dead_letter_is_not_replaced(jobs: Orchestrator) -> None:
     (first,) = publish(jobs, "1")
     with Indexer(jobs, reject) as indexer:
         indexer.consume(1)
-    (outcome,) = jobs.publish_batch(QUEUE, [{"path": "a", "text": "2"}])
+    outcome = jobs.publish_batch(QUEUE, [{"path": "a", "text": "2"}])[0].outcome
     assert outcome.replaced is None
     assert jobs.redrive(QUEUE, [first]) == 1
     with Indexer(jobs) as indexer:
@@ -246,12 +247,12 @@ def test_an_id_that_was_replaced_is_a_duplicate_until_its_job_is_due(
     mine = local.job(QUEUE, {"path": "a", "text": "mine"}, id="mine")
     local.publish(QUEUE, mine, delay_s=60.0)
     (newer,) = publish(local, "2", delay_s=90.0)
-    (outcome,) = local.publish_batch(QUEUE, [mine])
+    outcome = local.publish_batch(QUEUE, [mine])[0].outcome
     assert (outcome.status, outcome.replaced) == (PublishStatus.DUPLICATE, None)
     with Indexer(local) as indexer:
         clock.advance(61.0)
         indexer.consume(10, block=False)
-        (outcome,) = local.publish_batch(QUEUE, [mine])
+        outcome = local.publish_batch(QUEUE, [mine])[0].outcome
         assert (outcome.status, outcome.replaced) == (PublishStatus.ACCEPTED, newer)
         clock.advance(31.0)
         indexer.consume_until_empty()
@@ -283,7 +284,7 @@ def test_a_duplicate_of_a_dead_letter_replaces_nothing(local: Orchestrator) -> N
     with Indexer(local, reject) as indexer:
         indexer.consume(1)
     publish(local, "2")
-    (outcome,) = local.publish_batch(QUEUE, [mine])
+    outcome = local.publish_batch(QUEUE, [mine])[0].outcome
     assert (outcome.status, outcome.replaced) == (PublishStatus.DUPLICATE, None)
     with Indexer(local) as indexer:
         indexer.consume_until_empty()
@@ -293,7 +294,7 @@ def test_a_duplicate_of_a_dead_letter_replaces_nothing(local: Orchestrator) -> N
 def test_a_duplicate_by_its_id_is_not_replaced_by_a_job_with_its_fields(local: Orchestrator) -> None:
     given = [("x", "a"), ("x", "b"), ("y", "b")]
     batch = [local.job(QUEUE, {"path": path, "text": id_ + path}, id=id_) for id_, path in given]
-    outcomes = [local.publish_batch(QUEUE, [job])[0] for job in batch]
+    outcomes = [local.publish_batch(QUEUE, [job])[0].outcome for job in batch]
     assert [outcome.status.value for outcome in outcomes] == ["accepted", "duplicate", "accepted"]
     assert [outcome.replaced for outcome in outcomes] == [None, None, None]
     with Indexer(local) as indexer:
@@ -317,9 +318,9 @@ def test_a_duplicate_whose_id_is_published_just_before_leaves_the_job_that_waits
 
     with monkeypatch.context() as patch:
         patch.setattr(LocalClient, "publish_guarded", late)
-        (outcome,) = local.publish_batch(QUEUE, [local.job(QUEUE, {"path": "a"}, id="x")])
+        outcome = local.publish_batch(QUEUE, [local.job(QUEUE, {"path": "a"}, id="x")])[0].outcome
     assert (outcome.status, outcome.replaced) == (PublishStatus.DUPLICATE, None)
-    (outcome,) = local.publish_batch(QUEUE, [{"path": "a", "text": "newest"}])
+    outcome = local.publish_batch(QUEUE, [{"path": "a", "text": "newest"}])[0].outcome
     assert outcome.replaced == last
     with Indexer(local) as indexer:
         indexer.consume_until_empty()
@@ -330,7 +331,8 @@ def test_a_duplicate_whose_id_is_published_just_before_leaves_the_job_that_waits
 def test_a_job_that_is_published_again_keeps_what_it_replaced_from_running(local: Orchestrator) -> None:
     publish(local, "old")
     mine = local.job(QUEUE, {"path": "a", "text": "mine"}, id="mine")
-    assert [local.publish_batch(QUEUE, [mine])[0].status.value for _ in "12"] == ["accepted", "duplicate"]
+    outcomes = [local.publish_batch(QUEUE, [mine])[0].outcome for _ in "12"]
+    assert [outcome.status.value for outcome in outcomes] == ["accepted", "duplicate"]
     with Indexer(local) as indexer:
         indexer.consume_until_empty()
     assert indexer.ran == ["mine"]
@@ -422,7 +424,7 @@ def test_of_many_publishers_at_once_the_job_that_nobody_replaced_runs(
         answers = []
         for number in range(10):
             barrier.wait(LONG_S)
-            (outcome,) = jobs.publish_batch(QUEUE, [{"path": "a", "text": f"{publisher}-{number}"}])
+            outcome = jobs.publish_batch(QUEUE, [{"path": "a", "text": f"{publisher}-{number}"}])[0].outcome
             answers.append((outcome.id, outcome.replaced))
         return answers
 
@@ -498,7 +500,7 @@ def test_a_worker_that_dies_before_it_frees_the_key_lets_no_replaced_job_run(
         with Indexer(local) as indexer:
             indexer.consume(1)
     clock.advance(61.0)
-    (outcome,) = local.publish_batch(QUEUE, [{"path": "a", "text": "3"}])
+    outcome = local.publish_batch(QUEUE, [{"path": "a", "text": "3"}])[0].outcome
     assert outcome.replaced is None
     with Indexer(local) as indexer:
         indexer.consume_until_empty()
@@ -553,19 +555,17 @@ def test_while_the_store_is_away_consumers_go_on_and_replaced_jobs_run(
 def test_a_replaced_job_that_cannot_be_settled_comes_again_and_does_not_run(
     local: Orchestrator, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mindtrace.jobs.application.unique_jobs.consumer_backend import UniqueConsumerBackend
-
-    settle = UniqueConsumerBackend.settle
+    settle = LocalConsumerBackend.settle
     failed: list[object] = []
 
-    def breaks(backend: UniqueConsumerBackend, settlements: Any, *, take: int = 0) -> Settled:
+    def breaks(backend: LocalConsumerBackend, settlements: Any, *, take: int = 0) -> Settled:
         if settlements and not failed:
             failed.append(settlements)
             raise BackendUnavailable("the broker is away")
         return settle(backend, settlements, take=take)
 
     publish(local, "1", "2")
-    monkeypatch.setattr(UniqueConsumerBackend, "settle", breaks)
+    monkeypatch.setattr(LocalConsumerBackend, "settle", breaks)
     with Indexer(local) as indexer:
         indexer.consume(1)
         assert len(failed) == 1

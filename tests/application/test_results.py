@@ -116,7 +116,7 @@ def test_an_id_tells_whether_the_result_can_have_expired(
 
 def test_an_id_that_somebody_chose_tells_nothing(orchestrator: Orchestrator) -> None:
     for chosen in ("camera-7", "0" * 32, "f" * 32, new_job_id().upper()):
-        with pytest.raises(JobNotFound, match="or ended and its result has expired") as asked:
+        with pytest.raises(JobNotFound, match="or its dead letter, has expired") as asked:
             orchestrator.result("points", chosen)
         assert not isinstance(asked.value, ResultExpired)
 
@@ -125,7 +125,7 @@ def test_without_a_schema_nobody_knows_how_long_results_are_kept(client: LocalCl
     client.declare(Queue("bare"))
     with Orchestrator(client) as bare:
         bare.attach("bare")
-        with pytest.raises(JobNotFound, match="or ended and its result has expired"):
+        with pytest.raises(JobNotFound, match="or its dead letter, has expired"):
             bare.result("bare", new_job_id())
 
 
@@ -190,7 +190,7 @@ def test_waiting_ends_with_the_job(
     """The one who waits is woken by the ack, however long the timeout (RES-1)."""
     job_id = orchestrator.publish("points", {})
     waiting = background(orchestrator.result, "points", job_id, timeout_s=3600)
-    eventually(lambda: client._queue("points")._ends.waiters)
+    eventually(lambda: client._queue("points")._ends.waits)
 
     make_consumer(lambda job: {"total": 7}).consume(1)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from conditions import LIMIT_S
-from mindtrace.jobs import Consumer, Job, JobInput, JobOutput, JobSchema, LocalClient, Orchestrator
+from mindtrace.jobs import Consumer, Job, JobInput, JobOutput, JobSchema, Limit, LocalClient, Orchestrator
 from mindtrace.jobs.application.consuming import concurrent_loop
 from mindtrace.jobs.ports import ConsumerBackend, Delivery, Settled, Settlement, SettleOutcome
 
@@ -197,3 +197,55 @@ def test_jobs_that_are_sent_ahead_go_to_others_while_all_places_are_slow(
             go_on.set()
             consumer.stop()
             consuming.join()
+
+
+class Keeper(Sender):
+    """Has no more jobs than were allowed, as a broker that sends a job for each that is settled."""
+
+    allowed = 0
+    unsettled = 0
+
+    def allow_ahead(self, limit: int) -> None:
+        self.allowed = limit
+
+    def receive(self, max_jobs: int, timeout_s: float) -> list[Delivery]:
+        room = min(max_jobs, self.allowed - self.unsettled) if self.allowed else max_jobs
+        if room <= 0:
+            return []
+        deliveries = super().receive(room, timeout_s)
+        self.unsettled += len(deliveries)
+        return deliveries
+
+    def settle(self, settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
+        self.unsettled -= len(settlements)
+        outcomes = super().settle(settlements).outcomes
+        return Settled(outcomes, self.receive(take, 0.0) if take else [])
+
+
+class KeepingClient(SendingClient):
+    def open_consumer(self, queue: str, **settings: Any) -> Sender:
+        return Keeper(LocalClient.open_consumer(self, queue, **settings), self.prefetch)
+
+
+class Photo(JobInput):
+    camera: str
+
+
+def test_jobs_that_wait_for_places_keep_none_away_that_may_run() -> None:
+    """Those that are held count towards what a broker sends ahead, and must not use it up."""
+    other_ran = threading.Event()
+
+    class Develop(Consumer[Photo]):
+        schema = JobSchema("photos", Photo, concurrency_limit=Limit(1, by="camera"))
+
+        def run(self, job: Job[Photo]) -> None:
+            if job.payload.camera == "other":
+                other_ran.set()
+            assert other_ran.wait(LIMIT_S)
+
+    with Orchestrator(KeepingClient(prefetch=1)) as jobs, Develop() as consumer:
+        jobs.register(Develop.schema)
+        jobs.publish_batch("photos", [*[Photo(camera="one")] * 8, Photo(camera="other")])
+        consumer.connect(jobs, concurrency=4)
+        assert consumer.consume_until_empty() == 9
+        assert consumer.stats.done == 9

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from mindtrace.jobs.application.signals import signal_queue as signal_queue_module
-from mindtrace.jobs.application.signals.signal_queue import WAKE, SignalQueue
+from mindtrace.jobs.application.process import signal_queue as signal_queue_module
+from mindtrace.jobs.application.process.signal_queue import WAKE, SignalQueue
 
 
 def test_signals_and_posts_arrive_in_order() -> None:

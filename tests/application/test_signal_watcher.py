@@ -9,10 +9,10 @@ from queue import SimpleQueue
 import pytest
 
 from conditions import LIMIT_S
-from mindtrace.jobs.application.signals import graceful_stop
-from mindtrace.jobs.application.signals import watcher as watcher_module
-from mindtrace.jobs.application.signals.graceful_stop import stopping_on_signals
-from mindtrace.jobs.application.signals.watcher import SignalWatcher
+from mindtrace.jobs.application.process import graceful_stop
+from mindtrace.jobs.application.process import watcher as watcher_module
+from mindtrace.jobs.application.process.graceful_stop import stopping_on_signals
+from mindtrace.jobs.application.process.watcher import SignalWatcher
 
 
 @pytest.fixture(autouse=True)

@@ -60,6 +60,20 @@ def test_stop_waits_for_no_lock(
     assert consumer.consume(1) == 1
 
 
+def test_stop_in_a_signal_handler_that_interrupted_the_start_of_a_thread_returns(
+    orchestrator: Orchestrator, make_consumer: MakeConsumer
+) -> None:
+    """Python starts a thread under a lock, which the code has that the handler interrupts."""
+    orchestrator.publish("points", {})
+    consumer = make_consumer()
+
+    with threading._active_limbo_lock:  # type: ignore[attr-defined]
+        consumer.stop()
+
+    assert consumer.consume() == 0
+    assert consumer.consume(1) == 1
+
+
 def test_a_broker_that_can_not_be_reached_keeps_nobody_from_stopping(
     orchestrator: Orchestrator, make_consumer: MakeConsumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,7 +287,7 @@ FOR_EVER = f"""{UNTIL_STOPPED}; print('stopping', flush=True)
 SAY_BLOCKED = """
 local_queue = orchestrator.backend._queue("points")
 def watch():
-    while not local_queue._receivers_waiting: time.sleep(0.001)
+    while not local_queue._receivers: time.sleep(0.001)
     print("blocked", flush=True)
 threading.Thread(target=watch).start()
 """

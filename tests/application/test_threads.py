@@ -41,7 +41,7 @@ def test_the_account_adds_up(
                 numbers = [producer * EACH + n + k for k in range(5)]
                 first, *others = ({"x": number} for number in numbers)
                 ids.append(orchestrator.publish("points", first))
-                ids.extend(outcome.id for outcome in orchestrator.publish_batch("points", others))
+                ids.extend(handle.id for handle in orchestrator.publish_batch("points", others))
             return ids
 
         consumers = [make_consumer(work, to=orchestrator, poll_timeout_s=60) for _ in range(CONSUMERS)]

@@ -26,7 +26,8 @@ from mindtrace.jobs import (
 )
 from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.adapters.local.coordination import LocalCoordinationStore
-from mindtrace.jobs.application.guarded_publish import claim_of
+from mindtrace.jobs.application.broker.guarded_publish import claim_of
+from mindtrace.jobs.application.pausing import watch
 from mindtrace.jobs.application.unique_jobs import records as records_module
 from mindtrace.jobs.application.unique_jobs.records import UniqueRecords
 from mindtrace.jobs.domain.errors import BackendUnavailable, PublishUnknown, UnsupportedCapability
@@ -95,7 +96,7 @@ def consumer_of(jobs: Orchestrator, handler: Handler = lambda job: Sum(size=job.
 
 
 def publish_as(jobs: Orchestrator, id_: str, path: str) -> list[PublishOutcome]:
-    return jobs.publish_batch(QUEUE, [jobs.job(QUEUE, {"path": path}, id=id_)])
+    return [handle.outcome for handle in jobs.publish_batch(QUEUE, [jobs.job(QUEUE, {"path": path}, id=id_)])]
 
 
 def records(jobs: Orchestrator) -> list[str]:
@@ -135,10 +136,10 @@ def test_a_job_in_the_place_of_another_is_not_published_and_its_publisher_gets_t
 def test_a_batch_says_which_jobs_stand_in_the_place_of_which(jobs: Orchestrator) -> None:
     jobs.register(BY_PATH)
     standing = jobs.publish(QUEUE, {"path": "b"})
-    outcomes = jobs.publish_batch(
-        QUEUE, [{"path": "a"}, {"path": "b"}, {"size": 1}, {"path": "a", "size": 2}]
-    )
+    handles = jobs.publish_batch(QUEUE, [{"path": "a"}, {"path": "b"}, {"size": 1}, {"path": "a", "size": 2}])
+    outcomes = [handle.outcome for handle in handles]
     accepted = outcomes[0]
+    assert [handle.id for handle in handles] == [accepted.id, standing, "", accepted.id]
     assert [outcome.status for outcome in outcomes] == [
         PublishStatus.ACCEPTED,
         PublishStatus.DUPLICATE,
@@ -351,7 +352,7 @@ def test_the_end_of_one_job_does_not_free_the_key_of_another(local: Orchestrator
 def test_a_duplicate_by_its_id_within_a_batch_keeps_the_next_one_not_out(local: Orchestrator) -> None:
     given = [("x", "a"), ("x", "b"), ("y", "b")]
     batch = [local.job(QUEUE, {"path": path}, id=id_) for id_, path in given]
-    outcomes = local.publish_batch(QUEUE, batch)
+    outcomes = [handle.outcome for handle in local.publish_batch(QUEUE, batch)]
     assert [outcome.status.value for outcome in outcomes] == ["accepted", "duplicate", "accepted"]
 
 
@@ -431,7 +432,7 @@ def test_coroutines_publish_unique_jobs(jobs: Orchestrator) -> None:
             queue = await calls.queue(BY_PATH)
             handles = await asyncio.gather(*(queue.publish(Image(path="a", size=n)) for n in range(20)))
             assert len({handle.id for handle in handles}) == 1
-            (outcome,) = await queue.publish_batch([Image(path="a")])
+            outcome = (await queue.publish_batch([Image(path="a")]))[0].outcome
             assert outcome.standing == handles[0].id
 
     asyncio.run(main())
@@ -533,7 +534,7 @@ def test_while_the_store_is_away_nothing_is_published(
 def test_a_consumer_goes_on_while_the_store_is_away(
     jobs: Orchestrator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records_module, "_AWAY_S", LONG_S)
+    monkeypatch.setattr(watch, "_AWAY_S", LONG_S)
     jobs.register(BY_PATH)
     for path in "abc":
         jobs.publish(QUEUE, {"path": path})
@@ -584,7 +585,7 @@ def test_an_outage_within_a_batch_leaves_the_rest_unknown(
         return publish(client, *arguments)
 
     monkeypatch.setattr(LocalClient, "publish_guarded", breaks)
-    outcomes = local.publish_batch(QUEUE, [{"path": path} for path in "abc"])
+    outcomes = [handle.outcome for handle in local.publish_batch(QUEUE, [{"path": path} for path in "abc"])]
     assert [outcome.status for outcome in outcomes] == [
         PublishStatus.ACCEPTED,
         PublishStatus.UNKNOWN,
@@ -603,7 +604,7 @@ def test_a_publish_whose_answer_was_lost_is_found_by_its_record(
         return publish(client, *arguments)
 
     monkeypatch.setattr(LocalClient, "publish_guarded", loses)
-    (outcome,) = local.publish_batch(QUEUE, [{"path": "a"}])
+    outcome = local.publish_batch(QUEUE, [{"path": "a"}])[0].outcome
     assert outcome.status is PublishStatus.ACCEPTED
     assert local.counts(QUEUE).ready == 1
 

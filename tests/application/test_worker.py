@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mindtrace.jobs import BatchConsumer, Consumer, Job, JobSchema, Orchestrator, QueueKind
-from mindtrace.jobs.application.signals.signal_queue import AT_ONCE, WAKE, SignalQueue
+from mindtrace.jobs.application.process.signal_queue import AT_ONCE, REPLACE, WAKE, SignalQueue
 from mindtrace.jobs.application.worker.connecting import WorkerSettings
 from mindtrace.jobs.application.worker.health import HealthFile, LastPolls, oldest
 from mindtrace.jobs.application.worker.worker import Ending, Worker
@@ -98,7 +98,7 @@ def test_a_signal_stops_it_after_the_jobs_that_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The rest is given back."""
-    ids = [outcome.id for outcome in orchestrator.publish_batch("points", [{"x": n} for n in range(3)])]
+    ids = [handle.id for handle in orchestrator.publish_batch("points", [{"x": n} for n in range(3)])]
     stopped, stop = threading.Event(), Consumer.stop
 
     def told(consumer: Consumer) -> None:
@@ -182,6 +182,43 @@ def test_after_a_signal_that_comes_while_it_connects_no_job_starts(
     assert make_worker(ran.append).run() is ending
     assert not ran
     assert orchestrator.counts("points").ready == 1
+
+
+def test_a_process_that_is_replaced_finishes_what_runs_however_long_it_takes(
+    make_worker: MakeWorker, orchestrator: Orchestrator, signal_queue: SignalQueue, eventually: Any
+) -> None:
+    """The rest is given back."""
+    orchestrator.publish_batch("points", [{"x": n} for n in range(3)])
+
+    def work(job: Job[Any]) -> None:
+        signal_queue.post(REPLACE)
+        eventually(lambda: worker._deadline_s is not None)
+
+    worker = make_worker(work, prefetch=3, grace_s=0.0)
+    assert worker.run() is Ending.REPLACED
+    counts = orchestrator.counts("points")
+    assert (counts.ready, counts.in_flight, counts.dead) == (2, 0, 0)
+
+
+def test_a_signal_limits_how_long_a_process_that_is_replaced_may_take(
+    make_worker: MakeWorker, orchestrator: Orchestrator, signal_queue: SignalQueue
+) -> None:
+    orchestrator.publish("points", {"x": 1})
+    hangs = threading.Event()
+
+    def work(job: Job[Any]) -> None:
+        signal_queue.post(REPLACE)
+        signal_queue.post(signal.SIGTERM)
+        hangs.wait()
+
+    worker = make_worker(work, grace_s=0.05)
+    try:
+        assert worker.run() is Ending.CUT_SHORT
+        assert orchestrator.counts("points").ready == 1
+    finally:
+        hangs.set()
+        for thread in worker._threads:
+            thread.join()
 
 
 def test_a_signal_that_comes_again_is_no_reason_to_hurry(

@@ -12,6 +12,8 @@ from pathlib import Path
 import grimp
 import pytest
 
+from conditions import LIMIT_S
+
 ROOT = Path(__file__).parents[2]
 PYPROJECT = ROOT / "pyproject.toml"
 PACKAGE_DIRS = tomllib.loads(PYPROJECT.read_text("utf-8"))["tool"]["setuptools"]["package-dir"]
@@ -41,6 +43,12 @@ WRONG = [
     ("application", "mindtrace.jobs.cli", INWARD),
     ("adapters.local", "mindtrace.jobs.cli", INWARD),
     ("contract", "mindtrace.jobs.cli", INWARD),
+    ("contract", "mindtrace.jobs.testing", INWARD),
+    ("adapters.local", "mindtrace.jobs.testing", INWARD),
+    ("application", "mindtrace.jobs.testing", INWARD),
+    ("cli", "mindtrace.jobs.testing", INWARD),
+    ("testing", "mindtrace.jobs.cli", INWARD),
+    ("testing", "mindtrace.jobs", NO_FACADE),
     ("cli", "mindtrace.jobs.adapters.local", BY_APPLICATION),
     ("application", "click", ONLY_CLI),
     ("adapters.local", "rich", ONLY_CLI),
@@ -66,6 +74,7 @@ def lint_imports(*, path: Path | None = None) -> str:
         env=env,
         capture_output=True,
         encoding="utf-8",
+        timeout=LIMIT_S,
     )
     assert (result.returncode == 0) == (" 0 broken" in result.stdout), result.stdout + result.stderr
     return result.stdout

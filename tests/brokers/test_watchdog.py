@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from brokers import watchdog
+from conditions import LIMIT_S
 
 TESTING = Path(watchdog.__file__).parents[1]
 Eventually = Callable[[Callable[[], object]], None]
@@ -67,7 +68,7 @@ def test_a_server_that_has_ended_is_forgotten_as_another_process_may_have_its_id
     sleeper: subprocess.Popen[bytes],
 ) -> None:
     told = f"process {sleeper.pid}\nended {sleeper.pid}\n"
-    subprocess.run([sys.executable, watchdog.__file__], input=told.encode(), check=True)
+    subprocess.run([sys.executable, watchdog.__file__], input=told.encode(), check=True, timeout=LIMIT_S)
     assert sleeper.poll() is None
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from mindtrace.jobs import Capabilities, LocalClient, Orchestrator
-from mindtrace.jobs.application import backends
+from mindtrace.jobs.application.broker import backends
 from mindtrace.jobs.cli.main import run
 from mindtrace.jobs.ports import Durability
 

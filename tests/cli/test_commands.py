@@ -4,7 +4,7 @@ import os
 import re
 import socket
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,9 @@ def test_publish_prints_the_id(command: Command, inspect: Orchestrator) -> None:
 def test_publish_keeps_a_job_back(command: Command, inspect: Orchestrator) -> None:
     assert command("publish", "inspect", "--json", "{}", "--delay", "60").code == 0
     assert inspect.counts("inspect").delayed == 1
+    at_nine = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    assert command("publish", "inspect", "--json", "{}", "--not-before", at_nine).code == 0
+    assert inspect.counts("inspect").delayed == 2
 
 
 def test_publish_takes_a_priority_where_there_are_any(command: Command, orchestrator: Orchestrator) -> None:
@@ -285,7 +288,7 @@ def test_delete_counts_no_jobs_if_it_asks_nobody(
 
 
 def test_dead_jobs_are_listed_shown_redriven_and_discarded(command: Command, inspect: Orchestrator) -> None:
-    ids = [outcome.id for outcome in inspect.publish_batch("inspect", [{"path": "[red]a"}] * 3)]
+    ids = [handle.id for handle in inspect.publish_batch("inspect", [{"path": "[red]a"}] * 3)]
     work(inspect, reject, 3)
 
     answer = command("dead", "list", "inspect", "--limit", "2")
@@ -303,6 +306,9 @@ def test_dead_jobs_are_listed_shown_redriven_and_discarded(command: Command, ins
     assert command("dead", "show", "inspect", ids[1], "--json").json["payload"] == {"path": "[red]a"}
 
     assert command("dead", "redrive", "inspect", ids[0]).out == "redriven 1 job of 1 named\n"
+    again = command("dead", "redrive", "inspect", ids[0])
+    assert (again.code, again.out) == (4, "redriven 0 jobs of 1 named\n")
+    assert "the others aren't dead" in again.err
     assert command("dead", "discard", "inspect", ids[1], "--yes", "--json").json == {"discarded": 1}
     assert command("dead", "redrive", "inspect", "--all").out == "redriven 1 job\n"
     assert inspect.counts("inspect").dead == 0

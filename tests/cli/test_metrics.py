@@ -6,20 +6,30 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mindtrace.jobs import Orchestrator
+from background import Background
+from conditions import LIMIT_S
+from mindtrace.jobs import AnyJSON, JobInput, JobSchema, Limit, Orchestrator, Rate
+from mindtrace.jobs.application.limits.keys import prefix_of
 from mindtrace.jobs.cli import metrics_server
 from mindtrace.jobs.cli.errors import BadUsage
-from mindtrace.jobs.cli.metrics import QueueCollector
+from mindtrace.jobs.cli.exporter import QueueCollector
+from mindtrace.jobs.cli.limit_metrics import LimitCollector
 from mindtrace.jobs.cli.metrics_server import MetricsServer
 from mindtrace.jobs.cli.settings import Settings
 from mindtrace.jobs.domain.errors import BackendUnavailable
+from mindtrace.jobs.ports import Message, Place
+
+
+class Image(JobInput):
+    path: str
+
 
 Eventually = Callable[[Callable[[], object]], None]
 
@@ -36,7 +46,10 @@ def open_files() -> int:
 
 
 @pytest.fixture
-def stack() -> Iterator[ExitStack]:
+def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[ExitStack]:
+    """What ends the servers of a test, which have patience: a client on a busy machine may be slow."""
+    for limit in ("_REQUEST_S", "_STOP_S"):
+        monkeypatch.setattr(metrics_server, limit, LIMIT_S)
     with ExitStack() as stack:
         yield stack
 
@@ -45,11 +58,16 @@ class Served:
     """A server that answers with what a function returns."""
 
     def __init__(self, stack: ExitStack, collect: Callable[[], bytes] = lambda: b"up 1\n") -> None:
-        self.port = free_port()
-        self.server = stack.enter_context(MetricsServer("127.0.0.1", self.port, "text/plain", collect))
+        with ExitStack() as tries:
+            while True:
+                self.port = free_port()
+                with suppress(BadUsage):  # another process was faster
+                    tries.enter_context(MetricsServer("127.0.0.1", self.port, "text/plain", collect))
+                    break
+            stack.push(tries.pop_all())
 
     def get(self, path: str = "/metrics") -> bytes:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=LIMIT_S) as response:
             body: bytes = response.read()
             return body
 
@@ -82,28 +100,35 @@ def test_idle_connections_hold_no_thread_and_few_descriptors(
 def test_a_client_that_does_not_ask_is_hung_up_on(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_server, "_REQUEST_S", 0.05)
     served = Served(stack)
-    with socket.create_connection(("127.0.0.1", served.port), timeout=60) as slow:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=LIMIT_S) as slow:
         slow.sendall(b"GET /metrics HTTP/1.1\r\n")
         with suppress(ConnectionResetError):
             assert slow.recv(100) == b""
 
 
-def test_requests_that_come_meanwhile_get_the_same_answer(stack: ExitStack, eventually: Eventually) -> None:
+def test_requests_that_come_meanwhile_get_the_same_answer(
+    stack: ExitStack, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However many ask, one collects at a time."""
-    go, begun = threading.Event(), []
+    go, begun, asked = threading.Event(), [], []
+    collected = MetricsServer._collected
+
+    async def note_and_wait(server: MetricsServer) -> bytes:
+        asked.append(server)
+        return await collected(server)
 
     def collect() -> bytes:
         begun.append(time.monotonic())
-        go.wait(60)
+        go.wait(LIMIT_S)
         return f"collections {len(begun)}\n".encode()
 
+    monkeypatch.setattr(MetricsServer, "_collected", note_and_wait)
     served = Served(stack, collect)
-    with ThreadPoolExecutor(5) as clients:
+    with Background() as clients:
         answers = [clients.submit(served.get) for _ in range(5)]
-        eventually(lambda: len(served.server._open) == 5)
-        time.sleep(0.2)  # all have asked
+        eventually(lambda: len(asked) == 5)
         go.set()
-        assert {answer.result(60) for answer in answers} == {b"collections 1\n"}
+        assert {answer.result(LIMIT_S) for answer in answers} == {b"collections 1\n"}
     assert served.get() == b"collections 2\n"
 
 
@@ -128,11 +153,18 @@ def test_a_port_that_is_taken_is_named(stack: ExitStack) -> None:
         stack.enter_context(MetricsServer("127.0.0.1", served.port, "text/plain", bytes))
 
 
+@pytest.mark.parametrize("host", ["a..b", "no-such-host.invalid"])
+def test_a_host_that_does_not_exist_is_named(host: str) -> None:
+    """A name that can't be one isn't even looked up."""
+    with pytest.raises(BadUsage, match=rf"metrics on {host}:9105: .*; name another port or host"):
+        MetricsServer(host, 9105, "text/plain", bytes).__enter__()
+
+
 def test_only_this_machine_is_served_unless_it_is_asked_for() -> None:
     assert Settings.model_fields["metrics_host"].default == "127.0.0.1"
 
 
-def samples(collector: QueueCollector) -> dict[Any, float]:
+def samples(collector: QueueCollector | LimitCollector) -> dict[Any, float]:
     return {
         (sample.name.removeprefix("mindtrace_jobs_"), *sample.labels.values()): sample.value
         for family in collector.collect()
@@ -155,3 +187,76 @@ def test_queues_are_counted_and_an_outage_is_told(
 
     monkeypatch.setattr(type(orchestrator), "queues", away)
     assert samples(collector) == {("backend_up",): 0}
+
+
+def test_it_is_told_for_how_long_the_next_job_has_waited(
+    orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the clock of the broker. A job that is delayed doesn't wait yet."""
+    schema = JobSchema("inspect", JobInput)
+    orchestrator.register(schema)
+    orchestrator.publish(schema, {}, delay_s=3600)
+    collector = QueueCollector(orchestrator, ())
+    waiting = ("queue_waiting_seconds", "inspect")
+    assert samples(collector)[waiting] == 0
+
+    before_s, _, after_s = time.time(), orchestrator.publish(schema, {}), time.time()
+    monkeypatch.setattr(collector._times, "_clock", lambda: after_s + 90)
+    assert 89.99 < samples(collector)[waiting] < 90.01 + after_s - before_s
+    monkeypatch.setattr(collector._times, "_clock", lambda: before_s - 90)
+    assert samples(collector)[waiting] == 0, "the publisher's clock is ahead"
+
+    orchestrator.backend.purge("inspect")
+    orchestrator.backend.publish("inspect", [Message("foreign", b"no job")])
+    assert waiting not in samples(collector)
+
+
+def test_where_no_job_can_be_looked_at_nobody_is_told_how_long_it_waits(
+    orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch, command: Any
+) -> None:
+    """As on RabbitMQ."""
+    command("publish", "inspect", "--json", '{"path": "a"}', "--schema", "tasks:Inspector")
+    known = orchestrator.backend.capabilities
+    monkeypatch.setattr(
+        type(orchestrator.backend), "capabilities", property(lambda _: replace(known, first_ready=False))
+    )
+    found = samples(QueueCollector(orchestrator, ()))
+    assert found["queue_jobs", "inspect", "ready"] == 1
+    assert ("queue_waiting_seconds", "inspect") not in found
+
+
+def test_a_queue_that_is_not_declared_hides_no_other(orchestrator: Orchestrator, command: Any) -> None:
+    command("publish", "inspect", "--json", '{"path": "a"}', "--schema", "tasks:Inspector")
+    collector = QueueCollector(orchestrator, ("nobody", "inspect"))
+
+    assert samples(collector)["backend_up",] == 1
+    assert samples(collector)["queue_jobs", "inspect", "ready"] == 1
+
+
+def test_limits_are_told_with_their_use_and_no_key_is_a_label(
+    orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu, by_path = Limit(4, name="gpu"), Limit(2, by="path")
+    orchestrator.register(JobSchema("detect", AnyJSON, concurrency_limit=gpu, rate=Rate(30, per_s=60)))
+    orchestrator.register(JobSchema("frames", Image, concurrency_limit=by_path))
+    orchestrator.change_limit("gpu", 3)
+    keys = [prefix_of("detect", gpu)] * 5 + [f"{prefix_of('frames', by_path)}{n}" for n in (1, 1, 1, 2, 3)]
+    places = [Place(key, 3 if n < 5 else 2, f"job-{n}") for n, key in enumerate(keys)]
+    orchestrator.backend.coordination.take_places(places, ttl_s=600.0)
+
+    assert samples(LimitCollector(orchestrator)) == {
+        ("limit_allowed", "gpu", ""): 3,
+        ("limit_used", "gpu", ""): 3,
+        ("limit_waiting", "gpu", ""): 2,
+        ("limit_allowed", "", "frames"): 2,
+        ("limit_used", "", "frames"): 4,
+        ("limit_waiting", "", "frames"): 1,
+        ("limit_used_by_busiest_key", "", "frames"): 2,
+        ("rate_allowed_per_second", "", "detect"): 0.5,
+    }
+
+    def away(*_: object, **__: object) -> Any:
+        raise BackendUnavailable("no answer")
+
+    monkeypatch.setattr(type(orchestrator), "limits", away)
+    assert samples(LimitCollector(orchestrator)) == {}

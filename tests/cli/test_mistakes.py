@@ -12,8 +12,11 @@ from typing import Any
 import click
 import pytest
 
+from conditions import LIMIT_S
 from mindtrace.jobs import JobInput, JobSchema, Orchestrator
-from mindtrace.jobs.application import backends
+from mindtrace.jobs.application.broker import backends
+from mindtrace.jobs.cli.errors import BadUsage
+from mindtrace.jobs.cli.loading import load_observer
 from mindtrace.jobs.cli.main import commands, run
 
 from .conftest import Command
@@ -47,6 +50,16 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "JSON that is no object": (["publish", "inspect", "--json", "[1]"], 2, "not a JSON object but an array"),
     "neither a job nor a file": (["publish", "inspect"], 2, "give either --json"),
     "a job and a file": (["publish", "q", "--json", "{}", "--file", "tasks.py"], 2, "give either --json"),
+    "a moment that is none": (
+        ["publish", "q", "--json", "{}", "--not-before", "tomorrow"],
+        2,
+        "'tomorrow' is no time such as 2027-01-31T08:00+01:00",
+    ),
+    "a moment without a time zone": (
+        ["publish", "q", "--json", "{}", "--not-before", "2027-01-31T08:00"],
+        2,
+        "has no time zone: add Z for UTC, or a distance such as +01:00",
+    ),
     "an id for many": (["publish", "q", "--file", "tasks.py", "--id", "1"], 2, "--id names one job"),
     "a file that isn't there": (["publish", "q", "--file", "nobody"], 2, "No such file or directory"),
     "a payload that doesn't fit": (
@@ -80,6 +93,56 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
         ["worker", "tasks:Inspector", "-p", "0"],
         2,
         "processes: Input should",
+    ),
+    "no handler at once": (["worker", "tasks:Inspector", "--jobs", "0"], 2, "jobs: Input should be greater"),
+    "no range of processes": (
+        ["worker", "tasks:Inspector", "--autoscale", "8"],
+        2,
+        "autoscale: give a range of processes such as 1:8",
+    ),
+    "a range from none": (["worker", "tasks:Inspector", "--autoscale", "0:8"], 2, "then a larger number"),
+    "a range of one number": (["worker", "tasks:Inspector", "--autoscale", "2:2"], 2, "then a larger number"),
+    "two numbers of processes": (
+        ["worker", "tasks:Inspector", "--autoscale", "1:8", "--processes", "2"],
+        2,
+        "--processes and --autoscale: leave one out",
+    ),
+    "no job at all": (["worker", "tasks:Inspector", "--max-jobs", "0"], 2, "max_jobs: Input should be"),
+    "memory without a unit": (
+        ["worker", "tasks:Inspector", "--max-memory", "500"],
+        2,
+        "max_memory: give a size such as 500M or 2G, or a share such as 80%",
+    ),
+    "more memory than there is": (
+        ["worker", "tasks:Inspector", "--max-memory", "101%"],
+        2,
+        "give a size such as 500M or 2G",
+    ),
+    "no memory": (["worker", "tasks:Inspector", "--max-memory", "0G"], 2, "max_memory: give"),
+    "an unknown order": (
+        ["worker", "tasks:Inspector", "--jobs", "1", "--order", "fair"],
+        2,
+        "'fair' is not one of 'strict', 'weighted'",
+    ),
+    "an order of no jobs": (
+        ["worker", "tasks:Inspector", "--order", "strict"],
+        2,
+        "--order strict needs --jobs: without it each consumer runs its own jobs",
+    ),
+    "a weight of no jobs": (
+        ["worker", "tasks:Inspector=2"],
+        2,
+        "'tasks:Inspector=2': a weight needs --jobs, which says how many jobs run at once",
+    ),
+    "a weight of 0": (
+        ["worker", "tasks:Inspector=0", "--jobs", "1"],
+        2,
+        "'tasks:Inspector=0': a weight is a whole number from 1 to 10,000, as in tasks:Inspector=3",
+    ),
+    "a weight in a strict order": (
+        ["worker", "tasks:Inspector=2", "--jobs", "1", "--order", "strict"],
+        2,
+        "--order strict goes by the order of the names; leave the weight out, or use --order weighted",
     ),
     "a word for a number": (["worker", "tasks:Inspector", "-p", "many"], 2, "'many' is not a valid integer"),
     "an unknown command": (["wrok"], 2, "No such command 'wrok'"),
@@ -132,11 +195,28 @@ def test_a_mistake_is_one_paragraph(command: Command, words: list[str], code: in
     assert not PYTHON.search(answer.err), "what somebody at a terminal can't do"
 
 
+EAGER = """
+from mindtrace.jobs import Orchestrator
+from tasks import Inspector
+
+consumer = Inspector()
+consumer.connect(Orchestrator("memory://"))
+consumer.consume()
+"""
 LOADING: dict[str, tuple[str, str]] = {
     "no module": ("taks:Inspector", "no module 'taks' is found from here"),
     "a file": ("tasks.py:Inspector", "leave .py out, as in tasks:Inspector"),
     "no submodule": ("tasks.sub:Inspector", "no module 'tasks.sub' is found from here"),
-    "no name": ("tasks", "'tasks': write module:ConsumerClass, such as tasks:ConsumerClass"),
+    "no module before the name": (
+        ":Inspector",
+        "':Inspector': write module:ConsumerClass, such as tasks:ConsumerClass",
+    ),
+    "a module without consumers": (
+        "empty",
+        "module 'empty' has no consumers: none is defined there or named in its __all__; name one as "
+        "module:ConsumerClass, or another module",
+    ),
+    "a module with a consumer that can't be made": ("tasks", "tasks:Choosy() fails: "),
     "a dot for the colon": (
         "tasks.Inspector",
         "'tasks.Inspector': write module:ConsumerClass, such as tasks:Inspector",
@@ -158,12 +238,43 @@ LOADING: dict[str, tuple[str, str]] = {
     ),
     "a function that makes none": (
         "tasks:make_nothing",
-        "tasks:make_nothing must return a Consumer, not int",
+        "tasks:make_nothing must return a Consumer or a list of them, not int",
+    ),
+    "a function that makes an empty list": ("making:none", "making:none returned no consumers"),
+    "a function that makes a list of something else": (
+        "making:classes",
+        "making:classes must return a list of consumers: <class 'tasks.Inspector'> is none",
     ),
     "a module that fails": ("broken:A", "line 2: ZeroDivisionError"),
     "a module that lacks another": ("lacking:A", "ModuleNotFoundError: No module named 'nosuchlibrary'"),
     "a module with a slip": ("slip:A", "SyntaxError"),
+    "a module that runs jobs": (
+        "eager:A",
+        "UsageError: Inspector runs jobs as the module 'eager' is imported, so the import would not end: "
+        'write those lines under if __name__ == "__main__":',
+    ),
 }
+
+OBSERVERS = {
+    "a consumer": ("tasks:Inspector", "tasks:Inspector() must return an Observer, not Inspector"),
+    "a number": ("tasks:number", "tasks:number is of type int: name an Observer, its class, or a function"),
+    "what needs more": ("tasks:Choosy", "a worker calls it without arguments: name a function that makes"),
+    "a handler": ("decorated:handle", "decorated:handle is of type JobHandler: name an Observer"),
+    "nothing": ("tasks:nobody", "module 'tasks' has no 'nobody'; tasks defines: Image, Defects, Inspector, "),
+    "a module": ("tasks", "'tasks': write module:make_observer, such as tasks:make_observer"),
+}
+
+
+@pytest.mark.parametrize(("target", "message"), OBSERVERS.values(), ids=OBSERVERS)
+def test_what_is_no_observer_is_refused(command: Command, folder: Path, target: str, message: str) -> None:
+    folder.joinpath("decorated.py").write_text(
+        "from mindtrace.jobs import job_handler\nfrom tasks import Inspector\n"
+        "@job_handler(Inspector.schema)\ndef handle(job): ...\n",
+        "utf-8",
+    )
+    with pytest.raises(BadUsage) as refused:
+        load_observer(target)
+    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize(("target", "message"), LOADING.values(), ids=LOADING)
@@ -174,6 +285,11 @@ def test_a_consumer_that_cannot_be_loaded_is_a_finding(
     folder.joinpath("broken.py").write_text("a = 0\nb = 1 / a\n", "utf-8")
     folder.joinpath("lacking.py").write_text("import nosuchlibrary\n", "utf-8")
     folder.joinpath("slip.py").write_text("def f(:\n", "utf-8")
+    folder.joinpath("eager.py").write_text(EAGER, "utf-8")
+    folder.joinpath("empty.py").write_text("from tasks import Inspector\n", "utf-8")
+    folder.joinpath("making.py").write_text(
+        "from tasks import Inspector\ndef none(): return []\ndef classes(): return [Inspector]\n", "utf-8"
+    )
     answer = command("doctor", target)
 
     assert answer.code == 1
@@ -287,6 +403,7 @@ def test_ctrl_c_while_the_command_is_imported_ends_it_quietly(tmp_path: Path) ->
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
         encoding="utf-8",
+        timeout=LIMIT_S,
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
@@ -307,3 +424,12 @@ def test_what_was_not_foreseen_shows_itself_whole(
 
     assert run(["queues"]) == 70
     assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("words", [(), ("dead",), ("schedules",)])
+def test_the_list_of_commands_cuts_no_summary(command: Command, words: tuple[str, ...]) -> None:
+    """The first sentence of a command's help fits beside its name."""
+    listed = command(*words, "--help").out.partition("Commands:")[2]
+
+    assert listed
+    assert "..." not in listed

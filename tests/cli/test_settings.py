@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from mindtrace.jobs.application.default_backend import DEFAULT_URL
-from mindtrace.jobs.application.job_logging import JobContextFilter
+from mindtrace.jobs.application.broker.default_backend import DEFAULT_URL
+from mindtrace.jobs.application.observing.job_logging import JobContextFilter
+from mindtrace.jobs.cli import memory_limit
 from mindtrace.jobs.cli.errors import BadUsage
 from mindtrace.jobs.cli.logs import JsonFormatter, TextFormatter
+from mindtrace.jobs.cli.memory_limit import MemoryLimit
 from mindtrace.jobs.cli.settings import load_settings, masked, masked_with_stores
 
 
@@ -57,6 +59,35 @@ def test_a_setting_that_makes_no_sense_is_named(text: str, message: str) -> None
     write(text)
     with pytest.raises(BadUsage, match=message):
         load_settings()
+
+
+def test_the_range_of_processes_comes_from_wherever_settings_come_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert load_settings(processes=3).most_processes == 3
+    write('[tool.mindtrace-jobs]\nautoscale = "1:2"\n')
+    assert load_settings().autoscale == (1, 2)
+    monkeypatch.setenv("MINDTRACE_JOBS_AUTOSCALE", "1:4")
+    assert load_settings().most_processes == 4
+    assert load_settings(autoscale="2:8").autoscale == (2, 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "processes", "each"),
+    [
+        ("512K", 1, 512 << 10),
+        ("1.5M", 4, 1536 << 10),
+        ("2g", 4, 2 << 30),
+        ("80%", 1, (10 << 30) * 8 // 10),
+        ("80%", 4, (10 << 30) * 2 // 10),
+    ],
+)
+def test_a_share_of_the_memory_is_that_of_all_processes_together(
+    monkeypatch: pytest.MonkeyPatch, text: str, processes: int, each: int
+) -> None:
+    monkeypatch.setattr(memory_limit, "available_bytes", lambda: 10 << 30)
+    assert MemoryLimit.parse(text).bytes_of_each(processes) == each
+    assert load_settings(max_memory=text).max_memory == text
 
 
 def test_a_setting_that_makes_no_sense_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,3 +188,8 @@ def test_a_structured_line_has_what_its_program_adds() -> None:
     told = json.loads(JsonFormatter().format(record))
     assert told["extra"] == {"order": 7, "by": "a"}
     assert "extra" not in json.loads(JsonFormatter().format(logging.makeLogRecord({"msg": "plain"})))
+
+
+def test_the_time_limit_can_be_set_in_the_file() -> None:
+    write("[tool.mindtrace-jobs]\ntimeout_s = 5\n")
+    assert load_settings().timeout_s == 5

@@ -121,8 +121,8 @@ def client_of(backend: str, folder: Path) -> OrchestratorBackend:
 
 
 @pytest.mark.parametrize("backend", CLIENTS)
-def test_what_the_readme_says_of_a_backend_is_what_it_declares(backend: str, tmp_path: Path) -> None:
-    said = {row[""]: row[backend] for row in rows(page("README.md"), "", "Local", "SQLite")}
+def test_what_the_page_on_backends_says_of_one_is_what_it_declares(backend: str, tmp_path: Path) -> None:
+    said = {row[""]: row[backend] for row in rows(page("docs/backends.md"), "", "Local", "SQLite")}
     with client_of(backend, tmp_path) as client:
         declared = client.capabilities
 
@@ -196,7 +196,7 @@ def test_the_readme_has_the_rates_of_the_benchmark() -> None:
 
     assert told[1] == redis["this project"]
     assert told[2] == max((redis[name] for name in at_least_once("Redis")), key=number)
-    assert "it runs more jobs per second than RabbitMQ and PostgreSQL" in text
+    assert "it runs more jobs per second than RabbitMQ and PostgreSQL" in page("docs/backends.md")
     others = [drains(broker)["this project"] for broker in ("RabbitMQ", "PostgreSQL")]
     assert number(told[1]) > max(map(number, others))
 

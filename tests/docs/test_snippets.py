@@ -3,7 +3,7 @@
 The ``python`` blocks of a page share one namespace. A block whose first line is ``# name.py`` or
 ``# name.toml`` is a file, written to the folder in which the page runs. Each command of a ``console`` block
 must exit with 0. A ``text`` block is what the ``python`` block before it prints. A comment
-``not run: reason`` leaves out the block behind it.
+``not run: reason`` leaves out the block behind it. At the end, pytest runs the files ``test_*.py``.
 """
 
 import json
@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 import pytest
 
+from conditions import LIMIT_S
 from mindtrace.jobs import ConsumeStats
 from mindtrace.jobs.cli.main import commands
 
@@ -70,8 +71,27 @@ def test_the_snippets_of_a_page_run(page: Path, tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
+        timeout=2 * LIMIT_S,
     )
     assert done.returncode == 0, done.stdout
+    if tests := list(tmp_path.glob("test_*.py")):
+        run_tests(tmp_path, len(tests))
+
+
+def run_tests(folder: Path, files: int) -> None:
+    """Run the tests that a page shows, each file of them."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--junit-xml", "report.xml"],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=2 * LIMIT_S,
+    )
+    assert done.returncode == 0, done.stdout
+    passed = re.findall(r'<testcase classname="(\w+)', (folder / "report.xml").read_text("utf-8"))
+    assert len(set(passed)) == files, done.stdout
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -131,7 +151,7 @@ def test_nobody_is_told_to_install_an_older_release() -> None:
         *ROOT.glob("examples/**/*.md"),
         *ROOT.glob("examples/**/*.toml"),
     ]
-    for folder in ("application", "adapters", "cli", "contract_tests/suite", "src"):
+    for folder in ("application", "adapters", "cli", "contract_tests/suite", "testing/kit", "src"):
         sources += ROOT.glob(f"{folder}/**/*.py")
     told = re.compile(
         r"(?:pip install[^`\n]*|dependencies = .*|test = .*)mindtrace-jobs(?:\[[^\]]*\])?(?P<version>..)"

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, create_model, field_serializer, field_validator
 
 from mindtrace.jobs import Job, JobInput, JobSchema, job_from_schema
-from mindtrace.jobs.domain.envelope import decode, decode_model, encode, encode_model, open_envelope
+from mindtrace.jobs.domain.envelope import (
+    decode,
+    decode_model,
+    encode,
+    encode_model,
+    open_envelope,
+    waits_since,
+)
 from mindtrace.jobs.domain.errors import BodyTooLarge, InvalidJob, InvalidPayload, MalformedBody
 
 
@@ -83,6 +90,7 @@ def jobs(draw: st.DrawFn) -> tuple[Job[Any], JobSchema[Any, Any]]:
         priority=draw(st.integers(0, 9)),
         not_before=draw(st.none() | moments),
         max_attempts=draw(st.none() | st.integers(1, 1_000_000)),
+        timeout_s=draw(st.none() | st.floats(0, 1e7, exclude_min=True)),
         headers=draw(headers),
     )
     return replace(job, created_at=draw(moments)), schema
@@ -263,6 +271,9 @@ def body(**changes: Any) -> bytes:
         ({"priority": 10}, "envelope: priority 10: must be an integer from 0 to 9"),
         ({"priority": None}, "envelope: priority None: must be an integer from 0 to 9"),
         ({"max_attempts": 0}, "envelope: max_attempts 0: must be an integer from 1"),
+        ({"timeout_s": 0}, "envelope: timeout_s 0: must be more than 0 seconds"),
+        ({"timeout_s": 1e300}, "envelope: timeout_s 1e\\+300: must be a number of seconds"),
+        ({"timeout_s": "5"}, "envelope: timeout_s '5': must be a number of seconds"),
         ({"headers": [1]}, "envelope: headers: must be a mapping"),
         ({"headers": {"a": 1}}, "envelope: header 'a': the name and the value must be strings"),
     ],
@@ -330,7 +341,9 @@ def test_what_most_bodies_are_is_read_in_one_pass(monkeypatch: pytest.MonkeyPatc
 
     schema = JobSchema("boxes", Box)
     box = Box(points=[Point(x=1.0), Point()], path='s3://IMG/":{é', colour=Colour.RED, due=datetime.now(UTC))
-    job = job_from_schema(schema, box, priority=3, max_attempts=5, not_before=datetime.now(UTC))
+    job = job_from_schema(
+        schema, box, priority=3, max_attempts=5, not_before=datetime.now(UTC), timeout_s=0.5
+    )
     body = encode(job, schema)
     monkeypatch.setattr("mindtrace.jobs.domain.envelope._read_fields", None)
 
@@ -366,3 +379,19 @@ def test_a_moment_that_would_be_read_as_too_late_is_refused() -> None:
         Job(schema_name="points", payload=Point(), created_at=nearly)
     job = Job(schema_name="points", payload=Point(), created_at=nearly.replace(microsecond=999_000))
     assert decode(encode(job, POINTS), POINTS).created_at < nearly
+
+
+@pytest.mark.parametrize("headers", [{}, {"traceparent": "00-1"}], ids=["", "headers"])
+@pytest.mark.parametrize("delay_s", [None, 60.0])
+def test_a_job_waits_since_its_publish_or_the_end_of_its_delay(
+    headers: dict[str, str], delay_s: float | None
+) -> None:
+    job = job_from_schema(POINTS, Point())
+    due = None if delay_s is None else job.created_at + timedelta(seconds=delay_s)
+    body = encode(replace(job, not_before=due, headers=headers), POINTS)
+    assert waits_since(body) == (due or job.created_at).timestamp()
+
+
+@pytest.mark.parametrize("text", [b"", b"{}", b"no job", b'{"v":1}'])
+def test_what_is_no_job_waits_since_no_moment(text: bytes) -> None:
+    assert waits_since(text) is None

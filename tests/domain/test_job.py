@@ -168,6 +168,9 @@ def test_another_name_is_refused(name: object, field: str, called: str) -> None:
         ("attempt", 0, "must be an integer from 1 to 1000000"),
         ("max_attempts", 0, "must be an integer from 1 to 1000000"),
         ("max_attempts", "3", "must be an integer from 1 to 1000000"),
+        ("timeout_s", 0, "must be more than 0 seconds"),
+        ("timeout_s", -1.0, "must be a number of seconds"),
+        ("timeout_s", True, "must be a number of seconds"),
     ],
 )
 def test_a_number_out_of_range_is_refused(field: str, value: object, rule: str) -> None:

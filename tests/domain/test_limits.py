@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, field_serializer
 
+from conditions import LIMIT_S
 from mindtrace.jobs import AnyJSON, JobInput, JobSchema, Limit, Rate
 from mindtrace.jobs.errors import InvalidInput, InvalidSchema
 from mindtrace.jobs.ports.coordination import MAX_KEY_CHARS
@@ -25,12 +26,23 @@ class Frame(JobInput):
 REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "no starts": (lambda: Rate(0, per_s=1), InvalidInput, "rate count 0"),
     "no time": (lambda: Rate(1, per_s=0), InvalidInput, "leave rate out"),
+    "a negative time": (lambda: Rate(1, per_s=-1), InvalidInput, "more than 0 and up to"),
     "no burst": (lambda: Rate(3, per_s=1, burst=0), InvalidInput, "rate burst 0"),
     "a burst above the rate": (lambda: Rate(3, per_s=1, burst=4), InvalidInput, "from 1 to 3"),
+    "a field without its word": (lambda: Limit(4, "camera"), TypeError, "2 positional"),  # type: ignore[misc]
+    "seconds without their word": (lambda: Rate(10, 60), TypeError, "2 positional"),  # type: ignore[misc]
     "no places": (lambda: Limit(0), InvalidInput, "limit count 0"),
     "half a place": (lambda: Limit(0.5), InvalidInput, "must be an integer"),  # type: ignore[arg-type]
     "a list of fields": (lambda: Limit(1, by=["camera"]), InvalidInput, "a tuple"),  # type: ignore[arg-type]
     "no field of several": (lambda: Limit(1, by=()), InvalidInput, "a tuple"),
+    "a list of fields of a rate": (lambda: Rate(1, per_s=1, by=["a"]), InvalidInput, "rate by="),  # type: ignore[arg-type]
+    "a field twice": (lambda: Limit(1, by=("site", "camera", "site")), InvalidInput, "has 'site' twice"),
+    "a field of a rate twice": (lambda: Rate(1, per_s=1, by=("a", "a")), InvalidInput, "each field once"),
+    "an unknown field of a rate": (
+        lambda: JobSchema("f", Frame, rate=Rate(3, per_s=1, by="site")),
+        InvalidSchema,
+        "rate is by 'site', which Frame doesn't have",
+    ),
     "an unknown choice": (
         lambda: Limit(1, when_store_is_away="raise"),  # type: ignore[arg-type]
         InvalidInput,
@@ -103,7 +115,8 @@ def test_sets_count_together_in_processes_that_order_them_differently() -> None:
 
     def key_with(seed: str) -> str:
         environment = os.environ | {"PYTHONHASHSEED": seed}
-        return subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
+        command = [sys.executable, "-c", program]
+        return subprocess.check_output(command, env=environment, text=True, timeout=LIMIT_S)
 
     assert key_with("1") == key_with("2")
 

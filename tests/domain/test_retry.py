@@ -28,8 +28,8 @@ def test_a_delay_lies_between_zero_and_its_bound(base: float, cap: float, attemp
 
     bound = policy.longest_delay_s(attempt)
     assert 0 <= policy.delay_s(attempt) <= bound <= cap
-    assert policy.delay_s(attempt, 0.0) == 0
-    assert policy.delay_s(attempt, 1.0) == bound
+    assert policy.backoff_s(attempt, 0.0) == 0
+    assert policy.backoff_s(attempt, 1.0) == bound
 
 
 @given(base=seconds, cap=seconds, attempt=st.integers(1, 100))

@@ -1,13 +1,14 @@
 """A schema takes classes, instances and aliases, and refuses what can't make the journey."""
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, ValidationError
 
-from mindtrace.jobs import Job, JobInput, JobOutput, JobSchema, RetryPolicy, job_from_schema
-from mindtrace.jobs.domain.errors import InvalidName, InvalidPayload, InvalidSchema
+from mindtrace.jobs import DeadJob, Job, JobInput, JobOutput, JobSchema, RetryPolicy, Then, job_from_schema
+from mindtrace.jobs.domain.errors import InvalidInput, InvalidName, InvalidPayload, InvalidSchema
 from mindtrace.jobs.domain.schema import validate_model
 
 
@@ -104,6 +105,10 @@ class ManyNames(JobInput):
     x: int = Field(validation_alias=AliasChoices("ex", "why"))
 
 
+async def later(dead: DeadJob[Point]) -> Then:
+    return Then(SCHEMA, Point(x=1.0, y=1.0))
+
+
 @pytest.mark.parametrize(
     ("arguments", "rule"),
     [
@@ -125,6 +130,10 @@ class ManyNames(JobInput):
             {"input": Point, "retry": 5},
             "schema 'points': retry must be a RetryPolicy, such as RetryPolicy(max_attempts=3), got 5",
         ),
+        ({"input": Point, "on_dead": SCHEMA}, "on_dead must be Then(schema, payload), or a function that"),
+        ({"input": Point, "on_dead": Then}, "got <class 'mindtrace.jobs.domain.then.Then'>"),
+        ({"input": Point, "on_dead": later}, "is an async def, and nobody would await it"),
+        ({"input": Point, "on_dead": Then(SCHEMA, {}, result={})}, "on_dead has a result, and a dead job"),
     ],
 )
 def test_a_schema_that_could_only_fail_later_is_refused(arguments: dict[str, Any], rule: str) -> None:
@@ -149,6 +158,14 @@ def test_a_result_must_be_kept_for_a_while(ttl_s: Any) -> None:
     """A result's time to live is a positive number of seconds (RES-1)."""
     with pytest.raises(InvalidSchema, match=rf"result_ttl_s {ttl_s!r}: must be"):
         JobSchema("points", Point, result_ttl_s=ttl_s)
+
+
+@pytest.mark.parametrize("ttl_s", [0, -1, float("nan"), "1", 367 * 86_400])
+def test_a_dead_letter_must_be_kept_for_a_while(ttl_s: Any) -> None:
+    """Its time is a positive number of seconds, or None for ever (DLQ-5)."""
+    with pytest.raises(InvalidSchema, match=rf"dead_ttl_s {ttl_s!r}: must be"):
+        JobSchema("points", Point, dead_ttl_s=ttl_s)
+    assert JobSchema("points", Point).dead_ttl_s is None
 
 
 def test_a_bad_name_is_refused() -> None:
@@ -208,9 +225,32 @@ def test_a_refusal_of_many_fields_stays_short() -> None:
         validate_model("payload", Wide, {"values": ["no"] * 100})
 
 
+def test_a_schema_with_on_dead_can_be_a_key_whatever_that_holds() -> None:
+    """A payload that is a dict has no hash."""
+    on_dead = Then(SCHEMA, {"x": 1.0})
+
+    schemas = [JobSchema("points", Point, on_dead=each) for each in (on_dead, on_dead, None)]
+    assert (len({*schemas}), schemas[0].on_dead) == (2, on_dead)
+
+
 def test_a_schema_keeps_its_retry_policy() -> None:
     """Without one of its own, it has the default (RTY-1)."""
     policy = RetryPolicy(max_attempts=9)
 
     assert JobSchema("points", Point, retry=policy).retry is policy
     assert JobSchema("points", Point).retry == RetryPolicy()
+
+
+@pytest.mark.parametrize(
+    ("setting", "wrong"),
+    [
+        (setting, wrong)
+        for setting in ("timeout_s", "expires_s", "result_ttl_s", "kill_after_s")
+        for wrong in (-1, "5", timedelta(minutes=1), *(() if setting == "kill_after_s" else (0,)))
+    ]
+    + [("retry", 3), ("on_expired", "drop"), ("queue_type", "lifo"), ("unique", "x"), ("rate", 5)],
+)
+def test_the_error_of_a_setting_names_the_schema(setting: str, wrong: Any) -> None:
+    """Of twenty schemas in a module, the message says which one is wrong."""
+    with pytest.raises(InvalidInput, match="^schema 'points': .*" + setting.replace("_type", " type")):
+        JobSchema("points", Point, **{setting: wrong})

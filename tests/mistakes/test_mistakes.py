@@ -9,7 +9,8 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 from uuid import uuid4
@@ -20,10 +21,12 @@ from pydantic import BaseModel, Field, RootModel, create_model
 from mindtrace.jobs import (
     AnyJSON,
     Consumer,
+    DeadJob,
     Job,
     JobInput,
     JobOutput,
     JobSchema,
+    Limit,
     LocalClient,
     Observer,
     Orchestrator,
@@ -35,7 +38,9 @@ from mindtrace.jobs import (
     RetryLater,
     RetryPolicy,
     Scheduler,
+    Snooze,
     SQLiteClient,
+    Then,
     Unique,
     errors,
     job_from_schema,
@@ -88,14 +93,27 @@ class Named(Nameless):
     schema = "inspect"  # type: ignore[assignment]
 
 
+class Hasty(Inspector):
+    timeout_s = -1
+
+
 class AsyncInspector(Inspector):
     async def run(self, job: Job[Image]) -> Report:  # type: ignore[override]
         return Report()
 
 
+async def alert(dead: DeadJob[Image]) -> Then:
+    """Names the next job of a death, in a way that nobody would await."""
+    return Then(JobSchema("alert", Image), Image(path=dead.id))
+
+
 @job_handler(SCHEMA)
 def handle(job: Job[Image]) -> Report:
     return Report()
+
+
+class AsyncOpener(Inspector):
+    async def on_start(self) -> None: ...
 
 
 class NoRun(Consumer):
@@ -111,6 +129,10 @@ class Swapped(Consumer[Report, Image]):  # type: ignore[type-var]
     schema = SCHEMA
 
     def run(self, job: Job[Any]) -> Any: ...
+
+
+class OnUrgent(Inspector):
+    queue_name = "urgent"  # type: ignore[assignment]
 
 
 class OwnInit(Inspector):
@@ -211,6 +233,18 @@ def in_a_loop(call: Callable[[], Any]) -> None:
         call()
 
     asyncio.run(program())
+
+
+def not_awaited(call: Callable[[Any], Any]) -> None:
+    """Call with a coroutine, which is closed then, as Python would warn of it."""
+
+    async def publish() -> None: ...
+
+    coroutine = publish()
+    try:
+        call(coroutine)
+    finally:
+        coroutine.close()
 
 
 _getaddrinfo = socket.getaddrinfo
@@ -327,6 +361,21 @@ NAMES: dict[str, Row] = {
         errors.InvalidName,
         "pass the queue first, and then the job",
         lambda w: w.jobs.publish({"path": "a.png"}, "inspect"),  # type: ignore[call-overload]
+    ),
+    "a job in place of the queue": (
+        errors.InvalidName,
+        "pass the queue first, and then the job",
+        lambda w: w.jobs.publish(w.jobs.job("inspect", {"path": "a.png"}), "inspect"),  # type: ignore[call-overload]
+    ),
+    "the jobs of a batch in place of the queue": (
+        errors.InvalidName,
+        "pass one queue first, and then the jobs",
+        lambda w: w.jobs.publish_batch([Image(path="a.png")], SCHEMA),  # type: ignore[call-overload]
+    ),
+    "a generator of jobs in place of the queue": (
+        errors.InvalidName,
+        "pass one queue first, and then the jobs",
+        lambda w: w.jobs.publish_batch((Image(path=path) for path in "ab"), "inspect"),  # type: ignore[call-overload]
     ),
     "a job as an id": (
         errors.InvalidName,
@@ -494,6 +543,13 @@ SCHEMAS: dict[str, Row] = {
             "new"
         ),
     ),
+    "a limit of the class by another name": (
+        errors.InvalidInput,
+        "Hasty.limit: belongs to the schema, as in JobSchema(…, concurrency_limit=Limit(",
+        lambda w: type("Hasty", (Consumer,), {"limit": Limit(4, name="gpu"), "run": lambda self, job: None})(
+            "new"
+        ),
+    ),
     "unique by a model's field": (
         errors.InvalidSchema,
         'pass the name of an input field, such as by="path", or a tuple of names',
@@ -552,6 +608,76 @@ JOBS: dict[str, Row] = {
         "use its total_seconds()",
         lambda w: w.publish({"path": "a.png"}, delay_s=timedelta(minutes=1)),
     ),
+    "more delays than retries": (
+        errors.InvalidInput,
+        "pass max_attempts=4",
+        lambda w: RetryPolicy(delays_s=[1, 10, 60]),
+    ),
+    "a delay by the attempt alone": (
+        errors.InvalidInput,
+        "write it as lambda attempt, error: …",
+        lambda w: RetryPolicy(delays_s=lambda attempt: 10 * attempt),  # type: ignore[misc, arg-type]
+    ),
+    "exceptions by their names": (
+        errors.InvalidInput,
+        "must be a class of exceptions, such as ValueError",
+        lambda w: RetryPolicy(dont_retry_on="ValueError"),  # type: ignore[arg-type]
+    ),
+    "a snooze for no time": (
+        errors.InvalidJob,
+        "a job that snoozes for no time would run again at once, for ever",
+        lambda w: Snooze(0),
+    ),
+    "a time to expire that is over at once": (
+        errors.InvalidJob,
+        "expires_s 0: must be more than 0 seconds, or the job would never run",
+        lambda w: w.publish({"path": "a.png"}, expires_s=0),
+    ),
+    "a schema whose jobs expire after a timedelta": (
+        errors.InvalidSchema,
+        "use its total_seconds()",
+        lambda w: JobSchema("expiring", Image, expires_s=timedelta(minutes=1)),  # type: ignore[arg-type]
+    ),
+    "an unknown end of expired jobs": (
+        errors.InvalidSchema,
+        'on_expired \'drop\': must be "end" or "dead"',
+        lambda w: JobSchema("expiring", Image, expires_s=1, on_expired="drop"),  # type: ignore[arg-type]
+    ),
+    "a schema in place of the job that is published if another is dead": (
+        errors.InvalidSchema,
+        "on_dead must be Then(schema, payload), or a function that returns one; got ",
+        lambda w: JobSchema("fragile", Image, on_dead=JobSchema("alert", Image)),  # type: ignore[arg-type]
+    ),
+    "an async def that names the job that is published if another is dead": (
+        errors.InvalidSchema,
+        "is an async def, and nobody would await it",
+        lambda w: JobSchema("fragile", Image, on_dead=alert),  # type: ignore[arg-type]
+    ),
+    "a function without a parameter that names the job that is published if another is dead": (
+        errors.InvalidSchema,
+        "can't be called with a DeadJob alone (too many positional arguments)",
+        lambda w: JobSchema("fragile", Image, on_dead=lambda: None),  # type: ignore[misc, arg-type]
+    ),
+    "a result for a job that is dead": (
+        errors.InvalidSchema,
+        "on_dead has a result, and a dead job has none",
+        lambda w: JobSchema("fragile", Image, on_dead=Then(JobSchema("alert", Image), {}, result={})),
+    ),
+    "a publish that says when by a moment without a time zone": (
+        errors.InvalidJob,
+        "as datetime.now(UTC) has one",
+        lambda w: w.publish({"path": "a.png"}, not_before=datetime(2030, 1, 1)),
+    ),
+    "a publish that says twice when": (
+        errors.InvalidJob,
+        "delay_s and not_before: pass one of them",
+        lambda w: w.publish({"path": "a.png"}, not_before=datetime.now(UTC), delay_s=60),
+    ),
+    "a moment that is a number": (
+        errors.InvalidJob,
+        "must be a datetime with a time zone",
+        lambda w: w.publish({"path": "a.png"}, not_before=60),
+    ),
     "a moment without a time zone": (
         errors.InvalidJob,
         "as datetime.now(UTC) has one",
@@ -597,6 +723,106 @@ JOBS: dict[str, Row] = {
         'give its schema queue_type="priority"',
         lambda w: w.publish({"path": "a.png"}, priority=5),
     ),
+    "a time limit of 0 in a schema": (
+        errors.InvalidSchema,
+        "timeout_s 0: must be more than 0 seconds; for no limit leave it out",
+        lambda w: JobSchema("images", Image, timeout_s=0),
+    ),
+    "a time limit below 0 in a schema": (
+        errors.InvalidSchema,
+        "timeout_s -1: must be a number of seconds, more than 0 and up to 31,622,400",
+        lambda w: JobSchema("images", Image, timeout_s=-1),
+    ),
+    "a time limit of a schema that is no number": (
+        errors.InvalidSchema,
+        "timeout_s nan: must be a number of seconds",
+        lambda w: JobSchema("images", Image, timeout_s=float("nan")),
+    ),
+    "a second time limit of a schema that is no number": (
+        errors.InvalidSchema,
+        "kill_after_s nan: must be a number of seconds",
+        lambda w: JobSchema("images", Image, kill_after_s=float("nan")),
+    ),
+    "the payload of a next job before its schema": (
+        errors.InvalidInput,
+        "Then(Image, JobSchema): pass the schema first, as in Then(schema, payload)",
+        lambda w: Then(Image(path="a"), SCHEMA),  # type: ignore[arg-type]
+    ),
+    "a dict of a next job before its schema": (
+        errors.InvalidInput,
+        "Then(dict, JobSchema): pass the schema first, as in Then(schema, payload)",
+        lambda w: Then({"path": "a"}, SCHEMA),  # type: ignore[arg-type]
+    ),
+    "the name of the schema of a next job": (
+        errors.InvalidInput,
+        "Then('inspect'): pass a JobSchema, such as JobSchema(name=…, input=…)",
+        lambda w: Then("inspect", Image(path="a")),  # type: ignore[arg-type]
+    ),
+    "the consumer of a next job": (
+        errors.InvalidInput,
+        "pass a JobSchema, such as Inspector.schema",
+        lambda w: Then(Inspector, Image(path="a")),  # type: ignore[arg-type]
+    ),
+    "no payload of a next job": (
+        errors.InvalidInput,
+        "Then(inspect, NoneType): expected Image or a dict",
+        lambda w: Then(SCHEMA, None),  # type: ignore[arg-type]
+    ),
+    "a class as the payload of a next job": (
+        errors.InvalidInput,
+        "pass an instance, as in Then(schema, Image(…)), not the class",
+        lambda w: Then(SCHEMA, Image),  # type: ignore[arg-type]
+    ),
+    "a negative number of jobs in a coroutine": (
+        errors.InvalidInput,
+        "the number of jobs to run; leave it out to run until stopped",
+        lambda w: asyncio.run(w.connected(AsyncInspector()).consume_async(-1)),
+    ),
+    "a number of jobs that is a text": (
+        errors.InvalidInput,
+        "num_messages '3': must be an integer from 0, the number of jobs to run",
+        lambda w: w.connected(Inspector()).consume("3"),  # type: ignore[arg-type]
+    ),
+    "block as the first argument": (
+        errors.InvalidInput,
+        "did you mean block=True?",
+        lambda w: w.connected(Inspector()).consume(True),
+    ),
+    "a time for jobs in flight that is a text": (
+        errors.InvalidInput,
+        "in_flight_for_s '3': must be a number of seconds",
+        lambda w: w.connected(Inspector()).consume_until_empty(in_flight_for_s="3"),  # type: ignore[arg-type]
+    ),
+    "a time limit below 0 of a class": (
+        errors.InvalidInput,
+        "Hasty.timeout_s -1: must be a number of seconds",
+        lambda w: w.connected(Hasty()),
+    ),
+    "a time limit as a timedelta": (
+        errors.InvalidSchema,
+        "use its total_seconds()",
+        lambda w: JobSchema("images", Image, timeout_s=timedelta(minutes=1)),
+    ),
+    "a time limit of 0 in a publish": (
+        errors.InvalidJob,
+        "timeout_s 0: must be more than 0 seconds",
+        lambda w: w.publish({"path": "a.png"}, timeout_s=0),
+    ),
+    "a time limit without end in a publish": (
+        errors.InvalidJob,
+        "timeout_s inf: must be a number of seconds",
+        lambda w: w.publish({"path": "a.png"}, timeout_s=float("inf")),
+    ),
+    "a time limit of 0 in connect": (
+        errors.InvalidInput,
+        "timeout_s 0: must be more than 0 seconds",
+        lambda w: Inspector().connect(w.jobs, timeout_s=0),
+    ),
+    "a time limit of 0 of a function": (
+        errors.InvalidInput,
+        "timeout_s 0: must be more than 0 seconds",
+        lambda w: job_handler(SCHEMA, timeout_s=0),
+    ),
     "a priority of 10": (
         errors.InvalidJob,
         "must be an integer from 0 to 9",
@@ -621,6 +847,21 @@ JOBS: dict[str, Row] = {
         errors.InvalidInput,
         "pass a list of jobs, not one Image",
         lambda w: w.jobs.publish_batch("inspect", Image(path="a.png")),
+    ),
+    "an id for a handle": (
+        errors.InvalidInput,
+        "pass a list of handles",
+        lambda w: w.jobs.results(["abc"]),  # type: ignore[list-item]
+    ),
+    "handles that aren't awaited": (
+        errors.InvalidInput,
+        "await it, as in handles = await jobs.publish_batch(…)",
+        lambda w: not_awaited(w.jobs.results),
+    ),
+    "an id that isn't awaited": (
+        errors.InvalidName,
+        "await the call that returns it",
+        lambda w: not_awaited(partial(w.jobs.result, "inspect")),
     ),
     "one id for a list": (
         errors.InvalidInput,
@@ -680,6 +921,11 @@ CONSUMERS: dict[str, Row] = {
     ),
     "no run": (errors.HandlerMissing, "define run(self, job)", lambda w: NoRun()),
     "a run that yields": (errors.HandlerMissing, "return the result, without yield", lambda w: Yielding()),
+    "a pool of a plain handler that is opened by an async def": (
+        errors.InvalidInput,
+        "no event loop runs it: make both an async def, or neither",
+        lambda w: w.connected(AsyncOpener()),
+    ),
     "neither a name nor a schema": (
         errors.InvalidInput,
         "pass the name of its queue, or set schema = JobSchema(…) in the class",
@@ -689,6 +935,12 @@ CONSUMERS: dict[str, Row] = {
         errors.InvalidInput,
         "write Consumer[Input, Output] as in JobSchema(…)",
         lambda w: Swapped(),
+    ),
+    "the name of a queue as an attribute of a class": (
+        errors.InvalidInput,
+        "OnUrgent.queue_name: an instance has its queue from the constructor; remove the attribute, and "
+        "write OnUrgent(queue='urgent')",
+        lambda w: OnUrgent(),
     ),
     "an __init__ that forgets its base": (
         errors.UsageError,
@@ -737,7 +989,7 @@ CONSUMERS: dict[str, Row] = {
     ),
     "an async handler under a running loop": (
         errors.UsageError,
-        "await asyncio.to_thread(consumer.consume)",
+        "await consumer.consume_async() in place of consume()",
         lambda w: in_a_loop(w.connected(AsyncInspector()).consume),
     ),
     "a name in place of the handler's schema": (
@@ -1018,7 +1270,7 @@ COMMANDS: dict[str, Row] = {
     ),
     "a file in place of a module": (
         BadUsage,
-        "write module:ConsumerClass",
+        "'tasks.py': leave .py out, as in tasks",
         lambda w: load_maker("tasks.py"),
     ),
 }
@@ -1068,8 +1320,14 @@ ATTRIBUTES: dict[str, Row] = {
         "Inspector.concurency has no effect: concurrency was probably meant. If the attribute is your own",
         class_with(concurency=8),
     ),
+    "a misspelt hook of a class": (
+        UserWarning,
+        "Inspector.on_strat has no effect: on_start was probably meant",
+        class_with(on_strat=lambda self: None),
+    ),
     "a misspelt schema of a class": (UserWarning, "schema was probably meant", class_with(shema=SCHEMA)),
-    "a time limit of a class": (UserWarning, "use asyncio.timeout in an async def", class_with(timeout=5)),
+    "a time limit of a class": (UserWarning, "write timeout_s = …, in seconds", class_with(timeout=5)),
+    "a second time limit of a class": (UserWarning, "write kill_after_s = …", class_with(hard_time_limit=5)),
     "the retries of a class": (UserWarning, "retry = RetryPolicy(max_attempts=…)", class_with(max_retries=5)),
     "the queue of a class": (UserWarning, "as in Inspector(queue=…)", class_with(queue="urgent")),
     "the lease of a class": (UserWarning, "pass it to connect(…), or to the worker", class_with(lease_s=60)),
@@ -1097,6 +1355,16 @@ ATTRIBUTES: dict[str, Row] = {
         errors.InvalidInput,
         "pass a list of jobs, not one NoneType",
         lambda w: w.jobs.publish_batch("inspect", None),  # type: ignore[arg-type]
+    ),
+    "a function of a class that names the job that is published if another is dead": (
+        UserWarning,
+        "Inspector.on_dead has no effect: it belongs to the schema, as in JobSchema(…, on_dead=…)",
+        class_with(on_dead=lambda self, dead: None),
+    ),
+    "a misspelt middleware of a class": (
+        UserWarning,
+        "middleware was probably meant",
+        class_with(middlewares=()),
     ),
     "the rate of a class as a text": (UserWarning, "rate=Rate(5, per_s=1)", class_with(rate_limit="5/s")),
 }

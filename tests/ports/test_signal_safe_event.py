@@ -1,7 +1,9 @@
 """An event as ``threading.Event`` is one, and which no signal handler leaves locked."""
 
+import os
 import signal
 import threading
+import time
 from types import FrameType
 
 import pytest
@@ -17,26 +19,38 @@ def test_a_wait_ends_once_it_is_set() -> None:
     assert event.wait(60.0)
     assert event.is_set()
     assert event.wait()
-    event.clear()
+    assert event.clear()
     assert not event.wait(0.01)
     assert not event._waiting
+    assert not event.clear()
 
 
 def test_a_signal_handler_may_end_a_wait_by_an_error() -> None:
     class Interrupted(Exception):
         pass
 
-    def on_alarm(number: int, frame: FrameType | None) -> None:
-        raise Interrupted
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if not interrupted:
+            interrupted.append(True)
+            raise Interrupted
 
+    def send() -> None:
+        """Send it until it is handled: one that comes just before a wait is handled only after it."""
+        while not interrupted:
+            time.sleep(0.01)
+            if event._waiting:
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+    interrupted: list[bool] = []
     event = SignalSafeEvent()
-    before = signal.signal(signal.SIGALRM, on_alarm)
+    before = signal.signal(signal.SIGUSR1, on_signal)
+    sending = threading.Thread(target=send)
+    sending.start()
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
         with pytest.raises(Interrupted):
             event.wait(60.0)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        sending.join()
+        signal.signal(signal.SIGUSR1, before)
     event.set()
     assert event.wait(0.0)

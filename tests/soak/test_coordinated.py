@@ -115,7 +115,14 @@ def test_places_that_stay_empty_while_jobs_wait_are_found(tmp_path: Path) -> Non
     ]
     assert used_of_allowed([*full, *last]) == [1.0, 0.5]
     assert found(tmp_path, *full, *last) == []
-    alone = job(CROWDED.name, "c0", "a", 10.0, 12.0, 13.5)
+    alone = job(CROWDED.name, "c0", "a", 10.0, 12.0, 53.0)
+    last = job(CROWDED.name, "c9", "a", 52.0, 53.0, 53.1)
     assert found(tmp_path, *alone, *last) == [
         "jobs used 17% of the places of soak-crowded in the best second"
     ]
+
+
+def test_some_seconds_say_nothing_about_empty_places(tmp_path: Path) -> None:
+    alone = job(CROWDED.name, "c0", "a", 10.0, 12.0, 13.5)
+    last = job(CROWDED.name, "c9", "a", 14.0, 14.5, 14.6)
+    assert found(tmp_path, *alone, *last) == []

@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
+import asyncpg  # type: ignore[import-untyped]
 import psycopg
 
 from mindtrace.jobs import (
     AsyncJobHandle,
     AsyncJobQueue,
     AsyncOrchestrator,
+    AsyncPublishedJob,
     BatchConsumer,
     Consumer,
     Dead,
+    DeadJob,
     Done,
     Job,
     JobHandle,
@@ -21,6 +24,7 @@ from mindtrace.jobs import (
     JobQueue,
     JobSchema,
     Orchestrator,
+    PublishedJob,
     PublishOutcome,
     QueueKind,
     RedisClient,
@@ -33,6 +37,7 @@ from mindtrace.jobs import (
     job_handler,
 )
 from mindtrace.jobs.errors import JobFailed, JobsError
+from mindtrace.jobs.testing import JobKit, run_job
 
 
 class ImageInput(JobInput):
@@ -43,8 +48,13 @@ class ImageOutput(JobOutput):
     defects: int
 
 
+class OtherOutput(JobOutput):
+    text: str
+
+
 schema = JobSchema(name="inspect", input=ImageInput, output=ImageOutput)
 without_output = JobSchema("notify", ImageInput)
+with_other_output = JobSchema("other", ImageInput, OtherOutput)
 
 
 class Inspector(Consumer[ImageInput, ImageOutput]):
@@ -72,8 +82,8 @@ class Silent(Consumer[ImageInput]):
     def run(self, job: Job[ImageInput]) -> None:
         print(job.payload.path.upper())
         next_id: str = self.orchestrator.publish(schema, job.payload)
-        same: Orchestrator = job.orchestrator
-        print(next_id, same.status(schema, next_id).upper())
+        by_job: str = job.orchestrator.publish(schema, job.payload, delay_s=5.0)
+        print(by_job, self.orchestrator.status(schema, next_id).upper())
 
 
 @job_handler(schema)
@@ -145,6 +155,17 @@ class ChainedBatch(BatchConsumer[ImageInput, ImageOutput]):
         return [Then(schema, job.payload, result=ImageOutput(defects=1)) for job in jobs]
 
 
+def alert(dead: DeadJob[ImageInput]) -> Then | None:
+    if dead.payload is None or dead.attempt > 3:
+        return None
+    return Then(without_output, ImageInput(path=f"{dead.payload.path}: {dead.reason}: {dead.error}"))
+
+
+alerting = JobSchema("alerting", ImageInput, ImageOutput, on_dead=alert)
+saying = JobSchema("saying", ImageInput, on_dead=lambda dead: Then(without_output, {"path": dead.id}))
+constant = JobSchema("constant", ImageInput, on_dead=Then(without_output, ImageInput(path="dead")))
+
+
 @job_handler(schema)
 def chained_handler(job: Job[ImageInput]) -> Then[ImageOutput]:
     return Then(schema, job.payload)
@@ -155,14 +176,26 @@ def publish(orchestrator: Orchestrator, connection: psycopg.Connection | None = 
     handle: JobHandle[ImageOutput] = queue.publish(ImageInput(path="a.png"), delay_s=timedelta(1).seconds)
     queue.publish({"path": "b.png"}, connection=connection)
     queue.publish(job_from_schema(schema, ImageInput(path="c.png")))
-    outcomes: list[PublishOutcome] = queue.publish_batch([ImageInput(path="d.png"), {"path": "e.png"}])
+    handles: list[PublishedJob[ImageOutput]] = queue.publish_batch(
+        [ImageInput(path="d.png"), {"path": "e.png"}]
+    )
+    by_schema_too: list[PublishedJob[ImageOutput]] = orchestrator.publish_batch(schema, [])
+    outputs: list[ImageOutput | None] = orchestrator.results([handle, *by_schema_too], timeout_s=10)
+    errors: list[ImageOutput | Exception | None] = orchestrator.results(handles, return_exceptions=True)
+    other: JobHandle[OtherOutput] = orchestrator.queue(with_other_output).handle("id")
+    mixed: Sequence[JobOutput | None] = orchestrator.results([handle, other])
+    for ended in orchestrator.as_completed(handles, timeout_s=10):
+        outcome: PublishOutcome = ended.outcome
+        output: ImageOutput | None = ended.result()
+        print(outcome.status.upper(), output.defects if output else 0, len(mixed))
     report: ImageOutput | None = handle.result(timeout_s=10)
     same: ImageOutput | None = orchestrator.result(schema, handle.id)
     one: Job[ImageInput] | None = queue.receive()
     by_name = orchestrator.publish("inspect", {"path": "f.png"})
     by_schema: str = orchestrator.publish(schema, ImageInput(path="g.png"))
     orchestrator.queue(without_output).publish(ImageInput(path=by_name + by_schema))
-    return (report.defects if report else 0) + (same.defects if same else 0) + len(outcomes) + bool(one)
+    count = len(outputs) + len(errors) + bool(one)
+    return (report.defects if report else 0) + (same.defects if same else 0) + count
 
 
 async def publish_async(orchestrator: AsyncOrchestrator, connection: psycopg.AsyncConnection) -> int:
@@ -171,14 +204,22 @@ async def publish_async(orchestrator: AsyncOrchestrator, connection: psycopg.Asy
     report: ImageOutput | None = await handle.result(timeout_s=10)
     same: ImageOutput | None = await orchestrator.result(schema, handle.id)
     one: Job[ImageInput] | None = await orchestrator.receive_message(schema)
-    outcomes: list[PublishOutcome] = await orchestrator.publish_batch(
+    handles: list[AsyncPublishedJob[ImageOutput]] = await orchestrator.publish_batch(
         schema, [{"path": "d.png"}], connection=connection
     )
+    outputs: list[ImageOutput | None] = await orchestrator.results(handles, timeout_s=10)
+    async for ended in orchestrator.as_completed([handle, *handles], timeout_s=10):
+        output: ImageOutput | None = await ended.result()
+        outputs.append(output)
     by_name: str = await orchestrator.publish("inspect", {"path": "f.png"})
+    async with asyncpg.create_pool() as pool, pool.acquire() as lent, lent.transaction():
+        await queue.publish({"path": "g.png"}, connection=lent)
+    plain: asyncpg.Connection = await asyncpg.connect()
+    await queue.publish({"path": "h.png"}, connection=plain)
     return (
         (report.defects if report else 0)
         + (same.defects if same else 0)
-        + len(outcomes)
+        + len(outputs)
         + bool(one or by_name)
     )
 
@@ -201,3 +242,13 @@ def connect() -> None:
     print(of_class.name, of_handler.name)
     orchestrator.register(schema, "fifo")
     orchestrator.register(schema, QueueKind("stack"), queue="newest-first")
+
+
+def run_in_tests(jobs: JobKit) -> None:
+    jobs.connect(Inspector, Inspector(), Batcher, inspect_image, inspect_images, concurrency=1)
+    of_class: ImageOutput | None = run_job(Inspector, ImageInput(path="a.png"))
+    of_consumer: ImageOutput | None = jobs.run_job(Inspector(), {"path": "a.png"})
+    of_function: ImageOutput | None = jobs.run_job(inspect_image, ImageInput(path="a.png"))
+    of_batches: ImageOutput | None = jobs.run_job(inspect_images, ImageInput(path="a.png"))
+    jobs.assert_published(schema, path="a.png", delay_s=60)
+    print(of_class, of_consumer, of_function, of_batches, jobs.drain() + jobs.advance(timedelta(hours=1)))

@@ -11,12 +11,14 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 import mindtrace.jobs
+from conditions import LIMIT_S
 
 from ..docs.blocks import PAGES, ROOT, blocks_of
 
@@ -93,7 +95,12 @@ def examples() -> list[Path]:
 def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"MYPYPATH": "", "PYTHONUTF8": "1"}
     return subprocess.run(
-        [sys.executable, "-m", *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", *map(str, command)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=2 * LIMIT_S,
     )
 
 
@@ -158,20 +165,16 @@ def pyright(folder: Path) -> list[Error]:
     ]
 
 
-@pytest.fixture(scope="module", params=[mypy, pyright], ids=["mypy", "pyright"])
-def errors(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Error]:
-    """What one of the type checkers found."""
-    found: list[Error] = request.param(tmp_path_factory.mktemp("types"))
-    return found
+@pytest.mark.begins_first
+@pytest.mark.parametrize("check", [mypy, pyright])
+def test_wrong_lines_are_refused_and_right_code_the_examples_and_the_snippets_are_accepted(
+    check: Callable[[Path], list[Error]], tmp_path: Path
+) -> None:
+    """Both in one test, as two processes of pytest-xdist would each run the type checker."""
+    errors = check(tmp_path)
+    lines = enumerate(WRONG.read_text("utf-8").splitlines(), 1)
+    wrong = {number for number, line in lines if "# wrong" in line}
 
-
-def test_right_code_the_examples_and_the_snippets_are_accepted(errors: list[Error]) -> None:
-    assert [error for error in errors if error.file != WRONG.name] == []
-
-
-def test_each_wrong_line_is_refused(errors: list[Error]) -> None:
-    wrong = {
-        number for number, line in enumerate(WRONG.read_text("utf-8").splitlines(), 1) if "# wrong" in line
-    }
-
-    assert {error.line for error in errors if error.file == WRONG.name} == wrong
+    unexpected = [error for error in errors if error.file != WRONG.name]
+    refused = {error.line for error in errors if error.file == WRONG.name}
+    assert (unexpected, refused) == ([], wrong)

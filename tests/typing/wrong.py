@@ -8,6 +8,7 @@ from mindtrace.jobs import (
     AsyncOrchestrator,
     BatchConsumer,
     Consumer,
+    DeadJob,
     Job,
     JobInput,
     JobOutput,
@@ -17,6 +18,7 @@ from mindtrace.jobs import (
     batch_handler,
     job_handler,
 )
+from mindtrace.jobs.testing import JobKit, run_job
 
 
 class ImageInput(JobInput):
@@ -53,6 +55,7 @@ class WrongResult(Consumer[ImageInput, ImageOutput]):
 
 class WrongField(Consumer[ImageInput, ImageOutput]):
     def run(self, job: Job[ImageInput]) -> ImageOutput:
+        job.orchestrator.publish(schema, Other(n=1))  # wrong
         return ImageOutput(defects=job.payload.size)  # wrong
 
 
@@ -114,6 +117,21 @@ def publish(orchestrator: Orchestrator) -> None:
     orchestrator.register(schema, "lifo")  # wrong
     queue.publish({"path": "a.png"}, connection="postgresql://localhost/app")  # wrong
     orchestrator.queue(schema, queue_type="lifo")  # wrong
+    handles = queue.publish_batch([ImageInput(path="a.png")])
+    others: list[Other | None] = orchestrator.results(handles)  # wrong
+    print(orchestrator.results(handles)[0].defects)  # wrong
+    orchestrator.results(handle.id)  # wrong
+    for ended in orchestrator.as_completed(handles, timeout_s=1):
+        output = ended.result()
+        print(output.size if output else others)  # wrong
+    orchestrator.as_completed(handles)  # wrong
+
+
+def alert(dead: DeadJob[ImageInput]) -> Then:
+    return Then(schema, ImageInput(path=dead.id))
+
+
+JobSchema("other", Other, on_dead=alert)  # wrong
 
 
 class WrongNext(Consumer[ImageInput, ImageOutput]):
@@ -149,3 +167,8 @@ async def wrong_transactions(
 ) -> None:
     orchestrator.publish("inspect", {}, connection=awaited)  # wrong
     await jobs.publish("inspect", {}, connection=connection)  # wrong
+
+
+def wrong_tests(jobs: JobKit) -> None:
+    run_job(Right, Other(n=1))  # wrong
+    jobs.connect(len)  # wrong

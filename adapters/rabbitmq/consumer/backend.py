@@ -24,7 +24,6 @@ from ....ports import (
     Settlement,
     SettleOutcome,
 )
-from ...shared.error_messages import not_declared
 from ...shared.receipts import Receipts
 from ..results import Results
 from ..topology import Names, naming_queue
@@ -33,7 +32,7 @@ from ..transport.errors import ClosedByClient, ConnectionBroken
 from ..transport.publishing import Outgoing
 from .channel import Arrival, ConsumerChannel
 from .credit import Credit
-from .next_job_publisher import Publish, Published, publish_next
+from .next_job_publisher import Chained, NextJobPublisher, Publish, Published
 from .settlement_messages import SettlementMessages
 from .settler import MessagePublisher, Placed, Settler
 
@@ -62,7 +61,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         self._broker = broker
         self._names = names
         self._find_kind = find_kind
-        self._publish = publish
+        self._next_jobs = NextJobPublisher(publish, self.logger)
         kind = find_kind()
         self._results = results
         self._prefetch = prefetch
@@ -131,7 +130,6 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                 self._settlement_messages.kind, self._kind_generation = self._find_kind(), generation
             if not ready and (give_up <= monotonic() or self._interrupted):
                 return []
-            channel.queue_deleted = False  # an earlier one: the queue exists
         try:
             if limit := self._credit.limit:
                 self._credit.stand(limit)
@@ -157,10 +155,6 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             return bool(self._interrupted or self._closing or ended)
 
         self._credit.wait_for_jobs(max_jobs, ready, give_up, over)
-        if channel.queue_deleted:
-            channel.queue_deleted = False
-            if channel.generation != generation:  # else it was an earlier queue of that name
-                raise not_declared(self._names.queue)
         if channel.credit and not channel.standing:
             self._credit.withdraw()
         with self._settling:
@@ -214,9 +208,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             generation = self._channel.generation
             outcomes = [SettleOutcome.OK] * len(settlements)
             acks: list[Placed] = []
-            chained: list[tuple[Placed, Ack]] = []
-            republished: list[Placed] = []
-            messages: list[Outgoing] = []
+            chained: list[Chained] = []
+            moves: list[tuple[Placed, Outgoing]] = []
             jobs: dict[int, Arrival] = {}
             try:
                 for place, settlement in enumerate(settlements):
@@ -233,22 +226,27 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                         chained.append(((place, job), settlement))
                     elif type(settlement) is Ack or type(settlement) is Cancel:
                         acks.append((place, job))
+                    elif (move := self._moves.pop(settlement.receipt, None)) is not None:
+                        moves.append(((place, job), move))  # its next jobs are confirmed
+                    elif type(settlement) is Dead and settlement.then:
+                        chained.append(((place, job), settlement))
                     else:
-                        republished.append((place, job))
-                        move = self._moves.pop(settlement.receipt, None)
-                        messages.append(move or self._settlement_messages.for_settlement(settlement, job))
+                        move = self._settlement_messages.for_settlement(settlement, job)
+                        moves.append(((place, job), move))
                 unsettled: dict[int, SettleOutcome] = {}
                 if chained:
                     confirmed, refused, still_open = self._publish_next(chained, generation)
-                    acks = sorted([*acks, *confirmed], key=itemgetter(0))
+                    self._add_confirmed(settlements, confirmed, acks, moves)
                     unsettled = {place: SettleOutcome.REFUSED for place, _ in refused}
                     unsettled |= {place: SettleOutcome.DEFERRED for place, _ in still_open}
+                republished, messages = [placed for placed, _ in moves], [message for _, message in moves]
                 lost, deferred, ready = self._settler.settle(acks, republished, messages, take)
                 if deferred or unsettled:
-                    for (place, _), message in zip(republished, messages, strict=True):
-                        if place in deferred:
-                            unsettled[place] = SettleOutcome.DEFERRED
-                            self._moves[settlements[place].receipt] = message
+                    for (place, _), message in moves:
+                        if place not in deferred:
+                            continue
+                        unsettled[place] = SettleOutcome.DEFERRED
+                        self._moves[settlements[place].receipt] = message
                     for place, outcome in unsettled.items():
                         self._held[settlements[place].receipt] = jobs.pop(place)
                         outcomes[place] = outcome
@@ -270,13 +268,30 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             except (ConnectionBroken, ClosedByClient, QueueNotFound, Closed):  # what was settled is so
                 return Settled(outcomes, [])
 
-    def _publish_next(self, chained: Sequence[tuple[Placed, Ack]], generation: int) -> Published:
-        """Publish the next jobs of acks; none, where what they ack is lost, or the broker takes none."""
+    def _add_confirmed(
+        self,
+        settlements: Sequence[Settlement],
+        confirmed: Sequence[Placed],
+        acks: list[Placed],
+        moves: list[tuple[Placed, Outgoing]],
+    ) -> None:
+        """Add the settlements whose next jobs are published to the others, in the caller's order."""
+        for place, job in confirmed:
+            settlement = settlements[place]
+            if type(settlement) is Ack:
+                acks.append((place, job))
+            else:
+                moves.append(((place, job), self._settlement_messages.for_settlement(settlement, job)))
+        acks.sort(key=itemgetter(0))
+        moves.sort(key=lambda move: move[0][0])
+
+    def _publish_next(self, chained: Sequence[Chained], generation: int) -> Published:
+        """Publish next jobs; none, where what they follow is lost, or the broker takes none."""
         if not self._settler.is_alive(generation):
             return Published([placed for placed, _ in chained], [], [])  # to be lost with all others
         if not self._settler.can_publish:
             return Published([], [], [placed for placed, _ in chained])
-        return publish_next(self._publish, chained, self.logger)
+        return self._next_jobs.publish(chained)
 
     def _store_results(
         self, results: Results, settlements: Sequence[Settlement], jobs: dict[int, Arrival]
@@ -287,9 +302,10 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             match settlements[place]:
                 case Ack(_, result, ttl_s):
                     ended.append(EndedJob(job.id, JobResult(ResultStatus.DONE, result), ttl_s))
-                case Dead(_, _, error):
+                case Dead(_, _, error, _, ttl_s):
                     failed = JobResult(ResultStatus.FAILED, error=error)
-                    ended.append(EndedJob(job.id, failed, _FAILURE_TTL_S))
+                    kept_s = _FAILURE_TTL_S if ttl_s is None else min(ttl_s, _FAILURE_TTL_S)
+                    ended.append(EndedJob(job.id, failed, kept_s))
                 case Cancel(_, ttl_s):
                     ended.append(EndedJob(job.id, JobResult(ResultStatus.CANCELLED), ttl_s))
                 case _:
@@ -341,9 +357,12 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             if not self._settler.can_publish:
                 return  # what came is run here, or it would be run by nobody meanwhile
             with suppress(IndexError):  # the connection broke this moment
-                while len(channel.arrivals) > most:
-                    surplus.append(channel.arrivals.pop())
+                self._take_surplus(most, surplus)
             self._put_back(surplus[::-1])
+
+    def _take_surplus(self, most: int, taken: list[Arrival]) -> None:
+        while len(self._channel.arrivals) > most:
+            taken.append(self._channel.arrivals.pop())
 
     def _release_all(self) -> None:
         channel = self._channel
@@ -371,6 +390,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
     def _lose(self, receipt: str) -> SettleOutcome:
         self._held.pop(receipt, None)
         self._moves.pop(receipt, None)
+        self._next_jobs.forget(receipt)
         self._receipts.lose([receipt])
         return SettleOutcome.LOST
 

@@ -89,8 +89,6 @@ class ConsumerChannel(Connection):
         """How many jobs were ready when they were last counted, less those that came since."""
         self.generation = 0
         """Which channel this is: what came on an earlier one is lost."""
-        self.queue_deleted = False
-        """Whether the broker told of the queue's deletion since somebody looked."""
 
     @property
     def prefetch(self) -> int:
@@ -253,7 +251,7 @@ class ConsumerChannel(Connection):
 
     def on_channel(self, channel: Channel, ready: Reply) -> None:
         channel.add_on_cancel_callback(lambda _frame: self._on_deleted(channel))
-        channel.basic_consume(self._names.life, lambda *_: None, callback=ready)
+        channel.basic_consume(self._names.alive, lambda *_: None, callback=ready)
 
     def on_channel_lost(self, error: BaseException) -> None:
         self._lose_all()
@@ -266,7 +264,7 @@ class ConsumerChannel(Connection):
         self.arrivals.clear()
 
     def _on_deleted(self, channel: Channel) -> None:
-        self.queue_deleted = True
+        """Lose the jobs of the deleted queue. The next request for its state tells whether it exists now."""
         self._lose_all()  # at once, or a successor could be taken for the queue until the channel is closed
         channel.connection.forget_channel()  # what is under way belongs to nobody
         # To close the channel waits for its answers, and so for the next turn of a loop that may be idle.

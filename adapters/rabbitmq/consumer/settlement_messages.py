@@ -42,8 +42,8 @@ class SettlementMessages:
         match settlement:
             case Retry(_, delay_s, error):
                 return self._again(job, history.failed(error), delay_s=delay_s)
-            case Dead(_, reason, error):
-                return self._dead(job, history, reason, error)
+            case Dead(_, reason, error, _, ttl_s):
+                return self._dead(job, history, reason, error, ttl_s)
             case Release(_, delay_s) if delay_s > 0:  # it has no place to go back to (SET-4)
                 return self._again(job, history, delay_s=delay_s)
             case _:
@@ -83,7 +83,9 @@ class SettlementMessages:
         )
         return Outgoing(self._names.work, properties, job.body, delay_s)
 
-    def _dead(self, job: Arrival, history: DeliveryHistory, reason: str, error: str) -> Outgoing:
+    def _dead(
+        self, job: Arrival, history: DeliveryHistory, reason: str, error: str, ttl_s: float | None = None
+    ) -> Outgoing:
         death = DeathRecord(reason, error, round(time() * 1000), priority_of(self.kind, job.rank))
-        properties = dead_properties(job.id, history, death, frame_max=self._channel.frame_max)
+        properties = dead_properties(job.id, history, death, frame_max=self._channel.frame_max, ttl_s=ttl_s)
         return Outgoing(self._names.dead, properties, job.body)

@@ -130,11 +130,17 @@ class Broker:
         if isinstance(cause, exceptions.ChannelClosedByBroker):
             if cause.reply_code == _ACCESS_REFUSED:
                 raise AccessDenied(f"RabbitMQ at {self._address}: {_said(cause)}") from cause
-            if (refusal := _REFUSALS.get(cause.reply_code)) is not None:
+            refusal = _REFUSALS.get(cause.reply_code)
+            if refusal is not None and not _is_out_of_reach(cause):
                 raise refusal(_said(cause)) from cause
 
     def unavailable(self, broken: ConnectionBroken) -> BackendUnavailable:
         """Return what to tell the caller of an outage."""
+        if isinstance(broken.cause, exceptions.ChannelClosedByBroker) and _is_out_of_reach(broken.cause):
+            return BackendUnavailable(
+                f"RabbitMQ at {self._address} answers, but can't reach a queue for now "
+                f"({_said(broken.cause)}): start the node that keeps it"
+            )
         if isinstance(broken.cause, exceptions.IncompatibleProtocolError):
             fix = "what answers there doesn't speak AMQP: check the host, the port, and whether it uses TLS"
         else:
@@ -174,6 +180,11 @@ def _denies(cause: BaseException) -> bool:
     if isinstance(cause, exceptions.ConnectionClosed):
         return cause.reply_code in (_ACCESS_REFUSED, _NOT_ALLOWED)
     return isinstance(cause, exceptions.AuthenticationError)
+
+
+def _is_out_of_reach(cause: exceptions.ChannelClosedByBroker) -> bool:
+    """Return whether the server knows what it says wasn't found, but the node that keeps it is away."""
+    return cause.reply_code == _NOT_FOUND and not _said(cause).removeprefix("NOT_FOUND - ").startswith("no ")
 
 
 def _said(cause: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""The interface between this adapter and a connection of pika's, served in one of two ways."""
+"""The interface between this adapter and a connection of pika's."""
 
 import select
 import socket
@@ -24,9 +24,8 @@ OnConfirm = Callable[[int, bool, bool], None]
 class DriverConnection(SelectConnection):  # type: ignore[misc]
     """A connection of pika's with what the adapter needs beside it.
 
-    :class:`.pika_private.PrivateConnection` serves it by pika's private parts, and
-    :class:`.pika_public.PublicConnection` by its public ones alone: slower, to the same effect. No message's
-    properties may end the connection: callbacks get them as ``frames.read_properties`` has read them.
+    :class:`.pika_private.PrivateConnection` serves it by pika's private parts. No message's properties may
+    end the connection: callbacks get them as ``frames.read_properties`` has read them.
     """
 
     _unread: Any = None

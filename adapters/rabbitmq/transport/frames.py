@@ -63,6 +63,8 @@ class Properties(NamedTuple):
     headers: dict[str, Any] | None = None
     fault: str = ""
     """Why they can't be read, or not all of them; empty where they can."""
+    ttl_ms: int | None = None
+    """For how long the broker keeps the message, once it is the first of its queue; not read."""
 
 
 def ack_frame(channel: int, tag: int, *, multiple: bool) -> bytes:
@@ -162,8 +164,8 @@ def _text(name: bytes) -> str | bytes:
 
 
 def _written(properties: Properties, longest: int) -> bytes:
-    message_id, priority, headers, _ = properties
-    if headers is None and type(message_id) is str:
+    message_id, priority, headers, _, ttl_ms = properties
+    if headers is None and ttl_ms is None and type(message_id) is str:
         name = message_id.encode()
         if len(name) <= _LONGEST_NAME:
             if priority is None:
@@ -180,9 +182,13 @@ def check_properties(properties: Properties, longest: int) -> None:
 
 def pika_properties(properties: Properties) -> BasicProperties:
     """Return the properties as pika has them, of a message that outlives the broker."""
-    message_id, priority, headers, _ = properties
+    message_id, priority, headers, _, ttl_ms = properties
     return BasicProperties(
-        message_id=message_id, priority=priority, headers=headers, delivery_mode=_PERSISTENT
+        message_id=message_id,
+        priority=priority,
+        headers=headers,
+        expiration=None if ttl_ms is None else str(ttl_ms),
+        delivery_mode=_PERSISTENT,
     )
 
 

@@ -29,7 +29,7 @@ class LeaderFollowerLoop:
 
     Args:
         on_fault: Called in the loop when a callback raised or was interrupted: nobody knows any more what was
-            written and read.
+            written and read. What interrupts a thread that only waits ends its own call, and no other's.
     """
 
     def __init__(self, on_fault: Callable[[BaseException], None]) -> None:
@@ -81,7 +81,9 @@ class LeaderFollowerLoop:
                     return True
                 self._followers += 1  # before `done` is asked: later changes are notified
                 try:
-                    while self._leader is not None:
+                    while True:
+                        if self._leader is None:
+                            break
                         if done():
                             return True
                         left_s = give_up - monotonic()
@@ -155,11 +157,10 @@ class LeaderFollowerLoop:
 
     def _lead(self, done: Callable[[], object], give_up: float) -> bool:
         """Turn the loop until ``done`` holds, or until ``give_up``; 0 sets no limit of time."""
-        io, calls = self.io, self._calls
+        io = self.io
         while True:
             try:
-                while calls:
-                    calls.popleft()()
+                self._make_calls()
                 if done():
                     return True
                 if self.closed or 0.0 < give_up <= monotonic():
@@ -170,10 +171,17 @@ class LeaderFollowerLoop:
                 if io.was_idle:
                     self._idle_turns += 1
             except BaseException as error:
+                was_waiting, io.is_waiting = io.is_waiting, False
+                if was_waiting and not isinstance(error, OSError | ValueError):
+                    raise
                 self._on_fault(error)
                 if not isinstance(error, Exception):
                     raise
                 sleep(_FAULT_PAUSE_S)
+
+    def _make_calls(self) -> None:
+        while self._calls:
+            self._calls.popleft()()
 
     def _resign(self) -> None:
         """Tell others that they may lead; one may have begun already."""

@@ -60,6 +60,8 @@ class PikaIOLoop(AbstractSelectorIOLoop):  # type: ignore[misc]
         self._calls: deque[Callable[[], object]] = deque()
         self.was_idle = False
         """Whether there was nothing to do in the last turn, but perhaps to wake."""
+        self.is_waiting = False
+        """Whether it waits: nothing is read, nor half done."""
         # A lock for this, as pika's loop has, is what a signal's handler may not take.
         self._bell, self._button = socket.socketpair()
         self._bell.setblocking(False)
@@ -93,7 +95,10 @@ class PikaIOLoop(AbstractSelectorIOLoop):  # type: ignore[misc]
             timeout_s = min(max(0.0, next_at - monotonic()), _LONGEST_TURN_S)
         watched = self._watched
         idle = True
-        for key, events in self._selector.select(timeout_s):
+        self.is_waiting = True
+        present_events = self._selector.select(timeout_s)
+        self.is_waiting = False
+        for key, events in present_events:
             watch = watched.get(key.fd)
             if watch is not None and (present := events & watch.events):
                 watch.handler(key.fd, present)

@@ -1,22 +1,17 @@
 """The only file that uses private names of pika: what costs most, and what has no public way.
 
 Between a job's arrival and its acknowledgement the broker waits, so reading the one and writing the other is
-done in as few steps as the protocol allows. :data:`PRIVATE_NAMES` lists what that needs. Where a release of
-pika lacks one of them, :func:`missing_names` says so, and :mod:`.pika_public` serves instead.
+done in as few steps as the protocol allows. A test lists the names, and looks for them in the installed
+release.
 """
 
-import socket
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from struct import Struct
-from types import SimpleNamespace
 from typing import Any
 
-from pika import ConnectionParameters, SelectConnection
 from pika.adapters.utils import io_services_utils
-from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflow, AMQPConnector
-from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 from pika.channel import Channel
 from pika.frame import Header
 
@@ -41,34 +36,6 @@ from .frames import (
 )
 from .pika_io_loop import PikaIOLoop
 
-_TRANSPORT = "_AsyncPlaintextTransport"
-PRIVATE_NAMES = {
-    "io_services_utils": (_TRANSPORT,),
-    "AMQPConnectionWorkflow": ("_connector",),
-    "AMQPConnector": ("_amqp_conn",),
-    "SelectConnection": (
-        "_adapter_emit_data",
-        "_frame_buffer",
-        "_on_data_available",
-        "_process_frame",
-        "_proto_connection_made",
-        "_read_frame",
-        "_transport",
-        "_trim_frame_buffer",
-    ),
-    "Channel": ("_cancelled",),
-    _TRANSPORT: (
-        "RxEndOfFile",
-        "_STATE_ACTIVE",
-        "_consume",
-        "_on_socket_writable",
-        "_sock",
-        "_state",
-        "_tx_buffers",
-    ),
-}
-"""What :class:`PrivateConnection` uses of pika beyond its public names, by their owner. :func:`resolver_loop`
-uses ``_loop`` of pika's resolver besides, and does without where that is missing."""
 _READ_BYTES = 64 * 1024
 _WRITE_BYTES = 64 * 1024
 """What is written at once: long enough that the call doesn't count, short enough to be cut without cost."""
@@ -76,38 +43,6 @@ _DELIVER = Struct(">BHLHHB")
 """A frame's kind, channel and size; the class and the method; the length of a consumer tag."""
 _TAG = Struct(">QB")
 """A delivery tag, and whether it is a redelivery."""
-
-
-def missing_names() -> list[str]:
-    """Return those of :data:`PRIVATE_NAMES` that the installed pika lacks."""
-    return [
-        f"{owner}.{name}"
-        for owner, thing in _owners()
-        for name in PRIVATE_NAMES[owner]
-        if not hasattr(thing, name)
-    ]
-
-
-def _owners() -> Iterator[tuple[str, object]]:
-    """Make one of each: most names are attributes that only an instance has. Nothing connects."""
-    yield "io_services_utils", io_services_utils
-    loop = PikaIOLoop()
-    here, there = socket.socketpair()
-    try:
-        connection = SelectConnection(
-            ConnectionParameters(), custom_ioloop=loop, internal_connection_workflow=False
-        )
-        yield "SelectConnection", connection
-        yield "AMQPConnectionWorkflow", AMQPConnectionWorkflow()
-        yield "AMQPConnector", AMQPConnector(lambda _server: connection, SelectorIOServicesAdapter(loop))
-        yield "Channel", Channel(connection, 1, lambda _channel: None)
-        transport = getattr(io_services_utils, _TRANSPORT, None)
-        protocol = SimpleNamespace()
-        yield _TRANSPORT, transport and transport(here, protocol, SelectorIOServicesAdapter(loop))
-    finally:
-        loop.close()
-        here.close()
-        there.close()
 
 
 def resolver_loop(function: object) -> object:

@@ -80,6 +80,12 @@ class _Batch(Request):
         if not self.open:
             self.end()
 
+    def leave_unsent(self) -> None:
+        """Decide nothing of what isn't sent: nobody waits for it any more."""
+        self.open -= len(self.messages) - self.sent
+        if not self.open:
+            self.end()
+
     def end(self) -> None:
         """Nothing more will be heard."""
         self.reply(None)
@@ -198,6 +204,10 @@ class PublishConnection(Connection):
             if not self._queued or len(self._under_way) >= _WINDOW:
                 return False
             batch = self._queued[0]
+            if batch.is_abandoned:  # by a thread that was interrupted
+                del self._queued[0]
+                batch.leave_unsent()
+                continue
             message = batch.messages[batch.sent]
             batch.sent += 1
             if batch.sent == len(batch.messages):

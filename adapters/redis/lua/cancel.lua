@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Cancels jobs: those that wait are gone, those in flight are asked to end (CAN-1, CAN-2).
--- KEYS  meta body state history ready run delay letter result expiry ended asked rwake last
+-- KEYS  meta body state history ready run delay letter dead_expiry result expiry ended asked rwake last
 -- ARGV  request, keep_ms, for how long to remember it (ms), ids, none twice
 -- Return a letter for each: 'c' cancelled, now or before · 'r' asked · 't' too late · 'u' unknown
 -- Error  NOQUEUE, STALE
@@ -32,7 +32,7 @@ for i, id in ipairs(ids) do
   if not bodies[i] then
     outcomes[i] = how_it_ended(id)
   elseif redis.call('HEXISTS', letter, id) == 1 then
-    outcomes[i] = 't'
+    outcomes[i] = is_expired(dead_expiry, id, now) and 'u' or 't'
   elseif leases[i] and tonumber(leases[i]) > over then
     outcomes[i] = 'r'
     local record = redis.call('HGET', state, id)

@@ -1,6 +1,6 @@
 #!lua flags=no-writes,allow-oom
 -- Counts the jobs by state (CNT-1): what is due counts as ready, and so does what was leased too long.
--- KEYS  meta ready run delay dead
+-- KEYS  meta ready run delay dead dead_expiry
 -- Return {ready, delayed, in flight, dead}
 -- Error  NOQUEUE
 -- Cost  O(log n)
@@ -16,5 +16,5 @@ return {
   ready_count(kind, ready) + due + expired,
   redis.call('ZCARD', delay) - due,
   redis.call('ZCOUNT', run, '(' .. over, '(+inf'),
-  redis.call('ZCARD', dead),
+  redis.call('ZCARD', dead) - redis.call('ZCOUNT', dead_expiry, '-inf', now),
 }

@@ -1,18 +1,34 @@
 #!lua flags=no-writes,allow-oom
 -- Lists a page of dead letters, oldest first, without disturbing them (DLQ-1).
--- KEYS  meta body state dead letter history
+-- KEYS  meta body state dead dead_expiry letter history
 -- ARGV  offset, most letters, most bytes (the page ends with the body that exceeds them), and where the page follows
 --         another, the number of the last death of that one, in place of the offset; else empty
 -- Return {number of the page's last death, empty where no more follow; ids, bodies, infos (attempt:number:crashes),
 --         letters (JSON: reason, error, died_ms), histories (JSON)}
 -- Error  NOQUEUE
--- Cost  O(log n + letters)
+-- Cost  O(log n + letters); O(n) while there are some whose time is over
 
 if redis.call('EXISTS', meta) == 0 then return redis.error_reply('NOQUEUE') end
 local offset, limit, most_bytes, after = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 if limit == 0 then return { '', {}, {}, {}, {}, {} } end
-local found
-if after == '' then
+local found, is_over, any_over = {}, {}, false
+for _, id in ipairs(redis.call('ZRANGE', dead_expiry, '-inf', now_ms(), 'BYSCORE')) do is_over[id], any_over = true, true end
+if any_over then
+  local PART = 1000
+  local from, skip, part = after == '' and '-inf' or '(' .. after, after == '' and offset or 0, nil
+  repeat
+    part = redis.call('ZRANGE', dead, from, '+inf', 'BYSCORE', 'LIMIT', 0, PART, 'WITHSCORES')
+    for i = 1, #part, 2 do
+      from = '(' .. part[i + 1]
+      if not is_over[part[i]] and skip > 0 then
+        skip = skip - 1
+      elseif not is_over[part[i]] and #found < 2 * limit then
+        found[#found + 1] = part[i]
+        found[#found + 1] = part[i + 1]
+      end
+    end
+  until #part < 2 * PART or #found == 2 * limit
+elseif after == '' then
   found = redis.call('ZRANGE', dead, offset, offset + limit - 1, 'WITHSCORES')
 else
   found = redis.call('ZRANGE', dead, '(' .. after, '+inf', 'BYSCORE', 'LIMIT', 0, limit, 'WITHSCORES')

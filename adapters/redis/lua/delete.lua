@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Removes a queue and every trace of it (ADM-3), and wakes those who wait for its jobs or results. When it was deleted is
 -- remembered, or the clients that declared it would take the server for one that has older data (redeclare.lua).
--- KEYS  last deleted meta wake rwake body state ready run delay dead letter history result expiry ended progress asked
+-- KEYS  last deleted meta wake rwake body state ready run delay dead dead_expiry letter history result expiry ended progress asked
 -- ARGV  request, keep_ms, the queue's name
 -- Error  NOQUEUE, STALE
 -- Cost  O(log n) here; the memory is freed in the background

@@ -155,6 +155,34 @@ local function forget_ends(ended, ids)
   end
 end
 
+-- Whether the time of a dead letter is over; it may still have to be removed (DLQ-5).
+local function is_expired(dead_expiry, id, now)
+  local ends = redis.call('ZMSCORE', dead_expiry, id)[1]
+  return ends and tonumber(ends) <= now
+end
+
+-- Removes dead letters with all that is known of their jobs; `of` has the keys of their queue, by name.
+local function remove_dead(of, ids)
+  redis.call('ZREM', of.dead, unpack(ids))
+  redis.call('ZREM', of.dead_expiry, unpack(ids))
+  for _, name in ipairs({ 'body', 'state', 'letter', 'history' }) do redis.call('HDEL', of[name], unpack(ids)) end
+  forget_ends(of.ended, ids)
+end
+
+-- Removes those of these dead letters whose time is over, and returns a set of their ids.
+local function remove_expired(of, ids, now)
+  local gone, is_gone = {}, {}
+  if #ids == 0 or redis.call('EXISTS', of.dead_expiry) == 0 then return is_gone end
+  for i, ends in ipairs(redis.call('ZMSCORE', of.dead_expiry, unpack(ids))) do
+    if ends and tonumber(ends) <= now then
+      gone[#gone + 1] = ids[i]
+      is_gone[ids[i]] = true
+    end
+  end
+  if #gone > 0 then remove_dead(of, gone) end
+  return is_gone
+end
+
 -- Which of these jobs are asked to be cancelled, under the tokens of their leases as the records have them: how long to
 -- remember that (ms), by id. A request of an earlier lease, or of an earlier job of the same id, is none.
 local function read_asked(asked, ids, records)

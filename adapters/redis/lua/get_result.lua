@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Says how a job ended, and announces a waiter where it hasn't (RES-1).
--- KEYS  meta body result letter ended rwake
+-- KEYS  meta body result letter dead_expiry ended rwake
 -- ARGV  id, how long the asker will wait in ms (0 for not at all)
 -- Return {'done', body or ''} · {'cancelled'} · {'failed', letter (JSON)} · {'open', newest wake id}
 -- Error  NOQUEUE
@@ -12,7 +12,7 @@ local id, wait_ms = ARGV[1], tonumber(ARGV[2])
 local now = now_ms()
 
 local failed = redis.call('HGET', letter, id)
-if failed then return { 'failed', failed } end
+if failed and not is_expired(dead_expiry, id, now) then return { 'failed', failed } end
 if redis.call('HEXISTS', body, id) == 0 then
   local record = redis.call('HGET', result, id)
   local expires = record and #record >= 8 and struct.unpack('>d', record) or 0

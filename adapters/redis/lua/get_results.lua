@@ -1,6 +1,6 @@
 #!lua flags=no-writes,allow-oom
 -- Says how jobs ended, of those that have (RES-1).
--- KEYS  meta body result letter ended
+-- KEYS  meta body result letter dead_expiry ended
 -- ARGV  the most bytes to answer, ids
 -- Return for each id, up to as many as fit: 'd' and the output · 'n', done without one · 'c', cancelled · 'f' and the letter (JSON) · nil
 -- Error  NOQUEUE
@@ -24,7 +24,7 @@ end
 for i = 2, #ARGV do
   local id, answer = ARGV[i], false
   local failed = redis.call('HGET', letter, id)
-  if failed then
+  if failed and not is_expired(dead_expiry, id, now) then
     answer = 'f' .. failed
   elseif redis.call('HEXISTS', body, id) == 0 then
     local record = redis.call('HGET', result, id)

@@ -1,6 +1,6 @@
 #!lua flags=no-writes,allow-oom
 -- Says what is damaged in a queue.
--- KEYS  meta body ready run delay dead state letter history result expiry ended wake rwake progress asked
+-- KEYS  meta body ready run delay dead dead_expiry state letter history result expiry ended wake rwake progress asked
 -- ARGV  the type that each of the keys should have, in their order
 -- Return {keys of another type, each followed by that type; how many bodies there are; how many jobs stand in ready,
 --         run, delay and dead}; the two numbers only where no key is of another type

@@ -1,6 +1,6 @@
 #!lua
 -- Puts messages into a queue, each once (PUB-1, PUB-4, PUB-5). May not run when memory is short.
--- KEYS  meta body state ready delay wake result expiry last
+-- KEYS  meta body state ready delay wake result expiry history dead dead_expiry letter ended last
 -- ARGV  request, keep_ms, ids (as id,id...: one argument is parsed sooner than hundreds), priority:delay_ms of each
 --         (likewise; empty where all are 0:0), then the bodies
 -- Return a string: 'a' accepted or 'd' duplicate, for each message

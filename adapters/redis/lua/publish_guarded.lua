@@ -1,7 +1,7 @@
 #!lua
 -- Publishes a message and writes a record, if that has the expected version; else neither (CRD-4). May not run when
 -- memory is short.
--- KEYS  last meta body state ready delay wake result expiry records record_keys record_ends versions
+-- KEYS  last meta body state ready delay wake result expiry history dead dead_expiry letter ended records record_keys record_ends versions
 -- ARGV  request, keep_ms, id, priority:delay_ms, body, then of the record: key, expected version, value,
 --         for how long in µs ('' for ever)
 -- Return 'a' accepted or 'd' duplicate, and the record is written; '' if it has another version: then nothing changed

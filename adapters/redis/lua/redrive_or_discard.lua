@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- Redrives dead jobs with fresh budgets, each once (DLQ-2), or discards them (DLQ-3).
--- KEYS  meta body state ready dead letter history ended wake last
+-- KEYS  meta body state ready dead dead_expiry letter history ended wake last
 -- ARGV  request, keep_ms, 'redrive' or 'discard', the last death to include, the most to take, then ids ('*' alone
 --         for all)
--- Return a string: how many, and the number of the last death
+-- Return a string: how many, how many it looked at, and the number of the last death
 -- Error  NOQUEUE, STALE
 -- Cost  O(log n) a job; to discard, a look through the last 10,000 that ended as well
 
@@ -25,11 +25,19 @@ else
     if score then ids[#ids + 1] = wanted[i] end
   end
 end
-local answer = #ids .. ' ' .. upto
+local looked_at, kept = #ids, {}
+local is_gone = remove_expired({ dead = dead, dead_expiry = dead_expiry, body = body, state = state, letter = letter,
+  history = history, ended = ended }, ids, now_ms())
+for _, id in ipairs(ids) do
+  if not is_gone[id] then kept[#kept + 1] = id end
+end
+ids = kept
+local answer = #ids .. ' ' .. looked_at .. ' ' .. upto
 keep_answer(last, ARGV[1], answer, ARGV[2])
 if #ids == 0 then return answer end
 
 redis.call('ZREM', dead, unpack(ids))
+redis.call('ZREM', dead_expiry, unpack(ids))
 redis.call('HDEL', letter, unpack(ids))
 redis.call('HDEL', history, unpack(ids))
 if how == 'discard' then

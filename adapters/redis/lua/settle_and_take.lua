@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
 -- Settles what a consumer has done, and leases it the next jobs: one step, one round trip (SET, RCV, LSE, RES).
--- KEYS  meta body state ready run delay dead letter history result expiry ended asked wake rwake last
+-- KEYS  meta body state ready run delay dead dead_expiry letter history result expiry ended asked wake rwake last
 -- ARGV  request, consumer, lease_ms, keep_ms, take, number of runs of plain acks, then token and ids of each (as
 --         id,id...: one argument is parsed sooner than hundreds), then op, id, token, text, number of every other
 --         settlement:
---         'a' ack: result, ttl_ms · 'r' retry: error, delay_ms · 'd' and the reason: error, - · 'l' release: -, delay_ms
+--         'a' ack: result, ttl_ms · 'r' retry: error, delay_ms · 'd' and the reason: error, ttl_ms (0 for ever) · 'l' release: -, delay_ms
 --         · 'c' cancel: -, ttl_ms
 -- Return {now, next event, wake id, outcomes, ids, bodies, infos}: outcomes a string of 1, 0 and 2 (cancelled,
 --         as was asked), in the order of ARGV; next event (-1 for none) and wake id only where nothing was taken; an info is

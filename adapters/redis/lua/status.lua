@@ -1,6 +1,6 @@
 #!lua flags=no-writes,allow-oom
 -- Says where a job is (RES-1).
--- KEYS  meta body run letter result ended
+-- KEYS  meta body run letter dead_expiry result ended
 -- ARGV  id
 -- Return 'waiting', 'running', 'done', 'cancelled', 'failed' or 'unknown'
 -- Error  NOQUEUE
@@ -10,7 +10,7 @@ local stand = redis.call('HMGET', meta, 'kind', 'stand')
 if not stand[1] then return redis.error_reply('NOQUEUE') end
 local id, now = ARGV[1], now_ms()
 
-if redis.call('HEXISTS', letter, id) == 1 then return 'failed' end
+if redis.call('HEXISTS', letter, id) == 1 then return is_expired(dead_expiry, id, now) and 'unknown' or 'failed' end
 if redis.call('HEXISTS', body, id) == 1 then
   local ends = redis.call('ZMSCORE', run, id)[1]
   return ends and tonumber(ends) > over_until(stand[2], now) and 'running' or 'waiting'

@@ -1,10 +1,10 @@
 """The one place that touches redis-py: connections to a server, what is sent and read, retries, errors.
 
-Each module uses those before it: channel; redis_py_private, redis_py_public, evaluate; connections,
+Each module uses those before it: commands; channel, evaluate; connections,
 on_connect; and retrying_connection.
 """
 
-from .channel import Argument, as_text
+from .commands import Argument, as_text
 from .connections import make_connections, make_sentinel
 from .retrying_connection import Call, RetryingConnection
 

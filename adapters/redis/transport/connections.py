@@ -1,9 +1,7 @@
 """Connections to one server, used below the driver's commands."""
 
-import logging
 import os
 from collections.abc import Callable, Sequence
-from threading import Event
 from typing import Any
 
 from redis import Redis
@@ -13,11 +11,9 @@ from redis.connection import Connection
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from .channel import Argument, Channel, Command, Execute
-from .redis_py_private import PrivateChannel, find_missing_names
-from .redis_py_public import PublicChannel
+from .channel import Channel
+from .commands import Argument, Command, Execute
 
-_FORCE_PUBLIC = "MINDTRACE_JOBS_PUBLIC_REDIS_PY"
 _BROKEN = (OSError, driver.ConnectionError, driver.TimeoutError)
 _UNLIMITED = 2**31
 """Each consumer that waits has a connection; newer drivers would allow 100."""
@@ -25,25 +21,6 @@ _UNLIMITED = 2**31
 
 class ConnectionBroke(driver.ConnectionError):
     """The connection broke after something was sent: any of the commands may or may not have run."""
-
-
-def choose_channel() -> type[Channel]:
-    """Return the fastest way that the installed driver allows.
-
-    The environment variable ``MINDTRACE_JOBS_PUBLIC_REDIS_PY=1`` has the driver's public methods used.
-    """
-    if os.environ.get(_FORCE_PUBLIC):
-        return PublicChannel
-    if missing := find_missing_names():
-        logging.getLogger(__name__).warning(
-            "this release of redis-py lacks %s: its public methods are used, which are slower",
-            ", ".join(missing),
-        )
-        return PublicChannel
-    return PrivateChannel
-
-
-_OpenChannel = choose_channel()
 
 
 class Connections:
@@ -63,8 +40,8 @@ class Connections:
         self._pool = client.connection_pool
         self._follows = isinstance(self._pool, SentinelConnectionPool)
         self._idle: list[Channel] = []
-        self._closed = Event()
         self._pid = os.getpid()
+        self._is_closed = False
 
     def execute(self, *commands: Command) -> list[Any]:
         """Send commands in one go, and return what the server answers each: an error it answers isn't raised.
@@ -77,7 +54,7 @@ class Connections:
         channel = self._take()
         try:
             answers = channel.execute(commands)
-        except BaseException as error:  # an interrupt, too: what it left would be the next command's answer
+        except BaseException as error:  # also an interrupt: the unread answer would be the next command's
             broke = isinstance(error, _BROKEN) or not channel.is_open()
             self._drop(channel.connection)
             if broke and isinstance(error, Exception):
@@ -99,33 +76,37 @@ class Connections:
         return answer if present is None else present(answer)
 
     def drop_idle(self) -> None:
-        """Close those that nobody uses now."""
+        """Close the connections that no call uses now."""
         while (idle := self._next_idle()) is not None:
             self._drop(idle.connection)
 
     def close(self) -> None:
-        """Close all, also under a call."""
-        self._closed.set()  # first: what fails from now on was closed
+        """Close all connections, also those that a call uses or is making."""
+        self._is_closed = True
         self._pool.disconnect(inuse_connections=True)
         if isinstance(self._pool, SentinelConnectionPool):
             for sentinel in self._pool.sentinel_manager.sentinels:
                 sentinel.close()
 
     def _take(self) -> Channel:
-        if self._pid != os.getpid():  # forked: these are the parent's
+        if self._pid != os.getpid():  # a parent process keeps its connections
             self._idle, self._pid = [], os.getpid()
         while (idle := self._next_idle()) is not None:
-            # One to a server that isn't the master any more isn't the pool's.
+            # A connection to a former master belongs to the pool no more.
             if idle.is_quiet() and (not self._follows or self._pool.owns_connection(idle.connection)):
                 return idle
             self._drop(idle.connection)
-        connection = self._pool.get_connection()
         try:
-            channel = _OpenChannel(connection, self._closed)
+            connection = self._pool.get_connection()
+        finally:
+            if self._is_closed:  # meanwhile, when what was being made couldn't be found yet
+                self.close()
+        try:
+            channel = Channel(connection)
             self.on_connect(lambda *commands: channel.execute(commands))
         except BaseException as error:
             self._drop(connection)
-            if isinstance(error, ValueError | OSError):  # it was closed just now
+            if isinstance(error, ValueError | OSError):  # another thread has just closed it
                 raise driver.ConnectionError(f"the connection broke: {error}") from error
             raise
         return channel

@@ -6,7 +6,7 @@ from typing import Any
 from redis.exceptions import NoScriptError
 
 from ..scripts import Script
-from .channel import Argument, Command, Execute
+from .commands import Argument, Command, Execute
 
 
 def evalsha(script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Command:

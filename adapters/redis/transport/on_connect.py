@@ -5,23 +5,24 @@ that it may have been away, and its workers with it.
 """
 
 from collections.abc import Sequence
+from time import monotonic
 
 from redis.exceptions import ReadOnlyError, ResponseError
 
 from ....domain.errors import BrokerUnsuitable
 from ..scripts import PROTECT_LEASES
-from .channel import Execute
+from .commands import Execute
 from .evaluate import evaluate
 
 _OLDEST = (7, 0)
 
 
 _WRITES_REFUSED = ("NOREPLICAS", "MISCONF")
-"""How an error begins that a server may answer to writes alone."""
+"""How the errors begin that a server may answer to writes only."""
 
 
 def refuses_writes(error: Exception) -> bool:
-    """Return whether a server that answers this may answer what only reads."""
+    """Return whether a server that answers so to a write may still answer reads."""
     return isinstance(error, ReadOnlyError) or str(error).startswith(_WRITES_REFUSED)
 
 
@@ -39,20 +40,33 @@ class OnConnect:
     def __init__(self, address: str) -> None:
         self._address = address
         self._run_id = ""
-        """Tells the server of the last connection from one that was restarted, or took its place."""
+        """Identifies the server of the last connection. A restarted server, or a successor, has another."""
         self._leases: dict[tuple[str, ...], int] = {}
         """How long the leases of each queue with consumers are, in milliseconds, by the script's keys."""
+        self._away_since: dict[tuple[str, ...], float] = {}
+        """By queue, since when its leases may not have been extended; absent if nothing failed since they
+        were protected. Each queue has its own moment: short leases need protection sooner than long ones."""
+        self.unwritten_since: float | None = None
+        """Since when no write is known to have been carried out. None if nothing failed since the last write,
+        or if all leases were protected from the failure."""
 
-    def __call__(self, execute: Execute, away_s: float) -> bool:
+    def note_failure(self, moment: float) -> None:
+        """Note that the server couldn't be reached, or took no write."""
+        if self.unwritten_since is None:
+            self.unwritten_since = moment
+        for keys in list(self._leases):
+            self._away_since.setdefault(keys, moment)
+
+    def note_write(self) -> None:
+        """Note that a write was carried out."""
+        self.unwritten_since = None
+        self._away_since.clear()
+
+    def __call__(self, execute: Execute) -> None:
         """Look at the server behind a new connection.
 
         Args:
             execute: Sends commands over it.
-            away_s: For how many seconds this client couldn't reach the server.
-
-        Returns:
-            Whether the outage is over for all leases: from now on they stand for as long as new ones, or
-            there are none.
 
         Raises:
             BrokerUnsuitable: the server is too old, part of a cluster, or would drop jobs when it is full.
@@ -65,29 +79,35 @@ class OnConnect:
         about = dict(line.split(":", 1) for line in lines if ":" in line)
         self._refuse_unsuitable(about)
         run_id = about.get("run_id", "")
-        is_another, is_over = run_id != self._run_id, True
+        is_another, now = run_id != self._run_id, monotonic()
         for keys, lease_ms in list(self._leases.items()):
-            # A worker extends a lease when a third of it is gone: it stands longer than a shorter outage.
+            # A worker extends a lease when a third of it is over. So a lease outlasts an outage that is
+            # shorter.
+            away_s = now - self._away_since.get(keys, now)
             if is_another or away_s * 1000 >= lease_ms / 3:
                 try:
                     evaluate(execute, PROTECT_LEASES, keys, [run_id, str(lease_ms), "1"])
                 except ResponseError as error:
-                    if refuses_writes(error):  # nor can a lease end now; the next connection tries again
-                        return False
+                    # While the server refuses writes, no lease can end. The next connection tries again.
+                    if refuses_writes(error):
+                        return
                     raise
-            else:
-                is_over = False
+                self._away_since.pop(keys, None)
         self._run_id = run_id
-        return is_over
+        if not self._away_since:
+            self.unwritten_since = None
 
     def protect_leases(self, execute: Execute, keys: Sequence[str], lease_ms: int) -> None:
-        """Do so for a queue that gets a consumer, now and with each new connection."""
+        """Protect the leases of a queue that gets a consumer, now and with each new connection."""
+        if tuple(keys) not in self._leases and self.unwritten_since is not None:
+            self._away_since[tuple(keys)] = self.unwritten_since
         self._leases[tuple(keys)] = max(lease_ms, self._leases.get(tuple(keys), 0))
         evaluate(execute, PROTECT_LEASES, keys, [self._run_id, str(lease_ms), "0"])
 
     def unprotect_leases(self, keys: Sequence[str]) -> None:
-        """Stop doing so for a queue that was deleted."""
+        """Protect no leases of a queue that was deleted."""
         self._leases.pop(tuple(keys), None)
+        self._away_since.pop(tuple(keys), None)
 
     def _refuse_unsuitable(self, about: dict[str, str]) -> None:
         version = tuple(int(part) for part in about["redis_version"].split(".")[:2])

@@ -16,16 +16,16 @@ from ....domain import RetryPolicy
 from ....domain.errors import AccessDenied, BackendUnavailable, JobsError
 from ...shared.error_messages import client_closed
 from ...shared.unreachable import remedy
-from ..errors import RefusedByServer, ServerUnreachable
+from ..errors import RefusedByServer, ServerUnreachable, refuse_for_now
 from ..scripts import Script
-from .channel import Argument, Command, Execute
+from .commands import Argument, Command
 from .connections import ConnectionBroke, Connections
 from .evaluate import evalsha, evaluate
 from .on_connect import OnConnect, refuses_writes
 
 _BACKOFF = RetryPolicy(base_delay_s=0.05, max_delay_s=2.0)
 _PAUSE_S = 0.05
-"""How long to wait in place of a wait that failed."""
+"""How many seconds to pause after a wait at the server that failed."""
 _PASSING = (
     driver.ConnectionError,
     driver.TimeoutError,
@@ -37,11 +37,13 @@ _PASSING = (
 )
 """Errors of a server that will be back, or has a successor."""
 _PASSING_REFUSALS = ("NOREPLICAS", "MISCONF", "BUSY ")
-"""How an error begins that passes: too few replicas, no disk to save to, a script that runs long."""
+"""How the errors begin that pass by themselves: too few replicas, no disk to save to, a long script."""
 _MISSING = ("NOQUEUE", "NONEXT")
-"""How an error begins of a queue that isn't there: the script's own, or one that it publishes into."""
+"""How the errors begin that name a missing queue: that of the script, or one that it publishes into."""
 _IN_DOUBT = (ConnectionBroke, driver.InvalidResponse)
 """Errors that leave open whether the command ran."""
+_DENIALS = ("NOAUTH", "WRONGPASS", "NOPERM", "ACL failure in script")
+"""How the errors begin of a server that denies access."""
 _DENIED = (driver.AuthenticationError, driver.AuthorizationError, driver.NoPermissionError)
 
 Call = tuple[Script, Sequence[str], Sequence[Argument]]
@@ -56,8 +58,8 @@ class RetryingConnection:
 
     Args:
         address: What to call the server in messages; no credentials.
-        commands: For calls that are short.
-        waits: For those that may block.
+        commands: The connections for short calls.
+        waits: The connections for calls that may block.
         owner: What to call, in messages, the object that closes it.
         retry_timeout_s: Seconds to keep trying before a call fails.
         logger: Logs an outage once when it begins and once when it ends.
@@ -83,18 +85,15 @@ class RetryingConnection:
         self.retry_timeout_s = retry_timeout_s
         self._logger = logger
         self.redeclare: Callable[[], None] = lambda: None
-        """Called when a queue isn't there, which is then looked for once more."""
+        """Called when a queue is missing. Then the script is run once more."""
         self._on_connect = OnConnect(address)
-        commands.on_connect = waits.on_connect = self._look_at_server
+        commands.on_connect = waits.on_connect = self._on_connect
         self._outage: Exception | None = None
-        """Why the first call failed that couldn't reach the server; None while it can be reached."""
-        self._unwritten_since: float | None = None
-        """Since when no write is known to have been carried out; None where nothing failed since the last, or
-        leases were protected from that."""
+        """The error with which the present outage began; None while the server can be reached."""
         self._ever_broke = False
-        """Whether a call ever broke off: what it sent may still be on its way, however late it is."""
+        """Whether a call ever broke off. What it sent may still be on its way, however long ago that was."""
         self._deadline = inf
-        """When to begin no more calls."""
+        """No call begins after this moment."""
         self._closing = threading.Event()
         self._is_closing = self._closing.is_set
 
@@ -184,6 +183,32 @@ class RetryingConnection:
             return news, None
         return news, answer
 
+    def listen(self, stream: str, last: str, seconds: float) -> list[tuple[bytes, list[bytes]]] | None:
+        """Wait for entries of a stream behind ``last``, and return them; None if an error ended the wait.
+
+        Args:
+            stream: Its name.
+            last: The last id seen.
+            seconds: How long to wait at most.
+        """
+        block_ms = str(max(1, ceil(seconds * 1000)))  # 0 would be for ever
+        try:
+            (came,) = self._waits.execute(("XREAD", "BLOCK", block_ms, "STREAMS", stream, last))
+            if isinstance(came, Exception):
+                raise came
+        except (*_DENIED, *_PASSING, *_IN_DOUBT, driver.ResponseError, ValueError) as error:
+            self._logger.debug("a wait ended early: %s", type(error).__name__)
+            if isinstance(error, driver.ReadOnlyError):
+                self._waits.drop_idle()
+            self._closing.wait(min(seconds, _PAUSE_S))
+            return None
+        return came[0][1] if came else []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it wasn't closed."""
+        return not self._is_closing()
+
     def start_closing(self) -> None:
         """Have all calls from now on end within ``retry_timeout_s``, together."""
         self._deadline = monotonic() + self.retry_timeout_s
@@ -198,11 +223,6 @@ class RetryingConnection:
         self._closing.set()
         self._commands.close()
         self._waits.close()
-
-    def _look_at_server(self, execute: Execute) -> None:
-        since = self._unwritten_since
-        if self._on_connect(execute, 0.0 if since is None else monotonic() - since):
-            self._unwritten_since = None  # or each connection of one that only reads would protect them anew
 
     def _retry(
         self, call: Callable[[], Any], *, retry_timeout_s: float | None = None, writes: bool = False
@@ -237,7 +257,7 @@ class RetryingConnection:
                     raise ServerUnreachable(error, may_have_run) from error
                 self._closing.wait(delay_s)
             else:
-                if self._unwritten_since is not None or self._outage is not None:
+                if self._on_connect.unwritten_since is not None or self._outage is not None:
                     self._note_success(writes=writes)
                 return answer
 
@@ -251,6 +271,9 @@ class RetryingConnection:
         """Raise BackendUnavailable for an outage."""
         try:
             yield
+        except RefusedByServer as refusal:
+            refuse_for_now(refusal)
+            raise
         except ServerUnreachable as out:
             raise self.unavailable(out) from out.error
 
@@ -260,11 +283,13 @@ class RetryingConnection:
             fix = "check sentinels= and sentinel_service=, and whether the Sentinels run"
         else:
             fix = remedy(out.error, start="redis-server", is_local=self._is_local)
+        if out.may_have_run:
+            fix += ". It may have done what it was asked last"
         return BackendUnavailable(f"no Redis answers at {self._address} ({_described(out.error)}); {fix}")
 
     def _translated(self, error: Exception, may_have_run: bool = False) -> Exception:
         text = str(error)
-        if isinstance(error, _DENIED) or text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
+        if isinstance(error, _DENIED) or text.startswith(_DENIALS):
             return AccessDenied(
                 f"Redis at {self._address} denies access: {text}; correct the username and the password, or "
                 "what the user may do"
@@ -287,8 +312,7 @@ class RetryingConnection:
             )
 
     def _note_failure(self, moment: float) -> None:
-        if self._unwritten_since is None:
-            self._unwritten_since = moment
+        self._on_connect.note_failure(moment)
         # Look at the server anew: it may have refused for long, or the next be the successor of one demoted.
         self._commands.drop_idle()
         self._waits.drop_idle()
@@ -296,8 +320,8 @@ class RetryingConnection:
     def _note_success(self, *, writes: bool) -> None:
         """Note that a call succeeded. One that only reads doesn't show that a server takes writes again."""
         if writes:
-            self._unwritten_since = None
-        elif self._unwritten_since is not None:
+            self._on_connect.note_write()
+        elif self._on_connect.unwritten_since is not None:
             self._commands.drop_idle()  # the next write looks at the server first
         if self._outage is not None and (writes or not refuses_writes(self._outage)):
             self._outage = None

@@ -1,5 +1,6 @@
 """Print which check catches which fault, as a table in Markdown."""
 
+import argparse
 import logging
 import sys
 from contextlib import closing
@@ -26,7 +27,17 @@ def main(harness_name: str) -> int:
     return escaped
 
 
+def harness_name() -> str:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description=(__doc__ or "").strip())
+    parser.add_argument("harness", metavar="module:Class", help="the harness of the adapter to break")
+    name: str = parser.parse_args().harness
+    if not all(name.partition(":")):
+        parser.error(
+            f"{name!r} is no harness: name its module and its class, as in tests.test_contract:MyHarness"
+        )
+    return name
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(f"usage: python -m {__package__} module:Class")
-    sys.exit(main(sys.argv[1]) > 0)
+    sys.exit(main(harness_name()) > 0)

@@ -1,5 +1,6 @@
 """A harness around another, whose adapter it breaks."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ...ports import ConsumerBackend, OrchestratorBackend
@@ -26,6 +27,15 @@ class BrokenHarness(Harness):
         fault = self._made.setdefault(namespace, self._fault.make(self.inner.now))
         return BrokenBackend(self.inner.make(fault.namespace(namespace)), fault)
 
+    def make_without_polling(self, namespace: str) -> OrchestratorBackend | None:
+        """Connect a client of the broken adapter that never polls, if the harness inside can."""
+        fault = self._made.setdefault(namespace, self._fault.make(self.inner.now))
+        inner = self.inner.make_without_polling(fault.namespace(namespace))
+        if inner is None:
+            return None
+        fault.polls = False
+        return BrokenBackend(inner, fault)
+
     def crash(self, consumer: ConsumerBackend) -> None:
         """Let the consumer inside die."""
         assert isinstance(consumer, BrokenConsumer)
@@ -41,6 +51,27 @@ class BrokenHarness(Harness):
         """Lose a reply to the fault, or to the client inside."""
         assert isinstance(backend, BrokenBackend)
         return backend.fault.cut_reply(backend) or self.inner.cut_reply(backend.inner)
+
+    def count_stored(self, backend: OrchestratorBackend) -> int | None:
+        """Count what the client inside stores, and what the fault does."""
+        assert isinstance(backend, BrokenBackend)
+        stored = self.inner.count_stored(backend.inner)
+        return backend.fault.stored if stored is None else stored + backend.fault.stored
+
+    def cut_request(self, backend: OrchestratorBackend) -> bool:
+        """Lose a request of the fault, or of the client inside."""
+        assert isinstance(backend, BrokenBackend)
+        return backend.fault.cut_request(backend) or self.inner.cut_request(backend.inner)
+
+    def cut_off(self, backend: OrchestratorBackend) -> AbstractContextManager[object] | None:
+        """Cut the fault off, or the client inside."""
+        assert isinstance(backend, BrokenBackend)
+        return backend.fault.cut_off(backend) or self.inner.cut_off(backend.inner)
+
+    def refuse(self, backend: OrchestratorBackend) -> AbstractContextManager[object] | None:
+        """Have the fault refuse, or the client inside refused."""
+        assert isinstance(backend, BrokenBackend)
+        return backend.fault.refuse(backend) or self.inner.refuse(backend.inner)
 
     def open_connection(self, backend: OrchestratorBackend) -> Any:
         """Open a connection to where the client inside has its queues."""

@@ -348,3 +348,67 @@ class PlacesGoWithTheClient(PlacesOfAClient):
     def close(self, client: BrokenBackend) -> None:
         self.give_back(client)
         super().close(client)
+
+
+@breaks("CRD-5", where=coordinates)
+class TakesBeforeItLeaves(PassThrough):
+    """Of a call that leaves and takes, the leaves come last."""
+
+    def exchange_places(
+        self,
+        store: BrokenStore,
+        places: Sequence[Place],
+        ttl_s: float,
+        waits_s: float,
+        leaving: Sequence[Place],
+    ) -> list[bool]:
+        answers = super().exchange_places(store, places, ttl_s, waits_s, ())
+        store.inner.leave_places(leaving)
+        return answers
+
+
+@breaks("CRD-5", where=coordinates)
+class HandsPlacesOver(PassThrough):
+    """Who leaves and asks in one call has the place handed over, past those who wait longer."""
+
+    def exchange_places(
+        self,
+        store: BrokenStore,
+        places: Sequence[Place],
+        ttl_s: float,
+        waits_s: float,
+        leaving: Sequence[Place],
+    ) -> list[bool]:
+        left = {place.key for place in leaving}
+        wider = [place._replace(limit=place.limit + 100 * (place.key in left)) for place in places]
+        return super().exchange_places(store, wider, ttl_s, waits_s, leaving)
+
+
+@breaks("CRD-5", where=coordinates)
+class WaitsForTheTimeOfPlaces(PassThrough):
+    """Who waits stands in line for as long as it would have had its place."""
+
+    def exchange_places(
+        self,
+        store: BrokenStore,
+        places: Sequence[Place],
+        ttl_s: float,
+        waits_s: float,
+        leaving: Sequence[Place],
+    ) -> list[bool]:
+        return super().exchange_places(store, places, ttl_s, ttl_s, leaving)
+
+
+@breaks("CRD-5", where=coordinates)
+class PlacesEndAsPositionsDo(PassThrough):
+    """A place ends when its holder would wait no more."""
+
+    def exchange_places(
+        self,
+        store: BrokenStore,
+        places: Sequence[Place],
+        ttl_s: float,
+        waits_s: float,
+        leaving: Sequence[Place],
+    ) -> list[bool]:
+        return super().exchange_places(store, places, waits_s, waits_s, leaving)

@@ -1,4 +1,4 @@
-"""Faults of acks that publish the next jobs."""
+"""Faults of acks and deaths that publish the next jobs."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,6 +8,7 @@ from ...domain.errors import QueueNotFound
 from ...ports import (
     Ack,
     Capabilities,
+    Dead,
     Delivery,
     JobResult,
     Next,
@@ -38,14 +39,18 @@ def keeps_results_of_chains(capabilities: Capabilities) -> bool:
 def publish_next(consumer: BrokenConsumer, settlements: Sequence[Settlement]) -> None:
     """Publish all next jobs by themselves, where that can be done."""
     for settlement in settlements:
-        if isinstance(settlement, Ack):
-            for step in settlement.then:
-                consumer.client.inner.publish(step.queue, [step.message])
+        for step in next_jobs_of(settlement):
+            consumer.client.inner.publish(step.queue, [step.message])
+
+
+def next_jobs_of(settlement: Settlement) -> tuple[Next, ...]:
+    """The next jobs of a settlement."""
+    return settlement.then if isinstance(settlement, Ack | Dead) else ()
 
 
 def plain(settlements: Sequence[Settlement]) -> list[Settlement]:
     """The settlements without next jobs."""
-    return [each._replace(then=()) if isinstance(each, Ack) else each for each in settlements]
+    return [each._replace(then=()) if isinstance(each, Ack | Dead) else each for each in settlements]
 
 
 class ChangesNextJobs(PassThrough):
@@ -181,7 +186,7 @@ class PublishesNextJobsFirst(PassThrough):
 
     def _is_missing(self, consumer: BrokenConsumer, settlement: Settlement) -> bool:
         declared = {queue.name for queue in consumer.client.inner.queues()}
-        return isinstance(settlement, Ack) and any(step.queue not in declared for step in settlement.then)
+        return any(step.queue not in declared for step in next_jobs_of(settlement))
 
 
 @breaks("THEN-2", where=chains_in_one_step)
@@ -224,7 +229,7 @@ class ARefusalRefusesAll(PassThrough):
     def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
         declared = {queue.name for queue in consumer.client.inner.queues()}
         for each in settlements:
-            if isinstance(each, Ack) and any(step.queue not in declared for step in each.then):
+            if any(step.queue not in declared for step in next_jobs_of(each)):
                 return Settled([SettleOutcome.REFUSED] * len(settlements), [])
         return super().settle(consumer, settlements, take)
 
@@ -261,7 +266,92 @@ class DeclaresNextQueues(PassThrough):
 
     def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
         declared = {queue.name for queue in consumer.client.inner.queues()}
-        for step in settlement.then if isinstance(settlement, Ack) else ():
+        for step in next_jobs_of(settlement):
             if step.queue not in declared:
                 consumer.client.inner.declare(Queue(step.queue))
         return settlement
+
+
+# -- deaths that publish the next jobs ------------------------------------------------------------
+
+
+class ChangesDeaths(PassThrough):
+    """Settles deaths with next jobs in another way, and answers as if it had done what it was told."""
+
+    def changed(self, death: Dead) -> Settlement:
+        """What is done instead."""
+        return death
+
+    def settling(self, consumer: BrokenConsumer, settlement: Settlement) -> Settlement:
+        return self.changed(settlement) if isinstance(settlement, Dead) and settlement.then else settlement
+
+
+@breaks("THEN-4", where=chains)
+class DropsNextJobsOfDeaths(ChangesDeaths):
+    """The adapter was written when acks alone could publish: the job is dead, and the next one is lost."""
+
+    def changed(self, death: Dead) -> Settlement:
+        return death._replace(then=())
+
+
+@breaks("THEN-4", where=chains)
+class PublishesTheFirstNextJobOfADeath(ChangesDeaths):
+    """Of several next jobs of a death, the first is published."""
+
+    def changed(self, death: Dead) -> Settlement:
+        return death._replace(then=death.then[:1])
+
+
+@breaks("SET-3", where=chains)
+class EndsAChainedDeathAsDone(ChangesDeaths):
+    """A death with next jobs is sent as the ack that can publish them, and no dead letter is left."""
+
+    def changed(self, death: Dead) -> Settlement:
+        return Ack(death.receipt, then=death.then)
+
+
+@breaks("THEN-4", where=chains_in_one_step)
+class PublishesNextJobsOfDeathsFirst(PassThrough):
+    """The next jobs of a death are published, and then the death is sent: also one that is stale."""
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        declared = {queue.name for queue in consumer.client.inner.queues()}
+        deaths = [each for each in settlements if isinstance(each, Dead)]
+        if all(step.queue in declared for each in deaths for step in each.then):
+            publish_next(consumer, deaths)
+            settlements = [each._replace(then=()) if isinstance(each, Dead) else each for each in settlements]
+        return super().settle(consumer, settlements, take)
+
+
+@breaks("THEN-4", where=lambda capabilities: capabilities.then and capabilities.cancel)
+class ACancelledDeathPublishes(PassThrough):
+    """A death that is answered CANCELLED has published its next jobs: an alert for what isn't dead."""
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        answer = super().settle(consumer, settlements, take)
+        pairs = zip(settlements, answer.outcomes, strict=True)
+        publish_next(consumer, [each for each, told in pairs if told is SettleOutcome.CANCELLED])
+        return answer
+
+
+@breaks("THEN-4", where=chains)
+class DeathsBesideAcksPublishNothing(PassThrough):
+    """Where a call has acks with next jobs as well, those of its deaths are forgotten."""
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        if any(isinstance(each, Ack) and each.then for each in settlements):
+            settlements = [each._replace(then=()) if isinstance(each, Dead) else each for each in settlements]
+        return super().settle(consumer, settlements, take)
+
+
+@breaks("THEN-3", where=chains)
+class DiesWithoutItsNextJob(PassThrough):
+    """A death whose next queue isn't declared is carried out all the same: nobody is told of it."""
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        answer = super().settle(consumer, settlements, take)
+        for number, told in enumerate(answer.outcomes):
+            if told is SettleOutcome.REFUSED and isinstance(settlements[number], Dead):
+                consumer.inner.settle(plain([settlements[number]]))
+                answer.outcomes[number] = SettleOutcome.OK
+        return answer

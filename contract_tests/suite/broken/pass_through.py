@@ -1,6 +1,7 @@
 """An adapter that passes every call on to another. A fault derives from it, and overrides one method."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 from ...domain import Queue
@@ -19,6 +20,8 @@ from ...ports import (
     Message,
     OrchestratorBackend,
     Place,
+    PlaceCount,
+    PlaceWatch,
     PublishOutcome,
     QueueCounts,
     Record,
@@ -38,6 +41,10 @@ class PassThrough:
     def __init__(self, now: Callable[[], float]) -> None:
         self.now = now
         """Seconds on the broker's clock."""
+        self.stored = 0
+        """How much it leaves in the broker."""
+        self.polls = True
+        """Whether those who wait may look by themselves now and then."""
 
     # -- messages, deliveries and settlements ------------------------------------------------------
 
@@ -99,6 +106,9 @@ class PassThrough:
     def counts(self, client: "BrokenBackend", queue: str) -> QueueCounts:
         return client.inner.counts(queue)
 
+    def first_ready(self, client: "BrokenBackend", queue: str) -> bytes | None:
+        return client.inner.first_ready(queue)
+
     def purge(self, client: "BrokenBackend", queue: str) -> int:
         return client.inner.purge(queue)
 
@@ -136,6 +146,18 @@ class PassThrough:
         """Lose the reply to the client's next request, if this can; else the harness inside may."""
         return False
 
+    def cut_request(self, client: "BrokenBackend") -> bool:
+        """Lose the client's next request, if this can; else the harness inside may."""
+        return False
+
+    def cut_off(self, client: "BrokenBackend") -> AbstractContextManager[object] | None:
+        """Cut the client off, if this can; else the harness inside may."""
+        return None
+
+    def refuse(self, client: "BrokenBackend") -> AbstractContextManager[object] | None:
+        """Refuse what the client writes, if this can; else the harness inside may."""
+        return None
+
     def close(self, client: "BrokenBackend") -> None:
         client.inner.close()
 
@@ -158,11 +180,28 @@ class PassThrough:
     def delete_record(self, store: "BrokenStore", key: str, expected: int | None) -> bool:
         return store.inner.delete(key, expected=expected)
 
+    def exchange_places(
+        self,
+        store: "BrokenStore",
+        places: Sequence[Place],
+        ttl_s: float,
+        waits_s: float,
+        leaving: Sequence[Place],
+    ) -> list[bool]:
+        """Take places for a time, and leave others or have who gets none wait for another time."""
+        return store.inner.take_places(places, ttl_s=ttl_s, waits_s=waits_s, leaving=leaving)
+
     def take_places(self, store: "BrokenStore", places: Sequence[Place], ttl_s: float) -> list[bool]:
         return store.inner.take_places(places, ttl_s=ttl_s)
 
     def leave_places(self, store: "BrokenStore", places: Sequence[Place]) -> None:
         store.inner.leave_places(places)
+
+    def count_places(self, store: "BrokenStore", prefixes: Sequence[str], busiest: int) -> list[PlaceCount]:
+        return store.inner.count_places(prefixes, busiest=busiest)
+
+    def watch_places(self, store: "BrokenStore", tell: Callable[[str | None], None]) -> PlaceWatch:
+        return store.inner.watch_places(tell)
 
     def reserve(
         self,
@@ -174,6 +213,19 @@ class PassThrough:
         max_wait_s: float,
     ) -> Reservation:
         return store.inner.reserve(key, count, interval_s=interval_s, burst=burst, max_wait_s=max_wait_s)
+
+    def reserve_each(
+        self,
+        store: "BrokenStore",
+        counts: Mapping[str, int],
+        interval_s: float,
+        burst: int,
+        max_wait_s: float,
+    ) -> dict[str, Reservation]:
+        return {
+            key: self.reserve(store, key, count, interval_s, burst, max_wait_s)
+            for key, count in counts.items()
+        }
 
     # -- the calls of a consumer ------------------------------------------------------------------
 
@@ -190,6 +242,12 @@ class PassThrough:
 
     def interrupt(self, consumer: "BrokenConsumer") -> None:
         consumer.inner.interrupt()
+
+    def allow_ahead(self, consumer: "BrokenConsumer", limit: int) -> None:
+        consumer.inner.allow_ahead(limit)
+
+    def release_ahead(self, consumer: "BrokenConsumer") -> None:
+        consumer.inner.release_ahead()
 
     def close_consumer(self, consumer: "BrokenConsumer") -> None:
         consumer.inner.close()
@@ -239,6 +297,9 @@ class BrokenBackend(OrchestratorBackend):
 
     def counts(self, queue: str) -> QueueCounts:
         return self.fault.counts(self, queue)
+
+    def first_ready(self, queue: str) -> bytes | None:
+        return self.fault.first_ready(self, queue)
 
     def purge(self, queue: str) -> int:
         return self.fault.purge(self, queue)
@@ -299,16 +360,41 @@ class BrokenStore(CoordinationStore):
     def delete(self, key: str, *, expected: int | None = None) -> bool:
         return self.client.fault.delete_record(self, key, expected)
 
-    def take_places(self, places: Sequence[Place], *, ttl_s: float) -> list[bool]:
-        return self.client.fault.take_places(self, places, ttl_s)
+    def take_places(
+        self,
+        places: Sequence[Place],
+        *,
+        ttl_s: float,
+        waits_s: float | None = None,
+        leaving: Sequence[Place] = (),
+    ) -> list[bool]:
+        fault = self.client.fault
+        if waits_s is None and not leaving:
+            return fault.take_places(self, places, ttl_s)
+        return fault.exchange_places(self, places, ttl_s, ttl_s if waits_s is None else waits_s, leaving)
 
     def leave_places(self, places: Sequence[Place]) -> None:
         self.client.fault.leave_places(self, places)
+
+    def count_places(self, prefixes: Sequence[str], *, busiest: int = 10) -> list[PlaceCount]:
+        return self.client.fault.count_places(self, prefixes, busiest)
+
+    @property
+    def tells_freed_places(self) -> bool:
+        return self.inner.tells_freed_places
+
+    def watch_places(self, tell: Callable[[str | None], None]) -> PlaceWatch:
+        return self.client.fault.watch_places(self, tell)
 
     def reserve(
         self, key: str, count: int, *, interval_s: float, burst: int = 1, max_wait_s: float = 0.0
     ) -> Reservation:
         return self.client.fault.reserve(self, key, count, interval_s, burst, max_wait_s)
+
+    def reserve_each(
+        self, counts: Mapping[str, int], *, interval_s: float, burst: int = 1, max_wait_s: float = 0.0
+    ) -> dict[str, Reservation]:
+        return self.client.fault.reserve_each(self, counts, interval_s, burst, max_wait_s)
 
     def close(self) -> None:
         self.inner.close()
@@ -336,8 +422,11 @@ class BrokenConsumer(ConsumerBackend):
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
         return self.client.fault.extend(self, receipts)
 
+    def allow_ahead(self, limit: int) -> None:
+        self.client.fault.allow_ahead(self, limit)
+
     def release_ahead(self) -> None:
-        self.inner.release_ahead()
+        self.client.fault.release_ahead(self)
 
     def interrupt(self) -> None:
         self.client.fault.interrupt(self)

@@ -1,7 +1,8 @@
 """Faults of rates: of token buckets and of windows."""
 
+import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 
 from ...ports import Reservation
@@ -22,6 +23,44 @@ class EachClientHasItsOwnRate(PassThrough):
         self, store: BrokenStore, key: str, count: int, interval_s: float, burst: int, max_wait_s: float
     ) -> Reservation:
         return super().reserve(store, f"{key:.400}-{id(store)}", count, interval_s, burst, max_wait_s)
+
+
+@breaks("CRD-6", where=coordinates)
+class KeysOfACallShareTurns(PassThrough):
+    """A call for several keys reserves the turns of all as those of its first."""
+
+    def reserve_each(
+        self, store: BrokenStore, counts: Mapping[str, int], interval_s: float, burst: int, max_wait_s: float
+    ) -> dict[str, Reservation]:
+        return {
+            key: self.reserve(store, min(counts), count, interval_s, burst, max_wait_s)
+            for key, count in counts.items()
+        }
+
+
+@breaks("CRD-6", where=coordinates)
+class ACallForSeveralKeysReservesNothing(PassThrough):
+    """What a call for several keys reserves is not kept."""
+
+    def reserve_each(
+        self, store: BrokenStore, counts: Mapping[str, int], interval_s: float, burst: int, max_wait_s: float
+    ) -> dict[str, Reservation]:
+        elsewhere = {f"{key:.400}-{secrets.token_hex(4)}": key for key in counts}
+        return {
+            key: self.reserve(store, other, counts[key], interval_s, burst, max_wait_s)
+            for other, key in elsewhere.items()
+        }
+
+
+@breaks("CRD-6", where=coordinates)
+class AnswersOfKeysAreMixedUp(PassThrough):
+    """A call for several keys answers in the order of the keys, and not for each which it was asked for."""
+
+    def reserve_each(
+        self, store: BrokenStore, counts: Mapping[str, int], interval_s: float, burst: int, max_wait_s: float
+    ) -> dict[str, Reservation]:
+        answers = super().reserve_each(store, counts, interval_s, burst, max_wait_s)
+        return dict(zip(counts, [answers[key] for key in sorted(answers)], strict=True))
 
 
 @breaks("CRD-6", where=coordinates)

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from math import ceil
+from time import monotonic
 
 from ...ports import Delivery, Message, PublishOutcome, Settled, Settlement
 from .fault_bases import DuplicatesJobs
 from .fault_registry import breaks
+from .order import prioritizes
 from .pass_through import BrokenBackend, BrokenConsumer, PassThrough
 from .publishing import accepted
+
+_LOOK_S = 0.02
 
 
 @breaks("RTY-3")
@@ -130,6 +134,38 @@ class HoldsDelayedJobsInThePublisher(PassThrough):
         self._held = [(moment, message) for moment, message in everything if moment > self.now()]
         super().publish(client, queue, due)
         return accepted(messages)
+
+
+@breaks("DLY-3", where=prioritizes)
+class AHighPriorityHoldsUpWhatIsDueSooner(PassThrough):
+    """Delayed jobs wait in one queue. At its head is the highest priority, also if that is due later."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self._delayed: dict[str, tuple[int, float]] = {}
+        """By id: the priority, and when it is due."""
+        self._held: list[Delivery] = []
+
+    def outgoing(self, client: BrokenBackend, message: Message) -> Message:
+        if message.delay_s:
+            self._delayed[message.id] = message.priority, self.now() + message.delay_s
+        return message
+
+    def receive(self, consumer: BrokenConsumer, max_jobs: int, timeout_s: float) -> list[Delivery]:
+        give_up = monotonic() + timeout_s
+        while True:
+            left_s = max(0.0, give_up - monotonic())
+            self._held += super().receive(consumer, max_jobs, min(_LOOK_S, left_s))
+            free = [each for each in self._held if not self._is_held_up(each)]
+            free.sort(key=lambda each: -self._delayed.get(each.id, (0, 0.0))[0])
+            if free or not left_s:
+                came = free[:max_jobs]
+                self._held = [each for each in self._held if each not in came]
+                return came
+
+    def _is_held_up(self, delivery: Delivery) -> bool:
+        priority, _ = self._delayed.get(delivery.id, (9, 0.0))
+        return any(other > priority and due > self.now() for other, due in self._delayed.values())
 
 
 @breaks("RCV-3")

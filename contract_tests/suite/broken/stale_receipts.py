@@ -6,7 +6,7 @@ from ...ports import Delivery, Settled, Settlement, SettleOutcome
 from .fault_bases import RecordsDeliveries
 from .fault_registry import breaks
 from .leases import timed
-from .pass_through import BrokenBackend, BrokenConsumer
+from .pass_through import BrokenBackend, BrokenConsumer, PassThrough
 
 _LOST, _ALREADY, _OK = SettleOutcome.LOST, SettleOutcome.ALREADY, SettleOutcome.OK
 
@@ -119,6 +119,15 @@ class ASettledReceiptSettlesTheHeirs(SettlesByAnother):
         answer = super().settle(consumer, settlements, take)
         self._settled.update(settlement.receipt for settlement in settlements)
         return answer
+
+
+@breaks("LSE-4")
+class AStaleReceiptLosesItsBatch(PassThrough):
+    """A stale receipt breaks the channel, and all that is settled by the same call is answered LOST."""
+
+    def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
+        outcomes, taken = super().settle(consumer, settlements, take)
+        return Settled([_LOST] * len(outcomes) if _LOST in outcomes else outcomes, taken)
 
 
 @breaks("ADM-3")

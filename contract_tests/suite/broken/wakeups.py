@@ -62,9 +62,13 @@ class WakesByEveryCause(WaitsForNotifications):
         outcomes = super().publish(client, queue, messages)
         for message in messages:
             if message.delay_s:
-                self.plan(self.now() + message.delay_s)
+                self.published_later(self.now() + message.delay_s)
         self.notify()
         return outcomes
+
+    def published_later(self, moment: float) -> None:
+        """A job was published that is due at a moment."""
+        self.plan(moment)
 
     def settle(self, consumer: BrokenConsumer, settlements: Sequence[Settlement], take: int) -> Settled:
         answer = super().settle(consumer, settlements, take)
@@ -81,7 +85,9 @@ class WakesByEveryCause(WaitsForNotifications):
         elif isinstance(settlement, Release) and settlement.delay_s:
             self.released_later(self.now() + settlement.delay_s)
         elif isinstance(settlement, Release):
-            self.notify()
+            self.released()
+        elif isinstance(settlement, Ack) and settlement.then:
+            self.published_next()
 
     def retried(self) -> None:
         """A job was retried without delay."""
@@ -91,9 +97,17 @@ class WakesByEveryCause(WaitsForNotifications):
         """A job was retried, and is due at a moment."""
         self.plan(moment)
 
+    def released(self) -> None:
+        """A job was released without delay."""
+        self.notify()
+
     def released_later(self, moment: float) -> None:
         """A job was released, and is due at a moment."""
         self.plan(moment)
+
+    def published_next(self) -> None:
+        """An ack published next jobs."""
+        self.notify()
 
     def publish_guarded(
         self, client: BrokenBackend, queue: str, message: Message, guard: Guard
@@ -348,3 +362,23 @@ class PollsForResults(TellsOfEveryEnd):
 
     def wait(self, seen: int, timeout_s: float) -> None:
         time.sleep(min(0.7, timeout_s))
+
+
+@breaks("RES-1", where=keeps_results)
+class AWaiterThatLeavesTakesAllAlong(PassThrough):
+    """Who waits is counted, and one whose time is up sets the count to none: nobody wakes the others."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self._left = 0.0
+        """When somebody left last."""
+
+    def result(self, client: BrokenBackend, queue: str, job_id: str, timeout_s: float) -> JobResult | None:
+        began, found = time.monotonic(), super().result(client, queue, job_id, 0.0)
+        while found is None and time.monotonic() - began < timeout_s:
+            time.sleep(0.005)
+            if self._left < began:
+                found = super().result(client, queue, job_id, 0.0)
+        if found is None and timeout_s > 0:
+            self._left = time.monotonic()
+        return found

@@ -63,3 +63,23 @@ def a_delete_ends_the_wait_for_a_result(context: CheckContext) -> None:
         error = context.failure(waiting)
         demand("RES-1", waiting.done(), f"a delete woke nobody who waited for a result: {error}")
         demand("ADM-3", isinstance(error, QueueNotFound), f"who waited for a result got {error!r}")
+
+
+@check("RES-1", needs="results")
+def who_stops_waiting_for_a_result_takes_no_wakeup_along(context: CheckContext) -> None:
+    """Of three who wait for a result, one leaves as its time is up: the others are told of the end."""
+    with context.backends(2) as (mine, other):
+        queue = context.queue_on(mine)
+        queue.publish("job")
+        consumer = queue.consumer()
+        held = queue.receive_one(consumer)
+        waiting = [
+            context.start(partial(other.result, queue.name, "job", timeout_s=LONG_S)) for _ in range(2)
+        ]
+        time.sleep(SETTLED_S)
+        left = context.call_in_time(partial(other.result, queue.name, "job", timeout_s=0.2))
+        demand("RES-1", left is None, f"before the job ended, its result was {left}")
+        consumer.settle([Ack(held.receipt, b"1")])
+        found = [woken(context, each, "RES-1", "an ack after one waiter had left") for each in waiting]
+        expected = JobResult(ResultStatus.DONE, b"1")
+        demand("RES-1", found == [expected] * 2, f"two who waited on got {found}, expected {expected}")

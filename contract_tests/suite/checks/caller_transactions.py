@@ -1,12 +1,17 @@
 """PUB-7: publishing in a transaction of the caller's."""
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from hypothesis import strategies as st
+
+from ...domain import QueueKind
 from ...domain.errors import InvalidInput, QueueNotFound, UnsupportedCapability
-from ...ports import Ack, OrchestratorBackend, PublishStatus
+from ...ports import Ack, ConsumerBackend, Message, OrchestratorBackend, PublishStatus
 from ..app import QUEUE, Numbers, app_on
 from ..check_context import CheckContext
 from ..check_queue import QueueUnderTest
@@ -119,6 +124,127 @@ def an_open_transaction_holds_nobody_up(context: CheckContext) -> None:
         demand("PUB-7", delivery.id == "mine", f"after the commit {delivery.id} came")
 
 
+@check("PUB-7", "ORD-3", needs="transactional_publish", takes_long=True)
+def what_is_committed_late_comes(context: CheckContext) -> None:
+    """Two transactions stay open while others' jobs come and go, and commit in either order: none is lost."""
+    able = {QueueKind.STACK: context.capabilities.stack, QueueKind.PRIORITY: context.capabilities.priority}
+    kinds = [kind for kind in QueueKind if able.get(kind, True)]
+
+    @context.waited_property(
+        kind=st.sampled_from(kinds), others=st.integers(1, 40), first_first=st.booleans()
+    )
+    def _(kind: QueueKind, others: int, first_first: bool) -> None:
+        with context.backends(2) as (mine, other), ExitStack() as stack:
+            queue = context.queue_on(other, kind)
+            connections = [
+                stack.enter_context(closing(context.harness.open_connection(mine))) for _ in range(2)
+            ]
+            consumer = queue.consumer()
+            waiting: list[set[str]] = []
+            for number, connection in enumerate(connections):
+                _work_through(queue, consumer, kind, f"before-{number}", others)
+                messages = _of_all_sorts(context, kind, number)
+                mine.publish_in(connection, queue.name, messages)
+                waiting.append({message.id for message in messages if message.delay_s < 3600.0})
+            _work_through(queue, consumer, kind, "after", others)
+            context.harness.advance(_soon_s(context) + 2 * context.capabilities.delay_resolution_s)
+            for number in (0, 1) if first_first else (1, 0):
+                queue.receive_nothing(consumer)
+                connections[number].commit()
+                came: list[str] = []
+                while len(came) < len(waiting[number]) and (taken := queue.receive(consumer, 2)):
+                    came += [delivery.id for delivery in taken]
+                    consumer.settle([Ack(delivery.receipt) for delivery in taken])
+                what = f"on a {kind} queue, after {others} others, {sorted(waiting[number])} were committed"
+                demand("PUB-7", sorted(came) == sorted(waiting[number]), f"{what}: {came} came")
+                at_once = [id_ for id_ in came if id_.endswith("-0")]
+                is_in_order = kind is not QueueKind.PRIORITY or at_once == sorted(at_once, reverse=True)
+                demand("ORD-3", is_in_order, f"{what}: {at_once} came in this order of priorities")
+                _work_through(queue, consumer, kind, f"between-{number}", others)
+            queue.expect_counts(delayed=2)
+
+
+def _soon_s(context: CheckContext) -> float:
+    return context.capabilities.delay_resolution_s + 0.3
+
+
+def _of_all_sorts(context: CheckContext, kind: QueueKind, number: int) -> list[Message]:
+    """Messages of the lowest and the highest priority, if the queue has any: at once, due soon and late."""
+    highest = 9 if kind is QueueKind.PRIORITY else 0
+    late = Message(f"tx-{number}-late", b"{}", 0, 3600.0)
+    others = [
+        Message(f"tx-{number}-{priority}-{delay_s:g}", b"{}", priority, delay_s)
+        for priority in sorted({0, highest})
+        for delay_s in (0.0, _soon_s(context))
+    ]
+    return [late, *others]
+
+
+def _work_through(
+    queue: QueueUnderTest, consumer: ConsumerBackend, kind: QueueKind, name: str, count: int
+) -> None:
+    """Have jobs of a middle priority come and go."""
+    queue.publish(*(f"{name}-{n}" for n in range(count)), priority=5 if kind is QueueKind.PRIORITY else 0)
+    queue.drain(consumer, count)
+
+
+@check("PUB-7", needs="transactional_publish")
+def ids_in_opposite_orders_end_no_transaction(context: CheckContext) -> None:
+    """Transactions and a client publish the same ids at once, each in an order of its own, and none fails."""
+    rounds, count = 4, 200
+    with context.backends(2) as (mine, other), ExitStack() as stack:
+        queue = context.queue_on(mine)
+        connections = [stack.enter_context(closing(context.harness.open_connection(mine))) for _ in range(2)]
+        for number in range(rounds):
+            messages = [queue.message(f"job-{number}-{n:03}") for n in range(count)]
+            begin = threading.Barrier(3)
+
+            def join(connection: Any, messages: list[Message], begin: threading.Barrier = begin) -> None:
+                begin.wait()
+                mine.publish_in(connection, queue.name, messages)
+                connection.commit()
+
+            def publish(messages: list[Message], begin: threading.Barrier = begin) -> None:
+                begin.wait()
+                other.publish(queue.name, messages)
+
+            calls = [
+                context.start(partial(join, connections[0], messages)),
+                context.start(partial(join, connections[1], messages[::-1])),
+                context.start(partial(publish, messages[::2] + messages[1::2])),
+            ]
+            failures = [failure for call in calls if (failure := context.failure(call)) is not None]
+            demand(
+                "PUB-7", not failures, f"of three that publish {count} ids at once, one met {failures[:1]}"
+            )
+        if context.capabilities.dedupe:
+            queue.expect_counts(ready=rounds * count)
+
+
+@check("PUB-7", needs="transactional_publish")
+def an_old_transaction_knows_what_others_did(context: CheckContext) -> None:
+    """An id that went live since a transaction began is a duplicate there; one that ended since is free."""
+    if not context.capabilities.dedupe:
+        return
+    with _transaction(context) as transaction:
+        other = context.queue_on(transaction.other)
+        other.publish("done")
+        transaction.publish("begin")
+        consumer = other.consumer()
+        other.settle_ok(consumer, Ack(other.receive_one(consumer).receipt))
+        other.publish("live")
+        statuses = transaction.publish("live", "done")
+        found = f"live went live and done ended since it began: they were {statuses}"
+        demand("PUB-7", statuses == [DUPLICATE, ACCEPTED], found)
+        transaction.connection.commit()
+        transaction.expect_waiting(3, "after the commit")
+        if context.capabilities.results:
+            result = transaction.other.result("jobs", "done")
+            demand("PUB-7", result is None, f"an id that was used again has the result {result}")
+        came = sorted(other.drain(consumer, 3))
+        demand("PUB-7", came == ["begin", "done", "live"], f"{came} came, and begin, done and live waited")
+
+
 @check("PUB-7", "PUB-3", needs="transactional_publish")
 def a_refusal_leaves_the_transaction_open(context: CheckContext) -> None:
     """An undeclared queue is refused, and the transaction goes on; so is what is no connection."""
@@ -148,8 +274,8 @@ def the_application_joins_a_transaction(context: CheckContext) -> None:
             with closing(context.harness.open_connection(app.backend)) as connection:
                 app.publish(Numbers(x=1), connection=connection)
                 jobs: list[Any] = [Numbers(x=2), {"x": "two"}, Numbers(x=3)]
-                outcomes = app.orchestrator.publish_batch(QUEUE, jobs, connection=connection)
-                statuses = [outcome.status for outcome in outcomes]
+                handles = app.orchestrator.publish_batch(QUEUE, jobs, connection=connection)
+                statuses = [handle.outcome.status for handle in handles]
                 demand(
                     "PUB-7",
                     statuses == [ACCEPTED, PublishStatus.REJECTED, ACCEPTED],

@@ -292,7 +292,7 @@ def a_cancel_whose_reply_is_lost_is_answered_truly(context: CheckContext) -> Non
         consumer = queue.consumer()
         receipt = queue.receive_one(consumer).receipt
         outcomes = None
-        if context.harness.cut_reply(queue.backend):
+        if context.cut_reply(queue.backend):
             error = context.failure_of(lambda: outcomes_of(queue))
             demand("CON-1", error is None or isinstance(error, ConnectionError), f"it raised {error!r}")
         outcomes = outcomes_of(queue)

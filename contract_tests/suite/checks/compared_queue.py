@@ -1,11 +1,15 @@
 """The queue of the state machine: an adapter and the model are called side by side, and must agree."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import wraps
+from typing import Any
 
-from hypothesis.stateful import RuleBasedStateMachine
+from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.strategies import SearchStrategy
 
 from ...domain import QueueKind
+from ...domain.lifecycle import State
 from ...ports import (
     Ack,
     Capabilities,
@@ -21,12 +25,29 @@ from ...ports import (
     Settlement,
 )
 from ..check_context import CheckContext
+from ..check_queue import not_accepted
 from ..draws import picked
-from ..model import Model, ModelJob, State
+from ..model import IN_FLIGHT, Model, ModelJob
 from ..violation import demand
 
 NAME = "jobs"
 FAR_S = 86_400.0
+
+
+def step(**strategies: SearchStrategy[Any]) -> Callable[[Callable[..., None]], Any]:
+    """Make the decorated method a rule of the machine that records each time it is called."""
+
+    def decorate(method: Callable[..., None]) -> Any:
+        @wraps(method)
+        def recorded(self: "ComparedQueue", **values: Any) -> None:
+            words = ", ".join(f"{name}={value!r}" for name, value in values.items())
+            self.steps_taken.append(f"state.{method.__name__}({words})")
+            method(self, **values)
+
+        make: Any = rule  # its overloads name the keywords that strategies may not have
+        return make(**strategies)(recorded)
+
+    return decorate
 
 
 class ComparedQueue(RuleBasedStateMachine):
@@ -38,7 +59,9 @@ class ComparedQueue(RuleBasedStateMachine):
         super().__init__()
         context = self.context
         self.stack = ExitStack()
-        self.stack.enter_context(context.example())
+        self.steps_taken: list[str] = []
+        """What was done, as Python, for the message of a failure that isn't repeated."""
+        self.stack.enter_context(context.example(self.steps_taken))
         self.backend, self.other = self.stack.enter_context(context.backends(2))
         self.capabilities: Capabilities = context.capabilities
         self.resolution_s = self.capabilities.delay_resolution_s
@@ -72,7 +95,7 @@ class ComparedQueue(RuleBasedStateMachine):
         demand("PUB-4", len(outcomes) == len(messages), f"{len(outcomes)} outcomes for {len(messages)}")
         for message, outcome in zip(messages, outcomes, strict=True):
             accepted = outcome.status is PublishStatus.ACCEPTED
-            demand("PUB-1", accepted, f"publishing {message.id} was answered {outcome.status}")
+            demand("PUB-1", accepted, f"of a publish, {not_accepted([outcome])}")
             demand("PUB-2", outcome.id == message.id, f"{message.id} was answered as {outcome.id}")
             is_whole = len(outcome) == len(PublishOutcome._fields)
             demand("PUB-4", is_whole, f"an outcome of {len(outcome)} fields: it has {PublishOutcome._fields}")
@@ -93,7 +116,7 @@ class ComparedQueue(RuleBasedStateMachine):
 
     def live_jobs(self) -> list[ModelJob]:
         """The jobs that are not done and not gone."""
-        return self.model.in_state(State.READY, State.DELAYED, State.IN_FLIGHT, State.DEAD)
+        return self.model.in_state(State.READY, State.DELAYED, *IN_FLIGHT, State.DEAD)
 
     def open(self, lease_s: float) -> ConsumerBackend:
         """Open a consumer on the second client."""
@@ -135,16 +158,21 @@ class ComparedQueue(RuleBasedStateMachine):
         """One of the ways in which a delivery can end."""
         match how:
             case "then" if self.capabilities.then:
-                return Ack(receipt, then=(Next(NAME, self.new_message(0, self.seconds(delay))),))
+                return Ack(receipt, then=self.next_job(delay))
             case "ack" | "then":
                 self.answered += 1  # no two results are alike, as only the first ack's counts
                 return Ack(receipt, None if delay == "none" else b"%d" % self.answered)
             case "retry":
                 return Retry(receipt, self.seconds(delay), f"error of {receipt}")
-            case "dead":
-                return Dead(receipt, "rejected", f"last error of {receipt}")
+            case "dead" | "dead then":
+                then = self.next_job(delay) if how == "dead then" and self.capabilities.then else ()
+                return Dead(receipt, "rejected", f"last error of {receipt}", then)
             case _:
                 return Release(receipt, self.seconds(delay))
+
+    def next_job(self, delay: str) -> tuple[Next, ...]:
+        """A job that an end publishes into this queue."""
+        return (Next(NAME, self.new_message(0, self.seconds(delay))),)
 
     def due_soon(self) -> list[ModelJob]:
         """The jobs whose delay isn't a long one."""

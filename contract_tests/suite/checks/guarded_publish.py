@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from ...application.guarded_publish import publish_guarded
+from ...application.broker.guarded_publish import publish_guarded
 from ...domain import QueueKind
 from ...domain.errors import BackendUnavailable, QueueNotFound, UnsupportedCapability
 from ...ports import (
@@ -293,7 +293,7 @@ def a_guarded_publish_whose_reply_is_lost_is_answered_truly(context: CheckContex
         mine, message = publishers.backends[0], publishers.queue.message("job")
         guard = Guard("guard", ABSENT, b"mine")
         publishers.expect_published(publishers.queue.message("first"), Guard("first", ABSENT, b""))
-        context.harness.cut_reply(mine)
+        context.cut_reply(mine)
         try:
             outcome = mine.publish_guarded(publishers.queue.name, message, guard)
         except BackendUnavailable:

@@ -45,6 +45,7 @@ _NASTY = (
     _envelope(priority=11),
     _envelope(priority=True),
     _envelope(max_attempts=0),
+    _envelope(timeout_s=0),
     _envelope(headers={"a": 1}),
     _envelope(headers=[]),
     _envelope(unknown=1),

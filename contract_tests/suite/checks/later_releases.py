@@ -191,8 +191,7 @@ def _expect_place(context: CheckContext, kind: QueueKind, expected: list[str]) -
 
 
 def _wait_until_due(queue: QueueUnderTest, delay_s: float) -> None:
-    context = queue.context
-    context.harness.advance(delay_s + context.capabilities.delay_resolution_s)
+    queue.context.harness.advance(delay_s + queue.backend.capabilities.delay_resolution_s)
     queue.expect_counts(ready=3)
 
 

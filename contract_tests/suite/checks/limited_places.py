@@ -115,6 +115,59 @@ def each_place_is_answered_for_itself(context: CheckContext) -> None:
 
 
 @check("CRD-5", needs="coordination")
+def places_are_left_before_others_are_taken(context: CheckContext) -> None:
+    """One call leaves and takes: what it left goes to who waits longest, in the call or not."""
+
+    def exchange(store: CoordinationStore, left: str, *holders: str, limit: int = 1) -> list[bool]:
+        places = [Place("key", limit, holder) for holder in holders]
+        return store.take_places(places, ttl_s=_LONG_S, leaving=[Place("key", limit, left)])
+
+    with stores(context) as (store, other):
+        _take(store, "a")
+        _expect(exchange(other, "a", "b"), [True], "a left and b came, in one call")
+        _expect(_take(store, "a", "c", "d"), [False] * 3, "b has the place")
+        _expect(exchange(store, "stranger", "d"), [False], "a stranger left, who had no place")
+        _expect(
+            exchange(other, "b", "d", "b"), [False] * 2, "b left and came again, with d, and a waits longest"
+        )
+        _expect(_take(store, "a"), [True], "a, who waited longest as b left")
+        _expect(exchange(store, "a", "d", "c"), [False, True], "a left, and c was next")
+        _expect(exchange(other, "d", "c"), [True], "d left the line, and c has the place")
+        _expect(exchange(store, "c", "e", "b", limit=2), [True, True], "b was next, and e had one of 2")
+        many = [Place(f"many-{number}", 1, "a") for number in range(300)]
+        theirs = [place._replace(holder="b") for place in many]
+        store.take_places(many, ttl_s=_LONG_S)
+        _expect(store.take_places(theirs, ttl_s=_LONG_S, leaving=many), [True] * 300, "300 keys in one call")
+        _expect(other.take_places([], ttl_s=_LONG_S, leaving=theirs), [], "left, and nothing taken")
+        _expect(other.take_places(many, ttl_s=_LONG_S), [True] * 300, "300 keys that were left in one call")
+
+
+@check("CRD-5", needs="coordination")
+def who_waits_may_wait_for_another_time(context: CheckContext) -> None:
+    """Of one call, positions in line end after waits_s, and places after ttl_s, whatever was before."""
+    short_s = 0.35
+
+    def ask(store: CoordinationStore, holder: str, waits_s: float = short_s) -> list[bool]:
+        return store.take_places([Place("key", 1, holder)], ttl_s=_LONG_S, waits_s=waits_s)
+
+    with stores(context) as (store, other):
+        _expect(ask(store, "a"), [True], "the first")
+        waits = timed(store, partial(ask, store, "b"))
+        _expect(waits.answer, [False], "b, while a has the place")
+        _take(other, "c")
+        _expect(ask(other, "d", _LONG_S), [False], "d, while a has the place")
+        wait_until_over(context, store, end_of(waits, short_s))
+        _expect(_take(other, "c"), [False], "c, once a would wait no more, if it had waited")
+        _leave(store, "a")
+        _expect(_take(other, "c"), [True], "c, as the time of b in line is over")
+        _leave(store, "c")
+        taken = timed(store, partial(ask, store, "d"))
+        _expect(taken.answer, [True], "d, as c has left")
+        wait_until_over(context, store, end_of(taken, short_s))
+        _expect(_take(other, "e"), [False], "e, while d has the place, and would wait no more")
+
+
+@check("CRD-5", needs="coordination")
 def a_limit_is_never_exceeded(context: CheckContext) -> None:
     """Of nine of two clients that ask for one of three places at once, three get one, each time."""
     with stores(context) as both:

@@ -1,6 +1,6 @@
 """CON-1: requests that the broker carried out, and whose replies were lost with the connection.
 
-A harness that can't lose a reply says so (``Harness.cut_reply``), and these checks then prove nothing.
+A harness that can't lose a reply says so (``Harness.cut_reply``), and these checks then prove less.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def _without_reply(
     context: CheckContext, queue: QueueUnderTest, call: Callable[[], AnswerT]
 ) -> AnswerT | None:
     """Make a call whose first reply is lost; return its answer, or None if it says that it doesn't know."""
-    if not context.harness.cut_reply(queue.backend):
+    if not context.cut_reply(queue.backend):
         return call()
     try:
         return call()

@@ -319,7 +319,7 @@ def a_chained_ack_whose_reply_is_lost_counts_once(context: CheckContext) -> None
             consumer = queue.consumer()
             receipt = queue.receive_one(consumer).receipt
             acks = [Ack(receipt, result, then=jobs_in(following, "next"))]
-            context.harness.cut_reply(queue.backend)
+            context.cut_reply(queue.backend)
             try:
                 (outcome,) = consumer.settle(acks, take=1).outcomes
             except BackendUnavailable:

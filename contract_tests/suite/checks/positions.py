@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ...domain import QueueKind
 from ...ports import Ack, Dead, Message, Redelivery, Release, Retry, SettleOutcome
 from ..check_context import CheckContext
-from ..check_queue import QueueUnderTest
+from ..check_queue import QueueUnderTest, expect_accepted
 from ..registry import check
 from ..violation import demand
 
@@ -91,7 +91,7 @@ def a_priority_is_kept_over_everything(context: CheckContext) -> None:
         with context.queue(QueueKind.PRIORITY) as queue:
             consumer = queue.consumer()
             later = soon_s if how == "delayed" else 0.0
-            queue.backend.publish(queue.name, [Message("high", b"{}", 7, later)])
+            expect_accepted(queue.backend.publish(queue.name, [Message("high", b"{}", 7, later)]))
             if how == "crashed":
                 doomed = queue.consumer(lease_s=harness.lease_s)
                 queue.receive_one(doomed)
@@ -104,8 +104,8 @@ def a_priority_is_kept_over_everything(context: CheckContext) -> None:
                 queue.backend.redrive(queue.name)
             harness.advance(soon_s + resolution_s if how in ("delayed", "retried later") else 0.0)
             queue.expect_counts(ready=1)
-            queue.publish("low", priority=3)
-            queue.publish("highest", priority=9)
+            queue.publish("low", priority=6)  # its neighbours: no change of its priority goes unseen
+            queue.publish("highest", priority=8)
             came = queue.drain(consumer, 3)
             demand("ORD-3", came == ["highest", "high", "low"], f"one of 7 that was {how}: {came} came")
 

@@ -11,6 +11,7 @@ from ...domain.errors import InvalidInput, QueueNotFound, SchemaMismatch
 from ...ports import Ack, Dead, Message, PublishStatus, Release, Retry
 from ..app import QUEUE, Numbers, app_on
 from ..check_context import CheckContext
+from ..check_queue import expect_accepted
 from ..modes import EVERY_MODE
 from ..queue_calls import calls_naming
 from ..registry import check, refusal
@@ -22,7 +23,7 @@ def a_published_job_is_visible_at_once(context: CheckContext) -> None:
     """Once publish has returned, another client counts the job and its consumer receives it."""
     with context.backends(2) as (publisher, other):
         publisher.declare(Queue("jobs"))
-        publisher.publish("jobs", [Message("a", b'{"n":1}')])
+        expect_accepted(publisher.publish("jobs", [Message("a", b'{"n":1}')]))
         waiting = other.counts("jobs").waiting
         demand("PUB-1", waiting == 1, f"one job is published, and another client counts {waiting}")
         came = context.receive(other.open_consumer("jobs"))
@@ -36,8 +37,8 @@ def a_published_job_is_visible_at_once(context: CheckContext) -> None:
 def equal_jobs_are_as_many_jobs(context: CheckContext) -> None:
     """Jobs that differ in nothing but their ids are told apart, in whatever state they are."""
     with context.queue() as queue:
-        queue.backend.publish(queue.name, [Message(id_, b"{}") for id_ in "abcd"])
-        queue.backend.publish(queue.name, [Message("e", b"{}")])
+        expect_accepted(queue.backend.publish(queue.name, [Message(id_, b"{}") for id_ in "abcd"]))
+        expect_accepted(queue.backend.publish(queue.name, [Message("e", b"{}")]))
         queue.expect_counts(ready=5)
         consumer = queue.consumer()
         held = [queue.receive_one(consumer) for _ in range(4)]
@@ -55,7 +56,9 @@ def a_body_arrives_as_it_was(context: CheckContext) -> None:
     every_byte = bytes(range(256))
     bodies = {"empty": b"", "bytes": every_byte, "large": every_byte * (MAX_BODY_BYTES // len(every_byte))}
     with context.queue() as queue:
-        queue.backend.publish(queue.name, [Message(id_, body) for id_, body in bodies.items()])
+        expect_accepted(
+            queue.backend.publish(queue.name, [Message(id_, body) for id_, body in bodies.items()])
+        )
         consumer = queue.consumer()
         for id_, body in bodies.items():
             delivery = queue.receive_one(consumer)
@@ -154,7 +157,7 @@ def an_invalid_item_costs_no_other(context: CheckContext) -> None:
     @context.property(items=st.lists(st.one_of(good, bad), max_size=12))
     def _(items: list[Any]) -> None:
         with app_on(context) as app:
-            outcomes = app.orchestrator.publish_batch(QUEUE, items)
+            outcomes = [handle.outcome for handle in app.orchestrator.publish_batch(QUEUE, items)]
             accepted = [outcome.status is PublishStatus.ACCEPTED for outcome in outcomes]
             demand("PUB-4", accepted == [item == {"x": 1.0} for item in items], f"{items} gave {accepted}")
             errors = [outcome.error for outcome in outcomes if outcome.status is PublishStatus.REJECTED]

@@ -106,6 +106,45 @@ def turns_reserved_at_once_are_different(context: CheckContext) -> None:
 
 
 @check("CRD-6", needs="coordination")
+def a_call_for_several_keys_reserves_the_turns_of_each(context: CheckContext) -> None:
+    """As a call for one would: what it reserved is gone for all, and each key gets its own answer."""
+    with stores(context) as (store, other):
+        demand("CRD-6", store.reserve_each({}, interval_s=600.0) == {}, "of no keys, there came turns")
+        other.reserve("b", 1, interval_s=600.0)
+        counts = {"c": 3, "b": 1, "a": 2, **{f"key-{number}": 1 for number in range(300)}}
+        answers = store.reserve_each(counts, interval_s=600.0, max_wait_s=1000.0)
+        demand("CRD-6", set(answers) == set(counts), f"{len(counts)} keys got {len(answers)} answers")
+        expected = {"a": [0.0, 600.0], "b": [600.0], "c": [0.0, 600.0], "key-7": [0.0]}
+        for key, waits_s in expected.items():
+            # a turn was reserved a moment before the call that waits for the next
+            got = [round(wait_s / 600.0, 1) * 600.0 for wait_s in answers[key].waits_s]
+            demand("CRD-6", got == waits_s, f"the turns of {key!r} are {answers[key]}, not {waits_s}")
+        is_left = answers["c"].retry_s > 0 == answers["a"].retry_s
+        demand("CRD-6", is_left, f"one of three turns is left, and {answers['c']} says when to ask again")
+        for key in ("a", "b", "c", "key-7", "key-299"):
+            again = other.reserve(key, 1, interval_s=600.0)
+            demand("CRD-6", again.waits_s == [], f"what was reserved of {key!r} came again: {again}")
+
+
+@check("CRD-6", needs="coordination")
+def a_look_at_a_rate_reserves_no_turn(context: CheckContext) -> None:
+    """With a wait of less than that of any turn, only ``retry_s`` says when the next one is."""
+    interval_s = 600.0
+    with stores(context) as (store, other):
+        for burst in (1, 3):
+            key, within_s = f"key-{burst}", -burst * interval_s - 1.0
+            for reserved in range(burst + 2):
+                look = partial(other.reserve, key, 1, interval_s=interval_s, burst=burst, max_wait_s=within_s)
+                for waits_s, retry_s in (look(), look()):
+                    demand("CRD-6", waits_s == [], f"a look at the rate reserved {waits_s}")
+                    next_s = max(0, reserved - burst + 1) * interval_s
+                    is_right = abs(max(0.0, retry_s) - next_s) < interval_s / 2
+                    found = f"{reserved} turns are gone, {burst} may come at once: the next is in {retry_s} s"
+                    demand("CRD-6", is_right, f"{found}, not {next_s}")
+                store.reserve(key, 1, interval_s=interval_s, burst=burst, max_wait_s=_FAR_S)
+
+
+@check("CRD-6", needs="coordination")
 def after_a_pause_come_no_more_than_the_burst(context: CheckContext) -> None:
     """However long nobody asked."""
     interval_s = 0.01

@@ -228,7 +228,7 @@ UNAVAILABLE = "unavailable"
 
 def _without_reply(context: CheckContext, backend: OrchestratorBackend, call: Callable[[], object]) -> object:
     """Make a call whose reply is lost, if the harness can; return what it answered."""
-    context.harness.cut_reply(backend)
+    context.cut_reply(backend)
     try:
         return call()
     except BackendUnavailable:

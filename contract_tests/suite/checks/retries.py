@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from ...domain import Job, Reject, RetryLater, RetryPolicy
+from ...domain import Job, Reject, RetryLater, RetryPolicy, Snooze
 from ...domain.dead_reasons import DeadReason
 from ...ports import Ack, Delivery
 from ..app import QUEUE, App, Numbers, Total, add, app_on
@@ -99,7 +99,7 @@ def backoff_doubles_to_its_cap(context: CheckContext) -> None:
         demand("RTY-1", 0 <= policy.delay_s(attempt) <= longest, "the delay is out of bounds")
         demand(
             "RTY-1",
-            policy.delay_s(attempt, 0.0) == 0 and policy.delay_s(attempt, 1.0) == longest,
+            policy.backoff_s(attempt, 0.0) == 0 and policy.backoff_s(attempt, 1.0) == longest,
             "no jitter",
         )
 
@@ -182,6 +182,27 @@ def a_handler_may_choose_when_to_retry(context: CheckContext) -> None:
         demand("RTY-2", (job.id, job.attempt) == (soon, 2), f"{job.id} came, in attempt {job.attempt}")
         counts = app.orchestrator.counts(QUEUE)
         demand("RTY-2", (counts.delayed, counts.ready) == (1, 0), f"the counts are {counts}")
+
+
+@check("RTY-2", modes=EVERY_MODE)
+def a_handler_may_snooze(context: CheckContext) -> None:
+    """Snooze makes the job ready after its own delay, and spends no attempt, however often it does so."""
+    soon_s = context.capabilities.delay_resolution_s + 0.1
+    with app_on(context, retry=RetryPolicy(max_attempts=2, base_delay_s=0)) as app:
+        job_id = app.publish(Numbers())
+
+        def snooze(job: Job[Numbers]) -> None:
+            demand("RTY-2", job.attempt == 1, f"a job that only snoozed is in attempt {job.attempt}")
+            raise Snooze(soon_s)
+
+        for _ in range(3):
+            app.consume(app.recorder(snooze), 1)
+            context.harness.advance(soon_s + context.capabilities.delay_resolution_s)
+        app.consume(app.recorder(_fail), 2)
+        (letter,) = app.orchestrator.dead_letters(QUEUE)
+        demand("RTY-2", (letter.id, letter.attempt) == (job_id, 2), f"it died in attempt {letter.attempt}")
+        errors = [failure.error for failure in letter.attempts]
+        demand("RTY-2", errors == [f"ValueError: attempt {n} failed" for n in (1, 2)], f"errors {errors}")
 
 
 @check("RTY-2", modes=EVERY_MODE)

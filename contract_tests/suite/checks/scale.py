@@ -15,7 +15,7 @@ from ...ports import (
     SettleOutcome,
 )
 from ..check_context import CheckContext
-from ..check_queue import QueueUnderTest
+from ..check_queue import QueueUnderTest, all_accepted, expect_accepted, not_accepted
 from ..held_lease import HeldLease
 from ..registry import check
 from ..violation import demand
@@ -28,9 +28,8 @@ _IDS = [f"job-{number:04}" for number in range(_MANY)]
 
 def _publish(queue: QueueUnderTest, ids: Sequence[str] = _IDS, *, delay_s: float = 0.0) -> None:
     outcomes = queue.backend.publish(queue.name, [queue.message(id_, delay_s=delay_s) for id_ in ids])
-    refused = [outcome for outcome in outcomes if outcome.status is not PublishStatus.ACCEPTED]
     demand("PUB-4", len(outcomes) == len(ids), f"{len(ids)} messages got {len(outcomes)} answers")
-    demand("PUB-4", not refused, f"of {len(ids)} messages, {len(refused)} weren't accepted: {refused[:1]}")
+    demand("PUB-4", all_accepted(outcomes), f"of a publish of {len(ids)} messages, {not_accepted(outcomes)}")
 
 
 def _receive(queue: QueueUnderTest, consumer: ConsumerBackend, count: int, clause: str) -> list[Delivery]:
@@ -264,7 +263,7 @@ def _expect_order(context: CheckContext, kind: QueueKind, clause: str) -> None:
         levels = [number % 10 if kind is QueueKind.PRIORITY else 0 for number in range(_MANY)]
         messages = [Message(id_, b"{}", level) for id_, level in zip(_IDS, levels, strict=True)]
         for at in range(0, _MANY, 400):
-            queue.backend.publish(queue.name, messages[at : at + 400])
+            expect_accepted(queue.backend.publish(queue.name, messages[at : at + 400]))
         came = [each.id for each in _receive(queue, queue.consumer(), _MANY, clause)]
         places = range(_MANY) if kind is QueueKind.PRIORITY else reversed(range(_MANY))
         expected = [_IDS[place] for place in sorted(places, key=lambda place: -levels[place])]

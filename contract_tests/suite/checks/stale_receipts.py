@@ -92,6 +92,26 @@ def _hold_again(context: CheckContext, lease: HeldLease) -> None:
         queue.expect_counts()
 
 
+@check("LSE-4")
+def what_is_stale_and_what_is_held_are_told_apart(context: CheckContext) -> None:
+    """One call with held and stale receipts of the same jobs by turns acks what is held, and no more."""
+    context.keep_lease(lambda lease: _settle_both(context, lease))
+
+
+def _settle_both(context: CheckContext, lease: HeldLease) -> None:
+    with context.queue() as queue:
+        queue.publish(*_JOBS)
+        consumer = queue.consumer(lease_s=lease.seconds)
+        stale = _hold(queue, consumer)
+        _lose(context, queue, lease.seconds)
+        held = lease.renewed_by(lambda: _hold(queue, consumer))
+        mixed = [receipt for pair in zip(held, reversed(stale), strict=True) for receipt in pair]
+        outcomes = consumer.settle([Ack(receipt) for receipt in mixed]).outcomes
+        expected = [SettleOutcome.OK, SettleOutcome.LOST] * len(held)
+        demand("LSE-4", outcomes == expected, f"acks of held and stale receipts by turns got {outcomes}")
+        queue.expect_counts()
+
+
 @check("LSE-3", "LSE-4")
 def a_stale_receipt_extends_nothing(context: CheckContext) -> None:
     """Extending by the first receipt doesn't keep the lease that the same consumer has on the job again."""

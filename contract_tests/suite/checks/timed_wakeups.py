@@ -15,19 +15,27 @@ from ..check_queue import CLOCKS_DIFFER_S
 from ..registry import check
 from ..violation import demand
 from .receiving import blocked_receive
-from .wakeups import SETTLED_S, WaitingReceiver, demand_soon, woken
+from .wakeups import SETTLED_S, HoldingConsumer, WaitingReceiver, demand_soon, woken
 
 
-def _retry_later(waiting: WaitingReceiver, delay_s: float) -> None:
-    waiting.holder.settle([Retry(waiting.held.receipt, delay_s, "later")])
+def _retry_later(holding: HoldingConsumer, delay_s: float) -> None:
+    holding.holder.settle([Retry(holding.held.receipt, delay_s, "later")])
 
 
-def _release_later(waiting: WaitingReceiver, delay_s: float) -> None:
-    waiting.holder.settle([Release(waiting.held.receipt, delay_s)])
+def _release_later(holding: HoldingConsumer, delay_s: float) -> None:
+    holding.holder.settle([Release(holding.held.receipt, delay_s)])
 
 
-def _publish_later(waiting: WaitingReceiver, delay_s: float) -> None:
-    waiting.queue.publish("new", delay_s=delay_s)
+def _publish_later(holding: HoldingConsumer, delay_s: float) -> None:
+    holding.queue.publish("new", delay_s=delay_s)
+
+
+DELAYS: dict[str, Callable[[HoldingConsumer, float], None]] = {
+    "a retry": _retry_later,
+    "a release": _release_later,
+    "a publish": _publish_later,
+}
+"""What makes a job ready after a delay."""
 
 
 @check("DLY-2", takes_long=True)
@@ -37,12 +45,7 @@ def a_job_that_is_due_wakes_a_receiver_soon(context: CheckContext) -> None:
     Also if it knew of a later one when it began to wait.
     """
     resolution_s = context.capabilities.delay_resolution_s
-    causes: dict[str, Callable[[WaitingReceiver, float], None]] = {
-        "a retry": _retry_later,
-        "a release": _release_later,
-        "a publish": _publish_later,
-    }
-    for what, act in causes.items():
+    for what, act in DELAYS.items():
         for known in (False, True):
             cause = f"{what} that was due" + (" before a job that was known" if known else "")
             wake = partial(_wake_when_due, context, cause, act, known)
@@ -50,7 +53,7 @@ def a_job_that_is_due_wakes_a_receiver_soon(context: CheckContext) -> None:
 
 
 def _wake_when_due(
-    context: CheckContext, cause: str, act: Callable[[WaitingReceiver, float], None], known: bool
+    context: CheckContext, cause: str, act: Callable[[HoldingConsumer, float], None], known: bool
 ) -> float:
     """Wake a receiver by a job that is due, and return how many seconds too late it had that."""
     resolution_s = context.capabilities.delay_resolution_s

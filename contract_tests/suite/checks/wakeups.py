@@ -34,17 +34,24 @@ _TRIES = 6
 """How often a wake-up may be late on a busy machine: one of so many must be within the bound."""
 
 
-class WaitingReceiver:
-    """A consumer that holds a job, and another, of another client, whose receive is blocked."""
+class HoldingConsumer:
+    """A queue, and a consumer that holds a job of it."""
 
-    def __init__(self, context: CheckContext, queue: QueueUnderTest, receiver: ConsumerBackend) -> None:
+    def __init__(self, queue: QueueUnderTest, *, lease_s: float = LONG_LEASE_S) -> None:
         self.queue = queue
-        self.holder = queue.consumer()
+        self.holder = queue.consumer(lease_s=lease_s)
         queue.publish("held")
         began = time.monotonic()
         self.held = queue.receive_one(self.holder)
         self.take_s = time.monotonic() - began
         """How long it took to receive a job that was ready, which is no part of a wake-up."""
+
+
+class WaitingReceiver(HoldingConsumer):
+    """Beside it a consumer of another client, whose receive is blocked."""
+
+    def __init__(self, context: CheckContext, queue: QueueUnderTest, receiver: ConsumerBackend) -> None:
+        super().__init__(queue)
         self._context = context
         self._waiting = context.start(blocked_receive(receiver, max_jobs=3))
         time.sleep(SETTLED_S)
@@ -69,33 +76,33 @@ def woken(
     return answer
 
 
-def _retry(waiting: WaitingReceiver) -> None:
-    waiting.holder.settle([Retry(waiting.held.receipt, 0.0, "again")])
+def _retry(holding: HoldingConsumer) -> None:
+    holding.holder.settle([Retry(holding.held.receipt, 0.0, "again")])
 
 
-def _release(waiting: WaitingReceiver) -> None:
-    waiting.holder.settle([Release(waiting.held.receipt)])
+def _release(holding: HoldingConsumer) -> None:
+    holding.holder.settle([Release(holding.held.receipt)])
 
 
-def _redrive(waiting: WaitingReceiver) -> None:
-    waiting.holder.settle([Dead(waiting.held.receipt, "rejected", "no good")])
-    waiting.queue.backend.redrive(waiting.queue.name)
+def _redrive(holding: HoldingConsumer) -> None:
+    holding.holder.settle([Dead(holding.held.receipt, "rejected", "no good")])
+    holding.queue.backend.redrive(holding.queue.name)
 
 
-def _redrive_by_id(waiting: WaitingReceiver) -> None:
-    waiting.holder.settle([Dead(waiting.held.receipt, "rejected", "no good")])
-    waiting.queue.backend.redrive(waiting.queue.name, ["held"])
+def _redrive_by_id(holding: HoldingConsumer) -> None:
+    holding.holder.settle([Dead(holding.held.receipt, "rejected", "no good")])
+    holding.queue.backend.redrive(holding.queue.name, ["held"])
 
 
-def _close(waiting: WaitingReceiver) -> None:
-    waiting.holder.close()
+def _close(holding: HoldingConsumer) -> None:
+    holding.holder.close()
 
 
-def _publish(waiting: WaitingReceiver) -> None:
-    waiting.queue.publish("new")
+def _publish(holding: HoldingConsumer) -> None:
+    holding.queue.publish("new")
 
 
-_CAUSES: dict[str, Callable[[WaitingReceiver], None]] = {
+CAUSES: dict[str, Callable[[HoldingConsumer], None]] = {
     "a publish": _publish,
     "a release": _release,
     "a retry without delay": _retry,
@@ -111,12 +118,12 @@ def every_cause_wakes_a_receiver_soon(context: CheckContext) -> None:
 
     A poll behind a notification that is broken is too slow each time; a busy machine is so now and then.
     """
-    for cause, act in _CAUSES.items():
+    for cause, act in CAUSES.items():
         demand_soon(context, "RCV-2", cause, partial(_wake, context, act, cause))
 
 
 def _wake(
-    context: CheckContext, act: Callable[[WaitingReceiver], None], cause: str, *, clause: str = "RCV-2"
+    context: CheckContext, act: Callable[[HoldingConsumer], None], cause: str, *, clause: str = "RCV-2"
 ) -> float:
     """Wake a receiver, and return how many seconds after that it had its job, but for taking it."""
     with context.backends(2) as (mine, other):
@@ -170,7 +177,7 @@ def whoever_waits_is_woken_soon(context: CheckContext) -> None:
     able = context.capabilities
     kinds = [QueueKind.FIFO, *[QueueKind.STACK] * able.stack, *[QueueKind.PRIORITY] * able.priority]
     turns = itertools.count()
-    for cause, act in _CAUSES.items():
+    for cause, act in CAUSES.items():
         for past, did in _PASTS.items():
             turn = next(turns)
             kind, in_its_own_client = kinds[turn % len(kinds)], turn % 2 == 0
@@ -181,7 +188,7 @@ def whoever_waits_is_woken_soon(context: CheckContext) -> None:
 
 def _wake_who(
     context: CheckContext,
-    act: Callable[[WaitingReceiver], None],
+    act: Callable[[HoldingConsumer], None],
     did: Callable[[QueueUnderTest, ConsumerBackend], None],
     kind: QueueKind,
     in_its_own_client: bool,
@@ -280,36 +287,44 @@ def _wake_three(
 @check("CRD-4", "RCV-2", needs="guarded_publish")
 def a_guarded_publish_wakes_a_receiver_soon(context: CheckContext) -> None:
     """A job that is published under a guard ends a blocked receive, as any other does."""
-
-    def publish(waiting: WaitingReceiver) -> None:
-        queue = waiting.queue
-        queue.backend.publish_guarded(queue.name, queue.message("new"), Guard("guard", ABSENT, b""))
-
     cause = "a guarded publish"
-    demand_soon(context, "CRD-4", cause, partial(_wake, context, publish, cause, clause="CRD-4"))
+    demand_soon(context, "CRD-4", cause, partial(_wake, context, publish_guarded, cause, clause="CRD-4"))
+
+
+def publish_guarded(holding: HoldingConsumer) -> None:
+    """Publish a job under a guard."""
+    queue = holding.queue
+    queue.backend.publish_guarded(queue.name, queue.message("new"), Guard("guard", ABSENT, b""))
 
 
 @check("THEN-1", "RCV-2", needs="then")
 def a_next_job_wakes_a_receiver_soon(context: CheckContext) -> None:
     """A job that an ack publishes, in its own queue or another, ends a blocked receive, as any other does."""
-
-    def in_another_queue(waiting: WaitingReceiver) -> None:
-        before = context.queue_on(waiting.queue.backend, name="before")
-        before.publish("job")
-        consumer = before.consumer()
-        ack_with_next(waiting, consumer, before.receive_one(consumer).receipt)
-
-    def in_its_own_queue(waiting: WaitingReceiver) -> None:
-        ack_with_next(waiting, waiting.holder, waiting.held.receipt)
-
-    def ack_with_next(waiting: WaitingReceiver, consumer: ConsumerBackend, receipt: str) -> None:
-        queue = waiting.queue
-        consumer.settle([Ack(receipt, then=(Next(queue.name, queue.message("new")),))])
-
-    for act in (in_another_queue, in_its_own_queue):
-        cause = f"a next job {act.__name__.replace('_', ' ')}"
+    for cause, act in NEXT_JOBS.items():
         demand_soon(context, "RCV-2", cause, partial(_wake, context, act, cause))
     demand_soon(context, "RCV-2", "an ack with next jobs for two queues", partial(_wake_in_two, context))
+
+
+def _next_in_another_queue(holding: HoldingConsumer) -> None:
+    before = holding.queue.context.queue_on(holding.queue.backend, name="before")
+    before.publish("job")
+    consumer = before.consumer()
+    _ack_with_next(holding, consumer, before.receive_one(consumer).receipt)
+
+
+def _next_in_its_own_queue(holding: HoldingConsumer) -> None:
+    _ack_with_next(holding, holding.holder, holding.held.receipt)
+
+
+def _ack_with_next(holding: HoldingConsumer, consumer: ConsumerBackend, receipt: str) -> None:
+    queue = holding.queue
+    consumer.settle([Ack(receipt, then=(Next(queue.name, queue.message("new")),))])
+
+
+NEXT_JOBS: dict[str, Callable[[HoldingConsumer], None]] = {
+    "a next job in another queue": _next_in_another_queue,
+    "a next job in its own queue": _next_in_its_own_queue,
+}
 
 
 def _wake_in_two(context: CheckContext) -> float:

@@ -29,6 +29,10 @@ class TableHarness(Harness):
         lose_next_reply(backend.database)  # type: ignore[attr-defined]
         return True
 
+    def cut_request(self, backend: OrchestratorBackend) -> bool:
+        lose_next_request(backend.database)  # type: ignore[attr-defined]
+        return True
+
     def destroy(self, namespace: str) -> None:
         with self.make(namespace) as client:
             for queue in client.queues():
@@ -55,6 +59,17 @@ def lose_next_reply(database: Database) -> None:
         raise sqlite3.OperationalError("the reply is lost")
 
     database.commit = commit_and_break  # type: ignore[method-assign]
+
+
+def lose_next_request(database: Database) -> None:
+    """Break the connection before the next commit, so that the database rolls back what was to be made."""
+
+    def break_and_commit(db: sqlite3.Connection) -> None:
+        del database.commit
+        break_connection(database)
+        database.commit(db)  # raises, as the connection is closed
+
+    database.commit = break_and_commit  # type: ignore[method-assign]
 
 
 globals().update(contract_suite(TableHarness))

@@ -27,6 +27,7 @@ from mindtrace.jobs.domain import (
     Reject,
     RetryLater,
     RetryPolicy,
+    Snooze,
     Unique,
     UniqueField,
     current_job,
@@ -50,10 +51,13 @@ from mindtrace.jobs.errors import (
     InvalidPayload,
     InvalidSchema,
     JobCancelled,
+    JobExpired,
     JobFailed,
     JobNotFound,
     JobReplaced,
     JobsError,
+    JobTimedOut,
+    LimitNotFound,
     MalformedBody,
     MigrationNeeded,
     NotConnected,
@@ -67,6 +71,7 @@ from mindtrace.jobs.errors import (
     SchemaConflict,
     SchemaMismatch,
     SchemaNotRegistered,
+    StartFailed,
     UnknownBackend,
     UnsupportedCapability,
     UsageError,
@@ -108,22 +113,30 @@ if TYPE_CHECKING:
         RedisResultStore,
     )
     from mindtrace.jobs.adapters.sqlite import SQLiteClient, SQLiteConsumerBackend
-    from mindtrace.jobs.application.async_calls.scheduling import AsyncSchedules
-    from mindtrace.jobs.application.async_job_queue import AsyncJobHandle, AsyncJobQueue
-    from mindtrace.jobs.application.async_orchestrator import AsyncOrchestrator
-    from mindtrace.jobs.application.batch_consumer import BatchAnswer, BatchConsumer, JobOutcome
-    from mindtrace.jobs.application.batch_handler import BatchHandler, batch_handler
-    from mindtrace.jobs.application.consumer import Consumer
+    from mindtrace.jobs.application.api.batch_consumer import BatchAnswer, BatchConsumer, JobOutcome
+    from mindtrace.jobs.application.api.batch_handler import BatchHandler, batch_handler
+    from mindtrace.jobs.application.api.consumer import Consumer
+    from mindtrace.jobs.application.api.job_handler import JobHandler, job_handler
+    from mindtrace.jobs.application.api.job_queue import JobHandle, JobQueue, PublishedJob
+    from mindtrace.jobs.application.api.orchestrator import Orchestrator
+    from mindtrace.jobs.application.api_async.async_job_queue import (
+        AsyncJobHandle,
+        AsyncJobQueue,
+        AsyncPublishedJob,
+    )
+    from mindtrace.jobs.application.api_async.async_orchestrator import AsyncOrchestrator
+    from mindtrace.jobs.application.api_async.scheduling import AsyncSchedules
     from mindtrace.jobs.application.consuming.loop import ConsumeStats
-    from mindtrace.jobs.application.job_handler import JobHandler, job_handler
-    from mindtrace.jobs.application.job_logging import JobContextFilter
-    from mindtrace.jobs.application.job_queue import JobHandle, JobQueue
-    from mindtrace.jobs.application.orchestrator import Orchestrator
+    from mindtrace.jobs.application.consuming.middleware import Middleware
+    from mindtrace.jobs.application.limits.changes import LimitChange
+    from mindtrace.jobs.application.limits.overview import KeyUse, LimitUse, RateTerms, RateUse
+    from mindtrace.jobs.application.observing.job_logging import JobContextFilter
     from mindtrace.jobs.application.pausing.records import Pause
     from mindtrace.jobs.application.schedules.record import Schedule
     from mindtrace.jobs.application.schedules.scheduler import Scheduler
     from mindtrace.jobs.application.schedules.schedules import Schedules
     from mindtrace.jobs.domain.batch_outcomes import Dead, Done, Retry
+    from mindtrace.jobs.domain.dead_job import DeadJob
     from mindtrace.jobs.domain.schedule import Cron, Every
     from mindtrace.jobs.domain.then import Then
 
@@ -137,6 +150,7 @@ __all__ = [
     "AsyncJobHandle",
     "AsyncJobQueue",
     "AsyncOrchestrator",
+    "AsyncPublishedJob",
     "AsyncSchedules",
     "Attempt",
     "BackendError",
@@ -155,6 +169,7 @@ __all__ = [
     "CoordinationStore",
     "Cron",
     "Dead",
+    "DeadJob",
     "DeadLetter",
     "Done",
     "Durability",
@@ -172,6 +187,7 @@ __all__ = [
     "Job",
     "JobCancelled",
     "JobContextFilter",
+    "JobExpired",
     "JobFailed",
     "JobHandle",
     "JobHandler",
@@ -183,11 +199,17 @@ __all__ = [
     "JobReplaced",
     "JobSchema",
     "JobStatus",
+    "JobTimedOut",
     "JobsError",
+    "KeyUse",
     "Limit",
+    "LimitChange",
+    "LimitNotFound",
+    "LimitUse",
     "LocalClient",
     "LocalConsumerBackend",
     "MalformedBody",
+    "Middleware",
     "MigrationNeeded",
     "NotConnected",
     "NotInHandler",
@@ -204,6 +226,7 @@ __all__ = [
     "PublishOutcome",
     "PublishStatus",
     "PublishUnknown",
+    "PublishedJob",
     "Queue",
     "QueueConflict",
     "QueueCounts",
@@ -212,6 +235,8 @@ __all__ = [
     "RabbitMQClient",
     "RabbitMQConsumerBackend",
     "Rate",
+    "RateTerms",
+    "RateUse",
     "RedisClient",
     "RedisConsumerBackend",
     "RedisCoordinationStore",
@@ -232,6 +257,8 @@ __all__ = [
     "SchemaConflict",
     "SchemaMismatch",
     "SchemaNotRegistered",
+    "Snooze",
+    "StartFailed",
     "Then",
     "Unique",
     "UniqueField",
@@ -249,27 +276,34 @@ __all__ = [
 
 if not TYPE_CHECKING:
     _ON_DEMAND = {
-        "AsyncJobHandle": "application.async_job_queue",
-        "AsyncJobQueue": "application.async_job_queue",
-        "AsyncOrchestrator": "application.async_orchestrator",
-        "AsyncSchedules": "application.async_calls.scheduling",
-        "BatchAnswer": "application.batch_consumer",
-        "BatchConsumer": "application.batch_consumer",
-        "BatchHandler": "application.batch_handler",
+        "AsyncJobHandle": "application.api_async.async_job_queue",
+        "AsyncJobQueue": "application.api_async.async_job_queue",
+        "AsyncPublishedJob": "application.api_async.async_job_queue",
+        "AsyncOrchestrator": "application.api_async.async_orchestrator",
+        "AsyncSchedules": "application.api_async.scheduling",
+        "BatchAnswer": "application.api.batch_consumer",
+        "BatchConsumer": "application.api.batch_consumer",
+        "BatchHandler": "application.api.batch_handler",
         "ConsumeStats": "application.consuming.loop",
-        "Consumer": "application.consumer",
+        "Consumer": "application.api.consumer",
         "Cron": "domain.schedule",
         "Dead": "domain.batch_outcomes",
+        "DeadJob": "domain.dead_job",
         "Done": "domain.batch_outcomes",
         "Every": "domain.schedule",
-        "JobContextFilter": "application.job_logging",
-        "JobHandle": "application.job_queue",
-        "JobHandler": "application.job_handler",
-        "JobOutcome": "application.batch_consumer",
-        "JobQueue": "application.job_queue",
+        "JobContextFilter": "application.observing.job_logging",
+        "JobHandle": "application.api.job_queue",
+        "JobHandler": "application.api.job_handler",
+        "JobOutcome": "application.api.batch_consumer",
+        "JobQueue": "application.api.job_queue",
+        "PublishedJob": "application.api.job_queue",
+        "KeyUse": "application.limits.overview",
+        "LimitChange": "application.limits.changes",
+        "LimitUse": "application.limits.overview",
         "LocalClient": "adapters.local",
         "LocalConsumerBackend": "adapters.local",
-        "Orchestrator": "application.orchestrator",
+        "Middleware": "application.consuming.middleware",
+        "Orchestrator": "application.api.orchestrator",
         "Pause": "application.pausing.records",
         "PostgreSQLClient": "adapters.postgresql",
         "PostgreSQLConsumerBackend": "adapters.postgresql",
@@ -281,6 +315,8 @@ if not TYPE_CHECKING:
         "RedisConsumerBackend": "adapters.redis",
         "RedisCoordinationStore": "adapters.redis",
         "RedisResultStore": "adapters.redis",
+        "RateTerms": "application.limits.overview",
+        "RateUse": "application.limits.overview",
         "Retry": "domain.batch_outcomes",
         "SQLiteClient": "adapters.sqlite",
         "SQLiteConsumerBackend": "adapters.sqlite",
@@ -288,8 +324,8 @@ if not TYPE_CHECKING:
         "Scheduler": "application.schedules.scheduler",
         "Schedules": "application.schedules.schedules",
         "Then": "domain.then",
-        "batch_handler": "application.batch_handler",
-        "job_handler": "application.job_handler",
+        "batch_handler": "application.api.batch_handler",
+        "job_handler": "application.api.job_handler",
     }
     """The modules of the names that are imported when they are first asked for."""
     _LIBRARIES = {

@@ -1,4 +1,4 @@
-"""Every error that this project raises on purpose, in one tree under :class:`JobsError`."""
+"""Every error that this project raises on purpose: :class:`JobsError` and its tree, and ``JobTimedOut``."""
 
 from mindtrace.jobs.domain.errors import *
 from mindtrace.jobs.domain.errors import __all__ as __all__

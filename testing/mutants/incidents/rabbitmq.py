@@ -90,10 +90,10 @@ MUTANTS: tuple[Mutant, ...] = (
     _python(
         "TheOldestFailuresAreKept",
         "message",
-        "for n, error in failed[-_HISTORY:])",
-        "for n, error in failed[:_HISTORY])",
+        "failures=failures[-MAX_HISTORY:])",
+        "failures=failures[:MAX_HISTORY])",
         "The history of a dead letter ends with its tenth failure, not its last.",
-        "DLQ-1",
+        "SET-3",
     ),
     _python(
         "ALongHistoryIsCutToNothing",
@@ -101,7 +101,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "        longest //= 2\n",
         "        longest = 2\n",
         "Where a frame has no room for a history, all of its errors are cut to two characters.",
-        "DLQ-1",
+        "SET-3",
     ),
     _python(
         "ADeadLetterForgetsThePriority",
@@ -177,9 +177,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _python(
         "ADeadJobHasNoResult",
         "consumer/backend",
-        "                case Dead(_, _, error):\n"
-        "                    failed = JobResult(ResultStatus.FAILED, error=error)\n"
-        "                    ended.append(EndedJob(job.id, failed, _FAILURE_TTL_S))\n",
+        "                    ended.append(EndedJob(job.id, failed, kept_s))\n",
         "",
         "Who waits for the result of a job that dies waits until time is up.",
         "RES-1",

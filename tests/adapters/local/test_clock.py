@@ -1,13 +1,13 @@
 """Time, as the broker of this process sees it."""
 
 import math
-import threading
 import time
 from typing import Any
 
 import pytest
 
 from mindtrace.jobs.adapters.local import ManualClock, SystemClock
+from mindtrace.jobs.ports.signal_safe_event import SignalSafeEvent
 
 
 def test_the_system_clock_tells_the_time_and_never_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,28 +24,22 @@ def test_the_system_clock_tells_the_time_and_never_goes_back(monkeypatch: pytest
 
 def test_the_system_clock_waits_no_longer_than_it_is_told() -> None:
     """And no shorter, where nobody notifies; a moment that is past isn't waited for."""
-    clock, condition = SystemClock(), threading.Condition()
+    clock, wake = SystemClock(), SignalSafeEvent()
     began = time.monotonic()
 
-    with condition:
-        clock.wait_until(clock.now() + 0.01, condition)
-        clock.wait_until(clock.now() - 3600, condition)
+    clock.wait_until(clock.now() + 0.01, wake)
+    clock.wait_until(clock.now() - 3600, wake)
 
     assert 0.009 < time.monotonic() - began < 3600
 
 
 def test_the_system_clock_can_be_told_to_wait_for_ever(background: Any, eventually: Any) -> None:
     """A wait for longer than the machine can count is no error, and can be ended."""
-    clock, condition = SystemClock(), threading.Condition()
+    clock, wake = SystemClock(), SignalSafeEvent()
 
-    def wait() -> None:
-        with condition:
-            clock.wait_until(math.inf, condition)
-
-    waiting = background(wait)
-    eventually(lambda: condition._waiters)
-    with condition:
-        condition.notify()
+    waiting = background(clock.wait_until, math.inf, wake)
+    eventually(lambda: wake._waiting)
+    wake.set()
     assert waiting.result() is None
 
 
@@ -66,17 +60,16 @@ def test_a_manual_clock_cannot_go_back() -> None:
 
 
 def test_moving_a_manual_clock_wakes_those_whose_moment_has_come(background: Any, eventually: Any) -> None:
-    """Each when it is due and no sooner, whoever else waits on the same condition or another."""
+    """Each thread goes on when it is due and no sooner, also if others wait."""
     clock = ManualClock(0.0)
-    conditions = [threading.Condition(), threading.Condition()]
+    wakes = [SignalSafeEvent(), SignalSafeEvent()]
 
-    def wait(condition: threading.Condition, moment_s: float) -> float:
-        with condition:
-            clock.wait_until(moment_s, condition)
-            return clock.now()
+    def wait(wake: SignalSafeEvent, moment_s: float) -> float:
+        clock.wait_until(moment_s, wake)
+        return clock.now()
 
-    waiting = [background(wait, *each) for each in zip(conditions, (1.0, 2.0), strict=True)]
-    eventually(lambda: len(clock._waits) == 2 and all(condition._waiters for condition in conditions))
+    waiting = [background(wait, *each) for each in zip(wakes, (1.0, 2.0), strict=True)]
+    eventually(lambda: len(clock._waits) == 2 and all(wake._waiting for wake in wakes))
 
     clock.advance(1)
     assert waiting[0].result() == 1.0
@@ -88,21 +81,20 @@ def test_moving_a_manual_clock_wakes_those_whose_moment_has_come(background: Any
 
 def test_a_moment_that_is_past_is_not_waited_for() -> None:
     """The clock may have been moved since the one who waits looked at it."""
-    clock, condition = ManualClock(10.0), threading.Condition()
+    clock, wake = ManualClock(10.0), SignalSafeEvent()
 
-    with condition:
-        clock.wait_until(10.0, condition)
-        clock.wait_until(9.0, condition)
+    clock.wait_until(10.0, wake)
+    clock.wait_until(9.0, wake)
 
 
 def test_moving_and_waiting_race_to_no_harm(background: Any) -> None:
     """Whoever waits for a moment is woken by the move that reaches it, however the two meet."""
-    clock, condition = ManualClock(0.0), threading.Condition()
+    clock, wake = ManualClock(0.0), SignalSafeEvent()
 
     def wait(moment_s: float) -> None:
-        with condition:
-            while clock.now() < moment_s:
-                clock.wait_until(moment_s, condition)
+        while clock.now() < moment_s:
+            wake.clear()
+            clock.wait_until(moment_s, wake)
 
     for moment in range(1, 300):
         waiting = background(wait, float(moment))

@@ -22,6 +22,7 @@ from mindtrace.jobs.ports import (
     Retry,
     SettleOutcome,
 )
+from mindtrace.jobs.ports.signal_safe_event import SignalSafeEvent
 
 OK, ALREADY, LOST = SettleOutcome.OK, SettleOutcome.ALREADY, SettleOutcome.LOST
 Put = Callable[..., None]
@@ -441,7 +442,7 @@ def test_a_receiver_sleeps_by_the_machines_clock_and_wakes_in_time(background: A
         client.declare(Queue("points"))
         sleeper = client.open_consumer("points", lease_s=0.05)
         receiving = background(sleeper.receive, 1, 3600)
-        eventually(lambda: client._queue("points")._receivers_waiting == 1)
+        eventually(lambda: client._queue("points")._receivers)
 
         client.publish("points", [Message("a", b"{}", delay_s=0.05)])
 
@@ -511,7 +512,7 @@ def test_deleting_a_queue_wakes_everyone(
     """Receivers and those who wait for a result alike (ADM-3)."""
     futures = blocked(2)
     futures.append(background(client.result, "points", "a", timeout_s=3600))
-    eventually(lambda: local_queue._ends.waiters)
+    eventually(lambda: local_queue._ends.waits)
 
     client.delete("points")
 
@@ -525,11 +526,11 @@ class Interrupting(ManualClock):
 
     waits = 0
 
-    def wait_until(self, moment_s: float, condition: Any, timeout_s: float = math.inf) -> None:
+    def wait_until(self, moment_s: float, wake: SignalSafeEvent, timeout_s: float = math.inf) -> None:
         self.waits += 1
         if self.waits == 1:
             raise KeyboardInterrupt
-        super().wait_until(moment_s, condition, timeout_s)
+        super().wait_until(moment_s, wake, timeout_s)
 
 
 def test_an_interrupted_wait_leaves_the_queue_as_it_was(background: Any, eventually: Any) -> None:
@@ -540,10 +541,10 @@ def test_an_interrupted_wait_leaves_the_queue_as_it_was(background: Any, eventua
         consumer = client.open_consumer("points")
         with pytest.raises(KeyboardInterrupt):
             consumer.receive(1, 3600)
-        assert local_queue._receivers_waiting == 0
+        assert not local_queue._receivers
 
         receiving = background(consumer.receive, 1, 3600)
-        eventually(lambda: local_queue._receivers_waiting == 1)
+        eventually(lambda: local_queue._receivers)
         client.publish("points", [Message("a", b"{}")])
         assert ids([receiving]) == ["a"]
 

@@ -173,6 +173,17 @@ def test_errors_that_fit_are_not_cut() -> None:
     assert [failure.error for failure in letter.history] == [error for _, error in history.failures]
 
 
+@pytest.mark.parametrize(
+    ("ttl_s", "ttl_ms"), [(None, None), (1e-6, 1), (1.5, 1500), (366 * 86_400.0, 31_622_400_000)]
+)
+def test_a_dead_letter_is_kept_by_the_broker_for_its_time(ttl_s: float | None, ttl_ms: int | None) -> None:
+    """And a job that is redriven has none any more."""
+    death = DeathRecord("rejected", "no good", 0, 0)
+    properties = dead_properties("id", DeliveryHistory(), death, frame_max=FRAME_MAX, ttl_s=ttl_s)
+    assert properties.ttl_ms == ttl_ms
+    assert revived_properties(properties, QueueKind.FIFO).ttl_ms is None
+
+
 def came(headers: dict[str, Any], **properties: Any) -> Properties:
     """What is read of what another client, or the broker, wrote."""
     written = b"".join(BasicProperties(headers=headers, **properties).encode())

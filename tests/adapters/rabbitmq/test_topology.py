@@ -22,7 +22,7 @@ def test_the_longest_names_fit() -> None:
     every = [
         names.work,
         names.dead,
-        names.life,
+        names.alive,
         names.stray,
         names.changing,
         names.reading,

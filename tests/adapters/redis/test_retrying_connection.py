@@ -9,7 +9,7 @@ from redis import exceptions as driver
 
 from mindtrace.jobs.adapters.redis.errors import RefusedByServer, ServerUnreachable
 from mindtrace.jobs.adapters.redis.scripts import DELETE_RECORD
-from mindtrace.jobs.adapters.redis.transport.channel import Command
+from mindtrace.jobs.adapters.redis.transport.commands import Command
 from mindtrace.jobs.adapters.redis.transport.connections import ConnectionBroke
 from mindtrace.jobs.adapters.redis.transport.retrying_connection import RetryingConnection
 from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable, Closed
@@ -84,6 +84,7 @@ def test_what_only_reads_ends_no_refusal_of_writes(caplog: pytest.LogCaptureFixt
         (driver.NoPermissionError("NOPERM"), AccessDenied),
         (driver.AuthenticationError("WRONGPASS"), AccessDenied),
         (driver.ResponseError("NOAUTH"), AccessDenied),
+        (driver.ResponseError("ACL failure in script: User x has no permissions"), AccessDenied),
     ],
     ids=str,
 )
@@ -100,8 +101,9 @@ def test_an_outage_says_whether_the_command_may_have_run(error: Exception, may_h
     with pytest.raises(ServerUnreachable) as out:
         redis.command("PING")
     assert out.value.may_have_run is may_have_run
-    with pytest.raises(BackendUnavailable, match="no Redis answers at here"), redis.outages():
+    with pytest.raises(BackendUnavailable, match="no Redis answers at here") as told, redis.outages():
         raise out.value
+    assert ("It may have done what it was asked last" in str(told.value)) is may_have_run
 
 
 def test_a_refusal_says_whether_an_earlier_try_may_have_run() -> None:

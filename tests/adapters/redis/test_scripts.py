@@ -8,6 +8,7 @@ import pytest
 from mindtrace.jobs.adapters.redis import scripts
 from mindtrace.jobs.adapters.redis.keys import CoordinationKeys, QueueKeys, ResultKeys
 from mindtrace.jobs.adapters.redis.scripts import Script, compose
+from mindtrace.jobs.adapters.shared.records import REMEMBERED_ENDS
 from mindtrace.jobs.domain.queue import QueueKind
 
 SCRIPTS = {name: value for name, value in vars(scripts).items() if isinstance(value, Script)}
@@ -22,7 +23,7 @@ OF_A_STORE = (
 )
 OF_COORDINATION = (
     *("GET_RECORDS", "SCAN_RECORDS", "PUT_RECORD", "DELETE_RECORD", "PUBLISH_GUARDED"),
-    *("TAKE_PLACES", "LEAVE_PLACES", "RESERVE"),
+    *("TAKE_PLACES", "COUNT_PLACES", "RESERVE"),
 )
 
 
@@ -40,6 +41,7 @@ def test_an_include_is_replaced_by_the_part_and_by_what_that_includes() -> None:
     assert "@include" not in text
     assert "read_history(redis.call(" in text
     assert "local function read_history" in text
+    assert f"KEPT_ENDS, SWEPT = {REMEMBERED_ENDS}," in text
 
 
 def test_a_script_gets_the_functions_that_it_uses_in_order_and_no_others() -> None:
@@ -75,7 +77,7 @@ def test_every_key_of_a_script_is_one_of_its_queue(name: str) -> None:
 
 def _coordination_keys(script: Script) -> list[str]:
     keys = CoordinationKeys("space")
-    behind = [keys.rate("x")] if script is scripts.RESERVE else keys.of(script, QueueKeys("space", "jobs"))
+    behind = keys.of(script, QueueKeys("space", "jobs"))
     return [keys.last("me"), *behind] if "last" in script.keys else behind
 
 
@@ -83,10 +85,10 @@ def test_no_queue_has_a_key_of_the_coordination_store() -> None:
     """Whatever its name, and whatever is limited."""
     ours = CoordinationKeys("space")
     named = {key for key in vars(ours).values() if key != ours._prefix}
-    keys = {*named, ours.last("me"), ours.rate("x}:meta"), *ours.places("x}:meta")}
+    keys = {*named, ours.last("me"), ours.rate("x}:meta"), *ours.places("x}:meta"), ours.reports("me")}
     deleted = QueueKeys("space", "jobs").deleted
 
-    assert len(keys) == 8
+    assert len(keys) == 11
     assert deleted not in keys
     assert all(key.startswith("mtj:{space/}:") for key in keys)
     assert not any(

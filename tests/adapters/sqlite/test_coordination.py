@@ -6,15 +6,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 
+from background import Background
+from conditions import LIMIT_S
 from mindtrace.jobs import PublishStatus, QueueCounts, SQLiteClient
 from mindtrace.jobs.adapters.sqlite import publish as publish_module
+from mindtrace.jobs.adapters.sqlite.session import Session
 from mindtrace.jobs.domain.errors import BackendUnavailable, Closed
 from mindtrace.jobs.ports import ABSENT, CoordinationStore, Guard, Message, Place, Record, Reservation
 
@@ -77,7 +80,7 @@ def test_of_clients_that_expect_one_version_one_succeeds(path: Path) -> None:
                     versions.append(version)
         return versions
 
-    with ThreadPoolExecutor(clients) as threads:
+    with Background() as threads:
         versions = [version for one in threads.map(increment, range(clients)) for version in one]
 
     with SQLiteClient(path) as client:
@@ -183,7 +186,7 @@ def test_a_publisher_that_is_killed_in_a_guarded_publish_leaves_neither_record_n
         publish.publish = publish_and_die
         SQLiteClient({str(path)!r}).publish_guarded("points", Message("job", b""), Guard("slot", 0, b"1"))
     """)
-    died = subprocess.run([sys.executable, "-c", program], check=False)
+    died = subprocess.run([sys.executable, "-c", program], check=False, timeout=LIMIT_S)
     assert died.returncode == -signal.SIGKILL
     assert client.coordination.get(["slot"]) == {}
     assert client.counts("points") == QueueCounts(0, 0, 0, 0)
@@ -255,7 +258,7 @@ def test_a_reader_is_not_held_up_by_a_long_call_of_its_client(client: SQLiteClie
         publishing.set()
         assert done.wait(30)
 
-    with ThreadPoolExecutor(1) as thread:
+    with Background() as thread:
         call = thread.submit(client._session.write, publish_for_long)
         assert publishing.wait(30)
         found = client.coordination.get(["paused"])
@@ -332,3 +335,27 @@ def expect_the_neighbours(store: CoordinationStore) -> None:
     assert store.get(["two"])["two"].value == b"again"
     assert store.delete("two")
     store.leave_places([Place("two", 1, "me"), Place("two", 1, "you")])
+
+
+# -- places -----------------------------------------------------------------------------------------
+
+
+def test_places_are_taken_and_left_without_a_sync(
+    store: CoordinationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a crash of the machine takes away is of workers that it ended, too (ADR 142)."""
+    synchronous: list[str] = []
+    write = Session.write
+
+    def noted(session: Session, work: Any) -> Any:
+        synchronous.append(session._settings.synchronous)
+        return write(session, work)
+
+    monkeypatch.setattr(Session, "write", noted)
+    place = Place("limit", 1, "me")
+    assert store.take_places([place], ttl_s=60.0) == [True]
+    assert store.take_places([place], ttl_s=60.0, leaving=[place]) == [True]
+    store.leave_places([place])
+    assert synchronous == ["NORMAL"] * 3
+    store.put("record", b"")
+    assert synchronous[3:] == ["FULL"]

@@ -78,7 +78,7 @@ def test_a_file_of_an_earlier_release_is_not_brought_up_to_date_by_a_look(
         old.declare(Queue("points"))
     found = findings(path)
 
-    assert found["tables"].what == "version 1; the next use brings them up to version 2"
+    assert found["tables"].what == "version 1; the next use brings them up to version 3"
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA user_version").fetchall() == [(1,)]
 
@@ -89,10 +89,10 @@ def test_tables_that_are_yet_to_be_added_are_named(path: Path, monkeypatch: pyte
         patch.setattr(schema, "ADDED_TABLES", {})
         old.declare(Queue("points"))
     for _ in range(2):
-        assert findings(path)["tables"].what == "version 2; the next use adds record, place, turn, cancel"
+        assert findings(path)["tables"].what == "version 3; the next use adds record, place, turn, cancel"
     with SQLiteClient(path) as client:
         client.coordination.now()
-    assert findings(path)["tables"].what == "version 2"
+    assert findings(path)["tables"].what == "version 3"
 
 
 # -- files that can't be used ---------------------------------------------------------------------

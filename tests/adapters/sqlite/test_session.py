@@ -6,7 +6,6 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from background import Background
 from mindtrace.jobs import PublishStatus, Queue, QueueCounts, SQLiteClient
-from mindtrace.jobs.adapters.sqlite import FileDamaged, lock_wait, session
+from mindtrace.jobs.adapters.sqlite import FileDamaged, session
 from mindtrace.jobs.adapters.sqlite.filesystem import filesystem_of, refuse_network_share
 from mindtrace.jobs.domain.errors import BackendUnavailable, BrokerUnsuitable, Closed
 from mindtrace.jobs.ports import Ack, Message, SettleOutcome
@@ -57,7 +57,7 @@ def test_who_may_read_the_file_may_read_what_lies_beside_it(
     with SQLiteClient(path) as client:
         client.declare(Queue("points"))
         client.publish("points", [Message("a", b"{}")])
-        with client.open_consumer("points") as consumer, ThreadPoolExecutor(1) as thread:
+        with client.open_consumer("points") as consumer, Background() as thread:
             assert consumer.receive(2, timeout_s=0.0)
             waits = thread.submit(consumer.receive, 1, 60.0)
             eventually(lambda: any(path.parent.rglob("*-ready")))
@@ -110,7 +110,7 @@ def test_a_file_that_stays_locked_is_told_of_however_often_it_was_tried(
     client: SQLiteClient, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a process is stopped in the midst of a transaction."""
-    monkeypatch.setattr(lock_wait, "_PAUSE_S", (0.0, 0.0))
+    monkeypatch.setattr(session, "_PAUSE_S", (0.0, 0.0))
     with closing(sqlite3.connect(path)) as other, SQLiteClient(path, retry_timeout_s=0.5) as waiting:
         waiting.counts("points")
         other.execute("BEGIN IMMEDIATE")
@@ -146,7 +146,7 @@ def test_closing_a_client_of_a_locked_file_takes_one_patience_however_many_consu
         assert len(consumer.receive(1, 0.0)) == 1
     locked()
 
-    monkeypatch.setattr(lock_wait, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    monkeypatch.setattr(session, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
     waiting.close()
     assert 0.0 < sum(pauses_s) < retry_timeout_s * count / 2  # all that it chose to wait
 
@@ -156,7 +156,7 @@ def test_a_consumer_of_a_locked_file_closes_though_another_thread_waits_for_its_
 ) -> None:
     """That thread's call raises Closed (CON-2)."""
     client.publish("points", [Message("job", b"{}")])
-    with SQLiteClient(path, retry_timeout_s=0.5) as waiting, ThreadPoolExecutor(1) as thread:
+    with SQLiteClient(path, retry_timeout_s=0.5) as waiting, Background() as thread:
         consumer = waiting.open_consumer("points")
         (held,) = consumer.receive(1, 0.0)
         locked()

@@ -4,7 +4,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from mindtrace.jobs.adapters.telemetry.prometheus import PrometheusObserver
-from mindtrace.jobs.ports import SlotOutcome
+from mindtrace.jobs.ports import Attempt, Outcome, SlotOutcome
 
 from .conftest import Work
 
@@ -53,6 +53,17 @@ def test_slots_unique_jobs_and_jobs_that_wait_are_counted_by_queue() -> None:
     assert value("unique", outcome="replaced") == 3
     assert value("held_back") == 4
     assert [value("slots", outcome=each) for each in ("published", "missed", "failed")] == [1, 1, 1]
+
+
+def test_attempts_that_timed_out_are_counted_beside_their_outcome() -> None:
+    registry = CollectorRegistry()
+    observer = PrometheusObserver("memory", registry=registry)
+    observer.ended(Attempt("halves", "1", 1, Outcome.RETRIED, 5.0, "JobTimedOut: …", timed_out=True))
+    observer.ended(Attempt("halves", "1", 2, Outcome.RETRIED, 5.0, "ValueError: no"))
+
+    assert registry.get_sample_value("mindtrace_jobs_timed_out_total", QUEUE) == 1
+    name = "messaging_process_duration_seconds_count"
+    assert registry.get_sample_value(name, QUEUE | {"outcome": "retried"}) == 2
 
 
 def test_observers_of_one_registry_count_together() -> None:

@@ -1,5 +1,5 @@
 -- Part of publish.lua and publish_guarded.lua: puts messages into a queue, each once (PUB-1, PUB-4, PUB-5).
--- Reads  kind, ARGV from the 3rd on: ids, priority:delay_ms of each, bodies
+-- Reads  kind, body state history dead dead_expiry letter ended, ARGV from the 3rd on: ids, priority:delay_ms of each, bodies
 -- Sets   answers (a list of 'a', accepted, and 'd', duplicate)
 -- Cost   O(1) a message; O(log n) where it is delayed, or on a sorted queue
 
@@ -18,14 +18,19 @@ do
       priorities[planned], delays[planned] = tonumber(priority), tonumber(delay_ms)
     end
   end
-  local taken = redis.call('HMGET', body, unpack(ids))
+  local taken, known = redis.call('HMGET', body, unpack(ids)), {}
+  for i = 1, count do
+    if taken[i] then known[#known + 1] = ids[i] end
+  end
+  local freed = #known == 0 and known or remove_expired({ dead = dead, dead_expiry = dead_expiry, body = body,
+    state = state, letter = letter, history = history, ended = ended }, known, now_ms())
   local seen, bodies, stored = {}, {}, 0
   local now_ready, now_states, readied = {}, {}, 0
   local scores, records = {}, {}
   local now = nil
   for i = 1, count do
     local id = ids[i]
-    if taken[i] or seen[id] then
+    if taken[i] and not freed[id] or seen[id] then
       answers[i] = 'd'
     else
       local priority, delay_ms = priorities[i] or 0, delays[i] or 0

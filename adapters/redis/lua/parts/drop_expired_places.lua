@@ -1,5 +1,5 @@
 -- Part of take_places.lua: drops those whose time is over, from their places and from the line (CRD-5).
--- Reads  line ends now
+-- Reads  line ends watches now
 -- Sets   nothing
 -- Cost   O(log n) for each
 
@@ -9,5 +9,6 @@ repeat
   if #over > 0 then
     redis.call('ZREM', ends, unpack(over))
     redis.call('ZREM', line, unpack(over))
+    redis.call('HDEL', watches, unpack(over))
   end
 until #over < SOME

@@ -1,6 +1,6 @@
--- Publishes the next jobs of the acks that count, each unless its id is live (THEN-1, THEN-2).
+-- Publishes the next jobs of the acks and deaths that count, each unless its id is live (THEN-1, THEN-4).
 -- Reads  now sent first_next next_count next_queues outcomes, wake
--- Sets   must_wake, must_plan, where they are in the queue of the jobs that were acked
+-- Sets   must_wake, must_plan, where they are in the queue of the jobs that ended
 -- Cost   O(1) a next job; O(log n) where it is delayed, or in a sorted queue
 
 do
@@ -8,7 +8,9 @@ do
   for at = first_next, first_next + 6 * (next_count - 1), 6 do
     local to = next_queues[tonumber(sent[at])]
     local id, priority, delay_ms = sent[at + 2], tonumber(sent[at + 3]), tonumber(sent[at + 4])
-    if outcomes[tonumber(sent[at + 1])] == '1' and redis.call('HSETNX', to.body, id, sent[at + 5]) == 1 then
+    local counts = outcomes[tonumber(sent[at + 1])] == '1'
+    if counts and is_expired(to.dead_expiry, id, now) then remove_dead(to, { id }) end
+    if counts and redis.call('HSETNX', to.body, id, sent[at + 5]) == 1 then
       if redis.call('HDEL', to.result, id) == 1 then redis.call('ZREM', to.expiry, id) end -- of an earlier job of that id
       local is_news
       if delay_ms > 0 then

@@ -1,13 +1,14 @@
 -- Settles what the consumer has done (SET, RES). Each settlement is checked against its lease's token before anything
 -- is written for it: a job that another consumer holds by now is left alone (LSE-4).
--- Reads  kind now waited_until has_asked, ARGV from the 6th on; includes keep_result, retry, delay_job and dead_letter
+-- Reads  kind now stand waited_until has_asked is_behind, ARGV from the 6th on; includes keep_result, retry, delay_job
+--        and dead_letter
 -- Sets   outcomes (a list of 1, settled, 0, lost, and 2, cancelled, in the order of ARGV), must_wake (whether jobs are ready for
 --        others), must_plan (whether something is due sooner than others know)
 -- Cost   O(1) a plain ack, and O(log n) for its lease; removes at most 500 results whose time is over
 
 local outcomes, must_wake, must_plan = {}, false, false
 do
-  local KEPT_ENDS, SWEPT = 10000, 500
+  local KEPT_ENDS, SWEPT = {{remembered_ends}}, 500
   local ids, tokens, firsts, acks, others = {}, {}, {}, 0, 7
   for _ = 1, tonumber(ARGV[6]) do
     local token = ARGV[others]
@@ -23,6 +24,12 @@ do
   if settled > 0 then
     for i = acks + 1, settled do ids[i] = ARGV[others + 5 * (i - acks - 1) + 1] end
     local records = redis.call('HMGET', state, unpack(ids))
+    if is_behind then -- a lease that is over is lost, though nobody has taken its job back yet (LSE-2)
+      local moment = over_until(stand, now)
+      for i, ends in ipairs(redis.call('ZMSCORE', run, unpack(ids))) do
+        if ends and tonumber(ends) <= moment then records[i] = false end
+      end
+    end
     local over, done, cancelled, returned, returned_states = {}, {}, {}, {}, {}
     local requests = has_asked and read_asked(asked, ids, records) or {}
 

@@ -11,7 +11,7 @@ QUEUES = {
     "mtj:n/a": "quorum",
     "mtj:n/a:dead": "quorum",
     "mtj:n/a:delay.3": "quorum",
-    "mtj:n/a:life": "classic",
+    "mtj:n/a:alive": "quorum",
     "mtj:n/b": "classic",
     "mtj:n/c": "quorum",
 }
@@ -72,7 +72,7 @@ def test_what_our_arguments_outrank_is_harmless(definition: dict[str, Any]) -> N
         ("^mtj:n/a$", "exchanges", None),
         ("^mtj:n/[ab]$", "classic_queues", "mtj:n/b"),
         ("dead$", "queues", "mtj:n/a:dead, queues to come"),
-        ("life$", "queues", None),
+        ("alive$", "queues", None),
         (":delay[.]", "queues", "mtj:n/a:delay.3, queues to come"),
         ("^other", "queues", None),
         ("(?<bad", "queues", None),

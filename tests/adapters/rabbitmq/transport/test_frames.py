@@ -29,7 +29,13 @@ HEADERS = st.none() | st.dictionaries(
     st.integers(-(2**31), 2**31 - 1) | st.text(max_size=20) | st.binary(max_size=60),
     max_size=3,
 )
-PROPERTIES = st.builds(Properties, st.none() | NAMES, st.none() | st.integers(0, 255), HEADERS)
+PROPERTIES = st.builds(
+    Properties,
+    st.none() | NAMES,
+    st.none() | st.integers(0, 255),
+    HEADERS,
+    ttl_ms=st.none() | st.integers(0, 2**40),
+)
 
 
 @given(CHANNELS, NAMES, NAMES, PROPERTIES, st.integers(0, 5000).map(bytes), st.integers(1000, 2000))
@@ -37,8 +43,11 @@ PROPERTIES = st.builds(Properties, st.none() | NAMES, st.none() | st.integers(0,
 def test_a_message_is_written_as_pika_writes_it(
     channel: int, exchange: str, routing_key: str, properties: Properties, body: bytes, longest: int
 ) -> None:
-    name, priority, headers, _ = properties
-    theirs = BasicProperties(message_id=name, priority=priority, headers=headers, delivery_mode=2)
+    name, priority, headers, _, ttl_ms = properties
+    expiration = None if ttl_ms is None else str(ttl_ms)
+    theirs = BasicProperties(
+        message_id=name, priority=priority, headers=headers, expiration=expiration, delivery_mode=2
+    )
     publish = Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=True)
     frames: list[Any] = [Method(channel, publish), Header(channel, len(body), theirs)]
     frames += [Body(channel, body[start : start + longest]) for start in range(0, len(body), longest)]

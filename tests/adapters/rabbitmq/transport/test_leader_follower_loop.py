@@ -3,11 +3,14 @@
 import socket
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from itertools import count
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from background import Background
 from conditions import LIMIT_S, eventually
 from interrupts import interrupt_at
 from mindtrace.jobs.adapters.rabbitmq.transport.errors import ClosedByClient
@@ -37,11 +40,24 @@ def test_what_is_said_later_is_done_later() -> None:
     loop.close()
 
 
-def test_what_comes_to_pass_while_another_looks_is_told_it() -> None:
+def test_what_comes_to_pass_while_another_looks_is_told_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer comes just after it looked, and before it waits: who has the loop must not sleep on it."""
     loop = LeaderFollowerLoop(lambda _error: None)
-    answered, looking = threading.Event(), threading.Event()
+    answered, looking, goes_on = threading.Event(), threading.Event(), threading.Event()
     looks = count(1)
+
+    def noting(step: Callable[..., Any]) -> Callable[..., Any]:
+        """Note that who has the loop is about to tell the others, or to wait again."""
+
+        def noted(*arguments: Any) -> Any:
+            if answered.is_set():
+                goes_on.set()
+            return step(*arguments)
+
+        return noted
+
+    monkeypatch.setattr(loop, "_notify_followers", noting(loop._notify_followers))
+    monkeypatch.setattr(loop.io, "turn", noting(loop.io.turn))
 
     def answer() -> None:
         looking.wait(LIMIT_S)
@@ -51,7 +67,7 @@ def test_what_comes_to_pass_while_another_looks_is_told_it() -> None:
         seen = answered.is_set()
         if next(looks) == 2:  # the last one before it waits
             looking.set()
-            time.sleep(0.2)  # as long as it takes who has the loop to wait again
+            assert goes_on.wait(LIMIT_S)
         return seen
 
     loop.io.call_later(0.05, answer)
@@ -68,7 +84,7 @@ def test_what_comes_to_pass_while_another_looks_is_told_it() -> None:
 def test_closing_a_loop_ends_who_drives_it_and_who_waits() -> None:
     """At once, and nothing stays open (CON-2)."""
     loop = LeaderFollowerLoop(lambda _error: None)
-    with ThreadPoolExecutor(3) as threads:
+    with Background() as threads:
         waiting = [threads.submit(loop.wait, lambda: False, 10 * LIMIT_S) for _ in range(3)]
         eventually(lambda: loop._leader is not None and loop._followers == 2, "all three wait")
         loop.close()
@@ -91,6 +107,22 @@ def test_an_interrupt_leaves_the_turn_to_others() -> None:
     assert [type(fault) for fault in faults] == [KeyboardInterrupt]
     assert loop.wait(lambda: True, LIMIT_S)
     assert loop._leader is None
+    loop.close()
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupt_of_a_wait_ends_that_call_only(
+    interrupt: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is read or written half, so the connection isn't given up for it."""
+    faults: list[BaseException] = []
+    loop = LeaderFollowerLoop(faults.append)
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.io._selector, "select", Mock(side_effect=interrupt))
+        with pytest.raises(interrupt):
+            loop.wait(lambda: False, LIMIT_S)
+    assert faults == []
+    assert loop.wait(lambda: True, LIMIT_S, first=list)
     loop.close()
 
 

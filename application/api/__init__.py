@@ -1,0 +1,1 @@
+"""What users call: orchestrators, queues, consumers and decorators."""

@@ -1,0 +1,1 @@
+"""What users await: the orchestrator and its queues from coroutines."""

@@ -1,0 +1,1 @@
+"""What the application knows of a broker and of the store beside it."""

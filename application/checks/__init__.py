@@ -1,0 +1,1 @@
+"""What tells users of a mistake in their code before a job runs."""

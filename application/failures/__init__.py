@@ -1,0 +1,1 @@
+"""What is said of an attempt, a handler or a call that failed."""

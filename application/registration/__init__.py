@@ -1,0 +1,1 @@
+"""Which schemas, queues and consumers an orchestrator has."""

@@ -1,1 +1,0 @@
-"""Signals of the operating system, as a program that runs jobs meets them."""

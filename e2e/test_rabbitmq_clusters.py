@@ -1,0 +1,110 @@
+"""A cluster of RabbitMQ that one node of three leaves: the others are a majority, so work goes on."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from background import Background
+from brokers.rabbitmq_cluster import RabbitMQCluster
+from brokers.rabbitmq_server import PrivateRabbitMQ
+from conditions import LIMIT_S, eventually
+from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, Orchestrator
+from mindtrace.jobs.domain import Queue
+from mindtrace.jobs.errors import PublishUnknown
+
+pytestmark = [pytest.mark.long, pytest.mark.begins_first]
+
+SCHEMA = JobSchema("numbers", JobInput)
+
+
+class Counts(Consumer):
+    schema = SCHEMA
+
+    def run(self, job: Job[Any]) -> None:
+        pass
+
+
+@pytest.fixture
+def jobs(rabbitmq_cluster: RabbitMQCluster) -> Iterator[Orchestrator]:
+    with Orchestrator(rabbitmq_cluster.client("cluster", retry_timeout_s=LIMIT_S)) as orchestrator:
+        orchestrator.register(SCHEMA)
+        yield orchestrator
+
+
+@pytest.fixture
+def consuming(jobs: Orchestrator) -> Iterator[tuple[Counts, "Future[int]"]]:
+    """A consumer that runs until the test is over."""
+    with Background() as threads, Counts() as consumer:
+        consumer.connect(jobs)
+        running = threads.submit(consumer.consume)
+        jobs.publish("numbers", {})
+        eventually(lambda: consumer.stats.done == 1, "the first job runs")
+        yield consumer, running
+        consumer.stop()
+
+
+@pytest.mark.parametrize(
+    "end", [PrivateRabbitMQ.kill, PrivateRabbitMQ.stop], ids=["killed", "stopped in order"]
+)
+def test_workers_go_on_while_one_node_of_three_is_away(
+    rabbitmq_cluster: RabbitMQCluster,
+    jobs: Orchestrator,
+    consuming: tuple[Counts, "Future[int]"],
+    end: Callable[[PrivateRabbitMQ], None],
+) -> None:
+    """One after the other, whatever it leads: no consumer takes its queue for deleted (CON-1, ADM-3)."""
+    consumer, running = consuming
+
+    def is_published() -> bool:
+        """One that was under way as the node ended may be lost, so another job is published."""
+        with suppress(PublishUnknown):
+            jobs.publish("numbers", {})
+            return True
+        return False
+
+    def runs(count: int) -> None:
+        wanted = consumer.stats.done + count
+        for _ in range(count):
+            eventually(is_published, "a publish is confirmed")
+        eventually(lambda: running.done() or consumer.stats.done >= wanted, "the jobs run")
+        assert not running.done(), running.exception()
+
+    for node in rabbitmq_cluster.nodes:
+        end(node)
+        runs(10)
+        node.start()
+        runs(1)
+
+
+def test_a_consumer_begins_while_one_node_of_three_is_away(
+    rabbitmq_cluster: RabbitMQCluster, jobs: Orchestrator
+) -> None:
+    rabbitmq_cluster.nodes[0].kill()
+    with Orchestrator(rabbitmq_cluster.client("cluster", retry_timeout_s=LIMIT_S)) as later:
+        later.register(SCHEMA)
+        later.publish("numbers", {})
+        with Counts() as consumer:
+            consumer.connect(later)
+            assert consumer.consume(1, block=True) == 1
+
+
+def test_a_deleted_queue_ends_its_consumers_on_every_node(
+    jobs: Orchestrator, consuming: tuple[Counts, "Future[int]"]
+) -> None:
+    jobs.backend.delete("numbers")
+    _, running = consuming
+
+    assert "numbers" in str(running.exception(LIMIT_S))
+
+
+def test_the_nodes_share_what_leads_the_queues(rabbitmq_cluster: RabbitMQCluster) -> None:
+    """Though each client asks the first node of its list."""
+    with rabbitmq_cluster.client("spread", retry_timeout_s=LIMIT_S) as client:
+        for number in range(6):
+            client.declare(Queue(f"queue{number}"))
+
+    leaders = rabbitmq_cluster.leaders(rabbitmq_cluster.nodes[0])
+    assert set(leaders.values()) == {node._node for node in rabbitmq_cluster.nodes}
