@@ -86,6 +86,7 @@ class LimitedConsumerBackend(ConsumerBackend):
                 at_once=at_once,
                 lease_is_connection=lease_s is None,
                 is_told=most_held is None,
+                send_back=self._send_back,
                 clock=clock,
             )
         self._ahead = 0

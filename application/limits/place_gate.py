@@ -38,6 +38,7 @@ class PlaceGate(NoPlaceGate):
         at_once: How many jobs the consumer runs at once.
         lease_is_connection: Whether nothing but the end of the connection ends a lease.
         is_told: Whether to have the store tell of free places.
+        send_back: Tells the broker of jobs that are held no longer.
         clock: The consumer's clock.
     """
 
@@ -51,6 +52,7 @@ class PlaceGate(NoPlaceGate):
         at_once: int,
         lease_is_connection: bool,
         is_told: bool,
+        send_back: Callable[[list[Release]], None],
         clock: Callable[[], float],
     ) -> None:
         super().__init__(held)
@@ -59,6 +61,7 @@ class PlaceGate(NoPlaceGate):
         self._outage = outage
         self._at_once = at_once
         self._is_told = is_told
+        self._send_back = send_back
         self._clock = clock
         self.passed_on = RunningPlaces(places, lease_is_connection=lease_is_connection, clock=clock)
         """The places of the jobs that run, or are about to."""
@@ -138,7 +141,13 @@ class PlaceGate(NoPlaceGate):
         asked = [job for job in waiting if job.asked_s is not None]
         self._request.plan(asked, self.passed_on.count(jobs), job_s, asked=is_due)
         self._window.note_look([job for job in fresh if job.asked_s is not None])
-        return self._window.send_back(waiting, job_s)
+        unneeded = [] if self._free_slots(jobs, max_jobs) > 0 else self._unneeded(fresh)
+        kept = [job for job in waiting if job not in unneeded]
+        return [*(Release(job.receipt) for job in unneeded), *self._window.send_back(kept, job_s)]
+
+    def _unneeded(self, taken: Sequence[HeldJob]) -> list[HeldJob]:
+        """Return the jobs of a look that found enough before these; others may have free slots."""
+        return [job for job in taken if job.asked_s is None][self._at_once :]
 
     def _decide_without_store(self, jobs: Sequence[HeldJob]) -> None:
         """Decide which jobs have places while the store is away.
@@ -193,7 +202,8 @@ class PlaceGate(NoPlaceGate):
     def pass_freed_on(self) -> None:
         """Leave the lines in which jobs of this consumer are next while none of its slots is free.
 
-        The jobs behind them get the places. These ask again when a slot is free here.
+        The jobs behind them get the places. Where none is behind them, these jobs go back, as others may have
+        free slots. What stays asks again when a slot is free here.
         """
         while (
             self._request.some_are_free
@@ -202,9 +212,27 @@ class PlaceGate(NoPlaceGate):
             and self._asking.acquire(blocking=False)  # else who asks now does this after it
         ):
             try:
-                self._leave_lines(set(self._request.take_freed()))
+                gone = self._held.take(self._leave_to_others(set(self._request.take_freed())))
             finally:
                 self._asking.release()
+            with suppress(JobsError):  # else they go back with the next settlements
+                self._send_back([Release(job.receipt) for job in gone])
+
+    def _leave_to_others(self, keys: Collection[str]) -> list[str]:
+        """Leave the lines of keys; return the receipts of the jobs for whose places nobody else waits."""
+        waiting = {
+            job.receipt: job.place.key
+            for job in self._held.all()
+            if job.place is not None and not job.has_place and job.place.key in keys
+        }
+        reached: Collection[str] = keys  # where the store is away
+
+        def send(left: list[Place]) -> None:
+            nonlocal reached
+            reached = self.places.reached(set(waiting.values()), leaving=left)
+
+        self._leave_lines(keys, send=send)
+        return [receipt for receipt, key in waiting.items() if key not in reached]
 
     def leave_lines_of(self, jobs: Iterable[HeldJob]) -> None:
         asked = [job for job in jobs if job.place is not None and job.asked_s is not None]
@@ -214,10 +242,20 @@ class PlaceGate(NoPlaceGate):
         self._request.note_freed(job.place.key for job in asked if job.place is not None)
         self._wait.look_again()  # jobs of other keys ask for these places at once
 
-    def _leave_lines(self, keys: Collection[str], granted: Sequence[HeldJob] = ()) -> None:
+    def _leave_lines(
+        self,
+        keys: Collection[str],
+        granted: Sequence[HeldJob] = (),
+        send: Callable[[list[Place]], None] | None = None,
+    ) -> None:
         """Leave the lines of keys, and places that can't be used; their jobs stay, and ask again later.
 
         All jobs of a key leave its line, or the later ones would start before the earlier.
+
+        Args:
+            keys: Whose lines to leave.
+            granted: The jobs whose places to leave.
+            send: As for :meth:`ReturnedPlaces.leave`.
         """
         left = [
             job
@@ -228,7 +266,7 @@ class PlaceGate(NoPlaceGate):
         ]
         for job in left:
             job.has_place, job.asked_s = False, None
-        self._leave(delayed=_places_of(left))
+        self._leave(delayed=_places_of(left), send=send)
 
     # -- settling ---------------------------------------------------------------------------------
 
@@ -305,9 +343,14 @@ class PlaceGate(NoPlaceGate):
             self._leave(left)
             self._shorten(kept)
 
-    def _leave(self, ended: Sequence[Place] = (), delayed: Sequence[Place] = ()) -> None:
+    def _leave(
+        self,
+        ended: Sequence[Place] = (),
+        delayed: Sequence[Place] = (),
+        send: Callable[[list[Place]], None] | None = None,
+    ) -> None:
         with suppress(JobsError):  # else they end by themselves; no settlement may be lost for it
-            self._returned.leave(ended, delayed)
+            self._returned.leave(ended, delayed, send=send)
 
     def _shorten(self, kept: list[Place]) -> None:
         if not kept or self._outage.is_on:

@@ -152,10 +152,14 @@ class Places:
         """When a place must have been taken to be passed on: it must outlast the lease of the next job."""
         return self._clock() - self._passed_on_for_s
 
-    def reached(self, keys: Collection[str]) -> list[str]:
+    def reached(self, keys: Collection[str], leaving: Sequence[Place] = ()) -> list[str]:
         """Return the keys whose limits are reached, or may be since they were last looked at.
 
         To see that, the store is asked for one more place of each key, which ends at once.
+
+        Args:
+            keys: Of which to tell.
+            leaving: What to give back before that, in the same request.
 
         Raises:
             BackendUnavailable: the store is away.
@@ -166,10 +170,12 @@ class Places:
         if due:
             limit = self._in_force.now().count
             more = [Place(key, limit, f"{self._token}/more") for key in due]
-            has = self._store.take_places(more, ttl_s=_CHECK_S)
+            has = self._store.take_places(more, ttl_s=_CHECK_S, leaving=self._as_limited(leaving))
             checked_s |= {key: now for key, has_it in zip(due, has, strict=True) if has_it}
             if not all(has):
                 self._reached_s = now
+        else:
+            self.leave(leaving)
         self._checked_s = checked_s
         return [key for key in due if key not in checked_s]
 

@@ -5,12 +5,14 @@ The clock stands still when a place gets free: nothing is found by asking again 
 
 import threading
 from typing import NamedTuple
+from unittest.mock import Mock
 
 import pytest
 
 from mindtrace.jobs import Limit
 from mindtrace.jobs.application.limits.consumer_backend import LimitedConsumerBackend
-from mindtrace.jobs.ports import Delivery
+from mindtrace.jobs.errors import BackendUnavailable
+from mindtrace.jobs.ports import Delivery, SettleOutcome
 
 from .test_limits import Broker, Frame, acks, gate_of, numbers
 
@@ -103,6 +105,45 @@ def test_a_consumer_has_no_more_places_than_free_slots(broker: Broker) -> None:
     broker.clock.advance(LOOK_S)
     assert numbers(other.receive(1, 0.0)) == [2]
     assert taken(broker) == 2
+    broker.client.close()
+
+
+def test_a_job_of_a_busy_consumer_goes_to_one_with_a_free_slot(broker: Broker) -> None:
+    """Nobody else has a job of that camera, so that nobody else would learn that its place is free."""
+    one, running, _, _, idle = one_waits_with_a_busy_consumer(broker)
+    assert idle.receive(1, 0.0) == []
+    one.settle(acks(running))
+    assert numbers(idle.receive(1, 0.0)) == [1]
+    broker.client.close()
+
+
+def test_of_what_a_consumer_looked_at_others_get_what_it_has_no_slot_for(broker: Broker) -> None:
+    """But for one job, which it starts next."""
+    broker.publish(0, 0, 1, 2, 3)
+    one, other, idle = (broker.consumer() for _ in range(3))
+    one.receive(1, 0.0)
+    assert other.receive(1, 0.0) == []
+    broker.clock.advance(LOOK_S)
+    started = other.receive(1, 0.0)
+    assert numbers(started) == [2]
+    assert numbers(idle.receive(1, 0.0)) == [4]
+    assert idle.receive(1, 0.0) == []
+    other.settle(acks(started))
+    assert numbers(other.receive(1, 0.0)) == [3]
+    broker.client.close()
+
+
+def test_no_job_is_lost_when_the_broker_is_away_as_one_goes_back(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes back with the next settlement."""
+    one, running, busy, busy_with, idle = one_waits_with_a_busy_consumer(broker)
+    with monkeypatch.context() as patch:
+        patch.setattr(busy._inner, "settle", Mock(side_effect=BackendUnavailable("away")))
+        assert one.settle(acks(running)).outcomes == [SettleOutcome.OK]
+    assert idle.receive(1, 0.0) == []
+    assert busy.settle(acks(busy_with)).outcomes == [SettleOutcome.OK]
+    assert numbers(idle.receive(1, 0.0)) == [1]
     broker.client.close()
 
 

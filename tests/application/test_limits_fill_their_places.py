@@ -103,6 +103,28 @@ def test_the_places_are_full_though_each_consumer_runs_one_job(
     assert len(work.started) >= 0.95 * min(cameras * limit, consumers) / work.job_s * 6.0
 
 
+@pytest.mark.parametrize(
+    ("cameras", "limit", "consumers", "allowed_s"),
+    [
+        ([0, 1] * 24, 4, 12, 3.0),
+        ([0, 1, 2, 3] * 10, 1, 8, 5.0),
+        ([0] * 60 + list(range(1, 41)), 4, 8, 7.5),
+    ],
+    ids=["more consumers than places", "twice as many", "behind a backlog of one camera"],
+)
+def test_no_consumer_keeps_jobs_that_another_could_run(
+    cameras: list[int], limit: int, consumers: int, allowed_s: float
+) -> None:
+    """Who had to wait has taken all other jobs, and runs one at a time."""
+    broker = Broker(limit=Limit(limit, by="camera"))
+    work = Work(broker, consumers=consumers, at_once=1, job_s=0.5)
+    with broker.client:
+        work.publish(*cameras)
+        work.go_on(1.2 * allowed_s)
+    assert len(work.started) == len(cameras)
+    assert all(delivery.attempt == 1 and delivery.crashes == 0 for delivery in work.started)
+
+
 def test_jobs_that_go_back_are_there_again_before_those_that_stay_have_run() -> None:
     """A consumer of many jobs at once takes the whole backlog before it knows how long a job takes."""
     broker = Broker(limit=Limit(4, by="camera"))
