@@ -13,7 +13,7 @@ from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, Se
 from ..broker.broker_clock import Clock
 from ..broker.store_outage import StoreOutage
 from .held_job import HeldJob
-from .held_jobs import HeldJobs
+from .held_jobs import HeldJobs, without
 from .no_limits import NoPlaceGate, NoTurnGate
 from .pending_releases import PendingReleases
 from .place_gate import PlaceGate
@@ -137,11 +137,11 @@ class LimitedConsumerBackend(ConsumerBackend):
             self._places.give_back()
             return []
         far = self._turns.far(jobs)
-        near = _without(jobs, far)
+        near = without(jobs, far)
         self._release(self._places.ask(near, max_jobs), keep_places=False)
         placed = [job for job in near if job.has_place]
         expired = self._expired(placed)
-        due = self._have_turns(_without(placed, expired), far, max_jobs, left_s)
+        due = self._have_turns(without(placed, expired), far, max_jobs, left_s)
         return self._pass_on([*expired, *due][:max_jobs])
 
     def _have_turns(
@@ -344,11 +344,3 @@ class LimitedConsumerBackend(ConsumerBackend):
         self._places.close()
         self._inner.close()
         self._wait.look_again()
-
-
-def _without(jobs: list[HeldJob], others: list[HeldJob]) -> list[HeldJob]:
-    """Return the jobs that aren't among others."""
-    if not others:
-        return jobs
-    those = set(others)
-    return [job for job in jobs if job not in those]

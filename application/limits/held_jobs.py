@@ -63,3 +63,11 @@ class HeldJobs:
         """Hold none."""
         with self._lock:
             self._jobs.clear()
+
+
+def without(jobs: list[HeldJob], others: list[HeldJob]) -> list[HeldJob]:
+    """Return the jobs that aren't among others."""
+    if not others:
+        return jobs
+    those = set(others)
+    return [job for job in jobs if job not in those]

@@ -11,7 +11,7 @@ from ...domain.errors import BackendUnavailable, JobsError
 from ...ports import Delivery, Place, Release, Settlement, SettleOutcome
 from ..broker.store_outage import StoreOutage
 from .held_job import HeldJob
-from .held_jobs import HeldJobs
+from .held_jobs import HeldJobs, without
 from .next_request import NextRequest
 from .no_limits import NoPlaceGate
 from .places import Places
@@ -142,8 +142,8 @@ class PlaceGate(NoPlaceGate):
         self._request.plan(asked, self.passed_on.count(jobs), job_s, asked=is_due)
         self._window.note_look([job for job in fresh if job.asked_s is not None])
         unneeded = [] if self._free_slots(jobs, max_jobs) > 0 else self._unneeded(fresh)
-        kept = [job for job in waiting if job not in unneeded]
-        return [*(Release(job.receipt) for job in unneeded), *self._window.send_back(kept, job_s)]
+        kept = self._window.send_back(without(waiting, unneeded), job_s)
+        return [*(Release(job.receipt) for job in unneeded), *kept]
 
     def _unneeded(self, taken: Sequence[HeldJob]) -> list[HeldJob]:
         """Return the jobs of a look that found enough before these; others may have free slots."""
