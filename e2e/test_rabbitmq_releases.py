@@ -1,15 +1,19 @@
 """Jobs that are released for later in RabbitMQ: they wait as retried ones do, and spend nothing."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from brokers.rabbitmq_server import Address
 from conditions import LIMIT_S, eventually
 from mindtrace.jobs import RabbitMQClient
+from mindtrace.jobs.adapters.rabbitmq.consumer.backend import RabbitMQConsumerBackend
+from mindtrace.jobs.adapters.rabbitmq.consumer.settler import MessagePublisher
+from mindtrace.jobs.adapters.rabbitmq.topology import Names
+from mindtrace.jobs.adapters.rabbitmq.transport.publishing import Outgoing, SendState
 from mindtrace.jobs.domain import Queue, QueueKind
-from mindtrace.jobs.ports import Ack, Message, Release, Retry, SettleOutcome
+from mindtrace.jobs.ports import Ack, Cancel, Message, Release, Retry, SettleOutcome
 
 from .rabbitmq_jobs import giving_up_locks
 
@@ -116,3 +120,79 @@ def test_what_cannot_be_put_off_yet_is_held_and_put_off_later(
             connection.close()
     counts = client.counts(QUEUE)
     assert (counts.ready, counts.delayed, counts.dead) == (0, 1, 0)
+
+
+class Alarm:
+    """Stands in for a consumer's publisher while an alarm is on that the broker told of a moment too late.
+
+    Args:
+        publisher: Publishes what is under way, once the alarm is over.
+        state: What is known of messages meanwhile.
+    """
+
+    is_blocked = True
+
+    def __init__(self, publisher: MessagePublisher, state: SendState) -> None:
+        self._publisher = publisher
+        self._state = state
+        self._offered: list[tuple[Names, list[Outgoing]]] = []
+
+    def offer(self, names: Names, messages: Sequence[Outgoing]) -> None:
+        for message in messages:
+            message.state = self._state
+        self._offered.append((names, list(messages)))
+
+    def end(self) -> MessagePublisher:
+        """Have what is under way arrive; return the publisher."""
+        for names, messages in self._offered if self._state is SendState.UNDER_WAY else ():
+            self._publisher.offer(names, messages)
+        return self._publisher
+
+
+@pytest.fixture
+def consumer(client: RabbitMQClient) -> Iterator[RabbitMQConsumerBackend]:
+    with client.open_consumer(QUEUE) as consumer:
+        yield consumer
+
+
+def retry_under_alarm(
+    client: RabbitMQClient, consumer: RabbitMQConsumerBackend, state: SendState
+) -> tuple[Cancel, Alarm]:
+    """Have the retry of a job deferred; return what cancels the job, and the alarm."""
+    client.publish(QUEUE, [Message("a", b"{}")])
+    (delivery,) = consumer.receive(1, LIMIT_S)
+    alarm = Alarm(consumer._settler._publisher, state)
+    consumer._settler._publisher = alarm
+    assert consumer.settle([Retry(delivery.receipt, 0.0, "no")]).outcomes == [SettleOutcome.DEFERRED]
+    return Cancel(delivery.receipt), alarm
+
+
+def has_no_job(client: RabbitMQClient) -> bool:
+    counts = client.counts(QUEUE)
+    return (counts.ready, counts.delayed, counts.dead) == (0, 0, 0)
+
+
+def test_a_cancel_does_not_count_besides_a_retry_that_is_under_way(
+    client: RabbitMQClient, consumer: RabbitMQConsumerBackend
+) -> None:
+    """The first counts: else the job would be cancelled, and run again (SET-1)."""
+    cancel, alarm = retry_under_alarm(client, consumer, SendState.UNDER_WAY)
+    assert consumer.settle([cancel]).outcomes == [SettleOutcome.DEFERRED]
+
+    consumer._settler._publisher = alarm.end()
+    assert consumer.settle([cancel]).outcomes == [SettleOutcome.ALREADY]
+    (again,) = consumer.receive(1, LIMIT_S)
+    assert (again.id, again.attempt) == ("a", 2)
+    assert consumer.settle([Ack(again.receipt)]).outcomes == [SettleOutcome.OK]
+    consumer.close()
+    assert has_no_job(client)
+
+
+def test_a_cancel_counts_in_place_of_a_retry_that_never_left(
+    client: RabbitMQClient, consumer: RabbitMQConsumerBackend
+) -> None:
+    cancel, alarm = retry_under_alarm(client, consumer, SendState.UNSENT)
+    assert consumer.settle([cancel]).outcomes == [SettleOutcome.OK]
+    consumer._settler._publisher = alarm.end()
+    consumer.close()
+    assert has_no_job(client)

@@ -119,9 +119,10 @@ class BatchLoop(SequentialLoop):
         in_flight = self._in_flight
         batch: list[Delivery] = []
         while (delivery := in_flight.start_next()) is not None:
-            batch.append(delivery)
-            if in_flight.runs_alone(delivery):
-                return batch if self._isolate(delivery) and in_flight.begin(delivery) else []
+            if not in_flight.runs_alone(delivery):
+                batch.append(delivery)
+            elif self._isolate(delivery) and in_flight.begin(delivery):
+                return [delivery]
         if in_flight.queued:  # a crash of the batch would be charged to what waits behind it, too
             with suppress(BackendUnavailable):  # it is released with the next settlements
                 in_flight.release_queued()

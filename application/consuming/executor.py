@@ -12,7 +12,7 @@ from ...domain import Job, JobOutput, JobSchema, RetryLater, RetryPolicy, Snooze
 from ...domain.bounds import truncate_error
 from ...domain.dead_reasons import DeadReason
 from ...domain.envelope import check_bytes_kept, decode, decode_model, encode_model
-from ...domain.errors import BackendUnavailable, BodyTooLarge, InvalidPayload, UsageError
+from ...domain.errors import BackendUnavailable, BodyTooLarge, InvalidPayload, JobsError, UsageError
 from ...domain.failure import decode_failure
 from ...domain.handler_signals import HandlerSignal
 from ...domain.job_context import NO_CONSUMER, ConsumerContext, running
@@ -264,11 +264,16 @@ class Executor:
         """Return how to settle a job whose handler named the next ones."""
         try:
             result = None if then.result is None else self._encode(then.result)
+        except BaseException as error:
+            return self._return_invalid(delivery, job, error)
+        try:
             following = self.next_jobs(job, then)
         except BackendUnavailable as error:  # for what is yet to be declared
             return self._fail(delivery, job, error)
-        except BaseException as error:
+        except JobsError as error:
             return self._return_invalid(delivery, job, error)
+        except BaseException as error:  # of the user's model, or our own fault: another run may go well
+            return self._fail(delivery, job, error)
         return Ack(delivery.receipt, result, self.schema.result_ttl_s, following)
 
     def _return_invalid(self, delivery: Delivery, job: Job[Any], error: BaseException) -> Settlement:

@@ -109,10 +109,10 @@ class InFlight(JobStates):
         """Start the next queued job if it must run alone, and release the others; as :meth:`start_next`."""
         return self.start_next(suspects=True) if self._suspects else None
 
-    def put_back(self, delivery: Delivery) -> None:
+    def put_back(self, delivery: Delivery, delay_s: float = 0.0) -> None:
         """Release a job that was started, even if its handler has begun; :meth:`settle` tells the broker."""
         is_cancelled = delivery.receipt in self.cancelled
-        self.finish(self._cancel(delivery) if is_cancelled else Release(delivery.receipt))
+        self.finish(self._cancel(delivery) if is_cancelled else Release(delivery.receipt, delay_s))
 
     # -- settling, by any thread -------------------------------------------------------------------
 

@@ -25,6 +25,9 @@ from .prefetch_sizer import PrefetchSizer
 from .stop_conditions import StopCondition
 from .stop_request import StopRequest
 
+_ASIDE_S = 5.0
+"""For how long a job goes back that must run alone, while settlements of others are deferred."""
+
 
 @dataclass(frozen=True, slots=True)
 class ConsumeStats:
@@ -420,22 +423,27 @@ class ConsumeLoop(ABC):
         """Release all other jobs, as this one, which was just started, may kill its consumer.
 
         Returns:
-            Whether that is done; else the job isn't to be started.
+            Whether that is done; else the job goes back, and the others run.
         """
-        self._logger.info(
-            "job %s was with %s that died: it runs alone", delivery.id, quantity(delivery.crashes, "consumer")
-        )
-        try:
-            self._in_flight.release_queued()
-        except BackendUnavailable as error:
-            why = f"the broker is away: {error}"
-        else:
-            if not self._in_flight.deferred:
-                return True
-            why = "the broker takes no messages, and so can't be told of other jobs"
-        self._logger.info("job %s isn't started while %s", printable(delivery.id), why)
-        self._in_flight.put_back(delivery)
-        return False
+        in_flight, id_ = self._in_flight, printable(delivery.id)
+        died = quantity(delivery.crashes, "consumer")
+        if not in_flight.deferred:
+            try:
+                in_flight.release_queued()
+            except BackendUnavailable as error:
+                self._logger.info("job %s isn't started while the broker is away: %s", id_, error)
+                in_flight.put_back(delivery)
+                return False
+        if in_flight.deferred:
+            self._logger.info(
+                "job %s was with %s that died, and goes back for %g s: it must run alone, and the broker "
+                "can't be told of other jobs at present",
+                *(id_, died, _ASIDE_S),
+            )
+            in_flight.put_back(delivery, _ASIDE_S)
+            return False
+        self._logger.info("job %s was with %s that died: it runs alone", id_, died)
+        return True
 
     def _release_all(self) -> None:
         in_flight = self._in_flight

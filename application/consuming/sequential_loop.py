@@ -58,7 +58,7 @@ class SequentialLoop(ConsumeLoop):
                 break
             is_suspect = delivery.crashes > 0 and in_flight.runs_alone(delivery)
             if is_suspect and not (self._isolate(delivery) and in_flight.begin(delivery)):
-                break
+                continue
             executed += 1
             in_flight.finish(execute(delivery))
             self._runs_suspect = is_suspect

@@ -157,7 +157,7 @@ class GatedConsumer(ConsumerBackend):
             sent = gate.before_settling(sent, self._taken)
         settled = self._inner.settle(sent, take=take)
         outcomes, deliveries = settled
-        self._note_settled(sent, outcomes)
+        self._note_settled(_that_count(settlements, sent, outcomes), outcomes)
         admitted = self._admit(deliveries)
         if admitted is deliveries and sent is settlements:
             return settled
@@ -217,3 +217,18 @@ class GatedConsumer(ConsumerBackend):
             self._is_closed = True  # or a look at the pauses would have a thread wait here for ever
         self.resume()
         self._inner.close()
+
+
+def _that_count(
+    settlements: Sequence[Settlement], sent: Sequence[Settlement], outcomes: Sequence[SettleOutcome]
+) -> Sequence[Settlement]:
+    """Return the settlements that count: where a gate chose another, and one before counts, what was said.
+
+    A broker that had deferred a retry may carry it out before it hears of the gate's choice.
+    """
+    if sent is settlements or SettleOutcome.ALREADY not in outcomes:
+        return sent
+    return [
+        said if outcome is SettleOutcome.ALREADY else told
+        for said, told, outcome in zip(settlements, sent, outcomes, strict=True)
+    ]

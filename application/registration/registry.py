@@ -1,5 +1,6 @@
 """Which schema travels in which queue."""
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -55,7 +56,9 @@ class SchemaRegistry:
     def __init__(self, backend: OrchestratorBackend) -> None:
         self._backend = backend
         self.consumers = ConnectedConsumers()
-        self._registrations: dict[str, Registration] = {}
+        self._changing = threading.Lock()
+        self._registrations: Mapping[str, Registration] = {}
+        """By queue. Each change puts another mapping here, so that any thread may iterate over this one."""
         self._undeclared: dict[str, tuple[JobSchema[Any, Any], QueueKind | None]] = {}
         """The schemas and kinds of queues that couldn't be declared, as the broker was away."""
         self._deleted: set[str] = set()
@@ -122,7 +125,7 @@ class SchemaRegistry:
 
     def schemas(self) -> dict[str, JobSchema[Any, Any]]:
         """Return the schemas that are registered here, by queue."""
-        return {queue: schema for queue, (schema, _) in list(self._registrations.items())}
+        return {queue: schema for queue, (schema, _) in self._registrations.items()}
 
     def for_reading(self, queue: object) -> Registration:
         """Return what was registered for a queue, to ask about its jobs; a schema needs no registration.
@@ -171,7 +174,8 @@ class SchemaRegistry:
     def drop(self, queue: str) -> None:
         """Forget ``queue`` here, as it was deleted."""
         self._deleted.add(queue)
-        self._registrations.pop(queue, None)
+        with self._changing:
+            self._registrations = {name: each for name, each in self._registrations.items() if name != queue}
         self._undeclared.pop(queue, None)
 
     def _check(self, schema: JobSchema[Any, Any], name: str) -> None:
@@ -233,9 +237,11 @@ class SchemaRegistry:
         )
 
     def _add(self, registration: Registration) -> None:
-        self._deleted.discard(registration.queue.name)
-        self._undeclared.pop(registration.queue.name, None)
-        self._registrations[registration.queue.name] = registration
+        name = registration.queue.name
+        self._deleted.discard(name)
+        self._undeclared.pop(name, None)
+        with self._changing:
+            self._registrations = {**self._registrations, name: registration}
 
     def _found(self, queue: str) -> Queue:
         """Ask the backend for the kind of a queue."""

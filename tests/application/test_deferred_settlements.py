@@ -15,12 +15,14 @@ from mindtrace.jobs import (
     JobSchema,
     LocalClient,
     Orchestrator,
+    Reject,
     RetryPolicy,
 )
+from mindtrace.jobs import Dead as DeadOutcome
 from mindtrace.jobs.application.consuming import job_states, loop
 from mindtrace.jobs.application.consuming.job_permits import JobPermits
 from mindtrace.jobs.application.consuming.permit_order import StrictOrder
-from mindtrace.jobs.ports import Ack, Delivery, Settled, Settlement, SettleOutcome
+from mindtrace.jobs.ports import Ack, Dead, Delivery, Release, Settled, Settlement, SettleOutcome
 
 DEFERRED = SettleOutcome.DEFERRED
 
@@ -33,7 +35,7 @@ SCHEMA = JobSchema("numbers", Numbered, retry=RetryPolicy(max_attempts=2, base_d
 
 
 class Full(LocalClient):
-    """Carries out acks alone until there is room."""
+    """Carries out what :meth:`defers` doesn't name, acks alone here, until there is room."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,6 +43,8 @@ class Full(LocalClient):
         self.deferrals = 0
         self.suspects: tuple[str, ...] = ()
         """The ids of jobs that were with consumers which died."""
+        self.set_aside: list[Release] = []
+        """What was released with a delay."""
 
     def open_consumer(self, queue: str, **settings: Any) -> Any:  # type: ignore[override]
         consumer = super().open_consumer(queue, **settings)
@@ -49,22 +53,32 @@ class Full(LocalClient):
         def with_crashes(deliveries: Sequence[Delivery]) -> list[Delivery]:
             return [each._replace(crashes=3) if each.id in self.suspects else each for each in deliveries]
 
-        def settle_acks(settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
-            if self.has_room.is_set():
-                answer = settle(settlements, take=take)
-                return Settled(answer.outcomes, with_crashes(answer.deliveries))
-            carried_out = [each for each in settlements if isinstance(each, Ack)]
+        def settle_some(settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
+            is_deferred = [not self.has_room.is_set() and self.defers(each) for each in settlements]
+            carried_out = [each for each, waits in zip(settlements, is_deferred, strict=True) if not waits]
+            self.set_aside += [each for each in carried_out if isinstance(each, Release) and each.delay_s]
             answer = settle(carried_out, take=take)
             self.deferrals += len(settlements) - len(carried_out)
             outcomes = iter(answer.outcomes)
             return Settled(
-                [next(outcomes) if isinstance(each, Ack) else DEFERRED for each in settlements],
+                [DEFERRED if waits else next(outcomes) for waits in is_deferred],
                 with_crashes(answer.deliveries),
             )
 
-        consumer.settle = settle_acks  # type: ignore[method-assign]
+        consumer.settle = settle_some  # type: ignore[method-assign]
         consumer.receive = lambda most, timeout_s: with_crashes(receive(most, timeout_s))  # type: ignore[method-assign]
         return consumer
+
+    def defers(self, settlement: Settlement) -> bool:
+        """Whether to defer this while there is no room."""
+        return not isinstance(settlement, Ack)
+
+
+class FullOfDeadLetters(Full):
+    """Has room for everything but dead letters."""
+
+    def defers(self, settlement: Settlement) -> bool:
+        return isinstance(settlement, Dead)
 
 
 @pytest.fixture(autouse=True)
@@ -247,9 +261,10 @@ def test_what_is_deferred_when_a_consumer_ends_is_settled_by_its_next_run(
 
 
 def test_a_job_that_must_run_alone_waits_while_others_cannot_be_released(
-    client: Full, orchestrator: Orchestrator, background: Any
+    client: Full, orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch, background: Any
 ) -> None:
     """If it killed its consumer, each of these would be charged with a crash (RTY-3)."""
+    monkeypatch.setattr(loop, "_ASIDE_S", 0.01)
     orchestrator.publish(SCHEMA, Numbered(number=1))
     client.suspects = (orchestrator.publish(SCHEMA, Numbered(number=2)),)
     ran: list[int] = []
@@ -268,6 +283,50 @@ def test_a_job_that_must_run_alone_waits_while_others_cannot_be_released(
         eventually(lambda: consumer.stats.done == 2, "both are done")
         consumer.stop()
         consuming.result(LIMIT_S)
+
+
+class Rejects(Consumer):
+    """Rejects the first job."""
+
+    schema = SCHEMA
+
+    def run(self, job: Job[Numbered]) -> None:
+        if job.payload.number == 1:
+            raise Reject("no")
+
+
+class RejectsManyAtOnce(Rejects):
+    concurrency = 4
+
+
+class RejectsInBatches(BatchConsumer):
+    schema = SCHEMA
+    batch_size = 4
+    batch_wait_s = 0.0
+
+    def run_batch(self, jobs: Sequence[Job[Numbered]]) -> list[Any]:
+        return [DeadOutcome("no") if job.payload.number == 1 else None for job in jobs]
+
+
+@pytest.mark.parametrize("kind", [Rejects, RejectsManyAtOnce, RejectsInBatches])
+def test_others_run_while_a_job_that_must_run_alone_waits_for_a_deferred_death(
+    kind: type[Rejects], monkeypatch: pytest.MonkeyPatch, background: Any
+) -> None:
+    """It goes back once, with a delay. Without one, it would come again thousands of times a second."""
+    monkeypatch.setattr(loop, "_ASIDE_S", 3600.0)
+    with FullOfDeadLetters() as client, Orchestrator(client) as orchestrator, kind() as consumer:
+        orchestrator.register(SCHEMA)
+        orchestrator.publish(SCHEMA, Numbered(number=1))
+        client.suspects = (orchestrator.publish(SCHEMA, Numbered(number=2)),)
+        orchestrator.publish_batch(SCHEMA, [Numbered(number=number) for number in range(3, 9)])
+        consumer.connect(orchestrator)
+        consuming = background(consumer.consume)
+        eventually(lambda: consumer.stats.done == 6, "the others are done")
+        eventually(lambda: len(client.set_aside) == 1, "the job went back")
+        consumer.stop()
+        consuming.result(LIMIT_S)
+        assert orchestrator.counts(SCHEMA).delayed == 1
+        client.has_room.set()
 
 
 def test_what_is_deferred_is_tried_once_more_at_the_close(

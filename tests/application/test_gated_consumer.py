@@ -11,7 +11,16 @@ from interrupts import interrupt_at
 from mindtrace.jobs.application.gates.gate import Gate
 from mindtrace.jobs.application.gates.gated_consumer import GatedConsumer
 from mindtrace.jobs.domain.errors import BackendUnavailable
-from mindtrace.jobs.ports import Ack, ConsumerBackend, Delivery, Settled, Settlement, SettleOutcome
+from mindtrace.jobs.ports import (
+    Ack,
+    Cancel,
+    ConsumerBackend,
+    Delivery,
+    Retry,
+    Settled,
+    Settlement,
+    SettleOutcome,
+)
 
 LONG_S = 60.0
 JOB = Delivery("job", b"{}", "1", 1, 1, 0, None)
@@ -89,6 +98,32 @@ def test_of_a_job_that_cannot_be_ended_nothing_is_kept() -> None:
     assert gate.backend.receive(2, LONG_S) == [OTHER]
     assert gate.told == []
     assert list(gate.backend._taken) == [OTHER.receipt]
+
+
+class Cancelling(Dropping):
+    """Admits all jobs, and cancels those that failed."""
+
+    def admit(self, jobs: Sequence[Delivery]) -> Mapping[str, Settlement]:
+        return {}
+
+    def before_settling(
+        self, settlements: Sequence[Settlement], jobs: Mapping[str, Delivery]
+    ) -> Sequence[Settlement]:
+        return [Cancel(each.receipt) if isinstance(each, Retry) else each for each in settlements]
+
+
+@pytest.mark.parametrize(("answer", "ended"), [(SettleOutcome.OK, [JOB]), (SettleOutcome.ALREADY, [])])
+def test_a_job_has_not_ended_whose_earlier_retry_counts(answer: SettleOutcome, ended: list[Delivery]) -> None:
+    """A broker that had deferred it carries it out before it hears of the cancel: the job runs again."""
+    inner = Mock(spec=ConsumerBackend)
+    inner.receive.return_value = [JOB]
+    gate = Cancelling(inner)
+    assert gate.backend.receive(1, 0.0) == [JOB]
+    inner.settle.side_effect = lambda sent, **_: Settled([answer], [])
+
+    gate.backend.settle([Retry(JOB.receipt, 0.0, "no")])
+
+    assert gate.told == ended
 
 
 def test_a_resume_that_a_pause_follows_at_once_ends_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from mindtrace.jobs import (
     JobInput,
     JobOutput,
     JobSchema,
+    JobStatus,
     LocalClient,
     Orchestrator,
     RetryPolicy,
@@ -277,6 +278,25 @@ def test_a_wrong_next_job_is_a_permanent_failure(
         orchestrator.result(FIRST, id_)
     assert runs == [1]
     assert waiting(orchestrator) == []
+
+
+def test_an_error_that_is_not_the_handlers_fails_the_attempt_alone(
+    orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What went wrong while next jobs were made may go well another time."""
+    registry = orchestrator.schema_registry
+    registered, errors = registry.registered, [RuntimeError("dictionary changed size during iteration")]
+
+    def fails_once(queue: Any) -> Any:
+        if queue is SECOND and errors:
+            raise errors.pop()
+        return registered(queue)
+
+    monkeypatch.setattr(registry, "registered", fails_once)
+    id_ = run(orchestrator, lambda job: Then(SECOND, Step(n=job.attempt)))
+
+    assert orchestrator.status(FIRST, id_) is JobStatus.DONE
+    assert [job.payload.n for job in waiting(orchestrator)] == [2]
 
 
 def test_a_backend_that_publishes_nothing_with_an_ack_refuses(orchestrator: Orchestrator) -> None:

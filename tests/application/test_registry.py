@@ -1,11 +1,13 @@
 """Which schema travels in which queue, for one orchestrator and for several."""
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from conditions import LIMIT_S
 from mindtrace.jobs import (
     AsyncOrchestrator,
     CancelOutcome,
@@ -227,3 +229,22 @@ def test_dead_letters_can_be_looked_at_redriven_and_discarded(
     assert attempts == [1]
     assert orchestrator.redrive("points") == 2
     assert orchestrator.discard("points") == 0
+
+
+def test_threads_publish_by_schemas_that_nobody_registered(background: Any) -> None:
+    """Each is registered at its first use, while other threads look through all of them."""
+    schemas = [JobSchema(f"notes-{number}", Note) for number in range(400)]
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # a thread is stopped wherever it can be
+    try:
+        with Orchestrator("memory://") as orchestrator:
+
+            def publish(some: list[JobSchema[Any, Any]]) -> None:
+                for schema in some:
+                    orchestrator.publish(schema, Note())
+
+            for publishing in [background(publish, schemas[first::8]) for first in range(8)]:
+                publishing.result(LIMIT_S)
+            assert orchestrator.schema_registry.schemas().keys() == {schema.name for schema in schemas}
+    finally:
+        sys.setswitchinterval(interval_s)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 from operator import itemgetter
 from time import monotonic
+from typing import NamedTuple
 
 from ....domain import QueueKind, RetryPolicy
 from ....domain.errors import Closed, JobsError, QueueNotFound
@@ -40,6 +41,14 @@ _BACKOFF = RetryPolicy(base_delay_s=0.05, max_delay_s=2.0)
 """Between connections that break one after the other, as soon as they are made."""
 _FAILURE_TTL_S = 7 * 86_400.0
 """How long the store remembers that a job died, for callers that wait for its result."""
+
+
+class _Move(NamedTuple):
+    """A settlement that was deferred."""
+
+    settlement: Settlement
+    message: Outgoing
+    """What takes the place of its job, and may be there by now."""
 
 
 class RabbitMQConsumerBackend(ConsumerBackend):
@@ -75,8 +84,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         self._receipts = Receipts(secrets.token_urlsafe(8))
         self._settling = threading.RLock()
         self._held: dict[str, Arrival] = {}
-        self._moves: dict[str, Outgoing] = {}
-        """By receipt, of settlements that were deferred: the message that may be in its place by now."""
+        self._moves: dict[str, _Move] = {}
+        """The settlements that were deferred, by receipt."""
         self._interrupted = False
         self._closing = False
         self._closed = False
@@ -207,6 +216,9 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                 self._recall(take)
             generation = self._channel.generation
             outcomes = [SettleOutcome.OK] * len(settlements)
+            asked = settlements
+            if self._moves:
+                settlements = self._as_first_asked(settlements)
             acks: list[Placed] = []
             chained: list[Chained] = []
             moves: list[tuple[Placed, Outgoing]] = []
@@ -226,8 +238,8 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                         chained.append(((place, job), settlement))
                     elif type(settlement) is Ack or type(settlement) is Cancel:
                         acks.append((place, job))
-                    elif (move := self._moves.pop(settlement.receipt, None)) is not None:
-                        moves.append(((place, job), move))  # its next jobs are confirmed
+                    elif (deferred_before := self._moves.pop(settlement.receipt, None)) is not None:
+                        moves.append(((place, job), deferred_before.message))  # its next jobs are confirmed
                     elif type(settlement) is Dead and settlement.then:
                         chained.append(((place, job), settlement))
                     else:
@@ -246,7 +258,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                         if place not in deferred:
                             continue
                         unsettled[place] = SettleOutcome.DEFERRED
-                        self._moves[settlements[place].receipt] = message
+                        self._moves[settlements[place].receipt] = _Move(settlements[place], message)
                     for place, outcome in unsettled.items():
                         self._held[settlements[place].receipt] = jobs.pop(place)
                         outcomes[place] = outcome
@@ -260,6 +272,11 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                 raise
             if self._results is not None:
                 self._store_results(self._results, settlements, jobs)
+            if settlements is not asked:
+                outcomes = [
+                    SettleOutcome.ALREADY if first is not said and outcome is SettleOutcome.OK else outcome
+                    for first, said, outcome in zip(settlements, asked, outcomes, strict=True)
+                ]
             if not take or ready is None:
                 return Settled(outcomes, [])
             try:
@@ -267,6 +284,22 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                 return Settled(outcomes, self._collect(at_most, ready, 0.0, generation))
             except (ConnectionBroken, ClosedByClient, QueueNotFound, Closed):  # what was settled is so
                 return Settled(outcomes, [])
+
+    def _as_first_asked(self, settlements: Sequence[Settlement]) -> list[Settlement]:
+        """Return in place of settlements those that were deferred before, where their messages may arrive.
+
+        Else both would count: a job that was put off and then cancelled would run again (SET-1).
+        """
+        first = list(settlements)
+        for place, settlement in enumerate(settlements):
+            move = self._moves.get(settlement.receipt)
+            if move is None or move.settlement == settlement:
+                continue
+            if move.message.may_arrive:
+                first[place] = move.settlement
+            else:
+                del self._moves[settlement.receipt]
+        return first
 
     def _add_confirmed(
         self,
@@ -373,7 +406,9 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         held = {receipt: job for receipt, job in self._held.items() if job.generation == channel.generation}
         ahead = list(self._arrivals())
         messages = [
-            self._moves.get(receipt) or self._settlement_messages.released(job)
+            self._settlement_messages.released(job)
+            if (move := self._moves.get(receipt)) is None
+            else move.message
             for receipt, job in held.items()
         ]
         messages += [self._settlement_messages.undelivered(job) for job in ahead]

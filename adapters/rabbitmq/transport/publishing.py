@@ -59,6 +59,11 @@ class Outgoing:
         self.error: JobsError | None = None
         """Why it isn't confirmed."""
 
+    @property
+    def may_arrive(self) -> bool:
+        """Whether it is in its queue, or may be, or may get there yet."""
+        return self.state in (SendState.UNDER_WAY, SendState.CONFIRMED, SendState.UNKNOWN)
+
 
 class _Batch(Request):
     """The messages that one call sends."""
