@@ -175,7 +175,9 @@ class SchemaRegistry:
         """Forget ``queue`` here, as it was deleted."""
         self._deleted.add(queue)
         with self._changing:
-            self._registrations = {name: each for name, each in self._registrations.items() if name != queue}
+            others = dict(self._registrations)
+            others.pop(queue, None)
+            self._registrations = others
         self._undeclared.pop(queue, None)
 
     def _check(self, schema: JobSchema[Any, Any], name: str) -> None:
