@@ -5,24 +5,23 @@ A plugin of pytest, which the ``conftest.py`` at the root names.
 
 import pytest
 
-from .dead_servers import DeadServers
+from .dead_servers import PATIENCE_S, DeadServers
 from .hung_phases import HungPhases
 from .overdue_run import OverdueRun
 
-_DIVISOR = "verdict_limits_divided_by"
+_DIVISOR = "hang_limits_divided_by"
+_PATIENCE = "patience_with_dead_servers"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the tests of this plugin be quick."""
-    parser.addini(
-        _DIVISOR, "the limits of what hangs or is dead, but for `timeout`, are divided by this", default="1"
-    )
+    parser.addini(_DIVISOR, "the limits of what hangs, but for `timeout`, are divided by this", default="1")
+    parser.addini(_PATIENCE, "how many seconds a server may take to answer", default=str(PATIENCE_S))
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Watch each process, and from the one that controls the run the servers and the other processes."""
-    divisor = float(config.getini(_DIVISOR))
-    config.pluginmanager.register(HungPhases(config, divisor))
+    config.pluginmanager.register(HungPhases(config, divisor=float(config.getini(_DIVISOR))))
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(DeadServers(config, divisor))
+        config.pluginmanager.register(DeadServers(config, patience_s=float(config.getini(_PATIENCE))))
         config.pluginmanager.register(OverdueRun(config))

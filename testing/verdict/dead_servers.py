@@ -20,9 +20,9 @@ _LINES = 60
 class DeadServers:
     """What looks after a failure whether the shared servers answer; lives in the controlling process."""
 
-    def __init__(self, config: pytest.Config, divisor: float) -> None:
+    def __init__(self, config: pytest.Config, *, patience_s: float) -> None:
         self._config = config
-        self._patience_s = PATIENCE_S / divisor
+        self._patience_s = patience_s
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

@@ -26,7 +26,7 @@ END_S = 900.0
 class HungPhases:
     """The limit of the phase that runs in this process."""
 
-    def __init__(self, config: pytest.Config, divisor: float) -> None:
+    def __init__(self, config: pytest.Config, *, divisor: float) -> None:
         self._stderr = os.dup(2)  # while tests run, 2 is a file in which pytest captures
         self._divisor = divisor
         given = config.getoption("timeout")
@@ -54,7 +54,7 @@ class HungPhases:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_teardown(self) -> None:
         """Limit the teardown, also that of a test that failed."""
-        self._limit(TEARDOWN_S)
+        self._limit(TEARDOWN_S / self._divisor)
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logfinish(self) -> None:
@@ -64,14 +64,13 @@ class HungPhases:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
         """Limit the end, and also what comes after it: as Python exits, it joins threads."""
-        self._limit(END_S)
+        self._limit(END_S / self._divisor)
 
     def _limit_by_timeout(self, item: pytest.Item) -> None:
         mark = item.get_closest_marker("timeout")
         timeout_s = float(mark.args[0]) if mark and mark.args else self._timeout_s
         if timeout_s:  # 0 stands for none
-            self._limit(BEYOND_TIMEOUT_S, after_s=timeout_s)
+            self._limit(timeout_s + BEYOND_TIMEOUT_S / self._divisor)
 
-    def _limit(self, limit_s: float, *, after_s: float = 0.0) -> None:
-        seconds = after_s + limit_s / self._divisor
+    def _limit(self, seconds: float) -> None:
         faulthandler.dump_traceback_later(seconds, exit=True, file=self._stderr)

@@ -11,10 +11,10 @@ from typing import Any, NoReturn
 
 import pytest
 
-from brokers.watchdog import children_of, send_signal
+from brokers.watchdog import children_of, running, send_signal
 
-_DUMP_S = 0.5
-"""How long a process is given to write its stacks: two at once would write them into each other."""
+_DUMP_S = 5.0
+"""How long a process is given to write its stacks and end: two at once would write them into each other."""
 
 
 class OverdueRun:
@@ -65,5 +65,7 @@ class OverdueRun:
         writer.flush()
         for process in children_of(os.getpid()):
             send_signal(process, signal.SIGABRT)  # on which pytest has each write the stacks of its threads
-            time.sleep(_DUMP_S)
+            give_up = time.monotonic() + _DUMP_S
+            while running([process]) and time.monotonic() < give_up:
+                time.sleep(0.05)
         pytest.exit("the time of this run is over", returncode=1)
