@@ -6,6 +6,7 @@ A plugin of pytest, which the ``conftest.py`` at the root names.
 import pytest
 
 from .dead_servers import PATIENCE_S, DeadServers
+from .forked_children import keep_channel_from_children
 from .hung_phases import HungPhases
 from .overdue_run import OverdueRun
 
@@ -22,6 +23,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Watch each process, and from the one that controls the run the servers and the other processes."""
     config.pluginmanager.register(HungPhases(config, divisor=float(config.getini(_DIVISOR))))
-    if not hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput"):
+        keep_channel_from_children(config)
+    else:
         config.pluginmanager.register(DeadServers(config, patience_s=float(config.getini(_PATIENCE))))
         config.pluginmanager.register(OverdueRun(config))

@@ -73,6 +73,15 @@ def test_of_an_exit():
         pool.submit(never.wait)
         assert False, "it failed first"
 """
+ENDS_BEFORE_ITS_CHILD = """
+import os, time
+
+def test_that_forks():
+    if os.fork() == 0:
+        while True:
+            time.sleep(1)
+    os._exit(1)  # as faulthandler ends a process that hangs
+"""
 HANGS_AT_THE_END = """
 import os, threading
 
@@ -169,6 +178,14 @@ def test_each_test_that_hangs_is_red_by_its_name(tmp_path: Path) -> None:
     hanging = set(re.findall(r"^def (test_\w+)", HANGS, re.MULTILINE))
     assert red == hanging, printed
     assert "most recent call first" in printed, "the stacks of all threads"
+
+
+def test_a_process_that_was_ended_is_red_while_its_child_still_runs(tmp_path: Path) -> None:
+    with inner_run(tmp_path, ENDS_BEFORE_ITS_CHILD, "-n", "1", "-rf") as process:
+        code, printed = verdict(process)
+
+    assert code == 1, printed
+    assert "FAILED test_inner.py::test_that_forks" in printed
 
 
 @pytest.mark.long
