@@ -89,6 +89,15 @@ class ConsumerBackend(Closeable):
         :meth:`close` doesn't need it.
         """
 
+    def given_out(self) -> Sequence[str]:
+        """Return the receipts of the jobs that calls have returned and that aren't settled, in any order.
+
+        An interrupt may strike after the broker's answer, and before the consumer has heard it. At the end of
+        its run a consumer releases the jobs of which it knows nothing. Only a backend whose connection is the
+        lease overrides this: a timed lease ends if nobody extends it.
+        """
+        return ()
+
     @abstractmethod
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
         """Extend each lease to ``lease_s`` from now, and return one outcome for each, in order (LSE-3).

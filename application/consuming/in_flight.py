@@ -176,11 +176,15 @@ class InFlight(JobStates):
         self.settle()
 
     def release_all(self) -> None:
-        """Settle the finished jobs, and release all others; raises as :meth:`settle`."""
+        """Settle the finished jobs, and release all others; raises as :meth:`settle`.
+
+        Also those that the broker has answered and that an interrupt has kept from :meth:`add`.
+        """
         with self._settling, self._lock:  # no call settles any at this moment
             self._deferred_until_s = 0.0
             finished = {settlement.receipt for settlement in (*self._settlements, *self._deferred)}
-            self._settlements.extend(Release(receipt) for receipt in self._jobs if receipt not in finished)
+            all_ = dict.fromkeys((*self._jobs, *self._backend.given_out()))
+            self._settlements.extend(Release(receipt) for receipt in all_ if receipt not in finished)
             self._take_queued()
             self._running.clear()
             self._starting.clear()

@@ -209,6 +209,9 @@ class GatedConsumer(ConsumerBackend):
     def release_ahead(self) -> None:
         self._inner.release_ahead()
 
+    def given_out(self) -> Sequence[str]:
+        return self._inner.given_out()
+
     def report(self, receipt: str, progress: Progress) -> None:
         self._inner.report(receipt, progress)
 

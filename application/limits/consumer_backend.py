@@ -258,6 +258,11 @@ class LimitedConsumerBackend(ConsumerBackend):
             self._releases.add(releases)
             self._settle([], 0)
 
+    def given_out(self) -> Sequence[str]:
+        """Return those of the backend that neither wait here nor are about to be released."""
+        here = {*self._held.receipts(), *(each.receipt for each in self._releases.unsent())}
+        return [receipt for receipt in self._inner.given_out() if receipt not in here]
+
     # -- leases -----------------------------------------------------------------------------------
 
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:

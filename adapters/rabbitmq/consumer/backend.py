@@ -3,7 +3,7 @@
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from operator import itemgetter
@@ -172,17 +172,15 @@ class RabbitMQConsumerBackend(ConsumerBackend):
 
     def _accept(self, max_jobs: int) -> list[Delivery]:
         deliveries: list[Delivery] = []
-        unfit: list[Arrival] = []
-        held, receipts = self._held, self._receipts
+        unfit: list[str] = []
+        held = self._held
         counts_crashes = self._settlement_messages.counts_crashes
         new = tuple.__new__
-        for job in self._arrivals(max_jobs):
+        for receipt in self._hold(self._channel.arrivals.popleft, max_jobs):
+            job = held[receipt]
             if job.fault or (job.redelivered and not counts_crashes):
-                unfit.append(job)
+                unfit.append(receipt)
                 continue
-            receipts.granted += 1
-            receipt = f"{receipts.name}.{receipts.granted}"
-            held[receipt] = job
             attempt, number, crashes, _ = job.history
             # A third of what Delivery(...) costs.
             deliveries.append(new(Delivery, (job.id, job.body, receipt, attempt, number + 1, crashes, None)))
@@ -190,19 +188,31 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             self._put_back(unfit)
         return deliveries
 
-    def _arrivals(self, most: int | None = None) -> Iterator[Arrival]:
-        arrivals = self._channel.arrivals
-        while most is None or most > 0:
-            try:
-                yield arrivals.popleft()
-            except IndexError:  # none is left, or the connection broke this moment
-                return
-            if most is not None:
-                most -= 1
+    def _hold(self, pop: Callable[[], Arrival], most: int) -> list[str]:
+        """Hold up to ``most`` of the jobs that came, which ``pop`` takes, and return their receipts.
 
-    def _put_back(self, jobs: Sequence[Arrival]) -> None:
+        One call of a built-in function moves them all: an interrupt in between would leave jobs with nobody.
+        """
+        receipts, held = self._receipts, self._held
+        first = receipts.granted + 1
+        receipts.granted += min(most, len(self._channel.arrivals))
+        names = [f"{receipts.name}.{number}" for number in range(first, receipts.granted + 1)]
+        try:
+            held.update(zip(names, iter(pop, None), strict=False))
+        except IndexError:  # the connection broke this moment
+            return [name for name in names if name in held]
+        return names
+
+    def _put_back(self, receipts: Sequence[str]) -> None:
         """Put back jobs that nobody was given: with a crash counted, or among the dead letters."""
-        self._settler.put_back(jobs, [self._settlement_messages.undelivered(job) for job in jobs])
+        jobs = [self._held[receipt] for receipt in receipts]
+        try:
+            for receipt in receipts:
+                del self._held[receipt]
+            self._settler.put_back(jobs, [self._settlement_messages.undelivered(job) for job in jobs])
+        except BaseException:  # nobody knows what the broker has heard; its end gives back the rest
+            self._channel.drop()
+            raise
 
     # -- settling ---------------------------------------------------------------------------------
 
@@ -346,6 +356,9 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         if ended:
             results.try_put(self._names.results, ended)
 
+    def given_out(self) -> Sequence[str]:
+        return list(self._held)
+
     def extend(self, receipts: Sequence[str]) -> list[SettleOutcome]:
         self._check_open()
         self._channel.loop.catch_up()  # a connection that broke may not have been looked at since
@@ -386,16 +399,10 @@ class RabbitMQConsumerBackend(ConsumerBackend):
             self._credit.limit = 0
             if channel.standing:
                 self._credit.withdraw()
-            surplus: list[Arrival] = []
             if not self._settler.can_publish:
                 return  # what came is run here, or it would be run by nobody meanwhile
-            with suppress(IndexError):  # the connection broke this moment
-                self._take_surplus(most, surplus)
+            surplus = self._hold(channel.arrivals.pop, max(0, len(channel.arrivals) - most))
             self._put_back(surplus[::-1])
-
-    def _take_surplus(self, most: int, taken: list[Arrival]) -> None:
-        while len(self._channel.arrivals) > most:
-            taken.append(self._channel.arrivals.pop())
 
     def _release_all(self) -> None:
         channel = self._channel
@@ -404,7 +411,7 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         if channel.credit or channel.standing:
             self._credit.withdraw()
         held = {receipt: job for receipt, job in self._held.items() if job.generation == channel.generation}
-        ahead = list(self._arrivals())
+        ahead = list(channel.arrivals)
         messages = [
             self._settlement_messages.released(job)
             if (move := self._moves.get(receipt)) is None

@@ -249,6 +249,9 @@ class PassThrough:
     def release_ahead(self, consumer: "BrokenConsumer") -> None:
         consumer.inner.release_ahead()
 
+    def given_out(self, consumer: "BrokenConsumer") -> Sequence[str]:
+        return consumer.inner.given_out()
+
     def close_consumer(self, consumer: "BrokenConsumer") -> None:
         consumer.inner.close()
 
@@ -427,6 +430,9 @@ class BrokenConsumer(ConsumerBackend):
 
     def release_ahead(self) -> None:
         self.client.fault.release_ahead(self)
+
+    def given_out(self) -> Sequence[str]:
+        return self.client.fault.given_out(self)
 
     def interrupt(self) -> None:
         self.client.fault.interrupt(self)

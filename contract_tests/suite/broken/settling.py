@@ -251,3 +251,11 @@ class CloseKeepsTheJobs(PassThrough):
 
     def close_consumer(self, consumer: BrokenConsumer) -> None:
         pass
+
+
+@breaks("SET-4")
+class TellsOfJobsThatAreSettled(RecordsDeliveries):
+    """What was given out is told for ever, so that jobs that have ended are released."""
+
+    def given_out(self, consumer: BrokenConsumer) -> Sequence[str]:
+        return list(self.delivered)

@@ -5,7 +5,7 @@ import time
 from hypothesis import strategies as st
 
 from ...domain.bounds import MAX_FAILURE_CHARS
-from ...ports import Ack, Dead, Release, Retry, Settlement, SettleOutcome
+from ...ports import Ack, Dead, Lease, Release, Retry, Settlement, SettleOutcome
 from ..check_context import CheckContext
 from ..registry import check
 from ..violation import demand
@@ -208,3 +208,36 @@ def closing_a_consumer_releases_what_it_holds(context: CheckContext) -> None:
         came = [queue.receive_one(successor), queue.receive_one(successor)]
         spent = {(delivery.attempt, delivery.crashes) for delivery in came}
         demand("SET-4", spent == {(1, 0)}, f"attempts and crashes are {spent}")
+
+
+@check("SET-4")
+def what_was_given_out_is_told_until_it_is_settled(context: CheckContext) -> None:
+    """A consumer tells which jobs it has given out, so that those are released of which nobody has heard.
+
+    One whose leases end by themselves may tell of none.
+    """
+    may_be_silent = context.capabilities.lease is Lease.TIMED
+    with context.queue() as queue:
+        queue.publish("acked", "taken", "retried", "kept")
+        consumer = queue.consumer()
+        held: set[str] = set()
+
+        def demand_told(after: str) -> None:
+            told = consumer.given_out()
+            is_true = sorted(told) == sorted(held) or (may_be_silent and not told)
+            demand("SET-4", is_true, f"{after}, it tells of {sorted(told)} and has given out {sorted(held)}")
+
+        demand_told("at first")
+        first = queue.receive_one(consumer).receipt
+        held.add(first)
+        demand_told("after a receive")
+        _, taken = consumer.settle([Ack(first)], take=1)
+        held = {each.receipt for each in taken}
+        demand_told("after an ack that took the next job")
+        while len(held) + 1 < 4:
+            held.add(queue.receive_one(consumer).receipt)
+        retried, released, _ = sorted(held)
+        consumer.settle([Retry(retried, _HOUR_S, "later"), Release(released, _HOUR_S)])
+        held -= {retried, released}
+        demand_told("after a retry and a release")
+        consumer.close()

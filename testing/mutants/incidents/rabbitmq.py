@@ -205,7 +205,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _python(
         "CloseKeepsWhatCameAhead",
         "consumer/backend",
-        "        ahead = list(self._arrivals())\n",
+        "        ahead = list(channel.arrivals)\n",
         "        ahead: list[Arrival] = []\n",
         "Jobs that were on their way when a consumer closed count as crashed.",
         "RTY-3",
