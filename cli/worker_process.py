@@ -27,13 +27,14 @@ from ..application.worker.connecting import WorkerSettings
 from ..application.worker.health import HealthFile, LastPolls
 from ..application.worker.worker import Ending, MakeConsumer, Worker
 from ..domain.errors import JobsError, StartFailed
+from ..domain.printable import printable
 from ..ports import Observer
 from .app import check_shared
 from .errors import BadUsage, ConsumerFailed, Exit, exit_code
 from .loading import load_maker, load_observer
+from .log_stream import log_stream
 from .logs import WORKER, configure
 from .memory_limit import MemoryLimit
-from .output import fail
 from .settings import LogFormat, LogLevel, Order, Settings, add_to_path
 from .targets import Target
 
@@ -271,7 +272,8 @@ def _try_to_work(plan: Plan, signal_queue: SignalQueue) -> tuple[int, bool]:
     except JobsError as error:
         if isinstance(error, ConsumerFailed | StartFailed):
             WORKER.error("a consumer can't be made or started", exc_info=error.__cause__)
-        return fail(str(error), exit_code(error)), False
+        log_stream().write(f"error: {printable(str(error))}\n")  # which waits for no reader
+        return exit_code(error), False
     except BaseException:  # sys.exit(0) in a consumer's connect is a failure, too
         _tell_failure()
         return Exit.BUG, False

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sysconfig
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -145,24 +146,28 @@ class Loud(Consumer):
 """
 
 
+def start_worker(folder: Path, *, stdout: int | None, stderr: int) -> "subprocess.Popen[bytes]":
+    """Start a worker of the jobs and the database in a folder, which prints to these descriptors."""
+    command = [Path(sysconfig.get_path("scripts"), "mindtrace-jobs"), "worker", "tasks:Loud", "--grace", "2"]
+    return subprocess.Popen(
+        [*command, "--backend", f"sqlite:///{folder}/mindtrace-jobs.db"],
+        cwd=folder,
+        env={key: value for key, value in os.environ.items() if not key.startswith("MINDTRACE_JOBS_")},
+        stdout=stdout,
+        stderr=stderr,
+    )
+
+
 @pytest.mark.parametrize("prints", [False, True])
 def test_a_worker_whose_output_nobody_reads_works_and_stops(tmp_path: Path, prints: bool) -> None:
     """A job that waits for its reader is given back after the grace period."""
     tmp_path.joinpath("tasks.py").write_text(PRINTING.format(prints=prints), "utf-8")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MINDTRACE_JOBS_")}
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
-    command = [Path(sysconfig.get_path("scripts"), "mindtrace-jobs"), "worker", "tasks:Loud", "--grace", "2"]
     with Orchestrator(f"sqlite:///{tmp_path}/mindtrace-jobs.db") as orchestrator:
         orchestrator.register(JobSchema(name="loud", input=Nothing))
         orchestrator.publish_batch("loud", [{}] * 100)
-        worker = subprocess.Popen(
-            [*command, "--backend", f"sqlite:///{tmp_path}/mindtrace-jobs.db"],
-            cwd=tmp_path,
-            env=environment,
-            stdout=writer,
-            stderr=writer,
-        )
+        worker = start_worker(tmp_path, stdout=writer, stderr=writer)
         os.close(writer)
         if prints:
             eventually(lambda: orchestrator.counts("loud").in_flight, "a job runs")
@@ -172,3 +177,56 @@ def test_a_worker_whose_output_nobody_reads_works_and_stops(tmp_path: Path, prin
         assert worker.wait(LIMIT_S) == 0
         assert orchestrator.counts("loud") == QueueCounts(100 if prints else 0, 0, 0, 0)
     os.close(reader)
+
+
+LOADED = """
+import os
+
+from mindtrace.jobs import Consumer, JobInput, JobSchema
+
+with open("loaded", "a") as file:
+    file.write(f"{os.getpid()} ")
+
+
+class Nothing(JobInput):
+    pass
+
+
+class Loud(Consumer):
+    schema = JobSchema(name="loud", input=Nothing)
+
+    def run(self, job):
+        pass
+"""
+
+
+def test_a_process_that_fails_is_replaced_though_nobody_reads_why(tmp_path: Path) -> None:
+    tmp_path.joinpath("tasks.py").write_text(LOADED, "utf-8")
+    loaded = tmp_path / "loaded"
+    reader, writer = os.pipe()
+    with Orchestrator(f"sqlite:///{tmp_path}/mindtrace-jobs.db") as orchestrator:
+        orchestrator.register(JobSchema(name="loud", input=Nothing))
+        worker = start_worker(tmp_path, stdout=None, stderr=writer)
+        try:
+            orchestrator.publish("loud", {})
+            eventually(lambda: orchestrator.counts("loud").waiting == 0, "the job runs")
+            fill(writer)
+            before = set(loaded.read_text("utf-8").split())
+            orchestrator.delete_queue("loud")
+            eventually(lambda: set(loaded.read_text("utf-8").split()) > before, "another takes its place")
+            worker.send_signal(signal.SIGTERM)
+            worker.wait(LIMIT_S)
+        finally:
+            worker.kill()
+            worker.wait(LIMIT_S)
+            os.close(writer)
+            os.close(reader)
+
+
+def fill(pipe: int) -> None:
+    """Write to a pipe until it has no room, by a descriptor of our own: others may wait on theirs."""
+    own = os.open(f"/proc/self/fd/{pipe}", os.O_WRONLY | os.O_NONBLOCK)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(own, b"x")
+    os.close(own)
