@@ -11,6 +11,7 @@ import pytest
 
 from mindtrace.jobs import Limit
 from mindtrace.jobs.application.limits.consumer_backend import LimitedConsumerBackend
+from mindtrace.jobs.application.limits.next_request import NextRequest
 from mindtrace.jobs.errors import BackendUnavailable
 from mindtrace.jobs.ports import Delivery, SettleOutcome
 
@@ -78,6 +79,29 @@ def test_the_wait_of_the_next_consumer_ends_when_a_place_gets_free(broker: Broke
     one.settle(acks(running))
     thread.join(TIMEOUT_S)
     assert came == [1]
+    broker.client.close()
+
+
+def test_a_place_that_gets_free_as_a_request_begins_is_asked_for_by_it(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at whether it is time to ask for all, and that at what was freed."""
+    broker.publish(0, 0)
+    one, other = broker.consumer(), broker.consumer()
+    running = one.receive(1, 0.0)
+    assert other.receive(1, 0.0) == []
+
+    def is_due(request: NextRequest) -> bool:
+        answer = was_due(request)
+        if settlements := acks(running):
+            running.clear()
+            one.settle(settlements)
+        return answer
+
+    was_due = NextRequest.is_due.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(NextRequest, "is_due", property(is_due))
+    assert numbers(other.receive(1, 0.0)) == [1]
+    assert not running, "the place got free in between"
     broker.client.close()
 
 
