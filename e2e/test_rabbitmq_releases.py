@@ -1,7 +1,10 @@
 """Jobs that are released for later in RabbitMQ: they wait as retried ones do, and spend nothing."""
 
 import secrets
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -11,7 +14,7 @@ from mindtrace.jobs import RabbitMQClient
 from mindtrace.jobs.adapters.rabbitmq.consumer.backend import RabbitMQConsumerBackend
 from mindtrace.jobs.adapters.rabbitmq.consumer.settler import MessagePublisher
 from mindtrace.jobs.adapters.rabbitmq.topology import Names
-from mindtrace.jobs.adapters.rabbitmq.transport.publishing import Outgoing, SendState
+from mindtrace.jobs.adapters.rabbitmq.transport.publishing import Outgoing, PublishConnection, SendState
 from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.ports import Ack, Cancel, Message, Release, Retry, SettleOutcome
 
@@ -196,3 +199,37 @@ def test_a_cancel_counts_in_place_of_a_retry_that_never_left(
     consumer._settler._publisher = alarm.end()
     consumer.close()
     assert has_no_job(client)
+
+
+def test_a_retry_that_is_not_confirmed_in_time_is_published_once(
+    rabbitmq_address: Address, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader without its majority has it and says nothing: each further try would be a copy (SET-2)."""
+    on_confirm, late = PublishConnection._on_confirm, list[Callable[[], None]]()
+    is_silent = threading.Event()
+
+    def hold_back(connection: PublishConnection, *said: Any) -> None:
+        if is_silent.is_set():
+            late.append(partial(connection.loop.call, partial(on_confirm, connection, *said)))
+        else:
+            on_confirm(connection, *said)
+
+    monkeypatch.setattr(PublishConnection, "_on_confirm", hold_back)
+    with rabbitmq_address.client(namespace, retry_timeout_s=1.0) as client:
+        client.declare(Queue(QUEUE))
+        client.publish(QUEUE, [Message("a", b"{}")])
+        with client.open_consumer(QUEUE) as consumer:
+            (delivery,) = consumer.receive(1, LIMIT_S)
+            retry = Retry(delivery.receipt, 0.0, "no")
+            is_silent.set()
+            for _ in range(3):
+                assert consumer.settle([retry]).outcomes == [SettleOutcome.DEFERRED]
+            is_silent.clear()
+            for tell in late:
+                tell()
+            assert consumer.settle([retry]).outcomes == [SettleOutcome.OK]
+            (again,) = consumer.receive(1, LIMIT_S)
+            assert (again.id, again.attempt) == ("a", 2)
+            assert consumer.settle([Ack(again.receipt)]).outcomes == [SettleOutcome.OK]
+        assert has_no_job(client)
+        client.delete(QUEUE)

@@ -88,8 +88,9 @@ class Publisher:
     def offer(self, names: Names, messages: Sequence[Outgoing]) -> None:
         """Publish messages that the caller can offer again; else as :meth:`send`.
 
-        Where the broker takes no messages at present, this returns at once. What isn't confirmed by then is
-        ``UNSENT``, or ``UNDER_WAY``: then its state changes by itself, and it isn't to be offered again yet.
+        Where the broker takes no messages at present, this returns at once. What isn't confirmed by then, or
+        in time, is ``UNSENT``, or ``UNDER_WAY``: then its state changes by itself, and it isn't to be offered
+        again yet.
         """
         self._deliver(names, messages, self._connection.offer)
 
@@ -157,6 +158,8 @@ class Publisher:
                 return not_declared(names.queue)
             case SendState.UNKNOWN:
                 return self._why_unknown()
+            case SendState.UNDER_WAY if failure is None and self._connection.blocked is None:
+                return BackendUnavailable("RabbitMQ hasn't confirmed it yet")
             case SendState.UNSENT | SendState.UNDER_WAY:
                 return failure or BackendUnavailable(
                     f"RabbitMQ takes no messages at present ({self._connection.blocked}): nothing was "

@@ -135,27 +135,41 @@ class PublishConnection(Connection):
             ClosedByClient: the connection is closed.
         """
         if messages:
-            self._publish(_Batch(messages, self), timeout_s, lambda: False)
+            batch = _Batch(messages, self)
+            self._publish(batch, timeout_s, lambda: False)
+            if not batch.is_over:
+                self._give_up_all(batch, timeout_s)
 
     def offer(self, messages: Sequence[Outgoing], timeout_s: float) -> None:
         """Publish as :meth:`send`, but wait no longer once the server takes no messages.
 
-        Then what is sent already stays ``UNDER_WAY`` until the server confirms it, or the connection breaks.
+        Then, and after the timeout, what is sent already stays ``UNDER_WAY`` until the server confirms it, or
+        the connection breaks. A server that is silent may have it: a quorum queue without its majority, say.
+        To publish it again each time would make as many copies.
         """
         if messages:
-            self._publish(_Batch(messages, self), timeout_s, lambda: self.blocked is not None)
+            batch = _Batch(messages, self)
+            is_enough = self._publish(batch, timeout_s, lambda: self.blocked is not None)
+            if batch.is_over:
+                return
+            if is_enough or (batch.is_begun and not self.loop.closed):
+                self.loop.call(partial(self._withdraw, batch))
+            else:
+                self._give_up_all(batch, timeout_s)
 
-    def _publish(self, batch: _Batch, timeout_s: float, is_enough: Callable[[], bool]) -> None:
+    def _publish(self, batch: _Batch, timeout_s: float, is_enough: Callable[[], bool]) -> bool:
+        """Publish, and return whether all was decided in time, or ``is_enough`` held."""
         # What is sent over a connection that broke since the last time would be UNKNOWN. Where messages are
         # under way, what is unread is most likely their confirms.
         if self.has_unread and not self._under_way:
             self.loop.catch_up()
-        if self._is_answered(batch, timeout_s, is_enough):
-            if batch.is_over:
-                batch.result()
-            else:
-                self.loop.call(partial(self._withdraw, batch))
-            return
+        is_answered = self._is_answered(batch, timeout_s, is_enough)
+        if batch.is_over:
+            batch.result()
+        return is_answered
+
+    def _give_up_all(self, batch: _Batch, timeout_s: float) -> None:
+        """Decide now what isn't decided in time."""
         if self.loop.closed and not batch.is_begun:
             raise ClosedByClient
         is_known = self._give_up(batch)
