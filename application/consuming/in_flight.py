@@ -175,6 +175,12 @@ class InFlight(JobStates):
                 self._settlements.extend(Release(delivery.receipt) for delivery in deliveries)
         self.settle()
 
+    @property
+    def has_leftover(self) -> bool:
+        """Whether an interrupt kept :meth:`release_all` from its work, at the end of the last run."""
+        finished = {settlement.receipt for settlement in (*self._settlements, *self._deferred)}
+        return bool(self._queued or not finished.issuperset((*self._jobs, *self._backend.given_out())))
+
     def release_all(self) -> None:
         """Settle the finished jobs, and release all others; raises as :meth:`settle`.
 

@@ -197,9 +197,11 @@ class ConsumeLoop(ABC):
             self._renewer.tell_to_stop()
         renewer = LeaseRenewer(self._in_flight, self._backend.lease_s, self._watch, self._logger)
         self._renewer = renewer
-        if self._permits is not None:
-            self._begin_permits(self._permits)
         try:
+            if self._in_flight.has_leftover:  # likewise, before it had released all jobs
+                self._release_all()
+            if self._permits is not None:
+                self._begin_permits(self._permits)
             with self._around_run():
                 try:
                     renewer.start()

@@ -1,0 +1,86 @@
+"""Ctrl-C at any line of a run: the next run has all jobs of which the consumer or the broker knows."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from interrupts import interrupt_at
+from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, LocalClient, Orchestrator, QueueCounts
+from mindtrace.jobs.application.process.graceful_stop import SecondSignal
+from mindtrace.jobs.ports import Delivery, Settled, Settlement
+
+FILES = ["loop.py", "sequential_loop.py", "in_flight.py", "job_states.py", "job_permits.py"]
+
+
+class Empty(JobInput):
+    pass
+
+
+class Notes(Consumer):
+    schema = JobSchema("notes", Empty)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ran: list[str] = []
+        self.is_to_end = True
+
+    def run(self, job: Job[Empty]) -> None:
+        if self.is_to_end:
+            raise SecondSignal
+        self.ran.append(job.id)
+
+    def consume_and_end(self) -> None:
+        with suppress(SecondSignal):
+            self.consume()
+
+
+class Connected(LocalClient):
+    """Ends no lease, and tells what it has given out, as where the connection is the lease."""
+
+    def open_consumer(self, queue: str, **settings: Any) -> Any:  # type: ignore[override]
+        consumer = super().open_consumer(queue, **settings | {"lease_s": 86_400.0})
+        settle, receive = consumer.settle, consumer.receive
+        given_out: dict[str, None] = {}
+
+        def note(deliveries: Sequence[Delivery]) -> list[Delivery]:
+            given_out.update(dict.fromkeys(each.receipt for each in deliveries))
+            return list(deliveries)
+
+        def noted_settle(settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
+            answer = settle(settlements, take=take)
+            for each in settlements:
+                given_out.pop(each.receipt, None)
+            return Settled(answer.outcomes, note(answer.deliveries))
+
+        consumer.settle = noted_settle  # type: ignore[method-assign]
+        consumer.receive = lambda most, timeout_s: note(receive(most, timeout_s))  # type: ignore[method-assign]
+        consumer.given_out = lambda: list(given_out)  # type: ignore[method-assign]
+        return consumer
+
+
+@pytest.fixture
+def orchestrator() -> Iterator[Orchestrator]:
+    with Connected() as client, Orchestrator(client) as made:
+        made.register(Notes.schema)
+        yield made
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_next_run_has_the_jobs_that_an_interrupted_one_left(
+    orchestrator: Orchestrator, file: str
+) -> None:
+    """A run that a second signal ends releases them. If that is interrupted, the next begins with it."""
+    for point in itertools.count(1):
+        with Notes() as consumer:
+            consumer.connect(orchestrator, prefetch=3)
+            ids = {orchestrator.publish(Notes.schema, {}) for _ in range(3)}
+            was_interrupted = interrupt_at(point, file, consumer.consume_and_end)
+            consumer.is_to_end = False
+            consumer.consume_until_empty()
+            assert set(consumer.ran) == ids, point
+            assert orchestrator.counts(Notes.schema) == QueueCounts(0, 0, 0, 0), point
+        if not was_interrupted:
+            return
