@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from whole_lines import whole_lines
 
 from conditions import LIMIT_S, eventually
 from mindtrace.jobs import JobInput, JobSchema, Orchestrator
@@ -101,7 +102,7 @@ class Shop:
 
     def told(self) -> list[str]:
         record = self.folder / "told"
-        return record.read_text("utf-8").split()[::2] if record.exists() else []
+        return [line.split()[0] for line in whole_lines(record)] if record.exists() else []
 
     @contextmanager
     def worker(self, *options: str) -> Iterator["subprocess.Popen[str]"]:

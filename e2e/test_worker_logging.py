@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from whole_lines import whole_lines
 
 from conditions import LIMIT_S, eventually
 from mindtrace.jobs import JobInput, JobSchema, Orchestrator, QueueCounts
@@ -185,7 +186,7 @@ import os
 from mindtrace.jobs import Consumer, JobInput, JobSchema
 
 with open("loaded", "a") as file:
-    file.write(f"{os.getpid()} ")
+    file.write(f"{os.getpid()}\\n")
 
 
 class Nothing(JobInput):
@@ -211,9 +212,9 @@ def test_a_process_that_fails_is_replaced_though_nobody_reads_why(tmp_path: Path
             orchestrator.publish("loud", {})
             eventually(lambda: orchestrator.counts("loud").waiting == 0, "the job runs")
             fill(writer)
-            before = set(loaded.read_text("utf-8").split())
+            before = set(whole_lines(loaded))
             orchestrator.delete_queue("loud")
-            eventually(lambda: set(loaded.read_text("utf-8").split()) > before, "another takes its place")
+            eventually(lambda: set(whole_lines(loaded)) > before, "another takes its place")
             worker.send_signal(signal.SIGTERM)
             worker.wait(LIMIT_S)
         finally:

@@ -8,6 +8,8 @@ from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
+from whole_lines import whole_lines
+
 from mindtrace.jobs.domain.errors import JobsError
 from mindtrace.jobs.ports import CoordinationStore, Place
 
@@ -78,7 +80,7 @@ class PlaceLog:
 
     def answers(self) -> list[Answer]:
         """All so far."""
-        return [Answer(*json.loads(line)) for line in self.path.read_text("utf-8").splitlines()]
+        return [Answer(*json.loads(line)) for line in whole_lines(self.path)]
 
     def most_at_once(self) -> dict[str, int]:
         """Return, by key, how many holders had a place at the same time at most."""

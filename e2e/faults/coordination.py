@@ -12,6 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from whole_lines import whole_lines
+
 from conditions import LIMIT_S, eventually
 from job_audit import Execution, ExecutionRecord, Fault, JobAudit, Totals
 from mindtrace.jobs import JobSchema, Orchestrator, PublishStatus, job_from_schema
@@ -281,7 +283,7 @@ class CoordinatedExperiment:
     def check_unique(self) -> None:
         """Demand that no key had two jobs at once that were surely live: from their confirm to their end."""
         ended: dict[str, float] = {}
-        for line in self.files.moments.read_text("utf-8").splitlines():
+        for line in whole_lines(self.files.moments):
             what, job_id, moment = line.split()
             if what == "end":
                 ended.setdefault(job_id, float(moment))
@@ -295,5 +297,5 @@ class CoordinatedExperiment:
 
     def starts(self) -> list[float]:
         """Return when jobs were started, by the clock of the machine."""
-        lines = (line.split() for line in self.files.moments.read_text("utf-8").splitlines())
+        lines = (line.split() for line in whole_lines(self.files.moments))
         return [float(moment) for what, _, moment in lines if what == "start"]

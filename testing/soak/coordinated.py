@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from whole_lines import whole_lines
+
 from mindtrace.jobs import (
     Consumer,
     Job,
@@ -101,7 +103,7 @@ class Log:
 
     def lines(self) -> list[Line]:
         """All so far."""
-        return [Line(*json.loads(line)) for line in self._path.read_text("utf-8").splitlines()]
+        return [Line(*json.loads(line)) for line in whole_lines(self._path)]
 
 
 class _Runner(Consumer[Keyed]):
