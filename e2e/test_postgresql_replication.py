@@ -7,12 +7,21 @@ from typing import Any
 
 import pytest
 
+from background import Background
 from brokers.fixtures import StartPostgreSQL, StartStandby
 from brokers.postgresql_server import PrivatePostgreSQL
 from brokers.postgresql_standby import StandbyPostgreSQL
 from conditions import LIMIT_S, eventually
 from job_audit import ExecutionRecord, Fault, JobAudit
-from mindtrace.jobs import Orchestrator, PostgreSQLClient, PublishStatus, QueueCounts, job_from_schema
+from mindtrace.jobs import (
+    Finding,
+    Orchestrator,
+    PostgreSQLClient,
+    PublishStatus,
+    QueueCounts,
+    Verdict,
+    job_from_schema,
+)
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import BackendUnavailable
 from mindtrace.jobs.ports import Ack, Message, SettleOutcome
@@ -180,6 +189,49 @@ def test_a_standby_that_takes_over_has_every_job_and_workers_and_publishers_foll
             worker.kill()
         totals = audit.check(client, SCHEMA.name, started, finished, received)
     assert (totals.done, totals.lost) == (250, 0)
+
+
+def test_who_listens_moves_to_the_new_primary_though_the_old_one_lives(pair: Pair) -> None:
+    """At the old one it would hear of no job, and idle workers learn of each only when they look (RCV-2)."""
+
+    def listeners(server: PrivatePostgreSQL) -> int:
+        with server.connect() as admin:
+            found = admin.execute("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN %'")
+            return int(found.fetchall()[0][0])
+
+    with pair.client(retry_timeout_s=LIMIT_S) as client, Background() as background:
+        client.declare(Queue("jobs"))
+        consumer = client.open_consumer("jobs", lease_s=600.0)
+        received = background.submit(consumer.receive, 1, LIMIT_S)
+        eventually(lambda: listeners(pair.primary) == 1, "it listens")
+
+        pair.standby.promote()
+        configure(pair.primary, "default_transaction_read_only", "on")
+        (outcome,) = client.publish("jobs", [Message("a", b"{}")])
+
+        assert outcome.status is PublishStatus.ACCEPTED
+        assert [each.id for each in received.result()] == ["a"]
+        eventually(lambda: listeners(pair.standby) == 1, "it listens at the new primary")
+        eventually(lambda: listeners(pair.primary) == 0, "it doesn't at the old one")
+
+
+def test_the_doctor_tells_an_old_primary_that_was_not_stopped(pair: Pair) -> None:
+    """A program that starts may be confirmed jobs there, which nobody runs and which don't last."""
+
+    def hosts() -> list[Finding]:
+        with pair.client(retry_timeout_s=LIMIT_S) as client:
+            return [finding for finding in client.diagnose() if finding.subject == "hosts"]
+
+    assert [finding.verdict for finding in hosts()] == [Verdict.GOOD]
+    configure(pair.primary, "synchronous_standby_names", "")
+    pair.standby.promote()
+    (two,) = hosts()
+    pair.primary.kill()
+    away, one = hosts()
+
+    assert (two.verdict, "take jobs: what" in two.what) == (Verdict.WRONG, True)
+    assert (away.verdict, "can't be looked at" in away.what) == (Verdict.DOUBTFUL, True)
+    assert (one.verdict, str(pair.standby.address.port) in one.what) == (Verdict.GOOD, True)
 
 
 # -- servers that take no writes ------------------------------------------------------------------

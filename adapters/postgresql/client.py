@@ -110,7 +110,7 @@ class PostgreSQLClient(OrchestratorBackend):
         )
         self._settings.warn_of_plaintext(self.logger)
         self._statements = Statements(self._namespace)
-        self._wakeups = Wakeups(self._session.connect, self._namespace, self.logger)
+        self._wakeups = Wakeups(self._session, self._namespace, self.logger)
         self._tables = Tables(self._session, self.logger)
         self._admin = Admin(self._session, self._statements, self._tables)
         self._publisher = Publisher(self._session, self._statements)

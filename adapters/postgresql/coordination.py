@@ -218,7 +218,7 @@ class PostgreSQLCoordinationStore(ClientCoordinationStore):
             retry_timeout_s=check_duration("retry_timeout_s", retry_timeout_s),
             logger=logger,
         )
-        wakeups = Wakeups(session.connect, namespace, logger)
+        wakeups = Wakeups(session, namespace, logger)
         super().__init__(session, Statements(namespace), Tables(session, logger), wakeups)
         settings.warn_of_plaintext(logger)
 

@@ -86,7 +86,18 @@ def diagnose(session: Session, declared: Durability) -> list[Finding]:
     def work(connection: Connection) -> list[Finding]:
         look = _Look(connection, session)
         findings = [*_version(look), *_encryption(look), *_durability(look, declared)]
-        for check in (_settings, _clock, _pooler, _clients, _snapshots, _schema, _privileges, _rows, _tables):
+        for check in (
+            _hosts,
+            _settings,
+            _clock,
+            _pooler,
+            _clients,
+            _snapshots,
+            _schema,
+            _privileges,
+            _rows,
+            _tables,
+        ):
             try:
                 findings += check(look)
             except RefusedByServer as error:
@@ -113,6 +124,40 @@ def _version(look: _Look) -> Iterator[Finding]:
     elif look.setting("default_transaction_read_only") == "on":
         remedy = "ALTER ROLE … SET default_transaction_read_only = off"
         yield wrong("role", "this user's transactions are read-only: it takes no jobs", remedy)
+
+
+def _hosts(look: _Look) -> Iterator[Finding]:
+    """Look at each of several hosts: one of them takes jobs, and the others could take over."""
+    settings = look.session.settings
+    if len(settings.hosts) < 2 or "hostaddr" in settings.libpq:
+        return
+    if settings.libpq.get("target_session_attrs", "any") not in ("read-write", "primary"):
+        remedy = "add target_session_attrs=read-write to the URL"
+        yield doubtful("hosts", "the first host that answers is used, though it may be a standby", remedy)
+    taking = []
+    for host in settings.hosts:
+        try:
+            if _takes_jobs(look.session, host):
+                taking.append(settings.of(host).address)
+        except (ConnectFailed, ConnectionBroke, RefusedByServer) as error:
+            what = f"{settings.of(host).address} can't be looked at: {error}"
+            yield doubtful("hosts", what, "have it run, or leave it out of the URL")
+    if len(taking) > 1:
+        what = f"{' and '.join(taking)} take jobs: what is confirmed at one is lost once the other stays"
+        yield wrong("hosts", what, "stop the one that was replaced, and make it a standby of the other")
+    elif taking:
+        yield good("hosts", f"{taking[0]} takes jobs, and no other of {len(settings.hosts)} hosts")
+
+
+def _takes_jobs(session: Session, host: tuple[str, int]) -> bool:
+    """Ask one of several hosts whether it is a primary that takes writes."""
+    connection = session.connect(host)
+    try:
+        look = _Look(connection, session)
+        is_standby = look.text("pg_is_in_recovery()") == "true"
+        return not is_standby and look.setting("default_transaction_read_only") != "on"
+    finally:
+        connection.close()
 
 
 def _encryption(look: _Look) -> Iterator[Finding]:

@@ -107,7 +107,7 @@ class PostgreSQLResultStore(ResultStore):
         self._statements = Statements(self._namespace)
         self._tables = Tables(self._session, self.logger)
         self._admin = Admin(self._session, self._statements, self._tables)
-        self._wakeups = Wakeups(self._session.connect, self._namespace, self.logger)
+        self._wakeups = Wakeups(self._session, self._namespace, self.logger)
 
         def statement(sql: str, parameters: int, *, is_planned_anew: bool = False) -> Statement:
             return Statement(sql.replace("{s}", quoted(self._namespace)), parameters, is_planned_anew)

@@ -81,6 +81,8 @@ class Session:
         self._logger = logger
         self._deadline = inf
         self._after_outage = after_outage
+        self.on_reached: Callable[[], None] = lambda: None
+        """Called once the server is reached again, which may be another of its hosts; by any thread."""
         self._begin()
 
     def _begin(self) -> None:
@@ -176,15 +178,20 @@ class Session:
         """Return what an outage is to the caller."""
         return unavailable(out, self.settings.address, is_local=self.settings.is_local)
 
-    def connect(self) -> Connection:
+    def connect(self, host: tuple[str, int] | None = None) -> Connection:
         """Open a connection, which the caller closes.
+
+        Args:
+            host: To this one of several hosts, whether or not it takes jobs; by default to one that does.
 
         Raises:
             ConnectFailed: it can't be made now.
         """
-        timeout_s = min(self.retry_timeout_s, 5.0)
-        parameters, is_over = self.settings.parameters, self._closing.is_set
-        return Connection(parameters, timeout_s, prepares=self._prepares, is_over=is_over)
+        settings = self.settings if host is None else self.settings.of(host)
+        # Each host has so long: one that hangs leaves time for the next.
+        timeout_s = min(self.retry_timeout_s / len(settings.hosts), 5.0)
+        is_over = self._closing.is_set
+        return Connection(settings.parameters, timeout_s, prepares=self._prepares, is_over=is_over)
 
     def start_closing(self) -> None:
         """Have all calls from now on end within ``retry_timeout_s``, together."""
@@ -337,6 +344,7 @@ class Session:
         if self._outage:
             self._outage = False
             self._logger.warning("PostgreSQL at %s is back", self.settings.address)
+        self.on_reached()
 
     def _keep(self, connection: Connection) -> None:
         # The connection was in use when a pooler refused to prepare statements over another one.

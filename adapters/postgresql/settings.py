@@ -5,7 +5,7 @@ No message shows a password (SEC-3).
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 from urllib.parse import parse_qs, quote, unquote, urlencode
 
@@ -78,6 +78,11 @@ class ServerSettings:
             raise InvalidInput(f"prepared {self.prepared!r:.80}: must be True or False")
         if unknown := sorted(set(self.libpq) - _LIBPQ):
             raise InvalidInput(f"libpq has no setting {', '.join(unknown)} that may be given here")
+
+    def of(self, host: tuple[str, int]) -> "ServerSettings":
+        """Return the settings that lead to this host alone, be it primary or standby."""
+        libpq = {name: value for name, value in self.libpq.items() if name != "target_session_attrs"}
+        return replace(self, hosts=(host,), libpq=libpq)
 
     @property
     def parameters(self) -> dict[str, Any]:

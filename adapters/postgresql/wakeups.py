@@ -7,6 +7,7 @@ import selectors
 import socket
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from time import monotonic
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from ...ports import PlaceWatch
 from .connection import Connection, Statement, make_selector
 from .errors import ConnectFailed, ConnectionBroke, RefusedByServer
 from .schema import quoted
+from .session import Session
 
 READY, ENDED, PLACE = "r", "e", "p"
 """What a notification is about: ready jobs of a queue, ended jobs of a queue, or a watch that is next for a
@@ -85,15 +87,19 @@ class Waiter:
 class Wakeups:
     """Listens on a thread of its own, from the first that waits until it is closed.
 
+    It listens anew whenever the session reaches its server again: nothing is sent where it listens, so that
+    nothing there tells that this server was demoted.
+
     Args:
-        connect: Opens a connection.
+        session: The way to the server.
         channel: The name to listen to, which is the schema's.
         logger: Logs at level DEBUG that listening isn't possible now. Waiters then look by themselves at
         times.
     """
 
-    def __init__(self, connect: Callable[[], Connection], channel: str, logger: logging.Logger) -> None:
-        self._connect = connect
+    def __init__(self, session: Session, channel: str, logger: logging.Logger) -> None:
+        self._connect = session.connect
+        session.on_reached = self.renew
         self._listen = Statement(f"LISTEN {quoted(channel)}", 0)
         self._logger = logger
         self._begin()
@@ -139,6 +145,8 @@ class Wakeups:
         if self._thread is not None or self._closed.is_set():
             return None
         self._pipe = socket.socketpair()
+        for end in self._pipe:
+            end.setblocking(False)
         self._thread = threading.Thread(
             target=self._run, args=(self._pipe[0],), name="mindtrace-jobs-wakeups", daemon=True
         )
@@ -150,6 +158,13 @@ class Wakeups:
             if not self._waiters[key]:
                 del self._waiters[key]
 
+    def renew(self) -> None:
+        """Listen over a new connection, soon; waits for nothing."""
+        pipe = self._pipe
+        if pipe is not None and os.getpid() == self._pid:
+            with suppress(OSError):  # it is full of such calls, or closed
+                pipe[1].send(b"x")
+
     def close(self) -> None:
         """End the thread, and all waits."""
         if os.getpid() != self._pid:
@@ -159,7 +174,8 @@ class Wakeups:
             thread, pipe = self._thread, self._pipe
             self._thread = self._pipe = None
         if pipe is not None:
-            pipe[1].send(b"x")
+            with suppress(BlockingIOError):  # then it is woken anyway
+                pipe[1].send(b"x")
         if thread is not None and thread.ident is not None:  # else it ends as soon as it is started
             thread.join()
         if pipe is not None:
@@ -186,6 +202,7 @@ class Wakeups:
         while not self._closed.is_set():
             began = monotonic()
             try:
+                _drain(pipe)  # what was asked for by now
                 connection = self._connect()
             except ConnectFailed as error:
                 self._logger.debug("can't listen now: %s", error)
@@ -211,10 +228,16 @@ class Wakeups:
         selector = make_selector()
         selector.register(pipe, selectors.EVENT_READ)
         selector.register(connection.socket, selectors.EVENT_READ)
-        while not self._closed.is_set():
+        is_asked = False
+        while not (is_asked or self._closed.is_set()):
             for payload in connection.notifications():
                 self._tell(payload.decode(errors="replace"))
-            selector.select(_SLICE_S)
+            is_asked = any(key.fileobj is pipe for key, _ in selector.select(_SLICE_S))
+
+
+def _drain(pipe: socket.socket) -> None:
+    with suppress(BlockingIOError):
+        pipe.recv(4096)
 
 
 def _all_but(listener: Listener, listeners: Iterable[Listener]) -> list[Listener]:

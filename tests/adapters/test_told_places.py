@@ -11,6 +11,7 @@ import pytest
 
 from mindtrace.jobs.adapters.postgresql.connection import Connection
 from mindtrace.jobs.adapters.postgresql.errors import ConnectFailed
+from mindtrace.jobs.adapters.postgresql.session import Session
 from mindtrace.jobs.adapters.postgresql.wakeups import Wakeups
 from mindtrace.jobs.adapters.redis.keys import CoordinationKeys
 from mindtrace.jobs.adapters.redis.place_reports import PlaceReports as RedisPlaceReports
@@ -30,15 +31,18 @@ class NoServer:
     is_open = False
 
 
-def refuse() -> Connection:
-    raise ConnectFailed("no server")
+class NoSession:
+    """The way to a PostgreSQL that isn't there."""
+
+    def connect(self) -> Connection:
+        raise ConnectFailed("no server")
 
 
 Watch = Callable[[Callable[[str | None], None]], PlaceWatch]
 
 
 def of_postgresql(_: Path) -> tuple[Reader, Watch]:
-    wakeups = Wakeups(refuse, "jobs", logging.getLogger())
+    wakeups = Wakeups(cast("Session", NoSession()), "jobs", logging.getLogger())
     return wakeups, wakeups.watch_places
 
 
