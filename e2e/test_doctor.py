@@ -157,6 +157,23 @@ def test_connections_that_are_nearly_used_up_are_found(ask: Ask, private_redis: 
     assert (finding["verdict"], "2 of 2 connections" in finding["what"]) == (WRONG, True)
 
 
+def test_a_failover_that_would_lose_jobs_is_found(ask: Ask, private_redis: StartRedis) -> None:
+    """Without min-replicas-to-write a server confirms jobs that no replica has got."""
+    server = private_redis(**SOUND)
+    assert "replicas" not in ask(server.url)
+    replica = private_redis(config=f"replicaof 127.0.0.1 {server.address.port}\n")
+    with server.admin() as admin:
+        eventually(lambda: admin.info("replication")["connected_slaves"] == 1, "the replica is there")
+        assert ask(server.url)["replicas"]["verdict"] == DOUBTFUL
+        admin.config_set("min-replicas-to-write", 1)
+        eventually(lambda: ask(server.url)["replicas"]["verdict"] == GOOD, "the replica keeps up")
+        replica.kill()
+        eventually(lambda: admin.info("replication")["connected_slaves"] == 0, "the replica is gone")
+        finding = ask(server.url)["replicas"]
+
+    assert (finding["verdict"], "0 of 1 replica" in finding["what"]) == (WRONG, True)
+
+
 def test_a_node_of_a_cluster_is_found_and_refused(ask: Ask, private_redis: StartRedis) -> None:
     """It could serve until the first slot moves; so the doctor and a declaration say at once what to use."""
     server = private_redis(cluster_enabled="yes", cluster_port=free_port(), maxmemory="100mb")

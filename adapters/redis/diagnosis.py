@@ -41,7 +41,8 @@ def diagnose(
         namespace: Whose queues to look at.
         declared: What the client says that the server survives.
         layout: The layout of queues that this release knows.
-        address: ``redis://host`` or ``rediss://host``, for what can be seen from outside.
+        address: ``redis://host`` or ``rediss://host``, for what can be seen from outside; without a host, if
+            Sentinels name the server.
     """
     findings: list[Finding] = []
     try:
@@ -53,6 +54,7 @@ def diagnose(
         findings += _server(info, address)
         findings += _memory(info)
         findings += _persistence(info, settings, declared)
+        findings += _replicas(info, settings, by_sentinels=address.endswith("://"))
         findings.append(_clock(seconds + micros / 1e6, before_s, after_s))
         findings += _clients(info, settings)
         findings.append(_permissions(redis, namespace))
@@ -150,6 +152,31 @@ def _durability(info: Mapping[str, Any], settings: _Settings) -> Durability | No
     if save is None:
         return None
     return Durability.SNAPSHOT if save else Durability.NONE
+
+
+def _replicas(info: Mapping[str, Any], settings: _Settings, *, by_sentinels: bool) -> Iterator[Finding]:
+    """Look whether a failover may lose what was confirmed while no replica got it."""
+    connected = int(info.get("connected_slaves", 0))
+    keep_up = info.get("min_slaves_good_slaves")  # it is there where min-replicas-to-write is set
+    if info.get("role") != "master" or not (connected or by_sentinels or keep_up is not None):
+        return
+    if keep_up is None:
+        yield doubtful(
+            "replicas",
+            f"{quantity(connected, 'replica')}: a failover loses what was confirmed before one got it",
+            "CONFIG SET min-replicas-to-write 1, and in the configuration file of each server",
+        )
+        return
+    needed = int(settings.read("min-replicas-to-write") or 1)
+    if int(keep_up) < needed:
+        yield wrong(
+            "replicas",
+            f"writes are refused: {keep_up} of {quantity(needed, 'replica')} that min-replicas-to-write "
+            "asks for keep up",
+            "start the replicas, or look why they lag",
+        )
+    else:
+        yield good("replicas", f"{keep_up} of {connected} keep up, and writes need {needed}")
 
 
 def _clock(server_s: float, before_s: float, after_s: float) -> Finding:

@@ -36,8 +36,12 @@ _PASSING = (
     OSError,
 )
 """Errors of a server that will be back, or has a successor."""
-_PASSING_REFUSALS = ("NOREPLICAS", "MISCONF", "BUSY ")
-"""How the errors begin that pass by themselves: too few replicas, no disk to save to, a long script."""
+_PASSING_REFUSALS = {
+    "NOREPLICAS": "too few of its replicas keep up for its min-replicas-to-write: look whether they run",
+    "MISCONF": "look at its log: is its disk full?",
+    "BUSY ": "a script runs for long: look which program sent it",
+}
+"""How the errors begin that pass by themselves, and what to do about each."""
 _MISSING = ("NOQUEUE", "NONEXT")
 """How the errors begin that name a missing queue: that of the script, or one that it publishes into."""
 _IN_DOUBT = (ConnectionBroke, driver.InvalidResponse)
@@ -247,7 +251,7 @@ class RetryingConnection:
                     redeclared = True
                     self.redeclare()
                     continue
-                passing = isinstance(error, _PASSING) or str(error).startswith(_PASSING_REFUSALS)
+                passing = isinstance(error, _PASSING) or _remedy_of_refusal(error) is not None
                 if isinstance(error, _DENIED) or not passing:
                     raise self._translated(error, may_have_run) from error
                 tries += 1
@@ -279,13 +283,17 @@ class RetryingConnection:
 
     def unavailable(self, out: ServerUnreachable) -> BackendUnavailable:
         """Return what an outage is to the caller."""
-        if isinstance(out.error, MasterNotFoundError):
-            fix = "check sentinels= and sentinel_service=, and whether the Sentinels run"
-        else:
-            fix = remedy(out.error, start="redis-server", is_local=self._is_local)
+        what, fix = "Redis refuses commands", _remedy_of_refusal(out.error)
+        if fix is None:
+            what, fix = "no Redis answers", self._remedy_of_outage(out.error)
         if out.may_have_run:
             fix += ". It may have done what it was asked last"
-        return BackendUnavailable(f"no Redis answers at {self._address} ({_described(out.error)}); {fix}")
+        return BackendUnavailable(f"{what} at {self._address} ({_described(out.error)}); {fix}")
+
+    def _remedy_of_outage(self, error: Exception) -> str:
+        if isinstance(error, MasterNotFoundError):
+            return "look whether it runs, or another that they elect; check sentinels= and sentinel_service="
+        return remedy(error, start="redis-server", is_local=self._is_local)
 
     def _translated(self, error: Exception, may_have_run: bool = False) -> Exception:
         text = str(error)
@@ -330,6 +338,13 @@ class RetryingConnection:
 
 def _described(error: Exception) -> str:
     if isinstance(error, MasterNotFoundError):  # whose own message is a page long
-        denied = "Authentication" in str(error)
-        return "a Sentinel wants another sentinel_password" if denied else "no Sentinel names a server"
+        if "Authentication" in str(error):
+            return "a Sentinel wants another sentinel_password"
+        return "no Sentinel names a server that is up"
     return f"{type(error).__name__}: {error}"
+
+
+def _remedy_of_refusal(error: Exception) -> str | None:
+    """Say what to do about a refusal that passes by itself; None if the error is another."""
+    text = str(error)
+    return next((fix for begins, fix in _PASSING_REFUSALS.items() if text.startswith(begins)), None)

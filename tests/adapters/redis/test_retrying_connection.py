@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from redis import exceptions as driver
+from redis.sentinel import MasterNotFoundError
 
 from mindtrace.jobs.adapters.redis.errors import RefusedByServer, ServerUnreachable
 from mindtrace.jobs.adapters.redis.scripts import DELETE_RECORD
@@ -65,6 +66,25 @@ def test_what_passes_is_tried_again(error: Exception, caplog: pytest.LogCaptureF
     assert redis.run(DELETE_RECORD, ["records"], []) == b"1"
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 2, "once when the outage begins, once when it ends"
+
+
+@pytest.mark.parametrize(
+    ("error", "what", "fix"),
+    [
+        (driver.ResponseError("NOREPLICAS few"), "Redis refuses commands", "min-replicas-to-write"),
+        (driver.ResponseError("MISCONF no disk"), "Redis refuses commands", "is its disk full?"),
+        (driver.ResponseError("BUSY running a script"), "Redis refuses commands", "a script runs"),
+        (MasterNotFoundError("No master found"), "no Redis answers", "another that they elect"),
+        (driver.ConnectionError("refused"), "no Redis answers", "is it running"),
+    ],
+    ids=str,
+)
+def test_who_gives_up_says_what_is_the_matter(error: Exception, what: str, fix: str) -> None:
+    """A server that answers isn't said to be down, nor Sentinels that are electing."""
+    message = str(connection(Answers()).unavailable(ServerUnreachable(error, may_have_run=False)))
+
+    assert message.startswith(f"{what} at here")
+    assert fix in message
 
 
 def test_what_only_reads_ends_no_refusal_of_writes(caplog: pytest.LogCaptureFixture) -> None:
