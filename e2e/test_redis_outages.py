@@ -127,6 +127,28 @@ def test_leases_that_ran_out_while_the_server_was_away_stand_until_their_workers
     assert client.counts("jobs") == EMPTY
 
 
+def test_short_leases_of_one_consumer_put_no_end_to_the_long_ones_of_another(
+    server: PrivateRedis, connect: Connect
+) -> None:
+    """The consumer with the shorter leases comes back last (LSE-3, RTY-3)."""
+    patient, hasty = connect(), connect()
+    holder = patient.open_consumer("jobs", lease_s=600.0)
+    other = hasty.open_consumer("jobs", lease_s=0.2)
+    publish(patient, "job")
+    (held,) = receive(holder, 1)
+
+    server.restart()
+    with server.admin() as admin:
+        admin.zadd(patient._queue("jobs").keys.run, {"job": 1})  # its lease ended meanwhile
+    for client in (patient, hasty):
+        with patience(client, LIMIT_S):
+            assert client.counts("jobs") == QueueCounts(0, 0, 1, 0)
+    time.sleep(0.4)
+
+    assert other.receive(1, 0.0) == []
+    assert settle(holder, held.receipt) == [SettleOutcome.OK]
+
+
 @pytest.mark.long
 def test_an_outage_ends_no_lease_in_a_queue_that_was_declared_again(
     server: PrivateRedis, connect: Connect
