@@ -39,6 +39,7 @@ from mindtrace.jobs.adapters.rabbitmq.transport.driver_connection import DriverC
 from mindtrace.jobs.adapters.rabbitmq.transport.errors import ConnectionBroken
 from mindtrace.jobs.adapters.rabbitmq.transport.leader_follower_loop import LeaderFollowerLoop
 from mindtrace.jobs.adapters.rabbitmq.transport.queue_requests import request_queue_state
+from mindtrace.jobs.adapters.rabbitmq.transport.request import Request
 from mindtrace.jobs.domain import Queue, QueueKind
 from mindtrace.jobs.domain.errors import BackendUnavailable, BrokerUnsuitable, Closed, QueueNotFound
 from mindtrace.jobs.ports import (
@@ -864,3 +865,27 @@ def test_a_connection_that_is_given_up_for_good_keeps_no_request(client: RabbitM
             asked.result(LIMIT_S)
     assert (connection._requests, connection._sent, connection._idle) == ({}, set(), [])
     assert client.counts(QUEUE).ready == 0
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # as above, and it may be collected at any moment
+@pytest.mark.parametrize("connects", [False, True])
+def test_a_fault_whose_handling_is_interrupted_leaves_a_usable_connection(
+    client: RabbitMQClient, connects: bool
+) -> None:
+    """What was neither dropped nor forgotten would answer nothing any more."""
+    connection = client._open().admin._connection
+    files = ("connection.py", "pika_io_loop.py", "leader_follower_loop.py", "selectors.py")
+
+    def fail() -> None:
+        if connects:
+            connection._begin(Request(lambda _channel, reply: reply(None)))
+        raise RuntimeError
+
+    for point in count(1):
+        client.counts(QUEUE)
+        if connects:
+            connection.drop()
+            eventually(lambda: connection.state is connection_module.State.DISCONNECTED, "it is gone")
+        if not interrupt_at(point, files, lambda: connection.loop.call(fail)):
+            return
+        assert client.counts(QUEUE).ready == 0, f"at point {point}"

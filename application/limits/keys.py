@@ -10,7 +10,7 @@ from ...domain import JobSchema
 from ...domain.envelope import read_payloads
 from ...domain.limits import Limit, Rate
 from ...ports import Delivery
-from ..process.graceful_stop import asks_to_stop
+from ..process.graceful_stop import raised_by_signal
 
 _LONGEST_FIELDS = 64
 """Longer names of fields stand in keys as their hash: a key has 512 characters at most."""
@@ -89,5 +89,5 @@ def prefix_of(queue: str, limit: Limit | Rate) -> str:
 
 
 def _raise_if_to_stop(error: BaseException) -> None:
-    if asks_to_stop(error):
+    if raised_by_signal(error):
         raise error

@@ -2,11 +2,11 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from types import CodeType, FrameType, TracebackType
+from types import FrameType
 
+from ...ports.signal_errors import raised_by_handler
 from .handlers import SignalHandlers
 from .watcher import signal_watcher
 
@@ -88,7 +88,7 @@ class _StopSignals:
 
 def raised_by_signal(error: BaseException) -> bool:
     """Whether a signal's handler raised ``error``, of whatever signal; see :func:`asks_to_stop`."""
-    return isinstance(error, SecondSignal) or _came_from_handler(error, signal.valid_signals())
+    return isinstance(error, SecondSignal) or raised_by_handler(error)
 
 
 def asks_to_stop(error: BaseException) -> bool:
@@ -97,27 +97,4 @@ def asks_to_stop(error: BaseException) -> bool:
     Python runs those in the main thread, in the midst of whatever runs there. An error that code of a job
     raises by itself asks for nothing, KeyboardInterrupt and SystemExit included.
     """
-    return isinstance(error, SecondSignal) or _came_from_handler(error, _SIGNALS)
-
-
-def _came_from_handler(error: BaseException, numbers: Iterable[int]) -> bool:
-    if threading.current_thread() is not threading.main_thread():
-        return False
-    handlers = {_code(signal.getsignal(number)) for number in numbers} - {None}
-    return bool(handlers) and any(code in handlers for code in _codes(error.__traceback__))
-
-
-def _code(handler: object) -> CodeType | None:
-    """Return the code of a function or method, such as handles a signal."""
-    while isinstance(handler, partial):
-        handler = handler.func
-    if callable(handler) and not hasattr(handler, "__code__"):
-        handler = type(handler).__call__
-    code = getattr(handler, "__code__", None)
-    return code if isinstance(code, CodeType) else None
-
-
-def _codes(traceback: TracebackType | None) -> Iterator[CodeType]:
-    while traceback is not None:
-        yield traceback.tb_frame.f_code
-        traceback = traceback.tb_next
+    return isinstance(error, SecondSignal) or raised_by_handler(error, _SIGNALS)

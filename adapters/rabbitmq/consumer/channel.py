@@ -10,6 +10,7 @@ from typing import NamedTuple
 from pika.channel import Channel
 from pika.exceptions import ConnectionWrongStateError
 
+from ....ports.signal_errors import raised_by_handler
 from ..message import DeliveryHistory, history_of, id_of
 from ..topology import Names
 from ..transport.broker import Broker
@@ -165,6 +166,8 @@ class ConsumerChannel(Connection):
             try:
                 self._say(acks, returns, more)
             except Exception as error:  # a channel that is closing, mostly
+                if raised_by_handler(error):
+                    raise
                 faults.append(error)
 
         def over() -> bool:

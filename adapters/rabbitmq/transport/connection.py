@@ -12,6 +12,7 @@ from typing import Any
 from pika import ConnectionParameters
 from pika.channel import Channel
 
+from ....ports.signal_errors import raised_by_handler
 from .broker import Broker
 from .connect import abort, connect
 from .driver_connection import DriverConnection, shut_down
@@ -190,6 +191,8 @@ class Connection:
             request.action(channel, reply)
             self._flush()
         except Exception as error:  # a channel that is closing, mostly
+            if raised_by_handler(error):
+                raise
             self._sent.discard(request)
             request.fail(ConnectionBroken(error))
 
@@ -253,6 +256,8 @@ class Connection:
         try:
             driver.channel(on_open_callback=opened)
         except Exception as error:  # the connection is closing: its callback comes
+            if raised_by_handler(error):
+                raise
             self._enter(State.CHANNEL_LOST)
             self._fail_waiting(ConnectionBroken(error))
 
@@ -315,14 +320,17 @@ class Connection:
             self._driver.drop()
 
     def _on_fault(self, error: BaseException) -> None:
-        if isinstance(error, Exception):
-            _LOGGER.error("a connection to RabbitMQ is given up after a fault", exc_info=error)
         # Pika sees to the end of what is dropped, but not while it connects, and not if that fails as well.
-        is_dropped = self._driver is not None and self._driver is self._dropped
-        if is_dropped or self.state in (State.CONNECTING, State.CLOSING):
-            self._forget(error)
-        self._drop()
-        self._dropped = self._driver
+        # Nor was all forgotten, if that was interrupted.
+        is_ours_to_end = self._driver is None or self._driver is self._dropped
+        if is_ours_to_end or self.state in (State.CONNECTING, State.CLOSING):
+            if self.state not in (State.DISCONNECTED, State.CLOSED):
+                self._forget(error)
+        else:
+            self._drop()
+            self._dropped = self._driver
+        if isinstance(error, Exception) and not raised_by_handler(error):
+            _LOGGER.error("a connection to RabbitMQ is given up after a fault", exc_info=error)
 
     def _forget(self, error: BaseException) -> None:
         """Have nothing more to do with the connection, or with what is under way to make it."""

@@ -174,12 +174,6 @@ def _written(properties: Properties, longest: int) -> bytes:
     return _written_by_pika(properties, longest)
 
 
-def check_properties(properties: Properties, longest: int) -> None:
-    """Raise HeaderTooLong unless the properties fit into a frame of so many bytes."""
-    if properties.headers is not None:
-        _written_by_pika(properties, longest)
-
-
 def pika_properties(properties: Properties) -> BasicProperties:
     """Return the properties as pika has them, of a message that outlives the broker."""
     message_id, priority, headers, _, ttl_ms = properties

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic, sleep
 
+from ....ports.signal_errors import raised_by_handler
 from .errors import ClosedByClient
 from .pika_io_loop import PikaIOLoop
 from .pika_log import driving
@@ -42,6 +43,8 @@ class LeaderFollowerLoop:
         """The thread that turns the loop."""
         self._followers = 0
         self._calls: deque[Callable[[], object]] = deque()
+        self._fault: BaseException | None = None
+        """A fault of which nobody has told yet."""
         self._idle_turns = 0
         """How many turns found nothing to do."""
         self.closed = False
@@ -160,6 +163,8 @@ class LeaderFollowerLoop:
         io = self.io
         while True:
             try:
+                if self._fault is not None:
+                    self._see_to_fault()
                 self._make_calls()
                 if done():
                     return True
@@ -172,12 +177,20 @@ class LeaderFollowerLoop:
                     self._idle_turns += 1
             except BaseException as error:
                 was_waiting, io.is_waiting = io.is_waiting, False
-                if was_waiting and not isinstance(error, OSError | ValueError):
+                is_interrupt = not isinstance(error, Exception) or raised_by_handler(error)
+                if was_waiting and (is_interrupt or not isinstance(error, OSError | ValueError)):
                     raise
-                self._on_fault(error)
-                if not isinstance(error, Exception):
+                self._fault = error
+                self._see_to_fault()
+                if is_interrupt:
                     raise
                 sleep(_FAULT_PAUSE_S)
+
+    def _see_to_fault(self) -> None:
+        """Tell of the last fault. If that is interrupted, the next leader tells of it first."""
+        if self._fault is not None:
+            self._on_fault(self._fault)
+        self._fault = None
 
     def _make_calls(self) -> None:
         while self._calls:

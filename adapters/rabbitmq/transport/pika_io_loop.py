@@ -126,6 +126,9 @@ class PikaIOLoop(AbstractSelectorIOLoop):  # type: ignore[misc]
             self.remove_handler(file)
         self._calls.clear()
         self._alarms.clear()
+        self._selector.close()  # an interrupt may have come between what it noted and what it told the system
+        self._selector = selectors.DefaultSelector()
+        self._changed = set(self._watched)
 
     def wake(self) -> None:
         """End the present turn, or the next, at once; a signal's handler may do so too."""
@@ -190,12 +193,17 @@ class PikaIOLoop(AbstractSelectorIOLoop):  # type: ignore[misc]
     def _tell_selector(self) -> None:
         told = self._selector.get_map()
         while self._changed:
-            fd = self._changed.pop()  # before it is told: what can't be watched is a fault only once
+            fd = next(iter(self._changed))
             events = self._watched[fd].events
-            if fd not in told:
-                self._selector.register(fd, events)
-            elif told[fd].events != events:
-                self._selector.modify(fd, events)
+            try:
+                if fd not in told:
+                    self._selector.register(fd, events)
+                elif told[fd].events != events:
+                    self._selector.modify(fd, events)
+            except (OSError, ValueError):  # what can't be watched is a fault only once
+                self._changed.discard(fd)
+                raise
+            self._changed.discard(fd)
 
     def _hear(self, _fd: int, _events: int) -> None:
         with suppress(BlockingIOError):

@@ -10,6 +10,7 @@ from pika.channel import Channel
 from pika.spec import Basic
 
 from ....domain.errors import JobsError
+from ....ports.signal_errors import raised_by_handler
 from .broker import Broker
 from .connection import Connection
 from .errors import ClosedByClient, no_answer
@@ -237,7 +238,9 @@ class PublishConnection(Connection):
                     declare_exchange(channel, message.exchange)
                     self._exchanges.add(message.exchange)
                 publish(channel, message.queue, message.properties, message.body, message.exchange)
-            except Exception:  # nothing was written, so that this one has no tag
+            except Exception as error:  # nothing was written, so that this one has no tag
+                if raised_by_handler(error):  # of a signal, at any point: it may have been written
+                    raise
                 batch.decide(message, SendState.UNWRITABLE)
                 continue
             self._last_tag += 1

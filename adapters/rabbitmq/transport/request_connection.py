@@ -5,6 +5,7 @@ from typing import Any
 
 from pika.channel import Channel
 
+from ....ports.signal_errors import raised_by_handler
 from .broker import Broker
 from .connection import Connection
 from .errors import ConnectionBroken
@@ -46,6 +47,8 @@ class RequestConnection(Connection):
             channel.connection.channel(on_open_callback=partial(self._opened, request))
             self._flush()
         except Exception as error:  # a connection that is closing, mostly
+            if raised_by_handler(error):
+                raise
             self._fail(request, error)
 
     def _opened(self, request: Request, channel: Channel) -> None:
@@ -58,6 +61,8 @@ class RequestConnection(Connection):
             request.action(channel, partial(self._reply, channel))
             self._flush()
         except Exception as error:  # a channel that is closing, mostly
+            if raised_by_handler(error):
+                raise
             self._requests.pop(channel, None)
             self._fail(request, error)
             if channel.is_open:

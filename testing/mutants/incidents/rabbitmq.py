@@ -219,4 +219,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "A stop waits until the timeout of a receive is over.",
         "RCV-2",
     ),
+    _python(
+        "NoJobWasGivenOut",
+        "consumer/backend",
+        "        return list(self._held)\n",
+        "        return []\n",
+        "What an interrupt kept from a consumer stays in flight until that closes.",
+        "SET-4",
+    ),
 )

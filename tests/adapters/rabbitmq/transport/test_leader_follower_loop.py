@@ -1,5 +1,6 @@
 """The leader/follower loop: one thread turns it, the others are told in time, a fault hits no other."""
 
+import signal
 import socket
 import threading
 import time
@@ -153,6 +154,44 @@ def test_a_fault_in_the_loop_is_nobody_elses() -> None:
     loop.wait(lambda: done, LIMIT_S, first=lambda: done.append(1))
     assert done == [1]
     assert [type(fault) for fault in faults] == [ZeroDivisionError]
+    loop.close()
+
+
+def test_a_fault_of_which_nobody_could_be_told_is_told_by_who_leads_next() -> None:
+    told: list[BaseException] = []
+
+    def on_fault(error: BaseException) -> None:
+        told.append(error)
+        if len(told) == 1:
+            raise KeyboardInterrupt
+
+    loop = LeaderFollowerLoop(on_fault)
+    loop._calls.append(lambda: 1 / 0)
+    with pytest.raises(KeyboardInterrupt):
+        loop.wait(lambda: True, LIMIT_S, first=list)
+    assert loop.wait(lambda: True, LIMIT_S, first=list)
+    assert [type(fault) for fault in told] == [ZeroDivisionError] * 2
+    assert loop.wait(lambda: True, LIMIT_S, first=list)
+    assert len(told) == 2
+    loop.close()
+
+
+def test_what_a_signal_handler_raises_in_the_loop_reaches_the_program() -> None:
+    """It may be a timeout of the program's, which the loop took for a fault of its own."""
+    faults: list[BaseException] = []
+    loop = LeaderFollowerLoop(faults.append)
+
+    def on_signal(*_: object) -> None:
+        raise TimeoutError("the program's")
+
+    before = signal.signal(signal.SIGUSR1, on_signal)
+    try:
+        with pytest.raises(TimeoutError, match="the program's"):
+            loop.call(lambda: signal.raise_signal(signal.SIGUSR1))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert [type(fault) for fault in faults] == [TimeoutError]
+    assert loop.wait(lambda: True, LIMIT_S, first=list)
     loop.close()
 
 
