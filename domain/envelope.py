@@ -298,7 +298,7 @@ def _decode_at_once(
     try:
         payload: InModelT = schema.input.__pydantic_validator__.validate_json(text)
         again = type(payload).__pydantic_serializer__.to_json(payload, by_alias=True, warnings=False)
-    except Exception:  # a validator of the user's model may raise anything
+    except (ValueError, RecursionError, AttributeError):  # all of pydantic's, and of what is no model
         return None
     # What is written the same again hides no key twice, no infinity, and no NaN but by its name.
     if (

@@ -9,7 +9,8 @@ from ...domain import Job, JobSchema
 from ...domain.dead_reasons import DeadReason
 from ...domain.defaults import DEFAULT_LEASE_S
 from ...domain.envelope import decode
-from ...domain.errors import JobsError
+from ...domain.errors import BackendUnavailable, JobsError
+from ...domain.wording import quantity
 from ...ports import (
     Ack,
     ConsumerBackend,
@@ -17,10 +18,13 @@ from ...ports import (
     Dead,
     Delivery,
     OrchestratorBackend,
+    Release,
     Settlement,
     SettleOutcome,
 )
+from ...ports.idle_consumers import IdleConsumer
 from ..broker.broker_clock import Clock
+from ..broker.deferral import MOST_DEFERRED
 from ..consuming.expiry import expiry_of
 from ..failures.failed_attempts import FollowDeath, failed_attempt, not_dead_yet
 from ..failures.handler_errors import describe
@@ -30,7 +34,7 @@ from ..gates.gated_consumer import GatedConsumer
 from ..limits.changes import changes_among
 from ..limits.in_force import ConsumerLimits
 from ..pausing.watch import PauseWatch
-from ..process.graceful_stop import asks_to_stop
+from ..process.graceful_stop import raised_by_signal
 from ..registration.registry import Registration
 
 _LOOKED_AT = 32
@@ -51,24 +55,25 @@ def receive_job(
     with backend.idle_consumers.borrowed(queue.name, open_one) as borrowed:
         if watch is not None and watch.pause_of(queue.name) is not None:
             return None
-        deferred = backend.idle_consumers.deferred(borrowed)
-        with _within_limits(
-            borrowed, deferred, backend, registration, watch, max_body_bytes, clock
-        ) as within:
+        with _within_limits(borrowed, backend, registration, watch, max_body_bytes, clock) as within:
             consumer = within
             if watch is not None and (gates := gates_of(backend, schema, queue.name, watch)):
                 consumer = GatedConsumer(within, gates)
-            _settle_again(consumer, deferred)
-            keeps_results = backend.capabilities.results
+            _settle_again(consumer, borrowed.deferred)
             return _receive(
-                consumer, deferred, schema, max_body_bytes, clock, follow_death, keeps_results=keeps_results
+                consumer,
+                borrowed.deferred,
+                schema,
+                max_body_bytes,
+                clock,
+                follow_death,
+                keeps_results=backend.capabilities.results,
             )
 
 
 @contextmanager
 def _within_limits(
-    borrowed: ConsumerBackend,
-    deferred: list[Settlement],
+    borrowed: IdleConsumer,
     backend: OrchestratorBackend,
     registration: Registration,
     watch: PauseWatch | None,
@@ -78,29 +83,31 @@ def _within_limits(
     """Yield a consumer that returns only jobs which may run; afterwards, release the others that it took."""
     schema, queue = registration
     if watch is None or not schema.is_limited:
-        yield borrowed
+        borrowed.deferred += [Release(job.receipt) for job in borrowed.take_kept()]  # another schema's
+        yield borrowed.backend
         return
     from ..gates.limited import limited  # here, as most queues have no limits
 
     limits = consumer_limits(schema, queue.name, None)
     _note_changes(limits, backend.coordination)
     consumer = limited(
-        borrowed,
+        borrowed.backend,
         backend.coordination,
         schema,
         queue.name,
         at_once=1,
-        lease_s=borrowed.lease_s or DEFAULT_LEASE_S,
+        lease_s=borrowed.backend.lease_s or DEFAULT_LEASE_S,
         max_body_bytes=max_body_bytes,
         logger=watch.logger,
         clock=clock,
         limits=limits,
         most_held=_LOOKED_AT if any(each.declared.fields for each in limits.all) else 1,
     )
+    consumer.hold(borrowed.take_kept())
     try:
         yield consumer
     finally:
-        deferred += consumer.return_held()
+        borrowed.kept = consumer.return_held()
 
 
 def _note_changes(limits: ConsumerLimits, store: CoordinationStore) -> None:
@@ -143,6 +150,11 @@ def _receive(
             return job
         if outcome.keeps_receipt:  # a job that is to be dead, while the broker takes no messages
             deferred.append(settlement)
+        if len(deferred) >= MOST_DEFERRED:
+            raise BackendUnavailable(
+                f"the broker takes no messages at present: {quantity(len(deferred), 'job')} that can't be "
+                "read wait here to become dead letters"
+            )
     return None
 
 
@@ -155,7 +167,7 @@ def _accept(
     except KeyboardInterrupt:  # the caller's, who has pressed Ctrl-C
         raise
     except BaseException as error:  # a validator of the user's model may raise anything
-        if asks_to_stop(error):
+        if raised_by_signal(error):
             raise
         failure = failed_attempt(describe(error), error)
         return None, Dead(delivery.receipt, DeadReason.MALFORMED, failure)

@@ -20,7 +20,7 @@ from ...domain.then import Then
 from ...domain.wording import quantity
 from ...ports import Delivery, Settlement
 from ..failures.handler_errors import describe, try_to_log
-from ..process.graceful_stop import asks_to_stop
+from ..process.graceful_stop import asks_to_stop, raised_by_signal
 from .batch_size_limit import BatchSizeLimit
 from .executor import Executor
 from .out_of_memory_errors import is_out_of_memory
@@ -171,6 +171,8 @@ class BatchExecutor(Executor):
                     return self._dead(delivery, DeadReason.RESULT, _class_returned(outcome))
             return self._succeed(delivery, job, outcome)
         except BaseException as error:
+            if error is not returned and raised_by_signal(error):  # the job's handler has returned
+                raise
             return self._fail(delivery, job, error)
         finally:
             running.reset(token)

@@ -66,6 +66,7 @@ class ConcurrentLoop(ConsumeLoop):
         self._concurrency = concurrency
         self._make_runner = make_runner
         self._runner = make_runner(self._in_flight)
+        self._settler = IdleSettler(self._in_flight, logger)
         self._isolation = IsolationWait()
         self._measured_s = 0.0
         """When the time that jobs take was last measured."""
@@ -81,14 +82,20 @@ class ConcurrentLoop(ConsumeLoop):
     def _consume(self, stop_at: int | None, stop_condition: StopCondition) -> None:
         # A new one each time: what the last one abandoned may still be at work.
         self._runner = runner = self._make_runner(self._in_flight)
+        self._settler = IdleSettler(self._in_flight, self._logger)
         hooks = nullcontext() if self._hooks is None else self._hooks.around(runner.call)
-        with IdleSettler(self._in_flight, self._logger) as settler, runner, hooks:
+        with self._settler as settler, runner, hooks:
             try:
                 self._feed(settler, stop_at, stop_condition)
             except QueueNotFound:  # deleted: what runs may end
                 self._finish_running()
                 raise
             self._finish_running()
+
+    def _end_leftover_threads(self) -> None:
+        super()._end_leftover_threads()
+        self._settler.tell_to_end()
+        self._runner.tell_to_end()
 
     def _around_run(self) -> AbstractContextManager[None]:
         """Do nothing: the hooks are called while the handlers' event loop or threads are there."""

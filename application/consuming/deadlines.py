@@ -6,6 +6,7 @@ from itertools import count
 from time import monotonic
 from typing import Protocol
 
+from ...ports.signal_safe_event import SignalSafeEvent
 from ..process.forks import start_anew_in_children
 from ..process.thread_start import start_thread
 
@@ -37,7 +38,8 @@ class Deadlines:
 
     def start_anew(self) -> None:
         """Forget all, as a forked child does: neither the handlers nor the thread are there."""
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = SignalSafeEvent()
         self._heap: list[_Entry] = []
         self._numbers = count()
         self._ended = 0
@@ -50,18 +52,18 @@ class Deadlines:
         Raises:
             RuntimeError: no thread can be started.
         """
-        with self._changed:
+        with self._lock:
             heappush(self._heap, (monotonic() + after_s, next(self._numbers), run))
             if self._thread is None:
                 thread = threading.Thread(target=self._watch, name="mindtrace-jobs-deadlines", daemon=True)
                 start_thread(thread)
                 self._thread = thread
             elif self._heap[0][2] is run:
-                self._changed.notify()
+                self._changed.set()
 
     def note_end(self) -> None:
         """Note that a run has ended. It is dropped later, together with others."""
-        with self._changed:
+        with self._lock:
             self._ended += 1
             if self._ended >= max(_MANY_ENDED, len(self._heap) // 2):
                 self._heap = _those_that_go_on(self._heap)
@@ -75,19 +77,21 @@ class Deadlines:
                 self.add(run, again_s)
 
     def _next_due(self) -> Limited:
-        with self._changed:
-            return self._wait_for_due()
-
-    def _wait_for_due(self) -> Limited:
-        """Do so, with the lock held."""
         while True:
-            heap = self._heap
-            while heap and heap[0][2].has_ended:
-                heappop(heap)
-            wait_s = heap[0][0] - monotonic() if heap else None
-            if wait_s is not None and wait_s <= 0:
-                return heappop(heap)[2]
+            self._changed.clear()  # first: what is added from here on ends the wait below
+            with self._lock:
+                heap = self._heap
+                _drop_ended_at_head(heap)
+                wait_s = heap[0][0] - monotonic() if heap else None
+                if wait_s is not None and wait_s <= 0:
+                    return heappop(heap)[2]
             self._changed.wait(wait_s)
+
+
+def _drop_ended_at_head(heap: list[_Entry]) -> None:
+    """Drop the runs that have ended before the first that goes on."""
+    while heap and heap[0][2].has_ended:
+        heappop(heap)
 
 
 def _those_that_go_on(heap: list[_Entry]) -> list[_Entry]:

@@ -14,6 +14,10 @@ class HandlerRunner(AbstractContextManager[None]):
     """
 
     @abstractmethod
+    def tell_to_end(self) -> None:
+        """Have no further job start, as the end of the context does; this waits for nothing."""
+
+    @abstractmethod
     def wake(self) -> None:
         """Start queued jobs at the places that are free."""
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from ...domain.printable import printable
 from ...ports import Delivery, Release, Settlement
+from ...ports.signal_safe_event import SignalSafeEvent
+from ..process.thread_start import start_thread
 from .blocked_event_loop import BlockedEventLoopWatch
 from .callers_loop import CallersLoop
 from .coroutine_handler import run_on
@@ -61,6 +63,10 @@ class HandlerTasks(HandlerRunner):
         self._is_lent = False
         """Whether the event loop is the caller's."""
         self._is_ending = False
+        self._has_begun = SignalSafeEvent()
+        """Set once there is an event loop of its own, or none can be made."""
+        self._fault: BaseException | None = None
+        """Why none can be made."""
         self._watch = BlockedEventLoopWatch(self._running_job, logger)
 
     def __enter__(self) -> None:
@@ -69,12 +75,13 @@ class HandlerTasks(HandlerRunner):
         self._context = copy_context()
         self._loop, self._thread = self._callers.loop, self._callers.thread
         self._is_lent = self._loop is not None
-        if self._loop is None:
-            self._loop = self._loop_factory()
-            self._thread = threading.Thread(
-                target=self._serve, args=(self._loop,), name=self._name, daemon=True
-            )
-            self._thread.start()
+        if not self._is_lent:
+            self._has_begun, self._fault = SignalSafeEvent(), None
+            self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
+            start_thread(self._thread)
+            self._has_begun.wait()
+            if self._fault is not None:
+                raise self._fault
 
     def __exit__(
         self,
@@ -82,17 +89,22 @@ class HandlerTasks(HandlerRunner):
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        self._is_ending = True
+        self.tell_to_end()
         if self._is_lent:
             self._cancel_all()
-        elif self._loop is not None and self._thread is not None:
-            self._have_called(self._loop.stop)
+        elif self._thread is not None:
             self._thread.join(_CANCEL_S)
         self._loop = self._thread = None
 
+    def tell_to_end(self) -> None:
+        """Start no further job, and end the event loop if it is ours."""
+        self._is_ending = True
+        if self._loop is not None and not self._is_lent:
+            self._have_called(self._loop.stop)
+
     def _cancel_all(self) -> None:
         """Cancel what runs still on the caller's loop, and wait until it has ended."""
-        ended = threading.Event()
+        ended = SignalSafeEvent()
 
         def cancel() -> None:
             for task in self._tasks:
@@ -142,9 +154,17 @@ class HandlerTasks(HandlerRunner):
 
     # -- on the event loop's thread -----------------------------------------------------------------
 
-    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
-        with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            runner.get_loop()
+    def _serve(self) -> None:
+        # The loop is made here: a signal handler that raises in the main thread would leave it half made.
+        runner = asyncio.Runner(loop_factory=self._loop_factory)
+        try:
+            self._loop = loop = runner.get_loop()
+        except BaseException as error:  # the consumer's thread raises it
+            self._fault = error
+            return
+        finally:
+            self._has_begun.set()
+        with runner:
             self._run_loop(loop)
 
     def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -8,6 +8,8 @@ from types import TracebackType
 from typing import Self
 
 from ...domain.errors import JobsError
+from ...ports.signal_safe_event import SignalSafeEvent
+from ..process.thread_start import start_thread
 from .in_flight import InFlight
 
 _RETRY_S = 1.0
@@ -26,13 +28,15 @@ class IdleSettler:
         self._in_flight = in_flight
         self._logger = logger
         self._lock = threading.Lock()
-        self._active = threading.Event()
-        self._ended = threading.Event()
+        self._active = SignalSafeEvent()
+        self._ended = SignalSafeEvent()
+        self._has_begun = False
         self._when_idle: Callable[[], None] | None = None
         self._thread = threading.Thread(target=self._run, name="mindtrace-jobs-settler", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        start_thread(self._thread)
+        self._has_begun = True
         return self
 
     def __exit__(
@@ -41,11 +45,16 @@ class IdleSettler:
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
+        self.tell_to_end()
+        if self._has_begun:
+            self._thread.join()
+
+    def tell_to_end(self) -> None:
+        """Have the thread end soon."""
         with self._lock:  # else the thread could rest once more, and nobody would wake it
             self._ended.set()
             self._active.set()
         self._in_flight.end_waits()
-        self._thread.join()
 
     @contextmanager
     def settling(self, when_idle: Callable[[], None] | None) -> Iterator[None]:

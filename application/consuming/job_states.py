@@ -12,14 +12,12 @@ from time import monotonic
 
 from ...domain import RetryPolicy
 from ...ports import Delivery, Release, Settlement
+from ...ports.signal_safe_event import SignalSafeEvent
+from ..broker.deferral import AGAIN_S, MOST_DEFERRED
 from .job_permits import PermitShare
 
-_MOST_DEFERRED = 1000
-"""Of how many jobs whose settlements are deferred a consumer takes no more, but for one now and then."""
 _ONE_MORE_S = 10.0
-"""How often that is."""
-DEFERRED_S = 0.5
-"""How long to wait before a deferred settlement is sent again."""
+"""How often a consumer with too many jobs whose settlements are deferred takes one more."""
 
 
 class JobStates:
@@ -52,7 +50,7 @@ class JobStates:
         """When to send them again."""
         self._one_more_s = 0.0
         """When to take another job, though too many are deferred."""
-        self._waiting: dict[threading.Event, int] = {}
+        self._waiting: dict[SignalSafeEvent, int] = {}
         """Who waits until how many jobs are finished."""
         self.is_closed = False
         """Whether nothing is to be started any more."""
@@ -73,7 +71,7 @@ class JobStates:
             now = monotonic()
             if not self._jobs:  # else the leases of others began before
                 self._extended_s = now
-            if len(self._deferred) >= _MOST_DEFERRED:
+            if len(self._deferred) >= MOST_DEFERRED:
                 self._one_more_s = now + _ONE_MORE_S
             self._jobs.update({delivery.receipt: delivery for delivery in deliveries})
             self._suspects += sum(self.runs_alone(each) for each in deliveries if each.crashes)
@@ -128,7 +126,7 @@ class JobStates:
 
     def wait_for_finished(self, count: int, timeout_s: float) -> None:
         """Wait until ``count`` finished jobs are to be settled, or no job runs, for ``timeout_s`` at most."""
-        enough = threading.Event()
+        enough = SignalSafeEvent()
         with self._lock:
             self._waiting[enough] = count
             self._wake_waiting()
@@ -203,7 +201,7 @@ class JobStates:
         Where there are too many of these, one now and then: a full queue has room for a settlement only after
         somebody has taken a job of it.
         """
-        if len(self._deferred) < _MOST_DEFERRED:
+        if len(self._deferred) < MOST_DEFERRED:
             return count
         return min(count, 1) if monotonic() >= self._one_more_s else 0
 
@@ -332,7 +330,7 @@ class JobStates:
         """Keep settlements that the broker couldn't carry out."""
         with self._lock:
             self._deferred += settlements
-            self._deferred_until_s = monotonic() + DEFERRED_S
+            self._deferred_until_s = monotonic() + AGAIN_S
 
     def _remove(self, settlements: Sequence[Settlement]) -> None:
         with self._lock:

@@ -13,12 +13,12 @@ from ...domain.job_context import current_receipts
 from ...domain.printable import printable
 from ...domain.wording import quantity
 from ...ports import Ack, Cancel, ConsumerBackend, Dead, Delivery, Observer, Release, Retry
+from ..broker.deferral import AGAIN_S
 from .callers_loop import consumes_already
 from .executor import Executor
 from .hooks import ConsumerHooks
 from .in_flight import InFlight
 from .job_permits import PermitShare, Turn
-from .job_states import DEFERRED_S
 from .lease_renewer import LeaseRenewer
 from .outages import RECONNECT, RESETTLE, call_until_answered
 from .prefetch_sizer import PrefetchSizer
@@ -193,12 +193,11 @@ class ConsumeLoop(ABC):
     def _run(self, limit: int | None, stop_condition: StopCondition) -> int:
         start = self._in_flight.started
         self._thread = threading.get_ident()
-        if self._renewer is not None:  # a signal handler raised in the last run, before the renewer's end
-            self._renewer.tell_to_stop()
+        self._end_leftover_threads()
         renewer = LeaseRenewer(self._in_flight, self._backend.lease_s, self._watch, self._logger)
         self._renewer = renewer
         try:
-            if self._in_flight.has_leftover:  # likewise, before it had released all jobs
+            if self._in_flight.has_leftover:  # likewise
                 self._release_all()
             if self._permits is not None:
                 self._begin_permits(self._permits)
@@ -273,6 +272,11 @@ class ConsumeLoop(ABC):
 
     # -- what the loops do alike --------------------------------------------------------------------
 
+    def _end_leftover_threads(self) -> None:
+        """End the threads of the last run that still go on, as a signal handler raised at its end."""
+        if self._renewer is not None:
+            self._renewer.tell_to_stop()
+
     def _around_run(self) -> AbstractContextManager[None]:
         """Call the consumer's hooks before the first job, and once all are released."""
         return nullcontext() if self._hooks is None else self._hooks.around(self._hooks.call)
@@ -291,7 +295,7 @@ class ConsumeLoop(ABC):
 
     def _receive(self, size: int, timeout_s: float) -> list[Delivery]:
         if self._in_flight.deferred:
-            timeout_s = min(timeout_s, DEFERRED_S)
+            timeout_s = min(timeout_s, AGAIN_S)
         size = max(1, self._in_flight.may_take(size))
         receive = self._backend.receive if self._permits is None else self._receive_by_permit
         batch = call_until_answered(
@@ -408,7 +412,7 @@ class ConsumeLoop(ABC):
             return False
         if self._permits is not None:  # another consumer may make the room for which this one waits
             self._permits.give_back()
-        self._stopping.wait(DEFERRED_S)
+        self._stopping.wait(AGAIN_S)
         self._settle(take=0)
         return True
 
@@ -436,7 +440,7 @@ class ConsumeLoop(ABC):
                 self._logger.info("job %s isn't started while the broker is away: %s", id_, error)
                 in_flight.put_back(delivery)
                 return False
-        if in_flight.deferred:
+        if self.held_back:
             self._logger.info(
                 "job %s was with %s that died, and goes back for %g s: it must run alone, and the broker "
                 "can't be told of other jobs at present",

@@ -11,11 +11,12 @@ from ...domain.errors import JobsError, QueueNotFound
 from ...domain.job_progress import Progress
 from ...ports import ConsumerBackend, Delivery, Release, Settled, Settlement, SettleOutcome
 from ..broker.broker_clock import Clock
+from ..broker.deferral import MOST_DEFERRED
 from ..broker.store_outage import StoreOutage
 from .held_job import HeldJob
 from .held_jobs import HeldJobs, without
 from .no_limits import NoPlaceGate, NoTurnGate
-from .pending_releases import PendingReleases
+from .pending_releases import PendingReleases, Returning
 from .place_gate import PlaceGate
 from .places import Places
 from .receive_wait import ReceiveWait
@@ -32,12 +33,17 @@ _RENEWED_AFTER = 1 / 6
 """The part of a lease after which that of a held job is extended."""
 _CHECKED_S = 0.05
 """After how long to check that a held job is still ours, where the connection is the lease."""
+_HELD_IN_VAIN = 64
+"""While none can go back: with how many jobs a consumer looks for no others behind those that wait."""
+_HELD_IN_VAIN_FOR_EACH = 8
+"""With how many for each job that it runs at once, if that is more."""
 
 
 class LimitedConsumerBackend(ConsumerBackend):
     """Passes on the jobs of another consumer backend when the limits of their queue allow it.
 
     A job that must wait stays leased here, or goes back without an attempt. It counts as in flight meanwhile.
+    One that the broker can't take back at present is held again, and runs here when the limits allow it.
 
     Args:
         backend: Where the jobs come from.
@@ -65,6 +71,7 @@ class LimitedConsumerBackend(ConsumerBackend):
         super().__init__()
         self._inner = backend
         self._most_held = most_held
+        self._most_in_vain = min(max(_HELD_IN_VAIN, _HELD_IN_VAIN_FOR_EACH * at_once), MOST_DEFERRED)
         self._clock, self._broker_clock = clock, broker_clock
         lease_s = backend.lease_s
         self._renewed_after_s = _CHECKED_S if lease_s is None else lease_s * _RENEWED_AFTER
@@ -129,7 +136,7 @@ class LimitedConsumerBackend(ConsumerBackend):
 
     def _take_ready(self, max_jobs: int, left_s: float) -> list[Delivery]:
         """Return the jobs that may run; reserve turns for others that may within ``left_s`` seconds."""
-        if self._releases.due_s <= self._clock():
+        if self._releases:
             self._settle([], 0)
         self._renew_held()
         jobs = self._held.all()
@@ -138,7 +145,8 @@ class LimitedConsumerBackend(ConsumerBackend):
             return []
         far = self._turns.far(jobs)
         near = without(jobs, far)
-        self._release(self._places.ask(near, max_jobs), keep_places=False)
+        surplus = self._places.ask(near, max_jobs)
+        self._release(surplus if self._releases.may_try else [], keep_places=False)
         placed = [job for job in near if job.has_place]
         expired = self._expired(placed)
         due = self._have_turns(without(placed, expired), far, max_jobs, left_s)
@@ -148,9 +156,9 @@ class LimitedConsumerBackend(ConsumerBackend):
         self, jobs: list[HeldJob], far: list[HeldJob], max_jobs: int, left_s: float
     ) -> list[HeldJob]:
         """Return those whose turns have come; what must wait for long needs no place until then."""
-        due, releases = self._turns.admit(jobs, far, max_jobs, left_s, self._outage)
-        if self._most_held is None:  # else all go back soon, without a delay
-            self._release(releases, keep_places=False)
+        may_release = self._most_held is None and self._releases.may_try  # else all go back soon
+        due, releases = self._turns.admit(jobs, far, max_jobs, left_s, self._outage, may_release=may_release)
+        self._release(releases, keep_places=False)
         self._places.leave_lines_of(self._turns.far([*far, *jobs]))
         return due
 
@@ -165,7 +173,14 @@ class LimitedConsumerBackend(ConsumerBackend):
         """Hold these jobs no longer; another thread may have released some."""
         passed_on = self._held.take([job.receipt for job in jobs])
         self._places.start(passed_on)
-        return [job.delivery for job in passed_on]
+        return self._unless_closed([job.delivery for job in passed_on])
+
+    def _unless_closed(self, deliveries: list[Delivery]) -> list[Delivery]:
+        """Return these, unless another thread has closed this: then nobody runs them, and no place stays."""
+        if not self._is_closed:
+            return deliveries
+        self._places.close()
+        return []
 
     def _hold(self, deliveries: Sequence[Delivery], spare: SparePlaces | None = None) -> list[Delivery]:
         """Hold jobs until they may run; return those that may at once, as they have got spare places."""
@@ -173,7 +188,7 @@ class LimitedConsumerBackend(ConsumerBackend):
         jobs = self._places.taken(deliveries, self._clock(), spare, may_start=may_start)
         self._turns.note_taken(jobs)
         self._held.add(jobs)
-        return [] if jobs else list(deliveries)
+        return self._unless_closed([] if jobs else list(deliveries))
 
     # -- waiting ----------------------------------------------------------------------------------
 
@@ -193,7 +208,7 @@ class LimitedConsumerBackend(ConsumerBackend):
     def _changes_in_s(self) -> float:
         """Return after how many seconds something changes that no event announces."""
         now, jobs = self._clock(), self._held.all()
-        moments = [self._releases.due_s, self._places.gives_back_s, self._turns.changes_s(jobs, now)]
+        moments = [self._places.gives_back_s, self._turns.changes_s(jobs, now)]
         if jobs:
             asks_s = self._outage.until_s if self._outage.is_on else self._places.asks_again_s
             moments += [now + _IDLE_S, jobs[0].renewed_s + self._renewed_after_s, asks_s]
@@ -213,8 +228,15 @@ class LimitedConsumerBackend(ConsumerBackend):
         room = self._turns.room(self._places.slots(max_jobs) - at_hand, at_hand)
         if at_hand < len(jobs) and room > 0:  # a job behind those that wait may run
             lacks_places = len(jobs) - placed > len(far) - placed_far
-            room = self._places.look_size() if lacks_places else self._turns.look_size(self._places.running)
+            look = self._places.look_size() if lacks_places else self._turns.look_size(self._places.running)
+            room = self._bounded(look)
         return max(0, room)
+
+    def _bounded(self, look: int) -> int:
+        """Return how many jobs to take behind those that wait: only so many, while none can go back."""
+        if not self._releases.are_deferred:
+            return look
+        return max(0, min(look, self._most_in_vain - len(self._held)))
 
     # -- settling ---------------------------------------------------------------------------------
 
@@ -236,9 +258,19 @@ class LimitedConsumerBackend(ConsumerBackend):
         return Settled(answer.outcomes, ready)
 
     def _settle(self, settlements: Sequence[Settlement], take: int) -> Settled:
-        sent, answer = self._releases.settle(settlements, take)
+        sent, answer, deferred = self._releases.settle(settlements, take)
         self._places.settled(sent, answer.outcomes)
+        if deferred and not self._is_closed:  # else the backend releases them
+            self.hold(deferred)
         return Settled(answer.outcomes[: len(settlements)], answer.deliveries)
+
+    def hold(self, deliveries: Sequence[Delivery]) -> None:
+        """Hold jobs that were taken before, and that the broker can't take back: they may run here."""
+        jobs = self._places.taken(deliveries, self._clock(), None, may_start=False)
+        for job in jobs:
+            job.is_kept = True
+        self._turns.note_kept(jobs)
+        self._held.add(jobs)
 
     def _release(self, releases: list[Release], *, keep_places: bool) -> None:
         """Release held jobs; what fails is sent again with the next settlements.
@@ -250,12 +282,14 @@ class LimitedConsumerBackend(ConsumerBackend):
         """
         if releases:
             gone = self._places.let_go([each.receipt for each in releases], keep_places=keep_places)
-            receipts = {job.receipt for job in gone}  # another thread may have passed some on meanwhile
-            self._send_back([each for each in releases if each.receipt in receipts])
+            jobs = {job.receipt: job.delivery for job in gone}  # another thread may have passed some on
+            self._send_back(
+                [Returning(each, jobs[each.receipt]) for each in releases if each.receipt in jobs]
+            )
 
-    def _send_back(self, releases: Sequence[Release]) -> None:
-        if releases:
-            self._releases.add(releases)
+    def _send_back(self, returning: Sequence[Returning]) -> None:
+        if returning:
+            self._releases.add(returning)
             self._settle([], 0)
 
     def given_out(self) -> Sequence[str]:
@@ -290,7 +324,7 @@ class LimitedConsumerBackend(ConsumerBackend):
     def _end_cancelled(self, jobs: list[HeldJob]) -> None:
         """End held jobs that are to be cancelled: they are released, which the broker makes their end."""
         self._places.end_held(jobs)
-        self._send_back([Release(job.receipt) for job in jobs])
+        self._send_back([Returning(Release(job.receipt), job.delivery) for job in jobs])
 
     def _renew_held(self) -> None:
         """Extend the leases of held jobs if it is time."""
@@ -314,7 +348,8 @@ class LimitedConsumerBackend(ConsumerBackend):
         if not self._ahead:
             return
         waiting = sum(not job.has_place for job in self._held.all())
-        self._inner.allow_ahead(self._ahead + waiting + (self._places.look_size() if waiting else 0))
+        look = self._bounded(self._places.look_size()) if waiting else 0
+        self._inner.allow_ahead(self._ahead + waiting + look)
 
     def release_ahead(self) -> None:
         """Release the held jobs too; they keep their positions in line."""
@@ -324,17 +359,18 @@ class LimitedConsumerBackend(ConsumerBackend):
             self._release(self._releases_of_held(), keep_places=True)
             self._places.pass_freed_on()
 
-    def return_held(self) -> list[Release]:
+    def return_held(self) -> list[Delivery]:
         """Release the held jobs to their positions in the queue. They leave the lines for places.
 
         Returns:
-            The releases that the broker hasn't confirmed: it has yet to be told.
+            The jobs that the broker hasn't taken back. Who uses its consumer next has to :meth:`hold` them.
         """
         with suppress(JobsError):  # the call may have a job to return
             if self._held:
                 self._inner.release_ahead()  # as in release_ahead
             self._release(self._releases_of_held(), keep_places=False)
-        return self._releases.unsent()
+        kept = self._places.let_go(self._held.receipts(), keep_places=False)
+        return [*self._releases.unsent(), *(job.delivery for job in kept)]
 
     def _releases_of_held(self) -> list[Release]:
         return [Release(receipt) for receipt in self._held.receipts()]

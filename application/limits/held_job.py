@@ -26,6 +26,8 @@ class HeldJob:
     """When it expires, by the broker's clock, if that counts here."""
     rate_key: str | None = None
     """By which key its turn is counted, if its rate is by key; None if it needs none."""
+    is_kept: bool = False
+    """Whether it was to go back, and the broker couldn't take it."""
     turn_s: float | None = None
     """When its turn comes; None if it has none yet."""
 

@@ -134,7 +134,13 @@ class KeyedTurns(TurnGate):
         return job.rate_key is None or (job.turn_s is not None and job.turn_s <= self._clock())
 
     def reserve(
-        self, jobs: Sequence[HeldJob], far: Sequence[HeldJob], most: int, within_s: float
+        self,
+        jobs: Sequence[HeldJob],
+        far: Sequence[HeldJob],
+        most: int,
+        within_s: float,
+        *,
+        may_release: bool,
     ) -> list[Release]:
         rate = self._in_force.now()
         if rate != self._rate:
@@ -152,9 +158,13 @@ class KeyedTurns(TurnGate):
         if not self._fresh:
             return []
         held = [*far, *jobs]
-        releases = self._send_back(job for job in held if job.turn_s is None)
+        releases = self._send_back(job for job in held if job.turn_s is None) if may_release else []
         self._note_look(held, releases)
         return releases
+
+    def note_kept(self, jobs: Sequence[HeldJob]) -> None:
+        super().note_kept(jobs)
+        self._back_until_s = _Times()  # or the next to go back would wait for jobs that are here
 
     def _reserve(self, wanting: dict[str, list[HeldJob]], free: int, max_wait_s: float) -> None:
         """Reserve turns of the keys whose turns have come, and then of those that are near.

@@ -167,6 +167,8 @@ class NoTurnGate:
         most: int,
         within_s: float,
         outage: StoreOutage,
+        *,
+        may_release: bool,
     ) -> tuple[list[HeldJob], list[Release]]:
         """Return the jobs whose turns have come, and the releases of those whose turns are too far away.
 
@@ -176,8 +178,13 @@ class NoTurnGate:
             most: How many of them may start.
             within_s: Reserve no turn that comes later than this.
             outage: Whether the store is away.
+            may_release: Whether the broker takes jobs back at present; else there are no releases.
         """
         return list(jobs), []
+
+    def note_kept(self, jobs: Sequence[HeldJob]) -> None:
+        """Note jobs that were taken before, and that the broker couldn't take back."""
+        self.note_taken(jobs)
 
     def changes_s(self, jobs: Sequence[HeldJob], now: float) -> float:
         """Return when to look again: the turn of a held job comes, or jobs may be taken again."""

@@ -14,6 +14,7 @@ from .held_job import HeldJob
 from .held_jobs import HeldJobs, without
 from .next_request import NextRequest
 from .no_limits import NoPlaceGate
+from .pending_releases import Returning
 from .places import Places
 from .receive_wait import ReceiveWait
 from .returned_places import ReturnedPlaces
@@ -52,7 +53,7 @@ class PlaceGate(NoPlaceGate):
         at_once: int,
         lease_is_connection: bool,
         is_told: bool,
-        send_back: Callable[[list[Release]], None],
+        send_back: Callable[[list[Returning]], None],
         clock: Callable[[], float],
     ) -> None:
         super().__init__(held)
@@ -127,7 +128,7 @@ class PlaceGate(NoPlaceGate):
             self._decide_without_store(jobs)
             return []
         waiting = [job for job in jobs if not job.has_place]
-        fresh = [job for job in waiting if job.asked_s is None]
+        fresh = [job for job in waiting if job.asked_s is None and not job.is_kept]
         try:
             with self._asking, self._returned.leaving_again():
                 jobs = self._held.among(jobs)
@@ -216,7 +217,7 @@ class PlaceGate(NoPlaceGate):
             finally:
                 self._asking.release()
             with suppress(JobsError):  # else they go back with the next settlements
-                self._send_back([Release(job.receipt) for job in gone])
+                self._send_back([Returning(Release(job.receipt), job.delivery) for job in gone])
 
     def _leave_to_others(self, keys: Collection[str]) -> list[str]:
         """Leave the lines of keys; return the receipts of the jobs for whose places nobody else waits."""

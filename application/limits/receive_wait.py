@@ -1,10 +1,10 @@
 """The wait of the thread in ``receive``, and how other threads end it."""
 
-import threading
 from contextlib import suppress
 
 from ...domain.errors import JobsError
 from ...ports import ConsumerBackend, Delivery
+from ...ports.signal_safe_event import SignalSafeEvent
 
 
 class ReceiveWait:
@@ -16,7 +16,7 @@ class ReceiveWait:
 
     def __init__(self, backend: ConsumerBackend) -> None:
         self._backend = backend
-        self._wake = threading.Event()
+        self._wake = SignalSafeEvent()
         self._is_interrupted = False
         self._is_receiving = False
         """Whether it waits for the broker."""

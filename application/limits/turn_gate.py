@@ -37,7 +37,13 @@ class TurnGate(NoTurnGate, ABC):
 
     @abstractmethod
     def reserve(
-        self, jobs: Sequence[HeldJob], far: Sequence[HeldJob], most: int, within_s: float
+        self,
+        jobs: Sequence[HeldJob],
+        far: Sequence[HeldJob],
+        most: int,
+        within_s: float,
+        *,
+        may_release: bool,
     ) -> list[Release]:
         """Reserve turns, and return releases, as :meth:`admit`.
 
@@ -59,12 +65,14 @@ class TurnGate(NoTurnGate, ABC):
         most: int,
         within_s: float,
         outage: StoreOutage,
+        *,
+        may_release: bool,
     ) -> tuple[list[HeldJob], list[Release]]:
         if not (jobs or far):
             return [], []
         if not outage.is_on:
             try:
-                releases = self.reserve(jobs, far, most, within_s)
+                releases = self.reserve(jobs, far, most, within_s, may_release=may_release)
             except BackendUnavailable as error:
                 outage.begin(error)
             else:

@@ -107,7 +107,13 @@ class Turns(TurnGate):
         return 0 if self.closed_s else min(room, self.ahead - at_hand)
 
     def reserve(
-        self, jobs: Sequence[HeldJob], far: Sequence[HeldJob], most: int, within_s: float
+        self,
+        jobs: Sequence[HeldJob],
+        far: Sequence[HeldJob],
+        most: int,
+        within_s: float,
+        *,
+        may_release: bool,
     ) -> list[Release]:
         self._look_at_rate()
         now = self._clock()
@@ -118,7 +124,7 @@ class Turns(TurnGate):
         wanting = [job for job in jobs if job.turn_s is None]
         if wanting and now + min(within_s, self._max_wait_s) >= self._not_before_s:
             self._reserve(wanting[: self.ahead], min(within_s, self._max_wait_s))
-        is_far = self._not_before_s - self._clock() > self._max_wait_s
+        is_far = may_release and self._not_before_s - self._clock() > self._max_wait_s
         return [Release(job.receipt) for job in wanting if job.turn_s is None] if is_far else []
 
     def is_due(self, job: HeldJob) -> bool:

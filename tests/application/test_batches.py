@@ -3,12 +3,14 @@
 import asyncio
 import itertools
 import logging
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from pydantic import field_validator
 
 from mindtrace.jobs import (
     Attempt,
@@ -20,6 +22,7 @@ from mindtrace.jobs import (
     Job,
     JobContextFilter,
     JobInput,
+    JobOutput,
     JobSchema,
     LocalClient,
     Observer,
@@ -499,6 +502,47 @@ def test_one_invalid_result_hurts_its_job_alone(
     (letter,) = orchestrator.dead_letters("points")
     assert letter.id == bad
     assert letter.error.startswith("InvalidPayload: result: doesn't fit Total")
+
+
+def test_what_a_signal_handler_raises_after_a_batch_is_no_failure_of_a_job(client: LocalClient) -> None:
+    """It may be a timeout of the program's; the jobs run again, and no attempt is spent (SET-4)."""
+    is_armed, attempts = True, []
+
+    class Looked(JobOutput):
+        x: int
+
+        @field_validator("x")
+        @classmethod
+        def look_up(cls, x: int) -> int:
+            if is_armed:
+                signal.raise_signal(signal.SIGUSR1)
+            return x
+
+    class Batcher(BatchConsumer):
+        schema = JobSchema("looked", Number, Looked)
+
+        def run_batch(self, jobs: Sequence[Job[Any]]) -> list[dict[str, int]]:
+            attempts.append([job.attempt for job in jobs])
+            return [{"x": 1}] * len(jobs)
+
+    def on_signal(*_: object) -> None:
+        nonlocal is_armed
+        is_armed = False
+        raise TimeoutError
+
+    orchestrator = Orchestrator(client)
+    orchestrator.register(Batcher.schema)
+    orchestrator.publish_batch("looked", [{"x": 1}] * 3)
+    before = signal.signal(signal.SIGUSR1, on_signal)
+    try:
+        with Batcher() as consumer:
+            consumer.connect(orchestrator, batch_size=3, batch_wait_s=0.0)
+            with pytest.raises(TimeoutError):
+                consumer.consume(3)
+            consumer.consume_until_empty()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert attempts == [[1, 1, 1], [1, 1, 1]]
 
 
 def test_what_cannot_be_decoded_is_dead_by_itself(

@@ -13,6 +13,7 @@ from mindtrace.jobs import (
     Job,
     JobInput,
     JobSchema,
+    Limit,
     LocalClient,
     Orchestrator,
     Reject,
@@ -22,7 +23,7 @@ from mindtrace.jobs import Dead as DeadOutcome
 from mindtrace.jobs.application.consuming import job_states, loop
 from mindtrace.jobs.application.consuming.job_permits import JobPermits
 from mindtrace.jobs.application.consuming.permit_order import StrictOrder
-from mindtrace.jobs.ports import Ack, Dead, Delivery, Release, Settled, Settlement, SettleOutcome
+from mindtrace.jobs.ports import Ack, Dead, Delivery, Place, Release, Settled, Settlement, SettleOutcome
 
 DEFERRED = SettleOutcome.DEFERRED
 
@@ -84,7 +85,7 @@ class FullOfDeadLetters(Full):
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (job_states, loop):
-        monkeypatch.setattr(module, "DEFERRED_S", 0.01)
+        monkeypatch.setattr(module, "AGAIN_S", 0.01)
 
 
 @pytest.fixture
@@ -151,7 +152,7 @@ def test_a_consumer_takes_no_more_jobs_while_it_holds_too_many(
     monkeypatch: pytest.MonkeyPatch,
     background: Any,
 ) -> None:
-    monkeypatch.setattr(job_states, "_MOST_DEFERRED", 4)
+    monkeypatch.setattr(job_states, "MOST_DEFERRED", 4)
     orchestrator.publish_batch(SCHEMA, [Numbered(number=number) for number in range(1, 81, 2)])
     with kind() as consumer:
         consumer.connect(orchestrator, prefetch=4)
@@ -172,7 +173,7 @@ def test_a_consumer_that_holds_too_many_leaves_the_permits_to_others(
     background: Any,
 ) -> None:
     """Only the other makes room for what is deferred, and it has work once the first can't go on."""
-    monkeypatch.setattr(job_states, "_MOST_DEFERRED", 4)
+    monkeypatch.setattr(job_states, "MOST_DEFERRED", 4)
     monkeypatch.setattr(job_states, "_ONE_MORE_S", 3600.0)
     permits = JobPermits(1, StrictOrder())
 
@@ -237,7 +238,7 @@ def test_a_full_queue_has_room_again_though_all_its_consumers_hold_too_many(
     kind: type[Fails], monkeypatch: pytest.MonkeyPatch, background: Any
 ) -> None:
     """Only who takes a job makes room for what is deferred."""
-    monkeypatch.setattr(job_states, "_MOST_DEFERRED", 4)
+    monkeypatch.setattr(job_states, "MOST_DEFERRED", 4)
     monkeypatch.setattr(job_states, "_ONE_MORE_S", 0.01)
     with Orchestrator(Crowded(filled=8)) as orchestrator:
         orchestrator.publish_batch(SCHEMA, [Numbered(number=number) for number in range(1, 81, 2)])
@@ -281,6 +282,35 @@ def test_a_job_that_must_run_alone_waits_while_others_cannot_be_released(
         assert ran == [1]
         client.has_room.set()
         eventually(lambda: consumer.stats.done == 2, "both are done")
+        consumer.stop()
+        consuming.result(LIMIT_S)
+
+
+def test_a_job_that_must_run_alone_waits_while_one_that_waits_for_a_limit_cannot_be_released(
+    client: Full, monkeypatch: pytest.MonkeyPatch, background: Any
+) -> None:
+    monkeypatch.setattr(loop, "_ASIDE_S", 0.01)
+    schema = JobSchema("limited", Numbered, concurrency_limit=Limit(1, by="number"))
+    place, ran = Place("limits/limited/number/[1]", 1, "another"), list[int]()
+
+    class Watches(Consumer):
+        def run(self, job: Job[Numbered]) -> None:
+            ran.append(job.payload.number)
+
+    Watches.schema = schema
+    with Orchestrator(client) as orchestrator, Watches() as consumer:
+        orchestrator.register(schema)
+        client.coordination.take_places([place], ttl_s=3600.0)
+        orchestrator.publish(schema, Numbered(number=1))
+        client.suspects = (orchestrator.publish(schema, Numbered(number=2)),)
+        consumer.connect(orchestrator, prefetch=2)
+        consuming = background(consumer.consume)
+        eventually(lambda: client.deferrals > 4, "it tries again and again")
+        assert ran == []
+        client.has_room.set()
+        eventually(lambda: ran == [2], "it runs alone")
+        client.coordination.leave_places([place])
+        eventually(lambda: ran == [2, 1], "and then the other")
         consumer.stop()
         consuming.result(LIMIT_S)
 
@@ -333,7 +363,7 @@ def test_what_is_deferred_is_tried_once_more_at_the_close(
     client: Full, orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However short ago the last try was: else a failed attempt would be made again."""
-    monkeypatch.setattr(job_states, "DEFERRED_S", 3600.0)
+    monkeypatch.setattr(job_states, "AGAIN_S", 3600.0)
     orchestrator.publish(SCHEMA, Numbered(number=1))
     with Fails() as consumer:
         consumer.connect(orchestrator)

@@ -1,14 +1,27 @@
 """Ctrl-C at any line of a run: the next run has all jobs of which the consumer or the broker knows."""
 
+import asyncio
 import itertools
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
 
+from conditions import eventually
 from interrupts import interrupt_at
-from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, LocalClient, Orchestrator, QueueCounts
+from mindtrace.jobs import (
+    BatchConsumer,
+    Consumer,
+    Job,
+    JobInput,
+    JobSchema,
+    LocalClient,
+    Orchestrator,
+    QueueCounts,
+)
 from mindtrace.jobs.application.process.graceful_stop import SecondSignal
 from mindtrace.jobs.ports import Delivery, Settled, Settlement
 
@@ -82,5 +95,76 @@ def test_the_next_run_has_the_jobs_that_an_interrupted_one_left(
             consumer.consume_until_empty()
             assert set(consumer.ran) == ids, point
             assert orchestrator.counts(Notes.schema) == QueueCounts(0, 0, 0, 0), point
+        if not was_interrupted:
+            return
+
+
+class ManyAtOnce(Notes):
+    concurrency = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_to_end = False
+
+
+class Tasks(ManyAtOnce):
+    async def run(self, job: Job[Empty]) -> None:  # type: ignore[override]
+        await asyncio.sleep(0)
+        self.ran.append(job.id)
+
+
+class Batches(BatchConsumer):
+    schema = Notes.schema
+    batch_size = 2
+    batch_wait_s = 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ran: list[str] = []
+
+    def run_batch(self, jobs: Sequence[Job[Empty]]) -> list[None]:
+        self.ran += [job.id for job in jobs]
+        return [None] * len(jobs)
+
+
+AT_ONCE = [
+    "concurrent_loop.py",
+    "idle_settler.py",
+    "in_flight.py",
+    "job_states.py",
+    "signal_safe_event.py",
+    "thread_start.py",
+    "threading.py",
+]
+KINDS = [
+    *((ManyAtOnce, file) for file in [*AT_ONCE, "handler_threads.py"]),
+    *((Tasks, file) for file in [*AT_ONCE, "handler_tasks.py"]),
+    *((Batches, file) for file in ("batch_loop.py", "in_flight.py", "job_states.py")),
+]
+
+
+def threads_of_runs() -> set[threading.Thread]:
+    """Return all threads but the one that looks for pauses, which ends by itself half a second later."""
+    return {each for each in threading.enumerate() if each.name != "mindtrace-jobs-pauses"}
+
+
+@pytest.mark.parametrize(("kind", "file"), KINDS, ids=lambda each: getattr(each, "__name__", each))
+def test_a_consumer_of_any_kind_is_usable_after_an_interrupt(
+    orchestrator: Orchestrator, kind: Any, file: str
+) -> None:
+    """It runs all jobs, in as many threads as before: none is locked out, and none is left behind."""
+    with kind() as consumer:
+        consumer.connect(orchestrator)
+        consumer.consume_until_empty()
+    before = threads_of_runs()
+    for point in itertools.count(1):
+        with kind() as consumer:
+            consumer.connect(orchestrator)
+            ids = {orchestrator.publish(Notes.schema, {}) for _ in range(3)}
+            was_interrupted = interrupt_at(point, file, partial(consumer.consume, 3))
+            consumer.consume_until_empty()
+            assert set(consumer.ran) == ids, point
+            assert orchestrator.counts(Notes.schema) == QueueCounts(0, 0, 0, 0), point
+            eventually(lambda: not threads_of_runs() - before, "all threads end")
         if not was_interrupted:
             return

@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from mindtrace.jobs import Limit
 from mindtrace.jobs.application.limits.consumer_backend import LimitedConsumerBackend
-from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable, JobsError
+from mindtrace.jobs.domain.errors import AccessDenied, BackendUnavailable, Closed, JobsError
 from mindtrace.jobs.ports import Delivery, Place, Release
 
 from .test_limits import LEASE_S, Broker, acks, numbers
@@ -161,4 +162,32 @@ def test_a_held_job_whose_place_ends_before_its_lease_waits_while_the_store_is_a
     assert len(other.receive(4, 0.0)) == 3
     fail(monkeypatch, broker, "take_places", BackendUnavailable("away"))
     assert consumer.settle(acks(slow), take=4).deliveries == []
+    broker.client.close()
+
+
+@pytest.mark.parametrize("settles", [False, True])
+def test_a_place_that_was_taken_while_its_consumer_closed_is_left(
+    monkeypatch: pytest.MonkeyPatch, settles: bool
+) -> None:
+    """Another thread may close it at any moment; the job went back, and nobody would leave the place."""
+    broker = Broker(limit=Limit(1, by="camera"))
+    broker.publish(0, 0)
+    consumer, other = broker.consumer(), broker.consumer()
+    running = consumer.receive(1, 0.0) if settles else []
+    where, name = (consumer._inner, "settle") if settles else (consumer._held, "take")
+    real = getattr(where, name)
+
+    def answer_as_it_closes(*args: Any, **options: Any) -> Any:
+        answer = real(*args, **options)
+        monkeypatch.undo()
+        consumer.close()
+        return answer
+
+    monkeypatch.setattr(where, name, answer_as_it_closes)
+    if settles:
+        assert consumer.settle(acks(running), take=1).deliveries == []
+    else:
+        with suppress(Closed):
+            assert consumer.receive(1, 0.0) == []
+    assert len(other.receive(1, 0.0)) == 1
     broker.client.close()

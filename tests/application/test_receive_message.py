@@ -1,11 +1,12 @@
 """Taking one job by hand: at most once, done as soon as it is returned."""
 
+import signal
 from typing import Any
 
 import pytest
 from pydantic import field_validator
 
-from mindtrace.jobs import JobInput, JobSchema, LocalClient, Orchestrator
+from mindtrace.jobs import JobInput, JobSchema, Limit, LocalClient, Orchestrator
 from mindtrace.jobs.domain.errors import BackendUnavailable, QueueNotFound
 from mindtrace.jobs.ports import Message
 
@@ -215,3 +216,40 @@ def test_a_validator_that_raises_anything_makes_a_malformed_body(
     error[:] = [raised]
     assert orchestrator.receive_message("fussy") is None
     assert [letter.reason for letter in orchestrator.dead_letters("fussy")] == ["malformed"]
+
+
+@pytest.mark.parametrize("limit", [None, Limit(1, by="x")])
+def test_what_a_signal_handler_raises_while_a_body_is_read_is_the_callers(
+    client: LocalClient, limit: Limit | None
+) -> None:
+    """It may be a timeout of the program's; the job is ready again, and no dead letter (RCV-4, SET-4)."""
+    is_armed = False
+
+    class Slow(JobInput):
+        x: int = 0
+
+        @field_validator("x")
+        @classmethod
+        def look_up(cls, x: int) -> int:
+            if is_armed:
+                signal.raise_signal(signal.SIGUSR1)
+            return x
+
+    def on_signal(*_: object) -> None:
+        nonlocal is_armed
+        is_armed = False  # so that who reads the body again finds it sound
+        raise TimeoutError
+
+    orchestrator = Orchestrator(client)
+    orchestrator.register(JobSchema("slow", Slow, concurrency_limit=limit))
+    orchestrator.publish("slow", {"x": 1})
+    before = signal.signal(signal.SIGUSR1, on_signal)
+    is_armed = True
+    try:
+        with pytest.raises(TimeoutError):
+            orchestrator.receive_message("slow")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    job = orchestrator.receive_message("slow")
+    assert job is not None
+    assert (job.attempt, orchestrator.counts("slow").dead) == (1, 0)

@@ -1,14 +1,15 @@
 """``receive_message`` returns a job only if its place is free and its turn has come."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from conditions import eventually
 from mindtrace.jobs import Consumer, JobInput, JobSchema, Limit, LocalClient, Orchestrator, Rate
+from mindtrace.jobs.application.api import receiving
 from mindtrace.jobs.domain.errors import BackendUnavailable
-from mindtrace.jobs.ports import Place
+from mindtrace.jobs.ports import Ack, Message, Place, Settled, Settlement, SettleOutcome
 
 
 class Frame(JobInput):
@@ -176,7 +177,8 @@ def test_releases_that_the_broker_missed_are_sent_with_the_next_call(
     queue.publish(0)
     queue.take_place(0)
     assert queue.receive() is None  # opens the consumer
-    ((_, consumer),) = queue.client.idle_consumers._idle
+    ((_, idle),) = queue.client.idle_consumers._idle
+    consumer = idle.backend
     settle, away = consumer.settle, [True]
 
     def broken_settle(*args: Any, **options: Any) -> Any:
@@ -221,3 +223,70 @@ def test_a_limit_that_was_changed_counts_as_changed(queue: Queue) -> None:
     assert queue.receive() == 0
     queue.orchestrator.reset_limit("frames")
     assert queue.receive() is None
+
+
+def alarmed(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Have the broker defer releases, as it takes no messages; return a list to empty once it does again."""
+    (idle,) = [each for _, each in queue.client.idle_consumers._idle]
+    settle, alarm = idle.backend.settle, [True]
+
+    def settle_acks(settlements: Sequence[Settlement], *, take: int = 0) -> Settled:
+        done = [each for each in settlements if isinstance(each, Ack) or not alarm]
+        outcomes = iter(settle(done, take=take).outcomes)
+        return Settled(
+            [next(outcomes) if each in done else SettleOutcome.DEFERRED for each in settlements], []
+        )
+
+    monkeypatch.setattr(idle.backend, "settle", settle_acks)
+    return alarm
+
+
+@limits(concurrency_limit=Limit(1, by="camera"))
+def test_jobs_that_the_broker_cannot_take_back_are_those_of_the_next_call(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call took more, and none of them could run before the alarm was over."""
+    queue.publish(*[0] * 100)
+    queue.take_place(0)
+    assert queue.receive() is None  # opens the consumer
+    alarm = alarmed(queue, monkeypatch)
+    for _ in range(5):
+        assert queue.receive() is None
+    assert queue.orchestrator.counts("frames").in_flight <= 32
+
+    queue.leave_place(0)
+    assert sorted(queue.receive() or 0 for _ in range(100)) == list(range(100))
+    assert queue.receive() is None
+    alarm.clear()
+
+
+@limits(concurrency_limit=Limit(1, by="camera"))
+def test_they_go_back_once_the_broker_takes_them(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue.publish(*[0] * 10)
+    queue.take_place(0)
+    assert queue.receive() is None
+    alarm = alarmed(queue, monkeypatch)
+    assert queue.receive() is None
+    assert queue.orchestrator.counts("frames").in_flight == 10
+    alarm.clear()
+    assert queue.receive() is None
+    assert queue.orchestrator.counts("frames").in_flight == 0
+
+
+@limits()
+def test_so_many_jobs_that_cannot_be_read_wait_here_and_a_call_takes_no_more(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is to become a dead letter, which the broker can't write."""
+    monkeypatch.setattr(receiving, "MOST_DEFERRED", 3)
+    assert queue.receive() is None  # opens the consumer
+    alarm = alarmed(queue, monkeypatch)
+    queue.client.publish("frames", [Message(f"bad{n}", b"{") for n in range(10)])
+    queue.publish(0)
+    with pytest.raises(BackendUnavailable, match="3 jobs that can't be read"):
+        queue.receive()
+    assert queue.orchestrator.counts("frames").in_flight == 3
+
+    alarm.clear()
+    assert queue.receive() == 0
+    assert queue.orchestrator.counts("frames").dead == 10
