@@ -116,8 +116,10 @@ class MetricsServer:
 
     async def _collected(self) -> bytes:
         if self._collecting is None:
-            self._collecting = self._loop.create_future()
-            threading.Thread(target=self._collect_into, args=(self._collecting,), daemon=True).start()
+            future: asyncio.Future[bytes] = self._loop.create_future()
+            # Noted once it has begun: where no thread can be started, the next request tries again.
+            threading.Thread(target=self._collect_into, args=(future,), daemon=True).start()
+            self._collecting = future
         return await asyncio.shield(self._collecting)
 
     def _collect_into(self, future: "asyncio.Future[bytes]") -> None:

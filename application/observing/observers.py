@@ -1,7 +1,7 @@
 """Several observers as one, none of which can harm the work."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from logging import ERROR, Logger
 from typing import Any
@@ -100,4 +100,5 @@ class Observers(Observer):
 
 
 def _are_observers(given: object) -> bool:
-    return isinstance(given, Iterable) and all(isinstance(each, Observer) for each in given)
+    # No iterator: a look at one would use it up.
+    return isinstance(given, Collection) and all(isinstance(each, Observer) for each in given)

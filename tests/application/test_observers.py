@@ -26,7 +26,7 @@ from mindtrace.jobs import (
 from mindtrace.jobs.adapters.local import ManualClock
 from mindtrace.jobs.application.observing.job_logging import JobLogger
 from mindtrace.jobs.application.process.graceful_stop import SecondSignal
-from mindtrace.jobs.domain.errors import QueueNotFound
+from mindtrace.jobs.domain.errors import InvalidInput, QueueNotFound
 from mindtrace.jobs.ports import Attempt, Observer, Outcome, SlotOutcome
 
 MakeConsumer = Callable[..., Consumer]
@@ -307,3 +307,9 @@ def test_a_line_of_log_has_no_control_characters_of_its_job(
     assert all(message.isprintable() for message in messages)
     (fields,) = [record.job for record in caplog.records if hasattr(record, "job")]
     assert fields["error"] == "bad\njob forged\x1b[31m"
+
+
+def test_observers_that_come_one_by_one_are_refused(client: LocalClient) -> None:
+    """A look at them used them up, and none was told of anything."""
+    with pytest.raises(InvalidInput, match="pass a list of observers"):
+        Orchestrator(client, observers=iter([Observer()]))  # type: ignore[arg-type]

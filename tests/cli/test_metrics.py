@@ -260,3 +260,19 @@ def test_limits_are_told_with_their_use_and_no_key_is_a_label(
 
     monkeypatch.setattr(type(orchestrator), "limits", away)
     assert samples(LimitCollector(orchestrator)) == {}
+
+
+def test_where_no_thread_can_be_started_a_request_fails_and_the_next_one_is_answered(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was waited for that thread for ever."""
+    served = Served(stack)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(metrics_server.threading.Thread, "start", refuse)
+        with pytest.raises(urllib.error.HTTPError, match="500"):
+            served.get()
+    assert served.get() == b"up 1\n"
