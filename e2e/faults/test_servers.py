@@ -91,13 +91,13 @@ def confirms_one(experiment: Experiment, by: Orchestrator | None = None) -> bool
 
 
 @pytest.mark.begins_first  # on RabbitMQ it takes longer than any other test
-@row("20 graceful restarts of the broker", "CON-1", "CON-2", "I1", not_on=NO_SERVER)
+@row("8 graceful restarts of the broker", "CON-1", "CON-2", "I1", not_on=NO_SERVER)
 def test_restarts_leak_no_thread_and_no_descriptor_of_a_worker(experiment: Experiment) -> None:
     target = server_of(experiment)
     experiment.publish(5)
     worker = experiment.start_worker(prefetch=5, lease_s=1.0)  # which ends after each restart
     seen = []
-    for _ in range(20):
+    for _ in range(8):
         with experiment.fault_on(worker, in_flight=5):
             target.restart()
             eventually(partial(confirms_one, experiment), "the broker is back")
