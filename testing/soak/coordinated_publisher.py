@@ -18,6 +18,7 @@ from .coordinated import (
     LIMITED,
     SCHEDULE,
     SCHEMAS,
+    SINGLE,
     TICKS,
     UNIQUE,
     Keyed,
@@ -56,7 +57,7 @@ class CoordinatedPublisher:
         """Publish some jobs, and cancel half of those that are for that; pause or resume if it is time."""
         try:
             self._pause_or_resume()
-            for schema in (LIMITED, UNIQUE, CHAINED):
+            for schema in (LIMITED, SINGLE, UNIQUE, CHAINED):
                 if self._orchestrator.count_queue_messages(schema.name) < _MOST_WAITING:
                     self._publish(schema)
             self._crowd()

@@ -24,6 +24,7 @@ PREFETCH = 8
 _END_S = LONG_S + 60.0
 """How long a worker may take to stop: it finishes the job that it runs."""
 _LOCKED_S = 3.0
+_STRIKES, _BETWEEN_STRIKES_S = 5, 0.01
 
 
 class SoakFailed(Exception):
@@ -47,7 +48,7 @@ class SoakProcess:
 
     def stop(self) -> None:
         """Tell it to stop, as a supervisor does."""
-        self._was_up = "up" in self.log.read_text("utf-8", "replace").splitlines()
+        self._was_up = self.is_up
         self.told_to_stop_at = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
 
@@ -73,6 +74,17 @@ class SoakProcess:
     def pause(self) -> None:
         """Make it silent with SIGSTOP, until :meth:`resume`."""
         self.process.send_signal(signal.SIGSTOP)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it has run a job."""
+        return "up" in self.log.read_text("utf-8", "replace").splitlines()
+
+    def interrupt(self) -> None:
+        """Have a signal's handler raise, several times in a row, in whatever it does at that moment."""
+        for _ in range(_STRIKES):
+            self.process.send_signal(signal.SIGUSR2)
+            time.sleep(_BETWEEN_STRIKES_S)
 
     def resume(self) -> None:
         """Let it go on after :meth:`pause`."""
@@ -101,6 +113,10 @@ class Environment:
     """Whether a process keeps all others from writing; where processes share a file, a stopped one may."""
     store_url: str | None = None
     """Where the coordination store is, if not at the backend."""
+    refuse: Callable[[bool], None] | None = None
+    """Has the server refuse what writes, or take it again; None where nothing has it so."""
+    refusals_may_cost: bool = False
+    """Whether a job may run again, as its settlement was refused until its worker ended."""
     started: ExecutionRecord = field(init=False)
     finished: ExecutionRecord = field(init=False)
     publish_log: Path = field(init=False)
@@ -165,7 +181,12 @@ def redis(folder: Path) -> Iterator[Environment]:
     server = PrivateRedis(folder, appendonly="yes", appendfsync="always").start()
     with ExitStack() as stack:
         stack.callback(server.kill)
-        yield Environment(server.url, folder, server, stack, 1)
+
+        def refuse(is_on: bool) -> None:
+            with server.admin() as admin:
+                admin.config_set("min-replicas-to-write", int(is_on))
+
+        yield Environment(server.url, folder, server, stack, 1, refuse=refuse)
 
 
 @contextmanager
@@ -178,7 +199,13 @@ def rabbitmq(folder: Path) -> Iterator[Environment]:
         store = PrivateRedis(folder / "store", appendonly="yes", appendfsync="always").start()
         stack.callback(store.kill)
         url = f"{server.address.url}?heartbeat_s=2&prefetch={PREFETCH}"
-        yield Environment(url, folder, server, stack, 3, store_url=store.url)
+
+        def refuse(is_on: bool) -> None:
+            server.control("set_vm_memory_high_watermark", *(("absolute", "1MB") if is_on else ("0.6",)))
+
+        yield Environment(
+            url, folder, server, stack, 3, store_url=store.url, refuse=refuse, refusals_may_cost=True
+        )
 
 
 @contextmanager
@@ -187,7 +214,13 @@ def postgresql(folder: Path) -> Iterator[Environment]:
     server = PrivatePostgreSQL(folder).start()
     with ExitStack() as stack:
         stack.callback(server.close)
-        yield Environment(server.url("mindtrace_jobs"), folder, server, stack, 2)
+
+        def refuse(is_on: bool) -> None:
+            with server.connect() as admin:
+                admin.execute(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if is_on else 'off'}")
+                admin.execute("SELECT pg_reload_conf()")
+
+        yield Environment(server.url("mindtrace_jobs"), folder, server, stack, 2, refuse=refuse)
 
 
 ENVIRONMENTS: dict[str, Callable[[Path], AbstractContextManager[Environment]]] = {

@@ -10,6 +10,9 @@ from job_audit import Execution
 from .environment import PREFETCH, Environment, SoakProcess
 from .jobs import LEASE_S
 
+_REFUSALS = 0.1
+"""The part of the faults that have the server refuse what writes."""
+
 
 class Fault(NamedTuple):
     """A fault and the workers that it hit; none, if it should cost nothing."""
@@ -43,6 +46,8 @@ class FaultInjector:
         self._stopped: list[tuple[float, SoakProcess]] = []
         self._next_fault = time.monotonic() + 3.0
         self._next_restart = time.monotonic() + 10.0
+        self._refuses_until: float | None = None
+        """When the server, which refuses what writes, is to take it again."""
         self.faults: list[Fault] = []
 
     def inject_due(self) -> None:
@@ -52,16 +57,25 @@ class FaultInjector:
         for process in (self.undisturbed, *self._disturbed):
             process.has_ended()
         self._continue(now)
-        if self._environment.server is not None and now >= self._next_restart:
+        if self._refuses_until is not None:
+            if now >= self._refuses_until:
+                self._end_refusals()
+        elif self._environment.server is not None and now >= self._next_restart:
             self._restart()
             self._next_restart = time.monotonic() + self._rng.uniform(20.0, 40.0)
-        elif now >= self._next_fault:
-            self._disturb_a_worker(now)
+            return
+        if now >= self._next_fault:
+            if self._refuses_until is None and self._rng.random() < _REFUSALS:
+                self._begin_refusals()
+            else:
+                self._disturb_a_worker(now)
             self._next_fault = now + self._rng.uniform(0.5, 4.0)
 
     def resume_all(self) -> None:
-        """Resume every stopped worker; inject nothing more."""
+        """Resume every stopped worker, and end refusals; inject nothing more."""
         self._continue(float("inf"))
+        if self._refuses_until is not None:
+            self._end_refusals()
 
     def stop_workers(self) -> None:
         """Have every worker stop, and wait until each did so properly."""
@@ -81,8 +95,10 @@ class FaultInjector:
             return
         victim = self._rng.choice(awake)
         (what,) = self._rng.choices(
-            ("kill", "stop briefly", "stop past the lease", "terminate"), (4, 2, 2, 3)
+            ("kill", "stop briefly", "stop past the lease", "terminate", "interrupt"), (4, 2, 2, 3, 3)
         )
+        if what == "interrupt" and not victim.is_up:  # it would not be ready for the signal
+            return
         match what:
             case "kill":
                 victim.kill()
@@ -91,6 +107,8 @@ class FaultInjector:
                 victim.stop()
                 self._leaving.append(victim)
                 self._replace(victim)
+            case "interrupt":
+                victim.interrupt()
             case _:
                 victim.pause()
                 sleep_s = 1.0 if what == "stop briefly" else 2 * LEASE_S
@@ -101,7 +119,7 @@ class FaultInjector:
                 self._note(
                     f"{what}, with the file locked", [self.undisturbed, *self._disturbed, *self._leaving]
                 )
-            case "kill" | "stop past the lease":
+            case "kill" | "stop past the lease" | "interrupt":
                 self._note(what, [victim])
             case _:  # it must cost nothing
                 self._note(what, [])
@@ -122,6 +140,24 @@ class FaultInjector:
             server.start()
         else:
             server.restart()
+
+    def _begin_refusals(self) -> None:
+        refuse = self._environment.refuse
+        if refuse is None:
+            return
+        refuse(True)
+        hit = (
+            [self.undisturbed, *self._disturbed, *self._leaving]
+            if self._environment.refusals_may_cost
+            else []
+        )
+        self._note("writes refused", hit)
+        self._refuses_until = time.monotonic() + self._rng.uniform(1.0, 2 * LEASE_S)
+
+    def _end_refusals(self) -> None:
+        assert self._environment.refuse is not None
+        self._environment.refuse(False)
+        self._refuses_until = None
 
     def _continue(self, now: float) -> None:
         due = [process for until, process in self._stopped if until <= now]

@@ -16,6 +16,7 @@ from typing import Self
 
 from job_audit import ExecutionRecord
 from mindtrace.jobs import Orchestrator, PublishStatus
+from mindtrace.jobs.cli.errors import Exit
 from mindtrace.jobs.domain.errors import BackendUnavailable
 
 from .environment import Environment, SoakFailed
@@ -56,6 +57,7 @@ class SharingWorker:
         return self
 
     def _start(self) -> "subprocess.Popen[bytes]":
+        self._runs_before = len(self._ran)
         words = [sys.executable, "-m", "mindtrace.jobs", "worker", "soak.sharing_tasks", "--jobs", "1"]
         words += ["--backend", self._environment.url, "--lease", str(LEASE_S), "--log-level", "warning"]
         testing = Path(__file__).parents[1]
@@ -86,6 +88,7 @@ class SharingWorker:
     def _kill_now_and_then(self) -> None:
         """Kill its process, and the supervisor, which would wait longer each time until the next start."""
         while not self._over.wait(self._rng.uniform(3.0, 10.0)):
+            self._start_anew_if_away()
             if runs := self._ran.runs():
                 with suppress(ProcessLookupError):
                     os.kill(runs[-1].pid, signal.SIGKILL)
@@ -93,6 +96,11 @@ class SharingWorker:
                 self._process.wait()
                 self._process = self._start()
                 self._kills += 1
+
+    def _start_anew_if_away(self) -> None:
+        """Do as systemd does with a worker that found no broker as it began, or one that takes no writes."""
+        if self._process.poll() == Exit.BROKER and len(self._ran) == self._runs_before:
+            self._process = self._start()
 
     def end(self) -> list[str]:
         """Have it work off what is left and stop; return what is wrong.
@@ -105,7 +113,10 @@ class SharingWorker:
             raise SoakFailed("no jobs with one permit were published")
         give_up = time.monotonic() + _DRAIN_S
         while missing := self._accepted - {run.job_id for run in self._ran.runs()}:
-            if self._process.poll() is not None or time.monotonic() > give_up:
+            self._start_anew_if_away()
+            if (code := self._process.poll()) is not None:
+                raise SoakFailed(f"the worker with one permit ended by itself with {code}")
+            if time.monotonic() > give_up:
                 raise SoakFailed(f"of jobs with one permit, {len(missing)} never ran")
             time.sleep(0.2)
         self._process.send_signal(signal.SIGTERM)

@@ -18,14 +18,24 @@ from .coordinated import coordinating
 from .jobs import LEASE_S, SCHEMA, SoakInput, SoakOutput
 
 
+class Interrupted(Exception):
+    """A signal of the program's own came."""
+
+
 class Runner(Consumer):
-    """Does what a job says, and writes down when it began and that it was done."""
+    """Does what a job says, and writes down when it began and that it was done.
+
+    Outside its handler, SIGUSR2 makes it raise: in whatever the library does at that moment.
+    """
 
     schema = SCHEMA
 
     def __init__(self, started: str, finished: str) -> None:
         super().__init__()
         self._is_up = False
+        self._runs_handler = False
+        self._strikes_left = 0
+        """How often a signal may raise yet: the second time perhaps while the first is seen to."""
         self._started = ExecutionRecord(Path(started)).writer()
         self._finished = ExecutionRecord(Path(finished)).writer()
 
@@ -34,6 +44,13 @@ class Runner(Consumer):
         if not self._is_up:
             self._is_up = True
             print("up", flush=True)
+        self._runs_handler = True
+        try:
+            return self._work(job)
+        finally:
+            self._runs_handler = False
+
+    def _work(self, job: Job[SoakInput]) -> SoakOutput:
         ExecutionRecord.write(self._started, job.id)
         time.sleep(job.payload.work_s)
         if job.payload.rejected:
@@ -42,6 +59,25 @@ class Runner(Consumer):
             raise RuntimeError("as it was to be")
         ExecutionRecord.write(self._finished, job.id)
         return SoakOutput(attempt=job.attempt)
+
+    def on_signal(self, *_: object) -> None:
+        """Raise, unless a handler runs, which would fail by it."""
+        if self._strikes_left and not self._runs_handler:
+            self._strikes_left -= 1
+            raise Interrupted
+
+    def consume_through_interrupts(self) -> None:
+        """Consume until told to stop, again after each interrupt."""
+        while True:
+            try:
+                try:
+                    self._strikes_left = 2
+                    self.consume()
+                    return
+                except Interrupted:
+                    self._strikes_left = 0
+            except Interrupted:
+                pass
 
 
 def main() -> None:
@@ -54,13 +90,14 @@ def main() -> None:
         coordinating(coordinated_url, Path(started).parent),
         Runner(started, finished) as runner,
     ):
+        signal.signal(signal.SIGUSR2, runner.on_signal)
         while True:
             try:
                 runner.connect(orchestrator, lease_s=LEASE_S, prefetch=int(prefetch), poll_timeout_s=1.0)
                 break
             except BackendUnavailable:  # a supervisor would start it again
                 time.sleep(0.5)
-        runner.consume()
+        runner.consume_through_interrupts()
 
 
 if __name__ == "__main__":

@@ -102,7 +102,8 @@ def test_one_place_too_many_is_found(tmp_path: Path) -> None:
         store = client.coordination
         log.places.watch(store)
         store.take_places([Place("key", 3, holder) for holder in "xyz"], ttl_s=60.0)
-    assert found(tmp_path) == ["3 places of key at once"]
+        store.take_places([Place("place/soak-single/a", 2, holder) for holder in "xy"], ttl_s=60.0)
+    assert found(tmp_path) == ["3 places of key at once", "2 places of place/soak-single/a at once"]
 
 
 def test_places_that_stay_empty_while_jobs_wait_are_found(tmp_path: Path) -> None:

@@ -23,6 +23,18 @@ addopts = -p verdict --import-mode=importlib
 timeout = {timeout}
 hang_limits_divided_by = {divisor}
 patience_with_dead_servers = 1
+costs_are_told_after = 0.1
+"""
+COSTS = """
+import time
+
+def test_that_computes():
+    began = time.process_time()
+    while time.process_time() < began + 1.0:
+        pass
+
+def test_that_waits():
+    time.sleep(0.1)
 """
 HANGS = """
 import os, threading, time
@@ -207,6 +219,17 @@ def test_a_run_whose_time_is_over_names_what_still_runs(tmp_path: Path) -> None:
     assert code == 1, printed
     assert re.search(r"^ +\d+ s  test_inner\.py::test_that_waits", printed, re.MULTILINE), printed
     assert "in test_that_waits" in printed, "where it is"
+
+
+@pytest.mark.parametrize("processes", [(), ("-n", "2")], ids=["one process", "xdist"])
+def test_what_the_files_of_a_long_run_cost_is_told(tmp_path: Path, processes: tuple[str, ...]) -> None:
+    with inner_run(tmp_path, COSTS, *processes) as process:
+        code, printed = verdict(process)
+
+    assert code == 0, printed
+    told = re.search(r"^ +(\d+) +(\d+) +2 test_inner\.py$", printed, re.MULTILINE)
+    assert told is not None, printed
+    assert int(told[1]) >= 1, "seconds of the processor"
 
 
 @pytest.mark.parametrize("processes", [(), ("-n", "1")], ids=["one process", "xdist"])
