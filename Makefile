@@ -37,7 +37,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo check test test-fast test-brokers test-long test-all brokers test-docker matrix soak stress hangs fuzz mutants lint format docs bench bench-full bench-report clean
+.PHONY: help demo check test test-fast test-brokers test-e2e test-long test-all brokers test-docker matrix soak stress hangs fuzz mutants lint format docs bench bench-full bench-report clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ test-fast: lint ## its first part: lint and all of tests/, without a broker
 test-brokers: brokers ## its second part: all that needs brokers
 	@echo "==> contract_tests/ and e2e/: the contract of every backend in profile quick, what users do, what brokers suffer"
 	@$(PYTEST) -m "not long" --contract-profile quick contract_tests e2e
+
+test-e2e: brokers ## what of that test-long doesn't repeat
+	@echo "==> e2e/: what users do, what brokers suffer"
+	@$(PYTEST) -m "not long" e2e
 
 test-long: brokers ## the rest: the contract in profile ci, the fault matrix, the wheel, the pages made from tests
 	@echo "==> contract_tests/: the contract of every backend in profile ci, broken and changed adapters, any seed"
