@@ -142,7 +142,8 @@ def test_what_a_dropped_connection_still_held_is_read_deciphered_or_not_at_all(
     read: list[bytes] = []
     with Orchestrator(node.url("1")).backend as client, retry_timeout(client, LIMIT_S):
         client.declare(Queue(queue))
-        client.publish(queue, [Message(str(number), b"x" * LARGE) for number in range(50)])
+        outcomes = client.publish(queue, [Message(str(number), b"x" * LARGE) for number in range(50)])
+        assert {outcome.status for outcome in outcomes} == {PublishStatus.ACCEPTED}
         consumer = client.open_consumer(queue)
         assert isinstance(consumer, RabbitMQConsumerBackend)
         channel = consumer._channel
@@ -159,7 +160,8 @@ def test_what_a_dropped_connection_still_held_is_read_deciphered_or_not_at_all(
             if transport._tx_buffers:  # the request for the next job, if each is fetched
                 transport._on_socket_writable()
             with socket.fromfd(transport._sock.fileno(), socket.AF_INET, socket.SOCK_STREAM) as enciphered:
-                eventually(lambda: bytes_to_read(enciphered) > RECORD, "a whole record is here")
+                here = f"{len(channel.arrivals)} jobs are here, and {channel.credit} are to come"
+                eventually(lambda: bytes_to_read(enciphered) > RECORD, f"a whole record is here; {here}")
             connection.drop()
 
         assert channel.loop.wait(lambda: not channel.is_open, LIMIT_S, first=drop)
