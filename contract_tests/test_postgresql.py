@@ -62,10 +62,12 @@ class PostgreSQLHarness(Harness):
     lease_s = 0.3
     secrets = (SECRET,)
     address: ClassVar[Address]
+    pooled: ClassVar[bool] = False
+    """Whether clients connect through a pooler."""
 
     def __init__(self, admin: Address | None = None) -> None:
         self.admin = (admin or self.address).connect()
-        self.schemas = Schemas(self.admin)
+        self.schemas = Schemas(self.admin, pooled=self.pooled)
         self.proxies: dict[tuple[str, int], Proxy] = {}
         """By the address that clients have of each."""
 
@@ -169,10 +171,18 @@ class Schemas:
     """The schemas of namespaces, whose clients name their connections after them.
 
     What one namespace leaves is emptied for the next, as to make a schema takes fifty times as long.
+
+    Args:
+        admin: A connection that may do all this.
+        pooled: Whether a pooler keeps the connections of clients that are gone. One that is idle is nobody's
+            then: all clients of a namespace are closed before it is given back.
     """
 
-    def __init__(self, admin: "psycopg.Connection[Any]") -> None:
+    def __init__(self, admin: "psycopg.Connection[Any]", *, pooled: bool = False) -> None:
         self._admin = admin
+        self._look = "SELECT 1 FROM pg_stat_activity WHERE application_name = %s"
+        if pooled:
+            self._look += " AND state <> 'idle'"
         self._schemas: dict[str, str] = {}
         """By namespace."""
         self._empty: list[str] = []
@@ -200,9 +210,8 @@ class Schemas:
 
     def _is_left(self, schema: str) -> bool:
         """Return whether all connections are gone: the server ends one soon after it was closed."""
-        look = "SELECT 1 FROM pg_stat_activity WHERE application_name = %s"
         for _ in range(100):
-            if self._admin.execute(look, [schema]).fetchone() is None:
+            if self._admin.execute(self._look, [schema]).fetchone() is None:
                 return True
             time.sleep(0.002)
         return False

@@ -46,15 +46,12 @@ def other_namespace(postgresql_address: Address) -> Iterator[str]:
 def test_the_contract_holds_behind_a_pooler_that_gives_each_transaction_another_connection(
     postgresql_address: Address, start_pgbouncer: StartPgBouncer, max_prepared_statements: int, family: str
 ) -> None:
-    """Whether or not it lets statements be prepared; no notification comes, so that consumers must look.
-
-    Each check has tables of its own, and a connection to the server that has known many is slow where others
-    are made, so it lives for some seconds only.
-    """
-    settings = {"max_prepared_statements": max_prepared_statements, "server_lifetime": 5}
-    pooler = start_pgbouncer(postgresql_address, **settings)
+    """Whether or not it lets statements be prepared; no notification comes, so that consumers must look."""
+    pooler = start_pgbouncer(postgresql_address, max_prepared_statements=max_prepared_statements)
 
     class PgBouncerHarness(PostgreSQLHarness):
+        pooled = True
+
         def make(self, namespace: str) -> OrchestratorBackend:
             schema = self.schemas.of(namespace)
             return client_of(pooler.address, schema, poll_s=0.1, application_name=schema)
