@@ -12,9 +12,9 @@ from whole_lines import whole_lines
 
 from conditions import eventually
 from mindtrace.jobs import Orchestrator
+from mindtrace.jobs.contract.lateness import Lateness
 
 from .backend_urls import own_url
-from .lateness import Lateness
 from .paused_worker import SCHEMA, Number
 
 WORKER = Path(__file__).with_name("paused_worker.py")

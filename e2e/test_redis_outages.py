@@ -29,11 +29,11 @@ from mindtrace.jobs import (
 )
 from mindtrace.jobs.adapters.redis import RedisClient
 from mindtrace.jobs.adapters.redis.scripts import PUBLISH, SETTLE_AND_TAKE
+from mindtrace.jobs.contract.lateness import Lateness
 from mindtrace.jobs.domain import Queue
 from mindtrace.jobs.domain.errors import BackendUnavailable, QueueNotFound
 from mindtrace.jobs.ports import Ack, Delivery, Message, Release, SettleOutcome
 
-from .lateness import Lateness
 from .recording_worker import SCHEMA, Numbered
 from .worker_process import WorkerProcess
 

@@ -139,6 +139,13 @@ class CheckContext:
                     raise
         raise AssertionError(f"this machine was too slow to keep a lease of {lease.seconds:g} s")
 
+    def with_longer_leases(self, attempt: Callable[[float], bool]) -> None:
+        """Make an attempt with a lease of so many seconds, and with a longer one if it came too late."""
+        for factor in _LONGER:
+            if attempt(self.harness.lease_s * factor):
+                return
+        raise AssertionError(f"this machine was too slow for a lease of {self.harness.lease_s * factor:g} s")
+
     def pass_time(self, seconds: float) -> None:
         """Let the broker's time and real time pass together, so that threads can act meanwhile."""
         if not self.harness.virtual_time:
@@ -162,10 +169,7 @@ class CheckContext:
 
     def call_in_time(self, call: Callable[[], ValueT], *, within_s: float | None = None) -> ValueT:
         """Make a call that may block, while time passes; demand that it returns in time."""
-        if not self.harness.virtual_time:
-            return call()
-        future = self.start(call)
-        return self.finish(future, within_s=within_s)
+        return self.finish(self.start(call), within_s=within_s)
 
     def stopwatch(self) -> Callable[[], float]:
         """Start a stopwatch, and return the function that reads it, in seconds.

@@ -11,10 +11,10 @@ from brokers.proxy import Disruption
 from conditions import eventually
 from job_audit import Fault
 from mindtrace.jobs import Scheduler
+from mindtrace.jobs.contract.lateness import Lateness
 from mindtrace.jobs.domain.errors import BackendUnavailable
 
 from ..coordinated_worker import LIMIT, LIMITED, PLAIN, UNIQUE
-from ..lateness import Lateness
 from .coordination import IN_FLIGHT, CoordinatedExperiment, server_of
 from .matrix import NO_PROCESSES, NO_SERVER, ONLY_BORROWED, row
 

@@ -1,6 +1,7 @@
 """CAN-2 and CAN-3: jobs that are asked to be cancelled while they are in flight."""
 
 from collections.abc import Callable
+from functools import partial
 
 from hypothesis import strategies as st
 
@@ -203,12 +204,13 @@ def a_batch_with_cancelled_jobs_is_answered_in_order(context: CheckContext) -> N
 @check("CAN-3", "LSE-2", needs="cancel")
 def a_cancelled_job_whose_consumer_died_comes_to_nobody(context: CheckContext) -> None:
     """When its lease ends, it has ended as cancelled: who waits is woken, and the old receipt is lost."""
-    while not _a_cancelled_job_ends_with_its_lease(context):
-        pass  # the machine stood still for as long as a lease before the job was cancelled
+    context.with_longer_leases(partial(_a_cancelled_job_ends_with_its_lease, context))
 
 
-def _cancel_a_leased_job(context: CheckContext, queue: QueueUnderTest, doomed: ConsumerBackend) -> str | None:
-    """Have a consumer take two jobs, and cancel the first; return its receipt.
+def _cancel_a_leased_job(
+    context: CheckContext, queue: QueueUnderTest, doomed: ConsumerBackend, lease_s: float
+) -> str | None:
+    """Have a consumer with such a lease take two jobs, and cancel the first; return its receipt.
 
     Returns:
         None if the lease may have ended before the cancel.
@@ -217,23 +219,23 @@ def _cancel_a_leased_job(context: CheckContext, queue: QueueUnderTest, doomed: C
     elapsed_s = context.stopwatch()
     receipt, _ = (queue.receive_one(doomed).receipt for _ in range(2))
     (outcome,) = queue.backend.cancel(queue.name, ["job"])
-    if elapsed_s() >= context.harness.lease_s:
+    if elapsed_s() >= lease_s:
         return None
     demand("CAN-4", outcome is CancelOutcome.REQUESTED, f"cancelling what runs was answered {outcome}")
     return receipt
 
 
-def _a_cancelled_job_ends_with_its_lease(context: CheckContext) -> bool:
+def _a_cancelled_job_ends_with_its_lease(context: CheckContext, lease_s: float) -> bool:
     """Check it, and return True; return False if the lease may have ended before the cancel."""
     harness = context.harness
     with context.queue() as queue:
-        doomed = queue.consumer(lease_s=harness.lease_s)
-        receipt = _cancel_a_leased_job(context, queue, doomed)
+        doomed = queue.consumer(lease_s=lease_s)
+        receipt = _cancel_a_leased_job(context, queue, doomed, lease_s)
         if receipt is None:
             return False
         harness.crash(doomed)
         waiting = context.start(lambda: queue.backend.result(queue.name, "job", timeout_s=300.0))
-        harness.advance(harness.redelivery_s(harness.lease_s))
+        harness.advance(harness.redelivery_s(lease_s))
         consumer = queue.consumer()
         delivery = queue.receive_one(consumer)
         demand("CAN-3", delivery.id == "other", f"{delivery.id} was delivered again")
@@ -251,19 +253,18 @@ def _a_cancelled_job_ends_with_its_lease(context: CheckContext) -> bool:
 @check("CAN-3", needs="cancel")
 def a_purge_does_not_hide_that_a_job_was_cancelled(context: CheckContext) -> None:
     """A job whose lease ended after it was cancelled has ended so: a purge neither drops nor counts it."""
-    while not _a_purge_leaves_a_cancelled_job(context):
-        pass  # as above
+    context.with_longer_leases(partial(_a_purge_leaves_a_cancelled_job, context))
 
 
-def _a_purge_leaves_a_cancelled_job(context: CheckContext) -> bool:
+def _a_purge_leaves_a_cancelled_job(context: CheckContext, lease_s: float) -> bool:
     """Check it, and return True; return False if the lease may have ended before the cancel."""
     harness = context.harness
     with context.queue() as queue:
-        doomed = queue.consumer(lease_s=harness.lease_s)
-        if _cancel_a_leased_job(context, queue, doomed) is None:
+        doomed = queue.consumer(lease_s=lease_s)
+        if _cancel_a_leased_job(context, queue, doomed, lease_s) is None:
             return False
         harness.crash(doomed)
-        harness.advance(harness.redelivery_s(harness.lease_s))
+        harness.advance(harness.redelivery_s(lease_s))
         purged = queue.backend.purge(queue.name)
         demand("CAN-3", purged == 1, f"of a job that waited and one that had ended, {purged} were purged")
         expect_cancelled(queue, "job", clause="CAN-3")

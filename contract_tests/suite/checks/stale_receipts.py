@@ -39,7 +39,9 @@ def _hold(queue: QueueUnderTest, consumer: ConsumerBackend) -> list[str]:
     """Receive every job, and return their receipts in the order of :data:`_JOBS`."""
     held: dict[str, str] = {}
     while len(held) < len(_JOBS):
-        held |= {delivery.id: delivery.receipt for delivery in queue.receive(consumer, len(_JOBS))}
+        came = queue.receive(consumer, len(_JOBS))
+        assert came, f"of {len(_JOBS)} jobs only {len(held)} came"
+        held |= {delivery.id: delivery.receipt for delivery in came}
     return [held[id_] for id_ in _JOBS]
 
 
