@@ -176,6 +176,61 @@ def test_a_settlement_that_writes_a_message_is_deferred_under_an_alarm_and_count
 
 
 @pytest.mark.long
+def test_a_job_is_taken_again_only_if_its_release_never_arrives(
+    server: PrivateRabbitMQ, client: RabbitMQClient
+) -> None:
+    """Else it ran here, and once more after the alarm (SET-1)."""
+    publish(client, "a", "b")
+    consumer = client.open_consumer("jobs")
+    first, second = take(consumer, 2)
+    with alarm(server):
+        for delivery in (first, second):  # as above: the first release is under way
+            assert consumer.settle([Release(delivery.receipt)]).outcomes == [DEFERRED]
+        assert consumer.take_again([first, second]) == [second]
+        assert consumer.held_back == 1
+        assert consumer.settle([Ack(second.receipt)]).outcomes == [OK]
+        assert consumer.receive(1, 0.0) == []
+    (again,) = take(consumer)
+    assert (again.id, again.attempt, again.crashes) == ("a", 1, 0)
+    assert consumer.settle([Ack(again.receipt)]).outcomes == [OK]
+    assert consumer.receive(1, 1.0) == []
+    assert consumer.held_back == 0
+
+
+class Stops(Consumer):
+    """Stops itself with each job."""
+
+    schema = SCHEMA
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ran: list[int] = []
+
+    def run(self, job: Job[Numbered]) -> None:
+        self.ran.append(job.payload.number)
+        self.stop()
+
+
+@pytest.mark.long
+def test_jobs_that_a_stop_gives_back_as_an_alarm_begins_run_once(private_rabbitmq: StartRabbitMQ) -> None:
+    server = private_rabbitmq()
+    with Orchestrator(server.client()) as orchestrator, Background() as thread, Stops() as worker:
+        orchestrator.register(SCHEMA)
+        orchestrator.publish_batch(SCHEMA, [Numbered(number=number) for number in range(10)])
+        worker.connect(orchestrator, prefetch=10)
+        with alarm(server):
+            thread.submit(worker.consume).result(LIMIT_S)
+            consumed = thread.submit(worker.consume)  # the others are under way to the queue
+        consumed.result(LIMIT_S)
+        while worker.stats.done < 10:
+            thread.submit(worker.consume).result(LIMIT_S)
+
+        assert sorted(worker.ran) == list(range(10))
+        assert worker.stats.lost == 0
+        assert orchestrator.counts(SCHEMA).waiting == 0
+
+
+@pytest.mark.long
 def test_a_dead_letter_waits_until_there_is_room_for_it(
     server: PrivateRabbitMQ, client: RabbitMQClient
 ) -> None:

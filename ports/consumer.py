@@ -29,7 +29,7 @@ class ConsumerBackend(Closeable):
 
     @property
     def held_back(self) -> int:
-        """How many jobs are leased here that no call has returned, as they must wait; 0 but for limits."""
+        """How many jobs are leased here that nobody runs: they wait for a limit, or are about to go back."""
         return 0
 
     @abstractmethod
@@ -88,6 +88,14 @@ class ConsumerBackend(Closeable):
         Only a backend whose broker sends jobs ahead overrides this. After :meth:`close` it does nothing, and
         :meth:`close` doesn't need it.
         """
+
+    def take_again(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Take jobs again whose release is ``DEFERRED``, and return those that may run here at once.
+
+        The others are the caller's no more. What keeps limits holds them, and :meth:`receive` returns them.
+        Where the broker may yet carry out a release, the job goes back once it does, or else it ran twice.
+        """
+        return list(deliveries)
 
     def given_out(self) -> Sequence[str]:
         """Return the receipts of the jobs that calls have returned and that aren't settled, in any order.

@@ -105,7 +105,7 @@ class BatchLoop(SequentialLoop):
     def _receive_more(self, room: int, wait_s: float) -> list[Delivery]:
         """Wait for more jobs; for none where the broker is away, as those here can run."""
         try:
-            deliveries = self._backend.receive(room, wait_s)
+            deliveries = self._receive_some(room, wait_s)
         except BackendUnavailable as error:
             self._logger.debug("the batch is run as it is while the broker is away: %s", error)
             return []

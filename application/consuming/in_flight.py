@@ -167,6 +167,12 @@ class InFlight(JobStates):
         if released:
             self._logger.info("released %s, not started yet", quantity(released, "job"))
 
+    def take_again(self, count: int) -> list[Delivery]:
+        """Return up to ``count`` jobs that can't go back yet: they are to be added, and run here."""
+        if not self._deferred:
+            return []
+        return self._backend.take_again(self._take_deferred(count))
+
     def return_now(self, deliveries: Sequence[Delivery]) -> None:
         """Release jobs that came just now, and that can't run here; otherwise as :meth:`settle`."""
         with self._lock:

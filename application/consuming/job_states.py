@@ -81,6 +81,20 @@ class JobStates:
             if self._is_held:
                 self._release_queued()
 
+    def _take_deferred(self, count: int) -> list[Delivery]:
+        """Take up to ``count`` jobs out of here whose release is deferred, and that may run; return them."""
+        with self._lock:
+            return [] if self.is_closed or self._is_held else self._without_deferred(count)
+
+    def _without_deferred(self, count: int) -> list[Delivery]:
+        at_once = [each for each in self._deferred if isinstance(each, Release) and not each.delay_s]
+        jobs = [self._jobs[each.receipt] for each in at_once if each.receipt in self._jobs][:count]
+        taken = {job.receipt for job in jobs}
+        self._deferred = [each for each in self._deferred if each.receipt not in taken]
+        for receipt in taken:
+            del self._jobs[receipt]
+        return jobs
+
     def bind_queued(self) -> None:
         """Use permits that are at hand for jobs that are queued without."""
         if self._permits is not None:

@@ -297,12 +297,16 @@ class ConsumeLoop(ABC):
         if self._in_flight.deferred:
             timeout_s = min(timeout_s, AGAIN_S)
         size = max(1, self._in_flight.may_take(size))
-        receive = self._backend.receive if self._permits is None else self._receive_by_permit
+        receive = self._receive_some if self._permits is None else self._receive_by_permit
         batch = call_until_answered(
             partial(receive, size, timeout_s), RECONNECT, self._stopping, self._logger
         )
         self._tell_polled(batch)
         return batch
+
+    def _receive_some(self, size: int, timeout_s: float) -> list[Delivery]:
+        """Return jobs that can't go back yet, or else others, as :meth:`ConsumerBackend.receive`."""
+        return self._in_flight.take_again(size) or self._backend.receive(size, timeout_s)
 
     def _settle(self, *, take: int) -> list[Delivery]:
         settle = partial(self._in_flight.settle, take=take)
@@ -312,11 +316,16 @@ class ConsumeLoop(ABC):
         """Settle what is finished, and take up to ``room`` jobs in the same round trip."""
         room = self._in_flight.may_take(room)
         if self._permits is None:
-            deliveries = self._settle(take=room)
+            deliveries = self._settle_and_take_some(room)
         else:
             deliveries = self._settle_and_take_by_permit(self._permits, room)
         self._tell_polled(deliveries)
         return deliveries
+
+    def _settle_and_take_some(self, room: int) -> list[Delivery]:
+        """Settle what is finished, and take jobs that were to go back and can't yet, and then others."""
+        back = self._in_flight.take_again(room)
+        return back + self._settle(take=room - len(back))
 
     # -- with permits -------------------------------------------------------------------------------
 
@@ -345,7 +354,7 @@ class ConsumeLoop(ABC):
     def _settle_and_take_by_permit(self, permits: PermitShare, room: int) -> list[Delivery]:
         began_s = monotonic()
         room = self._jobs_allowed(room)
-        deliveries = self._settle(take=room)
+        deliveries = self._settle_and_take_some(room)
         if room > 0 and not deliveries:
             permits.found_nothing(monotonic() - began_s)
         return deliveries
@@ -375,7 +384,7 @@ class ConsumeLoop(ABC):
     def _take_at_once(self, permits: PermitShare, size: int, _left_s: float) -> list[Delivery]:
         began_s = monotonic()
         try:
-            deliveries = self._backend.receive(self._jobs_for(permits.at_hand, size), 0.0)
+            deliveries = self._receive_some(self._jobs_for(permits.at_hand, size), 0.0)
         except BaseException:
             permits.give_back()
             raise
@@ -386,7 +395,7 @@ class ConsumeLoop(ABC):
     def _listen(self, permits: PermitShare, size: int, left_s: float) -> list[Delivery]:
         """Wait for jobs without a permit; return those that got one."""
         try:
-            deliveries = self._backend.receive(self._jobs_for(max(1, permits.free), size), left_s)
+            deliveries = self._receive_some(self._jobs_for(max(1, permits.free), size), left_s)
         finally:
             permits.stop_listening()
         if not deliveries:

@@ -209,6 +209,9 @@ class GatedConsumer(ConsumerBackend):
     def release_ahead(self) -> None:
         self._inner.release_ahead()
 
+    def take_again(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        return self._inner.take_again(deliveries)
+
     def given_out(self) -> Sequence[str]:
         return self._inner.given_out()
 

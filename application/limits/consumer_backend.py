@@ -110,8 +110,8 @@ class LimitedConsumerBackend(ConsumerBackend):
 
     @property
     def held_back(self) -> int:
-        """How many jobs wait here."""
-        return len(self._held) + len(self._releases)
+        """How many jobs wait here, or go back."""
+        return len(self._held) + len(self._releases) + self._inner.held_back
 
     # -- taking -----------------------------------------------------------------------------------
 
@@ -261,7 +261,7 @@ class LimitedConsumerBackend(ConsumerBackend):
         sent, answer, deferred = self._releases.settle(settlements, take)
         self._places.settled(sent, answer.outcomes)
         if deferred and not self._is_closed:  # else the backend releases them
-            self.hold(deferred)
+            self.take_again(deferred)
         return Settled(answer.outcomes[: len(settlements)], answer.deliveries)
 
     def hold(self, deliveries: Sequence[Delivery]) -> None:
@@ -271,6 +271,11 @@ class LimitedConsumerBackend(ConsumerBackend):
             job.is_kept = True
         self._turns.note_kept(jobs)
         self._held.add(jobs)
+
+    def take_again(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Hold these until they may run, as their places were left when they were to go back."""
+        self.hold(self._inner.take_again(deliveries))
+        return []
 
     def _release(self, releases: list[Release], *, keep_places: bool) -> None:
         """Release held jobs; what fails is sent again with the next settlements.

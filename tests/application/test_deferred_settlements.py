@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from mindtrace.jobs import Dead as DeadOutcome
 from mindtrace.jobs.application.consuming import job_states, loop
 from mindtrace.jobs.application.consuming.job_permits import JobPermits
 from mindtrace.jobs.application.consuming.permit_order import StrictOrder
+from mindtrace.jobs.application.pausing import watch
 from mindtrace.jobs.ports import Ack, Dead, Delivery, Place, Release, Settled, Settlement, SettleOutcome
 
 DEFERRED = SettleOutcome.DEFERRED
@@ -259,6 +261,129 @@ def test_what_is_deferred_when_a_consumer_ends_is_settled_by_its_next_run(
         client.has_room.set()
         assert consumer.consume(1) == 1
         assert (consumer.stats.done, consumer.stats.retried) == (1, 1)
+
+
+class Stops(Consumer):
+    """Stops itself with each job."""
+
+    schema = SCHEMA
+
+    def __init__(self, client: Full) -> None:
+        super().__init__()
+        self.client = client
+
+    def run(self, job: Job[Numbered]) -> None:
+        self.stop()
+
+
+class StopsWithManyAtOnce(Stops):
+    """Its first two jobs go on until the others were to go back."""
+
+    concurrency = 2
+
+    def run(self, job: Job[Numbered]) -> None:
+        super().run(job)
+        eventually(lambda: self.client.deferrals, "others were to go back")
+
+
+@pytest.mark.parametrize("kind", [Stops, StopsWithManyAtOnce])
+def test_jobs_that_a_stopped_consumer_cannot_release_are_those_of_its_next_run(
+    client: Full, orchestrator: Orchestrator, kind: type[Stops], background: Any
+) -> None:
+    """It takes others once it has run these, so that it holds no more than before."""
+    orchestrator.publish_batch(SCHEMA, [Numbered(number=number) for number in range(20)])
+    with kind(client) as consumer:
+        consumer.connect(orchestrator, prefetch=4)
+        while consumer.stats.done < 20:
+            background(consumer.consume).result(LIMIT_S)
+            assert client.counts("numbers").in_flight <= 8
+        assert client.deferrals
+        assert (consumer.stats.attempted, consumer.stats.lost) == (20, 0)
+
+
+class Waits(Consumer):
+    """Its jobs take until they may end."""
+
+    schema = SCHEMA
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_end = threading.Event()
+
+    def run(self, job: Job[Numbered]) -> None:
+        assert self.may_end.wait(LIMIT_S)
+
+
+class WaitsWithManyAtOnce(Waits):
+    concurrency = 2
+
+
+LIMITED = replace(SCHEMA, name="limited", concurrency_limit=Limit(2))
+
+
+@pytest.mark.parametrize("schema", [SCHEMA, LIMITED], ids=["no limit", "limit"])
+@pytest.mark.parametrize("kind", [Waits, WaitsWithManyAtOnce])
+def test_jobs_that_cannot_be_released_in_a_pause_run_after_it(
+    client: Full,
+    orchestrator: Orchestrator,
+    kind: type[Waits],
+    schema: JobSchema[Any, Any],
+    background: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They wait for no room at the broker, and for their limit as before."""
+    monkeypatch.setattr(watch, "LOOK_S", 0.005)
+    orchestrator.register(schema)
+    orchestrator.publish_batch(schema, [Numbered(number=number) for number in range(6)])
+    made: type[Waits] = type("Made", (kind,), {"schema": schema})
+    with made() as consumer:
+        consumer.connect(orchestrator, prefetch=6)
+        consuming = background(consumer.consume)
+        eventually(lambda: consumer.stats.attempted, "one has begun")
+        orchestrator.pause(schema)
+        eventually(lambda: client.deferrals, "the others were to go back")
+        orchestrator.resume(schema)
+        consumer.may_end.set()
+        eventually(lambda: consumer.stats.done == 6, "all have run")
+        consumer.stop()
+        consuming.result(LIMIT_S)
+        assert (consumer.stats.attempted, consumer.stats.lost) == (6, 0)
+
+
+class Collects(BatchConsumer):
+    """Waits for six jobs."""
+
+    schema = SCHEMA
+    batch_size = 6
+    batch_wait_s = LIMIT_S
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[set[int]] = []
+
+    def run_batch(self, jobs: Sequence[Job[Numbered]]) -> list[Any]:
+        self.batches.append({job.payload.number for job in jobs})
+        return [None for _ in jobs]
+
+
+def test_jobs_that_cannot_be_released_in_a_pause_are_of_the_batch_after_it(
+    client: Full, orchestrator: Orchestrator, background: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "LOOK_S", 0.005)
+    orchestrator.publish_batch(SCHEMA, [Numbered(number=number) for number in range(4)])
+    with Collects() as consumer:
+        consumer.connect(orchestrator)
+        consuming = background(consumer.consume)
+        eventually(lambda: client.counts("numbers").in_flight == 4, "the first are collected")
+        orchestrator.pause(SCHEMA)
+        eventually(lambda: client.deferrals, "they were to go back")
+        orchestrator.resume(SCHEMA)
+        orchestrator.publish_batch(SCHEMA, [Numbered(number=number) for number in (4, 5)])
+        eventually(lambda: consumer.stats.done == 6, "all have run")
+        consumer.stop()
+        consuming.result(LIMIT_S)
+        assert consumer.batches == [set(range(6))]
+        assert (consumer.stats.attempted, consumer.stats.lost) == (6, 0)
 
 
 def test_a_job_that_must_run_alone_waits_while_others_cannot_be_released(

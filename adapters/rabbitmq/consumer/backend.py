@@ -39,6 +39,8 @@ from .settler import MessagePublisher, Placed, Settler
 
 _BACKOFF = RetryPolicy(base_delay_s=0.05, max_delay_s=2.0)
 """Between connections that break one after the other, as soon as they are made."""
+_AGAIN_S = 0.5
+"""How often jobs that couldn't be put back are tried again while this waits for others."""
 _FAILURE_TTL_S = 7 * 86_400.0
 """How long the store remembers that a job died, for callers that wait for its result."""
 
@@ -106,14 +108,16 @@ class RabbitMQConsumerBackend(ConsumerBackend):
         breaks = 0
         while True:
             self._check_open()
-            if self._settler.has_returning:
+            end = give_up
+            if self._settler.returning:
                 self.settle([])
+                end = min(give_up, monotonic() + _AGAIN_S) if self._settler.returning else give_up
             if not self._credit.limit:
                 self._recall(max_jobs)
                 self._check_open()  # it may have waited for a close
             generation = self._channel.generation
             with naming_queue(self._names.queue):
-                deliveries = self._receive(max_jobs, give_up)
+                deliveries = self._receive(max_jobs, end)
             if not deliveries and self._channel.generation != generation and (breaks := breaks + 1) > 1:
                 pause_s = min(_BACKOFF.delay_s(breaks), give_up - monotonic())
                 self._channel.loop.wait(lambda: self._interrupted or self._closing, pause_s)
@@ -355,6 +359,33 @@ class RabbitMQConsumerBackend(ConsumerBackend):
                     pass
         if ended:
             results.try_put(self._names.results, ended)
+
+    @property
+    def held_back(self) -> int:
+        return self._settler.returning
+
+    def take_again(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Return the jobs whose messages surely don't arrive. The others are acknowledged once theirs do."""
+        here: list[Delivery] = []
+        with self._settling:
+            if self._closing or os.getpid() != self._pid:
+                return here  # the close has all of them put back
+            try:
+                for delivery in deliveries:
+                    job = self._held.get(delivery.receipt)
+                    if job is None or job.generation != self._channel.generation:
+                        self._lose(delivery.receipt)  # the broker delivers it anew
+                        continue
+                    move = self._moves.pop(delivery.receipt, None)
+                    if move is None or not move.message.may_arrive:
+                        here.append(delivery)
+                    else:
+                        del self._held[delivery.receipt]
+                        self._settler.put_back_later(job, move.message)
+            except BaseException:  # an interrupt; the end of the connection gives back what is nobody's
+                self._channel.drop()
+                raise
+        return here
 
     def given_out(self) -> Sequence[str]:
         return list(self._held)

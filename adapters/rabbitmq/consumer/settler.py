@@ -75,12 +75,12 @@ class Settler:
         self._logger = logger
         self._is_told = False
         self._returning: list[tuple[Arrival, Outgoing]] = []
-        """Jobs that nobody was given, with the messages that will take their places."""
+        """Jobs that are nobody's, with the messages that will take their places."""
 
     @property
-    def has_returning(self) -> bool:
-        """Whether jobs that nobody was given wait to be put back; any call of :meth:`settle` tries again."""
-        return bool(self._returning)
+    def returning(self) -> int:
+        """How many jobs that are nobody's wait to be put back; any call of :meth:`settle` tries again."""
+        return len(self._returning)
 
     @property
     def can_publish(self) -> bool:
@@ -154,10 +154,17 @@ class Settler:
                 self._returning += zip(jobs[end:], messages[end:], strict=True)
                 return
 
+    def put_back_later(self, job: Arrival, message: Outgoing) -> None:
+        """Put a message that was offered before in the place of a job, with later calls."""
+        self._returning.append((job, message))
+
     def give_up(self) -> None:
         """Have the jobs delivered again that couldn't be put back: the broker counts that as a crash."""
         returning, self._returning = self._returning, []
-        self.settle([], [], [], 0, [(_NOBODYS, arrival) for arrival, _ in returning if self._holds(arrival)])
+        here = [(arrival, message) for arrival, message in returning if self._holds(arrival)]
+        there = [(_NOBODYS, arrival) for arrival, message in here if message.state is SendState.CONFIRMED]
+        rest = [(_NOBODYS, arrival) for arrival, message in here if message.state is not SendState.CONFIRMED]
+        self.settle(there, [], [], 0, rest)
 
     def _holds(self, arrival: Arrival) -> bool:
         return arrival.generation == self._channel.generation

@@ -431,6 +431,13 @@ class BrokenConsumer(ConsumerBackend):
     def release_ahead(self) -> None:
         self.client.fault.release_ahead(self)
 
+    @property
+    def held_back(self) -> int:
+        return self.inner.held_back
+
+    def take_again(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        return self.inner.take_again(deliveries)
+
     def given_out(self) -> Sequence[str]:
         return self.client.fault.given_out(self)
 
