@@ -111,6 +111,7 @@ _MODULES = (
     "values",
     "lost_replies",
     "lost_requests",
+    "refused_settlements",
     "leftovers",
     "counters",
     "state_machine",

@@ -76,6 +76,7 @@ _MODULES = (
     "values",
     "lost_replies",
     "lost_requests",
+    "refused_settlements",
     "caller_transactions",
     "leftovers",
     "counters",
