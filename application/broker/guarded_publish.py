@@ -22,7 +22,13 @@ _PUBLISHED = (PublishStatus.ACCEPTED, PublishStatus.DUPLICATE)
 
 
 def publish_guarded(
-    backend: OrchestratorBackend, queue: str, message: Message, guard: Guard, *, may_be_freed: bool = False
+    backend: OrchestratorBackend,
+    queue: str,
+    message: Message,
+    guard: Guard,
+    *,
+    may_be_freed: bool = False,
+    keeps_doubt: bool = False,
 ) -> PublishOutcome | None:
     """Publish a job if the guard's record has the expected version, and write that record (CRD-4).
 
@@ -38,6 +44,8 @@ def publish_guarded(
         guard: The record, and the version that it must have.
         may_be_freed: Whether consumers change such records too, when the jobs that these name have ended. One
             that they change while the job is published under a claim is written all the same.
+        keeps_doubt: Whether a claim stays until it ends if it isn't known whether the job was published. Else
+            the next who asks publishes another at once.
 
     Returns:
         As :meth:`OrchestratorBackend.publish_guarded`: None if the record has another version, or another
@@ -51,7 +59,7 @@ def publish_guarded(
     """
     if backend.capabilities.guarded_publish:
         return backend.publish_guarded(queue, message, guard)
-    return _publish_under_claim(backend, queue, message, guard, may_be_freed=may_be_freed)
+    return _publish_under_claim(backend, queue, message, guard, may_be_freed, keeps_doubt)
 
 
 def claim_of(key: str) -> str:
@@ -63,29 +71,38 @@ def claim_of(key: str) -> str:
 
 
 def _publish_under_claim(
-    backend: OrchestratorBackend, queue: str, message: Message, guard: Guard, *, may_be_freed: bool
+    backend: OrchestratorBackend,
+    queue: str,
+    message: Message,
+    guard: Guard,
+    may_be_freed: bool,
+    keeps_doubt: bool,
 ) -> PublishOutcome | None:
     store, claim = backend.coordination, claim_of(guard.key)
     version = store.put(claim, message.id.encode(), expected=ABSENT, ttl_s=CLAIM_S)
     if version is None:
         return None
+    is_in_doubt = False
     try:
         found = store.get([claim, guard.key])  # the claim as well: the way to the store may have taken long
         if _version(found, claim) != version or _version(found, guard.key) != guard.expected:
             return None
         outcome = backend.publish(queue, [message])[0]
         if outcome.status not in _PUBLISHED:
+            is_in_doubt = outcome.status is PublishStatus.UNKNOWN
             return outcome
         try:
             written = store.put(guard.key, guard.value, expected=guard.expected, ttl_s=guard.ttl_s)
             if written is None and may_be_freed:
                 _write_again(store, guard, claim, version)
         except JobsError as error:  # raised, it would say that nothing was published
+            is_in_doubt = True
             return PublishOutcome(outcome.id, PublishStatus.UNKNOWN, error)
         return outcome
     finally:
-        with suppress(JobsError):  # the claim ends by itself
-            store.delete(claim, expected=version)
+        if not (keeps_doubt and is_in_doubt):
+            with suppress(JobsError):  # the claim ends by itself
+                store.delete(claim, expected=version)
 
 
 def _write_again(store: CoordinationStore, guard: Guard, claim: str, version: int) -> None:

@@ -30,9 +30,9 @@ class Scheduler:
     """Publishes the jobs of all schedules of an orchestrator's backend when they are due.
 
     Any number of schedulers may run, in any processes: each slot is published once (CRD-4). RabbitMQ with a
-    store of another system may publish a slot twice if a scheduler dies, or stands still for 30 seconds, in
-    the midst of it. A slot is never published early, by the clock of the store. If the store is away, no
-    job is published, and the scheduler waits for it.
+    store of another system may publish a slot again, once in 30 seconds, if a scheduler dies or stands still
+    in the midst of it, or while the broker confirms nothing. A slot is never published early, by the clock of
+    the store. If the store is away, no job is published, and the scheduler waits for it.
 
     :meth:`run` publishes until :meth:`stop`. As a context manager it does so on a thread::
 
@@ -178,14 +178,14 @@ class Scheduler:
         message = make_message(schedule, slot, now, max_bytes=self._max_body_bytes)
         moved = encode(replace(schedule, next_slot=following, last_slot=slot))
         guard = Guard(key, record.version, moved)
-        outcome = publish_guarded(self._backend, schedule.queue, message, guard)
+        outcome = publish_guarded(self._backend, schedule.queue, message, guard, keeps_doubt=True)
         if outcome is None:  # another scheduler was first, or somebody changed the schedule
             return False
         if outcome.status is PublishStatus.REJECTED:
             raise outcome.error or JobsError(f"job {message.id} was rejected by the backend")
         if outcome.status is PublishStatus.UNKNOWN:
             self._logger.warning(
-                "schedule %s: the connection broke while its slot %s was published; the store will tell",
+                "schedule %s: it isn't known whether its slot %s was published; the store will tell",
                 schedule.name,
                 slot.isoformat(),
             )

@@ -310,6 +310,37 @@ def test_a_job_that_is_not_known_to_be_published_writes_no_record(
     assert publish(borrower) == PublishOutcome("a", ACCEPTED)
 
 
+@pytest.mark.parametrize("doubt", ["of the job", "of the record"])
+def test_a_doubt_that_is_kept_keeps_all_out_until_the_claim_ends(
+    borrower: Borrower, other: Borrower, clock: ManualClock, doubt: str
+) -> None:
+    """Whoever asks again meanwhile: of a broker that confirms nothing for long there are few copies then."""
+    if doubt == "of the job":
+        borrower.instead = lambda message: PublishOutcome("a", PublishStatus.UNKNOWN, BackendError("no"))
+    else:
+        borrower.far.before["record"] = away
+    guard = Guard(KEY, ABSENT, b"a")
+
+    def ask(backend: Borrower) -> PublishStatus | None:
+        outcome = publish_guarded(backend, QUEUE, Message("a", b"{}"), guard, keeps_doubt=True)
+        return None if outcome is None else outcome.status
+
+    assert ask(borrower) is PublishStatus.UNKNOWN
+    clock.advance(CLAIM_S - 0.001)
+    assert (ask(borrower), ask(other)) == (None, None)
+    clock.advance(0.001)
+    assert ask(other) in (ACCEPTED, PublishStatus.DUPLICATE)
+
+
+@pytest.mark.parametrize("status", [ACCEPTED, PublishStatus.REJECTED])
+def test_where_there_is_no_doubt_no_claim_is_kept(borrower: Borrower, status: PublishStatus) -> None:
+    borrower.instead = lambda message: PublishOutcome("a", status)
+
+    publish_guarded(borrower, QUEUE, Message("a", b"{}"), Guard(KEY, ABSENT, b"a"), keeps_doubt=True)
+
+    assert claim_of(KEY) not in records(borrower)
+
+
 def test_a_broker_that_is_away_is_an_error_and_leaves_no_claim(borrower: Borrower) -> None:
     def refuse(message: Message) -> PublishOutcome:
         raise BackendUnavailable("the broker is away")
