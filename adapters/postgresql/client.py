@@ -128,8 +128,8 @@ class PostgreSQLClient(OrchestratorBackend):
     def from_url(cls, url: str) -> "PostgreSQLClient":
         """Make a client from ``postgresql://[user[:password]@]host[:port][,host[:port]]/database[?…]``.
 
-        The query may name ``namespace`` (or ``schema``), ``durability``, ``prepared``, and settings of libpq
-        such as ``sslmode``, ``sslrootcert`` and ``target_session_attrs``.
+        The query may name ``namespace`` (or ``schema``), ``durability``, ``prepared``, ``retry_timeout_s``,
+        and settings of libpq such as ``sslmode``, ``sslrootcert`` and ``target_session_attrs``.
 
         Raises:
             InvalidInput: the URL can't be understood.

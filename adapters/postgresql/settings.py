@@ -6,7 +6,7 @@ No message shows a password (SEC-3).
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypedDict
+from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlencode
 
 from ...domain.bounds import check_name
@@ -14,7 +14,9 @@ from ...domain.errors import InvalidInput, InvalidName
 from ...ports import Durability
 from ..shared.server_settings import (
     Password,
+    Patience,
     check_address,
+    given_patience,
     is_loopback,
     netloc,
     parsed_address,
@@ -132,7 +134,7 @@ class ServerSettings:
         return f"postgresql://{where}/{quote(self.database, safe='')}?{urlencode(query)}"
 
 
-class UrlSettings(TypedDict):
+class UrlSettings(Patience):
     """What a URL says: settings of :class:`PostgreSQLClient`, under their names there."""
 
     host: str
@@ -169,10 +171,12 @@ def parsed_url(url: str) -> UrlSettings:
     prepared = query.pop("prepared", "true")
     if prepared not in ("true", "false"):
         raise InvalidInput(f"prepared {prepared!r:.80}: must be true or false")
+    patience = given_patience(query)
     if unknown := sorted(set(query) - _LIBPQ):
         raise InvalidInput(
             f"a PostgreSQL URL takes no {', '.join(unknown)}; it takes namespace (or schema), durability, "
-            "prepared, and of libpq's settings sslmode, sslrootcert, target_session_attrs and such"
+            "prepared, retry_timeout_s, and of libpq's settings sslmode, sslrootcert, "
+            "target_session_attrs and such"
         )
     return UrlSettings(
         host=first[0],
@@ -185,6 +189,7 @@ def parsed_url(url: str) -> UrlSettings:
         more_hosts=tuple(more),
         libpq=query,
         prepared=prepared == "true",
+        **patience,
     )
 
 

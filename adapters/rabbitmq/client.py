@@ -153,9 +153,9 @@ class RabbitMQClient(OrchestratorBackend):
         """Make a client from ``amqp://[user[:password]@]host[:port][,host[:port]…][/vhost][?…]``.
 
         ``amqps://`` encrypts. The query may name ``namespace``, ``prefetch`` (a number, or ``adaptive``),
-        ``heartbeat_s`` and, with ``amqps://``, ``ssl_ca_certs``. ``Orchestrator(url)`` takes ``results`` and
-        ``store`` besides, the URLs of stores, and gives both here. The client closes them, unlike a ``store``
-        that is given to its class: give it there if other clients have it as well.
+        ``heartbeat_s``, ``retry_timeout_s`` and, with ``amqps://``, ``ssl_ca_certs``. ``Orchestrator(url)``
+        takes ``results`` and ``store`` besides, the URLs of stores, and gives both here. The client closes
+        them, unlike a ``store`` that is given to its class: give it there if other clients have it as well.
 
         Raises:
             InvalidInput: the URL can't be understood.

@@ -18,6 +18,7 @@ from ..shared.server_settings import (
     check_number,
     check_pairs,
     check_tls,
+    given_patience,
     is_loopback,
     netloc,
     parsed_address,
@@ -32,7 +33,7 @@ _MOST_PREFETCH = 65535
 """What AMQP has room for."""
 _PORT, _TLS_PORT = 5672, 5671
 _URL = "amqp://[user[:password]@]host[:port][,host[:port]…][/vhost][?namespace=…&prefetch=…&heartbeat_s=…]"
-_QUERY = ("namespace", "prefetch", "heartbeat_s", "ssl_ca_certs")
+_QUERY = ("namespace", "prefetch", "heartbeat_s", "retry_timeout_s", "ssl_ca_certs")
 
 
 class Settings(NamedTuple):
@@ -182,6 +183,7 @@ def parsed_url(url: str) -> dict[str, Any]:
         heartbeat_s = int(query.get("heartbeat_s", "15"))
     except ValueError:  # whose message may show the password
         raise InvalidInput(f"a RabbitMQ URL is {_URL}") from None
+    patience = given_patience(query)
     if unknown := sorted(query.keys() - set(_QUERY)):
         raise InvalidInput(
             f"a RabbitMQ URL takes no {', '.join(unknown)}; it takes {', '.join(_QUERY)}; "
@@ -197,6 +199,7 @@ def parsed_url(url: str) -> dict[str, Any]:
         "ssl_ca_certs": query.get("ssl_ca_certs"),
         "prefetch": prefetch,
         "heartbeat_s": heartbeat_s,
+        **patience,
     }
 
 

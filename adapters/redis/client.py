@@ -135,7 +135,7 @@ class RedisClient(OrchestratorBackend):
     def from_url(cls, url: str) -> "RedisClient":
         """Make a client from ``redis://[user[:password]@]host[:port][/db][?namespace=…]``.
 
-        ``rediss://`` encrypts, and its query may name ``ssl_ca_certs``.
+        Its query may also name ``retry_timeout_s``. ``rediss://`` encrypts, and may name ``ssl_ca_certs``.
         ``redis+sentinel://[user[:password]@]host[:port],…/service[/db]`` asks Sentinels; its query may name
         their ``sentinel_password``.
 

@@ -6,18 +6,20 @@ No message shows a password (SEC-3).
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlencode
 
 from ...domain.errors import InvalidInput, UnsupportedCapability
 from ...ports import Durability
 from ..shared.server_settings import (
     Password,
+    Patience,
     check_address,
     check_duration,
     check_number,
     check_pairs,
     check_tls,
+    given_patience,
     is_loopback,
     netloc,
     parsed_address,
@@ -143,7 +145,7 @@ class ServerSettings:
             )
 
 
-class UrlSettings(TypedDict):
+class UrlSettings(Patience):
     """What a URL says: settings of :class:`RedisClient`, under their names there."""
 
     host: str
@@ -185,10 +187,11 @@ def parsed_url(url: str) -> UrlSettings:
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     namespace, ca_certs = query.pop("namespace", "default"), query.pop("ssl_ca_certs", None)
     sentinel_password = query.pop("sentinel_password", None) if by_sentinel else None
+    patience = given_patience(query)
     if query:
         raise InvalidInput(
-            f"a Redis URL takes no {', '.join(sorted(query))}; it takes namespace, ssl_ca_certs and, "
-            "for Sentinels, sentinel_password"
+            f"a Redis URL takes no {', '.join(sorted(query))}; it takes namespace, ssl_ca_certs, "
+            "retry_timeout_s and, for Sentinels, sentinel_password"
         )
     host, port = addresses[0]
     return UrlSettings(
@@ -203,6 +206,7 @@ def parsed_url(url: str) -> UrlSettings:
         sentinels=addresses if by_sentinel else (),
         sentinel_service=service or "mymaster",
         sentinel_password=sentinel_password,
+        **patience,
     )
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import SecretStr
@@ -108,6 +108,29 @@ def check_duration(what: str, seconds: object) -> float:
     if (checked := check_seconds(what, seconds)) == 0:
         raise InvalidInput(f"{what} 0: must be more than 0 seconds")
     return checked
+
+
+class Patience(TypedDict, total=False):
+    """What a URL says of how long a call waits for its server."""
+
+    retry_timeout_s: float
+    """How many seconds a call tries to reach the server before it fails."""
+
+
+def given_patience(query: dict[str, str]) -> Patience:
+    """Take ``retry_timeout_s`` out of the query of a URL, and return it by its name, or nothing.
+
+    Raises:
+        InvalidInput: it is no number of seconds that is more than none.
+    """
+    text = query.pop("retry_timeout_s", None)
+    if text is None:
+        return {}
+    try:
+        seconds: object = float(text)
+    except ValueError:
+        seconds = text
+    return {"retry_timeout_s": check_duration("retry_timeout_s", seconds)}
 
 
 def plain_password(what: str, password: object) -> str | None:

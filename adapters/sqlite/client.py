@@ -34,6 +34,7 @@ from ...ports import (
 )
 from ..shared.chunks import in_chunks
 from ..shared.error_messages import client_closed
+from ..shared.server_settings import given_patience
 from . import admin, dead_letters
 from .cancel import cancel
 from .consumer import SQLiteConsumerBackend
@@ -110,7 +111,8 @@ class SQLiteClient(OrchestratorBackend):
     def from_url(cls, url: str) -> "SQLiteClient":
         """Make a client from ``sqlite:///relative/path`` or ``sqlite:////absolute/path``.
 
-        A query may name ``namespace`` and ``durability``: ``sqlite:///jobs.db?durability=snapshot``.
+        A query may name ``namespace``, ``durability`` and ``retry_timeout_s``:
+        ``sqlite:///jobs.db?durability=snapshot``.
 
         Raises:
             InvalidInput: the URL can't be understood.
@@ -124,11 +126,13 @@ class SQLiteClient(OrchestratorBackend):
             )
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         namespace, durability = query.pop("namespace", "default"), query.pop("durability", Durability.FSYNC)
+        patience = given_patience(query)
         if query:
             raise InvalidInput(
-                f"a SQLite URL takes no {', '.join(sorted(query))}; it takes namespace, durability"
+                f"a SQLite URL takes no {', '.join(sorted(query))}; it takes namespace, durability, "
+                "retry_timeout_s"
             )
-        return cls(path, namespace=namespace, durability=durability)
+        return cls(path, namespace=namespace, durability=durability, **patience)
 
     @property
     def capabilities(self) -> Capabilities:

@@ -165,6 +165,42 @@ def test_a_scheme_in_capitals_encrypts_as_well(client: Any, url: str, read: str)
         assert made.url.startswith(read)
 
 
+URLS = [
+    (SQLiteClient, "sqlite:///jobs.db?"),
+    (RedisClient, "redis://host?"),
+    (RedisResultStore, "redis://host?"),
+    (RedisCoordinationStore, "redis+sentinel://host/service?"),
+    (RabbitMQClient, "amqp://host?"),
+    (PostgreSQLClient, "postgresql://host/jobs?"),
+    (PostgreSQLResultStore, "postgresql://host/jobs?"),
+    (PostgreSQLCoordinationStore, "postgresql://host/jobs?"),
+]
+
+
+@pytest.mark.parametrize(("made_of", "url"), URLS)
+def test_a_url_may_say_how_patient_calls_are(made_of: Any, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it, each class has its own patience. It is no part of the URL for another process."""
+    given: list[Any] = []
+    init = made_of.__init__
+    monkeypatch.setattr(made_of, "__init__", lambda *args, **how: given.append(how) or init(*args, **how))
+
+    for query in ("retry_timeout_s=7.5", "namespace=n"):
+        made = made_of.from_url(url + query)
+        assert "retry_timeout_s" not in made.make_url()
+        made.close()
+
+    patient, usual = given
+    assert patient["retry_timeout_s"] == 7.5
+    assert "retry_timeout_s" not in usual
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", "inf"])
+@pytest.mark.parametrize(("made_of", "url"), URLS)
+def test_a_patience_that_is_no_number_of_seconds_is_refused(made_of: Any, url: str, text: str) -> None:
+    with pytest.raises(InvalidInput, match="retry_timeout_s"):
+        made_of.from_url(f"{url}namespace=n&retry_timeout_s={text}")
+
+
 def test_an_address_in_brackets_may_follow_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """Newer releases of Python refuse that."""
 
