@@ -79,9 +79,10 @@ class Address:
         return f"postgresql://{who}@{host}:{self.port}/{quote(self.database, safe='')}{query}"
 
     def client(self, namespace: str = "mindtrace_jobs", **options: Any) -> PostgreSQLClient:
-        """Connect a client of ours."""
+        """Connect a client of ours: by default one that waits for a busy machine."""
         settings: dict[str, Any] = {"host": self.host, "port": self.port, "database": self.database}
         settings |= {"username": self.user, "password": self.password, "libpq": dict(self.parameters)}
+        settings |= {"retry_timeout_s": LIMIT_S}
         return PostgreSQLClient(namespace=namespace, **(settings | options))
 
     def connect(self, **options: Any) -> "psycopg.Connection[tuple[Any, ...]]":

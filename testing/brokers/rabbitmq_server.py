@@ -15,6 +15,7 @@ from urllib.parse import quote
 from pika import BlockingConnection, URLParameters
 from pika.exceptions import AMQPError, ProbableAccessDeniedError, ProbableAuthenticationError
 
+from conditions import LIMIT_S
 from mindtrace.jobs.adapters.rabbitmq import RabbitMQClient
 
 from .private_server import NoServer, PrivateServer, free_port
@@ -61,8 +62,9 @@ class Address:
         return f"{scheme}://{who}@{self.host}:{self.port}/{quote(self.vhost, safe='')}"
 
     def client(self, namespace: str = "default", **options: Any) -> RabbitMQClient:
-        """Connect a client of ours."""
-        settings = {"vhost": self.vhost, "namespace": namespace, "ssl": self.ssl} | options
+        """Connect a client of ours: by default one that waits for a busy machine."""
+        settings = {"vhost": self.vhost, "namespace": namespace, "ssl": self.ssl}
+        settings |= {"retry_timeout_s": LIMIT_S} | options
         return RabbitMQClient(self.host, self.port, self.username, self.password, **settings)
 
     def driver(self) -> BlockingConnection:

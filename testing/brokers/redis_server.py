@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.connection import parse_url
 from redis.retry import Retry
 
+from conditions import LIMIT_S
 from mindtrace.jobs.adapters.redis import RedisClient, RedisCoordinationStore, RedisResultStore
 
 from .private_server import NoServer, PrivateServer, free_port
@@ -50,19 +51,23 @@ class Address:
         return f"redis{'s' if self.ssl else ''}://{who}{self.host}:{self.port}/{self.db}"
 
     def client(self, namespace: str = "default", **options: Any) -> RedisClient:
-        """Connect a client of ours."""
-        who = {"username": self.username, "password": self.password, "ssl": self.ssl}
-        return RedisClient(self.host, self.port, self.db, namespace=namespace, **(who | options))
+        """Connect a client of ours: by default one that waits for a busy machine."""
+        return RedisClient(self.host, self.port, self.db, namespace=namespace, **(self._settings | options))
 
     def results(self, namespace: str = "default", **options: Any) -> RedisResultStore:
         """Connect a store of ours for another broker's results."""
-        who = {"username": self.username, "password": self.password, "ssl": self.ssl}
-        return RedisResultStore(self.host, self.port, self.db, namespace=namespace, **(who | options))
+        settings = self._settings | options
+        return RedisResultStore(self.host, self.port, self.db, namespace=namespace, **settings)
 
     def coordination(self, namespace: str = "default", **options: Any) -> RedisCoordinationStore:
         """Connect a coordination store of ours for another broker."""
+        settings = self._settings | options
+        return RedisCoordinationStore(self.host, self.port, self.db, namespace=namespace, **settings)
+
+    @property
+    def _settings(self) -> dict[str, Any]:
         who = {"username": self.username, "password": self.password, "ssl": self.ssl}
-        return RedisCoordinationStore(self.host, self.port, self.db, namespace=namespace, **(who | options))
+        return who | {"retry_timeout_s": LIMIT_S}
 
     def admin(self) -> Redis:
         """Connect a plain driver, to inspect and to disturb."""
