@@ -8,7 +8,7 @@ import pytest
 
 from background import Background
 from brokers.fixtures import StartRabbitMQ
-from brokers.rabbitmq_server import PrivateRabbitMQ
+from brokers.rabbitmq_server import PrivateRabbitMQ, retry_timeout
 from conditions import LIMIT_S, eventually
 from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, Orchestrator, RetryPolicy
 from mindtrace.jobs.adapters.rabbitmq import RabbitMQClient
@@ -157,7 +157,7 @@ def test_a_settlement_that_writes_a_message_is_deferred_under_an_alarm_and_count
     consumer = client.open_consumer("jobs")
     first, second, third = take(consumer, 3)
     chained = isinstance(settle(""), Ack | Dead)
-    with alarm(server):
+    with alarm(server), retry_timeout(client, 2.0):  # for so long a next job is waited for
         for delivery in (first, second):  # what the first writes is under way when the broker tells
             assert consumer.settle([settle(delivery.receipt)]).outcomes == [DEFERRED]
         assert consumer.settle([Ack(third.receipt), settle(first.receipt)]).outcomes == [OK, DEFERRED]
