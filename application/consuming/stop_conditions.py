@@ -126,6 +126,7 @@ def while_any(poll_timeout_s: float, count_waiting: Callable[[], int], counts_la
                 quiet_s = 0.0
                 return wait_s
         except BackendUnavailable:  # what receives next rides it out (CON-1)
+            quiet_s = 0.0
             return wait_s
         return counts_lag_s - quiet_s if quiet_s < counts_lag_s else None
 

@@ -68,6 +68,20 @@ def test_while_any_waits_for_jobs_that_no_count_has_yet() -> None:
     assert [patience(waited) for waited in (None, 0.0)] == [0.0, 1.0], "a job that came begins it anew"
 
 
+def test_while_any_begins_to_wait_anew_once_the_broker_is_back() -> None:
+    """While it was away nothing could come, and nothing is known of what it moves (CNT-1)."""
+    answers = iter([0, BackendUnavailable("gone"), 0, 0])
+
+    def count() -> int:
+        if isinstance(answer := next(answers), BackendUnavailable):
+            raise answer
+        return answer
+
+    patience = while_any(5.0, count, counts_lag_s=1.0)
+
+    assert [patience(waited) for waited in (0.5, 0.5, 0.5, 0.5)] == [0.5, 5.0, 0.5, None]
+
+
 def test_batches_of_short_jobs_grow_to_a_bound() -> None:
     """Doubling from one, so that a first slow job comes alone."""
     sizer = PrefetchSizer()
