@@ -9,11 +9,13 @@ import pytest
 
 from background import Background
 from brokers.rabbitmq_cluster import RabbitMQCluster
-from brokers.rabbitmq_server import PrivateRabbitMQ
+from brokers.rabbitmq_server import PrivateRabbitMQ, retry_timeout
 from conditions import LIMIT_S, eventually
-from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, Orchestrator
+from mindtrace.jobs import Consumer, Job, JobInput, JobSchema, Orchestrator, RetryPolicy
+from mindtrace.jobs.adapters.rabbitmq import RabbitMQClient
 from mindtrace.jobs.domain import Queue
-from mindtrace.jobs.errors import PublishUnknown
+from mindtrace.jobs.errors import BackendUnavailable, PublishUnknown
+from mindtrace.jobs.ports import QueueCounts
 
 pytestmark = [pytest.mark.long, pytest.mark.begins_first]
 
@@ -25,6 +27,12 @@ class Counts(Consumer):
 
     def run(self, job: Job[Any]) -> None:
         pass
+
+
+class CountsFragile(Counts):
+    """One crash that is charged to a job is its end."""
+
+    schema = JobSchema("fragile", JobInput, retry=RetryPolicy(max_crashes=1))
 
 
 @pytest.fixture
@@ -98,6 +106,66 @@ def test_a_deleted_queue_ends_its_consumers_on_every_node(
     _, running = consuming
 
     assert "numbers" in str(running.exception(LIMIT_S))
+
+
+def test_a_queue_whose_leader_stands_still_is_not_said_to_be_empty(rabbitmq_cluster: RabbitMQCluster) -> None:
+    """Though the other nodes say so: a count is right, or fails (CNT-1)."""
+    there = QueueCounts(ready=2, delayed=3, in_flight=None, dead=0)
+    with Orchestrator(rabbitmq_cluster.client("still")) as first:
+        first.register(SCHEMA)
+        for delay_s in (0, 0, 3600, 3600, 3600):
+            first.publish("numbers", {}, delay_s=delay_s)
+        assert first.counts("numbers") == there
+    leaders = rabbitmq_cluster.leaders(rabbitmq_cluster.nodes[0])
+    leader = next(node for node in rabbitmq_cluster.nodes if node._node == leaders["mtj:still/numbers"])
+    others = [(each.address.host, each.address.port) for each in rabbitmq_cluster.nodes if each is not leader]
+
+    def says(client: RabbitMQClient) -> QueueCounts | None:
+        try:
+            said = client.counts("numbers")
+        except BackendUnavailable:
+            return None
+        assert said == there
+        return said
+
+    with rabbitmq_cluster.client("still", hosts=others) as client:
+        assert says(client) == there
+        leader.pause()
+        try:
+            with retry_timeout(client, 2.0):
+                eventually(lambda: says(client) is None, "the leader is missed")
+        finally:
+            leader.resume()
+
+        assert says(client) == there
+
+
+def test_a_lost_majority_hides_no_job_and_charges_none(rabbitmq_cluster: RabbitMQCluster) -> None:
+    """A count fails. A consumer that asks again and again leaves nothing that counts (CNT-1, RTY-3)."""
+    client = rabbitmq_cluster.client("lost", retry_timeout_s=LIMIT_S)
+    with Background() as threads, CountsFragile() as consumer, Orchestrator(client) as jobs:
+        consumer.connect(jobs)
+        running = threads.submit(consumer.consume)
+        jobs.publish("fragile", {})
+        eventually(lambda: consumer.stats.done == 1, "the first job runs")
+
+        with retry_timeout(client, 2.0):
+            for node in rabbitmq_cluster.nodes[1:]:
+                node.kill()
+            for _ in range(5):
+                with suppress(PublishUnknown):
+                    jobs.publish("fragile", {})
+            with pytest.raises(BackendUnavailable):
+                jobs.counts("fragile")
+        for node in rabbitmq_cluster.nodes[1:]:
+            node.start()
+
+        jobs.publish("fragile", {})
+        eventually(lambda: running.done() or consumer.stats.done > 1, "it goes on")
+        eventually(lambda: jobs.counts("fragile").waiting == 0, "all that arrived has run")
+        assert not running.done()
+        assert jobs.counts("fragile").dead == 0
+        consumer.stop()
 
 
 def test_the_nodes_share_what_leads_the_queues(rabbitmq_cluster: RabbitMQCluster) -> None:

@@ -354,6 +354,20 @@ def test_a_confirm_that_never_comes_is_unknown_within_patience(server: PrivateRa
         eventually(lambda: client.counts(QUEUE).ready == 4, "all four have arrived")
 
 
+def test_a_server_that_takes_connections_and_answers_nothing_is_told_from_one_that_is_away(
+    server: PrivateRabbitMQ,
+) -> None:
+    """So is a node whose cluster has lost its majority (CON-1)."""
+    with (
+        Proxy(server.address.host, server.address.port) as proxy,
+        RabbitMQClient("127.0.0.1", proxy.port, retry_timeout_s=LIMIT_S) as client,
+    ):
+        client.declare(Queue(QUEUE))
+        proxy.disrupt_next(b"unheard", Disruption.SILENCE)
+        with retry_timeout(client, 1.0), pytest.raises(BackendUnavailable, match="it takes connections"):
+            client.counts("unheard")
+
+
 # -- mistakes -------------------------------------------------------------------------------------
 
 

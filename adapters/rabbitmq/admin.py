@@ -25,7 +25,13 @@ from .topology import (
 )
 from .transport.broker import Broker
 from .transport.errors import ConnectionBroken, Differs, Missing, Unreachable
-from .transport.queue_requests import QueueState, declare_exclusive, request_queue_state
+from .transport.queue_requests import (
+    QueueState,
+    declare_exclusive,
+    request_known_state,
+    request_majority,
+    request_queue_state,
+)
 from .transport.request import Action, Reply
 from .transport.request_connection import RequestConnection
 
@@ -53,7 +59,8 @@ class Admin:
 
     def require(self, names: Names) -> None:
         """Raise QueueNotFound if the queue doesn't exist."""
-        self._queue_state(names, names.work)
+        with naming_queue(names.queue):
+            self._request(partial(request_queue_state, names.work))
 
     def kind_of(self, names: Names) -> QueueKind:
         """Return the kind that an existing queue has now: another client may have made it anew.
@@ -73,18 +80,23 @@ class Admin:
         raise QueueConflict(other_settings(names.queue, " or ".join(map(str, differences))))
 
     def counts(self, names: Names) -> QueueCounts:
-        """Count the messages of each part of a queue; RabbitMQ doesn't count what is in flight."""
+        """Count the messages of each part of a queue; RabbitMQ doesn't count what is in flight.
+
+        Raises:
+            BackendUnavailable: the leader of one of them doesn't answer, or most of the nodes are away.
+        """
 
         def act(channel: Channel, reply: Reply) -> None:
-            request_queue_state(
+            request_known_state(
                 names.work,
                 channel,
-                lambda work: request_queue_state(names.dead, channel, lambda dead: reply((work, dead))),
+                lambda work: request_known_state(names.dead, channel, lambda dead: reply((work, dead))),
             )
 
         with naming_queue(names.queue):
             work, dead = self._request(act)
         delayed = sum(sum(self._count_levels(levels, self._request)) for levels in all_levels(names))
+        self._require_majority(names)
         return QueueCounts(ready=work.ready, delayed=delayed, in_flight=None, dead=dead.ready)
 
     def dead(self, names: Names) -> QueueState:
@@ -93,7 +105,10 @@ class Admin:
         The broker gives back what a reader had in hand in the same step in which it forgets the reader, be
         its connection closed or broken; so the number is of all there are once there is no reader.
         """
-        return self._queue_state(names, names.dead)
+        with naming_queue(names.queue):
+            state: QueueState = self._request(partial(request_known_state, names.dead))
+        self._require_majority(names)
+        return state
 
     def purge(self, names: Names) -> int:
         """Drop what is ready or delayed, and return how many were counted.
@@ -144,10 +159,10 @@ class Admin:
         """Close the connection."""
         self._connection.close()
 
-    def _queue_state(self, names: Names, part: str) -> QueueState:
+    def _require_majority(self, names: Names) -> None:
+        """Raise BackendUnavailable if most nodes are away: those that are left say that all is empty."""
         with naming_queue(names.queue):
-            state: QueueState = self._request(partial(request_queue_state, part))
-        return state
+            self._request(partial(request_majority, names.alive))
 
     def _count_levels(self, levels: DelayLevels, request: Callable[[Action], Any]) -> list[int]:
         """Count the messages in each level that exists: there is no gap below the highest."""
@@ -253,7 +268,7 @@ def _count_levels(levels: DelayLevels, found: list[int], channel: Channel, reply
         if len(found) == LEVELS:
             reply(None)
         else:
-            request_queue_state(levels.level(len(found)), channel, counted)
+            request_known_state(levels.level(len(found)), channel, counted)
 
     def counted(state: QueueState) -> None:
         found.append(state.ready)

@@ -14,7 +14,16 @@ from ....domain.errors import AccessDenied, BackendError, BackendUnavailable, Br
 from ...shared.error_messages import client_closed
 from ...shared.server_settings import is_loopback
 from ...shared.unreachable import remedy
-from .errors import ClosedByClient, ConnectionBroken, Differs, Locked, Missing, Unsuitable
+from .errors import (
+    NOT_FOUND,
+    ClosedByClient,
+    ConnectionBroken,
+    Differs,
+    Locked,
+    Missing,
+    Unanswered,
+    Unsuitable,
+)
 from .heartbeat import HeartbeatThread
 
 _BACKOFF = RetryPolicy(base_delay_s=0.05, max_delay_s=2.0)
@@ -23,12 +32,12 @@ _LOCK_PAUSE_S = 0.05
 _PROBABLY_DENIED = (exceptions.ProbableAuthenticationError, exceptions.ProbableAccessDeniedError)
 """What pika makes of a connection that ends while it is made, whether or not the server said why."""
 _ACCESS_REFUSED = 403
-_NOT_FOUND = 404
 _RESOURCE_LOCKED = 405
 _PRECONDITION_FAILED = 406
 _NOT_ALLOWED = 530
+_INTERNAL_ERROR = 541
 _REFUSALS: dict[int, type[BackendError]] = {
-    _NOT_FOUND: Missing,
+    NOT_FOUND: Missing,
     _RESOURCE_LOCKED: Locked,
     _PRECONDITION_FAILED: Differs,
 }
@@ -136,13 +145,20 @@ class Broker:
 
     def unavailable(self, broken: ConnectionBroken) -> BackendUnavailable:
         """Return what to tell the caller of an outage."""
-        if isinstance(broken.cause, exceptions.ChannelClosedByBroker) and _is_out_of_reach(broken.cause):
+        if _is_out_of_reach(broken.cause):
             return BackendUnavailable(
                 f"RabbitMQ at {self._address} answers, but can't reach a queue for now "
-                f"({_said(broken.cause)}): start the node that keeps it"
+                f"({_said(broken.cause)}): is the node away that keeps it, or does it hang?"
+            )
+        if _is_internal(broken.cause):
+            return BackendUnavailable(
+                f"RabbitMQ at {self._address} answers with an error of its own ({_said(broken.cause)}): is a "
+                "node of its cluster away? Its log says more"
             )
         if isinstance(broken.cause, exceptions.IncompatibleProtocolError):
             fix = "what answers there doesn't speak AMQP: check the host, the port, and whether it uses TLS"
+        elif isinstance(broken, Unanswered):
+            fix = "it takes connections: does it hang, or is the majority of its cluster's nodes away?"
         else:
             is_local = all(is_loopback(server.host) for server in self.servers)
             fix = remedy(broken.cause, start="rabbitmq-server", is_local=is_local)
@@ -182,9 +198,14 @@ def _denies(cause: BaseException) -> bool:
     return isinstance(cause, exceptions.AuthenticationError)
 
 
-def _is_out_of_reach(cause: exceptions.ChannelClosedByBroker) -> bool:
-    """Return whether the server knows what it says wasn't found, but the node that keeps it is away."""
-    return cause.reply_code == _NOT_FOUND and not _said(cause).removeprefix("NOT_FOUND - ").startswith("no ")
+def _is_out_of_reach(cause: BaseException) -> bool:
+    """Return whether the server knows what wasn't found, but the node that keeps it is away or silent."""
+    is_missing = isinstance(cause, exceptions.ChannelClosed) and cause.reply_code == NOT_FOUND
+    return is_missing and not _said(cause).removeprefix("NOT_FOUND - ").startswith("no ")
+
+
+def _is_internal(cause: BaseException) -> bool:
+    return isinstance(cause, exceptions.ConnectionClosedByBroker) and cause.reply_code == _INTERNAL_ERROR
 
 
 def _said(cause: BaseException) -> str:

@@ -116,8 +116,9 @@ class Connection:
             return request.result()
         if self.loop.closed:
             raise ClosedByClient
+        is_connected = self._driver is not None
         self.drop()
-        raise no_answer(timeout_s)
+        raise no_answer(timeout_s, is_connected=is_connected)
 
     def _is_answered(
         self, request: Request, timeout_s: float, is_enough: Callable[[], bool] = lambda: False

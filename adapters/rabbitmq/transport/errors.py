@@ -2,6 +2,9 @@
 
 from ....domain.errors import BackendError
 
+NOT_FOUND = 404
+"""AMQP's code for a queue that doesn't exist, or that can't be reached."""
+
 
 class ConnectionBroken(Exception):
     """The connection, or its channel, broke before the answer came; ``cause`` says why."""
@@ -13,6 +16,10 @@ class ConnectionBroken(Exception):
 
 class Unreachable(ConnectionBroken):
     """No connection could be made: nothing was sent."""
+
+
+class Unanswered(ConnectionBroken):
+    """The server took the connection, and then was silent for longer than a request may take."""
 
 
 class Unsuitable(ConnectionBroken):
@@ -39,6 +46,7 @@ class Differs(RefusedByServer):
     """What was declared exists with other settings."""
 
 
-def no_answer(timeout_s: float) -> ConnectionBroken:
-    """Return what breaks a connection that is silent for so long."""
-    return ConnectionBroken(TimeoutError(f"no answer within {timeout_s:g} s"))
+def no_answer(timeout_s: float, *, is_connected: bool) -> ConnectionBroken:
+    """Return what breaks a connection that is silent for so long, or isn't made in that time."""
+    kind = Unanswered if is_connected else ConnectionBroken
+    return kind(TimeoutError(f"no answer within {timeout_s:g} s"))

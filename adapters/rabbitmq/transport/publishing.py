@@ -173,9 +173,10 @@ class PublishConnection(Connection):
         """Decide now what isn't decided in time."""
         if self.loop.closed and not batch.is_begun:
             raise ClosedByClient
+        is_connected = self._driver is not None
         is_known = self._give_up(batch)
         if is_known and not batch.is_begun:
-            raise no_answer(timeout_s)
+            raise no_answer(timeout_s, is_connected=is_connected)
         for message in batch.messages:
             if message.state is SendState.UNDER_WAY or (message.state is SendState.UNSENT and not is_known):
                 message.state = SendState.UNKNOWN
