@@ -1,5 +1,7 @@
 """What the tests share: one schema, a backend, consumers made of a function, and threads that are joined."""
 
+import gc
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -25,6 +27,9 @@ from mindtrace.jobs import (
 settings.register_profile("tests", derandomize=True, deadline=None, max_examples=100)
 settings.load_profile("tests")
 
+OURS = "mindtrace-jobs-"
+LASTING = ("mindtrace-jobs-pauses", "mindtrace-jobs-signals", "mindtrace-jobs-deadlines")
+"""Threads that end half a second after the last consumer, or with the process."""
 AT_ONCE = RetryPolicy(max_attempts=3, base_delay_s=0.0)
 
 
@@ -35,6 +40,22 @@ class Point(JobInput):
 
 class Total(JobOutput):
     total: float = 0.0
+
+
+@pytest.fixture(autouse=True)
+def _leaves_no_thread(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever a test closed or dropped; else a later test that counts threads would be red for it."""
+    before, failures = {*threading.enumerate()}, request.session.testsfailed
+    yield
+    give_up = time.monotonic() + LIMIT_S
+    while (left := _our_threads() - before) and request.session.testsfailed == failures:
+        assert time.monotonic() < give_up, f"left behind: {left}"
+        time.sleep(0.01)
+        gc.collect()
+
+
+def _our_threads() -> set[threading.Thread]:
+    return {each for each in threading.enumerate() if each.name.startswith(OURS) and each.name not in LASTING}
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import gc
 import math
 import os
 import signal
@@ -135,13 +134,6 @@ def our_threads() -> list[str]:
     names = [thread.name for thread in threading.enumerate()]
     others = ("mindtrace-jobs-pauses", "mindtrace-jobs-signals", "mindtrace-jobs-deadlines")
     return [name for name in names if name.startswith(OURS) and name not in others]
-
-
-@pytest.fixture(autouse=True)
-def _leaves_no_thread(eventually: Any) -> Iterator[None]:
-    """Whether it was closed, or dropped."""
-    yield
-    eventually(lambda: not our_threads() or gc.collect() < 0)
 
 
 # -- the same answers -----------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
@@ -100,13 +99,6 @@ class Counting(LocalClient):
 def client() -> Iterator[Counting]:
     with Counting() as client:
         yield client
-
-
-@pytest.fixture(autouse=True)
-def _leaves_no_thread(eventually: Any) -> Iterator[None]:
-    yield
-    names = ("mindtrace-jobs-call", "mindtrace-jobs-results")
-    eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith(names)] or gc.collect() < 0)
 
 
 def run(main: Callable[[AsyncOrchestrator], Coroutine[Any, Any, None]], client: LocalClient) -> None:
