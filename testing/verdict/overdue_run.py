@@ -30,8 +30,9 @@ class OverdueRun:
         if self._config.pluginmanager.hasplugin("dsession"):
             signal.signal(signal.SIGTERM, self._end)
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """Note that a test runs."""
+        """Note that a test runs, before it is printed."""
         self._running[nodeid] = time.monotonic()
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:

@@ -168,6 +168,15 @@ def inner_run(
         process.communicate(timeout=LIMIT_S)
 
 
+def read_until(process: "subprocess.Popen[str]", text: str) -> None:
+    """Read what a run prints up to a text, with which no line need end."""
+    assert process.stdout is not None
+    read = ""
+    while text not in read:
+        read += (more := process.stdout.read(1))
+        assert more, read
+
+
 def verdict(process: "subprocess.Popen[str]") -> tuple[int, str]:
     """Wait for the verdict of a run, and return it with what was printed."""
     # A forked child that hangs keeps the pipe open: so read to the last line of pytest, and not to the end.
@@ -211,8 +220,9 @@ def test_a_process_that_hangs_after_its_last_test_makes_the_run_red(tmp_path: Pa
 
 
 def test_a_run_whose_time_is_over_names_what_still_runs(tmp_path: Path) -> None:
-    with inner_run(tmp_path, WAITS, "-n", "1") as process:
+    with inner_run(tmp_path, WAITS, "-n", "1", "-v") as process:
         eventually((tmp_path / "begun").exists, "the test runs")
+        read_until(process, "test_that_waits")  # until then the controlling process doesn't know of it
         process.terminate()
         code, printed = verdict(process)
 
