@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from background import Background
-from conditions import LIMIT_S
+from conditions import LIMIT_S, eventually
 from mindtrace.jobs.adapters.rabbitmq import RabbitMQClient
 
 from .rabbitmq_server import PrivateRabbitMQ, new_cookie, new_node
@@ -50,6 +50,23 @@ class RabbitMQCluster:
         """Connect a client of ours, to the first node that answers."""
         hosts = [(node.address.host, node.address.port) for node in self.nodes]
         return self.nodes[0].client(namespace, **({"hosts": hosts} | options))
+
+    @property
+    def url(self) -> str:
+        """The URL of a client of ours."""
+        hosts = ",".join(f"{node.address.host}:{node.address.port}" for node in self.nodes)
+        return f"amqp://guest:guest@{hosts}/%2F"
+
+    def leader(self, queue: str) -> PrivateRabbitMQ:
+        """Return the node that leads a queue, by the queue's name at RabbitMQ."""
+        named = self.leaders(self.nodes[0])[queue]
+        return next(node for node in self.nodes if node.name == named)
+
+    def restart_one_by_one(self) -> None:
+        """Restart all nodes, as in an upgrade: each queue keeps its majority."""
+        for node in self.nodes:
+            eventually(lambda node=node: not node.is_critical(), "the others have caught up")  # type: ignore[misc]
+            node.restart()
 
     def leaders(self, by: PrivateRabbitMQ) -> dict[str, str]:
         """Return the name of the node that leads each queue, as the node ``by`` knows it."""

@@ -139,7 +139,7 @@ class PrivateRabbitMQ(PrivateServer):
         port = _port_below() if management else free_port()
         self.address = Address("127.0.0.1", port)
         self._distribution_port = free_port()
-        self._node = node or new_node()
+        self.name = node or new_node()
         self._cookie = cookie or new_cookie()
         lines = {"loopback_users": "none", "log.console": "true"}
         if management:
@@ -162,17 +162,24 @@ class PrivateRabbitMQ(PrivateServer):
 
     def control(self, *words: str) -> str:
         """Run ``rabbitmqctl``, and return what it prints."""
-        done = subprocess.run(
-            [str(self._scripts / "rabbitmqctl"), "--quiet", "--node", self._node, *words],
+        done = self._run("rabbitmqctl", *words)
+        if done.returncode:
+            raise RuntimeError(f"rabbitmqctl {' '.join(words)}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def is_critical(self) -> bool:
+        """Whether some queue of its cluster would lose its majority without this node."""
+        return self._run("rabbitmq-diagnostics", "check_if_node_is_quorum_critical").returncode != 0
+
+    def _run(self, program: str, *words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [str(self._scripts / program), "--quiet", "--node", self.name, *words],
             env=self.environment(),
             capture_output=True,
             text=True,
             timeout=_CONTROL_S,
             check=False,
         )
-        if done.returncode:
-            raise RuntimeError(f"rabbitmqctl {' '.join(words)}: {done.stdout}{done.stderr}")
-        return done.stdout
 
     def environment(self) -> dict[str, str]:
         """Names, ports, folders and a cookie of its own."""
@@ -181,7 +188,7 @@ class PrivateRabbitMQ(PrivateServer):
             "PATH": os.environ["PATH"],
             "LANG": "C.UTF-8",
             "HOME": str(folder),
-            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_NODE_IP_ADDRESS": self.address.host,
             "RABBITMQ_NODE_PORT": str(self.address.port),
             "RABBITMQ_DIST_PORT": str(self._distribution_port),
