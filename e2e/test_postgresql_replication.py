@@ -1,22 +1,19 @@
 """A PostgreSQL with a standby: one that stalls, one that takes over, and servers that take no writes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from background import Background
-from brokers.fixtures import StartPostgreSQL, StartStandby
+from brokers.fixtures import StartPostgreSQL
+from brokers.postgresql_pair import PostgreSQLPair
 from brokers.postgresql_server import PrivatePostgreSQL
-from brokers.postgresql_standby import StandbyPostgreSQL
 from conditions import LIMIT_S, eventually
 from job_audit import ExecutionRecord, Fault, JobAudit
 from mindtrace.jobs import (
     Finding,
     Orchestrator,
-    PostgreSQLClient,
     PublishStatus,
     QueueCounts,
     Verdict,
@@ -33,51 +30,13 @@ from .worker_process import WorkerProcess
 EMPTY = QueueCounts(0, 0, 0, 0)
 
 
-@dataclass
-class Pair:
-    """A primary that confirms nothing that its standby doesn't have."""
-
-    primary: PrivatePostgreSQL
-    standby: StandbyPostgreSQL
-
-    @property
-    def url(self) -> str:
-        """Both, for a client that wants the one that takes jobs."""
-        hosts = ",".join(f"127.0.0.1:{server.address.port}" for server in (self.primary, self.standby))
-        return f"postgresql://postgres@{hosts}/postgres?target_session_attrs=read-write"
-
-    def client(self, **options: Any) -> PostgreSQLClient:
-        """Connect a client to whichever takes jobs."""
-        also = ("127.0.0.1", self.standby.address.port)
-        return self.primary.client(
-            more_hosts=[also],
-            libpq={"target_session_attrs": "read-write"},
-            durability="replicated",
-            **options,
+def connections(server: PrivatePostgreSQL) -> int:
+    """How many connections of ours a server has."""
+    with server.connect() as admin:
+        found = admin.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'mindtrace-jobs'"
         )
-
-    def connections(self) -> int:
-        """How many connections of ours the primary has."""
-        with self.primary.connect() as admin:
-            return int(
-                admin.execute(
-                    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'mindtrace-jobs'"
-                ).fetchall()[0][0]
-            )
-
-
-@pytest.fixture
-def pair(start_postgresql: StartPostgreSQL, start_standby: StartStandby) -> Pair:
-    primary = start_postgresql()
-    standby = start_standby(primary)
-    configure(primary, "synchronous_standby_names", standby.NAME)
-
-    def is_synchronous() -> bool:
-        with primary.connect() as admin:
-            return admin.execute("SELECT sync_state FROM pg_stat_replication").fetchall() == [("sync",)]
-
-    eventually(is_synchronous, "the standby follows")
-    return Pair(primary, standby)
+        return int(found.fetchall()[0][0])
 
 
 def configure(server: PrivatePostgreSQL, name: str, value: str) -> None:
@@ -98,16 +57,16 @@ def configure(server: PrivatePostgreSQL, name: str, value: str) -> None:
 
 
 def test_a_standby_that_stalls_leaves_requests_open_within_the_retry_timeout_and_loses_none(
-    pair: Pair,
+    postgresql_pair: PostgreSQLPair,
 ) -> None:
     """What was sent is UNKNOWN, and turns out to be there when the standby goes on (PUB-4, PUB-5, SET-1)."""
-    with pair.client(retry_timeout_s=LIMIT_S) as client:
+    with postgresql_pair.client(retry_timeout_s=LIMIT_S) as client:
         client.declare(Queue("jobs"))
         client.publish("jobs", [Message("a", b"{}"), Message("b", b"{}")])
         consumer = client.open_consumer("jobs", lease_s=600.0)
         (held,) = consumer.receive(1, LIMIT_S)
 
-        pair.standby.pause()
+        postgresql_pair.standby.pause()
         with connected(client, retry_timeout_s=1.0):
             (sent,) = client.publish("jobs", [Message("c", b"{}")])
         with connected(client, retry_timeout_s=1.0):
@@ -117,7 +76,7 @@ def test_a_standby_that_stalls_leaves_requests_open_within_the_retry_timeout_and
             pytest.raises(BackendUnavailable, match="standby"),
         ):
             consumer.settle([Ack(held.receipt)])
-        pair.standby.resume()
+        postgresql_pair.standby.resume()
 
         assert (sent.status, again.status) == (PublishStatus.UNKNOWN, PublishStatus.UNKNOWN)
         assert isinstance(sent.error, BackendUnavailable)
@@ -131,21 +90,23 @@ def test_a_standby_that_stalls_leaves_requests_open_within_the_retry_timeout_and
         assert client.counts("jobs") == EMPTY
 
 
-def test_requests_that_were_given_up_leave_no_more_than_one_connection_open(pair: Pair) -> None:
+def test_requests_that_were_given_up_leave_no_more_than_one_connection_open(
+    postgresql_pair: PostgreSQLPair,
+) -> None:
     """Else those who try again while a standby stalls would take all connections of the server."""
-    with pair.client(retry_timeout_s=LIMIT_S) as client:
+    with postgresql_pair.client(retry_timeout_s=LIMIT_S) as client:
         client.declare(Queue("jobs"))
         client.publish("jobs", [Message("a", b"{}")])
         consumer = client.open_consumer("jobs", lease_s=600.0)
         (held,) = consumer.receive(1, LIMIT_S)
 
-        pair.standby.pause()
+        postgresql_pair.standby.pause()
         client._session.retry_timeout_s = 0.2
         for _ in range(10):
             with pytest.raises(BackendUnavailable):
                 consumer.settle([Ack(held.receipt)])
-        eventually(lambda: pair.connections() <= 1, "only the first waits for the standby")
-        pair.standby.resume()
+        eventually(lambda: connections(postgresql_pair.primary) <= 1, "only the first waits for the standby")
+        postgresql_pair.standby.resume()
         client._session.retry_timeout_s = LIMIT_S
 
         (settled,) = consumer.settle([Ack(held.receipt)]).outcomes
@@ -157,11 +118,11 @@ def test_requests_that_were_given_up_leave_no_more_than_one_connection_open(pair
 
 
 def test_a_standby_that_takes_over_has_every_job_and_workers_and_publishers_follow(
-    pair: Pair, tmp_path: Path
+    postgresql_pair: PostgreSQLPair, tmp_path: Path
 ) -> None:
     started, finished, received = (ExecutionRecord(tmp_path / name) for name in ("s", "f", "r"))
     audit = JobAudit()
-    with pair.client(retry_timeout_s=LIMIT_S) as client:
+    with postgresql_pair.client(retry_timeout_s=LIMIT_S) as client:
         orchestrator = Orchestrator(client)
         orchestrator.register(SCHEMA)
 
@@ -175,12 +136,12 @@ def test_a_standby_that_takes_over_has_every_job_and_workers_and_publishers_foll
 
         publish(200)
         files = {"finished": finished.path, "received": received.path}
-        worker = WorkerProcess(pair.url, started, prefetch=5, lease_s=6.0, job_s=0.01, **files)
+        worker = WorkerProcess(postgresql_pair.url(), started, prefetch=5, lease_s=6.0, job_s=0.01, **files)
         try:
             eventually(lambda: len(finished) >= 20, "the worker works")
             before = len(received)
-            pair.primary.kill()
-            pair.standby.promote()
+            postgresql_pair.primary.kill()
+            postgresql_pair.standby.promote()
             publish(50)
             audit.faults.append(Fault(frozenset([worker.pid]), before, len(received), in_flight=5))
             eventually(lambda: client.counts(SCHEMA.name) == EMPTY, "all is done")
@@ -191,7 +152,9 @@ def test_a_standby_that_takes_over_has_every_job_and_workers_and_publishers_foll
     assert (totals.done, totals.lost) == (250, 0)
 
 
-def test_who_listens_moves_to_the_new_primary_though_the_old_one_lives(pair: Pair) -> None:
+def test_who_listens_moves_to_the_new_primary_though_the_old_one_lives(
+    postgresql_pair: PostgreSQLPair,
+) -> None:
     """At the old one it would hear of no job, and idle workers learn of each only when they look (RCV-2)."""
 
     def listeners(server: PrivatePostgreSQL) -> int:
@@ -199,49 +162,49 @@ def test_who_listens_moves_to_the_new_primary_though_the_old_one_lives(pair: Pai
             found = admin.execute("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN %'")
             return int(found.fetchall()[0][0])
 
-    with pair.client(retry_timeout_s=LIMIT_S) as client, Background() as background:
+    with postgresql_pair.client(retry_timeout_s=LIMIT_S) as client, Background() as background:
         client.declare(Queue("jobs"))
         consumer = client.open_consumer("jobs", lease_s=600.0)
         received = background.submit(consumer.receive, 1, LIMIT_S)
-        eventually(lambda: listeners(pair.primary) == 1, "it listens")
+        eventually(lambda: listeners(postgresql_pair.primary) == 1, "it listens")
 
-        pair.standby.promote()
-        configure(pair.primary, "default_transaction_read_only", "on")
+        postgresql_pair.standby.promote()
+        configure(postgresql_pair.primary, "default_transaction_read_only", "on")
         (outcome,) = client.publish("jobs", [Message("a", b"{}")])
 
         assert outcome.status is PublishStatus.ACCEPTED
         assert [each.id for each in received.result()] == ["a"]
-        eventually(lambda: listeners(pair.standby) == 1, "it listens at the new primary")
-        eventually(lambda: listeners(pair.primary) == 0, "it doesn't at the old one")
+        eventually(lambda: listeners(postgresql_pair.standby) == 1, "it listens at the new primary")
+        eventually(lambda: listeners(postgresql_pair.primary) == 0, "it doesn't at the old one")
 
 
-def test_the_doctor_tells_an_old_primary_that_was_not_stopped(pair: Pair) -> None:
+def test_the_doctor_tells_an_old_primary_that_was_not_stopped(postgresql_pair: PostgreSQLPair) -> None:
     """A program that starts may be confirmed jobs there, which nobody runs and which don't last."""
 
     def hosts() -> list[Finding]:
-        with pair.client(retry_timeout_s=LIMIT_S) as client:
+        with postgresql_pair.client(retry_timeout_s=LIMIT_S) as client:
             return [finding for finding in client.diagnose() if finding.subject == "hosts"]
 
     assert [finding.verdict for finding in hosts()] == [Verdict.GOOD]
-    configure(pair.primary, "synchronous_standby_names", "")
-    pair.standby.promote()
+    configure(postgresql_pair.primary, "synchronous_standby_names", "")
+    postgresql_pair.standby.promote()
     (two,) = hosts()
-    pair.primary.kill()
+    postgresql_pair.primary.kill()
     away, one = hosts()
 
     assert (two.verdict, "take jobs: what" in two.what) == (Verdict.WRONG, True)
     assert (away.verdict, "can't be looked at" in away.what) == (Verdict.DOUBTFUL, True)
-    assert (one.verdict, str(pair.standby.address.port) in one.what) == (Verdict.GOOD, True)
+    assert (one.verdict, str(postgresql_pair.standby.address.port) in one.what) == (Verdict.GOOD, True)
 
 
 # -- servers that take no writes ------------------------------------------------------------------
 
 
-def test_a_standby_says_so_and_names_the_remedy(pair: Pair) -> None:
-    with pair.client(retry_timeout_s=LIMIT_S) as client:
+def test_a_standby_says_so_and_names_the_remedy(postgresql_pair: PostgreSQLPair) -> None:
+    with postgresql_pair.client(retry_timeout_s=LIMIT_S) as client:
         client.declare(Queue("jobs"))
         client.publish("jobs", [Message("a", b"{}")])
-    with pair.standby.client(retry_timeout_s=LIMIT_S) as reader, three_tries():
+    with postgresql_pair.standby.client(retry_timeout_s=LIMIT_S) as reader, three_tries():
         eventually(lambda: reader.queues(), "the standby has the tables")
         with pytest.raises(BackendUnavailable, match="target_session_attrs=read-write"):
             reader.publish("jobs", [Message("b", b"{}")])

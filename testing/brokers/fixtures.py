@@ -8,8 +8,8 @@ import pytest
 
 from . import postgresql_server, rabbitmq_server, redis_server
 from .pgbouncer import PrivatePgBouncer
+from .postgresql_pair import PostgreSQLPair
 from .postgresql_server import PrivatePostgreSQL
-from .postgresql_standby import StandbyPostgreSQL
 from .private_server import NoServer
 from .rabbitmq_cluster import RabbitMQCluster
 from .rabbitmq_server import PrivateRabbitMQ
@@ -19,7 +19,6 @@ from .run_servers import RunServers, servers_folder
 StartRedis = Callable[..., PrivateRedis]
 StartRabbitMQ = Callable[..., PrivateRabbitMQ]
 StartPostgreSQL = Callable[..., PrivatePostgreSQL]
-StartStandby = Callable[..., StandbyPostgreSQL]
 StartPgBouncer = Callable[..., PrivatePgBouncer]
 
 _CLOSE = pytest.StashKey[ExitStack]()
@@ -122,10 +121,10 @@ def start_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start
 
 
 @pytest.fixture
-def start_standby(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartStandby]:
-    """Start standbys of a private cluster: ``start_standby(start_postgresql())``."""
+def postgresql_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQLPair]:
+    """A primary and its synchronous standby of one's own, to break."""
     with ExitStack() as stack:
-        yield _starter(StandbyPostgreSQL, tmp_path_factory, stack)
+        yield _starter(PostgreSQLPair, tmp_path_factory, stack)()
 
 
 @pytest.fixture

@@ -37,6 +37,8 @@ _FOLDERS = (
 """Where the programs are that aren't on the PATH."""
 _START_S = 60.0
 _CONNECT_S = 10
+FOLLOWER = "standby"
+"""What a primary knows a standby as, for ``synchronous_standby_names``."""
 _FIELDS = ("host", "port", "user", "password", "dbname")
 
 Shutdown = Literal["fast", "immediate"]
@@ -175,6 +177,18 @@ class PrivatePostgreSQL(UnprivilegedServer):
             self.run("initdb", *f"-D {home}/data -U postgres -A trust -E UTF8 --no-locale --no-sync".split())
             made[self._program] = home / "data"
         self._run("cp", "-R", str(made[self._program]), str(self.data))
+
+    def follow(self, primary: "PrivatePostgreSQL") -> None:
+        """Take a copy of another that runs in place of its own, to follow it from the next start on."""
+        shutil.rmtree(self.data, ignore_errors=True)
+        at = primary.address
+        source = f"host={at.host} port={at.port} user={at.user} application_name={FOLLOWER}"
+        how = ["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]
+        self.run("pg_basebackup", f"--pgdata={self.data}", f"--dbname={source}", *how)
+
+    def promote(self) -> None:
+        """Make it a primary, and wait until it is."""
+        self.run("pg_ctl", "promote", "-w", "-D", str(self.data))
 
     def run(self, program: str, *words: str) -> str:
         """Run another program of the same release as its user, and return what it prints."""
