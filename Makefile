@@ -103,8 +103,8 @@ test-docker: $(SYNCED) ## the contract on Redis and RabbitMQ in containers
 	  MINDTRACE_JOBS_TEST_REDIS=docker://$$redis MINDTRACE_JOBS_TEST_RABBITMQ=docker://$$rabbitmq \
 	  $(BIN)/pytest --quiet --contract-profile quick contract_tests/test_redis.py contract_tests/test_rabbitmq.py
 
-soak: $(SYNCED) ## minutes of work under faults: MINUTES=10 BACKENDS="sqlite redis rabbitmq postgresql" SEED=1
-	@PYTHONPATH=testing $(BIN)/python -m soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(BACKENDS)
+soak: $(SYNCED) ## minutes of work under faults: MINUTES=10 BACKENDS="sqlite redis rabbitmq postgresql" SEED=1; CLUSTERS=1
+	@PYTHONPATH=testing $(BIN)/python -m soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(CLUSTERS),--clusters) $(BACKENDS)
 
 stress: $(SYNCED) ## many threads on one client: SECONDS=60 THREADS=32 BACKENDS="memory sqlite redis rabbitmq postgresql"
 	@PYTHONPATH=testing $(BIN)/python -m stress --seconds $(SECONDS) --threads $(THREADS) $(BACKENDS)

@@ -2,10 +2,10 @@
 
     PYTHONPATH=testing .venv/bin/python -m soak --minutes 5 --seed 1 redis
 
-Each backend is private: a file, or a server of its own. There are a publisher, a worker that is never harmed,
-and others that are. At the end every job must be done or dead, and may have run more often than planned only
-where a fault may have hit it; and neither the publisher nor the unharmed worker may hold more than before, by
-the rule in `resource_usage`.
+Each backend is private: a file, a server of its own, or a cluster with ``--clusters``. There are a
+publisher, a worker that is never harmed, and others that are. At the end every job must be done or dead, and
+may have run more often than planned only where a fault may have hit it; and neither the publisher nor the
+unharmed worker may hold more than before, by the rule in `resource_usage`.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from job_audit import JobAudit, Totals
@@ -22,8 +23,9 @@ from mindtrace.jobs import Orchestrator, OrchestratorBackend, PublishStatus, Que
 from mindtrace.jobs.application.broker.backends import detect_backend
 from mindtrace.jobs.domain.errors import BackendUnavailable
 
-from .coordinated import SCHEDULE, Log, figures, find_faults, has_begun
-from .environment import ENVIRONMENTS, Environment, SoakFailed, SoakProcess
+from .clusters import CLUSTERS
+from .coordinated import SCHEDULE, Line, Log, figures, find_faults, has_begun, longest_standstill_s
+from .environment import ENVIRONMENTS, Environment, SoakFailed, SoakProcess, StartEnvironment
 from .faults import FaultInjector
 from .jobs import SCHEMA
 from .publisher import read_log
@@ -133,7 +135,19 @@ class Soak:
                 return wrong
             time.sleep(0.5)
         print(f"{self._name}: {figures(lines, log)}")
+        self._print_standstills(lines)
         return []
+
+    def _print_standstills(self, lines: Sequence[Line]) -> None:
+        """Say for how long work stood still after each fault of the servers, until the next of them."""
+        kinds = {fault.what for fault in self._environment.server_faults}
+        faults = [fault for fault in self._injector.faults if fault.what in kinds]
+        ends = [*(fault.moment for fault in faults[1:]), max(line.moment for line in lines)]
+        stood = [
+            f"{longest_standstill_s(lines, fault.moment, end):.1f} s after {fault.what}"
+            for fault, end in zip(faults, ends, strict=True)
+        ]
+        print(f"{self._name}: stood still for at most {', '.join(stood) or 'no time'}")
 
     def _in_flight(self, backend: OrchestratorBackend, counts: QueueCounts) -> int:
         if counts.in_flight is not None:
@@ -192,11 +206,11 @@ def wait_for_end(process: SoakProcess) -> None:
         time.sleep(_TICK_S)
 
 
-def soak(name: str, seconds: float, seed: int) -> list[str]:
+def soak(name: str, start: StartEnvironment, seconds: float, seed: int) -> list[str]:
     """Soak one backend, and return what is wrong."""
     with (
         tempfile.TemporaryDirectory(prefix="mindtrace-jobs-soak-") as folder,
-        ENVIRONMENTS[name](Path(folder)) as environment,
+        start(Path(folder)) as environment,
     ):
         try:
             findings = Soak(name, environment, seed).run(seconds)
@@ -222,19 +236,21 @@ def main() -> None:
     """Soak each backend in turn."""
     parser = argparse.ArgumentParser(prog="soak", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("backends", nargs="*", help=f"of {', '.join(ENVIRONMENTS)}; all by default")
+    parser.add_argument("--clusters", action="store_true", help=f"of {', '.join(CLUSTERS)}, their clusters")
     parser.add_argument("--minutes", type=float, default=10.0, help="in all, shared between the backends")
     parser.add_argument(
         "--seed", type=int, default=None, help="what faults, and jobs of what kinds, to choose"
     )
     options = parser.parse_args()
-    backends = options.backends or list(ENVIRONMENTS)
-    if unknown := set(backends) - set(ENVIRONMENTS):
-        parser.error(f"no backend {', '.join(sorted(unknown))}: choose of {', '.join(ENVIRONMENTS)}")
+    known = CLUSTERS if options.clusters else ENVIRONMENTS
+    backends = options.backends or list(known)
+    if unknown := set(backends) - set(known):
+        parser.error(f"no backend {', '.join(sorted(unknown))}: choose of {', '.join(known)}")
     seed = random.randrange(10**6) if options.seed is None else options.seed
     wrong = False
     for name in backends:
         seconds = options.minutes * 60 / len(backends)
-        findings = soak(name, seconds, seed)
+        findings = soak(name, known[name], seconds, seed)
         good = "nothing lost, nothing grew" if seconds >= _MIN_S_FOR_GROWTH else "nothing lost"
         print(f"{name}, seed {seed}: {'; '.join(findings) or good}", flush=True)
         wrong |= bool(findings)

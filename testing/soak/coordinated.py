@@ -286,6 +286,12 @@ def used_of_allowed(lines: Sequence[Line]) -> list[float]:
     return [used[second] / 1_000_000 / (LIMIT * len(KEYS)) for second in seconds]
 
 
+def longest_standstill_s(lines: Sequence[Line], begins: float, ends: float) -> float:
+    """Return for how long no job ended, between two moments, at the most."""
+    within = sorted(line.moment for line in lines if line.what == "ended" and begins < line.moment < ends)
+    return max(after - before for before, after in pairwise([begins, *within, ends]))
+
+
 def figures(lines: Sequence[Line], log: Log) -> str:
     """Say what happened, in one line."""
     done = defaultdict(set[str])

@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +18,10 @@ from brokers.rabbitmq_server import PrivateRabbitMQ
 from brokers.redis_server import PrivateRedis
 from job_audit import ExecutionRecord
 
-from .jobs import LONG_S
+from .jobs import LEASE_S, LONG_S
 
 PREFETCH = 8
+RABBITMQ_OPTIONS = f"heartbeat_s=2&prefetch={PREFETCH}"
 _END_S = LONG_S + 60.0
 """How long a worker may take to stop: it finishes the job that it runs."""
 _LOCKED_S = 3.0
@@ -99,24 +100,33 @@ class SoakProcess:
         return self.log.read_text("utf-8", "replace")[-2000:]
 
 
+@dataclass(frozen=True, slots=True)
+class ServerFault:
+    """What a soak does to its servers now and then."""
+
+    what: str
+    happens: Callable[[], AbstractContextManager[object]]
+    """The fault begins with the block, and is over after it."""
+    lasts_s: tuple[float, float] = (0.0, 0.0)
+    """For how long, at least and at most."""
+    may_cost: bool = True
+    """Whether a job that is in flight may run again."""
+
+
 @dataclass
 class Environment:
     """One backend, and the processes that use it."""
 
     url: str
     folder: Path
-    server: PrivateServer | None
     stack: ExitStack
     runs_a_fault_may_cost: int
     """How many more times a job may run that was in flight at a fault."""
+    server_faults: Sequence[ServerFault] = ()
     is_locked: Callable[[], bool] = lambda: False
     """Whether a process keeps all others from writing; where processes share a file, a stopped one may."""
     store_url: str | None = None
     """Where the coordination store is, if not at the backend."""
-    refuse: Callable[[bool], None] | None = None
-    """Has the server refuse what writes, or take it again; None where nothing has it so."""
-    refusals_may_cost: bool = False
-    """Whether a job may run again, as its settlement was refused until its worker ended."""
     started: ExecutionRecord = field(init=False)
     finished: ExecutionRecord = field(init=False)
     publish_log: Path = field(init=False)
@@ -154,12 +164,16 @@ class Environment:
         return started
 
 
+StartEnvironment = Callable[[Path], AbstractContextManager[Environment]]
+"""Starts what a soak needs, with files in a folder, and ends it."""
+
+
 @contextmanager
 def sqlite(folder: Path) -> Iterator[Environment]:
     """A file."""
     with ExitStack() as stack:
         path = folder / "jobs.db"
-        yield Environment(f"sqlite:///{path}", folder, None, stack, 1, lambda: is_write_locked(path))
+        yield Environment(f"sqlite:///{path}", folder, stack, 1, is_locked=lambda: is_write_locked(path))
 
 
 def is_write_locked(path: Path) -> bool:
@@ -179,51 +193,85 @@ def is_write_locked(path: Path) -> bool:
 def redis(folder: Path) -> Iterator[Environment]:
     """A server that has on disk what it confirmed."""
     server = PrivateRedis(folder, appendonly="yes", appendfsync="always").start()
+
+    def refuse(is_on: bool) -> None:
+        with server.admin() as admin:
+            admin.config_set("min-replicas-to-write", int(is_on))
+
     with ExitStack() as stack:
-        stack.callback(server.kill)
-
-        def refuse(is_on: bool) -> None:
-            with server.admin() as admin:
-                admin.config_set("min-replicas-to-write", int(is_on))
-
-        yield Environment(server.url, folder, server, stack, 1, refuse=refuse)
+        stack.callback(server.close)
+        yield Environment(
+            server.url, folder, stack, 1, [*faults_of(server), _refusals(refuse, may_cost=False)]
+        )
 
 
 @contextmanager
 def rabbitmq(folder: Path) -> Iterator[Environment]:
     """A node; where a copy was confirmed and its original not acknowledged, a job is there twice."""
     server = PrivateRabbitMQ(folder).start()
+
+    def refuse(is_on: bool) -> None:
+        server.control("set_vm_memory_high_watermark", *(("absolute", "1MB") if is_on else ("0.6",)))
+
     with ExitStack() as stack:
-        stack.callback(server.kill)
+        stack.callback(server.close)
         (folder / "store").mkdir()
         store = PrivateRedis(folder / "store", appendonly="yes", appendfsync="always").start()
-        stack.callback(store.kill)
-        url = f"{server.address.url}?heartbeat_s=2&prefetch={PREFETCH}"
-
-        def refuse(is_on: bool) -> None:
-            server.control("set_vm_memory_high_watermark", *(("absolute", "1MB") if is_on else ("0.6",)))
-
-        yield Environment(
-            url, folder, server, stack, 3, store_url=store.url, refuse=refuse, refusals_may_cost=True
-        )
+        stack.callback(store.close)
+        url = f"{server.address.url}?{RABBITMQ_OPTIONS}"
+        faults = [*faults_of(server), _refusals(refuse, may_cost=True)]
+        yield Environment(url, folder, stack, 3, faults, store_url=store.url)
 
 
 @contextmanager
 def postgresql(folder: Path) -> Iterator[Environment]:
     """A cluster that syncs each commit; its crash may take the leases of the last moment along."""
     server = PrivatePostgreSQL(folder).start()
+
+    def refuse(is_on: bool) -> None:
+        with server.connect() as admin:
+            admin.execute(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if is_on else 'off'}")
+            admin.execute("SELECT pg_reload_conf()")
+
     with ExitStack() as stack:
         stack.callback(server.close)
-
-        def refuse(is_on: bool) -> None:
-            with server.connect() as admin:
-                admin.execute(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if is_on else 'off'}")
-                admin.execute("SELECT pg_reload_conf()")
-
-        yield Environment(server.url("mindtrace_jobs"), folder, server, stack, 2, refuse=refuse)
+        faults = [*faults_of(server), _refusals(refuse, may_cost=False)]
+        yield Environment(server.url("mindtrace_jobs"), folder, stack, 2, faults)
 
 
-ENVIRONMENTS: dict[str, Callable[[Path], AbstractContextManager[Environment]]] = {
+def faults_of(server: PrivateServer) -> Iterator[ServerFault]:
+    """Yield what any server may suffer."""
+
+    @contextmanager
+    def restarted() -> Iterator[None]:
+        server.restart()
+        yield
+
+    yield ServerFault("broker restart", restarted)
+    yield ServerFault("broker crash", lambda: killed(server), (0.0, 2.0))
+
+
+@contextmanager
+def killed(server: PrivateServer) -> Iterator[None]:
+    """Have a server dead, and then start it again."""
+    server.kill()
+    yield
+    server.start()
+
+
+def _refusals(refuse: Callable[[bool], None], *, may_cost: bool) -> ServerFault:
+    """Have the server refuse what writes; a job may cost that whose settlement it refuses to the end."""
+
+    @contextmanager
+    def refused() -> Iterator[None]:
+        refuse(True)
+        yield
+        refuse(False)
+
+    return ServerFault("writes refused", refused, (1.0, 2 * LEASE_S), may_cost)
+
+
+ENVIRONMENTS: dict[str, StartEnvironment] = {
     "sqlite": sqlite,
     "redis": redis,
     "rabbitmq": rabbitmq,

@@ -3,15 +3,15 @@
 import random
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from job_audit import Execution
 
-from .environment import PREFETCH, Environment, SoakProcess
+from .environment import PREFETCH, Environment, ServerFault, SoakProcess
 from .jobs import LEASE_S
 
-_REFUSALS = 0.1
-"""The part of the faults that have the server refuse what writes."""
+_BETWEEN_SERVER_FAULTS_S = (10.0, 20.0)
 
 
 class Fault(NamedTuple):
@@ -21,17 +21,35 @@ class Fault(NamedTuple):
     pids: frozenset[int]
     after: int
     """How many executions were recorded before it."""
+    since: int | None = None
+    """How many there were when the servers began to suffer what they suffered then, if they did."""
+    moment: float = 0.0
+    """When it was, by the machine's monotonic clock."""
     stopped: frozenset[int] = frozenset()
     """The processes that it has stand still for a while."""
 
     def in_flight(self, runs: Sequence[Execution]) -> set[str]:
-        """Return the jobs that it may have hit: the last that each worker began, and its next."""
+        """Return the jobs that it may have hit: the last that each worker began, and its next.
+
+        Those are more while the servers suffer something: a worker may work, and settle nothing.
+        """
         hit: set[str] = set()
         for pid in self.pids:
+            if self.since is not None:
+                hit |= {run.job_id for run in runs[self.since : self.after] if run.pid == pid}
             before = [run.job_id for run in runs[: self.after] if run.pid == pid]
             then = [run.job_id for run in runs[self.after :] if run.pid == pid]
             hit |= {*before[-2 * PREFETCH :], *then[:PREFETCH]}
         return hit
+
+
+class _Present(NamedTuple):
+    """What the servers suffer now."""
+
+    happening: AbstractContextManager[object]
+    until: float
+    after: int
+    """How many executions were recorded before it."""
 
 
 class FaultInjector:
@@ -45,9 +63,10 @@ class FaultInjector:
         self._leaving: list[SoakProcess] = []
         self._stopped: list[tuple[float, SoakProcess]] = []
         self._next_fault = time.monotonic() + 3.0
-        self._next_restart = time.monotonic() + 10.0
-        self._refuses_until: float | None = None
-        """When the server, which refuses what writes, is to take it again."""
+        self._next_server_fault = time.monotonic() + 10.0
+        self._round: list[ServerFault] = []
+        """What the servers have still to suffer, before they suffer each fault once more."""
+        self._present: _Present | None = None
         self.faults: list[Fault] = []
 
     def inject_due(self) -> None:
@@ -57,25 +76,21 @@ class FaultInjector:
         for process in (self.undisturbed, *self._disturbed):
             process.has_ended()
         self._continue(now)
-        if self._refuses_until is not None:
-            if now >= self._refuses_until:
-                self._end_refusals()
-        elif self._environment.server is not None and now >= self._next_restart:
-            self._restart()
-            self._next_restart = time.monotonic() + self._rng.uniform(20.0, 40.0)
+        if self._present is not None:
+            if now >= self._present.until:
+                self._end_server_fault()
+        elif self._environment.server_faults and now >= self._next_server_fault:
+            self._begin_server_fault()
             return
         if now >= self._next_fault:
-            if self._refuses_until is None and self._rng.random() < _REFUSALS:
-                self._begin_refusals()
-            else:
-                self._disturb_a_worker(now)
+            self._disturb_a_worker(now)
             self._next_fault = now + self._rng.uniform(0.5, 4.0)
 
     def resume_all(self) -> None:
-        """Resume every stopped worker, and end refusals; inject nothing more."""
+        """Resume every stopped worker, and end what the servers suffer; inject nothing more."""
         self._continue(float("inf"))
-        if self._refuses_until is not None:
-            self._end_refusals()
+        if self._present is not None:
+            self._end_server_fault()
 
     def stop_workers(self) -> None:
         """Have every worker stop, and wait until each did so properly."""
@@ -130,34 +145,24 @@ class FaultInjector:
         self._disturbed.remove(victim)
         self._disturbed.append(self._environment.worker())
 
-    def _restart(self) -> None:
-        server, what = self._environment.server, self._rng.choice(("restart", "crash"))
-        assert server is not None
-        self._note(f"broker {what}", [self.undisturbed, *self._disturbed, *self._leaving])
-        if what == "crash":
-            server.kill()
-            time.sleep(self._rng.uniform(0.0, 2.0))
-            server.start()
-        else:
-            server.restart()
+    def _begin_server_fault(self) -> None:
+        """Have the servers suffer what is next, each fault as often as another."""
+        if not self._round:
+            self._round = list(self._environment.server_faults)
+            self._rng.shuffle(self._round)
+        fault = self._round.pop()
+        hit = [self.undisturbed, *self._disturbed, *self._leaving] if fault.may_cost else []
+        self._note(fault.what, hit)
+        happening, after = fault.happens(), len(self._environment.started)
+        happening.__enter__()
+        until = time.monotonic() + self._rng.uniform(*fault.lasts_s)
+        self._present = _Present(happening, until, after)
 
-    def _begin_refusals(self) -> None:
-        refuse = self._environment.refuse
-        if refuse is None:
-            return
-        refuse(True)
-        hit = (
-            [self.undisturbed, *self._disturbed, *self._leaving]
-            if self._environment.refusals_may_cost
-            else []
-        )
-        self._note("writes refused", hit)
-        self._refuses_until = time.monotonic() + self._rng.uniform(1.0, 2 * LEASE_S)
-
-    def _end_refusals(self) -> None:
-        assert self._environment.refuse is not None
-        self._environment.refuse(False)
-        self._refuses_until = None
+    def _end_server_fault(self) -> None:
+        assert self._present is not None
+        self._present.happening.__exit__(None, None, None)
+        self._present = None
+        self._next_server_fault = time.monotonic() + self._rng.uniform(*_BETWEEN_SERVER_FAULTS_S)
 
     def _continue(self, now: float) -> None:
         due = [process for until, process in self._stopped if until <= now]
@@ -166,7 +171,9 @@ class FaultInjector:
             process.resume()
 
     def _note(self, what: str, hit: Sequence[SoakProcess]) -> None:
-        fault = Fault(what, frozenset(process.pid for process in hit), len(self._environment.started))
+        pids = frozenset(process.pid for process in hit)
+        since = None if self._present is None else self._present.after
+        fault = Fault(what, pids, len(self._environment.started), since, time.monotonic())
         self.faults.append(fault)
         when = time.strftime("%H:%M:%S")
         with (self._environment.folder / "faults").open("a") as log:  # to be read if something is found

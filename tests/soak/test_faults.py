@@ -25,6 +25,13 @@ def test_a_fault_without_victims_excuses_nothing() -> None:
     assert not Fault("terminate", frozenset(), after=100).in_flight(RUNS)
 
 
+def test_a_kill_excuses_all_that_could_not_be_settled() -> None:
+    """As the server refused it, or was away."""
+    hit = Fault("kill", frozenset({1}), after=100, since=20).in_flight(RUNS)
+    assert {f"1-{number}" for number in range(10, 50)} <= hit
+    assert not {"1-9", "2-20"} & hit
+
+
 def test_a_file_is_locked_while_a_transaction_on_it_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
