@@ -142,10 +142,10 @@ class Soak:
         """Say for how long work stood still after each fault of the servers, until the next of them."""
         kinds = {fault.what for fault in self._environment.server_faults}
         faults = [fault for fault in self._injector.faults if fault.what in kinds]
-        ends = [*(fault.moment for fault in faults[1:]), max(line.moment for line in lines)]
+        moments = [*(fault.moment for fault in faults), max(line.moment for line in lines)]
         stood = [
             f"{longest_standstill_s(lines, fault.moment, end):.1f} s after {fault.what}"
-            for fault, end in zip(faults, ends, strict=True)
+            for fault, end in zip(faults, moments[1:], strict=True)
         ]
         print(f"{self._name}: stood still for at most {', '.join(stood) or 'no time'}")
 
